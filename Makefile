@@ -1,0 +1,58 @@
+# `make run` and `make test` do all the set-up themselves. Programs are called by path: nothing to activate.
+PY ?= python3
+V := .venv
+STAMP := $(V)/.installed
+BIN := $(V)/bin
+.DEFAULT_GOAL := help
+.PHONY: help install run test check fix format lint types imports migrations clean lock
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml requirements.lock
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "csms needs Python 3.11 or newer; $(PY) is $$($(PY) -V 2>&1). Try: make PY=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PY) -c 'import venv, ensurepip' 2>/dev/null \
+	  || { echo "Python's venv module is missing. On Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "[1/3] creating $(V)"; $(PY) -m venv $(V); }
+	@echo "[2/3] installing $$(grep -c '==' requirements.lock) locked packages (about 15 s)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --no-deps \
+	  --only-binary :all: -r requirements.lock \
+	  || { echo "The locked packages did not install (see above). Without wheels for this machine, set DATABASE_URL and MQTT_HOST and install the package with pip." >&2; exit 1; }
+	@echo "[3/3] installing csms"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+install: $(STAMP)  ## build .venv only
+
+run: $(STAMP)  ## start the demo: database, broker, central system, simulated chargers, events as they pass
+	@$(BIN)/csms demo $(ARGS)
+
+test: $(STAMP)  ## run the whole test suite (ARGS="-k name" to choose)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: format lint types imports migrations test  ## everything CI runs
+
+format: $(STAMP)
+	@$(BIN)/ruff format --check .
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+
+types: $(STAMP)
+	@$(BIN)/mypy
+
+imports: $(STAMP)
+	@$(BIN)/lint-imports
+
+migrations: $(STAMP)
+	@$(BIN)/python -m tests.migration_check
+
+fix: $(STAMP)  ## format and repair what can be repaired
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+lock:  ## write requirements.lock anew (maintainers; needs uv)
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras --no-header --no-annotate -o requirements.lock pyproject.toml
+
+clean:  ## remove .venv and caches
+	rm -rf $(V) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
