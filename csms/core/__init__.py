@@ -1,0 +1,1 @@
+"""The decisions: plain functions over records, without await, clock, SQL or MQTT."""

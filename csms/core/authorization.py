@@ -1,0 +1,30 @@
+"""May this idTag charge? (OCPP 1.6, 4.1, 5.13, 7.8)"""
+
+from csms.core.records import Tag
+from csms.core.reports import Authorization
+from csms.core.work import Work, tag_key
+
+ACCEPTED, BLOCKED, EXPIRED, INVALID, CONCURRENT = "Accepted", "Blocked", "Expired", "Invalid", "ConcurrentTx"
+
+
+def authorize(work: Work, id_tag: str, *, starting: bool = False) -> Authorization:
+    """The standing of an idTag now. `starting` also applies the limit of concurrent transactions."""
+    tag = work.tag(id_tag)
+    if tag is None:
+        return Authorization(status=ACCEPTED if work.policy.unknown_tags == "accept" and id_tag else INVALID)
+    return Authorization(
+        status=_status(work, tag, starting=starting), expiry_at=tag.expiry_at, parent_id_tag=tag.parent_id_tag
+    )
+
+
+def _status(work: Work, tag: Tag, *, starting: bool) -> str:
+    if tag.status != ACCEPTED:
+        return tag.status
+    if tag.expiry_at is not None and tag.expiry_at <= work.now:
+        return EXPIRED
+    if starting and tag.max_active_transactions is not None:
+        mine = tag_key(tag.id_tag)
+        active = sum(t.open and tag_key(t.id_tag) == mine for t in work.transactions.values())
+        if active >= tag.max_active_transactions:
+            return CONCURRENT
+    return ACCEPTED

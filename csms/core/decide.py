@@ -1,0 +1,87 @@
+"""Which function decides which report, and what a repeated message gets."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from csms.core import presence, reports, statuses, transactions
+from csms.core.authorization import authorize
+from csms.core.records import Answered, DeviationCount, QuarantineEntry
+from csms.core.work import Work
+
+R = TypeVar("R")
+
+
+def decide(work: Work, report: reports.Report[R]) -> R:
+    """Change the work as the report demands and give its answer. Same message, same content: same answer."""
+    decision, answer_type = _DECISIONS[type(report)]
+    if not isinstance(report, reports.Resendable) or report.message_id is None:
+        return cast("R", decision(work, report))
+    key = (report.charger_id, report.message_id, report.digest)
+    stored = work.answers.get(key)
+    if stored is not None:
+        return cast("R", msgspec.json.decode(stored, type=answer_type))
+    answer = decision(work, report)
+    work.add(
+        Answered(
+            charger_id=report.charger_id,
+            message_id=report.message_id,
+            digest=report.digest,
+            answer=msgspec.json.encode(answer),
+            recorded_at=work.now,
+        )
+    )
+    return cast("R", answer)
+
+
+def _authorize(work: Work, r: reports.Authorize) -> reports.Authorization:
+    presence.enrolled(work, r.charger_id)
+    return authorize(work, r.id_tag)
+
+
+def _quarantined(work: Work, r: reports.Quarantined) -> None:
+    presence.enrolled(work, r.charger_id)
+    work.add(
+        QuarantineEntry(
+            charger_id=r.charger_id,
+            action=r.action,
+            message_id=r.message_id,
+            digest=r.digest,
+            payload=r.payload,
+            error=r.error,
+            transaction_id=None,
+            received_at=work.now,
+        )
+    )
+
+
+def _deviated(work: Work, r: reports.Deviated) -> None:
+    presence.enrolled(work, r.charger_id)
+    for deviation in r.deviations:
+        work.add(
+            DeviationCount(
+                charger_id=r.charger_id,
+                action=r.action,
+                field=deviation.field,
+                kind=deviation.kind,
+                detail=deviation.detail[:200],
+                count=1,
+                last_at=work.now,
+            )
+        )
+
+
+_DECISIONS: dict[type[reports.Report[Any]], tuple[Callable[[Work, Any], Any], Any]] = {
+    reports.Connected: (presence.connected, reports.Held),
+    reports.Disconnected: (presence.disconnected, None),
+    reports.Seen: (presence.seen, None),
+    reports.Boot: (presence.boot, reports.Booted),
+    reports.Authorize: (_authorize, reports.Authorization),
+    reports.Status: (statuses.status, None),
+    reports.Start: (transactions.start, reports.Started),
+    reports.Meter: (transactions.meter, None),
+    reports.Stop: (transactions.stop, reports.Stopped),
+    reports.Quarantined: (_quarantined, None),
+    reports.Deviated: (_deviated, None),
+}

@@ -1,0 +1,82 @@
+"""Who is there: connections, boots, signs of life."""
+
+from msgspec.structs import replace
+
+from csms.core import reports
+from csms.core.records import Charger, ChargerState
+from csms.core.work import Work
+
+SEEN_EVERY_S = 60
+
+
+def enrolled(work: Work, charger_id: str, protocol: str = "ocpp1.6") -> Charger:
+    """The charger's row; one for a stranger, waiting for an operator unless enrollment is open.
+
+    A bridge's chargers were configured by an operator already.
+    """
+    charger = work.chargers.get(charger_id)
+    if charger is None:
+        waiting = protocol.startswith("ocpp") and work.policy.enrollment != "open"
+        charger = Charger(id=charger_id, protocol=protocol, enrollment="Pending" if waiting else "Accepted")
+        work.put(charger)
+    if charger_id not in work.states:
+        work.put(ChargerState(charger_id=charger_id))
+    return charger
+
+
+def connected(work: Work, r: reports.Connected) -> reports.Held:
+    charger = enrolled(work, r.charger_id, r.protocol)
+    if charger.protocol != r.protocol:
+        charger = replace(charger, protocol=r.protocol)
+        work.put(charger)
+    state = work.states[r.charger_id]
+    held = replace(
+        state,
+        generation=state.generation + 1,
+        online=True,
+        node=r.node,
+        remote_address=r.remote_address,
+        connected_at=work.now,
+        last_seen_at=work.now,
+    )
+    work.put(held)
+    return reports.Held(
+        generation=held.generation,
+        enrollment=charger.enrollment,
+        previous_node=state.node if state.online else None,
+    )
+
+
+def disconnected(work: Work, r: reports.Disconnected) -> None:
+    enrolled(work, r.charger_id)
+    state = work.states[r.charger_id]
+    if state.generation == r.generation and state.node == r.node:
+        work.put(replace(state, online=False, last_seen_at=work.now))
+
+
+def seen(work: Work, r: reports.Seen) -> None:
+    enrolled(work, r.charger_id)
+    work.put(replace(work.states[r.charger_id], last_seen_at=work.now))
+
+
+def boot(work: Work, r: reports.Boot) -> reports.Booted:
+    charger = enrolled(work, r.charger_id)
+    work.put(
+        replace(
+            charger,
+            vendor=r.vendor,
+            model=r.model,
+            serial_number=r.serial_number,
+            firmware_version=r.firmware_version,
+            iccid=r.iccid,
+            imsi=r.imsi,
+            meter_type=r.meter_type,
+            meter_serial_number=r.meter_serial_number,
+            booted_at=work.now,
+        )
+    )
+    accepted = charger.enrollment == "Accepted"
+    interval_s = charger.heartbeat_interval_s or work.policy.heartbeat_interval_s
+    return reports.Booted(
+        status=charger.enrollment, interval_s=interval_s if accepted else work.policy.retry_interval_s
+    )

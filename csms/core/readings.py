@@ -1,0 +1,108 @@
+"""Meter readings: stored once, told once, and remembered as the connector's last."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from hashlib import sha256
+
+import msgspec
+from msgspec.structs import replace
+
+from csms.core import events, reports
+from csms.core.records import Connector, StoredReading, Transaction
+from csms.core.units import Measured, measure
+from csms.core.work import Work
+
+_encode = msgspec.json.Encoder().encode
+_CLOCK_AHEAD = timedelta(hours=1)
+
+
+def digest_of(samples: bytes) -> bytes:
+    """What makes a reading itself: eight bytes of SHA-256 over its samples as JSON."""
+    return sha256(samples).digest()[:8]
+
+
+def maybe_known(connector: Connector | None, sampled_at: datetime) -> bool:
+    """Whether a reading could be a repetition: only one that is not newer than the newest we have."""
+    newest = None if connector is None else connector.newest_reading_at
+    return newest is not None and sampled_at <= newest
+
+
+def take_readings(
+    work: Work,
+    charger_id: str,
+    connector_id: int,
+    transaction: Transaction | None,
+    readings: Sequence[reports.Reading],
+) -> None:
+    """Store and publish each reading that is new. One without a usable sample is stored, not published."""
+    for reading in readings:
+        sampled_at = reading.at or work.now
+        samples = _encode(reading.samples)
+        digest = digest_of(samples)
+        key = (charger_id, connector_id, sampled_at, digest)
+        if key in work.readings_known:
+            continue
+        work.know_reading(key)
+        measured = measure(reading.samples)
+        work.add(
+            StoredReading(
+                charger_id=charger_id,
+                connector_id=connector_id,
+                transaction_id=None if transaction is None else transaction.id,
+                sampled_at=sampled_at,
+                received_at=work.now,
+                digest=digest,
+                energy_wh=measured.energy_wh,
+                power_w=measured.power_w,
+                soc_percent=measured.soc_percent,
+                samples=samples.decode(),
+            )
+        )
+        _remember(work, charger_id, connector_id, transaction, sampled_at, measured)
+        if measured.measurands:
+            work.emit(
+                charger_id,
+                events.meter_reading(charger_id, connector_id, transaction, sampled_at, measured, digest),
+            )
+
+
+def _remember(
+    work: Work,
+    charger_id: str,
+    connector_id: int,
+    transaction: Transaction | None,
+    sampled_at: datetime,
+    measured: Measured,
+) -> None:
+    """Keep the newest reading of the connector: what an inferred stop and the console go by.
+
+    Closing values that come after the stop do not revive the session, nor do late ones of an old session.
+    """
+    before = work.connector(charger_id, connector_id)
+    newest_at = sampled_at if before.newest_reading_at is None else max(sampled_at, before.newest_reading_at)
+    transaction_id = None if transaction is None else transaction.id
+    same = before.reading_transaction_id == transaction_id
+    closed = transaction is not None and not transaction.open
+    late = (
+        same and before.reading_at is not None and sampled_at < before.reading_at <= work.now + _CLOCK_AHEAD
+    )
+    if closed or late:
+        if newest_at != before.newest_reading_at:
+            work.put(replace(before, newest_reading_at=newest_at))
+        return
+    energy_wh, power_w, soc_percent = measured.energy_wh, measured.power_w, measured.soc_percent
+    if same:
+        energy_wh = before.energy_wh if energy_wh is None else energy_wh
+        power_w = before.power_w if power_w is None else power_w
+        soc_percent = before.soc_percent if soc_percent is None else soc_percent
+    work.put(
+        replace(
+            before,
+            reading_transaction_id=transaction_id,
+            reading_at=sampled_at,
+            energy_wh=energy_wh,
+            power_w=power_w,
+            soc_percent=soc_percent,
+            newest_reading_at=newest_at,
+        )
+    )

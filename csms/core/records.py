@@ -1,0 +1,186 @@
+"""What we keep: one immutable record per table row, fields named as the columns (a test compares them)."""
+
+from datetime import datetime
+from decimal import Decimal
+
+from msgspec import Struct
+
+from csms.core.pricing import Tariff
+
+
+class Charger(Struct, frozen=True, kw_only=True):
+    """Identity and settings of anything that charges cars for us; changed rarely."""
+
+    id: str
+    protocol: str = "ocpp1.6"
+    enrollment: str = "Accepted"
+    vendor: str | None = None
+    model: str | None = None
+    serial_number: str | None = None
+    firmware_version: str | None = None
+    iccid: str | None = None
+    imsi: str | None = None
+    meter_type: str | None = None
+    meter_serial_number: str | None = None
+    heartbeat_interval_s: int | None = None
+    time_zone: str | None = None
+    tariff_id: str | None = None
+    booted_at: datetime | None = None
+
+
+class ChargerState(Struct, frozen=True, kw_only=True):
+    """The hot row of a charger. Whoever changes anything of the charger locks it first."""
+
+    charger_id: str
+    event_seq: int = 0
+    generation: int = 0
+    online: bool = False
+    node: str | None = None
+    remote_address: str | None = None
+    connected_at: datetime | None = None
+    last_seen_at: datetime | None = None
+
+
+class Connector(Struct, frozen=True, kw_only=True):
+    """Last reported status and last meter reading of one connector (0 = the charger as a whole)."""
+
+    charger_id: str
+    connector_id: int
+    status: str | None = None
+    error_code: str = "NoError"
+    info: str | None = None
+    vendor_id: str | None = None
+    vendor_error_code: str | None = None
+    status_at: datetime | None = None
+    status_recorded_at: datetime | None = None
+    free_since: datetime | None = None
+    reading_transaction_id: int | None = None
+    reading_at: datetime | None = None
+    energy_wh: int | None = None
+    power_w: int | None = None
+    soc_percent: float | None = None
+    newest_reading_at: datetime | None = None
+
+
+class Transaction(Struct, frozen=True, kw_only=True):
+    """A charging session. Open while `stopped_at` is None. Both clocks are kept: the charger's and ours."""
+
+    id: int
+    charger_id: str
+    connector_id: int
+    key: str
+    id_tag: str
+    parent_id_tag: str | None = None
+    reservation_id: int | None = None
+    authorization_status: str
+    authorization_expiry_at: datetime | None = None
+    meter_start_wh: int
+    started_at: datetime
+    start_received_at: datetime
+    clock_suspect: bool = False
+    tariff: Tariff
+    meter_stop_wh: int | None = None
+    stopped_at: datetime | None = None
+    stop_received_at: datetime | None = None
+    stop_reason: str | None = None
+    stop_id_tag: str | None = None
+    energy_wh: int | None = None
+    energy_source: str | None = None
+    duration_s: Decimal | None = None
+    inferred: bool = False
+    revision: int = 0
+    cost_minor: int | None = None
+    cost: Decimal | None = None
+    anomalies: tuple[str, ...] = ()
+
+    @property
+    def open(self) -> bool:
+        return self.stopped_at is None
+
+
+class Tag(Struct, frozen=True, kw_only=True):
+    """An idTag that may (or may not) charge. Compared without regard to case (OCPP 1.6: CiString20)."""
+
+    id_tag: str
+    status: str = "Accepted"
+    expiry_at: datetime | None = None
+    parent_id_tag: str | None = None
+    max_active_transactions: int | None = None
+
+
+class StoredReading(Struct, frozen=True, kw_only=True, gc=False):
+    """One meterValue entry as stored: the samples as JSON, what we derived beside them."""
+
+    charger_id: str
+    connector_id: int
+    transaction_id: int | None
+    sampled_at: datetime
+    received_at: datetime
+    digest: bytes
+    energy_wh: int | None
+    power_w: int | None
+    soc_percent: float | None
+    samples: str
+
+
+class StoredStatus(Struct, frozen=True, kw_only=True, gc=False):
+    """One StatusNotification, whether or not it changed anything."""
+
+    id: int
+    charger_id: str
+    connector_id: int
+    status: str
+    error_code: str
+    info: str | None
+    vendor_id: str | None
+    vendor_error_code: str | None
+    reported_at: datetime | None
+    recorded_at: datetime
+
+
+class Answered(Struct, frozen=True, kw_only=True, gc=False):
+    """What we answered to a resendable message: a resend gets the same."""
+
+    charger_id: str
+    message_id: str
+    digest: bytes
+    answer: bytes
+    recorded_at: datetime
+
+
+class QuarantineEntry(Struct, frozen=True, kw_only=True, gc=False):
+    """An acknowledged message that nobody could book."""
+
+    charger_id: str
+    action: str
+    message_id: str | None
+    digest: bytes
+    payload: bytes
+    error: str
+    transaction_id: int | None
+    received_at: datetime
+
+
+class DeviationCount(Struct, frozen=True, kw_only=True, gc=False):
+    """How often a charger departed from the protocol in one way."""
+
+    charger_id: str
+    action: str
+    field: str
+    kind: str
+    detail: str
+    count: int
+    last_at: datetime
+
+
+class Event(Struct, frozen=True, kw_only=True, gc=False):
+    """A business event: rendered once, kept as it was sent, byte for byte."""
+
+    charger_id: str
+    seq: int
+    event_id: str
+    event_type: str
+    topic: str
+    body: bytes
+    transaction_id: int | None
+    recorded_at: datetime

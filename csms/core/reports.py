@@ -1,0 +1,216 @@
+"""What chargers tell us. This page is the domain API: edges build a report and `record()` it, nothing else.
+
+Every report names its charger and the type of its answer. Energy is Wh, power W, time aware UTC.
+A report with `message_id` and `digest` is answered from the store when the same message comes again
+(OCPP-J errata 3.1: a charge point may resend a call under its old id).
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+
+from msgspec import Struct
+
+R = TypeVar("R")
+
+
+class Report(Struct, Generic[R], frozen=True, kw_only=True):
+    """A fact about one charger; `R` is what the ledger answers once the fact is durable."""
+
+    charger_id: str
+
+
+class Resendable(Report[R], Generic[R], frozen=True, kw_only=True):
+    """A report whose repetition must have no second effect.
+
+    `message_id` is the protocol's own id of the message, `digest` a hash of its content. Ids alone prove
+    nothing: many charge points count from 1 again after every boot.
+    """
+
+    message_id: str | None = None
+    digest: bytes = b""
+
+
+# --- answers -----------------------------------------------------------------------------------------
+
+
+class Authorization(Struct, frozen=True, kw_only=True):
+    """OCPP 1.6 idTagInfo: Accepted, Blocked, Expired, Invalid or ConcurrentTx."""
+
+    status: str
+    expiry_at: datetime | None = None
+    parent_id_tag: str | None = None
+
+
+class Booted(Struct, frozen=True, kw_only=True):
+    """`status` is Accepted, Pending or Rejected; `interval_s` the heartbeat (or retry) interval."""
+
+    status: str
+    interval_s: int
+
+
+class Started(Struct, frozen=True, kw_only=True):
+    transaction_id: int
+    authorization: Authorization
+
+
+class Stopped(Struct, frozen=True, kw_only=True):
+    """`transaction_id` is None when no transaction could be found: the record is in quarantine then."""
+
+    transaction_id: int | None = None
+    authorization: Authorization | None = None
+
+
+class Held(Struct, frozen=True, kw_only=True):
+    """This connection is now the charger's only one. `previous_node` held it before, if any did."""
+
+    generation: int
+    enrollment: str
+    previous_node: str | None = None
+
+
+# --- connection --------------------------------------------------------------------------------------
+
+
+class Connected(Report[Held], frozen=True, kw_only=True):
+    """A charger reached us. The newest connection wins: it gets the next generation."""
+
+    node: str
+    protocol: str = "ocpp1.6"
+    remote_address: str | None = None
+
+
+class Disconnected(Report[None], frozen=True, kw_only=True):
+    """A connection ended. Nothing changes when a newer generation has taken over."""
+
+    node: str
+    generation: int
+    reason: str = ""
+
+
+class Seen(Report[None], frozen=True, kw_only=True):
+    """A sign of life that changes nothing else; edges send one at most once a minute."""
+
+
+# --- what a charger reports --------------------------------------------------------------------------
+
+
+class Boot(Report[Booted], frozen=True, kw_only=True):
+    """OCPP BootNotification, or the identity a bridge has read."""
+
+    vendor: str | None = None
+    model: str | None = None
+    serial_number: str | None = None
+    firmware_version: str | None = None
+    iccid: str | None = None
+    imsi: str | None = None
+    meter_type: str | None = None
+    meter_serial_number: str | None = None
+
+
+class Authorize(Report[Authorization], frozen=True, kw_only=True):
+    id_tag: str
+
+
+class Status(Report[None], frozen=True, kw_only=True):
+    """A connector's status in OCPP 1.6 words; connector 0 is the charger as a whole."""
+
+    connector_id: int
+    status: str
+    error_code: str = "NoError"
+    info: str | None = None
+    vendor_id: str | None = None
+    vendor_error_code: str | None = None
+    at: datetime | None = None
+
+
+class Sample(Protocol):
+    """One OCPP SampledValue, strings as the charger gave them."""
+
+    @property
+    def value(self) -> str: ...
+    @property
+    def context(self) -> str | None: ...
+    @property
+    def format(self) -> str | None: ...
+    @property
+    def measurand(self) -> str | None: ...
+    @property
+    def phase(self) -> str | None: ...
+    @property
+    def location(self) -> str | None: ...
+    @property
+    def unit(self) -> str | None: ...
+
+
+class SampledValue(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A `Sample` for edges that do not get one from the wire."""
+
+    value: str
+    context: str | None = None
+    format: str | None = None
+    measurand: str | None = None
+    phase: str | None = None
+    location: str | None = None
+    unit: str | None = None
+
+
+class Reading(Struct, frozen=True, kw_only=True):
+    """Samples taken at one moment of the charger's clock (None: it gave none, so the moment of receipt)."""
+
+    at: datetime | None
+    samples: Sequence[Sample]
+
+
+class Start(Resendable[Started], frozen=True, kw_only=True):
+    """Energy may flow. `key` is what the charger repeats when it reports the same start again."""
+
+    connector_id: int
+    id_tag: str
+    key: str
+    meter_wh: int
+    at: datetime | None = None
+    reservation_id: int | None = None
+
+
+class Meter(Resendable[None], frozen=True, kw_only=True):
+    """Readings, of a transaction if `transaction_id` says so (an id we do not know is resolved or kept).
+
+    A reading is known again by its time and samples; `message_id` is needed only where a time is missing.
+    """
+
+    connector_id: int
+    readings: Sequence[Reading]
+    transaction_id: int | None = None
+
+
+class Stop(Resendable[Stopped], frozen=True, kw_only=True):
+    """A transaction ended. `meter_wh` None: the charger gave no usable register."""
+
+    transaction_id: int | None
+    meter_wh: int | None
+    at: datetime | None = None
+    reason: str = "Local"
+    id_tag: str | None = None
+    readings: Sequence[Reading] = ()
+
+
+class Quarantined(Resendable[None], frozen=True, kw_only=True):
+    """Something acknowledged but not understood; an operator sees it, repairs it and replays it."""
+
+    action: str
+    payload: bytes
+    error: str
+
+
+class Deviation(Struct, frozen=True, kw_only=True):
+    """One departure from the protocol that was repaired: where, which kind, and an example."""
+
+    field: str
+    kind: str
+    detail: str = ""
+
+
+class Deviated(Report[None], frozen=True, kw_only=True):
+    action: str
+    deviations: Sequence[Deviation]

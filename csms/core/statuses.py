@@ -1,0 +1,65 @@
+"""What a connector says of itself, and what of that the world is told."""
+
+from datetime import timedelta
+
+from msgspec.structs import replace
+
+from csms.core import events, reports
+from csms.core.presence import enrolled
+from csms.core.records import StoredStatus
+from csms.core.work import Work
+
+_FREE = "Available"
+_CLOCK_AHEAD = timedelta(hours=1)
+
+
+def status(work: Work, r: reports.Status) -> None:
+    """Keep every report; tell the world only of a change, and never of one older than what we know.
+
+    The previous status is the last one the charger reported: starts and stops do not touch it.
+    """
+    enrolled(work, r.charger_id)
+    number = next(work.numbers)
+    work.add(
+        StoredStatus(
+            id=number,
+            charger_id=r.charger_id,
+            connector_id=r.connector_id,
+            status=r.status,
+            error_code=r.error_code,
+            info=r.info,
+            vendor_id=r.vendor_id,
+            vendor_error_code=r.vendor_error_code,
+            reported_at=r.at,
+            recorded_at=work.now,
+        )
+    )
+    before = work.connector(r.charger_id, r.connector_id)
+    known_at = before.status_at
+    # A time ahead of ours proves nothing: it must not shut out all later reports.
+    if r.at is not None and known_at is not None and r.at < known_at <= work.now + _CLOCK_AHEAD:
+        return
+    free_since = before.free_since
+    if r.status != _FREE:
+        free_since = None
+    elif free_since is None:
+        free_since = work.now
+    after = replace(
+        before,
+        status=r.status,
+        error_code=r.error_code,
+        info=r.info,
+        vendor_id=r.vendor_id,
+        vendor_error_code=r.vendor_error_code,
+        status_at=r.at or work.now,
+        status_recorded_at=work.now,
+        free_since=free_since,
+    )
+    work.put(after)
+    if (before.status, before.error_code) == (after.status, after.error_code):
+        return
+    running = work.open_transaction(r.charger_id, r.connector_id)
+    work.emit(
+        r.charger_id,
+        events.status_changed(after, before.status, running.id if running is not None else None, number),
+    )

@@ -1,0 +1,199 @@
+"""The slice of the database that one batch of reports needs, in memory, with undo for a report that fails."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Final
+
+from msgspec import Struct
+
+from csms.core import events
+from csms.core.pricing import Tariff
+from csms.core.records import (
+    Answered,
+    Charger,
+    ChargerState,
+    Connector,
+    DeviationCount,
+    Event,
+    QuarantineEntry,
+    StoredReading,
+    StoredStatus,
+    Tag,
+    Transaction,
+)
+
+_MISSING: Final = object()
+
+Record = Charger | ChargerState | Connector | Transaction | Tag
+Row = StoredReading | StoredStatus | Answered | QuarantineEntry | DeviationCount | Event
+
+
+def tag_key(id_tag: str) -> str:
+    """What an idTag is compared by: ASCII case does not count (CiString20), as Postgres's lower() in C."""
+    return id_tag.encode(errors="replace").lower().decode()
+
+
+class Policy(Struct, frozen=True, kw_only=True):
+    """What an operator has set and the decisions depend on."""
+
+    enrollment: str = "approve"  # open, approve, closed
+    unknown_tags: str = "reject"  # reject, accept
+    heartbeat_interval_s: int = 300
+    retry_interval_s: int = 60
+    events: bool = True
+    tariff: Tariff = Tariff()
+
+
+class Work:
+    """Rows loaded for a batch (their chargers locked), changed by `put` and `add`, saved all at once.
+
+    Attributes are dictionaries by natural key. Rows are never mutated: `put` replaces them, so a report
+    that fails half way is undone by putting the old ones back.
+    """
+
+    def __init__(
+        self, now: datetime, policy: Policy, *, numbers: Iterator[int], transaction_ids: Iterator[int]
+    ) -> None:
+        self.now = now
+        self.policy = policy
+        self.numbers = numbers
+        self.transaction_ids = transaction_ids
+        self.chargers: dict[str, Charger] = {}
+        self.states: dict[str, ChargerState] = {}
+        self.connectors: dict[tuple[str, int], Connector] = {}
+        self.transactions: dict[int, Transaction] = {}
+        self.tags: dict[str, Tag] = {}
+        self.tariffs: dict[str, Tariff] = {}
+        self.answers: dict[tuple[str, str, bytes], bytes] = {}
+        self.readings_known: set[tuple[str, int, datetime, bytes]] = set()
+        self.changed: dict[tuple[type[Record], Any], Record] = {}
+        self.added: dict[type[Any], list[Any]] = {}
+        self._open: dict[tuple[str, int], int] = {}
+        self._by_key: dict[tuple[str, str], int] = {}
+        self._undo: list[tuple[dict[Any, Any] | set[Any] | list[Any], Any, Any]] = []
+
+    # --- loading ---------------------------------------------------------------------------------
+
+    def load(self, record: Record) -> None:
+        """Take over a stored row: present, but not changed."""
+        table, key = self._place(record)
+        table[key] = record
+        if isinstance(record, Transaction):
+            self._by_key[record.charger_id, record.key] = record.id
+            if record.open:
+                self._open[record.charger_id, record.connector_id] = record.id
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    def connector(self, charger_id: str, connector_id: int) -> Connector:
+        """The connector's row, or a fresh one for a connector never heard of."""
+        known = self.connectors.get((charger_id, connector_id))
+        return known if known is not None else Connector(charger_id=charger_id, connector_id=connector_id)
+
+    def open_transaction(self, charger_id: str, connector_id: int) -> Transaction | None:
+        transaction_id = self._open.get((charger_id, connector_id))
+        return None if transaction_id is None else self.transactions[transaction_id]
+
+    def open_transactions(self, charger_id: str) -> list[Transaction]:
+        return [t for t in self.transactions.values() if t.charger_id == charger_id and t.open]
+
+    def started_as(self, charger_id: str, key: str) -> Transaction | None:
+        """The transaction of a start that was reported before under the same natural key."""
+        transaction_id = self._by_key.get((charger_id, key))
+        return None if transaction_id is None else self.transactions[transaction_id]
+
+    def tag(self, id_tag: str) -> Tag | None:
+        return self.tags.get(tag_key(id_tag))
+
+    def tariff_for(self, charger_id: str) -> Tariff:
+        charger = self.chargers.get(charger_id)
+        chosen = self.tariffs.get(charger.tariff_id) if charger is not None and charger.tariff_id else None
+        return chosen if chosen is not None else self.policy.tariff
+
+    # --- changing --------------------------------------------------------------------------------
+
+    def put(self, record: Record) -> None:
+        """Replace or add a row."""
+        table, key = self._place(record)
+        self._set(table, key, record)
+        self._set(self.changed, (type(record), key), record)
+        if isinstance(record, Transaction):
+            self._set(self._by_key, (record.charger_id, record.key), record.id)
+            place = (record.charger_id, record.connector_id)
+            if record.open:
+                self._set(self._open, place, record.id)
+            elif self._open.get(place) == record.id:
+                self._set(self._open, place, _MISSING)
+
+    def add(self, row: Row) -> None:
+        """Append a row that is only ever written once."""
+        rows = self.added.setdefault(type(row), [])
+        rows.append(row)
+        self._undo.append((rows, None, None))
+        if isinstance(row, Answered):
+            self._set(self.answers, (row.charger_id, row.message_id, row.digest), row.answer)
+
+    def know_reading(self, key: tuple[str, int, datetime, bytes]) -> None:
+        self.readings_known.add(key)
+        self._undo.append((self.readings_known, key, None))
+
+    def emit(self, charger_id: str, draft: events.Draft) -> None:
+        """Tell the world, in the same transaction as the fact itself."""
+        if not self.policy.events:
+            return
+        state = self.states[charger_id]
+        seq = state.event_seq + 1
+        self.put(
+            ChargerState(
+                charger_id=charger_id,
+                event_seq=seq,
+                generation=state.generation,
+                online=state.online,
+                node=state.node,
+                remote_address=state.remote_address,
+                connected_at=state.connected_at,
+                last_seen_at=state.last_seen_at,
+            )
+        )
+        self.add(
+            events.render(draft, charger_id=charger_id, seq=seq, number=next(self.numbers), now=self.now)
+        )
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """All or nothing for one report: what it changed is taken back when it raises."""
+        self._undo.clear()
+        try:
+            yield
+        except BaseException:
+            for place, key, old in reversed(self._undo):
+                if isinstance(place, list):
+                    place.pop()
+                elif isinstance(place, set):
+                    place.discard(key)
+                elif old is _MISSING:
+                    place.pop(key, None)
+                else:
+                    place[key] = old
+            raise
+        finally:
+            self._undo.clear()
+
+    def _set(self, table: dict[Any, Any], key: Any, value: Any) -> None:
+        self._undo.append((table, key, table.get(key, _MISSING)))
+        if value is _MISSING:
+            del table[key]
+        else:
+            table[key] = value
+
+    def _place(self, record: Record) -> tuple[dict[Any, Any], Any]:
+        if isinstance(record, ChargerState):
+            return self.states, record.charger_id
+        if isinstance(record, Connector):
+            return self.connectors, (record.charger_id, record.connector_id)
+        if isinstance(record, Transaction):
+            return self.transactions, record.id
+        if isinstance(record, Charger):
+            return self.chargers, record.id
+        return self.tags, tag_key(record.id_tag)

@@ -1,0 +1,71 @@
+"""Migrations from the program's side: where they lie, which is applied, which is missing."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from csms.db.tables import PARTITIONED
+from csms.errors import StartError
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def scripts() -> Path:
+    """The migrations: inside an installed package, beside it in a checkout."""
+    inside, beside = _PACKAGE / "_migrations", _PACKAGE.parent / "migrations"
+    return inside if inside.is_dir() else beside
+
+
+def config(url: str | None = None) -> Config:
+    settings = Config()
+    settings.set_main_option("script_location", str(scripts()))
+    settings.set_main_option("path_separator", "os")
+    settings.attributes["url"] = url
+    return settings
+
+
+def default_url() -> str:
+    url = os.environ.get("DATABASE_URL")
+    if not url:
+        raise StartError("DATABASE_URL is not set: name the database to migrate, or use `csms migrate`.")
+    return url
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Apply migrations up to `revision`. Blocks; call it from a thread when a loop is running."""
+    command.upgrade(config(url), revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    command.downgrade(config(url), revision)
+
+
+def sql(url: str, revision: str = "head") -> None:
+    """Print the statements instead of running them."""
+    command.upgrade(config(url), revision, sql=True)
+
+
+def head() -> str | None:
+    return ScriptDirectory.from_config(config()).get_current_head()
+
+
+async def current(engine: AsyncEngine) -> str | None:
+    """The revision the database is at; None for an empty database."""
+
+    def revision(connection: Connection) -> str | None:
+        return MigrationContext.configure(connection).get_current_revision()
+
+    async with engine.connect() as db:
+        return await db.run_sync(revision)
+
+
+def compare_object(_obj: Any, name: str | None, kind: str, _reflected: bool, _compare_to: Any) -> bool:
+    """What `alembic check` looks at: daily partitions are made at run time and are no tables of the schema."""
+    return not (kind == "table" and name is not None and name.startswith(tuple(f"{t}_" for t in PARTITIONED)))

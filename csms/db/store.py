@@ -1,0 +1,349 @@
+"""The ledger's SQL: load what a batch of reports needs, save what they decided.
+
+This is the hot path: asyncpg's own COPY and array parameters on SQLAlchemy's connection, because they
+cost half of what Core's statements cost (docs/decisions/0003). The number of statements does not grow
+with the batch. Rule of correctness: a batch first locks the rows of its chargers, in order.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from zlib import crc32
+
+import msgspec
+from sqlalchemy import Table
+
+from csms.core import reports
+from csms.core.pricing import Tariff
+from csms.core.readings import maybe_known
+from csms.core.records import (
+    Answered,
+    Charger,
+    ChargerState,
+    Connector,
+    DeviationCount,
+    Event,
+    QuarantineEntry,
+    StoredReading,
+    StoredStatus,
+    Tag,
+    Transaction,
+)
+from csms.core.work import Work, tag_key
+from csms.db import tables
+
+Db = Any  # an asyncpg connection: the driver ships no types
+
+LANES = 64
+
+_TYPES = {
+    "String": "text",
+    "Text": "text",
+    "Integer": "int4",
+    "BigInteger": "int8",
+    "SmallInteger": "int2",
+    "Boolean": "bool",
+    "DateTime": "timestamptz",
+    "Double": "float8",
+    "Numeric": "numeric",
+    "JSONB": "jsonb",
+    "JSON": "json",
+    "LargeBinary": "bytea",
+    "ARRAY": "text[]",
+}
+
+
+def lane(charger_id: str) -> int:
+    """Which of the fixed lanes a charger's events travel in: order is kept within a lane."""
+    return crc32(charger_id.encode()) % LANES
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A record type and the statements that read and write it. Columns = the record's fields."""
+
+    record: type[Any]
+    table: str
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    primary_key: tuple[str, ...]
+
+    @property
+    def select(self) -> str:
+        return f"SELECT {', '.join(self.columns)} FROM {self.table}"
+
+    @property
+    def upsert_arrays(self) -> str:
+        """One array parameter a column, however many rows."""
+        arrays = ", ".join(f"${i}::{t}[]" for i, t in enumerate(self.types, 1))
+        return f"INSERT INTO {self.table} ({', '.join(self.columns)}) SELECT * FROM unnest({arrays}) {self._on_conflict}"
+
+    @property
+    def upsert_row(self) -> str:
+        values = ", ".join(f"${i}::{t}" for i, t in enumerate(self.types, 1))
+        return f"INSERT INTO {self.table} ({', '.join(self.columns)}) VALUES ({values}) {self._on_conflict}"
+
+    @property
+    def _on_conflict(self) -> str:
+        updates = ", ".join(f"{c} = excluded.{c}" for c in self.columns if c not in self.primary_key)
+        return f"ON CONFLICT ({', '.join(self.primary_key)}) DO UPDATE SET {updates}"
+
+
+def stored(record: type[Any], table: Table) -> Stored:
+    fields = msgspec.structs.fields(record)
+    columns = [table.c[field.name] for field in fields]
+    return Stored(
+        record=record,
+        table=table.name,
+        columns=tuple(column.name for column in columns),
+        types=tuple(_TYPES[type(column.type).__name__] for column in columns),
+        primary_key=tuple(column.name for column in table.primary_key.columns),
+    )
+
+
+CHARGERS = stored(Charger, tables.chargers)
+STATES = stored(ChargerState, tables.charger_states)
+CONNECTORS = stored(Connector, tables.connectors)
+TRANSACTIONS = stored(Transaction, tables.transactions)
+TAGS = stored(Tag, tables.tags)
+READINGS = stored(StoredReading, tables.readings)
+STATUSES = stored(StoredStatus, tables.status_history)
+EVENTS = stored(Event, tables.events)
+
+_OPEN_OR_NAMED = (
+    f"{TRANSACTIONS.select} WHERE charger_id = ANY($1::text[]) AND stopped_at IS NULL"
+    f" UNION ALL {TRANSACTIONS.select} WHERE id = ANY($2::int4[])"
+    f" UNION ALL {TRANSACTIONS.select} WHERE (charger_id, key) IN"
+    " (SELECT * FROM unnest($3::text[], $4::text[]))"
+)
+_OPEN_BY_TAG = (
+    f'{TRANSACTIONS.select} WHERE lower(id_tag COLLATE "C") = ANY($1::text[]) AND stopped_at IS NULL'
+)
+
+
+async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
+    """Lock the batch's chargers and bring the rows its decisions may look at."""
+    charger_ids = sorted({report.charger_id for report in batch})
+    for row in await db.fetch(
+        f"{STATES.select} WHERE charger_id = ANY($1::text[]) ORDER BY charger_id FOR UPDATE", charger_ids
+    ):
+        work.load(ChargerState(**row))
+    for row in await db.fetch(f"{CHARGERS.select} WHERE id = ANY($1::text[])", charger_ids):
+        work.load(Charger(**row))
+    for row in await db.fetch(f"{CONNECTORS.select} WHERE charger_id = ANY($1::text[])", charger_ids):
+        work.load(Connector(**row))
+    await _load_transactions(db, work, batch, charger_ids)
+    await _load_tags(db, work, batch)
+    await _load_tariffs(db, work)
+    await _load_answers(db, work, batch)
+    await _load_known_readings(db, work, batch)
+
+
+async def _load_transactions(
+    db: Db, work: Work, batch: Sequence[reports.Report[Any]], charger_ids: list[str]
+) -> None:
+    named, owners, keys = [], [], []
+    for report in batch:
+        if isinstance(report, reports.Start):
+            owners.append(report.charger_id)
+            keys.append(report.key)
+        elif isinstance(report, reports.Meter | reports.Stop):
+            transaction_id = report.transaction_id
+            if transaction_id is not None and 0 < transaction_id < 2**31:
+                named.append(transaction_id)
+    for row in await db.fetch(_OPEN_OR_NAMED, charger_ids, named, owners, keys):
+        work.load(_transaction(row))
+
+
+async def _load_tags(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
+    wanted = sorted(
+        {
+            tag_key(report.id_tag)
+            for report in batch
+            if isinstance(report, reports.Start | reports.Authorize | reports.Stop) and report.id_tag
+        }
+    )
+    if not wanted:
+        return
+    limited = []
+    # A tag with a limit is locked after the chargers: two nodes that start it at once count each other.
+    for row in await db.fetch(
+        f'{TAGS.select} WHERE lower(id_tag COLLATE "C") = ANY($1::text[])'
+        ' ORDER BY lower(id_tag COLLATE "C") FOR NO KEY UPDATE',
+        wanted,
+    ):
+        tag = Tag(**row)
+        work.load(tag)
+        if tag.max_active_transactions is not None:
+            limited.append(tag_key(tag.id_tag))
+    if limited:
+        for row in await db.fetch(_OPEN_BY_TAG, limited):
+            if row["id"] not in work.transactions:
+                work.load(_transaction(row))
+
+
+async def _load_tariffs(db: Db, work: Work) -> None:
+    wanted = {charger.tariff_id for charger in work.chargers.values() if charger.tariff_id is not None}
+    if wanted:
+        for row in await db.fetch("SELECT id, terms FROM tariffs WHERE id = ANY($1::text[])", list(wanted)):
+            work.tariffs[row["id"]] = _tariff(row["terms"])
+
+
+async def _load_answers(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
+    asked = [r for r in batch if isinstance(r, reports.Resendable) and r.message_id is not None]
+    if asked:
+        for row in await db.fetch(
+            "SELECT charger_id, message_id, digest, answer FROM answers WHERE (charger_id, message_id, digest) IN"
+            " (SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[]))",
+            [r.charger_id for r in asked],
+            [r.message_id for r in asked],
+            [r.digest for r in asked],
+        ):
+            work.answers[row["charger_id"], row["message_id"], row["digest"]] = row["answer"]
+
+
+async def _load_known_readings(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
+    owners: list[str] = []
+    moments: list[datetime] = []
+    for report in batch:
+        if not isinstance(report, reports.Meter | reports.Stop):
+            continue
+        for reading in report.readings:
+            # Late readings may be booked on another connector than they name, so ask by charger and time.
+            if reading.at is not None and any(
+                maybe_known(c, reading.at) for c in _connectors_of(work, report)
+            ):
+                owners.append(report.charger_id)
+                moments.append(reading.at)
+    if owners:
+        for row in await db.fetch(
+            "SELECT charger_id, connector_id, sampled_at, digest FROM readings WHERE (charger_id, sampled_at) IN"
+            " (SELECT * FROM unnest($1::text[], $2::timestamptz[]))",
+            owners,
+            moments,
+        ):
+            work.readings_known.add(tuple(row))
+
+
+def _connectors_of(work: Work, report: reports.Meter | reports.Stop) -> Iterable[Connector]:
+    if isinstance(report, reports.Meter) and report.connector_id != 0:
+        yield work.connector(report.charger_id, report.connector_id)
+        return
+    for (charger_id, _), connector in work.connectors.items():
+        if charger_id == report.charger_id:
+            yield connector
+
+
+async def save(db: Db, work: Work, *, relay: bool) -> None:
+    """Write what the work changed and added. `relay`: also queue its events for the broker."""
+    changed: dict[type[Any], list[Any]] = {}
+    for record in work.changed.values():
+        changed.setdefault(type(record), []).append(record)
+    if rows := changed.get(Charger):
+        await db.executemany(CHARGERS.upsert_row, [_values(row) for row in rows])
+    if rows := changed.get(ChargerState):
+        await db.execute(STATES.upsert_arrays, *_arrays(STATES, rows))
+    if rows := changed.get(Connector):
+        await db.execute(CONNECTORS.upsert_arrays, *_arrays(CONNECTORS, rows))
+    if rows := changed.get(Transaction):
+        # Ends before beginnings: a connector has one open transaction at any moment.
+        rows.sort(key=lambda t: (t.open, t.id))
+        await db.executemany(TRANSACTIONS.upsert_row, [_transaction_values(row) for row in rows])
+    await _add_rows(db, work.added)
+    if rows := work.added.get(Event):
+        await _copy(db, EVENTS, rows)
+        if relay:
+            await db.copy_records_to_table(
+                "outbox",
+                records=[(lane(e.charger_id), e.charger_id, e.seq, e.recorded_at) for e in rows],
+                columns=("lane", "charger_id", "seq", "recorded_at"),
+            )
+
+
+async def _add_rows(db: Db, added: dict[type[Any], list[Any]]) -> None:
+    if rows := added.get(StoredReading):
+        await _copy(db, READINGS, rows)
+    if rows := added.get(StoredStatus):
+        await _copy(db, STATUSES, rows)
+    if rows := added.get(Answered):
+        await db.executemany(
+            "INSERT INTO answers (charger_id, message_id, digest, answer, recorded_at) VALUES ($1, $2, $3, $4, $5)"
+            " ON CONFLICT DO NOTHING",
+            [_values(row) for row in rows],
+        )
+    if rows := added.get(QuarantineEntry):
+        await db.executemany(
+            "INSERT INTO quarantine"
+            " (charger_id, action, message_id, digest, payload, error, transaction_id, received_at)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+            [_values(row) for row in rows],
+        )
+    if rows := added.get(DeviationCount):
+        await db.executemany(
+            "INSERT INTO deviations (charger_id, action, field, kind, detail, count, last_at)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (charger_id, action, field, kind) DO UPDATE"
+            " SET count = deviations.count + excluded.count, detail = excluded.detail, last_at = excluded.last_at",
+            [_values(row) for row in rows],
+        )
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A raw OCPP frame for the log, as it stood on the wire."""
+
+    charger_id: str
+    at: datetime
+    outgoing: bool
+    action: str | None
+    message_id: str | None
+    frame: bytes
+
+
+async def save_frames(db: Db, frames: Sequence[Frame]) -> None:
+    await db.copy_records_to_table(
+        "messages",
+        records=[(f.charger_id, f.at, f.outgoing, f.action, f.message_id, f.frame) for f in frames],
+        columns=("charger_id", "at", "outgoing", "action", "message_id", "frame"),
+    )
+
+
+async def next_transaction_ids(db: Db, count: int) -> list[int]:
+    rows = await db.fetch("SELECT nextval('transaction_ids') FROM generate_series(1, $1::int4)", count)
+    return [row[0] for row in rows]
+
+
+async def next_number_block(db: Db) -> range:
+    """A block of numbers that no other node has."""
+    first: int = await db.fetchval("SELECT nextval('event_numbers')")
+    return range(first, first + tables.NUMBER_BLOCK)
+
+
+async def _copy(db: Db, kind: Stored, rows: Sequence[Any]) -> None:
+    await db.copy_records_to_table(kind.table, records=[_values(row) for row in rows], columns=kind.columns)
+
+
+def _values(row: Any) -> tuple[Any, ...]:
+    return msgspec.structs.astuple(row)
+
+
+def _arrays(kind: Stored, rows: Sequence[Any]) -> list[list[Any]]:
+    return [[getattr(row, column) for row in rows] for column in kind.columns]
+
+
+_tariff_at = TRANSACTIONS.columns.index("tariff")
+
+
+def _tariff(terms: Any) -> Tariff:
+    """SQLAlchemy's connection decodes jsonb on the way in (and takes text on the way out)."""
+    return msgspec.convert(terms, Tariff)
+
+
+def _transaction_values(row: Transaction) -> list[Any]:
+    values = list(_values(row))
+    values[_tariff_at] = msgspec.json.encode(row.tariff).decode()
+    return values
+
+
+def _transaction(row: Any) -> Transaction:
+    values = dict(row)
+    values["tariff"] = _tariff(values["tariff"])
+    values["anomalies"] = tuple(values["anomalies"])
+    return Transaction(**values)

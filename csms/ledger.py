@@ -1,0 +1,291 @@
+"""The ledger takes reports, makes them durable, answers. Group commit, without a timer:
+
+    record(report) → queue → load rows → the core decides → save rows + outbox → COMMIT → answers
+
+Whatever waits when a commit ends goes into the next one: an idle node commits a report at once, a busy one
+hundreds together. One bad report fails alone. While Postgres is away the batch is kept and tried again.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import asyncpg
+import structlog
+from prometheus_client import Counter, Histogram
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from csms.core import reports
+from csms.core.decide import decide
+from csms.core.records import Event
+from csms.core.work import Policy, Work
+from csms.db import store
+from csms.db.store import Frame
+from csms.errors import LedgerError
+
+R = TypeVar("R")
+Entry = tuple[reports.Report[Any], "asyncio.Future[Any] | None"]
+log = structlog.get_logger()
+
+_REPORTS = Counter("csms_reports_total", "Reports recorded, by type and outcome.", ["report", "outcome"])
+_BATCH = Histogram(
+    "csms_ledger_batch_reports", "Reports in one commit.", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+)
+_COMMIT = Histogram("csms_ledger_commit_seconds", "Load, decide, save and commit of one batch.")
+_RETRIES = Counter("csms_ledger_retries_total", "Batches tried again because Postgres was away or busy.")
+_FRAMES_DROPPED = Counter("csms_frames_dropped_total", "Raw frames not logged because the log was full.")
+
+# Postgres is away or busy: the same batch can succeed later.
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.UndefinedTableError,
+)
+_EVENTS_A_REPORT = 8
+
+
+class Ledger:
+    """See the module. One per node; `run()` is its only writer."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        policy: Policy,
+        *,
+        relay: bool = True,
+        on_commit: Callable[[list[Event]], None] | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        max_batch: int = 500,
+        max_waiting: int = 20_000,
+        frame_delay_s: float = 0.5,
+        max_frames: int = 50_000,
+    ) -> None:
+        self.policy = policy
+        self._engine = engine
+        self._relay = relay
+        self._on_commit = on_commit
+        self._clock = clock
+        self._max_batch = max_batch
+        self._waiting: asyncio.Queue[Entry] = asyncio.Queue(max_waiting)
+        self._frames: deque[Frame] = deque()
+        self._frame_delay_s = frame_delay_s
+        self._max_frames = max_frames
+        self._numbers: deque[int] = deque()
+        self._transaction_ids: deque[int] = deque()
+        self._connection: Any = None
+        self._away_since: float | None = None
+        self._busy = asyncio.Lock()
+
+    # --- for edges -------------------------------------------------------------------------------
+
+    async def record(self, report: reports.Report[R]) -> R:
+        """Answer once the report is durable. Safe to repeat, and safe to cancel: it is recorded all the same.
+
+        Raises LedgerError when the database refuses this report's content, and whatever the decision raised.
+        """
+        answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        await self._waiting.put((report, answer))
+        return await answer
+
+    def post(self, report: reports.Report[Any]) -> bool:
+        """Record without waiting, for facts that may be lost under pressure. False: it was."""
+        try:
+            self._waiting.put_nowait((report, None))
+        except asyncio.QueueFull:
+            return False
+        return True
+
+    def log_frame(self, frame: Frame) -> None:
+        """Keep a raw frame: written with the next commit, or by itself half a second later."""
+        if len(self._frames) >= self._max_frames:
+            _FRAMES_DROPPED.inc()
+            return
+        self._frames.append(frame)
+
+    def away_s(self) -> float:
+        """For how long Postgres has not been answering; 0 when it is."""
+        return 0.0 if self._away_since is None else time.monotonic() - self._away_since
+
+    # --- the loop --------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Commit batches until cancelled."""
+        try:
+            while True:
+                batch = await self._next_batch()
+                async with self._busy:
+                    await self._commit(batch)
+        finally:
+            await self._hang_up()
+
+    async def drain(self, timeout_s: float = 10) -> None:
+        """Wait until nothing waits any more, or the time is up (Postgres may be away)."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                # Three conditions, asked only at shutdown: an event would have to be kept at every commit.
+                while not self._waiting.empty() or self._frames or self._busy.locked():  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+    async def _next_batch(self) -> list[Entry]:
+        try:
+            timeout = self._frame_delay_s if self._frames else None
+            async with asyncio.timeout(timeout):
+                batch = [await self._waiting.get()]
+        except TimeoutError:
+            return []
+        while len(batch) < self._max_batch and not self._waiting.empty():
+            batch.append(self._waiting.get_nowait())
+        return batch
+
+    async def _commit(self, batch: list[Entry]) -> None:
+        """Make a batch durable, however long it takes; split it when one report spoils it."""
+        frames = [self._frames.popleft() for _ in range(min(len(self._frames), 5_000))]
+        delay_s = 0.1
+        while True:
+            started = time.perf_counter()
+            try:
+                results, events = await self._try(batch, frames)
+                break
+            except Exception as error:
+                await self._hang_up()
+                if _is_away(error):
+                    if self._away_since is None:
+                        self._away_since = time.monotonic()
+                        log.warning(
+                            "postgres away", error=str(error) or type(error).__name__, waiting=len(batch)
+                        )
+                    _RETRIES.inc()
+                    await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))
+                    delay_s = min(delay_s * 2, 5)
+                    continue
+                if frames:
+                    log.error("frames not logged", error=str(error), frames=len(frames))
+                    frames = []
+                    continue
+                await self._one_by_one(batch, error)
+                return
+        if self._away_since is not None:
+            log.info("postgres is back", away_s=round(self.away_s(), 1))
+            self._away_since = None
+        if batch:
+            _COMMIT.observe(time.perf_counter() - started)
+            _BATCH.observe(len(batch))
+        if events and self._on_commit is not None:
+            self._on_commit(events)
+        for (report, answer), result in zip(batch, results, strict=True):
+            _settle(report, answer, result)
+
+    async def _one_by_one(self, batch: list[Entry], error: Exception) -> None:
+        """The database refused the batch: find out whose fault it was."""
+        if len(batch) > 1:
+            for entry in batch:
+                await self._commit([entry])
+            return
+        for report, answer in batch:
+            log.error(
+                "report refused", charger=report.charger_id, report=type(report).__name__, error=str(error)
+            )
+            failure = LedgerError(
+                f"{type(report).__name__} of {report.charger_id} could not be stored: {error}"
+            )
+            failure.__cause__ = error
+            _settle(report, answer, failure)
+
+    async def _try(self, batch: Sequence[Entry], frames: list[Frame]) -> tuple[list[Any], list[Event]]:
+        db = await self._connected()
+        async with db.transaction():
+            if frames:
+                await store.save_frames(db, frames)
+            if not batch:
+                return [], []
+            entries = [report for report, _ in batch]
+            await self._provide_ids(db, entries)
+            work = Work(
+                self._clock(),
+                self.policy,
+                numbers=_taken(self._numbers),
+                transaction_ids=_taken(self._transaction_ids),
+            )
+            await store.load(db, work, entries)
+            results = [_decided(work, report) for report in entries]
+            await store.save(db, work, relay=self._relay)
+        return results, work.added.get(Event, [])
+
+    async def _provide_ids(self, db: Any, entries: Sequence[reports.Report[Any]]) -> None:
+        """Ids are drawn before the decisions, which cannot wait; unused ones serve the next batch."""
+        starts = sum(isinstance(report, reports.Start) for report in entries)
+        if starts > len(self._transaction_ids):
+            self._transaction_ids.extend(
+                await store.next_transaction_ids(db, starts - len(self._transaction_ids))
+            )
+        wanted = sum(
+            _EVENTS_A_REPORT + (len(r.readings) if isinstance(r, reports.Meter | reports.Stop) else 0)
+            for r in entries
+        )
+        while len(self._numbers) < wanted:
+            self._numbers.extend(await store.next_number_block(db))
+
+    async def _connected(self) -> Any:
+        """The writer's own asyncpg connection, borrowed from SQLAlchemy's pool for as long as it lives."""
+        if self._connection is None:
+            try:
+                self._connection = await self._engine.connect()
+            except DBAPIError as error:
+                raise error.orig or error from error
+        raw = await self._connection.get_raw_connection()
+        return raw.driver_connection
+
+    async def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(Exception):
+                await connection.invalidate()
+            with contextlib.suppress(Exception):
+                await connection.close()
+
+
+def _is_away(error: BaseException) -> bool:
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return isinstance(cause, _AWAY) or (cause is not error and isinstance(cause.__cause__, _AWAY))
+
+
+def _taken(pool: deque[int]) -> Iterator[int]:
+    while pool:
+        yield pool.popleft()
+
+
+def _decided(work: Work, report: reports.Report[Any]) -> Any:
+    """The answer, or the exception of a decision that failed (and left no trace in the work)."""
+    try:
+        with work.attempt():
+            return decide(work, report)
+    except Exception as error:
+        log.exception("decision failed", charger=report.charger_id, report=type(report).__name__)
+        return error
+
+
+def _settle(report: reports.Report[Any], answer: "asyncio.Future[Any] | None", result: Any) -> None:
+    failed = isinstance(result, Exception)
+    _REPORTS.labels(type(report).__name__, "failed" if failed else "recorded").inc()
+    if answer is None or answer.done():
+        return
+    if failed:
+        answer.set_exception(result)
+    else:
+        answer.set_result(result)
