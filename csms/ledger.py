@@ -23,10 +23,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.core import reports
 from csms.core.decide import decide
-from csms.core.records import Event
+from csms.core.records import Event, Frame
 from csms.core.work import Policy, Work
 from csms.db import store
-from csms.db.store import Frame
 from csms.errors import LedgerError
 
 R = TypeVar("R")

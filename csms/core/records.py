@@ -184,3 +184,15 @@ class Event(Struct, frozen=True, kw_only=True, gc=False):
     body: bytes
     transaction_id: int | None
     recorded_at: datetime
+
+
+class Frame(Struct, frozen=True, kw_only=True, gc=False):
+    """A raw frame as it stood on the wire. `kind` is call, result or error."""
+
+    charger_id: str
+    at: datetime
+    outgoing: bool
+    kind: str
+    action: str | None
+    message_id: str | None
+    frame: bytes

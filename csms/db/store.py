@@ -23,6 +23,7 @@ from csms.core.records import (
     Connector,
     DeviationCount,
     Event,
+    Frame,
     QuarantineEntry,
     StoredReading,
     StoredStatus,
@@ -284,17 +285,6 @@ async def _add_rows(db: Db, added: dict[type[Any], list[Any]]) -> None:
             " SET count = deviations.count + excluded.count, detail = excluded.detail, last_at = excluded.last_at",
             [_values(row) for row in rows],
         )
-
-
-class Frame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A raw OCPP frame for the log, as it stood on the wire."""
-
-    charger_id: str
-    at: datetime
-    outgoing: bool
-    action: str | None
-    message_id: str | None
-    frame: bytes
 
 
 async def save_frames(db: Db, frames: Sequence[Frame]) -> None:

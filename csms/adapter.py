@@ -1,0 +1,77 @@
+"""All that an edge sees: `Node`, what a running node offers, and `Adapter`, what an edge must do."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Protocol, TypeVar
+
+from msgspec import Struct
+
+from csms.core.records import Frame
+from csms.core.reports import Report
+
+R = TypeVar("R")
+
+
+class Command(Struct, frozen=True, kw_only=True):
+    """What we ask a charger to do, in OCPP 1.6 words whatever the charger speaks.
+
+    `payload` is OCPP's own JSON, already checked against the schema.
+    """
+
+    action: str
+    payload: dict[str, Any]
+    timeout_s: float = 30
+
+
+class Admission(Struct, frozen=True, kw_only=True):
+    """What an edge must know of a charger before it lets it in. `password_hash` None: no password is asked."""
+
+    charger_id: str
+    enrollment: str
+    password_hash: str | None = None
+
+
+class Node(Protocol):
+    """What a running node offers its adapters."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def record(self, report: Report[R]) -> R:
+        """Make a report durable, then answer. Safe to repeat."""
+
+    def post(self, report: Report[Any]) -> None:
+        """Record without waiting; may be lost under pressure."""
+
+    def frame(self, frame: Frame) -> None:
+        """A raw frame passed: for the log and the protocol stream."""
+
+    async def admission(self, charger_id: str) -> Admission | None:
+        """None: a charger nobody has registered. Raises while the database is away."""
+
+    def accepting(self) -> bool:
+        """Whether reports can be made durable now. If not, chargers are better kept outside."""
+
+    async def hold(self, charger_id: str, adapter: "Adapter") -> None:
+        """From now on commands for this charger come to `adapter` on this node."""
+
+    async def release(self, charger_id: str, adapter: "Adapter") -> None:
+        """No longer."""
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
+        """State that is overwritten; events are the core's business."""
+
+    def listen(self, topic: str) -> AsyncIterator[bytes]:
+        """Messages on a topic of the adapter's own."""
+
+
+class Adapter(Protocol):
+    """Speaks to some chargers: the OCPP server, a bridge."""
+
+    async def run(self, node: Node) -> None:
+        """Record what our chargers report, and say which we hold, until cancelled."""
+
+    async def perform(self, charger_id: str, command: Command) -> Mapping[str, Any]:
+        """Have one of our chargers do something; its answer, in OCPP's JSON. Raises CommandError."""
+
+    async def hang_up(self, charger_id: str, generation: int) -> None:
+        """Another node holds this charger now: end connections older than `generation`."""

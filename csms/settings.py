@@ -1,0 +1,155 @@
+"""Every knob, from the environment or a `.env` file. Field names are the variables' names (docs/settings.md)."""
+
+import socket
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from csms.errors import SettingsError
+
+_TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
+_SECRETS = ("PASSWORD", "TOKEN", "DATABASE_URL")
+
+
+def _flag(value: Any) -> Any:
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in _TRUE | _FALSE:
+            return word in _TRUE
+        raise ValueError("true, 1, yes, on or false, 0, no, off")
+    return value
+
+
+def _names(value: Any) -> Any:
+    return (
+        tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+    )
+
+
+def _prefix(value: str) -> str:
+    value = value.strip("/")
+    if any(char in value for char in "+#\0"):
+        raise ValueError("a topic without the wildcards + and #")
+    return value
+
+
+def _currency(value: str) -> str:
+    if not (len(value) == 3 and value.isascii() and value.isalpha() and value.isupper()):
+        raise ValueError("an ISO 4217 code such as USD, EUR or UAH")
+    return value
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Rate = Annotated[Decimal, Field(ge=0, le=1_000_000)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+
+
+class Settings(BaseSettings):
+    """Read once, at start; everything below `app` gets plain values."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", case_sensitive=False, extra="ignore", env_ignore_empty=True, frozen=True
+    )
+
+    database_url: str | None = None
+    csms_data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("csms")))
+    csms_ocpp_host: str = "0.0.0.0"
+    csms_ocpp_port: Port = 9000
+    csms_ocpp_max_frame_bytes: int = Field(256 * 1024, ge=4096, le=16 * 1024 * 1024)
+    csms_ocpp_ping_interval_s: float = Field(60, ge=0)
+    csms_ocpp_silence_s: float = Field(900, ge=0)
+    csms_http_host: str = "127.0.0.1"
+    csms_http_port: Port = 8080
+    csms_enrollment: Literal["open", "approve", "closed"] = "approve"
+    csms_unknown_tags: Literal["reject", "accept"] = "reject"
+    csms_heartbeat_interval_s: int = Field(300, ge=1, le=86_400)
+    csms_admin_token: SecretStr | None = None
+    csms_bridges: Names = ()
+    csms_node: str = Field(default_factory=socket.gethostname, min_length=1)
+    csms_log: Literal["auto", "console", "json"] = "auto"
+    csms_currency: Annotated[str, AfterValidator(_currency)] = "USD"
+    csms_energy_rate: Rate = Decimal("0.12")
+    csms_time_rate: Rate = Decimal(0)
+    csms_frame_retention_days: int = Field(30, ge=1)
+    csms_reading_retention_days: int = Field(0, ge=0)  # 0 = for ever
+
+    mqtt_enabled: Annotated[bool | None, BeforeValidator(_flag)] = None
+    mqtt_host: str = "localhost"
+    mqtt_port: Port | None = None
+    mqtt_username: str | None = None
+    mqtt_password: SecretStr | None = None
+    mqtt_password_file: Path | None = None
+    mqtt_client_id: str = "csms"
+    mqtt_topic_prefix: Annotated[str, AfterValidator(_prefix)] = ""
+    mqtt_business_events_enabled: Flag = True
+    mqtt_protocol_events_enabled: Flag = True
+    mqtt_protocol_version: Literal["5", "3.1.1"] = "5"
+    mqtt_qos: Literal[0, 1, 2] = 1
+    mqtt_meter_qos: Literal[0, 1, 2] | None = None
+    mqtt_protocol_qos: Literal[0, 1, 2] = 0
+    mqtt_retain_state: Flag = True
+    mqtt_tls: Flag = False
+    mqtt_tls_ca_file: Path | None = None
+    mqtt_tls_cert_file: Path | None = None
+    mqtt_tls_key_file: Path | None = None
+    mqtt_tls_insecure: Flag = False
+    mqtt_keepalive_s: int = Field(30, ge=5, le=65_535)
+    mqtt_connect_timeout_s: float = Field(10, gt=0)
+    mqtt_publish_timeout_s: float = Field(5, gt=0)
+    mqtt_reconnect_min_s: float = Field(1, gt=0)
+    mqtt_reconnect_max_s: float = Field(30, gt=0)
+    mqtt_max_inflight: int = Field(20, ge=1, le=65_535)
+    mqtt_concurrency: int = Field(100, ge=1, le=1000)
+    mqtt_meter_expiry_s: int = Field(3600, ge=0)
+    mqtt_meter_min_interval_s: int = Field(0, ge=0)
+    mqtt_cloudevents: Literal["off", "binary", "structured"] = "binary"
+    outbox_lanes: int = Field(4, ge=1, le=64)
+    outbox_batch: int = Field(200, ge=1, le=1000)
+    outbox_poll_ms: int = Field(200, ge=10, le=10_000)
+    outbox_retention_days: int = Field(14, ge=1)
+    outbox_max_lag_alert_s: int = Field(30, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _host_implies_mqtt(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Naming a broker switches MQTT on; nothing said means the embedded one."""
+        given = {key.lower() for key in values}
+        if "mqtt_enabled" not in given and "mqtt_host" in given:
+            values["mqtt_enabled"] = True
+        return values
+
+    @property
+    def embedded_database(self) -> bool:
+        return self.database_url is None
+
+    @property
+    def embedded_broker(self) -> bool:
+        return self.mqtt_enabled is None
+
+    @property
+    def mqtt(self) -> bool:
+        """Whether there is any broker at all."""
+        return self.mqtt_enabled is not False
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the settings. One that cannot be read raises SettingsError: name, value (secrets masked), allowed."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).upper() if first["loc"] else "settings"
+        value = "(hidden)" if any(word in name for word in _SECRETS) else repr(first.get("input"))
+        raise SettingsError(name, value, _allowed(first)) from None
+
+
+def _allowed(error: Any) -> str:
+    context = error.get("ctx") or {}
+    if "expected" in context:
+        return str(context["expected"])
+    return str(error["msg"]).removeprefix("Value error, ")
