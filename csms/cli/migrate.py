@@ -38,13 +38,19 @@ def migrate(
             with Console(stderr=True).status("migrating …"):
                 migrations.upgrade(url, revision)
             after = asyncio.run(_current(url))
-            print(f"already at {after}" if before == after else f"migrated from {before or 'nothing'} to {after}")
+            print(
+                f"already at {after}"
+                if before == after
+                else f"migrated from {before or 'nothing'} to {after}"
+            )
 
 
 def _check(url: str) -> None:
     current, head = asyncio.run(_current(url)), migrations.head()
     if current != head:
-        raise StartError(f"the database is at {current or 'nothing'}, this release needs {head}: run `csms migrate`.")
+        raise StartError(
+            f"the database is at {current or 'nothing'}, this release needs {head}: run `csms migrate`."
+        )
     print(f"up to date: {head}")
 
 
@@ -53,6 +59,8 @@ async def _current(url: str) -> str | None:
     try:
         return await migrations.current(engine)
     except OSError as error:
-        raise StartError(f"the database does not answer ({error}): is it running, is DATABASE_URL right?") from None
+        raise StartError(
+            f"the database does not answer ({error}): is it running, is DATABASE_URL right?"
+        ) from None
     finally:
         await engine.dispose()
