@@ -31,7 +31,7 @@ def database(settings: Settings) -> Iterator[str]:
     from csms.embedded import EmbeddedError, EmbeddedPostgres
 
     try:
-        server = EmbeddedPostgres(data_dir(settings.csms_data_dir) / "postgres")
+        server = EmbeddedPostgres(data_dir(settings.csms_data_dir))
         server.__enter__()
     except EmbeddedError as error:
         raise StartError(str(error)) from None
@@ -56,7 +56,7 @@ def broker(settings: Settings) -> Iterator[BrokerAddress | None]:
     from csms.embedded import EmbeddedBroker, EmbeddedError
 
     try:
-        server = EmbeddedBroker(data_dir(settings.csms_data_dir) / "broker", port=settings.mqtt_port or 1883)
+        server = EmbeddedBroker(data_dir(settings.csms_data_dir), port=settings.mqtt_port or 1883)
         server.__enter__()
     except EmbeddedError as error:
         raise StartError(str(error)) from None
