@@ -1,15 +1,14 @@
 """A running node as its adapters see it: the ledger, the log of frames, the way to and from the other nodes."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 import structlog
 from prometheus_client import Counter, Gauge
 
-from csms.adapter import Adapter, Admission, Command
+from csms.adapter import Adapter, Admission
 from csms.core.records import Frame
-from csms.core.reports import Report
-from csms.errors import ChargerOffline
+from csms.core.reports import Held, Report
 from csms.ledger import Ledger
 
 R = TypeVar("R")
@@ -21,36 +20,16 @@ _HELD = Gauge("csms_chargers_held", "Chargers connected to this node.")
 class Router(Protocol):
     """Finds the node that holds a charger."""
 
-    async def hold(self, charger_id: str, adapter: Adapter) -> None: ...
-    async def release(self, charger_id: str, adapter: Adapter) -> None: ...
-    async def send(self, charger_id: str, command: Command) -> Mapping[str, Any]: ...
+    def hold(self, charger_id: str, adapter: Adapter) -> None: ...
+    def release(self, charger_id: str, adapter: Adapter) -> None: ...
+    async def hang_up(self, node: str, charger_id: str, generation: int) -> None: ...
 
 
 class Link(Protocol):
-    """The way to the broker."""
+    """The way to the broker, for what is no event."""
 
-    async def publish(self, topic: str, body: bytes, *, qos: int = 1, retain: bool = False) -> None: ...
+    async def publish(self, topic: str, payload: bytes, *, retain: bool) -> None: ...
     def listen(self, topic: str) -> AsyncIterator[bytes]: ...
-
-
-class LocalRouter:
-    """Without a broker there is one node, and it holds whatever is held."""
-
-    def __init__(self) -> None:
-        self._held: dict[str, Adapter] = {}
-
-    async def hold(self, charger_id: str, adapter: Adapter) -> None:
-        self._held[charger_id] = adapter
-
-    async def release(self, charger_id: str, adapter: Adapter) -> None:
-        if self._held.get(charger_id) is adapter:
-            del self._held[charger_id]
-
-    async def send(self, charger_id: str, command: Command) -> Mapping[str, Any]:
-        adapter = self._held.get(charger_id)
-        if adapter is None:
-            raise ChargerOffline(f"{charger_id} is not connected")
-        return await adapter.perform(charger_id, command)
 
 
 class LocalNode:
@@ -65,7 +44,7 @@ class LocalNode:
         *,
         link: Link | None = None,
         on_frame: Callable[[Frame], None] | None = None,
-        on_presence: Callable[[str, bool], None] | None = None,
+        on_presence: Callable[[str], None] | None = None,
         away_limit_s: float = 10,
     ) -> None:
         self.name = name
@@ -79,7 +58,11 @@ class LocalNode:
         self._held: set[str] = set()
 
     async def record(self, report: Report[R]) -> R:
-        return await self._ledger.record(report)
+        answer = await self._ledger.record(report)
+        if isinstance(answer, Held) and answer.previous_node not in {None, self.name}:
+            assert answer.previous_node is not None
+            await self._router.hang_up(answer.previous_node, report.charger_id, answer.generation)
+        return answer
 
     def post(self, report: Report[Any]) -> None:
         if not self._ledger.post(report):
@@ -99,16 +82,16 @@ class LocalNode:
     async def hold(self, charger_id: str, adapter: Adapter) -> None:
         self._held.add(charger_id)
         _HELD.set(len(self._held))
-        await self._router.hold(charger_id, adapter)
+        self._router.hold(charger_id, adapter)
         if self._on_presence is not None:
-            self._on_presence(charger_id, True)
+            self._on_presence(charger_id)
 
     async def release(self, charger_id: str, adapter: Adapter) -> None:
         self._held.discard(charger_id)
         _HELD.set(len(self._held))
-        await self._router.release(charger_id, adapter)
+        self._router.release(charger_id, adapter)
         if self._on_presence is not None:
-            self._on_presence(charger_id, False)
+            self._on_presence(charger_id)
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
         """Retained state; nothing happens while there is no broker, the state is published again later."""

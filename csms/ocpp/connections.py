@@ -25,6 +25,7 @@ class Connection:
         "generation",
         "last_life",
         "pending",
+        "pinging",
         "seen_posted_at",
         "session",
         "socket",
@@ -43,6 +44,7 @@ class Connection:
         self.last_life = now
         self.seen_posted_at = now
         self.answered_ping = False
+        self.pinging = False
         self.triggered: set[str] = set()
         self.pending: dict[object, asyncio.Future[bytes]] = {}
 

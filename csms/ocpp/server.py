@@ -1,0 +1,349 @@
+"""The OCPP-J server: sockets at the rim, everything that can be decided elsewhere is decided elsewhere.
+
+One task reads a charge point's frames and answers its calls in order. It never waits for a call of ours: an
+answer to one resolves a future that `perform` waits for. What belongs to a transaction is always acknowledged.
+"""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import structlog
+from prometheus_client import Counter
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from csms.adapter import Command, Node
+from csms.core import reports
+from csms.core.records import Frame
+from csms.errors import ChargerOffline, ChargerRefused, ChargerTimeout, CommandError
+from csms.ocpp import frames, handshake, messages
+from csms.ocpp.calls import Calls
+from csms.ocpp.connections import Connection, Connections
+from csms.ocpp.gate import Gate
+from csms.ocpp.liveness import Liveness, ping
+from csms.ocpp.session import Answered, Dropped, IncomingCall, LateAnswer, Refused, Unsolicited
+
+log = structlog.get_logger()
+_DROPPED = Counter("csms_ocpp_frames_dropped_total", "Frames that could not be answered.")
+
+_SEEN_EVERY_S = 60
+_SWEEP_S = 2.0
+_WRITE_S = 30.0
+_TRIGGERS = {"TriggerMessage", "ExtendedTriggerMessage"}
+
+
+class OcppServer:
+    """The adapter for charge points that speak OCPP 1.6-J over WebSocket.
+
+    `silence_s`: a connection without any sign of life for so long is closed. `ping_interval_s`: an idle
+    connection is pinged this often; one that has answered pings before is closed after two that went
+    unanswered. `calls_after_s`: without a BootNotification, our own calls wait this long after the handshake.
+    """
+
+    def __init__(
+        self,
+        *,
+        sock: socket.socket,
+        max_frame_bytes: int = 256 * 1024,
+        ping_interval_s: float = 60,
+        silence_s: float = 900,
+        calls_after_s: float = 10,
+        enrollment: str = "approve",
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._sock = sock
+        self._max_frame_bytes = max_frame_bytes
+        self._liveness = Liveness(ping_interval_s, silence_s)
+        self._calls_after_s = calls_after_s
+        self._enrollment = enrollment
+        self._clock = clock
+        self._connections = Connections()
+        self._node: Node | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.listening = asyncio.Event()
+
+    # --- the adapter -----------------------------------------------------------------------------
+
+    async def run(self, node: Node) -> None:
+        """Serve until cancelled; then tell the charge points that we come back (1012)."""
+        self._node = node
+        self._calls = Calls(node, self._clock)
+        server = await self.listen(Gate(node, enrollment=self._enrollment))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._sweep())
+        finally:
+            server.close(close_connections=False)
+            await asyncio.gather(
+                *(self._close(c, 1012, "the central system restarts") for c in self._connections),
+                return_exceptions=True,
+            )
+            await server.wait_closed()
+
+    async def listen(self, gate: Gate) -> Server:
+        server = await serve(
+            self._serve,
+            sock=self._sock,
+            process_request=gate.process_request,
+            select_subprotocol=gate.select_subprotocol,
+            compression=None,  # costs 30 to 40 KiB a connection, and small devices gain nothing
+            max_size=self._max_frame_bytes,
+            max_queue=8,
+            ping_interval=None,  # the sweep does it: any frame counts as life, not only a pong
+            open_timeout=20,
+            close_timeout=5,
+            server_header=None,
+        )
+        self.listening.set()
+        return server
+
+    async def perform(self, charger_id: str, command: Command) -> Mapping[str, Any]:
+        """Call the charge point and give its answer. One call is outstanding; the others wait their turn."""
+        connection = self._connections.get(charger_id)
+        if connection is None:
+            raise ChargerOffline(f"{charger_id} is not connected")
+        token = object()
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        connection.pending[token] = answer
+        if command.action in _TRIGGERS:
+            connection.triggered.add(str(command.payload.get("requestedMessage")))
+        try:
+            connection.session.call(
+                command.action,
+                msgspec.json.encode(command.payload),
+                time.monotonic(),
+                command.timeout_s,
+                token,
+            )
+            await self._flush(connection)
+            async with asyncio.timeout(command.timeout_s * 2):
+                await self._await_answer(connection, answer)
+            return dict(msgspec.json.decode(answer.result(), type=dict[str, Any]))
+        except TimeoutError:
+            connection.session.cancel(token)
+            raise ChargerTimeout(f"{charger_id} was busy: {command.action} was not sent") from None
+        except msgspec.DecodeError:
+            raise ChargerRefused("FormationViolation", "the charge point's answer is not an object") from None
+        finally:
+            connection.pending.pop(token, None)
+
+    async def _await_answer(self, connection: Connection, answer: "asyncio.Future[bytes]") -> None:
+        """Wait, and keep the session's clock: whoever waits gives up the outstanding call when it is due."""
+        while not answer.done():
+            deadline = connection.session.next_deadline()
+            wait_s = 1.0 if deadline is None else min(max(deadline - time.monotonic(), 0.0), 1.0)
+            await asyncio.wait({answer}, timeout=wait_s)
+            self._tick(connection, time.monotonic())
+            await self._flush(connection)
+
+    def _tick(self, connection: Connection, now: float) -> None:
+        for late in connection.session.tick(now):
+            error = ChargerTimeout(f"{connection.charger_id} did not answer {late.action} in time")
+            _reject(connection, late.token, error)
+        if not connection.session.is_open_for_calls and now - connection.connected_at > self._calls_after_s:
+            connection.session.open_for_calls(now)
+
+    async def hang_up(self, charger_id: str, generation: int) -> None:
+        connection = self._connections.get(charger_id)
+        if connection is not None and connection.generation < generation:
+            await self._close(connection, 1000, "a newer connection of this charge point is open elsewhere")
+
+    # --- one connection --------------------------------------------------------------------------
+
+    async def _serve(self, socket: ServerConnection) -> None:
+        node = self._running()
+        assert socket.request is not None
+        charger_id = handshake.identity(socket.request.path)
+        assert charger_id is not None
+        connection = Connection(charger_id, socket)
+        replaced = self._connections.add(connection)
+        if replaced is not None:
+            # It may be half-open: closing must not keep the new connection waiting.
+            self._spawn(self._close(replaced, 1000, "replaced by a newer connection"))
+        try:
+            held = await node.record(
+                reports.Connected(charger_id=charger_id, node=node.name, remote_address=_address(socket))
+            )
+            connection.generation = held.generation
+            connection.accepted = held.enrollment == "Accepted"
+            await node.hold(charger_id, self)
+            log.info("connected", charger=charger_id, address=_address(socket), generation=held.generation)
+            while True:
+                await self._receive(connection, await socket.recv(decode=False))
+        except ConnectionClosed:
+            pass
+        finally:
+            await self._ended(connection)
+
+    async def _ended(self, connection: Connection) -> None:
+        node, charger_id = self._running(), connection.charger_id
+        for lost in connection.session.close():
+            sent = "it may have acted on it" if lost.sent else "it was not sent"
+            _reject(
+                connection,
+                lost.token,
+                ChargerOffline(f"{charger_id} disconnected during {lost.action}: {sent}"),
+            )
+        socket = connection.socket
+        if self._connections.remove(connection):
+            await node.release(charger_id, self)
+            log.info(
+                "disconnected", charger=charger_id, code=socket.close_code, reason=socket.close_reason or None
+            )
+        if connection.generation:
+            node.post(
+                reports.Disconnected(
+                    charger_id=charger_id,
+                    node=node.name,
+                    generation=connection.generation,
+                    reason=str(socket.close_code),
+                )
+            )
+
+    async def _receive(self, connection: Connection, frame: bytes) -> None:
+        now = time.monotonic()
+        connection.last_life = now
+        event = connection.session.receive(frame, now)
+        if isinstance(event, IncomingCall):
+            self._log(connection, frame, "call", event.action, event.message_id)
+            await self._calls.answer(connection, event)
+            await self._flush(connection, event.action)
+            if event.action == "BootNotification":
+                connection.session.open_for_calls(now)
+        elif isinstance(event, Answered | LateAnswer):
+            self._log(connection, frame, "result", event.action)
+            _resolve(connection, event.token, bytes(event.payload))
+        elif isinstance(event, Refused):
+            self._log(connection, frame, "error", event.action)
+            error = ChargerRefused(event.code, event.description, _json(event.details))
+            _reject(connection, event.token, error)
+        else:
+            await self._odd(connection, frame, event)
+        await self._flush(connection)
+        if now - connection.seen_posted_at > _SEEN_EVERY_S:
+            connection.seen_posted_at = now
+            self._running().post(reports.Seen(charger_id=connection.charger_id))
+
+    async def _odd(self, connection: Connection, frame: bytes, event: Unsolicited | Dropped) -> None:
+        """Frames that lead nowhere are logged and counted. One that tells of a transaction is kept."""
+        self._log(connection, frame, "odd", getattr(event, "action", None), event.message_id)
+        _DROPPED.inc()
+        reason = event.reason if isinstance(event, Dropped) else "an answer to nothing we asked"
+        log.info("frame dropped", charger=connection.charger_id, reason=reason, frame=frame[:200])
+        kind = "unsolicited" if isinstance(event, Unsolicited) else "malformed_frame"
+        self._calls.deviated(
+            connection,
+            getattr(event, "action", None) or "",
+            [reports.Deviation(field="", kind=kind, detail=reason)],
+        )
+        if isinstance(event, Dropped) and event.action in messages.TRANSACTION_ACTIONS and event.message_id:
+            # The session has a CALLERROR ready; a transaction message gets an acknowledgement instead.
+            connection.session.data_to_send()
+            await self._calls.rescue(connection, event, frame)
+
+    # --- sockets ---------------------------------------------------------------------------------
+
+    async def _flush(self, connection: Connection, action: str | None = None) -> None:
+        for data in connection.session.data_to_send():
+            self._log_sent(connection, data, action)
+            try:
+                async with asyncio.timeout(_WRITE_S):
+                    await connection.socket.send(data, text=True)
+            except TimeoutError:
+                # It never reads: nobody else shall wait for it.
+                await self._close(connection, 1008, "this charge point does not read")
+                return
+            except ConnectionClosed:
+                return
+
+    async def _close(self, connection: Connection, code: int, reason: str) -> None:
+        with contextlib.suppress(Exception):
+            await connection.socket.close(code, reason)
+
+    async def _sweep(self) -> None:
+        """Now and then: ping the quiet, close the dead, let our calls go where no boot came."""
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            now = time.monotonic()
+            accepting = self._running().accepting()
+            for connection in self._connections:
+                if not accepting:
+                    # What a charge point has not sent yet costs it no attempt: better outside than unanswered.
+                    self._spawn(self._close(connection, 1013, "the database is away, try again later"))
+                    continue
+                self._tick(connection, now)
+                if connection.session.is_open_for_calls:
+                    self._spawn(self._flush(connection))
+                judged = self._liveness.judge(
+                    quiet_s=now - connection.last_life, answers_pings=connection.answered_ping
+                )
+                if judged == "dead":
+                    self._spawn(self._close(connection, 1001, "no sign of life"))
+                elif judged == "quiet" and not connection.pinging:
+                    self._spawn(ping(connection, self._liveness.ping_interval_s))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- the log of frames -----------------------------------------------------------------------
+
+    def _log(
+        self, connection: Connection, frame: bytes, kind: str, action: str | None, message_id: str | None = None,
+        *, outgoing: bool = False,
+    ) -> None:  # fmt: skip
+        self._running().frame(
+            Frame(
+                charger_id=connection.charger_id,
+                at=self._clock(),
+                outgoing=outgoing,
+                kind=kind,
+                action=action,
+                message_id=message_id,
+                frame=frame,
+            )
+        )
+
+    def _log_sent(self, connection: Connection, data: bytes, action: str | None) -> None:
+        if data.startswith(b"[2,"):
+            sent = frames.parse(data)
+            assert isinstance(sent, frames.Call)
+            self._log(connection, data, "call", sent.action, sent.message_id, outgoing=True)
+        else:
+            kind = "error" if data.startswith(b"[4,") else "result"
+            self._log(connection, data, kind, action, outgoing=True)
+
+    def _running(self) -> Node:
+        assert self._node is not None, "run() has not been called"
+        return self._node
+
+
+def _resolve(connection: Connection, token: object, payload: bytes) -> None:
+    answer = connection.pending.get(token)
+    if answer is not None and not answer.done():
+        answer.set_result(payload)
+
+
+def _reject(connection: Connection, token: object, error: CommandError) -> None:
+    answer = connection.pending.get(token)
+    if answer is not None and not answer.done():
+        answer.set_exception(error)
+
+
+def _json(details: msgspec.Raw) -> Any:
+    try:
+        return msgspec.json.decode(details)
+    except msgspec.DecodeError:
+        return {}
+
+
+def _address(socket: ServerConnection) -> str | None:
+    address = socket.remote_address
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else None
