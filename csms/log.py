@@ -11,11 +11,11 @@ _QUIET = {"websockets": logging.WARNING, "uvicorn.error": logging.WARNING, "uvic
           "httpx": logging.WARNING, "asyncio": logging.WARNING}  # fmt: skip
 
 
-def configure(style: str = "auto", *, verbose: bool = False, stream: Any = None) -> None:
-    """`style`: console, json, or auto (console on a terminal). Everything goes to stderr."""
+def configure(style: str = "auto", *, verbose: bool = False, quiet: bool = False, stream: Any = None) -> None:
+    """`style`: console, json, or auto (console on a terminal). `quiet`: warnings only. Everything goes to stderr."""
     stream = stream if stream is not None else sys.stderr
     pretty = style == "console" or (style == "auto" and stream.isatty())
-    level = logging.DEBUG if verbose else logging.INFO
+    level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -43,5 +43,5 @@ def configure(style: str = "auto", *, verbose: bool = False, stream: Any = None)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name, quiet in _QUIET.items():
-        logging.getLogger(name).setLevel(quiet)
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(least)

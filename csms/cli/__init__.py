@@ -7,8 +7,11 @@ from typing import Annotated
 import click
 import typer
 
+from csms.cli import demo as demo_command
 from csms.cli import migrate as migrate_command
+from csms.cli import send as send_command
 from csms.cli import serve as serve_command
+from csms.cli.simulate import simulate
 from csms.errors import CsmsError, SettingsError
 
 app = typer.Typer(
@@ -37,7 +40,10 @@ def root(
 
 
 app.command("serve", epilog=serve_command.EXAMPLE)(serve_command.serve)
+app.command("demo", epilog=demo_command.EXAMPLE)(demo_command.demo)
 app.command("migrate", epilog=migrate_command.EXAMPLE)(migrate_command.migrate)
+app.command("simulate")(simulate)
+app.command("send", epilog=send_command.EXAMPLE)(send_command.send)
 
 
 def main() -> None:

@@ -90,6 +90,7 @@ class OcppServer:
         server = await serve(
             self._serve,
             sock=self._sock,
+            backlog=4096,
             process_request=gate.process_request,
             select_subprotocol=gate.select_subprotocol,
             compression=None,  # costs 30 to 40 KiB a connection, and small devices gain nothing
