@@ -228,7 +228,7 @@ class Ledger:
 
     async def _provide_ids(self, db: Any, entries: Sequence[reports.Report[Any]]) -> None:
         """Ids are drawn before the decisions, which cannot wait; unused ones serve the next batch."""
-        starts = sum(isinstance(report, reports.Start) for report in entries)
+        starts = sum(isinstance(report, reports.Start | reports.Quarantined) for report in entries)
         if starts > len(self._transaction_ids):
             self._transaction_ids.extend(
                 await store.next_transaction_ids(db, starts - len(self._transaction_ids))

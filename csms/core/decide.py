@@ -40,8 +40,9 @@ def _authorize(work: Work, r: reports.Authorize) -> reports.Authorization:
     return authorize(work, r.id_tag)
 
 
-def _quarantined(work: Work, r: reports.Quarantined) -> None:
+def _quarantined(work: Work, r: reports.Quarantined) -> reports.Kept:
     presence.enrolled(work, r.charger_id)
+    transaction_id = next(work.transaction_ids) if r.action == "StartTransaction" else None
     work.add(
         QuarantineEntry(
             charger_id=r.charger_id,
@@ -50,10 +51,11 @@ def _quarantined(work: Work, r: reports.Quarantined) -> None:
             digest=r.digest,
             payload=r.payload,
             error=r.error,
-            transaction_id=None,
+            transaction_id=transaction_id,
             received_at=work.now,
         )
     )
+    return reports.Kept(transaction_id=transaction_id)
 
 
 def _deviated(work: Work, r: reports.Deviated) -> None:
@@ -82,6 +84,6 @@ _DECISIONS: dict[type[reports.Report[Any]], tuple[Callable[[Work, Any], Any], An
     reports.Start: (transactions.start, reports.Started),
     reports.Meter: (transactions.meter, None),
     reports.Stop: (transactions.stop, reports.Stopped),
-    reports.Quarantined: (_quarantined, None),
+    reports.Quarantined: (_quarantined, reports.Kept),
     reports.Deviated: (_deviated, None),
 }

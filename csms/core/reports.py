@@ -61,6 +61,12 @@ class Stopped(Struct, frozen=True, kw_only=True):
     authorization: Authorization | None = None
 
 
+class Kept(Struct, frozen=True, kw_only=True):
+    """Kept in quarantine. A start gets a transaction id even so: its charge point waits for one."""
+
+    transaction_id: int | None = None
+
+
 class Held(Struct, frozen=True, kw_only=True):
     """This connection is now the charger's only one. `previous_node` held it before, if any did."""
 
@@ -163,12 +169,15 @@ class Reading(Struct, frozen=True, kw_only=True):
 
 
 class Start(Resendable[Started], frozen=True, kw_only=True):
-    """Energy may flow. `key` is what the charger repeats when it reports the same start again."""
+    """Energy may flow. `key` is what the charger repeats when it reports the same start again.
+
+    `meter_wh` None: the charger gave no usable register, the connector's last one must do.
+    """
 
     connector_id: int
     id_tag: str
     key: str
-    meter_wh: int
+    meter_wh: int | None
     at: datetime | None = None
     reservation_id: int | None = None
 
@@ -195,7 +204,7 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
     readings: Sequence[Reading] = ()
 
 
-class Quarantined(Resendable[None], frozen=True, kw_only=True):
+class Quarantined(Resendable[Kept], frozen=True, kw_only=True):
     """Something acknowledged but not understood; an operator sees it, repairs it and replays it."""
 
     action: str

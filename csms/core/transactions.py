@@ -34,6 +34,11 @@ def start(work: Work, r: reports.Start) -> reports.Started:
     if forgotten is not None:
         close_inferred(work, forgotten, reason="Other")
     started_at = r.at or work.now
+    meter_wh = r.meter_wh
+    anomalies: tuple[str, ...] = ()
+    if meter_wh is None:
+        meter_wh = work.connector(r.charger_id, r.connector_id).energy_wh or 0
+        anomalies = ("no_meter_start",)
     transaction = Transaction(
         id=next(work.transaction_ids),
         charger_id=r.charger_id,
@@ -44,11 +49,12 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         reservation_id=r.reservation_id,
         authorization_status=authorization.status,
         authorization_expiry_at=authorization.expiry_at,
-        meter_start_wh=r.meter_wh,
+        meter_start_wh=meter_wh,
         started_at=started_at,
         start_received_at=work.now,
         clock_suspect=suspect(started_at, work.now),
         tariff=work.tariff_for(r.charger_id),
+        anomalies=anomalies,
     )
     work.put(transaction)
     connector = work.connector(r.charger_id, r.connector_id)

@@ -1,0 +1,76 @@
+"""Which socket is a charge point's: the newest, always. Unregistering compares the connection, not the id."""
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from websockets.asyncio.server import ServerConnection
+
+from csms.ocpp.session import Session
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class Connection:
+    """One socket of one charge point, from its handshake to its end."""
+
+    __slots__ = (
+        "__weakref__",
+        "accepted",
+        "answered_ping",
+        "booted",
+        "charger_id",
+        "connected_at",
+        "generation",
+        "last_life",
+        "pending",
+        "seen_posted_at",
+        "session",
+        "socket",
+        "triggered",
+    )
+
+    def __init__(self, charger_id: str, socket: ServerConnection) -> None:
+        now = time.monotonic()
+        self.charger_id = charger_id
+        self.socket = socket
+        self.session = Session(charger_id)
+        self.generation = 0
+        self.accepted = False
+        self.booted = False
+        self.connected_at = now
+        self.last_life = now
+        self.seen_posted_at = now
+        self.answered_ping = False
+        self.triggered: set[str] = set()
+        self.pending: dict[object, asyncio.Future[bytes]] = {}
+
+
+class Connections:
+    """The live connections of this node, by charge point."""
+
+    def __init__(self) -> None:
+        self._by_charger: dict[str, Connection] = {}
+
+    def add(self, connection: Connection) -> Connection | None:
+        """Register the newest connection. Returns the one it replaces."""
+        replaced = self._by_charger.get(connection.charger_id)
+        self._by_charger[connection.charger_id] = connection
+        return replaced
+
+    def remove(self, connection: Connection) -> bool:
+        """Unregister this very connection. False: a newer one has taken its place."""
+        if self._by_charger.get(connection.charger_id) is not connection:
+            return False
+        del self._by_charger[connection.charger_id]
+        return True
+
+    def get(self, charger_id: str) -> Connection | None:
+        return self._by_charger.get(charger_id)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._by_charger.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_charger)
