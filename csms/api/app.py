@@ -33,7 +33,6 @@ def create_app(deps: Api, *, console: ASGIApp | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        max_body_size=_LARGEST_BODY,
     )
     app.state.api = deps
     problems.install(app)
@@ -46,7 +45,7 @@ def create_app(deps: Api, *, console: ASGIApp | None = None) -> FastAPI:
     app.include_router(v1)
     app.include_router(probes())
     app.router.default = _Elsewhere(console)
-    app.add_middleware(_Headers)
+    app.add_middleware(_Envelope)
     return app
 
 
@@ -65,8 +64,8 @@ class _Elsewhere:
         await self._console(scope, receive, send)
 
 
-class _Headers:
-    """What every answer says: take me for what I say I am, and do not keep me unless I say so."""
+class _Envelope:
+    """What holds for every request: bodies are bounded; answers are what they say, and kept only if they say so."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -75,6 +74,15 @@ class _Headers:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        received = 0
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > _LARGEST_BODY:
+                raise HTTPException(413)
+            return message
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -83,7 +91,7 @@ class _Headers:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        await self._app(scope, receive, with_headers)
+        await self._app(scope, bounded, with_headers)
 
 
 __all__ = ["Api", "create_app"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, delete, func, insert, literal_column, select, true, update
+from sqlalchemy import delete, func, insert, literal_column, select, true, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -21,7 +21,7 @@ from csms.db import tables
 from csms.db.tables import charger_states, chargers, quarantine, tags, tariffs, tokens, transactions
 from csms.errors import CsmsError
 
-_TAG_KEY: ColumnElement[str] = literal_column('lower(id_tag COLLATE "C")')
+_TAG_KEY: Any = literal_column('lower(id_tag COLLATE "C")')
 
 
 class Missing(CsmsError):
