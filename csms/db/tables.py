@@ -44,7 +44,7 @@ NUMBER_BLOCK = 1000
 event_numbers = Sequence("event_numbers", data_type=BigInteger, increment=NUMBER_BLOCK, metadata=metadata)
 
 _HOT = {"fillfactor": 60}  # room for heap-only updates
-PARTITIONED = ("readings", "messages", "events")
+PARTITIONED = ("messages", "readings", "events")  # in the order in which the ledger writes them
 
 
 def _id(name: str, *, primary_key: bool = False, nullable: bool = False) -> Column[str]:
@@ -144,7 +144,7 @@ transactions = Table(
     Column("key", Text, nullable=False),
     Column("id_tag", Text, nullable=False),
     Column("parent_id_tag", Text),
-    Column("reservation_id", Integer),
+    Column("reservation_id", BigInteger),
     Column("authorization_status", Text, nullable=False),
     _at("authorization_expiry_at"),
     Column("meter_start_wh", BigInteger, nullable=False),
