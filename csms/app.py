@@ -164,7 +164,7 @@ async def serve(
                 token_is_new=new,
             )
         )
-        stopping = asyncio.ensure_future(stop.wait())
+        stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
         await asyncio.wait({stopping, failed}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         log.info("stopping")

@@ -8,9 +8,13 @@ import click
 import typer
 
 from csms.cli import demo as demo_command
+from csms.cli import events as events_command
+from csms.cli import lists as list_commands
 from csms.cli import migrate as migrate_command
 from csms.cli import send as send_command
 from csms.cli import serve as serve_command
+from csms.cli import tags as tags_command
+from csms.cli import tokens as tokens_command
 from csms.cli.simulate import simulate
 from csms.errors import CsmsError, SettingsError
 
@@ -44,6 +48,11 @@ app.command("demo", epilog=demo_command.EXAMPLE)(demo_command.demo)
 app.command("migrate", epilog=migrate_command.EXAMPLE)(migrate_command.migrate)
 app.command("simulate")(simulate)
 app.command("send", epilog=send_command.EXAMPLE)(send_command.send)
+app.command("chargers", epilog=list_commands.CHARGERS)(list_commands.chargers)
+app.command("transactions", epilog=list_commands.TRANSACTIONS)(list_commands.transactions)
+app.add_typer(tags_command.app, name="tags")
+app.add_typer(tokens_command.app, name="tokens")
+app.add_typer(events_command.app, name="events")
 
 
 def main() -> None:
