@@ -1,0 +1,207 @@
+"""One private MQTT broker (rumqttd, from the iotcore wheel), alive exactly as long as this program."""
+
+import importlib.util
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from csms.embedded.errors import EmbeddedError
+from csms.embedded.ports import LOOPBACK, is_accepting, next_free_port
+from csms.embedded.processes import open_log, program_environment, stop, tail
+
+log = logging.getLogger(__name__)
+
+_ATTEMPTS = 3
+_PORT_TAKEN = 98
+
+# The child ends at the end of its standard input, which the kernel closes with us, whatever ended us:
+# unlike the death signal this depends on no thread and works on every system. rumqttd writes an error
+# record for every packet, hence the level.
+_CHILD = f"""
+import logging, os, sys, threading
+def follow_parent():
+    while os.read(0, 4096):
+        pass
+    os._exit(0)
+threading.Thread(target=follow_parent, daemon=True).start()
+sys.path.append(sys.argv[2])
+logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+logging.getLogger("rumqttd").setLevel(logging.CRITICAL)
+from iotcore import IotCoreBroker
+try:
+    IotCoreBroker(config_path=sys.argv[1]).run_forever()
+except OSError as problem:
+    print(problem, file=sys.stderr, flush=True)
+    os._exit({_PORT_TAKEN})
+os._exit(1)
+"""
+
+# Loopback only: the wheel's default is every interface. Without the segment limits the broker grows to
+# hundreds of MiB; without the outgoing packet count a new subscriber gets 200 retained messages and no more.
+_CONFIG = """
+id = 0
+
+[router]
+id = 0
+max_connections = 1000
+max_outgoing_packet_count = 20000
+max_segment_size = 1048576
+max_segment_count = 8
+
+[v4.1]
+name = "mqtt-3.1.1"
+listen = "{host}:{port}"
+next_connection_delay_ms = 1
+
+[v4.1.connections]
+connection_timeout_ms = 60000
+max_payload_size = 1048576
+max_inflight_count = 100
+dynamic_filters = true
+
+[v5.1]
+name = "mqtt-5"
+listen = "{host}:{port_v5}"
+next_connection_delay_ms = 1
+
+[v5.1.connections]
+connection_timeout_ms = 60000
+max_payload_size = 1048576
+max_inflight_count = 100
+"""
+
+
+class EmbeddedBroker:
+    """An MQTT broker on loopback: 3.1.1 on `port`, MQTT 5 on `port_v5`, the same messages on both.
+
+    For demonstrations and tests. Messages are kept in memory only; a wildcard subscription gets at most 100
+    retained messages at QoS 1, and thousands at QoS 0 (docs/decisions/0004).
+
+    A taken port is replaced by the next free one; 0 asks for any. `asked_port` and `asked_port_v5` keep the wish.
+
+    Raises EmbeddedError, whose text says what to do.
+    """
+
+    host = LOOPBACK
+
+    def __init__(
+        self, state_dir: Path, *, port: int = 1883, port_v5: int = 1884, start_timeout_s: float = 20.0
+    ) -> None:
+        self._state_dir = state_dir.expanduser().absolute()
+        self.asked_port = port
+        self.asked_port_v5 = port_v5
+        self._start_timeout_s = start_timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+        self.port_v5 = 0
+
+    @property
+    def log_path(self) -> Path:
+        return self._state_dir / "broker.log"
+
+    @property
+    def pid(self) -> int | None:
+        """The broker's process id while it runs."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except OSError as problem:
+            self._stop()
+            raise EmbeddedError(
+                f"The embedded MQTT broker cannot use {problem.filename or self._state_dir} ({problem.strerror}): "
+                "set CSMS_DATA_DIR to a directory you can write to, or set MQTT_HOST."
+            ) from problem
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def _start(self) -> None:
+        spec = importlib.util.find_spec("iotcore")
+        if spec is None or spec.origin is None:
+            raise EmbeddedError(
+                "The embedded MQTT broker is not installed: set MQTT_HOST to an existing broker, set MQTT_ENABLED=false, "
+                "or install it with: pip install 'csms[embedded]'."
+            )
+        library = str(Path(spec.origin).parent.parent)
+        self._state_dir.mkdir(parents=True, exist_ok=True)
+        refused: set[int] = set()
+        for _ in range(_ATTEMPTS):
+            log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
+            self.port = next_free_port(self.asked_port, taken=refused)
+            self.port_v5 = next_free_port(self.asked_port_v5, taken={*refused, self.port})
+            self._launch(library)
+            if self.pid is not None:
+                break
+            process, self._process = self._process, None
+            if process is None or process.returncode != _PORT_TAKEN:
+                raise EmbeddedError(
+                    f"The embedded MQTT broker did not start within {self._start_timeout_s:.0f} s; see {self.log_path}, "
+                    f"or set MQTT_HOST. Its last words:\n{tail(self.log_path, start=log_start)}"
+                )
+            # Between our look at the ports and the broker's, somebody else was quicker.
+            refused |= {self.port, self.port_v5}
+        else:
+            raise EmbeddedError(
+                f"Other programs keep taking the ports from {self.asked_port} and {self.asked_port_v5} on: set MQTT_HOST."
+            )
+        for asked, got in ((self.asked_port, self.port), (self.asked_port_v5, self.port_v5)):
+            if asked not in (0, got):
+                log.warning("port %d is taken; the embedded MQTT broker listens on %d instead", asked, got)
+        log.info(
+            "embedded MQTT broker on %s, ports %d (3.1.1) and %d (5)", self.host, self.port, self.port_v5
+        )
+
+    def _launch(self, library: str) -> None:
+        """Start the child and wait until it listens, ends, or the time is up; then it is stopped."""
+        number, name = tempfile.mkstemp(prefix="broker-", suffix=".toml", dir=self._state_dir)
+        config = Path(name)
+        try:
+            with os.fdopen(number, "w", encoding="utf-8") as file:
+                file.write(_CONFIG.format(host=self.host, port=self.port, port_v5=self.port_v5))
+            with open_log(self.log_path) as output:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-c", _CHILD, str(config), library],
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    cwd="/",
+                    env=program_environment(),
+                    start_new_session=True,
+                )
+            if not self._becomes_ready():
+                self._end_process(self._process)
+        finally:
+            config.unlink(missing_ok=True)
+
+    def _becomes_ready(self) -> bool:
+        deadline = time.monotonic() + self._start_timeout_s
+        while time.monotonic() < deadline and self.pid is not None:
+            if is_accepting(self.port) and is_accepting(self.port_v5):
+                return True
+            time.sleep(0.01)
+        return False
+
+    def _end_process(self, process: "subprocess.Popen[bytes]") -> None:
+        stop(process, ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)))
+        if process.stdin is not None:
+            process.stdin.close()
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            self._end_process(process)

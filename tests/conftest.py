@@ -1,0 +1,166 @@
+"""Starts the run's servers in the controlling process, hands out databases, brokers and ports, finds leaked tasks."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from tests import services
+from tests.services import Addresses, Broker, DatabaseFactory, Mosquitto, Services
+
+_SERVICES = pytest.StashKey[Services]()
+_TASK_GRACE_S = 0.25
+
+
+# -- the servers' life -------------------------------------------------------------------------------------
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.stash[_SERVICES] = Services()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """In the controller, for each worker that starts: the first one starts the servers."""
+    node.workerinput["csms_services"] = node.config.stash[_SERVICES].addresses().as_dict
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Also reached after Ctrl-C. After a kill -9 the kernel ends the servers."""
+    if _SERVICES in config.stash:
+        config.stash[_SERVICES].stop()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return services.planned()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Quiet runs print no header, and which servers were used should always be seen."""
+    started = config.stash[_SERVICES].started if _SERVICES in config.stash else None
+    if started is not None:
+        terminalreporter.write_line(started.described)
+
+
+@pytest.fixture(scope="session")
+def addresses(request: pytest.FixtureRequest) -> Addresses:
+    """Where the run's servers are; without xdist this starts them."""
+    workerinput = getattr(request.config, "workerinput", None)
+    if workerinput is not None:
+        return Addresses(**workerinput["csms_services"])
+    return request.config.stash[_SERVICES].addresses()
+
+
+# -- databases ---------------------------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture(scope="session")
+async def databases(addresses: Addresses) -> AsyncIterator[DatabaseFactory]:
+    """Makes databases beyond the one of `database_url`; the caller drops them."""
+    connection = await asyncpg.connect(addresses.database_url)
+    yield DatabaseFactory(connection, addresses.database_url, addresses.run_id)
+    await connection.close()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def template_database(addresses: Addresses) -> str:
+    """The name of the migrated database that tests get copies of; made once per run. Do not connect to it."""
+    return await services.make_template(addresses.database_url, addresses.run_id)
+
+
+@pytest_asyncio.fixture
+async def database_url(databases: DatabaseFactory, template_database: str) -> AsyncIterator[str]:
+    """A migrated database of the test's own, `postgresql://…`; gone afterwards, whoever is still connected."""
+    url = await databases.create(template_database)
+    yield url
+    await databases.drop(url)
+
+
+@pytest_asyncio.fixture
+async def empty_database_url(databases: DatabaseFactory) -> AsyncIterator[str]:
+    """A database without a single table, `postgresql://…`."""
+    url = await databases.create()
+    yield url
+    await databases.drop(url)
+
+
+# -- brokers and ports -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def broker(addresses: Addresses) -> Broker:
+    """The run's embedded broker, shared by all tests: keep to `topic_prefix`, never subscribe to `#`."""
+    return addresses.broker
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    """No other test publishes below it."""
+    return f"test/{os.environ.get('PYTEST_XDIST_WORKER', 'main')}-{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Mosquitto]]:
+    """`mosquitto("extra config line", …, users={name: password}, acl="…")` → a started, private Mosquitto.
+
+    With `users`, anonymous clients are refused.
+    """
+    if services.mosquitto_program() is None:
+        pytest.skip("Mosquitto is not installed")
+    started: list[Mosquitto] = []
+
+    def start(*lines: str, users: Mapping[str, str] | None = None, acl: str = "") -> Mosquitto:
+        directory: Path = tmp_path_factory.mktemp("mosquitto")
+        server = Mosquitto(directory, lines, users or {}, acl)
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A loopback port nobody listens on; for more than one: `tests.services.unused_port()`."""
+    return services.unused_port()
+
+
+# -- leaked tasks ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _no_leaked_tasks(request: pytest.FixtureRequest) -> None:
+    # Set up before all other function fixtures, hence torn down after them.
+    if pytest_asyncio.is_async_test(request.node):
+        request.getfixturevalue("_task_watch")
+
+
+@pytest_asyncio.fixture
+async def _task_watch() -> AsyncIterator[None]:
+    """Fails a test that leaves tasks running which were not there before, and cancels them."""
+    before = asyncio.all_tasks()
+    yield
+    strangers = asyncio.all_tasks() - before - {asyncio.current_task()}
+    if strangers:
+        _, strangers = await asyncio.wait(strangers, timeout=_TASK_GRACE_S)
+    if not strangers:
+        return
+    for task in strangers:
+        task.cancel()
+    await asyncio.wait(strangers, timeout=5)
+    names = ", ".join(sorted(f"{task.get_name()} ({_where(task)})" for task in strangers))
+    pytest.fail(f"tasks still running at the end of the test: {names}", pytrace=False)
+
+
+def _where(task: "asyncio.Task[Any]") -> str:
+    coroutine = task.get_coro()
+    return str(getattr(coroutine, "__qualname__", coroutine))

@@ -1,0 +1,98 @@
+"""State directories, and programs that run the embedded servers in a process of their own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from csms.embedded.processes import command_line, is_alive
+from tests.services import REPOSITORY
+
+
+@pytest.fixture
+def state_dir() -> Iterator[Path]:
+    """A directory any user can pass through; pytest's own is closed to Postgres' user."""
+    parent = Path("/dev/shm") if shutil.disk_usage("/dev/shm").free > 512 * 1024**2 else None
+    directory = Path(tempfile.mkdtemp(prefix="csms-embedded-", dir=parent))
+    directory.chmod(0o755)
+    yield directory / "state"
+    shutil.rmtree(directory)
+
+
+class Program:
+    """A process running one of the embedded servers; `info` is what it reported once that was up."""
+
+    def __init__(self, arguments: Sequence[str], **options: Any) -> None:
+        self.process = subprocess.Popen(
+            [*arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+            **options,
+        )
+        line = self.process.stdout.readline()
+        self.info: dict[str, Any] = json.loads(line) if line else {}
+
+    def end(self) -> tuple[int, str]:
+        """Let it finish by itself; its exit status and what it wrote to stderr."""
+        _, errors = self.process.communicate(timeout=30)
+        return self.process.returncode, errors
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.end()
+
+
+@pytest.fixture
+def program() -> Iterator[Callable[..., Program]]:
+    with ExitStack() as started:
+
+        def start(what: str, state_dir: Path, *, python: str = sys.executable, **options: Any) -> Program:
+            running = Program([python, "-m", "tests.embedded.program", what, str(state_dir)], **options)
+            started.callback(lambda: running.process.poll() is None and running.kill())
+            return running
+
+        yield start
+
+
+@contextmanager
+def sleeping(**options: Any) -> Iterator["subprocess.Popen[bytes]"]:
+    """A harmless process, `/bin/sleep 60`, that does not outlive the test."""
+    with subprocess.Popen(["/bin/sleep", "60"], cwd="/", **options) as process:
+        try:
+            # Right after its start a process has no command line yet.
+            for _ in range(1000):
+                if command_line(process.pid) == "/bin/sleep 60":
+                    break
+                time.sleep(0.01)
+            yield process
+        finally:
+            process.kill()
+
+
+def eventually(condition: Callable[[], bool], *, within_s: float = 20) -> bool:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def gone(pid: int, *, within_s: float = 20) -> bool:
+    """Whether a process that is not our child has ended, or does so in time."""
+    return eventually(lambda: not is_alive(pid), within_s=within_s)
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
