@@ -60,7 +60,8 @@ CROSS JOIN LATERAL (
     WHERE outbox.charger_id = upto.charger_id AND outbox.seq <= upto.seq AND NOT dead
     ORDER BY outbox.seq LIMIT $3
 ) AS lowest
-LEFT JOIN events USING (charger_id, seq, recorded_at)
+LEFT JOIN events ON events.charger_id = lowest.charger_id AND events.seq = lowest.seq
+    AND events.recorded_at = lowest.recorded_at
 ORDER BY lowest.recorded_at, lowest.charger_id, lowest.seq
 """
 

@@ -9,12 +9,16 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import struct
+import threading
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import aiomqtt
 import structlog
 from msgspec import Struct
+from paho.mqtt import MQTTException
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -75,10 +79,17 @@ class Message(Struct, frozen=True, kw_only=True):
 
 
 class Connection(aiomqtt.Client):
-    """`lost` is done when the connection is; `deliver` gets each incoming message and must not block."""
+    """`lost` is done when the connection is, and `ended` is called at once; `deliver` gets each incoming message.
+
+    Neither callback may block.
+    """
 
     def __init__(
-        self, config: LinkConfig, deliver: Callable[[Message], None], will: Message | None = None
+        self,
+        config: LinkConfig,
+        deliver: Callable[[Message], None],
+        ended: Callable[[], None] = lambda: None,
+        will: Message | None = None,
     ) -> None:
         super().__init__(
             config.host,
@@ -91,17 +102,21 @@ class Connection(aiomqtt.Client):
             timeout=config.connect_timeout_s,
             keepalive=config.keepalive_s,
             max_inflight_messages=config.max_inflight,
-            tls_insecure=True if config.tls and config.tls_insecure else None,
             socket_options=NO_DELAY,
         )
         self.pending_calls_threshold = 10_000
         self.lost: asyncio.Future[None] = self._loop.create_future()
         self._config = config
         self._deliver = deliver
+        self._ended = ended
+        self._thread = threading.get_ident()
         self._acks: dict[int, asyncio.Future[int]] = {}
         self._v5 = config.version == "5"
         self._max_body = 256 * 1024 * 1024
         self._client.connect_timeout = config.connect_timeout_s
+        if self._v5:
+            self._handle_pubrec = self._client._handle_pubrec  # noqa: SLF001
+            self._client._handle_pubrec = self._on_pubrec  # type: ignore[method-assign]  # noqa: SLF001
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -109,7 +124,10 @@ class Connection(aiomqtt.Client):
         """Connect. Raises MqttError or OSError; then nothing is left behind."""
         try:
             if self._config.tls:
-                self._client.tls_set_context(await asyncio.to_thread(tls_context, self._config))
+                context = await asyncio.to_thread(tls_context, self._config)
+                self._client.tls_set_context(context)
+                # paho's own leaves the socket open when the handshake fails.
+                self._client._ssl_wrap_socket = partial(_handshake, context, self._config)  # type: ignore[method-assign]  # noqa: SLF001
             # paho's connect blocks a thread, which cannot be interrupted: a cancelled open waits for it.
             connecting = asyncio.ensure_future(self.__aenter__())
             try:
@@ -134,6 +152,7 @@ class Connection(aiomqtt.Client):
         """Give the connection up."""
         if not self._disconnected.done():
             self._disconnected.set_exception(aiomqtt.MqttError(reason))
+            self._on_lost(self._disconnected)
 
     async def _abandon(self) -> None:
         self._client._sock_close()  # noqa: SLF001
@@ -149,6 +168,7 @@ class Connection(aiomqtt.Client):
         error = None if disconnected.cancelled() else disconnected.exception()
         if self.lost.done():
             return
+        self._ended()
         if error is None:
             self.lost.set_result(None)
         else:
@@ -168,6 +188,8 @@ class Connection(aiomqtt.Client):
         """
         if self.lost.done():
             raise Disconnected("The connection has ended.")
+        if not message.topic:
+            raise Refused(TOPIC_NAME_INVALID, "Empty topic")
         if len(message.body) > self._max_body:
             raise Refused(PACKET_TOO_LARGE, f"Packet larger than the broker's {self._max_body} bytes")
         try:
@@ -175,7 +197,7 @@ class Connection(aiomqtt.Client):
             info = self._client.publish(
                 message.topic, message.body, message.qos, message.retain, properties=properties
             )
-        except ValueError as error:
+        except (ValueError, struct.error, MQTTException) as error:
             raise Refused(TOPIC_NAME_INVALID, str(error)) from None
         if info.rc != 0:
             raise Disconnected(f"The message could not be sent (paho: {info.rc!s}).")
@@ -202,7 +224,8 @@ class Connection(aiomqtt.Client):
         """Await one of aiomqtt's own calls, but not beyond the connection's end."""
         task = asyncio.ensure_future(call)
         try:
-            await asyncio.wait([task, self.lost], return_when=asyncio.FIRST_COMPLETED)
+            watched: list[asyncio.Future[Any]] = [task, self.lost]
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 raise Disconnected("The connection ended before the broker's answer.")
             return task.result()
@@ -226,7 +249,7 @@ class Connection(aiomqtt.Client):
     ) -> None:
         # Neither paho nor aiomqtt looks at what an MQTT 5 broker says it can take.
         if (window := getattr(properties, "ReceiveMaximum", None)) is not None:
-            client.max_inflight_messages_set(min(window, self._config.max_inflight))
+            client._max_inflight_messages = min(window, self._config.max_inflight)  # noqa: SLF001
         if (size := getattr(properties, "MaximumPacketSize", None)) is not None:
             self._max_body = max(size - _HEADROOM, 0)
         super()._on_connect(client, userdata, flags, reason_code, properties)
@@ -242,6 +265,32 @@ class Connection(aiomqtt.Client):
                 )
             )
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
+        if self._disconnected.done():
+            self._on_lost(self._disconnected)
+
+    def _on_pubrec(self) -> Any:
+        """QoS 2: paho goes on with PUBREL after a refusal, at which brokers hang up."""
+        packet = self._client._in_packet["packet"]  # noqa: SLF001
+        if len(packet) < 3 or packet[2] < 0x80:
+            return self._handle_pubrec()
+        reason = ReasonCode(PacketTypes.PUBREC, identifier=packet[2])
+        mid = int.from_bytes(packet[:2], "big")
+        with self._client._out_message_mutex:  # noqa: SLF001
+            properties = Properties(PacketTypes.PUBREC)  # type: ignore[no-untyped-call]
+            return self._client._do_on_publish(mid, reason, properties)  # noqa: SLF001
+
+    def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
+        if threading.get_ident() != self._thread:
+            super()._on_socket_register_write(client, userdata, sock)
+        else:
+            # aiomqtt does it a moment later, when the socket may be closed already.
+            self._loop.add_writer(sock.fileno(), self._write)
+
+    def _write(self) -> None:
+        try:
+            self._client.loop_write()
+        except Exception as error:
+            self.drop(str(error))
 
     def _on_publish(
         self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Any
@@ -261,7 +310,7 @@ class Connection(aiomqtt.Client):
             self._deliver(
                 Message(
                     topic=message.topic,
-                    body=message.payload,
+                    body=bytes(message.payload),
                     qos=message.qos,
                     retain=message.retain,
                     content_type=getattr(properties, "ContentType", None),
@@ -276,7 +325,7 @@ def publish_properties(message: Message) -> Properties | None:
     """MQTT 5 properties of a PUBLISH; None when there are none."""
     if message.expiry_s is None and message.content_type is None and not message.user:
         return None
-    properties = Properties(PacketTypes.PUBLISH)
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
     if message.content_type is not None:
         properties.ContentType = message.content_type
         if message.content_type.endswith("json"):
@@ -286,6 +335,17 @@ def publish_properties(message: Message) -> Properties | None:
     if message.user:
         properties.UserProperty = list(message.user)
     return properties
+
+
+def _handshake(context: ssl.SSLContext, config: LinkConfig, sock: socket.socket) -> ssl.SSLSocket:
+    wrapped = context.wrap_socket(sock, server_hostname=config.host, do_handshake_on_connect=False)
+    try:
+        wrapped.settimeout(config.connect_timeout_s)
+        wrapped.do_handshake()
+    except BaseException:
+        wrapped.close()
+        raise
+    return wrapped
 
 
 def tls_context(config: LinkConfig) -> ssl.SSLContext:

@@ -3,7 +3,8 @@
 import socket
 import ssl
 
-from aiomqtt import MqttConnectError, MqttError
+from aiomqtt import MqttError
+from aiomqtt.exceptions import MqttConnectError
 from paho.mqtt.reasoncodes import ReasonCode
 
 _CONNACK = {
@@ -19,6 +20,8 @@ _CONNACK = {
     0x9F: "says that clients connect too often",
 }
 _DISCONNECT = {
+    0x80: "ended the connection without a word: a restart, a packet it does not take, "
+    "or another client with the same identifier (give each node its own CSMS_NODE)",
     0x8B: "is shutting down",
     0x8D: "heard nothing from us for too long",
     0x8E: "ended this connection for another client with the same identifier: give each node its own CSMS_NODE",
@@ -27,7 +30,7 @@ _DISCONNECT = {
 }
 
 
-def sentence(error: BaseException, host: str, port: int) -> str:
+def sentence(error: BaseException, host: str, port: int, *, tls: bool = False) -> str:
     """`error` as raised by aiomqtt, asyncio or ssl while connecting to, or connected with, host:port."""
     broker = f"The MQTT broker at {host}:{port}"
     if isinstance(error, MqttConnectError):
@@ -35,9 +38,10 @@ def sentence(error: BaseException, host: str, port: int) -> str:
         return f"{broker} {_CONNACK.get(code, f'refused the connection: {error}')}."
     cause = _cause(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"{broker} is not trusted: {cause.verify_message}. Check MQTT_TLS_CA_FILE and the name in MQTT_HOST."
-    if isinstance(cause, ssl.SSLError):
-        return f"{broker} does not complete the TLS handshake ({cause.reason}): is MQTT_PORT its TLS port?"
+        why = getattr(cause, "verify_message", str(cause))
+        return f"{broker} is not trusted: {why}. Check MQTT_TLS_CA_FILE and the name in MQTT_HOST."
+    if isinstance(cause, ssl.SSLError) or (tls and isinstance(cause, ConnectionResetError)):
+        return f"{broker} does not complete the TLS handshake ({cause}): is MQTT_PORT its TLS port?"
     if isinstance(cause, socket.gaierror):
         return f"The MQTT broker's host name {host} is not known: check MQTT_HOST."
     if isinstance(cause, ConnectionRefusedError):

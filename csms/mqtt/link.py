@@ -150,10 +150,9 @@ class Link:
         session = uuid.uuid4().hex
         presence = self._presence
         will = presence(session, False) if presence is not None else None
-        connection = Connection(self.config, self._dispatch, will)
+        connection = Connection(self.config, self._dispatch, self._down, will)
         await connection.open()
         try:
-            connection.lost.add_done_callback(self._down)
             if presence is not None:
                 await self._tell(connection, presence(session, True))
             standing: dict[str, int] = {}
@@ -188,7 +187,7 @@ class Link:
             except Exception:
                 log.exception("mqtt callback failed")
 
-    def _down(self, _lost: object = None) -> None:
+    def _down(self) -> None:
         """At once, so that nobody who learns of the loss finds us still up."""
         self._connection = None
         self._up.clear()
@@ -196,7 +195,7 @@ class Link:
             self.last_error = "The connection to the MQTT broker ended."
 
     def _failed(self, error: Exception) -> None:
-        text = sentence(error, self.config.host, self.config.port)
+        text = sentence(error, self.config.host, self.config.port, tls=self.config.tls)
         if text != self.last_error:
             log.warning("mqtt not connected", link=self.config.name, error=text)
         self.last_error = text

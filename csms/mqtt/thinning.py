@@ -29,7 +29,7 @@ class Thinning:
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
-        self._last: dict[tuple[str, int], tuple[int | None, datetime]] = {}
+        self._last: dict[tuple[str, int], tuple[int, int | None, datetime]] = {}
 
     def wanted(self, event: Event) -> bool:
         """False for a reading that may be left out: not a transaction's first or last, nor the first since
@@ -45,10 +45,11 @@ class Thinning:
         contexts = {measured.get("context") for measured in payload.measurands.values()}
         if (
             last is not None
-            and last[0] == payload.transaction_id
-            and 0 <= (event.recorded_at - last[1]).total_seconds() < self._interval_s
+            and last[0] != event.seq  # else it is the same one again, after a lost connection
+            and last[1] == payload.transaction_id
+            and 0 <= (event.recorded_at - last[2]).total_seconds() < self._interval_s
             and contexts.isdisjoint(_TELLING)
         ):
             return False
-        self._last[connector] = (payload.transaction_id, event.recorded_at)
+        self._last[connector] = (event.seq, payload.transaction_id, event.recorded_at)
         return True
