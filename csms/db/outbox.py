@@ -1,0 +1,199 @@
+"""The relay's SQL: what the broker has not acknowledged yet, and the locks that say who sends it.
+
+Like the ledger's (csms/db/store.py) it runs on asyncpg's own connection. `Db` there and here: asyncpg's.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+
+from csms.core.records import Event
+from csms.db.store import LANES, Db, lane
+
+__all__ = ["LANES", "Counts", "Row", "lane"]
+
+LOCK_CLASS = 0x6373_6D73  # "csms": the first key of the advisory locks, the lane is the second
+CHANNEL = "csms_outbox"
+DEAD_AFTER = 10
+_COUNTED = 1_000_000
+
+
+class Row(Struct, frozen=True):
+    """A pending event. `event` is None when its partition was dropped: nobody can send it any more."""
+
+    charger_id: str
+    seq: int
+    attempts: int
+    event: Event | None
+
+
+class Counts(Struct, frozen=True, kw_only=True):
+    """`pending` stops counting at a million."""
+
+    pending: int
+    dead: int
+    oldest_at: datetime | None
+
+
+# Whoever holds the chargers of the oldest rows gets those chargers' *lowest* numbers. `recorded_at` alone would
+# not do: it is taken from the writing node's clock before the charger's row is locked, so it may run against seq.
+_PENDING = """
+WITH oldest AS (
+    SELECT mine.charger_id, mine.seq
+    FROM unnest($1::int2[]) AS lanes(lane)
+    CROSS JOIN LATERAL (
+        SELECT charger_id, seq, recorded_at FROM outbox
+        WHERE outbox.lane = lanes.lane AND NOT dead AND charger_id <> ALL($2::text[])
+        ORDER BY recorded_at, charger_id, seq LIMIT $3
+    ) AS mine
+    ORDER BY mine.recorded_at LIMIT $3
+), upto AS (
+    SELECT charger_id, max(seq) AS seq FROM oldest GROUP BY charger_id
+)
+SELECT lowest.charger_id, lowest.seq, lowest.attempts, lowest.recorded_at,
+       events.event_id, events.event_type, events.topic, events.body, events.transaction_id
+FROM upto
+CROSS JOIN LATERAL (
+    SELECT charger_id, seq, attempts, recorded_at FROM outbox
+    WHERE outbox.charger_id = upto.charger_id AND outbox.seq <= upto.seq AND NOT dead
+    ORDER BY outbox.seq LIMIT $3
+) AS lowest
+LEFT JOIN events ON events.charger_id = lowest.charger_id AND events.seq = lowest.seq
+    AND events.recorded_at = lowest.recorded_at
+ORDER BY lowest.recorded_at, lowest.charger_id, lowest.seq
+"""
+
+
+async def pending(db: Db, lanes: Sequence[int], limit: int, without: Sequence[str] = ()) -> list[Row]:
+    """About `limit` of the oldest rows of these lanes, leaving out the chargers `without`.
+
+    Of each charger mentioned: its lowest pending numbers, in order, without a hole. The rows of one charger
+    are in the order of seq, the chargers' among each other by age.
+    """
+    rows = [
+        Row(row["charger_id"], row["seq"], row["attempts"], _event(row))
+        for row in await db.fetch(_PENDING, list(lanes), list(without), limit)
+    ]
+    return _in_order(rows)
+
+
+def _event(row: Any) -> Event | None:
+    if row["body"] is None:
+        return None
+    return Event(
+        charger_id=row["charger_id"],
+        seq=row["seq"],
+        event_id=row["event_id"],
+        event_type=row["event_type"],
+        topic=row["topic"],
+        body=row["body"],
+        transaction_id=row["transaction_id"],
+        recorded_at=row["recorded_at"],
+    )
+
+
+def _in_order(rows: list[Row]) -> list[Row]:
+    """Age decides between chargers, seq within one, also where the writers' clocks disagreed."""
+    numbers: dict[str, list[Row]] = {}
+    for row in rows:
+        numbers.setdefault(row.charger_id, []).append(row)
+    for own in numbers.values():
+        own.sort(key=lambda row: -row.seq)
+    return [numbers[row.charger_id].pop() for row in rows]
+
+
+async def delete(db: Db, keys: Iterable[tuple[str, int]]) -> None:
+    """The broker has acknowledged these (charger_id, seq). Safe to repeat."""
+    charger_ids, numbers = zip(*keys, strict=True)
+    await db.execute(
+        "DELETE FROM outbox USING unnest($1::text[], $2::int8[]) AS acked(charger_id, seq)"
+        " WHERE outbox.charger_id = acked.charger_id AND outbox.seq = acked.seq",
+        charger_ids,
+        numbers,
+    )
+
+
+async def failed(db: Db, charger_id: str, seq: int, error: str, *, permanent: bool) -> tuple[int, bool]:
+    """Count an attempt the broker refused. Returns (attempts, dead): after ten permanent refusals it is parked."""
+    row = await db.fetchrow(
+        "UPDATE outbox SET attempts = least(attempts + 1, 32000), last_error = left($3, 500),"
+        " dead = dead OR ($4 AND attempts + 1 >= $5) WHERE charger_id = $1 AND seq = $2 RETURNING attempts, dead",
+        charger_id,
+        seq,
+        error,
+        permanent,
+        DEAD_AFTER,
+    )
+    return (row["attempts"], row["dead"]) if row is not None else (0, False)
+
+
+async def park(db: Db, keys: Iterable[tuple[str, int]], error: str) -> None:
+    """Set these aside: they will not be sent unless an operator frees them."""
+    charger_ids, numbers = zip(*keys, strict=True)
+    await db.execute(
+        "UPDATE outbox SET dead = true, last_error = $3 FROM unnest($1::text[], $2::int8[]) AS gone(charger_id, seq)"
+        " WHERE outbox.charger_id = gone.charger_id AND outbox.seq = gone.seq",
+        charger_ids,
+        numbers,
+        error,
+    )
+
+
+async def revive(db: Db, charger_id: str | None = None) -> int:
+    """Send parked events after all (of one charger, or all). Returns how many there were."""
+    rows = await db.fetch(
+        "UPDATE outbox SET dead = false, attempts = 0 WHERE dead AND ($1::text IS NULL OR charger_id = $1)"
+        " RETURNING lane",
+        charger_id,
+    )
+    if rows:
+        await notify(db, {row["lane"] for row in rows})
+    return len(rows)
+
+
+async def prune(db: Db, before: datetime) -> int:
+    """Give up parked events recorded before `before`. What is not parked is never given up."""
+    rows = await db.fetch("DELETE FROM outbox WHERE dead AND recorded_at < $1 RETURNING 1", before)
+    return len(rows)
+
+
+_COUNTS = f"""
+SELECT (SELECT count(*) FROM (SELECT FROM outbox WHERE NOT dead LIMIT {_COUNTED}) AS rows) AS pending,
+       (SELECT count(*) FROM (SELECT FROM outbox WHERE dead LIMIT {_COUNTED}) AS rows) AS dead,
+       (SELECT min(first.recorded_at) FROM generate_series(0, {LANES - 1}) AS lanes(lane)
+        CROSS JOIN LATERAL (SELECT recorded_at FROM outbox WHERE outbox.lane = lanes.lane AND NOT dead
+                            ORDER BY recorded_at LIMIT 1) AS first) AS oldest_at
+"""
+
+
+async def counts(db: Db) -> Counts:
+    """What waits in the whole outbox. `oldest_at` is also what event partitions must be kept from."""
+    row = await db.fetchrow(_COUNTS)
+    return Counts(pending=row["pending"], dead=row["dead"], oldest_at=row["oldest_at"])
+
+
+async def take_lanes(db: Db, lanes: Sequence[int]) -> list[int]:
+    """Those of the lanes that nobody has, now ours for as long as this session lives (or `give_back`)."""
+    rows = await db.fetch(
+        "SELECT lane FROM unnest($2::int4[]) AS lanes(lane) WHERE pg_try_advisory_lock($1::int4, lane)",
+        LOCK_CLASS,
+        list(lanes),
+    )
+    return [row["lane"] for row in rows]
+
+
+async def give_back(db: Db) -> None:
+    """All lanes of this session."""
+    await db.execute("SELECT pg_advisory_unlock_all()")
+
+
+async def prepare(db: Db) -> None:
+    """Make a session the relay's: a deletion lost in a crash only means that an event is sent again."""
+    await db.execute("SET synchronous_commit TO off")
+
+
+async def notify(db: Db, lanes: Iterable[int]) -> None:
+    """Wake whoever holds these lanes. Never inside the business transaction: NOTIFY serialises commits."""
+    await db.execute("SELECT pg_notify($1, $2)", CHANNEL, ",".join(str(lane) for lane in sorted(lanes)))

@@ -1,0 +1,19 @@
+"""The relay's knobs, as plain values."""
+
+from msgspec import Struct
+
+from csms.mqtt.messages import EventForm
+
+
+class RelayConfig(Struct, frozen=True, kw_only=True):
+    """`groups`: sessions (and advisory lock holders) the 64 lanes are spread over."""
+
+    form: EventForm = EventForm()
+    groups: int = 4
+    batch: int = 200
+    poll_s: float = 0.2
+    concurrency: int = 100
+    retry_min_s: float = 0.5
+    retry_max_s: float = 30
+    meter_min_interval_s: float = 0
+    max_lag_s: float = 30

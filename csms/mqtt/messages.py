@@ -1,0 +1,75 @@
+"""A stored event as a message: topic, bytes and MQTT 5 properties. Pure, and the same for every attempt."""
+
+import msgspec
+from msgspec import Struct
+
+from csms.core.events import SCHEMA_VERSION, timestamp, topic_level
+from csms.core.records import Event
+from csms.mqtt.connection import Message
+
+OFF, BINARY, STRUCTURED = "off", "binary", "structured"
+METER_READING = "meter_reading"
+_CATEGORIES = {"transactions": "transaction", "connectors": "connector"}
+
+
+class EventForm(Struct, frozen=True, kw_only=True):
+    """How events are put on the wire. Nothing in it may differ between nodes: receivers compare id and source."""
+
+    prefix: str = ""
+    qos: int = 1
+    meter_qos: int | None = None
+    meter_expiry_s: int = 3600  # 0: none. Only readings expire, never a transaction or a bill
+    cloudevents: str = BINARY
+    source: str = "/csms"
+
+    def message(self, event: Event) -> Message:
+        metered = event.event_type == METER_READING
+        structured = self.cloudevents == STRUCTURED
+        return Message(
+            topic=f"{self.prefix}/{event.topic}" if self.prefix else event.topic,
+            body=self._structured(event) if structured else event.body,
+            qos=self.meter_qos if metered and self.meter_qos is not None else self.qos,
+            expiry_s=self.meter_expiry_s or None if metered else None,
+            content_type="application/cloudevents+json" if structured else "application/json",
+            user=self._user_properties(event),
+        )
+
+    def _user_properties(self, event: Event) -> list[tuple[str, str]]:
+        # Brokers refuse control characters in properties, and an identity may hold some.
+        charger = event.charger_id if event.charger_id.isprintable() else topic_level(event.charger_id)
+        ours = [
+            ("eventId", event.event_id),
+            ("eventType", event.event_type),
+            ("clientId", charger),
+            ("seq", str(event.seq)),
+            ("schemaVersion", SCHEMA_VERSION),
+        ]
+        if self.cloudevents != BINARY:
+            return ours
+        # CloudEvents 1.0, MQTT binding 3.1: attributes keep their names, datacontenttype is the Content Type.
+        return [*ours, *((name, charger if name in _IDENTITY else v) for name, v in self._attributes(event))]
+
+    def _structured(self, event: Event) -> bytes:
+        document = {
+            **dict(self._attributes(event)),
+            "datacontenttype": "application/json",
+            "data": msgspec.Raw(event.body),
+        }
+        return msgspec.json.encode(document)
+
+    def _attributes(self, event: Event) -> list[tuple[str, str]]:
+        category = event.topic.split("/", 2)[1]
+        return [
+            ("specversion", "1.0"),
+            ("id", event.event_id),
+            ("source", self.source),
+            ("type", f"csms.{_CATEGORIES.get(category, category)}.{event.event_type}.v1"),
+            ("subject", event.charger_id),
+            ("time", timestamp(event.recorded_at)),
+            # Compared as text (CloudEvents sequence extension), hence the zeros.
+            ("sequence", f"{event.seq:019d}"),
+            ("partitionkey", event.charger_id),
+        ]
+
+
+_IDENTITY = frozenset({"subject", "partitionkey"})

@@ -1,0 +1,144 @@
+"""The protocol stream: every OCPP frame as it passes, for debugging. Best effort, bounded, apart from the outbox."""
+
+import asyncio
+from collections import deque
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec import UNSET, Raw, Struct, UnsetType
+from prometheus_client import Counter
+
+from csms.core.events import timestamp, topic_level
+from csms.core.records import Frame
+from csms.mqtt.errors import Disconnected, Refused
+from csms.mqtt.link import Link, Message, prefixed
+
+log = structlog.get_logger()
+_FRAMES = Counter(
+    "csms_protocol_events_total", "Frames for the protocol stream, by what became of them.", ["result"]
+)
+_MASKED = "***"
+_SECRET_KEYS = frozenset({"authorizationkey"})
+_PAUSE_S = 0.005
+
+
+class ProtocolEnvelope(Struct, rename="camel", kw_only=True):
+    """What a frame is wrapped in. Only errors have the last three keys; their payload is empty."""
+
+    timestamp: str
+    client_id: str
+    message_type: str
+    request_id: str
+    payload: Raw
+    direction: str
+    error_code: str | UnsetType = UNSET
+    error_description: str | UnsetType = UNSET
+    error_details: Raw | UnsetType = UNSET
+
+
+_encode = msgspec.json.Encoder().encode
+_parts = msgspec.json.Decoder(list[Raw]).decode
+_text = msgspec.json.Decoder(str).decode
+
+
+def protocol_message(frame: Frame, *, prefix: str = "", qos: int = 0) -> Message:
+    """Topic and body of one frame; the OCPP payload unchanged, but for secrets. Raises on what is no OCPP frame.
+
+    Calls go to `ocpp/messages/{id}/{action}`, results and errors to `ocpp/responses/{id}/{action}`.
+    """
+    parts = _parts(frame.frame)
+    action = frame.action or "Unknown"
+    request_id = _text(parts[1])
+    envelope = ProtocolEnvelope(
+        timestamp=timestamp(frame.at),
+        client_id=frame.charger_id,
+        message_type=action if frame.kind == "call" else f"{action}Response",
+        request_id=request_id,
+        payload=Raw(b"{}"),
+        direction="toChargePoint" if frame.outgoing else "fromChargePoint",
+    )
+    if frame.kind == "error":
+        envelope.error_code = _text(parts[2])
+        envelope.error_description = _text(parts[3]) if len(parts) > 3 else ""
+        envelope.error_details = parts[4] if len(parts) > 4 else Raw(b"{}")
+    else:
+        envelope.payload = _without_secrets(action, frame.kind, parts[3 if frame.kind == "call" else 2])
+    stream = "messages" if frame.kind == "call" else "responses"
+    return Message(
+        topic=prefixed(prefix, f"ocpp/{stream}/{topic_level(frame.charger_id)}/{topic_level(action)}"),
+        body=_encode(envelope),
+        qos=qos,
+        content_type="application/json",
+    )
+
+
+def _without_secrets(action: str, kind: str, payload: Raw) -> Raw:
+    """AuthorizationKey is the charge point's password: masked where it is set and where it is read."""
+    if action == "ChangeConfiguration" and kind == "call":
+        call = msgspec.json.decode(payload)
+        if _is_secret(call):
+            return Raw(_encode({**call, "value": _MASKED}))
+    elif action == "GetConfiguration" and kind == "result":
+        answer = msgspec.json.decode(payload)
+        entries = answer.get("configurationKey") if isinstance(answer, dict) else None
+        if isinstance(entries, list) and any(_is_secret(entry) for entry in entries):
+            masked = [{**e, "value": _MASKED} if _is_secret(e) and "value" in e else e for e in entries]
+            return Raw(_encode({**answer, "configurationKey": masked}))
+    return payload
+
+
+def _is_secret(entry: Any) -> bool:
+    return isinstance(entry, dict) and str(entry.get("key", "")).lower() in _SECRET_KEYS
+
+
+class ProtocolStream:
+    """`put` never waits; under pressure, or while the broker is away, the oldest frames go."""
+
+    def __init__(self, link: Link, *, prefix: str = "", qos: int = 0, max_waiting: int = 10_000) -> None:
+        self._link = link
+        self._prefix = prefix
+        self._qos = qos
+        self._max_waiting = max_waiting
+        self._frames: deque[Frame] = deque()
+        self._arrived = asyncio.Event()
+
+    def put(self, frame: Frame) -> None:
+        if len(self._frames) >= self._max_waiting:
+            self._frames.popleft()
+            _FRAMES.labels("dropped").inc()
+        self._frames.append(frame)
+        self._arrived.set()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._frames)
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        while True:
+            await self._arrived.wait()
+            await self._link.wait_connected()
+            if self._link.congested:
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            if not self._frames:
+                self._arrived.clear()
+                continue
+            await self._publish(self._frames.popleft())
+
+    async def _publish(self, frame: Frame) -> None:
+        try:
+            message = protocol_message(frame, prefix=self._prefix, qos=self._qos)
+        except (msgspec.DecodeError, IndexError, TypeError):
+            _FRAMES.labels("unreadable").inc()
+            return
+        try:
+            await self._link.publish(message)
+        except Disconnected:
+            _FRAMES.labels("dropped").inc()
+        except Refused as error:
+            _FRAMES.labels("refused").inc()
+            log.debug("protocol event refused", topic=message.topic, error=str(error))
+        else:
+            _FRAMES.labels("published").inc()

@@ -1,0 +1,247 @@
+"""Retained state topics: what is true now, for those who come late. Events say what happened, state what is.
+
+Events only say *which* charger changed. What is published is read from the database, all rows of a charger
+in one snapshot, so it is right however many changes came together; `seq` in it is the last event it includes.
+After each (re)connect everything of this node's chargers is published again: brokers forget.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec import UNSET, Struct, UnsetType
+from prometheus_client import Counter
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from csms.core import pricing
+from csms.core.events import kwh, timestamp, topic_level
+from csms.core.records import Connector, Event, Transaction
+from csms.db import state as rows
+from csms.db.state import Snapshot
+from csms.mqtt.errors import Disconnected, Refused
+from csms.mqtt.link import Link, Message, Presence, prefixed
+
+log = structlog.get_logger()
+_PUBLISHED = Counter("csms_mqtt_state_total", "Retained state messages, by what became of them.", ["result"])
+_AT_ONCE = 200
+_CONCURRENT = 20
+_GATHER_S = 0.05
+_RETRY_S = 1.0
+
+
+class ConnectionState(Struct, rename="camel", kw_only=True):
+    """`csms/state/{id}/connection`. Believe `online` only while the service's own status says online."""
+
+    online: bool
+    since: str | UnsetType = UNSET
+    node: str | UnsetType = UNSET
+    seq: int = 0
+
+
+class ConnectorState(Struct, rename="camel", kw_only=True):
+    """`csms/state/{id}/connectors/{n}`: the last reported status."""
+
+    connector_id: int
+    status: str
+    error_code: str
+    transaction_id: int | UnsetType = UNSET
+    since: str | UnsetType = UNSET
+    seq: int = 0
+
+
+class TransactionState(Struct, rename="camel", kw_only=True):
+    """`csms/state/{id}/transactions/{n}`: the running transaction, as of its last reading. Gone when it ends."""
+
+    transaction_id: int
+    connector_id: int
+    id_tag: str
+    start_time: str
+    session_energy: float
+    running_cost: float
+    currency: str
+    current_power: float | UnsetType = UNSET
+    reading_time: str | UnsetType = UNSET
+    seq: int = 0
+
+
+def service_presence(
+    node: str, prefix: str = "", clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> Presence:
+    """`csms/service/{node}/status`, for a Link: online, offline, last will."""
+    topic = prefixed(prefix, f"csms/service/{topic_level(node)}/status")
+
+    def presence(session: str, online: bool) -> Message:
+        body = {"status": "online" if online else "offline", "session": session, "since": timestamp(clock())}
+        if not online:
+            # A will is written at connect time: when it will be true nobody knows.
+            del body["since"]
+        return Message(topic=topic, body=msgspec.json.encode(body), retain=True)
+
+    return presence
+
+
+def described(snapshot: Snapshot) -> dict[str, Struct | None]:
+    """A charger's state as {the topic's end: content}; None: delete it."""
+    state = snapshot.state
+    running = {t.connector_id: t for t in snapshot.transactions}
+    since = state.connected_at if state.online else state.last_seen_at
+    topics: dict[str, Struct | None] = {
+        "connection": ConnectionState(
+            online=state.online,
+            since=timestamp(since) if since else UNSET,
+            node=state.node or UNSET,
+            seq=state.event_seq,
+        )
+    }
+    for connector in snapshot.connectors:
+        number, transaction = connector.connector_id, running.get(connector.connector_id)
+        if connector.status is not None:
+            topics[f"connectors/{number}"] = ConnectorState(
+                connector_id=number,
+                status=connector.status,
+                error_code=connector.error_code,
+                transaction_id=transaction.id if transaction else UNSET,
+                since=timestamp(connector.status_recorded_at) if connector.status_recorded_at else UNSET,
+                seq=state.event_seq,
+            )
+        topics[f"transactions/{number}"] = (
+            _running(transaction, connector, state.event_seq) if transaction else None
+        )
+    for number, transaction in running.items():
+        if f"transactions/{number}" not in topics:
+            topics[f"transactions/{number}"] = _running(transaction, None, state.event_seq)
+    return topics
+
+
+def _running(transaction: Transaction, connector: Connector | None, seq: int) -> TransactionState:
+    energy_wh, seconds = 0, pricing.duration_s(transaction.started_at, transaction.started_at)
+    content = TransactionState(
+        transaction_id=transaction.id,
+        connector_id=transaction.connector_id,
+        id_tag=transaction.id_tag,
+        start_time=timestamp(transaction.started_at),
+        session_energy=0.0,
+        running_cost=0.0,
+        currency=transaction.tariff.currency,
+        seq=seq,
+    )
+    if (
+        connector is not None
+        and connector.reading_transaction_id == transaction.id
+        and connector.reading_at is not None
+    ):
+        if connector.energy_wh is not None:
+            energy_wh = max(connector.energy_wh - transaction.meter_start_wh, 0)
+        if connector.power_w is not None:
+            content.current_power = kwh(connector.power_w)
+        content.reading_time = timestamp(connector.reading_at)
+        seconds = pricing.duration_s(transaction.started_at, connector.reading_at)
+    content.session_energy = kwh(energy_wh)
+    content.running_cost = float(pricing.session_cost(transaction.tariff, energy_wh, seconds).amount)
+    return content
+
+
+class StatePublisher:
+    """`notify` belongs into the ledger's `on_commit`, `connection_changed` where a charger comes or goes."""
+
+    def __init__(self, engine: AsyncEngine, link: Link, node: str, *, prefix: str = "", qos: int = 1) -> None:
+        self._engine = engine
+        self._link = link
+        self._node = node
+        self._prefix = prefix
+        self._qos = qos
+        self._changed: set[str] = set()
+        self._some = asyncio.Event()
+        self._all = False
+        self._published: dict[str, dict[str, Any]] = {}
+        link.on_connected(self._rebuild)
+
+    def notify(self, events: Sequence[Event]) -> None:
+        self.changed(event.charger_id for event in events)
+
+    def changed(self, charger_ids: Iterable[str]) -> None:
+        """Something of these chargers was committed."""
+        if self._link.connected:
+            self._changed.update(charger_ids)
+            self._some.set()
+
+    def connection_changed(self, charger_id: str) -> None:
+        """A charger came or went. What another node may have published of it meanwhile is not known here."""
+        self._published.pop(charger_id, None)
+        self.changed([charger_id])
+
+    def _rebuild(self) -> None:
+        self._all = True
+        self._some.set()
+
+    async def run(self) -> None:
+        """Publish until cancelled."""
+        while True:
+            await self._some.wait()
+            await self._link.wait_connected()
+            self._some.clear()
+            try:
+                await self._step()
+            except Exception as error:
+                log.warning("state not published", error=str(error) or type(error).__name__)
+                self._some.set()
+                await asyncio.sleep(_RETRY_S)
+                continue
+            await asyncio.sleep(_GATHER_S)
+
+    async def _step(self) -> None:
+        if self._all:
+            ours = await self._read(lambda db: rows.chargers_of(db, self._node))
+            self._published.clear()
+            self._changed.update(ours)
+            self._all = False
+        while self._changed and not self._all:
+            some = sorted(self._changed)[:_AT_ONCE]
+            snapshots = await self._read(lambda db, some=some: rows.snapshots(db, some))  # type: ignore[misc]
+            self._changed.difference_update(some)
+            try:
+                await self._publish_all(snapshots)
+            except BaseException:
+                self._changed.update(some)
+                raise
+
+    async def _read(self, query: Callable[[Any], Awaitable[Any]]) -> Any:
+        async with self._engine.connect() as connection:
+            return await query((await connection.get_raw_connection()).driver_connection)
+
+    async def _publish_all(self, snapshots: Sequence[Snapshot]) -> None:
+        wanted = asyncio.Semaphore(_CONCURRENT)
+
+        async def publish(charger_id: str, end: str, content: Struct | None) -> None:
+            async with wanted:
+                await self._publish(charger_id, end, content)
+
+        async with asyncio.TaskGroup() as tasks:
+            for snapshot in snapshots:
+                charger_id = snapshot.state.charger_id
+                published = self._published.setdefault(charger_id, {})
+                for end, content in described(snapshot).items():
+                    if end not in published or published[end] != _apart_from_seq(content):
+                        tasks.create_task(publish(charger_id, end, content))
+
+    async def _publish(self, charger_id: str, end: str, content: Struct | None) -> None:
+        topic = prefixed(self._prefix, f"csms/state/{topic_level(charger_id)}/{end}")
+        body = b"" if content is None else msgspec.json.encode(content)
+        try:
+            await self._link.publish(Message(topic=topic, body=body, qos=self._qos, retain=True))
+        except Disconnected:
+            return  # all of it is published again after the reconnect
+        except Refused as error:
+            _PUBLISHED.labels("refused").inc()
+            log.warning("state refused", topic=topic, error=str(error))
+        else:
+            _PUBLISHED.labels("published").inc()
+        self._published.setdefault(charger_id, {})[end] = _apart_from_seq(content)
+
+
+def _apart_from_seq(content: Struct | None) -> Any:
+    """Every event raises seq; that alone is no news."""
+    return None if content is None else msgspec.structs.replace(content, seq=0)

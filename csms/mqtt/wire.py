@@ -1,0 +1,86 @@
+"""What nodes say to each other about commands, as JSON; errors cross as the name of their class."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from csms import errors
+from csms.adapter import Command
+from csms.errors import ChargerRefused, CommandError, InvalidCommand
+
+_PLAIN: dict[str, type[CommandError]] = {
+    kind.__name__: kind
+    for kind in (
+        errors.UnknownCharger,
+        errors.ChargerOffline,
+        errors.ChargerTimeout,
+        errors.NotSupported,
+    )
+}
+
+
+class Request(Struct, rename="camel", kw_only=True):
+    """To the node that holds the charger. After `expires_at` it is dropped, not performed late."""
+
+    id: str
+    reply_to: str
+    expires_at: datetime
+    charger_id: str
+    action: str
+    payload: dict[str, Any]
+    timeout_s: float
+
+    @property
+    def command(self) -> Command:
+        return Command(action=self.action, payload=self.payload, timeout_s=self.timeout_s)
+
+
+class Failure(Struct, rename="camel", kw_only=True, omit_defaults=True):
+    """A CommandError."""
+
+    kind: str
+    text: str = ""
+    code: str = ""
+    description: str = ""
+    details: Any = None
+    problems: list[str] = []
+
+
+class Reply(Struct, rename="camel", kw_only=True):
+    """Either an answer or a failure."""
+
+    id: str
+    response: dict[str, Any] | UnsetType = UNSET
+    failure: Failure | UnsetType = UNSET
+
+
+class HangUp(Struct, rename="camel", kw_only=True):
+    """Another node holds the charger now: end connections older than `generation`."""
+
+    charger_id: str
+    generation: int
+
+
+encode = msgspec.json.Encoder().encode
+request = msgspec.json.Decoder(Request).decode
+reply = msgspec.json.Decoder(Reply).decode
+hang_up = msgspec.json.Decoder(HangUp).decode
+
+
+def failure(error: CommandError) -> Failure:
+    kind = type(error).__name__
+    if isinstance(error, ChargerRefused):
+        return Failure(kind=kind, code=error.code, description=error.description, details=error.details)
+    if isinstance(error, InvalidCommand):
+        return Failure(kind=kind, problems=error.problems)
+    return Failure(kind=kind, text=str(error))
+
+
+def error(failed: Failure) -> CommandError:
+    if failed.kind == "ChargerRefused":
+        return ChargerRefused(failed.code, failed.description, failed.details)
+    if failed.kind == "InvalidCommand":
+        return InvalidCommand(failed.problems)
+    return _PLAIN.get(failed.kind, CommandError)(failed.text)

@@ -1,0 +1,29 @@
+"""A node that only relays, in a process of its own that a test can kill; it never deletes."""
+
+import asyncio
+import os
+
+from csms.db import outbox
+from csms.db.engine import create_engine
+from csms.mqtt.config import RelayConfig
+from csms.mqtt.link import Link, LinkConfig
+from csms.mqtt.messages import EventForm
+from csms.mqtt.relay import Relay
+
+
+async def main() -> None:
+    async def too_late(db: object, keys: object) -> None:
+        await asyncio.sleep(60)
+
+    outbox.delete = too_late  # type: ignore[assignment]
+    link = Link(
+        LinkConfig(host="127.0.0.1", port=int(os.environ["RELAY_PORT"]), node=f"victim-{os.getpid()}")
+    )
+    form = EventForm(prefix=os.environ["RELAY_PREFIX"])
+    relay = Relay(create_engine(os.environ["RELAY_DATABASE"]), link, RelayConfig(form=form, groups=2))
+    async with asyncio.timeout(50), asyncio.TaskGroup() as tasks:
+        tasks.create_task(link.run())
+        tasks.create_task(relay.run())
+
+
+asyncio.run(main())
