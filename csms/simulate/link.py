@@ -33,7 +33,7 @@ def _after(action: str) -> Callable[[F], F]:
     return cast(Callable[[F], F], ocpp_after(action))
 
 
-class RefusedCall(Exception):  # noqa: N818 - not always an error
+class RefusedCall(Exception):
     """The central system answered CALLERROR (`code`)."""
 
     def __init__(self, code: str, description: str) -> None:
