@@ -1,6 +1,5 @@
 """What passed: business events byte for byte, raw OCPP frames (also live), quarantine."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -134,33 +133,35 @@ async def list_messages(
     )
 
 
-async def new_messages(api: Api, charger_id: str) -> AsyncIterator[list[logs.Message]]:
-    """The frames that are written from now on, look by look (often none), until the program ends."""
-    since = api.now()
-    known: dict[str, datetime] = {}
-    async with api.engine.connect() as db:
-        for message in await logs.messages_since(db, charger_id, since - _OVERLAP):
-            known[message.place] = message.at
-    while not await streams.pause(api.closing, _LOOK_EVERY_S):
-        horizon = api.now() - _OVERLAP
-        async with api.engine.connect() as db:
-            found = await logs.messages_since(db, charger_id, min(since, horizon) if not known else horizon)
-        fresh = [message for message in found if message.place not in known]
-        known = {message.place: message.at for message in found}
-        yield fresh
+class Tail:
+    """A charger's frames as they are written: each look returns those that no look before has seen."""
+
+    def __init__(self, api: Api, charger_id: str) -> None:
+        self._api = api
+        self._charger_id = charger_id
+        self._known: set[str] | None = None
+
+    async def look(self) -> list[logs.Message]:
+        """Oldest first. The first look sees what is there already, and returns nothing."""
+        async with self._api.engine.connect() as db:
+            found = await logs.messages_since(db, self._charger_id, self._api.now() - _OVERLAP)
+        fresh = [] if self._known is None else [m for m in found if m.place not in self._known]
+        self._known = {message.place for message in found}
+        return fresh
 
 
 async def _live_messages(api: Api, charger_id: str) -> AsyncIterator[bytes]:
-    async for fresh in new_messages(api, charger_id):
-        if not fresh:
-            yield b""
-        for message in fresh:
-            yield streams.event(
+    tail = Tail(api, charger_id)
+    await tail.look()
+    while not await streams.pause(api.closing, _LOOK_EVERY_S):
+        yield b"".join(
+            streams.event(
                 _message(message).model_dump_json(by_alias=True),
                 name="message",
                 event_id=message.at.isoformat(),
             )
-        await asyncio.sleep(0)
+            for message in await tail.look()
+        )
 
 
 # --- quarantine ------------------------------------------------------------------------------------------

@@ -133,8 +133,8 @@ async def test_frames_arrive_live(world: World, monkeypatch: pytest.MonkeyPatch)
     got: list[dict[str, str]] = []
     async with asyncio.timeout(20):
         async for chunk in looks:
-            if chunk:
-                name, data, *_ = chunk.decode().split("\n")
+            for event in chunk.decode().split("\n\n")[:-1]:
+                name, data, *_ = event.split("\n")
                 assert name == "event: message"
                 got.append(json.loads(data.removeprefix("data: ")))
             if len(got) == 2:
