@@ -1,0 +1,34 @@
+"""A bench for each case: a node that knows one charge point and one valid idTag."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.conformance.bench import VALID, Bench
+from tests.conformance.charge_point import ChargePoint
+from tests.e2e.conftest import Node, NodeFactory, start_node
+
+__all__ = ["start_node"]
+
+IDENTITY = "CP-1"
+
+
+@pytest.fixture
+async def node(start_node: NodeFactory) -> Node:
+    """Strangers wait for an operator, unknown tags are refused."""
+    return await start_node(
+        csms_enrollment="approve", csms_unknown_tags="reject", csms_heartbeat_interval_s=1
+    )
+
+
+@pytest.fixture
+async def bench(node: Node) -> AsyncIterator[Bench]:
+    point = ChargePoint(node.ocpp, IDENTITY)
+    bench = Bench(node, point)
+    await bench.api("PUT", f"/chargers/{IDENTITY}", json={}, status=201)
+    await bench.tag(VALID, status="Accepted")
+    try:
+        yield bench
+        await bench.verify()
+    finally:
+        await point.hang_up()
