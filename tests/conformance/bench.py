@@ -188,6 +188,11 @@ class Bench:
         wanted = kinds or tuple({e["eventType"] for e in all_events} - {"status_changed"})
         return [event for event in all_events if event["eventType"] in wanted]
 
+    async def goes_offline(self) -> None:
+        async with asyncio.timeout(10):
+            while (await self.charger())["online"]:
+                await asyncio.sleep(0.05)
+
     async def no_transaction(self) -> None:
         """Nothing booked, nothing told."""
         assert (await self.api("GET", f"/transactions?charger={self.id}"))["items"] == []

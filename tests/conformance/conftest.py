@@ -1,5 +1,6 @@
 """A bench for each case: a node that knows one charge point and one valid idTag."""
 
+import secrets
 from collections.abc import AsyncIterator
 
 import pytest
@@ -17,7 +18,11 @@ IDENTITY = "CP-1"
 async def node(start_node: NodeFactory) -> Node:
     """Strangers wait for an operator, unknown tags are refused."""
     return await start_node(
-        csms_enrollment="approve", csms_unknown_tags="reject", csms_heartbeat_interval_s=1
+        csms_enrollment="approve",
+        csms_unknown_tags="reject",
+        csms_heartbeat_interval_s=1,
+        # The broker is shared by all workers, and a node's name makes its MQTT client identifier.
+        csms_node=f"node-{secrets.token_hex(4)}",
     )
 
 
