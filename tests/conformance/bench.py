@@ -14,6 +14,12 @@ from tests.e2e.conftest import Node
 
 VALID, BLOCKED, EXPIRED, UNKNOWN = "VALID-TAG", "BLOCKED-TAG", "EXPIRED-TAG", "UNKNOWN-TAG"
 ACCEPTED = {"status": "Accepted"}
+BOOT = {
+    "chargePointVendor": "Bench",
+    "chargePointModel": "One",
+    "chargePointSerialNumber": "SN-1",
+    "firmwareVersion": "1.0",
+}
 METER_START_WH, METER_STOP_WH = 1000, 4000
 _MASKED = ("AuthorizationKey",)
 
@@ -57,14 +63,8 @@ class Bench:
 
     # --- the charge point ------------------------------------------------------------------------
 
-    async def boot(self) -> Payload:
-        answer = await self.point.call(
-            "BootNotification",
-            chargePointVendor="Bench",
-            chargePointModel="One",
-            chargePointSerialNumber="SN-1",
-            firmwareVersion="1.0",
-        )
+    async def boot(self, **changed: str) -> Payload:
+        answer = await self.point.call("BootNotification", **(BOOT | changed))
         assert answer["status"] == "Accepted"
         assert answer["interval"] > 0
         assert abs(moment(answer["currentTime"]) - datetime.now(UTC)) < timedelta(minutes=1)

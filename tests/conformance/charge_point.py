@@ -1,7 +1,6 @@
 """A charge point that we did not write: the `ocpp` package's, scripted, noting every breach of the schemas it sees."""
 
 import asyncio
-import contextlib
 import json
 from collections import defaultdict, deque
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from ocpp.charge_point import camel_to_snake_case, remove_nones, serialize_as_dict, snake_to_camel_case
 from ocpp.exceptions import OCPPError
-from ocpp.messages import unpack, validate_payload
+from ocpp.messages import Call, unpack, validate_payload
 from ocpp.v16 import ChargePoint as PackageChargePoint
 from ocpp.v16 import call as requests
 from ocpp.v16 import call_result as results
@@ -71,7 +70,8 @@ class _Session(PackageChargePoint):
     async def _handle_call(self, msg: Any) -> Any:
         self._owner.received.append(Received(msg.action, msg.payload))
         try:
-            await validate_payload(msg, "1.6")
+            # A copy: the package leaves Decimals in what it has validated.
+            await validate_payload(Call(msg.unique_id, msg.action, msg.payload), "1.6")
         except OCPPError as error:
             self._owner.violations.append(f"{msg.action} {msg.payload}: {error!r}")
         return await super()._handle_call(msg)
@@ -117,15 +117,19 @@ class ChargePoint:
         if abruptly:
             self._socket.transport.abort()
         else:
-            await self._socket.close()
+            await session._connection.close()
         async with asyncio.timeout(10):
             await self._reading
         self._socket = self._session = self._reading = None
 
-    @staticmethod
-    async def _read(session: _Session) -> None:
-        with contextlib.suppress(ConnectionClosed):
+    async def _read(self, session: _Session) -> None:
+        try:
             await session.start()
+        except ConnectionClosed:
+            pass
+        except Exception as error:
+            self.violations.append(f"the charge point broke down: {error!r}")
+            await session._connection.close()
 
     @property
     def subprotocol(self) -> str | None:
