@@ -188,8 +188,11 @@ class Ledger:
                 if _is_away(error):
                     if self._away_since is None:
                         self._away_since = time.monotonic()
+                        cause = (
+                            error.__context__ or error
+                        )  # what ended the transaction says more than its end
                         log.warning(
-                            "postgres away", error=str(error) or type(error).__name__, waiting=len(batch)
+                            "postgres away", error=str(cause) or type(cause).__name__, waiting=len(batch)
                         )
                     _RETRIES.inc()
                     await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))

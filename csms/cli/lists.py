@@ -88,7 +88,7 @@ def transactions(
         given = {name: value for name, value in chosen.items() if value is not None}
         sys.stdout.write(client.call("GET", "/transactions.csv", params=given).text)
         return
-    rows = []
+    rows: list[list[str]] = []
     for t in pages(client, "/transactions", limit=min(limit, 100), **chosen):
         if len(rows) >= limit:
             break

@@ -38,7 +38,14 @@ metadata = MetaData(
 )
 
 # OCPP 1.6 wants an integer id; real charge points refuse 0 and anything over 31 bits.
-transaction_ids = Sequence("transaction_ids", minvalue=1, maxvalue=2**31 - 1, cycle=False, metadata=metadata)
+transaction_ids = Sequence(
+    "transaction_ids",
+    data_type=Integer,
+    minvalue=1,
+    maxvalue=2**31 - 1,
+    cycle=False,
+    metadata=metadata,
+)
 # Handed out in blocks: a node takes the next thousand numbers with one nextval.
 NUMBER_BLOCK = 1000
 event_numbers = Sequence("event_numbers", data_type=BigInteger, increment=NUMBER_BLOCK, metadata=metadata)
