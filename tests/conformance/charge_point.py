@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from ocpp.charge_point import camel_to_snake_case, remove_nones, serialize_as_dict, snake_to_camel_case
-from ocpp.exceptions import OCPPError
+from ocpp.exceptions import NotSupportedError, OCPPError
 from ocpp.messages import Call, unpack, validate_payload
 from ocpp.v16 import ChargePoint as PackageChargePoint
 from ocpp.v16 import call as requests
@@ -117,7 +117,7 @@ class ChargePoint:
         if abruptly:
             self._socket.transport.abort()
         else:
-            await session._connection.close()
+            await self._socket.close()
         async with asyncio.timeout(10):
             await self._reading
         self._socket = self._session = self._reading = None
@@ -160,7 +160,7 @@ class ChargePoint:
         prepared = self._answers[action]
         if not prepared:
             self.violations.append(f"{action} came out of the blue")
-            raise OCPPError(f"{action} was not expected")
+            raise NotSupportedError(f"{action} was not expected")
         return getattr(results, action)(**camel_to_snake_case(prepared.popleft()))
 
     def took(self, text: str) -> None:
