@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -43,6 +44,25 @@ class Authority:
 
 def pem(certificate: x509.Certificate) -> str:
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def request(name: str, key: ec.EllipticCurvePrivateKey) -> str:
+    """A certificate signing request in PEM."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return made.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def write_pair(directory: Path, chain: str, key: ec.EllipticCurvePrivateKey) -> tuple[Path, Path]:
+    """The files that the `ssl` module wants; they may be written over once they are loaded."""
+    chain_file, key_file = directory / "point.pem", directory / "point-key.pem"
+    chain_file.write_text(chain)
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return chain_file, key_file
 
 
 def hash_data(certificate_pem: str, algorithm: str = "SHA256") -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -12,18 +13,24 @@ from tests.e2e.conftest import Node, NodeFactory, start_node
 __all__ = ["start_node"]
 
 IDENTITY = "CP-1"
+Settings = dict[str, Any]
 
 
 @pytest.fixture
-async def node(start_node: NodeFactory) -> Node:
-    """Strangers wait for an operator, unknown tags are refused."""
-    return await start_node(
-        csms_enrollment="approve",
-        csms_unknown_tags="reject",
-        csms_heartbeat_interval_s=1,
+def node_settings() -> Settings:
+    """Strangers wait for an operator, unknown tags are refused, heartbeats are due every second."""
+    return {
+        "csms_enrollment": "approve",
+        "csms_unknown_tags": "reject",
+        "csms_heartbeat_interval_s": 1,
         # The broker is shared by all workers, and a node's name makes its MQTT client identifier.
-        csms_node=f"node-{secrets.token_hex(4)}",
-    )
+        "csms_node": f"node-{secrets.token_hex(4)}",
+    }
+
+
+@pytest.fixture
+async def node(start_node: NodeFactory, node_settings: Settings) -> Node:
+    return await start_node(**node_settings)
 
 
 @pytest.fixture
