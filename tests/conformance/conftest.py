@@ -1,6 +1,5 @@
 """A bench for each case: a node that knows one charge point and one valid idTag."""
 
-import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -23,8 +22,6 @@ def node_settings() -> Settings:
         "csms_enrollment": "approve",
         "csms_unknown_tags": "reject",
         "csms_heartbeat_interval_s": 1,
-        # The broker is shared by all workers, and a node's name makes its MQTT client identifier.
-        "csms_node": f"node-{secrets.token_hex(4)}",
     }
 
 
