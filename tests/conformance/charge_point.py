@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 from collections import defaultdict, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +29,10 @@ CENTRAL_SYSTEM_ACTIONS = (
     "ReserveNow", "Reset", "SendLocalList", "SetChargingProfile", "SignedUpdateFirmware", "TriggerMessage",
     "UnlockConnector", "UpdateFirmware",
 )  # fmt: skip
+
+# What a central system answers with; the schemas leave the format open.
+_TIMES = {"currentTime", "expiryDate"}
+_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?Z")
 
 
 @dataclass(frozen=True)
@@ -172,10 +178,22 @@ class ChargePoint:
             return
         if text != json.dumps(frame, separators=(",", ":"), ensure_ascii=False):
             self.violations.append(f"not compact: {text}")
+        if frame[0] == 3:
+            for name, value in _members(frame[2]):
+                if name in _TIMES and not _UTC.fullmatch(str(value)):
+                    self.violations.append(f"{name} is no time in UTC with Z: {text}")
         if frame[0] == 2:
             if frame[1] in self.message_ids or len(frame[1]) > 36:
                 self.violations.append(f"message id used twice or too long: {text}")
             self.message_ids.add(frame[1])
+
+
+def _members(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key and value, however deep."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield name, inner
+            yield from _members(inner)
 
 
 def clock(moment: datetime | None = None) -> str:

@@ -88,3 +88,12 @@ async def test_a_callerror_fails_the_call() -> None:
     async with facing(answer=lambda call: compact([4, call[1], "InternalError", "no", {}])) as point:
         with pytest.raises(OCPPError):
             await point.call("Heartbeat")
+
+
+@pytest.mark.parametrize(
+    "time", ["2026-01-01T00:00:00", "2026-01-01T00:00:00+00:00", "2026-01-01T00:00:00.123456Z"]
+)
+async def test_a_time_that_is_not_utc_with_z_and_at_most_milliseconds_is_a_violation(time: str) -> None:
+    async with facing(answer=lambda call: compact([3, call[1], {"currentTime": time}])) as point:
+        await point.call("Heartbeat")
+        assert "currentTime is no time" in " ".join(point.violations)
