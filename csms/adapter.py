@@ -14,12 +14,15 @@ R = TypeVar("R")
 class Command(Struct, frozen=True, kw_only=True):
     """What we ask a charger to do, in OCPP 1.6 words whatever the charger speaks.
 
-    `payload` is OCPP's own JSON, already checked against the schema.
+    `payload` is OCPP's own JSON, already checked against the schema. `id` names its row in the table of
+    commands; without one it gets one when it is performed.
     """
 
     action: str
     payload: dict[str, Any]
     timeout_s: float = 30
+    id: str | None = None
+    requested_by: str = "csms"
 
 
 class Admission(Struct, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ from csms.api.health import Check, HealthReport
 from csms.core.records import Event
 from csms.db import admission, migrate, partitions
 from csms.db.engine import create_engine
+from csms.delivery import Delivery
 from csms.embedding import BrokerAddress
 from csms.errors import StartError
 from csms.ledger import Ledger
@@ -31,6 +32,7 @@ from csms.mqtt.protocol import ProtocolStream
 from csms.mqtt.relay import Relay
 from csms.mqtt.state import StatePublisher, service_presence
 from csms.node import LocalNode
+from csms.ocpp import data_transfer
 from csms.ocpp.outbound import check_request
 from csms.ocpp.server import OcppServer
 from csms.settings import Settings
@@ -120,6 +122,14 @@ async def serve(
         )
         if mqtt is not None:
             await start(router.run(), "commands")
+        data_transfer.REGISTRY.load_entry_points()
+        delivery = Delivery(engine, settings.csms_node, router.send)
+
+        def presence(charger_id: str) -> None:
+            delivery.presence(charger_id)
+            if mqtt is not None and mqtt.state is not None:
+                mqtt.state.connection_changed(charger_id)
+
         node = LocalNode(
             settings.csms_node,
             ledger,
@@ -127,10 +137,9 @@ async def serve(
             lambda charger_id: admission.admission(engine, charger_id),
             link=_NodeLink(mqtt.link, settings.mqtt_topic_prefix) if mqtt is not None else None,
             on_frame=mqtt.protocol.put if mqtt is not None and mqtt.protocol is not None else None,
-            on_presence=mqtt.state.connection_changed
-            if mqtt is not None and mqtt.state is not None
-            else None,
+            on_presence=presence,
         )
+        await start(delivery.run(), "delivery")
 
         token, new = _admin_token(settings)
         api = Api(
@@ -141,6 +150,7 @@ async def serve(
             ],
             admin_token=token,
             health=lambda: _health(ledger, mqtt),
+            queued=delivery.nudge,
         )
         await stack.enter_async_context(_http(api, ports.http, failed))
 

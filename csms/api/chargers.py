@@ -1,23 +1,20 @@
-"""Chargers: list, register, change, forget; commands to them; how they depart from the protocol."""
+"""Chargers: list, register, change, forget; how they depart from the protocol."""
 
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import SecretStr
 
-from csms.adapter import Command
 from csms.api import pages
 from csms.api.models import (
     ChargerOut,
     ChargerPage,
     ChargerSettings,
-    CommandIn,
-    CommandOut,
     DeviationOut,
     Deviations,
     NewCharger,
 )
-from csms.api.problems import Problem, invalid_command
+from csms.api.problems import Problem
 from csms.api.security import Deps, operator, viewer
 from csms.core.passwords import hash_password
 from csms.db import admin, logs, views
@@ -75,25 +72,6 @@ async def list_chargers(
 def _storable(text: str) -> str:
     """Postgres's text knows no NUL: nothing that contains one can be found."""
     return text.replace("\0", "\ufffd")
-
-
-@router.post("/{charger_id:path}/commands", dependencies=[operator])
-async def send_command(api: Deps, charger_id: ChargerId, command: CommandIn) -> CommandOut:
-    """Have a charger do something, and wait for its answer.
-
-    404 no such charger, 409 not connected, 422 the payload breaks the OCPP schema (nothing is sent),
-    501 this kind of charger has no such command, 502 it answered with an error, 504 no answer in time.
-    """
-    async with api.engine.connect() as db:
-        if not await views.charger_exists(db, usable(charger_id)):
-            raise unknown(charger_id)
-    if problems := api.check_command(command.action, command.payload):
-        raise invalid_command(problems)
-    answer = await api.send(
-        charger_id,
-        Command(action=command.action, payload=command.payload, timeout_s=command.timeout_s),
-    )
-    return CommandOut(response=dict(answer))
 
 
 @router.get("/{charger_id:path}/deviations", dependencies=[viewer])

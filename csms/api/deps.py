@@ -22,7 +22,7 @@ class Api:
 
     `send` has a charger perform a command and raises CommandError; `check_command(action, payload)` lists
     what is wrong with a command by the OCPP schema (empty: nothing); `health` says how the node's parts are
-    (the database is asked here). Set `closing` when the program is to end: live streams end at once.
+    (the database is asked here). `queued` is called when a command was queued. Set `closing` when the program is to end: live streams end at once.
     """
 
     engine: AsyncEngine
@@ -31,6 +31,7 @@ class Api:
     admin_token: str
     health: Callable[[], HealthReport] = HealthReport
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    queued: Callable[[], None] = lambda: None
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     access: Access = field(init=False)
     database: Database = field(init=False)

@@ -149,6 +149,10 @@ class CommandIn(Input):
     action: Annotated[str, Field(min_length=1, max_length=64)]
     payload: dict[str, Any] = {}
     timeout_s: float = Field(30, ge=1, le=300, description="How long to wait for the charger's answer")
+    queue: bool = Field(False, description="Do not wait: have it delivered when the charger is connected")
+    expires_in_s: float = Field(
+        86_400, ge=1, le=30 * 86_400, description="With `queue`: forget it after that"
+    )
 
 
 class CommandOut(Model):

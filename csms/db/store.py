@@ -32,7 +32,7 @@ from csms.core.records import (
 )
 from csms.core.transactions import content_key, named
 from csms.core.work import Work, tag_key
-from csms.db import tables
+from csms.db import remembered, tables
 
 Db = Any  # an asyncpg connection: the driver ships no types
 
@@ -148,6 +148,7 @@ async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None
     await _load_tariffs(db, work)
     await _load_answers(db, work, batch)
     await _load_known_readings(db, work, batch)
+    await remembered.load(db, work, batch)
 
 
 async def _lock_states(db: Db, work: Work, charger_ids: Sequence[str]) -> None:
@@ -282,6 +283,7 @@ async def save(db: Db, work: Work, *, relay: bool) -> None:
         rows.sort(key=lambda t: (t.open, t.id))
         await db.executemany(TRANSACTIONS.upsert_row, [_transaction_values(row) for row in rows])
     await _add_rows(db, work.added)
+    await remembered.save(db, work)
     if rows := work.added.get(Event):
         await _copy(db, EVENTS, rows)
         if relay:

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from csms.adapter import Command, Node
 from csms.core import reports
 from csms.core.records import Frame
-from csms.errors import ChargerOffline, ChargerRefused, ChargerTimeout, CommandError
+from csms.errors import ChargerBusy, ChargerOffline, ChargerRefused, ChargerTimeout, CommandError
 from csms.ocpp import frames, handshake, messages
 from csms.ocpp.calls import Calls
 from csms.ocpp.connections import Connection, Connections
@@ -109,7 +109,7 @@ class OcppServer:
         connection = self._connections.get(charger_id)
         if connection is None:
             raise ChargerOffline(f"{charger_id} is not connected")
-        token = object()
+        token = Asked(command, self._clock())
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         connection.pending[token] = answer
         if command.action in _TRIGGERS:
@@ -127,8 +127,9 @@ class OcppServer:
                 await self._await_answer(connection, answer)
             return dict(msgspec.json.decode(answer.result(), type=dict[str, Any]))
         except TimeoutError:
-            connection.session.cancel(token)
-            raise ChargerTimeout(f"{charger_id} was busy: {command.action} was not sent") from None
+            if connection.session.cancel(token):
+                raise ChargerBusy(f"{charger_id} was busy: {command.action} was not sent") from None
+            raise ChargerTimeout(f"{charger_id} did not answer {command.action} in time") from None
         except msgspec.DecodeError:
             raise ChargerRefused("FormationViolation", "the charge point's answer is not an object") from None
         finally:
@@ -185,12 +186,13 @@ class OcppServer:
     async def _ended(self, connection: Connection) -> None:
         node, charger_id = self._running(), connection.charger_id
         for lost in connection.session.close():
-            sent = "it may have acted on it" if lost.sent else "it was not sent"
-            _reject(
-                connection,
-                lost.token,
-                ChargerOffline(f"{charger_id} disconnected during {lost.action}: {sent}"),
+            during = f"{charger_id} disconnected during {lost.action}"
+            error = (
+                ChargerTimeout(f"{during}: it may have acted on it")
+                if lost.sent
+                else ChargerOffline(f"{during}: it was not sent")
             )
+            _reject(connection, lost.token, error)
         socket = connection.socket
         if self._connections.remove(connection):
             await node.release(charger_id, self)
@@ -219,17 +221,46 @@ class OcppServer:
                 connection.session.open_for_calls(now)
         elif isinstance(event, Answered | LateAnswer):
             self._log(connection, frame, "result", event.action)
-            _resolve(connection, event.token, bytes(event.payload))
+            if not _resolve(connection, event.token, bytes(event.payload)):
+                self._late(connection, event.token, "answered", _json(event.payload))
         elif isinstance(event, Refused):
             self._log(connection, frame, "error", event.action)
             error = ChargerRefused(event.code, event.description, _json(event.details))
-            _reject(connection, event.token, error)
+            if not _reject(connection, event.token, error):
+                told = {"code": error.code, "description": error.description, "details": error.details}
+                self._late(connection, event.token, "refused", told)
         else:
             await self._odd(connection, frame, event)
         await self._flush(connection)
         if now - connection.seen_posted_at > _SEEN_EVERY_S:
             connection.seen_posted_at = now
             self._running().post(reports.Seen(charger_id=connection.charger_id))
+
+    def _late(self, connection: Connection, token: "Asked", outcome: str, answer: Any) -> None:
+        """An answer that nobody waits for any more: the charge point did act, so it counts."""
+        command = token.command
+        if command.id is None or not isinstance(answer, dict):
+            return
+        log.info("late answer", charger=connection.charger_id, action=command.action)
+        report = reports.Commanded(
+            charger_id=connection.charger_id,
+            id=command.id,
+            action=command.action,
+            payload=command.payload,
+            outcome=outcome,
+            answer=answer,
+            error=None if outcome == "answered" else f"{answer.get('code')}: {answer.get('description')}",
+            sent_at=token.at,
+            requested_by=command.requested_by,
+            late=True,
+        )
+        self._spawn(self._record_late(report))
+
+    async def _record_late(self, report: reports.Commanded) -> None:
+        try:
+            await self._running().record(report)
+        except Exception as error:
+            log.error("late answer not recorded", charger=report.charger_id, error=str(error))
 
     async def _odd(self, connection: Connection, frame: bytes, event: Unsolicited | Dropped) -> None:
         """Frames that lead nowhere are logged and counted. One that tells of a transaction is kept."""
@@ -326,16 +357,31 @@ class OcppServer:
         return self._node
 
 
-def _resolve(connection: Connection, token: object, payload: bytes) -> None:
-    answer = connection.pending.get(token)
-    if answer is not None and not answer.done():
-        answer.set_result(payload)
+class Asked:
+    """A command of ours and when it was handed to the session; what the session knows the call by."""
+
+    __slots__ = ("at", "command")
+
+    def __init__(self, command: Command, at: datetime) -> None:
+        self.command = command
+        self.at = at
 
 
-def _reject(connection: Connection, token: object, error: CommandError) -> None:
+def _resolve(connection: Connection, token: object, payload: bytes) -> bool:
+    """False: nobody waits for it any more."""
     answer = connection.pending.get(token)
-    if answer is not None and not answer.done():
-        answer.set_exception(error)
+    if answer is None or answer.done():
+        return False
+    answer.set_result(payload)
+    return True
+
+
+def _reject(connection: Connection, token: object, error: CommandError) -> bool:
+    answer = connection.pending.get(token)
+    if answer is None or answer.done():
+        return False
+    answer.set_exception(error)
+    return True
 
 
 def _json(details: msgspec.Raw) -> Any:

@@ -86,6 +86,9 @@ EVERYTHING = [
     reports.Deviated(
         charger_id=CP, action="X", deviations=[reports.Deviation(field="f", kind="k", detail="d")]
     ),
+    reports.Commanded(charger_id=CP, id="c1", action="Reset", payload={}, outcome="no_answer", sent_at=NOW),
+    reports.Progress(charger_id=CP, kind="firmware", status="Downloading"),
+    reports.DataTransferred(charger_id=CP, vendor_id="v", answer=reports.Transferred(status="Accepted")),
     reports.Seen(charger_id=CP),
     reports.Disconnected(charger_id=CP, node="n1", generation=1),
 ]
