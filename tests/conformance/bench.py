@@ -29,6 +29,7 @@ class Bench:
         self.node = node
         self.point = point
         self.told: list[tuple[int, str, str]] = []
+        self.asked: list[tuple[str, Payload, Payload]] = []
 
     @property
     def id(self) -> str:
@@ -59,6 +60,7 @@ class Bench:
         body = {"action": action, "payload": payload}
         assert await self.api("POST", f"/chargers/{self.id}/commands", json=body) == {"response": answer}
         assert self.point.received[before:] == [Received(action, payload)]
+        self.asked.append((action, payload, answer))
         return payload
 
     # --- the charge point ------------------------------------------------------------------------
@@ -188,6 +190,19 @@ class Bench:
         wanted = kinds or tuple({e["eventType"] for e in all_events} - {"status_changed"})
         return [event for event in all_events if event["eventType"] in wanted]
 
+    async def remembered(self, table: str, *columns: str) -> list[tuple[Any, ...]]:
+        """What the database holds of the charger in one table, in order of those columns."""
+        rows = await self.node.fetch(f"SELECT * FROM {table} WHERE charger_id = $1", self.id)
+        picked = [tuple(_json(row[column]) for column in columns) for row in rows]
+        return sorted(picked, key=str)
+
+    async def job(self, kind: str) -> Payload:
+        """The one job of that kind. `steps`: every status it went through."""
+        (row,) = await self.node.fetch(
+            "SELECT * FROM jobs WHERE charger_id = $1 AND kind = $2", self.id, kind
+        )
+        return row | {"steps": [step["status"] for step in json.loads(row["progress"])]}
+
     async def goes_offline(self) -> None:
         async with asyncio.timeout(10):
             while (await self.charger())["online"]:
@@ -204,12 +219,14 @@ class Bench:
 
         - all the central system sent is valid by the schemas, compact, with ids of its own, and expected;
         - every frame stands in the log, both directions, and was in the protocol stream;
+        - every command of the operator is kept with the answer it got;
         - every status is in the history, every change of one was told once, with what it was before;
         - MQTT carried exactly the stored events, byte for byte, numbered without a gap.
         """
         assert self.point.violations == []
         assert self.point.unasked == []
         await self._frames_were_kept()
+        await self._commands_were_kept()
         history = await self.node.fetch(
             "SELECT connector_id, status, error_code FROM status_history WHERE charger_id = $1 ORDER BY id",
             self.id,
@@ -234,6 +251,15 @@ class Bench:
              e["payload"]["errorCode"])
             for e in self.node.of("status_changed", self.id)
         ] == list(self._changes())  # fmt: skip
+
+    async def _commands_were_kept(self) -> None:
+        rows = await self.node.fetch(
+            "SELECT action, payload, answer, state FROM commands WHERE charger_id = $1 ORDER BY number",
+            self.id,
+        )
+        assert [
+            (r["action"], json.loads(r["payload"]), json.loads(r["answer"]), r["state"]) for r in rows
+        ] == [(action, _masked(payload), answer, "answered") for action, payload, answer in self.asked]
 
     def _changes(self) -> Any:
         known: dict[int, tuple[str, str]] = {}
@@ -272,9 +298,18 @@ class Bench:
 def _without_secret(text: str) -> str:
     """Passwords may be masked where they are kept."""
     frame = json.loads(text)
-    if frame[0] == 2 and isinstance(frame[3], dict) and frame[3].get("key") in _MASKED:
-        frame[3]["value"] = "***"
+    if frame[0] == 2 and isinstance(frame[3], dict):
+        frame[3] = _masked(frame[3])
     return json.dumps(frame)
+
+
+def _masked(payload: Payload) -> Payload:
+    return payload | {"value": "***"} if payload.get("key") in _MASKED else payload
+
+
+def _json(value: Any) -> Any:
+    """asyncpg gives JSON as text."""
+    return json.loads(value) if isinstance(value, str) and value[:1] in "{[" else value
 
 
 def moment(text: str) -> datetime:

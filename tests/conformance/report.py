@@ -36,6 +36,7 @@ answer comes back over HTTP. At the end of every case, beside what its row says:
 - all that the central system sent was valid by the OCPP schemas, compact, expected, and had a message id of its
   own;
 - every frame, both directions, stands in the log and was in the protocol stream over MQTT;
+- every command is kept with the answer it got;
 - every status is in the history, and every change of one was published once, with the status before;
 - MQTT carried exactly the events that are stored, byte for byte, numbered without a gap.
 """

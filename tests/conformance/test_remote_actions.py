@@ -105,23 +105,31 @@ async def test_tc_018_1_unlock_connector_with_charging_session(bench: Bench) -> 
 @pytest.mark.parametrize("payload", [{}, {"key": []}], ids=["no list", "empty list"])
 async def test_tc_019_1_retrieve_all_configuration_keys(bench: Bench, payload: dict) -> None:
     """GetConfiguration goes out without keys (or with none in its list); the operator reads every entry, one
-    without a value too."""
+    without a value too; all but the password's are stored."""
     await bench.booted()
     await bench.command("GetConfiguration", payload, {"configurationKey": CONFIGURATION})
+    assert await bench.remembered("configuration_keys", "name", "value", "readonly", "supported") == [
+        (entry["key"], entry["value"], entry["readonly"], True) for entry in CONFIGURATION[:4]
+    ]
 
 
 async def test_tc_019_2_retrieve_specific_configuration_key(bench: Bench) -> None:
     """GetConfiguration asks for SupportedFeatureProfiles alone; the operator reads its value and that nothing
-    is unknown."""
+    is unknown; the value is stored."""
     await bench.booted()
     await bench.command(
         "GetConfiguration",
         {"key": ["SupportedFeatureProfiles"]},
         {"configurationKey": CONFIGURATION[3:4], "unknownKey": []},
     )
+    stored = await bench.remembered("configuration_keys", "name", "value")
+    assert stored == [("SupportedFeatureProfiles", CONFIGURATION[3]["value"])]
 
 
 async def test_tc_021_change_set_configuration(bench: Bench) -> None:
-    """ChangeConfiguration sets MeterValueSampleInterval to 60; the operator reads Accepted."""
+    """ChangeConfiguration sets MeterValueSampleInterval to 60; the operator reads Accepted; the
+    value is stored as the one wanted."""
     await bench.booted()
     await bench.command("ChangeConfiguration", {"key": "MeterValueSampleInterval", "value": "60"}, ACCEPTED)
+    stored = await bench.remembered("configuration_keys", "name", "desired", "supported")
+    assert stored == [("MeterValueSampleInterval", "60", True)]

@@ -76,7 +76,7 @@ async def _security_event(bench: Bench, kind: str) -> None:
 
 async def test_tc_079_get_security_log(bench: Bench) -> None:
     """GetLog asks for the SecurityLog and says where to; the operator reads the file's name; Uploading and
-    Uploaded are answered."""
+    Uploaded are answered; the job is stored with its steps."""
     await bench.booted()
     await bench.command(
         "GetLog",
@@ -85,6 +85,10 @@ async def test_tc_079_get_security_log(bench: Bench) -> None:
     )
     for status in ("Uploading", "Uploaded"):
         assert await bench.point.call("LogStatusNotification", status=status, requestId=7) == {}
+    job = await bench.job("log")
+    assert (job["steps"], job["request_id"], job["file_name"]) == (
+        ["Uploading", "Uploaded"], 7, "security.log"
+    )  # fmt: skip
 
 
 async def _signed_update(bench: Bench, *, genuine: bool) -> Payload:
@@ -113,8 +117,8 @@ async def _signed_firmware(bench: Bench, *statuses: str) -> None:
 
 async def test_tc_080_secure_firmware_update(bench: Bench) -> None:
     """SignedUpdateFirmware carries location, certificate and a signature that proves right at the charge point;
-    every status up to Installed, the accepted boot and the event FirmwareUpdated are answered; the new version
-    is stored."""
+    every status up to Installed, the accepted boot and the event FirmwareUpdated are answered; the job with
+    all its steps and the new version are stored."""
     firmware = (await _signed_update(bench, genuine=True))["firmware"]
     await _signed_firmware(bench, "Downloading", "Downloaded")
     assert is_genuine(FIRMWARE, firmware["signature"], firmware["signingCertificate"])
@@ -128,16 +132,26 @@ async def test_tc_080_secure_firmware_update(bench: Bench) -> None:
     await bench.status(1, "Available")
     await _signed_firmware(bench, "Installed")
     assert (await bench.charger())["firmwareVersion"] == "2.0"
+    assert (await bench.job("signed_firmware"))["steps"] == [
+        "Downloading",
+        "Downloaded",
+        "SignatureVerified",
+        "Installing",
+        "InstallRebooting",
+        "Installed",
+    ]
 
 
 async def test_tc_081_secure_firmware_update_invalid_signature(bench: Bench) -> None:
     """As 080 with a signature that proves wrong; Downloading, Downloaded and InvalidSignature are answered; the
-    old version stays stored."""
+    job is stored as failed, the old version stays."""
     firmware = (await _signed_update(bench, genuine=False))["firmware"]
     await _signed_firmware(bench, "Downloading", "Downloaded")
     assert not is_genuine(FIRMWARE, firmware["signature"], firmware["signingCertificate"])
     await _signed_firmware(bench, "InvalidSignature")
     assert (await bench.charger())["firmwareVersion"] == "1.0"
+    job = await bench.job("signed_firmware")
+    assert (job["status"], job["ended_at"] is not None) == ("InvalidSignature", True)
 
 
 # --- who may connect -----------------------------------------------------------------------------------------

@@ -129,22 +129,30 @@ async def test_tc_039_offline_transaction(bench: Bench) -> None:
 
 
 async def test_tc_040_1_configuration_keys_not_supported(bench: Bench) -> None:
-    """An unknown key may be set; the operator reads NotSupported."""
+    """An unknown key may be set; the operator reads NotSupported; it is stored as unknown to the charger."""
     await bench.booted()
     await bench.command("ChangeConfiguration", {"key": "NoSuchKey", "value": "1"}, {"status": "NotSupported"})
+    assert await bench.remembered("configuration_keys", "name", "supported", "desired") == [
+        ("NoSuchKey", False, None)
+    ]
 
 
 async def test_tc_040_2_configuration_keys_invalid_value(bench: Bench) -> None:
-    """A value that makes no sense reaches the charge point; the operator reads Rejected."""
+    """A value that makes no sense reaches the charge point; the operator reads Rejected, and
+    it is not stored as wanted."""
     await bench.booted()
     await bench.command(
         "ChangeConfiguration", {"key": "MeterValueSampleInterval", "value": "-1"}, {"status": "Rejected"}
     )
+    assert await bench.remembered("configuration_keys", "name", "desired") == []
 
 
 async def test_tc_064_data_transfer_to_a_central_system(bench: Bench) -> None:
-    """A DataTransfer of a vendor we know nothing of is answered UnknownVendorId; nothing is booked."""
+    """A DataTransfer of a vendor we know nothing of is answered UnknownVendorId; it is stored, nothing is
+    booked."""
     await bench.booted()
     answer = await bench.point.call("DataTransfer", vendorId="org.example", messageId="Hello", data="world")
     assert answer == {"status": "UnknownVendorId"}
+    stored = await bench.remembered("data_transfers", "vendor_id", "message_id", "data", "status")
+    assert stored == [("org.example", "Hello", "world", "UnknownVendorId")]
     await bench.no_transaction()
