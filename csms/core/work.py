@@ -18,6 +18,7 @@ from csms.core.records import (
     Event,
     QuarantineEntry,
     StoredReading,
+    StoredSecurityEvent,
     StoredStatus,
     Tag,
     Transaction,
@@ -26,7 +27,7 @@ from csms.core.records import (
 _MISSING: Final = object()
 
 Record = Charger | ChargerState | Connector | Transaction | Tag
-Row = StoredReading | StoredStatus | Answered | QuarantineEntry | DeviationCount | Event
+Row = StoredReading | StoredStatus | StoredSecurityEvent | Answered | QuarantineEntry | DeviationCount | Event
 
 
 def tag_key(id_tag: str) -> str:

@@ -115,7 +115,7 @@ async def test_a_migration_gives_way_to_the_running_system(database_url, monkeyp
     monkeypatch.setenv("CSMS_MIGRATE_LOCK_TIMEOUT", "100ms")
     async with connected(database_url) as user:
         async with user.transaction():
-            await user.fetch("SELECT 1 FROM tags")
+            await user.fetch("SELECT 1 FROM chargers")
             with pytest.raises(DBAPIError) as refused:
                 await asyncio.to_thread(migrate.downgrade, database_url, "base")
         assert isinstance(refused.value.orig.__cause__, asyncpg.LockNotAvailableError)
