@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -14,7 +15,7 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms import credentials, maintenance
-from csms.adapter import Adapter
+from csms.adapter import EVERY_GENERATION, Adapter
 from csms.api.app import create_app
 from csms.api.deps import Api
 from csms.api.health import Check, HealthReport
@@ -34,7 +35,9 @@ from csms.mqtt.state import StatePublisher, service_presence
 from csms.node import LocalNode
 from csms.ocpp import data_transfer
 from csms.ocpp.outbound import check_request
-from csms.ocpp.server import OcppServer
+from csms.ocpp.server import OcppServer, TlsListener
+from csms.security.renewal import Renewal
+from csms.security.wiring import Secured, organization, secure
 from csms.settings import Settings
 from csms.sockets import listening
 from csms.wiring import link_config, policy, relay_config
@@ -47,6 +50,7 @@ class Running(Struct, frozen=True, kw_only=True):
     """Where a running csms can be reached."""
 
     ocpp: str
+    ocpp_tls: str | None = None
     http: str
     mqtt: str
     database: str
@@ -55,10 +59,11 @@ class Running(Struct, frozen=True, kw_only=True):
 
 
 class Ports(Struct, frozen=True, kw_only=True):
-    """The two listening sockets, bound before the loop runs."""
+    """The listening sockets, bound before the loop runs."""
 
     ocpp: socket.socket
     http: socket.socket
+    ocpp_tls: socket.socket | None = None
 
 
 def bind(settings: Settings, *, or_next: bool = False) -> Ports:
@@ -76,6 +81,15 @@ def bind(settings: Settings, *, or_next: bool = False) -> Ports:
             settings.csms_http_port,
             what="API and console (HTTP)",
             variable="CSMS_HTTP",
+            or_next=or_next,
+        ),
+        ocpp_tls=None
+        if settings.csms_ocpp_tls_port is None
+        else listening(
+            settings.csms_ocpp_host,
+            settings.csms_ocpp_tls_port,
+            what="charge points (OCPP over TLS)",
+            variable="CSMS_OCPP_TLS",
             or_next=or_next,
         ),
     )
@@ -141,6 +155,25 @@ async def serve(
         )
         await start(delivery.run(), "delivery")
 
+        secured = secure(settings, engine)
+        renewal = Renewal(
+            engine,
+            settings.csms_node,
+            router.send,
+            days_before=settings.csms_certificate_renew_days,
+            kept_days=settings.csms_security_event_retention_days,
+            authority=secured.authority,
+            organization=organization(settings),
+            server_directory=secured.server_directory,
+        )
+        renewal.renew_server_certificates(datetime.now(UTC))
+        await start(renewal.run(), "renewal")
+
+        async def hang_up(charger_id: str) -> None:
+            held_by = await admission.holder(engine, charger_id)
+            if held_by is not None:
+                await router.hang_up(held_by, charger_id, EVERY_GENERATION)
+
         token, new = _admin_token(settings)
         api = Api(
             engine=engine,
@@ -149,6 +182,8 @@ async def serve(
                 str(problem) for problem in check_request(action, payload)
             ],
             admin_token=token,
+            hang_up=hang_up,
+            authority=secured.authority,
             health=lambda: _health(ledger, mqtt),
             queued=delivery.nudge,
         )
@@ -160,6 +195,9 @@ async def serve(
             ping_interval_s=settings.csms_ocpp_ping_interval_s,
             silence_s=settings.csms_ocpp_silence_s,
             enrollment=settings.csms_enrollment,
+            tls=_tls_listener(ports, secured),
+            security=secured.stations,
+            rules=secured.rules,
         )
         for adapter in (server, *bridges):
             await start(adapter.run(node), type(adapter).__name__)
@@ -167,6 +205,7 @@ async def serve(
         ready(
             Running(
                 ocpp=f"ws://{_address(ports.ocpp)}/",
+                ocpp_tls=f"wss://{_address(ports.ocpp_tls)}/" if ports.ocpp_tls is not None else None,
                 http=f"http://{_address(ports.http)}/",
                 mqtt=broker.url if broker is not None else "off",
                 database=create_url_text(engine),
@@ -304,6 +343,12 @@ async def _http(api: Api, sock: socket.socket, failed: "asyncio.Future[None]") -
             api.closing.set()
             server.should_exit = True
             await asyncio.wait({task}, timeout=5)
+
+
+def _tls_listener(ports: Ports, secured: Secured) -> TlsListener | None:
+    if ports.ocpp_tls is None or secured.tls is None:
+        return None
+    return TlsListener(sock=ports.ocpp_tls, context=secured.tls.context, watch=secured.tls.watch)
 
 
 # --- small things ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from csms.api import (
+    certificates,
     chargers,
     charging,
     commands,
@@ -51,6 +52,7 @@ def create_app(deps: Api, *, console: ASGIApp | None = None) -> FastAPI:
     v1 = APIRouter(prefix=PREFIX, responses={"default": _PROBLEM})
     # /chargers/{id}/messages before /chargers/{id}: an identity may contain slashes.
     v1.include_router(logs.router)
+    v1.include_router(certificates.router)
     for part in (commands, configuration, local_list, reservations, charging, jobs):
         v1.include_router(part.router)
     v1.include_router(chargers.router)

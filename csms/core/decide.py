@@ -8,7 +8,7 @@ import msgspec
 from csms.core import commanded, jobs, presence, reports, statuses, transactions
 from csms.core.answers import clean
 from csms.core.authorization import authorize
-from csms.core.records import Answered, DeviationCount, QuarantineEntry
+from csms.core.records import Answered, DeviationCount, QuarantineEntry, StoredSecurityEvent
 from csms.core.remembered import StoredTransfer
 from csms.core.work import Work
 
@@ -60,6 +60,19 @@ def _quarantined(work: Work, r: reports.Quarantined) -> reports.Kept:
     return reports.Kept(transaction_id=transaction_id)
 
 
+def _security_event(work: Work, r: reports.SecurityEvent) -> None:
+    presence.enrolled(work, r.charger_id)
+    work.add(
+        StoredSecurityEvent(
+            charger_id=r.charger_id,
+            type=r.type,
+            tech_info=r.tech_info,
+            reported_at=r.at,
+            recorded_at=work.now,
+        )
+    )
+
+
 def _deviated(work: Work, r: reports.Deviated) -> None:
     presence.enrolled(work, r.charger_id)
     for deviation in r.deviations:
@@ -102,6 +115,7 @@ _DECISIONS: dict[type[reports.Report[Any]], tuple[Callable[[Work, Any], Any], An
     reports.Start: (transactions.start, reports.Started),
     reports.Meter: (transactions.meter, None),
     reports.Stop: (transactions.stop, reports.Stopped),
+    reports.SecurityEvent: (_security_event, None),
     reports.Quarantined: (_quarantined, reports.Kept),
     reports.Deviated: (_deviated, None),
     reports.Commanded: (commanded.commanded, None),

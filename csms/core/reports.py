@@ -204,6 +204,14 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
     readings: Sequence[Reading] = ()
 
 
+class SecurityEvent(Resendable[None], frozen=True, kw_only=True):
+    """Something of the charger's security log (OCPP white paper, A04). `at` by the charger's clock."""
+
+    type: str
+    tech_info: str | None = None
+    at: datetime | None = None
+
+
 class Quarantined(Resendable[Kept], frozen=True, kw_only=True):
     """Something acknowledged but not understood; an operator sees it, repairs it and replays it."""
 

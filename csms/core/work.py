@@ -18,6 +18,7 @@ from csms.core.records import (
     Event,
     QuarantineEntry,
     StoredReading,
+    StoredSecurityEvent,
     StoredStatus,
     Tag,
     Transaction,
@@ -30,6 +31,7 @@ Record = Charger | ChargerState | Connector | Transaction | Tag | Remembered
 Row = (
     StoredReading
     | StoredStatus
+    | StoredSecurityEvent
     | Answered
     | QuarantineEntry
     | DeviationCount

@@ -26,6 +26,7 @@ from csms.core.records import (
     Frame,
     QuarantineEntry,
     StoredReading,
+    StoredSecurityEvent,
     StoredStatus,
     Tag,
     Transaction,
@@ -115,6 +116,7 @@ TRANSACTIONS = stored(Transaction, tables.transactions)
 TAGS = stored(Tag, tables.tags)
 READINGS = stored(StoredReading, tables.readings)
 STATUSES = stored(StoredStatus, tables.status_history)
+SECURITY_EVENTS = stored(StoredSecurityEvent, tables.security_events)
 EVENTS = stored(Event, tables.events)
 
 _OPEN_OR_NAMED = (
@@ -299,6 +301,8 @@ async def _add_rows(db: Db, added: dict[type[Any], list[Any]]) -> None:
         await _copy(db, READINGS, rows)
     if rows := added.get(StoredStatus):
         await _copy(db, STATUSES, rows)
+    if rows := added.get(StoredSecurityEvent):
+        await _copy(db, SECURITY_EVENTS, rows)
     if rows := added.get(Answered):
         await db.executemany(
             "INSERT INTO answers (charger_id, message_id, digest, answer, recorded_at) VALUES ($1, $2, $3, $4, $5)"

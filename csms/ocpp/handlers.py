@@ -177,8 +177,19 @@ def _progress(kind: str) -> Callable[[Call, Any], reports.Progress]:
     )
 
 
-def _sign_certificate(_call: Call, _answer: None) -> Sent:
-    return security.SignCertificateResponse(status="Rejected")
+def _security_event(call: Call, m: security.SecurityEventNotification) -> reports.SecurityEvent:
+    return reports.SecurityEvent(
+        charger_id=call.charger_id,
+        message_id=call.message_id,
+        digest=call.digest,
+        type=m.type,
+        tech_info=m.tech_info or None,
+        at=m.timestamp,
+    )
+
+
+def _sign_certificate(_call: Call, signed: bool | None) -> Sent:
+    return security.SignCertificateResponse(status="Accepted" if signed else "Rejected")
 
 
 def _empty(response: type[Sent]) -> Callable[[Call, Any], Sent]:
@@ -199,7 +210,7 @@ HANDLERS: dict[str, Handler] = {
     "Heartbeat": Handler(None, _heartbeat),
     "LogStatusNotification": Handler(_progress("log"), _empty(security.LogStatusNotificationResponse)),
     "MeterValues": Handler(_meter, _empty(core.MeterValuesResponse)),
-    "SecurityEventNotification": Handler(None, _empty(security.SecurityEventNotificationResponse)),
+    "SecurityEventNotification": Handler(_security_event, _empty(security.SecurityEventNotificationResponse)),
     "SignCertificate": Handler(None, _sign_certificate),
     "SignedFirmwareStatusNotification": Handler(
         _progress("signed_firmware"), _empty(security.SignedFirmwareStatusNotificationResponse)

@@ -147,6 +147,17 @@ class Bench:
         assert (cost["estimatedCost"], cost["currency"]) == (0.36, "USD")
         return answer
 
+    async def security_event(self, kind: str) -> None:
+        """SecurityEventNotification; answered, and the one event of the charger that is stored."""
+        at = clock()
+        answer = await self.point.call(
+            "SecurityEventNotification", type=kind, timestamp=at, techInfo="by the bench"
+        )
+        assert answer == {}
+        (event,) = (await self.api("GET", f"/chargers/{self.id}/security-events"))["items"]
+        assert (event["type"], event["techInfo"]) == (kind, "by the bench")
+        assert moment(event["reportedAt"]) == moment(at)
+
     # --- the reusable states ---------------------------------------------------------------------
 
     async def booted(self, connectors: tuple[int, ...] = (1,)) -> None:
