@@ -72,7 +72,7 @@ class Delivery:
 
     async def run(self) -> None:
         """Deliver until cancelled. While the database is away nothing is sent, and nothing is lost."""
-        started, expired_at, looked_at = False, 0.0, time.monotonic()
+        started, paused, expired_at, looked_at = False, False, 0.0, time.monotonic()
         try:
             while True:
                 try:
@@ -89,8 +89,11 @@ class Delivery:
                         await self._take_up()
                     await self._introduce_arrivals()
                     await self._deliver_due()
+                    paused = False
                 except Exception as error:
-                    log.warning("delivery paused", error=str(error) or type(error).__name__)
+                    if not paused:
+                        log.warning("delivery paused", error=str(error) or type(error).__name__)
+                    paused = True
                 await self._rest()
         finally:
             tasks = list(self._busy.values())

@@ -155,7 +155,7 @@ def _origin(row: ChargingProfile, begin: datetime, session: Session | None) -> d
     if start is not None and row.profile.get("chargingProfileKind") != "Relative":
         return start
     if row.purpose == MAX:
-        return row.installed_at
+        return min(row.installed_at, begin)
     return begin if session is None else session.started_at
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from csms.core.answers import clean, masked
 from csms.core.command_queue import CANCELLED, EXPIRED, NO_ANSWER, OPEN, SENDING, WAITING
 from csms.db.admin import Conflict, Missing
-from csms.db.remembered_tables import commands, reservation_ids
+from csms.db.remembered_tables import commands, data_transfers, reservation_ids
 
 
 class CommandView(Struct, frozen=True, kw_only=True):
@@ -258,7 +258,8 @@ async def abandoned(db: AsyncConnection, now: datetime, *, node: str | None = No
 
 
 async def forget(db: AsyncConnection, before: datetime) -> int:
-    """Drop commands asked for before that time and over. How many."""
+    """Drop commands that were asked for before that time and are over, and vendor data. How many commands."""
+    await db.execute(delete(data_transfers).where(data_transfers.c.received_at < before))
     done = await db.execute(
         delete(commands).where(commands.c.requested_at < before, commands.c.state.not_in(OPEN))
     )
