@@ -30,10 +30,11 @@ class InvalidCertificate(CsmsError):
 
 
 class Presented(Struct, frozen=True, kw_only=True):
-    """What a client certificate says. `names`: CN, then subjectAltName (DNS, URI)."""
+    """What a certificate says. `names`: CN, then subjectAltName (DNS, URI); `addresses`: its IP addresses."""
 
     serial: str
     names: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
     organizations: tuple[str, ...]
     not_after: datetime
 
@@ -275,7 +276,7 @@ def check_subject(
 def read_presented(der_or_pem: bytes) -> x509.Certificate:
     """Raises InvalidCertificate."""
     try:
-        if der_or_pem.lstrip().startswith(b"-----BEGIN"):
+        if b"-----BEGIN CERTIFICATE-----" in der_or_pem:
             return x509.load_pem_x509_certificate(der_or_pem)
         return x509.load_der_x509_certificate(der_or_pem)
     except ValueError as error:
@@ -284,16 +285,18 @@ def read_presented(der_or_pem: bytes) -> x509.Certificate:
 
 def presented(certificate: x509.Certificate) -> Presented:
     """What of a client certificate decides whom it belongs to."""
-    names = list(_all(certificate.subject, NameOID.COMMON_NAME))
+    names, addresses = list(_all(certificate.subject, NameOID.COMMON_NAME)), list[str]()
     try:
         alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         names += alternative.get_values_for_type(x509.DNSName)
         names += alternative.get_values_for_type(x509.UniformResourceIdentifier)
+        addresses = [str(address) for address in alternative.get_values_for_type(x509.IPAddress)]
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
         pass
     return Presented(
         serial=serial_of(certificate),
         names=tuple(names),
+        addresses=tuple(addresses),
         organizations=tuple(_all(certificate.subject, NameOID.ORGANIZATION_NAME)),
         not_after=certificate.not_valid_after_utc,
     )

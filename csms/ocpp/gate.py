@@ -194,6 +194,9 @@ class Gate:
         except pki.InvalidCertificate as error:
             return None, str(error)
         presented = pki.presented(certificate)
+        if presented.not_after < datetime.now(UTC):
+            # A resumed TLS session is not verified anew.
+            return None, "the client certificate has expired"
         owner = status = None
         if self._security is not None:
             owner, status = await self._security.certificate_status(presented.serial)

@@ -294,16 +294,14 @@ class OcppServer:
             self._log(connection, frame, "result", event.action)
             if not _resolve(connection, event.token, bytes(event.payload)):
                 self._late(connection, event.token, "answered", _json(event.payload))
-            if isinstance(event, LateAnswer):
-                self._settle_late(connection, event.token, _status(event.payload))
+            self._settle_late(connection, event.token, event.payload)
         elif isinstance(event, Refused):
             self._log(connection, frame, "error", event.action)
             error = ChargerRefused(event.code, event.description, _json(event.details))
             if not _reject(connection, event.token, error):
                 told = {"code": error.code, "description": error.description, "details": error.details}
                 self._late(connection, event.token, "refused", told)
-            if event.late:
-                self._settle_late(connection, event.token, "Rejected")
+            self._settle_late(connection, event.token, None)
         else:
             await self._odd(connection, frame, event)
         await self._flush(connection)
@@ -337,9 +335,13 @@ class OcppServer:
         except Exception as error:
             log.error("late answer not recorded", charger=report.charger_id, error=str(error))
 
-    def _settle_late(self, connection: Connection, token: object, status: str) -> None:
+    def _settle_late(self, connection: Connection, token: object, answer: msgspec.Raw | None) -> None:
+        """Nobody waits for this answer any more, and still it says which key or profile counts."""
+        if token in connection.pending:
+            return
         settle = connection.unsettled.pop(token, None)
         if settle is not None:
+            status = "Rejected" if answer is None else _status(answer)
             self._spawn(_settled(settle(status), connection.charger_id))
 
     async def _odd(self, connection: Connection, frame: bytes, event: Unsolicited | Dropped) -> None:

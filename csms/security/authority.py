@@ -84,7 +84,8 @@ def server_certificates_due(directory: Path, now: datetime) -> list[str] | None:
     for cert_file, _ in server_pairs(directory):
         certificate = pki.read_presented(cert_file.read_bytes())
         if certificate.not_valid_after_utc - now < _RENEW_SERVER:
-            return list(dict.fromkeys(pki.presented(certificate).names))
+            presented = pki.presented(certificate)
+            return list(dict.fromkeys([*presented.names, *presented.addresses]))
     return None
 
 

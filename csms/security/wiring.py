@@ -1,7 +1,7 @@
 """Settings to the parts that secure a node: CA, TLS listener, the gate's rules, the keeper of credentials."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -103,6 +103,14 @@ def _client_cas(
     return text, certificates
 
 
+def _made_out_to(cert_file: Path, names: Sequence[str]) -> bool:
+    """Whether a certificate of ours carries the names that are asked for now, if any are."""
+    presented = pki.presented(pki.read_presented(cert_file.read_bytes()))
+    return not names or (
+        presented.names[0] == names[0][:64] and set(names) <= {*presented.names, *presented.addresses}
+    )
+
+
 def _pairs(settings: Settings, authority: Callable[[], pki.Authority]) -> tuple[list[ca.Pair], Path | None]:
     certs, keys = settings.csms_ocpp_tls_cert_file, settings.csms_ocpp_tls_key_file
     if certs or keys:
@@ -113,7 +121,7 @@ def _pairs(settings: Settings, authority: Callable[[], pki.Authority]) -> tuple[
         return list(zip(certs, keys, strict=True)), None
     directory = data_dir(settings.csms_data_dir)
     pairs = ca.server_pairs(directory)
-    if not pairs:
+    if not pairs or not _made_out_to(pairs[0][0], settings.csms_ocpp_tls_names):
         pairs = ca.issue_server(
             authority(), directory, server_names(settings), organization=organization(settings)
         )

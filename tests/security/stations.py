@@ -18,6 +18,7 @@ from csms import pki
 from csms.security import authority
 from tests.e2e.raw import RawChargePoint
 
+_SHA256 = hashes.SHA256()
 KEY = "8f3c19d2a47be05566778899aabbccdd"  # 16 bytes in hex
 OTHER_KEY = "00112233445566778899aabbccddeeff01020304"
 
@@ -27,7 +28,7 @@ def basic(identity: str, password: str | bytes) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(identity.encode() + b":" + secret).decode()}
 
 
-def csr(key: Any, *, cn: str, o: str | None = "Test CPO", digest: Any = hashes.SHA256()) -> str:
+def csr(key: Any, *, cn: str, o: str | None = "Test CPO", digest: Any = _SHA256) -> str:
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, cn)]
     if o is not None:
         attributes.append(x509.NameAttribute(NameOID.ORGANIZATION_NAME, o))

@@ -1,7 +1,12 @@
 """Behind a proxy that ends TLS: its headers count, anybody else's do not."""
 
+from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
+import pytest
+
+from csms import pki, settings
+from csms.errors import SettingsError
 from tests.security.stations import KEY, basic, booted, issue, refused
 from tests.security.test_keys import charger, register
 
@@ -38,10 +43,6 @@ async def test_a_certificate_in_the_proxys_header_makes_it_profile_3(start_node,
     await (await booted(node.ocpp, "cp", additional_headers=with_header(own))).close()
     others, _ = issue(certificates.ca, "cp-2")
     expired, _ = issue(certificates.ca, "cp", days=-0.001)
-    from datetime import UTC, datetime, timedelta
-
-    from csms import pki
-
     stranger, _ = issue(pki.make_root("S", now=datetime.now(UTC), lifetime=timedelta(days=1)), "cp")
     for headers in (
         {},
@@ -87,3 +88,8 @@ async def test_failures_are_counted_for_the_client_not_for_the_proxy(start_node)
     assert (await refused(node.ocpp, "cp", additional_headers=from_("203.0.113.1", "wrong")))[0] == 401
     assert (await refused(node.ocpp, "cp", additional_headers=from_("203.0.113.1", KEY)))[0] == 429
     await (await booted(node.ocpp, "cp", additional_headers=from_("203.0.113.2", KEY))).close()
+
+
+def test_what_is_no_network_stops_the_start():
+    with pytest.raises(SettingsError, match="CSMS_TRUSTED_PROXIES='proxy'.*10.0.0.5"):
+        settings.load(_env_file=None, csms_trusted_proxies="proxy")

@@ -173,6 +173,25 @@ def test_files_that_are_no_certificates_stop_the_start_with_a_sentence(certifica
         ServerTls([], None)
 
 
+def test_certificates_of_our_own_follow_the_names_that_are_set(tmp_path):
+    def issued(*names):
+        chosen = settings.load(
+            _env_file=None,
+            csms_data_dir=tmp_path,
+            csms_ocpp_tls_port=0,
+            csms_ocpp_tls_names=",".join(names),
+        )
+        secure(chosen, None)
+        return pki.presented(pki.read_presented((tmp_path / "tls" / "server-rsa.pem").read_bytes()))
+
+    first = issued("ocpp.example.com", "10.0.0.7")
+    assert first.names == ("ocpp.example.com", "ocpp.example.com")
+    assert first.addresses == ("10.0.0.7",)
+    assert issued("ocpp.example.com", "10.0.0.7").serial == first.serial
+    assert issued().serial == first.serial
+    assert issued("10.0.0.7", "ocpp.example.com").names[0] == "10.0.0.7"
+
+
 def test_as_many_keys_as_certificates(certificates, tmp_path):
     given = certificates.settings | {"csms_ocpp_tls_key_file": str(certificates.pairs[0][1])}
     chosen = settings.load(_env_file=None, csms_data_dir=tmp_path, **given)
