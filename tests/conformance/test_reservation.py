@@ -1,5 +1,7 @@
 """Reservation."""
 
+import asyncio
+
 from tests.conformance.bench import ACCEPTED, VALID, Bench, ahead
 from tests.conformance.charge_point import Payload
 
@@ -30,6 +32,12 @@ async def _stored(bench: Bench) -> list[tuple[object, ...]]:
     )
 
 
+async def _state(bench: Bench) -> str:
+    """As the interface shows it."""
+    (shown,) = (await bench.api("GET", f"/chargers/{bench.id}/reservations"))["items"]
+    return shown["state"]
+
+
 async def _not_reserved(bench: Bench, answer: str) -> None:
     await bench.command("ReserveNow", _reserve(), {"status": answer})
     assert await _stored(bench) == []
@@ -50,10 +58,13 @@ async def test_tc_046_reservation_of_a_connector_transaction(bench: Bench) -> No
 
 
 async def test_tc_047_reservation_of_a_connector_expire(bench: Bench) -> None:
-    """ReserveNow names an expiry; Reserved and, later, Available are answered, stored and told; no transaction
-    is."""
+    """ReserveNow names an expiry; Reserved and, later, Available are answered, stored and told; the
+    reservation shows as expired by then; no transaction is stored."""
     await bench.booted()
     await _reserved(bench, expiryDate=ahead(seconds=1))
+    async with asyncio.timeout(10):
+        while await _state(bench) != "expired":
+            await asyncio.sleep(0.05)
     await bench.status(1, "Available")
     assert (await bench.connector(1))["status"] == "Available"
     await bench.no_transaction()

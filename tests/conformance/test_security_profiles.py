@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
-from tests.conformance.bench import ACCEPTED, VALID, Bench
+from tests.conformance.bench import ACCEPTED, BOOT, VALID, Bench
 from tests.conformance.certificates import Authority, pem, request, write_pair
 from tests.conformance.charge_point import ChargePoint, Payload
 from tests.conformance.conftest import IDENTITY, Settings
@@ -207,7 +207,9 @@ async def test_tc_087_tls_client_side_certificate(secure_bench: SecureBench) -> 
 # --- charge points' certificates -----------------------------------------------------------------------------
 
 
-async def _certificate(bench: SecureBench, answer: Payload) -> tuple[str, ec.EllipticCurvePrivateKey]:
+async def _certificate(
+    bench: SecureBench, answer: Payload, cn: str = IDENTITY
+) -> tuple[str, ec.EllipticCurvePrivateKey]:
     """Triggered by the operator the charge point asks for a certificate, and gets one; its chain and key."""
     await bench.booted()
     key = ec.generate_private_key(ec.SECP256R1())
@@ -215,7 +217,7 @@ async def _certificate(bench: SecureBench, answer: Payload) -> tuple[str, ec.Ell
         "ExtendedTriggerMessage", {"requestedMessage": "SignChargePointCertificate"}, ACCEPTED
     )
     bench.point.will_answer("CertificateSigned", answer)
-    assert await bench.point.call("SignCertificate", csr=request(IDENTITY, key)) == ACCEPTED
+    assert await bench.point.call("SignCertificate", csr=request(cn, key)) == ACCEPTED
 
     def signed() -> list[Payload]:
         return [r.payload for r in bench.point.received if r.action == "CertificateSigned"]
@@ -225,7 +227,7 @@ async def _certificate(bench: SecureBench, answer: Payload) -> tuple[str, ec.Ell
     certificate = x509.load_pem_x509_certificates(chain.encode())[0]
     assert certificate.public_key() == key.public_key()
     (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    assert name.value == IDENTITY
+    assert name.value == cn
     certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(bench.root.encode()))
     await _certificate_stands(bench, answer["status"].lower(), certificate)
     return chain, key
@@ -242,12 +244,13 @@ async def _certificate_stands(bench: Bench, status: str, certificate: x509.Certi
             await asyncio.sleep(0.05)
 
 
-async def test_tc_074_update_charge_point_certificate_by_request(secure_bench: SecureBench) -> None:
+@pytest.mark.parametrize("cn", [BOOT["chargePointSerialNumber"], IDENTITY])
+async def test_tc_074_update_charge_point_certificate_by_request(secure_bench: SecureBench, cn: str) -> None:
     """ExtendedTriggerMessage asks for a request, which is Accepted; CertificateSigned brings a chain of the
-    central system's CA for the key and name asked for; it is stored as accepted, and with it the charge point is
+    central system's CA for the key and name (serial number, identity) asked for; it is stored as accepted, and with it the charge point is
     let in without a password."""
     bench = secure_bench
-    chain, key = await _certificate(bench, ACCEPTED)
+    chain, key = await _certificate(bench, ACCEPTED, cn)
     await bench.api("PATCH", f"/chargers/{bench.id}", json={"securityProfile": 3})
     await bench.offline()
     bench.point.options |= {"ssl": bench.trusting(chain, key), "additional_headers": {}}
