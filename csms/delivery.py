@@ -201,7 +201,11 @@ class Delivery:
             if not found.protocol.startswith("ocpp"):
                 return
             for payload in command_queue.introductions(
-                connected_at=found.connected_at, booted_at=found.booted_at, lacking=found.lacking
+                now=now,
+                connected_at=found.connected_at,
+                booted_at=found.booted_at,
+                asked_at=found.asked_at,
+                lacking=found.lacking,
             ):
                 # The id says which connection it is for: asked once, whatever happens in between.
                 await commands.add(

@@ -4,7 +4,9 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
+import structlog
 from fastapi import APIRouter, Path, Query, Response
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse
 
 from csms.adapter import Command
@@ -21,6 +23,7 @@ from csms.db import commands, remembered_views, views
 from csms.errors import CommandError
 from csms.recording import outcome_of
 
+log = structlog.get_logger()
 router = APIRouter(tags=["commands"])
 Operator = Annotated[Identity, operator]
 CommandId = Annotated[str, Path(description="As in the Location of the answer", max_length=400)]
@@ -79,12 +82,19 @@ async def perform(
     try:
         answer = dict(await api.send(charger_id, command))
     except CommandError as error:
-        async with api.engine.begin() as db:
-            await commands.settle(db, command_id, outcome_of(error), api.now(), error=str(error))
+        await _settle(api, command_id, outcome_of(error), error=str(error))
         raise
-    async with api.engine.begin() as db:
-        await commands.settle(db, command_id, command_queue.ANSWERED, api.now(), answer=answer)
+    await _settle(api, command_id, command_queue.ANSWERED, answer=answer)
     return command_id, answer
+
+
+async def _settle(api: Api, command_id: str, state: str, **more: Any) -> None:
+    """The charger has acted or not: whoever asked shall hear it, also while the database is away."""
+    try:
+        async with api.engine.begin() as db:
+            await commands.settle(db, command_id, state, api.now(), **more)
+    except (SQLAlchemyError, OSError) as error:
+        log.warning("a command's end was not written down", command=command_id, error=str(error))
 
 
 async def enqueue(

@@ -49,6 +49,7 @@ MOST_ATTEMPTS: Final = 5
 _NOT_SENT_AGAIN = timedelta(seconds=5)
 _FIRST_RETRY = timedelta(seconds=10)
 _LAST_RETRY = timedelta(minutes=5)
+_ASKED_LATELY = timedelta(minutes=10)
 
 
 class Again(Struct, frozen=True):
@@ -111,16 +112,22 @@ def happened(action: str, payload: Mapping[str, Any], answer: Mapping[str, Any])
 
 
 def introductions(
-    *, connected_at: datetime | None, booted_at: datetime | None, lacking: Collection[str]
+    *,
+    now: datetime,
+    connected_at: datetime | None,
+    booted_at: datetime | None,
+    asked_at: datetime | None,
+    lacking: Collection[str],
 ) -> list[dict[str, Any]]:
     """The TriggerMessages for a charger that is back without a BootNotification: who are you, how are you?
 
     `lacking` are the features it said it does not have: `TriggerMessage`, or `TriggerMessage/<message>`.
-    A boot is asked for, never waited for.
+    `asked_at`: when it was asked last; one whose line keeps breaking is not asked every time. A boot is asked
+    for, never waited for.
     """
     if connected_at is None or (booted_at is not None and booted_at >= connected_at):
         return []
-    if "TriggerMessage" in lacking:
+    if "TriggerMessage" in lacking or (asked_at is not None and now - asked_at < _ASKED_LATELY):
         return []
     return [
         {"requestedMessage": message}

@@ -1,6 +1,6 @@
 """Reservations: made, cancelled, used, broken, expired (OCPP 1.6, 3.11, 5.1, 5.13). Expiry needs no message."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from msgspec.structs import replace
 
@@ -10,6 +10,7 @@ from csms.core.authorization import ACCEPTED
 from csms.core.remembered import Reservation
 from csms.core.work import Work, tag_key
 
+_SLACK = timedelta(minutes=5)  # by which the charger's clock may be behind ours
 USED, CANCELLED, EXPIRED, ACTIVE = "used", "cancelled", "expired", "active"
 
 
@@ -60,7 +61,7 @@ def honour(
         row
         for row in work.recall(Reservation, start.charger_id)
         if row.ended_at is None
-        and (row.id == start.reservation_id or (row.reserved_at <= work.now and row.expires_at > started_at))
+        and (row.id == start.reservation_id or row.reserved_at - _SLACK <= started_at < row.expires_at)
     ]
     named = [row for row in active if row.id == start.reservation_id]
     here = [row for row in active if row.connector_id == start.connector_id]

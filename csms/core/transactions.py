@@ -43,7 +43,8 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         meter_wh = work.connector(r.charger_id, r.connector_id).energy_wh or 0
         anomalies = ("no_meter_start",)
     transaction_id = next(work.transaction_ids)
-    if reservations.honour(work, r, transaction_id, started_at, authorization.parent_id_tag):
+    began_at = work.now if suspect(started_at, work.now) else started_at
+    if reservations.honour(work, r, transaction_id, began_at, authorization.parent_id_tag):
         anomalies += ("reserved_for_another",)
     charging.bind(work, r, transaction_id)
     transaction = Transaction(

@@ -270,7 +270,10 @@ async def forget(db: AsyncConnection, before: datetime) -> int:
 
 
 class Returned(Struct, frozen=True, kw_only=True):
-    """What is known of a charger on its present connection. `lacking`: features it said it does not have."""
+    """What is known of a charger on its present connection.
+
+    `lacking`: features it said, not too long ago, that it does not have. `asked_at`: the last introduction.
+    """
 
     protocol: str
     online: bool
@@ -278,13 +281,17 @@ class Returned(Struct, frozen=True, kw_only=True):
     generation: int
     connected_at: datetime | None
     booted_at: datetime | None
+    asked_at: datetime | None
     lacking: frozenset[str]
 
 
 _RETURNED = text("""
 SELECT c.protocol, s.online, s.node, s.generation, s.connected_at, c.booted_at,
+       (SELECT max(requested_at) FROM commands
+        WHERE charger_id = c.id AND starts_with(id, 'introduction/')) AS asked_at,
        coalesce((SELECT array_agg(feature) FROM capabilities k
-                 WHERE k.charger_id = c.id AND NOT k.supported), '{}') AS lacking
+                 WHERE k.charger_id = c.id AND NOT k.supported
+                   AND k.seen_at > now() - interval '30 days'), '{}') AS lacking
 FROM chargers c JOIN charger_states s ON s.charger_id = c.id WHERE c.id = :charger_id
 """)
 

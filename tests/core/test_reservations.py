@@ -1,3 +1,5 @@
+from datetime import UTC, datetime
+
 import pytest
 
 from csms.core.remembered import Reservation
@@ -80,6 +82,21 @@ def test_other_connectors_and_past_reservations_are_not_broken(desk, given):
     desk.tell(reserve(tag="other", **given))
     started = desk.tell(start())
     assert desk.transactions[started.transaction_id].anomalies == ()
+
+
+def test_a_start_from_before_the_reservation_told_late_neither_uses_nor_breaks_it(desk):
+    desk.tell(reserve(1))
+    desk.tell(reserve(2, connector_id=2, tag="other"))
+    desk.now = at(10)
+    desk.tell(start(at=at(-20)))
+    desk.tell(start(connector_id=2, at=at(-20)))
+    assert [(row.ended_as, row.broken_by) for row in desk.recall(Reservation)] == [(None, None)] * 2
+
+
+def test_a_clock_that_was_never_set_counts_as_now(desk):
+    desk.tell(reserve())
+    desk.tell(start(at=datetime(1970, 1, 1, tzinfo=UTC)))
+    assert the(desk).ended_as == "used"
 
 
 def test_the_same_start_again_uses_nothing_more(desk):

@@ -175,9 +175,14 @@ async def test_a_charger_back_without_a_boot_is_asked_who_it_is(start_node, monk
             {"requestedMessage": "BootNotification"},
             {"requestedMessage": "StatusNotification"},
         ]
+    async with obedient(node.ocpp, "CP1", boot=False) as charge_point:
+        await asyncio.sleep(1.5)
+        assert charge_point.asked == []  # it was asked a moment ago
+    await node.fetch("UPDATE commands SET requested_at = requested_at - interval '11 minutes'")
     lacking = {"status": "NotImplemented"}
     async with obedient(node.ocpp, "CP1", boot=False, TriggerMessage=lacking):
         await until(node, *["answered"] * 4)
+    await node.fetch("UPDATE commands SET requested_at = requested_at - interval '11 minutes'")
     async with obedient(node.ocpp, "CP1", boot=False) as charge_point:
         await asyncio.sleep(1.5)
         assert charge_point.asked == []
