@@ -34,8 +34,9 @@ from csms.mqtt.relay import Relay
 from csms.mqtt.state import StatePublisher, service_presence
 from csms.node import LocalNode
 from csms.ocpp import data_transfer
+from csms.ocpp.listeners import TlsListener
 from csms.ocpp.outbound import check_request
-from csms.ocpp.server import OcppServer, TlsListener
+from csms.ocpp.server import OcppServer
 from csms.security.renewal import Renewal
 from csms.security.wiring import Secured, organization, secure
 from csms.settings import Settings

@@ -15,9 +15,8 @@ from typing import Any
 
 import msgspec
 import structlog
-from msgspec import Struct
 from prometheus_client import Counter
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
 from csms.adapter import EVERY_GENERATION, Command, Node
@@ -31,6 +30,7 @@ from csms.ocpp.certificates import StationCertificates
 from csms.ocpp.connections import Connection, Connections
 from csms.ocpp.credentials import CredentialChanges, Security, change_in
 from csms.ocpp.gate import Gate, Rules
+from csms.ocpp.listeners import TlsListener, listen
 from csms.ocpp.liveness import Liveness, ping
 from csms.ocpp.session import Answered, Dropped, IncomingCall, LateAnswer, Refused, Unsolicited
 
@@ -49,14 +49,6 @@ _WITHOUT_SECRETS = messages.TRANSACTION_ACTIONS | {
     "Heartbeat",
     "StatusNotification",
 }
-
-
-class TlsListener(Struct, frozen=True, kw_only=True):
-    """A second socket, for wss://. `watch` keeps the certificates of `context` fresh until cancelled."""
-
-    sock: socket.socket
-    context: ssl.SSLContext
-    watch: Callable[[], Coroutine[Any, Any, None]]
 
 
 class OcppServer:
@@ -102,9 +94,13 @@ class OcppServer:
         self._node = node
         self._guard(node)
         self._gate = Gate(node, enrollment=self._enrollment, security=self._security, rules=self._rules)
-        servers = [await self.listen(self._gate, self._sock)]
+        sockets: list[tuple[socket.socket, ssl.SSLContext | None]] = [(self._sock, None)]
         if self._tls is not None:
-            servers.append(await self.listen(self._gate, self._tls.sock, self._tls.context))
+            sockets.append((self._tls.sock, self._tls.context))
+        servers = [
+            await listen(self._serve, self._gate, sock, tls, max_frame_bytes=self._max_frame_bytes)
+            for sock, tls in sockets
+        ]
         self.listening.set()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -134,24 +130,6 @@ class OcppServer:
             certificates = StationCertificates(self._security, self.perform, self._spawn)
         self._changes = changes
         self._calls = Calls(node, self._clock, certificates)
-
-    async def listen(self, gate: Gate, sock: socket.socket, tls: ssl.SSLContext | None = None) -> Server:
-        return await serve(
-            self._serve,
-            sock=sock,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else 20,
-            backlog=4096,
-            process_request=gate.process_request,
-            select_subprotocol=gate.select_subprotocol,
-            compression=None,  # costs 30 to 40 KiB a connection, and small devices gain nothing
-            max_size=self._max_frame_bytes,
-            max_queue=8,
-            ping_interval=None,  # the sweep does it: any frame counts as life, not only a pong
-            open_timeout=20,
-            close_timeout=5,
-            server_header=None,
-        )
 
     async def perform(self, charger_id: str, command: Command) -> Mapping[str, Any]:
         """Call the charge point and give its answer. One call is outstanding; the others wait their turn."""
