@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -14,13 +15,14 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms import credentials, maintenance
-from csms.adapter import Adapter
+from csms.adapter import EVERY_GENERATION, Adapter
 from csms.api.app import create_app
 from csms.api.deps import Api
 from csms.api.health import Check, HealthReport
 from csms.core.records import Event
 from csms.db import admission, migrate, partitions
 from csms.db.engine import create_engine
+from csms.delivery import Delivery
 from csms.embedding import BrokerAddress
 from csms.errors import StartError
 from csms.ledger import Ledger
@@ -31,8 +33,12 @@ from csms.mqtt.protocol import ProtocolStream
 from csms.mqtt.relay import Relay
 from csms.mqtt.state import StatePublisher, service_presence
 from csms.node import LocalNode
+from csms.ocpp import data_transfer
+from csms.ocpp.listeners import TlsListener
 from csms.ocpp.outbound import check_request
 from csms.ocpp.server import OcppServer
+from csms.security.renewal import Renewal
+from csms.security.wiring import Secured, organization, secure
 from csms.settings import Settings
 from csms.sockets import listening
 from csms.wiring import link_config, policy, relay_config
@@ -45,6 +51,7 @@ class Running(Struct, frozen=True, kw_only=True):
     """Where a running csms can be reached."""
 
     ocpp: str
+    ocpp_tls: str | None = None
     http: str
     mqtt: str
     database: str
@@ -53,10 +60,11 @@ class Running(Struct, frozen=True, kw_only=True):
 
 
 class Ports(Struct, frozen=True, kw_only=True):
-    """The two listening sockets, bound before the loop runs."""
+    """The listening sockets, bound before the loop runs."""
 
     ocpp: socket.socket
     http: socket.socket
+    ocpp_tls: socket.socket | None = None
 
 
 def bind(settings: Settings, *, or_next: bool = False) -> Ports:
@@ -74,6 +82,15 @@ def bind(settings: Settings, *, or_next: bool = False) -> Ports:
             settings.csms_http_port,
             what="API and console (HTTP)",
             variable="CSMS_HTTP",
+            or_next=or_next,
+        ),
+        ocpp_tls=None
+        if settings.csms_ocpp_tls_port is None
+        else listening(
+            settings.csms_ocpp_host,
+            settings.csms_ocpp_tls_port,
+            what="charge points (OCPP over TLS)",
+            variable="CSMS_OCPP_TLS",
             or_next=or_next,
         ),
     )
@@ -120,6 +137,14 @@ async def serve(
         )
         if mqtt is not None:
             await start(router.run(), "commands")
+        data_transfer.REGISTRY.load_entry_points()
+        delivery = Delivery(engine, settings.csms_node, router.send)
+
+        def presence(charger_id: str) -> None:
+            delivery.presence(charger_id)
+            if mqtt is not None and mqtt.state is not None:
+                mqtt.state.connection_changed(charger_id)
+
         node = LocalNode(
             settings.csms_node,
             ledger,
@@ -127,10 +152,28 @@ async def serve(
             lambda charger_id: admission.admission(engine, charger_id),
             link=_NodeLink(mqtt.link, settings.mqtt_topic_prefix) if mqtt is not None else None,
             on_frame=mqtt.protocol.put if mqtt is not None and mqtt.protocol is not None else None,
-            on_presence=mqtt.state.connection_changed
-            if mqtt is not None and mqtt.state is not None
-            else None,
+            on_presence=presence,
         )
+        await start(delivery.run(), "delivery")
+
+        secured = secure(settings, engine)
+        renewal = Renewal(
+            engine,
+            settings.csms_node,
+            router.send,
+            days_before=settings.csms_certificate_renew_days,
+            kept_days=settings.csms_security_event_retention_days,
+            authority=secured.authority,
+            organization=organization(settings),
+            server_directory=secured.server_directory,
+        )
+        renewal.renew_server_certificates(datetime.now(UTC))
+        await start(renewal.run(), "renewal")
+
+        async def hang_up(charger_id: str) -> None:
+            held_by = await admission.holder(engine, charger_id)
+            if held_by is not None:
+                await router.hang_up(held_by, charger_id, EVERY_GENERATION)
 
         token, new = _admin_token(settings)
         api = Api(
@@ -140,7 +183,10 @@ async def serve(
                 str(problem) for problem in check_request(action, payload)
             ],
             admin_token=token,
+            hang_up=hang_up,
+            authority=secured.authority,
             health=lambda: _health(ledger, mqtt),
+            queued=delivery.nudge,
         )
         await stack.enter_async_context(_http(api, ports.http, failed))
 
@@ -150,6 +196,9 @@ async def serve(
             ping_interval_s=settings.csms_ocpp_ping_interval_s,
             silence_s=settings.csms_ocpp_silence_s,
             enrollment=settings.csms_enrollment,
+            tls=_tls_listener(ports, secured),
+            security=secured.stations,
+            rules=secured.rules,
         )
         for adapter in (server, *bridges):
             await start(adapter.run(node), type(adapter).__name__)
@@ -157,6 +206,7 @@ async def serve(
         ready(
             Running(
                 ocpp=f"ws://{_address(ports.ocpp)}/",
+                ocpp_tls=f"wss://{_address(ports.ocpp_tls)}/" if ports.ocpp_tls is not None else None,
                 http=f"http://{_address(ports.http)}/",
                 mqtt=broker.url if broker is not None else "off",
                 database=create_url_text(engine),
@@ -294,6 +344,12 @@ async def _http(api: Api, sock: socket.socket, failed: "asyncio.Future[None]") -
             api.closing.set()
             server.should_exit = True
             await asyncio.wait({task}, timeout=5)
+
+
+def _tls_listener(ports: Ports, secured: Secured) -> TlsListener | None:
+    if ports.ocpp_tls is None or secured.tls is None:
+        return None
+    return TlsListener(sock=ports.ocpp_tls, context=secured.tls.context, watch=secured.tls.watch)
 
 
 # --- small things ----------------------------------------------------------------------------------------

@@ -7,12 +7,13 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms.db import partitions
+from csms.db import commands, partitions
 from csms.settings import Settings
 
 log = structlog.get_logger()
 _EVERY_S = 3600.0
 _ANSWERS_KEPT = timedelta(days=30)
+_COMMANDS_KEPT = timedelta(days=365)
 
 
 async def run(engine: AsyncEngine, settings: Settings) -> None:
@@ -50,3 +51,4 @@ async def once(engine: AsyncEngine, settings: Settings, now: datetime) -> None:
         await db.execute(
             text("DELETE FROM answers WHERE recorded_at < :before"), {"before": now - _ANSWERS_KEPT}
         )
+        await commands.forget(db, now - _COMMANDS_KEPT)

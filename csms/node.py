@@ -10,6 +10,7 @@ from csms.adapter import Adapter, Admission
 from csms.core.records import Frame
 from csms.core.reports import Held, Report
 from csms.ledger import Ledger
+from csms.recording import RecordingAdapter
 
 R = TypeVar("R")
 log = structlog.get_logger()
@@ -56,6 +57,7 @@ class LocalNode:
         self._on_presence = on_presence
         self._away_limit_s = away_limit_s
         self._held: set[str] = set()
+        self._recording: dict[Adapter, RecordingAdapter] = {}
 
     async def record(self, report: Report[R]) -> R:
         answer = await self._ledger.record(report)
@@ -82,16 +84,21 @@ class LocalNode:
     async def hold(self, charger_id: str, adapter: Adapter) -> None:
         self._held.add(charger_id)
         _HELD.set(len(self._held))
-        self._router.hold(charger_id, adapter)
+        self._router.hold(charger_id, self._recorded(adapter))
         if self._on_presence is not None:
             self._on_presence(charger_id)
 
     async def release(self, charger_id: str, adapter: Adapter) -> None:
         self._held.discard(charger_id)
         _HELD.set(len(self._held))
-        self._router.release(charger_id, adapter)
+        self._router.release(charger_id, self._recorded(adapter))
         if self._on_presence is not None:
             self._on_presence(charger_id)
+
+    def _recorded(self, adapter: Adapter) -> RecordingAdapter:
+        if adapter not in self._recording:
+            self._recording[adapter] = RecordingAdapter(adapter, self._ledger.record)
+        return self._recording[adapter]
 
     async def publish(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
         """Retained state; nothing happens while there is no broker, the state is published again later."""

@@ -8,7 +8,20 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from csms.api import chargers, logs, problems, registers, transactions
+from csms.api import (
+    certificates,
+    chargers,
+    charging,
+    commands,
+    configuration,
+    jobs,
+    local_list,
+    logs,
+    problems,
+    registers,
+    reservations,
+    transactions,
+)
 from csms.api.deps import Api
 from csms.api.models import ProblemOut
 from csms.api.probes import probes
@@ -39,6 +52,9 @@ def create_app(deps: Api, *, console: ASGIApp | None = None) -> FastAPI:
     v1 = APIRouter(prefix=PREFIX, responses={"default": _PROBLEM})
     # /chargers/{id}/messages before /chargers/{id}: an identity may contain slashes.
     v1.include_router(logs.router)
+    v1.include_router(certificates.router)
+    for part in (commands, configuration, local_list, reservations, charging, jobs):
+        v1.include_router(part.router)
     v1.include_router(chargers.router)
     v1.include_router(transactions.router)
     v1.include_router(registers.router)

@@ -1,23 +1,22 @@
-"""Chargers: list, register, change, forget; commands to them; how they depart from the protocol."""
+"""Chargers: list, register, change, forget; how they depart from the protocol."""
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, BackgroundTasks, Path, Query, Response
 from pydantic import SecretStr
 
-from csms.adapter import Command
 from csms.api import pages
+from csms.api.deps import Api
+from csms.api.enrollment import enrollment_changed
 from csms.api.models import (
     ChargerOut,
     ChargerPage,
     ChargerSettings,
-    CommandIn,
-    CommandOut,
     DeviationOut,
     Deviations,
     NewCharger,
 )
-from csms.api.problems import Problem, invalid_command
+from csms.api.problems import Problem
 from csms.api.security import Deps, operator, viewer
 from csms.core.passwords import hash_password
 from csms.db import admin, logs, views
@@ -43,6 +42,9 @@ def _columns(settings: ChargerSettings) -> dict[str, Any]:
     if "password" in given:
         password: SecretStr | None = given.pop("password")
         given["password_hash"] = None if password is None else hash_password(password.get_secret_value())
+        given["pending_password_hashes"] = []
+    if "security_profile" in given:
+        given["pending_security_profile"] = None
     return given
 
 
@@ -77,25 +79,6 @@ def _storable(text: str) -> str:
     return text.replace("\0", "\ufffd")
 
 
-@router.post("/{charger_id:path}/commands", dependencies=[operator])
-async def send_command(api: Deps, charger_id: ChargerId, command: CommandIn) -> CommandOut:
-    """Have a charger do something, and wait for its answer.
-
-    404 no such charger, 409 not connected, 422 the payload breaks the OCPP schema (nothing is sent),
-    501 this kind of charger has no such command, 502 it answered with an error, 504 no answer in time.
-    """
-    async with api.engine.connect() as db:
-        if not await views.charger_exists(db, usable(charger_id)):
-            raise unknown(charger_id)
-    if problems := api.check_command(command.action, command.payload):
-        raise invalid_command(problems)
-    answer = await api.send(
-        charger_id,
-        Command(action=command.action, payload=command.payload, timeout_s=command.timeout_s),
-    )
-    return CommandOut(response=dict(answer))
-
-
 @router.get("/{charger_id:path}/deviations", dependencies=[viewer])
 async def list_deviations(api: Deps, charger_id: ChargerId) -> Deviations:
     """Where the charger departs from the protocol (repaired on the way in), the most frequent first."""
@@ -117,7 +100,7 @@ async def get_charger(api: Deps, charger_id: ChargerId) -> ChargerOut:
 
 @router.put("/{charger_id:path}", dependencies=[operator], responses={201: {"model": ChargerOut}})
 async def register_charger(
-    api: Deps, charger_id: ChargerId, settings: NewCharger, response: Response
+    api: Deps, charger_id: ChargerId, settings: NewCharger, response: Response, tasks: BackgroundTasks
 ) -> ChargerOut:
     """Register a charger ahead of time, or set a known one's settings; what is left out stays as it is.
 
@@ -127,21 +110,37 @@ async def register_charger(
         raise Problem(422, "invalid-request", "A charger's id is made of printable characters.")
     columns = {"enrollment": settings.enrollment, **_columns(settings)}
     async with api.engine.begin() as db:
+        before = await views.enrollment(db, charger_id)
         new = await admin.register_charger(db, charger_id, columns)
         view = await views.get_charger(db, charger_id)
     assert view is not None
+    _tell(api, tasks, view, before)
     response.status_code = 201 if new else 200
     return ChargerOut.of(view)
 
 
 @router.patch("/{charger_id:path}", dependencies=[operator])
-async def change_charger(api: Deps, charger_id: ChargerId, settings: ChargerSettings) -> ChargerOut:
-    """Change what is named. A waiting charger that becomes Accepted is let in at its next BootNotification."""
+async def change_charger(
+    api: Deps, charger_id: ChargerId, settings: ChargerSettings, tasks: BackgroundTasks
+) -> ChargerOut:
+    """Change what is named.
+
+    A connected charger that becomes Accepted is asked to boot anew, so that it need not wait for its retry interval;
+    the connection of one that becomes Rejected or Pending ends. A new password or security profile counts from the
+    next connection on; the open one stays.
+    """
     async with api.engine.begin() as db:
+        before = await views.enrollment(db, usable(charger_id))
         await admin.change_charger(db, usable(charger_id), _columns(settings))
         view = await views.get_charger(db, charger_id)
     assert view is not None
+    _tell(api, tasks, view, before)
     return ChargerOut.of(view)
+
+
+def _tell(api: Api, tasks: BackgroundTasks, view: views.ChargerView, before: str | None) -> None:
+    if view.state.online and before not in {None, view.charger.enrollment}:
+        tasks.add_task(enrollment_changed, api, view.id, view.charger.enrollment)
 
 
 @router.delete("/{charger_id:path}", status_code=204, dependencies=[operator])

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from csms.adapter import Command
 from csms.api.access import Access
 from csms.api.health import Database, HealthReport
+from csms.pki import Authority
 
 Send = Callable[[str, Command], Awaitable[Mapping[str, Any]]]
 CheckCommand = Callable[[str, dict[str, Any]], list[str]]
@@ -22,15 +23,19 @@ class Api:
 
     `send` has a charger perform a command and raises CommandError; `check_command(action, payload)` lists
     what is wrong with a command by the OCPP schema (empty: nothing); `health` says how the node's parts are
-    (the database is asked here). Set `closing` when the program is to end: live streams end at once.
+    (the database is asked here). `queued` is called when a command was queued. `hang_up` ends a charger's
+    connection, `authority` gives our CA. Set `closing` when the program is to end: live streams end at once.
     """
 
     engine: AsyncEngine
     send: Send
     check_command: CheckCommand
     admin_token: str
+    hang_up: Callable[[str], Awaitable[None]] | None = None
+    authority: Callable[[], Authority] | None = None
     health: Callable[[], HealthReport] = HealthReport
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    queued: Callable[[], None] = lambda: None
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     access: Access = field(init=False)
     database: Database = field(init=False)

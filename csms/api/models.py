@@ -94,6 +94,14 @@ class ChargerOut(Model):
     time_zone: str | None
     tariff_id: str | None
     has_password: bool
+    password_pending: bool = Field(description="A new AuthorizationKey was sent and is not confirmed yet")
+    security_profile: int | None = Field(
+        description="The least that is accepted (0 to 3). null: 1 with a password, 0 without"
+    )
+    pending_security_profile: int | None = Field(
+        description="Sent to the charger; required from its first connection on that reaches it"
+    )
+    certificate_name: str | None
     created_at: datetime
     connectors: list[ConnectorOut]
 
@@ -111,6 +119,10 @@ class ChargerOut(Model):
             node=state.node if state.online else None,
             remote_address=state.remote_address,
             has_password=view.has_password,
+            password_pending=view.password_pending,
+            security_profile=view.security_profile,
+            pending_security_profile=view.pending_security_profile,
+            certificate_name=view.certificate_name,
             created_at=view.created_at,
             connectors=[_connector(plug, running.get(plug.connector_id)) for plug in view.connectors],
         )
@@ -133,6 +145,16 @@ class ChargerSettings(Input):
         description="For Basic authentication: an OCPP AuthorizationKey, raw or in hex. null: none is asked",
     )
 
+    security_profile: int | None = Field(
+        None,
+        ge=0,
+        le=3,
+        description="0 none, 1 Basic, 2 TLS and Basic, 3 client certificate. null: 1 with a password, 0 without",
+    )
+    certificate_name: Name | None = Field(
+        None, description="What the CN of its certificate may say instead of its identity: its serial number"
+    )
+
 
 class NewCharger(ChargerSettings):
     protocol: Annotated[str, Field(min_length=1, max_length=32), AfterValidator(_printable)] = "ocpp1.6"
@@ -149,6 +171,10 @@ class CommandIn(Input):
     action: Annotated[str, Field(min_length=1, max_length=64)]
     payload: dict[str, Any] = {}
     timeout_s: float = Field(30, ge=1, le=300, description="How long to wait for the charger's answer")
+    queue: bool = Field(False, description="Do not wait: have it delivered when the charger is connected")
+    expires_in_s: float = Field(
+        86_400, ge=1, le=30 * 86_400, description="With `queue`: forget it after that"
+    )
 
 
 class CommandOut(Model):
@@ -389,6 +415,48 @@ class QuarantinePage(Model):
 
 class Resolution(Input):
     note: Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+# --- certificates, security events ---------------------------------------------------------------------
+
+
+class SecurityEventOut(Model):
+    """`reportedAt` is the charger's clock, `recordedAt` ours."""
+
+    id: int
+    type: str
+    tech_info: str | None
+    reported_at: datetime | None
+    recorded_at: datetime
+
+
+class SecurityEventPage(Model):
+    items: list[SecurityEventOut]
+    next_cursor: str | None
+
+
+class CertificateOut(Model):
+    """A client certificate. `issued`: sent, and not answered by the charger yet."""
+
+    serial: str
+    charger_id: str | None
+    status: Literal["issued", "accepted", "rejected", "revoked"]
+    subject: str | None
+    not_before: datetime | None
+    not_after: datetime | None
+    issued_at: datetime
+    answered_at: datetime | None
+    revoked_at: datetime | None
+    reason: str | None
+    pem: str | None
+
+
+class Certificates(Model):
+    items: list[CertificateOut]
+
+
+class Revocation(Input):
+    reason: Annotated[str, Field(max_length=500), AfterValidator(_printable)] | None = None
 
 
 # --- health, problems ------------------------------------------------------------------------------------

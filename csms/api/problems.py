@@ -98,7 +98,7 @@ def invalid_command(problems: list[str]) -> Problem:
     return Problem(
         422,
         "invalid-command",
-        "The command breaks the OCPP schema; nothing was sent.",
+        "The command breaks the OCPP schema or its rules; nothing was sent.",
         errors=[{"detail": sentence} for sentence in problems],
     )
 

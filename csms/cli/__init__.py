@@ -7,6 +7,7 @@ from typing import Annotated
 import click
 import typer
 
+from csms.cli import ca as ca_command
 from csms.cli import demo as demo_command
 from csms.cli import events as events_command
 from csms.cli import lists as list_commands
@@ -50,6 +51,7 @@ app.command("simulate")(simulate)
 app.command("send", epilog=send_command.EXAMPLE)(send_command.send)
 app.command("chargers", epilog=list_commands.CHARGERS)(list_commands.chargers)
 app.command("transactions", epilog=list_commands.TRANSACTIONS)(list_commands.transactions)
+app.add_typer(ca_command.app, name="ca")
 app.add_typer(tags_command.app, name="tags")
 app.add_typer(tokens_command.app, name="tokens")
 app.add_typer(events_command.app, name="events")

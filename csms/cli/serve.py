@@ -37,6 +37,8 @@ def run(
         ports = app.bind(chosen, or_next=or_next_port)
         stack.callback(ports.ocpp.close)
         stack.callback(ports.http.close)
+        if ports.ocpp_tls is not None:
+            stack.callback(ports.ocpp_tls.close)
         database_url = stack.enter_context(embedding.database(chosen))
         broker = stack.enter_context(embedding.broker(chosen))
         # More than half of a reconnect storm is the cyclic collector (docs/benchmarks.md).
@@ -47,7 +49,8 @@ def run(
 def announce(running: app.Running) -> None:
     """One line that says where everything is; the token on a line of its own, once."""
     print(
-        f"csms is ready: charge points {running.ocpp}<identity> · console {running.http}"
+        f"csms is ready: charge points {running.ocpp}<identity>"
+        f"{f' and {running.ocpp_tls}<identity>' if running.ocpp_tls else ''} · console {running.http}"
         f" · MQTT {running.mqtt} · database {running.database}",
         file=sys.stderr,
         flush=True,

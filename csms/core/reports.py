@@ -7,7 +7,7 @@ A report with `message_id` and `digest` is answered from the store when the same
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -204,6 +204,14 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
     readings: Sequence[Reading] = ()
 
 
+class SecurityEvent(Resendable[None], frozen=True, kw_only=True):
+    """Something of the charger's security log (OCPP white paper, A04). `at` by the charger's clock."""
+
+    type: str
+    tech_info: str | None = None
+    at: datetime | None = None
+
+
 class Quarantined(Resendable[Kept], frozen=True, kw_only=True):
     """Something acknowledged but not understood; an operator sees it, repairs it and replays it."""
 
@@ -223,3 +231,49 @@ class Deviation(Struct, frozen=True, kw_only=True):
 class Deviated(Report[None], frozen=True, kw_only=True):
     action: str
     deviations: Sequence[Deviation]
+
+
+# --- what came of our commands -----------------------------------------------------------------------
+
+
+class Commanded(Report[None], frozen=True, kw_only=True):
+    """A command ended, one way or another. Safe to repeat.
+
+    `outcome`: answered (`answer` is the charger's payload), refused (a CALLERROR: `{"code", "description",
+    "details"}`), no_answer (it may have acted on it), not_sent, failed. `late`: the answer came after
+    no_answer had been recorded. `answer` and `payload` are OCPP's JSON.
+    """
+
+    id: str
+    action: str
+    payload: dict[str, Any]
+    outcome: str
+    answer: dict[str, Any] | None = None
+    error: str | None = None
+    sent_at: datetime
+    requested_by: str = "csms"
+    late: bool = False
+
+
+class Progress(Report[None], frozen=True, kw_only=True):
+    """How a firmware update or an upload goes on. `kind`: firmware, signed_firmware, diagnostics, log."""
+
+    kind: str
+    status: str
+    request_id: int | None = None
+
+
+class Transferred(Struct, frozen=True, kw_only=True):
+    """The answer to a DataTransfer: Accepted, Rejected, UnknownMessageId, UnknownVendorId."""
+
+    status: str
+    data: str | None = None
+
+
+class DataTransferred(Resendable[Transferred], frozen=True, kw_only=True):
+    """Vendor data from a charger, with the answer that its handler has for it."""
+
+    vendor_id: str
+    vendor_message_id: str | None = None
+    data: str | None = None
+    answer: Transferred

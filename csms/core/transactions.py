@@ -8,7 +8,7 @@ from hashlib import sha256
 import msgspec
 from msgspec.structs import replace
 
-from csms.core import events, reports
+from csms.core import charging, events, reports, reservations
 from csms.core.authorization import authorize
 from csms.core.clocks import suspect
 from csms.core.presence import enrolled
@@ -42,8 +42,13 @@ def start(work: Work, r: reports.Start) -> reports.Started:
     if meter_wh is None:
         meter_wh = work.connector(r.charger_id, r.connector_id).energy_wh or 0
         anomalies = ("no_meter_start",)
+    transaction_id = next(work.transaction_ids)
+    began_at = work.now if suspect(started_at, work.now) else started_at
+    if reservations.honour(work, r, transaction_id, began_at, authorization.parent_id_tag):
+        anomalies += ("reserved_for_another",)
+    charging.bind(work, r, transaction_id)
     transaction = Transaction(
-        id=next(work.transaction_ids),
+        id=transaction_id,
         charger_id=r.charger_id,
         connector_id=r.connector_id,
         key=r.key,

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from csms.core.pricing import Tariff
 from csms.core.records import Tag
 from csms.core.work import tag_key
-from csms.db import tables
+from csms.db import security, tables
 from csms.db.tables import charger_states, chargers, quarantine, tags, tariffs, tokens, transactions
 from csms.errors import CsmsError
 
@@ -106,8 +106,10 @@ async def delete_charger(db: AsyncConnection, charger_id: str) -> None:
         tables.messages,
         tables.events,
         tables.answers,
+        tables.security_events,
     ):
         await db.execute(delete(table).where(table.c.charger_id == charger_id))
+    await security.revoke_all(db, charger_id, "the charger was deleted")
     await db.execute(delete(chargers).where(chargers.c.id == charger_id))
 
 

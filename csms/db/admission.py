@@ -10,12 +10,14 @@ from csms.errors import UnknownCharger
 
 async def admission(engine: AsyncEngine, charger_id: str) -> Admission | None:
     """What the handshake must know; None for a stranger."""
-    query = select(chargers.c.enrollment, chargers.c.password_hash).where(chargers.c.id == charger_id)
+    columns = [chargers.c[name] for name in Admission.__struct_fields__ if name != "charger_id"]
+    query = select(*columns).where(chargers.c.id == charger_id)
     async with engine.connect() as db:
-        row = (await db.execute(query)).one_or_none()
+        row = (await db.execute(query)).mappings().one_or_none()
     if row is None:
         return None
-    return Admission(charger_id=charger_id, enrollment=row.enrollment, password_hash=row.password_hash)
+    keys = tuple(row["pending_password_hashes"])
+    return Admission(charger_id=charger_id, **{**row, "pending_password_hashes": keys})
 
 
 async def holder(engine: AsyncEngine, charger_id: str) -> str | None:

@@ -26,13 +26,14 @@ from csms.core.records import (
     Frame,
     QuarantineEntry,
     StoredReading,
+    StoredSecurityEvent,
     StoredStatus,
     Tag,
     Transaction,
 )
 from csms.core.transactions import content_key, named
 from csms.core.work import Work, tag_key
-from csms.db import tables
+from csms.db import remembered, tables
 
 Db = Any  # an asyncpg connection: the driver ships no types
 
@@ -115,6 +116,7 @@ TRANSACTIONS = stored(Transaction, tables.transactions)
 TAGS = stored(Tag, tables.tags)
 READINGS = stored(StoredReading, tables.readings)
 STATUSES = stored(StoredStatus, tables.status_history)
+SECURITY_EVENTS = stored(StoredSecurityEvent, tables.security_events)
 EVENTS = stored(Event, tables.events)
 
 _OPEN_OR_NAMED = (
@@ -148,6 +150,7 @@ async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None
     await _load_tariffs(db, work)
     await _load_answers(db, work, batch)
     await _load_known_readings(db, work, batch)
+    await remembered.load(db, work, batch)
 
 
 async def _lock_states(db: Db, work: Work, charger_ids: Sequence[str]) -> None:
@@ -282,6 +285,7 @@ async def save(db: Db, work: Work, *, relay: bool) -> None:
         rows.sort(key=lambda t: (t.open, t.id))
         await db.executemany(TRANSACTIONS.upsert_row, [_transaction_values(row) for row in rows])
     await _add_rows(db, work.added)
+    await remembered.save(db, work)
     if rows := work.added.get(Event):
         await _copy(db, EVENTS, rows)
         if relay:
@@ -297,6 +301,8 @@ async def _add_rows(db: Db, added: dict[type[Any], list[Any]]) -> None:
         await _copy(db, READINGS, rows)
     if rows := added.get(StoredStatus):
         await _copy(db, STATUSES, rows)
+    if rows := added.get(StoredSecurityEvent):
+        await _copy(db, SECURITY_EVENTS, rows)
     if rows := added.get(Answered):
         await db.executemany(
             "INSERT INTO answers (charger_id, message_id, digest, answer, recorded_at) VALUES ($1, $2, $3, $4, $5)"

@@ -40,6 +40,10 @@ class ChargerView(Struct, frozen=True, kw_only=True):
     state: ChargerState
     display_name: str | None
     has_password: bool
+    password_pending: bool = False
+    security_profile: int | None = None
+    pending_security_profile: int | None = None
+    certificate_name: str | None = None
     created_at: datetime
     connectors: tuple[Connector, ...] = ()
     sessions: tuple[Session, ...] = ()
@@ -134,6 +138,11 @@ async def charger_exists(db: AsyncConnection, charger_id: str) -> bool:
     return (await db.scalar(select(chargers.c.id).where(chargers.c.id == charger_id))) is not None
 
 
+async def enrollment(db: AsyncConnection, charger_id: str) -> str | None:
+    """Accepted, Pending or Rejected; None for a stranger."""
+    return await db.scalar(select(chargers.c.enrollment).where(chargers.c.id == charger_id))
+
+
 async def _assembled(db: AsyncConnection, rows: Sequence[Mapping[Any, Any]]) -> list[ChargerView]:
     ids = [row["id"] for row in rows]
     if not ids:
@@ -167,6 +176,10 @@ async def _assembled(db: AsyncConnection, rows: Sequence[Mapping[Any, Any]]) -> 
             else ChargerState(charger_id=row["id"]),
             display_name=row["display_name"],
             has_password=row["password_hash"] is not None,
+            password_pending=bool(row["pending_password_hashes"]),
+            security_profile=row["security_profile"],
+            pending_security_profile=row["pending_security_profile"],
+            certificate_name=row["certificate_name"],
             created_at=row["created_at"],
             connectors=tuple(plugs[row["id"]]),
             sessions=tuple(running[row["id"]]),

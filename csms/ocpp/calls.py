@@ -11,6 +11,7 @@ from prometheus_client import Counter, Histogram
 from csms.adapter import Node
 from csms.core import reports
 from csms.ocpp import handlers, messages
+from csms.ocpp.certificates import StationCertificates
 from csms.ocpp.connections import Connection
 from csms.ocpp.session import Dropped, IncomingCall
 
@@ -20,15 +21,18 @@ _CALLS = Counter(
 )
 _SECONDS = Histogram("csms_ocpp_call_seconds", "From a call's arrival to its answer.", ["action"])
 _FREQUENT = {"Heartbeat", "MeterValues"}
-_ALWAYS = {"BootNotification", "Heartbeat"}
+_ALWAYS = {"BootNotification", "Heartbeat", "SecurityEventNotification"}
 
 
 class Calls:
     """Puts an answer into the connection's session for each call; the server sends it."""
 
-    def __init__(self, node: Node, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, node: Node, clock: Callable[[], datetime], certificates: StationCertificates | None = None
+    ) -> None:
         self._node = node
         self._clock = clock
+        self._certificates = certificates
 
     async def answer(self, connection: Connection, event: IncomingCall) -> None:
         """Decode, record, answer. Whatever happens, a call that belongs to a transaction is acknowledged."""
@@ -71,8 +75,10 @@ class Calls:
         message: Any,
     ) -> str:
         try:
-            answer = None
-            if handler.report is not None:
+            answer: Any = None
+            if action == "SignCertificate" and self._certificates is not None:
+                answer = await self._certificates.requested(connection, message.csr)
+            elif handler.report is not None:
                 answer = await self._node.record(handler.report(call, message))
         except Exception as error:
             log.exception("call failed", charger=connection.charger_id, action=action)

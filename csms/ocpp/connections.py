@@ -1,7 +1,7 @@
 """Which socket is a charge point's: the newest, always. Unregistering compares the connection, not the id."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 
 from websockets.asyncio.server import ServerConnection
@@ -23,16 +23,19 @@ class Connection:
         "charger_id",
         "connected_at",
         "generation",
+        "last_csr",
         "last_life",
         "pending",
         "pinging",
+        "profile",
         "seen_posted_at",
         "session",
         "socket",
         "triggered",
+        "unsettled",
     )
 
-    def __init__(self, charger_id: str, socket: ServerConnection) -> None:
+    def __init__(self, charger_id: str, socket: ServerConnection, *, profile: int = 0) -> None:
         now = time.monotonic()
         self.charger_id = charger_id
         self.socket = socket
@@ -47,6 +50,10 @@ class Connection:
         self.pinging = False
         self.triggered: set[str] = set()
         self.pending: dict[object, asyncio.Future[bytes]] = {}
+        self.profile = profile
+        self.last_csr: tuple[bytes, float] | None = None
+        # What to do with the status that answers a change of credentials, also when it comes late.
+        self.unsettled: dict[object, Callable[[str], Awaitable[None]]] = {}
 
 
 class Connections:

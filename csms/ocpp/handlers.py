@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from csms.core import reports
+from csms.ocpp import data_transfer
 from csms.ocpp.messages import core, encode, firmware, security
 from csms.ocpp.messages.fields import Sent
 
@@ -146,12 +147,49 @@ def _stopped(_call: Call, answer: reports.Stopped) -> Sent:
     return core.StopTransactionResponse(id_tag_info=None if info is None else _id_tag_info(info))
 
 
-def _data_transfer(_call: Call, _answer: None) -> Sent:
-    return core.DataTransferResponse(status="UnknownVendorId")
+def _data_transfer(call: Call, m: core.DataTransfer) -> reports.DataTransferred:
+    answer = data_transfer.REGISTRY.answer(
+        data_transfer.Transfer(
+            charger_id=call.charger_id, vendor_id=m.vendor_id, message_id=m.message_id, data=m.data
+        )
+    )
+    return reports.DataTransferred(
+        charger_id=call.charger_id,
+        message_id=call.message_id,
+        digest=call.digest,
+        vendor_id=m.vendor_id,
+        vendor_message_id=m.message_id,
+        data=m.data,
+        answer=answer,
+    )
 
 
-def _sign_certificate(_call: Call, _answer: None) -> Sent:
-    return security.SignCertificateResponse(status="Rejected")
+def _transferred(_call: Call, answer: reports.Transferred) -> Sent:
+    return core.DataTransferResponse(status=_word(answer.status), data=answer.data)
+
+
+def _progress(kind: str) -> Callable[[Call, Any], reports.Progress]:
+    return lambda call, m: reports.Progress(
+        charger_id=call.charger_id,
+        kind=kind,
+        status=m.status,
+        request_id=_small(getattr(m, "request_id", None)),
+    )
+
+
+def _security_event(call: Call, m: security.SecurityEventNotification) -> reports.SecurityEvent:
+    return reports.SecurityEvent(
+        charger_id=call.charger_id,
+        message_id=call.message_id,
+        digest=call.digest,
+        type=m.type,
+        tech_info=m.tech_info or None,
+        at=m.timestamp,
+    )
+
+
+def _sign_certificate(_call: Call, signed: bool | None) -> Sent:
+    return security.SignCertificateResponse(status="Accepted" if signed else "Rejected")
 
 
 def _empty(response: type[Sent]) -> Callable[[Call, Any], Sent]:
@@ -162,16 +200,20 @@ def _empty(response: type[Sent]) -> Callable[[Call, Any], Sent]:
 HANDLERS: dict[str, Handler] = {
     "Authorize": Handler(_authorize, _authorized),
     "BootNotification": Handler(_boot, _booted),
-    "DataTransfer": Handler(None, _data_transfer),
-    "DiagnosticsStatusNotification": Handler(None, _empty(firmware.DiagnosticsStatusNotificationResponse)),
-    "FirmwareStatusNotification": Handler(None, _empty(firmware.FirmwareStatusNotificationResponse)),
+    "DataTransfer": Handler(_data_transfer, _transferred),
+    "DiagnosticsStatusNotification": Handler(
+        _progress("diagnostics"), _empty(firmware.DiagnosticsStatusNotificationResponse)
+    ),
+    "FirmwareStatusNotification": Handler(
+        _progress("firmware"), _empty(firmware.FirmwareStatusNotificationResponse)
+    ),
     "Heartbeat": Handler(None, _heartbeat),
-    "LogStatusNotification": Handler(None, _empty(security.LogStatusNotificationResponse)),
+    "LogStatusNotification": Handler(_progress("log"), _empty(security.LogStatusNotificationResponse)),
     "MeterValues": Handler(_meter, _empty(core.MeterValuesResponse)),
-    "SecurityEventNotification": Handler(None, _empty(security.SecurityEventNotificationResponse)),
+    "SecurityEventNotification": Handler(_security_event, _empty(security.SecurityEventNotificationResponse)),
     "SignCertificate": Handler(None, _sign_certificate),
     "SignedFirmwareStatusNotification": Handler(
-        None, _empty(security.SignedFirmwareStatusNotificationResponse)
+        _progress("signed_firmware"), _empty(security.SignedFirmwareStatusNotificationResponse)
     ),
     "StartTransaction": Handler(_start, _started),
     "StatusNotification": Handler(_status, _empty(core.StatusNotificationResponse)),

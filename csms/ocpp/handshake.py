@@ -17,6 +17,7 @@ class Refusal(Struct, frozen=True):
 
     status: HTTPStatus
     text: str
+    retry_after_s: int | None = None
 
 
 def identity(path: str) -> str | None:

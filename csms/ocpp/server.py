@@ -7,25 +7,30 @@ answer to one resolves a future that `perform` waits for. What belongs to a tran
 import asyncio
 import contextlib
 import socket
+import ssl
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import structlog
 from prometheus_client import Counter
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from csms.adapter import Command, Node
+from csms.adapter import EVERY_GENERATION, Command, Node
 from csms.core import reports
+from csms.core.masking import masked, masked_frame
 from csms.core.records import Frame
-from csms.errors import ChargerOffline, ChargerRefused, ChargerTimeout, CommandError
+from csms.errors import ChargerBusy, ChargerOffline, ChargerRefused, ChargerTimeout, CommandError
 from csms.ocpp import frames, handshake, messages
 from csms.ocpp.calls import Calls
+from csms.ocpp.certificates import StationCertificates
 from csms.ocpp.connections import Connection, Connections
-from csms.ocpp.gate import Gate
+from csms.ocpp.credentials import CredentialChanges, Security, change_in
+from csms.ocpp.gate import Gate, Rules
+from csms.ocpp.listeners import TlsListener, listen
 from csms.ocpp.liveness import Liveness, ping
 from csms.ocpp.session import Answered, Dropped, IncomingCall, LateAnswer, Refused, Unsolicited
 
@@ -36,6 +41,14 @@ _SEEN_EVERY_S = 60
 _SWEEP_S = 2.0
 _WRITE_S = 30.0
 _TRIGGERS = {"TriggerMessage", "ExtendedTriggerMessage"}
+_TRIGGERED_AS = {"SignChargePointCertificate": "SignCertificate"}
+# Nothing to mask in these; they are nearly all that passes.
+_WITHOUT_SECRETS = messages.TRANSACTION_ACTIONS | {
+    "Authorize",
+    "BootNotification",
+    "Heartbeat",
+    "StatusNotification",
+}
 
 
 class OcppServer:
@@ -55,6 +68,9 @@ class OcppServer:
         silence_s: float = 900,
         calls_after_s: float = 10,
         enrollment: str = "approve",
+        tls: TlsListener | None = None,
+        security: Security | None = None,
+        rules: Rules | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._sock = sock
@@ -62,6 +78,9 @@ class OcppServer:
         self._liveness = Liveness(ping_interval_s, silence_s)
         self._calls_after_s = calls_after_s
         self._enrollment = enrollment
+        self._tls = tls
+        self._security = security
+        self._rules = rules or Rules()
         self._clock = clock
         self._connections = Connections()
         self._node: Node | None = None
@@ -73,47 +92,67 @@ class OcppServer:
     async def run(self, node: Node) -> None:
         """Serve until cancelled; then tell the charge points that we come back (1012)."""
         self._node = node
-        self._calls = Calls(node, self._clock)
-        server = await self.listen(Gate(node, enrollment=self._enrollment))
+        self._guard(node)
+        self._gate = Gate(node, enrollment=self._enrollment, security=self._security, rules=self._rules)
+        sockets: list[tuple[socket.socket, ssl.SSLContext | None]] = [(self._sock, None)]
+        if self._tls is not None:
+            sockets.append((self._tls.sock, self._tls.context))
+        servers = [
+            await listen(self._serve, self._gate, sock, tls, max_frame_bytes=self._max_frame_bytes)
+            for sock, tls in sockets
+        ]
+        self.listening.set()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._sweep())
+                if self._tls is not None:
+                    tasks.create_task(self._tls.watch())
         finally:
-            server.close(close_connections=False)
+            for server in servers:
+                server.close(close_connections=False)
             await asyncio.gather(
                 *(self._close(c, 1012, "the central system restarts") for c in self._connections),
                 return_exceptions=True,
             )
-            await server.wait_closed()
+            for server in servers:
+                await server.wait_closed()
 
-    async def listen(self, gate: Gate) -> Server:
-        server = await serve(
-            self._serve,
-            sock=self._sock,
-            backlog=4096,
-            process_request=gate.process_request,
-            select_subprotocol=gate.select_subprotocol,
-            compression=None,  # costs 30 to 40 KiB a connection, and small devices gain nothing
-            max_size=self._max_frame_bytes,
-            max_queue=8,
-            ping_interval=None,  # the sweep does it: any frame counts as life, not only a pong
-            open_timeout=20,
-            close_timeout=5,
-            server_header=None,
-        )
-        self.listening.set()
-        return server
+    def _guard(self, node: Node) -> None:
+        """Credentials change and certificates are signed only where there is somebody to keep them."""
+        certificates = changes = None
+        if self._security is not None:
+            changes = CredentialChanges(
+                self._security,
+                node.admission,
+                tls=self._tls is not None or bool(self._rules.trusted_proxies),
+                certificates=bool(self._rules.client_cas),
+            )
+            certificates = StationCertificates(self._security, self.perform, self._spawn)
+        self._changes = changes
+        self._calls = Calls(node, self._clock, certificates)
 
     async def perform(self, charger_id: str, command: Command) -> Mapping[str, Any]:
         """Call the charge point and give its answer. One call is outstanding; the others wait their turn."""
         connection = self._connections.get(charger_id)
         if connection is None:
             raise ChargerOffline(f"{charger_id} is not connected")
-        token = object()
+        token = Asked(command, self._clock())
+        change = change_in(command) if self._changes is not None else None
+        if change is None or self._changes is None:
+            answer: Mapping[str, Any] = await self._call(connection, command, token)
+        else:
+            answer = await self._changes.perform(
+                connection, change, token, lambda token: self._call(connection, command, token)
+            )
+        return masked(answer)  # type: ignore[no-any-return]
+
+    async def _call(self, connection: Connection, command: Command, token: object) -> dict[str, Any]:
+        charger_id = connection.charger_id
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         connection.pending[token] = answer
         if command.action in _TRIGGERS:
-            connection.triggered.add(str(command.payload.get("requestedMessage")))
+            requested = str(command.payload.get("requestedMessage"))
+            connection.triggered.add(_TRIGGERED_AS.get(requested, requested))
         try:
             connection.session.call(
                 command.action,
@@ -127,8 +166,9 @@ class OcppServer:
                 await self._await_answer(connection, answer)
             return dict(msgspec.json.decode(answer.result(), type=dict[str, Any]))
         except TimeoutError:
-            connection.session.cancel(token)
-            raise ChargerTimeout(f"{charger_id} was busy: {command.action} was not sent") from None
+            if connection.session.cancel(token):
+                raise ChargerBusy(f"{charger_id} was busy: {command.action} was not sent") from None
+            raise ChargerTimeout(f"{charger_id} did not answer {command.action} in time") from None
         except msgspec.DecodeError:
             raise ChargerRefused("FormationViolation", "the charge point's answer is not an object") from None
         finally:
@@ -153,7 +193,9 @@ class OcppServer:
     async def hang_up(self, charger_id: str, generation: int) -> None:
         connection = self._connections.get(charger_id)
         if connection is not None and connection.generation < generation:
-            await self._close(connection, 1000, "a newer connection of this charge point is open elsewhere")
+            elsewhere = "a newer connection of this charge point is open elsewhere"
+            ended = "an operator has ended this connection"
+            await self._close(connection, 1000, ended if generation == EVERY_GENERATION else elsewhere)
 
     # --- one connection --------------------------------------------------------------------------
 
@@ -162,19 +204,27 @@ class OcppServer:
         assert socket.request is not None
         charger_id = handshake.identity(socket.request.path)
         assert charger_id is not None
-        connection = Connection(charger_id, socket)
+        entry = self._gate.entry(socket)
+        address = _address(socket, entry.address)
+        connection = Connection(charger_id, socket, profile=entry.profile)
         replaced = self._connections.add(connection)
         if replaced is not None:
             # It may be half-open: closing must not keep the new connection waiting.
             self._spawn(self._close(replaced, 1000, "replaced by a newer connection"))
         try:
             held = await node.record(
-                reports.Connected(charger_id=charger_id, node=node.name, remote_address=_address(socket))
+                reports.Connected(charger_id=charger_id, node=node.name, remote_address=address)
             )
             connection.generation = held.generation
             connection.accepted = held.enrollment == "Accepted"
             await node.hold(charger_id, self)
-            log.info("connected", charger=charger_id, address=_address(socket), generation=held.generation)
+            log.info(
+                "connected",
+                charger=charger_id,
+                address=address,
+                generation=held.generation,
+                security_profile=entry.profile,
+            )
             while True:
                 await self._receive(connection, await socket.recv(decode=False))
         except ConnectionClosed:
@@ -185,12 +235,13 @@ class OcppServer:
     async def _ended(self, connection: Connection) -> None:
         node, charger_id = self._running(), connection.charger_id
         for lost in connection.session.close():
-            sent = "it may have acted on it" if lost.sent else "it was not sent"
-            _reject(
-                connection,
-                lost.token,
-                ChargerOffline(f"{charger_id} disconnected during {lost.action}: {sent}"),
+            during = f"{charger_id} disconnected during {lost.action}"
+            error = (
+                ChargerTimeout(f"{during}: it may have acted on it")
+                if lost.sent
+                else ChargerOffline(f"{during}: it was not sent")
             )
+            _reject(connection, lost.token, error)
         socket = connection.socket
         if self._connections.remove(connection):
             await node.release(charger_id, self)
@@ -219,11 +270,16 @@ class OcppServer:
                 connection.session.open_for_calls(now)
         elif isinstance(event, Answered | LateAnswer):
             self._log(connection, frame, "result", event.action)
-            _resolve(connection, event.token, bytes(event.payload))
+            if not _resolve(connection, event.token, bytes(event.payload)):
+                self._late(connection, event.token, "answered", _json(event.payload))
+            self._settle_late(connection, event.token, event.payload)
         elif isinstance(event, Refused):
             self._log(connection, frame, "error", event.action)
             error = ChargerRefused(event.code, event.description, _json(event.details))
-            _reject(connection, event.token, error)
+            if not _reject(connection, event.token, error):
+                told = {"code": error.code, "description": error.description, "details": error.details}
+                self._late(connection, event.token, "refused", told)
+            self._settle_late(connection, event.token, None)
         else:
             await self._odd(connection, frame, event)
         await self._flush(connection)
@@ -231,12 +287,49 @@ class OcppServer:
             connection.seen_posted_at = now
             self._running().post(reports.Seen(charger_id=connection.charger_id))
 
+    def _late(self, connection: Connection, token: "Asked", outcome: str, answer: Any) -> None:
+        """An answer that nobody waits for any more: the charge point did act, so it counts."""
+        command = token.command
+        if command.id is None or not isinstance(answer, dict):
+            return
+        log.info("late answer", charger=connection.charger_id, action=command.action)
+        report = reports.Commanded(
+            charger_id=connection.charger_id,
+            id=command.id,
+            action=command.action,
+            payload=command.payload,
+            outcome=outcome,
+            answer=answer,
+            error=None if outcome == "answered" else f"{answer.get('code')}: {answer.get('description')}",
+            sent_at=token.at,
+            requested_by=command.requested_by,
+            late=True,
+        )
+        self._spawn(self._record_late(report))
+
+    async def _record_late(self, report: reports.Commanded) -> None:
+        try:
+            await self._running().record(report)
+        except Exception as error:
+            log.error("late answer not recorded", charger=report.charger_id, error=str(error))
+
+    def _settle_late(self, connection: Connection, token: object, answer: msgspec.Raw | None) -> None:
+        """Nobody waits for this answer any more, and still it says which key or profile counts."""
+        if token in connection.pending:
+            return
+        settle = connection.unsettled.pop(token, None)
+        if settle is not None:
+            status = "Rejected" if answer is None else _status(answer)
+            self._spawn(_settled(settle(status), connection.charger_id))
+
     async def _odd(self, connection: Connection, frame: bytes, event: Unsolicited | Dropped) -> None:
         """Frames that lead nowhere are logged and counted. One that tells of a transaction is kept."""
         self._log(connection, frame, "odd", getattr(event, "action", None), event.message_id)
         _DROPPED.inc()
         reason = event.reason if isinstance(event, Dropped) else "an answer to nothing we asked"
-        log.info("frame dropped", charger=connection.charger_id, reason=reason, frame=frame[:200])
+        log.info(
+            "frame dropped", charger=connection.charger_id, reason=reason, frame=masked_frame(frame)[:200]
+        )
         kind = "unsolicited" if isinstance(event, Unsolicited) else "malformed_frame"
         self._calls.deviated(
             connection,
@@ -308,7 +401,7 @@ class OcppServer:
                 kind=kind,
                 action=action,
                 message_id=message_id,
-                frame=frame,
+                frame=frame if action in _WITHOUT_SECRETS else masked_frame(frame),
             )
         )
 
@@ -326,16 +419,31 @@ class OcppServer:
         return self._node
 
 
-def _resolve(connection: Connection, token: object, payload: bytes) -> None:
-    answer = connection.pending.get(token)
-    if answer is not None and not answer.done():
-        answer.set_result(payload)
+class Asked:
+    """A command of ours and when it was handed to the session; what the session knows the call by."""
+
+    __slots__ = ("at", "command")
+
+    def __init__(self, command: Command, at: datetime) -> None:
+        self.command = command
+        self.at = at
 
 
-def _reject(connection: Connection, token: object, error: CommandError) -> None:
+def _resolve(connection: Connection, token: object, payload: bytes) -> bool:
+    """False: nobody waits for it any more."""
     answer = connection.pending.get(token)
-    if answer is not None and not answer.done():
-        answer.set_exception(error)
+    if answer is None or answer.done():
+        return False
+    answer.set_result(payload)
+    return True
+
+
+def _reject(connection: Connection, token: object, error: CommandError) -> bool:
+    answer = connection.pending.get(token)
+    if answer is None or answer.done():
+        return False
+    answer.set_exception(error)
+    return True
 
 
 def _json(details: msgspec.Raw) -> Any:
@@ -345,6 +453,22 @@ def _json(details: msgspec.Raw) -> Any:
         return {}
 
 
-def _address(socket: ServerConnection) -> str | None:
+def _status(payload: msgspec.Raw) -> str:
+    answer = _json(payload)
+    return str(answer.get("status")) if isinstance(answer, dict) else ""
+
+
+async def _settled(settling: Awaitable[None], charger_id: str) -> None:
+    try:
+        await settling
+    except Exception as error:
+        # Both old and new are accepted until one is used.
+        log.warning("credentials not settled", charger=charger_id, error=str(error))
+
+
+def _address(socket: ServerConnection, client: str | None) -> str | None:
+    """Address and port of the charge point; behind a proxy the port is not known."""
     address = socket.remote_address
-    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else None
+    if not isinstance(address, tuple):
+        return client
+    return f"{address[0]}:{address[1]}" if client in {None, address[0]} else client

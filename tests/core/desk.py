@@ -9,7 +9,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from csms.core import reports
+from csms.core import commanded, reports
 from csms.core.decide import decide
 from csms.core.records import (
     Answered,
@@ -24,6 +24,7 @@ from csms.core.records import (
     Tag,
     Transaction,
 )
+from csms.core.remembered import CommandOutcome, Remembered, StoredTransfer
 from csms.core.transactions import content_key, named
 from csms.core.work import Policy, Work, tag_key
 
@@ -81,6 +82,9 @@ class Desk:
         self.quarantine: list[QuarantineEntry] = []
         self.deviations: list[DeviationCount] = []
         self.events: list[Event] = []
+        self.remembered: dict[Any, Any] = {}
+        self.outcomes: list[CommandOutcome] = []
+        self.transfers: list[StoredTransfer] = []
         self._numbers = iter(range(1, 10**9))
         self._transaction_ids = iter(range(1, 10**9))
 
@@ -110,6 +114,10 @@ class Desk:
     def told(self) -> list[str]:
         """The types of all events so far, in order."""
         return [event.event_type for event in self.events]
+
+    def recall(self, kind: type[Any]) -> list[Any]:
+        """What is remembered, of one kind, by key."""
+        return [row for (of, _), row in sorted(self.remembered.items(), key=str) if of is kind]
 
     def with_tag(self, id_tag: str, **given: Any) -> None:
         self.tags[tag_key(id_tag)] = Tag(id_tag=id_tag, **given)
@@ -150,6 +158,9 @@ class Desk:
                     if t.open and tag_key(t.id_tag) == tag_key(tag.id_tag):
                         work.load(t)
         work.tariffs = dict(self.tariffs)
+        for (kind, _), row in self.remembered.items():
+            if any(row.charger_id == r.charger_id and kind in commanded.looks_at(r) for r in batch):
+                work.load(row)
         for report in batch:
             keys_of_answers = []
             if isinstance(report, reports.Resendable) and report.message_id is not None:
@@ -183,6 +194,9 @@ class Desk:
 
     def save(self, work: Work) -> None:
         for (kind, key), record in work.changed.items():
+            if isinstance(record, Remembered):
+                self.remembered[kind, key] = record
+                continue
             table: Any = {
                 Charger: self.chargers,
                 ChargerState: self.states,
@@ -195,6 +209,8 @@ class Desk:
         self.readings += work.added.get(StoredReading, [])
         self.statuses += work.added.get(StoredStatus, [])
         self.deviations += work.added.get(DeviationCount, [])
+        self.outcomes += work.added.get(CommandOutcome, [])
+        self.transfers += work.added.get(StoredTransfer, [])
         self.events += work.added.get(Event, [])
         seen = {(entry.charger_id, entry.action, entry.digest) for entry in self.quarantine}
         for entry in work.added.get(QuarantineEntry, []):

@@ -16,10 +16,17 @@ from tests.core.desk import CP, NOW, Desk, at, meter, register, sample, start, s
 from tests.db.books import OPEN, Books, connected, running
 
 # Columns that the ledger neither reads nor writes.
+CREDENTIALS = {
+    "pending_password_hashes",
+    "security_profile",
+    "pending_security_profile",
+    "certificate_name",
+}
 OTHERS = {
-    "chargers": {"display_name", "password_hash", "created_at"},
+    "chargers": {"display_name", "password_hash", "created_at", *CREDENTIALS},
     "tags": {"created_at"},
     "deviations": {"first_at"},
+    "security_events": {"id"},
     "quarantine": {"id", "resolved_at", "resolution"},
 }
 RECORDS = {
@@ -30,6 +37,7 @@ RECORDS = {
     records.Tag: tables.tags,
     records.StoredReading: tables.readings,
     records.StoredStatus: tables.status_history,
+    records.StoredSecurityEvent: tables.security_events,
     records.Answered: tables.answers,
     records.QuarantineEntry: tables.quarantine,
     records.DeviationCount: tables.deviations,
@@ -86,6 +94,10 @@ EVERYTHING = [
     reports.Deviated(
         charger_id=CP, action="X", deviations=[reports.Deviation(field="f", kind="k", detail="d")]
     ),
+    reports.Commanded(charger_id=CP, id="c1", action="Reset", payload={}, outcome="no_answer", sent_at=NOW),
+    reports.Progress(charger_id=CP, kind="firmware", status="Downloading"),
+    reports.DataTransferred(charger_id=CP, vendor_id="v", answer=reports.Transferred(status="Accepted")),
+    reports.SecurityEvent(charger_id=CP, type="Reboot", tech_info="x", at=at(4), message_id="s", digest=b"s"),
     reports.Seen(charger_id=CP),
     reports.Disconnected(charger_id=CP, node="n1", generation=1),
 ]

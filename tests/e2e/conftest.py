@@ -104,6 +104,8 @@ async def start_node(
                     "csms_node": "node-a",
                     "mqtt_enabled": mqtt,
                     "mqtt_topic_prefix": topic_prefix,
+                    # All workers share the broker, and two clients of one name throw each other out.
+                    "mqtt_client_id": topic_prefix.replace("/", "-"),
                     "mqtt_reconnect_min_s": 0.05,
                     "mqtt_reconnect_max_s": 0.5,
                     **overrides,
