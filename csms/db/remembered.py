@@ -43,7 +43,7 @@ _LIVE: Final[dict[type[Remembered], str]] = {
 _OUTCOME = """
 INSERT INTO commands (id, charger_id, action, payload, requested_by, requested_at, state, attempts, sent_at,
                       ended_at, answer, error)
-VALUES ($1, $2, $3, $4::jsonb, $5, $8, $6, 1, $8, $9, $7::jsonb, $10)
+VALUES ($1, $2, $3, $4::json, $5, $8, $6, 1, $8, $9, $7::jsonb, $10)
 ON CONFLICT (id) DO UPDATE SET
     state = CASE WHEN commands.state = 'answered' THEN commands.state ELSE excluded.state END,
     answer = coalesce(excluded.answer, commands.answer), error = excluded.error,
@@ -54,7 +54,7 @@ ON CONFLICT (id) DO UPDATE SET
 _LATE = """
 INSERT INTO commands (id, charger_id, action, payload, requested_by, requested_at, state, attempts, sent_at,
                       ended_at, late_at, late_answer, error)
-VALUES ($1, $2, $3, $4::jsonb, $5, $8, $6, 1, $8, $9, $9, $7::jsonb, $10)
+VALUES ($1, $2, $3, $4::json, $5, $8, $6, 1, $8, $9, $9, $7::jsonb, $10)
 ON CONFLICT (id) DO UPDATE SET
     late_answer = excluded.late_answer, late_at = excluded.late_at,
     error = coalesce(excluded.error, commands.error), payload = excluded.payload,

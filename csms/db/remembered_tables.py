@@ -19,7 +19,7 @@ from sqlalchemy import (
     Text,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSON, JSONB
 
 from csms.db.tables import _at, _now, metadata
 
@@ -46,7 +46,7 @@ commands = Table(
     Column("number", BigInteger, Identity(always=True), nullable=False, unique=True),
     _charger(primary_key=False),
     Column("action", Text, nullable=False),
-    Column("payload", JSONB, nullable=False),
+    Column("payload", JSON, nullable=False),  # as given, the order of its fields too
     Column("requested_by", Text, nullable=False),
     _now("requested_at"),
     Column("timeout_s", Double, nullable=False, server_default="30"),

@@ -1,3 +1,4 @@
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -65,6 +66,27 @@ async def test_an_error_and_a_silence_are_remembered_too(node):
     assert features == {"ClearCache": False}
 
 
+async def test_one_that_could_not_be_sent_in_time_is_known_not_to_have_been(node):
+    async with obedient(node.ocpp, "CP1", boot=False) as charge_point:
+        await charge_point.tell("Heartbeat", {})
+        await command(node, "Reset", {"type": "Soft"}, timeoutS=1, expect=504)
+        assert charge_point.asked == []
+    (kept,) = await items(node, "commands")
+    assert kept["state"] == "not_sent"
+
+
+async def test_a_connection_that_ends_in_the_middle_leaves_it_open_what_happened(node):
+    async with obedient(node.ocpp, "CP1", Reset=None) as charge_point:
+        waiting = asyncio.create_task(command(node, "Reset", {"type": "Soft"}, expect=504))
+        async with asyncio.timeout(10):
+            while not charge_point.held:
+                await asyncio.sleep(0.02)
+    answer = await waiting
+    assert "may have acted" in answer.json()["detail"]
+    (kept,) = await items(node, "commands")
+    assert kept["state"] == "no_answer"
+
+
 async def test_a_late_answer_is_not_lost(node):
     async with obedient(node.ocpp, "CP1", ChangeAvailability=None) as charge_point:
         payload = {"connectorId": 1, "type": "Inoperative"}
@@ -73,8 +95,9 @@ async def test_a_late_answer_is_not_lost(node):
         await charge_point.raw.send([3, charge_point.held[0], {"status": "Accepted"}])
         await charge_point.tell("Heartbeat", {})
         kept = {}
-        while kept.get("lateResponse") is None:
-            (kept,) = await items(node, "commands")
+        async with asyncio.timeout(10):
+            while kept.get("lateResponse") is None:
+                (kept,) = await items(node, "commands")
         (plug,) = await items(node, "availability")
     assert (kept["state"], kept["response"]) == ("answered", None)
     assert kept["lateResponse"] == {"status": "Accepted"}

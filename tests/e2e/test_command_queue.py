@@ -1,9 +1,11 @@
 import asyncio
+import json
 
 import pytest
 
 from csms.delivery import Delivery
 from csms.ocpp.server import OcppServer
+from tests.core.stories import profile
 from tests.e2e.obedient import obedient
 
 URL = "/api/v1/chargers/CP1"
@@ -29,6 +31,13 @@ async def until(node, *expected):
             await asyncio.sleep(0.05)
 
 
+async def attempted(node):
+    """The first command has been tried once and waits for the next time."""
+    async with asyncio.timeout(15):
+        while (await states(node))[0][1:] != ("waiting", 1):
+            await asyncio.sleep(0.05)
+
+
 async def at_once(node):
     """What waits for its next attempt is due now."""
     await node.fetch("UPDATE commands SET due_at = now() WHERE state = 'waiting'")
@@ -51,6 +60,17 @@ async def test_commands_wait_for_their_charger_and_come_in_order(registered):
         assert charge_point.actions() == ["ChangeConfiguration", "Reset", "ClearCache"]
     (kept, *_) = (await node.api.get(f"{URL}/commands", params={"action": "Reset"})).json()["items"]
     assert (kept["response"], kept["attempts"], kept["repeatable"]) == ({"status": "Accepted"}, 1, "manual")
+
+
+async def test_a_payload_waits_as_it_was_given(registered):
+    node = registered
+    chosen = profile(periods=[(0, 6.1), (60, 16)])
+    payload = {"csChargingProfiles": chosen, "connectorId": 0}
+    await queue(node, "SetChargingProfile", payload)
+    async with obedient(node.ocpp, "CP1") as charge_point:
+        await until(node, "answered")
+        (sent,) = charge_point.payloads("SetChargingProfile")
+    assert json.dumps(sent) == json.dumps(payload)
 
 
 async def test_one_for_a_connected_charger_goes_out_at_once(node):
@@ -105,9 +125,7 @@ async def test_a_safe_command_is_repeated_after_a_silence(node):
     async with obedient(node.ocpp, "CP1", ClearCache=None) as charge_point:
         await queue(node, "ClearCache")
         await until(node, "waiting")
-        while (await states(node))[0][2] == 0:
-            await asyncio.sleep(0.05)
-        await until(node, "waiting")
+        await attempted(node)
         charge_point.answers["ClearCache"] = {"status": "Accepted"}
         await at_once(node)
         await until(node, "answered")
@@ -126,20 +144,16 @@ async def test_before_a_change_is_repeated_the_charger_is_asked_whether_it_happe
     found = {"configurationKey": [{"key": "K", "readonly": False, "value": "1"}]}
     async with obedient(node.ocpp, "CP1", ChangeConfiguration=None, GetConfiguration=found) as charge_point:
         await queue(node, "ChangeConfiguration", KEY)
-        while (await states(node))[0][1:] != ("waiting", 1):
-            await asyncio.sleep(0.05)
+        await attempted(node)
         await at_once(node)
-        async with asyncio.timeout(15):
-            while (await states(node))[0][1] != "confirmed":
-                await asyncio.sleep(0.05)
+        await until(node, "confirmed", "answered")
         assert charge_point.actions() == ["ChangeConfiguration", "GetConfiguration"]
 
 
 async def test_a_late_answer_ends_the_waiting_for_another_attempt(node):
     async with obedient(node.ocpp, "CP1", ClearCache=None) as charge_point:
         await queue(node, "ClearCache")
-        while (await states(node))[0][1:] != ("waiting", 1):
-            await asyncio.sleep(0.05)
+        await attempted(node)
         await charge_point.raw.send([3, charge_point.held[0], {"status": "Accepted"}])
         await until(node, "answered")
         assert charge_point.actions() == ["ClearCache"]
