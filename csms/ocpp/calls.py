@@ -38,7 +38,8 @@ class Calls:
         handler = handlers.HANDLERS.get(action)
         decoded = messages.decode(action, call.payload)
         if event.deviations or decoded.deviations:
-            self.deviated(connection, action, _deviations(event.deviations, decoded.deviations))
+            found = _deviations(event.deviations, decoded.deviations)
+            await self.deviated(connection, action, found, wait=handler is None or handler.report is None)
         outcome = "answered"
         if not self._admitted(connection, action):
             connection.session.refuse(
@@ -111,10 +112,20 @@ class Calls:
 
     async def rescue(self, connection: Connection, event: Dropped, frame: bytes) -> None:
         """A frame that was dropped although it tells of a transaction: kept and acknowledged after all."""
-        assert event.message_id is not None
         assert event.action is not None
-        call = handlers.Call(connection.charger_id, event.message_id, frame, self._clock())
-        await self.quarantine(connection, call, event.action, event.reason)
+        call = handlers.Call(connection.charger_id, event.message_id or "", frame, self._clock())
+        if event.message_id is not None:
+            await self.quarantine(connection, call, event.action, event.reason)
+            return
+        # Nothing to answer under: the evidence is all that can be had.
+        await self._node.record(handlers.quarantined(call, event.action, event.reason))
+        log.warning(
+            "quarantined",
+            charger=connection.charger_id,
+            action=event.action,
+            error=event.reason,
+            answered=False,
+        )
 
     @staticmethod
     def _admitted(connection: Connection, action: str) -> bool:
@@ -126,8 +137,15 @@ class Calls:
             or action in connection.triggered
         )
 
-    def deviated(self, connection: Connection, action: str, found: list[reports.Deviation]) -> None:
-        self._node.post(reports.Deviated(charger_id=connection.charger_id, action=action, deviations=found))
+    async def deviated(
+        self, connection: Connection, action: str, found: list[reports.Deviation], *, wait: bool
+    ) -> None:
+        """`wait`: no other report follows, so a flood of nonsense is held up by its own commits."""
+        report = reports.Deviated(charger_id=connection.charger_id, action=action, deviations=found)
+        if wait:
+            await self._node.record(report)
+        else:
+            self._node.post(report)
 
 
 def _deviations(*found: Iterable[Any]) -> list[reports.Deviation]:

@@ -183,7 +183,7 @@ def quarantined(call: Call, action: str, error: str) -> reports.Quarantined:
     """A transaction message that nobody can book: kept as it came."""
     return reports.Quarantined(
         charger_id=call.charger_id,
-        message_id=call.message_id,
+        message_id=call.message_id or None,
         digest=call.digest,
         action=action,
         payload=call.payload,

@@ -17,6 +17,7 @@ import structlog
 from prometheus_client import Counter
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 
 from csms.adapter import Command, Node
 from csms.core import reports
@@ -129,7 +130,7 @@ class OcppServer:
         except TimeoutError:
             connection.session.cancel(token)
             raise ChargerTimeout(f"{charger_id} was busy: {command.action} was not sent") from None
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise ChargerRefused("FormationViolation", "the charge point's answer is not an object") from None
         finally:
             connection.pending.pop(token, None)
@@ -177,8 +178,13 @@ class OcppServer:
             log.info("connected", charger=charger_id, address=_address(socket), generation=held.generation)
             while True:
                 await self._receive(connection, await socket.recv(decode=False))
-        except ConnectionClosed:
-            pass
+                # Frames that came together need no waiting: others shall have their turn in between.
+                await asyncio.sleep(0)
+        except ConnectionClosed as closed:
+            if closed.sent is not None and closed.sent.code == CloseCode.MESSAGE_TOO_BIG:
+                detail = f"more than {self._max_frame_bytes} bytes"
+                found = [reports.Deviation(field="", kind="too_large", detail=detail)]
+                await self._calls.deviated(connection, "", found, wait=False)
         finally:
             await self._ended(connection)
 
@@ -238,12 +244,9 @@ class OcppServer:
         reason = event.reason if isinstance(event, Dropped) else "an answer to nothing we asked"
         log.info("frame dropped", charger=connection.charger_id, reason=reason, frame=frame[:200])
         kind = "unsolicited" if isinstance(event, Unsolicited) else "malformed_frame"
-        self._calls.deviated(
-            connection,
-            getattr(event, "action", None) or "",
-            [reports.Deviation(field="", kind=kind, detail=reason)],
-        )
-        if isinstance(event, Dropped) and event.action in messages.TRANSACTION_ACTIONS and event.message_id:
+        found = [reports.Deviation(field="", kind=kind, detail=reason)]
+        await self._calls.deviated(connection, (getattr(event, "action", None) or "")[:50], found, wait=True)
+        if isinstance(event, Dropped) and event.action in messages.TRANSACTION_ACTIONS:
             # The session has a CALLERROR ready; a transaction message gets an acknowledgement instead.
             connection.session.data_to_send()
             await self._calls.rescue(connection, event, frame)
@@ -341,7 +344,7 @@ def _reject(connection: Connection, token: object, error: CommandError) -> None:
 def _json(details: msgspec.Raw) -> Any:
     try:
         return msgspec.json.decode(details)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
 
 

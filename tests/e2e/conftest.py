@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import json
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiomqtt
@@ -82,11 +84,11 @@ async def _collect(node: Node, subscribed: asyncio.Event) -> None:
 NodeFactory = Callable[..., Awaitable[Node]]
 
 
-@pytest.fixture
-async def start_node(
-    database_url: str, broker: Any, topic_prefix: str, tmp_path: Any
+@contextlib.asynccontextmanager
+async def nodes(
+    database_url: str, broker: Any, topic_prefix: str, data_dir: Path
 ) -> AsyncIterator[NodeFactory]:
-    """Start nodes on this test's database and broker; all are stopped at its end."""
+    """Starts nodes on one database and one broker; all are stopped at the end."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(*, mqtt: bool = True, **overrides: Any) -> Node:
@@ -94,7 +96,7 @@ async def start_node(
                 _env_file=None,
                 **{
                     "database_url": database_url,
-                    "csms_data_dir": tmp_path,
+                    "csms_data_dir": data_dir,
                     "csms_ocpp_host": "127.0.0.1",
                     "csms_ocpp_port": unused_port(),
                     "csms_http_port": unused_port(),
@@ -137,6 +139,27 @@ async def start_node(
             return node
 
         yield start
+
+
+@pytest.fixture
+async def start_node(
+    database_url: str, broker: Any, topic_prefix: str, tmp_path: Path
+) -> AsyncIterator[NodeFactory]:
+    """Start nodes on this test's database and broker; all are stopped at its end."""
+    async with nodes(database_url, broker, topic_prefix, tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+async def shared_node(
+    databases: Any, template_database: str, broker: Any, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Node]:
+    """One node for all tests of a module that keep to charger ids of their own."""
+    url = await databases.create(template_database)
+    prefix = f"test/shared-{secrets.token_hex(6)}"
+    async with nodes(url, broker, prefix, tmp_path_factory.mktemp("node")) as start:
+        yield await start()
+    await databases.drop(url)
 
 
 @pytest.fixture
