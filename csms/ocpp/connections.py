@@ -29,6 +29,7 @@ class Connection:
         "seen_posted_at",
         "session",
         "socket",
+        "superseded_by",
         "triggered",
     )
 
@@ -38,6 +39,7 @@ class Connection:
         self.socket = socket
         self.session = Session(charger_id)
         self.generation = 0
+        self.superseded_by = 0
         self.accepted = False
         self.booted = False
         self.connected_at = now

@@ -153,7 +153,14 @@ class OcppServer:
 
     async def hang_up(self, charger_id: str, generation: int) -> None:
         connection = self._connections.get(charger_id)
-        if connection is not None and connection.generation < generation:
+        if connection is None:
+            return
+        # One whose own generation is still to come may be the newest of all: it looks by itself then.
+        connection.superseded_by = max(connection.superseded_by, generation)
+        await self._close_if_superseded(connection)
+
+    async def _close_if_superseded(self, connection: Connection) -> None:
+        if 0 < connection.generation < connection.superseded_by:
             await self._close(connection, 1000, "a newer connection of this charge point is open elsewhere")
 
     # --- one connection --------------------------------------------------------------------------
@@ -174,6 +181,7 @@ class OcppServer:
             )
             connection.generation = held.generation
             connection.accepted = held.enrollment == "Accepted"
+            await self._close_if_superseded(connection)
             await node.hold(charger_id, self)
             log.info("connected", charger=charger_id, address=_address(socket), generation=held.generation)
             while True:

@@ -2,9 +2,12 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import secrets
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,6 +109,8 @@ async def nodes(
                     "csms_node": "node-a",
                     "mqtt_enabled": mqtt,
                     "mqtt_topic_prefix": topic_prefix,
+                    # The broker is everybody's: two clients of one name would throw each other out.
+                    "mqtt_client_id": topic_prefix.replace("/", "-"),
                     "mqtt_reconnect_min_s": 0.05,
                     "mqtt_reconnect_max_s": 0.5,
                     **overrides,
@@ -125,10 +130,7 @@ async def nodes(
             if task.done():
                 task.result()
             running = ready.result()
-            api = httpx.AsyncClient(
-                base_url=running.http, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20
-            )
-            node = Node(running, database_url, topic_prefix, address, api, stop, task)
+            node = Node(running, database_url, topic_prefix, address, client(running), stop, task)
             if address is not None:
                 subscribed = asyncio.Event()
                 collector = asyncio.create_task(_collect(node, subscribed), name="collector")
@@ -154,12 +156,35 @@ async def start_node(
 async def shared_node(
     databases: Any, template_database: str, broker: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Node]:
-    """One node for all tests of a module that keep to charger ids of their own."""
+    """One node for all tests of a module that keep to charger ids of their own. It lives in a thread, so that
+    its tasks are not taken for what a test has left behind."""
     url = await databases.create(template_database)
-    prefix = f"test/shared-{secrets.token_hex(6)}"
-    async with nodes(url, broker, prefix, tmp_path_factory.mktemp("node")) as start:
-        yield await start()
+    ready: Future[tuple[Node, Callable[[], object]]] = Future()
+
+    async def run() -> None:
+        done, loop = asyncio.Event(), asyncio.get_running_loop()
+        prefix = f"test/shared-{secrets.token_hex(6)}"
+        try:
+            async with nodes(url, broker, prefix, tmp_path_factory.mktemp("node")) as start:
+                ready.set_result((await start(), lambda: loop.call_soon_threadsafe(done.set)))
+                await done.wait()
+        except Exception as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),), name="shared node")
+    thread.start()
+    node, leave = await asyncio.wrap_future(ready)
+    async with client(node.running) as api:
+        yield dataclasses.replace(node, api=api)
+    leave()
+    await asyncio.to_thread(thread.join, 30)
     await databases.drop(url)
+
+
+def client(running: app.Running) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=running.http, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20)
 
 
 @pytest.fixture
