@@ -13,7 +13,7 @@ import uvicorn
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms import credentials, maintenance
+from csms import credentials, maintenance, reconciler
 from csms.adapter import Adapter
 from csms.api.app import create_app
 from csms.api.deps import Api
@@ -111,6 +111,8 @@ async def serve(
         )
         await start(ledger.run(), "ledger")
         stack.push_async_callback(ledger.drain)
+        if settings.csms_infer_stop_after_s:
+            await start(reconciler.run(engine, ledger.record, settings.csms_infer_stop_after_s), "reconciler")
 
         router = CommandRouter(
             mqtt.link if mqtt is not None else None,

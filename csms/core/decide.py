@@ -5,7 +5,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from csms.core import presence, reports, statuses, transactions
+from csms.core import presence, reconciliation, reports, statuses, transactions
 from csms.core.authorization import authorize
 from csms.core.records import Answered, DeviationCount, QuarantineEntry
 from csms.core.work import Work
@@ -84,6 +84,7 @@ _DECISIONS: dict[type[reports.Report[Any]], tuple[Callable[[Work, Any], Any], An
     reports.Start: (transactions.start, reports.Started),
     reports.Meter: (transactions.meter, None),
     reports.Stop: (transactions.stop, reports.Stopped),
+    reports.Reconcile: (reconciliation.reconcile, bool),
     reports.Quarantined: (_quarantined, reports.Kept),
     reports.Deviated: (_deviated, None),
 }

@@ -204,6 +204,18 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
     readings: Sequence[Reading] = ()
 
 
+class Reconcile(Report[bool], frozen=True, kw_only=True):
+    """Nobody has ended this transaction, though its connector is free again or its charger has booted since.
+
+    The evidence as it was found; if any of it has changed meanwhile, nothing happens and the answer is False.
+    """
+
+    transaction_id: int
+    free_since: datetime | None = None
+    booted_at: datetime | None = None
+    reading_at: datetime | None = None
+
+
 class Quarantined(Resendable[Kept], frozen=True, kw_only=True):
     """Something acknowledged but not understood; an operator sees it, repairs it and replays it."""
 
