@@ -151,6 +151,7 @@ async def serve(
             max_frame_bytes=settings.csms_ocpp_max_frame_bytes,
             ping_interval_s=settings.csms_ocpp_ping_interval_s,
             silence_s=settings.csms_ocpp_silence_s,
+            calls_after_s=settings.csms_ocpp_calls_after_s,
             enrollment=settings.csms_enrollment,
         )
         for adapter in (server, *bridges):

@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     csms_ocpp_max_frame_bytes: int = Field(256 * 1024, ge=4096, le=16 * 1024 * 1024)
     csms_ocpp_ping_interval_s: float = Field(60, ge=0)
     csms_ocpp_silence_s: float = Field(900, ge=0)
+    csms_ocpp_calls_after_s: float = Field(10, ge=0)
     csms_http_host: str = "127.0.0.1"
     csms_http_port: Port = 8080
     csms_enrollment: Literal["open", "approve", "closed"] = "approve"

@@ -12,6 +12,7 @@ from csms.adapter import Node
 from csms.core import reports
 from csms.ocpp import handlers, messages
 from csms.ocpp.connections import Connection
+from csms.ocpp.quirks import QUIRKS, Behaviours
 from csms.ocpp.session import Dropped, IncomingCall
 
 log = structlog.get_logger()
@@ -34,9 +35,11 @@ class Calls:
         """Decode, record, answer. Whatever happens, a call that belongs to a transaction is acknowledged."""
         began = time.perf_counter()
         action, message_id = event.action, event.message_id
-        call = handlers.Call(connection.charger_id, message_id, bytes(event.payload), self._clock())
+        call = handlers.Call(
+            connection.charger_id, message_id, bytes(event.payload), self._clock(), connection.behaviours
+        )
         handler = handlers.HANDLERS.get(action)
-        decoded = messages.decode(action, call.payload)
+        decoded = messages.decode(action, call.payload, zone=connection.zone)
         if event.deviations or decoded.deviations:
             found = _deviations(event.deviations, decoded.deviations)
             await self.deviated(connection, action, found, wait=handler is None or handler.report is None)
@@ -86,6 +89,14 @@ class Calls:
         if isinstance(answer, reports.Booted):
             connection.accepted = answer.status == "Accepted"
             connection.booted = True
+            connection.know(
+                message.charge_point_vendor,
+                message.charge_point_model,
+                message.firmware_version,
+                answer.time_zone,
+            )
+            if applied := _applied(connection.behaviours, answer.time_zone):
+                await self.deviated(connection, action, applied, wait=False)
         connection.session.answer(call.message_id, messages.encode(handler.response(call, answer)))
         status = getattr(answer, "status", None) or getattr(
             getattr(answer, "authorization", None), "status", None
@@ -146,6 +157,19 @@ class Calls:
             await self._node.record(report)
         else:
             self._node.post(report)
+
+
+def _applied(behaviours: Behaviours, time_zone: str | None) -> list[reports.Deviation]:
+    """What we know of this charge point beforehand, to be seen where its other deviations are."""
+    found = [
+        reports.Deviation(field=rule.name, kind="quirk_applied", detail=rule.note)
+        for rule in QUIRKS
+        if rule.name in behaviours.rules
+    ]
+    if behaviours.local_time_zone and time_zone is None:
+        detail = "It sends local time without a zone, read as UTC: set this charger's time zone."
+        found.append(reports.Deviation(field="timeZone", kind="time_zone_unset", detail=detail))
+    return found
 
 
 def _deviations(*found: Iterable[Any]) -> list[reports.Deviation]:

@@ -2,10 +2,13 @@
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from websockets.asyncio.server import ServerConnection
 
+from csms.ocpp.quirks import Behaviours, quirks_for
 from csms.ocpp.session import Session
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ class Connection:
         "__weakref__",
         "accepted",
         "answered_ping",
+        "behaviours",
         "booted",
         "charger_id",
         "connected_at",
@@ -31,6 +35,7 @@ class Connection:
         "socket",
         "superseded_by",
         "triggered",
+        "zone",
     )
 
     def __init__(self, charger_id: str, socket: ServerConnection) -> None:
@@ -49,6 +54,18 @@ class Connection:
         self.pinging = False
         self.triggered: set[str] = set()
         self.pending: dict[object, asyncio.Future[bytes]] = {}
+        self.behaviours = Behaviours()
+        self.zone: tzinfo = UTC
+
+    def know(
+        self, vendor: str | None, model: str | None, firmware: str | None, time_zone: str | None
+    ) -> None:
+        """Who it is decides how its messages are read. `time_zone` is for times that come without one."""
+        self.behaviours = quirks_for(vendor, model, firmware)
+        try:
+            self.zone = UTC if time_zone is None else ZoneInfo(time_zone)
+        except (ZoneInfoNotFoundError, ValueError):
+            self.zone = UTC
 
 
 class Connections:

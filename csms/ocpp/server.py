@@ -150,6 +150,15 @@ class OcppServer:
             _reject(connection, late.token, error)
         if not connection.session.is_open_for_calls and now - connection.connected_at > self._calls_after_s:
             connection.session.open_for_calls(now)
+            if connection.behaviours.no_boot_on_reconnect:
+                self._spawn(self._ask_how_it_is(connection))
+
+    async def _ask_how_it_is(self, connection: Connection) -> None:
+        """It came back without saying how it is, and never would."""
+        for message in ("BootNotification", "StatusNotification"):
+            command = Command(action="TriggerMessage", payload={"requestedMessage": message})
+            with contextlib.suppress(CommandError, ConnectionClosed):
+                await self.perform(connection.charger_id, command)
 
     async def hang_up(self, charger_id: str, generation: int) -> None:
         connection = self._connections.get(charger_id)
@@ -181,6 +190,7 @@ class OcppServer:
             )
             connection.generation = held.generation
             connection.accepted = held.enrollment == "Accepted"
+            connection.know(held.vendor, held.model, held.firmware_version, held.time_zone)
             await self._close_if_superseded(connection)
             await node.hold(charger_id, self)
             log.info("connected", charger=charger_id, address=_address(socket), generation=held.generation)
