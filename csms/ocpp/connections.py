@@ -7,12 +7,23 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from websockets.asyncio.server import ServerConnection
+from websockets.protocol import Event
 
 from csms.ocpp.quirks import Behaviours, quirks_for
 from csms.ocpp.session import Session
 
 if TYPE_CHECKING:
     import asyncio
+
+
+class Socket(ServerConnection):
+    """Knows when anything came last: some charge points send nothing but pings for hours, others never answer one."""
+
+    heard_at = 0.0
+
+    def process_event(self, event: Event) -> None:
+        self.heard_at = time.monotonic()
+        super().process_event(event)
 
 
 class Connection:
@@ -22,12 +33,12 @@ class Connection:
         "__weakref__",
         "accepted",
         "answered_ping",
+        "answering",
         "behaviours",
         "booted",
         "charger_id",
         "connected_at",
         "generation",
-        "last_life",
         "pending",
         "pinging",
         "seen_posted_at",
@@ -38,7 +49,7 @@ class Connection:
         "zone",
     )
 
-    def __init__(self, charger_id: str, socket: ServerConnection) -> None:
+    def __init__(self, charger_id: str, socket: Socket) -> None:
         now = time.monotonic()
         self.charger_id = charger_id
         self.socket = socket
@@ -48,14 +59,18 @@ class Connection:
         self.accepted = False
         self.booted = False
         self.connected_at = now
-        self.last_life = now
         self.seen_posted_at = now
         self.answered_ping = False
         self.pinging = False
         self.triggered: set[str] = set()
+        self.answering = False  # a call of the charge point is being recorded
         self.pending: dict[object, asyncio.Future[bytes]] = {}
         self.behaviours = Behaviours()
         self.zone: tzinfo = UTC
+
+    def quiet_s(self, now: float) -> float:
+        """For how long nothing has come, by the monotonic clock."""
+        return now - max(self.socket.heard_at, self.connected_at)
 
     def know(
         self, vendor: str | None, model: str | None, firmware: str | None, time_zone: str | None

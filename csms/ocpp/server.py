@@ -25,7 +25,7 @@ from csms.core.records import Frame
 from csms.errors import ChargerOffline, ChargerRefused, ChargerTimeout, CommandError
 from csms.ocpp import frames, handshake, messages
 from csms.ocpp.calls import Calls
-from csms.ocpp.connections import Connection, Connections
+from csms.ocpp.connections import Connection, Connections, Socket
 from csms.ocpp.gate import Gate
 from csms.ocpp.liveness import Liveness, ping
 from csms.ocpp.session import Answered, Dropped, IncomingCall, LateAnswer, Refused, Unsolicited
@@ -36,6 +36,8 @@ _DROPPED = Counter("csms_ocpp_frames_dropped_total", "Frames that could not be a
 _SEEN_EVERY_S = 60
 _SWEEP_S = 2.0
 _WRITE_S = 30.0
+_CLOSE_S = 6.0
+_STOP_S = 5.0
 _TRIGGERS = {"TriggerMessage", "ExtendedTriggerMessage"}
 
 
@@ -67,6 +69,7 @@ class OcppServer:
         self._connections = Connections()
         self._node: Node | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.Task[Any]] = set()
         self.listening = asyncio.Event()
 
     # --- the adapter -----------------------------------------------------------------------------
@@ -85,6 +88,12 @@ class OcppServer:
                 *(self._close(c, 1012, "the central system restarts") for c in self._connections),
                 return_exceptions=True,
             )
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_S):
+                    await server.wait_closed()
+            # Postgres may be away: what is not durable by now will be asked again.
+            for task in self._serving:
+                task.cancel()
             await server.wait_closed()
 
     async def listen(self, gate: Gate) -> Server:
@@ -101,6 +110,7 @@ class OcppServer:
             open_timeout=20,
             close_timeout=5,
             server_header=None,
+            create_connection=Socket,
         )
         self.listening.set()
         return server
@@ -176,13 +186,20 @@ class OcppServer:
 
     async def _serve(self, socket: ServerConnection) -> None:
         node = self._running()
+        assert isinstance(socket, Socket)
         assert socket.request is not None
         charger_id = handshake.identity(socket.request.path)
         assert charger_id is not None
         connection = Connection(charger_id, socket)
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         replaced = self._connections.add(connection)
         if replaced is not None:
-            # It may be half-open: closing must not keep the new connection waiting.
+            # It may be half-open: neither the new connection nor who waits for an answer waits for its end.
+            for token in list(replaced.pending):
+                _reject(replaced, token, ChargerOffline(f"{charger_id} reconnected: it may have acted on it"))
             self._spawn(self._close(replaced, 1000, "replaced by a newer connection"))
         try:
             held = await node.record(
@@ -233,11 +250,14 @@ class OcppServer:
 
     async def _receive(self, connection: Connection, frame: bytes) -> None:
         now = time.monotonic()
-        connection.last_life = now
         event = connection.session.receive(frame, now)
         if isinstance(event, IncomingCall):
             self._log(connection, frame, "call", event.action, event.message_id)
-            await self._calls.answer(connection, event)
+            connection.answering = True
+            try:
+                await self._calls.answer(connection, event)
+            finally:
+                connection.answering = False
             await self._flush(connection, event.action)
             if event.action == "BootNotification":
                 connection.session.open_for_calls(now)
@@ -285,8 +305,12 @@ class OcppServer:
                 return
 
     async def _close(self, connection: Connection, code: int, reason: str) -> None:
-        with contextlib.suppress(Exception):
-            await connection.socket.close(code, reason)
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await connection.socket.close(code, reason)
+        except Exception:
+            # The closing frame itself waits for room when the other side does not read.
+            connection.socket.transport.abort()
 
     async def _sweep(self) -> None:
         """Now and then: ping the quiet, close the dead, let our calls go where no boot came."""
@@ -295,7 +319,7 @@ class OcppServer:
             now = time.monotonic()
             accepting = self._running().accepting()
             for connection in self._connections:
-                if not accepting:
+                if not accepting and not connection.answering:
                     # What a charge point has not sent yet costs it no attempt: better outside than unanswered.
                     self._spawn(self._close(connection, 1013, "the database is away, try again later"))
                     continue
@@ -303,7 +327,7 @@ class OcppServer:
                 if connection.session.is_open_for_calls:
                     self._spawn(self._flush(connection))
                 judged = self._liveness.judge(
-                    quiet_s=now - connection.last_life, answers_pings=connection.answered_ping
+                    quiet_s=connection.quiet_s(now), answers_pings=connection.answered_ping
                 )
                 if judged == "dead":
                     self._spawn(self._close(connection, 1001, "no sign of life"))

@@ -116,6 +116,7 @@ async def nodes(
                     **overrides,
                 },
             )
+            url = str(chosen.database_url)
             address = BrokerAddress(broker.host, broker.port_v5, "5", "mqtt://test") if mqtt else None
             if "broker_address" in overrides:
                 address = overrides["broker_address"]
@@ -123,14 +124,14 @@ async def nodes(
             stop = asyncio.Event()
             ports = app.bind(chosen)
             task = asyncio.create_task(
-                app.serve(chosen, database_url, address, ports, stop=stop, ready=ready.set_result),
+                app.serve(chosen, url, address, ports, stop=stop, ready=ready.set_result),
                 name="node",
             )
             await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=20)
             if task.done():
                 task.result()
             running = ready.result()
-            node = Node(running, database_url, topic_prefix, address, client(running), stop, task)
+            node = Node(running, url, topic_prefix, address, client(running), stop, task)
             if address is not None:
                 subscribed = asyncio.Event()
                 collector = asyncio.create_task(_collect(node, subscribed), name="collector")
