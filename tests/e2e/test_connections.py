@@ -2,23 +2,16 @@
 
 import asyncio
 import contextlib
-import functools
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from csms import app
-from csms.embedded import EmbeddedPostgres
-from csms.node import LocalNode
 from csms.ocpp import server
 from csms.settings import Settings
-from tests import services
 from tests.e2e.bare import BareChargePoint
 from tests.e2e.conftest import Node, NodeFactory
 from tests.e2e.raw import RawChargePoint
@@ -32,14 +25,6 @@ async def site(node: Node) -> AsyncIterator[Site]:
     site = Site(node)
     yield site
     await site.hang_up()
-
-
-async def ends(point: RawChargePoint, timeout_s: float = 15) -> tuple[int, str]:
-    """Code and reason with which the central system closes."""
-    with pytest.raises(ConnectionClosed) as closed:
-        await point.receive(timeout_s)
-    assert closed.value.rcvd is not None
-    return closed.value.rcvd.code, closed.value.rcvd.reason
 
 
 async def state(site: Site) -> dict[str, Any]:
@@ -69,7 +54,7 @@ def command(
 
 async def test_the_newest_socket_wins_on_one_node(site: Site) -> None:
     old, new = await site.dial(chargePointModel="1"), await site.dial()
-    assert (await ends(old))[0] == 1000
+    assert (await old.ended())[0] == 1000
     await new.ask("Heartbeat", {})
     # The old one's end marks nobody offline, and takes no command away.
     asked = command(site.node, site.charger)
@@ -89,7 +74,7 @@ async def test_the_newest_socket_wins_across_nodes(start_node: NodeFactory) -> N
         await point.boot()
         assert await state(site) == {"online": True, "node": name, "generation": generation}
         for replaced in site.dialled[:-1]:
-            assert (await ends(replaced))[0] == 1000
+            assert (await replaced.ended())[0] == 1000
         site.dialled = [point]
         # Commands find it wherever they are given.
         for asking in (here, there):
@@ -113,7 +98,7 @@ async def test_a_charge_point_that_hops_like_mad_ends_up_where_it_came_last(star
     await last.ask("Heartbeat", {})
     assert await state(site) == {"online": True, "node": "node-b", "generation": 12}
     for point in site.dialled[:-1]:
-        assert (await ends(point))[0] == 1000
+        assert (await point.ended())[0] == 1000
     assert (await last.boot())["status"] == "Accepted"
     await site.hang_up()
 
@@ -343,7 +328,7 @@ async def test_a_restart_tells_the_charge_points_to_come_back(start_node: NodeFa
     points = [await site.dial() for site in sites]
     node.stop.set()
     for point in points:
-        assert (await ends(point))[0] == 1012
+        assert (await point.ended())[0] == 1012
     await asyncio.wait({node.task}, timeout=20)
     assert node.task.done()
     successor = await start_node()
@@ -364,74 +349,4 @@ async def test_a_node_that_was_killed_finds_nobody_connected_when_it_returns(sta
     successor = await start_node()
     assert not (await state(site))["online"]
     assert (await command(successor, site.charger)).status_code == 409
-    await site.hang_up()
-
-
-# --- while Postgres is away ------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def postgres() -> AsyncIterator[tuple[str, Callable[[], None], Callable[[], str]]]:
-    """A Postgres of the test's own: its URL, and how to stop and to start it."""
-    port = services.unused_port()
-    settings = {"fsync": "off", "max_connections": "60"}
-    with tempfile.TemporaryDirectory(prefix="csms-test-") as directory, contextlib.ExitStack() as running:
-        Path(directory).chmod(0o755)  # noqa: S103 - Postgres' own user must get there
-
-        def start() -> str:
-            return running.enter_context(EmbeddedPostgres(Path(directory), port=port, settings=settings)).url
-
-        url = start()
-        await asyncio.to_thread(services.migrate, url)
-        yield url, running.close, start
-
-
-@pytest.mark.timeout(120)
-async def test_while_postgres_is_away_nobody_loses_anything(
-    start_node: NodeFactory, postgres: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url, down, up = postgres
-    monkeypatch.setattr(app, "LocalNode", functools.partial(LocalNode, away_limit_s=0.5))
-    monkeypatch.setattr(server, "_SWEEP_S", 0.1)
-    node = await start_node(database_url=url)
-    idle, busy = Site(node), Site(node)
-    resting, charging = await idle.dial(chargePointModel="1"), await busy.dial(chargePointModel="1")
-    down()
-    await charging.send([2, "m1", "StartTransaction", start()])
-    # Who has asked nothing is sent away, and nobody is let in: what is not sent costs no attempt.
-    assert await ends(resting) == (1013, "the database is away, try again later")
-    with pytest.raises(InvalidStatus) as refused:
-        await RawChargePoint.dial(node.ocpp, "CP-LATE")
-    assert refused.value.response.status_code == 503
-    ready = await node.api.get("/health/ready")
-    assert ready.status_code == 503
-    # Who has asked keeps its line, and its answer comes when it can be given.
-    assert await charging.silence()
-    up()
-    kind, message_id, answer = await charging.receive(timeout_s=40)
-    assert (kind, message_id, answer["idTagInfo"]["status"]) == (3, "m1", "Accepted")
-    (row,) = await busy.transactions()
-    assert row["id"] == answer["transactionId"]
-    again = await idle.dial()
-    assert (await again.boot())["status"] == "Accepted"
-    assert (await again.ask("StartTransaction", start(), "m1"))["transactionId"] != row["id"]
-    for site in (idle, busy):
-        await site.hang_up()
-
-
-@pytest.mark.timeout(120)
-async def test_a_node_stops_while_postgres_is_away(
-    start_node: NodeFactory, postgres: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url, down, _ = postgres
-    monkeypatch.setattr(server, "_STOP_S", 0.5)
-    node = await start_node(database_url=url)
-    site = Site(node)
-    point = await site.dial(chargePointModel="1")
-    down()
-    await point.send([2, "m1", "StartTransaction", start()])
-    assert await point.silence()
-    node.stop.set()
-    await asyncio.wait({node.task}, timeout=40)
-    assert node.task.done()
     await site.hang_up()
