@@ -14,7 +14,7 @@ import uvicorn
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms import credentials, maintenance
+from csms import credentials, maintenance, reconciler
 from csms.adapter import EVERY_GENERATION, Adapter
 from csms.api.app import create_app
 from csms.api.deps import Api
@@ -128,6 +128,8 @@ async def serve(
         )
         await start(ledger.run(), "ledger")
         stack.push_async_callback(ledger.drain)
+        if settings.csms_infer_stop_after_s:
+            await start(reconciler.run(engine, ledger.record, settings.csms_infer_stop_after_s), "reconciler")
 
         router = CommandRouter(
             mqtt.link if mqtt is not None else None,
@@ -195,6 +197,7 @@ async def serve(
             max_frame_bytes=settings.csms_ocpp_max_frame_bytes,
             ping_interval_s=settings.csms_ocpp_ping_interval_s,
             silence_s=settings.csms_ocpp_silence_s,
+            calls_after_s=settings.csms_ocpp_calls_after_s,
             enrollment=settings.csms_enrollment,
             tls=_tls_listener(ports, secured),
             security=secured.stations,

@@ -90,10 +90,12 @@ class Settings(BaseSettings):
     csms_certificate_days: int = Field(365, ge=1, le=7300)
     csms_certificate_renew_days: int = Field(30, ge=1, le=365)
     csms_security_event_retention_days: int = Field(365, ge=1)
+    csms_ocpp_calls_after_s: float = Field(10, ge=0)
     csms_http_host: str = "127.0.0.1"
     csms_http_port: Port = 8080
     csms_enrollment: Literal["open", "approve", "closed"] = "approve"
     csms_unknown_tags: Literal["reject", "accept"] = "reject"
+    csms_infer_stop_after_s: float = Field(300, ge=0)  # 0 = never
     csms_heartbeat_interval_s: int = Field(300, ge=1, le=86_400)
     csms_admin_token: SecretStr | None = None
     csms_bridges: Names = ()

@@ -12,7 +12,7 @@ from csms.api.streams import EventStream
 from csms.console import sessions
 from csms.console.live import FRAMES, Live
 from csms.console.site import Site, Visit
-from csms.core.transactions import suspect
+from csms.core.clocks import suspect
 from csms.db import admin, logs, views
 
 _PAGE = 50

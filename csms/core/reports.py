@@ -43,10 +43,14 @@ class Authorization(Struct, frozen=True, kw_only=True):
 
 
 class Booted(Struct, frozen=True, kw_only=True):
-    """`status` is Accepted, Pending or Rejected; `interval_s` the heartbeat (or retry) interval."""
+    """`status` is Accepted, Pending or Rejected; `interval_s` the heartbeat (or retry) interval.
+
+    `time_zone` is what an operator has set for times that come without one.
+    """
 
     status: str
     interval_s: int
+    time_zone: str | None = None
 
 
 class Started(Struct, frozen=True, kw_only=True):
@@ -68,11 +72,18 @@ class Kept(Struct, frozen=True, kw_only=True):
 
 
 class Held(Struct, frozen=True, kw_only=True):
-    """This connection is now the charger's only one. `previous_node` held it before, if any did."""
+    """This connection is now the charger's only one. `previous_node` held it before, if any did.
+
+    The rest is what the charger's last boot said: many reconnect without another one.
+    """
 
     generation: int
     enrollment: str
     previous_node: str | None = None
+    vendor: str | None = None
+    model: str | None = None
+    firmware_version: str | None = None
+    time_zone: str | None = None
 
 
 # --- connection --------------------------------------------------------------------------------------
@@ -194,7 +205,11 @@ class Meter(Resendable[None], frozen=True, kw_only=True):
 
 
 class Stop(Resendable[Stopped], frozen=True, kw_only=True):
-    """A transaction ended. `meter_wh` None: the charger gave no usable register."""
+    """A transaction ended. `meter_wh` None: the charger gave no usable register.
+
+    `session_register`: this charger's register counts from 0 in each session, whatever the start said.
+    `trusted_id` False: this charger is known to name transactions that ended long ago.
+    """
 
     transaction_id: int | None
     meter_wh: int | None
@@ -202,6 +217,20 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
     reason: str = "Local"
     id_tag: str | None = None
     readings: Sequence[Reading] = ()
+    session_register: bool = False
+    trusted_id: bool = True
+
+
+class Reconcile(Report[bool], frozen=True, kw_only=True):
+    """Nobody has ended this transaction, though its connector is free again or its charger has booted since.
+
+    The evidence as it was found; if any of it has changed meanwhile, nothing happens and the answer is False.
+    """
+
+    transaction_id: int
+    free_since: datetime | None = None
+    booted_at: datetime | None = None
+    reading_at: datetime | None = None
 
 
 class SecurityEvent(Resendable[None], frozen=True, kw_only=True):

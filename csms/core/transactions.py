@@ -95,7 +95,7 @@ def stop(work: Work, r: reports.Stop) -> reports.Stopped:
     """The end of a transaction: booked once, amended if we had only inferred it, else quarantined."""
     enrolled(work, r.charger_id)
     authorization = authorize(work, r.id_tag) if r.id_tag else None
-    transaction = named(work, r.charger_id, r.transaction_id)
+    transaction = ended_by(work, r)
     if transaction is not None:
         _book(work, r, transaction)
         return reports.Stopped(transaction_id=transaction.id, authorization=authorization)
@@ -147,6 +147,14 @@ def named(work: Work, charger_id: str, transaction_id: int | None) -> Transactio
     return transaction if transaction is not None and transaction.charger_id == charger_id else None
 
 
+def ended_by(work: Work, r: reports.Stop) -> Transaction | None:
+    """The transaction that a stop names. A charger whose ids prove nothing does not mean one that ended otherwise."""
+    transaction = named(work, r.charger_id, r.transaction_id)
+    if transaction is None or r.trusted_id or transaction.open or transaction.inferred:
+        return transaction
+    return None if _differs(r, transaction) else transaction
+
+
 def close_inferred(work: Work, transaction: Transaction, *, reason: str) -> None:
     """End a transaction whose stop never came; the real stop, should it come, amends it."""
     connector = work.connector(transaction.charger_id, transaction.connector_id)
@@ -183,6 +191,7 @@ def _book(work: Work, r: reports.Stop, transaction: Transaction) -> None:
         id_tag=r.id_tag,
         inferred=False,
         readings=r.readings,
+        session_register=r.session_register,
         anomalies=[] if transaction.id == r.transaction_id else ["transaction_id_inferred"],
     )
 
@@ -198,6 +207,7 @@ def _close(
     inferred: bool,
     anomalies: list[str],
     readings: Sequence[reports.Reading] = (),
+    session_register: bool = False,
 ) -> None:
     meter_stop_wh, source = meter_wh, METER_STOP
     if meter_stop_wh is None:
@@ -211,7 +221,10 @@ def _close(
         meter_stop_wh, source = transaction.meter_start_wh, NO_READING
         anomalies.append("no_meter_stop")
     energy_wh = meter_stop_wh - transaction.meter_start_wh
-    if energy_wh < 0:
+    if energy_wh < 0 and session_register and meter_stop_wh >= 0:
+        energy_wh = meter_stop_wh
+        anomalies.append("session_register")
+    elif energy_wh < 0:
         energy_wh = 0
         anomalies.insert(0, "meter_decreased")
     seconds = duration_s(transaction.started_at, stopped_at)

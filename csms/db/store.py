@@ -31,7 +31,7 @@ from csms.core.records import (
     Tag,
     Transaction,
 )
-from csms.core.transactions import content_key, named
+from csms.core.transactions import content_key, ended_by
 from csms.core.work import Work, tag_key
 from csms.db import remembered, tables
 
@@ -216,11 +216,7 @@ async def _load_answers(db: Db, work: Work, batch: Sequence[reports.Report[Any]]
         for r in batch
         if isinstance(r, reports.Resendable) and r.message_id is not None
     ]
-    asked += [
-        content_key(r)
-        for r in batch
-        if isinstance(r, reports.Stop) and named(work, r.charger_id, r.transaction_id) is None
-    ]
+    asked += [content_key(r) for r in batch if isinstance(r, reports.Stop) and ended_by(work, r) is None]
     if asked:
         for row in await db.fetch(
             "SELECT charger_id, message_id, digest, answer FROM answers WHERE (charger_id, message_id, digest) IN"

@@ -13,6 +13,7 @@ from csms.core import reports
 from csms.ocpp import handlers, messages
 from csms.ocpp.certificates import StationCertificates
 from csms.ocpp.connections import Connection
+from csms.ocpp.quirks import QUIRKS, Behaviours
 from csms.ocpp.session import Dropped, IncomingCall
 
 log = structlog.get_logger()
@@ -38,11 +39,14 @@ class Calls:
         """Decode, record, answer. Whatever happens, a call that belongs to a transaction is acknowledged."""
         began = time.perf_counter()
         action, message_id = event.action, event.message_id
-        call = handlers.Call(connection.charger_id, message_id, bytes(event.payload), self._clock())
+        call = handlers.Call(
+            connection.charger_id, message_id, bytes(event.payload), self._clock(), connection.behaviours
+        )
         handler = handlers.HANDLERS.get(action)
-        decoded = messages.decode(action, call.payload)
+        decoded = messages.decode(action, call.payload, zone=connection.zone)
         if event.deviations or decoded.deviations:
-            self.deviated(connection, action, _deviations(event.deviations, decoded.deviations))
+            found = _deviations(event.deviations, decoded.deviations)
+            await self.deviated(connection, action, found, wait=handler is None or handler.report is None)
         outcome = "answered"
         if not self._admitted(connection, action):
             connection.session.refuse(
@@ -91,6 +95,14 @@ class Calls:
         if isinstance(answer, reports.Booted):
             connection.accepted = answer.status == "Accepted"
             connection.booted = True
+            connection.know(
+                message.charge_point_vendor,
+                message.charge_point_model,
+                message.firmware_version,
+                answer.time_zone,
+            )
+            if applied := _applied(connection.behaviours, answer.time_zone):
+                await self.deviated(connection, action, applied, wait=False)
         connection.session.answer(call.message_id, messages.encode(handler.response(call, answer)))
         status = getattr(answer, "status", None) or getattr(
             getattr(answer, "authorization", None), "status", None
@@ -117,10 +129,20 @@ class Calls:
 
     async def rescue(self, connection: Connection, event: Dropped, frame: bytes) -> None:
         """A frame that was dropped although it tells of a transaction: kept and acknowledged after all."""
-        assert event.message_id is not None
         assert event.action is not None
-        call = handlers.Call(connection.charger_id, event.message_id, frame, self._clock())
-        await self.quarantine(connection, call, event.action, event.reason)
+        call = handlers.Call(connection.charger_id, event.message_id or "", frame, self._clock())
+        if event.message_id is not None:
+            await self.quarantine(connection, call, event.action, event.reason)
+            return
+        # Nothing to answer under: the evidence is all that can be had.
+        await self._node.record(handlers.quarantined(call, event.action, event.reason))
+        log.warning(
+            "quarantined",
+            charger=connection.charger_id,
+            action=event.action,
+            error=event.reason,
+            answered=False,
+        )
 
     @staticmethod
     def _admitted(connection: Connection, action: str) -> bool:
@@ -132,8 +154,28 @@ class Calls:
             or action in connection.triggered
         )
 
-    def deviated(self, connection: Connection, action: str, found: list[reports.Deviation]) -> None:
-        self._node.post(reports.Deviated(charger_id=connection.charger_id, action=action, deviations=found))
+    async def deviated(
+        self, connection: Connection, action: str, found: list[reports.Deviation], *, wait: bool
+    ) -> None:
+        """`wait`: no other report follows, so a flood of nonsense is held up by its own commits."""
+        report = reports.Deviated(charger_id=connection.charger_id, action=action, deviations=found)
+        if wait:
+            await self._node.record(report)
+        else:
+            self._node.post(report)
+
+
+def _applied(behaviours: Behaviours, time_zone: str | None) -> list[reports.Deviation]:
+    """What we know of this charge point beforehand, to be seen where its other deviations are."""
+    found = [
+        reports.Deviation(field=rule.name, kind="quirk_applied", detail=rule.note)
+        for rule in QUIRKS
+        if rule.name in behaviours.rules
+    ]
+    if behaviours.local_time_zone and time_zone is None:
+        detail = "It sends local time without a zone, read as UTC: set this charger's time zone."
+        found.append(reports.Deviation(field="timeZone", kind="time_zone_unset", detail=detail))
+    return found
 
 
 def _deviations(*found: Iterable[Any]) -> list[reports.Deviation]:

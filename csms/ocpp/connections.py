@@ -2,14 +2,28 @@
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from websockets.asyncio.server import ServerConnection
+from websockets.protocol import Event
 
+from csms.ocpp.quirks import Behaviours, quirks_for
 from csms.ocpp.session import Session
 
 if TYPE_CHECKING:
     import asyncio
+
+
+class Socket(ServerConnection):
+    """Knows when anything came last: some charge points send nothing but pings for hours, others never answer one."""
+
+    heard_at = 0.0
+
+    def process_event(self, event: Event) -> None:
+        self.heard_at = time.monotonic()
+        super().process_event(event)
 
 
 class Connection:
@@ -19,41 +33,61 @@ class Connection:
         "__weakref__",
         "accepted",
         "answered_ping",
+        "answering",
+        "behaviours",
         "booted",
         "charger_id",
         "connected_at",
         "generation",
         "last_csr",
-        "last_life",
         "pending",
         "pinging",
         "profile",
         "seen_posted_at",
         "session",
         "socket",
+        "superseded_by",
         "triggered",
         "unsettled",
+        "zone",
     )
 
-    def __init__(self, charger_id: str, socket: ServerConnection, *, profile: int = 0) -> None:
+    def __init__(self, charger_id: str, socket: Socket, *, profile: int = 0) -> None:
         now = time.monotonic()
         self.charger_id = charger_id
         self.socket = socket
         self.session = Session(charger_id)
         self.generation = 0
+        self.superseded_by = 0
         self.accepted = False
         self.booted = False
         self.connected_at = now
-        self.last_life = now
         self.seen_posted_at = now
         self.answered_ping = False
         self.pinging = False
         self.triggered: set[str] = set()
+        self.answering = False  # a call of the charge point is being recorded
         self.pending: dict[object, asyncio.Future[bytes]] = {}
         self.profile = profile
         self.last_csr: tuple[bytes, float] | None = None
         # What to do with the status that answers a change of credentials, also when it comes late.
         self.unsettled: dict[object, Callable[[str], Awaitable[None]]] = {}
+        self.behaviours = Behaviours()
+        self.zone: tzinfo = UTC
+
+    def quiet_s(self, now: float) -> float:
+        """For how long nothing has come, by the monotonic clock."""
+        return now - max(self.socket.heard_at, self.connected_at)
+
+    def know(
+        self, vendor: str | None, model: str | None, firmware: str | None, time_zone: str | None
+    ) -> None:
+        """Who it is decides how its messages are read. `time_zone` is for times that come without one."""
+        self.behaviours = quirks_for(vendor, model, firmware)
+        try:
+            self.zone = UTC if time_zone is None else ZoneInfo(time_zone)
+        except (ZoneInfoNotFoundError, ValueError):
+            self.zone = UTC
 
 
 class Connections:

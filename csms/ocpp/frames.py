@@ -53,7 +53,7 @@ class Malformed(Struct, frozen=True, gc=False):
 
     `answerable`: it is a CALL with an id, so a CALLERROR can be sent. Everything else is dropped and logged: text
     that is no JSON array, frames without an id, unknown message type numbers (ignored by OCPP-J 4.1.3), broken answers.
-    `action` is there when it could be read, so that a broken StartTransaction can be told from a broken Heartbeat.
+    `action` is there when it could be read, even without an id: a broken StartTransaction is no broken Heartbeat.
     """
 
     code: str
@@ -122,7 +122,9 @@ def _parse_odd(data: bytes) -> Call | CallResult | CallError | Malformed:
         return Malformed("ProtocolError", f"unknown message type {str(kind)[:20]!r}")
     message_id = _id(elements[1][0], notes) if len(elements) > 1 else None
     if message_id is None:
-        return Malformed("FormationViolation", problem or "no usable message id")
+        action = elements[2][0] if kind == CALL and len(elements) > 2 else None
+        known = action if isinstance(action, str) and scrub(action) == action else None
+        return Malformed("FormationViolation", problem or "no usable message id", action=known)
     if kind == CALL:
         return _call(message_id, elements, problem, notes)
     if problem:

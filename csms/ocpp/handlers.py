@@ -6,11 +6,14 @@ from hashlib import sha256
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from csms.core import reports
+from csms.core.units import ENERGY_REGISTER
 from csms.ocpp import data_transfer
 from csms.ocpp.messages import core, encode, firmware, security
 from csms.ocpp.messages.fields import Sent
+from csms.ocpp.quirks import Behaviours
 
 _INT31 = 2**31
 
@@ -22,6 +25,7 @@ class Call(Struct, frozen=True):
     message_id: str
     payload: bytes
     now: datetime
+    behaviours: Behaviours = Behaviours()
 
     @property
     def digest(self) -> bytes:
@@ -46,8 +50,25 @@ def natural_key(message: core.StartTransaction, call: Call) -> str:
     return f"{message.connector_id}/{message.id_tag}/{message.timestamp.isoformat()}/{message.meter_start}"
 
 
-def readings(values: Sequence[core.MeterValue]) -> list[reports.Reading]:
-    return [reports.Reading(at=value.timestamp, samples=value.sampled_value) for value in values]
+def readings(values: Sequence[core.MeterValue], behaviours: Behaviours) -> list[reports.Reading]:
+    relabel = behaviours.energy_kwh_labelled_wh
+    return [
+        reports.Reading(
+            at=value.timestamp,
+            samples=[_in_kwh(s) for s in value.sampled_value] if relabel else value.sampled_value,
+        )
+        for value in values
+    ]
+
+
+def _in_kwh(sample: core.SampledValue) -> core.SampledValue:
+    if sample.measurand in {None, ENERGY_REGISTER} and sample.unit in {None, "Wh"}:
+        return replace(sample, unit="kWh")
+    return sample
+
+
+def _register_wh(register: int | None, behaviours: Behaviours) -> int | None:
+    return register * 1000 if register is not None and behaviours.energy_kwh_labelled_wh else register
 
 
 def _boot(call: Call, m: core.BootNotification) -> reports.Boot:
@@ -96,6 +117,9 @@ def _status(call: Call, m: core.StatusNotification) -> reports.Status:
 
 
 def _start(call: Call, m: core.StartTransaction) -> reports.Start:
+    meter_start = m.meter_start
+    if meter_start is None and call.behaviours.session_register:
+        meter_start = 0
     return reports.Start(
         charger_id=call.charger_id,
         message_id=call.message_id,
@@ -103,7 +127,7 @@ def _start(call: Call, m: core.StartTransaction) -> reports.Start:
         connector_id=_connector(m.connector_id),
         id_tag=m.id_tag,
         key=natural_key(m, call),
-        meter_wh=m.meter_start,
+        meter_wh=_register_wh(meter_start, call.behaviours),
         at=m.timestamp,
         reservation_id=_small(m.reservation_id),
     )
@@ -124,7 +148,7 @@ def _meter(call: Call, m: core.MeterValues) -> reports.Meter:
         digest=call.digest if timeless else b"",
         connector_id=_connector(m.connector_id),
         transaction_id=m.transaction_id,
-        readings=readings(m.meter_value),
+        readings=readings(m.meter_value, call.behaviours),
     )
 
 
@@ -134,11 +158,13 @@ def _stop(call: Call, m: core.StopTransaction) -> reports.Stop:
         message_id=call.message_id,
         digest=call.digest,
         transaction_id=m.transaction_id,
-        meter_wh=m.meter_stop,
+        meter_wh=_register_wh(m.meter_stop, call.behaviours),
         at=m.timestamp,
         reason=m.reason or "Local",
-        id_tag=m.id_tag or None,
-        readings=readings(m.transaction_data or ()),
+        id_tag=None if call.behaviours.unreliable_id_tag else m.id_tag or None,
+        readings=readings(m.transaction_data or (), call.behaviours),
+        session_register=call.behaviours.session_register,
+        trusted_id=not call.behaviours.unreliable_transaction_id,
     )
 
 
@@ -225,7 +251,7 @@ def quarantined(call: Call, action: str, error: str) -> reports.Quarantined:
     """A transaction message that nobody can book: kept as it came."""
     return reports.Quarantined(
         charger_id=call.charger_id,
-        message_id=call.message_id,
+        message_id=call.message_id or None,
         digest=call.digest,
         action=action,
         payload=call.payload,

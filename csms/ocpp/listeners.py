@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 from websockets.asyncio.server import Server, ServerConnection, serve
 
+from csms.ocpp.connections import Socket
 from csms.ocpp.gate import Gate
 
 _OPENING_S = 20
@@ -44,4 +45,5 @@ async def listen(
         open_timeout=_OPENING_S,
         close_timeout=5,
         server_header=None,
+        create_connection=Socket,
     )

@@ -1,7 +1,6 @@
 """Is anybody there? Any frame counts as life, not only a pong: some charge points never answer pings."""
 
 import asyncio
-import time
 from typing import Literal
 
 from msgspec import Struct
@@ -35,7 +34,6 @@ async def ping(connection: Connection, timeout_s: float) -> None:
         async with asyncio.timeout(timeout_s):
             await pong
         connection.answered_ping = True
-        connection.last_life = time.monotonic()
     except (TimeoutError, ConnectionClosed):
         pass
     finally:

@@ -18,6 +18,7 @@ import structlog
 from prometheus_client import Counter
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 
 from csms.adapter import EVERY_GENERATION, Command, Node
 from csms.core import reports
@@ -27,7 +28,7 @@ from csms.errors import ChargerBusy, ChargerOffline, ChargerRefused, ChargerTime
 from csms.ocpp import frames, handshake, messages
 from csms.ocpp.calls import Calls
 from csms.ocpp.certificates import StationCertificates
-from csms.ocpp.connections import Connection, Connections
+from csms.ocpp.connections import Connection, Connections, Socket
 from csms.ocpp.credentials import CredentialChanges, Security, change_in
 from csms.ocpp.gate import Gate, Rules
 from csms.ocpp.listeners import TlsListener, listen
@@ -40,6 +41,8 @@ _DROPPED = Counter("csms_ocpp_frames_dropped_total", "Frames that could not be a
 _SEEN_EVERY_S = 60
 _SWEEP_S = 2.0
 _WRITE_S = 30.0
+_CLOSE_S = 6.0
+_STOP_S = 5.0
 _TRIGGERS = {"TriggerMessage", "ExtendedTriggerMessage"}
 _TRIGGERED_AS = {"SignChargePointCertificate": "SignCertificate"}
 # Nothing to mask in these; they are nearly all that passes.
@@ -85,6 +88,7 @@ class OcppServer:
         self._connections = Connections()
         self._node: Node | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.Task[Any]] = set()
         self.listening = asyncio.Event()
 
     # --- the adapter -----------------------------------------------------------------------------
@@ -114,6 +118,13 @@ class OcppServer:
                 *(self._close(c, 1012, "the central system restarts") for c in self._connections),
                 return_exceptions=True,
             )
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_S):
+                    for server in servers:
+                        await server.wait_closed()
+            # Postgres may be away: what is not durable by now will be asked again.
+            for task in self._serving:
+                task.cancel()
             for server in servers:
                 await server.wait_closed()
 
@@ -169,7 +180,7 @@ class OcppServer:
             if connection.session.cancel(token):
                 raise ChargerBusy(f"{charger_id} was busy: {command.action} was not sent") from None
             raise ChargerTimeout(f"{charger_id} did not answer {command.action} in time") from None
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise ChargerRefused("FormationViolation", "the charge point's answer is not an object") from None
         finally:
             connection.pending.pop(token, None)
@@ -189,27 +200,51 @@ class OcppServer:
             _reject(connection, late.token, error)
         if not connection.session.is_open_for_calls and now - connection.connected_at > self._calls_after_s:
             connection.session.open_for_calls(now)
+            if connection.behaviours.no_boot_on_reconnect:
+                self._spawn(self._ask_how_it_is(connection))
+
+    async def _ask_how_it_is(self, connection: Connection) -> None:
+        """It came back without saying how it is, and never would."""
+        for message in ("BootNotification", "StatusNotification"):
+            command = Command(action="TriggerMessage", payload={"requestedMessage": message})
+            with contextlib.suppress(CommandError, ConnectionClosed):
+                await self.perform(connection.charger_id, command)
 
     async def hang_up(self, charger_id: str, generation: int) -> None:
         connection = self._connections.get(charger_id)
-        if connection is not None and connection.generation < generation:
+        if connection is None:
+            return
+        # One whose own generation is still to come may be the newest of all: it looks by itself then.
+        connection.superseded_by = max(connection.superseded_by, generation)
+        await self._close_if_superseded(connection)
+
+    async def _close_if_superseded(self, connection: Connection) -> None:
+        if 0 < connection.generation < connection.superseded_by:
             elsewhere = "a newer connection of this charge point is open elsewhere"
             ended = "an operator has ended this connection"
-            await self._close(connection, 1000, ended if generation == EVERY_GENERATION else elsewhere)
+            by_operator = connection.superseded_by == EVERY_GENERATION
+            await self._close(connection, 1000, ended if by_operator else elsewhere)
 
     # --- one connection --------------------------------------------------------------------------
 
     async def _serve(self, socket: ServerConnection) -> None:
         node = self._running()
+        assert isinstance(socket, Socket)
         assert socket.request is not None
         charger_id = handshake.identity(socket.request.path)
         assert charger_id is not None
         entry = self._gate.entry(socket)
         address = _address(socket, entry.address)
         connection = Connection(charger_id, socket, profile=entry.profile)
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         replaced = self._connections.add(connection)
         if replaced is not None:
-            # It may be half-open: closing must not keep the new connection waiting.
+            # It may be half-open: neither the new connection nor who waits for an answer waits for its end.
+            for token in list(replaced.pending):
+                _reject(replaced, token, ChargerOffline(f"{charger_id} reconnected: it may have acted on it"))
             self._spawn(self._close(replaced, 1000, "replaced by a newer connection"))
         try:
             held = await node.record(
@@ -217,6 +252,8 @@ class OcppServer:
             )
             connection.generation = held.generation
             connection.accepted = held.enrollment == "Accepted"
+            connection.know(held.vendor, held.model, held.firmware_version, held.time_zone)
+            await self._close_if_superseded(connection)
             await node.hold(charger_id, self)
             log.info(
                 "connected",
@@ -227,8 +264,13 @@ class OcppServer:
             )
             while True:
                 await self._receive(connection, await socket.recv(decode=False))
-        except ConnectionClosed:
-            pass
+                # Frames that came together need no waiting: others shall have their turn in between.
+                await asyncio.sleep(0)
+        except ConnectionClosed as closed:
+            if closed.sent is not None and closed.sent.code == CloseCode.MESSAGE_TOO_BIG:
+                detail = f"more than {self._max_frame_bytes} bytes"
+                found = [reports.Deviation(field="", kind="too_large", detail=detail)]
+                await self._calls.deviated(connection, "", found, wait=False)
         finally:
             await self._ended(connection)
 
@@ -260,11 +302,14 @@ class OcppServer:
 
     async def _receive(self, connection: Connection, frame: bytes) -> None:
         now = time.monotonic()
-        connection.last_life = now
         event = connection.session.receive(frame, now)
         if isinstance(event, IncomingCall):
             self._log(connection, frame, "call", event.action, event.message_id)
-            await self._calls.answer(connection, event)
+            connection.answering = True
+            try:
+                await self._calls.answer(connection, event)
+            finally:
+                connection.answering = False
             await self._flush(connection, event.action)
             if event.action == "BootNotification":
                 connection.session.open_for_calls(now)
@@ -331,12 +376,9 @@ class OcppServer:
             "frame dropped", charger=connection.charger_id, reason=reason, frame=masked_frame(frame)[:200]
         )
         kind = "unsolicited" if isinstance(event, Unsolicited) else "malformed_frame"
-        self._calls.deviated(
-            connection,
-            getattr(event, "action", None) or "",
-            [reports.Deviation(field="", kind=kind, detail=reason)],
-        )
-        if isinstance(event, Dropped) and event.action in messages.TRANSACTION_ACTIONS and event.message_id:
+        found = [reports.Deviation(field="", kind=kind, detail=reason)]
+        await self._calls.deviated(connection, (getattr(event, "action", None) or "")[:50], found, wait=True)
+        if isinstance(event, Dropped) and event.action in messages.TRANSACTION_ACTIONS:
             # The session has a CALLERROR ready; a transaction message gets an acknowledgement instead.
             connection.session.data_to_send()
             await self._calls.rescue(connection, event, frame)
@@ -357,8 +399,12 @@ class OcppServer:
                 return
 
     async def _close(self, connection: Connection, code: int, reason: str) -> None:
-        with contextlib.suppress(Exception):
-            await connection.socket.close(code, reason)
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await connection.socket.close(code, reason)
+        except Exception:
+            # The closing frame itself waits for room when the other side does not read.
+            connection.socket.transport.abort()
 
     async def _sweep(self) -> None:
         """Now and then: ping the quiet, close the dead, let our calls go where no boot came."""
@@ -367,7 +413,7 @@ class OcppServer:
             now = time.monotonic()
             accepting = self._running().accepting()
             for connection in self._connections:
-                if not accepting:
+                if not accepting and not connection.answering:
                     # What a charge point has not sent yet costs it no attempt: better outside than unanswered.
                     self._spawn(self._close(connection, 1013, "the database is away, try again later"))
                     continue
@@ -375,7 +421,7 @@ class OcppServer:
                 if connection.session.is_open_for_calls:
                     self._spawn(self._flush(connection))
                 judged = self._liveness.judge(
-                    quiet_s=now - connection.last_life, answers_pings=connection.answered_ping
+                    quiet_s=connection.quiet_s(now), answers_pings=connection.answered_ping
                 )
                 if judged == "dead":
                     self._spawn(self._close(connection, 1001, "no sign of life"))
@@ -449,7 +495,7 @@ def _reject(connection: Connection, token: object, error: CommandError) -> bool:
 def _json(details: msgspec.Raw) -> Any:
     try:
         return msgspec.json.decode(details)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
 
 

@@ -25,7 +25,7 @@ from csms.core.records import (
     Transaction,
 )
 from csms.core.remembered import CommandOutcome, Remembered, StoredTransfer
-from csms.core.transactions import content_key, named
+from csms.core.transactions import content_key, ended_by
 from csms.core.work import Policy, Work, tag_key
 
 NOW = datetime(2023, 12, 7, 10, 15, 30, tzinfo=UTC)
@@ -165,7 +165,7 @@ class Desk:
             keys_of_answers = []
             if isinstance(report, reports.Resendable) and report.message_id is not None:
                 keys_of_answers.append((report.charger_id, report.message_id, report.digest))
-            if isinstance(report, reports.Stop) and not named(work, report.charger_id, report.transaction_id):
+            if isinstance(report, reports.Stop) and not ended_by(work, report):
                 keys_of_answers.append(content_key(report))
             for key in keys_of_answers:
                 if key in self.answers:

@@ -99,6 +99,7 @@ EVERYTHING = [
     reports.DataTransferred(charger_id=CP, vendor_id="v", answer=reports.Transferred(status="Accepted")),
     reports.SecurityEvent(charger_id=CP, type="Reboot", tech_info="x", at=at(4), message_id="s", digest=b"s"),
     reports.Seen(charger_id=CP),
+    reports.Reconcile(charger_id=CP, transaction_id=1),
     reports.Disconnected(charger_id=CP, node="n1", generation=1),
 ]
 
@@ -126,6 +127,7 @@ async def test_a_long_story_of_many_chargers_is_the_same_in_memory_and_in_postgr
         possible = [
             start(connector_id=chance.randrange(1, 3), at=moment, **charger),
             stop(any_id, at=moment, meter_wh=chance.choice([None, 25000]), **charger),
+            stop(any_id, at=moment, meter_wh=chance.randrange(9000), trusted_id=False, **charger),
             meter(any_id, register(chance.randrange(1000, 9000), moment), **charger),
             meter(any_id, register(7, moment), connector_id=0, **charger),
             status(chance.choice(["Available", "Charging"]), moment, **charger),

@@ -2,9 +2,14 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
+import secrets
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiomqtt
@@ -82,11 +87,11 @@ async def _collect(node: Node, subscribed: asyncio.Event) -> None:
 NodeFactory = Callable[..., Awaitable[Node]]
 
 
-@pytest.fixture
-async def start_node(
-    database_url: str, broker: Any, topic_prefix: str, tmp_path: Any
+@contextlib.asynccontextmanager
+async def nodes(
+    database_url: str, broker: Any, topic_prefix: str, data_dir: Path
 ) -> AsyncIterator[NodeFactory]:
-    """Start nodes on this test's database and broker; all are stopped at its end."""
+    """Starts nodes on one database and one broker; all are stopped at the end."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(*, mqtt: bool = True, **overrides: Any) -> Node:
@@ -94,7 +99,7 @@ async def start_node(
                 _env_file=None,
                 **{
                     "database_url": database_url,
-                    "csms_data_dir": tmp_path,
+                    "csms_data_dir": data_dir,
                     "csms_ocpp_host": "127.0.0.1",
                     "csms_ocpp_port": unused_port(),
                     "csms_http_port": unused_port(),
@@ -111,6 +116,7 @@ async def start_node(
                     **overrides,
                 },
             )
+            url = str(chosen.database_url)
             address = BrokerAddress(broker.host, broker.port_v5, "5", "mqtt://test") if mqtt else None
             if "broker_address" in overrides:
                 address = overrides["broker_address"]
@@ -118,17 +124,14 @@ async def start_node(
             stop = asyncio.Event()
             ports = app.bind(chosen)
             task = asyncio.create_task(
-                app.serve(chosen, database_url, address, ports, stop=stop, ready=ready.set_result),
+                app.serve(chosen, url, address, ports, stop=stop, ready=ready.set_result),
                 name="node",
             )
             await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=20)
             if task.done():
                 task.result()
             running = ready.result()
-            api = httpx.AsyncClient(
-                base_url=running.http, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20
-            )
-            node = Node(running, database_url, topic_prefix, address, api, stop, task)
+            node = Node(running, url, topic_prefix, address, client(running), stop, task)
             if address is not None:
                 subscribed = asyncio.Event()
                 collector = asyncio.create_task(_collect(node, subscribed), name="collector")
@@ -139,6 +142,50 @@ async def start_node(
             return node
 
         yield start
+
+
+@pytest.fixture
+async def start_node(
+    database_url: str, broker: Any, topic_prefix: str, tmp_path: Path
+) -> AsyncIterator[NodeFactory]:
+    """Start nodes on this test's database and broker; all are stopped at its end."""
+    async with nodes(database_url, broker, topic_prefix, tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+async def shared_node(
+    databases: Any, template_database: str, broker: Any, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Node]:
+    """One node for all tests of a module that keep to charger ids of their own. It lives in a thread, so that
+    its tasks are not taken for what a test has left behind."""
+    url = await databases.create(template_database)
+    ready: Future[tuple[Node, Callable[[], object]]] = Future()
+
+    async def run() -> None:
+        done, loop = asyncio.Event(), asyncio.get_running_loop()
+        prefix = f"test/shared-{secrets.token_hex(6)}"
+        try:
+            async with nodes(url, broker, prefix, tmp_path_factory.mktemp("node")) as start:
+                ready.set_result((await start(), lambda: loop.call_soon_threadsafe(done.set)))
+                await done.wait()
+        except Exception as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),), name="shared node")
+    thread.start()
+    node, leave = await asyncio.wrap_future(ready)
+    async with client(node.running) as api:
+        yield dataclasses.replace(node, api=api)
+    leave()
+    await asyncio.to_thread(thread.join, 30)
+    await databases.drop(url)
+
+
+def client(running: app.Running) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=running.http, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20)
 
 
 @pytest.fixture

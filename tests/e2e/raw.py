@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 
 class RawChargePoint:
@@ -50,6 +51,15 @@ class RawChargePoint:
         except TimeoutError:
             return True
         return False
+
+    async def ended(self, timeout_s: float = 15) -> tuple[int, str]:
+        """Code and reason with which the central system closes; whatever comes before is an assertion error."""
+        try:
+            came = await self.receive(timeout_s)
+        except ConnectionClosed as closed:
+            assert closed.rcvd is not None, "broken off without a closing frame"
+            return closed.rcvd.code, closed.rcvd.reason
+        raise AssertionError(f"not closed, but {came}")
 
     async def close(self) -> None:
         await self.socket.close()

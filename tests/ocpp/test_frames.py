@@ -175,3 +175,8 @@ def test_what_is_rendered_is_read_back(message_id, payload):
     call = parse(frames.render_call(message_id, "DataTransfer", body))
     assert (call.message_id, call.action) == (message_id, "DataTransfer")
     assert bytes(call.payload) == (b"{}" if payload is None or payload != payload else body)
+
+
+def test_a_call_without_a_usable_id_still_tells_its_action():
+    bad = frames.parse('[2,null,"StartTransaction",{}]')
+    assert (bad.message_id, bad.action, bad.answerable) == (None, "StartTransaction", False)
