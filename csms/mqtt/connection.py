@@ -7,6 +7,7 @@ that connects again would send what is left in paho's queue: hence a new one for
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 import struct
@@ -28,6 +29,9 @@ from csms.mqtt.errors import Disconnected, Refused
 
 T = TypeVar("T")
 log = structlog.get_logger()
+# What paho complains about ends a connection, and that is told once, by the link.
+_silent = logging.getLogger("csms.mqtt.paho")
+_silent.setLevel(logging.CRITICAL)
 
 NO_DELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 PACKET_TOO_LARGE, TOPIC_NAME_INVALID = 0x95, 0x90
@@ -103,6 +107,7 @@ class Connection(aiomqtt.Client):
             keepalive=config.keepalive_s,
             max_inflight_messages=config.max_inflight,
             socket_options=NO_DELAY,
+            logger=_silent,
         )
         self.pending_calls_threshold = 10_000
         self.lost: asyncio.Future[None] = self._loop.create_future()

@@ -17,7 +17,7 @@ from csms.mqtt.config import RelayConfig
 from csms.mqtt.link import Link
 from csms.mqtt.messages import EventForm
 from csms.mqtt.relay import Relay
-from tests.mqtt.conftest import Log, config, connected, pause, resume, running, until, watching
+from tests.mqtt.conftest import POLITE, Log, config, connected, pause, resume, running, until, watching
 from tests.services import REPOSITORY
 
 QUICK = RelayConfig(groups=2, batch=50, poll_s=0.05, concurrency=20, retry_min_s=0.01, retry_max_s=0.02)
@@ -273,8 +273,10 @@ async def test_while_the_broker_is_away_the_outbox_grows_and_health_says_so(engi
             assert same_bytes(watcher.messages, log.committed)
 
 
-async def test_a_poison_event_is_parked_and_the_others_pass(engine, log, mosquitto):
+@pytest.mark.parametrize("broker_is", [POLITE, "max_queued_messages 0"])
+async def test_a_poison_event_is_parked_and_the_others_pass(engine, log, mosquitto, broker_is):
     server = mosquitto(
+        broker_is,
         users={"csms": "secret"},
         acl="user csms\ntopic readwrite #\ntopic deny csms/transactions/BAD/started\n",
     )
