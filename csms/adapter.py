@@ -1,7 +1,7 @@
 """All that an edge sees: `Node`, what a running node offers, and `Adapter`, what an edge must do."""
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -9,25 +9,44 @@ from csms.core.records import Frame
 from csms.core.reports import Report
 
 R = TypeVar("R")
+# Newer than any connection: to hang up on a charger whichever it is (an operator has turned it away).
+EVERY_GENERATION: Final = 2**62
 
 
 class Command(Struct, frozen=True, kw_only=True):
     """What we ask a charger to do, in OCPP 1.6 words whatever the charger speaks.
 
-    `payload` is OCPP's own JSON, already checked against the schema.
+    `payload` is OCPP's own JSON, already checked against the schema. `id` names its row in the table of
+    commands; without one it gets one when it is performed.
     """
 
     action: str
     payload: dict[str, Any]
     timeout_s: float = 30
+    id: str | None = None
+    requested_by: str = "csms"
 
 
 class Admission(Struct, frozen=True, kw_only=True):
-    """What an edge must know of a charger before it lets it in. `password_hash` None: no password is asked."""
+    """What an edge must know of a charger before it lets it in. `password_hash` None: no password is asked.
+
+    `security_profile` (OCPP 1.6 white paper) None: 1 with a password, 0 without. What is `pending` was sent to
+    the charger and not confirmed. `certificate_name`: what its certificate's CN may say instead of its identity.
+    """
 
     charger_id: str
     enrollment: str
     password_hash: str | None = None
+    pending_password_hashes: tuple[str, ...] = ()
+    security_profile: int | None = None
+    pending_security_profile: int | None = None
+    certificate_name: str | None = None
+
+    @property
+    def required_profile(self) -> int:
+        if self.security_profile is not None:
+            return self.security_profile
+        return 0 if self.password_hash is None else 1
 
 
 class Node(Protocol):

@@ -8,6 +8,7 @@ CsmsError
     ├── UnknownCharger
     ├── ChargerOffline
     ├── ChargerTimeout
+    │   └── ChargerBusy  its turn did not come; nothing was sent
     ├── ChargerRefused   the charger answered with a CALLERROR
     ├── NotSupported     this kind of charger has no such command
     └── InvalidCommand   the payload breaks the OCPP schema; nothing was sent
@@ -50,6 +51,10 @@ class ChargerOffline(CommandError):
 
 class ChargerTimeout(CommandError):
     """The charger did not answer in time; whether it obeyed is not known."""
+
+
+class ChargerBusy(ChargerTimeout):
+    """The command's turn did not come in time; nothing was sent."""
 
 
 class NotSupported(CommandError):

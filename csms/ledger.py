@@ -11,7 +11,7 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -52,9 +52,14 @@ _AWAY = (
     asyncpg.TransactionRollbackError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.LockNotAvailableError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.InvalidCatalogNameError,
-    asyncpg.UndefinedTableError,
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.PostgresSystemError,
+    # A schema that does not fit (a migration is under way) or a right that is missing is no report's fault.
+    asyncpg.SyntaxOrAccessError,
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.OutdatedSchemaCacheError,
 )
 _EVENTS_A_REPORT = 8
 
@@ -74,6 +79,7 @@ class Ledger:
         max_waiting: int = 20_000,
         frame_delay_s: float = 0.5,
         max_frames: int = 50_000,
+        commit_timeout_s: float = 30,
     ) -> None:
         self.policy = policy
         self._engine = engine
@@ -85,21 +91,26 @@ class Ledger:
         self._frames: deque[Frame] = deque()
         self._frame_delay_s = frame_delay_s
         self._max_frames = max_frames
+        self._commit_timeout_s = commit_timeout_s
         self._numbers: deque[int] = deque()
         self._transaction_ids: deque[int] = deque()
         self._connection: Any = None
         self._away_since: float | None = None
         self._busy = asyncio.Lock()
+        self._ended = False
 
     # --- for edges -------------------------------------------------------------------------------
 
     async def record(self, report: reports.Report[R]) -> R:
-        """Answer once the report is durable. Safe to repeat, and safe to cancel: it is recorded all the same.
+        """Answer once the report is durable. Safe to repeat; cancelled while it waits, it is recorded all the same.
 
-        Raises LedgerError when the database refuses this report's content, and whatever the decision raised.
+        Raises LedgerError when the database refuses this report's content, whatever the decision raised, and
+        CancelledError when the ledger ends first: whether the report is durable is not known then.
         """
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         await self._waiting.put((report, answer))
+        if self._ended:
+            self._abandon([])
         return await answer
 
     def post(self, report: reports.Report[Any]) -> bool:
@@ -124,14 +135,27 @@ class Ledger:
     # --- the loop --------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Commit batches until cancelled."""
+        """Commit batches until cancelled; whoever waits for an answer then is cancelled as well."""
+        batch: list[Entry] = []
+        self._ended = False
         try:
             while True:
                 batch = await self._next_batch()
-                async with self._busy:
-                    await self._commit(batch)
+                if batch or self._frames:
+                    async with self._busy:
+                        frames = [self._frames.popleft() for _ in range(min(len(self._frames), 5_000))]
+                        await self._commit(batch, frames)
         finally:
+            self._ended = True
+            self._abandon(batch)
             await self._hang_up()
+
+    def _abandon(self, batch: list[Entry]) -> None:
+        while not self._waiting.empty():
+            batch.append(self._waiting.get_nowait())
+        for _, answer in batch:
+            if answer is not None:
+                answer.cancel()  # no effect on those that were answered
 
     async def drain(self, timeout_s: float = 10) -> None:
         """Wait until nothing waits any more, or the time is up (Postgres may be away)."""
@@ -143,8 +167,7 @@ class Ledger:
 
     async def _next_batch(self) -> list[Entry]:
         try:
-            timeout = self._frame_delay_s if self._frames else None
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(self._frame_delay_s):
                 batch = [await self._waiting.get()]
         except TimeoutError:
             return []
@@ -152,9 +175,8 @@ class Ledger:
             batch.append(self._waiting.get_nowait())
         return batch
 
-    async def _commit(self, batch: list[Entry]) -> None:
-        """Make a batch durable, however long it takes; split it when one report spoils it."""
-        frames = [self._frames.popleft() for _ in range(min(len(self._frames), 5_000))]
+    async def _commit(self, batch: list[Entry], frames: list[Frame], *, again: bool = False) -> None:
+        """Make a batch durable, however long it takes; split it when something in it is refused."""
         delay_s = 0.1
         while True:
             started = time.perf_counter()
@@ -166,18 +188,17 @@ class Ledger:
                 if _is_away(error):
                     if self._away_since is None:
                         self._away_since = time.monotonic()
+                        cause = (
+                            error.__context__ or error
+                        )  # what ended the transaction says more than its end
                         log.warning(
-                            "postgres away", error=str(error) or type(error).__name__, waiting=len(batch)
+                            "postgres away", error=str(cause) or type(cause).__name__, waiting=len(batch)
                         )
                     _RETRIES.inc()
                     await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))
                     delay_s = min(delay_s * 2, 5)
                     continue
-                if frames:
-                    log.error("frames not logged", error=str(error), frames=len(frames))
-                    frames = []
-                    continue
-                await self._one_by_one(batch, error)
+                await self._isolate(batch, frames, error, again=again)
                 return
         if self._away_since is not None:
             log.info("postgres is back", away_s=round(self.away_s(), 1))
@@ -185,50 +206,62 @@ class Ledger:
         if batch:
             _COMMIT.observe(time.perf_counter() - started)
             _BATCH.observe(len(batch))
-        if events and self._on_commit is not None:
-            self._on_commit(events)
         for (report, answer), result in zip(batch, results, strict=True):
             _settle(report, answer, result)
+        if events and self._on_commit is not None:
+            try:
+                self._on_commit(events)
+            except Exception:
+                log.exception("nobody was told of a commit")
 
-    async def _one_by_one(self, batch: list[Entry], error: Exception) -> None:
-        """The database refused the batch: find out whose fault it was."""
-        if len(batch) > 1:
-            for entry in batch:
-                await self._commit([entry])
-            return
-        for report, answer in batch:
-            log.error(
-                "report refused", charger=report.charger_id, report=type(report).__name__, error=str(error)
-            )
-            failure = LedgerError(
-                f"{type(report).__name__} of {report.charger_id} could not be stored: {error}"
-            )
-            failure.__cause__ = error
-            _settle(report, answer, failure)
+    async def _isolate(
+        self, batch: list[Entry], frames: list[Frame], error: Exception, *, again: bool
+    ) -> None:
+        """The database refused something in here: halve until it stands alone, and refuse only that."""
+        if batch and frames:
+            await self._commit(batch, [])
+            await self._commit([], frames)
+        elif len(batch) + len(frames) > 1:
+            half = (len(batch) + len(frames)) // 2
+            await self._commit(batch[:half], frames[:half])
+            await self._commit(batch[half:], frames[half:])
+        elif not again:
+            # Alone it may be taken: another node, or an operator, had a hand on the same rows.
+            await self._commit(batch, frames, again=True)
+        elif frames:
+            log.error("frame refused", charger=frames[0].charger_id, error=str(error))
+            _FRAMES_DROPPED.inc()
+        else:
+            _refuse(*batch[0], error)
 
     async def _try(self, batch: Sequence[Entry], frames: list[Frame]) -> tuple[list[Any], list[Event]]:
         db = await self._connected()
-        async with db.transaction():
-            if frames:
-                await store.save_frames(db, frames)
-            if not batch:
-                return [], []
-            entries = [report for report, _ in batch]
-            await self._provide_ids(db, entries)
-            work = Work(
-                self._clock(),
-                self.policy,
-                numbers=_taken(self._numbers),
-                transaction_ids=_taken(self._transaction_ids),
-            )
-            await store.load(db, work, entries)
-            results = [_decided(work, report) for report in entries]
-            await store.save(db, work, relay=self._relay)
-        return results, work.added.get(Event, [])
+        # A server that has gone silent is hung up on: waiting for it to confirm a cancel would take as long.
+        watchdog = asyncio.get_running_loop().call_later(self._commit_timeout_s, db.terminate)
+        try:
+            async with db.transaction():
+                if frames:
+                    await store.save_frames(db, frames)
+                if not batch:
+                    return [], []
+                entries = [report for report, _ in batch]
+                await self._provide_ids(db, entries)
+                work = Work(
+                    self._clock(),
+                    self.policy,
+                    numbers=iter(self._numbers.popleft, None),
+                    transaction_ids=iter(self._transaction_ids.popleft, None),
+                )
+                await store.load(db, work, entries)
+                results = [_decided(work, report) for report in entries]
+                await store.save(db, work, relay=self._relay)
+            return results, work.added.get(Event, [])
+        finally:
+            watchdog.cancel()
 
     async def _provide_ids(self, db: Any, entries: Sequence[reports.Report[Any]]) -> None:
         """Ids are drawn before the decisions, which cannot wait; unused ones serve the next batch."""
-        starts = sum(isinstance(report, reports.Start) for report in entries)
+        starts = sum(isinstance(report, reports.Start | reports.Quarantined) for report in entries)
         if starts > len(self._transaction_ids):
             self._transaction_ids.extend(
                 await store.next_transaction_ids(db, starts - len(self._transaction_ids))
@@ -237,14 +270,15 @@ class Ledger:
             _EVENTS_A_REPORT + (len(r.readings) if isinstance(r, reports.Meter | reports.Stop) else 0)
             for r in entries
         )
-        while len(self._numbers) < wanted:
-            self._numbers.extend(await store.next_number_block(db))
+        if wanted > len(self._numbers):
+            self._numbers.extend(await store.next_numbers(db, wanted - len(self._numbers)))
 
     async def _connected(self) -> Any:
         """The writer's own asyncpg connection, borrowed from SQLAlchemy's pool for as long as it lives."""
         if self._connection is None:
             try:
-                self._connection = await self._engine.connect()
+                async with asyncio.timeout(self._commit_timeout_s):
+                    self._connection = await self._engine.connect()
             except DBAPIError as error:
                 raise error.orig or error from error
         raw = await self._connection.get_raw_connection()
@@ -264,11 +298,6 @@ def _is_away(error: BaseException) -> bool:
     return isinstance(cause, _AWAY) or (cause is not error and isinstance(cause.__cause__, _AWAY))
 
 
-def _taken(pool: deque[int]) -> Iterator[int]:
-    while pool:
-        yield pool.popleft()
-
-
 def _decided(work: Work, report: reports.Report[Any]) -> Any:
     """The answer, or the exception of a decision that failed (and left no trace in the work)."""
     try:
@@ -277,6 +306,14 @@ def _decided(work: Work, report: reports.Report[Any]) -> Any:
     except Exception as error:
         log.exception("decision failed", charger=report.charger_id, report=type(report).__name__)
         return error
+
+
+def _refuse(report: reports.Report[Any], answer: "asyncio.Future[Any] | None", error: Exception) -> None:
+    name = type(report).__name__
+    log.error("report refused", charger=report.charger_id, report=name, error=str(error))
+    failure = LedgerError(f"{name} of {report.charger_id} could not be stored: {error}")
+    failure.__cause__ = error
+    _settle(report, answer, failure)
 
 
 def _settle(report: reports.Report[Any], answer: "asyncio.Future[Any] | None", result: Any) -> None:

@@ -1,5 +1,6 @@
 """Every knob, from the environment or a `.env` file. Field names are the variables' names (docs/settings.md)."""
 
+import ipaddress
 import socket
 from decimal import Decimal
 from pathlib import Path
@@ -30,6 +31,15 @@ def _names(value: Any) -> Any:
     )
 
 
+def _networks(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return tuple(ipaddress.ip_network(name, strict=False) for name in _names(value))
+    except ValueError:
+        raise ValueError("addresses or networks such as 10.0.0.5, 172.16.0.0/12 or fd00::/8") from None
+
+
 def _prefix(value: str) -> str:
     value = value.strip("/")
     if any(char in value for char in "+#\0"):
@@ -46,6 +56,9 @@ def _currency(value: str) -> str:
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Rate = Annotated[Decimal, Field(ge=0, le=1_000_000)]
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_names)]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 
 
@@ -63,10 +76,26 @@ class Settings(BaseSettings):
     csms_ocpp_max_frame_bytes: int = Field(256 * 1024, ge=4096, le=16 * 1024 * 1024)
     csms_ocpp_ping_interval_s: float = Field(60, ge=0)
     csms_ocpp_silence_s: float = Field(900, ge=0)
+    csms_ocpp_tls_port: Port | None = None
+    csms_ocpp_tls_cert_file: Paths = ()
+    csms_ocpp_tls_key_file: Paths = ()
+    csms_ocpp_tls_client_ca_file: Path | None = None
+    csms_ocpp_tls_names: Names = ()
+    csms_ocpp_login_failures_per_minute: int = Field(10, ge=0, le=10_000)
+    csms_trusted_proxies: Networks = ()
+    csms_trusted_proxy_cert_header: str = "X-SSL-Client-Cert"
+    csms_ca_cert_file: Path | None = None
+    csms_ca_key_file: Path | None = None
+    csms_cpo_name: str | None = None
+    csms_certificate_days: int = Field(365, ge=1, le=7300)
+    csms_certificate_renew_days: int = Field(30, ge=1, le=365)
+    csms_security_event_retention_days: int = Field(365, ge=1)
+    csms_ocpp_calls_after_s: float = Field(10, ge=0)
     csms_http_host: str = "127.0.0.1"
     csms_http_port: Port = 8080
     csms_enrollment: Literal["open", "approve", "closed"] = "approve"
     csms_unknown_tags: Literal["reject", "accept"] = "reject"
+    csms_infer_stop_after_s: float = Field(300, ge=0)  # 0 = never
     csms_heartbeat_interval_s: int = Field(300, ge=1, le=86_400)
     csms_admin_token: SecretStr | None = None
     csms_bridges: Names = ()

@@ -24,7 +24,11 @@ def _status(work: Work, tag: Tag, *, starting: bool) -> str:
         return EXPIRED
     if starting and tag.max_active_transactions is not None:
         mine = tag_key(tag.id_tag)
-        active = sum(t.open and tag_key(t.id_tag) == mine for t in work.transactions.values())
+        # One that was refused gives no energy: it must not keep its tag from charging elsewhere.
+        active = sum(
+            t.open and t.authorization_status == ACCEPTED and tag_key(t.id_tag) == mine
+            for t in work.transactions.values()
+        )
         if active >= tag.max_active_transactions:
             return CONCURRENT
     return ACCEPTED

@@ -5,9 +5,11 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from csms.core import presence, reports, statuses, transactions
+from csms.core import commanded, jobs, presence, reconciliation, reports, statuses, transactions
+from csms.core.answers import clean
 from csms.core.authorization import authorize
-from csms.core.records import Answered, DeviationCount, QuarantineEntry
+from csms.core.records import Answered, DeviationCount, QuarantineEntry, StoredSecurityEvent
+from csms.core.remembered import StoredTransfer
 from csms.core.work import Work
 
 R = TypeVar("R")
@@ -40,8 +42,9 @@ def _authorize(work: Work, r: reports.Authorize) -> reports.Authorization:
     return authorize(work, r.id_tag)
 
 
-def _quarantined(work: Work, r: reports.Quarantined) -> None:
+def _quarantined(work: Work, r: reports.Quarantined) -> reports.Kept:
     presence.enrolled(work, r.charger_id)
+    transaction_id = next(work.transaction_ids) if r.action == "StartTransaction" else None
     work.add(
         QuarantineEntry(
             charger_id=r.charger_id,
@@ -50,8 +53,22 @@ def _quarantined(work: Work, r: reports.Quarantined) -> None:
             digest=r.digest,
             payload=r.payload,
             error=r.error,
-            transaction_id=None,
+            transaction_id=transaction_id,
             received_at=work.now,
+        )
+    )
+    return reports.Kept(transaction_id=transaction_id)
+
+
+def _security_event(work: Work, r: reports.SecurityEvent) -> None:
+    presence.enrolled(work, r.charger_id)
+    work.add(
+        StoredSecurityEvent(
+            charger_id=r.charger_id,
+            type=r.type,
+            tech_info=r.tech_info,
+            reported_at=r.at,
+            recorded_at=work.now,
         )
     )
 
@@ -72,6 +89,22 @@ def _deviated(work: Work, r: reports.Deviated) -> None:
         )
 
 
+def _transferred(work: Work, r: reports.DataTransferred) -> reports.Transferred:
+    presence.enrolled(work, r.charger_id)
+    work.add(
+        StoredTransfer(
+            charger_id=r.charger_id,
+            vendor_id=clean(r.vendor_id),
+            message_id=clean(r.vendor_message_id),
+            data=clean(r.data),
+            status=r.answer.status,
+            answer=clean(r.answer.data),
+            received_at=work.now,
+        )
+    )
+    return r.answer
+
+
 _DECISIONS: dict[type[reports.Report[Any]], tuple[Callable[[Work, Any], Any], Any]] = {
     reports.Connected: (presence.connected, reports.Held),
     reports.Disconnected: (presence.disconnected, None),
@@ -82,6 +115,11 @@ _DECISIONS: dict[type[reports.Report[Any]], tuple[Callable[[Work, Any], Any], An
     reports.Start: (transactions.start, reports.Started),
     reports.Meter: (transactions.meter, None),
     reports.Stop: (transactions.stop, reports.Stopped),
-    reports.Quarantined: (_quarantined, None),
+    reports.SecurityEvent: (_security_event, None),
+    reports.Reconcile: (reconciliation.reconcile, bool),
+    reports.Quarantined: (_quarantined, reports.Kept),
     reports.Deviated: (_deviated, None),
+    reports.Commanded: (commanded.commanded, None),
+    reports.Progress: (jobs.progress, None),
+    reports.DataTransferred: (_transferred, reports.Transferred),
 }

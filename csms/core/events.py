@@ -319,7 +319,12 @@ def meter_reading(
 
 
 def status_changed(
-    connector: Connector, previous_status: str | None, transaction_id: int | None, number: int
+    connector: Connector,
+    previous_status: str | None,
+    transaction_id: int | None,
+    number: int,
+    *,
+    reported_at: datetime | None,
 ) -> Draft:
     """`number` is the stored status row's id: every change is a fact of its own."""
     assert connector.status is not None
@@ -336,7 +341,7 @@ def status_changed(
             info=_known(connector.info),
             vendor_id=_known(connector.vendor_id),
             vendor_error_code=_known(connector.vendor_error_code),
-            reported_at=timestamp(connector.status_at) if connector.status_at else UNSET,
+            reported_at=UNSET if reported_at is None else timestamp(reported_at),
         ),
         transaction_id=transaction_id,
     )
@@ -344,6 +349,7 @@ def status_changed(
 
 def orphan_stop(
     *,
+    charger_id: str,
     transaction_id: int | None,
     meter_wh: int | None,
     at: datetime,
@@ -354,7 +360,7 @@ def orphan_stop(
     return Draft(
         category="transactions",
         event_type="orphan_stop",
-        dedup_key=f"orphan:{transaction_id}:{digest.hex()}",
+        dedup_key=f"orphan:{charger_id}:{digest.hex()}",
         payload=OrphanStopPayload(
             transaction_id=_known(transaction_id),
             meter_stop=_known(meter_wh),

@@ -44,6 +44,10 @@ def connected(work: Work, r: reports.Connected) -> reports.Held:
         generation=held.generation,
         enrollment=charger.enrollment,
         previous_node=state.node if state.online else None,
+        vendor=charger.vendor,
+        model=charger.model,
+        firmware_version=charger.firmware_version,
+        time_zone=charger.time_zone,
     )
 
 
@@ -78,5 +82,7 @@ def boot(work: Work, r: reports.Boot) -> reports.Booted:
     accepted = charger.enrollment == "Accepted"
     interval_s = charger.heartbeat_interval_s or work.policy.heartbeat_interval_s
     return reports.Booted(
-        status=charger.enrollment, interval_s=interval_s if accepted else work.policy.retry_interval_s
+        status=charger.enrollment,
+        interval_s=interval_s if accepted else work.policy.retry_interval_s,
+        time_zone=charger.time_zone,
     )

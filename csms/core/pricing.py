@@ -75,8 +75,9 @@ def session_cost(tariff: Tariff, energy_wh: int, duration_s: Decimal) -> Cost:
     `duration_s` in seconds, not rounded minutes. Negative energy or time counts as zero.
     """
     energy_kwh = Decimal(max(energy_wh, 0)) / 1000
-    minutes = max(duration_s, Decimal(0)) / 60
-    exact = energy_kwh * tariff.energy_rate + minutes * tariff.time_rate + tariff.session_fee
+    # Divided last: a third of a minute has no exact decimal, its price may have one that wants rounding up.
+    time_price = max(duration_s, Decimal(0)) * tariff.time_rate / 60
+    exact = energy_kwh * tariff.energy_rate + time_price + tariff.session_fee
     return rounded(exact, tariff.currency)
 
 

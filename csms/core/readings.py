@@ -1,30 +1,24 @@
 """Meter readings: stored once, told once, and remembered as the connector's last."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 
 import msgspec
 from msgspec.structs import replace
 
 from csms.core import events, reports
-from csms.core.records import Connector, StoredReading, Transaction
+from csms.core.clocks import proves_older
+from csms.core.records import StoredReading, Transaction
 from csms.core.units import Measured, measure
 from csms.core.work import Work
 
 _encode = msgspec.json.Encoder().encode
-_CLOCK_AHEAD = timedelta(hours=1)
 
 
 def digest_of(samples: bytes) -> bytes:
     """What makes a reading itself: eight bytes of SHA-256 over its samples as JSON."""
     return sha256(samples).digest()[:8]
-
-
-def maybe_known(connector: Connector | None, sampled_at: datetime) -> bool:
-    """Whether a reading could be a repetition: only one that is not newer than the newest we have."""
-    newest = None if connector is None else connector.newest_reading_at
-    return newest is not None and sampled_at <= newest
 
 
 def take_readings(
@@ -77,15 +71,16 @@ def _remember(
     """Keep the newest reading of the connector: what an inferred stop and the console go by.
 
     Closing values that come after the stop do not revive the session, nor do late ones of an old session.
+    One that names no transaction is evidence for the running one all the same: it is the same register.
     """
     before = work.connector(charger_id, connector_id)
     newest_at = sampled_at if before.newest_reading_at is None else max(sampled_at, before.newest_reading_at)
+    if transaction is None:
+        transaction = work.open_transaction(charger_id, connector_id)
     transaction_id = None if transaction is None else transaction.id
     same = before.reading_transaction_id == transaction_id
     closed = transaction is not None and not transaction.open
-    late = (
-        same and before.reading_at is not None and sampled_at < before.reading_at <= work.now + _CLOCK_AHEAD
-    )
+    late = same and before.reading_at is not None and proves_older(sampled_at, before.reading_at, work.now)
     if closed or late:
         if newest_at != before.newest_reading_at:
             work.put(replace(before, newest_reading_at=newest_at))

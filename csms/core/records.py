@@ -173,6 +173,16 @@ class DeviationCount(Struct, frozen=True, kw_only=True, gc=False):
     last_at: datetime
 
 
+class StoredSecurityEvent(Struct, frozen=True, kw_only=True, gc=False):
+    """One entry of a charger's security log that it has told us of."""
+
+    charger_id: str
+    type: str
+    tech_info: str | None
+    reported_at: datetime | None
+    recorded_at: datetime
+
+
 class Event(Struct, frozen=True, kw_only=True, gc=False):
     """A business event: rendered once, kept as it was sent, byte for byte."""
 

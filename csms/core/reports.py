@@ -7,7 +7,7 @@ A report with `message_id` and `digest` is answered from the store when the same
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -43,10 +43,14 @@ class Authorization(Struct, frozen=True, kw_only=True):
 
 
 class Booted(Struct, frozen=True, kw_only=True):
-    """`status` is Accepted, Pending or Rejected; `interval_s` the heartbeat (or retry) interval."""
+    """`status` is Accepted, Pending or Rejected; `interval_s` the heartbeat (or retry) interval.
+
+    `time_zone` is what an operator has set for times that come without one.
+    """
 
     status: str
     interval_s: int
+    time_zone: str | None = None
 
 
 class Started(Struct, frozen=True, kw_only=True):
@@ -61,12 +65,25 @@ class Stopped(Struct, frozen=True, kw_only=True):
     authorization: Authorization | None = None
 
 
+class Kept(Struct, frozen=True, kw_only=True):
+    """Kept in quarantine. A start gets a transaction id even so: its charge point waits for one."""
+
+    transaction_id: int | None = None
+
+
 class Held(Struct, frozen=True, kw_only=True):
-    """This connection is now the charger's only one. `previous_node` held it before, if any did."""
+    """This connection is now the charger's only one. `previous_node` held it before, if any did.
+
+    The rest is what the charger's last boot said: many reconnect without another one.
+    """
 
     generation: int
     enrollment: str
     previous_node: str | None = None
+    vendor: str | None = None
+    model: str | None = None
+    firmware_version: str | None = None
+    time_zone: str | None = None
 
 
 # --- connection --------------------------------------------------------------------------------------
@@ -163,12 +180,15 @@ class Reading(Struct, frozen=True, kw_only=True):
 
 
 class Start(Resendable[Started], frozen=True, kw_only=True):
-    """Energy may flow. `key` is what the charger repeats when it reports the same start again."""
+    """Energy may flow. `key` is what the charger repeats when it reports the same start again.
+
+    `meter_wh` None: the charger gave no usable register, the connector's last one must do.
+    """
 
     connector_id: int
     id_tag: str
     key: str
-    meter_wh: int
+    meter_wh: int | None
     at: datetime | None = None
     reservation_id: int | None = None
 
@@ -185,7 +205,11 @@ class Meter(Resendable[None], frozen=True, kw_only=True):
 
 
 class Stop(Resendable[Stopped], frozen=True, kw_only=True):
-    """A transaction ended. `meter_wh` None: the charger gave no usable register."""
+    """A transaction ended. `meter_wh` None: the charger gave no usable register.
+
+    `session_register`: this charger's register counts from 0 in each session, whatever the start said.
+    `trusted_id` False: this charger is known to name transactions that ended long ago.
+    """
 
     transaction_id: int | None
     meter_wh: int | None
@@ -193,9 +217,31 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
     reason: str = "Local"
     id_tag: str | None = None
     readings: Sequence[Reading] = ()
+    session_register: bool = False
+    trusted_id: bool = True
 
 
-class Quarantined(Resendable[None], frozen=True, kw_only=True):
+class Reconcile(Report[bool], frozen=True, kw_only=True):
+    """Nobody has ended this transaction, though its connector is free again or its charger has booted since.
+
+    The evidence as it was found; if any of it has changed meanwhile, nothing happens and the answer is False.
+    """
+
+    transaction_id: int
+    free_since: datetime | None = None
+    booted_at: datetime | None = None
+    reading_at: datetime | None = None
+
+
+class SecurityEvent(Resendable[None], frozen=True, kw_only=True):
+    """Something of the charger's security log (OCPP white paper, A04). `at` by the charger's clock."""
+
+    type: str
+    tech_info: str | None = None
+    at: datetime | None = None
+
+
+class Quarantined(Resendable[Kept], frozen=True, kw_only=True):
     """Something acknowledged but not understood; an operator sees it, repairs it and replays it."""
 
     action: str
@@ -214,3 +260,49 @@ class Deviation(Struct, frozen=True, kw_only=True):
 class Deviated(Report[None], frozen=True, kw_only=True):
     action: str
     deviations: Sequence[Deviation]
+
+
+# --- what came of our commands -----------------------------------------------------------------------
+
+
+class Commanded(Report[None], frozen=True, kw_only=True):
+    """A command ended, one way or another. Safe to repeat.
+
+    `outcome`: answered (`answer` is the charger's payload), refused (a CALLERROR: `{"code", "description",
+    "details"}`), no_answer (it may have acted on it), not_sent, failed. `late`: the answer came after
+    no_answer had been recorded. `answer` and `payload` are OCPP's JSON.
+    """
+
+    id: str
+    action: str
+    payload: dict[str, Any]
+    outcome: str
+    answer: dict[str, Any] | None = None
+    error: str | None = None
+    sent_at: datetime
+    requested_by: str = "csms"
+    late: bool = False
+
+
+class Progress(Report[None], frozen=True, kw_only=True):
+    """How a firmware update or an upload goes on. `kind`: firmware, signed_firmware, diagnostics, log."""
+
+    kind: str
+    status: str
+    request_id: int | None = None
+
+
+class Transferred(Struct, frozen=True, kw_only=True):
+    """The answer to a DataTransfer: Accepted, Rejected, UnknownMessageId, UnknownVendorId."""
+
+    status: str
+    data: str | None = None
+
+
+class DataTransferred(Resendable[Transferred], frozen=True, kw_only=True):
+    """Vendor data from a charger, with the answer that its handler has for it."""
+
+    vendor_id: str
+    vendor_message_id: str | None = None
+    data: str | None = None
+    answer: Transferred

@@ -1,16 +1,14 @@
 """What a connector says of itself, and what of that the world is told."""
 
-from datetime import timedelta
-
 from msgspec.structs import replace
 
 from csms.core import events, reports
+from csms.core.clocks import proves_older
 from csms.core.presence import enrolled
 from csms.core.records import StoredStatus
 from csms.core.work import Work
 
 _FREE = "Available"
-_CLOCK_AHEAD = timedelta(hours=1)
 
 
 def status(work: Work, r: reports.Status) -> None:
@@ -36,14 +34,13 @@ def status(work: Work, r: reports.Status) -> None:
     )
     before = work.connector(r.charger_id, r.connector_id)
     known_at = before.status_at
-    # A time ahead of ours proves nothing: it must not shut out all later reports.
-    if r.at is not None and known_at is not None and r.at < known_at <= work.now + _CLOCK_AHEAD:
+    if r.at is not None and known_at is not None and proves_older(r.at, known_at, work.now):
         return
     free_since = before.free_since
     if r.status != _FREE:
         free_since = None
     elif free_since is None:
-        free_since = work.now
+        free_since = r.at or work.now  # by the charger's clock, as the times of a session
     after = replace(
         before,
         status=r.status,
@@ -61,5 +58,7 @@ def status(work: Work, r: reports.Status) -> None:
     running = work.open_transaction(r.charger_id, r.connector_id)
     work.emit(
         r.charger_id,
-        events.status_changed(after, before.status, running.id if running is not None else None, number),
+        events.status_changed(
+            after, before.status, running.id if running is not None else None, number, reported_at=r.at
+        ),
     )

@@ -1,22 +1,24 @@
 """Start, meter, stop: the decisions that money depends on (OCPP 1.6, 4.7, 4.8, 4.10, 5.16)."""
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime
 from decimal import Decimal
+from hashlib import sha256
 
 import msgspec
 from msgspec.structs import replace
 
-from csms.core import events, reports
+from csms.core import charging, events, reports, reservations
 from csms.core.authorization import authorize
+from csms.core.clocks import suspect
 from csms.core.presence import enrolled
 from csms.core.pricing import duration_s, session_cost
 from csms.core.readings import take_readings
-from csms.core.records import Connector, QuarantineEntry, Transaction
+from csms.core.records import Answered, Connector, QuarantineEntry, Transaction
+from csms.core.units import measure
 from csms.core.work import Work
 
 METER_STOP, LAST_READING, NO_READING = "meter_stop", "last_reading", "none"
-_EARLIEST_PLAUSIBLE = datetime(2015, 1, 1, tzinfo=UTC)
-_CLOCK_AHEAD = timedelta(hours=24)
 _LONGEST_PLAUSIBLE_S = Decimal(30 * 86_400)
 
 
@@ -29,13 +31,24 @@ def start(work: Work, r: reports.Start) -> reports.Started:
     known = work.started_as(r.charger_id, r.key)
     if known is not None:
         return _started(known)
-    authorization = authorize(work, r.id_tag, starting=True)
+    # First the end of what was forgotten here: it must not count against the tag that starts again.
     forgotten = work.open_transaction(r.charger_id, r.connector_id)
     if forgotten is not None:
         close_inferred(work, forgotten, reason="Other")
+    authorization = authorize(work, r.id_tag, starting=True)
     started_at = r.at or work.now
+    meter_wh = r.meter_wh
+    anomalies: tuple[str, ...] = ()
+    if meter_wh is None:
+        meter_wh = work.connector(r.charger_id, r.connector_id).energy_wh or 0
+        anomalies = ("no_meter_start",)
+    transaction_id = next(work.transaction_ids)
+    began_at = work.now if suspect(started_at, work.now) else started_at
+    if reservations.honour(work, r, transaction_id, began_at, authorization.parent_id_tag):
+        anomalies += ("reserved_for_another",)
+    charging.bind(work, r, transaction_id)
     transaction = Transaction(
-        id=next(work.transaction_ids),
+        id=transaction_id,
         charger_id=r.charger_id,
         connector_id=r.connector_id,
         key=r.key,
@@ -44,11 +57,12 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         reservation_id=r.reservation_id,
         authorization_status=authorization.status,
         authorization_expiry_at=authorization.expiry_at,
-        meter_start_wh=r.meter_wh,
+        meter_start_wh=meter_wh,
         started_at=started_at,
         start_received_at=work.now,
         clock_suspect=suspect(started_at, work.now),
         tariff=work.tariff_for(r.charger_id),
+        anomalies=anomalies,
     )
     work.put(transaction)
     connector = work.connector(r.charger_id, r.connector_id)
@@ -66,9 +80,11 @@ def meter(work: Work, r: reports.Meter) -> None:
         clock_aligned = any(s.context == "Sample.Clock" for reading in r.readings for s in reading.samples)
         transaction = None if clock_aligned else work.open_transaction(r.charger_id, r.connector_id)
     else:
-        transaction = _named(work, r.charger_id, r.transaction_id) or work.open_transaction(
-            r.charger_id, r.connector_id
-        )
+        transaction = named(work, r.charger_id, r.transaction_id)
+        if transaction is None or not transaction.open:
+            running = work.open_transaction(r.charger_id, r.connector_id)
+            if transaction is None or (running is not None and _must_be(running, transaction, r.readings)):
+                transaction = running
     connector_id = (
         transaction.connector_id if transaction is not None and r.connector_id == 0 else r.connector_id
     )
@@ -79,39 +95,64 @@ def stop(work: Work, r: reports.Stop) -> reports.Stopped:
     """The end of a transaction: booked once, amended if we had only inferred it, else quarantined."""
     enrolled(work, r.charger_id)
     authorization = authorize(work, r.id_tag) if r.id_tag else None
-    transaction = _named(work, r.charger_id, r.transaction_id) or _meant(work, r)
-    stopped_at = r.at or work.now
-    if transaction is None:
+    transaction = ended_by(work, r)
+    if transaction is not None:
+        _book(work, r, transaction)
+        return reports.Stopped(transaction_id=transaction.id, authorization=authorization)
+    # Its id leads nowhere, so a resend can only be known by its content: it must not end yet another one.
+    charger_id, message_id, digest = key = content_key(r)
+    stored = work.answers.get(key)
+    if stored is not None:
+        return msgspec.json.decode(stored, type=reports.Stopped)
+    transaction = _meant(work, r)
+    if transaction is not None:
+        _book(work, r, transaction)
+    else:
         _quarantine(work, r, "no transaction fits this stop", None)
         work.emit(
             r.charger_id,
             events.orphan_stop(
+                charger_id=charger_id,
                 transaction_id=r.transaction_id,
                 meter_wh=r.meter_wh,
-                at=stopped_at,
+                at=r.at or work.now,
                 reason=r.reason,
                 id_tag=r.id_tag,
-                digest=r.digest[:8],
+                digest=digest[:8],
             ),
         )
-        return reports.Stopped(authorization=authorization)
-    take_readings(work, r.charger_id, transaction.connector_id, transaction, r.readings)
-    if transaction.open or transaction.inferred:
-        anomalies = list(transaction.anomalies)
-        if transaction.id != r.transaction_id:
-            anomalies.append("transaction_id_inferred")
-        _close(
-            work,
-            replace(transaction, anomalies=tuple(anomalies)),
-            stopped_at=stopped_at,
-            meter_wh=r.meter_wh,
-            reason=r.reason,
-            id_tag=r.id_tag,
-            inferred=False,
+    answer = reports.Stopped(
+        transaction_id=None if transaction is None else transaction.id, authorization=authorization
+    )
+    work.add(
+        Answered(
+            charger_id=charger_id,
+            message_id=message_id,
+            digest=digest,
+            answer=msgspec.json.encode(answer),
+            recorded_at=work.now,
         )
-    elif _differs(r, transaction):
-        _quarantine(work, r, "a second stop that differs from the first", transaction.id)
-    return reports.Stopped(transaction_id=transaction.id, authorization=authorization)
+    )
+    return answer
+
+
+def content_key(r: reports.Stop) -> tuple[str, str, bytes]:
+    """Under what the answer to a stop is kept whose transaction had to be guessed, whatever its message id."""
+    return r.charger_id, "", r.digest or _digest(r)
+
+
+def named(work: Work, charger_id: str, transaction_id: int | None) -> Transaction | None:
+    """The charger's own transaction of that id."""
+    transaction = work.transactions.get(transaction_id) if transaction_id is not None else None
+    return transaction if transaction is not None and transaction.charger_id == charger_id else None
+
+
+def ended_by(work: Work, r: reports.Stop) -> Transaction | None:
+    """The transaction that a stop names. A charger whose ids prove nothing does not mean one that ended otherwise."""
+    transaction = named(work, r.charger_id, r.transaction_id)
+    if transaction is None or r.trusted_id or transaction.open or transaction.inferred:
+        return transaction
+    return None if _differs(r, transaction) else transaction
 
 
 def close_inferred(work: Work, transaction: Transaction, *, reason: str) -> None:
@@ -131,12 +172,28 @@ def close_inferred(work: Work, transaction: Transaction, *, reason: str) -> None
         reason=reason,
         id_tag=None,
         inferred=True,
+        anomalies=[],
     )
 
 
-def suspect(moment: datetime, now: datetime) -> bool:
-    """A charger's time that cannot be true: before 2015, or more than a day ahead of ours."""
-    return moment < _EARLIEST_PLAUSIBLE or moment > now + _CLOCK_AHEAD
+def _book(work: Work, r: reports.Stop, transaction: Transaction) -> None:
+    take_readings(work, r.charger_id, transaction.connector_id, transaction, r.readings)
+    if not (transaction.open or transaction.inferred):
+        if _differs(r, transaction):
+            _quarantine(work, r, "a second stop that differs from the first", transaction.id)
+        return
+    _close(
+        work,
+        transaction,
+        stopped_at=r.at or work.now,
+        meter_wh=r.meter_wh,
+        reason=r.reason,
+        id_tag=r.id_tag,
+        inferred=False,
+        readings=r.readings,
+        session_register=r.session_register,
+        anomalies=[] if transaction.id == r.transaction_id else ["transaction_id_inferred"],
+    )
 
 
 def _close(
@@ -148,23 +205,34 @@ def _close(
     reason: str,
     id_tag: str | None,
     inferred: bool,
+    anomalies: list[str],
+    readings: Sequence[reports.Reading] = (),
+    session_register: bool = False,
 ) -> None:
-    anomalies = list(transaction.anomalies)
     meter_stop_wh, source = meter_wh, METER_STOP
     if meter_stop_wh is None:
-        connector = work.connector(transaction.charger_id, transaction.connector_id)
-        meter_stop_wh, source = _last_reading(connector, transaction), LAST_READING
+        source = LAST_READING
+        if transaction.inferred:
+            meter_stop_wh = _late_evidence(transaction, readings)
+        else:
+            connector = work.connector(transaction.charger_id, transaction.connector_id)
+            meter_stop_wh = _last_reading(connector, transaction)
     if meter_stop_wh is None:
         meter_stop_wh, source = transaction.meter_start_wh, NO_READING
         anomalies.append("no_meter_stop")
     energy_wh = meter_stop_wh - transaction.meter_start_wh
-    if energy_wh < 0:
+    if energy_wh < 0 and session_register and meter_stop_wh >= 0:
+        energy_wh = meter_stop_wh
+        anomalies.append("session_register")
+    elif energy_wh < 0:
         energy_wh = 0
         anomalies.insert(0, "meter_decreased")
     seconds = duration_s(transaction.started_at, stopped_at)
     if stopped_at < transaction.started_at or seconds > _LONGEST_PLAUSIBLE_S:
         # The charger's clock was set in mid-session: its two times do not belong to one clock, ours do.
-        seconds = duration_s(transaction.start_received_at, work.now)
+        # We hear of an inferred stop at the next start, perhaps days later: then the end by the clock as set.
+        received_at = min(stopped_at, work.now) if inferred else work.now
+        seconds = duration_s(transaction.start_received_at, received_at)
         anomalies.append("clock_changed")
     cost = session_cost(transaction.tariff, energy_wh, seconds)
     closed = replace(
@@ -199,20 +267,24 @@ def _started(transaction: Transaction) -> reports.Started:
     )
 
 
-def _named(work: Work, charger_id: str, transaction_id: int | None) -> Transaction | None:
-    transaction = work.transactions.get(transaction_id) if transaction_id is not None else None
-    return transaction if transaction is not None and transaction.charger_id == charger_id else None
-
-
 def _meant(work: Work, r: reports.Stop) -> Transaction | None:
     """The one open transaction that a stop with a lost or impossible id can only mean (0, -1, unknown)."""
     candidates = [
         t
         for t in work.open_transactions(r.charger_id)
         if (r.meter_wh is None or t.meter_start_wh <= r.meter_wh)
-        and (r.at is None or t.clock_suspect or t.started_at <= r.at)
+        and (r.at is None or t.clock_suspect or suspect(r.at, work.now) or t.started_at <= r.at)
     ]
     return candidates[0] if len(candidates) == 1 else None
+
+
+def _must_be(running: Transaction, ended: Transaction, readings: Sequence[reports.Reading]) -> bool:
+    """Whether readings that name an ended transaction were taken in the running one (an id kept by mistake)."""
+    ended_at = ended.stopped_at
+    return ended_at is not None and any(
+        reading.at is not None and reading.at > ended_at and reading.at >= running.started_at
+        for reading in readings
+    )
 
 
 def _differs(r: reports.Stop, closed: Transaction) -> bool:
@@ -225,14 +297,27 @@ def _last_reading(connector: Connector, transaction: Transaction) -> int | None:
     return connector.energy_wh if connector.reading_transaction_id == transaction.id else None
 
 
+def _late_evidence(transaction: Transaction, readings: Sequence[reports.Reading]) -> int | None:
+    """The register of a session that was over for us: what its inferred stop went by, or what the late stop
+    brings along."""
+    registers = [measure(reading.samples).energy_wh for reading in readings]
+    if transaction.energy_source == LAST_READING:
+        registers.append(transaction.meter_stop_wh)
+    return max((energy_wh for energy_wh in registers if energy_wh is not None), default=None)
+
+
+def _digest(r: reports.Stop) -> bytes:
+    return sha256(msgspec.json.encode(replace(r, message_id=None))).digest()[:8]
+
+
 def _quarantine(work: Work, r: reports.Stop, error: str, transaction_id: int | None) -> None:
     work.add(
         QuarantineEntry(
             charger_id=r.charger_id,
             action="StopTransaction",
             message_id=r.message_id,
-            digest=r.digest,
-            payload=msgspec.json.encode(replace(r, readings=())),
+            digest=r.digest or _digest(r),
+            payload=msgspec.json.encode(r),
             error=error,
             transaction_id=transaction_id,
             received_at=work.now,

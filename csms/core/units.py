@@ -1,7 +1,6 @@
 """OCPP sampled values to our numbers: units, phases, locations (OCPP 1.6, 7.28 to 7.46)."""
 
 from collections.abc import Sequence
-from math import isfinite
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -11,15 +10,22 @@ ENERGY_REGISTER = "Energy.Active.Import.Register"
 POWER_IMPORT = "Power.Active.Import"
 STATE_OF_CHARGE = "SoC"
 
-# unit as given -> (unit as published, divisor)
+# unit as given -> (unit as published, divisor); published with three decimals
 _PUBLISHED = {
     "Wh": ("kWh", 1000),
     "varh": ("kvarh", 1000),
     "W": ("kW", 1000),
     "VA": ("kVA", 1000),
     "var": ("kvar", 1000),
-    "Celcius": ("Celsius", 1),  # the misspelling of OCPP 1.6's own schema
+    "kWh": ("kWh", 1),
+    "kvarh": ("kvarh", 1),
+    "kW": ("kW", 1),
+    "kVA": ("kVA", 1),
+    "kvar": ("kvar", 1),
 }
+# No meter counts that far: fits our columns as Wh, and JSON without an exponent.
+_LARGEST = 1e15
+_SMALLEST = 1e-4
 _DEFAULT_UNITS = (
     ("Energy.Reactive", "varh"),
     ("Energy", "Wh"),
@@ -49,7 +55,7 @@ class Measurand(Struct, rename="camel", gc=False):
 
 
 class Measured(Struct):
-    """What one meterValue entry says. `skipped` counts samples that are not finite numbers."""
+    """What one meterValue entry says. `skipped` counts samples that are not numbers."""
 
     measurands: dict[str, Measurand]
     energy_wh: int | None = None
@@ -67,12 +73,12 @@ def default_unit(measurand: str) -> str:
 
 
 def number(text: str) -> float | None:
-    """The number a charger wrote, or None for what is not one (`12,5`, empty, NaN, 1e400)."""
+    """The number a charger wrote, or None for what no meter shows (`12,5`, empty, NaN, 1e400, 1e15)."""
     try:
         value = float(text)
     except (ValueError, TypeError):
         return None
-    return value if isfinite(value) and "_" not in text else None
+    return value if -_LARGEST < value < _LARGEST and "_" not in text else None
 
 
 def measure(samples: Sequence[Sample]) -> Measured:
@@ -98,7 +104,11 @@ def measure(samples: Sequence[Sample]) -> Measured:
         published = _PUBLISHED.get(given)
         if published is not None:
             given, divisor = published
-            value = round(value / divisor, 3) if divisor != 1 else value
+            value = round(value / divisor, 3) + 0.0  # no -0.0
+        elif -_SMALLEST < value < _SMALLEST:
+            value = round(value, 4) + 0.0
+        if given == "Celcius":  # the misspelling of OCPP 1.6's own schema
+            given = "Celsius"
         if entry is None:
             entry = measurands[key] = Measurand()
         if given:

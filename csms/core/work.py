@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
@@ -18,15 +18,28 @@ from csms.core.records import (
     Event,
     QuarantineEntry,
     StoredReading,
+    StoredSecurityEvent,
     StoredStatus,
     Tag,
     Transaction,
 )
+from csms.core.remembered import CommandOutcome, Remembered, StoredTransfer
 
 _MISSING: Final = object()
 
-Record = Charger | ChargerState | Connector | Transaction | Tag
-Row = StoredReading | StoredStatus | Answered | QuarantineEntry | DeviationCount | Event
+Record = Charger | ChargerState | Connector | Transaction | Tag | Remembered
+Row = (
+    StoredReading
+    | StoredStatus
+    | StoredSecurityEvent
+    | Answered
+    | QuarantineEntry
+    | DeviationCount
+    | Event
+    | CommandOutcome
+    | StoredTransfer
+)
+K = TypeVar("K", bound=Remembered)
 
 
 def tag_key(id_tag: str) -> str:
@@ -65,6 +78,7 @@ class Work:
         self.transactions: dict[int, Transaction] = {}
         self.tags: dict[str, Tag] = {}
         self.tariffs: dict[str, Tariff] = {}
+        self.remembered: dict[type[Remembered], dict[Any, Any]] = {}
         self.answers: dict[tuple[str, str, bytes], bytes] = {}
         self.readings_known: set[tuple[str, int, datetime, bytes]] = set()
         self.changed: dict[tuple[type[Record], Any], Record] = {}
@@ -102,6 +116,15 @@ class Work:
         """The transaction of a start that was reported before under the same natural key."""
         transaction_id = self._by_key.get((charger_id, key))
         return None if transaction_id is None else self.transactions[transaction_id]
+
+    def recall(self, kind: type[K], charger_id: str) -> list[K]:
+        """What is remembered of a charger, of one kind, in no order."""
+        return [row for row in self.remembered.get(kind, {}).values() if row.charger_id == charger_id]
+
+    def recalled(self, kind: type[K], *key: Any) -> K | None:
+        """One such row, by its primary key."""
+        row: K | None = self.remembered.get(kind, {}).get(key)
+        return row
 
     def tag(self, id_tag: str) -> Tag | None:
         return self.tags.get(tag_key(id_tag))
@@ -196,4 +219,6 @@ class Work:
             return self.transactions, record.id
         if isinstance(record, Charger):
             return self.chargers, record.id
+        if isinstance(record, Remembered):
+            return self.remembered.setdefault(type(record), {}), record.key
         return self.tags, tag_key(record.id_tag)

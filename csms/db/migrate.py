@@ -1,6 +1,7 @@
 """Migrations from the program's side: where they lie, which is applied, which is missing."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from csms.db.tables import PARTITIONED
 from csms.errors import StartError
 
+_PARTITION = re.compile(rf"({'|'.join(PARTITIONED)})_(default|p\d{{8}})")
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -25,7 +27,7 @@ def scripts() -> Path:
 
 def config(url: str | None = None) -> Config:
     settings = Config()
-    settings.set_main_option("script_location", str(scripts()))
+    settings.set_main_option("script_location", str(scripts()).replace("%", "%%"))
     settings.set_main_option("path_separator", "os")
     settings.attributes["url"] = url
     return settings
@@ -68,4 +70,4 @@ async def current(engine: AsyncEngine) -> str | None:
 
 def compare_object(_obj: Any, name: str | None, kind: str, _reflected: bool, _compare_to: Any) -> bool:
     """What `alembic check` looks at: daily partitions are made at run time and are no tables of the schema."""
-    return not (kind == "table" and name is not None and name.startswith(tuple(f"{t}_" for t in PARTITIONED)))
+    return not (kind == "table" and name is not None and _PARTITION.fullmatch(name))

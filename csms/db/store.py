@@ -2,10 +2,11 @@
 
 This is the hot path: asyncpg's own COPY and array parameters on SQLAlchemy's connection, because they
 cost half of what Core's statements cost (docs/decisions/0003). The number of statements does not grow
-with the batch. Rule of correctness: a batch first locks the rows of its chargers, in order.
+with the batch. Rule of correctness: a batch first locks the rows of its chargers, in order; whoever else
+changes anything of a charger locks its row in charger_states before.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from zlib import crc32
@@ -15,7 +16,6 @@ from sqlalchemy import Table
 
 from csms.core import reports
 from csms.core.pricing import Tariff
-from csms.core.readings import maybe_known
 from csms.core.records import (
     Answered,
     Charger,
@@ -26,12 +26,14 @@ from csms.core.records import (
     Frame,
     QuarantineEntry,
     StoredReading,
+    StoredSecurityEvent,
     StoredStatus,
     Tag,
     Transaction,
 )
+from csms.core.transactions import content_key, ended_by
 from csms.core.work import Work, tag_key
-from csms.db import tables
+from csms.db import remembered, tables
 
 Db = Any  # an asyncpg connection: the driver ships no types
 
@@ -67,6 +69,8 @@ class Stored(msgspec.Struct, frozen=True):
     columns: tuple[str, ...]
     types: tuple[str, ...]
     primary_key: tuple[str, ...]
+    # Columns that only an operator changes: written with a new row, never over what is there.
+    settings: tuple[str, ...] = ()
 
     @property
     def select(self) -> str:
@@ -85,11 +89,12 @@ class Stored(msgspec.Struct, frozen=True):
 
     @property
     def _on_conflict(self) -> str:
-        updates = ", ".join(f"{c} = excluded.{c}" for c in self.columns if c not in self.primary_key)
+        kept = self.primary_key + self.settings
+        updates = ", ".join(f"{c} = excluded.{c}" for c in self.columns if c not in kept)
         return f"ON CONFLICT ({', '.join(self.primary_key)}) DO UPDATE SET {updates}"
 
 
-def stored(record: type[Any], table: Table) -> Stored:
+def stored(record: type[Any], table: Table, *, settings: tuple[str, ...] = ()) -> Stored:
     fields = msgspec.structs.fields(record)
     columns = [table.c[field.name] for field in fields]
     return Stored(
@@ -98,16 +103,20 @@ def stored(record: type[Any], table: Table) -> Stored:
         columns=tuple(column.name for column in columns),
         types=tuple(_TYPES[type(column.type).__name__] for column in columns),
         primary_key=tuple(column.name for column in table.primary_key.columns),
+        settings=settings,
     )
 
 
-CHARGERS = stored(Charger, tables.chargers)
+CHARGERS = stored(
+    Charger, tables.chargers, settings=("enrollment", "heartbeat_interval_s", "time_zone", "tariff_id")
+)
 STATES = stored(ChargerState, tables.charger_states)
 CONNECTORS = stored(Connector, tables.connectors)
 TRANSACTIONS = stored(Transaction, tables.transactions)
 TAGS = stored(Tag, tables.tags)
 READINGS = stored(StoredReading, tables.readings)
 STATUSES = stored(StoredStatus, tables.status_history)
+SECURITY_EVENTS = stored(StoredSecurityEvent, tables.security_events)
 EVENTS = stored(Event, tables.events)
 
 _OPEN_OR_NAMED = (
@@ -116,6 +125,8 @@ _OPEN_OR_NAMED = (
     f" UNION ALL {TRANSACTIONS.select} WHERE (charger_id, key) IN"
     " (SELECT * FROM unnest($3::text[], $4::text[]))"
 )
+_TAGS = f'{TAGS.select} WHERE lower(id_tag COLLATE "C") = ANY($1::text[])'
+_TAGS_LOCKED = f'{_TAGS} ORDER BY lower(id_tag COLLATE "C") FOR NO KEY UPDATE'
 _OPEN_BY_TAG = (
     f'{TRANSACTIONS.select} WHERE lower(id_tag COLLATE "C") = ANY($1::text[]) AND stopped_at IS NULL'
 )
@@ -124,10 +135,12 @@ _OPEN_BY_TAG = (
 async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
     """Lock the batch's chargers and bring the rows its decisions may look at."""
     charger_ids = sorted({report.charger_id for report in batch})
-    for row in await db.fetch(
-        f"{STATES.select} WHERE charger_id = ANY($1::text[]) ORDER BY charger_id FOR UPDATE", charger_ids
-    ):
-        work.load(ChargerState(**row))
+    await _lock_states(db, work, charger_ids)
+    strangers = [charger_id for charger_id in charger_ids if charger_id not in work.states]
+    if strangers:
+        # They have no row to lock yet: one node at a time makes them, the next one finds them made.
+        await db.execute("SELECT pg_advisory_xact_lock(hashtext('csms.strangers'))")
+        await _lock_states(db, work, strangers)
     for row in await db.fetch(f"{CHARGERS.select} WHERE id = ANY($1::text[])", charger_ids):
         work.load(Charger(**row))
     for row in await db.fetch(f"{CONNECTORS.select} WHERE charger_id = ANY($1::text[])", charger_ids):
@@ -137,12 +150,20 @@ async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None
     await _load_tariffs(db, work)
     await _load_answers(db, work, batch)
     await _load_known_readings(db, work, batch)
+    await remembered.load(db, work, batch)
+
+
+async def _lock_states(db: Db, work: Work, charger_ids: Sequence[str]) -> None:
+    for row in await db.fetch(
+        f"{STATES.select} WHERE charger_id = ANY($1::text[]) ORDER BY charger_id FOR UPDATE", charger_ids
+    ):
+        work.load(ChargerState(**row))
 
 
 async def _load_transactions(
     db: Db, work: Work, batch: Sequence[reports.Report[Any]], charger_ids: list[str]
 ) -> None:
-    named, owners, keys = [], [], []
+    ids, owners, keys = [], [], []
     for report in batch:
         if isinstance(report, reports.Start):
             owners.append(report.charger_id)
@@ -150,8 +171,8 @@ async def _load_transactions(
         elif isinstance(report, reports.Meter | reports.Stop):
             transaction_id = report.transaction_id
             if transaction_id is not None and 0 < transaction_id < 2**31:
-                named.append(transaction_id)
-    for row in await db.fetch(_OPEN_OR_NAMED, charger_ids, named, owners, keys):
+                ids.append(transaction_id)
+    for row in await db.fetch(_OPEN_OR_NAMED, charger_ids, ids, owners, keys):
         work.load(_transaction(row))
 
 
@@ -165,21 +186,21 @@ async def _load_tags(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -
     )
     if not wanted:
         return
-    limited = []
-    # A tag with a limit is locked after the chargers: two nodes that start it at once count each other.
-    for row in await db.fetch(
-        f'{TAGS.select} WHERE lower(id_tag COLLATE "C") = ANY($1::text[])'
-        ' ORDER BY lower(id_tag COLLATE "C") FOR NO KEY UPDATE',
-        wanted,
-    ):
-        tag = Tag(**row)
-        work.load(tag)
-        if tag.max_active_transactions is not None:
-            limited.append(tag_key(tag.id_tag))
+    for row in await db.fetch(_TAGS, wanted):
+        work.load(Tag(**row))
+    starting = {tag_key(report.id_tag) for report in batch if isinstance(report, reports.Start)}
+    limited = [key for key in starting if _is_limited(work.tags.get(key))]
     if limited:
+        # Locked after the chargers, in order: two nodes that start such a tag at once count each other.
+        for row in await db.fetch(_TAGS_LOCKED, limited):
+            work.load(Tag(**row))
         for row in await db.fetch(_OPEN_BY_TAG, limited):
             if row["id"] not in work.transactions:
                 work.load(_transaction(row))
+
+
+def _is_limited(tag: Tag | None) -> bool:
+    return tag is not None and tag.max_active_transactions is not None
 
 
 async def _load_tariffs(db: Db, work: Work) -> None:
@@ -190,31 +211,41 @@ async def _load_tariffs(db: Db, work: Work) -> None:
 
 
 async def _load_answers(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
-    asked = [r for r in batch if isinstance(r, reports.Resendable) and r.message_id is not None]
+    asked = [
+        (r.charger_id, r.message_id, r.digest)
+        for r in batch
+        if isinstance(r, reports.Resendable) and r.message_id is not None
+    ]
+    asked += [content_key(r) for r in batch if isinstance(r, reports.Stop) and ended_by(work, r) is None]
     if asked:
         for row in await db.fetch(
             "SELECT charger_id, message_id, digest, answer FROM answers WHERE (charger_id, message_id, digest) IN"
             " (SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[]))",
-            [r.charger_id for r in asked],
-            [r.message_id for r in asked],
-            [r.digest for r in asked],
+            *map(list, zip(*asked, strict=True)),
         ):
             work.answers[row["charger_id"], row["message_id"], row["digest"]] = row["answer"]
 
 
 async def _load_known_readings(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
+    """Only what is not newer than the newest reading we have can be a repetition: usually nothing."""
     owners: list[str] = []
     moments: list[datetime] = []
+    newest: dict[str, datetime] | None = None
     for report in batch:
-        if not isinstance(report, reports.Meter | reports.Stop):
+        if isinstance(report, reports.Meter) and report.connector_id != 0:
+            connector = work.connectors.get((report.charger_id, report.connector_id))
+            newest_at = None if connector is None else connector.newest_reading_at
+        elif isinstance(report, reports.Meter | reports.Stop) and report.readings:
+            # The transaction says which connector, so any of the charger's may have them already.
+            newest = _newest_readings(work) if newest is None else newest
+            newest_at = newest.get(report.charger_id)
+        else:
             continue
-        for reading in report.readings:
-            # Late readings may be booked on another connector than they name, so ask by charger and time.
-            if reading.at is not None and any(
-                maybe_known(c, reading.at) for c in _connectors_of(work, report)
-            ):
-                owners.append(report.charger_id)
-                moments.append(reading.at)
+        if newest_at is not None:
+            for reading in report.readings:
+                if reading.at is not None and reading.at <= newest_at:
+                    owners.append(report.charger_id)
+                    moments.append(reading.at)
     if owners:
         for row in await db.fetch(
             "SELECT charger_id, connector_id, sampled_at, digest FROM readings WHERE (charger_id, sampled_at) IN"
@@ -225,13 +256,13 @@ async def _load_known_readings(db: Db, work: Work, batch: Sequence[reports.Repor
             work.readings_known.add(tuple(row))
 
 
-def _connectors_of(work: Work, report: reports.Meter | reports.Stop) -> Iterable[Connector]:
-    if isinstance(report, reports.Meter) and report.connector_id != 0:
-        yield work.connector(report.charger_id, report.connector_id)
-        return
+def _newest_readings(work: Work) -> dict[str, datetime]:
+    newest: dict[str, datetime] = {}
     for (charger_id, _), connector in work.connectors.items():
-        if charger_id == report.charger_id:
-            yield connector
+        at = connector.newest_reading_at
+        if at is not None and (charger_id not in newest or newest[charger_id] < at):
+            newest[charger_id] = at
+    return newest
 
 
 async def save(db: Db, work: Work, *, relay: bool) -> None:
@@ -250,6 +281,7 @@ async def save(db: Db, work: Work, *, relay: bool) -> None:
         rows.sort(key=lambda t: (t.open, t.id))
         await db.executemany(TRANSACTIONS.upsert_row, [_transaction_values(row) for row in rows])
     await _add_rows(db, work.added)
+    await remembered.save(db, work)
     if rows := work.added.get(Event):
         await _copy(db, EVENTS, rows)
         if relay:
@@ -265,6 +297,8 @@ async def _add_rows(db: Db, added: dict[type[Any], list[Any]]) -> None:
         await _copy(db, READINGS, rows)
     if rows := added.get(StoredStatus):
         await _copy(db, STATUSES, rows)
+    if rows := added.get(StoredSecurityEvent):
+        await _copy(db, SECURITY_EVENTS, rows)
     if rows := added.get(Answered):
         await db.executemany(
             "INSERT INTO answers (charger_id, message_id, digest, answer, recorded_at) VALUES ($1, $2, $3, $4, $5)"
@@ -290,9 +324,19 @@ async def _add_rows(db: Db, added: dict[type[Any], list[Any]]) -> None:
 async def save_frames(db: Db, frames: Sequence[Frame]) -> None:
     await db.copy_records_to_table(
         "messages",
-        records=[(f.charger_id, f.at, f.outgoing, f.action, f.message_id, f.frame) for f in frames],
+        records=[
+            (f.charger_id, f.at, f.outgoing, _storable(f.action), _storable(f.message_id), f.frame)
+            for f in frames
+        ],
         columns=("charger_id", "at", "outgoing", "action", "message_id", "frame"),
     )
+
+
+def _storable(text: str | None) -> str | None:
+    """Postgres takes no NUL and no lone surrogate, and the log takes whatever a charger has sent."""
+    if text is None or (text.isprintable() and text.isascii()):
+        return text
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 async def next_transaction_ids(db: Db, count: int) -> list[int]:
@@ -300,10 +344,11 @@ async def next_transaction_ids(db: Db, count: int) -> list[int]:
     return [row[0] for row in rows]
 
 
-async def next_number_block(db: Db) -> range:
-    """A block of numbers that no other node has."""
-    first: int = await db.fetchval("SELECT nextval('event_numbers')")
-    return range(first, first + tables.NUMBER_BLOCK)
+async def next_numbers(db: Db, count: int) -> list[int]:
+    """At least `count` numbers that no other node has, in whole blocks."""
+    blocks = -(-count // tables.NUMBER_BLOCK)
+    rows = await db.fetch("SELECT nextval('event_numbers') FROM generate_series(1, $1::int4)", blocks)
+    return [number for row in rows for number in range(row[0], row[0] + tables.NUMBER_BLOCK)]
 
 
 async def _copy(db: Db, kind: Stored, rows: Sequence[Any]) -> None:

@@ -38,13 +38,20 @@ metadata = MetaData(
 )
 
 # OCPP 1.6 wants an integer id; real charge points refuse 0 and anything over 31 bits.
-transaction_ids = Sequence("transaction_ids", minvalue=1, maxvalue=2**31 - 1, cycle=False, metadata=metadata)
+transaction_ids = Sequence(
+    "transaction_ids",
+    data_type=Integer,
+    minvalue=1,
+    maxvalue=2**31 - 1,
+    cycle=False,
+    metadata=metadata,
+)
 # Handed out in blocks: a node takes the next thousand numbers with one nextval.
 NUMBER_BLOCK = 1000
 event_numbers = Sequence("event_numbers", data_type=BigInteger, increment=NUMBER_BLOCK, metadata=metadata)
 
 _HOT = {"fillfactor": 60}  # room for heap-only updates
-PARTITIONED = ("readings", "messages", "events")
+PARTITIONED = ("messages", "readings", "events")  # in the order in which the ledger writes them
 
 
 def _id(name: str, *, primary_key: bool = False, nullable: bool = False) -> Column[str]:
@@ -94,6 +101,16 @@ chargers = Table(
     _at("booted_at"),
     Column("display_name", Text),
     Column("password_hash", Text),
+    # Keys that were sent and not confirmed: the first one used becomes the password (OCPP white paper, A01).
+    Column("pending_password_hashes", ARRAY(Text), nullable=False, server_default="{}"),
+    # NULL: 1 with a password, 0 without.
+    Column(
+        "security_profile",
+        SmallInteger,
+        CheckConstraint("security_profile BETWEEN 0 AND 3", name="security_profile"),
+    ),
+    Column("pending_security_profile", SmallInteger),
+    Column("certificate_name", Text),
     _now("created_at"),
 )
 
@@ -144,7 +161,7 @@ transactions = Table(
     Column("key", Text, nullable=False),
     Column("id_tag", Text, nullable=False),
     Column("parent_id_tag", Text),
-    Column("reservation_id", Integer),
+    Column("reservation_id", BigInteger),
     Column("authorization_status", Text, nullable=False),
     _at("authorization_expiry_at"),
     Column("meter_start_wh", BigInteger, nullable=False),
@@ -329,4 +346,40 @@ messages = Table(
     Column("frame", LargeBinary, nullable=False),
     Index("messages_charger_id_at_idx", "charger_id", "at"),
     postgresql_partition_by="RANGE (at)",
+)
+
+# Client certificates of charge points: what our CA has issued, and any that was revoked, by serial number in hex.
+station_certificates = Table(
+    "station_certificates",
+    metadata,
+    _id("serial", primary_key=True),
+    _id("charger_id", nullable=True),
+    Column(
+        "status",
+        Text,
+        CheckConstraint("status IN ('issued', 'accepted', 'rejected', 'revoked')", name="status"),
+        nullable=False,
+    ),
+    Column("subject", Text),
+    Column("pem", Text),
+    _at("not_before"),
+    _at("not_after"),
+    _now("issued_at"),
+    _at("answered_at"),
+    _at("reminded_at"),
+    _at("revoked_at"),
+    Column("reason", Text),
+    Index("station_certificates_charger_id_idx", "charger_id"),
+)
+
+security_events = Table(
+    "security_events",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _id("charger_id"),
+    Column("type", Text, nullable=False),
+    Column("tech_info", Text),
+    _at("reported_at"),
+    _at("recorded_at", nullable=False),
+    Index("security_events_charger_id_id_idx", "charger_id", "id"),
 )

@@ -115,6 +115,8 @@ class CommandRouter:
             action=command.action,
             payload=command.payload,
             timeout_s=command.timeout_s,
+            command_id=command.id,
+            requested_by=command.requested_by,
         )
         answer: asyncio.Future[wire.Reply] = asyncio.get_running_loop().create_future()
         self._waiting[request.id] = answer

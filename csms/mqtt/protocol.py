@@ -47,7 +47,10 @@ def protocol_message(frame: Frame, *, prefix: str = "", qos: int = 0) -> Message
 
     Calls go to `ocpp/messages/{id}/{action}`, results and errors to `ocpp/responses/{id}/{action}`.
     """
-    parts = _parts(frame.frame)
+    text = frame.frame
+    if not text.isascii():
+        text = text.decode(errors="replace").encode()  # what consumers get is JSON, hence UTF-8
+    parts = _parts(text)
     action = frame.action or "Unknown"
     request_id = _text(parts[1])
     envelope = ProtocolEnvelope(
@@ -131,7 +134,8 @@ class ProtocolStream:
     async def _publish(self, frame: Frame) -> None:
         try:
             message = protocol_message(frame, prefix=self._prefix, qos=self._qos)
-        except (msgspec.DecodeError, IndexError, TypeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError, TypeError):
+            # Nested a thousand deep, say: a charge point's frame must not end the stream.
             _FRAMES.labels("unreadable").inc()
             return
         try:

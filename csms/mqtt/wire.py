@@ -15,6 +15,7 @@ _PLAIN: dict[str, type[CommandError]] = {
     for kind in (
         errors.UnknownCharger,
         errors.ChargerOffline,
+        errors.ChargerBusy,
         errors.ChargerTimeout,
         errors.NotSupported,
     )
@@ -31,10 +32,18 @@ class Request(Struct, rename="camel", kw_only=True):
     action: str
     payload: dict[str, Any]
     timeout_s: float
+    command_id: str | None = None
+    requested_by: str = "csms"
 
     @property
     def command(self) -> Command:
-        return Command(action=self.action, payload=self.payload, timeout_s=self.timeout_s)
+        return Command(
+            action=self.action,
+            payload=self.payload,
+            timeout_s=self.timeout_s,
+            id=self.command_id,
+            requested_by=self.requested_by,
+        )
 
 
 class Failure(Struct, rename="camel", kw_only=True, omit_defaults=True):

@@ -164,6 +164,9 @@ def upgrade() -> None:
         sa.Column("parent_id_tag", sa.Text(), nullable=True),
         sa.Column("max_active_transactions", sa.Integer(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint(
+            "status IN ('Accepted', 'Blocked', 'Expired', 'Invalid')", name=op.f("tags_status_check")
+        ),
         sa.PrimaryKeyConstraint("id_tag", name=op.f("tags_pkey")),
     )
     op.create_index(
@@ -185,6 +188,7 @@ def upgrade() -> None:
         sa.Column("role", sa.Text(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("role IN ('admin', 'operator', 'viewer')", name=op.f("tokens_role_check")),
         sa.PrimaryKeyConstraint("id", name=op.f("tokens_pkey")),
         sa.UniqueConstraint("digest", name=op.f("tokens_digest_key")),
         sa.UniqueConstraint("name", name=op.f("tokens_name_key")),
@@ -197,7 +201,7 @@ def upgrade() -> None:
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("id_tag", sa.Text(), nullable=False),
         sa.Column("parent_id_tag", sa.Text(), nullable=True),
-        sa.Column("reservation_id", sa.Integer(), nullable=True),
+        sa.Column("reservation_id", sa.BigInteger(), nullable=True),
         sa.Column("authorization_status", sa.Text(), nullable=False),
         sa.Column("authorization_expiry_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("meter_start_wh", sa.BigInteger(), nullable=False),
@@ -262,6 +266,9 @@ def upgrade() -> None:
         sa.Column("display_name", sa.Text(), nullable=True),
         sa.Column("password_hash", sa.Text(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint(
+            "enrollment IN ('Accepted', 'Pending', 'Rejected')", name=op.f("chargers_enrollment_check")
+        ),
         sa.ForeignKeyConstraint(["tariff_id"], ["tariffs.id"], name=op.f("chargers_tariff_id_fkey")),
         sa.PrimaryKeyConstraint("id", name=op.f("chargers_pkey")),
     )

@@ -1,0 +1,113 @@
+"""The HTTP application: the REST interface under /api/v1, health and metrics beside it, the console below all."""
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from csms.api import (
+    certificates,
+    chargers,
+    charging,
+    commands,
+    configuration,
+    jobs,
+    local_list,
+    logs,
+    problems,
+    registers,
+    reservations,
+    transactions,
+)
+from csms.api.deps import Api
+from csms.api.models import ProblemOut
+from csms.api.probes import probes
+
+PREFIX = "/api/v1"
+_LARGEST_BODY = 1024 * 1024
+_OURS = ("/api", "/health", "/metrics")
+_PROBLEM: dict[str, Any] = {
+    "description": "What went wrong (RFC 9457)",
+    "content": {"application/problem+json": {"schema": ProblemOut.model_json_schema()}},
+}
+
+
+def create_app(deps: Api, *, console: ASGIApp | None = None) -> FastAPI:
+    """`console` serves every address that is none of ours."""
+    app = FastAPI(
+        title="csms",
+        summary="Central system for electric-car charge points",
+        version=version("csms"),
+        openapi_url=f"{PREFIX}/openapi.json",
+        # Their pages would fetch their scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.api = deps
+    problems.install(app)
+    v1 = APIRouter(prefix=PREFIX, responses={"default": _PROBLEM})
+    # /chargers/{id}/messages before /chargers/{id}: an identity may contain slashes.
+    v1.include_router(logs.router)
+    v1.include_router(certificates.router)
+    for part in (commands, configuration, local_list, reservations, charging, jobs):
+        v1.include_router(part.router)
+    v1.include_router(chargers.router)
+    v1.include_router(transactions.router)
+    v1.include_router(registers.router)
+    app.include_router(v1)
+    app.include_router(probes())
+    app.router.default = _Elsewhere(console)
+    app.add_middleware(_Envelope)
+    return app
+
+
+class _Elsewhere:
+    """Where no route matches: the console, or nothing."""
+
+    def __init__(self, console: ASGIApp | None) -> None:
+        self._console = console
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or self._console is None:
+            raise HTTPException(404)
+        path: str = scope["path"]
+        if any(path == ours or path.startswith(f"{ours}/") for ours in _OURS):
+            raise HTTPException(404)
+        await self._console(scope, receive, send)
+
+
+class _Envelope:
+    """What holds for every request: bodies are bounded; answers are what they say, and kept only if they say so."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        received = 0
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > _LARGEST_BODY:
+                raise HTTPException(413)
+            return message
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("X-Content-Type-Options", "nosniff")
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self._app(scope, bounded, with_headers)
+
+
+__all__ = ["Api", "create_app"]

@@ -1,0 +1,98 @@
+"""Charge points' certificates and security events; our CA's certificate and what it has revoked."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Response
+
+from csms import pki
+from csms.api import pages
+from csms.api.chargers import ChargerId, unknown, usable
+from csms.api.deps import Api
+from csms.api.models import CertificateOut, Certificates, Revocation, SecurityEventOut, SecurityEventPage
+from csms.api.problems import Problem
+from csms.api.security import Deps, operator, viewer
+from csms.db import security, views
+
+router = APIRouter()
+_CRL_LIFETIME = timedelta(days=7)
+_PEM: dict[int | str, dict[str, Any]] = {200: {"content": {"application/x-pem-file": {}}}}
+
+
+async def _known(api: Api, charger_id: str) -> None:
+    async with api.engine.connect() as db:
+        if not await views.charger_exists(db, usable(charger_id)):
+            raise unknown(charger_id)
+
+
+@router.get("/chargers/{charger_id:path}/security-events", dependencies=[viewer], tags=["chargers"])
+async def list_security_events(
+    api: Deps,
+    charger_id: ChargerId,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: pages.Cursor = None,
+) -> SecurityEventPage:
+    """What the charger has told of its security log (SecurityEventNotification), the newest first."""
+    await _known(api, charger_id)
+    after = pages.decode(cursor, tuple[int])
+    async with api.engine.connect() as db:
+        found = await security.list_security_events(
+            db, charger_id, before_id=after[0] if after else None, limit=limit + 1
+        )
+    items, more = found[:limit], len(found) > limit
+    return SecurityEventPage(
+        items=[SecurityEventOut.model_validate(view) for view in items],
+        next_cursor=pages.encode(items[-1].id) if more else None,
+    )
+
+
+@router.get("/chargers/{charger_id:path}/certificates", dependencies=[viewer], tags=["chargers"])
+async def list_certificates(api: Deps, charger_id: ChargerId) -> Certificates:
+    """The client certificates our CA has issued to the charger, the newest first."""
+    await _known(api, charger_id)
+    async with api.engine.connect() as db:
+        found = await security.certificates_of(db, charger_id)
+    return Certificates(items=[CertificateOut.model_validate(view) for view in found])
+
+
+@router.post("/certificates/{serial}/revoke", dependencies=[operator], tags=["certificates"])
+async def revoke_certificate(
+    api: Deps,
+    serial: Annotated[str, Path(description="The serial number in hex", max_length=80)],
+    revocation: Revocation,
+) -> CertificateOut:
+    """Refuse a client certificate from now on, also one that another CA has issued. A connection that is open stays.
+
+    Whoever has it must get a new one, or a lower security profile, to come in again.
+    """
+    number = pki.normal_serial(serial)
+    if number is None:
+        raise Problem(422, "invalid-request", f"{serial!r} is no serial number in hex.")
+    async with api.engine.begin() as db:
+        view = await security.revoke_certificate(db, number, revocation.reason)
+    return CertificateOut.model_validate(view)
+
+
+@router.get("/ca/certificate", dependencies=[viewer], tags=["certificates"], responses=_PEM)
+async def ca_certificate(api: Deps) -> Response:
+    """Our CA's certificate in PEM: what charge points must trust (InstallCertificate, CentralSystemRootCertificate)."""
+    return _pem(_authority(api).pem)
+
+
+@router.get("/ca/crl", dependencies=[viewer], tags=["certificates"], responses=_PEM)
+async def revocation_list(api: Deps) -> Response:
+    """What is revoked, as a CRL (RFC 5280) in PEM: for a proxy that ends TLS."""
+    authority = _authority(api)
+    async with api.engine.connect() as db:
+        revoked = await security.revoked_certificates(db)
+    return _pem(authority.revocation_list(revoked, now=datetime.now(UTC), lifetime=_CRL_LIFETIME))
+
+
+def _authority(api: Api) -> pki.Authority:
+    if api.authority is None:
+        raise Problem(404, "no-ca", "This node has no CA.")
+    return api.authority()
+
+
+def _pem(text: str) -> Response:
+    return Response(text, media_type="application/x-pem-file")

@@ -1,0 +1,73 @@
+"""Smart charging: the profiles a charger has taken, and what they come to."""
+
+from fastapi import APIRouter
+
+from csms.api.chargers import ChargerId
+from csms.api.commands import Operator, known, perform
+from csms.api.remembered_models import (
+    ChargingProfileOut,
+    ChargingProfiles,
+    CompositeIn,
+    CompositeOut,
+    PeriodOut,
+)
+from csms.api.security import Deps, viewer
+from csms.core import composite
+from csms.core.answers import objects
+from csms.core.reservations import moment
+from csms.db import remembered_views, views
+
+router = APIRouter(prefix="/chargers", tags=["smart charging"])
+
+
+@router.get("/{charger_id:path}/charging-profiles", dependencies=[viewer])
+async def list_profiles(api: Deps, charger_id: ChargerId, past: bool = False) -> ChargingProfiles:
+    """The profiles installed on a charger by all we know. `past`: replaced and cleared ones too.
+
+    Profiles are set and cleared with the commands SetChargingProfile and ClearChargingProfile.
+    """
+    await known(api, charger_id)
+    async with api.engine.connect() as db:
+        rows = await remembered_views.list_profiles(db, charger_id, past=past)
+    return ChargingProfiles(items=[ChargingProfileOut.of(row) for row in rows])
+
+
+@router.post("/{charger_id:path}/composite-schedule")
+async def composite_schedule(
+    api: Deps, charger_id: ChargerId, asked: CompositeIn, who: Operator
+) -> CompositeOut:
+    """What limits a connector from now on, by our own reckoning, beside what the charger says of it."""
+    await known(api, charger_id)
+    begin = api.now().replace(microsecond=0)
+    reported = None
+    if asked.ask:
+        payload = {
+            "connectorId": asked.connector_id,
+            "duration": asked.duration_s,
+            "chargingRateUnit": asked.charging_rate_unit,
+        }
+        _, reported = await perform(api, who, charger_id, "GetCompositeSchedule", payload, asked.timeout_s)
+        begin = moment(reported.get("scheduleStart")) or begin
+    async with api.engine.connect() as db:
+        profiles = await remembered_views.list_profiles(db, charger_id)
+        view = await views.get_charger(db, charger_id)
+    running = [
+        session.transaction
+        for session in (view.sessions if view is not None else ())
+        if session.transaction.connector_id == asked.connector_id
+    ]
+    session = composite.Session(running[0].id, running[0].started_at) if running else None
+    expected = composite.schedule(
+        profiles, asked.connector_id, begin, asked.duration_s, asked.charging_rate_unit, session
+    )
+    plan = (reported or {}).get("chargingSchedule")
+    agrees = None
+    if isinstance(plan, dict) and plan.get("chargingRateUnit") == asked.charging_rate_unit:
+        agrees = composite.agrees(expected, objects(plan.get("chargingSchedulePeriod")))
+    return CompositeOut(
+        begin=begin,
+        charging_rate_unit=asked.charging_rate_unit,
+        expected=[PeriodOut.model_validate(period) for period in expected],
+        reported=reported,
+        agrees=agrees,
+    )

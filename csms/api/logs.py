@@ -1,0 +1,214 @@
+"""What passed: business events byte for byte, raw OCPP frames (also live), quarantine."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from csms.api import pages, streams
+from csms.api.chargers import ChargerId, unknown, usable
+from csms.api.deps import Api
+from csms.api.models import MessageOut, MessagePage, QuarantinedOut, QuarantinePage, Resolution
+from csms.api.problems import Problem
+from csms.api.security import Deps, operator, viewer
+from csms.core.records import Event
+from csms.db import admin, logs, views
+
+router = APIRouter()
+_LOOK_EVERY_S = 0.5
+# Frames are written up to half a second after their time, several nodes' clocks aside: look back this far.
+_OVERLAP = timedelta(seconds=10)
+_BIGINT = 2**63 - 1
+
+
+# --- events ----------------------------------------------------------------------------------------------
+
+
+@router.get(
+    "/events",
+    dependencies=[viewer],
+    tags=["events"],
+    response_class=Response,
+    responses={200: {"content": {"application/json": {}, "application/x-ndjson": {}}}},
+)
+async def replay_events(
+    api: Deps,
+    request: Request,
+    client_id: Annotated[str | None, Query(alias="clientId", max_length=255)] = None,
+    after_seq: Annotated[int | None, Query(alias="afterSeq", ge=0, le=_BIGINT)] = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+) -> Response:
+    """Business events again, byte for byte what MQTT carried, in order of `seq`.
+
+    A JSON array, or one event a line with `Accept: application/x-ndjson`. `X-Last-Seq` is the `afterSeq` of
+    the next request. 410 when events after `afterSeq` are no longer kept; without `afterSeq` the replay
+    begins with the oldest that are. Without `clientId`: the newest of all chargers, by time.
+    """
+    if client_id is None:
+        if after_seq is not None:
+            raise Problem(
+                422, "invalid-request", "afterSeq counts one charger's events: say which (clientId)."
+            )
+        async with api.engine.connect() as db:
+            found = (await logs.recent_events(db, api.now(), limit))[::-1]
+        return _bodies(request, found, {})
+    async with api.engine.connect() as db:
+        first, last = await logs.kept_events(db, usable(client_id))
+        if first is None and last == 0 and not await views.charger_exists(db, client_id):
+            raise unknown(client_id)
+        if after_seq is not None and after_seq < last and (first is None or after_seq + 1 < first):
+            raise Problem(
+                410,
+                "events-gone",
+                f"Events of {client_id!r} are kept from seq {first or last + 1} on; what lies between was"
+                " dropped by retention. Start without afterSeq and read the state from /transactions.",
+                firstSeq=first,
+                lastSeq=last,
+            )
+        found = await logs.events_after(db, client_id, after_seq or 0, limit)
+    newest = found[-1].seq if found else after_seq or last
+    return _bodies(request, found, {"X-Last-Seq": str(newest)})
+
+
+def _bodies(request: Request, events: Sequence[Event], headers: dict[str, str]) -> Response:
+    headers = {**headers, "Vary": "Accept"}
+    if "application/x-ndjson" in request.headers.get("accept", ""):
+        content = b"".join(event.body + b"\n" for event in events)
+        return Response(content, media_type="application/x-ndjson", headers=headers)
+    return Response(
+        b"[" + b",".join(event.body for event in events) + b"]",
+        media_type="application/json",
+        headers=headers,
+    )
+
+
+# --- raw frames ------------------------------------------------------------------------------------------
+
+
+def _message(message: logs.Message) -> MessageOut:
+    return MessageOut(
+        at=message.at,
+        direction="out" if message.outgoing else "in",
+        action=message.action,
+        message_id=message.message_id,
+        frame=message.text,
+    )
+
+
+@router.get(
+    "/chargers/{charger_id:path}/messages",
+    tags=["chargers"],
+    dependencies=[viewer],
+    response_model=MessagePage,
+    responses={200: {"content": {"text/event-stream": {}}}},
+)
+async def list_messages(
+    api: Deps,
+    request: Request,
+    charger_id: ChargerId,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: pages.Cursor = None,
+) -> MessagePage | streams.EventStream:
+    """Raw OCPP frames, both directions, newest first.
+
+    With `Accept: text/event-stream` the ones that come from now on, as events named `message`.
+    """
+    before = pages.decode(cursor, tuple[datetime, str])
+    live = "text/event-stream" in request.headers.get("accept", "")
+    async with api.engine.connect() as db:
+        if not await views.charger_exists(db, usable(charger_id)):
+            raise unknown(charger_id)
+        if not live:
+            try:
+                found = await logs.list_messages(db, charger_id, before=before, limit=limit + 1)
+            except ValueError:
+                raise Problem(422, "invalid-cursor", "The cursor is none of this list.") from None
+    if live:
+        return streams.EventStream(_live_messages(api, charger_id))
+    items = found[:limit]
+    return MessagePage(
+        items=[_message(message) for message in items],
+        next_cursor=pages.encode(items[-1].at, items[-1].place) if len(found) > limit else None,
+    )
+
+
+class Tail:
+    """A charger's frames as they are written: each look returns those that no look before has seen."""
+
+    def __init__(self, api: Api, charger_id: str) -> None:
+        self._api = api
+        self._charger_id = charger_id
+        self._known: set[str] | None = None
+
+    async def look(self) -> list[logs.Message]:
+        """Oldest first. The first look sees what is there already, and returns nothing."""
+        async with self._api.engine.connect() as db:
+            found = await logs.messages_since(db, self._charger_id, self._api.now() - _OVERLAP)
+        fresh = [] if self._known is None else [m for m in found if m.place not in self._known]
+        self._known = {message.place for message in found}
+        return fresh
+
+
+async def _live_messages(api: Api, charger_id: str) -> AsyncIterator[bytes]:
+    tail = Tail(api, charger_id)
+    await tail.look()
+    while not await streams.pause(api.closing, _LOOK_EVERY_S):
+        yield b"".join(
+            streams.event(
+                _message(message).model_dump_json(by_alias=True),
+                name="message",
+                event_id=message.at.isoformat(),
+            )
+            for message in await tail.look()
+        )
+
+
+# --- quarantine ------------------------------------------------------------------------------------------
+
+
+def _quarantined(held: logs.Held) -> QuarantinedOut:
+    fields = {name: getattr(held, name) for name in held.__struct_fields__ if name != "payload"}
+    return QuarantinedOut(**fields, payload=held.text)
+
+
+@router.get("/quarantine", dependencies=[viewer], tags=["quarantine"])
+async def list_quarantine(
+    api: Deps,
+    charger: Annotated[str | None, Query(max_length=255)] = None,
+    resolved: Annotated[bool, Query(description="What has been dealt with, instead of what has not")] = False,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: pages.Cursor = None,
+) -> QuarantinePage:
+    """What was acknowledged but could not be booked, newest first."""
+    before = pages.decode(cursor, tuple[int])
+    async with api.engine.connect() as db:
+        found = await logs.list_quarantine(
+            db,
+            charger_id=None if charger is None else charger.replace("\0", "\ufffd"),
+            resolved=resolved,
+            before_id=min(before[0], _BIGINT) if before else None,
+            limit=limit + 1,
+        )
+    items = found[:limit]
+    return QuarantinePage(
+        items=[_quarantined(held) for held in items],
+        next_cursor=pages.encode(items[-1].id) if len(found) > limit else None,
+    )
+
+
+@router.get("/quarantine/{held_id}", dependencies=[viewer], tags=["quarantine"])
+async def get_quarantined(api: Deps, held_id: int) -> QuarantinedOut:
+    async with api.engine.connect() as db:
+        held = await logs.get_quarantined(db, held_id)
+    if held is None:
+        raise Problem(404, "not-found", f"There is no message {held_id} in quarantine.")
+    return _quarantined(held)
+
+
+@router.post("/quarantine/{held_id}/resolve", dependencies=[operator], tags=["quarantine"])
+async def resolve(api: Deps, held_id: int, resolution: Resolution) -> QuarantinedOut:
+    """Note what was done about it. 409 when that was noted already."""
+    async with api.engine.begin() as db:
+        await admin.resolve_quarantined(db, held_id, resolution.note.replace("\0", ""))
+    return await get_quarantined(api, held_id)

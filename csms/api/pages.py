@@ -1,0 +1,52 @@
+"""Pages of a list: an opaque cursor that says after which row the next page begins."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from fastapi import Query
+from pydantic import BeforeValidator
+
+from csms.api.problems import Problem
+
+T = TypeVar("T")
+
+Cursor = Annotated[
+    str | None,
+    Query(
+        max_length=1000, description="`nextCursor` of the page before; the other filters must be the same."
+    ),
+]
+
+
+def encode(*key: Any) -> str:
+    return urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
+
+
+def decode(cursor: str | None, kind: type[T]) -> T | None:
+    """The key a cursor stands for, as a tuple type. Raises Problem 422 for what is none of ours."""
+    if cursor is None:
+        return None
+    try:
+        raw = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        return msgspec.json.decode(raw, type=kind)
+    except (ValueError, Base64Error, msgspec.MsgspecError):
+        raise Problem(
+            422, "invalid-cursor", "The cursor is none that this list has given out; start without one."
+        ) from None
+
+
+def _moment(value: Any) -> Any:
+    """`+` of a UTC offset arrives as a space when it was not escaped; a time without offset is UTC."""
+    if not isinstance(value, str):
+        return value
+    try:
+        moment = datetime.fromisoformat(value.strip().replace(" ", "+") if "T" in value else value)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("a time as in 2026-01-31T12:00:00Z") from None
+
+
+Moment = Annotated[datetime | None, BeforeValidator(_moment)]

@@ -1,0 +1,87 @@
+"""Health and metrics, for machines: outside /api/v1, without a token."""
+
+import time
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge, generate_latest
+
+from csms.api.deps import Api
+from csms.api.models import CheckOut, HealthOut
+from csms.api.problems import database_away
+from csms.api.security import Deps
+from csms.db import views
+
+_KEPT_S = 5.0
+
+
+class Gauges:
+    """What /metrics says of the database's content, asked at most every five seconds."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._up = self._gauge(
+            "csms_database_up", "Whether the database answered the last time it was asked."
+        )
+        self._gauges = {
+            "chargers_connected": self._gauge("csms_chargers_connected", "Chargers connected to any node."),
+            "transactions_open": self._gauge("csms_transactions_open", "Transactions that have not ended."),
+            "outbox_events": self._gauge(
+                "csms_outbox_events",
+                f"Events the broker has not taken yet; counted up to {views.MOST_COUNTED}.",
+            ),
+            "quarantine_open": self._gauge(
+                "csms_quarantine_open", "Messages in quarantine nobody dealt with."
+            ),
+        }
+        self._asked_at = float("-inf")
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, registry=self._registry)
+
+    async def render(self, api: Api) -> bytes:
+        if time.monotonic() - self._asked_at > _KEPT_S:
+            self._asked_at = time.monotonic()
+            await self._ask(api)
+        return generate_latest(self._registry)
+
+    async def _ask(self, api: Api) -> None:
+        try:
+            async with api.engine.connect() as db:
+                figures = await views.gauges(db)
+        except Exception as error:
+            if not database_away(error):
+                raise
+            self._up.set(0)
+            for gauge in self._gauges.values():
+                gauge.set(float("nan"))
+            return
+        self._up.set(1)
+        for name, figure in figures.items():
+            self._gauges[name].set(figure)
+
+
+def probes() -> APIRouter:
+    router = APIRouter(tags=["health"])
+    gauges = Gauges()
+
+    @router.get("/health/live")
+    async def live() -> HealthOut:
+        """The process runs and its loop turns."""
+        return HealthOut(status="ok", checks=[])
+
+    @router.get("/health/ready", responses={503: {"model": HealthOut}})
+    async def ready(api: Deps, response: Response) -> HealthOut:
+        """Whether this node can take chargers: 503 when not; `degraded` is 200 with the reasons."""
+        report = await api.condition()
+        response.status_code = 503 if report.state == "failing" else 200
+        return HealthOut(
+            status=report.state, checks=[CheckOut.model_validate(check) for check in report.checks]
+        )
+
+    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics(api: Deps) -> Response:
+        """Prometheus."""
+        content = generate_latest(REGISTRY) + await gauges.render(api)
+        return Response(content, media_type=CONTENT_TYPE_LATEST)
+
+    return router

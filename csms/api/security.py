@@ -1,0 +1,58 @@
+"""The bearer token of a request, and what a route demands of its holder."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from csms.api.access import ADMIN, OPERATOR, VIEWER, Identity
+from csms.api.deps import Api
+from csms.api.problems import Problem
+
+_bearer = HTTPBearer(auto_error=False, description="A token made with `csms tokens add` or POST /tokens.")
+
+
+def api_of(request: Request) -> Api:
+    api: Api = request.app.state.api
+    return api
+
+
+Deps = Annotated[Api, Depends(api_of)]
+
+
+async def _identity(
+    api: Deps, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Identity:
+    if credentials is None:
+        raise Problem(
+            401,
+            "unauthorized",
+            "Send a token: `Authorization: Bearer …`.",
+            headers={"WWW-Authenticate": 'Bearer realm="csms"'},
+        )
+    identity = await api.access.identify(credentials.credentials)
+    if identity is None:
+        raise Problem(
+            401,
+            "unauthorized",
+            "This token is unknown or has been revoked.",
+            headers={"WWW-Authenticate": 'Bearer realm="csms", error="invalid_token"'},
+        )
+    return identity
+
+
+def _at_least(role: str) -> Callable[[Identity], Awaitable[Identity]]:
+    async def check(who: Annotated[Identity, Depends(_identity)]) -> Identity:
+        if not who.may(role):
+            raise Problem(
+                403, "forbidden", f"This needs the role {role}; the token {who.name!r} has {who.role}."
+            )
+        return who
+
+    return check
+
+
+viewer = Depends(_at_least(VIEWER))
+operator = Depends(_at_least(OPERATOR))
+administrator = Depends(_at_least(ADMIN))

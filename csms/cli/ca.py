@@ -1,0 +1,97 @@
+"""`csms ca`: the small CA of our own. `init`, `show` and `issue-server` work on files, the others ask the server."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from csms import pki, settings
+from csms.cli.client import Client
+from csms.credentials import data_dir
+from csms.errors import CsmsError
+from csms.security import authority
+from csms.security.wiring import authority_of, organization, server_names
+
+app = typer.Typer(
+    help="Certificates: our own CA for charge points and the TLS listener.", no_args_is_help=True
+)
+
+
+@app.command(epilog='Example:  CSMS_CPO_NAME="Example Charging" csms ca init')
+def init() -> None:
+    """Make the CA in the data directory. Once: what it has signed is worth nothing without it."""
+    chosen = settings.load()
+    if chosen.csms_ca_cert_file is not None:
+        raise CsmsError("CSMS_CA_CERT_FILE names a CA already: unset it to make one in the data directory.")
+    directory = data_dir(chosen.csms_data_dir)
+    made = authority.make(directory, organization=organization(chosen))
+    _describe(made)
+    print(f"file:    {authority.root_file(directory)}")
+
+
+@app.command(epilog="Example:  csms ca show --pem > root.pem")
+def show(
+    pem: Annotated[
+        bool, typer.Option("--pem", help="Print the certificate that charge points must trust.")
+    ] = False,
+) -> None:
+    """Show the CA: whose it is, how long it lasts, its fingerprint."""
+    chosen = settings.load()
+    if chosen.csms_ca_cert_file is None and authority.load_known(chosen.csms_data_dir) is None:
+        raise CsmsError("there is no CA yet: run `csms ca init`.")
+    known = authority_of(chosen)()
+    if pem:
+        print(known.pem, end="")
+    else:
+        _describe(known)
+
+
+@app.command("issue-server", epilog="Example:  csms ca issue-server ocpp.example.com")
+def issue_server(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="The names charge points dial, the first becomes CN. Default: CSMS_OCPP_TLS_NAMES."
+        ),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, max=825, help="How long they last.")] = 397,
+) -> None:
+    """Issue the TLS listener's certificates, ECDSA and RSA. A server that runs takes them within ten seconds."""
+    chosen = settings.load()
+    directory = data_dir(chosen.csms_data_dir)
+    pairs = authority.issue_server(
+        authority_of(chosen)(),
+        directory,
+        names or server_names(chosen),
+        organization=organization(chosen),
+        lifetime=timedelta(days=days),
+    )
+    for cert_file, key_file in pairs:
+        print(f"{cert_file}  {key_file}")
+
+
+@app.command(epilog="Example:  csms ca revoke 3f2a…c1 --reason stolen")
+def revoke(
+    serial: Annotated[str, typer.Argument(help="The certificate's serial number in hex.")],
+    reason: Annotated[str | None, typer.Option(help="Why, for the record.")] = None,
+) -> None:
+    """Refuse a charge point's certificate from now on."""
+    number = pki.normal_serial(serial)
+    if number is None:
+        raise CsmsError(f"{serial!r} is no serial number in hex.")
+    revoked = Client().call("POST", f"/certificates/{number}/revoke", json={"reason": reason}).json()
+    print(f"{revoked['serial']}: revoked {revoked['revokedAt']}")
+
+
+@app.command(epilog="Example:  csms ca crl > revoked.pem")
+def crl() -> None:
+    """Print what is revoked as a CRL, for a proxy that ends TLS."""
+    print(Client().call("GET", "/ca/crl").text, end="")
+
+
+def _describe(known: pki.Authority) -> None:
+    certificate = known.certificate
+    left = certificate.not_valid_after_utc - datetime.now(UTC)
+    print(f"subject: {certificate.subject.rfc4514_string()}")
+    print(f"until:   {certificate.not_valid_after_utc:%Y-%m-%d} ({left.days} days)")
+    print(f"sha256:  {known.fingerprint}")

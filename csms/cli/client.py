@@ -1,0 +1,68 @@
+"""The command line as a client of a running csms: address, token, errors as sentences."""
+
+import os
+from typing import Any
+
+import httpx
+
+from csms import settings
+from csms.credentials import known_admin_token
+from csms.errors import CsmsError
+
+
+class Unreachable(CsmsError):
+    """No csms answers there."""
+
+
+class Client:
+    """The REST API of the csms at CSMS_URL, or of the one on this machine.
+
+    The token is CSMS_TOKEN, CSMS_ADMIN_TOKEN, or what the server on this machine keeps in its data directory.
+    """
+
+    def __init__(self, url: str | None = None, token: str | None = None, timeout_s: float = 70) -> None:
+        chosen = settings.load()
+        host = chosen.csms_http_host
+        here = f"http://{'127.0.0.1' if host in {'0.0.0.0', '::', ''} else host}:{chosen.csms_http_port}"
+        self.url = (url or os.environ.get("CSMS_URL") or here).rstrip("/")
+        secret = (
+            token
+            or os.environ.get("CSMS_TOKEN")
+            or (chosen.csms_admin_token.get_secret_value() if chosen.csms_admin_token else None)
+            or known_admin_token(chosen.csms_data_dir)
+        )
+        headers = {"Authorization": f"Bearer {secret}"} if secret else {}
+        self._http = httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=timeout_s)
+
+    def call(self, method: str, path: str, *, missing_ok: bool = False, **kwargs: Any) -> httpx.Response:
+        """One request. Raises CsmsError with the problem's own words; `missing_ok` lets a 404 through."""
+        try:
+            response = self._http.request(method, path, **kwargs)
+        except httpx.TransportError as error:
+            raise Unreachable(
+                f"no csms answers at {self.url} ({error}): start it with `csms serve`, or set CSMS_URL."
+            ) from None
+        if response.is_success or (missing_ok and response.status_code == httpx.codes.NOT_FOUND):
+            return response
+        raise CsmsError(_problem(response))
+
+    def get(self, path: str, **params: Any) -> Any:
+        return self.call("GET", path, params={k: v for k, v in params.items() if v is not None}).json()
+
+
+def segment(identity: str) -> str:
+    """An identity as one path segment."""
+    from urllib.parse import quote
+
+    return quote(identity, safe="")
+
+
+def _problem(response: httpx.Response) -> str:
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        return "the token is missing or wrong: set CSMS_TOKEN (the admin token was printed when csms first started)."
+    try:
+        problem = response.json()
+    except ValueError:
+        return f"{response.request.url.path}: {response.status_code} {response.reason_phrase}"
+    title, detail = problem.get("title", response.reason_phrase), problem.get("detail")
+    return f"{title}: {detail}" if detail else str(title)

@@ -1,0 +1,136 @@
+"""`csms demo`: everything at once on this machine, charging for real: servers, chargers, the events as they pass."""
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import aiomqtt
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from csms import app, embedding, log, settings
+from csms.cli.serve import run
+from csms.simulate.fleet import Fleet
+
+EXAMPLE = "Example:  csms demo --chargers 6 --speed 30"
+
+_COLOURS = {
+    "started": "green",
+    "completed": "cyan",
+    "session_cost": "bold magenta",
+    "meter_reading": "dim",
+    "status_changed": "yellow",
+}
+
+
+def demo(
+    chargers: Annotated[int, typer.Option(min=1, max=200, help="How many simulated charge points.")] = 6,
+    speed: Annotated[
+        float,
+        typer.Option(
+            min=1, max=1000, help="Simulated seconds a real second; 60: an hour passes in a minute."
+        ),
+    ] = 60,
+    duration: Annotated[
+        float | None, typer.Option(min=1, help="End after so many seconds. Unset: at Ctrl-C.")
+    ] = None,
+) -> None:
+    """Start a database, a broker, the central system and simulated chargers; show the MQTT events as they pass."""
+    chosen = settings.load()
+    chosen = chosen.model_copy(
+        update={
+            "csms_data_dir": chosen.csms_data_dir / "demo",
+            "csms_enrollment": "open",
+            "csms_unknown_tags": "accept",
+            "csms_ocpp_host": "127.0.0.1",
+            "csms_node": "demo",
+        }
+    )
+    # The events are the show; the log speaks up only when something is wrong.
+    log.configure("console" if sys.stderr.isatty() else chosen.csms_log, quiet=True)
+    out = Console(highlight=False, soft_wrap=True)
+    out.print("Starting a Postgres database and an MQTT broker …", style="dim")
+
+    async def beside(running: app.Running, broker: embedding.BrokerAddress | None) -> None:
+        fleet = Fleet(running.ocpp, chargers=chargers, prefix="DEMO", speed=speed, ramp_s=1, tags=_TAGS)
+        watching = asyncio.create_task(_watch(broker, out)) if broker is not None else None
+        try:
+            async with asyncio.timeout(duration):
+                await fleet.run()
+        except TimeoutError:
+            pass
+        finally:
+            if watching is not None:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+
+    run(chosen, _announcer(out), or_next_port=True, beside=beside)
+    out.print("Stopped. The data stay; the next run goes on with them.", style="dim")
+
+
+_TAGS = ("ALICE", "BOB", "CAROL", "DAVE")
+
+
+def _announcer(out: Console) -> Callable[[app.Running], None]:
+    def announce(running: app.Running) -> None:
+        out.print()
+        out.print(f"  console      {running.http}", style="bold")
+        out.print(f"  token        {running.admin_token}")
+        out.print(f"  charge point {running.ocpp}<identity>")
+        out.print(f"  MQTT         {running.mqtt}   topics csms/# and ocpp/#")
+        out.print(f"  database     {running.database}")
+        out.print("\nEvents as they pass (Ctrl-C stops everything):\n")
+
+    return announce
+
+
+async def _watch(broker: embedding.BrokerAddress, out: Console) -> None:
+    """Read the events as any consumer would: from the broker."""
+    version = aiomqtt.ProtocolVersion.V5 if broker.version == "5" else aiomqtt.ProtocolVersion.V311
+    while True:
+        with contextlib.suppress(aiomqtt.MqttError):
+            async with aiomqtt.Client(broker.host, broker.port, protocol=version) as client:
+                for topic in ("csms/transactions/+/+", "csms/connectors/+/+", "csms/billing/+/+"):
+                    await client.subscribe(topic, qos=1)
+                async for message in client.messages:
+                    if isinstance(message.payload, bytes):
+                        out.print(line(json.loads(message.payload)))
+        await asyncio.sleep(1)
+
+
+def line(event: dict[str, Any]) -> Text:
+    """One event as one line for people."""
+    kind, payload = event["eventType"], event["payload"]
+    style = _COLOURS.get(kind, "white")
+    text = Text(f"{event['timestamp'][11:19]} ", style="dim")
+    text.append(f"{event['clientId']:<10} ", style="bold")
+    text.append(f"{kind:<15} ", style=style)
+    text.append(_told(kind, payload), style="dim" if kind == "meter_reading" else "")
+    return text
+
+
+def _told(kind: str, p: dict[str, Any]) -> str:
+    where = f"connector {p.get('connectorId')}"
+    match kind:
+        case "started":
+            return f"transaction {p['transactionId']} on {where}: {p['idTag']} at {p['meterStart'] / 1000:.1f} kWh"
+        case "completed" | "updated":
+            return f"transaction {p['transactionId']}: {p['energyUsed']:.2f} kWh in {p['duration']:.0f} min, {p['reason']}"
+        case "session_cost":
+            return f"transaction {p['transactionId']}: {p['estimatedCost']:.2f} {p['currency']} for {p['energyConsumed']:.2f} kWh"
+        case "meter_reading":
+            power, energy = p.get("currentPower"), p.get("sessionEnergy", p.get("totalEnergy"))
+            shown = [
+                f"{power:.1f} kW" if power is not None else "",
+                f"{energy:.2f} kWh" if energy is not None else "",
+            ]
+            return f"{where}: " + ", ".join(part for part in shown if part)
+        case "status_changed":
+            return f"{where}: {p['previousStatus']} → {p['status']}" + (
+                f" ({p['errorCode']})" if p["errorCode"] != "NoError" else ""
+            )
+    return json.dumps(p)

@@ -1,0 +1,66 @@
+"""`csms migrate`: bring the database to this release's schema, or say whether it is there."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from csms import embedding, log, settings
+from csms.db import migrate as migrations
+from csms.db.engine import create_engine
+from csms.errors import StartError
+
+EXAMPLE = "Example:  DATABASE_URL=postgresql://csms:…@db/csms csms migrate"
+
+
+def migrate(
+    revision: Annotated[
+        str, typer.Argument(help="Where to go: head, a revision, or -1 to take the last one back.")
+    ] = "head",
+    sql: Annotated[bool, typer.Option("--sql", help="Print the statements instead of running them.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit 1 when a migration is missing.")
+    ] = False,
+) -> None:
+    """Apply database migrations (the same as plain `alembic upgrade head`)."""
+    chosen = settings.load()
+    log.configure(chosen.csms_log)
+    with embedding.database(chosen) as url:
+        if check:
+            _check(url)
+        elif sql:
+            migrations.sql(url, revision)
+        elif revision.startswith("-") or revision == "base":
+            migrations.downgrade(url, revision)
+        else:
+            before = asyncio.run(_current(url))
+            with Console(stderr=True).status("migrating …"):
+                migrations.upgrade(url, revision)
+            after = asyncio.run(_current(url))
+            print(
+                f"already at {after}"
+                if before == after
+                else f"migrated from {before or 'nothing'} to {after}"
+            )
+
+
+def _check(url: str) -> None:
+    current, head = asyncio.run(_current(url)), migrations.head()
+    if current != head:
+        raise StartError(
+            f"the database is at {current or 'nothing'}, this release needs {head}: run `csms migrate`."
+        )
+    print(f"up to date: {head}")
+
+
+async def _current(url: str) -> str | None:
+    engine = create_engine(url)
+    try:
+        return await migrations.current(engine)
+    except OSError as error:
+        raise StartError(
+            f"the database does not answer ({error}): is it running, is DATABASE_URL right?"
+        ) from None
+    finally:
+        await engine.dispose()

@@ -1,0 +1,115 @@
+"""`csms serve`: the central system."""
+
+import asyncio
+import gc
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from typing import Annotated, Any
+
+import typer
+
+from csms import app, embedding, log, settings
+from csms.settings import Settings
+
+EXAMPLE = "Example:  DATABASE_URL=postgresql://csms:…@db/csms MQTT_HOST=broker csms serve"
+
+
+def serve(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every frame's handling.")] = False,
+) -> None:
+    """Run the central system: OCPP, REST and console, MQTT. With nothing configured it brings its own servers."""
+    chosen = settings.load()
+    log.configure(chosen.csms_log, verbose=verbose)
+    run(chosen, announce)
+
+
+def run(
+    chosen: Settings,
+    ready: Callable[[app.Running], None],
+    *,
+    or_next_port: bool = False,
+    beside: Callable[[app.Running, embedding.BrokerAddress | None], Coroutine[Any, Any, None]] | None = None,
+) -> None:
+    """Start what must be started on the main thread, then the loop. `beside` runs next to the node (the demo)."""
+    with ExitStack() as stack:
+        ports = app.bind(chosen, or_next=or_next_port)
+        stack.callback(ports.ocpp.close)
+        stack.callback(ports.http.close)
+        if ports.ocpp_tls is not None:
+            stack.callback(ports.ocpp_tls.close)
+        database_url = stack.enter_context(embedding.database(chosen))
+        broker = stack.enter_context(embedding.broker(chosen))
+        # More than half of a reconnect storm is the cyclic collector (docs/benchmarks.md).
+        gc.set_threshold(50_000, 20, 100)
+        _loop(_main(chosen, database_url, broker, ports, ready, beside))
+
+
+def announce(running: app.Running) -> None:
+    """One line that says where everything is; the token on a line of its own, once."""
+    print(
+        f"csms is ready: charge points {running.ocpp}<identity>"
+        f"{f' and {running.ocpp_tls}<identity>' if running.ocpp_tls else ''} · console {running.http}"
+        f" · MQTT {running.mqtt} · database {running.database}",
+        file=sys.stderr,
+        flush=True,
+    )
+    if running.token_is_new:
+        print(
+            f"admin token (shown once, kept in the data directory): {running.admin_token}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+async def _main(
+    chosen: Settings,
+    database_url: str,
+    broker: embedding.BrokerAddress | None,
+    ports: app.Ports,
+    ready: Callable[[app.Running], None],
+    beside: Callable[[app.Running, embedding.BrokerAddress | None], Coroutine[Any, Any, None]] | None,
+) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    guests: list[asyncio.Task[None]] = []
+
+    def is_ready(running: app.Running) -> None:
+        gc.collect()
+        gc.freeze()
+        ready(running)
+        if beside is not None:
+            guest = asyncio.create_task(beside(running, broker), name="beside")
+            guest.add_done_callback(lambda _: stop.set())
+            guests.append(guest)
+
+    serving = asyncio.create_task(
+        app.serve(chosen, database_url, broker, ports, stop=stop, ready=is_ready), name="node"
+    )
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    # Guests go first: they are the node's clients.
+    for guest in guests:
+        guest.cancel()
+    results = await asyncio.gather(*guests, return_exceptions=True)
+    stopping.cancel()
+    await serving
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+def _loop(main: Coroutine[Any, Any, None]) -> None:
+    try:
+        import uvloop
+    except ImportError:
+        # asyncio's own loop reads into 256 KiB blocks: freeing one of a megabyte first keeps malloc from mapping
+        # and unmapping memory for every frame (docs/benchmarks.md).
+        block = bytearray(1 << 20)
+        del block
+        asyncio.run(main)
+    else:
+        uvloop.run(main)

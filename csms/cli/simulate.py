@@ -1,0 +1,215 @@
+"""`csms simulate`: a fleet of simulated charge points against any OCPP 1.6-J central system."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from csms.simulate.fleet import Fleet, FleetSummary
+from csms.simulate.records import ChargerEvent
+
+_PLAIN_EVERY_S = 5.0
+_LIVE_EVERY_S = 0.25
+_TOLD = {
+    "booted": "boot answered",
+    "refused": "tag refused",
+    "resend": "sent again",
+    "lost": "LOST",
+    "callerror": "CALLERROR",
+    "connect_failed": "no connection",
+}
+
+
+class _Notes:
+    """The events worth a line, each kind of trouble told once for each charge point and wording."""
+
+    def __init__(self) -> None:
+        self.fresh: list[str] = []
+        self._told: set[tuple[str, str, str]] = set()
+
+    def take(self, event: ChargerEvent) -> None:
+        if event.kind not in _TOLD or (event.kind == "booted" and event.detail == "Accepted"):
+            return
+        once = ("", event.kind, event.detail) if event.kind == "connect_failed" else None
+        mark = once or (event.charge_point, event.kind, event.detail)
+        if mark not in self._told:
+            self._told.add(mark)
+            self.fresh.append(f"{event.charge_point}: {_TOLD[event.kind]}: {event.detail}")
+
+    def drain(self) -> list[str]:
+        lines, self.fresh = self.fresh, []
+        return lines
+
+
+def _figures(summary: FleetSummary) -> dict[str, str]:
+    counters = summary.counters
+    return {
+        "connected": f"{summary.connected}/{summary.chargers}",
+        "charging": str(summary.charging),
+        "power": f"{summary.power_w / 1000:.1f} kW",
+        "sessions": str(summary.sessions),
+        "energy": f"{summary.energy_wh / 1000:.2f} kWh",
+        "calls": str(counters.calls),
+        "refused tags": str(counters.refused),
+        "resends": str(counters.resends),
+        "errors": str(counters.callerrors + counters.invalid_answers),
+        "lost": str(counters.lost),
+    }
+
+
+def _table(fleet: Fleet, url: str, notes: list[str]) -> Group:
+    """Names over values, five to a row: readable on eighty columns."""
+    figures = list(_figures(fleet.summary()).items())
+    table = Table.grid(padding=(0, 3))
+    for begin in range(0, len(figures), 5):
+        row = figures[begin : begin + 5]
+        table.add_row(*(Text(name, style="dim") for name, _ in row))
+        table.add_row(*(Text(value, style="bold") for _, value in row))
+    title = Text(f"Simulated charge points at {url}   (Ctrl-C ends)")
+    return Group(title, table, Text("\n".join(notes), style="yellow"))
+
+
+def _line(summary: FleetSummary) -> str:
+    return "  ".join(f"{name} {value}" for name, value in _figures(summary).items())
+
+
+async def _show_live(fleet: Fleet, url: str, notes: _Notes, console: Console) -> None:
+    recent: list[str] = []
+    with Live(_table(fleet, url, recent), console=console, auto_refresh=False, transient=True) as live:
+        while True:
+            await asyncio.sleep(_LIVE_EVERY_S)
+            recent = [*recent, *notes.drain()][-5:]
+            live.update(_table(fleet, url, recent), refresh=True)
+
+
+async def _show_plain(fleet: Fleet, notes: _Notes) -> None:
+    waited_s = 0.0
+    while True:
+        await asyncio.sleep(_LIVE_EVERY_S)
+        for note in notes.drain():
+            print(note, flush=True)
+        waited_s += _LIVE_EVERY_S
+        if waited_s >= _PLAIN_EVERY_S:
+            waited_s = 0.0
+            print(_line(fleet.summary()), flush=True)
+
+
+async def _play(fleet: Fleet, url: str, notes: _Notes) -> FleetSummary:
+    console = Console()
+    live = console.is_terminal
+    main = asyncio.current_task()
+    assert main is not None
+    with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers on its loops
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, main.cancel)
+    shown = asyncio.create_task(_show_live(fleet, url, notes, console) if live else _show_plain(fleet, notes))
+    try:
+        return await fleet.run()
+    finally:
+        shown.cancel()
+        await asyncio.gather(shown, return_exceptions=True)
+
+
+def _verdict(summary: FleetSummary) -> int:
+    """The exit status, with a sentence on stderr when it is not 0."""
+    counters = summary.counters
+    if not summary.ever_connected:
+        reason = summary.last_failure or "no time to dial"
+        print(f"No charge point ever connected ({reason}). Check --url and --password.", file=sys.stderr)
+        return 1
+    if summary.faultless and not summary.undelivered:
+        return 0
+    print(
+        f"{counters.lost} messages lost, {summary.undelivered} never acknowledged,"
+        f" {counters.transaction_callerrors} CALLERRORs to transaction messages,"
+        f" {counters.invalid_answers} invalid answers: see the central system's log.",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _checked_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"ws", "wss"} or not parts.hostname or parts.query or parts.fragment:
+        raise typer.BadParameter(f"{url!r} is no address like ws://localhost:9000/")
+    return url
+
+
+def simulate(
+    url: Annotated[
+        str,
+        typer.Option(
+            help="The central system; each charge point appends its identity.", callback=_checked_url
+        ),
+    ] = "ws://localhost:9000/",
+    chargers: Annotated[int, typer.Option(min=1, help="How many charge points.")] = 10,
+    connectors: Annotated[int, typer.Option(min=1, max=16, help="Connectors of each.")] = 1,
+    speed: Annotated[
+        float, typer.Option(min=1, max=100_000, help="Simulated seconds a real second; 60: an hour a minute.")
+    ] = 60.0,
+    duration: Annotated[
+        float | None, typer.Option(min=0.1, help="End after this many real seconds. Unset: no end.")
+    ] = None,
+    sessions: Annotated[
+        int | None, typer.Option(min=1, help="End after this many sessions of each connector.")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="idTag drivers use; repeatable.")] = None,
+    prefix: Annotated[str, typer.Option(help="Identities are PREFIX-001 and so on.")] = "SIM",
+    password: Annotated[
+        str | None,
+        typer.Option(
+            envvar="CSMS_SIMULATE_PASSWORD", show_envvar=True, help="For HTTP Basic authentication."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed plays the same drivers, cars and energy.")] = 0,
+) -> None:
+    """Simulate OCPP 1.6-J charge points: drivers come, plug in, charge, leave.
+
+    Time stamps start in the past when --speed is above 1, so that none lies in
+    the future and power, energy and time agree. Once the simulated clock has
+    caught up with the wall clock it goes on at speed 1.
+
+    Exit status 1: a message was lost or never acknowledged, or a transaction
+    message was answered by an error. Otherwise 0, also after Ctrl-C.
+
+    Example: csms simulate --chargers 20 --duration 300 --tag CARD1 --tag CARD2
+    """
+    notes = _Notes()
+    try:
+        fleet = Fleet(
+            url,
+            chargers=chargers,
+            prefix=prefix,
+            connectors=connectors,
+            duration_s=duration,
+            sessions=sessions,
+            speed=speed,
+            seed=seed,
+            tags=tag or ["SIMTAG"],
+            password=password,
+            on_event=notes.take,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    # The package logs what the figures already say.
+    log = logging.getLogger("csms.simulate")
+    log.addHandler(logging.NullHandler())
+    log.propagate = False
+    try:
+        summary = asyncio.run(_play(fleet, url, notes))
+    except (KeyboardInterrupt, asyncio.CancelledError):  # the second Ctrl-C
+        print("Stopped before everything was delivered.", file=sys.stderr)
+        raise typer.Exit(1) from None
+    for note in notes.drain():
+        print(note)
+    print(_line(summary))
+    raise typer.Exit(_verdict(summary))

@@ -1,0 +1,1 @@
+"""The operators' pages: rendered here, kept live by server-sent events."""

@@ -1,0 +1,137 @@
+"""What the pages' buttons do: commands to chargers, enrollment and settings, notes on quarantine."""
+
+import json
+from typing import Any
+
+from starlette.datastructures import FormData
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from csms.adapter import Command
+from csms.api.chargers import usable
+from csms.api.problems import of_command
+from csms.console.site import Site, Visit
+from csms.console.words import charger_url, pretty
+from csms.db import admin, views
+from csms.errors import ChargerRefused, CommandError
+
+
+class BadForm(Exception):
+    """A field that cannot be what it is."""
+
+
+def _number(form: FormData, name: str) -> int | None:
+    text = str(form.get(name, "")).strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > 10:
+        raise BadForm(f"{name} must be a whole number.")
+    return int(text)
+
+
+def command_of(form: FormData) -> tuple[str, dict[str, Any]]:
+    """The action and payload that a form asks for; empty fields are left out. Raises BadForm."""
+    action = str(form.get("action", "")).strip()
+    payload: dict[str, Any] = {}
+    match action:
+        case "RemoteStartTransaction":
+            payload = {
+                "idTag": str(form.get("idTag", "")).strip(),
+                "connectorId": _number(form, "connectorId"),
+            }
+        case "RemoteStopTransaction":
+            payload = {"transactionId": _number(form, "transactionId")}
+        case "TriggerMessage":
+            payload = {
+                "requestedMessage": form.get("requestedMessage"),
+                "connectorId": _number(form, "connectorId"),
+            }
+        case "Reset":
+            payload = {"type": form.get("type")}
+        case "UnlockConnector":
+            payload = {"connectorId": _number(form, "connectorId")}
+        case "Custom":
+            action = str(form.get("customAction", "")).strip()
+            try:
+                payload = json.loads(str(form.get("payload", "")).strip() or "{}")
+            except ValueError as error:
+                raise BadForm(f"The payload is not JSON: {error}") from None
+            if not isinstance(payload, dict):
+                raise BadForm("The payload must be a JSON object.")
+            return action, payload
+    return action, {name: value for name, value in payload.items() if value is not None}
+
+
+async def command(site: Site, visit: Visit) -> Response:
+    charger_id = usable(visit.request.path_params["charger_id"])
+    form = await visit.request.form()
+    try:
+        action, payload = command_of(form)
+    except BadForm as error:
+        return _answer(site, visit, charger_id, good=False, headline=str(error))
+    async with site.api.engine.connect() as db:
+        if not await views.charger_exists(db, charger_id):
+            return site.problem(visit, 404, f"There is no charger {charger_id!r}.")
+    if problems := site.api.check_command(action, payload):
+        return _answer(
+            site, visit, charger_id, good=False, headline=f"{action}: not sent.", answer="\n".join(problems)
+        )
+    try:
+        answer = await site.api.send(charger_id, Command(action=action, payload=payload))
+    except CommandError as error:
+        details = (
+            pretty(json.dumps(error.details)) if isinstance(error, ChargerRefused) and error.details else None
+        )
+        sentence = of_command(error).detail
+        return _answer(site, visit, charger_id, good=False, headline=f"{action}: {sentence}", answer=details)
+    text = json.dumps(dict(answer), indent=2, ensure_ascii=False)
+    verdict = str(answer.get("status", "answered"))
+    good = verdict not in {"Rejected", "Failed", "UnlockFailed", "NotSupported", "Faulted", "UnknownVendorId"}
+    return _answer(site, visit, charger_id, good=good, headline=f"{action}: {verdict}", answer=text)
+
+
+def _answer(
+    site: Site, visit: Visit, charger_id: str, *, good: bool, headline: str, answer: str | None = None
+) -> Response:
+    context: dict[str, Any] = {"good": good, "headline": headline, "answer": answer}
+    if "hx-request" in visit.request.headers:
+        return HTMLResponse(site.fragment("_answer.html", **context))
+    return site.page("answered.html", visit, back=charger_url(charger_id), **context)
+
+
+async def settings(site: Site, visit: Visit) -> Response:
+    """Enrollment, name and tariff; fields the form does not have stay as they are."""
+    charger_id = usable(visit.request.path_params["charger_id"])
+    form = await visit.request.form()
+    values: dict[str, Any] = {}
+    if "enrollment" in form:
+        if form["enrollment"] not in {"Accepted", "Pending", "Rejected"}:
+            return site.problem(visit, 422, "Enrollment is Accepted, Pending or Rejected.")
+        values["enrollment"] = form["enrollment"]
+    if "displayName" in form:
+        name = str(form["displayName"]).strip()
+        if len(name) > 255 or not name.isprintable():
+            return site.problem(visit, 422, "A name has at most 255 printable characters.")
+        values["display_name"] = name or None
+    if "tariffId" in form:
+        values["tariff_id"] = str(form["tariffId"]).replace("\0", "") or None
+    try:
+        async with site.api.engine.begin() as db:
+            await admin.change_charger(db, charger_id, values)
+    except (admin.Missing, admin.Conflict) as error:
+        return site.problem(visit, 404 if isinstance(error, admin.Missing) else 409, str(error))
+    if "hx-request" in visit.request.headers:
+        return Response(status_code=204, headers={"HX-Refresh": "true"})
+    return RedirectResponse(charger_url(charger_id), 303)
+
+
+async def resolve(site: Site, visit: Visit) -> Response:
+    form = await visit.request.form()
+    note = str(form.get("note", "")).replace("\0", "").strip()[:2000]
+    if not note:
+        return site.problem(visit, 422, "Say what was done about it.")
+    try:
+        async with site.api.engine.begin() as db:
+            await admin.resolve_quarantined(db, visit.request.path_params["held_id"], note)
+    except (admin.Missing, admin.Conflict) as error:
+        return site.problem(visit, 404 if isinstance(error, admin.Missing) else 409, str(error))
+    return RedirectResponse("/quarantine", 303)

@@ -1,0 +1,164 @@
+"""The pages themselves."""
+
+from datetime import datetime, timedelta
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from csms.api import pages as cursors
+from csms.api.chargers import usable
+from csms.api.problems import Problem
+from csms.api.streams import EventStream
+from csms.console import sessions
+from csms.console.live import FRAMES, Live
+from csms.console.site import Site, Visit
+from csms.core.clocks import suspect
+from csms.db import admin, logs, views
+
+_PAGE = 50
+_EVENTS_BEFORE = timedelta(minutes=1)
+
+
+class Pages:
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    # --- overview --------------------------------------------------------------------------------
+
+    async def overview(self, site: Site, visit: Visit) -> Response:
+        containing = visit.request.query_params.get("q", "")[:100].replace("\0", "")
+        fragments = await self._live.overview(containing).get()
+        return site.page("overview.html", visit, fragments=fragments, containing=containing)
+
+    async def stream_overview(self, site: Site, visit: Visit) -> Response:
+        return EventStream(self._live.stream_overview(visit))
+
+    # --- charger ---------------------------------------------------------------------------------
+
+    async def charger(self, site: Site, visit: Visit) -> Response:
+        charger_id = usable(visit.request.path_params["charger_id"])
+        async with site.api.engine.connect() as db:
+            view = await views.get_charger(db, charger_id)
+            if view is None:
+                return site.problem(visit, 404, f"There is no charger {charger_id!r}.")
+            messages = await logs.list_messages(db, charger_id, limit=FRAMES)
+            deviations = await logs.list_deviations(db, charger_id)
+            tariffs = await admin.list_tariffs(db)
+        return site.page(
+            "charger.html",
+            visit,
+            view=view,
+            messages=messages,
+            deviations=deviations,
+            tariffs=[view.tariff for view in tariffs],
+            fragments=await self._live.charger_fragments(charger_id),
+        )
+
+    async def stream_charger(self, site: Site, visit: Visit) -> Response:
+        charger_id = usable(visit.request.path_params["charger_id"])
+        async with site.api.engine.connect() as db:
+            if not await views.charger_exists(db, charger_id):
+                return Response(status_code=404)
+        return EventStream(self._live.stream_charger(visit, charger_id))
+
+    # --- transactions ----------------------------------------------------------------------------
+
+    async def transactions(self, site: Site, visit: Visit) -> Response:
+        query = visit.request.query_params
+        charger_id = query.get("charger", "").strip()[:255].replace("\0", "")
+        only = query.get("only", "")
+        try:
+            before = cursors.decode(query.get("cursor"), tuple[datetime, int])
+        except Problem as problem:
+            return site.problem(visit, 422, problem.detail)
+        async with site.api.engine.connect() as db:
+            found = await views.list_transactions(
+                db,
+                charger_id=charger_id or None,
+                active={"running": True, "finished": False}.get(only),
+                before=before,
+                limit=_PAGE + 1,
+            )
+        last = found[_PAGE - 1].transaction if len(found) > _PAGE else None
+        return site.page(
+            "transactions.html",
+            visit,
+            sessions=found[:_PAGE],
+            charger_id=charger_id,
+            only=only,
+            next_cursor=cursors.encode(last.started_at, last.id) if last else None,
+        )
+
+    async def transaction(self, site: Site, visit: Visit) -> Response:
+        transaction_id = visit.request.path_params["transaction_id"]
+        async with site.api.engine.connect() as db:
+            session = await views.get_transaction(db, transaction_id)
+            if session is None:
+                return site.problem(visit, 404, f"There is no transaction {transaction_id}.")
+            t = session.transaction
+            points = await views.points(db, [t])
+            events = await logs.events_of_transaction(
+                db, t.charger_id, t.id, t.start_received_at - _EVENTS_BEFORE, 100
+            )
+        return site.page(
+            "transaction.html",
+            visit,
+            session=session,
+            points=points[t.id],
+            events=events,
+            stop_suspect=t.stopped_at is not None
+            and t.stop_received_at is not None
+            and suspect(t.stopped_at, t.stop_received_at),
+        )
+
+    # --- events, quarantine ----------------------------------------------------------------------
+
+    async def events(self, site: Site, visit: Visit) -> Response:
+        return site.page("events.html", visit, events=await self._live.recent_events())
+
+    async def stream_events(self, site: Site, visit: Visit) -> Response:
+        return EventStream(self._live.stream_events(visit))
+
+    async def quarantine(self, site: Site, visit: Visit) -> Response:
+        resolved = visit.request.query_params.get("resolved") == "true"
+        async with site.api.engine.connect() as db:
+            held = await logs.list_quarantine(db, resolved=resolved, limit=_PAGE)
+        return site.page("quarantine.html", visit, held=held, resolved=resolved)
+
+
+# --- signing in and out ----------------------------------------------------------------------------------
+
+
+async def show_sign_in(site: Site, request: Request) -> Response:
+    ticket = request.query_params.get("ticket")
+    if ticket is not None and site.sessions.take_ticket(ticket, site.api.now()):
+        return _signed_in(site, request, 0, "/")
+    wrong = "This link has been used or is too old." if ticket is not None else ""
+    return _sign_in_form(site, request.query_params.get("next", ""), wrong)
+
+
+async def sign_in(site: Site, request: Request) -> Response:
+    form = await request.form()
+    identity = await site.api.access.identify(str(form.get("token", "")).strip())
+    following = str(form.get("next", ""))
+    if identity is None:
+        return _sign_in_form(site, following, "This token is unknown or has been revoked.", status=401)
+    return _signed_in(site, request, identity.token_id, following)
+
+
+def _sign_in_form(site: Site, following: str, wrong: str, status: int = 200) -> Response:
+    return HTMLResponse(site.fragment("sign_in.html", who=None, next=following, wrong=wrong), status)
+
+
+def _signed_in(site: Site, request: Request, token_id: int, following: str) -> Response:
+    # Only to an address of our own: `//elsewhere` and `/\elsewhere` are somebody else's.
+    own = following.startswith("/") and not following.startswith(("//", "/\\"))
+    response = RedirectResponse(following if own else "/", 303)
+    site.sessions.begin(response, token_id, site.api.now(), secure=request.url.scheme == "https")
+    return response
+
+
+async def sign_out(site: Site, visit: Visit) -> Response:
+    response = RedirectResponse("/sign-in", 303)
+    sessions.Sessions.end(response)
+    return response

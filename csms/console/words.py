@@ -1,0 +1,116 @@
+"""Figures, times and events as people read them."""
+
+import hashlib
+import json
+import re
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote
+
+from csms.core.pricing import Cost, Tariff, minor_digits
+from csms.core.records import Event
+
+_WORDS = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+NOTHING = "\N{EN DASH}"
+
+
+def kwh(energy_wh: int | None) -> str:
+    return NOTHING if energy_wh is None else f"{energy_wh / 1000:,.2f} kWh"
+
+
+def kw(power_w: int | None) -> str:
+    return NOTHING if power_w is None else f"{power_w / 1000:,.1f} kW"
+
+
+def money(cost: Cost) -> str:
+    return f"{cost.amount:,.{minor_digits(cost.currency)}f} {cost.currency}"
+
+
+def prices(tariff: Tariff) -> str:
+    """`0.35 EUR/kWh + 0.02 EUR/min`."""
+    parts = [
+        f"{rate.normalize():f} {tariff.currency}{per}"
+        for rate, per in (
+            (tariff.energy_rate, "/kWh"),
+            (tariff.time_rate, "/min"),
+            (tariff.session_fee, " a session"),
+        )
+        if rate
+    ]
+    return " + ".join(parts) or "free"
+
+
+def duration(seconds: Decimal | float) -> str:
+    """Whole minutes: what is on a page changes no more often than it must."""
+    minutes = int(seconds) // 60
+    if minutes < 1:
+        return "< 1 min"
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+def ago(moment: datetime | None, now: datetime) -> str:
+    if moment is None:
+        return "never"
+    seconds = (now - moment).total_seconds()
+    return "just now" if seconds < 90 else f"{duration(seconds)} ago"
+
+
+def moment(value: datetime | None) -> str:
+    """For readers without the script that shows it in their own zone."""
+    return NOTHING if value is None else value.strftime("%d %b %Y %H:%M:%S UTC")
+
+
+def spaced(word: str | None) -> str:
+    """`SuspendedEVSE` as `Suspended EVSE`, `EVDisconnected` as `EV Disconnected`."""
+    if not word:
+        return "Unknown"
+    return _WORDS.sub(" ", word)
+
+
+def charger_url(charger_id: str) -> str:
+    return f"/chargers/{quote(charger_id, safe='')}"
+
+
+def dom_id(charger_id: str) -> str:
+    """Something that can stand in an `id` attribute, whatever the charger calls itself."""
+    return hashlib.blake2b(charger_id.encode(errors="replace"), digest_size=6).hexdigest()
+
+
+def pretty(text: str) -> str:
+    try:
+        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+    except ValueError:
+        return text
+
+
+def told(event: Event) -> str:
+    """A business event in one line."""
+    payload: dict[str, Any] = json.loads(event.body).get("payload", {})
+    parts = []
+    if "transactionId" in payload:
+        parts.append(f"transaction {payload['transactionId']}")
+    if "connectorId" in payload:
+        parts.append(f"connector {payload['connectorId']}")
+    match event.event_type:
+        case "started":
+            parts.append(f"tag {payload.get('idTag')}")
+        case "completed" | "updated":
+            parts.append(f"{payload.get('energyUsed')} kWh in {payload.get('duration')} min")
+            parts.append(str(payload.get("reason")))
+        case "meter_reading":
+            if "currentPower" in payload:
+                parts.append(f"{payload['currentPower']} kW")
+            if "sessionEnergy" in payload:
+                parts.append(f"{payload['sessionEnergy']} kWh")
+        case "status_changed":
+            parts.append(f"{payload.get('previousStatus')} → {payload.get('status')}")
+            if payload.get("errorCode") not in {None, "NoError"}:
+                parts.append(str(payload["errorCode"]))
+        case "session_cost":
+            parts.append(f"{payload.get('estimatedCost')} {payload.get('currency')}")
+    return " · ".join(parts)

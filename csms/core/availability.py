@@ -1,0 +1,39 @@
+"""Availability: what we asked for and what the charger reports (OCPP 1.6, 5.2)."""
+
+from msgspec.structs import replace
+
+from csms.core.answers import Answer, number, text
+from csms.core.remembered import Availability
+from csms.core.work import Work
+
+OPERATIVE, INOPERATIVE = "Operative", "Inoperative"
+
+
+def changed(work: Work, done: Answer) -> None:
+    """ChangeAvailability.conf. Connector 0 stands for the charger and all its connectors."""
+    connector_id, desired = number(done.payload.get("connectorId")), text(done.payload.get("type"))
+    if done.status not in {"Accepted", "Scheduled"} or connector_id is None or desired is None:
+        return
+    scheduled = done.status == "Scheduled"
+    for row in work.recall(Availability, done.charger_id):
+        if connector_id == 0 and row.connector_id != 0:
+            work.put(replace(row, desired=desired, desired_at=work.now, scheduled=scheduled))
+    work.put(
+        Availability(
+            charger_id=done.charger_id,
+            connector_id=connector_id,
+            desired=desired,
+            desired_at=work.now,
+            scheduled=scheduled,
+        )
+    )
+
+
+def in_sync(desired: str | None, status: str | None) -> bool | None:
+    """Whether a connector's reported status fits what was asked. None: nothing was asked or reported.
+
+    A faulted connector is neither.
+    """
+    if desired is None or status is None or status == "Faulted":
+        return None
+    return (status == "Unavailable") == (desired == INOPERATIVE)

@@ -1,0 +1,91 @@
+"""Charging profiles that a charger has taken: installed, replaced, cleared, bound to their transaction.
+
+OCPP 1.6, 3.13, 5.5, 5.16; errata 3.25 (criteria are joined by AND), 3.41 (a remote start's profile).
+"""
+
+from datetime import timedelta
+
+from msgspec.structs import replace
+
+from csms.core import reports
+from csms.core.answers import Answer, number, text
+from csms.core.remembered import ChargingProfile
+from csms.core.work import Work, tag_key
+
+MAX, DEFAULT, TX = "ChargePointMaxProfile", "TxDefaultProfile", "TxProfile"
+_REMOTE_START_HELD = timedelta(hours=1)
+
+
+def installed(work: Work, done: Answer) -> None:
+    """SetChargingProfile.conf Accepted: it replaces the profile of its id, and of its place (purpose, level)."""
+    connector_id = number(done.payload.get("connectorId"))
+    if done.status == "Accepted" and connector_id is not None:
+        _install(work, done, done.payload.get("csChargingProfiles"), connector_id, None)
+
+
+def remote_started(work: Work, done: Answer) -> None:
+    """RemoteStartTransaction.conf Accepted with a profile: it waits for the transaction that the start makes."""
+    if done.status == "Accepted" and "chargingProfile" in done.payload:
+        connector_id = number(done.payload.get("connectorId")) or 0
+        _install(
+            work, done, done.payload["chargingProfile"], connector_id, text(done.payload.get("idTag")) or ""
+        )
+
+
+def cleared(work: Work, done: Answer) -> None:
+    """ClearChargingProfile.conf. Unknown means that nothing matched, so what we thought to match is not there."""
+    if done.status not in {"Accepted", "Unknown"}:
+        return
+    p = done.payload
+    for row in work.recall(ChargingProfile, done.charger_id):
+        if row.cleared_at is None and (
+            p.get("id") in {None, row.id}
+            and p.get("connectorId") in {None, row.connector_id}
+            and p.get("chargingProfilePurpose") in {None, row.purpose}
+            and p.get("stackLevel") in {None, row.stack_level}
+        ):
+            work.put(replace(row, cleared_at=work.now))
+
+
+def bind(work: Work, start: reports.Start, transaction_id: int) -> None:
+    """Give the profile of the remote start that this start answers its transaction and its connector."""
+    for row in work.recall(ChargingProfile, start.charger_id):
+        if row.purpose != TX or row.transaction_id is not None or row.cleared_at is not None:
+            continue
+        if row.id_tag is None or tag_key(row.id_tag) != tag_key(start.id_tag):
+            continue
+        if row.connector_id in {0, start.connector_id}:
+            if row.installed_at < work.now - _REMOTE_START_HELD:
+                work.put(replace(row, cleared_at=work.now))
+            else:
+                work.put(replace(row, transaction_id=transaction_id, connector_id=start.connector_id))
+
+
+def _install(work: Work, done: Answer, profile: object, connector_id: int, id_tag: str | None) -> None:
+    if not isinstance(profile, dict):
+        return
+    profile_id, level = number(profile.get("chargingProfileId")), number(profile.get("stackLevel"))
+    purpose = text(profile.get("chargingProfilePurpose"))
+    if profile_id is None or level is None or purpose is None:
+        return
+    transaction_id = number(profile.get("transactionId"))
+    if transaction_id is None and purpose == TX and id_tag is None:
+        running = work.open_transaction(done.charger_id, connector_id)
+        transaction_id = None if running is None else running.id
+    for row in work.recall(ChargingProfile, done.charger_id):
+        same_place = (row.purpose, row.stack_level, row.connector_id) == (purpose, level, connector_id)
+        if row.cleared_at is None and same_place and row.id != profile_id:
+            work.put(replace(row, cleared_at=work.now))
+    work.put(
+        ChargingProfile(
+            charger_id=done.charger_id,
+            id=profile_id,
+            connector_id=connector_id,
+            purpose=purpose,
+            stack_level=level,
+            transaction_id=transaction_id,
+            id_tag=id_tag,
+            profile=profile,
+            installed_at=work.now,
+        )
+    )

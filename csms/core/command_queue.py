@@ -1,0 +1,136 @@
+"""Which commands may be sent again, when, and how to find out whether one has happened. Decisions only."""
+
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from msgspec import Struct
+
+from csms.core.answers import is_secret
+from csms.core.configuration import same_value
+
+SAFE, RECONCILE, MANUAL = "safe", "reconcile", "manual"
+WAITING, SENDING, ANSWERED, REFUSED, NO_ANSWER, NOT_SENT, FAILED = (
+    "waiting",
+    "sending",
+    "answered",
+    "refused",
+    "no_answer",
+    "not_sent",
+    "failed",
+)
+CONFIRMED, EXPIRED, CANCELLED = "confirmed", "expired", "cancelled"
+OPEN: Final = (WAITING, SENDING)
+
+# Asking twice does no harm.
+_SAFE = {
+    "ClearCache",
+    "ExtendedTriggerMessage",
+    "GetCompositeSchedule",
+    "GetConfiguration",
+    "GetInstalledCertificateIds",
+    "GetLocalListVersion",
+    "RemoteStopTransaction",
+    "TriggerMessage",
+}
+# Twice leads to the same state as once, and where the charger can be asked, it is asked first.
+_RECONCILE = {
+    "CancelReservation",
+    "ChangeAvailability",
+    "ChangeConfiguration",
+    "ClearChargingProfile",
+    "DeleteCertificate",
+    "InstallCertificate",
+    "ReserveNow",
+    "SendLocalList",
+    "SetChargingProfile",
+}
+MOST_ATTEMPTS: Final = 5
+_NOT_SENT_AGAIN = timedelta(seconds=5)
+_FIRST_RETRY = timedelta(seconds=10)
+_LAST_RETRY = timedelta(minutes=5)
+_ASKED_LATELY = timedelta(minutes=10)
+
+
+class Again(Struct, frozen=True):
+    """Send it once more, not before `at`."""
+
+    at: datetime
+
+
+def class_of(action: str) -> str:
+    """safe: may be repeated; reconcile: the state tells whether it happened; manual: never blindly repeated."""
+    if action in _SAFE:
+        return SAFE
+    return RECONCILE if action in _RECONCILE else MANUAL
+
+
+def next_try(
+    action: str, state: str, attempts: int, now: datetime, expires_at: datetime | None
+) -> Again | None:
+    """What follows an attempt of a queued command that ended in `state`. None: nothing, that was its end.
+
+    `attempts` counts this one. Not sent is not attempted: it waits on, whatever its class, until it expires.
+    """
+    if state == NOT_SENT:
+        at = now + _NOT_SENT_AGAIN
+    elif state == NO_ANSWER and class_of(action) != MANUAL and attempts < MOST_ATTEMPTS:
+        at = now + min(_FIRST_RETRY * 2 ** max(attempts - 1, 0), _LAST_RETRY)
+    else:
+        return None
+    return None if expires_at is not None and at >= expires_at else Again(at)
+
+
+def queue_problems(action: str, payload: Mapping[str, Any]) -> list[str]:
+    """Why a command cannot be queued: what waits is kept, and a password is not."""
+    if action == "ChangeConfiguration" and is_secret(str(payload.get("key", ""))):
+        return ["key: a password is never kept, so it cannot wait; send it while the charger is connected"]
+    return []
+
+
+def question(action: str, payload: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """What to ask before a command of class reconcile is sent once more. None: just send it again."""
+    if action == "ChangeConfiguration":
+        return "GetConfiguration", {"key": [payload["key"]]}
+    if action == "SendLocalList":
+        return "GetLocalListVersion", {}
+    return None
+
+
+def happened(action: str, payload: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
+    """Whether the answer to that question proves that the first attempt was carried out."""
+    if action == "ChangeConfiguration":
+        found = answer.get("configurationKey")
+        for item in found if isinstance(found, list) else []:
+            if isinstance(item, dict) and str(item.get("key", "")).lower() == str(payload["key"]).lower():
+                value = item.get("value")
+                return isinstance(value, str) and same_value(value, str(payload["value"]))
+        return False
+    if action == "SendLocalList":
+        return bool(answer.get("listVersion") == payload["listVersion"])
+    return False
+
+
+def introductions(
+    *,
+    now: datetime,
+    connected_at: datetime | None,
+    booted_at: datetime | None,
+    asked_at: datetime | None,
+    lacking: Collection[str],
+) -> list[dict[str, Any]]:
+    """The TriggerMessages for a charger that is back without a BootNotification: who are you, how are you?
+
+    `lacking` are the features it said it does not have: `TriggerMessage`, or `TriggerMessage/<message>`.
+    `asked_at`: when it was asked last; one whose line keeps breaking is not asked every time. A boot is asked
+    for, never waited for.
+    """
+    if connected_at is None or (booted_at is not None and booted_at >= connected_at):
+        return []
+    if "TriggerMessage" in lacking or (asked_at is not None and now - asked_at < _ASKED_LATELY):
+        return []
+    return [
+        {"requestedMessage": message}
+        for message in ("BootNotification", "StatusNotification")
+        if f"TriggerMessage/{message}" not in lacking
+    ]

@@ -1,0 +1,99 @@
+"""Configuration keys: what the charger reports, what was set, and where the two differ (OCPP 1.6, 5.3, 5.8, 9)."""
+
+from collections.abc import Iterable, Sequence
+
+from msgspec.structs import replace
+
+from csms.core.answers import Answer, is_secret, number, objects, text
+from csms.core.remembered import ConfigurationKey
+from csms.core.work import Work
+
+_LONGEST_KEY = 500  # the specification says 50
+_SMALLEST_CHUNK = 1
+
+
+def key_id(name: str) -> str:
+    """What a key is known by: keys are CiStrings."""
+    return name.strip().lower()
+
+
+def reported(work: Work, done: Answer) -> None:
+    """GetConfiguration.conf: values as reported; a value that agrees with the desired one ends a due reboot."""
+    for item in objects(done.answer.get("configurationKey")):
+        name = text(item.get("key"))
+        if not name or len(name) > _LONGEST_KEY or is_secret(name):
+            continue
+        raw = item.get("value")
+        value = None if raw is None else raw if isinstance(raw, str) else str(raw)
+        known = _known(work, done.charger_id, name)
+        readonly = item.get("readonly")
+        agrees = known.desired is not None and same_value(value, known.desired)
+        work.put(
+            replace(
+                known,
+                name=name,
+                supported=True,
+                value=value,
+                readonly=readonly if isinstance(readonly, bool) else known.readonly,
+                seen_at=work.now,
+                reboot_required=known.reboot_required and not agrees,
+            )
+        )
+    unknown = done.answer.get("unknownKey")
+    for name in unknown if isinstance(unknown, list) else []:
+        if isinstance(name, str) and name and len(name) <= _LONGEST_KEY:
+            known = _known(work, done.charger_id, name)
+            work.put(replace(known, supported=False, value=None, seen_at=work.now))
+
+
+def changed(work: Work, done: Answer) -> None:
+    """ChangeConfiguration.conf: what the charger took becomes the desired value."""
+    name, value = text(done.payload.get("key")), text(done.payload.get("value"))
+    if not name or value is None or is_secret(name):
+        return
+    known = _known(work, done.charger_id, name)
+    if done.status in {"Accepted", "RebootRequired"}:
+        reboot = done.status == "RebootRequired"
+        work.put(replace(known, supported=True, desired=value, desired_at=work.now, reboot_required=reboot))
+    elif done.status == "NotSupported":
+        work.put(replace(known, supported=False, seen_at=work.now))
+
+
+def same_value(one: str | None, other: str | None) -> bool:
+    """Whether two values say the same: blanks in lists and the case of true and false do not count."""
+    return _normal(one) == _normal(other)
+
+
+def in_sync(row: ConfigurationKey) -> bool | None:
+    """None: nothing is desired, or the charger has not reported the key since."""
+    if row.desired is None or row.desired_at is None or row.seen_at is None or row.seen_at <= row.desired_at:
+        return None
+    return same_value(row.value, row.desired)
+
+
+def whole(rows: Iterable[ConfigurationKey], name: str) -> int | None:
+    """A key's reported value as a whole number."""
+    for row in rows:
+        if row.key_id == key_id(name) and row.supported and row.value is not None:
+            return number(int(row.value)) if row.value.strip().isdecimal() else None
+    return None
+
+
+def chunks(keys: Sequence[str], most: int | None) -> list[list[str]]:
+    """GetConfiguration requests of at most `most` keys (GetConfigurationMaxKeys). No keys: one request for all."""
+    if not keys:
+        return [[]]
+    size = max(most, _SMALLEST_CHUNK) if most else len(keys)
+    return [list(keys[first : first + size]) for first in range(0, len(keys), size)]
+
+
+def _known(work: Work, charger_id: str, name: str) -> ConfigurationKey:
+    known = work.recalled(ConfigurationKey, charger_id, key_id(name))
+    return known or ConfigurationKey(charger_id=charger_id, key_id=key_id(name), name=name.strip())
+
+
+def _normal(value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    parts = tuple(part.strip() for part in value.split(","))
+    return tuple(part.lower() if part.lower() in {"true", "false"} else part for part in parts)

@@ -1,0 +1,113 @@
+"""Firmware updates, diagnostics and logs as jobs: begun by a command, moved by the charger's notifications.
+
+OCPP 1.6, 4.4, 4.5, 5.9, 5.19; security whitepaper, L01, N01.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from msgspec.structs import replace
+
+from csms.core import reports
+from csms.core.answers import Answer, location, number, text
+from csms.core.events import timestamp
+from csms.core.presence import enrolled
+from csms.core.remembered import Job
+from csms.core.work import Work
+
+KINDS = {
+    "UpdateFirmware": "firmware",
+    "SignedUpdateFirmware": "signed_firmware",
+    "GetDiagnostics": "diagnostics",
+    "GetLog": "log",
+}
+REQUESTED, SUPERSEDED, NOTHING = "Requested", "Superseded", "NothingToUpload"
+_FINAL = {
+    "BadMessage",
+    "DownloadFailed",
+    "InstallVerificationFailed",
+    "InstallationFailed",
+    "Installed",
+    "InvalidSignature",
+    "NotSupportedOperation",
+    "PermissionDenied",
+    "UploadFailed",
+    "UploadFailure",
+    "Uploaded",
+}
+_KEPT = 100
+
+
+def begun(work: Work, done: Answer) -> None:
+    """The charger took the order: a job. An older one of the same kind that still runs is superseded.
+
+    GetDiagnostics without a file name has nothing to upload (5.9); a refused order makes a job that is over.
+    """
+    kind = KINDS[done.action]
+    refused = done.status not in {None, "Accepted", "AcceptedCanceled"}
+    nothing = done.action == "GetDiagnostics" and not text(done.answer.get("fileName"))
+    p = done.payload
+    where: Any = p.get("location")
+    for part, field in (("log", "remoteLocation"), ("firmware", "location")):
+        inner = p.get(part)
+        where = inner.get(field) if isinstance(inner, dict) else where
+    status = str(done.status) if refused else NOTHING if nothing else REQUESTED
+    known = work.recalled(Job, done.charger_id, done.command_id)
+    if known is not None:
+        return  # the same answer again; its progress counts
+    if not refused:
+        for other in work.recall(Job, done.charger_id):
+            if other.kind == kind and other.ended_at is None:
+                work.put(_moved(other, SUPERSEDED, work.now, over=True))
+    work.put(
+        Job(
+            charger_id=done.charger_id,
+            id=done.command_id,
+            kind=kind,
+            request_id=number(p.get("requestId")),
+            location=location(where),
+            file_name=text(done.answer.get("fileName")) or text(done.answer.get("filename")),
+            status=status,
+            requested_at=work.now,
+            updated_at=work.now,
+            ended_at=work.now if refused or nothing else None,
+        )
+    )
+
+
+def progress(work: Work, r: reports.Progress) -> None:
+    """A status notification moves the job it speaks of; one that nobody here asked for makes a job of its own."""
+    enrolled(work, r.charger_id)
+    job = _meant(work, r)
+    if job is None:
+        if r.status == "Idle":
+            return
+        job = Job(
+            charger_id=r.charger_id,
+            id=f"unasked-{next(work.numbers)}",
+            kind=r.kind,
+            request_id=r.request_id,
+            requested_at=work.now,
+            updated_at=work.now,
+        )
+    if job.status == r.status:
+        work.put(replace(job, updated_at=work.now))
+    elif r.status != "Idle" or job.ended_at is None:
+        work.put(_moved(job, r.status, work.now, over=r.status in _FINAL))
+
+
+def _meant(work: Work, r: reports.Progress) -> Job | None:
+    jobs = [job for job in work.recall(Job, r.charger_id) if job.kind == r.kind]
+    if r.request_id is not None:
+        jobs = [job for job in jobs if job.request_id == r.request_id]
+    newest = sorted(jobs, key=lambda job: (job.ended_at is None, job.requested_at, job.id))
+    if not newest:
+        return None
+    job = newest[-1]
+    # What is over stays over, but for its last word said again or corrected.
+    return job if job.ended_at is None or r.status in {job.status, "Idle"} or r.status in _FINAL else None
+
+
+def _moved(job: Job, status: str, now: datetime, *, over: bool) -> Job:
+    steps = (*job.progress, {"status": status, "at": timestamp(now)})[-_KEPT:]
+    return replace(job, status=status, progress=steps, updated_at=now, ended_at=now if over else job.ended_at)

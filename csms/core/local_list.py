@@ -1,0 +1,143 @@
+"""The local authorisation list: what a charger shall hold, what it holds, and the updates in between.
+
+OCPP 1.6, 3.5.2, 5.10, 5.15; errata 3.52: a version is never 0 or -1.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from csms.core.answers import Answer, number, objects, text
+from csms.core.remembered import LocalList
+from csms.core.work import Work
+
+DEFAULT_CHUNK = 100
+Entries = Mapping[str, dict[str, Any]]
+
+
+class Update(Struct, frozen=True, kw_only=True):
+    """One SendLocalList. `entries` in OCPP's JSON; one without idTagInfo is taken from the list."""
+
+    version: int
+    kind: str  # Full, Differential
+    entries: list[dict[str, Any]]
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        return {
+            "listVersion": self.version,
+            "updateType": self.kind,
+            "localAuthorizationList": self.entries,
+        }
+
+
+def plan(
+    known: LocalList | None, wanted: Entries, *, most: int | None = None, full: bool = False
+) -> list[Update]:
+    """The updates that bring a charger's list to `wanted`, at most `most` entries each (SendLocalListMaxLength).
+
+    Differential where we know what the charger holds and less has to be sent that way; else Full, and what
+    does not fit in it Differential. Versions go up by one from the highest that either side knows. Empty:
+    nothing to do.
+    """
+    size = max(most or DEFAULT_CHUNK, 1)
+    version = 0
+    held: Entries | None = None
+    if known is not None:
+        version = max(known.sent_version or 0, known.reported_version or 0)
+        held = known.sent
+    if held is not None and not full:
+        entries = _difference(held, wanted)
+        if not entries:
+            return []
+        if len(entries) <= max(len(wanted), 1):
+            return [
+                Update(version=version + number, kind="Differential", entries=entries[first : first + size])
+                for number, first in enumerate(range(0, len(entries), size), 1)
+            ]
+    entries = [_entry(id_tag, info) for id_tag, info in sorted(wanted.items())]
+    return [
+        Update(
+            version=version + number,
+            kind="Differential" if first else "Full",
+            entries=entries[first : first + size],
+        )
+        for number, first in enumerate(range(0, max(len(entries), 1), size), 1)
+    ]
+
+
+def in_sync(known: LocalList | None) -> bool | None:
+    """Whether the charger holds what it shall. None: nothing is wanted, or what it holds is not known."""
+    if known is None or known.wanted is None or known.sent is None:
+        return None
+    return known.sent == known.wanted
+
+
+def updated(work: Work, done: Answer) -> None:
+    """SendLocalList.conf. After anything but Accepted nobody knows what the list holds: the next update is Full."""
+    known = _known(work, done.charger_id)
+    version = number(done.payload.get("listVersion"))
+    known = replace(known, last_status=done.status, last_status_at=work.now)
+    if done.status == "Accepted":
+        held = _applied(known, done.payload)
+        known = replace(
+            known,
+            sent=held,
+            sent_version=version,
+            sent_at=work.now,
+            reported_version=version,
+            reported_at=work.now,
+        )
+    elif done.status in {"Failed", "VersionMismatch"}:
+        known = replace(known, sent=None)
+    work.put(known)
+
+
+def version_reported(work: Work, done: Answer) -> None:
+    """GetLocalListVersion.conf: another version than the one we sent means another list."""
+    version = number(done.answer.get("listVersion"))
+    if version is None:
+        return
+    known = _known(work, done.charger_id)
+    same = version == known.sent_version or (version == 0 and known.sent == {})
+    work.put(
+        replace(
+            known,
+            reported_version=version,
+            reported_at=work.now,
+            sent=known.sent if same else {} if version == 0 else None,
+        )
+    )
+
+
+def _applied(known: LocalList, payload: dict[str, Any]) -> dict[str, Any] | None:
+    entries = objects(payload.get("localAuthorizationList"))
+    full = payload.get("updateType") == "Full"
+    if not full and known.sent is None:
+        return None
+    held: dict[str, Any] = {} if full else dict(known.sent or {})
+    for entry in entries:
+        id_tag, info = text(entry.get("idTag")), entry.get("idTagInfo")
+        if id_tag is None:
+            continue
+        if isinstance(info, dict):
+            held[id_tag] = info
+        else:
+            held.pop(id_tag, None)
+    return held
+
+
+def _difference(held: Entries, wanted: Entries) -> list[dict[str, Any]]:
+    gone = [{"idTag": id_tag} for id_tag in sorted(held.keys() - wanted.keys())]
+    new = [_entry(id_tag, info) for id_tag, info in sorted(wanted.items()) if held.get(id_tag) != info]
+    return gone + new
+
+
+def _entry(id_tag: str, info: dict[str, Any]) -> dict[str, Any]:
+    return {"idTag": id_tag, "idTagInfo": info}
+
+
+def _known(work: Work, charger_id: str) -> LocalList:
+    return work.recalled(LocalList, charger_id) or LocalList(charger_id=charger_id)

@@ -1,0 +1,22 @@
+"""The end of a transaction whose stop never came, inferred from what its charger has said since."""
+
+from csms.core import reports
+from csms.core.transactions import close_inferred, named
+from csms.core.work import Work
+
+
+def reconcile(work: Work, r: reports.Reconcile) -> bool:
+    """Close the transaction if the evidence for its end still stands. The real stop, should it come, amends it."""
+    transaction = named(work, r.charger_id, r.transaction_id)
+    charger = work.chargers.get(r.charger_id)
+    if transaction is None or not transaction.open or charger is None:
+        return False
+    connector = work.connector(r.charger_id, transaction.connector_id)
+    found = (connector.free_since, charger.booted_at, connector.reading_at)
+    if found != (r.free_since, r.booted_at, r.reading_at):
+        return False
+    booted = r.booted_at is not None and r.booted_at > transaction.start_received_at
+    if r.free_since is None and not booted:
+        return False
+    close_inferred(work, transaction, reason="Other" if r.free_since is not None else "Reboot")
+    return True

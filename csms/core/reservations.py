@@ -1,0 +1,93 @@
+"""Reservations: made, cancelled, used, broken, expired (OCPP 1.6, 3.11, 5.1, 5.13). Expiry needs no message."""
+
+from datetime import UTC, datetime, timedelta
+
+from msgspec.structs import replace
+
+from csms.core import reports
+from csms.core.answers import Answer, number, text
+from csms.core.authorization import ACCEPTED
+from csms.core.remembered import Reservation
+from csms.core.work import Work, tag_key
+
+_SLACK = timedelta(minutes=5)  # by which the charger's clock may be behind ours
+USED, CANCELLED, EXPIRED, ACTIVE = "used", "cancelled", "expired", "active"
+
+
+def state(reservation: Reservation, now: datetime) -> str:
+    """active, used, cancelled or expired."""
+    if reservation.ended_as is not None:
+        return reservation.ended_as
+    return ACTIVE if reservation.expires_at > now else EXPIRED
+
+
+def reserved(work: Work, done: Answer) -> None:
+    """ReserveNow.conf Accepted. The same id again replaces the reservation (5.13)."""
+    p = done.payload
+    reservation_id, connector_id = number(p.get("reservationId")), number(p.get("connectorId"))
+    expires_at = moment(p.get("expiryDate"))
+    if done.status != ACCEPTED or reservation_id is None or connector_id is None or expires_at is None:
+        return
+    work.put(
+        Reservation(
+            charger_id=done.charger_id,
+            id=reservation_id,
+            connector_id=connector_id,
+            id_tag=text(p.get("idTag")) or "",
+            parent_id_tag=text(p.get("parentIdTag")),
+            expires_at=expires_at,
+            reserved_at=work.now,
+        )
+    )
+
+
+def cancelled(work: Work, done: Answer) -> None:
+    """CancelReservation.conf. Rejected means that the charger has no such reservation: it is over either way."""
+    reservation_id = number(done.payload.get("reservationId"))
+    known = work.recalled(Reservation, done.charger_id, reservation_id)
+    if known is not None and known.ended_at is None and done.status in {"Accepted", "Rejected"}:
+        work.put(replace(known, ended_at=work.now, ended_as=CANCELLED))
+
+
+def honour(
+    work: Work, start: reports.Start, transaction_id: int, started_at: datetime, parent_id_tag: str | None
+) -> bool:
+    """End the reservation that this start uses. True: it broke one of somebody else on the same connector.
+
+    The start is answered by its own authorisation all the same: the energy flows already, and the charger is
+    the one that lets a stranger in or not.
+    """
+    active = [
+        row
+        for row in work.recall(Reservation, start.charger_id)
+        if row.ended_at is None
+        and (row.id == start.reservation_id or row.reserved_at - _SLACK <= started_at < row.expires_at)
+    ]
+    named = [row for row in active if row.id == start.reservation_id]
+    here = [row for row in active if row.connector_id == start.connector_id]
+    anywhere = [row for row in active if row.connector_id == 0]
+    mine = named or [row for row in here + anywhere if _is_for(row, start.id_tag, parent_id_tag)]
+    if mine:
+        work.put(replace(mine[0], ended_at=work.now, ended_as=USED, transaction_id=transaction_id))
+        return False
+    for row in here:
+        work.put(replace(row, broken_by=transaction_id))
+    return bool(here)
+
+
+def _is_for(reservation: Reservation, id_tag: str, parent_id_tag: str | None) -> bool:
+    if tag_key(reservation.id_tag) == tag_key(id_tag):
+        return True
+    group = reservation.parent_id_tag
+    return group is not None and parent_id_tag is not None and tag_key(group) == tag_key(parent_id_tag)
+
+
+def moment(value: object) -> datetime | None:
+    """An OCPP time; without a zone it is UTC."""
+    if not isinstance(value, str):
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

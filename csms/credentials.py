@@ -1,0 +1,42 @@
+"""Secrets that are made once and kept in the data directory, readable by their owner only."""
+
+import os
+import secrets
+from pathlib import Path
+
+from csms.errors import StartError
+
+_ADMIN_TOKEN = "admin-token"  # noqa: S105 - a file's name
+
+
+def data_dir(path: Path) -> Path:
+    """The data directory, made if need be."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(
+            f"{path} cannot be made ({error.strerror}): set CSMS_DATA_DIR to a directory of yours."
+        ) from None
+    return path
+
+
+def admin_token(directory: Path) -> tuple[str, bool]:
+    """The token with every right, and whether it was made just now (then it is shown, once)."""
+    path = directory / _ADMIN_TOKEN
+    try:
+        return path.read_text().strip(), False
+    except FileNotFoundError:
+        pass
+    token = secrets.token_urlsafe(24)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(token + "\n")
+    return token, True
+
+
+def known_admin_token(directory: Path) -> str | None:
+    """The token a server on this machine has made, for the command line beside it."""
+    try:
+        return (directory / _ADMIN_TOKEN).read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,320 @@
+"""What operators write: chargers, tags, tariffs, tokens, notes on quarantine. And the small tables' reads.
+
+Whoever changes a charger locks its state row first, as the ledger does: neither overwrites the other.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import delete, func, insert, literal_column, select, true, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from csms.core.pricing import Tariff
+from csms.core.records import Tag
+from csms.core.work import tag_key
+from csms.db import security, tables
+from csms.db.tables import charger_states, chargers, quarantine, tags, tariffs, tokens, transactions
+from csms.errors import CsmsError
+
+_TAG_KEY: Any = literal_column('lower(id_tag COLLATE "C")')
+
+
+class Missing(CsmsError):
+    """There is no such thing."""
+
+
+class Conflict(CsmsError):
+    """It cannot be done as things are."""
+
+
+class TagView(Struct, frozen=True, kw_only=True):
+    tag: Tag
+    created_at: datetime
+
+
+class TariffView(Struct, frozen=True, kw_only=True):
+    tariff: Tariff
+    created_at: datetime
+
+
+class Token(Struct, frozen=True, kw_only=True):
+    """An access token, without its secret: only a digest of that is kept."""
+
+    id: int
+    name: str
+    role: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+# --- chargers --------------------------------------------------------------------------------------------
+
+
+async def register_charger(db: AsyncConnection, charger_id: str, values: Mapping[str, Any]) -> bool:
+    """Make a charger known, or give a known one these settings. True: it is new."""
+    await _hold_tariff(db, values)
+    made = await db.scalar(
+        upsert(chargers).values(id=charger_id, **values).on_conflict_do_nothing().returning(chargers.c.id)
+    )
+    await _lock(db, charger_id)
+    if made is None:
+        await _update(db, charger_id, values)
+    return made is not None
+
+
+async def change_charger(db: AsyncConnection, charger_id: str, values: Mapping[str, Any]) -> None:
+    """Set some of a charger's columns. Raises Missing."""
+    await _hold_tariff(db, values)
+    known = await db.scalar(select(chargers.c.id).where(chargers.c.id == charger_id))
+    if known is None:
+        raise Missing(f"There is no charger {charger_id!r}.")
+    await _lock(db, charger_id)
+    await _update(db, charger_id, values)
+
+
+async def delete_charger(db: AsyncConnection, charger_id: str) -> None:
+    """Forget a charger and its log. Its transactions and their readings stay: they are billing records.
+
+    Raises Missing, and Conflict while it is connected, charging, or has events on their way: numbering
+    starts again at 1 should it ever come back, and the two must not meet.
+    """
+    known = await db.scalar(select(chargers.c.id).where(chargers.c.id == charger_id))
+    if known is None:
+        raise Missing(f"There is no charger {charger_id!r}.")
+    await _lock(db, charger_id)
+    online = await db.scalar(select(charger_states.c.online).where(charger_states.c.charger_id == charger_id))
+    if online:
+        raise Conflict(f"Charger {charger_id!r} is connected; disconnect or reject it first.")
+    for table, condition, obstacle in (
+        (transactions, transactions.c.stopped_at.is_(None), "has a running transaction"),
+        (tables.outbox, true(), "has events that the broker has not taken yet"),
+    ):
+        found = await db.scalar(
+            select(table.c.charger_id).where(table.c.charger_id == charger_id, condition).limit(1)
+        )
+        if found is not None:
+            raise Conflict(f"Charger {charger_id!r} {obstacle}.")
+    for table in (
+        tables.connectors,
+        tables.status_history,
+        tables.deviations,
+        tables.messages,
+        tables.events,
+        tables.answers,
+        tables.security_events,
+    ):
+        await db.execute(delete(table).where(table.c.charger_id == charger_id))
+    await security.revoke_all(db, charger_id, "the charger was deleted")
+    await db.execute(delete(chargers).where(chargers.c.id == charger_id))
+
+
+async def _lock(db: AsyncConnection, charger_id: str) -> None:
+    await db.execute(upsert(charger_states).values(charger_id=charger_id).on_conflict_do_nothing())
+    await db.execute(
+        select(charger_states.c.charger_id).where(charger_states.c.charger_id == charger_id).with_for_update()
+    )
+
+
+async def _update(db: AsyncConnection, charger_id: str, values: Mapping[str, Any]) -> None:
+    if values:
+        await db.execute(update(chargers).where(chargers.c.id == charger_id).values(**values))
+
+
+async def _hold_tariff(db: AsyncConnection, values: Mapping[str, Any]) -> None:
+    """Keep the tariff from being deleted until the charger refers to it. Raises Conflict if there is none."""
+    tariff_id = values.get("tariff_id")
+    if tariff_id is not None:
+        query = (
+            select(tariffs.c.id).where(tariffs.c.id == tariff_id).with_for_update(key_share=True, read=True)
+        )
+        if await db.scalar(query) is None:
+            raise Conflict(f"There is no tariff {tariff_id!r}; make it first.")
+
+
+# --- tags ------------------------------------------------------------------------------------------------
+
+
+def _tag(row: Mapping[Any, Any]) -> TagView:
+    record = Tag(**{name: row[name] for name in Tag.__struct_fields__})
+    return TagView(tag=record, created_at=row["created_at"])
+
+
+async def list_tags(
+    db: AsyncConnection, *, after_key: str = "", containing: str | None = None, limit: int = 100
+) -> list[TagView]:
+    """By their key (idTags are compared without regard to case), after the one given."""
+    query = select(tags).where(after_key < _TAG_KEY).order_by(_TAG_KEY).limit(limit)
+    if containing:
+        query = query.where(tags.c.id_tag.icontains(containing, autoescape=True))
+    return [_tag(row) for row in (await db.execute(query)).mappings()]
+
+
+async def get_tag(db: AsyncConnection, id_tag: str) -> TagView | None:
+    row = (await db.execute(select(tags).where(tag_key(id_tag) == _TAG_KEY))).mappings().first()
+    return None if row is None else _tag(row)
+
+
+async def put_tag(db: AsyncConnection, tag: Tag) -> bool:
+    """Make or replace a tag; a known one keeps the spelling it was made with. True: it is new."""
+    values = {
+        "status": tag.status,
+        "expiry_at": tag.expiry_at,
+        "parent_id_tag": tag.parent_id_tag,
+        "max_active_transactions": tag.max_active_transactions,
+    }
+    made = await db.scalar(
+        upsert(tags)
+        .values(id_tag=tag.id_tag, **values)
+        .on_conflict_do_update(index_elements=[_TAG_KEY], set_=values)
+        .returning(literal_column("xmax = 0"))
+    )
+    return bool(made)
+
+
+async def change_tag(db: AsyncConnection, id_tag: str, values: Mapping[str, Any]) -> TagView:
+    """Raises Missing."""
+    if values:
+        await db.execute(update(tags).where(tag_key(id_tag) == _TAG_KEY).values(**values))
+    found = await get_tag(db, id_tag)
+    if found is None:
+        raise Missing(f"There is no tag {id_tag!r}.")
+    return found
+
+
+async def delete_tag(db: AsyncConnection, id_tag: str) -> None:
+    """Raises Missing."""
+    gone = await db.execute(delete(tags).where(tag_key(id_tag) == _TAG_KEY))
+    if not gone.rowcount:
+        raise Missing(f"There is no tag {id_tag!r}.")
+
+
+# --- tariffs ---------------------------------------------------------------------------------------------
+
+
+def _tariff(row: Mapping[Any, Any]) -> TariffView:
+    return TariffView(tariff=msgspec.convert(row["terms"], Tariff), created_at=row["created_at"])
+
+
+async def list_tariffs(db: AsyncConnection, *, after_id: str = "", limit: int = 100) -> list[TariffView]:
+    query = select(tariffs).where(tariffs.c.id > after_id).order_by(tariffs.c.id).limit(limit)
+    return [_tariff(row) for row in (await db.execute(query)).mappings()]
+
+
+async def get_tariff(db: AsyncConnection, tariff_id: str) -> TariffView | None:
+    row = (await db.execute(select(tariffs).where(tariffs.c.id == tariff_id))).mappings().first()
+    return None if row is None else _tariff(row)
+
+
+async def put_tariff(db: AsyncConnection, tariff: Tariff) -> tuple[Tariff, bool]:
+    """Make or replace a tariff; the version goes up when the prices do change. And whether it is new.
+
+    Running transactions keep the prices they started under.
+    """
+    first = msgspec.structs.replace(tariff, version=1)
+    made = await db.scalar(
+        upsert(tariffs)
+        .values(id=tariff.id, version=1, terms=msgspec.to_builtins(first))
+        .on_conflict_do_nothing()
+        .returning(tariffs.c.id)
+    )
+    if made is not None:
+        return first, True
+    row = (
+        (await db.execute(select(tariffs).where(tariffs.c.id == tariff.id).with_for_update()))
+        .mappings()
+        .first()
+    )
+    if row is None:
+        raise Conflict(f"Tariff {tariff.id!r} was deleted just now; try again.")
+    known = _tariff(row).tariff
+    if msgspec.structs.replace(tariff, version=known.version) == known:
+        return known, False
+    changed = msgspec.structs.replace(tariff, version=known.version + 1)
+    await db.execute(
+        update(tariffs)
+        .where(tariffs.c.id == tariff.id)
+        .values(version=changed.version, terms=msgspec.to_builtins(changed))
+    )
+    return changed, False
+
+
+async def delete_tariff(db: AsyncConnection, tariff_id: str) -> None:
+    """Raises Missing, and Conflict while a charger is priced by it."""
+    try:
+        async with db.begin_nested():
+            gone = await db.execute(delete(tariffs).where(tariffs.c.id == tariff_id))
+    except IntegrityError:
+        raise Conflict(f"Tariff {tariff_id!r} is in use; give its chargers another one first.") from None
+    if not gone.rowcount:
+        raise Missing(f"There is no tariff {tariff_id!r}.")
+
+
+# --- tokens ----------------------------------------------------------------------------------------------
+
+_TOKEN_COLUMNS = (tokens.c.id, tokens.c.name, tokens.c.role, tokens.c.created_at, tokens.c.revoked_at)
+
+
+async def list_tokens(db: AsyncConnection) -> list[Token]:
+    rows = await db.execute(select(*_TOKEN_COLUMNS).order_by(tokens.c.id))
+    return [Token(**row) for row in rows.mappings()]
+
+
+async def get_token(db: AsyncConnection, token_id: int) -> Token | None:
+    if not 0 < token_id < 2**31:
+        return None
+    row = (await db.execute(select(*_TOKEN_COLUMNS).where(tokens.c.id == token_id))).mappings().first()
+    return None if row is None else Token(**row)
+
+
+async def find_token(db: AsyncConnection, digest: bytes) -> Token | None:
+    """The live token with this digest."""
+    query = select(*_TOKEN_COLUMNS).where(tokens.c.digest == digest, tokens.c.revoked_at.is_(None))
+    row = (await db.execute(query)).mappings().first()
+    return None if row is None else Token(**row)
+
+
+async def add_token(db: AsyncConnection, name: str, role: str, digest: bytes) -> Token:
+    """Raises Conflict when a live token has that name; a revoked one makes room for it."""
+    await db.execute(delete(tokens).where(tokens.c.name == name, tokens.c.revoked_at.is_not(None)))
+    try:
+        async with db.begin_nested():
+            row = await db.execute(
+                insert(tokens).values(name=name, role=role, digest=digest).returning(*_TOKEN_COLUMNS)
+            )
+            return Token(**row.mappings().one())
+    except IntegrityError:
+        raise Conflict(f"There is a token named {name!r} already.") from None
+
+
+async def revoke_token(db: AsyncConnection, token_id: int) -> None:
+    """Raises Missing. Safe to repeat."""
+    if await get_token(db, token_id) is None:
+        raise Missing(f"There is no token {token_id}.")
+    await db.execute(
+        update(tokens)
+        .where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None))
+        .values(revoked_at=func.now())
+    )
+
+
+# --- quarantine ------------------------------------------------------------------------------------------
+
+
+async def resolve_quarantined(db: AsyncConnection, held_id: int, note: str) -> None:
+    """An operator has dealt with it. Raises Missing, and Conflict when somebody else already has."""
+    if 0 < held_id < 2**63:
+        done = await db.execute(
+            update(quarantine)
+            .where(quarantine.c.id == held_id, quarantine.c.resolved_at.is_(None))
+            .values(resolved_at=func.now(), resolution=note)
+        )
+        if done.rowcount:
+            return
+        if await db.scalar(select(quarantine.c.id).where(quarantine.c.id == held_id)) is not None:
+            raise Conflict(f"Message {held_id} has been dealt with already.")
+    raise Missing(f"There is no message {held_id} in quarantine.")

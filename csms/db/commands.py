@@ -1,0 +1,304 @@
+"""Commands as rows: who asked for what and how it ended; the queue of those that wait for their charger.
+
+Only states move here; what an answer means for the charger is the ledger's business.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from csms.core.answers import clean, masked
+from csms.core.command_queue import CANCELLED, EXPIRED, NO_ANSWER, OPEN, SENDING, WAITING
+from csms.db.admin import Conflict, Missing
+from csms.db.remembered_tables import commands, data_transfers, reservation_ids
+
+
+class CommandView(Struct, frozen=True, kw_only=True):
+    """A command. `state`: waiting, sending, answered, refused, confirmed, no_answer, not_sent, expired,
+    cancelled or failed. JSON is OCPP's own; its secrets are masked."""
+
+    id: str
+    number: int
+    charger_id: str
+    action: str
+    payload: dict[str, Any]
+    requested_by: str
+    requested_at: datetime
+    timeout_s: float
+    queued: bool
+    state: str
+    attempts: int
+    due_at: datetime | None
+    expires_at: datetime | None
+    sent_at: datetime | None
+    ended_at: datetime | None
+    answer: Any
+    error: str | None
+    late_answer: Any
+    late_at: datetime | None
+
+
+class Due(Struct, frozen=True, kw_only=True):
+    """A queued command whose turn has come, as it is to be sent."""
+
+    id: str
+    charger_id: str
+    action: str
+    payload: dict[str, Any]
+    timeout_s: float
+    requested_by: str
+    attempts: int
+    expires_at: datetime | None
+
+
+_VIEWED = [commands.c[name] for name in CommandView.__struct_fields__]
+_DUE = text("""
+SELECT * FROM (
+    SELECT DISTINCT ON (c.charger_id) c.* FROM commands c JOIN charger_states s ON s.charger_id = c.charger_id
+    WHERE c.queued AND c.state IN ('waiting', 'sending') AND s.online AND s.node = :node
+    ORDER BY c.charger_id, c.number
+) first WHERE state = 'waiting' AND due_at <= :now ORDER BY number LIMIT :most
+""")
+
+
+def _view(row: Mapping[Any, Any]) -> CommandView:
+    values = {name: row[name] for name in CommandView.__struct_fields__}
+    values["payload"] = masked(row["action"], row["payload"])
+    return CommandView(**values)
+
+
+def _due(row: Mapping[Any, Any]) -> Due:
+    return Due(**{name: row[name] for name in Due.__struct_fields__})
+
+
+# --- what somebody asks for --------------------------------------------------------------------------------
+
+
+async def add(
+    db: AsyncConnection,
+    *,
+    command_id: str,
+    charger_id: str,
+    action: str,
+    payload: Mapping[str, Any],
+    requested_by: str,
+    now: datetime,
+    timeout_s: float,
+    node: str | None = None,
+    expires_at: datetime | None = None,
+    queued: bool = False,
+) -> bool:
+    """Write a command down: queued, or about to be sent. False: there is one of that id already."""
+    made = await db.scalar(
+        upsert(commands)
+        .values(
+            id=command_id,
+            charger_id=charger_id,
+            action=action,
+            payload=clean(dict(payload) if queued else masked(action, dict(payload))),
+            requested_by=requested_by,
+            requested_at=now,
+            timeout_s=timeout_s,
+            queued=queued,
+            state=WAITING if queued else SENDING,
+            attempts=0 if queued else 1,
+            due_at=now if queued else None,
+            expires_at=expires_at,
+            sent_at=None if queued else now,
+            node=node,
+        )
+        .on_conflict_do_nothing()
+        .returning(commands.c.id)
+    )
+    return made is not None
+
+
+async def settle(
+    db: AsyncConnection,
+    command_id: str,
+    state: str,
+    now: datetime,
+    *,
+    answer: Any = None,
+    error: str | None = None,
+) -> None:
+    """The end of a command that is still being sent by its row: nobody has recorded one."""
+    await db.execute(
+        update(commands)
+        .where(commands.c.id == command_id, commands.c.state == SENDING)
+        .values(state=state, ended_at=now, answer=clean(answer), error=clean(error))
+    )
+
+
+async def cancel(db: AsyncConnection, command_id: str, now: datetime) -> CommandView:
+    """Take back a command that waits. Raises Missing, and Conflict for one that does not wait any more."""
+    row = (
+        (
+            await db.execute(
+                update(commands)
+                .where(commands.c.id == command_id, commands.c.state == WAITING)
+                .values(state=CANCELLED, ended_at=now)
+                .returning(*_VIEWED)
+            )
+        )
+        .mappings()
+        .one_or_none()
+    )
+    if row is not None:
+        return _view(row)
+    found = await get(db, command_id)
+    raise Conflict(f"The command does not wait any more: it is {found.state}.")
+
+
+async def get(db: AsyncConnection, command_id: str) -> CommandView:
+    """Raises Missing."""
+    row = (await db.execute(select(*_VIEWED).where(commands.c.id == command_id))).mappings().one_or_none()
+    if row is None:
+        raise Missing(f"There is no command {command_id!r}.")
+    return _view(row)
+
+
+async def list_commands(
+    db: AsyncConnection,
+    charger_id: str,
+    *,
+    before: int | None = None,
+    states: Sequence[str] = (),
+    action: str | None = None,
+    limit: int = 100,
+) -> list[CommandView]:
+    """A charger's commands, the newest first, from the one before number `before`."""
+    query = select(*_VIEWED).where(commands.c.charger_id == charger_id)
+    if before is not None:
+        query = query.where(commands.c.number < before)
+    if states:
+        query = query.where(commands.c.state.in_(states))
+    if action is not None:
+        query = query.where(commands.c.action == action)
+    rows = await db.execute(query.order_by(commands.c.number.desc()).limit(limit))
+    return [_view(row) for row in rows.mappings()]
+
+
+async def next_reservation_id(db: AsyncConnection) -> int:
+    number: int = (await db.execute(select(reservation_ids.next_value()))).scalar_one()
+    return number
+
+
+# --- the queue ---------------------------------------------------------------------------------------------
+
+
+async def due(db: AsyncConnection, node: str, now: datetime, *, most: int = 100) -> list[Due]:
+    """The next command of each charger that this node holds. One that is being sent holds up those behind it."""
+    rows = await db.execute(_DUE, {"node": node, "now": now, "most": most})
+    return [_due(row) for row in rows.mappings()]
+
+
+async def claim(db: AsyncConnection, command_id: str, node: str, now: datetime) -> int | None:
+    """Take a command to send it; how many attempts that makes. None: it waits no more."""
+    attempts: int | None = await db.scalar(
+        update(commands)
+        .where(commands.c.id == command_id, commands.c.state == WAITING)
+        .values(state=SENDING, node=node, sent_at=now, attempts=commands.c.attempts + 1)
+        .returning(commands.c.attempts)
+    )
+    return attempts
+
+
+async def wait_on(db: AsyncConnection, command_id: str, state: str, at: datetime, *, counted: bool) -> None:
+    """Back into the queue after an attempt that ended in `state`, unless an answer came late or it was cancelled."""
+    await db.execute(
+        update(commands)
+        .where(
+            commands.c.id == command_id,
+            commands.c.state.in_((SENDING, state)),
+            commands.c.late_at.is_(None),
+        )
+        .values(
+            state=WAITING,
+            due_at=at,
+            ended_at=None,
+            attempts=commands.c.attempts - (0 if counted else 1),
+        )
+    )
+
+
+async def expire(db: AsyncConnection, now: datetime) -> int:
+    """End what has waited for too long. How many."""
+    done = await db.execute(
+        update(commands)
+        .where(commands.c.state == WAITING, commands.c.expires_at <= now)
+        .values(state=EXPIRED, ended_at=now)
+    )
+    return done.rowcount
+
+
+async def abandoned(db: AsyncConnection, now: datetime, *, node: str | None = None) -> list[Due]:
+    """Commands whose sender died: all of `node` (it has just started), or those overdue by far.
+
+    They are no_answer now; the caller decides which of them are sent again.
+    """
+    if node is not None:
+        condition = commands.c.node == node
+    else:
+        condition = (
+            commands.c.sent_at + func.make_interval(0, 0, 0, 0, 0, 0, commands.c.timeout_s * 2 + 120) < now
+        )
+    rows = await db.execute(
+        update(commands)
+        .where(commands.c.state == SENDING, condition)
+        .values(state=NO_ANSWER, ended_at=now, error="The node that sent it ended before the answer.")
+        .returning(commands.c.queued, *(commands.c[name] for name in Due.__struct_fields__))
+    )
+    return [_due(row) for row in rows.mappings() if row["queued"]]
+
+
+async def forget(db: AsyncConnection, before: datetime) -> int:
+    """Drop commands that were asked for before that time and are over, and vendor data. How many commands."""
+    await db.execute(delete(data_transfers).where(data_transfers.c.received_at < before))
+    done = await db.execute(
+        delete(commands).where(commands.c.requested_at < before, commands.c.state.not_in(OPEN))
+    )
+    return done.rowcount
+
+
+# --- chargers that came back -------------------------------------------------------------------------------
+
+
+class Returned(Struct, frozen=True, kw_only=True):
+    """What is known of a charger on its present connection.
+
+    `lacking`: features it said, not too long ago, that it does not have. `asked_at`: the last introduction.
+    """
+
+    protocol: str
+    online: bool
+    node: str | None
+    generation: int
+    connected_at: datetime | None
+    booted_at: datetime | None
+    asked_at: datetime | None
+    lacking: frozenset[str]
+
+
+_RETURNED = text("""
+SELECT c.protocol, s.online, s.node, s.generation, s.connected_at, c.booted_at,
+       (SELECT max(requested_at) FROM commands
+        WHERE charger_id = c.id AND starts_with(id, 'introduction/')) AS asked_at,
+       coalesce((SELECT array_agg(feature) FROM capabilities k
+                 WHERE k.charger_id = c.id AND NOT k.supported
+                   AND k.seen_at > now() - interval '30 days'), '{}') AS lacking
+FROM chargers c JOIN charger_states s ON s.charger_id = c.id WHERE c.id = :charger_id
+""")
+
+
+async def returned(db: AsyncConnection, charger_id: str) -> Returned | None:
+    row = (await db.execute(_RETURNED, {"charger_id": charger_id})).mappings().one_or_none()
+    if row is None:
+        return None
+    values = dict(row)
+    return Returned(**(values | {"lacking": frozenset(values["lacking"])}))

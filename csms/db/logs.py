@@ -1,0 +1,252 @@
+"""What was written down as it passed: events, raw frames, quarantine, deviations. Read-only."""
+
+import re
+from datetime import datetime, timedelta
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import ColumnElement, Select, and_, column, func, literal_column, or_, select, true
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from csms.core.records import Event
+from csms.db.tables import charger_states, deviations, events, messages, quarantine
+
+_TID = re.compile(r"\(\d{1,10},\d{1,5}\)")
+_CTID: ColumnElement[Any] = literal_column("messages.ctid")
+_RECENT = timedelta(days=2)
+_RECENT_CHARGERS = 50
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """A raw frame. `place` is where the row lies, which orders frames of one microsecond."""
+
+    at: datetime
+    outgoing: bool
+    action: str | None
+    message_id: str | None
+    frame: bytes
+    place: str
+
+    @property
+    def text(self) -> str:
+        return self.frame.decode(errors="replace")
+
+
+class Held(Struct, frozen=True, kw_only=True):
+    """A message in quarantine."""
+
+    id: int
+    charger_id: str
+    action: str
+    message_id: str | None
+    payload: bytes
+    error: str
+    transaction_id: int | None
+    received_at: datetime
+    resolved_at: datetime | None
+    resolution: str | None
+
+    @property
+    def text(self) -> str:
+        return self.payload.decode(errors="replace")
+
+
+class DeviationView(Struct, frozen=True, kw_only=True):
+    action: str
+    field: str
+    kind: str
+    detail: str
+    count: int
+    first_at: datetime
+    last_at: datetime
+
+
+def _structs(kind: type[Any], rows: Any) -> list[Any]:
+    return [kind(**{name: row[name] for name in kind.__struct_fields__}) for row in rows.mappings()]
+
+
+# --- events ----------------------------------------------------------------------------------------------
+
+
+def events_select(charger_id: str, after_seq: int, limit: int) -> Select[Any]:
+    return (
+        select(events)
+        .where(events.c.charger_id == charger_id, events.c.seq > after_seq)
+        .order_by(events.c.seq)
+        .limit(limit)
+    )
+
+
+async def events_after(db: AsyncConnection, charger_id: str, after_seq: int, limit: int) -> list[Event]:
+    """A charger's events in order, those after `after_seq`."""
+    return _structs(Event, await db.execute(events_select(charger_id, after_seq, limit)))
+
+
+async def kept_events(db: AsyncConnection, charger_id: str) -> tuple[int | None, int]:
+    """The first seq retention has kept (None: nothing is kept) and the last one given out (0: none yet)."""
+    first = await db.scalar(select(func.min(events.c.seq)).where(events.c.charger_id == charger_id))
+    last = await db.scalar(
+        select(charger_states.c.event_seq).where(charger_states.c.charger_id == charger_id)
+    )
+    return first, last or 0
+
+
+async def recent_events(
+    db: AsyncConnection, now: datetime, limit: int, charger_id: str | None = None
+) -> list[Event]:
+    """The newest events of all chargers, newest first.
+
+    Events are only ever found by charger: this asks the fifty that were heard of last, each for its newest.
+    """
+    lately = select(charger_states.c.charger_id, charger_states.c.event_seq)
+    if charger_id is not None:
+        lately = lately.where(charger_states.c.charger_id == charger_id)
+    else:
+        lately = lately.order_by(charger_states.c.last_seen_at.desc().nulls_last()).limit(_RECENT_CHARGERS)
+    states = lately.subquery("states")
+    newest = (
+        select(events)
+        .where(
+            events.c.charger_id == states.c.charger_id,
+            events.c.seq > states.c.event_seq - limit,
+            events.c.recorded_at > now - _RECENT,
+        )
+        .order_by(events.c.seq.desc())
+        .limit(limit)
+        .lateral("newest")
+    )
+    query = (
+        select(newest)
+        .select_from(states.join(newest, true()))
+        .order_by(newest.c.recorded_at.desc(), newest.c.charger_id, newest.c.seq.desc())
+        .limit(limit)
+    )
+    return _structs(Event, await db.execute(query))
+
+
+async def events_of_transaction(
+    db: AsyncConnection, charger_id: str, transaction_id: int, since: datetime, limit: int
+) -> list[Event]:
+    """What was told of one transaction, readings left out, in order."""
+    query = (
+        select(events)
+        .where(
+            events.c.charger_id == charger_id,
+            events.c.transaction_id == transaction_id,
+            events.c.event_type != "meter_reading",
+            events.c.recorded_at >= since,
+        )
+        .order_by(events.c.seq)
+        .limit(limit)
+    )
+    return _structs(Event, await db.execute(query))
+
+
+# --- raw frames ------------------------------------------------------------------------------------------
+
+
+def messages_select(
+    charger_id: str, *, before: tuple[datetime, str] | None = None, limit: int = 100
+) -> Select[Any]:
+    """Newest first. `before` is (at, place) of the last frame of the page before. ValueError: no place."""
+    place = _CTID.label("place")
+    query = (
+        select(messages, place)
+        .where(messages.c.charger_id == charger_id)
+        .order_by(messages.c.at.desc(), column("place").desc())
+        .limit(limit)
+    )
+    if before is not None:
+        at, tid = before
+        if not _TID.fullmatch(tid):
+            raise ValueError("not a place")
+        query = query.where(
+            messages.c.at <= at,
+            or_(messages.c.at < at, and_(messages.c.at == at, literal_column(f"'{tid}'::tid") > _CTID)),
+        )
+    return query
+
+
+async def list_messages(
+    db: AsyncConnection,
+    charger_id: str,
+    *,
+    before: tuple[datetime, str] | None = None,
+    limit: int = 100,
+) -> list[Message]:
+    rows = await db.execute(messages_select(charger_id, before=before, limit=limit))
+    return [_message(row) for row in rows.mappings()]
+
+
+async def messages_since(
+    db: AsyncConnection, charger_id: str, since: datetime, limit: int = 1000
+) -> list[Message]:
+    """Frames from `since` on, oldest first: what a live view asks again and again."""
+    query = (
+        select(messages, _CTID.label("place"))
+        .where(messages.c.charger_id == charger_id, messages.c.at >= since)
+        .order_by(messages.c.at, column("place"))
+        .limit(limit)
+    )
+    return [_message(row) for row in (await db.execute(query)).mappings()]
+
+
+def _message(row: Any) -> Message:
+    block, offset = row["place"]
+    return Message(
+        at=row["at"],
+        outgoing=row["outgoing"],
+        action=row["action"],
+        message_id=row["message_id"],
+        frame=row["frame"],
+        place=f"({block},{offset})",
+    )
+
+
+# --- quarantine, deviations ------------------------------------------------------------------------------
+
+
+async def list_quarantine(
+    db: AsyncConnection,
+    *,
+    charger_id: str | None = None,
+    resolved: bool | None = False,
+    before_id: int | None = None,
+    limit: int = 100,
+) -> list[Held]:
+    """Newest first; by default only what nobody has dealt with yet."""
+    query = select(quarantine).order_by(quarantine.c.id.desc()).limit(limit)
+    if charger_id is not None:
+        query = query.where(quarantine.c.charger_id == charger_id)
+    if resolved is not None:
+        at = quarantine.c.resolved_at
+        query = query.where(at.is_not(None) if resolved else at.is_(None))
+    if before_id is not None:
+        query = query.where(quarantine.c.id < before_id)
+    return _structs(Held, await db.execute(query))
+
+
+async def get_quarantined(db: AsyncConnection, held_id: int) -> Held | None:
+    if not 0 < held_id < 2**63:
+        return None
+    found = _structs(Held, await db.execute(select(quarantine).where(quarantine.c.id == held_id)))
+    return found[0] if found else None
+
+
+async def count_quarantine(db: AsyncConnection) -> int:
+    return (
+        await db.scalar(
+            select(func.count()).select_from(quarantine).where(quarantine.c.resolved_at.is_(None))
+        )
+        or 0
+    )
+
+
+async def list_deviations(db: AsyncConnection, charger_id: str) -> list[DeviationView]:
+    """How a charger departs from the protocol, the most frequent first."""
+    query = (
+        select(deviations)
+        .where(deviations.c.charger_id == charger_id)
+        .order_by(deviations.c.count.desc(), deviations.c.action, deviations.c.field, deviations.c.kind)
+    )
+    return _structs(DeviationView, await db.execute(query))

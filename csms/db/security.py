@@ -1,0 +1,232 @@
+"""Credentials of charge points: what a handshake is judged by, keys under way, certificates, security events."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import Select, case, delete, func, literal, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from csms.db.tables import charger_states, chargers, security_events, station_certificates
+
+_PENDING_KEPT = 3
+
+
+class StationCertificate(Struct, frozen=True, kw_only=True):
+    """A charge point's client certificate. `status`: issued, accepted or rejected by the charger, revoked."""
+
+    serial: str
+    charger_id: str | None
+    status: str
+    subject: str | None
+    pem: str | None
+    not_before: datetime | None
+    not_after: datetime | None
+    issued_at: datetime
+    answered_at: datetime | None
+    revoked_at: datetime | None
+    reason: str | None
+
+
+class SecurityEventView(Struct, frozen=True, kw_only=True):
+    """One entry of a charger's security log, as it told us; `reported_at` by its own clock."""
+
+    id: int
+    type: str
+    tech_info: str | None
+    reported_at: datetime | None
+    recorded_at: datetime
+
+
+# --- keys ------------------------------------------------------------------------------------------------
+
+
+async def offer_password(db: AsyncConnection, charger_id: str, password_hash: str) -> None:
+    """A new key is about to be sent: until it is settled it is accepted beside the old one."""
+    pending = func.array_append(chargers.c.pending_password_hashes, password_hash)
+    size = func.cardinality(chargers.c.pending_password_hashes)
+    newest = chargers.c.pending_password_hashes[size - _PENDING_KEPT + 2 : size]
+    kept = case((size >= _PENDING_KEPT, func.array_append(newest, password_hash)), else_=pending)
+    await _change(db, charger_id, {"pending_password_hashes": kept})
+
+
+async def confirm_password(db: AsyncConnection, charger_id: str, password_hash: str) -> None:
+    """The charger has taken this key, or used it: nothing else opens from now on."""
+    await _change(db, charger_id, {"password_hash": password_hash, "pending_password_hashes": []})
+
+
+async def withdraw_passwords(db: AsyncConnection, charger_id: str, password_hash: str | None = None) -> None:
+    """The charger has refused this key, or used the old one (`None`: then none of those sent counts)."""
+    left: Any = (
+        []
+        if password_hash is None
+        else func.array_remove(chargers.c.pending_password_hashes, literal(password_hash))
+    )
+    await _change(db, charger_id, {"pending_password_hashes": left})
+
+
+# --- profiles --------------------------------------------------------------------------------------------
+
+
+async def offer_profile(db: AsyncConnection, charger_id: str, profile: int) -> None:
+    await _change(db, charger_id, {"pending_security_profile": profile})
+
+
+async def confirm_profile(db: AsyncConnection, charger_id: str, profile: int) -> None:
+    """The charger has used this profile: a lower one is refused from now on (white paper, A05.FR.09)."""
+    raised = func.greatest(func.coalesce(chargers.c.security_profile, 0), profile)
+    await _change(db, charger_id, {"security_profile": raised, "pending_security_profile": None})
+
+
+async def withdraw_profile(db: AsyncConnection, charger_id: str, profile: int) -> None:
+    await db.execute(
+        update(chargers)
+        .where(chargers.c.id == charger_id, chargers.c.pending_security_profile == profile)
+        .values(pending_security_profile=None)
+    )
+
+
+async def _change(db: AsyncConnection, charger_id: str, values: Mapping[str, Any]) -> None:
+    await db.execute(update(chargers).where(chargers.c.id == charger_id).values(**values))
+
+
+async def certificate_name(db: AsyncConnection, charger_id: str) -> str | None:
+    """What an operator has set as the CN of this charger's certificate."""
+    return await db.scalar(select(chargers.c.certificate_name).where(chargers.c.id == charger_id))
+
+
+# --- certificates ----------------------------------------------------------------------------------------
+
+_COLUMNS = tuple(station_certificates.c[name] for name in StationCertificate.__struct_fields__)
+
+
+def _certificates() -> Select[Any]:
+    return select(*_COLUMNS)
+
+
+async def add_certificate(db: AsyncConnection, certificate: StationCertificate) -> None:
+    values = {name: getattr(certificate, name) for name in certificate.__struct_fields__}
+    await db.execute(upsert(station_certificates).values(**values))
+
+
+async def certificate_by_serial(db: AsyncConnection, serial: str) -> StationCertificate | None:
+    row = (
+        (await db.execute(_certificates().where(station_certificates.c.serial == serial))).mappings().first()
+    )
+    return None if row is None else StationCertificate(**row)
+
+
+async def certificates_of(db: AsyncConnection, charger_id: str, limit: int = 100) -> list[StationCertificate]:
+    """A charger's certificates, the newest first."""
+    query = (
+        _certificates()
+        .where(station_certificates.c.charger_id == charger_id)
+        .order_by(station_certificates.c.issued_at.desc(), station_certificates.c.serial)
+        .limit(limit)
+    )
+    return [StationCertificate(**row) for row in (await db.execute(query)).mappings()]
+
+
+async def answer_certificate(db: AsyncConnection, serial: str, status: str) -> None:
+    """The charger has accepted or rejected it. One that was revoked meanwhile stays so."""
+    await db.execute(
+        update(station_certificates)
+        .where(station_certificates.c.serial == serial, station_certificates.c.status != "revoked")
+        .values(status=status, answered_at=func.now())
+    )
+
+
+async def revoke_certificate(db: AsyncConnection, serial: str, reason: str | None) -> StationCertificate:
+    """From now on it opens nothing. A serial we have not issued is remembered as well. Safe to repeat."""
+    again = {"status": "revoked", "revoked_at": func.now(), "reason": reason}
+    table = station_certificates
+    await db.execute(
+        upsert(table)
+        .values(serial=serial, **again)
+        .on_conflict_do_update(index_elements=[table.c.serial], set_=again, where=table.c.status != "revoked")
+    )
+    found = await certificate_by_serial(db, serial)
+    assert found is not None
+    return found
+
+
+async def revoke_all(db: AsyncConnection, charger_id: str, reason: str) -> None:
+    await db.execute(
+        update(station_certificates)
+        .where(station_certificates.c.charger_id == charger_id, station_certificates.c.status != "revoked")
+        .values(status="revoked", revoked_at=func.now(), reason=reason)
+    )
+
+
+async def revoked_certificates(db: AsyncConnection) -> list[tuple[str, datetime]]:
+    """Serial and time of revocation, for the CRL; those that have expired need no entry."""
+    table = station_certificates
+    rows = await db.execute(
+        select(table.c.serial, table.c.revoked_at)
+        .where(table.c.status == "revoked", func.coalesce(table.c.not_after, func.now()) >= func.now())
+        .order_by(table.c.serial)
+    )
+    return [(row.serial, row.revoked_at) for row in rows]
+
+
+async def due_for_renewal(
+    db: AsyncConnection, node: str, before: datetime, reminded_before: datetime, limit: int = 100
+) -> list[StationCertificate]:
+    """Certificates in use that expire before `before`, of chargers connected to `node`, not reminded lately.
+
+    Only a charger's newest counts: what has been replaced may expire.
+    """
+    table = station_certificates
+    newer = table.alias("newer")
+    replaced = (
+        select(newer.c.serial)
+        .where(
+            newer.c.charger_id == table.c.charger_id,
+            newer.c.status == "accepted",
+            newer.c.not_after > table.c.not_after,
+        )
+        .exists()
+    )
+    query = (
+        _certificates()
+        .join(charger_states, charger_states.c.charger_id == table.c.charger_id)
+        .where(
+            table.c.status == "accepted",
+            table.c.not_after < before,
+            func.coalesce(table.c.reminded_at, reminded_before) <= reminded_before,
+            charger_states.c.online,
+            charger_states.c.node == node,
+            ~replaced,
+        )
+        .order_by(table.c.not_after)
+        .limit(limit)
+    )
+    return [StationCertificate(**row) for row in (await db.execute(query)).mappings()]
+
+
+async def note_reminder(db: AsyncConnection, serial: str, at: datetime) -> None:
+    await db.execute(
+        update(station_certificates).where(station_certificates.c.serial == serial).values(reminded_at=at)
+    )
+
+
+# --- security events -------------------------------------------------------------------------------------
+
+
+async def list_security_events(
+    db: AsyncConnection, charger_id: str, *, before_id: int | None = None, limit: int = 100
+) -> list[SecurityEventView]:
+    """The newest first, from the one before `before_id`."""
+    table = security_events
+    query = select(table).where(table.c.charger_id == charger_id).order_by(table.c.id.desc()).limit(limit)
+    if before_id is not None:
+        query = query.where(table.c.id < before_id)
+    rows = (await db.execute(query)).mappings()
+    return [SecurityEventView(**{n: row[n] for n in SecurityEventView.__struct_fields__}) for row in rows]
+
+
+async def drop_security_events(db: AsyncConnection, before: datetime) -> int:
+    """Retention. Returns how many went."""
+    return (await db.execute(delete(security_events).where(security_events.c.recorded_at < before))).rowcount

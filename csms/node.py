@@ -1,0 +1,111 @@
+"""A running node as its adapters see it: the ledger, the log of frames, the way to and from the other nodes."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from csms.adapter import Adapter, Admission
+from csms.core.records import Frame
+from csms.core.reports import Held, Report
+from csms.ledger import Ledger
+from csms.recording import RecordingAdapter
+
+R = TypeVar("R")
+log = structlog.get_logger()
+_LOST = Counter("csms_posts_dropped_total", "Reports that may be lost and were, under pressure.")
+_HELD = Gauge("csms_chargers_held", "Chargers connected to this node.")
+
+
+class Router(Protocol):
+    """Finds the node that holds a charger."""
+
+    def hold(self, charger_id: str, adapter: Adapter) -> None: ...
+    def release(self, charger_id: str, adapter: Adapter) -> None: ...
+    async def hang_up(self, node: str, charger_id: str, generation: int) -> None: ...
+
+
+class Link(Protocol):
+    """The way to the broker, for what is no event."""
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool) -> None: ...
+    def listen(self, topic: str) -> AsyncIterator[bytes]: ...
+
+
+class LocalNode:
+    """Implements `csms.adapter.Node`."""
+
+    def __init__(
+        self,
+        name: str,
+        ledger: Ledger,
+        router: Router,
+        admit: Callable[[str], Awaitable[Admission | None]],
+        *,
+        link: Link | None = None,
+        on_frame: Callable[[Frame], None] | None = None,
+        on_presence: Callable[[str], None] | None = None,
+        away_limit_s: float = 10,
+    ) -> None:
+        self.name = name
+        self._ledger = ledger
+        self._router = router
+        self._admit = admit
+        self._link = link
+        self._on_frame = on_frame
+        self._on_presence = on_presence
+        self._away_limit_s = away_limit_s
+        self._held: set[str] = set()
+        self._recording: dict[Adapter, RecordingAdapter] = {}
+
+    async def record(self, report: Report[R]) -> R:
+        answer = await self._ledger.record(report)
+        if isinstance(answer, Held) and answer.previous_node not in {None, self.name}:
+            assert answer.previous_node is not None
+            await self._router.hang_up(answer.previous_node, report.charger_id, answer.generation)
+        return answer
+
+    def post(self, report: Report[Any]) -> None:
+        if not self._ledger.post(report):
+            _LOST.inc()
+
+    def frame(self, frame: Frame) -> None:
+        self._ledger.log_frame(frame)
+        if self._on_frame is not None:
+            self._on_frame(frame)
+
+    async def admission(self, charger_id: str) -> Admission | None:
+        return await self._admit(charger_id)
+
+    def accepting(self) -> bool:
+        return self._ledger.away_s() < self._away_limit_s
+
+    async def hold(self, charger_id: str, adapter: Adapter) -> None:
+        self._held.add(charger_id)
+        _HELD.set(len(self._held))
+        self._router.hold(charger_id, self._recorded(adapter))
+        if self._on_presence is not None:
+            self._on_presence(charger_id)
+
+    async def release(self, charger_id: str, adapter: Adapter) -> None:
+        self._held.discard(charger_id)
+        _HELD.set(len(self._held))
+        self._router.release(charger_id, self._recorded(adapter))
+        if self._on_presence is not None:
+            self._on_presence(charger_id)
+
+    def _recorded(self, adapter: Adapter) -> RecordingAdapter:
+        if adapter not in self._recording:
+            self._recording[adapter] = RecordingAdapter(adapter, self._ledger.record)
+        return self._recording[adapter]
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
+        """Retained state; nothing happens while there is no broker, the state is published again later."""
+        if self._link is not None:
+            await self._link.publish(topic, payload, retain=retain)
+
+    async def listen(self, topic: str) -> AsyncIterator[bytes]:
+        if self._link is not None:
+            async for body in self._link.listen(topic):
+                yield body

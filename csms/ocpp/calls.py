@@ -1,0 +1,186 @@
+"""One call of a charge point: decode, record, answer. What belongs to a transaction is always acknowledged."""
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+import structlog
+from prometheus_client import Counter, Histogram
+
+from csms.adapter import Node
+from csms.core import reports
+from csms.ocpp import handlers, messages
+from csms.ocpp.certificates import StationCertificates
+from csms.ocpp.connections import Connection
+from csms.ocpp.quirks import QUIRKS, Behaviours
+from csms.ocpp.session import Dropped, IncomingCall
+
+log = structlog.get_logger()
+_CALLS = Counter(
+    "csms_ocpp_calls_total", "Calls of charge points, by action and outcome.", ["action", "outcome"]
+)
+_SECONDS = Histogram("csms_ocpp_call_seconds", "From a call's arrival to its answer.", ["action"])
+_FREQUENT = {"Heartbeat", "MeterValues"}
+_ALWAYS = {"BootNotification", "Heartbeat", "SecurityEventNotification"}
+
+
+class Calls:
+    """Puts an answer into the connection's session for each call; the server sends it."""
+
+    def __init__(
+        self, node: Node, clock: Callable[[], datetime], certificates: StationCertificates | None = None
+    ) -> None:
+        self._node = node
+        self._clock = clock
+        self._certificates = certificates
+
+    async def answer(self, connection: Connection, event: IncomingCall) -> None:
+        """Decode, record, answer. Whatever happens, a call that belongs to a transaction is acknowledged."""
+        began = time.perf_counter()
+        action, message_id = event.action, event.message_id
+        call = handlers.Call(
+            connection.charger_id, message_id, bytes(event.payload), self._clock(), connection.behaviours
+        )
+        handler = handlers.HANDLERS.get(action)
+        decoded = messages.decode(action, call.payload, zone=connection.zone)
+        if event.deviations or decoded.deviations:
+            found = _deviations(event.deviations, decoded.deviations)
+            await self.deviated(connection, action, found, wait=handler is None or handler.report is None)
+        outcome = "answered"
+        if not self._admitted(connection, action):
+            connection.session.refuse(
+                message_id, "SecurityError", "This charge point has not been accepted yet."
+            )
+            outcome = "SecurityError"
+        elif isinstance(decoded, messages.Unreadable) or handler is None:
+            outcome = await self._not_understood(connection, call, action, decoded)
+        else:
+            outcome = await self._handled(connection, call, action, handler, decoded.message)
+        spent = time.perf_counter() - began
+        _CALLS.labels(action if handler else "unknown", outcome).inc()
+        _SECONDS.labels(action if handler else "unknown").observe(spent)
+        if action not in _FREQUENT:
+            log.info(
+                "call",
+                charger=connection.charger_id,
+                action=action,
+                id=message_id,
+                outcome=outcome,
+                ms=round(spent * 1000, 1),
+            )
+
+    async def _handled(
+        self,
+        connection: Connection,
+        call: handlers.Call,
+        action: str,
+        handler: handlers.Handler,
+        message: Any,
+    ) -> str:
+        try:
+            answer: Any = None
+            if action == "SignCertificate" and self._certificates is not None:
+                answer = await self._certificates.requested(connection, message.csr)
+            elif handler.report is not None:
+                answer = await self._node.record(handler.report(call, message))
+        except Exception as error:
+            log.exception("call failed", charger=connection.charger_id, action=action)
+            if action in messages.TRANSACTION_ACTIONS:
+                return await self.quarantine(connection, call, action, f"{type(error).__name__}: {error}")
+            connection.session.refuse(
+                call.message_id, "InternalError", "The central system failed; it has logged why."
+            )
+            return "InternalError"
+        if isinstance(answer, reports.Booted):
+            connection.accepted = answer.status == "Accepted"
+            connection.booted = True
+            connection.know(
+                message.charge_point_vendor,
+                message.charge_point_model,
+                message.firmware_version,
+                answer.time_zone,
+            )
+            if applied := _applied(connection.behaviours, answer.time_zone):
+                await self.deviated(connection, action, applied, wait=False)
+        connection.session.answer(call.message_id, messages.encode(handler.response(call, answer)))
+        status = getattr(answer, "status", None) or getattr(
+            getattr(answer, "authorization", None), "status", None
+        )
+        return str(status or "answered")
+
+    async def _not_understood(
+        self, connection: Connection, call: handlers.Call, action: str, decoded: Any
+    ) -> str:
+        unreadable = decoded if isinstance(decoded, messages.Unreadable) else None
+        description = unreadable.description if unreadable else f"{action} is not implemented"
+        if action in messages.TRANSACTION_ACTIONS:
+            return await self.quarantine(connection, call, action, description)
+        code = unreadable.code if unreadable else "NotImplemented"
+        connection.session.refuse(call.message_id, code, description)
+        return code
+
+    async def quarantine(self, connection: Connection, call: handlers.Call, action: str, error: str) -> str:
+        """Keep what cannot be booked and acknowledge it: an error could make the charge point forget a session."""
+        kept = await self._node.record(handlers.quarantined(call, action, error))
+        connection.session.answer(call.message_id, handlers.acknowledged(action, kept))
+        log.warning("quarantined", charger=connection.charger_id, action=action, error=error)
+        return "quarantined"
+
+    async def rescue(self, connection: Connection, event: Dropped, frame: bytes) -> None:
+        """A frame that was dropped although it tells of a transaction: kept and acknowledged after all."""
+        assert event.action is not None
+        call = handlers.Call(connection.charger_id, event.message_id or "", frame, self._clock())
+        if event.message_id is not None:
+            await self.quarantine(connection, call, event.action, event.reason)
+            return
+        # Nothing to answer under: the evidence is all that can be had.
+        await self._node.record(handlers.quarantined(call, event.action, event.reason))
+        log.warning(
+            "quarantined",
+            charger=connection.charger_id,
+            action=event.action,
+            error=event.reason,
+            answered=False,
+        )
+
+    @staticmethod
+    def _admitted(connection: Connection, action: str) -> bool:
+        """Before a charge point is accepted only its boot, what we asked for, and its transactions are taken."""
+        return (
+            connection.accepted
+            or action in _ALWAYS
+            or action in messages.TRANSACTION_ACTIONS
+            or action in connection.triggered
+        )
+
+    async def deviated(
+        self, connection: Connection, action: str, found: list[reports.Deviation], *, wait: bool
+    ) -> None:
+        """`wait`: no other report follows, so a flood of nonsense is held up by its own commits."""
+        report = reports.Deviated(charger_id=connection.charger_id, action=action, deviations=found)
+        if wait:
+            await self._node.record(report)
+        else:
+            self._node.post(report)
+
+
+def _applied(behaviours: Behaviours, time_zone: str | None) -> list[reports.Deviation]:
+    """What we know of this charge point beforehand, to be seen where its other deviations are."""
+    found = [
+        reports.Deviation(field=rule.name, kind="quirk_applied", detail=rule.note)
+        for rule in QUIRKS
+        if rule.name in behaviours.rules
+    ]
+    if behaviours.local_time_zone and time_zone is None:
+        detail = "It sends local time without a zone, read as UTC: set this charger's time zone."
+        found.append(reports.Deviation(field="timeZone", kind="time_zone_unset", detail=detail))
+    return found
+
+
+def _deviations(*found: Iterable[Any]) -> list[reports.Deviation]:
+    return [
+        reports.Deviation(field=d.field, kind=d.kind, detail=str(d.detail))
+        for several in found
+        for d in several
+    ]

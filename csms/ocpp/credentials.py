@@ -1,0 +1,140 @@
+"""Keys and profiles that change by ChangeConfiguration (white paper, A01 and A05), without ever locking a charger out.
+
+    offer (durable, before anything is sent) ─▶ ChangeConfiguration.req ─┬─ Accepted, RebootRequired ─▶ confirm
+                                                                         ├─ Rejected, NotSupported ──▶ withdraw
+                                                                         └─ nothing: both count until one is used
+
+A profile is never confirmed by an answer, only by a connection that has reached it: a charge point that cannot
+connect on the higher profile falls back to the one before (A05.FR.08), and may until it has succeeded (A05.FR.09).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import structlog
+from msgspec import Struct
+
+from csms import pki
+from csms.adapter import Admission, Command
+from csms.core.passwords import hash_password
+from csms.errors import ChargerRefused, InvalidCommand
+from csms.ocpp.connections import Connection
+
+log = structlog.get_logger()
+_TAKEN = {"Accepted", "RebootRequired"}
+_BASIC, _TLS_BASIC, _TLS_CERTIFICATE = 1, 2, 3
+
+Call = Callable[[object], Awaitable[Mapping[str, Any]]]
+Settle = Callable[[str], Awaitable[None]]
+
+
+class Security(Protocol):
+    """Where charge points' credentials are kept. Every method may raise while the database is away."""
+
+    async def offer_password(self, charger_id: str, password_hash: str) -> None: ...
+    async def confirm_password(self, charger_id: str, password_hash: str) -> None: ...
+    async def withdraw_passwords(self, charger_id: str, password_hash: str | None = None) -> None: ...
+    async def offer_profile(self, charger_id: str, profile: int) -> None: ...
+    async def confirm_profile(self, charger_id: str, profile: int) -> None: ...
+    async def withdraw_profile(self, charger_id: str, profile: int) -> None: ...
+    async def certificate_status(self, serial: str) -> tuple[str | None, str | None]: ...
+    async def sign(self, charger_id: str, csr: str) -> pki.Issued: ...
+    async def certificate_answered(self, serial: str, *, accepted: bool) -> None: ...
+
+
+class NewKey(Struct, frozen=True):
+    value: str
+
+
+class NewProfile(Struct, frozen=True):
+    profile: int
+
+
+def change_in(command: Command) -> NewKey | NewProfile | None:
+    """What of the credentials a command changes, if anything. Raises InvalidCommand."""
+    if command.action != "ChangeConfiguration":
+        return None
+    key, value = str(command.payload.get("key", "")).lower(), str(command.payload.get("value", ""))
+    if key == "authorizationkey":
+        if not value:
+            raise InvalidCommand(["value: an AuthorizationKey cannot be empty"])
+        return NewKey(value)
+    if key == "securityprofile":
+        if value.strip() not in {"0", "1", "2", "3"}:
+            raise InvalidCommand(["value: a SecurityProfile is 0, 1, 2 or 3"])
+        return NewProfile(int(value))
+    return None
+
+
+def obstacle(admission: Admission, profile: int, *, tls: bool, certificates: bool) -> str | None:
+    """Why a charger must not be told to use this profile: it could not connect any more, or it is a step down."""
+    if profile < admission.required_profile:
+        return "value: a security profile cannot be lowered over OCPP (white paper, A00.FR.005)"
+    if profile in {_BASIC, _TLS_BASIC} and admission.password_hash is None:
+        return f"value: profile {profile} needs a password: send AuthorizationKey first"
+    if profile >= _TLS_BASIC and not tls:
+        return f"value: profile {profile} needs TLS: set CSMS_OCPP_TLS_PORT or CSMS_TRUSTED_PROXIES first"
+    if profile == _TLS_CERTIFICATE and not certificates:
+        return "value: profile 3 needs a CA for client certificates: set CSMS_OCPP_TLS_CLIENT_CA_FILE first"
+    return None
+
+
+class CredentialChanges:
+    """`tls`, `certificates`: what this central system can be reached with."""
+
+    def __init__(
+        self,
+        security: Security,
+        admission: Callable[[str], Awaitable[Admission | None]],
+        *,
+        tls: bool,
+        certificates: bool,
+    ) -> None:
+        self._security = security
+        self._admission = admission
+        self._tls = tls
+        self._certificates = certificates
+
+    async def perform(
+        self, connection: Connection, change: NewKey | NewProfile, token: object, call: Call
+    ) -> Mapping[str, Any]:
+        """Send the change and settle it by the answer; one that comes late settles it too."""
+        settle = await self._offer(connection.charger_id, change)
+        connection.unsettled[token] = settle
+        try:
+            answer = await call(token)
+        except ChargerRefused:
+            connection.unsettled.pop(token, None)
+            await settle("Rejected")
+            raise
+        connection.unsettled.pop(token, None)
+        await settle(str(answer.get("status")))
+        return answer
+
+    async def _offer(self, charger_id: str, change: NewKey | NewProfile) -> Settle:
+        security = self._security
+        if isinstance(change, NewProfile):
+            admission = await self._admission(charger_id)
+            assert admission is not None, "whoever is connected is known"
+            found = obstacle(admission, change.profile, tls=self._tls, certificates=self._certificates)
+            if found is not None:
+                raise InvalidCommand([found])
+            await security.offer_profile(charger_id, change.profile)
+            return lambda status: self._settle_profile(charger_id, change.profile, status)
+        # A short password takes a slow hash.
+        hashed = await asyncio.to_thread(hash_password, change.value)
+        await security.offer_password(charger_id, hashed)
+        return lambda status: self._settle_key(charger_id, hashed, status)
+
+    async def _settle_key(self, charger_id: str, hashed: str, status: str) -> None:
+        if status in _TAKEN:
+            await self._security.confirm_password(charger_id, hashed)
+        else:
+            await self._security.withdraw_passwords(charger_id, hashed)
+        log.info("authorization key", charger=charger_id, answer=status)
+
+    async def _settle_profile(self, charger_id: str, profile: int, status: str) -> None:
+        if status not in _TAKEN:
+            await self._security.withdraw_profile(charger_id, profile)
+        log.info("security profile", charger=charger_id, profile=profile, answer=status)

@@ -1,0 +1,85 @@
+"""Vendor data from charge points: who answers which vendorId and messageId (OCPP 1.6, 3.12, 4.3).
+
+A handler is a plain function of a `Transfer`; it decides, it does not wait. Packages register theirs under the
+entry-point group `csms.data_transfer`: each entry is a function that is called once with the registry.
+"""
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Final
+
+import structlog
+from msgspec import Struct
+
+from csms.core.reports import Transferred
+
+log = structlog.get_logger()
+GROUP: Final = "csms.data_transfer"
+
+
+class Transfer(Struct, frozen=True, kw_only=True):
+    """A DataTransfer.req as it came. `data` is text of the vendor's own making."""
+
+    charger_id: str
+    vendor_id: str
+    message_id: str | None = None
+    data: str | None = None
+
+
+Handler = Callable[[Transfer], Transferred]
+
+
+class Registry:
+    """Handlers by vendorId and messageId. A handler without messageId takes all of its vendor's others."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, dict[str | None, Handler]] = {}
+
+    def register(self, vendor_id: str, message_id: str | None, handler: Handler) -> None:
+        """Raises ValueError when somebody else has it."""
+        own = self._handlers.setdefault(vendor_id.lower(), {})
+        if message_id in own:
+            raise ValueError(f"{vendor_id}/{message_id or '*'} has a handler already")
+        own[message_id] = handler
+
+    def handler(self, vendor_id: str, message_id: str | None = None) -> Callable[[Handler], Handler]:
+        """`register` as a decorator."""
+
+        def registered(handler: Handler) -> Handler:
+            self.register(vendor_id, message_id, handler)
+            return handler
+
+        return registered
+
+    def answer(self, transfer: Transfer) -> Transferred:
+        """UnknownVendorId, UnknownMessageId, or what the handler says; Rejected when it fails."""
+        own = self._handlers.get(transfer.vendor_id.lower())
+        if own is None:
+            return Transferred(status="UnknownVendorId")
+        handler = own.get(transfer.message_id) or own.get(None)
+        if handler is None:
+            return Transferred(status="UnknownMessageId")
+        try:
+            return handler(transfer)
+        except Exception:
+            log.exception(
+                "vendor handler failed",
+                charger=transfer.charger_id,
+                vendor=transfer.vendor_id,
+                message=transfer.message_id,
+            )
+            return Transferred(status="Rejected")
+
+    def load_entry_points(self) -> int:
+        """Have installed packages register theirs. One that fails is logged and left out. How many did."""
+        loaded = 0
+        for entry in entry_points(group=GROUP):
+            try:
+                entry.load()(self)
+                loaded += 1
+            except Exception:
+                log.exception("vendor handlers not loaded", entry=entry.name)
+        return loaded
+
+
+REGISTRY: Final = Registry()

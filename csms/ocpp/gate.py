@@ -1,0 +1,247 @@
+"""The gate: which handshakes become connections. What it decides by is pure: `handshake`, `origin`, `login`, `attempts`."""
+
+import asyncio
+import math
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import structlog
+from cryptography import x509
+from msgspec import Struct
+from prometheus_client import Counter
+from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from csms import pki
+from csms.adapter import Admission, Node
+from csms.core.passwords import is_slow, verify_password
+from csms.ocpp import handshake, login
+from csms.ocpp.attempts import Attempts
+from csms.ocpp.credentials import Security
+from csms.ocpp.handshake import Refusal
+from csms.ocpp.origin import Forwarded, Network, Origin, origin_of
+
+log = structlog.get_logger()
+_REFUSED = Counter("csms_ocpp_handshakes_refused_total", "Refused handshakes, by status.", ["status"])
+_FAILED = Counter("csms_ocpp_logins_failed_total", "Handshakes with a wrong password or an unknown identity.")
+_LIMITED = Counter("csms_ocpp_logins_limited_total", "Handshakes put off because too many had failed before.")
+_ADMISSION_S = 10.0
+_AWAY = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The database is away: try again later.\n")
+
+
+class Rules(Struct, frozen=True, kw_only=True):
+    """How the gate judges. `client_cas`: who may have signed a certificate that a trusted proxy forwards.
+
+    `organization`: what O of a client certificate must say that is in no table of ours (None: anything).
+    """
+
+    trusted_proxies: Sequence[Network] = ()
+    certificate_header: str = "X-SSL-Client-Cert"
+    client_cas: Sequence[Any] = ()
+    organization: str | None = None
+    failures_per_minute: int = 10
+
+
+_NO_RULES: Final = Rules()
+
+
+class Entry(Struct, frozen=True):
+    """What the gate has found out about a connection: the profile it has reached and where it comes from."""
+
+    profile: int = 0
+    address: str | None = None
+
+
+class Gate:
+    """`enrollment` closed: charge points nobody registered are turned away."""
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        enrollment: str,
+        security: Security | None = None,
+        rules: Rules = _NO_RULES,
+    ) -> None:
+        self._node = node
+        self._enrollment = enrollment
+        self._security = security
+        self._rules = rules
+        self._attempts = Attempts(rules.failures_per_minute)
+        self._entries: WeakKeyDictionary[ServerConnection, Entry] = WeakKeyDictionary()
+
+    def entry(self, socket: ServerConnection) -> Entry:
+        return self._entries.get(socket) or Entry()
+
+    async def process_request(self, socket: ServerConnection, request: Request) -> Response | None:
+        origin = self._origin(socket, request.headers)
+        verdict = await self._judge(request, origin)
+        if isinstance(verdict, Entry):
+            self._entries[socket] = verdict
+            return None
+        _REFUSED.labels(verdict.status.value).inc()
+        log.info(
+            "handshake refused",
+            path=request.path.partition("?")[0],
+            address=origin.address,
+            status=verdict.status.value,
+            why=verdict.text.strip(),
+        )
+        response = socket.respond(verdict.status, verdict.text)
+        if verdict.status is HTTPStatus.UNAUTHORIZED:
+            response.headers["WWW-Authenticate"] = 'Basic realm="OCPP", charset="UTF-8"'
+        if verdict.retry_after_s:
+            response.headers["Retry-After"] = str(verdict.retry_after_s)
+        return response
+
+    async def _judge(self, request: Request, origin: Origin) -> Entry | Refusal:
+        charger_id = handshake.identity(request.path)
+        if charger_id is None:
+            return Refusal(HTTPStatus.NOT_FOUND, "Connect to ws://…/<charge point identity>.\n")
+        choice = handshake.choose_subprotocol(_offered(request.headers))
+        if isinstance(choice, Refusal):
+            return choice
+        wait_s = self._attempts.wait_s(origin.address, charger_id, time.monotonic())
+        if wait_s:
+            _LIMITED.inc()
+            return Refusal(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "Too many failed logins: try again later.\n",
+                max(1, math.ceil(wait_s)),
+            )
+        if not self._node.accepting():
+            return _AWAY
+        try:
+            async with asyncio.timeout(_ADMISSION_S):
+                admission = await self._node.admission(charger_id)
+                if admission is None:
+                    return self._stranger(charger_id, origin)
+                came = await self._login(request.headers, origin, admission)
+        except Exception as error:
+            log.warning("admission not decided", charger=charger_id, error=str(error) or type(error).__name__)
+            return _AWAY
+        verdict = login.judge(came, admission, self._rules.organization)
+        if isinstance(verdict, Refusal):
+            if verdict.status is HTTPStatus.UNAUTHORIZED and came.password_given:
+                self._fail(origin, charger_id)
+            return verdict
+        self._attempts.succeeded(origin.address, charger_id)
+        await self._settle(admission, came, verdict)
+        return Entry(verdict, origin.address)
+
+    def _stranger(self, charger_id: str, origin: Origin) -> Entry | Refusal:
+        if self._enrollment != "closed":
+            return Entry(0, origin.address)
+        self._fail(origin, charger_id)
+        return Refusal(HTTPStatus.NOT_FOUND, f"Charge point {charger_id} is not registered.\n")
+
+    def _fail(self, origin: Origin, charger_id: str) -> None:
+        _FAILED.inc()
+        self._attempts.failed(origin.address, charger_id, time.monotonic())
+
+    # --- what came with it -----------------------------------------------------------------------
+
+    def _origin(self, socket: ServerConnection, headers: Headers) -> Origin:
+        transport = socket.transport
+        peer = transport.get_extra_info("peername")
+        tls = transport.get_extra_info("ssl_object")
+        return origin_of(
+            str(peer[0]) if isinstance(peer, tuple) else "local",
+            tls.getpeercert(binary_form=True) if tls is not None else None,
+            Forwarded(
+                protocol=_listed(headers, "X-Forwarded-Proto"),
+                addresses=_listed(headers, "X-Forwarded-For"),
+                certificate=_single(headers, self._rules.certificate_header),
+            ),
+            self._rules.trusted_proxies,
+            tls=tls is not None,
+        )
+
+    async def _login(self, headers: Headers, origin: Origin, admission: Admission) -> login.Login:
+        certificate, bad = await self._certificate(origin)
+        password = handshake.password_of(_single(headers, "Authorization"), admission.charger_id)
+        given = "Authorization" in headers
+        opened_by = None
+        # Over a line that is not safe enough its password proves nothing, so it is not looked at.
+        if password is not None and (origin.tls or admission.required_profile < login.TLS_BASIC):
+            for stored in login.candidates(admission):
+                if await _verified(password, stored):
+                    opened_by = stored
+                    break
+        return login.Login(
+            tls=origin.tls,
+            certificate=certificate,
+            bad_certificate=bad,
+            password_given=given,
+            opened_by=opened_by,
+        )
+
+    async def _certificate(self, origin: Origin) -> tuple[login.Certificate | None, str | None]:
+        """The client's certificate, or why it cannot be used."""
+        if origin.certificate is None:
+            return None, None
+        try:
+            certificate = pki.read_presented(origin.certificate)
+            if not origin.verified:
+                cas: Sequence[x509.Certificate] = self._rules.client_cas
+                pki.verify_issued(certificate, cas, datetime.now(UTC))
+        except pki.InvalidCertificate as error:
+            return None, str(error)
+        presented = pki.presented(certificate)
+        if presented.not_after < datetime.now(UTC):
+            # A resumed TLS session is not verified anew.
+            return None, "the client certificate has expired"
+        owner = status = None
+        if self._security is not None:
+            owner, status = await self._security.certificate_status(presented.serial)
+        return login.Certificate(presented=presented, owner=owner, status=status), None
+
+    async def _settle(self, admission: Admission, came: login.Login, profile: int) -> None:
+        """What was sent to the charge point and never confirmed: now it shows which it uses."""
+        security, charger_id = self._security, admission.charger_id
+        if security is None:
+            return
+        try:
+            if admission.pending_password_hashes:
+                if came.opened_by in admission.pending_password_hashes:
+                    await security.confirm_password(charger_id, came.opened_by)
+                elif came.opened_by is not None or profile == login.NONE:
+                    await security.withdraw_passwords(charger_id)
+            pending = admission.pending_security_profile
+            if pending is not None and profile >= pending:
+                await security.confirm_profile(charger_id, pending)
+        except Exception as error:
+            # It stays pending, and the next handshake settles it.
+            log.warning("credentials not settled", charger=charger_id, error=str(error))
+
+    @staticmethod
+    def select_subprotocol(_socket: ServerConnection, offered: Any) -> Subprotocol | None:
+        chosen = handshake.choose_subprotocol(list(offered))
+        return Subprotocol(chosen) if isinstance(chosen, str) else None
+
+
+async def _verified(password: bytes, stored: str) -> bool:
+    """A password somebody chose takes a slow hash, and that does not belong on the loop."""
+    if is_slow(stored):
+        return await asyncio.to_thread(verify_password, password, stored)
+    return verify_password(password, stored)
+
+
+def _offered(headers: Headers) -> list[str]:
+    return _listed(headers, "Sec-WebSocket-Protocol")
+
+
+def _listed(headers: Headers, name: str) -> list[str]:
+    return [part.strip() for header in headers.get_all(name) for part in header.split(",") if part.strip()]
+
+
+def _single(headers: Headers, name: str) -> str | None:
+    """A header's value; sent twice it is nobody's."""
+    found = headers.get_all(name)
+    return found[0] if len(found) == 1 else None

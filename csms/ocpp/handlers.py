@@ -1,0 +1,289 @@
+"""OCPP messages to reports, answers to OCPP responses: pure translation, a pair of functions for each action."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from csms.core import reports
+from csms.core.units import ENERGY_REGISTER
+from csms.ocpp import data_transfer
+from csms.ocpp.messages import core, encode, firmware, security
+from csms.ocpp.messages.fields import Sent
+from csms.ocpp.quirks import Behaviours
+
+_INT31 = 2**31
+
+
+class Call(Struct, frozen=True):
+    """What the translation may need of a call beside its message."""
+
+    charger_id: str
+    message_id: str
+    payload: bytes
+    now: datetime
+    behaviours: Behaviours = Behaviours()
+
+    @property
+    def digest(self) -> bytes:
+        """What makes a message itself: sixteen bytes of SHA-256 over its payload as it came."""
+        return sha256(self.payload).digest()[:16]
+
+
+class Handler(Struct, frozen=True):
+    """`report` None: the edge answers by itself. `response` turns the ledger's answer into the payload."""
+
+    report: Callable[[Call, Any], reports.Report[Any]] | None
+    response: Callable[[Call, Any], Sent]
+
+
+def natural_key(message: core.StartTransaction, call: Call) -> str:
+    """What a charge point repeats when it reports the same start again, under whatever message id.
+
+    Without a timestamp nothing tells two starts apart but the message itself.
+    """
+    if message.timestamp is None:
+        return f"message/{call.message_id}/{call.digest.hex()}"
+    return f"{message.connector_id}/{message.id_tag}/{message.timestamp.isoformat()}/{message.meter_start}"
+
+
+def readings(values: Sequence[core.MeterValue], behaviours: Behaviours) -> list[reports.Reading]:
+    relabel = behaviours.energy_kwh_labelled_wh
+    return [
+        reports.Reading(
+            at=value.timestamp,
+            samples=[_in_kwh(s) for s in value.sampled_value] if relabel else value.sampled_value,
+        )
+        for value in values
+    ]
+
+
+def _in_kwh(sample: core.SampledValue) -> core.SampledValue:
+    if sample.measurand in {None, ENERGY_REGISTER} and sample.unit in {None, "Wh"}:
+        return replace(sample, unit="kWh")
+    return sample
+
+
+def _register_wh(register: int | None, behaviours: Behaviours) -> int | None:
+    return register * 1000 if register is not None and behaviours.energy_kwh_labelled_wh else register
+
+
+def _boot(call: Call, m: core.BootNotification) -> reports.Boot:
+    return reports.Boot(
+        charger_id=call.charger_id,
+        vendor=m.charge_point_vendor or None,
+        model=m.charge_point_model or None,
+        serial_number=m.charge_point_serial_number or m.charge_box_serial_number,
+        firmware_version=m.firmware_version,
+        iccid=m.iccid,
+        imsi=m.imsi,
+        meter_type=m.meter_type,
+        meter_serial_number=m.meter_serial_number,
+    )
+
+
+def _booted(call: Call, answer: reports.Booted) -> Sent:
+    return core.BootNotificationResponse(
+        status=_word(answer.status), current_time=call.now, interval=answer.interval_s
+    )
+
+
+def _heartbeat(call: Call, _answer: None) -> Sent:
+    return core.HeartbeatResponse(current_time=call.now)
+
+
+def _authorize(call: Call, m: core.Authorize) -> reports.Authorize:
+    return reports.Authorize(charger_id=call.charger_id, id_tag=m.id_tag)
+
+
+def _authorized(_call: Call, answer: reports.Authorization) -> Sent:
+    return core.AuthorizeResponse(id_tag_info=_id_tag_info(answer))
+
+
+def _status(call: Call, m: core.StatusNotification) -> reports.Status:
+    return reports.Status(
+        charger_id=call.charger_id,
+        connector_id=_connector(m.connector_id),
+        status=m.status,
+        error_code=m.error_code,
+        info=m.info or None,
+        vendor_id=m.vendor_id or None,
+        vendor_error_code=m.vendor_error_code or None,
+        at=m.timestamp,
+    )
+
+
+def _start(call: Call, m: core.StartTransaction) -> reports.Start:
+    meter_start = m.meter_start
+    if meter_start is None and call.behaviours.session_register:
+        meter_start = 0
+    return reports.Start(
+        charger_id=call.charger_id,
+        message_id=call.message_id,
+        digest=call.digest,
+        connector_id=_connector(m.connector_id),
+        id_tag=m.id_tag,
+        key=natural_key(m, call),
+        meter_wh=_register_wh(meter_start, call.behaviours),
+        at=m.timestamp,
+        reservation_id=_small(m.reservation_id),
+    )
+
+
+def _started(_call: Call, answer: reports.Started) -> Sent:
+    return core.StartTransactionResponse(
+        id_tag_info=_id_tag_info(answer.authorization), transaction_id=answer.transaction_id
+    )
+
+
+def _meter(call: Call, m: core.MeterValues) -> reports.Meter:
+    # A reading is known again by its own time; only one without a time needs the message's identity.
+    timeless = any(value.timestamp is None for value in m.meter_value)
+    return reports.Meter(
+        charger_id=call.charger_id,
+        message_id=call.message_id if timeless else None,
+        digest=call.digest if timeless else b"",
+        connector_id=_connector(m.connector_id),
+        transaction_id=m.transaction_id,
+        readings=readings(m.meter_value, call.behaviours),
+    )
+
+
+def _stop(call: Call, m: core.StopTransaction) -> reports.Stop:
+    return reports.Stop(
+        charger_id=call.charger_id,
+        message_id=call.message_id,
+        digest=call.digest,
+        transaction_id=m.transaction_id,
+        meter_wh=_register_wh(m.meter_stop, call.behaviours),
+        at=m.timestamp,
+        reason=m.reason or "Local",
+        id_tag=None if call.behaviours.unreliable_id_tag else m.id_tag or None,
+        readings=readings(m.transaction_data or (), call.behaviours),
+        session_register=call.behaviours.session_register,
+        trusted_id=not call.behaviours.unreliable_transaction_id,
+    )
+
+
+def _stopped(_call: Call, answer: reports.Stopped) -> Sent:
+    info = answer.authorization
+    return core.StopTransactionResponse(id_tag_info=None if info is None else _id_tag_info(info))
+
+
+def _data_transfer(call: Call, m: core.DataTransfer) -> reports.DataTransferred:
+    answer = data_transfer.REGISTRY.answer(
+        data_transfer.Transfer(
+            charger_id=call.charger_id, vendor_id=m.vendor_id, message_id=m.message_id, data=m.data
+        )
+    )
+    return reports.DataTransferred(
+        charger_id=call.charger_id,
+        message_id=call.message_id,
+        digest=call.digest,
+        vendor_id=m.vendor_id,
+        vendor_message_id=m.message_id,
+        data=m.data,
+        answer=answer,
+    )
+
+
+def _transferred(_call: Call, answer: reports.Transferred) -> Sent:
+    return core.DataTransferResponse(status=_word(answer.status), data=answer.data)
+
+
+def _progress(kind: str) -> Callable[[Call, Any], reports.Progress]:
+    return lambda call, m: reports.Progress(
+        charger_id=call.charger_id,
+        kind=kind,
+        status=m.status,
+        request_id=_small(getattr(m, "request_id", None)),
+    )
+
+
+def _security_event(call: Call, m: security.SecurityEventNotification) -> reports.SecurityEvent:
+    return reports.SecurityEvent(
+        charger_id=call.charger_id,
+        message_id=call.message_id,
+        digest=call.digest,
+        type=m.type,
+        tech_info=m.tech_info or None,
+        at=m.timestamp,
+    )
+
+
+def _sign_certificate(_call: Call, signed: bool | None) -> Sent:
+    return security.SignCertificateResponse(status="Accepted" if signed else "Rejected")
+
+
+def _empty(response: type[Sent]) -> Callable[[Call, Any], Sent]:
+    fixed = response()
+    return lambda _call, _answer: fixed
+
+
+HANDLERS: dict[str, Handler] = {
+    "Authorize": Handler(_authorize, _authorized),
+    "BootNotification": Handler(_boot, _booted),
+    "DataTransfer": Handler(_data_transfer, _transferred),
+    "DiagnosticsStatusNotification": Handler(
+        _progress("diagnostics"), _empty(firmware.DiagnosticsStatusNotificationResponse)
+    ),
+    "FirmwareStatusNotification": Handler(
+        _progress("firmware"), _empty(firmware.FirmwareStatusNotificationResponse)
+    ),
+    "Heartbeat": Handler(None, _heartbeat),
+    "LogStatusNotification": Handler(_progress("log"), _empty(security.LogStatusNotificationResponse)),
+    "MeterValues": Handler(_meter, _empty(core.MeterValuesResponse)),
+    "SecurityEventNotification": Handler(_security_event, _empty(security.SecurityEventNotificationResponse)),
+    "SignCertificate": Handler(None, _sign_certificate),
+    "SignedFirmwareStatusNotification": Handler(
+        _progress("signed_firmware"), _empty(security.SignedFirmwareStatusNotificationResponse)
+    ),
+    "StartTransaction": Handler(_start, _started),
+    "StatusNotification": Handler(_status, _empty(core.StatusNotificationResponse)),
+    "StopTransaction": Handler(_stop, _stopped),
+}
+
+
+def quarantined(call: Call, action: str, error: str) -> reports.Quarantined:
+    """A transaction message that nobody can book: kept as it came."""
+    return reports.Quarantined(
+        charger_id=call.charger_id,
+        message_id=call.message_id or None,
+        digest=call.digest,
+        action=action,
+        payload=call.payload,
+        error=error,
+    )
+
+
+def acknowledged(action: str, kept: reports.Kept) -> bytes:
+    """The answer to a quarantined message: schema-valid, so that the charge point forgets it and goes on."""
+    if action == "StartTransaction":
+        response: Sent = core.StartTransactionResponse(
+            id_tag_info=core.IdTagInfo(status="Invalid"), transaction_id=kept.transaction_id or 0
+        )
+        return encode(response)
+    return b"{}"
+
+
+def _id_tag_info(answer: reports.Authorization) -> core.IdTagInfo:
+    return core.IdTagInfo(
+        status=_word(answer.status), expiry_date=answer.expiry_at, parent_id_tag=answer.parent_id_tag
+    )
+
+
+def _word(text: str) -> Any:
+    """A status the core has chosen; the response's own type is checked by the tests' oracle."""
+    return text
+
+
+def _connector(connector_id: int | None) -> int:
+    """A connector number that fits its column; nothing usable means the charge point as a whole."""
+    return connector_id if connector_id is not None and 0 <= connector_id < _INT31 else 0
+
+
+def _small(number: int | None) -> int | None:
+    return number if number is not None and -_INT31 <= number < _INT31 else None

@@ -1,0 +1,68 @@
+"""The opening handshake: who knocks, in which protocol, with which password (OCPP-J 1.6, 3 and 6)."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from http import HTTPStatus
+from urllib.parse import unquote
+
+from msgspec import Struct
+
+SUBPROTOCOL = "ocpp1.6"
+MAX_IDENTITY = 255
+
+
+class Refusal(Struct, frozen=True):
+    """Why the upgrade is refused; the text goes to the charge point's log, so it says what to do."""
+
+    status: HTTPStatus
+    text: str
+    retry_after_s: int | None = None
+
+
+def identity(path: str) -> str | None:
+    """The last path segment, percent-decoded; None when there is none that can be stored."""
+    segment = path.partition("?")[0].rstrip("/").rpartition("/")[2]
+    try:
+        name = unquote(segment, errors="strict")
+    except UnicodeDecodeError:
+        return None
+    return name if 0 < len(name) <= MAX_IDENTITY and name.isprintable() else None
+
+
+def choose_subprotocol(offered: Sequence[str]) -> str | Refusal | None:
+    """Ours if it is offered, None if nothing is (taken as 1.6), else a refusal."""
+    if not offered:
+        return None
+    for name in offered:
+        if name.lower() == SUBPROTOCOL:
+            return name
+    return Refusal(
+        HTTPStatus.BAD_REQUEST, f"Sub-protocol {SUBPROTOCOL} is spoken here, not {', '.join(offered)}.\n"
+    )
+
+
+def basic_credentials(header: str | None) -> tuple[str, bytes] | None:
+    """User and password of an Authorization header. The password is bytes: it need not be UTF-8 (OCPP-J 6.2.2)."""
+    if not header or header[:6].lower() != "basic ":
+        return None
+    try:
+        decoded = base64.b64decode(header[6:].strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    # The identity may hold a colon; the charge point's own id tells where the password begins.
+    user, colon, password = decoded.partition(b":")
+    return (user.decode(errors="replace"), password) if colon else None
+
+
+def password_of(header: str | None, charger_id: str) -> bytes | None:
+    """The password given for this identity, or None: no header, not Basic, another user."""
+    credentials = basic_credentials(header)
+    if credentials is None:
+        return None
+    user, password = credentials
+    if user == charger_id:
+        return password
+    prefix = charger_id.encode() + b":"
+    whole = user.encode() + b":" + password
+    return whole[len(prefix) :] if whole.startswith(prefix) else None

@@ -1,0 +1,49 @@
+"""The OCPP server's sockets: the plain one and, beside it, the one for wss://."""
+
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from msgspec import Struct
+from websockets.asyncio.server import Server, ServerConnection, serve
+
+from csms.ocpp.connections import Socket
+from csms.ocpp.gate import Gate
+
+_OPENING_S = 20
+
+
+class TlsListener(Struct, frozen=True, kw_only=True):
+    """A second socket, for wss://. `watch` keeps the certificates of `context` fresh until cancelled."""
+
+    sock: socket.socket
+    context: ssl.SSLContext
+    watch: Callable[[], Coroutine[Any, Any, None]]
+
+
+async def listen(
+    handle: Callable[[ServerConnection], Awaitable[None]],
+    gate: Gate,
+    sock: socket.socket,
+    tls: ssl.SSLContext | None = None,
+    *,
+    max_frame_bytes: int,
+) -> Server:
+    return await serve(
+        handle,
+        sock=sock,
+        ssl=tls,
+        ssl_handshake_timeout=None if tls is None else _OPENING_S,
+        backlog=4096,
+        process_request=gate.process_request,
+        select_subprotocol=gate.select_subprotocol,
+        compression=None,  # costs 30 to 40 KiB a connection, and small devices gain nothing
+        max_size=max_frame_bytes,
+        max_queue=8,
+        ping_interval=None,  # the sweep does it: any frame counts as life, not only a pong
+        open_timeout=_OPENING_S,
+        close_timeout=5,
+        server_header=None,
+        create_connection=Socket,
+    )

@@ -1,0 +1,40 @@
+"""Is anybody there? Any frame counts as life, not only a pong: some charge points never answer pings."""
+
+import asyncio
+from typing import Literal
+
+from msgspec import Struct
+from websockets.exceptions import ConnectionClosed
+
+from csms.ocpp.connections import Connection
+
+
+class Liveness(Struct, frozen=True):
+    """`ping_interval_s` 0: no pings. `silence_s` 0: never closed for silence alone."""
+
+    ping_interval_s: float = 60
+    silence_s: float = 900
+
+    def judge(self, *, quiet_s: float, answers_pings: bool) -> Literal["alive", "quiet", "dead"]:
+        """One that has answered pings is given up after two that went unanswered, any other after `silence_s`."""
+        limit_s = self.silence_s
+        if answers_pings and self.ping_interval_s:
+            soon_s = self.ping_interval_s * 2.2
+            limit_s = min(limit_s, soon_s) if limit_s else soon_s
+        if limit_s and quiet_s > limit_s:
+            return "dead"
+        return "quiet" if self.ping_interval_s and quiet_s > self.ping_interval_s else "alive"
+
+
+async def ping(connection: Connection, timeout_s: float) -> None:
+    """Ask for a pong; one that comes is a sign of life."""
+    connection.pinging = True
+    try:
+        pong = await connection.socket.ping()
+        async with asyncio.timeout(timeout_s):
+            await pong
+        connection.answered_ping = True
+    except (TimeoutError, ConnectionClosed):
+        pass
+    finally:
+        connection.pinging = False

@@ -1,0 +1,90 @@
+"""Which security profile a handshake reaches, and whether that is enough (white paper, 2 and A05). Pure."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Final
+
+from msgspec import Struct
+
+from csms import pki
+from csms.adapter import Admission
+from csms.ocpp.handshake import Refusal
+
+NONE, BASIC, TLS_BASIC, TLS_CERTIFICATE = range(4)
+_REVOKED: Final = "revoked"
+
+
+class Certificate(Struct, frozen=True, kw_only=True):
+    """What is known of a client certificate that TLS, or we, have found to be signed by a trusted CA.
+
+    `owner` and `status` are what our own table says of its serial number, None if it is not in there.
+    """
+
+    presented: pki.Presented
+    owner: str | None = None
+    status: str | None = None
+
+
+class Login(Struct, frozen=True, kw_only=True):
+    """What came with a handshake. `opened_by`: the hash that the password given has matched."""
+
+    tls: bool
+    certificate: Certificate | None = None
+    bad_certificate: str | None = None
+    password_given: bool = False
+    opened_by: str | None = None
+
+
+def certificate_matches(certificate: Certificate, admission: Admission, organization: str | None) -> bool:
+    """Whether it is this charge point's: issued to it by us, or named after it (A00.FR.404, A00.FR.405)."""
+    if certificate.status == _REVOKED:
+        return False
+    if certificate.owner is not None:
+        return certificate.owner == admission.charger_id
+    presented = certificate.presented
+    if organization is not None and organization not in presented.organizations:
+        return False
+    return pki.belongs_to(presented, admission.charger_id, admission.certificate_name)
+
+
+def reached(login: Login, admission: Admission, organization: str | None = None) -> int:
+    """The profile that this login satisfies, 0 to 3."""
+    certificate = login.certificate
+    if login.tls and certificate is not None and certificate_matches(certificate, admission, organization):
+        return TLS_CERTIFICATE
+    if login.opened_by is not None:
+        return TLS_BASIC if login.tls else BASIC
+    return NONE
+
+
+def judge(login: Login, admission: Admission, organization: str | None = None) -> int | Refusal:
+    """The profile reached, or why that is not enough. A profile above the one required is welcome."""
+    if login.certificate is not None and login.certificate.status == _REVOKED:
+        return _forbidden("This client certificate has been revoked: ask for a new one.")
+    profile, required = reached(login, admission, organization), admission.required_profile
+    if profile >= required:
+        return profile
+    if required >= TLS_BASIC and not login.tls:
+        return _forbidden(f"Security profile {required} is required: connect with wss:// (TLS).")
+    if required == TLS_CERTIFICATE:
+        if login.certificate is not None:
+            name = next(iter(login.certificate.presented.names), "nobody")
+            return _forbidden(f"The client certificate belongs to {name}, not to {admission.charger_id}.")
+        why = login.bad_certificate or "no client certificate came"
+        return _forbidden(f"Security profile 3 is required: {why}.")
+    if not login.password_given:
+        return Refusal(
+            HTTPStatus.UNAUTHORIZED,
+            f"Security profile {required} is required: send identity and password (HTTP Basic).\n",
+        )
+    return Refusal(HTTPStatus.UNAUTHORIZED, "Identity and password do not match.\n")
+
+
+def candidates(admission: Admission) -> Sequence[str]:
+    """The hashes a password may match: the known one, then those under way."""
+    known = () if admission.password_hash is None else (admission.password_hash,)
+    return (*known, *admission.pending_password_hashes)
+
+
+def _forbidden(text: str) -> Refusal:
+    return Refusal(HTTPStatus.FORBIDDEN, f"{text}\n")

@@ -1,0 +1,272 @@
+"""OCPP 1.6 payloads: bytes to typed messages and back.
+
+`decode` and `decode_response` try one precompiled strict decoder; only what it refuses goes through `repair`.
+`encode` is strict: what we send has no nulls, and times as `YYYY-MM-DDTHH:MM:SSZ`.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, tzinfo
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+from csms.ocpp.messages import (
+    core,
+    firmware,
+    local_auth,
+    remote_trigger,
+    reservation,
+    security,
+    smart_charging,
+)
+from csms.ocpp.messages.fields import Sent, TimeCheck, plausible
+from csms.ocpp.repair import Deviation, Kind, Notes, compile_repair, read_json
+
+Request: TypeAlias = (
+    core.BootNotification
+    | core.Heartbeat
+    | core.Authorize
+    | core.StatusNotification
+    | core.StartTransaction
+    | core.MeterValues
+    | core.StopTransaction
+    | core.DataTransfer
+    | firmware.DiagnosticsStatusNotification
+    | firmware.FirmwareStatusNotification
+    | security.SecurityEventNotification
+    | security.SignCertificate
+    | security.LogStatusNotification
+    | security.SignedFirmwareStatusNotification
+)
+Response: TypeAlias = (
+    core.ChangeAvailabilityResponse
+    | core.ChangeConfigurationResponse
+    | core.ClearCacheResponse
+    | core.DataTransferAnswer
+    | core.GetConfigurationResponse
+    | core.RemoteStartTransactionResponse
+    | core.RemoteStopTransactionResponse
+    | core.ResetResponse
+    | core.UnlockConnectorResponse
+    | firmware.GetDiagnosticsResponse
+    | firmware.UpdateFirmwareResponse
+    | local_auth.GetLocalListVersionResponse
+    | local_auth.SendLocalListResponse
+    | remote_trigger.TriggerMessageResponse
+    | reservation.CancelReservationResponse
+    | reservation.ReserveNowResponse
+    | security.CertificateSignedResponse
+    | security.DeleteCertificateResponse
+    | security.ExtendedTriggerMessageResponse
+    | security.GetInstalledCertificateIdsResponse
+    | security.GetLogResponse
+    | security.InstallCertificateResponse
+    | security.SignedUpdateFirmwareResponse
+    | smart_charging.ClearChargingProfileResponse
+    | smart_charging.GetCompositeScheduleResponse
+    | smart_charging.SetChargingProfileResponse
+)
+M = TypeVar("M")
+
+# Error codes as 1.6 spells them on the wire, both misspellings included (OCPP-J errata 5.1, 5.2).
+ErrorCode = Literal[
+    "NotImplemented",
+    "NotSupported",
+    "InternalError",
+    "ProtocolError",
+    "SecurityError",
+    "FormationViolation",
+    "PropertyConstraintViolation",
+    "OccurenceConstraintViolation",
+    "TypeConstraintViolation",
+    "GenericError",
+]
+
+
+class Decoded(Struct, Generic[M], frozen=True, gc=False):
+    """A message, and what had to be tolerated to read it (usually nothing)."""
+
+    message: M
+    deviations: tuple[Deviation, ...] = ()
+
+
+class Unreadable(Struct, frozen=True, gc=False):
+    """No message can be made of a payload; `code` and `description` suit a CALLERROR, should one be wanted."""
+
+    code: ErrorCode
+    description: str
+    deviations: tuple[Deviation, ...] = ()
+
+
+class _Reader:
+    """Decodes the payloads of one action."""
+
+    __slots__ = ("check", "identified", "message", "read", "repair")
+
+    def __init__(
+        self, message: type[Struct], check: TimeCheck | None = None, *, identified: bool = False
+    ) -> None:
+        self.message = message
+        self.read: Callable[[bytes], Any] = msgspec.json.Decoder(message).decode
+        self.check = check
+        self.identified = identified
+        self.repair = compile_repair(message)
+
+    def decode(self, payload: Raw | bytes, zone: tzinfo) -> Decoded[Any] | Unreadable:
+        data = payload if type(payload) is bytes else bytes(payload)
+        # One search for a byte that is rare in OCPP finds U+0000 in its only legal spelling.
+        if b"\\" not in data or b"\\u0000" not in data:
+            try:
+                message = self.read(data)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                pass
+            else:
+                if self.check is None or self.check(message):
+                    return Decoded(message)
+        return self._decode_odd(data, zone)
+
+    def _decode_odd(self, data: bytes, zone: tzinfo) -> Decoded[Any] | Unreadable:
+        notes = Notes(zone)
+        try:
+            value = read_json(data, notes)
+        except ValueError as error:
+            return Unreadable("FormationViolation", f"not JSON: {error}"[:255], tuple(notes.deviations))
+        message = self.repair(value, notes)
+        deviations = tuple(notes.deviations)
+        if message is None:
+            return _unreadable(deviations)
+        if self.identified and all(getattr(message, f) in (None, "", ()) for f in message.__struct_fields__):
+            return Unreadable(
+                "OccurenceConstraintViolation", "nothing in the payload can be used", deviations
+            )
+        return Decoded(message, deviations)
+
+
+_CODES: Final[dict[Kind, ErrorCode]] = {
+    "missing": "OccurenceConstraintViolation",
+    "null_dropped": "OccurenceConstraintViolation",
+    "unknown_value": "PropertyConstraintViolation",
+    "out_of_range": "PropertyConstraintViolation",
+    "unreadable_timestamp": "PropertyConstraintViolation",
+    "wrong_type": "TypeConstraintViolation",
+}
+
+
+def _unreadable(deviations: tuple[Deviation, ...]) -> Unreadable:
+    # The last deviation is the one that made the repair give up.
+    for deviation in reversed(deviations):
+        if deviation.kind in _CODES:
+            if not deviation.field:
+                return Unreadable("FormationViolation", "the payload is not an object", deviations)
+            shown = f"{deviation.field}: {deviation.kind.replace('_', ' ')} {deviation.detail}".strip()
+            return Unreadable(_CODES[deviation.kind], shown[:255], deviations)
+    return Unreadable("FormationViolation", "the payload cannot be read", deviations)
+
+
+# Written out rather than composed: MeterValues is most of the traffic.
+def _at(message: Any) -> bool:
+    return plausible(message.timestamp)
+
+
+def _meter_values_at(message: core.MeterValues) -> bool:
+    for m in message.meter_value:  # noqa: SIM110
+        if not plausible(m.timestamp):
+            return False
+    return True
+
+
+def _stop_at(message: core.StopTransaction) -> bool:
+    return plausible(message.timestamp) and all(
+        plausible(m.timestamp) for m in message.transaction_data or ()
+    )
+
+
+def _schedule_at(message: smart_charging.GetCompositeScheduleResponse) -> bool:
+    schedule = message.charging_schedule
+    return plausible(message.schedule_start) and (schedule is None or plausible(schedule.start_schedule))
+
+
+_REQUESTS: Final = {
+    "BootNotification": _Reader(core.BootNotification),
+    "Heartbeat": _Reader(core.Heartbeat),
+    "Authorize": _Reader(core.Authorize),
+    "StatusNotification": _Reader(core.StatusNotification, _at),
+    "StartTransaction": _Reader(core.StartTransaction, _at, identified=True),
+    "MeterValues": _Reader(core.MeterValues, _meter_values_at, identified=True),
+    "StopTransaction": _Reader(core.StopTransaction, _stop_at, identified=True),
+    "DataTransfer": _Reader(core.DataTransfer),
+    "DiagnosticsStatusNotification": _Reader(firmware.DiagnosticsStatusNotification),
+    "FirmwareStatusNotification": _Reader(firmware.FirmwareStatusNotification),
+    "SecurityEventNotification": _Reader(security.SecurityEventNotification, _at),
+    "SignCertificate": _Reader(security.SignCertificate),
+    "LogStatusNotification": _Reader(security.LogStatusNotification),
+    "SignedFirmwareStatusNotification": _Reader(security.SignedFirmwareStatusNotification),
+}
+_RESPONSES: Final = {
+    "CancelReservation": _Reader(reservation.CancelReservationResponse),
+    "CertificateSigned": _Reader(security.CertificateSignedResponse),
+    "ChangeAvailability": _Reader(core.ChangeAvailabilityResponse),
+    "ChangeConfiguration": _Reader(core.ChangeConfigurationResponse),
+    "ClearCache": _Reader(core.ClearCacheResponse),
+    "ClearChargingProfile": _Reader(smart_charging.ClearChargingProfileResponse),
+    "DataTransfer": _Reader(core.DataTransferAnswer),
+    "DeleteCertificate": _Reader(security.DeleteCertificateResponse),
+    "ExtendedTriggerMessage": _Reader(security.ExtendedTriggerMessageResponse),
+    "GetCompositeSchedule": _Reader(smart_charging.GetCompositeScheduleResponse, _schedule_at),
+    "GetConfiguration": _Reader(core.GetConfigurationResponse),
+    "GetDiagnostics": _Reader(firmware.GetDiagnosticsResponse),
+    "GetInstalledCertificateIds": _Reader(security.GetInstalledCertificateIdsResponse),
+    "GetLocalListVersion": _Reader(local_auth.GetLocalListVersionResponse),
+    "GetLog": _Reader(security.GetLogResponse),
+    "InstallCertificate": _Reader(security.InstallCertificateResponse),
+    "RemoteStartTransaction": _Reader(core.RemoteStartTransactionResponse),
+    "RemoteStopTransaction": _Reader(core.RemoteStopTransactionResponse),
+    "ReserveNow": _Reader(reservation.ReserveNowResponse),
+    "Reset": _Reader(core.ResetResponse),
+    "SendLocalList": _Reader(local_auth.SendLocalListResponse),
+    "SetChargingProfile": _Reader(smart_charging.SetChargingProfileResponse),
+    "SignedUpdateFirmware": _Reader(security.SignedUpdateFirmwareResponse),
+    "TriggerMessage": _Reader(remote_trigger.TriggerMessageResponse),
+    "UnlockConnector": _Reader(core.UnlockConnectorResponse),
+    "UpdateFirmware": _Reader(firmware.UpdateFirmwareResponse),
+}
+
+INBOUND: Final = frozenset(_REQUESTS)
+OUTBOUND: Final = frozenset(_RESPONSES)
+TRANSACTION_ACTIONS: Final = frozenset({"StartTransaction", "StopTransaction", "MeterValues"})
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+def decode(action: str, payload: Raw | bytes, *, zone: tzinfo = UTC) -> Decoded[Request] | Unreadable:
+    """Read the payload of a charge point's CALL. Never raises.
+
+    `zone` is what timestamps without a zone are in. A transaction message (TRANSACTION_ACTIONS) is Unreadable only
+    if it is no object or nothing in it can be used; elsewhere also if a field is lost without which it means nothing.
+    """
+    reader = _REQUESTS.get(action)
+    if reader is None:
+        return _no_such_action(action)
+    return reader.decode(payload, zone)
+
+
+def decode_response(
+    action: str, payload: Raw | bytes, *, zone: tzinfo = UTC
+) -> Decoded[Response] | Unreadable:
+    """Read the payload of a charge point's CALLRESULT to our CALL of `action`. Never raises."""
+    reader = _RESPONSES.get(action)
+    if reader is None:
+        return _no_such_action(action)
+    return reader.decode(payload, zone)
+
+
+def _no_such_action(action: str) -> Unreadable:
+    if action in OUTBOUND:
+        return Unreadable("NotSupported", f"{action} goes from the central system to the charge point")
+    return Unreadable("NotImplemented", f"unknown action {action[:50]}")
+
+
+def encode(message: Sent) -> bytes:
+    """The payload as compact JSON."""
+    return _encoder.encode(message)

@@ -1,0 +1,301 @@
+"""Core profile (OCPP 1.6, chapters 4 and 5): payloads of both directions."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from csms.ocpp.messages.fields import (
+    IdToken,
+    Int,
+    Maybe,
+    Received,
+    Sent,
+    Text20,
+    Text25,
+    Text50,
+    Text255,
+    Text500,
+    Timestamp,
+    Wh,
+    normalise_times,
+)
+
+AuthorizationStatus = Literal["Accepted", "Blocked", "Expired", "Invalid", "ConcurrentTx"]
+RegistrationStatus = Literal["Accepted", "Pending", "Rejected"]
+DataTransferStatus = Annotated[
+    Literal["Accepted", "Rejected", "UnknownMessageId", "UnknownVendorId"],
+    Meta(extra={"aliases": {"UnknownVendor": "UnknownVendorId", "UnknownMessage": "UnknownMessageId"}}),
+]
+
+ChargePointStatus = Annotated[
+    Literal[
+        "Available",
+        "Preparing",
+        "Charging",
+        "SuspendedEVSE",
+        "SuspendedEV",
+        "Finishing",
+        "Reserved",
+        "Unavailable",
+        "Faulted",
+    ],
+    # Occupied (OCPP 1.5 and 2.0.1) says that a cable is in, not that energy flows.
+    Meta(
+        extra={
+            "aliases": {
+                "Occupied": "Preparing",
+                "Suspended": "SuspendedEVSE",
+                "Idle": "Available",
+                "Free": "Available",
+                "Fault": "Faulted",
+                "Error": "Faulted",
+                "Offline": "Unavailable",
+                "Inoperative": "Unavailable",
+                "OutOfService": "Unavailable",
+            }
+        }
+    ),
+]
+ChargePointErrorCode = Annotated[
+    Literal[
+        "ConnectorLockFailure",
+        "EVCommunicationError",
+        "GroundFailure",
+        "HighTemperature",
+        "InternalError",
+        "LocalListConflict",
+        "NoError",
+        "OtherError",
+        "OverCurrentFailure",
+        "PowerMeterFailure",
+        "PowerSwitchFailure",
+        "ReaderFailure",
+        "ResetFailure",
+        "UnderVoltage",
+        "OverVoltage",
+        "WeakSignal",
+    ],
+    Meta(
+        extra={
+            "missing": "NoError",
+            "unknown": "OtherError",
+            "spill": "info",
+            # Mode3Error was EVCommunicationError's name in OCPP 1.5.
+            "aliases": {
+                "Mode3Error": "EVCommunicationError",
+                "No_Error": "NoError",
+                "": "NoError",
+                "None": "NoError",
+            },
+        }
+    ),
+]
+StopReason = Annotated[
+    Literal[
+        "EmergencyStop",
+        "EVDisconnected",
+        "HardReset",
+        "Local",
+        "Other",
+        "PowerLoss",
+        "Reboot",
+        "Remote",
+        "SoftReset",
+        "UnlockCommand",
+        "DeAuthorized",
+    ],
+    Meta(
+        extra={
+            "unknown": "Other",
+            "aliases": {"EvDisconnect": "EVDisconnected", "Deauthorised": "DeAuthorized"},
+        }
+    ),
+]
+
+
+# --- what charge points tell us -----------------------------------------------------------------------------------
+
+
+class BootNotification(Received, frozen=True):
+    charge_point_vendor: Annotated[Text20, Meta(extra={"missing": ""})]
+    charge_point_model: Annotated[Text20, Meta(extra={"missing": ""})]
+    charge_point_serial_number: Maybe[Text25] = None
+    charge_box_serial_number: Maybe[Text25] = None
+    firmware_version: Maybe[Text50] = None
+    iccid: Maybe[Text20] = None
+    imsi: Maybe[Text20] = None
+    meter_type: Maybe[Text25] = None
+    meter_serial_number: Maybe[Text25] = None
+
+
+class BootNotificationResponse(Sent, frozen=True):
+    status: RegistrationStatus
+    current_time: datetime
+    interval: int
+
+    def __post_init__(self) -> None:
+        normalise_times(self, "current_time")
+
+
+class Heartbeat(Received, frozen=True):
+    pass
+
+
+class HeartbeatResponse(Sent, frozen=True):
+    current_time: datetime
+
+    def __post_init__(self) -> None:
+        normalise_times(self, "current_time")
+
+
+class Authorize(Received, frozen=True):
+    id_tag: IdToken
+
+
+class IdTagInfo(Sent, frozen=True):
+    status: AuthorizationStatus
+    expiry_date: datetime | None = None
+    parent_id_tag: str | None = None
+
+    def __post_init__(self) -> None:
+        normalise_times(self, "expiry_date")
+
+
+class AuthorizeResponse(Sent, frozen=True):
+    id_tag_info: IdTagInfo
+
+
+class StatusNotification(Received, frozen=True):
+    """`info` keeps an `errorCode` that OCPP does not know, if the charge point gave no info of its own."""
+
+    connector_id: Int
+    error_code: ChargePointErrorCode
+    status: ChargePointStatus
+    info: Maybe[Text50] = None
+    timestamp: Maybe[Timestamp] = None
+    vendor_id: Maybe[Text255] = None
+    vendor_error_code: Maybe[Text50] = None
+
+
+class StatusNotificationResponse(Sent, frozen=True):
+    pass
+
+
+class StartTransaction(Received, frozen=True):
+    """A field is None (`id_tag`: empty) only if the charge point left it out or nothing could be made of it."""
+
+    connector_id: Maybe[Int]
+    id_tag: Annotated[IdToken, Meta(extra={"missing": ""})]
+    meter_start: Maybe[Wh]
+    timestamp: Maybe[Timestamp]
+    reservation_id: Maybe[Int] = None
+
+
+class StartTransactionResponse(Sent, frozen=True):
+    id_tag_info: IdTagInfo
+    transaction_id: int
+
+
+class SampledValue(Received, frozen=True):
+    """One reading. Everything is text as the charge point wrote it: unknown units and measurands are kept."""
+
+    value: Annotated[str, Meta(extra={"missing": ""})]
+    context: Maybe[Text50] = None
+    format: Maybe[Text50] = None
+    measurand: Maybe[Text50] = None
+    phase: Maybe[Text50] = None
+    location: Maybe[Text50] = None
+    unit: Maybe[Text50] = None
+
+
+class MeterValue(Received, frozen=True):
+    timestamp: Maybe[Timestamp]
+    sampled_value: tuple[SampledValue, ...]
+
+
+class MeterValues(Received, frozen=True):
+    connector_id: Maybe[Int]
+    meter_value: tuple[MeterValue, ...]
+    transaction_id: Maybe[Int] = None
+
+
+class MeterValuesResponse(Sent, frozen=True):
+    pass
+
+
+class StopTransaction(Received, frozen=True):
+    """`reason` None means Local (OCPP-J errata 2.6)."""
+
+    meter_stop: Maybe[Wh]
+    timestamp: Maybe[Timestamp]
+    transaction_id: Maybe[Int]
+    id_tag: Maybe[IdToken] = None
+    reason: Maybe[StopReason] = None
+    transaction_data: Maybe[tuple[MeterValue, ...]] = None
+
+
+class StopTransactionResponse(Sent, frozen=True):
+    id_tag_info: IdTagInfo | None = None
+
+
+class DataTransfer(Received, frozen=True):
+    vendor_id: Annotated[Text255, Meta(extra={"missing": ""})]
+    message_id: Maybe[Text50] = None
+    data: Maybe[Annotated[str, Meta(extra={"json_text": True})]] = None
+
+
+class DataTransferResponse(Sent, frozen=True):
+    status: DataTransferStatus
+    data: str | None = None
+
+
+# --- what charge points answer ------------------------------------------------------------------------------------
+
+
+class ChangeAvailabilityResponse(Received, frozen=True):
+    status: Literal["Accepted", "Rejected", "Scheduled"]
+
+
+class ChangeConfigurationResponse(Received, frozen=True):
+    status: Literal["Accepted", "Rejected", "RebootRequired", "NotSupported"]
+
+
+class ClearCacheResponse(Received, frozen=True):
+    status: Literal["Accepted", "Rejected"]
+
+
+class DataTransferAnswer(Received, frozen=True):
+    """DataTransfer.conf from a charge point."""
+
+    status: DataTransferStatus
+    data: Maybe[Annotated[str, Meta(extra={"json_text": True})]] = None
+
+
+class KeyValue(Received, frozen=True):
+    key: Text50
+    readonly: Annotated[bool, Meta(extra={"missing": False})]
+    value: Maybe[Text500] = None
+
+
+class GetConfigurationResponse(Received, frozen=True):
+    configuration_key: tuple[KeyValue, ...] = ()
+    unknown_key: tuple[Text50, ...] = ()
+
+
+class RemoteStartTransactionResponse(Received, frozen=True):
+    status: Literal["Accepted", "Rejected"]
+
+
+class RemoteStopTransactionResponse(Received, frozen=True):
+    status: Literal["Accepted", "Rejected"]
+
+
+class ResetResponse(Received, frozen=True):
+    status: Literal["Accepted", "Rejected"]
+
+
+class UnlockConnectorResponse(Received, frozen=True):
+    status: Annotated[
+        Literal["Unlocked", "UnlockFailed", "NotSupported"], Meta(extra={"aliases": {"Accepted": "Unlocked"}})
+    ]

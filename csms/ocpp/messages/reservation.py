@@ -1,0 +1,13 @@
+"""Reservation profile (OCPP 1.6, 5.2, 5.13)."""
+
+from typing import Literal
+
+from csms.ocpp.messages.fields import Received
+
+
+class ReserveNowResponse(Received, frozen=True):
+    status: Literal["Accepted", "Faulted", "Occupied", "Rejected", "Unavailable"]
+
+
+class CancelReservationResponse(Received, frozen=True):
+    status: Literal["Accepted", "Rejected"]

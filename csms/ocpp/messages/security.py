@@ -1,0 +1,124 @@
+"""Messages of the OCA white paper "Improved security for OCPP 1.6-J" (edition 3)."""
+
+from typing import Literal
+
+from csms.ocpp.messages.fields import (
+    Int,
+    Maybe,
+    Received,
+    Sent,
+    Text40,
+    Text50,
+    Text128,
+    Text255,
+    Text5500,
+    Timestamp,
+)
+
+GenericStatus = Literal["Accepted", "Rejected"]
+SignedFirmwareStatus = Literal[
+    "Downloaded",
+    "DownloadFailed",
+    "Downloading",
+    "DownloadScheduled",
+    "DownloadPaused",
+    "Idle",
+    "InstallationFailed",
+    "Installing",
+    "Installed",
+    "InstallRebooting",
+    "InstallScheduled",
+    "InstallVerificationFailed",
+    "InvalidSignature",
+    "SignatureVerified",
+]
+UploadLogStatus = Literal[
+    "BadMessage",
+    "Idle",
+    "NotSupportedOperation",
+    "PermissionDenied",
+    "Uploaded",
+    "UploadFailure",
+    "Uploading",
+]
+
+
+# --- what charge points tell us -----------------------------------------------------------------------------------
+
+
+class SecurityEventNotification(Received, frozen=True):
+    type: Text50
+    timestamp: Maybe[Timestamp]
+    tech_info: Maybe[Text255] = None
+
+
+class SecurityEventNotificationResponse(Sent, frozen=True):
+    pass
+
+
+class SignCertificate(Received, frozen=True):
+    csr: Text5500
+
+
+class SignCertificateResponse(Sent, frozen=True):
+    status: GenericStatus
+
+
+class LogStatusNotification(Received, frozen=True):
+    """`request_id` is absent only if the charge point is Idle and was triggered."""
+
+    status: UploadLogStatus
+    request_id: Maybe[Int] = None
+
+
+class LogStatusNotificationResponse(Sent, frozen=True):
+    pass
+
+
+class SignedFirmwareStatusNotification(Received, frozen=True):
+    status: SignedFirmwareStatus
+    request_id: Maybe[Int] = None
+
+
+class SignedFirmwareStatusNotificationResponse(Sent, frozen=True):
+    pass
+
+
+# --- what charge points answer ------------------------------------------------------------------------------------
+
+
+class CertificateSignedResponse(Received, frozen=True):
+    status: GenericStatus
+
+
+class InstallCertificateResponse(Received, frozen=True):
+    status: Literal["Accepted", "Failed", "Rejected"]
+
+
+class DeleteCertificateResponse(Received, frozen=True):
+    status: Literal["Accepted", "Failed", "NotFound"]
+
+
+class CertificateHashData(Received, frozen=True):
+    hash_algorithm: Literal["SHA256", "SHA384", "SHA512"]
+    issuer_name_hash: Text128
+    issuer_key_hash: Text128
+    serial_number: Text40
+
+
+class GetInstalledCertificateIdsResponse(Received, frozen=True):
+    status: Literal["Accepted", "NotFound"]
+    certificate_hash_data: tuple[CertificateHashData, ...] = ()
+
+
+class ExtendedTriggerMessageResponse(Received, frozen=True):
+    status: Literal["Accepted", "Rejected", "NotImplemented"]
+
+
+class GetLogResponse(Received, frozen=True):
+    status: Literal["Accepted", "Rejected", "AcceptedCanceled"]
+    filename: Maybe[Text255] = None
+
+
+class SignedUpdateFirmwareResponse(Received, frozen=True):
+    status: Literal["Accepted", "Rejected", "AcceptedCanceled", "InvalidCertificate", "RevokedCertificate"]

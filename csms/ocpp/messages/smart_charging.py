@@ -1,0 +1,36 @@
+"""Smart charging profile (OCPP 1.6, 5.5, 5.7, 5.16)."""
+
+from typing import Literal
+
+from csms.ocpp.messages.fields import Int, Maybe, Received, Timestamp
+
+
+class SetChargingProfileResponse(Received, frozen=True):
+    status: Literal["Accepted", "Rejected", "NotSupported"]
+
+
+class ClearChargingProfileResponse(Received, frozen=True):
+    status: Literal["Accepted", "Unknown"]
+
+
+class ChargingSchedulePeriod(Received, frozen=True):
+    """`limit` in the schedule's unit, from `start_period` seconds on. A multiple of 0.1 by the rules, not checked."""
+
+    start_period: Int
+    limit: float
+    number_phases: Maybe[Int] = None
+
+
+class ChargingSchedule(Received, frozen=True):
+    charging_rate_unit: Literal["A", "W"]
+    charging_schedule_period: tuple[ChargingSchedulePeriod, ...]
+    duration: Maybe[Int] = None
+    start_schedule: Maybe[Timestamp] = None
+    min_charging_rate: Maybe[float] = None
+
+
+class GetCompositeScheduleResponse(Received, frozen=True):
+    status: Literal["Accepted", "Rejected"]
+    connector_id: Maybe[Int] = None
+    schedule_start: Maybe[Timestamp] = None
+    charging_schedule: Maybe[ChargingSchedule] = None

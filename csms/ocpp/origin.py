@@ -1,0 +1,96 @@
+"""Where a connection comes from: the socket's own word, or a trusted proxy's that ends TLS for us. Pure."""
+
+import base64
+import binascii
+import ipaddress
+from collections.abc import Sequence
+from typing import TypeAlias
+from urllib.parse import unquote_to_bytes
+
+from msgspec import Struct
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+_BEGIN = b"-----BEGIN"
+
+
+class Origin(Struct, frozen=True, kw_only=True):
+    """`certificate` is the client's, in DER or PEM; `verified`: TLS has checked it already (a proxy's word is not enough)."""
+
+    address: str
+    tls: bool
+    certificate: bytes | None = None
+    verified: bool = False
+
+
+class Forwarded(Struct, frozen=True, kw_only=True):
+    """What the headers of a handshake say; believed from trusted proxies only."""
+
+    protocol: Sequence[str] = ()
+    addresses: Sequence[str] = ()
+    certificate: str | None = None
+
+
+def origin_of(
+    peer: str, certificate: bytes | None, forwarded: Forwarded, trusted: Sequence[Network], *, tls: bool
+) -> Origin:
+    """`peer` is the socket's address, `certificate` the one TLS has verified on it."""
+    address = _parsed(peer)
+    if address is None or not _within(address, trusted):
+        return Origin(address=peer, tls=tls, certificate=certificate, verified=certificate is not None)
+    ended = forwarded.protocol[-1].lower() in {"https", "wss"} if forwarded.protocol else tls
+    sent = certificate_in(forwarded.certificate) if ended else None
+    return Origin(address=_client(address, forwarded.addresses, trusted), tls=ended, certificate=sent)
+
+
+def _client(peer: _Address, addresses: Sequence[str], trusted: Sequence[Network]) -> str:
+    """The last address that no trusted proxy has: what stands before it anybody may have written."""
+    client = peer
+    for text in reversed(addresses):
+        found = _parsed(text)
+        if found is None:
+            break
+        client = found
+        if not _within(found, trusted):
+            break
+    return str(client)
+
+
+def certificate_in(header: str | None) -> bytes | None:
+    """A client certificate as proxies forward it: PEM (percent-encoded, as nginx does it), Envoy's `Cert="…"`,
+    or base64 of the DER (HAProxy, Traefik; the first of several). None: there is none."""
+    if not header:
+        return None
+    text = header
+    if 'Cert="' in text:
+        text = text.rpartition('Cert="')[2].partition('"')[0]
+    raw = unquote_to_bytes(text.strip())
+    if raw.startswith(_BEGIN):
+        # Line ends became spaces or tabs in some proxies.
+        _, _, rest = raw.partition(b"CERTIFICATE-----")
+        body, _, _ = rest.partition(b"-----END")
+        raw = b"".join(body.split())
+    else:
+        raw = raw.partition(b",")[0].strip()
+    try:
+        return base64.b64decode(raw, validate=True) or None
+    except (binascii.Error, ValueError):
+        return b"unreadable"
+
+
+def _parsed(text: str) -> _Address | None:
+    text = text.strip().strip('"')
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return mapped if mapped is not None else address
+
+
+def _within(address: _Address, networks: Sequence[Network]) -> bool:
+    return any(address.version == network.version and address in network for network in networks)

@@ -1,0 +1,120 @@
+"""Our own CA on disk: made once in the data directory (its key readable by its owner only), or given by files."""
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from csms import pki
+from csms.errors import StartError
+
+_ROOT_LIFETIME = timedelta(days=20 * 365)
+_SERVER_LIFETIME = timedelta(days=397)
+_RENEW_SERVER = timedelta(days=30)
+SERVER_KINDS = ("ecdsa", "rsa")
+
+Pair = tuple[Path, Path]
+
+
+def load_or_make(
+    directory: Path, *, cert_file: Path | None, key_file: Path | None, organization: str
+) -> pki.Authority:
+    """The CA of the given files, or the one in `directory`/ca, which is made if there is none. Raises StartError."""
+    if cert_file is not None or key_file is not None:
+        if cert_file is None or key_file is None:
+            raise StartError("CSMS_CA_CERT_FILE and CSMS_CA_KEY_FILE belong together: set both, or none.")
+        return _load(cert_file, key_file)
+    known = load_known(directory)
+    return known if known is not None else make(directory, organization=organization)
+
+
+def load_known(directory: Path) -> pki.Authority | None:
+    """The CA in the data directory, if one was made."""
+    cert_file, key_file = _root_files(directory)
+    return _load(cert_file, key_file) if cert_file.exists() and key_file.exists() else None
+
+
+def make(directory: Path, *, organization: str) -> pki.Authority:
+    """Make the CA of a data directory. Raises StartError if there is one: its certificates are out in the field."""
+    cert_file, key_file = _root_files(directory)
+    if cert_file.exists() or key_file.exists():
+        raise StartError(
+            f"there is a CA in {cert_file.parent} already: remove it by hand if it is to be replaced."
+        )
+    authority = pki.make_root(organization, now=datetime.now(UTC), lifetime=_ROOT_LIFETIME)
+    # The key first: a certificate without a key would look like a damaged CA, a key alone like none.
+    write(key_file, authority.key_pem(), secret=True)
+    write(cert_file, authority.pem.encode())
+    return authority
+
+
+def root_file(directory: Path) -> Path:
+    return _root_files(directory)[0]
+
+
+def server_pairs(directory: Path) -> list[Pair]:
+    """The server certificates (and keys) in the data directory: ECDSA and RSA side by side."""
+    pairs = [_server_files(directory, kind) for kind in SERVER_KINDS]
+    return [pair for pair in pairs if pair[0].exists() and pair[1].exists()]
+
+
+def issue_server(
+    authority: pki.Authority,
+    directory: Path,
+    names: list[str],
+    *,
+    organization: str,
+    lifetime: timedelta = _SERVER_LIFETIME,
+) -> list[Pair]:
+    """A certificate of each kind for the central system; charge points check that its CN is our FQDN."""
+    pairs = []
+    for kind in SERVER_KINDS:
+        key = pki.new_key(kind)
+        issued = authority.issue_server(
+            names, key, organization=organization, now=datetime.now(UTC), lifetime=lifetime
+        )
+        cert_file, key_file = _server_files(directory, kind)
+        write(key_file, pki.key_pem(key), secret=True)
+        write(cert_file, issued.chain.encode())
+        pairs.append((cert_file, key_file))
+    return pairs
+
+
+def server_certificates_due(directory: Path, now: datetime) -> list[str] | None:
+    """The names of our own server certificates if they expire soon; None while they are good or there are none."""
+    for cert_file, _ in server_pairs(directory):
+        certificate = pki.read_presented(cert_file.read_bytes())
+        if certificate.not_valid_after_utc - now < _RENEW_SERVER:
+            presented = pki.presented(certificate)
+            return list(dict.fromkeys([*presented.names, *presented.addresses]))
+    return None
+
+
+def write(path: Path, content: bytes, *, secret: bool = False) -> None:
+    """Replace a file at once; a secret one is readable by its owner from the first byte on. Raises StartError."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = path.with_name(f".{path.name}.new")
+        fresh.unlink(missing_ok=True)
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if secret else 0o644)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        fresh.replace(path)
+    except OSError as error:
+        raise StartError(f"{path} cannot be written ({error.strerror}): check CSMS_DATA_DIR.") from None
+
+
+def _load(cert_file: Path, key_file: Path) -> pki.Authority:
+    try:
+        return pki.load_authority(cert_file.read_bytes(), key_file.read_bytes())
+    except OSError as error:
+        raise StartError(f"the CA's file {error.filename} cannot be read: {error.strerror}.") from None
+    except pki.InvalidCertificate as error:
+        raise StartError(f"{cert_file} and {key_file}: {error}.") from None
+
+
+def _root_files(directory: Path) -> Pair:
+    return directory / "ca" / "root.pem", directory / "ca" / "root.key"
+
+
+def _server_files(directory: Path, kind: str) -> Pair:
+    return directory / "tls" / f"server-{kind}.pem", directory / "tls" / f"server-{kind}.key"

@@ -1,0 +1,107 @@
+"""Charge points' credentials for the OCPP server: keys under way, profiles, certificates asked for and answered."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from csms import pki
+from csms.db import security, views
+from csms.db.security import StationCertificate
+
+log = structlog.get_logger()
+Change = Callable[[AsyncConnection], Awaitable[None]]
+
+
+class StationSecurity:
+    """Implements `csms.ocpp.credentials.Security`. `authority` gives our CA; None: requests for certificates are rejected.
+
+    `organization`: what O must say in a request and a certificate (None: anything).
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        authority: Callable[[], pki.Authority] | None,
+        *,
+        organization: str | None = None,
+        certificate_days: int = 365,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._engine = engine
+        self._authority = authority
+        self._organization = organization
+        self._lifetime = timedelta(days=certificate_days)
+        self._clock = clock
+
+    # --- keys and profiles -----------------------------------------------------------------------
+
+    async def offer_password(self, charger_id: str, password_hash: str) -> None:
+        await self._do(lambda db: security.offer_password(db, charger_id, password_hash))
+
+    async def confirm_password(self, charger_id: str, password_hash: str) -> None:
+        await self._do(lambda db: security.confirm_password(db, charger_id, password_hash))
+
+    async def withdraw_passwords(self, charger_id: str, password_hash: str | None = None) -> None:
+        await self._do(lambda db: security.withdraw_passwords(db, charger_id, password_hash))
+
+    async def offer_profile(self, charger_id: str, profile: int) -> None:
+        await self._do(lambda db: security.offer_profile(db, charger_id, profile))
+
+    async def confirm_profile(self, charger_id: str, profile: int) -> None:
+        await self._do(lambda db: security.confirm_profile(db, charger_id, profile))
+
+    async def withdraw_profile(self, charger_id: str, profile: int) -> None:
+        await self._do(lambda db: security.withdraw_profile(db, charger_id, profile))
+
+    async def _do(self, change: Change) -> None:
+        async with self._engine.begin() as db:
+            await change(db)
+
+    # --- certificates ----------------------------------------------------------------------------
+
+    async def certificate_status(self, serial: str) -> tuple[str | None, str | None]:
+        """Whose certificate this is and how it stands; (None, None): none of ours, and not revoked."""
+        async with self._engine.connect() as db:
+            known = await security.certificate_by_serial(db, serial)
+        return (None, None) if known is None else (known.charger_id, known.status)
+
+    async def sign(self, charger_id: str, csr: str) -> pki.Issued:
+        """Check a charge point's request and sign it; kept before it is given. Raises InvalidCertificate."""
+        if self._authority is None:
+            raise pki.InvalidCertificate("there is no CA here that signs requests")
+        request = pki.read_request(csr)
+        async with self._engine.connect() as db:
+            view = await views.get_charger(db, charger_id)
+            credentials = await security.certificate_name(db, charger_id)
+        if view is None:
+            raise pki.InvalidCertificate("this charge point is not known here")
+        names = [charger_id, view.charger.serial_number, credentials]
+        pki.check_subject(request, [name for name in names if name], self._organization)
+        authority, now, lifetime = self._authority(), self._clock(), self._lifetime
+        issued = await asyncio.to_thread(authority.sign_request, request, now=now, lifetime=lifetime)
+        if len(issued.chain) > pki.MAX_CHAIN:
+            raise pki.InvalidCertificate(f"the chain has {len(issued.chain)} characters: 10,000 may be sent")
+        record = StationCertificate(
+            serial=issued.serial,
+            charger_id=charger_id,
+            status="issued",
+            subject=issued.subject,
+            pem=issued.pem,
+            not_before=issued.not_before,
+            not_after=issued.not_after,
+            issued_at=now,
+            answered_at=None,
+            revoked_at=None,
+            reason=None,
+        )
+        async with self._engine.begin() as db:
+            await security.add_certificate(db, record)
+        log.info("certificate issued", charger=charger_id, serial=issued.serial, subject=issued.subject)
+        return issued
+
+    async def certificate_answered(self, serial: str, *, accepted: bool) -> None:
+        status = "accepted" if accepted else "rejected"
+        await self._do(lambda db: security.answer_certificate(db, serial, status))

@@ -1,0 +1,20 @@
+"""Simulated OCPP 1.6-J charge points, for demonstrations and for tests of any central system.
+
+Stands alone: it knows OCPP and nothing of the central system in this project.
+"""
+
+from csms.simulate.charge_point import SimulatedChargePoint
+from csms.simulate.clock import SimulatedClock
+from csms.simulate.fleet import Fleet, FleetSummary, run_fleet
+from csms.simulate.records import BelievedTransaction, ChargerEvent, Counters
+
+__all__ = [
+    "BelievedTransaction",
+    "ChargerEvent",
+    "Counters",
+    "Fleet",
+    "FleetSummary",
+    "SimulatedChargePoint",
+    "SimulatedClock",
+    "run_fleet",
+]

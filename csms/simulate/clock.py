@@ -1,0 +1,88 @@
+"""The simulated clock: faster than the wall's, never ahead of it, the same for power, energy and time stamps."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+UNBOUNDED_LEAD_S = 7 * 86_400.0
+SESSION_S = 3 * 3_600.0
+"""A generous guess of one session with the idle time before it, in simulated seconds."""
+
+
+def lead_s(
+    speed: float, *, duration_s: float | None = None, sessions: int | None = None, slack_s: float = 60.0
+) -> float:
+    """How far in the past (s) a clock must start so that it keeps its speed for the whole of such a run.
+
+    `duration_s` and `slack_s` (dialling, a slow machine) are real seconds; slack counts for `sessions` only.
+    """
+    if speed <= 1:
+        return 0.0
+    bounds = []
+    if duration_s is not None:
+        bounds.append(duration_s * (speed - 1))
+    if sessions is not None:
+        bounds.append(sessions * SESSION_S + slack_s * (speed - 1))
+    return min(bounds, default=UNBOUNDED_LEAD_S)
+
+
+class SimulatedClock:
+    """Runs `speed` simulated seconds a real second, from `lead_s` seconds in the past until it has caught up
+    with the wall clock; from then on at the wall's pace. So power, energy and time stamps always agree, sessions
+    of one connector never overlap, and no time stamp lies in the future."""
+
+    def __init__(
+        self,
+        speed: float = 1.0,
+        lead_s: float = 0.0,
+        *,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not 1 <= speed <= 100_000:
+            raise ValueError(f"speed must lie between 1 and 100000, not {speed}")
+        self.speed = speed
+        self._monotonic = monotonic
+        self._began_s = monotonic()
+        self._zero = wall() - timedelta(seconds=lead_s if speed > 1 else 0)
+        self._fast_s = lead_s / (speed - 1) if speed > 1 else 0.0
+
+    def now_s(self) -> float:
+        """Simulated seconds since the clock started."""
+        real_s = self._monotonic() - self._began_s
+        return self.speed * min(real_s, self._fast_s) + max(0.0, real_s - self._fast_s)
+
+    def at(self, simulated_s: float) -> datetime:
+        """The (aware, UTC) time that a reading of `now_s` stands for."""
+        return self._zero + timedelta(seconds=simulated_s)
+
+    def real_delay_s(self, until_s: float) -> float:
+        """Real seconds from now until `now_s` reads `until_s`; 0 when that has passed."""
+        fast = self.speed * self._fast_s
+        target_s = until_s / self.speed if until_s <= fast else self._fast_s + until_s - fast
+        return max(0.0, target_s - (self._monotonic() - self._began_s))
+
+    async def sleep(self, simulated_s: float) -> None:
+        await asyncio.sleep(self.real_delay_s(self.now_s() + simulated_s))
+
+
+def ocpp_time(at: datetime) -> str:
+    """OCPP's dateTime: UTC, milliseconds, Z."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_time(text: str) -> datetime:
+    """An aware time from OCPP's dateTime; one without a zone is taken as UTC. ValueError when unreadable."""
+    at = datetime.fromisoformat(text)
+    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+async def event_within(event: asyncio.Event, real_s: float | None) -> bool:
+    """Whether `event` was set within `real_s` real seconds (None: wait as long as it takes)."""
+    try:
+        async with asyncio.timeout(real_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

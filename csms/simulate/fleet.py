@@ -1,0 +1,190 @@
+"""Many simulated charge points in one process: started gently, ended cleanly, summed up."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from csms.simulate.charge_point import SimulatedChargePoint
+from csms.simulate.clock import SimulatedClock, lead_s
+from csms.simulate.curves import OUTLETS
+from csms.simulate.records import BelievedTransaction, ChargerEvent, Counters
+
+
+@dataclass(slots=True)
+class FleetSummary:
+    """Where a fleet stands. `sessions` are finished transactions, `delivered` those whose start and stop the
+    central system acknowledged, `undelivered` the messages still waiting. `believed` maps identities to what
+    each charge point believes."""
+
+    chargers: int = 0
+    connected: int = 0
+    ever_connected: int = 0
+    charging: int = 0
+    sessions: int = 0
+    delivered: int = 0
+    undelivered: int = 0
+    energy_wh: int = 0
+    power_w: float = 0.0
+    counters: Counters = field(default_factory=Counters)
+    last_failure: str = ""
+    believed: dict[str, list[BelievedTransaction]] = field(default_factory=dict)
+
+    @property
+    def faultless(self) -> bool:
+        """Nothing was lost, and no transaction message was answered by an error."""
+        counters = self.counters
+        return not (counters.lost or counters.transaction_callerrors or counters.invalid_answers)
+
+
+class Fleet:
+    """`charge_points` are there from the start, so that anything may be read of them while `run` goes on.
+
+    The options are those of `SimulatedChargePoint`; every tenth or so of the charge points gives direct current.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        chargers: int = 10,
+        prefix: str = "SIM",
+        connectors: int = 1,
+        duration_s: float | None = None,
+        sessions: int | None = None,
+        speed: float = 1.0,
+        lead: float | None = None,
+        seed: int | str = 0,
+        tags: Sequence[str] = ("SIMTAG",),
+        password: str | None = None,
+        ramp_s: float | None = None,
+        grace_s: float = 5.0,
+        validate: bool = True,
+        on_event: Callable[[ChargerEvent], None] | None = None,
+    ) -> None:
+        if chargers < 1:
+            raise ValueError("a fleet has at least one charge point")
+        # Fifty dials a second knock no central system down.
+        self._ramp_s = chargers / 50 if ramp_s is None else ramp_s
+        if lead is None:
+            slack_s = 60 + self._ramp_s
+            lead = lead_s(speed, duration_s=duration_s, sessions=sessions, slack_s=slack_s)
+        clock = SimulatedClock(speed, lead)
+        width = max(3, len(str(chargers)))
+        self.charge_points = [
+            SimulatedChargePoint(
+                f"{prefix}-{number:0{width}}",
+                url,
+                connectors=connectors,
+                password=password,
+                seed=seed,
+                clock=clock,
+                tags=tags,
+                outlet=OUTLETS[(number - 1) % len(OUTLETS)],
+                validate=validate,
+                on_event=on_event,
+            )
+            for number in range(1, chargers + 1)
+        ]
+        self._duration_s = duration_s
+        self._sessions = sessions
+        self._grace_s = grace_s
+
+    async def run(self) -> FleetSummary:
+        """Until every connector had its `sessions`, `duration_s` is over, or it is cancelled.
+
+        Cancelled or out of time, running sessions end and their messages have `grace_s` to be delivered. A first
+        cancellation is answered by the summary and not passed on; a second one ends it at once.
+        """
+        tasks = [
+            asyncio.create_task(self._live(charge_point, index))
+            for index, charge_point in enumerate(self.charge_points)
+        ]
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await _all_or_fault(tasks, self._duration_s)
+            for charge_point in self.charge_points:
+                charge_point.finish()
+            for charge_point, task in zip(self.charge_points, tasks, strict=True):
+                if not charge_point.connected:
+                    task.cancel()  # nobody to deliver to
+            await _all_or_fault(tasks, self._grace_s)
+            summary = self.summary()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        summary.connected = 0
+        return summary
+
+    async def _live(self, charge_point: SimulatedChargePoint, index: int) -> None:
+        await asyncio.sleep(self._ramp_s * index / len(self.charge_points))
+        await charge_point.run(self._sessions)
+
+    def summary(self) -> FleetSummary:
+        total = FleetSummary(chargers=len(self.charge_points))
+        for one in self.charge_points:
+            total.connected += one.connected
+            total.ever_connected += one.counters.connections > 0
+            total.charging += sum(connector.transaction is not None for connector in one.connectors.values())
+            total.power_w += sum(connector.power_w for connector in one.connectors.values())
+            ended = [transaction for transaction in one.transactions if transaction.stopped_at]
+            total.sessions += len(ended)
+            total.delivered += sum(each.start_answered and each.stop_acknowledged for each in ended)
+            total.undelivered += one.undelivered
+            total.energy_wh += one.energy_wh
+            total.counters.add(one.counters)
+            total.last_failure = one.line.last_failure or total.last_failure
+            total.believed[one.identity] = list(one.transactions)
+        return total
+
+
+async def _all_or_fault(tasks: list[asyncio.Task[None]], timeout_s: float | None) -> None:
+    """Waits for all, or `timeout_s`, or the first fault, which is raised."""
+    done, _ = await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_EXCEPTION)
+    for task in done:
+        if not task.cancelled():
+            task.result()
+
+
+async def run_fleet(
+    url: str,
+    chargers: int = 10,
+    prefix: str = "SIM",
+    *,
+    connectors: int = 1,
+    duration_s: float | None = None,
+    sessions: int | None = None,
+    speed: float = 1.0,
+    lead: float | None = None,
+    seed: int | str = 0,
+    tags: Sequence[str] = ("SIMTAG",),
+    password: str | None = None,
+    ramp_s: float | None = None,
+    grace_s: float = 5.0,
+    validate: bool = True,
+    on_event: Callable[[ChargerEvent], None] | None = None,
+) -> FleetSummary:
+    """Run `chargers` simulated charge points against `url`; their identities are PREFIX-001 and so on.
+
+    `sessions` is for each connector; `speed`, and `lead` (simulated seconds the clock starts in the past, None:
+    as long as the run is expected to take), as `SimulatedClock` explains; `ramp_s` real seconds are spent on
+    dialling them all. For how it ends see `Fleet.run`.
+    """
+    return await Fleet(
+        url,
+        chargers=chargers,
+        prefix=prefix,
+        connectors=connectors,
+        duration_s=duration_s,
+        sessions=sessions,
+        speed=speed,
+        lead=lead,
+        seed=seed,
+        tags=tags,
+        password=password,
+        ramp_s=ramp_s,
+        grace_s=grace_s,
+        validate=validate,
+        on_event=on_event,
+    ).run()

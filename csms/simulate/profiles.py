@@ -1,0 +1,152 @@
+"""Charging profiles as a charge point keeps them, and the power they leave at a moment (OCPP 1.6, 3.13). Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from csms.simulate.clock import parse_time
+from csms.simulate.curves import MAINS_V
+
+_PERIOD = {"Daily": timedelta(days=1), "Weekly": timedelta(weeks=1)}
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """For which connector, transaction and time a limit is asked. `phases` converts amperes."""
+
+    connector_id: int
+    at: datetime
+    phases: int
+    transaction_id: int | None = None
+    started_at: datetime | None = None
+
+
+def _in_force(profile: Mapping[str, Any], moment: Moment) -> bool:
+    first, last = profile.get("valid_from"), profile.get("valid_to")
+    return not ((first and moment.at < parse_time(first)) or (last and moment.at >= parse_time(last)))
+
+
+def _offset_s(profile: Mapping[str, Any], moment: Moment) -> float | None:
+    """Seconds into the schedule, None when it has not begun."""
+    schedule = profile["charging_schedule"]
+    fixed = schedule.get("start_schedule")
+    if profile["charging_profile_kind"] == "Relative" or not fixed:
+        return (moment.at - (moment.started_at or moment.at)).total_seconds()
+    elapsed = moment.at - parse_time(fixed)
+    if elapsed < timedelta():
+        return None
+    if profile["charging_profile_kind"] == "Recurring":
+        elapsed %= _PERIOD[profile.get("recurrency_kind") or "Daily"]
+    return elapsed.total_seconds()
+
+
+def _limit_w(profile: Mapping[str, Any], moment: Moment) -> float | None:
+    """The profile's own limit (W) at this moment, None outside its schedule."""
+    if not _in_force(profile, moment):
+        return None
+    schedule = profile["charging_schedule"]
+    offset_s = _offset_s(profile, moment)
+    duration = schedule.get("duration")
+    if offset_s is None or (duration is not None and offset_s >= duration):
+        return None
+    limit: float | None = None
+    for period in schedule["charging_schedule_period"]:
+        if period["start_period"] <= offset_s:
+            limit = float(period["limit"])
+            if schedule["charging_rate_unit"] == "A":
+                limit *= MAINS_V * moment.phases
+    return limit
+
+
+class ChargingProfiles:
+    """Profiles are the `csChargingProfiles` of SetChargingProfile with snake_case keys."""
+
+    def __init__(self) -> None:
+        self._installed: list[tuple[int, Mapping[str, Any]]] = []
+
+    def install(self, connector_id: int, profile: Mapping[str, Any]) -> None:
+        """Replaces what has the same id, or the same purpose and stack level at the same connector."""
+        place = (connector_id, profile["charging_profile_purpose"], profile["stack_level"])
+        self._installed = [
+            (at, old)
+            for at, old in self._installed
+            if old["charging_profile_id"] != profile["charging_profile_id"]
+            and (at, old["charging_profile_purpose"], old["stack_level"]) != place
+        ]
+        self._installed.append((connector_id, profile))
+
+    def clear(
+        self,
+        profile_id: int | None = None,
+        connector_id: int | None = None,
+        purpose: str | None = None,
+        stack_level: int | None = None,
+    ) -> int:
+        """How many were removed. A given `profile_id` is the only condition; otherwise every given one must hold."""
+
+        def matches(at: int, profile: Mapping[str, Any]) -> bool:
+            if profile_id is not None:
+                return bool(profile["charging_profile_id"] == profile_id)
+            return (
+                connector_id in {None, at}
+                and purpose in {None, profile["charging_profile_purpose"]}
+                and stack_level in {None, profile["stack_level"]}
+            )
+
+        before = len(self._installed)
+        self._installed = [(at, profile) for at, profile in self._installed if not matches(at, profile)]
+        return before - len(self._installed)
+
+    def _strongest(self, purpose: str, moment: Moment) -> float | None:
+        best: tuple[tuple[int, bool], float] | None = None
+        for at, profile in self._installed:
+            if profile["charging_profile_purpose"] != purpose or at not in {0, moment.connector_id}:
+                continue
+            owner = profile.get("transaction_id")
+            if purpose == "TxProfile" and owner is not None and owner != moment.transaction_id:
+                continue
+            limit = _limit_w(profile, moment)
+            rank = (int(profile["stack_level"]), at != 0)
+            if limit is not None and (best is None or rank > best[0]):
+                best = (rank, limit)
+        return best[1] if best else None
+
+    def limit_w(self, moment: Moment) -> float | None:
+        """The composite limit: a TxProfile before TxDefaultProfile, under ChargePointMaxProfile."""
+        if not self._installed:
+            return None
+        limit = self._strongest("TxProfile", moment)
+        if limit is None:
+            limit = self._strongest("TxDefaultProfile", moment)
+        ceiling = self._strongest("ChargePointMaxProfile", moment)
+        return min((value for value in (limit, ceiling) if value is not None), default=None)
+
+    def composite(self, moment: Moment, duration_s: int, otherwise_w: float) -> list[tuple[int, float]]:
+        """The (offset s, limit W) steps from `moment` on, as GetCompositeSchedule wants them."""
+        offsets = {0}
+        for _, profile in self._installed:
+            schedule = profile["charging_schedule"]
+            began_s = _offset_s(profile, moment)
+            marks = [int(period["start_period"]) for period in schedule["charging_schedule_period"]]
+            marks += [int(schedule["duration"])] if schedule.get("duration") else []
+            if began_s is None:
+                fixed = parse_time(schedule["start_schedule"])
+                began_s = -(fixed - moment.at).total_seconds()
+            whole_s = _PERIOD[profile.get("recurrency_kind") or "Daily"].total_seconds()
+            turns = range(2) if profile["charging_profile_kind"] == "Recurring" else range(1)
+            offsets |= {int(mark - began_s + whole_s * turn) for mark in marks for turn in turns}
+        steps: list[tuple[int, float]] = []
+        for offset in sorted(value for value in offsets if 0 <= value < duration_s):
+            later = Moment(
+                moment.connector_id,
+                moment.at + timedelta(seconds=offset),
+                moment.phases,
+                moment.transaction_id,
+                moment.started_at or moment.at,
+            )
+            limit = self.limit_w(later)
+            value = otherwise_w if limit is None else min(limit, otherwise_w)
+            if not steps or steps[-1][1] != value:
+                steps.append((offset, value))
+        return steps

@@ -1,0 +1,25 @@
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest_asyncio
+
+from csms.api.app import create_app
+from tests.api.world import ADMIN_TOKEN, World, running
+
+
+@pytest_asyncio.fixture
+async def world(database_url: str) -> AsyncIterator[World]:
+    async with running(database_url) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
+    """With the administrator's token."""
+    transport = httpx.ASGITransport(create_app(world.api), raise_app_exceptions=False)
+    async with httpx.AsyncClient(
+        transport=transport,
+        base_url="http://csms/api/v1",
+        headers={"Authorization": f"Bearer {ADMIN_TOKEN}"},
+    ) as made:
+        yield made

@@ -1,0 +1,202 @@
+"""Transactions over REST: figures so far and final, filters, stable pages, readings, CSV, query plans."""
+
+import csv
+import io
+import json
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from sqlalchemy import text
+from sqlalchemy.dialects import postgresql
+
+from csms.api import transactions as transactions_api
+from csms.db import logs, views
+from tests.api.world import World
+
+
+async def _all(client: httpx.AsyncClient, path: str, **params: object) -> list[dict[str, object]]:
+    items: list[dict[str, object]] = []
+    for _ in range(50):
+        page = (await client.get(path, params=params)).json()
+        items += page["items"]
+        if page["nextCursor"] is None:
+            return items
+        params["cursor"] = page["nextCursor"]
+    raise AssertionError("pages without end")
+
+
+async def test_a_running_transaction_shows_the_figures_so_far(world: World, client: httpx.AsyncClient):
+    await client.put("/tariffs/t", json={"currency": "EUR", "energyRate": 0.5, "timeRate": "0.1"})
+    await client.put("/chargers/CP1", json={"tariffId": "t"})
+    transaction_id = await world.start("CP1")
+    world.later(minutes=10)
+    await world.meter("CP1", transaction_id, 3000, 11_000)
+    transaction = (await client.get(f"/transactions/{transaction_id}")).json()
+    assert transaction["active"] is True
+    assert (transaction["energyWh"], transaction["powerW"], transaction["durationS"]) == (2000, 11_000, 600)
+    assert transaction["cost"] == {"amount": "2.00", "amountMinor": 200, "currency": "EUR"}
+    assert transaction["stoppedAt"] is None
+
+
+async def test_a_finished_transaction_says_how_its_energy_was_derived(
+    world: World, client: httpx.AsyncClient
+):
+    finished = await world.session("CP1")
+    forgotten = await world.start("CP1")
+    world.later(minutes=1)
+    await world.meter("CP1", forgotten, 1700, 100)
+    world.later(minutes=1)
+    await world.start("CP1", meter_wh=1800)
+    first = (await client.get(f"/transactions/{finished}")).json()
+    assert (first["energyWh"], first["energySource"], first["durationS"]) == (5000, "meter_stop", 3600)
+    assert (first["meterStartWh"], first["meterStopWh"], first["active"]) == (1000, 6000, False)
+    second = (await client.get(f"/transactions/{forgotten}")).json()
+    assert (second["inferred"], second["energySource"], second["energyWh"]) == (True, "last_reading", 700)
+
+
+@pytest.mark.parametrize("path", ["0", "-1", "99", "2147483648", "9" * 30])
+async def test_an_unknown_transaction_is_404(client: httpx.AsyncClient, path: str):
+    for address in (f"/transactions/{path}", f"/transactions/{path}/readings"):
+        answer = await client.get(address)
+        assert answer.status_code == 404
+        assert answer.json()["type"] == "urn:csms:problem:not-found"
+
+
+async def test_filters(world: World, client: httpx.AsyncClient):
+    begin = world.now
+    one = await world.session("CP1")
+    two = await world.session("CP2", tag="Other")
+    running = await world.start("CP1")
+
+    async def ids(**params: object) -> list[object]:
+        return [item["id"] for item in await _all(client, "/transactions", **params)]
+
+    assert await ids() == [running, two, one]
+    assert await ids(charger="CP1") == [running, one]
+    assert await ids(active="true") == [running]
+    assert await ids(active="false", charger="CP1") == [one]
+    assert await ids(idTag="OTHER") == [two]
+    middle = begin + timedelta(minutes=30)
+    assert await ids(**{"from": middle.isoformat()}) == [running, two]
+    assert await ids(to=middle.isoformat().replace("+00:00", "Z")) == [one]
+    assert await ids(charger="' OR ''='") == []
+    assert await ids(charger="\0") == []
+    unescaped = await client.get(f"/transactions?from={begin:%Y-%m-%dT%H:%M:%S}+00:00&to=2200-01-01")
+    assert len(unescaped.json()["items"]) == 3
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "from=yesterday",
+        "from=0001-01-01T00:00:00%2B14:00",
+        "active=perhaps",
+        "limit=0",
+        "limit=100000",
+        "cursor=x",
+        "cursor=WzFd",
+        "cursor=%00",
+    ],
+)
+async def test_filters_that_cannot_be_are_refused(client: httpx.AsyncClient, query: str):
+    answer = await client.get(f"/transactions?{query}")
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_pages_stay_the_same_while_transactions_begin(world: World, client: httpx.AsyncClient):
+    ids = []
+    for number in range(7):  # some of one moment: the id decides
+        ids.append(await world.start(f"CP{number}"))
+        if number % 3 == 2:
+            world.later(seconds=1)
+    first = (await client.get("/transactions", params={"limit": 3})).json()
+    world.later(seconds=1)
+    await world.start("CP9")
+    rest = await _all(client, "/transactions", limit=3, cursor=first["nextCursor"])
+    assert [item["id"] for item in [*first["items"], *rest]] == ids[::-1]
+
+
+async def test_readings_come_in_order_and_in_pages(world: World, client: httpx.AsyncClient):
+    transaction_id = await world.start("CP1")
+    other = await world.start("CP1", connector_id=2)
+    for number in range(5):
+        world.later(minutes=1)
+        await world.meter("CP1", transaction_id, 1000 + number * 100, 6000)
+        await world.meter("CP1", other, 5, 5, connector_id=2)
+    readings = await _all(client, f"/transactions/{transaction_id}/readings", limit=2)
+    assert [reading["energyWh"] for reading in readings] == [1000, 1100, 1200, 1300, 1400]
+    assert readings[0]["samples"] == [
+        {"value": "1000", "measurand": "Energy.Active.Import.Register", "unit": "Wh"},
+        {"value": "6000", "measurand": "Power.Active.Import", "unit": "W"},
+    ]
+
+
+async def test_csv_holds_every_transaction_once(
+    world: World, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(transactions_api, "_CSV_PAGE", 2)
+    ids = [await world.session("CP1", tag=tag) for tag in ("A", "=1+1", 'B"x,y', "D")]
+    running = await world.start("CP1")
+    answer = await client.get("/transactions.csv", params={"charger": "CP1"})
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [int(row["id"]) for row in rows] == [running, *ids[::-1]]
+    assert [row["idTag"] for row in rows] == ["TAG1", "D", 'B"x,y', "'=1+1", "A"]
+    assert (rows[1]["energyWh"], rows[1]["durationSeconds"], rows[1]["active"]) == ("5000", "3600", "false")
+    assert (rows[0]["stoppedAt"], rows[0]["active"]) == ("", "true")
+    empty = await client.get("/transactions.csv", params={"charger": "nobody"})
+    assert empty.text.startswith("id,charger,connector")
+    assert empty.text.count("\n") == 1
+
+
+# --- query plans -----------------------------------------------------------------------------------------
+
+
+async def _plan(world: World, query: object) -> str:
+    sql = str(query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}))
+    async with world.engine.connect() as db:
+        plan = await db.scalar(text("EXPLAIN (FORMAT JSON) " + sql.replace(":", "\\:")))
+    return plan if isinstance(plan, str) else json.dumps(plan)
+
+
+async def test_the_hot_queries_use_their_indexes(world: World):
+    async with world.engine.begin() as db:
+        await db.execute(
+            text(
+                "INSERT INTO transactions (id, charger_id, connector_id, key, id_tag, authorization_status,"
+                " meter_start_wh, started_at, start_received_at, tariff, stopped_at)"
+                " SELECT n, 'CP' || n % 5, 1, n, 'T', 'Accepted', 0, t, t, '{}', t FROM"
+                " (SELECT n, now() - n * interval '1 minute' AS t FROM generate_series(1, 20000) n) s"
+            )
+        )
+        await db.execute(
+            text(
+                "INSERT INTO events (charger_id, seq, event_id, event_type, topic, body, recorded_at)"
+                " SELECT 'CP' || n % 5, n, n, 'x', 'x', 'x', now() FROM generate_series(1, 20000) n"
+            )
+        )
+        await db.execute(
+            text(
+                "INSERT INTO messages (charger_id, at, outgoing, frame)"
+                " SELECT 'CP' || n % 5, now() - n * interval '1 second', false, 'x' FROM generate_series(1, 20000) n"
+            )
+        )
+    async with world.engine.connect() as db:
+        await (await db.execution_options(isolation_level="AUTOCOMMIT")).execute(
+            text("ANALYZE transactions, events, messages")
+        )
+    cursor = (datetime.now(UTC), 5)
+    by_charger = await _plan(world, views.transactions_select(charger_id="CP7", before=cursor, limit=50))
+    assert "transactions_charger_id_started_at_idx" in by_charger
+    newest = await _plan(world, views.transactions_select(before=cursor, limit=50))
+    assert "transactions_started_at_idx" in newest
+    replay = await _plan(world, logs.events_select("CP7", 100, 100))
+    assert "pkey" in replay
+    messages = await _plan(world, logs.messages_select("CP7", before=(datetime.now(UTC), "(1,1)"), limit=50))
+    assert "at_idx" in messages
+    for plan in (by_charger, newest, replay, messages):
+        assert "Seq Scan" not in plan
+        # Incremental Sort only puts rows of one moment in order.
+        assert '"Sort"' not in plan

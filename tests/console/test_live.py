@@ -1,0 +1,156 @@
+"""Live pages: what is pushed, what is not, and that a stream ends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from starlette.requests import Request
+
+from csms.api.access import digest_of, new_secret
+from csms.console import live as live_module
+from csms.console.live import Live, Shared, changed
+from csms.console.sessions import SignedIn
+from csms.console.site import Site, Visit
+from csms.console.words import dom_id
+from csms.core import reports
+from csms.db import admin
+from tests.api.world import World
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "LOOK_EVERY_S", 0.01)
+
+
+async def _visit(world: World, query: str = "", token_id: int = 0) -> Visit:
+    request = Request({"type": "http", "path": "/", "headers": [], "query_string": query.encode()})
+    if token_id:
+        identity = await world.api.access.by_id(token_id)
+    else:
+        identity = await world.api.access.identify(world.api.admin_token)
+    assert identity is not None
+    return Visit(request, identity, SignedIn(identity.token_id, 0, ""))
+
+
+def names(chunk: bytes) -> list[str]:
+    return [line[7:] for line in chunk.decode().split("\n") if line.startswith("event: ")]
+
+
+async def _next(stream: AsyncIterator[bytes]) -> bytes:
+    async with asyncio.timeout(20):
+        async for chunk in stream:
+            if chunk:
+                return chunk
+    raise AssertionError("the stream ended")
+
+
+async def test_only_what_changed_is_pushed(world: World):
+    await world.connect("CP1")
+    await world.connect("CP2")
+    await world.status("CP1", 1, "Available")
+    stream = Live(Site(world.api)).stream_overview(await _visit(world))
+    assert names(await _next(stream)) == ["notice", "totals", "running", "cards"]
+    await world.status("CP1", 1, "Preparing")
+    pushed = await _next(stream)
+    assert names(pushed) == [f"card-{dom_id('CP1')}"]
+    assert b"Preparing" in pushed
+    await world.start("CP1")
+    got: set[str] = set()
+    while not {f"card-{dom_id('CP1')}", "totals", "running"} <= got:
+        got |= set(names(await _next(stream)))
+    await world.connect("CP3")
+    assert "cards" in names(await _next(stream))
+    world.api.closing.set()
+    assert [chunk async for chunk in stream if chunk] == []
+
+
+def test_a_charger_that_comes_or_goes_sends_the_whole_list():
+    before = {"totals": "1", "cards": "a", "card-1": "x"}
+    assert changed(before, {**before, "card-1": "y", "cards": "b"}) == {"card-1": "y"}
+    after = {"totals": "1", "cards": "ab", "card-1": "x", "card-2": "z"}
+    assert changed(before, after) == {"totals": "1", "cards": "ab"}
+
+
+async def test_many_who_look_ask_the_database_once():
+    asked = 0
+
+    async def ask() -> int:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        return asked
+
+    live_module.LOOK_EVERY_S = 60  # restored by the fixture
+    shared = Shared(ask)
+    assert await asyncio.gather(*(shared.get() for _ in range(20))) == [1] * 20
+
+
+async def test_new_events_are_pushed_once(world: World):
+    await world.session("CP1")
+    stream = Live(Site(world.api)).stream_events(await _visit(world))
+    assert await anext(stream) == b""
+    await world.session("CP2")
+    pushed = await _next(stream)
+    while b"session cost" not in pushed:
+        pushed += await _next(stream)
+    assert pushed.count(b"#1<") == 1
+    assert b"CP1" not in pushed
+    world.api.closing.set()
+
+
+async def test_a_charger_page_gets_state_and_frames(world: World):
+    await world.connect("CP1")
+    await world.frame("CP1", "[an old one]")
+    stream = Live(Site(world.api)).stream_charger(await _visit(world), "CP1")
+    assert names(await _next(stream)) == ["state", "connectors", "sessions"]
+    await world.frame("CP1", '[2,"9","Heartbeat",{}]')
+    pushed = await _next(stream)
+    assert names(pushed) == ["frames"]
+    assert b"an old one" not in pushed
+    await world.record(reports.Disconnected(charger_id="CP1", node="n1", generation=1))
+    assert "state" in names(await _next(stream))
+    world.api.closing.set()
+
+
+async def test_a_long_open_page_begins_its_frames_again(world: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(live_module, "_MOST_FRAMES", 2)
+    await world.connect("CP1")
+    stream = Live(Site(world.api)).stream_charger(await _visit(world), "CP1")
+    await _next(stream)
+    seen: list[str] = []
+    for number in range(3):
+        await world.frame("CP1", f"[{number}]")
+        seen += names(await _next(stream))
+    assert "frame-list" in seen
+    world.api.closing.set()
+
+
+async def test_a_stream_ends_when_its_token_is_revoked(world: World):
+    secret = new_secret()
+    async with world.engine.begin() as db:
+        token = await admin.add_token(db, "x", "viewer", digest_of(secret))
+    stream = Live(Site(world.api)).stream_overview(await _visit(world, token_id=token.id))
+    await _next(stream)
+    async with world.engine.begin() as db:
+        await admin.revoke_token(db, token.id)
+    world.api.access.forget()
+    async with asyncio.timeout(20):
+        assert [chunk async for chunk in stream if b"totals" in chunk] == []
+
+
+async def test_streams_are_for_those_who_signed_in(world: World, stranger: httpx.AsyncClient):
+    await world.connect("CP1")
+    for path in ("/stream/overview", "/stream/events", "/stream/chargers/CP1"):
+        assert (await stranger.get(path)).status_code == 401
+
+
+async def test_streams_are_served_as_event_streams(world: World, browser: httpx.AsyncClient):
+    await world.connect("CP1")
+    world.api.closing.set()
+    for path in ("/stream/overview", "/stream/events", "/stream/chargers/CP1"):
+        answer = await browser.get(path)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert answer.text.startswith("retry: ")
+    assert (await browser.get("/stream/chargers/NOPE")).status_code == 404

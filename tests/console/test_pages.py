@@ -1,0 +1,153 @@
+"""What the pages show, and that nothing a charger says is taken for markup."""
+
+import re
+
+import httpx
+import pytest
+
+from csms.api.health import Check, HealthReport
+from csms.core import reports
+from tests.api.world import World
+
+EVIL = '<script>alert("x")</script>'
+
+
+def text_of(page: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+
+
+async def test_the_first_page_shows_chargers_sessions_and_totals(world: World, browser: httpx.AsyncClient):
+    await world.connect("CP1")
+    await world.status("CP1", 1, "Charging")
+    await world.status("CP1", 2, "Faulted", "GroundFailure")
+    await world.connect("CP2")
+    await world.record(reports.Disconnected(charger_id="CP2", node="n1", generation=1))
+    transaction_id = await world.start("CP1")
+    world.later(minutes=65)
+    await world.meter("CP1", transaction_id, 8500, 7400)
+    page = (await browser.get("/")).text
+    shown = text_of(page)
+    for words in ("1 / 2 online", "7.4 kW power now", "7.50 kWh", "1 h 05 min", "Charging", "Ground Failure"):
+        assert words in shown, words
+    assert 'aria-label="offline"' in page
+    assert f'href="/transactions/{transaction_id}"' in page
+
+
+async def test_an_empty_console_says_what_to_do(browser: httpx.AsyncClient):
+    assert "Point one at" in (await browser.get("/")).text
+    assert "No charger matches" in (await browser.get("/", params={"q": EVIL})).text
+    for path in ("/transactions", "/events", "/quarantine", "/quarantine?resolved=true"):
+        assert (await browser.get(path)).status_code == 200
+
+
+async def test_the_search_narrows_the_first_page(world: World, browser: httpx.AsyncClient):
+    await world.connect("NORTH-1")
+    await world.connect("SOUTH-1")
+    page = (await browser.get("/", params={"q": "north"})).text
+    assert "NORTH-1" in page
+    assert "SOUTH-1" not in page
+    assert 'sse-connect="/stream/overview?q=north"' in page
+
+
+async def test_trouble_is_said_at_the_top(world: World, browser: httpx.AsyncClient):
+    world.api.health = lambda: HealthReport(
+        (Check(name="mqtt", state="degraded", detail="The broker is away."),)
+    )
+    assert "The broker is away." in (await browser.get("/")).text
+
+
+async def test_nothing_a_charger_says_becomes_markup(world: World, browser: httpx.AsyncClient):
+    charger_id = f"CP{EVIL}"
+    await world.record(reports.Connected(charger_id=charger_id, node="n1"))
+    await world.record(reports.Boot(charger_id=charger_id, vendor=EVIL, model=EVIL, firmware_version=EVIL))
+    await world.record(
+        reports.Status(charger_id=charger_id, connector_id=1, status=EVIL, error_code=EVIL, info=EVIL)
+    )
+    transaction_id = await world.start(charger_id, tag=EVIL)
+    await world.meter(charger_id, transaction_id, 1100, 10)
+    world.later(minutes=1)
+    await world.meter(charger_id, transaction_id, 1200, 10)
+    await world.frame(charger_id, f'[2,"1","{EVIL}",{{}}]')
+    await world.record(
+        reports.Quarantined(
+            charger_id=charger_id, action=EVIL, payload=EVIL.encode(), error=EVIL, digest=b"1"
+        )
+    )
+    await world.record(
+        reports.Deviated(
+            charger_id=charger_id,
+            action=EVIL,
+            deviations=[reports.Deviation(field=EVIL, kind=EVIL, detail=EVIL)],
+        )
+    )
+    address = "/chargers/CP%3Cscript%3Ealert%28%22x%22%29%3C%2Fscript%3E"
+    for path in ("/", address, "/transactions", f"/transactions/{transaction_id}", "/events", "/quarantine"):
+        answer = await browser.get(path)
+        assert answer.status_code == 200, path
+        assert "<script>" not in answer.text, path
+        assert "&lt;script&gt;" in answer.text, path
+    assert address in (await browser.get("/")).text
+
+
+async def test_a_charger_page_shows_identity_frames_and_a_sparkline(world: World, browser: httpx.AsyncClient):
+    await world.connect("CP1")
+    transaction_id = await world.start("CP1")
+    for number in range(5):
+        world.later(minutes=5)
+        await world.meter("CP1", transaction_id, 1000 + number * 500, 6000 + number)
+    await world.frame("CP1", '[2,"77","Heartbeat",{}]')
+    page = (await browser.get("/chargers/CP1")).text
+    assert "Acme" in page
+    assert '<svg class="spark"' in page
+    assert "[2,&#34;77&#34;,&#34;Heartbeat&#34;,{}]" in page
+    assert f'value="{transaction_id}"' in page
+
+
+async def test_a_transaction_page_shows_its_evidence(world: World, browser: httpx.AsyncClient):
+    forgotten = await world.start("CP1")
+    world.later(minutes=10)
+    await world.meter("CP1", forgotten, 2500, 9000)
+    world.later(minutes=10)
+    await world.meter("CP1", forgotten, 4000, 9000)
+    finished = await world.session("CP1")
+    inferred = (await browser.get(f"/transactions/{forgotten}")).text
+    assert "stop inferred" in inferred
+    assert "the last reading before it" in inferred
+    assert '<svg class="plot"' in inferred
+    billed = (await browser.get(f"/transactions/{finished}")).text
+    assert "The register the charger reported at the stop" in billed
+    assert "5,000 Wh" in billed
+    assert "session cost" in billed
+
+
+async def test_transactions_are_filtered_and_paged(
+    world: World, browser: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("csms.console.pages._PAGE", 2)
+    ids = [await world.session("CP1") for _ in range(3)]
+    running = await world.start("CP2")
+
+    async def listed(address: str) -> tuple[list[int], str | None]:
+        page = (await browser.get(address)).text
+        older = re.search(r'href="(/transactions\?[^"]*cursor[^"]*)"', page)
+        return [int(n) for n in re.findall(r'id="t-(\d+)"', page)], older[1].replace(
+            "&amp;", "&"
+        ) if older else None
+
+    first, older = await listed("/transactions")
+    assert first == [running, ids[2]]
+    assert older is not None
+    assert await listed(older) == ([ids[1], ids[0]], None)
+    assert (await listed("/transactions?only=running"))[0] == [running]
+    assert (await listed("/transactions?charger=CP1&only=finished"))[0] == [ids[2], ids[1]]
+    assert (await browser.get("/transactions?cursor=nonsense")).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/chargers/NOPE", "/chargers/a%00b", "/transactions/99", "/transactions/" + "9" * 30]
+)
+async def test_what_is_not_there_is_a_friendly_404(browser: httpx.AsyncClient, path: str):
+    answer = await browser.get(path)
+    assert answer.status_code == 404
+    assert "That did not work" in answer.text
+    assert answer.headers["content-type"].startswith("text/html")

@@ -1,0 +1,65 @@
+"""Figures, times and events as people read them."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from csms.console import words
+from csms.core.pricing import Cost, Tariff
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "< 1 min"), (59, "< 1 min"), (60, "1 min"), (3900, "1 h 05 min"), (90_000, "1 d 1 h")],
+)
+def test_durations(seconds: int, text: str):
+    assert words.duration(Decimal(seconds)) == text
+
+
+def test_how_long_ago():
+    assert words.ago(None, NOW) == "never"
+    assert words.ago(NOW - timedelta(seconds=80), NOW) == "just now"
+    assert words.ago(NOW + timedelta(seconds=80), NOW) == "just now"
+    assert words.ago(NOW - timedelta(minutes=7), NOW) == "7 min ago"
+
+
+def test_figures():
+    assert words.kwh(12_345_678) == "12,345.68 kWh"
+    assert words.kwh(None) == words.kw(None) == "\N{EN DASH}"
+    assert words.kw(7360) == "7.4 kW"
+    assert words.money(Cost(amount=Decimal("1234.5"), amount_minor=123450, currency="EUR")) == "1,234.50 EUR"
+    assert words.money(Cost(amount=Decimal(1200), amount_minor=1200, currency="JPY")) == "1,200 JPY"
+
+
+def test_prices():
+    tariff = Tariff(currency="EUR", energy_rate=Decimal("0.350"), session_fee=Decimal(10))
+    assert words.prices(tariff) == "0.35 EUR/kWh + 10 EUR a session"
+    assert words.prices(Tariff()) == "free"
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("SuspendedEVSE", "Suspended EVSE"),
+        ("EVDisconnected", "EV Disconnected"),
+        ("Available", "Available"),
+        (None, "Unknown"),
+        ("", "Unknown"),
+    ],
+)
+def test_ocpps_words_get_spaces(word: str | None, text: str):
+    assert words.spaced(word) == text
+
+
+def test_any_identity_has_an_address_and_an_id():
+    assert words.charger_url("A/B ?#") == "/chargers/A%2FB%20%3F%23"
+    assert words.dom_id("A/B") == words.dom_id("A/B") != words.dom_id("A/C")
+    assert words.dom_id('"<').isalnum()
+
+
+def test_json_is_laid_out_and_other_text_left_alone():
+    assert words.pretty('{"a":1}') == '{\n  "a": 1\n}'
+    assert words.pretty("{a") == "{a"

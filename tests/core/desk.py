@@ -1,0 +1,235 @@
+"""A desk where reports are decided batch after batch, with a small database in memory behind it.
+
+Between batches rows are carried over as the store does it: only what a batch may look at is brought back,
+and what Postgres would refuse (a second open transaction, a number used twice) is refused here.
+"""
+
+import json
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from csms.core import commanded, reports
+from csms.core.decide import decide
+from csms.core.records import (
+    Answered,
+    Charger,
+    ChargerState,
+    Connector,
+    DeviationCount,
+    Event,
+    QuarantineEntry,
+    StoredReading,
+    StoredStatus,
+    Tag,
+    Transaction,
+)
+from csms.core.remembered import CommandOutcome, Remembered, StoredTransfer
+from csms.core.transactions import content_key, ended_by
+from csms.core.work import Policy, Work, tag_key
+
+NOW = datetime(2023, 12, 7, 10, 15, 30, tzinfo=UTC)
+CP = "charge-point-001"
+
+
+def at(minutes: float) -> datetime:
+    """A moment so many minutes after NOW."""
+    return NOW + timedelta(minutes=minutes)
+
+
+def sample(value: Any, measurand: str | None = None, unit: str | None = None, **more: Any) -> Any:
+    return reports.SampledValue(value=str(value), measurand=measurand, unit=unit, **more)
+
+
+def register(value: Any, when: datetime | None, **more: Any) -> reports.Reading:
+    """A reading of the energy register alone, in Wh."""
+    return reports.Reading(at=when, samples=[sample(value, **more)])
+
+
+def start(**given: Any) -> reports.Start:
+    given = {"charger_id": CP, "connector_id": 1, "id_tag": "user123", "meter_wh": 1000, "at": NOW} | given
+    key = f"{given['connector_id']}|{given['id_tag']}|{given['at']}|{given['meter_wh']}"
+    return reports.Start(**({"key": key} | given))
+
+
+def stop(transaction_id: int | None, **given: Any) -> reports.Stop:
+    defaults = {"charger_id": CP, "meter_wh": 25000, "at": at(90)}
+    return reports.Stop(transaction_id=transaction_id, **(defaults | given))
+
+
+def meter(transaction_id: int | None, *readings: reports.Reading, **given: Any) -> reports.Meter:
+    defaults = {"charger_id": CP, "connector_id": 1}
+    return reports.Meter(transaction_id=transaction_id, readings=list(readings), **(defaults | given))
+
+
+def status(word: str, when: datetime | None = None, **given: Any) -> reports.Status:
+    return reports.Status(**({"charger_id": CP, "connector_id": 1, "status": word, "at": when} | given))
+
+
+class Desk:
+    def __init__(self, **policy: Any) -> None:
+        self.policy = Policy(**({"enrollment": "open"} | policy))
+        self.now = NOW
+        self.chargers: dict[str, Charger] = {}
+        self.states: dict[str, ChargerState] = {}
+        self.connectors: dict[tuple[str, int], Connector] = {}
+        self.transactions: dict[int, Transaction] = {}
+        self.tags: dict[str, Tag] = {}
+        self.tariffs: dict[str, Any] = {}
+        self.answers: dict[tuple[str, str, bytes], bytes] = {}
+        self.readings: list[StoredReading] = []
+        self.statuses: list[StoredStatus] = []
+        self.quarantine: list[QuarantineEntry] = []
+        self.deviations: list[DeviationCount] = []
+        self.events: list[Event] = []
+        self.remembered: dict[Any, Any] = {}
+        self.outcomes: list[CommandOutcome] = []
+        self.transfers: list[StoredTransfer] = []
+        self._numbers = iter(range(1, 10**9))
+        self._transaction_ids = iter(range(1, 10**9))
+
+    def tell(self, report: Any) -> Any:
+        """One report in a batch of its own: its answer."""
+        return self.batch(report)[0]
+
+    def batch(self, *batch: Any) -> list[Any]:
+        """Several reports in one batch: their answers, or the exceptions of those that failed."""
+        work = self.load(batch)
+        answers = []
+        for report in batch:
+            try:
+                with work.attempt():
+                    answers.append(decide(work, report))
+            except Exception as error:
+                answers.append(error)
+        self.save(work)
+        return answers
+
+    def bodies(self, event_type: str | None = None) -> list[dict[str, Any]]:
+        return [json.loads(event.body) for event in self.events if event_type in {None, event.event_type}]
+
+    def payloads(self, event_type: str) -> list[dict[str, Any]]:
+        return [body["payload"] for body in self.bodies(event_type)]
+
+    def told(self) -> list[str]:
+        """The types of all events so far, in order."""
+        return [event.event_type for event in self.events]
+
+    def recall(self, kind: type[Any]) -> list[Any]:
+        """What is remembered, of one kind, by key."""
+        return [row for (of, _), row in sorted(self.remembered.items(), key=str) if of is kind]
+
+    def with_tag(self, id_tag: str, **given: Any) -> None:
+        self.tags[tag_key(id_tag)] = Tag(id_tag=id_tag, **given)
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """All that a repeated report must leave as it is."""
+        return (
+            dict(self.transactions),
+            dict(self.connectors),
+            list(self.readings),
+            list(self.quarantine),
+            [event.body for event in self.events],
+        )
+
+    # --- as the store does it ---------------------------------------------------------------------
+
+    def load(self, batch: Any) -> Work:
+        work = Work(self.now, self.policy, numbers=self._numbers, transaction_ids=self._transaction_ids)
+        ids = {report.charger_id for report in batch}
+        for table in (self.states, self.chargers):
+            for charger_id in sorted(ids & table.keys()):
+                work.load(table[charger_id])  # type: ignore[index]
+        for (charger_id, _), connector in self.connectors.items():
+            if charger_id in ids:
+                work.load(connector)
+        named_ids = {getattr(report, "transaction_id", None) for report in batch}
+        keys = {(r.charger_id, r.key) for r in batch if isinstance(r, reports.Start)}
+        for t in self.transactions.values():
+            if (t.charger_id in ids and t.open) or t.id in named_ids or (t.charger_id, t.key) in keys:
+                work.load(t)
+        for report in batch:
+            tag = self.tags.get(tag_key(getattr(report, "id_tag", None) or ""))
+            if tag is None:
+                continue
+            work.load(tag)
+            if isinstance(report, reports.Start) and tag.max_active_transactions is not None:
+                for t in self.transactions.values():
+                    if t.open and tag_key(t.id_tag) == tag_key(tag.id_tag):
+                        work.load(t)
+        work.tariffs = dict(self.tariffs)
+        for (kind, _), row in self.remembered.items():
+            if any(row.charger_id == r.charger_id and kind in commanded.looks_at(r) for r in batch):
+                work.load(row)
+        for report in batch:
+            keys_of_answers = []
+            if isinstance(report, reports.Resendable) and report.message_id is not None:
+                keys_of_answers.append((report.charger_id, report.message_id, report.digest))
+            if isinstance(report, reports.Stop) and not ended_by(work, report):
+                keys_of_answers.append(content_key(report))
+            for key in keys_of_answers:
+                if key in self.answers:
+                    work.answers[key] = self.answers[key]
+        self._load_readings(work, batch)
+        return work
+
+    def _load_readings(self, work: Work, batch: Any) -> None:
+        for report in batch:
+            if not isinstance(report, reports.Meter | reports.Stop):
+                continue
+            own = isinstance(report, reports.Meter) and report.connector_id != 0
+            newest = [
+                connector.newest_reading_at
+                for (charger_id, connector_id), connector in self.connectors.items()
+                if charger_id == report.charger_id and (not own or connector_id == report.connector_id)
+            ]
+            moments = {
+                reading.at
+                for reading in report.readings
+                if reading.at and any(moment and reading.at <= moment for moment in newest)
+            }
+            for row in self.readings:
+                if row.charger_id == report.charger_id and row.sampled_at in moments:
+                    work.readings_known.add((row.charger_id, row.connector_id, row.sampled_at, row.digest))
+
+    def save(self, work: Work) -> None:
+        for (kind, key), record in work.changed.items():
+            if isinstance(record, Remembered):
+                self.remembered[kind, key] = record
+                continue
+            table: Any = {
+                Charger: self.chargers,
+                ChargerState: self.states,
+                Connector: self.connectors,
+                Transaction: self.transactions,
+            }[kind]
+            table[key] = record
+        for answer in work.added.get(Answered, []):
+            self.answers.setdefault((answer.charger_id, answer.message_id, answer.digest), answer.answer)
+        self.readings += work.added.get(StoredReading, [])
+        self.statuses += work.added.get(StoredStatus, [])
+        self.deviations += work.added.get(DeviationCount, [])
+        self.outcomes += work.added.get(CommandOutcome, [])
+        self.transfers += work.added.get(StoredTransfer, [])
+        self.events += work.added.get(Event, [])
+        seen = {(entry.charger_id, entry.action, entry.digest) for entry in self.quarantine}
+        for entry in work.added.get(QuarantineEntry, []):
+            if (entry.charger_id, entry.action, entry.digest) not in seen:
+                self.quarantine.append(entry)
+        self.check()
+
+    def check(self) -> None:
+        """What always holds, whatever chargers do."""
+        only_once(((t.charger_id, t.connector_id) for t in self.transactions.values() if t.open), "open")
+        only_once(((t.charger_id, t.key) for t in self.transactions.values()), "key")
+        only_once((event.event_id for event in self.events), "event id")
+        bodies = self.bodies()
+        only_once((body["dedupKey"] for body in bodies), "dedup key")
+        for charger_id, state in self.states.items():
+            seqs = [body["seq"] for body in bodies if body["clientId"] == charger_id]
+            assert seqs == list(range(1, len(seqs) + 1)), charger_id
+            assert state.event_seq == len(seqs)
+
+
+def only_once(things: Any, what: str) -> None:
+    assert [thing for thing, times in Counter(things).items() if times > 1] == [], f"{what} twice"

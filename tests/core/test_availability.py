@@ -1,0 +1,50 @@
+import pytest
+
+from csms.core.availability import in_sync
+from csms.core.remembered import Availability
+from tests.core.desk import Desk
+from tests.core.stories import answered
+
+
+@pytest.fixture
+def desk():
+    return Desk()
+
+
+def change(connector_id, word, status="Accepted"):
+    return answered("ChangeAvailability", {"connectorId": connector_id, "type": word}, {"status": status})
+
+
+def rows(desk):
+    return {row.connector_id: (row.desired, row.scheduled) for row in desk.recall(Availability)}
+
+
+def test_what_was_asked_is_kept_when_the_charger_agreed(desk):
+    desk.tell(change(1, "Inoperative", "Rejected"))
+    assert rows(desk) == {}
+    desk.tell(change(1, "Inoperative", "Scheduled"))
+    assert rows(desk) == {1: ("Inoperative", True)}
+    desk.tell(change(1, "Inoperative"))
+    assert rows(desk) == {1: ("Inoperative", False)}
+
+
+def test_the_charger_as_a_whole_takes_its_connectors_with_it(desk):
+    desk.tell(change(1, "Inoperative"))
+    desk.tell(change(0, "Operative"))
+    assert rows(desk) == {0: ("Operative", False), 1: ("Operative", False)}
+
+
+@pytest.mark.parametrize(
+    ("desired", "status", "expected"),
+    [
+        ("Inoperative", "Unavailable", True),
+        ("Inoperative", "Charging", False),
+        ("Operative", "Available", True),
+        ("Operative", "Unavailable", False),
+        ("Operative", "Faulted", None),
+        (None, "Available", None),
+        ("Operative", None, None),
+    ],
+)
+def test_the_reported_status_fits_or_not(desired, status, expected):
+    assert in_sync(desired, status) is expected

@@ -1,0 +1,31 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from csms.core.clocks import proves_older, suspect
+from tests.core.desk import NOW, at
+
+LOST = datetime(1970, 1, 1, 0, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("moment", "expected"),
+    [(NOW, False), (at(-8 * 365 * 1440), False), (LOST, True), (at(24 * 60), False), (at(24 * 60 + 1), True)],
+)
+def test_a_time_before_2015_or_a_day_ahead_is_suspect(moment, expected):
+    assert suspect(moment, NOW) is expected
+
+
+@pytest.mark.parametrize(
+    ("moment", "known", "expected"),
+    [
+        (at(-1), at(0), True),
+        (at(0), at(0), False),
+        (at(1), at(0), False),
+        (LOST, at(0), False),  # the clock was lost: nothing is proved
+        (at(0), at(61), False),  # the one we know was ahead of us
+        (at(0), at(59), True),
+    ],
+)
+def test_what_proves_a_report_older(moment, known, expected):
+    assert proves_older(moment, known, NOW) is expected

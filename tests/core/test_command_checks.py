@@ -1,0 +1,143 @@
+import copy
+
+import pytest
+
+from csms.core.command_checks import Facts, check
+from tests.core.desk import NOW, at
+from tests.core.stories import profile
+
+FACTS = Facts(
+    now=NOW,
+    configuration={
+        "chargeprofilemaxstacklevel": "3",
+        "chargingschedulemaxperiods": "2",
+        "chargingscheduleallowedchargingrateunit": "Current",
+        "sendlocallistmaxlength": "2",
+    },
+    open={7: 1},
+)
+
+
+def set_profile(connector_id=1, **given):
+    return {"connectorId": connector_id, "csChargingProfiles": profile(**given)}
+
+
+def fields(action, payload, facts=None):
+    return [
+        problem.split(":")[0].removeprefix("csChargingProfiles.") for problem in check(action, payload, facts)
+    ]
+
+
+GOOD = [
+    ("SetChargingProfile", set_profile()),
+    ("SetChargingProfile", set_profile(0)),
+    ("SetChargingProfile", set_profile(0, purpose="ChargePointMaxProfile")),
+    ("SetChargingProfile", set_profile(1, purpose="TxProfile", transactionId=7)),
+    ("SetChargingProfile", set_profile(1, purpose="TxProfile")),
+    ("SetChargingProfile", set_profile(periods=[(0, 6.1), (60, 0)])),
+    ("RemoteStartTransaction", {"idTag": "a", "chargingProfile": profile(purpose="TxProfile")}),
+    ("Reset", {"type": "Soft"}),
+    ("ClearChargingProfile", {}),
+]
+
+
+@pytest.mark.parametrize(("action", "payload"), GOOD)
+def test_what_the_specification_allows_passes(action, payload):
+    assert check(action, payload) == []
+    assert check(action, payload, FACTS) == []
+
+
+@pytest.mark.parametrize(
+    ("payload", "field"),
+    [
+        (set_profile(1, purpose="ChargePointMaxProfile"), "connectorId"),
+        (set_profile(0, purpose="TxProfile"), "connectorId"),
+        (set_profile(-1), "connectorId"),
+        (set_profile(transactionId=1), "transactionId"),
+        (set_profile(level=-1), "stackLevel"),
+        (set_profile(recurrencyKind="Daily"), "recurrencyKind"),
+        (set_profile(chargingProfileKind="Relative", schedule={"startSchedule": "2026-01-01T00:00:00Z"}),
+         "chargingSchedule.startSchedule"),
+        (set_profile(validFrom="2026-01-02T00:00:00Z", validTo="2026-01-01T00:00:00Z"), "validTo"),
+        (set_profile(periods=[]), "chargingSchedule.chargingSchedulePeriod"),
+        (set_profile(periods=[(1, 6)]), "chargingSchedule.chargingSchedulePeriod[0].startPeriod"),
+        (set_profile(periods=[(0, 6), (0, 7)]), "chargingSchedule.chargingSchedulePeriod[1].startPeriod"),
+        (set_profile(periods=[(0, -1)]), "chargingSchedule.chargingSchedulePeriod[0].limit"),
+        (set_profile(periods=[(0, 6.25)]), "chargingSchedule.chargingSchedulePeriod[0].limit"),
+        (set_profile(schedule={"duration": 0}), "chargingSchedule.duration"),
+        (set_profile(schedule={"minChargingRate": -1}), "chargingSchedule.minChargingRate"),
+    ],
+)  # fmt: skip
+def test_a_profile_is_looked_at_beyond_the_schema(payload, field):
+    assert fields("SetChargingProfile", payload) == [field]
+
+
+def test_a_recurring_profile_says_how_and_from_when():
+    chosen = set_profile(chargingProfileKind="Recurring")
+    assert fields("SetChargingProfile", chosen) == ["recurrencyKind", "chargingSchedule.startSchedule"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "field"),
+    [
+        (set_profile(level=4), "stackLevel"),
+        (set_profile(periods=[(0, 1), (1, 2), (2, 3)]), "chargingSchedule.chargingSchedulePeriod"),
+        (set_profile(schedule={"chargingRateUnit": "W"}), "chargingSchedule.chargingRateUnit"),
+        (set_profile(1, purpose="TxProfile", transactionId=8), "transactionId"),
+        (set_profile(2, purpose="TxProfile", transactionId=7), "transactionId"),
+        (set_profile(2, purpose="TxProfile"), "connectorId"),
+    ],
+)
+def test_what_is_known_of_the_charger_counts(payload, field):
+    assert fields("SetChargingProfile", payload, FACTS) == [field]
+    assert fields("SetChargingProfile", payload) == []
+
+
+def test_a_remote_starts_profile_is_of_a_transaction_to_come():
+    payload = {"idTag": "a", "connectorId": 0, "chargingProfile": profile(transactionId=1)}
+    assert fields("RemoteStartTransaction", payload) == [
+        "connectorId",
+        "chargingProfile.chargingProfilePurpose",
+        "chargingProfile.transactionId",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("action", "payload", "field"),
+    [
+        ("ChangeAvailability", {"connectorId": -1, "type": "Operative"}, "connectorId"),
+        ("UnlockConnector", {"connectorId": 0}, "connectorId"),
+        ("ClearChargingProfile", {"stackLevel": -1}, "stackLevel"),
+        ("GetCompositeSchedule", {"connectorId": 1, "duration": 0}, "duration"),
+        ("SendLocalList", {"listVersion": 0, "updateType": "Full"}, "listVersion"),
+        ("ReserveNow", {"connectorId": 1, "expiryDate": at(-1).isoformat()}, "expiryDate"),
+        (
+            "GetDiagnostics",
+            {"startTime": "2026-01-02T00:00:00Z", "stopTime": "2026-01-01T00:00:00Z"},
+            "stopTime",
+        ),
+    ],
+)
+def test_other_commands_too(action, payload, field):
+    assert fields(action, payload, FACTS) == [field]
+
+
+def test_a_local_list_names_each_tag_once_and_a_full_one_says_what_it_is_worth():
+    entries = [{"idTag": "a", "idTagInfo": {}}, {"idTag": "A"}, {"idTag": "b"}]
+    payload = {"listVersion": 1, "updateType": "Full", "localAuthorizationList": entries}
+    assert fields("SendLocalList", payload, FACTS) == [
+        "localAuthorizationList[1].idTagInfo",
+        "localAuthorizationList[1].idTag",
+        "localAuthorizationList[2].idTagInfo",
+        "localAuthorizationList",
+    ]
+    assert fields("SendLocalList", payload | {"updateType": "Differential"}) == [
+        "localAuthorizationList[1].idTag"
+    ]
+
+
+def test_the_payload_stays_as_it_was_given():
+    for action, payload in GOOD:
+        before = copy.deepcopy(payload)
+        check(action, payload, FACTS)
+        assert payload == before

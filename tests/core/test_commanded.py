@@ -1,0 +1,90 @@
+import pytest
+
+from csms.core import reports
+from csms.core.commanded import EFFECTS, looks_at
+from csms.core.remembered import Capability, ConfigurationKey
+from tests.core.desk import CP, NOW, Desk, start
+from tests.core.stories import answered
+
+
+@pytest.fixture
+def desk():
+    return Desk()
+
+
+def features(desk):
+    return {row.feature: row.supported for row in desk.recall(Capability)}
+
+
+@pytest.mark.parametrize("outcome", ["answered", "refused", "no_answer", "not_sent", "failed"])
+def test_every_end_of_a_command_is_kept(desk, outcome):
+    desk.tell(answered("Reset", {"type": "Soft"}, outcome=outcome, id="x", error="why", requested_by="op"))
+    (kept,) = desk.outcomes
+    assert (kept.id, kept.state, kept.error, kept.requested_by) == ("x", outcome, "why", "op")
+    assert (kept.sent_at, kept.ended_at, kept.late) == (NOW, NOW, False)
+
+
+def test_an_answer_that_never_came_changes_nothing(desk):
+    desk.tell(answered("ChangeConfiguration", {"key": "K", "value": "1"}, outcome="no_answer"))
+    assert desk.recall(ConfigurationKey) == []
+
+
+def test_a_late_answer_counts_as_one_in_time(desk):
+    payload = {"key": "K", "value": "1"}
+    desk.tell(answered("ChangeConfiguration", payload, {}, outcome="no_answer", id="x"))
+    desk.tell(answered("ChangeConfiguration", payload, id="x", late=True))
+    assert [row.late for row in desk.outcomes] == [False, True]
+    assert desk.recall(ConfigurationKey)[0].desired == "1"
+
+
+def test_no_password_is_kept(desk):
+    desk.tell(answered("ChangeConfiguration", {"key": "authorizationKEY", "value": "C0FFEE"}))
+    desk.tell(
+        answered(
+            "GetConfiguration", {}, {"configurationKey": [{"key": "AuthorizationKey", "value": "C0FFEE"}]}
+        )
+    )
+    desk.tell(answered("GetDiagnostics", {"location": "ftp://user:C0FFEE@host/x"}, {"fileName": "f"}))
+    desk.tell(answered("GetLog", {"log": {"remoteLocation": "ftp://user:C0FFEE@host/x"}, "requestId": 1}))
+    assert "C0FFEE" not in repr(desk.outcomes)
+    assert "C0FFEE" not in repr(desk.remembered)
+    assert desk.recall(ConfigurationKey) == []
+
+
+def test_what_a_charger_lacks_is_learnt_and_unlearnt(desk):
+    refused = {"code": "NotImplemented", "description": "", "details": {}}
+    desk.tell(answered("ClearCache", {}, refused, outcome="refused"))
+    desk.tell(answered("Reset", {}, {"code": "InternalError"}, outcome="refused"))
+    desk.tell(answered("TriggerMessage", {"requestedMessage": "Heartbeat"}, {"status": "NotImplemented"}))
+    desk.tell(answered("UnlockConnector", {"connectorId": 9}, {"status": "NotSupported"}))
+    assert features(desk) == {
+        "ClearCache": False,
+        "TriggerMessage/Heartbeat": False,
+        "UnlockConnector": True,
+    }
+    desk.tell(answered("ClearCache", {}))
+    assert features(desk)["ClearCache"] is True
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, {"status": 7}, {"status": None}, {"x": "\0\ud800"}, {"status": "Odd"}]
+)
+@pytest.mark.parametrize("action", sorted(EFFECTS))
+def test_an_odd_answer_breaks_nothing(desk, action, answer):
+    assert desk.tell(answered(action, {}, answer)) is None
+    assert desk.tell(answered(action, {"reservationId": 2**40, "connectorId": -1}, answer)) is None
+    assert "\0" not in repr(desk.outcomes[0].answer)
+
+
+def test_only_what_a_report_needs_is_loaded():
+    assert looks_at(reports.Seen(charger_id=CP)) == set()
+    assert looks_at(answered("Reset", {})) == {Capability}
+    assert len(looks_at(start())) == 2
+
+
+def test_data_from_a_vendor_is_kept_with_its_answer(desk):
+    answer = reports.Transferred(status="Accepted", data="ok")
+    told = desk.tell(reports.DataTransferred(charger_id=CP, vendor_id="v", data="d", answer=answer))
+    assert told == answer
+    (kept,) = desk.transfers
+    assert (kept.vendor_id, kept.data, kept.status, kept.answer) == ("v", "d", "Accepted", "ok")

@@ -1,0 +1,88 @@
+import pytest
+
+from csms.core.configuration import chunks, in_sync, same_value, whole
+from csms.core.remembered import ConfigurationKey
+from tests.core.desk import Desk, at
+from tests.core.stories import answered
+
+
+@pytest.fixture
+def desk():
+    return Desk()
+
+
+def report(*keys, unknown=()):
+    items = [{"key": key, "readonly": False, "value": value} for key, value in keys]
+    return answered("GetConfiguration", {}, {"configurationKey": items, "unknownKey": list(unknown)})
+
+
+def change(key, value, status="Accepted"):
+    return answered("ChangeConfiguration", {"key": key, "value": value}, {"status": status})
+
+
+def rows(desk):
+    return {row.name: row for row in desk.recall(ConfigurationKey)}
+
+
+def test_reported_values_and_unknown_keys_are_kept(desk):
+    desk.tell(report(("HeartbeatInterval", "300"), ("Empty", None), unknown=["Nonsense"]))
+    found = rows(desk)
+    assert (found["HeartbeatInterval"].value, found["HeartbeatInterval"].readonly) == ("300", False)
+    assert found["Empty"].supported
+    assert found["Empty"].value is None
+    assert not found["Nonsense"].supported
+
+
+def test_keys_are_the_same_in_any_case(desk):
+    desk.tell(report(("heartbeatinterval", "1")))
+    desk.tell(change("HeartbeatInterval", "2"))
+    (row,) = desk.recall(ConfigurationKey)
+    assert (row.value, row.desired) == ("1", "2")
+
+
+def test_drift_is_seen_when_the_charger_reports_another_value(desk):
+    desk.tell(change("K", "true"))
+    assert in_sync(rows(desk)["K"]) is None
+    desk.now = at(1)
+    desk.tell(report(("K", "True")))
+    assert in_sync(rows(desk)["K"]) is True
+    desk.now = at(2)
+    desk.tell(report(("K", "false")))
+    assert in_sync(rows(desk)["K"]) is False
+
+
+def test_a_due_reboot_ends_when_the_value_is_there(desk):
+    desk.tell(change("K", "2", "RebootRequired"))
+    assert rows(desk)["K"].reboot_required
+    desk.now = at(1)
+    desk.tell(report(("K", "1")))
+    assert rows(desk)["K"].reboot_required
+    desk.tell(report(("K", "2")))
+    assert not rows(desk)["K"].reboot_required
+
+
+def test_a_refused_change_is_not_desired(desk):
+    desk.tell(report(("K", "1")))
+    desk.tell(change("K", "2", "Rejected"))
+    desk.tell(change("L", "2", "NotSupported"))
+    assert rows(desk)["K"].desired is None
+    assert not rows(desk)["L"].supported
+
+
+def test_blanks_and_the_case_of_booleans_do_not_count():
+    assert same_value("Energy.Active.Import.Register, SoC", "Energy.Active.Import.Register,SoC")
+    assert not same_value("a", "A")
+    assert not same_value(None, "")
+
+
+def test_numbers_are_read_from_reported_values(desk):
+    desk.tell(report(("GetConfigurationMaxKeys", " 3 "), ("Odd", "³")))
+    assert whole(desk.recall(ConfigurationKey), "getconfigurationmaxkeys") == 3
+    assert whole(desk.recall(ConfigurationKey), "Odd") is None
+    assert whole([], "GetConfigurationMaxKeys") is None
+
+
+def test_requests_are_cut_to_what_a_charger_takes():
+    assert chunks(["a", "b", "c"], 2) == [["a", "b"], ["c"]]
+    assert chunks(["a", "b"], None) == [["a", "b"]]
+    assert chunks([], 2) == [[]]

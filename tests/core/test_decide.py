@@ -1,0 +1,109 @@
+import pytest
+
+from csms.core import reports
+from csms.core.decide import _DECISIONS
+from tests.core.desk import CP, NOW, Desk, at, meter, register, start, status, stop
+
+
+@pytest.fixture
+def desk():
+    return Desk(unknown_tags="accept")
+
+
+def kinds(base):
+    for kind in base.__subclasses__():
+        if kind.__module__ == reports.__name__ and "charger_id" in kind.__struct_fields__:
+            if kind is not reports.Resendable:
+                yield kind
+            yield from kinds(kind)
+
+
+def test_every_report_has_its_decision():
+    assert set(kinds(reports.Report)) == set(_DECISIONS)
+
+
+@pytest.mark.parametrize("same_batch", [True, False])
+def test_the_same_message_gets_the_same_answer(desk, same_batch):
+    desk.with_tag("user123", max_active_transactions=1)
+    report = start(message_id="19223201", digest=b"d", at=None)
+    if same_batch:
+        first, second = desk.batch(report, report)
+    else:
+        first = desk.tell(report)
+        desk.with_tag("user123", status="Blocked")
+        desk.now = at(5)
+        second = desk.tell(report)
+    assert first == second
+    assert first.authorization.status == "Accepted"
+    assert desk.told() == ["started"]
+
+
+def test_the_same_id_with_another_content_is_another_message(desk):
+    # Many charge points count from 1 again after every boot.
+    first = desk.tell(start(message_id="1", digest=b"a"))
+    second = desk.tell(start(message_id="1", digest=b"b", connector_id=2))
+    assert first.transaction_id != second.transaction_id
+
+
+def test_the_same_id_of_another_charger_is_another_message(desk):
+    first, second = desk.batch(
+        start(message_id="1", digest=b"a"), start(message_id="1", digest=b"a", charger_id="other")
+    )
+    assert first.transaction_id != second.transaction_id
+
+
+def test_a_stored_answer_comes_back_as_it_was(desk):
+    desk.with_tag("user123", expiry_at=at(1), parent_id_tag="family")
+    report = stop(desk.tell(start()).transaction_id, message_id="m", digest=b"d", id_tag="user123")
+    first = desk.tell(report)
+    desk.now = at(2)
+    assert desk.tell(report) == first
+    assert first.authorization == reports.Authorization(
+        status="Accepted", expiry_at=at(1), parent_id_tag="family"
+    )
+
+
+def test_a_meter_report_with_an_id_is_known_without_a_time(desk):
+    report = meter(None, register(1, None), message_id="m", digest=b"d")
+    assert desk.tell(report) is None
+    desk.now = at(1)
+    assert desk.tell(report) is None
+    assert len(desk.readings) == 1
+
+
+def test_without_an_id_no_answer_is_kept(desk):
+    desk.tell(start())
+    desk.tell(status("Available"))
+    assert desk.answers == {}
+
+
+def test_a_failed_report_leaves_no_answer_behind(desk):
+    bad = meter(None, register("\ud800", at(1)), message_id="m", digest=b"d")
+    assert isinstance(desk.tell(bad), UnicodeEncodeError)
+    assert desk.answers == {}
+    assert isinstance(desk.tell(bad), UnicodeEncodeError)
+
+
+def test_what_is_not_understood_is_kept_once_for_each_content(desk):
+    for digest in (b"1", b"1", b"2"):
+        desk.tell(
+            reports.Quarantined(
+                charger_id=CP, action="StartTransaction", payload=b"{", error="no JSON", digest=digest
+            )
+        )
+    assert [(entry.digest, entry.payload, entry.received_at) for entry in desk.quarantine] == [
+        (b"1", b"{", NOW),
+        (b"2", b"{", NOW),
+    ]
+
+
+def test_deviations_are_counted_with_a_short_example(desk):
+    deviations = [reports.Deviation(field="timestamp", kind="no_zone", detail="x" * 999)]
+    desk.tell(reports.Deviated(charger_id=CP, action="StartTransaction", deviations=deviations))
+    (row,) = desk.deviations
+    assert (row.field, row.kind, row.count, len(row.detail)) == ("timestamp", "no_zone", 1, 200)
+
+
+def test_asking_for_a_tag_makes_the_charger_known(desk):
+    desk.tell(reports.Authorize(charger_id=CP, id_tag="x"))
+    assert CP in desk.states

@@ -1,0 +1,101 @@
+import msgspec
+import pytest
+
+from csms.core import reports
+from tests.core.desk import CP, NOW, Desk, at, status
+
+
+def connected(node="n1", **given):
+    return reports.Connected(**({"charger_id": CP, "node": node, "remote_address": "10.0.0.1"} | given))
+
+
+@pytest.mark.parametrize(
+    ("policy", "protocol", "expected"),
+    [
+        ("open", "ocpp1.6", "Accepted"),
+        ("approve", "ocpp1.6", "Pending"),
+        ("closed", "ocpp1.6", "Pending"),
+        ("approve", "ev_meter", "Accepted"),
+    ],
+)
+def test_a_stranger_waits_for_an_operator_unless_the_door_is_open(policy, protocol, expected):
+    desk = Desk(enrollment=policy)
+    held = desk.tell(connected(protocol=protocol))
+    assert held == reports.Held(generation=1, enrollment=expected, previous_node=None)
+    assert (desk.chargers[CP].enrollment, desk.chargers[CP].protocol) == (expected, protocol)
+
+
+def test_the_newest_connection_wins_and_an_old_end_means_nothing():
+    desk = Desk()
+    first = desk.tell(connected())
+    second = desk.tell(connected("n2"))
+    assert (first.generation, second.generation, second.previous_node) == (1, 2, "n1")
+    desk.tell(reports.Disconnected(charger_id=CP, node="n1", generation=1))
+    assert desk.states[CP].online
+    desk.tell(reports.Disconnected(charger_id=CP, node="n1", generation=2))
+    assert desk.states[CP].online
+    desk.now = at(1)
+    desk.tell(reports.Disconnected(charger_id=CP, node="n2", generation=2))
+    state = desk.states[CP]
+    assert (state.online, state.node, state.last_seen_at, state.connected_at) == (False, "n2", at(1), NOW)
+    assert desk.tell(connected()).previous_node is None
+
+
+def test_a_sign_of_life_is_noted():
+    desk = Desk()
+    desk.tell(connected())
+    desk.now = at(3)
+    desk.tell(reports.Seen(charger_id=CP))
+    assert desk.states[CP].last_seen_at == at(3)
+    assert desk.states[CP].connected_at == NOW
+
+
+def test_a_boot_brings_the_identity():
+    desk = Desk(heartbeat_interval_s=123)
+    boot = reports.Boot(
+        charger_id=CP,
+        vendor="V",
+        model="M",
+        serial_number="S",
+        firmware_version="F",
+        iccid="I",
+        imsi="J",
+        meter_type="T",
+        meter_serial_number="U",
+    )
+    assert desk.tell(boot) == reports.Booted(status="Accepted", interval_s=123)
+    charger = desk.chargers[CP]
+    assert [getattr(charger, name) for name in boot.__struct_fields__[1:]] == list("VMSFIJTU")
+    assert charger.booted_at == NOW
+
+
+@pytest.mark.parametrize("enrollment", ["Pending", "Rejected"])
+def test_a_charger_that_is_not_let_in_is_told_when_to_try_again(enrollment):
+    desk = Desk(enrollment="approve", retry_interval_s=77)
+    desk.tell(connected())
+    desk.chargers[CP] = msgspec.structs.replace(desk.chargers[CP], enrollment=enrollment)
+    assert desk.tell(reports.Boot(charger_id=CP)) == reports.Booted(status=enrollment, interval_s=77)
+
+
+def test_a_charger_may_have_a_heartbeat_of_its_own():
+    desk = Desk()
+    desk.tell(connected())
+    desk.chargers[CP] = msgspec.structs.replace(desk.chargers[CP], heartbeat_interval_s=10)
+    assert desk.tell(reports.Boot(charger_id=CP)).interval_s == 10
+
+
+def test_connecting_does_not_disturb_the_count_of_events():
+    desk = Desk()
+    desk.tell(status("Available"))
+    desk.tell(connected())
+    desk.tell(status("Charging"))
+    assert [body["seq"] for body in desk.bodies()] == [1, 2]
+    assert desk.states[CP].generation == 1
+
+
+def test_a_charger_that_changes_its_protocol_keeps_its_standing():
+    desk = Desk(enrollment="approve")
+    desk.tell(connected())
+    held = desk.tell(connected(protocol="charge_amps"))
+    assert held.enrollment == "Pending"
+    assert desk.chargers[CP].protocol == "charge_amps"

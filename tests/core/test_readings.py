@@ -1,0 +1,132 @@
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+
+import msgspec
+import pytest
+
+from csms.core import reports
+from csms.core.readings import digest_of
+from tests.core.desk import CP, NOW, Desk, at, meter, register, sample, start, stop
+
+
+@pytest.fixture
+def desk():
+    return Desk(unknown_tags="accept")
+
+
+def connector(desk, connector_id=1):
+    return desk.connectors[CP, connector_id]
+
+
+def test_a_reading_is_stored_with_its_samples_as_they_came(desk):
+    desk.tell(meter(None, register("12500", at(1), context="Sample.Clock")))
+    (row,) = desk.readings
+    assert row.samples == '[{"value":"12500","context":"Sample.Clock"}]'
+    assert (row.sampled_at, row.received_at, row.energy_wh) == (at(1), NOW, 12500)
+    assert row.digest == digest_of(row.samples.encode()) == sha256(row.samples.encode()).digest()[:8]
+
+
+@pytest.mark.parametrize("same_batch", [True, False])
+def test_the_same_reading_again_is_known_whatever_its_message(desk, same_batch):
+    twice = [
+        meter(None, register(1, at(1)), register(2, at(2)), message_id="a", digest=b"1"),
+        meter(None, register(2, at(2)), message_id="b", digest=b"2"),
+    ]
+    if same_batch:
+        desk.batch(*twice)
+    else:
+        for report in twice:
+            desk.tell(report)
+    assert len(desk.readings) == 2
+    assert desk.told() == ["meter_reading"] * 2
+
+
+def test_two_readings_of_one_moment_are_two(desk):
+    desk.tell(meter(None, register(1, at(1)), register(2, at(1))))
+    assert len(desk.readings) == 2
+
+
+def test_the_same_reading_of_another_connector_is_another(desk):
+    desk.tell(meter(None, register(1, at(1))))
+    desk.tell(meter(None, register(1, at(1)), connector_id=2))
+    assert len(desk.readings) == 2
+
+
+def test_a_reading_without_a_time_takes_ours_and_is_known_by_its_message(desk):
+    report = meter(None, register(1, None), message_id="a", digest=b"1")
+    desk.tell(report)
+    desk.now = at(1)
+    desk.tell(report)
+    assert [row.sampled_at for row in desk.readings] == [NOW]
+
+
+def test_an_old_reading_between_newer_ones_is_taken_but_not_remembered(desk):
+    desk.tell(meter(None, register(300, at(30))))
+    desk.tell(meter(None, register(200, at(20))))
+    desk.tell(meter(None, register(200, at(20))))
+    assert len(desk.readings) == 2
+    assert (connector(desk).energy_wh, connector(desk).reading_at) == (300, at(30))
+    assert connector(desk).newest_reading_at == at(30)
+
+
+def test_values_that_a_reading_leaves_out_stay_as_they_were(desk):
+    first = desk.tell(start()).transaction_id
+    samples = [sample(2000), sample(7000, "Power.Active.Import"), sample(55, "SoC")]
+    desk.tell(meter(first, reports.Reading(at=at(1), samples=samples)))
+    desk.tell(meter(first, register(2100, at(2))))
+    row = connector(desk)
+    assert (row.energy_wh, row.power_w, row.soc_percent, row.reading_at) == (2100, 7000, 55.0, at(2))
+
+
+def test_another_session_begins_with_nothing_remembered(desk):
+    first = desk.tell(start()).transaction_id
+    desk.tell(meter(first, reports.Reading(at=at(1), samples=[sample(55, "SoC")])))
+    desk.tell(stop(first))
+    second = desk.tell(start(at=at(100))).transaction_id
+    desk.tell(meter(second, register(25000, at(101))))
+    row = connector(desk)
+    assert (row.reading_transaction_id, row.energy_wh, row.soc_percent) == (second, 25000, None)
+
+
+def test_closing_values_after_the_stop_do_not_revive_the_session(desk):
+    first = desk.tell(start()).transaction_id
+    desk.tell(stop(first))
+    desk.tell(meter(first, register(25001, at(91))))
+    assert desk.told()[-1] == "meter_reading"
+    assert desk.payloads("meter_reading")[0]["transactionId"] == first
+    assert not desk.transactions[first].open
+    assert (connector(desk).reading_transaction_id, connector(desk).energy_wh) == (None, None)
+    # and they are known when they come again
+    desk.tell(meter(first, register(25001, at(91))))
+    assert len(desk.readings) == 1
+
+
+LOST = datetime(1970, 1, 1, 0, 30, tzinfo=UTC)
+
+
+def test_a_clock_that_went_back_to_1970_does_not_freeze_the_last_reading(desk):
+    first = desk.tell(start()).transaction_id
+    desk.tell(meter(first, register(2000, at(1))))
+    desk.tell(meter(first, register(3000, LOST)))
+    desk.tell(meter(first, register(4000, LOST - timedelta(minutes=20))))
+    assert connector(desk).energy_wh == 4000
+
+
+def test_one_reading_from_the_future_does_not_freeze_the_last_reading(desk):
+    first = desk.tell(start()).transaction_id
+    desk.tell(meter(first, register(2000, at(60 * 24 * 365))))
+    desk.tell(meter(first, register(3000, at(1))))
+    assert (connector(desk).energy_wh, connector(desk).reading_at) == (3000, at(1))
+    desk.tell(meter(first, register(3000, at(1))))
+    assert len(desk.readings) == 2
+
+
+def test_a_reading_nobody_can_use_is_kept(desk):
+    desk.tell(meter(None, reports.Reading(at=at(1), samples=[])))
+    assert desk.readings[0].samples == "[]"
+    assert desk.told() == []
+
+
+def test_samples_may_hold_any_text(desk):
+    desk.tell(meter(None, register("\0ü\n", at(1))))
+    assert msgspec.json.decode(desk.readings[0].samples) == [{"value": "\0ü\n"}]

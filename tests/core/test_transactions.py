@@ -1,0 +1,485 @@
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import msgspec
+import pytest
+
+from csms.core import reports
+from csms.core.pricing import Tariff
+from csms.core.transactions import close_inferred
+from tests.core.desk import CP, NOW, Desk, at, meter, register, sample, start, status, stop
+
+CENTS = Tariff(energy_rate=Decimal("0.12"), time_rate=Decimal("0.01"))
+
+
+@pytest.fixture
+def desk():
+    return Desk(unknown_tags="accept", tariff=CENTS)
+
+
+def only(table):
+    (one,) = table.values()
+    return one
+
+
+# --- starts ---------------------------------------------------------------------------------------------
+
+
+def test_a_start_opens_a_transaction_and_says_its_id(desk):
+    answer = desk.tell(start())
+    transaction = only(desk.transactions)
+    assert answer == reports.Started(
+        transaction_id=transaction.id, authorization=reports.Authorization(status="Accepted")
+    )
+    assert transaction.open
+    assert (transaction.meter_start_wh, transaction.started_at, transaction.start_received_at) == (
+        1000,
+        NOW,
+        NOW,
+    )
+    assert transaction.tariff == CENTS
+
+
+@pytest.mark.parametrize("same_batch", [True, False])
+def test_the_same_start_under_another_message_id_is_the_same_transaction(desk, same_batch):
+    again = [start(message_id=name, digest=b"d") for name in ("a", "b", "c")]
+    answers = desk.batch(*again) if same_batch else [desk.tell(report) for report in again]
+    assert answers[0] == answers[1] == answers[2]
+    assert desk.told() == ["started"]
+
+
+def test_a_repeated_start_gets_the_status_it_got_first(desk):
+    desk.with_tag("user123", max_active_transactions=1)
+    first = desk.tell(start())
+    desk.with_tag("user123", status="Blocked")
+    assert desk.tell(start()) == first
+    assert first.authorization.status == "Accepted"
+
+
+def test_a_start_repeated_after_its_stop_is_still_the_same(desk):
+    first = desk.tell(start())
+    desk.tell(stop(first.transaction_id))
+    assert desk.tell(start()) == first
+    assert not only(desk.transactions).open
+
+
+def test_a_refused_tag_is_stored_with_an_id_all_the_same():
+    desk = Desk()
+    answer = desk.tell(start(id_tag="stranger"))
+    assert answer.authorization.status == "Invalid"
+    assert only(desk.transactions).authorization_status == "Invalid"
+    desk.tell(stop(answer.transaction_id))
+    assert desk.payloads("completed")[0]["energyUsed"] == 24.0
+
+
+def test_two_connectors_charge_side_by_side(desk):
+    ids = [desk.tell(start(connector_id=n)).transaction_id for n in (1, 2)]
+    assert ids == [1, 2]
+    desk.tell(stop(2))
+    assert [t.open for t in desk.transactions.values()] == [True, False]
+
+
+def test_a_start_without_a_time_takes_ours(desk):
+    desk.tell(start(at=None))
+    assert only(desk.transactions).started_at == NOW
+
+
+def test_the_tariff_of_the_start_holds_until_the_stop(desk):
+    first = desk.tell(start())
+    desk.policy = msgspec.structs.replace(desk.policy, tariff=Tariff(energy_rate=Decimal(99)))
+    desk.tell(stop(first.transaction_id))
+    assert desk.payloads("session_cost")[0]["estimatedCost"] == 3.78
+
+
+def test_a_charger_may_have_a_tariff_of_its_own(desk):
+    desk.tell(reports.Seen(charger_id=CP))
+    desk.chargers[CP] = msgspec.structs.replace(desk.chargers[CP], tariff_id="night")
+    desk.tariffs["night"] = Tariff(id="night", energy_rate=Decimal("0.05"))
+    desk.tell(stop(desk.tell(start()).transaction_id))
+    (cost,) = desk.payloads("session_cost")
+    assert (cost["estimatedCost"], cost["tariffId"]) == (1.2, "night")
+
+
+# --- forgotten sessions: inferred stops and their amendment ---------------------------------------------
+
+
+def test_the_next_start_closes_a_forgotten_session_by_its_last_reading(desk):
+    first = desk.tell(start())
+    desk.tell(meter(first.transaction_id, register(9000, at(30))))
+    desk.now = at(600)
+    desk.tell(start(at=at(600), meter_wh=9500))
+    forgotten = desk.transactions[first.transaction_id]
+    assert (forgotten.meter_stop_wh, forgotten.energy_wh, forgotten.energy_source) == (
+        9000,
+        8000,
+        "last_reading",
+    )
+    assert (forgotten.stopped_at, forgotten.inferred, forgotten.revision) == (at(30), True, 1)
+    assert desk.told() == ["started", "meter_reading", "completed", "session_cost", "started"]
+    (completed,) = desk.payloads("completed")
+    assert (completed["inferred"], completed["energySource"], completed["reason"]) == (
+        True,
+        "last_reading",
+        "Other",
+    )
+
+
+def test_a_session_without_any_reading_is_closed_without_energy_and_says_so(desk):
+    desk.tell(start())
+    desk.tell(start(at=at(60), meter_wh=2000))
+    (completed,) = desk.payloads("completed")
+    assert (completed["energyUsed"], completed["duration"]) == (0.0, 0.0)
+    assert (completed["energySource"], completed["anomaly"]) == ("none", "no_meter_stop")
+
+
+def test_clock_aligned_readings_are_evidence_too(desk):
+    first = desk.tell(start())
+    desk.tell(meter(first.transaction_id, register(5000, at(10))))
+    desk.tell(meter(None, register(9000, at(15), context="Sample.Clock")))
+    assert "transactionId" not in desk.payloads("meter_reading")[1]
+    desk.tell(start(at=at(60), meter_wh=9000))
+    assert desk.payloads("completed")[0]["meterStop"] == 9000
+
+
+def test_a_session_ends_when_its_connector_became_free_by_the_chargers_clock(desk):
+    # The charger's clock is two hours behind ours.
+    desk.now = at(120)
+    first = desk.tell(start(at=at(0)))
+    desk.now = at(150)
+    desk.tell(status("Available", at(30)))
+    desk.now = at(200)
+    desk.tell(start(at=at(80), meter_wh=2000))
+    forgotten = desk.transactions[first.transaction_id]
+    assert (forgotten.stopped_at, forgotten.duration_s) == (at(30), 1800)
+
+
+def test_the_real_stop_amends_an_inferred_one(desk):
+    first = desk.tell(start())
+    desk.tell(start(at=at(600), meter_wh=30000))
+    desk.now = at(700)
+    answer = desk.tell(stop(first.transaction_id, meter_wh=25000, at=at(90), reason="EVDisconnected"))
+    assert answer.transaction_id == first.transaction_id
+    amended = desk.transactions[first.transaction_id]
+    assert (amended.revision, amended.inferred, amended.energy_wh) == (2, False, 24000)
+    assert amended.anomalies == ()
+    assert desk.told() == ["started", "completed", "session_cost", "started", "updated", "session_cost"]
+    (updated,) = desk.payloads("updated")
+    assert (updated["energyUsed"], updated["reason"], updated["revision"]) == (24.0, "EVDisconnected", 2)
+    assert "inferred" not in updated
+    assert "anomaly" not in updated
+    assert [cost["revision"] for cost in desk.payloads("session_cost")] == [1, 2]
+    assert [body["dedupKey"] for body in desk.bodies("session_cost")] == ["tx:1:cost:1", "tx:1:cost:2"]
+    assert desk.bodies("updated")[0]["dedupKey"] == "tx:1:completed:2"
+
+
+def test_amending_leaves_the_session_that_runs_meanwhile_alone(desk):
+    first, second = desk.tell(start()), desk.tell(start(at=at(600), meter_wh=30000))
+    desk.tell(stop(first.transaction_id))
+    assert desk.transactions[second.transaction_id].open
+    desk.tell(stop(second.transaction_id, meter_wh=31000, at=at(700)))
+    assert desk.payloads("completed")[-1]["energyUsed"] == 1.0
+
+
+def test_an_amended_stop_is_final(desk):
+    first = desk.tell(start())
+    desk.tell(start(at=at(600), meter_wh=30000))
+    desk.tell(stop(first.transaction_id))
+    before = desk.snapshot()
+    desk.tell(stop(first.transaction_id))
+    assert desk.snapshot() == before
+    desk.tell(stop(first.transaction_id, meter_wh=26000))
+    assert desk.transactions[first.transaction_id].revision == 2
+    assert [entry.error for entry in desk.quarantine] == ["a second stop that differs from the first"]
+
+
+def test_a_late_stop_without_a_register_keeps_what_was_inferred(desk):
+    first = desk.tell(start())
+    desk.tell(meter(first.transaction_id, register(9000, at(30))))
+    desk.tell(start(at=at(600), meter_wh=9500))
+    desk.tell(stop(first.transaction_id, meter_wh=None, at=at(40)))
+    amended = desk.transactions[first.transaction_id]
+    assert (amended.meter_stop_wh, amended.energy_source, amended.stopped_at) == (
+        9000,
+        "last_reading",
+        at(40),
+    )
+
+
+def test_a_late_stop_without_a_register_takes_what_it_brings_along(desk):
+    first = desk.tell(start())
+    desk.tell(meter(first.transaction_id, register(9000, at(30))))
+    desk.tell(start(at=at(600), meter_wh=9500))
+    brought = [register(8000, at(20)), register(9400, at(40)), register("x", at(41))]
+    desk.tell(stop(first.transaction_id, meter_wh=None, at=at(40), readings=brought))
+    assert desk.transactions[first.transaction_id].meter_stop_wh == 9400
+
+
+def test_close_inferred_may_name_its_reason(desk):
+    first = desk.tell(start())
+    work = desk.load([reports.Seen(charger_id=CP)])
+    with work.attempt():
+        close_inferred(work, work.transactions[first.transaction_id], reason="PowerLoss")
+    desk.save(work)
+    assert desk.payloads("completed")[0]["reason"] == "PowerLoss"
+
+
+# --- stops ----------------------------------------------------------------------------------------------
+
+
+def test_a_stop_is_booked_once_and_told_with_its_cost(desk):
+    first = desk.tell(start())
+    answer = desk.tell(stop(first.transaction_id, id_tag="user123", reason="Remote"))
+    assert answer == reports.Stopped(
+        transaction_id=first.transaction_id, authorization=reports.Authorization(status="Accepted")
+    )
+    assert desk.told() == ["started", "completed", "session_cost"]
+    transaction = only(desk.transactions)
+    assert (transaction.energy_source, transaction.stop_id_tag, transaction.stop_reason) == (
+        "meter_stop",
+        "user123",
+        "Remote",
+    )
+    assert (transaction.cost_minor, transaction.cost) == (378, Decimal("3.78"))
+
+
+@pytest.mark.parametrize("same_batch", [True, False])
+def test_the_same_stop_again_changes_nothing(desk, same_batch):
+    first = desk.tell(start())
+    again = [
+        stop(first.transaction_id, message_id=name, digest=b"d", readings=[register(24000, at(89))])
+        for name in ("a", "b")
+    ]
+    answers = desk.batch(*again) if same_batch else [desk.tell(report) for report in again]
+    assert answers[0] == answers[1]
+    assert desk.told() == ["started", "meter_reading", "completed", "session_cost"]
+    assert desk.quarantine == []
+
+
+def test_a_second_stop_that_differs_is_kept_beside_the_first(desk):
+    first = desk.tell(start())
+    desk.tell(stop(first.transaction_id, digest=b"1"))
+    answer = desk.tell(
+        stop(first.transaction_id, digest=b"2", meter_wh=26000, readings=[register(26000, at(90))])
+    )
+    assert answer.transaction_id == first.transaction_id
+    (entry,) = desk.quarantine
+    assert (entry.transaction_id, entry.action, entry.digest) == (
+        first.transaction_id,
+        "StopTransaction",
+        b"2",
+    )
+    assert only(desk.transactions).meter_stop_wh == 25000
+    assert desk.told().count("completed") == 1
+
+
+def test_new_closing_values_in_a_repeated_stop_are_kept(desk):
+    first = desk.tell(start())
+    desk.tell(stop(first.transaction_id, readings=[register(24000, at(89))]))
+    desk.tell(stop(first.transaction_id, readings=[register(24000, at(89)), register(25000, at(90))]))
+    assert [payload["totalEnergy"] for payload in desk.payloads("meter_reading")] == [24.0, 25.0]
+    assert desk.told().count("completed") == 1
+
+
+def test_a_stop_without_a_register_goes_by_the_last_reading_even_its_own(desk):
+    first = desk.tell(start())
+    desk.tell(meter(first.transaction_id, register(9000, at(30))))
+    desk.tell(stop(first.transaction_id, meter_wh=None, readings=[register(11000, at(89))]))
+    (completed,) = desk.payloads("completed")
+    assert (completed["meterStop"], completed["energySource"]) == (11000, "last_reading")
+
+
+def test_a_beginning_among_a_stops_readings_is_not_taken_for_the_end(desk):
+    first = desk.tell(start())
+    desk.tell(meter(first.transaction_id, register(9000, at(30))))
+    begin = register(1000, at(0), context="Transaction.Begin")
+    desk.tell(stop(first.transaction_id, meter_wh=None, readings=[begin]))
+    assert desk.payloads("completed")[0]["meterStop"] == 9000
+
+
+def test_a_register_that_went_back_is_no_energy_and_an_anomaly(desk):
+    first = desk.tell(start(meter_wh=5000))
+    desk.tell(stop(first.transaction_id, meter_wh=10))
+    (completed,) = desk.payloads("completed")
+    assert (completed["energyUsed"], completed["meterStop"], completed["anomaly"]) == (
+        0.0,
+        10,
+        "meter_decreased",
+    )
+
+
+@pytest.mark.parametrize("lost", [0, -1, 2**31, 2**63 - 1, 2**80, 4711, None])
+def test_a_stop_with_an_impossible_id_ends_the_only_session_it_can_mean(desk, lost):
+    first = desk.tell(start())
+    answer = desk.tell(stop(lost))
+    assert answer.transaction_id == first.transaction_id
+    assert not only(desk.transactions).open
+    assert only(desk.transactions).anomalies == ("transaction_id_inferred",)
+
+
+@pytest.mark.parametrize("digest", [b"", b"content"])
+def test_its_resend_ends_nothing_else(desk, digest):
+    first = desk.tell(start())
+    answer = desk.tell(stop(-1, message_id="a", digest=digest))
+    second = desk.tell(start(connector_id=2, at=at(80)))
+    before = desk.snapshot()
+    assert desk.tell(stop(-1, message_id="b", digest=digest)) == answer
+    assert answer.transaction_id == first.transaction_id
+    assert desk.transactions[second.transaction_id].open
+    assert desk.snapshot() == before
+
+
+def test_a_stop_that_could_mean_two_sessions_is_quarantined(desk):
+    desk.batch(start(), start(connector_id=2))
+    answer = desk.tell(stop(0, digest=b"d"))
+    assert answer.transaction_id is None
+    assert all(t.open for t in desk.transactions.values())
+    assert [entry.error for entry in desk.quarantine] == ["no transaction fits this stop"]
+
+
+def test_the_register_or_the_time_may_tell_which_session_is_meant(desk):
+    first = desk.tell(start())
+    desk.tell(start(connector_id=2, meter_wh=90_000))
+    desk.tell(start(connector_id=3, at=at(95)))
+    assert desk.tell(stop(-1)).transaction_id == first.transaction_id
+
+
+def test_an_orphan_is_kept_whole_and_told_once(desk):
+    orphan = stop(4711, message_id="a", digest=b"", readings=[register(25000, at(89))], id_tag="x")
+    resent = msgspec.structs.replace(orphan, message_id="b")
+    assert desk.tell(orphan) == desk.tell(resent)
+    assert desk.told() == ["orphan_stop"]
+    (payload,) = desk.payloads("orphan_stop")
+    assert payload == {
+        "transactionId": 4711,
+        "meterStop": 25000,
+        "stopTime": "2023-12-07T11:45:30Z",
+        "reason": "Local",
+        "idTag": "x",
+    }
+    (entry,) = desk.quarantine
+    kept = msgspec.json.decode(entry.payload)
+    assert kept["readings"][0]["samples"] == [{"value": "25000"}]
+
+
+def test_two_orphans_of_an_edge_without_digests_are_two(desk):
+    desk.tell(stop(4711))
+    desk.tell(stop(4712))
+    assert desk.told() == ["orphan_stop"] * 2
+    assert len(desk.quarantine) == 2
+
+
+def test_two_chargers_may_send_the_same_orphan(desk):
+    desk.batch(stop(0, digest=b"d"), stop(0, digest=b"d", charger_id="other"))
+    assert desk.told() == ["orphan_stop"] * 2
+
+
+def test_nobody_ends_another_chargers_session(desk):
+    first = desk.tell(start())
+    answer = desk.tell(stop(first.transaction_id, charger_id="other"))
+    assert answer.transaction_id is None
+    assert only(desk.transactions).open
+    own = desk.tell(start(charger_id="other", meter_wh=0))
+    assert desk.tell(stop(first.transaction_id, charger_id="other", meter_wh=5)).transaction_id == (
+        own.transaction_id
+    )
+
+
+# --- clocks ---------------------------------------------------------------------------------------------
+
+LOST = datetime(1970, 1, 1, 0, 3, tzinfo=UTC)
+
+
+def test_a_clock_set_forward_in_mid_session_is_measured_by_ours(desk):
+    first = desk.tell(start(at=LOST))
+    desk.now = at(90)
+    desk.tell(stop(first.transaction_id, at=at(90)))
+    (completed,) = desk.payloads("completed")
+    assert (completed["duration"], completed["anomaly"]) == (90.0, "clock_changed")
+    assert completed["startTime"] == "1970-01-01T00:03:00Z"
+    assert desk.payloads("session_cost")[0]["estimatedCost"] == 3.78
+
+
+def test_a_clock_lost_in_mid_session_is_measured_by_ours(desk):
+    first = desk.tell(start())
+    desk.now = at(90)
+    desk.tell(stop(first.transaction_id, at=LOST))
+    assert desk.payloads("completed")[0]["duration"] == 90.0
+
+
+def test_a_session_that_lies_in_1970_throughout_is_measured_by_the_charger(desk):
+    first = desk.tell(start(at=LOST))
+    desk.now = at(500)
+    desk.tell(stop(first.transaction_id, at=LOST + timedelta(minutes=7)))
+    (completed,) = desk.payloads("completed")
+    assert completed["duration"] == 7.0
+    assert "anomaly" not in completed
+
+
+def test_a_forgotten_session_is_not_billed_until_we_heard_of_its_end(desk):
+    # The start came from 1970, the clock was set, the car left after half an hour, the next came after days.
+    first = desk.tell(start(at=LOST))
+    desk.now = at(20)
+    desk.tell(meter(first.transaction_id, register(3000, at(20))))
+    desk.now = at(30)
+    desk.tell(status("Available", at(30)))
+    desk.now = at(5000)
+    desk.tell(start(at=at(5000), meter_wh=3000))
+    assert desk.payloads("completed")[0]["duration"] == 20.0
+
+
+def test_a_stop_from_a_lost_clock_still_finds_its_session(desk):
+    first = desk.tell(start())
+    assert desk.tell(stop(-1, at=LOST)).transaction_id == first.transaction_id
+
+
+# --- readings and whose they are ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrong", [2**63 - 1, 0, -1, None])
+def test_readings_with_an_impossible_id_belong_to_the_running_session(desk, wrong):
+    first = desk.tell(start())
+    desk.tell(meter(wrong, register(2000, at(1))))
+    assert desk.payloads("meter_reading")[0]["transactionId"] == first.transaction_id
+
+
+def test_readings_that_name_an_ended_session_but_lie_in_the_running_one_belong_to_it(desk):
+    first = desk.tell(start())
+    desk.tell(stop(first.transaction_id))
+    second = desk.tell(start(at=at(100), meter_wh=25000))
+    desk.tell(meter(first.transaction_id, register(25000, at(90))))
+    desk.tell(meter(first.transaction_id, register(26000, at(110))))
+    assert [payload["transactionId"] for payload in desk.payloads("meter_reading")] == [
+        first.transaction_id,
+        second.transaction_id,
+    ]
+
+
+def test_readings_of_the_whole_charger_go_to_the_connector_of_their_session(desk):
+    first = desk.tell(start(connector_id=2))
+    desk.tell(meter(first.transaction_id, register(2000, at(1)), connector_id=0))
+    assert desk.payloads("meter_reading")[0]["connectorId"] == 2
+    desk.tell(meter(None, register(99, at(1)), connector_id=0))
+    assert desk.payloads("meter_reading")[1]["connectorId"] == 0
+
+
+def test_readings_named_after_another_chargers_session_do_not_reach_it(desk):
+    first = desk.tell(start())
+    desk.tell(meter(first.transaction_id, register(2000, at(1)), charger_id="other"))
+    assert "transactionId" not in desk.payloads("meter_reading")[0]
+    assert desk.readings[0].transaction_id is None
+
+
+def test_a_report_without_readings_changes_nothing_but_the_acquaintance(desk):
+    desk.tell(meter(None))
+    assert desk.told() == []
+    assert CP in desk.chargers
+
+
+def test_samples_of_any_edge_are_taken(desk):
+    first = desk.tell(start())
+    reading = reports.Reading(
+        at=at(1), samples=[sample("5", "Power.Active.Import", "kW"), sample("2", None, "kWh")]
+    )
+    desk.tell(meter(first.transaction_id, reading))
+    row = desk.readings[0]
+    assert (row.power_w, row.energy_wh) == (5000, 2000)

@@ -1,0 +1,81 @@
+"""What the tests of the database have in common: a ledger that runs, direct queries, batches decided by hand."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+
+from csms.core import reports
+from csms.core.decide import decide
+from csms.core.work import Policy, Work
+from csms.db import store
+from csms.db.engine import create_engine
+from csms.ledger import Ledger
+
+OPEN = Policy(enrollment="open", unknown_tags="accept")
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Any]:
+    """A plain asyncpg connection, for questions and for getting in the way."""
+    db = await asyncpg.connect(url)
+    try:
+        yield db
+    finally:
+        await db.close()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    url: str, *, kind: type[Ledger] = Ledger, policy: Policy = OPEN, **given: Any
+) -> AsyncIterator[Ledger]:
+    """A ledger that commits until the end of the block."""
+    engine = create_engine(url)
+    ledger = kind(engine, policy, **({"frame_delay_s": 0.02} | given))
+    task = asyncio.create_task(ledger.run())
+    try:
+        yield ledger
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await engine.dispose()
+
+
+async def until(condition: Any, timeout_s: float = 20) -> None:
+    """Wait for a condition (a function, maybe async) to hold."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            held = condition()
+            if await held if asyncio.iscoroutine(held) else held:
+                return
+            await asyncio.sleep(0.01)
+
+
+class Books:
+    """As tests.core.desk.Desk, with Postgres behind it."""
+
+    def __init__(self, db: Any, policy: Policy = OPEN) -> None:
+        self.db = db
+        self.policy = policy
+        self.now: Any = None
+        self._numbers: list[int] = []
+        self._transaction_ids: list[int] = []
+
+    async def batch(self, *batch: reports.Report[Any]) -> list[Any]:
+        async with self.db.transaction():
+            if len(self._numbers) < 1000:
+                self._numbers += await store.next_numbers(self.db, 1000)
+            self._transaction_ids += await store.next_transaction_ids(self.db, len(batch))
+            work = Work(
+                self.now,
+                self.policy,
+                numbers=iter(lambda: self._numbers.pop(0), None),
+                transaction_ids=iter(lambda: self._transaction_ids.pop(0), None),
+            )
+            await store.load(self.db, work, batch)
+            answers = [decide(work, report) for report in batch]
+            await store.save(self.db, work, relay=True)
+        return answers

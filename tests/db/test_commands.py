@@ -1,0 +1,144 @@
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from csms.core import reports
+from csms.db import commands
+from csms.db.admin import Conflict, Missing
+from csms.db.engine import create_engine
+from tests.core.desk import NOW
+from tests.db.books import running
+
+LATER = NOW + timedelta(minutes=5)
+
+
+@pytest.fixture
+async def engine(database_url):
+    engine = create_engine(database_url)
+    async with running(database_url, clock=lambda: NOW) as ledger:
+        for charger_id, node in (("c1", "n1"), ("c2", "n1"), ("c3", "n2")):
+            await ledger.record(reports.Connected(charger_id=charger_id, node=node))
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def db(engine):
+    async with engine.begin() as db:
+        yield db
+
+
+async def put(db, command_id, charger_id="c1", **given):
+    given = {
+        "action": "ClearCache",
+        "payload": {},
+        "requested_by": "me",
+        "timeout_s": 30,
+        "queued": True,
+    } | given
+    return await commands.add(db, command_id=command_id, charger_id=charger_id, now=NOW, **given)
+
+
+async def due(db, node="n1", now=NOW):
+    return [row.id for row in await commands.due(db, node, now)]
+
+
+async def test_each_charger_of_a_node_has_one_command_due_the_oldest(db):
+    for command_id, charger_id in (("a", "c1"), ("b", "c1"), ("c", "c2"), ("d", "c3")):
+        assert await put(db, command_id, charger_id)
+    assert await due(db) == ["a", "c"]
+    assert await due(db, "n2") == ["d"]
+    assert await due(db, "n3") == []
+
+
+async def test_one_id_is_one_command(db):
+    assert await put(db, "a")
+    assert not await put(db, "a")
+
+
+async def test_a_command_that_is_sent_or_waits_for_its_next_try_holds_up_those_behind(db):
+    await put(db, "a")
+    await put(db, "b")
+    assert await commands.claim(db, "a", "n1", NOW) == 1
+    assert await due(db) == []
+    await commands.wait_on(db, "a", "no_answer", LATER, counted=True)
+    assert await due(db) == []
+    assert await due(db, now=LATER) == ["a"]
+    assert await commands.claim(db, "a", "n1", LATER) == 2
+    await commands.settle(db, "a", "answered", LATER, answer={"status": "Accepted"})
+    assert await due(db) == ["b"]
+
+
+async def test_what_was_not_sent_was_no_attempt(db):
+    await put(db, "a")
+    await commands.claim(db, "a", "n1", NOW)
+    await commands.wait_on(db, "a", "not_sent", NOW, counted=False)
+    assert (await commands.get(db, "a")).attempts == 0
+
+
+async def test_of_two_nodes_one_gets_it(engine):
+    async with engine.begin() as db:
+        await put(db, "a")
+
+    async def claim(node):
+        async with engine.begin() as db:
+            return await commands.claim(db, "a", node, NOW)
+
+    assert sorted(await asyncio.gather(claim("n1"), claim("n2")), key=str) == [1, None]
+
+
+async def test_only_what_waits_is_cancelled_or_expires(db):
+    await put(db, "a", expires_at=LATER)
+    await put(db, "b", expires_at=LATER)
+    await put(db, "c")
+    await commands.claim(db, "b", "n1", NOW)
+    with pytest.raises(Conflict, match="sending"):
+        await commands.cancel(db, "b", NOW)
+    with pytest.raises(Missing):
+        await commands.cancel(db, "z", NOW)
+    assert (await commands.cancel(db, "c", NOW)).state == "cancelled"
+    assert await commands.expire(db, NOW) == 0
+    assert await commands.expire(db, LATER) == 1
+    assert (await commands.get(db, "a")).state == "expired"
+
+
+async def test_an_end_that_was_recorded_is_not_written_over(db):
+    await put(db, "a", queued=False)
+    await commands.settle(db, "a", "no_answer", NOW, error="why")
+    await commands.settle(db, "a", "answered", NOW)
+    await commands.wait_on(db, "a", "not_sent", NOW, counted=True)
+    view = await commands.get(db, "a")
+    assert (view.state, view.error) == ("no_answer", "why")
+
+
+async def test_what_a_dead_node_was_sending_ends_and_the_queued_ones_are_named(db):
+    await put(db, "a")
+    await put(db, "b", "c3")
+    await put(db, "c", "c2", queued=False)
+    await commands.claim(db, "a", "n1", NOW)
+    await commands.claim(db, "b", "n2", NOW)
+    assert [row.id for row in await commands.abandoned(db, NOW, node="n1")] == ["a"]
+    assert await commands.abandoned(db, NOW + timedelta(seconds=179)) == []
+    assert [row.id for row in await commands.abandoned(db, NOW + timedelta(seconds=181))] == ["b"]
+    assert (await commands.get(db, "c")).state == "no_answer"
+
+
+async def test_what_is_over_is_forgotten_one_day(db):
+    await put(db, "a", queued=False)
+    await put(db, "b")
+    await commands.settle(db, "a", "answered", NOW)
+    assert await commands.forget(db, NOW) == 0
+    assert await commands.forget(db, LATER) == 1
+    assert [view.id for view in await commands.list_commands(db, "c1")] == ["b"]
+
+
+async def test_what_is_known_of_a_charger_that_came_back(db):
+    found = await commands.returned(db, "c1")
+    assert (found.online, found.node, found.connected_at, found.booted_at) == (True, "n1", NOW, None)
+    assert (found.protocol, found.lacking) == ("ocpp1.6", frozenset())
+    assert await commands.returned(db, "nobody") is None
+
+
+async def test_reservation_ids_are_never_the_same(db):
+    assert await commands.next_reservation_id(db) < await commands.next_reservation_id(db)

@@ -1,0 +1,204 @@
+"""A whole node in the test's own loop: real Postgres, real broker, real sockets."""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import secrets
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import asyncpg
+import httpx
+import pytest
+
+from csms import app, settings
+from csms.embedding import BrokerAddress
+from tests.services import unused_port
+
+TOKEN = "test-token-with-every-right"
+
+
+@dataclass
+class Node:
+    """A running node and how to reach it."""
+
+    running: app.Running
+    database_url: str
+    prefix: str
+    broker: BrokerAddress | None
+    api: httpx.AsyncClient
+    stop: asyncio.Event
+    task: "asyncio.Task[None]"
+    events: list[dict[str, Any]] = field(default_factory=list)
+    bodies: list[tuple[str, bytes]] = field(default_factory=list)
+    retained: list[bool] = field(default_factory=list)
+    protocol: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    @property
+    def ocpp(self) -> str:
+        return self.running.ocpp
+
+    async def fetch(self, query: str, *args: Any) -> list[Any]:
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            return [dict(row) for row in await connection.fetch(query, *args)]
+        finally:
+            await connection.close()
+
+    async def eventually(self, condition: Callable[[], Any], timeout_s: float = 10) -> Any:
+        """Wait until something is true; say what was seen when it never is."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not (result := condition()):
+                    await asyncio.sleep(0.02)
+                return result
+        except TimeoutError:
+            kinds = [f"{e['clientId']} {e['eventType']}" for e in self.events]
+            raise AssertionError(f"never came true; events seen: {kinds}") from None
+
+    def of(self, kind: str, charger: str | None = None) -> list[dict[str, Any]]:
+        return [e for e in self.events if e["eventType"] == kind and charger in (None, e["clientId"])]
+
+
+async def _collect(node: Node, subscribed: asyncio.Event) -> None:
+    """What a consumer sees: every topic below the test's prefix, in order of arrival."""
+    assert node.broker is not None
+    version = aiomqtt.ProtocolVersion.V5 if node.broker.version == "5" else aiomqtt.ProtocolVersion.V311
+    async with aiomqtt.Client(node.broker.host, node.broker.port, protocol=version) as client:
+        await client.subscribe(f"{node.prefix}/#", qos=1)
+        subscribed.set()
+        async for message in client.messages:
+            topic = str(message.topic).removeprefix(f"{node.prefix}/")
+            body = bytes(message.payload) if isinstance(message.payload, bytes | bytearray) else b""
+            if topic.startswith("ocpp/"):
+                node.protocol.append((topic, json.loads(body)))
+            elif topic.split("/")[1] in {"transactions", "connectors", "billing"} and topic.count("/") == 3:
+                node.bodies.append((topic, body))
+                node.retained.append(message.retain)
+                node.events.append(json.loads(body))
+
+
+NodeFactory = Callable[..., Awaitable[Node]]
+
+
+@contextlib.asynccontextmanager
+async def nodes(
+    database_url: str, broker: Any, topic_prefix: str, data_dir: Path
+) -> AsyncIterator[NodeFactory]:
+    """Starts nodes on one database and one broker; all are stopped at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(*, mqtt: bool = True, **overrides: Any) -> Node:
+            chosen = settings.load(
+                _env_file=None,
+                **{
+                    "database_url": database_url,
+                    "csms_data_dir": data_dir,
+                    "csms_ocpp_host": "127.0.0.1",
+                    "csms_ocpp_port": unused_port(),
+                    "csms_http_port": unused_port(),
+                    "csms_enrollment": "open",
+                    "csms_unknown_tags": "accept",
+                    "csms_admin_token": TOKEN,
+                    "csms_node": "node-a",
+                    "mqtt_enabled": mqtt,
+                    "mqtt_topic_prefix": topic_prefix,
+                    # All workers share the broker, and two clients of one name throw each other out.
+                    "mqtt_client_id": topic_prefix.replace("/", "-"),
+                    "mqtt_reconnect_min_s": 0.05,
+                    "mqtt_reconnect_max_s": 0.5,
+                    **overrides,
+                },
+            )
+            url = str(chosen.database_url)
+            address = BrokerAddress(broker.host, broker.port_v5, "5", "mqtt://test") if mqtt else None
+            if "broker_address" in overrides:
+                address = overrides["broker_address"]
+            ready: asyncio.Future[app.Running] = asyncio.get_running_loop().create_future()
+            stop = asyncio.Event()
+            ports = app.bind(chosen)
+            task = asyncio.create_task(
+                app.serve(chosen, url, address, ports, stop=stop, ready=ready.set_result),
+                name="node",
+            )
+            await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=20)
+            if task.done():
+                task.result()
+            running = ready.result()
+            node = Node(running, url, topic_prefix, address, client(running), stop, task)
+            if address is not None:
+                subscribed = asyncio.Event()
+                collector = asyncio.create_task(_collect(node, subscribed), name="collector")
+                stack.push_async_callback(_cancelled, collector)
+                async with asyncio.timeout(10):
+                    await subscribed.wait()
+            stack.push_async_callback(_stopped, node)
+            return node
+
+        yield start
+
+
+@pytest.fixture
+async def start_node(
+    database_url: str, broker: Any, topic_prefix: str, tmp_path: Path
+) -> AsyncIterator[NodeFactory]:
+    """Start nodes on this test's database and broker; all are stopped at its end."""
+    async with nodes(database_url, broker, topic_prefix, tmp_path) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+async def shared_node(
+    databases: Any, template_database: str, broker: Any, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Node]:
+    """One node for all tests of a module that keep to charger ids of their own. It lives in a thread, so that
+    its tasks are not taken for what a test has left behind."""
+    url = await databases.create(template_database)
+    ready: Future[tuple[Node, Callable[[], object]]] = Future()
+
+    async def run() -> None:
+        done, loop = asyncio.Event(), asyncio.get_running_loop()
+        prefix = f"test/shared-{secrets.token_hex(6)}"
+        try:
+            async with nodes(url, broker, prefix, tmp_path_factory.mktemp("node")) as start:
+                ready.set_result((await start(), lambda: loop.call_soon_threadsafe(done.set)))
+                await done.wait()
+        except Exception as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),), name="shared node")
+    thread.start()
+    node, leave = await asyncio.wrap_future(ready)
+    async with client(node.running) as api:
+        yield dataclasses.replace(node, api=api)
+    leave()
+    await asyncio.to_thread(thread.join, 30)
+    await databases.drop(url)
+
+
+def client(running: app.Running) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=running.http, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20)
+
+
+@pytest.fixture
+async def node(start_node: NodeFactory) -> Node:
+    return await start_node()
+
+
+async def _stopped(node: Node) -> None:
+    node.stop.set()
+    await node.api.aclose()
+    await asyncio.wait({node.task}, timeout=20)
+
+
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,88 @@
+"""While Postgres is away: nobody is let in, whoever has asked is answered afterwards, and a node can stop."""
+
+import asyncio
+import contextlib
+import functools
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from csms import app
+from csms.embedded import EmbeddedPostgres
+from csms.node import LocalNode
+from csms.ocpp import server
+from tests import services
+from tests.e2e.conftest import NodeFactory
+from tests.e2e.raw import RawChargePoint
+from tests.e2e.site import Site, start
+
+
+@pytest.fixture
+async def postgres() -> AsyncIterator[tuple[str, Callable[[], None], Callable[[], str]]]:
+    """A Postgres of the test's own: its URL, and how to stop and to start it."""
+    port = services.unused_port()
+    settings = {"fsync": "off", "max_connections": "60"}
+    with tempfile.TemporaryDirectory(prefix="csms-test-") as directory, contextlib.ExitStack() as running:
+        Path(directory).chmod(0o755)  # noqa: S103 - Postgres' own user must get there
+
+        def start() -> str:
+            return running.enter_context(EmbeddedPostgres(Path(directory), port=port, settings=settings)).url
+
+        url = start()
+        await asyncio.to_thread(services.migrate, url)
+        yield url, running.close, start
+
+
+@pytest.mark.timeout(120)
+async def test_while_postgres_is_away_nobody_loses_anything(
+    start_node: NodeFactory, postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, down, up = postgres
+    monkeypatch.setattr(app, "LocalNode", functools.partial(LocalNode, away_limit_s=0.5))
+    monkeypatch.setattr(server, "_SWEEP_S", 0.1)
+    node = await start_node(database_url=url)
+    idle, busy = Site(node), Site(node)
+    resting, charging = await idle.dial(chargePointModel="1"), await busy.dial(chargePointModel="1")
+    down()
+    await charging.send([2, "m1", "StartTransaction", start()])
+    # Who has asked nothing is sent away, and nobody is let in: what is not sent costs no attempt.
+    assert await resting.ended() == (1013, "the database is away, try again later")
+    with pytest.raises(InvalidStatus) as refused:
+        await RawChargePoint.dial(node.ocpp, "CP-LATE")
+    assert refused.value.response.status_code == 503
+    ready = await node.api.get("/health/ready")
+    assert ready.status_code == 503
+    # Who has asked keeps its line, and its answer comes when it can be given.
+    assert await charging.silence()
+    up()
+    kind, message_id, answer = await charging.receive(timeout_s=40)
+    assert (kind, message_id, answer["idTagInfo"]["status"]) == (3, "m1", "Accepted")
+    (row,) = await busy.transactions()
+    assert row["id"] == answer["transactionId"]
+    again = await idle.dial()
+    assert (await again.boot())["status"] == "Accepted"
+    assert (await again.ask("StartTransaction", start(), "m1"))["transactionId"] != row["id"]
+    for site in (idle, busy):
+        await site.hang_up()
+
+
+@pytest.mark.timeout(120)
+async def test_a_node_stops_while_postgres_is_away(
+    start_node: NodeFactory, postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, down, _ = postgres
+    monkeypatch.setattr(server, "_STOP_S", 0.5)
+    node = await start_node(database_url=url)
+    site = Site(node)
+    point = await site.dial(chargePointModel="1")
+    down()
+    await point.send([2, "m1", "StartTransaction", start()])
+    assert await point.silence()
+    node.stop.set()
+    await asyncio.wait({node.task}, timeout=40)
+    assert node.task.done()
+    await site.hang_up()

@@ -1,0 +1,137 @@
+"""Known charge points on a whole node: what their messages mean, also after a reconnect without a boot."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Node, NodeFactory
+from tests.e2e.raw import RawChargePoint
+from tests.e2e.site import Site, moment, start, stop, values
+
+ABB = {"chargePointVendor": "ABB", "chargePointModel": "CDT_TACW22::NET_WIFI"}
+OPENEVSE = {
+    "chargePointVendor": "OpenEVSE",
+    "chargePointModel": "ESP32 WiFi",
+    "firmwareVersion": "v4.2.2",
+}
+GROWATT = {"chargePointVendor": "Growatt", "chargePointModel": "THOR-11AS-P"}
+BS = {"chargePointVendor": "BS", "chargePointModel": "EV22"}
+GRIZZL = {"chargePointVendor": "United Chargers", "chargePointModel": "Grizzl-E"}
+WALLBOX = {"chargePointVendor": "Wall Box Chargers", "chargePointModel": "PPR1", "firmwareVersion": "6.4.12"}
+
+
+@pytest.fixture
+async def site(shared_node: Node) -> AsyncIterator[Site]:
+    site = Site(shared_node)
+    yield site
+    await site.hang_up()
+
+
+@pytest.fixture(params=["booted", "reconnected"])
+def known(request: pytest.FixtureRequest, site: Site) -> Any:
+    """Dials as a charge point that has booted on this connection, or only on the one before."""
+
+    async def dial(boot: dict[str, str]) -> RawChargePoint:
+        point = await site.dial(**boot)
+        return point if request.param == "booted" else await site.dial()
+
+    return dial
+
+
+async def test_kwh_labelled_wh_is_billed_as_kwh(site: Site, known: Any) -> None:
+    point = await known(OPENEVSE)
+    transaction_id = (await point.ask("StartTransaction", start(meterStart=350)))["transactionId"]
+    power = {"value": "9451", "measurand": "Power.Active.Import", "unit": "W"}
+    register = {"value": "361", "measurand": "Energy.Active.Import.Register", "unit": "Wh"}
+    await point.ask("MeterValues", values(power, register, transactionId=transaction_id))
+    await point.ask("StopTransaction", stop(transaction_id, meterStop=362))
+    row = await site.transaction(transaction_id)
+    assert (row["meter_start_wh"], row["meter_stop_wh"], row["energy_wh"]) == (350_000, 362_000, 12_000)
+    (reading,) = await site.payloads("meter_reading")
+    assert (reading["totalEnergy"], reading["sessionEnergy"], reading["currentPower"]) == (361.0, 11.0, 9.451)
+
+
+async def test_local_time_without_a_zone_is_read_in_the_sites_zone(site: Site, known: Any) -> None:
+    await site.register(timeZone="Europe/Kyiv")
+    point = await known(GROWATT)
+    answer = await point.ask("StartTransaction", start(timestamp="2024-07-01T14:00:00"))
+    end = stop(answer["transactionId"], timestamp="2024-07-01 15:00:00")
+    await point.ask("StopTransaction", end)
+    row = await site.transaction(answer["transactionId"])
+    assert row["started_at"] == datetime(2024, 7, 1, 11, 0, tzinfo=UTC)
+    assert row["duration_s"] == 3600
+
+
+async def test_local_time_of_a_site_whose_zone_nobody_has_set_is_pointed_out(site: Site) -> None:
+    await site.dial(**GROWATT)
+    point = await site.dial()
+    await point.ask("Heartbeat", {})
+    assert {"quirk_applied", "time_zone_unset"} <= await site.deviations()
+
+
+async def test_a_register_that_counts_each_session_from_zero_is_billed(site: Site, known: Any) -> None:
+    point = await known(ABB)
+    # The register of the session before still stands in the start.
+    first = (await point.ask("StartTransaction", start(meterStart=8000)))["transactionId"]
+    await point.ask("StopTransaction", stop(first, meterStop=3000))
+    row = await site.transaction(first)
+    assert (row["energy_wh"], row["anomalies"]) == (3000, ["session_register"])
+    second = await point.ask("StartTransaction", start(meterStart=None, timestamp=moment(100)))
+    assert (await site.transaction(second["transactionId"]))["meter_start_wh"] == 0
+
+
+async def test_a_corrupted_id_tag_of_a_stop_is_not_trusted(site: Site, known: Any) -> None:
+    point = await known(BS)
+    transaction_id = (await point.ask("StartTransaction", start()))["transactionId"]
+    assert await point.ask("StopTransaction", stop(transaction_id, idTag="\x00\x01TAG")) == {}
+    assert (await site.transaction(transaction_id))["stop_id_tag"] is None
+    closing = values({"value": "25010", "context": "Transaction.End"}, at=91, transactionId=transaction_id)
+    assert await point.ask("MeterValues", closing) == {}
+    assert (await site.transaction(transaction_id))["revision"] == 1
+
+
+async def test_the_id_of_an_ended_transaction_means_the_running_one(site: Site, known: Any) -> None:
+    point = await known(GRIZZL)
+    old = (await point.ask("StartTransaction", start()))["transactionId"]
+    await point.ask("StopTransaction", stop(old))
+    new = (await point.ask("StartTransaction", start(timestamp=moment(100), meterStart=25_000)))[
+        "transactionId"
+    ]
+    await point.ask("MeterValues", values(27_000, at=110, transactionId=old))
+    end = stop(old, timestamp=moment(120), meterStop=30_000)
+    assert await point.ask("StopTransaction", end) == {}
+    row = await site.transaction(new)
+    assert (row["energy_wh"], row["anomalies"]) == (5000, ["transaction_id_inferred"])
+    assert [r["transaction_id"] for r in await site.readings()] == [new]
+    # Resent, or the first stop resent: nothing more happens.
+    await point.ask("StartTransaction", start(timestamp=moment(130), meterStart=30_000))
+    await point.ask("StopTransaction", end)
+    await point.ask("StopTransaction", stop(old))
+    assert [row["stopped_at"] is None for row in await site.transactions()] == [False, False, True]
+    assert (await site.told()).count("completed") == 2
+
+
+async def test_others_are_taken_at_their_word(site: Site) -> None:
+    point = await site.dial(chargePointVendor="Somebody")
+    old = (await point.ask("StartTransaction", start()))["transactionId"]
+    await point.ask("StopTransaction", stop(old))
+    new = (await point.ask("StartTransaction", start(timestamp=moment(100))))["transactionId"]
+    await point.ask("StopTransaction", stop(old, timestamp=moment(120)))
+    assert (await site.transaction(new))["stopped_at"] is None
+    assert "quirk_applied" not in await site.deviations()
+
+
+async def test_one_that_returns_without_a_word_is_asked_how_it_is(start_node: NodeFactory) -> None:
+    node = await start_node(csms_ocpp_calls_after_s=0.2)
+    site = Site(node)
+    await site.dial(**WALLBOX)
+    point = await site.dial()
+    asked = []
+    for _ in range(2):
+        _, message_id, action, payload = await point.receive(timeout_s=15)
+        asked.append((action, payload["requestedMessage"]))
+        await point.send([3, message_id, {"status": "Accepted"}])
+    assert asked == [("TriggerMessage", "BootNotification"), ("TriggerMessage", "StatusNotification")]
+    await site.hang_up()

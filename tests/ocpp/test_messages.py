@@ -1,0 +1,325 @@
+"""Messages: a valid and an invalid payload for each, what we send, and the sets of actions."""
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+
+import msgspec
+import pytest
+
+from csms.ocpp.messages import (
+    INBOUND,
+    OUTBOUND,
+    TRANSACTION_ACTIONS,
+    Decoded,
+    Unreadable,
+    core,
+    decode,
+    decode_response,
+    encode,
+    firmware,
+    security,
+)
+from tests.ocpp.schemas import accepts
+
+T = "2024-05-06T07:08:09Z"
+AT = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
+SAMPLE = {
+    "value": "12.5",
+    "context": "Sample.Periodic",
+    "format": "Raw",
+    "measurand": "Power.Active.Import",
+    "phase": "L1",
+    "location": "Outlet",
+    "unit": "kW",
+}
+
+# action, every field, what the message becomes
+FULL = [
+    (
+        "BootNotification",
+        {
+            "chargePointVendor": "V",
+            "chargePointModel": "M",
+            "chargePointSerialNumber": "S1",
+            "chargeBoxSerialNumber": "S2",
+            "firmwareVersion": "1.0",
+            "iccid": "I",
+            "imsi": "J",
+            "meterType": "MT",
+            "meterSerialNumber": "MS",
+        },
+        core.BootNotification("V", "M", "S1", "S2", "1.0", "I", "J", "MT", "MS"),
+    ),
+    ("Heartbeat", {}, core.Heartbeat()),
+    ("Authorize", {"idTag": "TAG"}, core.Authorize("TAG")),
+    (
+        "StatusNotification",
+        {
+            "connectorId": 1,
+            "errorCode": "OtherError",
+            "status": "Faulted",
+            "info": "i",
+            "timestamp": T,
+            "vendorId": "v",
+            "vendorErrorCode": "e",
+        },
+        core.StatusNotification(1, "OtherError", "Faulted", "i", AT, "v", "e"),
+    ),
+    (
+        "StartTransaction",
+        {"connectorId": 1, "idTag": "TAG", "meterStart": 7, "timestamp": T, "reservationId": 3},
+        core.StartTransaction(1, "TAG", 7, AT, 3),
+    ),
+    (
+        "MeterValues",
+        {"connectorId": 1, "transactionId": 5, "meterValue": [{"timestamp": T, "sampledValue": [SAMPLE, {"value": "1"}]}]},
+        core.MeterValues(
+            1,
+            (
+                core.MeterValue(
+                    AT,
+                    (
+                        core.SampledValue("12.5", "Sample.Periodic", "Raw", "Power.Active.Import", "L1", "Outlet", "kW"),
+                        core.SampledValue("1"),
+                    ),
+                ),
+            ),
+            5,
+        ),
+    ),
+    (
+        "StopTransaction",
+        {
+            "meterStop": 9,
+            "timestamp": T,
+            "transactionId": 5,
+            "idTag": "TAG",
+            "reason": "Local",
+            "transactionData": [{"timestamp": T, "sampledValue": [{"value": "1"}]}],
+        },
+        core.StopTransaction(9, AT, 5, "TAG", "Local", (core.MeterValue(AT, (core.SampledValue("1"),)),)),
+    ),
+    ("DataTransfer", {"vendorId": "v", "messageId": "m", "data": "d\\\n"}, core.DataTransfer("v", "m", "d\\\n")),
+    ("DiagnosticsStatusNotification", {"status": "Idle"}, firmware.DiagnosticsStatusNotification("Idle")),
+    ("FirmwareStatusNotification", {"status": "Installed"}, firmware.FirmwareStatusNotification("Installed")),
+    (
+        "SecurityEventNotification",
+        {"type": "TamperDetectionActivated", "timestamp": T, "techInfo": "t"},
+        security.SecurityEventNotification("TamperDetectionActivated", AT, "t"),
+    ),
+    ("SignCertificate", {"csr": "c" * 5500}, security.SignCertificate("c" * 5500)),
+    ("LogStatusNotification", {"status": "Uploaded", "requestId": 4}, security.LogStatusNotification("Uploaded", 4)),
+    (
+        "SignedFirmwareStatusNotification",
+        {"status": "SignatureVerified", "requestId": 4},
+        security.SignedFirmwareStatusNotification("SignatureVerified", 4),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("action", "payload", "message"), FULL, ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_a_full_payload_is_read_without_deviation(action, payload, message):
+    data = json.dumps(payload).encode()
+    assert decode(action, data) == Decoded(message)
+    assert decode(action, msgspec.Raw(data)) == Decoded(message)
+    assert accepts(action, data)
+
+
+def test_the_table_covers_every_inbound_action():
+    assert {action for action, _, _ in FULL} == INBOUND
+
+
+@pytest.mark.parametrize(
+    ("action", "payload", "code"),
+    [
+        ("Authorize", {}, "OccurenceConstraintViolation"),
+        ("Authorize", {"idTag": None}, "OccurenceConstraintViolation"),
+        ("Authorize", {"idTag": {}}, "TypeConstraintViolation"),
+        ("StatusNotification", {"errorCode": "NoError", "status": "Available"}, "OccurenceConstraintViolation"),
+        ("StatusNotification", {"connectorId": "one", "errorCode": "NoError", "status": "Available"}, "TypeConstraintViolation"),
+        ("StatusNotification", {"connectorId": 2**64, "errorCode": "NoError", "status": "Available"}, "PropertyConstraintViolation"),
+        ("StatusNotification", {"connectorId": 1, "errorCode": "NoError", "status": "Frobbing"}, "PropertyConstraintViolation"),
+        ("FirmwareStatusNotification", {"status": "Baking"}, "PropertyConstraintViolation"),
+        ("DiagnosticsStatusNotification", {}, "OccurenceConstraintViolation"),
+        ("SecurityEventNotification", {"timestamp": T}, "OccurenceConstraintViolation"),
+        ("SignCertificate", {}, "OccurenceConstraintViolation"),
+        ("LogStatusNotification", {"requestId": 1}, "OccurenceConstraintViolation"),
+        ("SignedFirmwareStatusNotification", {"status": 1}, "TypeConstraintViolation"),
+        ("StartTransaction", {}, "OccurenceConstraintViolation"),
+        ("StopTransaction", {"foo": 1}, "OccurenceConstraintViolation"),
+        ("MeterValues", {"meterValue": []}, "OccurenceConstraintViolation"),
+        ("MeterValues", [1], "FormationViolation"),
+        ("BootNotification", "text", "FormationViolation"),
+        ("Heartbeat", 5, "FormationViolation"),
+        ("Reset", {}, "NotSupported"),
+        ("Frobnicate", {}, "NotImplemented"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_has_the_right_error_code(action, payload, code):
+    result = decode(action, json.dumps(payload).encode())
+    assert isinstance(result, Unreadable)
+    assert result.code == code
+    assert result.description
+
+
+def test_a_payload_that_is_no_json_is_a_formation_violation():
+    assert decode("Heartbeat", b"{").code == "FormationViolation"
+
+
+@pytest.mark.parametrize("payload", [b"{}", b"null", b"[]", b'""', b'{"extra":1}'])
+def test_a_heartbeat_is_a_heartbeat_whatever_it_carries(payload):
+    assert decode("Heartbeat", payload).message == core.Heartbeat()
+
+
+def test_a_boot_notification_is_read_without_the_required_names():
+    result = decode("BootNotification", b'{"chargePointVendor":"V"}')
+    assert result.message == core.BootNotification("V", "")
+    assert [d.field for d in result.deviations] == ["chargePointModel"]
+
+
+ANSWERS = [
+    ("CancelReservation", {"status": "Accepted"}),
+    ("CertificateSigned", {"status": "Rejected"}),
+    ("ChangeAvailability", {"status": "Scheduled"}),
+    ("ChangeConfiguration", {"status": "RebootRequired"}),
+    ("ClearCache", {"status": "Accepted"}),
+    ("ClearChargingProfile", {"status": "Unknown"}),
+    ("DataTransfer", {"status": "UnknownVendorId", "data": "d"}),
+    ("DeleteCertificate", {"status": "NotFound"}),
+    ("ExtendedTriggerMessage", {"status": "NotImplemented"}),
+    (
+        "GetCompositeSchedule",
+        {
+            "status": "Accepted",
+            "connectorId": 1,
+            "scheduleStart": T,
+            "chargingSchedule": {
+                "chargingRateUnit": "A",
+                "chargingSchedulePeriod": [{"startPeriod": 0, "limit": 16.1, "numberPhases": 3}, {"startPeriod": 60, "limit": 6}],
+                "duration": 600,
+                "startSchedule": T,
+                "minChargingRate": 0.3,
+            },
+        },
+    ),
+    ("GetConfiguration", {"configurationKey": [{"key": "k", "readonly": True, "value": "v"}], "unknownKey": ["u"]}),
+    ("GetDiagnostics", {"fileName": "f"}),
+    (
+        "GetInstalledCertificateIds",
+        {
+            "status": "Accepted",
+            "certificateHashData": [
+                {"hashAlgorithm": "SHA256", "issuerNameHash": "a", "issuerKeyHash": "b", "serialNumber": "c"}
+            ],
+        },
+    ),
+    ("GetLocalListVersion", {"listVersion": -1}),
+    ("GetLog", {"status": "AcceptedCanceled", "filename": "f"}),
+    ("InstallCertificate", {"status": "Failed"}),
+    ("RemoteStartTransaction", {"status": "Accepted"}),
+    ("RemoteStopTransaction", {"status": "Rejected"}),
+    ("ReserveNow", {"status": "Occupied"}),
+    ("Reset", {"status": "Accepted"}),
+    ("SendLocalList", {"status": "VersionMismatch"}),
+    ("SetChargingProfile", {"status": "NotSupported"}),
+    ("SignedUpdateFirmware", {"status": "InvalidCertificate"}),
+    ("TriggerMessage", {"status": "NotImplemented"}),
+    ("UnlockConnector", {"status": "UnlockFailed"}),
+    ("UpdateFirmware", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("action", "payload"), ANSWERS, ids=[a for a, _ in ANSWERS])
+def test_every_answer_to_our_commands_is_read_whole(action, payload):
+    data = json.dumps(payload).encode()
+    assert accepts(f"{action}Response", data)
+    result = decode_response(action, data)
+    assert isinstance(result, Decoded)
+    assert result.deviations == ()
+    assert without_absent(msgspec.to_builtins(result.message)) == without_absent(json.loads(data))
+
+
+def without_absent(value):
+    if isinstance(value, dict):
+        return {k: without_absent(v) for k, v in value.items() if v is not None and v != () and v != []}
+    return [without_absent(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def test_the_table_covers_every_outbound_action():
+    assert {action for action, _ in ANSWERS} == OUTBOUND
+    assert len(OUTBOUND) == 26
+    assert TRANSACTION_ACTIONS < INBOUND
+
+
+@pytest.mark.parametrize(
+    ("action", "payload", "check"),
+    [
+        ("Reset", {"status": "accepted"}, lambda m: m.status == "Accepted"),
+        ("UnlockConnector", {"status": "Accepted"}, lambda m: m.status == "Unlocked"),
+        ("GetLocalListVersion", {"listVersion": "3"}, lambda m: m.list_version == 3),
+        (
+            "GetConfiguration",
+            {"configurationKey": {"key": "HeartbeatInterval", "readonly": "false", "value": 300}},
+            lambda m: m.configuration_key == (core.KeyValue("HeartbeatInterval", False, "300"),),
+        ),
+        ("GetConfiguration", {"unknownKey": None}, lambda m: m == core.GetConfigurationResponse()),
+        ("DataTransfer", {"status": "Accepted", "data": {"a": [1]}}, lambda m: m.data == '{"a":[1]}'),
+        (
+            "GetCompositeSchedule",
+            {"status": "Accepted", "scheduleStart": "soon"},
+            lambda m: m.schedule_start is None,
+        ),
+    ],
+)
+def test_odd_answers_are_repaired(action, payload, check):
+    result = decode_response(action, json.dumps(payload).encode())
+    assert isinstance(result, Decoded)
+    assert check(result.message)
+    assert result.deviations
+
+
+def test_unknown_answers_are_unreadable():
+    assert decode_response("Reset", b'{"status":"Maybe"}').code == "PropertyConstraintViolation"
+    assert decode_response("Heartbeat", b"{}").code == "NotImplemented"
+
+
+INFO = core.IdTagInfo("Accepted", expiry_date=AT, parent_id_tag="P")
+SENT = [
+    (core.BootNotificationResponse("Accepted", AT, 300), {"status": "Accepted", "currentTime": T, "interval": 300}),
+    (core.HeartbeatResponse(AT), {"currentTime": T}),
+    (core.AuthorizeResponse(INFO), {"idTagInfo": {"status": "Accepted", "expiryDate": T, "parentIdTag": "P"}}),
+    (core.StatusNotificationResponse(), {}),
+    (core.StartTransactionResponse(core.IdTagInfo("Invalid"), 7), {"idTagInfo": {"status": "Invalid"}, "transactionId": 7}),
+    (core.MeterValuesResponse(), {}),
+    (core.StopTransactionResponse(), {}),
+    (core.StopTransactionResponse(core.IdTagInfo("Expired")), {"idTagInfo": {"status": "Expired"}}),
+    (core.DataTransferResponse("UnknownVendorId"), {"status": "UnknownVendorId"}),
+    (core.DataTransferResponse("Accepted", "d"), {"status": "Accepted", "data": "d"}),
+    (firmware.DiagnosticsStatusNotificationResponse(), {}),
+    (firmware.FirmwareStatusNotificationResponse(), {}),
+    (security.SecurityEventNotificationResponse(), {}),
+    (security.SignCertificateResponse("Rejected"), {"status": "Rejected"}),
+    (security.LogStatusNotificationResponse(), {}),
+    (security.SignedFirmwareStatusNotificationResponse(), {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "payload"), SENT, ids=[type(m).__name__ for m, _ in SENT])
+def test_what_we_answer_is_exact_and_the_schema_agrees(message, payload):
+    data = encode(message)
+    assert json.loads(data) == payload
+    assert b" " not in data.replace(T.encode(), b"")
+    assert accepts(type(message).__name__, data)
+
+
+def test_there_is_an_answer_for_every_inbound_action():
+    assert {type(m).__name__ for m, _ in SENT} == {f"{action}Response" for action in INBOUND}
+
+
+def test_times_are_sent_in_utc_without_fraction():
+    moment = datetime(2024, 5, 6, 9, 8, 9, 999999, tzinfo=timezone(timedelta(hours=2)))
+    assert encode(core.HeartbeatResponse(moment)) == b'{"currentTime":"2024-05-06T07:08:09Z"}'
+    with pytest.raises(ValueError, match="zone"):
+        core.HeartbeatResponse(datetime(2024, 5, 6))

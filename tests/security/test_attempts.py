@@ -1,0 +1,61 @@
+"""Failed logins: a sliding window for each, small for a pair, wider for an address, bounded in all."""
+
+from csms.ocpp.attempts import Attempts
+
+
+def test_ten_failures_are_looked_at_and_then_one_waits_for_the_first_to_be_a_minute_old():
+    attempts = Attempts(10)
+    for second in range(10):
+        assert attempts.wait_s("10.0.0.1", "cp", second) == 0
+        attempts.failed("10.0.0.1", "cp", second)
+    assert attempts.wait_s("10.0.0.1", "cp", 10) == 50
+    assert attempts.wait_s("10.0.0.1", "cp", 60) == 0
+    attempts.failed("10.0.0.1", "cp", 60)
+    assert attempts.wait_s("10.0.0.1", "cp", 60.5) == 0.5
+
+
+def test_neighbours_behind_the_same_router_still_come_in():
+    attempts = Attempts(10)
+    for _ in range(10):
+        attempts.failed("10.0.0.1", "wrong", 0)
+    assert attempts.wait_s("10.0.0.1", "wrong", 1) == 59
+    assert attempts.wait_s("10.0.0.1", "right", 1) == 0
+
+
+def test_an_address_that_tries_many_identities_is_put_off():
+    attempts = Attempts(10)
+    for number in range(60):
+        attempts.failed("10.0.0.1", f"cp-{number}", 0)
+    assert attempts.wait_s("10.0.0.1", "any", 1) == 59
+    assert attempts.wait_s("10.0.0.2", "any", 1) == 0
+
+
+def test_an_identity_that_is_tried_from_many_addresses_is_put_off():
+    attempts = Attempts(10)
+    for number in range(100):
+        attempts.failed(f"10.0.0.{number}", "cp", 0)
+    assert attempts.wait_s("10.0.1.1", "cp", 1) == 59
+    assert attempts.wait_s("10.0.1.1", "other", 1) == 0
+
+
+def test_success_begins_the_pairs_count_anew():
+    attempts = Attempts(2)
+    attempts.failed("a", "cp", 0)
+    attempts.succeeded("a", "cp")
+    attempts.failed("a", "cp", 1)
+    assert attempts.wait_s("a", "cp", 2) == 0
+
+
+def test_memory_is_bounded_whatever_comes():
+    attempts = Attempts(10, max_keys=100)
+    for number in range(5000):
+        attempts.failed(f"10.0.{number // 250}.{number % 250}", f"cp-{number}", number)
+    assert len(attempts) <= 100
+
+
+def test_zero_is_no_limit():
+    attempts = Attempts(0)
+    for _ in range(1000):
+        attempts.failed("a", "cp", 0)
+    assert attempts.wait_s("a", "cp", 0) == 0
+    assert len(attempts) == 0

@@ -1,0 +1,55 @@
+"""`csms ca` on files."""
+
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from typer.testing import CliRunner
+
+from csms import pki
+from csms.cli.ca import app
+from csms.errors import CsmsError, StartError
+
+run = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CSMS_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("CSMS_CPO_NAME", "Test CPO")
+
+
+def invoke(*words):
+    result = run.invoke(app, list(words))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output
+
+
+def test_init_makes_it_once(tmp_path):
+    with pytest.raises(CsmsError, match="csms ca init"):
+        invoke("show")
+    shown = invoke("init")
+    assert "O=Test CPO" in shown
+    key = tmp_path / "data" / "ca" / "root.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(StartError, match="already"):
+        invoke("init")
+    assert invoke("show").splitlines() == shown.splitlines()[:3]
+    certificate = x509.load_pem_x509_certificate(invoke("show", "--pem").encode())
+    assert certificate.public_key().curve.name == "secp256r1"
+
+
+def test_issue_server_writes_both_kinds(tmp_path):
+    invoke("init")
+    lines = invoke("issue-server", "ocpp.example.com", "10.0.0.1").splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        certificate = pki.read_presented(Path(line.split()[0]).read_bytes())
+        assert pki.presented(certificate).names[0] == "ocpp.example.com"
+
+
+def test_revoke_wants_a_serial_number():
+    with pytest.raises(CsmsError, match="hex"):
+        invoke("revoke", "xyz")

@@ -1,0 +1,100 @@
+"""Which profile a handshake reaches, and whether it is enough: the whole table."""
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+import pytest
+
+from csms import pki
+from csms.adapter import Admission
+from csms.ocpp import login
+from csms.ocpp.handshake import Refusal
+from csms.ocpp.login import Certificate, Login
+
+CP = "cp-1"
+
+
+def certificate(*names, owner=None, status=None, organizations=("Test CPO",)):
+    presented = pki.Presented(
+        serial="1", names=names or (CP,), organizations=organizations, not_after=datetime.now(UTC)
+    )
+    return Certificate(presented=presented, owner=owner, status=status)
+
+
+def admission(profile=None, *, password="h", name=None):
+    return Admission(
+        charger_id=CP,
+        enrollment="Accepted",
+        password_hash=password,
+        security_profile=profile,
+        certificate_name=name,
+    )
+
+
+NOTHING = Login(tls=False)
+PASSWORD = Login(tls=False, password_given=True, opened_by="h")
+WRONG = Login(tls=False, password_given=True)
+TLS = Login(tls=True)
+TLS_PASSWORD = Login(tls=True, password_given=True, opened_by="h")
+TLS_WRONG = Login(tls=True, password_given=True)
+CERTIFICATE = Login(tls=True, certificate=certificate())
+OTHERS_CERTIFICATE = Login(tls=True, certificate=certificate("cp-2"))
+
+
+@pytest.mark.parametrize(
+    ("came", "profile"),
+    [
+        (NOTHING, 0),
+        (WRONG, 0),
+        (PASSWORD, 1),
+        (TLS, 0),
+        (TLS_WRONG, 0),
+        (TLS_PASSWORD, 2),
+        (CERTIFICATE, 3),
+        (OTHERS_CERTIFICATE, 0),
+    ],
+)
+def test_every_login_passes_where_its_profile_is_enough_and_nowhere_else(came, profile):
+    for required in range(4):
+        verdict = login.judge(came, admission(required))
+        if profile >= required:
+            assert verdict == profile
+        else:
+            assert isinstance(verdict, Refusal)
+            assert verdict.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+            assert len(verdict.text.split()) > 5
+
+
+def test_unless_an_operator_says_otherwise_a_password_makes_it_one():
+    assert admission().required_profile == 1
+    assert admission(password=None).required_profile == 0
+    assert login.judge(NOTHING, admission(password=None)) == 0
+
+
+def test_a_wrong_password_is_401_and_a_wrong_line_403():
+    assert login.judge(WRONG, admission(1)).status is HTTPStatus.UNAUTHORIZED
+    assert login.judge(TLS_WRONG, admission(2)).status is HTTPStatus.UNAUTHORIZED
+    assert login.judge(PASSWORD, admission(2)).status is HTTPStatus.FORBIDDEN
+    assert login.judge(PASSWORD, admission(3)).status is HTTPStatus.FORBIDDEN
+    assert login.judge(TLS_PASSWORD, admission(3)).status is HTTPStatus.FORBIDDEN
+
+
+def test_a_revoked_certificate_is_refused_whatever_else_came():
+    for required in range(4):
+        came = Login(tls=True, certificate=certificate(status="revoked"), opened_by="h")
+        assert "revoked" in login.judge(came, admission(required)).text
+
+
+def test_whose_a_certificate_is():
+    def matches(given, name=None, organization=None):
+        return login.certificate_matches(given, admission(name=name), organization)
+
+    assert matches(certificate(CP))
+    assert matches(certificate("other", CP))  # CN, then subjectAltName
+    assert matches(certificate("SN-1"), name="SN-1")
+    assert not matches(certificate("SN-1"))
+    assert not matches(certificate("cp-11"))
+    assert matches(certificate("SN-1", owner=CP, status="accepted"))  # we have issued it to this one
+    assert not matches(certificate(CP, owner="cp-2", status="accepted"))
+    assert matches(certificate(CP), organization="Test CPO")
+    assert not matches(certificate(CP, organizations=()), organization="Test CPO")

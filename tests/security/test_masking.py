@@ -1,0 +1,83 @@
+"""No password in what is kept of a frame, and nothing else changed."""
+
+import json
+
+import pytest
+
+from csms.core.masking import is_secret, masked, masked_frame
+
+SECRET = "8f3c19d2a47be05566778899aabbccdd"
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        [2, "1", "ChangeConfiguration", {"key": "AuthorizationKey", "value": SECRET}],
+        [2, "1", "ChangeConfiguration", {"key": "authorizationKEY", "value": SECRET}],
+        [2, "1", "ChangeConfiguration", {"value": SECRET, "key": "BasicAuthPassword"}],
+        [3, "1", {"configurationKey": [{"key": "AuthorizationKey", "readonly": False, "value": SECRET}]}],
+        [
+            3,
+            "1",
+            {"configurationKey": [{"key": "A", "value": "1"}, {"key": "Wifi.Password", "value": SECRET}]},
+        ],
+        [2, "1", "DataTransfer", {"vendorId": "V", "data": {"password": SECRET}}],
+        [2, "1", "GetDiagnostics", {"location": f"ftp://user:{SECRET}@files.example.com/x"}],
+        [4, "1", "GenericError", "", {"key": "AuthorizationKey", "value": SECRET}],
+    ],
+)
+def test_a_secret_is_masked_wherever_it_passes(frame):
+    kept = masked_frame(json.dumps(frame).encode())
+    assert SECRET.encode() not in kept
+    assert b"***" in kept
+    assert json.loads(kept)[:2] == frame[:2]
+
+
+def test_a_key_spelled_in_escapes_is_still_known():
+    frame = b'[2,"1","ChangeConfiguration",{"key":"Authorizatio\\u006eKey","value":"%s"}]' % SECRET.encode()
+    assert SECRET.encode() not in masked_frame(frame)
+
+
+def test_what_cannot_be_read_and_speaks_of_a_secret_is_not_kept():
+    assert (
+        masked_frame(b'[2,"1","ChangeConfiguration",{"key":"AuthorizationKey","value":"' + SECRET.encode())
+        == b'"***"'
+    )
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b'[2, "1",  "Heartbeat", {}]',
+        b'[3,"1",{"configurationKey":[{"key":"HeartbeatInterval","readonly":false,"value":"300"}]}]',
+        b'[3,"1",{"configurationKey":[],"unknownKey":["AuthorizationKey"]}]',
+        b'[2,"1","GetDiagnostics",{"location":"ftp://files.example.com/x"}]',
+        b'[2,"1","GetConfiguration",{"key":["AuthorizationKey"]}]',
+        b"not json at all",
+        b"\xff\xfe",
+    ],
+)
+def test_what_holds_no_secret_is_kept_byte_for_byte(frame):
+    assert masked_frame(frame) == frame
+
+
+def test_the_key_stays_readable_and_so_does_the_rest():
+    answer = {
+        "configurationKey": [
+            {"key": "AuthorizationKey", "readonly": False, "value": SECRET},
+            {"key": "B", "value": "2"},
+        ]
+    }
+    assert masked(answer) == {
+        "configurationKey": [
+            {"key": "AuthorizationKey", "readonly": False, "value": "***"},
+            {"key": "B", "value": "2"},
+        ]
+    }
+
+
+def test_which_keys_are_secret():
+    assert is_secret("AuthorizationKey")
+    assert is_secret("wifi-passphrase")
+    assert not is_secret("AuthorizeRemoteTxRequests")
+    assert not is_secret("AuthorizationCacheEnabled")

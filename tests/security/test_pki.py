@@ -1,0 +1,142 @@
+"""The CA: what it signs, what it refuses, and that OpenSSL agrees with what it has made."""
+
+import subprocess
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.x509.oid import NameOID
+
+from csms import pki
+from tests.security.stations import csr, issue, small_keys, station_key
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+CA = pki.make_root("Test CPO", now=NOW, lifetime=timedelta(days=30))
+
+
+@pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
+def test_a_request_is_signed_with_its_own_key_and_subject_and_nothing_else_of_it(kind):
+    key = station_key(kind)
+    request = pki.read_request(csr(key, cn="SN-1"))
+    issued = CA.sign_request(request, now=NOW, lifetime=timedelta(days=10))
+    certificate = x509.load_pem_x509_certificate(issued.pem.encode())
+    assert certificate.public_key() == key.public_key()
+    assert certificate.subject == request.subject
+    assert certificate.not_valid_before_utc < NOW
+    assert issued.not_after == NOW + timedelta(days=10)
+    assert certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca is False
+    assert certificate.extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature
+    assert issued.serial == f"{certificate.serial_number:x}"
+    assert len(issued.chain) < pki.MAX_CHAIN
+    pki.verify_issued(certificate, [CA.certificate], NOW)
+
+
+def test_a_certificate_never_outlives_its_ca():
+    _, key = issue(CA, "cp")
+    issued = CA.sign_request(pki.read_request(csr(key, cn="cp")), now=NOW, lifetime=timedelta(days=999))
+    assert issued.not_after == CA.certificate.not_valid_after_utc
+
+
+def test_openssl_accepts_what_we_have_made(tmp_path):
+    root, leaf, revoked = tmp_path / "root.pem", tmp_path / "leaf.pem", tmp_path / "crl.pem"
+    root.write_text(CA.pem)
+    pem, _ = issue(CA, "cp-1", days=1)
+    leaf.write_text(pem)
+    serial = pki.serial_of(pki.read_presented(pem.encode()))
+
+    def verify(*more):
+        return subprocess.run(
+            ["openssl", "verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", root, *more, leaf],
+            capture_output=True, text=True, timeout=20, check=False,
+        )  # fmt: skip
+
+    assert verify().returncode == 0, verify().stderr
+    revoked.write_text(CA.revocation_list([], now=NOW, lifetime=timedelta(days=1)))
+    assert verify("-crl_check", "-CRLfile", revoked).returncode == 0
+    revoked.write_text(CA.revocation_list([(serial, NOW)], now=NOW, lifetime=timedelta(days=1)))
+    assert "revoked" in verify("-crl_check", "-CRLfile", revoked).stderr
+
+
+def test_weak_keys_and_broken_requests_are_refused():
+    for key in small_keys():
+        with pytest.raises(pki.InvalidCertificate, match="bits"):
+            pki.read_request(csr(key, cn="cp"))
+    with pytest.raises(pki.InvalidCertificate):
+        pki.read_request(csr(ed25519.Ed25519PrivateKey.generate(), cn="cp", digest=None))
+    good = csr(station_key(), cn="cp")
+    lines = good.splitlines()
+    lines[-2] = ("A" if lines[-2][0] != "A" else "B") + lines[-2][1:]
+    for bad in ("", "x", "-----BEGIN", "zz", good[:200], "\n".join(lines)):
+        with pytest.raises(pki.InvalidCertificate):
+            pki.read_request(bad)
+
+
+def test_a_signature_of_somebody_else_is_noticed():
+    key, other = station_key(), station_key()
+    mine = pki.read_request(csr(key, cn="cp"))
+    theirs = pki.read_request(csr(other, cn="cp"))
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    der = mine.public_bytes(Encoding.DER)
+    forged = der.replace(mine.tbs_certrequest_bytes[-60:], theirs.tbs_certrequest_bytes[-60:])
+    with pytest.raises(pki.InvalidCertificate):
+        pki.read_request(forged.hex())
+
+
+def test_the_first_edition_of_the_white_paper_sent_der_in_hex():
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    request = pki.read_request(csr(station_key(), cn="cp"))
+    assert pki.read_request(request.public_bytes(Encoding.DER).hex()) == request
+
+
+def test_the_subject_must_be_the_charge_points():
+    request = pki.read_request(csr(station_key(), cn="SN-1", o="Test CPO"))
+    pki.check_subject(request, ["cp-1", "SN-1"], "Test CPO")
+    pki.check_subject(request, ["SN-1"], None)
+    with pytest.raises(pki.InvalidCertificate, match="cp-1"):
+        pki.check_subject(request, ["cp-1"], None)
+    with pytest.raises(pki.InvalidCertificate, match="CpoName"):
+        pki.check_subject(request, ["SN-1"], "Another CPO")
+
+
+def test_a_forwarded_certificate_must_be_of_a_trusted_ca_and_valid_now():
+    other = pki.make_root("Other", now=NOW, lifetime=timedelta(days=30))
+    certificate = pki.read_presented(issue(CA, "cp")[0].encode())
+    pki.verify_issued(certificate, [other.certificate, CA.certificate], NOW)
+    with pytest.raises(pki.InvalidCertificate, match="trusted"):
+        pki.verify_issued(certificate, [other.certificate], NOW)
+    with pytest.raises(pki.InvalidCertificate, match="time"):
+        pki.verify_issued(certificate, [CA.certificate], NOW + timedelta(days=100))
+    with pytest.raises(pki.InvalidCertificate, match="CA"):
+        pki.verify_issued(CA.certificate, [CA.certificate], NOW)
+
+
+def test_the_server_certificate_carries_its_name_in_cn_and_alternatives():
+    key = pki.new_key("rsa")
+    issued = CA.issue_server(
+        ["ocpp.example.com", "10.0.0.1"], key, organization="Test CPO", now=NOW, lifetime=timedelta(days=9)
+    )
+    certificate = x509.load_pem_x509_certificate(issued.pem.encode())
+    assert certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == "ocpp.example.com"
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["ocpp.example.com"]
+    assert isinstance(certificate.signature_hash_algorithm, hashes.SHA256)
+
+
+def test_serial_numbers_as_people_write_them():
+    assert pki.normal_serial("0A:1B:2c") == "a1b2c"
+    assert pki.normal_serial(" 0x00ff ") == "ff"
+    for wrong in ("", "xyz", "-1", "0", "f" * 60):
+        assert pki.normal_serial(wrong) is None
+
+
+def test_a_ca_needs_its_own_key():
+    other = pki.make_root("Other", now=NOW, lifetime=timedelta(days=30))
+    with pytest.raises(pki.InvalidCertificate, match="belong"):
+        pki.load_authority(CA.pem.encode(), other.key_pem())
+    with pytest.raises(pki.InvalidCertificate, match="PEM"):
+        pki.load_authority(b"x", b"y")
+    assert pki.load_authority(CA.pem.encode(), CA.key_pem()).fingerprint == CA.fingerprint
