@@ -1,13 +1,13 @@
 """How far a session is: its final figures, or the ones so far while it runs. And one word for a charger."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from msgspec import Struct
 
 from csms.core.pricing import Cost, duration_s, session_cost
-from csms.core.records import Connector
+from csms.core.records import Connector, Transaction
 from csms.db.views import Session
 
 # The most telling first: what an operator must see of several connectors.
@@ -22,6 +22,9 @@ _TELLING = (
     "Available",
     "Unavailable",
 )
+
+
+_CLOCKS_APART = timedelta(hours=1)
 
 
 class Progress(Struct, frozen=True, kw_only=True):
@@ -40,8 +43,9 @@ def progress(session: Session, now: datetime) -> Progress:
         amount = t.cost if t.cost is not None else Decimal(0)
         cost = Cost(amount=amount, amount_minor=t.cost_minor or 0, currency=t.tariff.currency)
         return Progress(energy_wh=t.energy_wh, duration_s=seconds, power_w=None, soc_percent=None, cost=cost)
-    seconds = duration_s(t.start_received_at if t.clock_suspect else t.started_at, now)
     mine = plug is not None and plug.reading_transaction_id == t.id
+    read_at = plug.reading_at if plug is not None and mine else None
+    seconds = _so_far(t, read_at, now)
     register = plug.energy_wh if plug is not None and mine else None
     energy_wh = None if register is None else max(register - t.meter_start_wh, 0)
     return Progress(
@@ -51,6 +55,15 @@ def progress(session: Session, now: datetime) -> Progress:
         soc_percent=plug.soc_percent if plug is not None and mine else None,
         cost=session_cost(t.tariff, energy_wh or 0, seconds),
     )
+
+
+def _so_far(t: Transaction, read_at: datetime | None, now: datetime) -> Decimal:
+    """Time is measured by one clock: where the charger's is far from ours, from its start to its last reading."""
+    if abs(t.start_received_at - t.started_at) > _CLOCKS_APART:
+        if read_at is not None and read_at >= t.started_at:
+            return duration_s(t.started_at, read_at)
+        return duration_s(t.start_received_at, now)
+    return duration_s(t.started_at, now)
 
 
 def summary(connectors: Sequence[Connector]) -> str | None:
