@@ -19,6 +19,7 @@ from csms.adapter import EVERY_GENERATION, Adapter
 from csms.api.app import create_app
 from csms.api.deps import Api
 from csms.api.health import Check, HealthReport
+from csms.console.app import create_console
 from csms.core.records import Event
 from csms.db import admission, migrate, partitions
 from csms.db.engine import create_engine
@@ -332,7 +333,7 @@ class _Http(uvicorn.Server):
 @asynccontextmanager
 async def _http(api: Api, sock: socket.socket, failed: "asyncio.Future[None]") -> AsyncIterator[None]:
     config = uvicorn.Config(
-        create_app(api),
+        create_app(api, console=create_console(api)),
         log_config=None,
         access_log=False,
         lifespan="off",

@@ -14,9 +14,9 @@ from csms.cli import lists as list_commands
 from csms.cli import migrate as migrate_command
 from csms.cli import send as send_command
 from csms.cli import serve as serve_command
+from csms.cli import simulate as simulate_command
 from csms.cli import tags as tags_command
 from csms.cli import tokens as tokens_command
-from csms.cli.simulate import simulate
 from csms.errors import CsmsError, SettingsError
 
 app = typer.Typer(
@@ -47,7 +47,7 @@ def root(
 app.command("serve", epilog=serve_command.EXAMPLE)(serve_command.serve)
 app.command("demo", epilog=demo_command.EXAMPLE)(demo_command.demo)
 app.command("migrate", epilog=migrate_command.EXAMPLE)(migrate_command.migrate)
-app.command("simulate")(simulate)
+app.command("simulate")(simulate_command.simulate)
 app.command("send", epilog=send_command.EXAMPLE)(send_command.send)
 app.command("chargers", epilog=list_commands.CHARGERS)(list_commands.chargers)
 app.command("transactions", epilog=list_commands.TRANSACTIONS)(list_commands.transactions)

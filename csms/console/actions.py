@@ -3,12 +3,14 @@
 import json
 from typing import Any
 
+from starlette.background import BackgroundTask
 from starlette.datastructures import FormData
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from csms.adapter import Command
+from csms.api import commands
 from csms.api.chargers import usable
-from csms.api.problems import of_command
+from csms.api.enrollment import enrollment_changed
+from csms.api.problems import Problem, of_command
 from csms.console.site import Site, Visit
 from csms.console.words import charger_url, pretty
 from csms.db import admin, views
@@ -71,12 +73,13 @@ async def command(site: Site, visit: Visit) -> Response:
     async with site.api.engine.connect() as db:
         if not await views.charger_exists(db, charger_id):
             return site.problem(visit, 404, f"There is no charger {charger_id!r}.")
-    if problems := site.api.check_command(action, payload):
+    try:
+        _, answer = await commands.perform(site.api, visit.identity, charger_id, action, payload)
+    except Problem as refused:
+        problems = [error["detail"] for error in refused.more.get("errors", [{"detail": refused.detail}])]
         return _answer(
             site, visit, charger_id, good=False, headline=f"{action}: not sent.", answer="\n".join(problems)
         )
-    try:
-        answer = await site.api.send(charger_id, Command(action=action, payload=payload))
     except CommandError as error:
         details = (
             pretty(json.dumps(error.details)) if isinstance(error, ChargerRefused) and error.details else None
@@ -119,9 +122,13 @@ async def settings(site: Site, visit: Visit) -> Response:
             await admin.change_charger(db, charger_id, values)
     except (admin.Missing, admin.Conflict) as error:
         return site.problem(visit, 404 if isinstance(error, admin.Missing) else 409, str(error))
+    told = None
+    if "enrollment" in values:
+        # The charger learns of it beside this answer: it may take its time.
+        told = BackgroundTask(enrollment_changed, site.api, charger_id, values["enrollment"])
     if "hx-request" in visit.request.headers:
-        return Response(status_code=204, headers={"HX-Refresh": "true"})
-    return RedirectResponse(charger_url(charger_id), 303)
+        return Response(status_code=204, headers={"HX-Refresh": "true"}, background=told)
+    return RedirectResponse(charger_url(charger_id), 303, background=told)
 
 
 async def resolve(site: Site, visit: Visit) -> Response:

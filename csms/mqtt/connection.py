@@ -7,6 +7,7 @@ that connects again would send what is left in paho's queue: hence a new one for
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 import struct
@@ -28,9 +29,14 @@ from csms.mqtt.errors import Disconnected, Refused
 
 T = TypeVar("T")
 log = structlog.get_logger()
+# What paho complains about ends a connection, and that is told once, by the link.
+_silent = logging.getLogger("csms.mqtt.paho")
+_silent.setLevel(logging.CRITICAL)
 
 NO_DELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 PACKET_TOO_LARGE, TOPIC_NAME_INVALID = 0x95, 0x90
+_QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
+_CROWD = 50
 _HEADROOM = 1024  # a packet's topic and properties, roughly
 
 
@@ -103,6 +109,7 @@ class Connection(aiomqtt.Client):
             keepalive=config.keepalive_s,
             max_inflight_messages=config.max_inflight,
             socket_options=NO_DELAY,
+            logger=_silent,
         )
         self.pending_calls_threshold = 10_000
         self.lost: asyncio.Future[None] = self._loop.create_future()
@@ -218,7 +225,7 @@ class Connection(aiomqtt.Client):
     @property
     def congested(self) -> bool:
         """Whether the socket takes less than we send."""
-        return self._client.want_write()
+        return len(self._client._out_packet) > _CROWD  # noqa: SLF001
 
     async def ask(self, call: Coroutine[Any, Any, T]) -> T:
         """Await one of aiomqtt's own calls, but not beyond the connection's end."""
@@ -286,6 +293,17 @@ class Connection(aiomqtt.Client):
             # aiomqtt does it a moment later, when the socket may be closed already.
             self._loop.add_writer(sock.fileno(), self._write)
 
+    def _quick_ack(self) -> None:
+        """Have the kernel acknowledge what was read at once.
+
+        A broker without TCP_NODELAY (Mosquitto's default) holds its next packet back until that comes, and
+        kernels like to wait 40 ms with it. The option does not last, so it is set after each packet.
+        """
+        sock = self._client.socket()
+        if _QUICK_ACK is not None and isinstance(sock, socket.socket):
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+
     def _write(self) -> None:
         try:
             self._client.loop_write()
@@ -295,6 +313,7 @@ class Connection(aiomqtt.Client):
     def _on_publish(
         self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Any
     ) -> None:
+        self._quick_ack()
         ack = self._acks.get(mid)
         if ack is None or ack.done():
             return
@@ -304,6 +323,7 @@ class Connection(aiomqtt.Client):
             ack.set_result(reason_code.value)
 
     def _on_message(self, client: Any, userdata: Any, message: MQTTMessage) -> None:
+        self._quick_ack()
         # An exception here would end the connection, so nothing a stranger publishes may raise one.
         try:
             properties = message.properties

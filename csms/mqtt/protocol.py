@@ -20,7 +20,7 @@ _FRAMES = Counter(
 )
 _MASKED = "***"
 _SECRET_KEYS = frozenset({"authorizationkey"})
-_PAUSE_S = 0.005
+_PAUSE_S = 0.001
 
 
 class ProtocolEnvelope(Struct, rename="camel", kw_only=True):
@@ -129,6 +129,7 @@ class ProtocolStream:
                 self._arrived.clear()
                 continue
             await self._publish(self._frames.popleft())
+            await asyncio.sleep(0)  # at QoS 0 nothing else lets others have a turn
 
     async def _publish(self, frame: Frame) -> None:
         try:

@@ -186,7 +186,7 @@ class Relay:
             _PUBLISHED.labels("refused", f"0x{error.code:02X}").inc()
             group.refused(item, error)
         except Exception as error:
-            log.exception("event not publishable", charger=event.charger_id, event=event.event_id)
+            log.exception("event not publishable", charger=event.charger_id, event_id=event.event_id)
             _PUBLISHED.labels("refused", "error").inc()
             group.refused(item, Refused(_HUNG_UP, f"{type(error).__name__}: {error}"))
         else:

@@ -243,8 +243,7 @@ class OcppServer:
         replaced = self._connections.add(connection)
         if replaced is not None:
             # It may be half-open: neither the new connection nor who waits for an answer waits for its end.
-            for token in list(replaced.pending):
-                _reject(replaced, token, ChargerOffline(f"{charger_id} reconnected: it may have acted on it"))
+            self._abandon(replaced)
             self._spawn(self._close(replaced, 1000, "replaced by a newer connection"))
         try:
             held = await node.record(
@@ -274,8 +273,9 @@ class OcppServer:
         finally:
             await self._ended(connection)
 
-    async def _ended(self, connection: Connection) -> None:
-        node, charger_id = self._running(), connection.charger_id
+    def _abandon(self, connection: Connection) -> None:
+        """Nobody will answer on this connection any more: whoever waits hears it now."""
+        charger_id = connection.charger_id
         for lost in connection.session.close():
             during = f"{charger_id} disconnected during {lost.action}"
             error = (
@@ -284,6 +284,10 @@ class OcppServer:
                 else ChargerOffline(f"{during}: it was not sent")
             )
             _reject(connection, lost.token, error)
+
+    async def _ended(self, connection: Connection) -> None:
+        node, charger_id = self._running(), connection.charger_id
+        self._abandon(connection)
         socket = connection.socket
         if self._connections.remove(connection):
             await node.release(charger_id, self)

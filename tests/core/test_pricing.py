@@ -25,7 +25,8 @@ def tariff(energy="0", time="0", fee="0", currency="USD"):
         (tariff("0.12", currency="KWD"), 24_001, 0, "2.880", 2880),
         (tariff(fee="1.5"), 24_000, 5400, "1.50", 150),
         (tariff("0.5"), 10, 0, "0.01", 1),  # half a cent goes up
-        (tariff(time="0.015"), 0, 20, "0.01", 1),  # a third of a minute at 1.5 cents: half a cent exactly
+        (tariff(time="0.0375"), 0, 8, "0.01", 1),  # 8/60 has no exact decimal, the price has: half a cent
+        (tariff(time="0.03"), 0, 110, "0.06", 6),
         (tariff(time="0.3"), 0, 1, "0.01", 1),
         (tariff("0.12", "1"), -5, -5, "0.00", 0),
     ],

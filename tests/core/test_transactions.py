@@ -1,4 +1,3 @@
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import msgspec
@@ -6,8 +5,7 @@ import pytest
 
 from csms.core import reports
 from csms.core.pricing import Tariff
-from csms.core.transactions import close_inferred
-from tests.core.desk import CP, NOW, Desk, at, meter, register, sample, start, status, stop
+from tests.core.desk import CP, NOW, Desk, at, meter, register, sample, start, stop
 
 CENTS = Tariff(energy_rate=Decimal("0.12"), time_rate=Decimal("0.01"))
 
@@ -98,129 +96,6 @@ def test_a_charger_may_have_a_tariff_of_its_own(desk):
     desk.tell(stop(desk.tell(start()).transaction_id))
     (cost,) = desk.payloads("session_cost")
     assert (cost["estimatedCost"], cost["tariffId"]) == (1.2, "night")
-
-
-# --- forgotten sessions: inferred stops and their amendment ---------------------------------------------
-
-
-def test_the_next_start_closes_a_forgotten_session_by_its_last_reading(desk):
-    first = desk.tell(start())
-    desk.tell(meter(first.transaction_id, register(9000, at(30))))
-    desk.now = at(600)
-    desk.tell(start(at=at(600), meter_wh=9500))
-    forgotten = desk.transactions[first.transaction_id]
-    assert (forgotten.meter_stop_wh, forgotten.energy_wh, forgotten.energy_source) == (
-        9000,
-        8000,
-        "last_reading",
-    )
-    assert (forgotten.stopped_at, forgotten.inferred, forgotten.revision) == (at(30), True, 1)
-    assert desk.told() == ["started", "meter_reading", "completed", "session_cost", "started"]
-    (completed,) = desk.payloads("completed")
-    assert (completed["inferred"], completed["energySource"], completed["reason"]) == (
-        True,
-        "last_reading",
-        "Other",
-    )
-
-
-def test_a_session_without_any_reading_is_closed_without_energy_and_says_so(desk):
-    desk.tell(start())
-    desk.tell(start(at=at(60), meter_wh=2000))
-    (completed,) = desk.payloads("completed")
-    assert (completed["energyUsed"], completed["duration"]) == (0.0, 0.0)
-    assert (completed["energySource"], completed["anomaly"]) == ("none", "no_meter_stop")
-
-
-def test_clock_aligned_readings_are_evidence_too(desk):
-    first = desk.tell(start())
-    desk.tell(meter(first.transaction_id, register(5000, at(10))))
-    desk.tell(meter(None, register(9000, at(15), context="Sample.Clock")))
-    assert "transactionId" not in desk.payloads("meter_reading")[1]
-    desk.tell(start(at=at(60), meter_wh=9000))
-    assert desk.payloads("completed")[0]["meterStop"] == 9000
-
-
-def test_a_session_ends_when_its_connector_became_free_by_the_chargers_clock(desk):
-    # The charger's clock is two hours behind ours.
-    desk.now = at(120)
-    first = desk.tell(start(at=at(0)))
-    desk.now = at(150)
-    desk.tell(status("Available", at(30)))
-    desk.now = at(200)
-    desk.tell(start(at=at(80), meter_wh=2000))
-    forgotten = desk.transactions[first.transaction_id]
-    assert (forgotten.stopped_at, forgotten.duration_s) == (at(30), 1800)
-
-
-def test_the_real_stop_amends_an_inferred_one(desk):
-    first = desk.tell(start())
-    desk.tell(start(at=at(600), meter_wh=30000))
-    desk.now = at(700)
-    answer = desk.tell(stop(first.transaction_id, meter_wh=25000, at=at(90), reason="EVDisconnected"))
-    assert answer.transaction_id == first.transaction_id
-    amended = desk.transactions[first.transaction_id]
-    assert (amended.revision, amended.inferred, amended.energy_wh) == (2, False, 24000)
-    assert amended.anomalies == ()
-    assert desk.told() == ["started", "completed", "session_cost", "started", "updated", "session_cost"]
-    (updated,) = desk.payloads("updated")
-    assert (updated["energyUsed"], updated["reason"], updated["revision"]) == (24.0, "EVDisconnected", 2)
-    assert "inferred" not in updated
-    assert "anomaly" not in updated
-    assert [cost["revision"] for cost in desk.payloads("session_cost")] == [1, 2]
-    assert [body["dedupKey"] for body in desk.bodies("session_cost")] == ["tx:1:cost:1", "tx:1:cost:2"]
-    assert desk.bodies("updated")[0]["dedupKey"] == "tx:1:completed:2"
-
-
-def test_amending_leaves_the_session_that_runs_meanwhile_alone(desk):
-    first, second = desk.tell(start()), desk.tell(start(at=at(600), meter_wh=30000))
-    desk.tell(stop(first.transaction_id))
-    assert desk.transactions[second.transaction_id].open
-    desk.tell(stop(second.transaction_id, meter_wh=31000, at=at(700)))
-    assert desk.payloads("completed")[-1]["energyUsed"] == 1.0
-
-
-def test_an_amended_stop_is_final(desk):
-    first = desk.tell(start())
-    desk.tell(start(at=at(600), meter_wh=30000))
-    desk.tell(stop(first.transaction_id))
-    before = desk.snapshot()
-    desk.tell(stop(first.transaction_id))
-    assert desk.snapshot() == before
-    desk.tell(stop(first.transaction_id, meter_wh=26000))
-    assert desk.transactions[first.transaction_id].revision == 2
-    assert [entry.error for entry in desk.quarantine] == ["a second stop that differs from the first"]
-
-
-def test_a_late_stop_without_a_register_keeps_what_was_inferred(desk):
-    first = desk.tell(start())
-    desk.tell(meter(first.transaction_id, register(9000, at(30))))
-    desk.tell(start(at=at(600), meter_wh=9500))
-    desk.tell(stop(first.transaction_id, meter_wh=None, at=at(40)))
-    amended = desk.transactions[first.transaction_id]
-    assert (amended.meter_stop_wh, amended.energy_source, amended.stopped_at) == (
-        9000,
-        "last_reading",
-        at(40),
-    )
-
-
-def test_a_late_stop_without_a_register_takes_what_it_brings_along(desk):
-    first = desk.tell(start())
-    desk.tell(meter(first.transaction_id, register(9000, at(30))))
-    desk.tell(start(at=at(600), meter_wh=9500))
-    brought = [register(8000, at(20)), register(9400, at(40)), register("x", at(41))]
-    desk.tell(stop(first.transaction_id, meter_wh=None, at=at(40), readings=brought))
-    assert desk.transactions[first.transaction_id].meter_stop_wh == 9400
-
-
-def test_close_inferred_may_name_its_reason(desk):
-    first = desk.tell(start())
-    work = desk.load([reports.Seen(charger_id=CP)])
-    with work.attempt():
-        close_inferred(work, work.transactions[first.transaction_id], reason="PowerLoss")
-    desk.save(work)
-    assert desk.payloads("completed")[0]["reason"] == "PowerLoss"
 
 
 # --- stops ----------------------------------------------------------------------------------------------
@@ -382,54 +257,6 @@ def test_nobody_ends_another_chargers_session(desk):
     assert desk.tell(stop(first.transaction_id, charger_id="other", meter_wh=5)).transaction_id == (
         own.transaction_id
     )
-
-
-# --- clocks ---------------------------------------------------------------------------------------------
-
-LOST = datetime(1970, 1, 1, 0, 3, tzinfo=UTC)
-
-
-def test_a_clock_set_forward_in_mid_session_is_measured_by_ours(desk):
-    first = desk.tell(start(at=LOST))
-    desk.now = at(90)
-    desk.tell(stop(first.transaction_id, at=at(90)))
-    (completed,) = desk.payloads("completed")
-    assert (completed["duration"], completed["anomaly"]) == (90.0, "clock_changed")
-    assert completed["startTime"] == "1970-01-01T00:03:00Z"
-    assert desk.payloads("session_cost")[0]["estimatedCost"] == 3.78
-
-
-def test_a_clock_lost_in_mid_session_is_measured_by_ours(desk):
-    first = desk.tell(start())
-    desk.now = at(90)
-    desk.tell(stop(first.transaction_id, at=LOST))
-    assert desk.payloads("completed")[0]["duration"] == 90.0
-
-
-def test_a_session_that_lies_in_1970_throughout_is_measured_by_the_charger(desk):
-    first = desk.tell(start(at=LOST))
-    desk.now = at(500)
-    desk.tell(stop(first.transaction_id, at=LOST + timedelta(minutes=7)))
-    (completed,) = desk.payloads("completed")
-    assert completed["duration"] == 7.0
-    assert "anomaly" not in completed
-
-
-def test_a_forgotten_session_is_not_billed_until_we_heard_of_its_end(desk):
-    # The start came from 1970, the clock was set, the car left after half an hour, the next came after days.
-    first = desk.tell(start(at=LOST))
-    desk.now = at(20)
-    desk.tell(meter(first.transaction_id, register(3000, at(20))))
-    desk.now = at(30)
-    desk.tell(status("Available", at(30)))
-    desk.now = at(5000)
-    desk.tell(start(at=at(5000), meter_wh=3000))
-    assert desk.payloads("completed")[0]["duration"] == 20.0
-
-
-def test_a_stop_from_a_lost_clock_still_finds_its_session(desk):
-    first = desk.tell(start())
-    assert desk.tell(stop(-1, at=LOST)).transaction_id == first.transaction_id
 
 
 # --- readings and whose they are ------------------------------------------------------------------------

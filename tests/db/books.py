@@ -27,10 +27,22 @@ async def connected(url: str) -> AsyncIterator[Any]:
         await db.close()
 
 
+class Counting(Ledger):
+    """Notes how many reports were in each commit that was tried."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sizes: list[int] = []
+
+    async def _try(self, batch: Any, frames: Any) -> Any:
+        self.sizes.append(len(batch))
+        return await super()._try(batch, frames)
+
+
 @contextlib.asynccontextmanager
 async def running(
     url: str, *, kind: type[Ledger] = Ledger, policy: Policy = OPEN, **given: Any
-) -> AsyncIterator[Ledger]:
+) -> AsyncIterator[Any]:
     """A ledger that commits until the end of the block."""
     engine = create_engine(url)
     ledger = kind(engine, policy, **({"frame_delay_s": 0.02} | given))
@@ -52,6 +64,17 @@ async def until(condition: Any, timeout_s: float = 20) -> None:
             if await held if asyncio.iscoroutine(held) else held:
                 return
             await asyncio.sleep(0.01)
+
+
+async def count(url: str, table: str, where: str = "true") -> int:
+    async with connected(url) as db:
+        return int(await db.fetchval(f"SELECT count(*) FROM {table} WHERE {where}"))
+
+
+async def seqs_are_gapless(url: str) -> bool:
+    async with connected(url) as db:
+        rows = await db.fetch("SELECT charger_id, array_agg(seq ORDER BY seq) AS seqs FROM events GROUP BY 1")
+    return all(list(row["seqs"]) == list(range(1, len(row["seqs"]) + 1)) for row in rows)
 
 
 class Books:

@@ -3,8 +3,6 @@ import contextlib
 import time
 from collections import Counter
 from datetime import UTC, datetime
-from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
@@ -12,12 +10,10 @@ import pytest
 from csms.core import reports
 from csms.core.records import Frame
 from csms.db.engine import create_engine
-from csms.embedded.postgres import EmbeddedPostgres
 from csms.errors import LedgerError
 from csms.ledger import Ledger
-from tests import services
 from tests.core.desk import CP, at, meter, register, start, status, stop
-from tests.db.books import OPEN, connected, running, until
+from tests.db.books import OPEN, Counting, connected, count, running, seqs_are_gapless, until
 
 
 def frame(**given):
@@ -31,17 +27,6 @@ def frame(**given):
         "frame": b'[2,"1","Heartbeat",{}]',
     }
     return Frame(**(defaults | given))
-
-
-async def count(url, table, where="true"):
-    async with connected(url) as db:
-        return await db.fetchval(f"SELECT count(*) FROM {table} WHERE {where}")
-
-
-async def seqs_are_gapless(url):
-    async with connected(url) as db:
-        rows = await db.fetch("SELECT charger_id, array_agg(seq ORDER BY seq) AS seqs FROM events GROUP BY 1")
-    return all(list(row["seqs"]) == list(range(1, len(row["seqs"]) + 1)) for row in rows)
 
 
 @contextlib.asynccontextmanager
@@ -65,18 +50,6 @@ async def test_an_answer_means_that_it_is_durable(database_url):
         assert await count(database_url, "transactions", f"id = {answer.transaction_id}") == 1
         assert await count(database_url, "outbox") == 1
         assert ledger.away_s() == 0
-
-
-class Counting(Ledger):
-    """Notes how many reports were in each commit."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.sizes = []
-
-    async def _try(self, batch, frames):
-        self.sizes.append(len(batch))
-        return await super()._try(batch, frames)
 
 
 async def test_what_waits_during_a_commit_goes_into_the_next_one(database_url):
@@ -359,224 +332,3 @@ async def test_a_ledger_may_run_again(database_url):
         await asyncio.wait([run])
     await engine.dispose()
     assert await count(database_url, "transactions") == 2
-
-
-# --- when Postgres is away ------------------------------------------------------------------------------
-
-
-async def hang_up_on(url):
-    """End all other connections to the database, as a failover does."""
-    async with connected(url) as db:
-        await db.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
-
-
-async def test_connections_lost_at_any_moment_lose_and_double_nothing(database_url):
-    async def charge(ledger, name):
-        first = await ledger.record(start(charger_id=name))
-        for n in range(20):
-            await ledger.record(meter(first.transaction_id, register(1000 + n, at(n)), charger_id=name))
-        await ledger.record(stop(first.transaction_id, charger_id=name))
-
-    async with running(database_url) as ledger:
-        charging = [asyncio.create_task(charge(ledger, f"c{n}")) for n in range(20)]
-        lost = 0
-        while lost < 12 and not all(task.done() for task in charging):
-            await asyncio.sleep(0.02 + 0.007 * lost)
-            await hang_up_on(database_url)
-            lost += 1
-        assert lost > 1
-        await asyncio.gather(*charging)
-        assert ledger.away_s() == 0
-    assert await count(database_url, "transactions", "energy_wh = 24000") == 20
-    assert await count(database_url, "readings") == 400
-    assert await count(database_url, "events") == 20 * 23
-    assert await seqs_are_gapless(database_url)
-
-
-class Forgetful(Ledger):
-    """Commits, and never hears of it: the connection is lost between the commit and its confirmation."""
-
-    forgets = 1
-
-    async def _try(self, batch, frames):
-        done = await super()._try(batch, frames)
-        if batch and self.forgets:
-            self.forgets -= 1
-            raise ConnectionResetError("gone")
-        return done
-
-
-async def test_a_commit_whose_outcome_nobody_heard_of_is_not_done_twice(database_url):
-    told = [
-        start(message_id="a", digest=b"a"),
-        meter(1, register(2000, at(1)), register(2100, at(2))),
-        meter(1, register(2200, None), message_id="b", digest=b"b"),
-        status("Charging", at(3)),
-        status("SuspendedEV", at(4)),
-        stop(1, id_tag="x"),
-        stop(-1),
-        start(at=at(95), id_tag="y"),
-    ]
-    async with running(database_url, kind=Forgetful) as ledger:
-        answers = await asyncio.gather(*map(ledger.record, told))
-    assert [answer.transaction_id for answer in answers if answer is not None] == [1, 1, None, 2]
-    async with connected(database_url) as db:
-        rows = await db.fetch("SELECT event_type FROM events ORDER BY seq")
-    assert [row["event_type"] for row in rows] == [
-        "started",
-        "meter_reading",
-        "meter_reading",
-        "meter_reading",
-        "status_changed",
-        "status_changed",
-        "completed",
-        "session_cost",
-        "orphan_stop",
-        "started",
-    ]
-    assert await count(database_url, "readings") == 3
-    assert await count(database_url, "quarantine") == 1
-
-
-async def test_postgres_stopped_and_started_again_loses_and_doubles_nothing(tmp_path_factory):
-    directory = Path(tmp_path_factory.mktemp("postgres"))
-    directory.chmod(0o755)
-    port = services.unused_port()
-    settings = {"fsync": "off", "max_connections": "20"}
-    charging = []
-    with contextlib.ExitStack() as server:
-        postgres = server.enter_context(EmbeddedPostgres(directory, port=port, settings=settings))
-        url = postgres.url
-        await asyncio.to_thread(services.migrate, url)
-        async with running(url) as ledger:
-            await ledger.record(reports.Seen(charger_id=CP))
-
-            async def charge(name):
-                first = await ledger.record(start(charger_id=name))
-                for n in range(30):
-                    await ledger.record(meter(first.transaction_id, register(n, at(n)), charger_id=name))
-                await ledger.record(stop(first.transaction_id, charger_id=name))
-
-            charging = [asyncio.create_task(charge(f"c{n}")) for n in range(20)]
-            await until(lambda: count(url, "readings"))
-            server.close()
-            await until(lambda: ledger.away_s() > 0)
-            assert not any(task.done() for task in charging)
-            server.enter_context(EmbeddedPostgres(directory, port=port, settings=settings))
-            await asyncio.gather(*charging)
-            assert ledger.away_s() == 0
-        assert await count(url, "transactions", "stopped_at IS NOT NULL") == 20
-        assert await count(url, "readings") == 600
-        assert await count(url, "events") == 20 * 33
-        assert await seqs_are_gapless(url)
-
-
-async def test_a_table_that_a_migration_has_taken_away_is_waited_for(database_url):
-    async with running(database_url) as ledger, connected(database_url) as db:
-        await ledger.record(reports.Seen(charger_id=CP))
-        for away, back in (
-            ("ALTER TABLE connectors RENAME TO hidden", "ALTER TABLE hidden RENAME TO connectors"),
-            ("ALTER TABLE tags RENAME status TO hidden", "ALTER TABLE tags RENAME hidden TO status"),
-        ):
-            await db.execute(away)
-            asked = asyncio.create_task(ledger.record(start(at=datetime.now(UTC))))
-            await until(lambda: ledger.away_s() > 0)
-            assert not asked.done()
-            await db.execute(back)
-            assert (await asked).transaction_id
-
-
-async def test_a_column_whose_type_was_changed_meanwhile_costs_nobody_an_answer(database_url):
-    async with running(database_url) as ledger, connected(database_url) as db:
-        await ledger.record(reports.Seen(charger_id=CP))
-        await db.execute("ALTER TABLE chargers ALTER COLUMN vendor TYPE varchar(200)")
-        assert (await ledger.record(start())).transaction_id == 1
-
-
-async def test_a_clash_with_another_hand_on_the_same_rows_is_tried_again(database_url):
-    """An operator closes nothing and locks nothing, but puts in a row that the batch does not see."""
-
-    class Clashing(Ledger):
-        clashes = 1
-
-        async def _try(self, batch, frames):
-            if batch and self.clashes:
-                self.clashes -= 1
-                raise asyncpg.UniqueViolationError("a row came in between")
-            return await super()._try(batch, frames)
-
-    async with running(database_url, kind=Clashing) as ledger:
-        assert (await ledger.record(start())).transaction_id
-
-
-class Proxy:
-    """Passes bytes between the ledger and Postgres until it is told to go silent, without closing anything."""
-
-    def __init__(self, host, port):
-        self.target = host, port
-        self.silent = asyncio.Event()
-        self.tasks = set()
-        self.server = None
-
-    async def __aenter__(self):
-        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self.server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *exc):
-        self.server.close()
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-
-    async def _serve(self, reader, writer):
-        self.tasks.add(asyncio.current_task())
-        try:
-            back, forth = await asyncio.open_connection(*self.target)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass(reader, forth))
-                group.create_task(self._pass(back, writer))
-        except* OSError:
-            pass
-        finally:
-            writer.close()
-
-    async def _pass(self, reader, writer):
-        while data := await reader.read(65536):
-            if self.silent.is_set():
-                continue
-            writer.write(data)
-        writer.close()
-
-
-async def test_a_server_that_has_gone_silent_is_hung_up_on(database_url):
-    address = urlsplit(database_url)
-    async with Proxy(address.hostname, address.port) as proxy:
-        login = address.netloc.rpartition("@")[0]
-        through = urlunsplit(address._replace(netloc=f"{login}@127.0.0.1:{proxy.port}"))
-        async with running(through, commit_timeout_s=0.5) as ledger:
-            await ledger.record(reports.Seen(charger_id=CP))
-            proxy.silent.set()
-            asked = asyncio.create_task(ledger.record(start()))
-            await until(lambda: ledger.away_s() > 0.6)
-            assert not asked.done()
-            proxy.silent.clear()
-            assert (await asked).transaction_id
-    assert await count(database_url, "transactions") == 1
-
-
-async def test_without_a_database_the_ledger_waits_for_one():
-    port = services.unused_port()
-    engine = create_engine(f"postgresql://nobody@127.0.0.1:{port}/none")
-    ledger = Ledger(engine, OPEN)
-    run = asyncio.create_task(ledger.run())
-    asked = asyncio.create_task(ledger.record(start()))
-    await until(lambda: ledger.away_s() > 0)
-    run.cancel()
-    await asyncio.wait([run, asked], timeout=10)
-    assert run.cancelled()
-    assert asked.cancelled()
-    await engine.dispose()

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import random
 from datetime import timedelta
 from decimal import Decimal
@@ -13,7 +14,7 @@ from csms.core.work import Work, tag_key
 from csms.db import store, tables
 from csms.db.engine import create_engine
 from tests.core.desk import CP, NOW, Desk, at, meter, register, sample, start, status, stop
-from tests.db.books import OPEN, Books, connected, running
+from tests.db.books import OPEN, Books, Counting, connected, running
 
 # Columns that the ledger neither reads nor writes.
 CREDENTIALS = {
@@ -282,12 +283,20 @@ async def test_only_a_tag_with_a_limit_is_locked_and_only_for_a_start(db, databa
 # --- two nodes at once ----------------------------------------------------------------------------------
 
 
+@contextlib.asynccontextmanager
+async def two_nodes(url, *, each):
+    """Two ledgers of which nobody may have had to try a report twice: they wait for each other, never clash."""
+    async with running(url, kind=Counting) as one, running(url, kind=Counting) as two:
+        yield one, two
+        assert (sum(one.sizes), sum(two.sizes)) == (each, each)
+
+
 @pytest.mark.parametrize("chargers", [200, 1], ids=["strangers", "one charger"])
 async def test_two_nodes_that_hear_the_same_starts_make_each_of_them_once(database_url, chargers):
     starts = [
         start(charger_id=f"c{n % chargers}", connector_id=n // chargers + 1, meter_wh=n) for n in range(200)
     ]
-    async with running(database_url) as one, running(database_url) as two:
+    async with two_nodes(database_url, each=200) as (one, two):
         backwards = list(reversed(starts))
         first, second = await asyncio.gather(
             asyncio.gather(*(one.record(report) for report in starts)),
@@ -310,7 +319,7 @@ async def test_two_nodes_that_hear_the_same_starts_make_each_of_them_once(databa
 
 async def test_two_nodes_that_hear_of_a_stranger_at_once_give_it_two_generations(database_url):
     names = [f"c{n}" for n in range(50)]
-    async with running(database_url) as one, running(database_url) as two:
+    async with two_nodes(database_url, each=100) as (one, two):
         held = await asyncio.gather(
             *(one.record(reports.Connected(charger_id=name, node="one")) for name in names),
             *(two.record(reports.Connected(charger_id=name, node="two")) for name in reversed(names)),
@@ -327,7 +336,7 @@ async def test_two_nodes_that_hear_of_a_stranger_at_once_give_it_two_generations
 async def test_a_limited_tag_is_counted_over_all_nodes(database_url):
     async with connected(database_url) as db:
         await db.execute("INSERT INTO tags (id_tag, max_active_transactions) VALUES ('user123', 3)")
-    async with running(database_url) as one, running(database_url) as two:
+    async with two_nodes(database_url, each=20) as (one, two):
         answers = await asyncio.gather(
             *(
                 node.record(start(charger_id=f"{name}{n}", id_tag="USER123"))
@@ -341,8 +350,9 @@ async def test_a_limited_tag_is_counted_over_all_nodes(database_url):
 
 
 async def test_two_nodes_that_hear_the_same_readings_keep_each_of_them_once(database_url):
-    async with running(database_url) as one, running(database_url) as two:
+    async with two_nodes(database_url, each=101) as (one, two):
         await one.record(reports.Seen(charger_id=CP))
+        await two.record(reports.Seen(charger_id=CP))
         told = [meter(None, register(n, at(n))) for n in range(100)]
         await asyncio.gather(*(node.record(report) for report in told for node in (one, two)))
     async with connected(database_url) as db:

@@ -242,7 +242,8 @@ async def test_a_pending_call_fails_at_once_when_the_connection_ends(site: Site,
         await site.dial()
     # Far below the thirty seconds a call may take.
     async with asyncio.timeout(10):
-        assert [(await asked).status_code for asked in (sent, waiting)] == [409, 409]
+        # The one that was sent may have been obeyed (504), the other was not sent (409).
+        assert sorted([(await asked).status_code for asked in (sent, waiting)]) == [409, 504]
 
 
 async def pending(task: "asyncio.Task[Any]") -> bool:

@@ -175,7 +175,7 @@ async def test_cleans_up(server):
     )
     assert "2 passed, 1 error" in done.stdout
     assert "tasks still running at the end of the test: lost-and-found (forever)" in done.stdout
-    assert "Postgres" not in done.stdout  # nobody asked for a server
+    assert "csms-test-" not in done.stdout  # nobody asked for a server
 
 
 def test_one_server_serves_all_workers_and_is_gone_afterwards(tmp_path: Path) -> None:

@@ -7,17 +7,23 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 from msgspec import structs
 
+from csms.core import reports
+from csms.core.pricing import Tariff
 from csms.core.records import Event
+from csms.core.work import Policy
 from csms.db import outbox
+from csms.ledger import Ledger
 from csms.mqtt.config import RelayConfig
 from csms.mqtt.link import Link
 from csms.mqtt.messages import EventForm
 from csms.mqtt.relay import Relay
-from tests.mqtt.conftest import Log, config, connected, pause, resume, running, until, watching
+from tests.mqtt.conftest import POLITE, Log, config, connected, pause, resume, running, until, watching
 from tests.services import REPOSITORY
 
 QUICK = RelayConfig(groups=2, batch=50, poll_s=0.05, concurrency=20, retry_min_s=0.01, retry_max_s=0.02)
@@ -273,8 +279,10 @@ async def test_while_the_broker_is_away_the_outbox_grows_and_health_says_so(engi
             assert same_bytes(watcher.messages, log.committed)
 
 
-async def test_a_poison_event_is_parked_and_the_others_pass(engine, log, mosquitto):
+@pytest.mark.parametrize("broker_is", [POLITE, "max_queued_messages 0"])
+async def test_a_poison_event_is_parked_and_the_others_pass(engine, log, mosquitto, broker_is):
     server = mosquitto(
+        broker_is,
         users={"csms": "secret"},
         acl="user csms\ntopic readwrite #\ntopic deny csms/transactions/BAD/started\n",
     )
@@ -377,3 +385,60 @@ async def test_a_frozen_broker_does_not_stop_the_ledger_side(engine, log, mosqui
         await log.empty()
         await watcher.got(6)
         assert_told(watcher, log)
+
+
+async def test_a_session_through_the_ledger_to_the_broker(engine, broker, topic_prefix):
+    """The customer's five events (and ours) as the ledger makes them, in the order of seq."""
+    at = datetime(2023, 12, 7, 10, 15, 30, tzinfo=UTC)
+    policy = Policy(
+        enrollment="open", unknown_tags="accept", tariff=Tariff(energy_rate=Decimal("0.12"), currency="USD")
+    )
+    sample = reports.SampledValue(value="12500", unit="Wh")
+    async with (
+        watching(broker, f"{topic_prefix}/csms/#") as watcher,
+        relaying(engine, Link(config(broker)), relay_config(topic_prefix)) as relay,
+    ):
+        ledger = Ledger(engine, policy, on_commit=relay.notify)
+        async with running(ledger.run()):
+            for status in ("Available", "Preparing"):
+                await ledger.record(reports.Status(charger_id="CP1", connector_id=1, status=status))
+            start = reports.Start(
+                charger_id="CP1", connector_id=1, id_tag="user123", key="k", meter_wh=1000, at=at
+            )
+            transaction = (await ledger.record(start)).transaction_id
+            assert (await ledger.record(start)).transaction_id == transaction  # resent: no second event
+            await ledger.record(
+                reports.Meter(
+                    charger_id="CP1",
+                    connector_id=1,
+                    transaction_id=transaction,
+                    readings=(reports.Reading(at=at + timedelta(minutes=15), samples=(sample,)),),
+                )
+            )
+            await ledger.record(
+                reports.Stop(
+                    charger_id="CP1",
+                    transaction_id=transaction,
+                    meter_wh=25_000,
+                    at=at + timedelta(minutes=90),
+                )
+            )
+            await watcher.got(6)
+            assert await relay.drain()
+            await ledger.drain()
+    bodies = [json.loads(body) for body in watcher.bodies]
+    assert [body["seq"] for body in bodies] == [1, 2, 3, 4, 5, 6]
+    assert [topic.removeprefix(f"{topic_prefix}/csms/") for topic in watcher.topics()] == [
+        "connectors/CP1/status_changed",
+        "connectors/CP1/status_changed",
+        "transactions/CP1/started",
+        "transactions/CP1/meter_reading",
+        "transactions/CP1/completed",
+        "billing/CP1/session_cost",
+    ]
+    assert bodies[-1]["payload"]["estimatedCost"] == 2.88
+    properties = dict(watcher.messages[2].properties.UserProperty)
+    assert properties["eventId"] == bodies[2]["eventId"]
+    assert properties["type"] == "csms.transaction.started.v1"
+    assert not hasattr(watcher.messages[2].properties, "MessageExpiryInterval")
+    assert watcher.messages[3].properties.MessageExpiryInterval <= 3600

@@ -1,0 +1,94 @@
+"""Events as messages: topic, bytes, properties, CloudEvents."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from msgspec.structs import replace
+
+from csms.core.records import Event
+from csms.mqtt.messages import EventForm
+
+BODY = b'{"timestamp":"2023-12-07T10:15:30Z","clientId":"CP/1","eventType":"started","payload":{"duration":90.0}}'
+EVENT = Event(
+    charger_id="CP/1",
+    seq=7,
+    event_id="started_1701940530123456789",
+    event_type="started",
+    topic="csms/transactions/CP%2F1/started",
+    body=BODY,
+    transaction_id=123456,
+    recorded_at=datetime(2023, 12, 7, 10, 15, 30, tzinfo=UTC),
+)
+READING = replace(EVENT, event_type="meter_reading", topic="csms/transactions/CP%2F1/meter_reading")
+OURS = {
+    "eventId": "started_1701940530123456789",
+    "eventType": "started",
+    "clientId": "CP/1",
+    "seq": "7",
+    "schemaVersion": "1.0",
+}
+CLOUD = {
+    "specversion": "1.0",
+    "id": "started_1701940530123456789",
+    "source": "/csms",
+    "type": "csms.transaction.started.v1",
+    "subject": "CP/1",
+    "time": "2023-12-07T10:15:30Z",
+    "sequence": "0000000000000000007",
+    "partitionkey": "CP/1",
+}
+
+
+def test_binary_is_the_customers_envelope_byte_for_byte_with_attributes_beside():
+    message = EventForm().message(EVENT)
+    assert message.body is BODY
+    assert message.topic == EVENT.topic
+    assert (message.qos, message.retain) == (1, False)
+    assert message.content_type == "application/json"
+    assert dict(message.user) == OURS | CLOUD
+
+
+def test_off_leaves_the_attributes_out():
+    assert dict(EventForm(cloudevents="off").message(EVENT).user) == OURS
+
+
+def test_structured_wraps_the_same_bytes():
+    message = EventForm(cloudevents="structured").message(EVENT)
+    document = json.loads(message.body)
+    assert BODY in message.body
+    assert document.pop("data") == json.loads(BODY)
+    assert document == CLOUD | {"datacontenttype": "application/json"}
+    assert message.content_type == "application/cloudevents+json"
+    assert message.body == EventForm(cloudevents="structured").message(EVENT).body
+
+
+@pytest.mark.parametrize(
+    ("topic", "kind"),
+    [
+        ("csms/transactions/A/completed", "csms.transaction.completed.v1"),
+        ("csms/connectors/A/status_changed", "csms.connector.status_changed.v1"),
+        ("csms/billing/A/session_cost", "csms.billing.session_cost.v1"),
+    ],
+)
+def test_types(topic, kind):
+    event = replace(EVENT, topic=topic, event_type=topic.rsplit("/", 1)[1])
+    assert dict(EventForm().message(event).user)["type"] == kind
+
+
+def test_only_readings_expire_and_may_have_their_own_qos():
+    form = EventForm(meter_qos=0, meter_expiry_s=60)
+    assert (form.message(READING).qos, form.message(READING).expiry_s) == (0, 60)
+    assert (form.message(EVENT).qos, form.message(EVENT).expiry_s) == (1, None)
+    assert EventForm(meter_expiry_s=0).message(READING).expiry_s is None
+    assert EventForm().message(READING).expiry_s == 3600
+
+
+def test_prefix():
+    assert EventForm(prefix="tenant/a").message(EVENT).topic == "tenant/a/csms/transactions/CP%2F1/started"
+
+
+def test_properties_hold_nothing_a_broker_would_hang_up_at():
+    message = EventForm().message(replace(EVENT, charger_id="CP\x01\n"))
+    assert all(value.isprintable() for _, value in message.user)
+    assert dict(message.user)["subject"] == "CP%01%0A"

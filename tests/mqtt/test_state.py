@@ -1,0 +1,211 @@
+"""Retained state, driven by a real ledger on a real database."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from csms.core import reports
+from csms.core.pricing import Tariff
+from csms.core.work import Policy
+from csms.db import state as rows
+from csms.errors import UnknownCharger
+from csms.ledger import Ledger
+from csms.mqtt.link import Link
+from csms.mqtt.state import StatePublisher, service_presence
+from tests.mqtt.conftest import POLITE, config, connected, running, until, watching
+
+POLICY = Policy(
+    enrollment="open",
+    unknown_tags="accept",
+    tariff=Tariff(id="t", energy_rate=Decimal("0.12"), session_fee=Decimal(1)),
+)
+
+
+def reading(energy_wh: int, power_w: int = 7200) -> reports.Reading:
+    return reports.Reading(
+        at=datetime.now(UTC),
+        samples=(
+            reports.SampledValue(value=str(energy_wh), unit="Wh"),
+            reports.SampledValue(value=str(power_w), measurand="Power.Active.Import", unit="W"),
+        ),
+    )
+
+
+def retained(watcher, prefix: str) -> dict[str, object]:
+    """What a broker would hold now: the last of each topic."""
+    state: dict[str, object] = {}
+    for message in watcher.messages:
+        topic = str(message.topic).removeprefix(f"{prefix}/csms/state/")
+        state[topic] = json.loads(message.payload) if message.payload else None
+    return state
+
+
+async def scene(ledger: Ledger, node: str = "n1") -> int:
+    """One charger, connected, charging on connector 1; returns the transaction's id."""
+    await ledger.record(reports.Connected(charger_id="CP1", node=node))
+    await ledger.record(reports.Status(charger_id="CP1", connector_id=1, status="Preparing"))
+    started = await ledger.record(
+        reports.Start(
+            charger_id="CP1", connector_id=1, id_tag="tag", key="k", meter_wh=1000, at=datetime.now(UTC)
+        )
+    )
+    await ledger.record(reports.Status(charger_id="CP1", connector_id=1, status="Charging"))
+    return started.transaction_id
+
+
+async def test_state_follows_events_and_connections(engine, broker, topic_prefix):
+    link = Link(config(broker))
+    state = StatePublisher(engine, link, "n1", prefix=topic_prefix)
+    ledger = Ledger(engine, POLICY, on_commit=state.notify)
+    async with (
+        running(ledger.run()),
+        watching(broker, f"{topic_prefix}/csms/state/#") as watcher,
+        connected(link, state.run()),
+    ):
+        transaction_id = await scene(ledger)
+        state.connection_changed("CP1")
+
+        def now() -> dict:
+            return retained(watcher, topic_prefix)
+
+        await until(lambda: (now().get("CP1/connectors/1") or {}).get("status") == "Charging")
+        await until(lambda: now().get("CP1/transactions/1"))
+        connector = now()["CP1/connectors/1"]
+        assert connector["transactionId"] == transaction_id
+        assert connector["errorCode"] == "NoError"
+        assert now()["CP1/connection"]["online"] is True
+        running_now = now()["CP1/transactions/1"]
+        assert (running_now["transactionId"], running_now["idTag"], running_now["sessionEnergy"]) == (
+            transaction_id,
+            "tag",
+            0.0,
+        )
+        assert running_now["runningCost"] == 1.0
+
+        await ledger.record(
+            reports.Meter(
+                charger_id="CP1", connector_id=1, transaction_id=transaction_id, readings=(reading(11_000),)
+            )
+        )
+        await until(lambda: now()["CP1/transactions/1"]["sessionEnergy"] == 10.0)
+        assert now()["CP1/transactions/1"]["runningCost"] == 2.2
+        assert now()["CP1/transactions/1"]["currentPower"] == 7.2
+
+        await ledger.record(
+            reports.Stop(
+                charger_id="CP1", transaction_id=transaction_id, meter_wh=12_000, at=datetime.now(UTC)
+            )
+        )
+        await until(lambda: now()["CP1/transactions/1"] is None)
+        await until(lambda: "transactionId" not in now()["CP1/connectors/1"])
+
+        await ledger.record(reports.Disconnected(charger_id="CP1", node="n1", generation=1))
+        state.connection_changed("CP1")
+        await until(lambda: now()["CP1/connection"]["online"] is False)
+        assert now()["CP1/connection"]["seq"] >= 4
+        await ledger.drain()
+
+
+async def test_what_has_not_changed_is_not_published_again(engine, broker, topic_prefix):
+    link = Link(config(broker))
+    state = StatePublisher(engine, link, "n1", prefix=topic_prefix)
+    ledger = Ledger(engine, POLICY, on_commit=state.notify)
+    async with (
+        running(ledger.run()),
+        watching(broker, f"{topic_prefix}/csms/state/#") as watcher,
+        connected(link, state.run()),
+    ):
+        await scene(ledger)
+        await until(
+            lambda: (
+                (retained(watcher, topic_prefix).get("CP1/connectors/1") or {}).get("status") == "Charging"
+            )
+        )
+        for _ in range(3):
+            state.changed(["CP1"])
+            await asyncio.sleep(0.1)
+        connections = [t for t in watcher.topics() if t.endswith("/connection")]
+        assert len(connections) == 1
+        await ledger.drain()
+
+
+async def test_a_late_joiner_gets_the_state_and_a_broker_that_forgot_is_told_again(engine, mosquitto):
+    server = mosquitto("persistence false")
+    link = Link(config(server))
+    state = StatePublisher(engine, link, "n1")
+    ledger = Ledger(engine, POLICY, on_commit=state.notify)
+    async with running(ledger.run()):
+        await scene(ledger)  # before there was a connection
+        await ledger.record(reports.Connected(charger_id="ELSEWHERE", node="n2"))
+        await ledger.drain()
+    async with connected(link, state.run()):
+        for _ in range(2):
+            await until(
+                lambda: (
+                    state._published.get("CP1", {}).keys() >= {"connection", "connectors/1", "transactions/1"}
+                )
+            )
+            async with watching(server, "csms/state/#") as late:
+                await until(lambda late=late: len(late.messages) >= 3)
+                assert all(m.retain for m in late.messages)
+                assert {t.split("/")[2] for t in late.topics()} == {"CP1"}
+            before = link.connected_at
+            state._published.clear()
+            server.kill()
+            server.start()
+            await until(lambda before=before: link.connected_at != before)
+
+
+async def test_the_service_itself_is_retained_with_a_will(mosquitto):
+    server = mosquitto()
+    link = Link(
+        config(server), presence=service_presence("node/1", clock=lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    )
+    async with watching(server, "csms/service/#") as watcher:
+        async with connected(link):
+            await watcher.got(1)
+            async with watching(server, "csms/service/+/status") as late:
+                await late.got(1)
+                assert late.messages[0].retain
+        await watcher.got(2)
+    online, offline = (json.loads(b) for b in watcher.bodies)
+    assert online == {"status": "online", "session": online["session"], "since": "2026-01-01T00:00:00Z"}
+    assert offline == {"status": "offline", "session": online["session"]}
+    assert watcher.topics()[0] == "csms/service/node%2F1/status"
+
+
+async def test_refused_state_does_not_stop_the_rest(engine, mosquitto):
+    server = mosquitto(
+        POLITE,
+        users={"csms": "secret"},
+        acl="user csms\ntopic readwrite #\ntopic deny csms/state/CP1/connection\n",
+    )
+    link = Link(config(server, username="csms", password="secret"))
+    state = StatePublisher(engine, link, "n1")
+    ledger = Ledger(engine, POLICY, on_commit=state.notify)
+    async with (
+        running(ledger.run()),
+        watching(server, "csms/state/#", username="csms", password="secret") as watcher,
+        connected(link, state.run()),
+    ):
+        await scene(ledger)
+        await until(lambda: "csms/state/CP1/connectors/1" in watcher.topics())
+        await ledger.drain()
+
+
+async def test_who_holds_a_charger(engine):
+    ledger = Ledger(engine, POLICY)
+    async with running(ledger.run()):
+        held = await ledger.record(reports.Connected(charger_id="CP1", node="n1"))
+        async with engine.connect() as connection:
+            db = (await connection.get_raw_connection()).driver_connection
+            assert await rows.holder(db, "CP1") == "n1"
+            with pytest.raises(UnknownCharger):
+                await rows.holder(db, "CP2")
+            await ledger.record(reports.Disconnected(charger_id="CP1", node="n1", generation=held.generation))
+            assert await rows.holder(db, "CP1") is None
+            assert await rows.chargers_of(db, "n1") == ["CP1"]
+        await ledger.drain()
