@@ -21,6 +21,7 @@ FRAMES = 40
 EVENTS = 60
 _SESSIONS_EVERY = 5
 _MOST_FRAMES = 400
+_MOST_EVENTS = 400
 
 
 class Shared(Generic[T]):
@@ -114,18 +115,21 @@ class Live:
             yield b"".join(streams.event(text, name=name) for name, text in fresh.items())
 
     async def stream_events(self, visit: Visit) -> AsyncIterator[bytes]:
-        known = {(event.charger_id, event.seq) for event in await self.recent_events()}
+        known, sent = {(event.charger_id, event.seq) for event in await self.recent_events()}, 0
         async for _ in self._looks(visit):
             events = await self.recent_events()
             fresh = [event for event in events if (event.charger_id, event.seq) not in known]
             known |= {(event.charger_id, event.seq) for event in fresh}
-            if len(known) > 10_000:
-                known = {(event.charger_id, event.seq) for event in events}
-            yield (
-                streams.event(self._site.fragment("_events.html", events=fresh), name="events")
-                if fresh
-                else b""
-            )
+            sent += len(fresh)
+            if sent > _MOST_EVENTS:
+                # The page has grown long enough: begin again with the newest.
+                sent, known = 0, {(event.charger_id, event.seq) for event in events}
+                text = self._site.fragment("_event_list.html", events=events)
+                yield streams.event(text, name="event-list")
+            elif fresh:
+                yield streams.event(self._site.fragment("_events.html", events=fresh), name="events")
+            else:
+                yield b""
 
     async def stream_charger(self, visit: Visit, charger_id: str) -> AsyncIterator[bytes]:
         site, sent, before, look = self._site, 0, dict[str, str](), 0

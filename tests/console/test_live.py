@@ -99,6 +99,22 @@ async def test_new_events_are_pushed_once(world: World):
     world.api.closing.set()
 
 
+async def test_a_long_open_events_page_begins_again(world: World, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(live_module, "_MOST_EVENTS", 3)
+    stream = Live(Site(world.api)).stream_events(await _visit(world))
+    assert await anext(stream) == b""
+    seen: list[str] = []
+    for _ in range(2):
+        await world.session("CP1")
+        while not seen or seen[-1] == "":
+            seen.append("")
+            seen += names(await _next(stream))
+        await world.status("CP1", 1, f"S{len(seen)}")
+        seen += names(await _next(stream))
+    assert "event-list" in seen
+    world.api.closing.set()
+
+
 async def test_a_charger_page_gets_state_and_frames(world: World):
     await world.connect("CP1")
     await world.frame("CP1", "[an old one]")
