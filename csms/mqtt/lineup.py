@@ -15,7 +15,8 @@ mixture of the two brings them:
   was full, the charger is new to us), it is left alone and the next SELECT brings it *with* what is before it.
 - What is here, in flight, or acknowledged but not yet deleted is known by (charger, seq): a SELECT that shows it
   again changes nothing. A row with a lower number than the last that is *not* known was freed by an operator
-  (or its deletion was lost in a crash of Postgres): it is sent, late or again.
+  (or its deletion was lost in a crash of Postgres, or the charger was deleted and counts from 1 again): it is
+  sent, late or again, and what is handed over next waits for a SELECT once more.
 - A refused event holds its charger back: the queue is forgotten and filled anew by a SELECT afterwards.
 - With the lanes' lock everything is forgotten except what is in flight: the next owner starts from the table.
 """
@@ -29,6 +30,7 @@ from msgspec import Struct
 from csms.core.records import Event
 
 Key = tuple[str, int]
+_UNSURE = -1  # no number follows it
 
 
 class Pending(Struct):
@@ -67,7 +69,11 @@ class Lineup:
         # A charger that is new to us: only its first event ever has surely nothing before it.
         last = self._last.get(event.charger_id, 0)
         if event.seq <= last:
-            return True
+            if (event.charger_id, event.seq) in self.known:
+                return True
+            # Sent already, or the charger was deleted and counts from 1 again.
+            self._last[event.charger_id] = _UNSURE
+            return False
         if event.seq != last + 1:
             return False
         if self.waiting >= self._max_waiting:
@@ -89,7 +95,7 @@ class Lineup:
     def _append(self, item: Pending) -> None:
         charger_id, seq = item.key
         self.known.add(item.key)
-        self._last[charger_id] = max(seq, self._last.get(charger_id, 0))
+        self._last[charger_id] = seq if seq > self._last.get(charger_id, 0) else _UNSURE
         self.waiting += 1
         queue = self._queues.setdefault(charger_id, deque())
         queue.append(item)
@@ -121,7 +127,7 @@ class Lineup:
     def again(self, item: Pending) -> None:
         """Not known whether it arrived: it goes first again, unless its lane is not ours any more."""
         charger_id = item.event.charger_id
-        if self._last.get(charger_id, 0) >= item.event.seq and item.key in self.known:
+        if charger_id in self._last and item.key in self.known:
             self._queues.setdefault(charger_id, deque()).appendleft(item)
             self.waiting += 1
         else:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from typing import Any
 
 import msgspec
 import structlog
@@ -10,6 +9,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from prometheus_client import Counter
 
 from csms.core.events import timestamp, topic_level
+from csms.core.masking import masked_frame
 from csms.core.records import Frame
 from csms.mqtt.errors import Disconnected, Refused
 from csms.mqtt.link import Link, Message, prefixed
@@ -18,8 +18,6 @@ log = structlog.get_logger()
 _FRAMES = Counter(
     "csms_protocol_events_total", "Frames for the protocol stream, by what became of them.", ["result"]
 )
-_MASKED = "***"
-_SECRET_KEYS = frozenset({"authorizationkey"})
 _PAUSE_S = 0.001
 
 
@@ -47,7 +45,7 @@ def protocol_message(frame: Frame, *, prefix: str = "", qos: int = 0) -> Message
 
     Calls go to `ocpp/messages/{id}/{action}`, results and errors to `ocpp/responses/{id}/{action}`.
     """
-    text = frame.frame
+    text = masked_frame(frame.frame)  # the edge has done so already; this stream leaves the house
     if not text.isascii():
         text = text.decode(errors="replace").encode()  # what consumers get is JSON, hence UTF-8
     parts = _parts(text)
@@ -66,7 +64,7 @@ def protocol_message(frame: Frame, *, prefix: str = "", qos: int = 0) -> Message
         envelope.error_description = _text(parts[3]) if len(parts) > 3 else ""
         envelope.error_details = parts[4] if len(parts) > 4 else Raw(b"{}")
     else:
-        envelope.payload = _without_secrets(action, frame.kind, parts[3 if frame.kind == "call" else 2])
+        envelope.payload = parts[3 if frame.kind == "call" else 2]
     stream = "messages" if frame.kind == "call" else "responses"
     return Message(
         topic=prefixed(prefix, f"ocpp/{stream}/{topic_level(frame.charger_id)}/{topic_level(action)}"),
@@ -74,25 +72,6 @@ def protocol_message(frame: Frame, *, prefix: str = "", qos: int = 0) -> Message
         qos=qos,
         content_type="application/json",
     )
-
-
-def _without_secrets(action: str, kind: str, payload: Raw) -> Raw:
-    """AuthorizationKey is the charge point's password: masked where it is set and where it is read."""
-    if action == "ChangeConfiguration" and kind == "call":
-        call = msgspec.json.decode(payload)
-        if _is_secret(call):
-            return Raw(_encode({**call, "value": _MASKED}))
-    elif action == "GetConfiguration" and kind == "result":
-        answer = msgspec.json.decode(payload)
-        entries = answer.get("configurationKey") if isinstance(answer, dict) else None
-        if isinstance(entries, list) and any(_is_secret(entry) for entry in entries):
-            masked = [{**e, "value": _MASKED} if _is_secret(e) and "value" in e else e for e in entries]
-            return Raw(_encode({**answer, "configurationKey": masked}))
-    return payload
-
-
-def _is_secret(entry: Any) -> bool:
-    return isinstance(entry, dict) and str(entry.get("key", "")).lower() in _SECRET_KEYS
 
 
 class ProtocolStream:

@@ -126,11 +126,16 @@ class Relay:
             _LANES.set(0)
 
     async def drain(self, timeout_s: float = 5) -> bool:
-        """Wait until all that was handed over is published and deleted. False: the time was up."""
+        """Wait until all that was handed over is published and deleted.
+
+        False: the time was up, or there is no broker to wait for.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 # Asked only at shutdown: an event would have to be kept at every acknowledgement.
-                while any(group.busy for group in self._groups):  # noqa: ASYNC110
+                while any(lanes.busy for lanes in self._groups):
+                    if not self._link.connected:
+                        return False
                     await asyncio.sleep(0.01)
                 return True
         return False

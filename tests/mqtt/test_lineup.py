@@ -76,6 +76,7 @@ def test_a_select_that_was_faster_than_the_hand_over_changes_nothing(rig):
     rig.load(1, 2, 3)
     assert rig.lineup.hand_over(event(2))
     assert rig.lineup.hand_over(event(3))
+    assert rig.lineup.waiting == 3
     assert rig.drain() == [1, 2, 3]
 
 
@@ -138,7 +139,31 @@ def test_an_event_an_operator_has_freed_is_sent_late(rig):
     assert rig.drain() == [1, 2, 3]
     assert rig.load(2) == 1
     assert rig.drain() == [2]
-    assert rig.lineup.hand_over(event(4))
+    assert not rig.lineup.hand_over(event(4))
+    rig.load(4)
+    assert rig.lineup.hand_over(event(5))
+    assert rig.drain() == [4, 5]
+
+
+def test_a_charger_that_was_deleted_counts_from_one_again(rig):
+    rig.load(1, 2, 3)
+    assert rig.drain() == [1, 2, 3]
+    assert not rig.lineup.hand_over(event(1))
+    rig.load(1)
+    assert rig.lineup.hand_over(event(2))
+    rig.load(3)  # another node's
+    assert not rig.lineup.hand_over(event(5))  # 4 is nowhere but in the outbox
+    rig.load(4, 5)
+    assert rig.drain() == [1, 2, 3, 4, 5]
+
+
+def test_the_old_count_does_not_vouch_for_the_new_one(rig):
+    rig.load(1, 2, 3)
+    rig.drain()
+    rig.load(1, 2)  # the new count, by other nodes; 3 is not read yet
+    assert not rig.lineup.hand_over(event(4))
+    rig.load(3, 4)
+    assert rig.drain() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("won_again_before", [True, False])
