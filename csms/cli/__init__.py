@@ -4,7 +4,6 @@ import sys
 from importlib.metadata import version
 from typing import Annotated
 
-import click
 import typer
 
 from csms.cli import ca as ca_command
@@ -58,21 +57,13 @@ app.add_typer(events_command.app, name="events")
 
 
 def main() -> None:
-    """Console entry: exceptions of ours become a sentence and a status, never a traceback."""
+    """Console entry: wrong usage ends with 2, errors of ours become a sentence and a status, never a traceback."""
     try:
-        status = app(standalone_mode=False)
+        app()
     except SettingsError as error:
-        status = _complain(str(error), 2)
+        sys.exit(_complain(str(error), 2))
     except CsmsError as error:
-        status = _complain(str(error), 1)
-    except click.UsageError as error:
-        error.show()
-        status = 2
-    except click.exceptions.Exit as error:
-        status = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        status = 130
-    sys.exit(status if isinstance(status, int) else 0)
+        sys.exit(_complain(str(error), 1))
 
 
 def _complain(sentence: str, status: int) -> int:

@@ -20,7 +20,7 @@ def add(
     ] = "viewer",
 ) -> None:
     """Make a token; its secret is shown once, here."""
-    print(Client().call("POST", "/tokens", json={"name": name, "role": role}).json()["secret"])
+    print(Client().call("POST", "/tokens", json={"name": name, "role": role}).json()["token"])
 
 
 @app.command("list", epilog="Example:  csms tokens list")

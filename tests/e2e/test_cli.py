@@ -1,0 +1,125 @@
+"""The command line beside a running node, as an operator types it."""
+
+import asyncio
+import csv
+import io
+import json
+import os
+import sys
+
+import pytest
+
+from tests.e2e.conftest import TOKEN, Node
+from tests.e2e.raw import RawChargePoint
+
+pytestmark = pytest.mark.timeout(120)
+
+
+async def csms(*arguments: str, node: Node | None = None, timeout_s: float = 60) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of the command."""
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "CSMS_DATA_DIR": "/nonexistent/csms"}
+    if node is not None:
+        environment |= {"CSMS_URL": node.running.http, "CSMS_TOKEN": TOKEN}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from csms.cli import main; main()",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+    )
+    async with asyncio.timeout(timeout_s):
+        out, errors = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), errors.decode()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["serve", "--bogus"], ["nonsense"], ["simulate", "--chargers", "0"], ["send"], ["tags", "add"]],
+    ids=" ".join,
+)
+async def test_wrong_usage_ends_with_2_and_no_traceback(wrong: list[str]) -> None:
+    status, _, errors = await csms(*wrong)
+    assert status == 2
+    assert "Traceback" not in errors
+    assert errors
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["serve"],
+        ["demo"],
+        ["migrate"],
+        ["simulate"],
+        ["send"],
+        ["chargers"],
+        ["transactions"],
+        ["tags", "add"],
+    ],
+    ids=" ".join,
+)
+async def test_help_has_an_example(command: list[str]) -> None:
+    status, out, _ = await csms(*command, "--help")
+    assert status == 0
+    assert "Example" in out
+
+
+async def test_nobody_there_is_one_sentence() -> None:
+    status, out, errors = await csms("chargers")
+    assert (status, out) == (1, "")
+    assert errors.startswith("csms: no csms answers at")
+    assert errors.count("\n") == 1
+
+
+async def test_an_operators_day(node: Node) -> None:
+    point = await RawChargePoint.dial(node.ocpp, "CP-CLI")
+    try:
+        await point.boot()
+        assert await csms("tags", "add", "04E8", "--parent", "FLEET", node=node) == (
+            0,
+            "04E8: Accepted\n",
+            "",
+        )
+        assert "04E8\tAccepted" in (await csms("tags", "list", node=node))[1]
+        started = await point.ask(
+            "StartTransaction",
+            {"connectorId": 1, "idTag": "04E8", "meterStart": 1000, "timestamp": "2026-11-01T10:00:00Z"},
+        )
+        reset = asyncio.create_task(csms("send", "CP-CLI", "Reset", '{"type": "Soft"}', node=node))
+        call = await point.receive(30)
+        await point.send([3, call[1], {"status": "Accepted"}])
+        status, out, _ = await reset
+        assert (status, json.loads(out)) == (0, {"status": "Accepted"})
+        await point.ask(
+            "StopTransaction",
+            {
+                "transactionId": started["transactionId"],
+                "meterStop": 2000,
+                "timestamp": "2026-11-01T11:00:00Z",
+            },
+        )
+        assert "CP-CLI\tonline\tAccepted" in (await csms("chargers", node=node))[1]
+        rows = list(csv.DictReader(io.StringIO((await csms("transactions", "--csv", node=node))[1])))
+        assert len(rows) == 1
+        await node.eventually(lambda: node.of("session_cost", "CP-CLI"))
+        replayed = (await csms("events", "replay", "CP-CLI", node=node))[1].splitlines()
+        assert [line.encode() for line in replayed] == [body for _, body in node.bodies]
+    finally:
+        await point.close()
+
+
+async def test_errors_say_what_to_do(node: Node) -> None:
+    status, _, errors = await csms("send", "NOBODY", "Reset", '{"type": "Soft"}', node=node)
+    assert (status, "NOBODY" in errors, errors.count("\n")) == (1, True, 1)
+    status, _, errors = await csms("send", "NOBODY", "Reset", "not json", node=node)
+    assert (status, "not JSON" in errors) == (1, True)
+
+
+async def test_a_token_is_shown_once_and_can_be_revoked(node: Node) -> None:
+    status, secret, _ = await csms("tokens", "add", "billing", node=node)
+    assert (status, len(secret.strip()) > 20) == (0, True)
+    assert secret.strip() not in (await csms("tokens", "list", node=node))[1]
+    assert await csms("tokens", "revoke", "billing", node=node) == (0, "billing: revoked\n", "")
