@@ -200,9 +200,10 @@ class StatePublisher:
             self._all = False
         while self._changed and not self._all:
             some = sorted(self._changed)[:_AT_ONCE]
-            snapshots = await self._read(lambda db, some=some: rows.snapshots(db, some))  # type: ignore[misc]
+            # Before the read: what changes during it must be read again.
             self._changed.difference_update(some)
             try:
+                snapshots = await self._read(lambda db, some=some: rows.snapshots(db, some))  # type: ignore[misc]
                 await self._publish_all(snapshots)
             except BaseException:
                 self._changed.update(some)

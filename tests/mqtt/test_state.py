@@ -132,6 +132,35 @@ async def test_what_has_not_changed_is_not_published_again(engine, broker, topic
         await ledger.drain()
 
 
+async def test_what_changes_during_a_read_is_read_again(engine, broker, topic_prefix, monkeypatch):
+    link = Link(config(broker))
+    state = StatePublisher(engine, link, "n1", prefix=topic_prefix)
+    ledger = Ledger(engine, POLICY)
+    read = rows.snapshots
+
+    async def change_meanwhile(db, charger_ids):
+        found = await read(db, charger_ids)
+        if found and found[0].connectors[0].status == "Available":
+            await ledger.record(reports.Status(charger_id="CP1", connector_id=1, status="Preparing"))
+            state.changed(["CP1"])
+        return found
+
+    monkeypatch.setattr(rows, "snapshots", change_meanwhile)
+    async with (
+        running(ledger.run()),
+        watching(broker, f"{topic_prefix}/csms/state/#") as watcher,
+        connected(link, state.run()),
+    ):
+        await ledger.record(reports.Status(charger_id="CP1", connector_id=1, status="Available"))
+        state.changed(["CP1"])
+        await until(
+            lambda: (
+                (retained(watcher, topic_prefix).get("CP1/connectors/1") or {}).get("status") == "Preparing"
+            )
+        )
+        await ledger.drain()
+
+
 async def test_a_late_joiner_gets_the_state_and_a_broker_that_forgot_is_told_again(engine, mosquitto):
     server = mosquitto("persistence false")
     link = Link(config(server))
