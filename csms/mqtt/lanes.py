@@ -137,7 +137,7 @@ class Lanes:
                 _PARKED.inc()
                 log.error(
                     "event parked: the broker keeps refusing it",
-                    event=item.event.event_id,
+                    event_id=item.event.event_id,
                     topic=item.event.topic,
                     error=str(error),
                 )
