@@ -237,14 +237,14 @@ async def test_a_broker_killed_with_publishes_in_flight(engine, log, mosquitto):
             relay.notify(await log.commit(log.events(chargers)))
             relay.notify(await log.commit(log.events(chargers)))
             await until(lambda: sum(len(g.lineup.in_flight) for g in relay._groups) == QUICK.concurrency)
+            # The watcher below shall be there before the relay is back.
+            link.config = structs.replace(link.config, reconnect_min_s=3, reconnect_max_s=6)
             server.kill()
             await until(lambda: not link.connected)
         assert relay.health().problem
         relay.notify(await log.commit(log.events(chargers)))
         assert all(row["attempts"] == 0 for row in await log.rows())
-        # The watcher is there before the relay is back.
         await until(lambda: all(not g.lineup.in_flight for g in relay._groups))
-        link.config = structs.replace(link.config, reconnect_min_s=1)
         server.start()
         async with watching(server, "csms/#") as after:
             await log.empty()
