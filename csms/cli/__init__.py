@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from csms.cli import bridge as bridge_command
 from csms.cli import ca as ca_command
 from csms.cli import demo as demo_command
 from csms.cli import events as events_command
@@ -46,6 +47,7 @@ def root(
 app.command("serve", epilog=serve_command.EXAMPLE)(serve_command.serve)
 app.command("demo", epilog=demo_command.EXAMPLE)(demo_command.demo)
 app.command("migrate", epilog=migrate_command.EXAMPLE)(migrate_command.migrate)
+app.command("bridge", epilog=bridge_command.EXAMPLE)(bridge_command.bridge)
 app.command("simulate")(simulate_command.simulate)
 app.command("send", epilog=send_command.EXAMPLE)(send_command.send)
 app.command("chargers", epilog=list_commands.CHARGERS)(list_commands.chargers)
