@@ -28,7 +28,9 @@ def _template(action: str, payload: dict[str, Any], transaction_id: int | None =
     if transaction_id is not None:
         text = text.replace(str(_TRANSACTION), str(transaction_id))
     frame = framed(text.encode()).replace(b"%", b"%%")
-    return frame.replace(_ID.encode(), b"%b").replace(_TIME.encode(), b"%b").replace(_REGISTER.encode(), b"%09d")
+    return (
+        frame.replace(_ID.encode(), b"%b").replace(_TIME.encode(), b"%b").replace(_REGISTER.encode(), b"%09d")
+    )
 
 
 def _sample(value: str, **given: str) -> dict[str, str]:

@@ -87,9 +87,7 @@ def _delivered(consumers: Sequence[Child], before: list[int]) -> tuple[int, floa
     last, still = -1, 0
     count = 0
     while still < 5 and time.monotonic() - began < 60:
-        count = sum(
-            consumer.ask("count")["count"] - b for consumer, b in zip(consumers, before, strict=True)
-        )
+        count = sum(consumer.ask("count")["count"] - b for consumer, b in zip(consumers, before, strict=True))
         still = still + 1 if count == last else 0
         last = count
         time.sleep(0.1)

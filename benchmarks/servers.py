@@ -309,4 +309,3 @@ def _wait(condition: Any, what: str, seconds: float = 30) -> None:
         if time.monotonic() > deadline:
             raise RuntimeError(f"{what} did not start")
         time.sleep(0.02)
-

@@ -22,7 +22,7 @@ from csms.ledger import Ledger
 from csms.mqtt.commands import CommandRouter
 from csms.mqtt.connection import Message
 from csms.mqtt.errors import Disconnected, Refused
-from csms.mqtt.link import Link, prefixed
+from csms.mqtt.link import Link, PublishingLink, prefixed
 from csms.mqtt.protocol import ProtocolStream
 from csms.mqtt.relay import Relay
 from csms.mqtt.state import StatePublisher, service_presence
@@ -190,15 +190,18 @@ async def _mqtt(
     prefix, node = settings.mqtt_topic_prefix, settings.csms_node
     link = Link(link_config(settings, broker), presence=service_presence(node, prefix))
     await company.start(link.run(), "mqtt link")
-    relay = Relay(engine, link, relay_config(settings))
+    # Of its own, because what leaves in numbers goes another way than commands (docs/decisions/0009).
+    outward = PublishingLink(link_config(settings, broker, name="events"))
+    await company.start(outward.run(), "mqtt events link")
+    relay = Relay(engine, outward, relay_config(settings))
     await company.start(relay.run(), "relay")
     stack.push_async_callback(relay.drain)
     protocol = state = None
     if settings.mqtt_protocol_events_enabled:
-        protocol = ProtocolStream(link, prefix=prefix, qos=settings.mqtt_protocol_qos)
+        protocol = ProtocolStream(outward, prefix=prefix, qos=settings.mqtt_protocol_qos)
         await company.start(protocol.run(), "protocol stream")
     if settings.mqtt_retain_state:
-        state = StatePublisher(engine, link, node, prefix=prefix)
+        state = StatePublisher(engine, outward, node, prefix=prefix)
         await company.start(state.run(), "state")
     return Mqtt(link, relay, protocol, state)
 

@@ -26,7 +26,7 @@ def policy(settings: Settings) -> Policy:
     )
 
 
-def link_config(settings: Settings, broker: BrokerAddress) -> LinkConfig:
+def link_config(settings: Settings, broker: BrokerAddress, *, name: str = "main") -> LinkConfig:
     password = settings.mqtt_password.get_secret_value() if settings.mqtt_password else None
     if settings.mqtt_password_file is not None:
         try:
@@ -41,6 +41,7 @@ def link_config(settings: Settings, broker: BrokerAddress) -> LinkConfig:
         version=broker.version,
         client_id=settings.mqtt_client_id,
         node=settings.csms_node,
+        name=name,
         username=settings.mqtt_username,
         password=password,
         tls=settings.mqtt_tls,

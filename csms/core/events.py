@@ -139,9 +139,8 @@ def timestamp(moment: datetime) -> str:
     """RFC 3339, UTC, `Z`; milliseconds only when not zero."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    text = moment.strftime("%Y-%m-%dT%H:%M:%S") if moment.year >= 1000 else moment.isoformat()[:19]
-    millis = moment.microsecond // 1000
-    return f"{text}.{millis:03d}Z" if millis else f"{text}Z"
+    text = moment.isoformat(timespec="milliseconds")
+    return f"{text[:19]}Z" if text[20:23] == "000" else f"{text[:23]}Z"
 
 
 def topic_level(charger_id: str) -> str:

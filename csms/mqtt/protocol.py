@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from functools import lru_cache
 
 import msgspec
 import structlog
@@ -9,16 +10,18 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from prometheus_client import Counter
 
 from csms.core.events import timestamp, topic_level
-from csms.core.masking import masked_frame
+from csms.core.masking import WITHOUT_SECRETS, masked_frame
 from csms.core.records import Frame
 from csms.mqtt.errors import Disconnected, Refused
-from csms.mqtt.link import Link, Message, prefixed
+from csms.mqtt.link import Message, PublishingLink, prefixed
 
 log = structlog.get_logger()
 _FRAMES = Counter(
     "csms_protocol_events_total", "Frames for the protocol stream, by what became of them.", ["result"]
 )
+_FRAMES_PUBLISHED = _FRAMES.labels("published")
 _PAUSE_S = 0.001
+_AT_ONCE = 50
 
 
 class ProtocolEnvelope(Struct, rename="camel", kw_only=True):
@@ -45,7 +48,8 @@ def protocol_message(frame: Frame, *, prefix: str = "", qos: int = 0) -> Message
 
     Calls go to `ocpp/messages/{id}/{action}`, results and errors to `ocpp/responses/{id}/{action}`.
     """
-    text = masked_frame(frame.frame)  # the edge has done so already; this stream leaves the house
+    # The edge has done so already; but this stream leaves the house.
+    text = frame.frame if frame.action in WITHOUT_SECRETS else masked_frame(frame.frame)
     if not text.isascii():
         text = text.decode(errors="replace").encode()  # what consumers get is JSON, hence UTF-8
     parts = _parts(text)
@@ -67,17 +71,24 @@ def protocol_message(frame: Frame, *, prefix: str = "", qos: int = 0) -> Message
         envelope.payload = parts[3 if frame.kind == "call" else 2]
     stream = "messages" if frame.kind == "call" else "responses"
     return Message(
-        topic=prefixed(prefix, f"ocpp/{stream}/{topic_level(frame.charger_id)}/{topic_level(action)}"),
+        topic=_topic(prefix, stream, frame.charger_id, action),
         body=_encode(envelope),
         qos=qos,
         content_type="application/json",
     )
 
 
+@lru_cache(maxsize=50_000)
+def _topic(prefix: str, stream: str, charger_id: str, action: str) -> str:
+    return prefixed(prefix, f"ocpp/{stream}/{topic_level(charger_id)}/{topic_level(action)}")
+
+
 class ProtocolStream:
     """`put` never waits; under pressure, or while the broker is away, the oldest frames go."""
 
-    def __init__(self, link: Link, *, prefix: str = "", qos: int = 0, max_waiting: int = 10_000) -> None:
+    def __init__(
+        self, link: PublishingLink, *, prefix: str = "", qos: int = 0, max_waiting: int = 10_000
+    ) -> None:
         self._link = link
         self._prefix = prefix
         self._qos = qos
@@ -107,22 +118,25 @@ class ProtocolStream:
             if not self._frames:
                 self._arrived.clear()
                 continue
-            await self._publish(self._frames.popleft())
+            for _ in range(min(len(self._frames), _AT_ONCE)):
+                self._publish(self._frames.popleft())
             await asyncio.sleep(0)  # at QoS 0 nothing else lets others have a turn
 
-    async def _publish(self, frame: Frame) -> None:
+    def _publish(self, frame: Frame) -> None:
         try:
             message = protocol_message(frame, prefix=self._prefix, qos=self._qos)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError, TypeError):
             # Nested a thousand deep, say: a charge point's frame must not end the stream.
             _FRAMES.labels("unreadable").inc()
             return
-        try:
-            await self._link.publish(message)
-        except Disconnected:
-            _FRAMES.labels("dropped").inc()
-        except Refused as error:
-            _FRAMES.labels("refused").inc()
-            log.debug("protocol event refused", topic=message.topic, error=str(error))
-        else:
-            _FRAMES.labels("published").inc()
+        self._link.begin(message, _counted)
+
+
+def _counted(outcome: int | Disconnected | Refused) -> None:
+    if isinstance(outcome, int):
+        _FRAMES_PUBLISHED.inc()
+    elif isinstance(outcome, Disconnected):
+        _FRAMES.labels("dropped").inc()
+    else:
+        _FRAMES.labels("refused").inc()
+        log.debug("protocol event refused", error=str(outcome))

@@ -6,6 +6,7 @@ After each (re)connect everything of this node's chargers is published again: br
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -22,13 +23,15 @@ from csms.core.records import Connector, Event, Transaction
 from csms.db import state as rows
 from csms.db.state import Snapshot
 from csms.mqtt.errors import Disconnected, Refused
-from csms.mqtt.link import Link, Message, Presence, prefixed
+from csms.mqtt.link import Message, Presence, PublishingLink, prefixed
+from csms.mqtt.messages import METER_READING
 
 log = structlog.get_logger()
 _PUBLISHED = Counter("csms_mqtt_state_total", "Retained state messages, by what became of them.", ["result"])
 _AT_ONCE = 200
 _CONCURRENT = 20
 _GATHER_S = 0.05
+_READINGS_EVERY_S = 1.0
 _RETRY_S = 1.0
 
 
@@ -147,7 +150,9 @@ def _running(transaction: Transaction, connector: Connector | None, seq: int) ->
 class StatePublisher:
     """`notify` belongs into the ledger's `on_commit`, `connection_changed` where a charger comes or goes."""
 
-    def __init__(self, engine: AsyncEngine, link: Link, node: str, *, prefix: str = "", qos: int = 1) -> None:
+    def __init__(
+        self, engine: AsyncEngine, link: PublishingLink, node: str, *, prefix: str = "", qos: int = 1
+    ) -> None:
         self._engine = engine
         self._link = link
         self._node = node
@@ -157,10 +162,31 @@ class StatePublisher:
         self._some = asyncio.Event()
         self._all = False
         self._published: dict[str, dict[str, Any]] = {}
+        self._read_at: dict[str, float] = {}
+        self._later: set[str] = set()
         link.on_connected(self._rebuild)
 
     def notify(self, events: Sequence[Event]) -> None:
-        self.changed(event.charger_id for event in events)
+        """These were committed. Readings alone are worth a message a second and charger, anything else one soon."""
+        now = time.monotonic()
+        soon = set()
+        for event in events:
+            charger_id = event.charger_id
+            if (
+                event.event_type == METER_READING
+                and now - self._read_at.get(charger_id, -_READINGS_EVERY_S) < _READINGS_EVERY_S
+            ):
+                if not self._later:
+                    asyncio.get_running_loop().call_later(_READINGS_EVERY_S, self._now_due)
+                self._later.add(charger_id)
+            else:
+                soon.add(charger_id)
+        if soon:
+            self.changed(soon)
+
+    def _now_due(self) -> None:
+        due, self._later = self._later, set()
+        self.changed(due)
 
     def changed(self, charger_ids: Iterable[str]) -> None:
         """Something of these chargers was committed."""
@@ -171,6 +197,7 @@ class StatePublisher:
     def connection_changed(self, charger_id: str) -> None:
         """A charger came or went. What another node may have published of it meanwhile is not known here."""
         self._published.pop(charger_id, None)
+        self._read_at.pop(charger_id, None)
         self.changed([charger_id])
 
     def _rebuild(self) -> None:
@@ -202,6 +229,7 @@ class StatePublisher:
             some = sorted(self._changed)[:_AT_ONCE]
             # Before the read: what changes during it must be read again.
             self._changed.difference_update(some)
+            self._read_at.update(dict.fromkeys(some, time.monotonic()))
             try:
                 snapshots = await self._read(lambda db, some=some: rows.snapshots(db, some))  # type: ignore[misc]
                 await self._publish_all(snapshots)

@@ -13,7 +13,7 @@ from csms.core.work import Policy
 from csms.db import state as rows
 from csms.errors import UnknownCharger
 from csms.ledger import Ledger
-from csms.mqtt.link import Link
+from csms.mqtt.link import Link, PublishingLink
 from csms.mqtt.state import StatePublisher, service_presence
 from tests.mqtt.conftest import POLITE, config, connected, running, until, watching
 
@@ -57,7 +57,7 @@ async def scene(ledger: Ledger, node: str = "n1") -> int:
 
 
 async def test_state_follows_events_and_connections(engine, broker, topic_prefix):
-    link = Link(config(broker))
+    link = PublishingLink(config(broker))
     state = StatePublisher(engine, link, "n1", prefix=topic_prefix)
     ledger = Ledger(engine, POLICY, on_commit=state.notify)
     async with (
@@ -110,7 +110,7 @@ async def test_state_follows_events_and_connections(engine, broker, topic_prefix
 
 
 async def test_what_has_not_changed_is_not_published_again(engine, broker, topic_prefix):
-    link = Link(config(broker))
+    link = PublishingLink(config(broker))
     state = StatePublisher(engine, link, "n1", prefix=topic_prefix)
     ledger = Ledger(engine, POLICY, on_commit=state.notify)
     async with (
@@ -133,7 +133,7 @@ async def test_what_has_not_changed_is_not_published_again(engine, broker, topic
 
 
 async def test_what_changes_during_a_read_is_read_again(engine, broker, topic_prefix, monkeypatch):
-    link = Link(config(broker))
+    link = PublishingLink(config(broker))
     state = StatePublisher(engine, link, "n1", prefix=topic_prefix)
     ledger = Ledger(engine, POLICY)
     read = rows.snapshots
@@ -163,7 +163,7 @@ async def test_what_changes_during_a_read_is_read_again(engine, broker, topic_pr
 
 async def test_a_late_joiner_gets_the_state_and_a_broker_that_forgot_is_told_again(engine, mosquitto):
     server = mosquitto("persistence false")
-    link = Link(config(server))
+    link = PublishingLink(config(server))
     state = StatePublisher(engine, link, "n1")
     ledger = Ledger(engine, POLICY, on_commit=state.notify)
     async with running(ledger.run()):
@@ -212,7 +212,7 @@ async def test_refused_state_does_not_stop_the_rest(engine, mosquitto):
         users={"csms": "secret"},
         acl="user csms\ntopic readwrite #\ntopic deny csms/state/CP1/connection\n",
     )
-    link = Link(config(server, username="csms", password="secret"))
+    link = PublishingLink(config(server, username="csms", password="secret"))
     state = StatePublisher(engine, link, "n1")
     ledger = Ledger(engine, POLICY, on_commit=state.notify)
     async with (
