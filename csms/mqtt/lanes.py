@@ -25,7 +25,7 @@ _REPEATED = Counter(
 )
 LOCK_RETRY_S = 1.0
 _QUERY_TIMEOUT_S = 30
-_GATHER_S = 0.02
+_GATHER_S = 0.05
 
 
 class Lanes:

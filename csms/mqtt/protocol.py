@@ -12,6 +12,7 @@ from prometheus_client import Counter
 from csms.core.events import timestamp, topic_level
 from csms.core.masking import WITHOUT_SECRETS, masked_frame
 from csms.core.records import Frame
+from csms.mqtt import packets
 from csms.mqtt.errors import Disconnected, Refused
 from csms.mqtt.link import Message, PublishingLink, prefixed
 
@@ -20,8 +21,11 @@ _FRAMES = Counter(
     "csms_protocol_events_total", "Frames for the protocol stream, by what became of them.", ["result"]
 )
 _FRAMES_PUBLISHED = _FRAMES.labels("published")
+_PROPERTIES = packets.publish_properties(expiry_s=None, content_type="application/json", user=())
 _PAUSE_S = 0.001
-_AT_ONCE = 50
+# Frames that pass within a moment go out in one piece: nobody acts on this stream.
+_GATHER_S = 0.005
+_AT_ONCE = 200
 
 
 class ProtocolEnvelope(Struct, rename="camel", kw_only=True):
@@ -75,6 +79,7 @@ def protocol_message(frame: Frame, *, prefix: str = "", qos: int = 0) -> Message
         body=_encode(envelope),
         qos=qos,
         content_type="application/json",
+        properties=_PROPERTIES,
     )
 
 
@@ -120,7 +125,7 @@ class ProtocolStream:
                 continue
             for _ in range(min(len(self._frames), _AT_ONCE)):
                 self._publish(self._frames.popleft())
-            await asyncio.sleep(0)  # at QoS 0 nothing else lets others have a turn
+            await asyncio.sleep(_GATHER_S)
 
     def _publish(self, frame: Frame) -> None:
         try:

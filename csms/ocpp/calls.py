@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -21,6 +22,8 @@ _CALLS = Counter(
     "csms_ocpp_calls_total", "Calls of charge points, by action and outcome.", ["action", "outcome"]
 )
 _SECONDS = Histogram("csms_ocpp_call_seconds", "From a call's arrival to its answer.", ["action"])
+_counted = lru_cache(maxsize=1000)(_CALLS.labels)
+_timed = lru_cache(maxsize=100)(_SECONDS.labels)
 _FREQUENT = {"Heartbeat", "MeterValues"}
 _ALWAYS = {"BootNotification", "Heartbeat", "SecurityEventNotification"}
 
@@ -58,8 +61,8 @@ class Calls:
         else:
             outcome = await self._handled(connection, call, action, handler, decoded.message)
         spent = time.perf_counter() - began
-        _CALLS.labels(action if handler else "unknown", outcome).inc()
-        _SECONDS.labels(action if handler else "unknown").observe(spent)
+        _counted(action if handler else "unknown", outcome).inc()
+        _timed(action if handler else "unknown").observe(spent)
         if action not in _FREQUENT:
             log.info(
                 "call",

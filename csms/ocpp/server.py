@@ -256,8 +256,8 @@ class OcppServer:
                 security_profile=entry.profile,
             )
             while True:
-                await self._receive(connection, await socket.recv(decode=False))
-                if socket.recv_messages.frames:
+                await self._receive(connection, await socket.receive())
+                if socket.waiting:
                     # Frames that came together need no waiting: others shall have their turn in between.
                     await asyncio.sleep(0)
         except ConnectionClosed as closed:
@@ -326,7 +326,8 @@ class OcppServer:
             self._settle_late(connection, event.token, None)
         else:
             await self._odd(connection, frame, event)
-        await self._flush(connection)
+        if connection.session.has_data_to_send:
+            await self._flush(connection)
         if now - connection.seen_posted_at > _SEEN_EVERY_S:
             connection.seen_posted_at = now
             self._running().post(reports.Seen(charger_id=connection.charger_id))

@@ -6,6 +6,7 @@ handshakes, control frames, fragments, frames in pieces or several at once, erro
 (docs/decisions/0009). It leans on the library's insides, hence the narrow version in pyproject.toml.
 """
 
+import asyncio
 import time
 from typing import Final
 
@@ -27,6 +28,7 @@ class Socket(ServerConnection):
     """Knows when anything came last: some charge points send nothing but pings for hours, others never answer one."""
 
     heard_at = 0.0
+    _waiter: "asyncio.Future[bytes | None] | None" = None
 
     def process_event(self, event: Event) -> None:
         self.heard_at = time.monotonic()
@@ -34,16 +36,48 @@ class Socket(ServerConnection):
 
     # --- in --------------------------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
-        frame = self._alone(data)
-        if frame is None:
-            super().data_received(data)
-        else:
-            self.heard_at = time.monotonic()
-            self.recv_messages.put(frame)
+    async def receive(self) -> bytes:
+        """The next message, as bytes whatever its opcode. Raises ConnectionClosed. For one reader."""
+        if self.waiting or self.recv_messages.closed:
+            return await self.recv(decode=False)
+        self._waiter = self.loop.create_future()
+        try:
+            message = await self._waiter
+        finally:
+            self._waiter = None
+        return await self.recv(decode=False) if message is None else message
 
-    def _alone(self, data: bytes) -> Frame | None:
-        """The frame of data that `data` is, neither more nor less, where that is all there is to see."""
+    @property
+    def waiting(self) -> bool:
+        """Whether there is more than `receive` has given out."""
+        return bool(self.recv_messages.frames.queue)
+
+    def data_received(self, data: bytes) -> None:
+        message = self._alone(data)
+        if message is None:
+            super().data_received(data)
+            self._look()
+            return
+        self.heard_at = time.monotonic()
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(message)
+        else:
+            opcode = Opcode.TEXT if data[0] == _FINAL_TEXT else Opcode.BINARY
+            self.recv_messages.put(Frame(opcode, message))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._look()
+
+    def _look(self) -> None:
+        """The library has something for whoever waits here."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done() and (self.waiting or self.recv_messages.closed):
+            waiter.set_result(None)
+
+    def _alone(self, data: bytes) -> bytes | None:
+        """The message in `data`, where that is one whole frame, neither more nor less, and nothing went before."""
         size = len(data)
         if size < 6 or self.request is None:
             return None
@@ -66,10 +100,7 @@ class Socket(ServerConnection):
             return None
         mask = data[head : head + 4]
         payload = data[head + 4 :]
-        return Frame(
-            Opcode.TEXT if first == _FINAL_TEXT else Opcode.BINARY,
-            payload if mask == b"\0\0\0\0" else apply_mask(payload, mask),
-        )
+        return payload if mask == b"\0\0\0\0" else apply_mask(payload, mask)
 
     # --- out -------------------------------------------------------------------------------------
 
