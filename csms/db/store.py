@@ -308,7 +308,7 @@ async def save(db: Db, work: Work, *, relay: bool) -> None:
     if rows := changed.get(Transaction):
         # Ends before beginnings: a connector has one open transaction at any moment.
         rows.sort(key=lambda t: (t.open, t.id))
-        await db.executemany(TRANSACTIONS.upsert_row, [_transaction_values(row) for row in rows])
+        await db.execute(_UPSERT_TRANSACTIONS, *map(list, zip(*map(_transaction_texts, rows), strict=True)))
     await _add_rows(db, work.added)
     await remembered.save(db, work)
     if rows := work.added.get(Event):
@@ -342,10 +342,11 @@ async def _add_rows(db: Db, added: dict[type[Any], list[Any]]) -> None:
     if rows := added.get(StoredSecurityEvent):
         await _copy(db, SECURITY_EVENTS, rows)
     if rows := added.get(Answered):
-        await db.executemany(
-            "INSERT INTO answers (charger_id, message_id, digest, answer, recorded_at) VALUES ($1, $2, $3, $4, $5)"
+        await db.execute(
+            "INSERT INTO answers (charger_id, message_id, digest, answer, recorded_at)"
+            " SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::timestamptz[])"
             " ON CONFLICT DO NOTHING",
-            [_values(row) for row in rows],
+            *map(list, zip(*map(_values, rows), strict=True)),
         )
     if rows := added.get(QuarantineEntry):
         await db.executemany(
@@ -410,6 +411,17 @@ def _columns(names: Sequence[str], rows: Sequence[Any]) -> list[list[Any]]:
 
 
 _tariff_at = TRANSACTIONS.columns.index("tariff")
+_anomalies_at = TRANSACTIONS.columns.index("anomalies")
+# An array a column; what is an array itself comes as text, because Postgres has no arrays of unequal arrays.
+_UPSERT_TRANSACTIONS = (
+    TRANSACTIONS.upsert_arrays.replace(
+        "SELECT *",
+        "SELECT "
+        + ", ".join(f"{name}::text[]" if name == "anomalies" else name for name in TRANSACTIONS.columns),
+    )
+    .replace(") ON CONFLICT", f") AS new({', '.join(TRANSACTIONS.columns)}) ON CONFLICT")
+    .replace("::text[][]", "::text[]")
+)
 
 
 def _tariff(terms: Any) -> Tariff:
@@ -420,9 +432,16 @@ def _tariff(terms: Any) -> Tariff:
 _tariff_in = lru_cache(maxsize=1000)(msgspec.json.Decoder(Tariff).decode)
 
 
-def _transaction_values(row: Transaction) -> list[Any]:
+def transaction_values(row: Transaction) -> list[Any]:
+    """What `TRANSACTIONS.upsert_row` takes."""
     values = list(_values(row))
     values[_tariff_at] = msgspec.json.encode(row.tariff).decode()
+    return values
+
+
+def _transaction_texts(row: Transaction) -> list[Any]:
+    values = transaction_values(row)
+    values[_anomalies_at] = "{" + ",".join(f'"{word}"' for word in row.anomalies) + "}"
     return values
 
 

@@ -24,7 +24,8 @@ _CALLS = Counter(
 _SECONDS = Histogram("csms_ocpp_call_seconds", "From a call's arrival to its answer.", ["action"])
 _counted = lru_cache(maxsize=1000)(_CALLS.labels)
 _timed = lru_cache(maxsize=100)(_SECONDS.labels)
-_FREQUENT = {"Heartbeat", "MeterValues"}
+# Counted and kept in the log of frames; a line each would cost as much as the rest of the call.
+_FREQUENT = {"Heartbeat", "MeterValues", "StartTransaction", "StatusNotification", "StopTransaction"}
 _ALWAYS = {"BootNotification", "Heartbeat", "SecurityEventNotification"}
 
 
@@ -63,7 +64,7 @@ class Calls:
         spent = time.perf_counter() - began
         _counted(action if handler else "unknown", outcome).inc()
         _timed(action if handler else "unknown").observe(spent)
-        if action not in _FREQUENT:
+        if action not in _FREQUENT or outcome == "quarantined":
             log.info(
                 "call",
                 charger=connection.charger_id,
