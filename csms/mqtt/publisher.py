@@ -31,13 +31,15 @@ from csms.mqtt.connection import (
 from csms.mqtt.errors import Disconnected, Refused
 
 # Reason code (0, or 0x10: nobody listens), or why not.
-Done = Callable[[int | Disconnected | Refused], None]
+Outcome = int | Disconnected | Refused
+Done = Callable[[Outcome], None]
 _WIDEST = 65_535
 # What a 3.1.1 broker says in its CONNACK, as MQTT 5 would.
 _RETURN_CODES = {1: 0x84, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87}
 _BUFFER = 256 * 1024
 _FAREWELL_S = 1.0
 _CROWD = 1000
+_GATHER_S = 0.002
 _FINAL = frozenset({packets.PUBACK, packets.PUBCOMP})
 
 
@@ -75,6 +77,7 @@ class Publisher(asyncio.Protocol):
         self._waiting: deque[tuple[Message, bytes, Done]] = deque()
         self._next_id = 0
         self._out: list[bytes] = []
+        self._flushed_at = 0.0
         self._watch: asyncio.TimerHandle | None = None
         self._alive: asyncio.TimerHandle | None = None
         self._keepalive_s = config.keepalive_s
@@ -159,7 +162,7 @@ class Publisher(asyncio.Protocol):
         """
         answer: asyncio.Future[int] = self._loop.create_future()
 
-        def done(outcome: int | Disconnected | Refused) -> None:
+        def done(outcome: Outcome) -> None:
             if answer.done():
                 return
             if isinstance(outcome, int):
@@ -241,13 +244,19 @@ class Publisher(asyncio.Protocol):
         )
 
     def _write(self, packet: bytes) -> None:
-        """What is written in one turn of the loop goes out in one piece."""
+        """What is written in one turn of the loop goes out in one piece, and no sooner than a moment after the last
+        piece: a system call that wakes the broker costs more than a packet, and a quiet line waits for nothing."""
         if not self._out:
-            self._loop.call_soon(self._flush)
+            wait_s = self._flushed_at + _GATHER_S - self._loop.time()
+            if wait_s > 0:
+                self._loop.call_later(wait_s, self._flush)
+            else:
+                self._loop.call_soon(self._flush)
         self._out.append(packet)
 
     def _flush(self) -> None:
         out, self._out = self._out, []
+        self._flushed_at = self._loop.time()
         if out and self._transport is not None and not self._transport.is_closing():
             self._transport.write(b"".join(out))
 

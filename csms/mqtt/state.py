@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -25,11 +26,11 @@ from csms.db.state import Snapshot
 from csms.mqtt.errors import Disconnected, Refused
 from csms.mqtt.link import Message, Presence, PublishingLink, prefixed
 from csms.mqtt.messages import METER_READING
+from csms.mqtt.publisher import Outcome
 
 log = structlog.get_logger()
 _PUBLISHED = Counter("csms_mqtt_state_total", "Retained state messages, by what became of them.", ["result"])
 _AT_ONCE = 200
-_CONCURRENT = 20
 _GATHER_S = 0.05
 _READINGS_EVERY_S = 1.0
 _RETRY_S = 1.0
@@ -242,30 +243,37 @@ class StatePublisher:
             return await query((await connection.get_raw_connection()).driver_connection)
 
     async def _publish_all(self, snapshots: Sequence[Snapshot]) -> None:
-        wanted = asyncio.Semaphore(_CONCURRENT)
+        """Back when the broker has answered to all of it."""
+        answered = asyncio.get_running_loop().create_future()
+        left = 1
 
-        async def publish(charger_id: str, end: str, content: Struct | None) -> None:
-            async with wanted:
-                await self._publish(charger_id, end, content)
+        def one_less(charger_id: str, end: str, content: Struct | None, outcome: Outcome) -> None:
+            nonlocal left
+            left -= 1
+            self._settled(charger_id, end, content, outcome)
+            if not left and not answered.done():
+                answered.set_result(None)
 
-        async with asyncio.TaskGroup() as tasks:
-            for snapshot in snapshots:
-                charger_id = snapshot.state.charger_id
-                published = self._published.setdefault(charger_id, {})
-                for end, content in described(snapshot).items():
-                    if end not in published or published[end] != _apart_from_seq(content):
-                        tasks.create_task(publish(charger_id, end, content))
+        for snapshot in snapshots:
+            charger_id = snapshot.state.charger_id
+            published = self._published.setdefault(charger_id, {})
+            for end, content in described(snapshot).items():
+                if end not in published or published[end] != _apart_from_seq(content):
+                    left += 1
+                    topic = prefixed(self._prefix, f"csms/state/{topic_level(charger_id)}/{end}")
+                    body = b"" if content is None else msgspec.json.encode(content)
+                    message = Message(topic=topic, body=body, qos=self._qos, retain=True)
+                    self._link.begin(message, partial(one_less, charger_id, end, content))
+        left -= 1
+        if left:
+            await answered
 
-    async def _publish(self, charger_id: str, end: str, content: Struct | None) -> None:
-        topic = prefixed(self._prefix, f"csms/state/{topic_level(charger_id)}/{end}")
-        body = b"" if content is None else msgspec.json.encode(content)
-        try:
-            await self._link.publish(Message(topic=topic, body=body, qos=self._qos, retain=True))
-        except Disconnected:
+    def _settled(self, charger_id: str, end: str, content: Struct | None, outcome: Outcome) -> None:
+        if isinstance(outcome, Disconnected):
             return  # all of it is published again after the reconnect
-        except Refused as error:
+        if isinstance(outcome, Refused):
             _PUBLISHED.labels("refused").inc()
-            log.warning("state refused", topic=topic, error=str(error))
+            log.warning("state refused", charger=charger_id, topic=end, error=str(outcome))
         else:
             _PUBLISHED.labels("published").inc()
         self._published.setdefault(charger_id, {})[end] = _apart_from_seq(content)
