@@ -6,6 +6,7 @@ A mask of zeros is legal on the wire (RFC 6455, 5.3) and leaves the payload as i
 
 import json
 import time
+from functools import lru_cache
 from typing import Any
 
 _MASK = b"\0\0\0\0"
@@ -83,13 +84,12 @@ def stop(transaction_id: int) -> bytes:
     return frame.replace(b"987654321", b"%9d")
 
 
+@lru_cache(maxsize=4)
+def _second(seconds: int) -> bytes:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode()
+
+
 def wire_time(millis: int) -> bytes:
     """A Unix time in milliseconds as OCPP writes it."""
     seconds, rest = divmod(millis, 1000)
-    global _cached
-    if _cached[0] != seconds:
-        _cached = (seconds, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode())
-    return b"%b.%03dZ" % (_cached[1], rest)
-
-
-_cached = (-1, b"")
+    return b"%b.%03dZ" % (_second(seconds), rest)

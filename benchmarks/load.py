@@ -54,8 +54,26 @@ class Charger(asyncio.Protocol):
     """One charge point: a socket, at most one call outstanding."""
 
     __slots__ = (
-        "answered", "booted", "buffer", "busy", "fleet", "id", "millis", "name", "number", "opened", "refused",
-        "register", "sent_at", "starting", "templates", "transaction_id", "transport", "upgraded", "queued", "statuses",
+        "answered",
+        "booted",
+        "buffer",
+        "busy",
+        "fleet",
+        "id",
+        "millis",
+        "name",
+        "number",
+        "opened",
+        "queued",
+        "refused",
+        "register",
+        "sent_at",
+        "starting",
+        "statuses",
+        "templates",
+        "transaction_id",
+        "transport",
+        "upgraded",
     )  # fmt: skip
 
     def __init__(self, fleet: "Fleet", number: int) -> None:
@@ -296,7 +314,7 @@ class Fleet:
         tries: list[int] = []
 
         async def one(charger: Charger) -> None:
-            for attempt in range(1, 200):
+            for _ in range(200):
                 try:
                     async with asyncio.timeout(60):
                         await self.connect(charger, context)

@@ -1,5 +1,6 @@
 """One measured window: a load on a system, and what every process has spent meanwhile."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -106,8 +107,6 @@ def _spent(services: Services, system: System, load: Child, consumers: Sequence[
 
 
 def _cores() -> int:
-    import os
-
     return os.cpu_count() or 1
 
 
@@ -116,12 +115,14 @@ def _expect(said: dict[str, Any], phase: str) -> None:
         raise RuntimeError(f"the load said {said} instead of {phase}")
 
 
-def repeated(**given: Any) -> Window:
+def repeated(repeats: int, **given: Any) -> Window:
     """The same window again while strangers disturb it; the quietest of them."""
     windows = []
-    for _ in range(1 + REPEATS):
+    for left in reversed(range(1 + repeats)):
         windows.append(run(**given))
         if windows[-1].foreign <= FOREIGN_LIMIT:
+            break
+        if not left:
             break
         print(f"  {windows[-1].foreign:.0%} foreign CPU: again", file=sys.stderr)
     return min(windows, key=lambda w: w.foreign)

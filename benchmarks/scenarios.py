@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
+import msgspec
 from msgspec import Struct
 
 from benchmarks import machine, measure, servers
@@ -38,11 +39,12 @@ class Size(Struct, frozen=True, kw_only=True):
     storm_tls: int = 1_000
     readings: int = 10_000_000
     latency_s: float = 15
+    repeats: int = measure.REPEATS
 
 
 FULL = Size()
 QUICK = Size(rounds=1, seconds=3, warmup_s=1.5, mixed_chargers=500, held=1_000, storm=500, storm_tls=100,
-             readings=200_000, latency_s=5)  # fmt: skip
+             readings=200_000, latency_s=4, repeats=0)  # fmt: skip
 
 
 class Result(Struct, kw_only=True):
@@ -101,6 +103,7 @@ def rates(services: Services, size: Size, names: tuple[str, ...], scenarios: tup
                         continue
                     mixed = scenario == "mix"
                     window = measure.repeated(
+                        size.repeats,
                         services=services,
                         system=tested,
                         plan=Plan(
@@ -320,7 +323,11 @@ def storm(services: Services, size: Size) -> list[Result]:
                 "refused_more": said["refused_more"],
                 "server_ms_each": (tested.cpu_s() - cpu) / count * 1000,
             }
-            note = f"{said['errors']} errors {said['refusals'] or ''}".strip()
+            note = (
+                f"{said['errors']} wrong replies, {said['refusals']}"
+                if said["errors"] or said["refusals"]
+                else ""
+            )
             load.tell("done")
         name = f"{count:,} reconnect, Basic auth{', TLS' if secure else ''}"
         say(f"  {name}: {figures} {note}")
@@ -364,7 +371,9 @@ def growth(services: Services, size: Size) -> list[Result]:
                     prefix=PREFIX,
                 )
                 windows[name].append(
-                    measure.repeated(services=services, system=tested, plan=plan, consumers=watching)
+                    measure.repeated(
+                        size.repeats, services=services, system=tested, plan=plan, consumers=watching
+                    )
                 )
                 say(f"  {name:6} {_short(windows[name][-1])}")
     services.drop(full)
@@ -389,8 +398,6 @@ async def _fill(url: str, readings: int) -> None:
 
 
 def _json(plan: Plan) -> str:
-    import msgspec
-
     return msgspec.json.encode(plan).decode()
 
 

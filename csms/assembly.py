@@ -134,7 +134,7 @@ async def assemble(
         settings.csms_node,
         ledger,
         router,
-        lambda charger_id: admission.admission(engine, charger_id),
+        admission.Admissions(engine),
         link=_NodeLink(mqtt.link, settings.mqtt_topic_prefix) if mqtt is not None else None,
         on_frame=mqtt.protocol.put if mqtt is not None and mqtt.protocol is not None else None,
         on_presence=_presence(delivery, mqtt),

@@ -4,7 +4,7 @@ Tuned in the peer's favour: uvloop, validation in line, no log of frames, one sh
 `python -m benchmarks.peers.orm PORT DATABASE_URL MQTT_HOST MQTT_PORT`
 """
 
-import asyncio
+import contextlib
 import json
 import logging
 import sys
@@ -139,14 +139,12 @@ class ChargePoint(InMemory):
 
 async def on_connect(websocket):
     charge_point_id = websocket.request.path.strip("/").rsplit("/", 1)[-1]
-    try:
+    with contextlib.suppress(websockets.exceptions.ConnectionClosed):
         await ChargePoint(charge_point_id, websocket).start()
-    except websockets.exceptions.ConnectionClosed:
-        pass
 
 
 async def main():
-    global sessions, broker
+    global sessions, broker  # noqa: PLW0603
     port, url, mqtt_host, mqtt_port = sys.argv[1:]
     engine = create_async_engine(
         url.replace("postgresql://", "postgresql+asyncpg://"), pool_size=16, max_overflow=4

@@ -302,7 +302,7 @@ async def save(db: Db, work: Work, *, relay: bool) -> None:
     for record in work.changed.values():
         changed.setdefault(type(record), []).append(record)
     if rows := changed.get(Charger):
-        await db.executemany(CHARGERS.upsert_row, [_values(row) for row in rows])
+        await db.execute(CHARGERS.upsert_arrays, *_arrays(CHARGERS, rows))
     await _save_partly(db, work, STATES, _COUNTED, changed.get(ChargerState, ()))
     await _save_partly(db, work, CONNECTORS, _READ, changed.get(Connector, ()))
     if rows := changed.get(Transaction):
