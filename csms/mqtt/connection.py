@@ -41,7 +41,10 @@ _HEADROOM = 1024  # a packet's topic and properties, roughly
 
 
 class LinkConfig(Struct, frozen=True, kw_only=True):
-    """How to reach the broker. `client_id` gets `-{node}` unless it holds `{node}` or `{instance}`."""
+    """How to reach the broker. `client_id` gets `-{node}` unless it holds `{node}` or `{instance}`.
+
+    `topics_hidden`: they name people or accounts, so no log shows them. Nor does this show its password.
+    """
 
     host: str = "localhost"
     port: int = 1883
@@ -62,6 +65,13 @@ class LinkConfig(Struct, frozen=True, kw_only=True):
     reconnect_min_s: float = 1
     reconnect_max_s: float = 30
     max_inflight: int = 20
+    topics_hidden: bool = False
+
+    def __repr__(self) -> str:
+        return f"LinkConfig({self.name}: {self.host}:{self.port})"
+
+    def topic_shown(self, topic: str) -> str:
+        return "(hidden)" if self.topics_hidden else topic
 
     @property
     def identifier(self) -> str:
@@ -338,7 +348,8 @@ class Connection(aiomqtt.Client):
                 )
             )
         except Exception:
-            log.exception("mqtt message not understood", topic=repr(getattr(message, "_topic", b"")))
+            topic = self._config.topic_shown(repr(getattr(message, "_topic", b"")))
+            log.exception("mqtt message not understood", topic=topic)
 
 
 def publish_properties(message: Message) -> Properties | None:
