@@ -17,7 +17,7 @@ from bridges.ev_meter.frame import WorkingInfo
 from bridges.ev_meter.session import MISSES, Session
 from bridges.ev_meter.status import Shown
 from bridges.ev_meter.steps import Begin, End, Note, Read, Step
-from bridges.ev_meter.translate import PROTOCOL, VENDOR, identity, report_of
+from bridges.ev_meter.translate import PROTOCOL, VENDOR, firmware, identity, report_of
 from csms.adapter import Adapter, Node
 from csms.core import reports
 from csms.errors import LedgerError
@@ -227,7 +227,7 @@ class Attendant:
     async def _reached(self, info: WorkingInfo) -> None:
         if self._held is None:
             await self._hold()
-        made = (VENDOR, info.version[:50] or None)
+        made = (VENDOR, firmware(info))
         if self._identity != made and not self._ended:
             await self._node.record(identity(info, self._id))
             self._identity = made

@@ -132,7 +132,7 @@ class Session:
             steps += self._in_session(info, at, good=good)
         elif good or (status.charging(info) and before is not None):
             steps += self._idle(info, at, good=good)
-        if not status.plugged(info) and info.ev_status == status.NOT_CONNECTED:
+        if info.ev_status == status.NOT_CONNECTED:
             self._had_session = False
         self.misses = 0
         self._returned = False

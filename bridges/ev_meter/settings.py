@@ -106,9 +106,9 @@ def _bytes(variable: str, path: Path, size: int) -> bytes:
     """So many bytes, as they are, in hexadecimal or in base64."""
     content = read_secret(variable, path)
     text = content.strip()
-    candidates = [content, text]
+    candidates = [content, text, _hex(text.decode(errors="replace"))]
     with contextlib.suppress(binascii.Error, ValueError):
-        candidates += [_hex(text.decode("ascii")), base64.b64decode(text, validate=True)]
+        candidates.append(base64.b64decode(text, validate=True))
     for candidate in candidates:
         if len(candidate) == size:
             return candidate

@@ -69,7 +69,12 @@ def report_of(
 
 def identity(info: WorkingInfo, charger_id: str) -> reports.Boot:
     """The charger's make. Its serial number is personal and stays here."""
-    return reports.Boot(charger_id=charger_id, vendor=VENDOR, firmware_version=info.version[:50] or None)
+    return reports.Boot(charger_id=charger_id, vendor=VENDOR, firmware_version=firmware(info))
+
+
+def firmware(info: WorkingInfo) -> str | None:
+    """The version as a charger writes it, or what can be shown of it."""
+    return "".join(letter for letter in info.version if letter.isprintable()) or None
 
 
 def reading(step: Read) -> Reading:

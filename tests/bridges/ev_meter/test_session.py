@@ -1,13 +1,16 @@
 from datetime import timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bridges.ev_meter import status
 from bridges.ev_meter.frame import decode
 from bridges.ev_meter.status import Shown
-from bridges.ev_meter.steps import KEY, Begin, End
+from bridges.ev_meter.steps import KEY, Begin, End, Read
 from bridges.ev_meter.translate import power_w
+from tests.bridges.ev_meter.test_frame import FUZZ
 from tests.bridges.ev_meter.vectors import PAYLOADS, SCENARIO, STATUSES, expected, told
 from tests.bridges.ev_meter.watched import Watched, at, charging, idle, info, waiting
 
@@ -363,3 +366,48 @@ def test_offline_is_told_once_and_ends_with_the_first_answer():
     assert [watched.silence(60 * i) for i in range(1, 6)] == [[], [], ["Unavailable"], [], []]
     assert watched.session.shown == Shown("Unavailable", info="offline")
     assert watched.hear(400, info(ev_status=9, total_wh=1000)) == ["Preparing"]
+
+
+# --- whatever comes ---------------------------------------------------------------------------------------
+
+AMPERES = st.sampled_from([0.0, 0.4, 16.0, 101.0])
+FRAME = st.builds(
+    info,
+    ev_status=st.integers(0, 6),
+    charging_state=st.integers(0, 8),
+    errors=st.sampled_from([0, 0, 0, 4]),
+    current_a=st.tuples(AMPERES, AMPERES, AMPERES),
+    total_wh=st.one_of(st.integers(0, 3000), st.integers(0, 2**32 - 1)),
+    session_wh=st.one_of(st.integers(0, 2000), st.integers(0, 2**32 - 1)),
+    start_time_ms=st.sampled_from([None, 0, 1, 2**63, *(round(at(s).timestamp() * 1000) for s in (0, 90))]),
+)
+WHAT = st.one_of(FRAME, FRAME, FRAME, st.just("silence"), st.just("restart"))
+
+
+@settings(max_examples=min(FUZZ, 2000), deadline=None)
+@given(st.lists(st.tuples(WHAT, st.integers(1, 4000)), max_size=30))
+def test_whatever_comes_sessions_are_whole_and_registers_never_fall(happenings):
+    watched, seconds = Watched(finish_after=timedelta(hours=1)), 0
+    for what, gap_s in happenings:
+        seconds += gap_s
+        if what == "restart":
+            watched.restart()
+        elif what == "silence":
+            watched.silence(seconds)
+        else:
+            watched.hear(seconds, what)
+    register = running = None
+    for step in watched.steps:
+        if isinstance(step, Begin):
+            assert running is None  # never two at a time
+            register = running = step.meter_wh
+            assert register >= 0
+        elif isinstance(step, Read) and step.told:
+            assert running is not None
+            assert step.register_wh >= register
+            register = step.register_wh
+        elif isinstance(step, End):
+            assert step.meter_wh >= register
+            running = None
+    keys = [step.key for step in watched.steps if isinstance(step, Begin)]
+    assert len(set(keys)) == len(keys)
