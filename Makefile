@@ -53,7 +53,7 @@ fix: $(STAMP)  ## format and repair what can be repaired
 
 fuzz: $(STAMP)  ## hours of garbage and odd behaviour instead of seconds (CSMS_FUZZ_EXAMPLES, CSMS_MACHINE_EXAMPLES)
 	@CSMS_FUZZ_EXAMPLES=$${CSMS_FUZZ_EXAMPLES:-20000} CSMS_MACHINE_EXAMPLES=$${CSMS_MACHINE_EXAMPLES:-300} \
-	  $(BIN)/python -m pytest -n 2 --timeout 86400 tests/e2e/test_fuzz.py tests/e2e/test_machine.py
+	  $(BIN)/python -m pytest -n 2 --timeout 86400 tests/e2e/test_fuzz.py tests/e2e/test_machine.py tests/bridges/ev_meter
 
 migration: $(STAMP)  ## write a new migration: make migration m="what" (DATABASE_URL: a database at head)
 	@$(BIN)/alembic revision --autogenerate -m "$(m)"

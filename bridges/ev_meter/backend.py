@@ -67,6 +67,7 @@ class Backend:
         self._replies = f"/BLEWIFI/users/{account.user_id}"
         self._gap_s = 1 / rate_s
         self._free_at = 0.0
+        self._turn = asyncio.Lock()  # first come, first served
         self._heard: dict[str, Heard] = {}
 
     @property
@@ -94,9 +95,9 @@ class Backend:
                 await self._link.wait_connected()
         except TimeoutError:
             raise NotAsked(self._link.last_error or "no connection") from None
-        now = time.monotonic()
-        self._free_at = max(now, self._free_at + self._gap_s)
-        await asyncio.sleep(self._free_at - now)
+        async with self._turn:
+            await asyncio.sleep(self._free_at - time.monotonic())
+            self._free_at = time.monotonic() + self._gap_s
 
     async def ask(self, device: Device) -> None:
         """Ask for a charger's WorkingInfo; the answer comes to its listener, or not. Raises NotAsked."""

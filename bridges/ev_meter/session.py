@@ -5,7 +5,7 @@ survives the unplugging and may be the last session's, so it only ever confirms.
 """
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from bridges.ev_meter import status
@@ -14,6 +14,7 @@ from bridges.ev_meter.status import OFFLINE, Shown
 from bridges.ev_meter.steps import (
     KEY,
     MISSED,
+    NOISE_WH,
     START_ESTIMATED,
     STOP_ESTIMATED,
     Begin,
@@ -23,19 +24,18 @@ from bridges.ev_meter.steps import (
     Rules,
     Running,
     Step,
+    most_wh,
     start_key,
+    start_time,
 )
 from csms.adapter import Standing
 
 CONNECTOR: Final = 1
 MISSES: Final = 3  # silent polls until a charger counts as offline
-_NOISE_WH: Final = 50
-_MOST_W: Final = 3 * 80 * 265
 _DEFERRED_WH: Final = 100
 _STILL_POLLS: Final = 3
 _ODD_POLLS: Final = 3
 _UNCHANGED: Final = timedelta(seconds=50)
-_EPOCH_2019: Final = datetime(2019, 1, 1, tzinfo=UTC)
 
 
 class Session:
@@ -110,8 +110,8 @@ class Session:
         if self.misses >= MISSES:
             self._returned = True
             if self.shown != OFFLINE:
-                self._before_offline = self.shown
-                steps.append(self._show(OFFLINE))
+                self._before_offline, self.shown = self.shown, OFFLINE
+                steps.append(OFFLINE)
         running, heard_at = self.running, self._heard_at
         if running is not None and heard_at is not None and at - heard_at > self._rules.give_up_after:
             steps.append(Note("a session was given up: its charger has been silent for too long"))
@@ -147,11 +147,10 @@ class Session:
         now = status.shown(
             info, in_session=self.running is not None, had_session=self._had_session, previous=known
         )
-        return [] if now is None or now == self.shown else [self._show(now)]
-
-    def _show(self, now: Shown) -> Shown:
+        if now is None or now == self.shown:
+            return []
         self.shown = now
-        return now
+        return [now]
 
     # --- the register ----------------------------------------------------------------------------
 
@@ -163,11 +162,11 @@ class Session:
             known = total
         odd = not status.measured(info) or total == 0
         if not odd and known is not None and self._good_at is not None:
-            odd = total < known or total - known > _most_wh(at - self._good_at)
+            odd = total < known or total - known > most_wh(at - self._good_at)
             running = self.running
             if odd and running is not None and known < total and (self._deferred or self._still[0]):
                 # It may have stood still since the session began.
-                odd = total - running.meter_start_wh > _most_wh(at - running.started_at)
+                odd = total - running.meter_start_wh > most_wh(at - running.started_at)
         if not odd:
             self._odd, self._told_odd = (0, 0), False
             self._total, self._good_at = total, at
@@ -176,7 +175,7 @@ class Session:
             self._told_odd = True
             steps.append(Note("the register is not believable; the meter stands still for now"))
         count, last = self._odd
-        steady = total and status.measured(info) and abs(total - last) <= _most_wh(timedelta(minutes=5))
+        steady = total and status.measured(info) and abs(total - last) <= most_wh(timedelta(minutes=5))
         self._odd = (count + 1 if steady else 1 if total else 0, total)
         if self.running is None and steady and self._odd[0] >= _ODD_POLLS:
             steps.append(Note("the register counts from somewhere else: a new meter, taken as it is"))
@@ -197,13 +196,15 @@ class Session:
             and info.session_wh >= register - running.meter_start_wh
         )
 
-    def _advance(self, info: WorkingInfo) -> None:
+    def _advance(self, info: WorkingInfo, at: datetime) -> None:
         """The register after a good frame of a session."""
         running = self.running
         assert running is not None
         register = info.total_wh
         if self._deferred and running.session_wh is not None:
-            register = max(register, running.meter_start_wh + info.session_wh - running.session_wh)
+            grown = info.session_wh - running.session_wh
+            if grown <= most_wh(at - running.started_at):
+                register = max(register, running.meter_start_wh + grown)
         self._register = max(register, self._register or 0)
 
     def _watch_for_lag(self, info: WorkingInfo) -> list[Step]:
@@ -224,7 +225,7 @@ class Session:
         steps: list[Step] = []
         total, known = info.total_wh, self._register
         if not status.charging(info):
-            if known is not None and total - known > _NOISE_WH:
+            if known is not None and total - known > NOISE_WH:
                 steps += self._missed(info, at, known, total)
             self._register = max(total, known or 0) if self._deferred else total
             if self._register != self._recorded and not self._deferred:
@@ -240,8 +241,8 @@ class Session:
                 (START_ESTIMATED,),
             )
         elif good and not split:
-            stale = since_counter < known - _NOISE_WH
-            if since_counter > known + _NOISE_WH:
+            stale = since_counter < known - NOISE_WH
+            if since_counter > known + NOISE_WH:
                 steps += self._missed(info, at, known, since_counter)
                 known = since_counter
         steps += self._begin(info, at, known, anomalies, stale_counter=stale)
@@ -314,7 +315,7 @@ class Session:
         if info.ev_status == status.NOT_CONNECTED:
             if not good:
                 return self._end(at, "EVDisconnected", STOP_ESTIMATED)
-            self._advance(info)
+            self._advance(info, at)
             if another and self._returned:
                 return self._end(at, "Other", STOP_ESTIMATED)
             return self._end(at, "EVDisconnected")
@@ -323,7 +324,7 @@ class Session:
         if not good:
             return []
         steps = self._watch_for_lag(info)
-        self._advance(info)
+        self._advance(info, at)
         assert self._register is not None
         if info.start_time_ms is not None and start_time(info, at) is not None:
             running.start_ms = info.start_time_ms
@@ -356,12 +357,12 @@ class Session:
         began = start_time(info, at)
         if began is not None and running.start_ms is not None and info.start_time_ms != running.start_ms:
             return True
-        if self._returned and info.total_wh - info.session_wh > running.base_wh + _NOISE_WH:
+        if self._returned and info.total_wh - info.session_wh > running.base_wh + NOISE_WH:
             return True
         if last is not None:
             fell = info.session_wh < last.session_wh
         else:
-            fell = info.session_wh < (self._register or 0) - running.meter_start_wh - _NOISE_WH
+            fell = info.session_wh < (self._register or 0) - running.meter_start_wh - NOISE_WH
         if fell and running.stale_counter:
             running.stale_counter = False
             running.session_wh = 0
@@ -385,19 +386,3 @@ class Session:
                 closing=closing,
             )
         ]
-
-
-def start_time(info: WorkingInfo, now: datetime) -> datetime | None:
-    """The charger's own start of the session; None: it has none, or none that can be true."""
-    if not info.start_time_ms:
-        return None
-    try:
-        began = datetime.fromtimestamp(info.start_time_ms / 1000, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None
-    return began if _EPOCH_2019 < began < now + timedelta(days=1) else None
-
-
-def _most_wh(gap: timedelta) -> float:
-    """More than any charger gives in that time."""
-    return _MOST_W * max(gap.total_seconds(), 0) / 3600 + _NOISE_WH

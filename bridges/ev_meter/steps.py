@@ -9,6 +9,9 @@ from msgspec import Struct
 from bridges.ev_meter.frame import WorkingInfo
 from bridges.ev_meter.status import Shown
 
+NOISE_WH: Final = 50
+_MOST_W: Final = 3 * 80 * 265
+_EPOCH_2019: Final = datetime(2019, 1, 1, tzinfo=UTC)
 START_ESTIMATED: Final = "meter_start_estimated"
 STOP_ESTIMATED: Final = "meter_stop_estimated"
 MISSED: Final = "missed_session"
@@ -93,3 +96,19 @@ class Running(Struct, kw_only=True):
     stale_counter: bool
     anomalies: tuple[str, ...]
     idle_since: datetime | None = None
+
+
+def start_time(info: WorkingInfo, now: datetime) -> datetime | None:
+    """The charger's own start of the session; None: it has none, or none that can be true."""
+    if not info.start_time_ms:
+        return None
+    try:
+        began = datetime.fromtimestamp(info.start_time_ms / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+    return began if _EPOCH_2019 < began < now + timedelta(days=1) else None
+
+
+def most_wh(gap: timedelta) -> float:
+    """More than any charger gives in that time."""
+    return _MOST_W * max(gap.total_seconds(), 0) / 3600 + NOISE_WH

@@ -259,6 +259,15 @@ def test_a_register_that_comes_late_is_not_billed_twice():
     assert watched.hear(780, idle(6620, 1620)) == []
 
 
+def test_a_session_counter_that_cannot_be_true_is_not_billed():
+    watched = Watched()
+    watched.hear(0, idle(5000, 9000))
+    watched.hear(60, charging(5000, 0))
+    for i in range(1, 4):
+        watched.hear(60 + 60 * i, charging(5000, 180 * i))
+    assert watched.hear(300, charging(5000, 4_000_000_000)) == ["meter 5540"]
+
+
 # --- stops ----------------------------------------------------------------------------------------------
 
 
