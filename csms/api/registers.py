@@ -22,8 +22,8 @@ from csms.api.models import (
 )
 from csms.api.problems import Problem
 from csms.api.security import Deps, administrator, operator, viewer
-from csms.core.pricing import Tariff
 from csms.core.records import Tag
+from csms.core.tariffs import Tariff
 from csms.core.work import tag_key
 from csms.db import admin
 

@@ -14,8 +14,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from csms.core.pricing import Tariff
 from csms.core.records import Tag
+from csms.core.tariffs import Tariff
 from csms.core.work import tag_key
 from csms.db import security, tables
 from csms.db.tables import charger_states, chargers, quarantine, tags, tariffs, tokens, transactions

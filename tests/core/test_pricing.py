@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csms.core.pricing import Tariff, duration_s, minor_digits, rounded, session_cost
+from csms.core.currencies import minor_digits
+from csms.core.pricing import duration_s, rounded, session_cost
+from csms.core.tariffs import Tariff
 from tests.core.desk import NOW
 
 
