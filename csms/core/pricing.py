@@ -95,7 +95,8 @@ def priced(tariff: Tariff, usage: Usage) -> Cost:
     total = rounded(net * (100 + percent) / 100 if on_top else net, tariff.currency)
     tax_minor = _half_up(total.amount_minor * percent / (100 + percent))
     net_minor = total.amount_minor - tax_minor
-    shares = _shares([amount for _, amount in exact], net_minor if on_top else total.amount_minor)
+    exact_minor = [amount * 10 ** minor_digits(tariff.currency) for _, amount in exact]
+    shares = _shares(exact_minor, net_minor if on_top else total.amount_minor)
     lines = [replace(line, amount_minor=share) for (line, _), share in zip(exact, shares, strict=True)]
     tax = None
     if tariff.tax_percent is not None:

@@ -131,6 +131,8 @@ def _without(course: Course, since: datetime, statuses: Sequence[tuple[datetime,
         until = min(at, end)
         if since < until:
             if now not in _NOT_IDLE:
+                adjoins = bool(spans) and spans[-1][1] == since
+                since = spans.pop()[0] if adjoins else since
                 spans.append((since, until))
             since = until
         now = status
