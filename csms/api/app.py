@@ -20,6 +20,7 @@ from csms.api import (
     problems,
     registers,
     reservations,
+    tariffs,
     transactions,
 )
 from csms.api.deps import Api
@@ -58,6 +59,7 @@ def create_app(deps: Api, *, console: ASGIApp | None = None) -> FastAPI:
     v1.include_router(chargers.router)
     v1.include_router(transactions.router)
     v1.include_router(registers.router)
+    v1.include_router(tariffs.router)
     app.include_router(v1)
     app.include_router(probes())
     app.router.default = _Elsewhere(console)

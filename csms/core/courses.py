@@ -16,6 +16,7 @@ from csms.core.usage import Course, Evidence
 from csms.core.work import Work
 
 LONGEST = timedelta(days=30)  # a session that lasts longer has a clock that was set in mid-session
+_AHEAD = timedelta(hours=24)  # a charger's clock may be ahead of ours by so much and be believed
 _NONE = timedelta(0)
 _STEPS = 1000
 
@@ -57,7 +58,9 @@ def stretch(transaction: Transaction, until: datetime) -> Stretch:
 
 def running(transaction: Transaction, now: datetime) -> Stretch:
     """What there is to know of a session that runs."""
-    return stretch(transaction, transaction.started_at + LONGEST if transaction.clock_suspect else now)
+    return stretch(
+        transaction, transaction.started_at + LONGEST if transaction.clock_suspect else now + _AHEAD
+    )
 
 
 def ending(work: Work, batch: Sequence[reports.Report[Any]]) -> list[Stretch]:
@@ -66,7 +69,7 @@ def ending(work: Work, batch: Sequence[reports.Report[Any]]) -> list[Stretch]:
     for report in batch:
         if not isinstance(report, reports.Stop | reports.Start | reports.Reconcile):
             continue
-        until = (report.at if isinstance(report, reports.Stop) else None) or work.now
+        until = (report.at if isinstance(report, reports.Stop) else None) or work.now + _AHEAD
         named = (
             None if isinstance(report, reports.Start) else work.transactions.get(report.transaction_id or 0)
         )
