@@ -10,6 +10,8 @@ import platformdirs
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from csms.core.currencies import CURRENCIES
+from csms.core.tariffs import zone_exists
 from csms.errors import SettingsError
 
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
@@ -48,8 +50,14 @@ def _prefix(value: str) -> str:
 
 
 def _currency(value: str) -> str:
-    if not (len(value) == 3 and value.isascii() and value.isalpha() and value.isupper()):
+    if value not in CURRENCIES:
         raise ValueError("an ISO 4217 code such as USD, EUR or UAH")
+    return value
+
+
+def _time_zone(value: str) -> str:
+    if not zone_exists(value):
+        raise ValueError("an IANA time zone such as UTC or Europe/Vienna")
     return value
 
 
@@ -104,6 +112,7 @@ class Settings(BaseSettings):
     csms_currency: Annotated[str, AfterValidator(_currency)] = "USD"
     csms_energy_rate: Rate = Decimal("0.12")
     csms_time_rate: Rate = Decimal(0)
+    csms_time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
     csms_frame_retention_days: int = Field(30, ge=1)
     csms_reading_retention_days: int = Field(0, ge=0)  # 0 = for ever
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from csms.core.pricing import Tariff
+from csms.core.tariffs import Tariff
 from csms.core.work import Policy
 from csms.embedding import BrokerAddress
 from csms.errors import StartError
@@ -23,6 +23,7 @@ def policy(settings: Settings) -> Policy:
             energy_rate=settings.csms_energy_rate,
             time_rate=settings.csms_time_rate,
         ),
+        time_zone=settings.csms_time_zone,
     )
 
 

@@ -21,6 +21,7 @@ from csms.api import (
     problems,
     registers,
     reservations,
+    tariffs,
     transactions,
 )
 from csms.api.deps import Api
@@ -68,6 +69,7 @@ def _v1() -> APIRouter:
     v1.include_router(chargers.router)
     v1.include_router(transactions.router)
     v1.include_router(registers.router)
+    v1.include_router(tariffs.router)
     return v1
 
 

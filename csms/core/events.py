@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from csms.core.pricing import Cost
+from csms.core.pricing import Bill, Component, Cost, Unit
 from csms.core.records import Connector, Event, Transaction
 from csms.core.units import Measurand, Measured
 
@@ -80,7 +80,62 @@ class StatusChangedPayload(_Payload, kw_only=True):
     reported_at: str | UnsetType = UNSET
 
 
+class CostLine(_Payload, kw_only=True):
+    """One component of a cost; all of them add up to the event's `amountMinor`.
+
+    `component`: what is charged for; `minimum` is what a session was short of the least it costs, `maximum`
+        (negative) what it was over the most, `tax` the tax where rates are without it.
+    `band`: the name of the tariff's band; left out for its base rates.
+    `quantity`: energy, or minutes rounded to two decimals; the amount is computed from what was not rounded.
+    `unit`: of the quantity.
+    `rate`: price per unit; for `tax` per cent.
+    `amountMinor`: this component's share in minor units.
+    """
+
+    component: Component
+    band: str | UnsetType = UNSET
+    quantity: float | UnsetType = UNSET
+    unit: Unit | UnsetType = UNSET
+    rate: float | UnsetType = UNSET
+    amount_minor: int
+
+
+class CostTax(_Payload, kw_only=True):
+    """The tax in a cost.
+
+    `percent`: the rate.
+    `included`: whether the tariff's rates have it in them; if not, the breakdown has a line for it.
+    `amountMinor`: the tax in the event's `amountMinor`, in minor units.
+    `netMinor`: what remains without it.
+    """
+
+    percent: float
+    included: bool
+    amount_minor: int
+    net_minor: int
+
+
 class SessionCostPayload(_Payload, kw_only=True):
+    """What a session costs, by the tariff it began with.
+
+    `transactionId`, `connectorId`, `idTag`, `startTime`: as in `started`.
+    `endTime`: as `stopTime` in `completed`.
+    `energyConsumed`: kWh.
+    `duration`: minutes, rounded to two decimals.
+    `estimatedCost`: the total with all tax, in the currency's major unit.
+    `currency`: ISO 4217.
+    `pricingModel`: energy_based, time_based, energy_and_time or flat.
+    `energyRate`: per kWh; with bands of different rates what a kWh came to on average, rounded to six decimals.
+    `timeRate`: per minute; with bands as `energyRate`.
+    `amountMinor`: the total as an integer in minor units: what to book.
+    `sessionFee`: left out when there is none.
+    `tariffId`: the tariff's id.
+    `revision`: 1, and one more with each correction; the highest holds.
+    `tariffVersion`: the version of the tariff, fixed at the start.
+    `breakdown`: the components; they add up to `amountMinor`.
+    `tax`: left out when the tariff says nothing of tax.
+    """
+
     transaction_id: int
     connector_id: int
     id_tag: str
@@ -97,6 +152,9 @@ class SessionCostPayload(_Payload, kw_only=True):
     session_fee: float | UnsetType = UNSET
     tariff_id: str | UnsetType = UNSET
     revision: int = 1
+    tariff_version: int = 1
+    breakdown: tuple[CostLine, ...] = ()
+    tax: CostTax | UnsetType = UNSET
 
 
 class OrphanStopPayload(_Payload, kw_only=True):
@@ -275,14 +333,43 @@ def session_cost(transaction: Transaction, cost: Cost) -> Draft:
             estimated_cost=float(cost.amount),
             currency=cost.currency,
             pricing_model=tariff.pricing_model,
-            energy_rate=float(tariff.energy_rate),
-            time_rate=float(tariff.time_rate),
+            energy_rate=float(cost.energy_rate),
+            time_rate=float(cost.time_rate),
             amount_minor=cost.amount_minor,
             session_fee=float(tariff.session_fee) if tariff.session_fee else UNSET,
             tariff_id=tariff.id,
             revision=transaction.revision,
+            tariff_version=tariff.version,
+            breakdown=_breakdown(cost.bill),
+            tax=_tax(cost.bill),
         ),
         transaction_id=transaction.id,
+    )
+
+
+def _breakdown(bill: Bill) -> tuple[CostLine, ...]:
+    return tuple(
+        CostLine(
+            component=line.component,
+            band=_known(line.band),
+            quantity=UNSET if line.quantity is None else float(line.quantity),
+            unit=_known(line.unit),
+            rate=UNSET if line.rate is None else float(line.rate),
+            amount_minor=line.amount_minor,
+        )
+        for line in bill.lines
+    )
+
+
+def _tax(bill: Bill) -> CostTax | UnsetType:
+    tax = bill.tax
+    if tax is None:
+        return UNSET
+    return CostTax(
+        percent=float(tax.percent),
+        included=tax.included,
+        amount_minor=tax.amount_minor,
+        net_minor=tax.net_minor,
     )
 
 

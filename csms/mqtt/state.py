@@ -16,9 +16,10 @@ from msgspec import UNSET, Struct, UnsetType
 from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms.core import pricing
+from csms.core import courses, pricing
 from csms.core.events import kwh, timestamp, topic_level
 from csms.core.records import Connector, Event, Transaction
+from csms.core.usage import Evidence
 from csms.db import state as rows
 from csms.db.state import Snapshot
 from csms.mqtt.errors import Disconnected, Refused
@@ -107,17 +108,15 @@ def described(snapshot: Snapshot) -> dict[str, Struct | None]:
                 since=timestamp(connector.status_recorded_at) if connector.status_recorded_at else UNSET,
                 seq=state.event_seq,
             )
-        topics[f"transactions/{number}"] = (
-            _running(transaction, connector, state.event_seq) if transaction else None
-        )
+        topics[f"transactions/{number}"] = _running(transaction, connector, snapshot) if transaction else None
     for number, transaction in running.items():
         if f"transactions/{number}" not in topics:
-            topics[f"transactions/{number}"] = _running(transaction, None, state.event_seq)
+            topics[f"transactions/{number}"] = _running(transaction, None, snapshot)
     return topics
 
 
-def _running(transaction: Transaction, connector: Connector | None, seq: int) -> TransactionState:
-    energy_wh, seconds = 0, pricing.duration_s(transaction.started_at, transaction.started_at)
+def _running(transaction: Transaction, connector: Connector | None, snapshot: Snapshot) -> TransactionState:
+    energy_wh, as_of = 0, transaction.started_at
     content = TransactionState(
         transaction_id=transaction.id,
         connector_id=transaction.connector_id,
@@ -126,7 +125,7 @@ def _running(transaction: Transaction, connector: Connector | None, seq: int) ->
         session_energy=0.0,
         running_cost=0.0,
         currency=transaction.tariff.currency,
-        seq=seq,
+        seq=snapshot.state.event_seq,
     )
     if (
         connector is not None
@@ -138,9 +137,14 @@ def _running(transaction: Transaction, connector: Connector | None, seq: int) ->
         if connector.power_w is not None:
             content.current_power = kwh(connector.power_w)
         content.reading_time = timestamp(connector.reading_at)
-        seconds = pricing.duration_s(transaction.started_at, connector.reading_at)
+        as_of = max(as_of, connector.reading_at)
+    tariff, course = transaction.tariff, None
+    if tariff.needs_course:
+        evidence = snapshot.evidence.get(transaction.id, Evidence())
+        course = courses.so_far(transaction, as_of, energy_wh, evidence, as_of)
+    seconds = pricing.duration_s(transaction.started_at, as_of)
     content.session_energy = kwh(energy_wh)
-    content.running_cost = float(pricing.session_cost(transaction.tariff, energy_wh, seconds).amount)
+    content.running_cost = float(pricing.session_cost(tariff, energy_wh, seconds, course).amount)
     return content
 
 

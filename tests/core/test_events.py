@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from csms.core import events, reports
-from csms.core.pricing import Tariff
+from csms.core.tariffs import Tariff
 from tests.core.desk import CP, NOW, Desk, at, meter, register, sample, start, status, stop
 
 CUSTOMERS_ENVELOPE = ["timestamp", "clientId", "eventType", "eventId", "payload"]

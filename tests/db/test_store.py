@@ -9,7 +9,7 @@ import pytest
 
 from csms.core import records, reports
 from csms.core.decide import _DECISIONS, decide
-from csms.core.pricing import Tariff
+from csms.core.tariffs import Tariff
 from csms.core.work import Work, tag_key
 from csms.db import store, tables
 from csms.db.engine import create_engine
