@@ -2,14 +2,16 @@
 
 import asyncio
 from collections import deque
+from typing import Annotated, Literal
 
 import msgspec
 import structlog
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from prometheus_client import Counter
 
 from csms.core.events import timestamp, topic_level
 from csms.core.masking import masked_frame
+from csms.core.payloads import ClientId, Timestamp
 from csms.core.records import Frame
 from csms.mqtt.errors import Disconnected, Refused
 from csms.mqtt.link import Link, Message, prefixed
@@ -24,13 +26,15 @@ _PAUSE_S = 0.001
 class ProtocolEnvelope(Struct, rename="camel", kw_only=True):
     """What a frame is wrapped in. Only errors have the last three keys; their payload is empty."""
 
-    timestamp: str
-    client_id: str
-    message_type: str
-    request_id: str
-    payload: Raw
-    direction: str
-    error_code: str | UnsetType = UNSET
+    timestamp: Timestamp
+    client_id: ClientId
+    message_type: Annotated[
+        str, Meta(description="The action; in responses with `Response` behind it.", examples=["Heartbeat"])
+    ]
+    request_id: Annotated[str, Meta(description="OCPP's message id.")]
+    payload: Annotated[Raw, Meta(description="OCPP's JSON, unchanged but for masked passwords.")]
+    direction: Literal["fromChargePoint", "toChargePoint"]
+    error_code: Annotated[str, Meta(description="Of a CALLERROR, as the next two.")] | UnsetType = UNSET
     error_description: str | UnsetType = UNSET
     error_details: Raw | UnsetType = UNSET
 

@@ -19,8 +19,10 @@ import pytest
 
 from csms import app, settings
 from csms.embedding import BrokerAddress
+from tests.contract import breach
 from tests.services import unused_port
 
+EVENTS = {"transactions", "connectors", "billing", "chargepoints", "errors"}
 TOKEN = "test-token-with-every-right"
 
 
@@ -39,6 +41,7 @@ class Node:
     bodies: list[tuple[str, bytes]] = field(default_factory=list)
     retained: list[bool] = field(default_factory=list)
     protocol: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    breaches: list[str] = field(default_factory=list)
 
     @property
     def ocpp(self) -> str:
@@ -76,9 +79,12 @@ async def _collect(node: Node, subscribed: asyncio.Event) -> None:
         async for message in client.messages:
             topic = str(message.topic).removeprefix(f"{node.prefix}/")
             body = bytes(message.payload) if isinstance(message.payload, bytes | bytearray) else b""
+            ours = topic.startswith(("csms/", "ocpp/")) and not topic.startswith("csms/nodes/")
+            if ours and (broken := breach(topic, body)) is not None:
+                node.breaches.append(broken)
             if topic.startswith("ocpp/"):
                 node.protocol.append((topic, json.loads(body)))
-            elif topic.split("/")[1] in {"transactions", "connectors", "billing"} and topic.count("/") == 3:
+            elif topic.split("/")[1] in EVENTS and topic.count("/") == 3:
                 node.bodies.append((topic, body))
                 node.retained.append(message.retain)
                 node.events.append(json.loads(body))
@@ -197,6 +203,7 @@ async def _stopped(node: Node) -> None:
     node.stop.set()
     await node.api.aclose()
     await asyncio.wait({node.task}, timeout=20)
+    assert not node.breaches, f"{len(node.breaches)} messages break the contract: {node.breaches[:3]}"
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:
