@@ -124,7 +124,7 @@ async def serve(
         ledger = Ledger(
             engine,
             policy(settings),
-            relay=mqtt is not None,
+            relay=mqtt is not None or settings.events_outbox_always,
             on_commit=mqtt.on_commit if mqtt is not None else None,
         )
         await start(ledger.run(), "ledger")
@@ -133,7 +133,7 @@ async def serve(
             await start(reconciler.run(engine, ledger.record, settings.csms_infer_stop_after_s), "reconciler")
 
         router = CommandRouter(
-            mqtt.link if mqtt is not None else None,
+            mqtt.commands if mqtt is not None else None,
             settings.csms_node,
             lambda charger_id: admission.holder(engine, charger_id),
             prefix=settings.mqtt_topic_prefix,
@@ -236,6 +236,7 @@ def create_url_text(engine: AsyncEngine) -> str:
 
 class _Mqtt(Struct, frozen=True):
     link: Link
+    commands: Link
     relay: Relay
     protocol: ProtocolStream | None
     state: StatePublisher | None
@@ -271,6 +272,9 @@ async def _mqtt(
     prefix, node = settings.mqtt_topic_prefix, settings.csms_node
     link = Link(link_config(settings, broker), presence=service_presence(node, prefix))
     await start(link.run(), "mqtt link")
+    # Of their own: what the relay does with its connection must not disturb commands.
+    commands = Link(link_config(settings, broker, name="commands"))
+    await start(commands.run(), "commands link")
     relay = Relay(engine, link, relay_config(settings))
     await start(relay.run(), "relay")
     stack.push_async_callback(relay.drain)
@@ -281,7 +285,7 @@ async def _mqtt(
     if settings.mqtt_retain_state:
         state = StatePublisher(engine, link, node, prefix=prefix)
         await start(state.run(), "state")
-    return _Mqtt(link, relay, protocol, state)
+    return _Mqtt(link, commands, relay, protocol, state)
 
 
 # --- the database ----------------------------------------------------------------------------------------
@@ -398,7 +402,18 @@ def _health(ledger: Ledger, mqtt: _Mqtt | None) -> HealthReport:
             if relay.connected
             else Check(name="mqtt", state="degraded", detail=relay.problem or "Not connected.")
         )
-        late = f"{relay.pending} events wait, the oldest for {relay.oldest_age_s:.0f} s; {relay.dead} were refused for good."
+        if relay.connected and not mqtt.commands.connected:
+            why = mqtt.commands.last_error or "Not connected."
+            checks.append(
+                Check(
+                    name="commands",
+                    state="degraded",
+                    detail=f"Commands to chargers of other nodes wait: {why}",
+                )
+            )
+        late = f"{relay.pending} events wait, the oldest for {relay.oldest_age_s:.0f} s."
+        if relay.dead:
+            late += f" {relay.dead} are parked, as the broker refuses them: see `csms events parked`, mend the cause, then `csms events revive`."
         checks.append(
             Check(name="outbox", state="degraded" if relay.lagging or relay.dead else "ok", detail=late)
         )

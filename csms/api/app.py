@@ -17,6 +17,7 @@ from csms.api import (
     jobs,
     local_list,
     logs,
+    outbox,
     problems,
     registers,
     reservations,
@@ -52,6 +53,7 @@ def create_app(deps: Api, *, console: ASGIApp | None = None) -> FastAPI:
     v1 = APIRouter(prefix=PREFIX, responses={"default": _PROBLEM})
     # /chargers/{id}/messages before /chargers/{id}: an identity may contain slashes.
     v1.include_router(logs.router)
+    v1.include_router(outbox.router)
     v1.include_router(certificates.router)
     for part in (commands, configuration, local_list, reservations, charging, jobs):
         v1.include_router(part.router)
