@@ -41,6 +41,7 @@ class Node:
     bodies: list[tuple[str, bytes]] = field(default_factory=list)
     retained: list[bool] = field(default_factory=list)
     protocol: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    login: dict[str, Any] = field(default_factory=dict)
     breaches: list[str] = field(default_factory=list)
 
     @property
@@ -73,7 +74,7 @@ async def _collect(node: Node, subscribed: asyncio.Event) -> None:
     """What a consumer sees: every topic below the test's prefix, in order of arrival."""
     assert node.broker is not None
     version = aiomqtt.ProtocolVersion.V5 if node.broker.version == "5" else aiomqtt.ProtocolVersion.V311
-    async with aiomqtt.Client(node.broker.host, node.broker.port, protocol=version) as client:
+    async with aiomqtt.Client(node.broker.host, node.broker.port, protocol=version, **node.login) as client:
         await client.subscribe(f"{node.prefix}/#", qos=1)
         subscribed.set()
         async for message in client.messages:
@@ -138,7 +139,8 @@ async def nodes(
                 task.result()
             running = ready.result()
             node = Node(running, url, topic_prefix, address, client(running), stop, task)
-            if address is not None:
+            node.login = overrides.get("login", {})
+            if address is not None and overrides.get("collect", True):
                 subscribed = asyncio.Event()
                 collector = asyncio.create_task(_collect(node, subscribed), name="collector")
                 stack.push_async_callback(_cancelled, collector)
