@@ -49,7 +49,7 @@ async def once(engine: AsyncEngine, settings: Settings, now: datetime) -> None:
         await partitions.ensure(db, today)
         # Before the partitions: a parked event keeps its day.
         given_up = await outbox.prune(
-            (await db.get_raw_connection()).driver_connection,
+            await outbox.driver(db),
             now - timedelta(days=settings.outbox_retention_days),
         )
     if given_up:
@@ -103,7 +103,7 @@ async def relieve(engine: AsyncEngine, max_events: int) -> int:
     left_out = 0
     for lane in range(outbox.LANES):
         async with engine.begin() as connection:
-            db = (await connection.get_raw_connection()).driver_connection
+            db = await outbox.driver(connection)
             if lane == 0 and not await outbox.overfull(db, max_events):
                 return 0
             if await connection.scalar(text("SELECT pg_try_advisory_xact_lock(hashtext('csms.relief'))")):

@@ -1,7 +1,7 @@
 """Where each charger's events stand, and those that the broker has refused for good."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 from pydantic import Field
@@ -79,7 +79,7 @@ async def parked(
 ) -> ParkedList:
     """Events set aside because the broker kept refusing them, the oldest first, with its reason."""
     async with api.engine.connect() as connection:
-        found = await outbox.parked(await _driver(connection), limit, _charger(client_id))
+        found = await outbox.parked(await outbox.driver(connection), limit, _charger(client_id))
     return ParkedList(
         items=[
             ParkedOut(
@@ -101,19 +101,15 @@ async def parked(
 async def revive(api: Deps, chosen: ChosenCharger) -> Freed:
     """Send them after all, of one charger or of all: when the cause is mended."""
     async with api.engine.connect() as connection:
-        return Freed(events=await outbox.revive(await _driver(connection), _charger(chosen.client_id)))
+        return Freed(events=await outbox.revive(await outbox.driver(connection), _charger(chosen.client_id)))
 
 
 @router.post("/events/parked/discard", dependencies=[operator])
 async def discard(api: Deps, chosen: ChosenCharger) -> Freed:
     """Never send them; the replay still has them."""
     async with api.engine.connect() as connection:
-        return Freed(events=await outbox.discard(await _driver(connection), _charger(chosen.client_id)))
+        return Freed(events=await outbox.discard(await outbox.driver(connection), _charger(chosen.client_id)))
 
 
 def _charger(client_id: str | None) -> str | None:
     return None if client_id is None else usable(client_id)
-
-
-async def _driver(connection: Any) -> Any:
-    return (await connection.get_raw_connection()).driver_connection

@@ -180,6 +180,11 @@ async def parked(db: Db, limit: int, charger_id: str | None = None) -> list[Park
     return [Parked(**dict(row)) for row in rows]
 
 
+async def driver(connection: Any) -> Db:
+    """The asyncpg connection below one of SQLAlchemy's."""
+    return (await connection.get_raw_connection()).driver_connection
+
+
 async def discard(db: Db, charger_id: str | None = None) -> int:
     """Never send what was set aside (of one charger, or all); it can still be replayed. Returns how many."""
     rows = await db.fetch(
