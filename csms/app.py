@@ -280,7 +280,12 @@ async def _mqtt(
     stack.push_async_callback(relay.drain)
     protocol = state = None
     if settings.mqtt_protocol_events_enabled:
-        protocol = ProtocolStream(link, prefix=prefix, qos=settings.mqtt_protocol_qos)
+        protocol = ProtocolStream(
+            link,
+            prefix=prefix,
+            qos=settings.mqtt_protocol_qos,
+            mask_id_tags=settings.mqtt_protocol_mask_id_tags,
+        )
         await start(protocol.run(), "protocol stream")
     if settings.mqtt_retain_state:
         state = StatePublisher(engine, link, node, prefix=prefix)

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import structlog
 from prometheus_client import Counter
@@ -32,11 +31,13 @@ async def run(engine: AsyncEngine, settings: Settings) -> None:
         tasks.create_task(_every(_LOOK_EVERY_S, lambda: relieve(engine, settings.outbox_max_events)))
 
 
-async def _every(pause_s: float, work: Callable[[], Awaitable[Any]]) -> None:
+async def _every(pause_s: float, work: Callable[[], Awaitable[timedelta | None]]) -> None:
+    """`work` may say how long to rest before the next time."""
+    rest: timedelta | None = None
     while True:
-        await asyncio.sleep(pause_s)
+        await asyncio.sleep(pause_s if rest is None else rest.total_seconds())
         try:
-            await work()
+            rest = await work()
         except Exception as error:
             log.warning("maintenance failed", error=str(error) or type(error).__name__)
 
@@ -98,16 +99,19 @@ async def _forget_statuses(engine: AsyncEngine, before: datetime) -> None:
             return
 
 
-async def relieve(engine: AsyncEngine, max_events: int) -> int:
-    """With more than `max_events` waiting, thin out the readings among them. Returns how many were left out."""
+async def relieve(engine: AsyncEngine, max_events: int) -> timedelta | None:
+    """With more than `max_events` waiting, thin out the readings among them.
+
+    Then returns how long it takes until doing it again can bring anything: it reads the whole outbox.
+    """
     left_out = 0
     for lane in range(outbox.LANES):
         async with engine.begin() as connection:
             db = await outbox.driver(connection)
             if lane == 0 and not await outbox.overfull(db, max_events):
-                return 0
+                return None
             if await connection.scalar(text("SELECT pg_try_advisory_xact_lock(hashtext('csms.relief'))")):
                 left_out += await outbox.thin(db, lane, _ONE_READING_IN)
     _THINNED.inc(left_out)
     log.warning("the outbox is too long: readings were left out", limit=max_events, readings=left_out)
-    return left_out
+    return _ONE_READING_IN

@@ -138,6 +138,7 @@ class Settings(BaseSettings):
     mqtt_qos: Literal[0, 1, 2] = 1
     mqtt_meter_qos: Literal[0, 1, 2] | None = None
     mqtt_protocol_qos: Literal[0, 1, 2] = 0
+    mqtt_protocol_mask_id_tags: Flag = False
     mqtt_retain_state: Flag = True
     mqtt_tls: Flag = False
     mqtt_tls_ca_file: Path | None = None

@@ -1,5 +1,6 @@
 """What is past its keep goes; what the broker or an operator still needs stays."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -79,8 +80,9 @@ async def test_an_outbox_that_is_too_long_loses_readings_and_nothing_else(engine
     await log.query(
         "UPDATE events SET body = convert_to($1, 'UTF8') WHERE charger_id = 'B' AND seq = 1", f"{{{marked}}}"
     )
-    assert await maintenance.relieve(engine, 19) == 0
-    assert await maintenance.relieve(engine, 18) > 0
+    assert await maintenance.relieve(engine, 19) is None
+    assert len(await log.rows()) == 19
+    assert await maintenance.relieve(engine, 18) == timedelta(minutes=15)
     rows = {(row["charger_id"], row["seq"]) for row in await log.rows()}
     kinds = await log.query("SELECT charger_id, seq, event_type FROM events")
     bills = {(r["charger_id"], r["seq"]) for r in kinds if r["event_type"] == "session_cost"}
@@ -91,4 +93,23 @@ async def test_an_outbox_that_is_too_long_loses_readings_and_nothing_else(engine
     assert not {2, 4, 5} & {seq for charger, seq in rows if charger == "B"}
     # All of them can still be replayed, and doing it again leaves out nothing more.
     assert len(kinds) == 19
-    assert await maintenance.relieve(engine, 1) == 0
+    assert await maintenance.relieve(engine, 1) == timedelta(minutes=15)
+    assert {(row["charger_id"], row["seq"]) for row in await log.rows()} == rows
+
+
+async def test_a_failure_is_tried_again_and_a_rest_is_kept(monkeypatch):
+    slept, results = [], iter([OSError("away"), timedelta(minutes=15), None])
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    async def work():
+        result = next(results, asyncio.CancelledError())
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    monkeypatch.setattr(maintenance.asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await maintenance._every(60, work)
+    assert slept == [60, 60, 900, 60]

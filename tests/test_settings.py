@@ -6,6 +6,7 @@ from csms import settings
 from csms.embedding import BrokerAddress
 from csms.errors import SettingsError, StartError
 from csms.wiring import link_config, policy
+from tests.services import REPOSITORY
 
 
 def load(**given):
@@ -63,3 +64,9 @@ def test_the_additional_events_are_off_until_switched_on():
     assert (policy(load()).connection_events, policy(load()).error_events) == (False, False)
     on = policy(load(mqtt_connection_events_enabled="on", mqtt_error_events_enabled="1"))
     assert (on.connection_events, on.error_events) == (True, True)
+
+
+def test_every_setting_is_documented():
+    text = (REPOSITORY / "docs" / "settings.md").read_text()
+    missing = [name for name in settings.Settings.model_fields if f"`{name.upper()}`" not in text]
+    assert missing == []
