@@ -49,6 +49,14 @@ class Admission(Struct, frozen=True, kw_only=True):
         return 0 if self.password_hash is None else 1
 
 
+class Heard(Struct, frozen=True, kw_only=True):
+    """A message from the broker. `retained`: the broker had kept it, nobody has just sent it."""
+
+    topic: str
+    body: bytes
+    retained: bool = False
+
+
 class Node(Protocol):
     """What a running node offers its adapters."""
 
@@ -76,11 +84,21 @@ class Node(Protocol):
     async def release(self, charger_id: str, adapter: "Adapter") -> None:
         """No longer."""
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
-        """State that is overwritten; events are the core's business."""
+    @property
+    def broker_connected(self) -> bool:
+        """Whether the main broker can be reached now."""
 
-    def listen(self, topic: str) -> AsyncIterator[bytes]:
-        """Messages on a topic of the adapter's own."""
+    async def publish(
+        self, topic: str, payload: bytes, *, retain: bool = True, expiry_s: int | None = None
+    ) -> None:
+        """Give the main broker a message, QoS 1, and wait for its word; events are the core's business.
+
+        `expiry_s`: how long the broker may keep it for somebody who is away (MQTT 5). Raises BrokerAway: it
+        was not taken, or nobody knows; it is never sent later by itself.
+        """
+
+    def listen(self, topic: str) -> AsyncIterator[Heard]:
+        """Messages on a topic of the main broker (wildcards allowed), through reconnects. Without MQTT: none."""
 
 
 class Adapter(Protocol):

@@ -4,6 +4,7 @@ CsmsError
 ├── SettingsError        a setting that cannot be read
 ├── StartError           the program cannot start: a port, a database, a migration
 ├── LedgerError          a report could not be recorded
+├── BrokerAway           a message was not given to the MQTT broker
 └── CommandError         a command did not get its answer
     ├── UnknownCharger
     ├── ChargerOffline
@@ -35,6 +36,10 @@ class StartError(CsmsError):
 
 class LedgerError(CsmsError):
     """A report could not be recorded: the database refused its content."""
+
+
+class BrokerAway(CsmsError):
+    """The MQTT broker did not take a message, or nobody knows whether it did."""
 
 
 class CommandError(CsmsError):

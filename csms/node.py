@@ -1,14 +1,16 @@
 """A running node as its adapters see it: the ledger, the log of frames, the way to and from the other nodes."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 import structlog
 from prometheus_client import Counter, Gauge
 
-from csms.adapter import Adapter, Admission
+from csms.adapter import Adapter, Admission, Heard
 from csms.core.records import Frame
 from csms.core.reports import Held, Report
+from csms.errors import BrokerAway
 from csms.ledger import Ledger
 from csms.recording import RecordingAdapter
 
@@ -29,8 +31,12 @@ class Router(Protocol):
 class Link(Protocol):
     """The way to the broker, for what is no event."""
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool) -> None: ...
-    def listen(self, topic: str) -> AsyncIterator[bytes]: ...
+    @property
+    def connected(self) -> bool: ...
+    async def publish(
+        self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None = None
+    ) -> None: ...
+    def listen(self, topic: str) -> AsyncIterator[Heard]: ...
 
 
 class LocalNode:
@@ -100,12 +106,20 @@ class LocalNode:
             self._recording[adapter] = RecordingAdapter(adapter, self._ledger.record)
         return self._recording[adapter]
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool = True) -> None:
-        """Retained state; nothing happens while there is no broker, the state is published again later."""
-        if self._link is not None:
-            await self._link.publish(topic, payload, retain=retain)
+    @property
+    def broker_connected(self) -> bool:
+        return self._link is not None and self._link.connected
 
-    async def listen(self, topic: str) -> AsyncIterator[bytes]:
-        if self._link is not None:
-            async for body in self._link.listen(topic):
-                yield body
+    async def publish(
+        self, topic: str, payload: bytes, *, retain: bool = True, expiry_s: int | None = None
+    ) -> None:
+        if self._link is None:
+            raise BrokerAway(f"{topic} was not published: MQTT is off (MQTT_ENABLED=false).")
+        await self._link.publish(topic, payload, retain=retain, expiry_s=expiry_s)
+
+    async def listen(self, topic: str) -> AsyncIterator[Heard]:
+        if self._link is None:
+            await asyncio.Event().wait()
+            return
+        async for message in self._link.listen(topic):
+            yield message

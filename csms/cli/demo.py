@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 import aiomqtt
@@ -12,7 +12,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+import bridges
 from csms import app, embedding, log, settings
+from csms.adapter import Adapter
 from csms.cli.serve import run
 from csms.simulate.fleet import Fleet
 
@@ -55,8 +57,16 @@ def demo(
     out = Console(highlight=False, soft_wrap=True)
     out.print("Starting a Postgres database and an MQTT broker …", style="dim")
 
+    others: list[Coroutine[Any, Any, None]] = []
+
+    def with_bridges(broker: embedding.BrokerAddress | None) -> list[Adapter]:
+        played = [] if broker is None else [bridges.play(name, broker) for name in bridges.BRIDGES]
+        others.extend(simulated for _, simulated in played)
+        return [adapter for adapter, _ in played]
+
     async def beside(running: app.Running, broker: embedding.BrokerAddress | None) -> None:
         fleet = Fleet(running.ocpp, chargers=chargers, prefix="DEMO", speed=speed, ramp_s=1, tags=_TAGS)
+        guests = [asyncio.create_task(simulated) for simulated in others]
         watching = asyncio.create_task(_watch(broker, out)) if broker is not None else None
         try:
             async with asyncio.timeout(duration):
@@ -65,10 +75,12 @@ def demo(
             pass
         finally:
             if watching is not None:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+                guests.append(watching)
+            for guest in guests:
+                guest.cancel()
+            await asyncio.gather(*guests, return_exceptions=True)
 
-    run(chosen, _announcer(out), or_next_port=True, beside=beside)
+    run(chosen, _announcer(out), or_next_port=True, with_bridges=with_bridges, beside=beside)
     out.print("Stopped. The data stay; the next run goes on with them.", style="dim")
 
 

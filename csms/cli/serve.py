@@ -4,13 +4,15 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
 
+import bridges
 from csms import app, embedding, log, settings
+from csms.adapter import Adapter
 from csms.settings import Settings
 
 EXAMPLE = "Example:  DATABASE_URL=postgresql://csms:…@db/csms MQTT_HOST=broker csms serve"
@@ -22,7 +24,12 @@ def serve(
     """Run the central system: OCPP, REST and console, MQTT. With nothing configured it brings its own servers."""
     chosen = settings.load()
     log.configure(chosen.csms_log, verbose=verbose)
-    run(chosen, announce)
+    adapters = [bridges.create(name) for name in chosen.csms_bridges]
+    run(chosen, announce, with_bridges=lambda _broker: adapters)
+
+
+Beside = Callable[[app.Running, embedding.BrokerAddress | None], Coroutine[Any, Any, None]]
+WithBridges = Callable[[embedding.BrokerAddress | None], Sequence[Adapter]]
 
 
 def run(
@@ -30,7 +37,8 @@ def run(
     ready: Callable[[app.Running], None],
     *,
     or_next_port: bool = False,
-    beside: Callable[[app.Running, embedding.BrokerAddress | None], Coroutine[Any, Any, None]] | None = None,
+    with_bridges: WithBridges = lambda _broker: (),
+    beside: Beside | None = None,
 ) -> None:
     """Start what must be started on the main thread, then the loop. `beside` runs next to the node (the demo)."""
     with ExitStack() as stack:
@@ -43,7 +51,7 @@ def run(
         broker = stack.enter_context(embedding.broker(chosen))
         # More than half of a reconnect storm is the cyclic collector (docs/benchmarks.md).
         gc.set_threshold(50_000, 20, 100)
-        _loop(_main(chosen, database_url, broker, ports, ready, beside))
+        loop(_main(chosen, database_url, broker, ports, ready, with_bridges, beside))
 
 
 def announce(running: app.Running) -> None:
@@ -69,12 +77,12 @@ async def _main(
     broker: embedding.BrokerAddress | None,
     ports: app.Ports,
     ready: Callable[[app.Running], None],
-    beside: Callable[[app.Running, embedding.BrokerAddress | None], Coroutine[Any, Any, None]] | None,
+    with_bridges: WithBridges,
+    beside: Beside | None,
 ) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     guests: list[asyncio.Task[None]] = []
 
     def is_ready(running: app.Running) -> None:
@@ -87,7 +95,16 @@ async def _main(
             guests.append(guest)
 
     serving = asyncio.create_task(
-        app.serve(chosen, database_url, broker, ports, stop=stop, ready=is_ready), name="node"
+        app.serve(
+            chosen,
+            database_url,
+            broker,
+            ports,
+            stop=stop,
+            ready=is_ready,
+            bridges=with_bridges(broker),
+        ),
+        name="node",
     )
     stopping = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -102,7 +119,8 @@ async def _main(
             raise result
 
 
-def _loop(main: Coroutine[Any, Any, None]) -> None:
+def loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run to the end on uvloop, or on asyncio's own loop where that does not exist."""
     try:
         import uvloop
     except ImportError:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import secrets
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from csms import app, settings
+from csms.adapter import Adapter
 from csms.embedding import BrokerAddress
 from tests.contract import breach
 from tests.services import unused_port
@@ -101,7 +102,7 @@ async def nodes(
     """Starts nodes on one database and one broker; all are stopped at the end."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(*, mqtt: bool = True, **overrides: Any) -> Node:
+        async def start(*, mqtt: bool = True, bridges: Sequence[Adapter] = (), **overrides: Any) -> Node:
             chosen = settings.load(
                 _env_file=None,
                 **{
@@ -131,7 +132,7 @@ async def nodes(
             stop = asyncio.Event()
             ports = app.bind(chosen)
             task = asyncio.create_task(
-                app.serve(chosen, url, address, ports, stop=stop, ready=ready.set_result),
+                app.serve(chosen, url, address, ports, stop=stop, ready=ready.set_result, bridges=bridges),
                 name="node",
             )
             await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=20)

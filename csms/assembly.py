@@ -1,0 +1,247 @@
+"""What every process with a node in it is made of: `csms serve`, and a bridge that runs by itself."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import structlog
+from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from csms import maintenance
+from csms.adapter import Heard
+from csms.core.records import Event
+from csms.db import admission, migrate, partitions
+from csms.db.engine import create_engine
+from csms.delivery import Delivery
+from csms.embedding import BrokerAddress
+from csms.errors import BrokerAway, StartError
+from csms.ledger import Ledger
+from csms.mqtt.commands import CommandRouter
+from csms.mqtt.connection import Message
+from csms.mqtt.errors import Disconnected, Refused
+from csms.mqtt.link import Link, prefixed
+from csms.mqtt.protocol import ProtocolStream
+from csms.mqtt.relay import Relay
+from csms.mqtt.state import StatePublisher, service_presence
+from csms.node import LocalNode
+from csms.settings import Settings
+from csms.wiring import link_config, policy, relay_config
+
+log = structlog.get_logger()
+_DATABASE_PATIENCE_S = 30.0
+
+
+class Mqtt(Struct, frozen=True):
+    """What goes to and from the broker."""
+
+    link: Link
+    commands: Link
+    relay: Relay
+    protocol: ProtocolStream | None
+    state: StatePublisher | None
+
+    def on_commit(self, events: list[Event]) -> None:
+        self.relay.notify(events)
+        if self.state is not None:
+            self.state.notify(events)
+
+
+class Parts(Struct, frozen=True, kw_only=True):
+    """A node, started, and what it stands on."""
+
+    engine: AsyncEngine
+    ledger: Ledger
+    router: CommandRouter
+    delivery: Delivery
+    node: LocalNode
+    mqtt: Mqtt | None
+
+
+class Company:
+    """Tasks that live and end together: the first failure is everybody's."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stack = stack
+
+    async def start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """A task until the stack unwinds."""
+        await self._stack.enter_async_context(self.task(work, name))
+
+    @asynccontextmanager
+    async def task(self, work: Coroutine[Any, Any, None], name: str) -> AsyncIterator["asyncio.Task[None]"]:
+        """A task that lives as long as this context."""
+
+        def ended(task: "asyncio.Task[None]") -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error(
+                    "a part failed", part=name, error=str(error) or type(error).__name__, exc_info=error
+                )
+                if not self.failed.done():
+                    self.failed.set_exception(error)
+
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(ended)
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def until(self, stop: asyncio.Event) -> None:
+        """Wait for the order to stop or the first failure, whichever comes first."""
+        stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({stopping, self.failed}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+
+
+async def assemble(
+    settings: Settings,
+    database_url: str,
+    broker: BrokerAddress | None,
+    stack: AsyncExitStack,
+    company: Company,
+) -> Parts:
+    """Start a node: database, ledger, relay, commands. Nesting is the order of start and stop."""
+    engine = create_engine(database_url, pool_size=5 + settings.outbox_lanes)
+    stack.push_async_callback(engine.dispose)
+    await _prepare_database(engine, database_url, embedded=settings.embedded_database)
+    await admission.forget_connections(engine, settings.csms_node)
+    await company.start(maintenance.run(engine, settings), "maintenance")
+
+    mqtt = await _mqtt(settings, engine, broker, stack, company) if broker is not None else None
+    ledger = Ledger(
+        engine,
+        policy(settings),
+        relay=mqtt is not None or settings.events_outbox_always,
+        on_commit=mqtt.on_commit if mqtt is not None else None,
+    )
+    await company.start(ledger.run(), "ledger")
+    stack.push_async_callback(ledger.drain)
+
+    router = CommandRouter(
+        mqtt.commands if mqtt is not None else None,
+        settings.csms_node,
+        lambda charger_id: admission.holder(engine, charger_id),
+        prefix=settings.mqtt_topic_prefix,
+    )
+    if mqtt is not None:
+        await company.start(router.run(), "commands")
+    delivery = Delivery(engine, settings.csms_node, router.send)
+    node = LocalNode(
+        settings.csms_node,
+        ledger,
+        router,
+        lambda charger_id: admission.admission(engine, charger_id),
+        link=_NodeLink(mqtt.link, settings.mqtt_topic_prefix) if mqtt is not None else None,
+        on_frame=mqtt.protocol.put if mqtt is not None and mqtt.protocol is not None else None,
+        on_presence=_presence(delivery, mqtt),
+    )
+    await company.start(delivery.run(), "delivery")
+    return Parts(engine=engine, ledger=ledger, router=router, delivery=delivery, node=node, mqtt=mqtt)
+
+
+def _presence(delivery: Delivery, mqtt: Mqtt | None) -> Callable[[str], None]:
+    def presence(charger_id: str) -> None:
+        delivery.presence(charger_id)
+        if mqtt is not None and mqtt.state is not None:
+            mqtt.state.connection_changed(charger_id)
+
+    return presence
+
+
+def database_address(engine: AsyncEngine) -> str:
+    """The database's address without its password."""
+    return engine.url.set(drivername="postgresql").render_as_string(hide_password=True)
+
+
+# --- the way to the broker -------------------------------------------------------------------------------
+
+
+class _NodeLink:
+    """A Link as a node offers it to its adapters: topics below the prefix, plain bytes."""
+
+    def __init__(self, link: Link, prefix: str) -> None:
+        self._link = link
+        self._prefix = prefix
+
+    @property
+    def connected(self) -> bool:
+        return self._link.connected
+
+    async def publish(self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None = None) -> None:
+        message = Message(topic=prefixed(self._prefix, topic), body=payload, retain=retain, expiry_s=expiry_s)
+        try:
+            await self._link.publish(message)
+        except (Refused, Disconnected) as error:
+            raise BrokerAway(f"{topic} was not published: {error}") from error
+
+    async def listen(self, topic: str) -> AsyncIterator[Heard]:
+        own = len(prefixed(self._prefix, ""))
+        async for message in self._link.listen(prefixed(self._prefix, topic)):
+            yield Heard(topic=message.topic[own:], body=message.body, retained=message.retain)
+
+
+async def _mqtt(
+    settings: Settings, engine: AsyncEngine, broker: BrokerAddress, stack: AsyncExitStack, company: Company
+) -> Mqtt:
+    prefix, node = settings.mqtt_topic_prefix, settings.csms_node
+    link = Link(link_config(settings, broker), presence=service_presence(node, prefix))
+    await company.start(link.run(), "mqtt link")
+    # Of their own: what the relay does with its connection must not disturb commands.
+    commands = Link(link_config(settings, broker, name="commands"))
+    await company.start(commands.run(), "commands link")
+    relay = Relay(engine, link, relay_config(settings))
+    await company.start(relay.run(), "relay")
+    stack.push_async_callback(relay.drain)
+    protocol = state = None
+    if settings.mqtt_protocol_events_enabled:
+        protocol = ProtocolStream(
+            link,
+            prefix=prefix,
+            qos=settings.mqtt_protocol_qos,
+            mask_id_tags=settings.mqtt_protocol_mask_id_tags,
+        )
+        await company.start(protocol.run(), "protocol stream")
+    if settings.mqtt_retain_state:
+        state = StatePublisher(engine, link, node, prefix=prefix)
+        await company.start(state.run(), "state")
+    return Mqtt(link, commands, relay, protocol, state)
+
+
+# --- the database ----------------------------------------------------------------------------------------
+
+
+async def _prepare_database(engine: AsyncEngine, url: str, *, embedded: bool) -> None:
+    """Wait for it, see that its schema is ours (an embedded one is migrated here), make today's partitions."""
+    current = await _current_revision(engine)
+    head = migrate.head()
+    if current != head:
+        if not embedded:
+            raise StartError(
+                f"the database is at {current or 'nothing'}, this release needs {head}: run `csms migrate`."
+            )
+        await asyncio.to_thread(migrate.upgrade, url)
+    async with engine.begin() as db:
+        await partitions.ensure(db)
+
+
+async def _current_revision(engine: AsyncEngine) -> str | None:
+    deadline = time.monotonic() + _DATABASE_PATIENCE_S
+    told = False
+    while True:
+        try:
+            return await migrate.current(engine)
+        except Exception as error:
+            if time.monotonic() > deadline:
+                where = database_address(engine)
+                raise StartError(
+                    f"{where} does not answer ({error}): is it running, is DATABASE_URL right?"
+                ) from None
+            if not told:
+                log.warning("waiting for the database", error=str(error))
+                told = True
+            await asyncio.sleep(0.5)

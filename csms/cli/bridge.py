@@ -1,0 +1,54 @@
+"""`csms bridge NAME`: one bridge as a process of its own."""
+
+import asyncio
+import signal
+import sys
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+import bridges
+from csms import app, embedding, log, settings
+from csms.cli.serve import loop
+from csms.settings import Settings
+
+EXAMPLE = "Example:  DATABASE_URL=postgresql://csms:…@db/csms MQTT_HOST=broker csms bridge coin_op"
+
+
+def bridge(
+    name: Annotated[str, typer.Argument(help=f"Which one: {', '.join(bridges.BRIDGES)}.", metavar="NAME")],
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """Run one bridge alone, beside a central system that shares its database and its broker."""
+    chosen = settings.load()
+    log.configure(chosen.csms_log, verbose=verbose)
+    adapter = bridges.create(name)
+    chosen = own_node(chosen, name)
+    with ExitStack() as stack:
+        database_url = stack.enter_context(embedding.database(chosen))
+        broker = stack.enter_context(embedding.broker(chosen))
+
+        async def main() -> None:
+            stop = asyncio.Event()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+            def ready(database: str) -> None:
+                mqtt = broker.url if broker is not None else "off"
+                print(
+                    f"bridge {name} is ready: node {chosen.csms_node} · MQTT {mqtt} · database {database}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+            await app.serve_bridge(chosen, database_url, broker, adapter, stop=stop, ready=ready)
+
+        loop(main())
+
+
+def own_node(chosen: Settings, name: str) -> Settings:
+    """Nodes are told apart by name: unless CSMS_NODE says otherwise, a bridge is `<host>-<bridge>`."""
+    if "csms_node" in chosen.model_fields_set:
+        return chosen
+    return chosen.model_copy(update={"csms_node": f"{chosen.csms_node}-{name}"})
