@@ -18,6 +18,7 @@ from csms.api import (
     jobs,
     local_list,
     logs,
+    outbox,
     problems,
     registers,
     reservations,
@@ -63,6 +64,7 @@ def _v1() -> APIRouter:
     v1 = APIRouter(prefix=PREFIX, responses={"default": _PROBLEM})
     # /chargers/{id}/messages before /chargers/{id}: an identity may contain slashes.
     v1.include_router(logs.router)
+    v1.include_router(outbox.router)
     v1.include_router(certificates.router)
     for part in (commands, configuration, local_list, reservations, charging, jobs):
         v1.include_router(part.router)

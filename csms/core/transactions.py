@@ -324,7 +324,7 @@ def _digest(r: reports.Stop) -> bytes:
 
 
 def _quarantine(work: Work, r: reports.Stop, error: str, transaction_id: int | None) -> None:
-    work.add(
+    work.quarantine(
         QuarantineEntry(
             charger_id=r.charger_id,
             action="StopTransaction",

@@ -56,6 +56,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     heartbeat_interval_s: int = 300
     retry_interval_s: int = 60
     events: bool = True
+    connection_events: bool = False
+    error_events: bool = False
     tariff: Tariff = Tariff()
     time_zone: str = "UTC"
 
@@ -200,6 +202,12 @@ class Work:
         self.add(
             events.render(draft, charger_id=charger_id, seq=seq, number=next(self.numbers), now=self.now)
         )
+
+    def quarantine(self, entry: QuarantineEntry) -> None:
+        """Keep what was acknowledged but cannot be booked, and say so if the operator wants it said."""
+        self.add(entry)
+        if self.policy.error_events:
+            self.emit(entry.charger_id, events.quarantined(entry))
 
     @contextmanager
     def attempt(self) -> Iterator[None]:

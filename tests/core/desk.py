@@ -28,6 +28,7 @@ from csms.core.remembered import CommandOutcome, Remembered, StoredTransfer
 from csms.core.transactions import content_key, ended_by
 from csms.core.usage import Evidence
 from csms.core.work import Policy, Work, tag_key
+from tests.contract import breach
 
 NOW = datetime(2023, 12, 7, 10, 15, 30, tzinfo=UTC)
 CP = "charge-point-001"
@@ -235,7 +236,9 @@ class Desk:
         self.deviations += work.added.get(DeviationCount, [])
         self.outcomes += work.added.get(CommandOutcome, [])
         self.transfers += work.added.get(StoredTransfer, [])
-        self.events += work.added.get(Event, [])
+        for event in work.added.get(Event, []):
+            assert (broken := breach(event.topic, event.body)) is None, broken
+            self.events.append(event)
         seen = {(entry.charger_id, entry.action, entry.digest) for entry in self.quarantine}
         for entry in work.added.get(QuarantineEntry, []):
             if (entry.charger_id, entry.action, entry.digest) not in seen:
