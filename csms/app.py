@@ -213,7 +213,18 @@ def _health(ledger: Ledger, mqtt: Mqtt | None) -> HealthReport:
             if relay.connected
             else Check(name="mqtt", state="degraded", detail=relay.problem or "Not connected.")
         )
-        late = f"{relay.pending} events wait, the oldest for {relay.oldest_age_s:.0f} s; {relay.dead} were refused for good."
+        if relay.connected and not mqtt.commands.connected:
+            why = mqtt.commands.last_error or "Not connected."
+            checks.append(
+                Check(
+                    name="commands",
+                    state="degraded",
+                    detail=f"Commands to chargers of other nodes wait: {why}",
+                )
+            )
+        late = f"{relay.pending} events wait, the oldest for {relay.oldest_age_s:.0f} s."
+        if relay.dead:
+            late += f" {relay.dead} are parked, as the broker refuses them: see `csms events parked`, mend the cause, then `csms events revive`."
         checks.append(
             Check(name="outbox", state="degraded" if relay.lagging or relay.dead else "ok", detail=late)
         )

@@ -13,7 +13,7 @@ from csms.api.enrollment import enrollment_changed
 from csms.api.problems import Problem, of_command
 from csms.console.site import Site, Visit
 from csms.console.words import charger_url, pretty
-from csms.db import admin, views
+from csms.db import admin, outbox, views
 from csms.errors import ChargerRefused, CommandError
 
 
@@ -142,3 +142,10 @@ async def resolve(site: Site, visit: Visit) -> Response:
     except (admin.Missing, admin.Conflict) as error:
         return site.problem(visit, 404 if isinstance(error, admin.Missing) else 409, str(error))
     return RedirectResponse("/quarantine", 303)
+
+
+async def revive(site: Site, visit: Visit) -> Response:
+    """Send all parked events after all."""
+    async with site.api.engine.connect() as db:
+        await outbox.revive(await outbox.driver(db))
+    return RedirectResponse("/events", 303)

@@ -8,8 +8,10 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
-from csms.core.pricing import Cost, Tariff, minor_digits
+from csms.core.currencies import minor_digits
+from csms.core.pricing import Cost
 from csms.core.records import Event
+from csms.core.tariffs import Tariff
 
 _WORDS = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 NOTHING = "\N{EN DASH}"

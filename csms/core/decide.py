@@ -45,7 +45,7 @@ def _authorize(work: Work, r: reports.Authorize) -> reports.Authorization:
 def _quarantined(work: Work, r: reports.Quarantined) -> reports.Kept:
     presence.enrolled(work, r.charger_id)
     transaction_id = next(work.transaction_ids) if r.action == "StartTransaction" else None
-    work.add(
+    work.quarantine(
         QuarantineEntry(
             charger_id=r.charger_id,
             action=r.action,

@@ -8,7 +8,7 @@ from hashlib import sha256
 import msgspec
 from msgspec.structs import replace
 
-from csms.core import charging, events, reports, reservations
+from csms.core import charging, courses, events, reports, reservations
 from csms.core.authorization import authorize
 from csms.core.clocks import suspect
 from csms.core.presence import enrolled
@@ -19,7 +19,7 @@ from csms.core.units import measure
 from csms.core.work import Work
 
 METER_STOP, LAST_READING, NO_READING = "meter_stop", "last_reading", "none"
-_LONGEST_PLAUSIBLE_S = Decimal(30 * 86_400)
+_LONGEST_PLAUSIBLE_S = Decimal(int(courses.LONGEST.total_seconds()))
 
 
 def start(work: Work, r: reports.Start) -> reports.Started:
@@ -62,7 +62,7 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         started_at=started_at,
         start_received_at=work.now,
         clock_suspect=suspect(started_at, work.now),
-        tariff=work.tariff_for(r.charger_id),
+        tariff=work.tariff_for(r.charger_id, r.id_tag),
         anomalies=anomalies,
     )
     work.put(transaction)
@@ -224,9 +224,10 @@ def _close(
     if meter_stop_wh is None:
         meter_stop_wh, source = transaction.meter_start_wh, NO_READING
         anomalies.append("no_meter_stop")
-    energy_wh = meter_stop_wh - transaction.meter_start_wh
+    began_wh, began_at, ended_at = transaction.meter_start_wh, transaction.started_at, stopped_at
+    energy_wh = meter_stop_wh - began_wh
     if energy_wh < 0 and session_register and meter_stop_wh >= 0:
-        energy_wh = meter_stop_wh
+        energy_wh, began_wh = meter_stop_wh, 0
         anomalies.append("session_register")
     elif energy_wh < 0:
         energy_wh = 0
@@ -235,10 +236,21 @@ def _close(
     if stopped_at < transaction.started_at or seconds > _LONGEST_PLAUSIBLE_S:
         # The charger's clock was set in mid-session: its two times do not belong to one clock, ours do.
         # We hear of an inferred stop at the next start, perhaps days later: then the end by the clock as set.
-        received_at = min(stopped_at, work.now) if inferred else work.now
-        seconds = duration_s(transaction.start_received_at, received_at)
+        began_at, ended_at = (
+            transaction.start_received_at,
+            min(stopped_at, work.now) if inferred else work.now,
+        )
+        seconds = duration_s(began_at, ended_at)
         anomalies.append("clock_changed")
-    cost = session_cost(transaction.tariff, energy_wh, seconds)
+    course = courses.ended(
+        work,
+        transaction,
+        started_at=began_at,
+        ended_at=ended_at,
+        energy_wh=energy_wh,
+        meter_start_wh=began_wh,
+    )
+    cost = session_cost(transaction.tariff, energy_wh, seconds, course)
     closed = replace(
         transaction,
         meter_stop_wh=meter_stop_wh,
@@ -253,6 +265,7 @@ def _close(
         revision=transaction.revision + 1,
         cost_minor=cost.amount_minor,
         cost=cost.amount,
+        bill=None if course is None else cost.bill,
         anomalies=tuple(dict.fromkeys(anomalies)),
     )
     work.put(closed)
@@ -315,7 +328,7 @@ def _digest(r: reports.Stop) -> bytes:
 
 
 def _quarantine(work: Work, r: reports.Stop, error: str, transaction_id: int | None) -> None:
-    work.add(
+    work.quarantine(
         QuarantineEntry(
             charger_id=r.charger_id,
             action="StopTransaction",

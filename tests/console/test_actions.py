@@ -7,6 +7,7 @@ from starlette.datastructures import FormData
 from csms.console.actions import BadForm, command_of
 from csms.core import reports
 from csms.errors import ChargerOffline, ChargerRefused
+from tests.api.test_outbox import park
 from tests.api.world import World
 from tests.console.test_sessions import form_token
 
@@ -141,3 +142,16 @@ async def test_quarantine_is_resolved_with_a_note(world: World, browser: httpx.A
     assert "everything the chargers said was understood" in (await browser.get("/quarantine")).text
     again = await _press(browser, f"/quarantine/{address}", page="/quarantine", note="twice")
     assert "dealt with already" in again.text
+
+
+async def test_parked_events_are_shown_with_the_brokers_reason_and_sent_again(
+    world: World, browser: httpx.AsyncClient
+):
+    assert "Parked" not in (await browser.get("/events")).text
+    await world.start("CP1")
+    await park(world, ("CP1", 1))
+    page = (await browser.get("/events")).text
+    assert "csms/transactions/CP1/started" in page
+    assert "Not authorized (0x87)" in page
+    assert (await _press(browser, "/events/revive", "/events")).status_code == 303
+    assert "Parked" not in (await browser.get("/events")).text

@@ -6,7 +6,8 @@ from decimal import Decimal
 import pytest
 
 from csms.console import words
-from csms.core.pricing import Cost, Tariff
+from csms.core.pricing import Cost
+from csms.core.tariffs import Tariff
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from csms.core import reports
-from csms.core.pricing import Tariff
+from csms.core.tariffs import Tariff
 from csms.core.work import Policy
 from csms.db import state as rows
 from csms.errors import UnknownCharger
