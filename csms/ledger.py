@@ -26,7 +26,7 @@ from csms.core.decide import decide
 from csms.core.records import Event, Frame
 from csms.core.work import Policy, Work
 from csms.db import store
-from csms.errors import LedgerError
+from csms.errors import LedgerError, NotBookable
 
 R = TypeVar("R")
 Entry = tuple[reports.Report[Any], "asyncio.Future[Any] | None"]
@@ -303,6 +303,8 @@ def _decided(work: Work, report: reports.Report[Any]) -> Any:
     try:
         with work.attempt():
             return decide(work, report)
+    except NotBookable as error:
+        return error
     except Exception as error:
         log.exception("decision failed", charger=report.charger_id, report=type(report).__name__)
         return error

@@ -59,6 +59,7 @@ def create_console(deps: Api) -> Starlette:
             page("/events", shown.events),
             page("/quarantine", shown.quarantine),
             action("/quarantine/{held_id:int}/resolve", actions.resolve),
+            action("/quarantine/{held_id:int}/repair", actions.repair),
             action("/events/revive", actions.revive),
             action("/chargers/{charger_id:path}/commands", actions.command),
             action("/chargers/{charger_id:path}/settings", actions.settings),

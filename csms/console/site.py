@@ -58,6 +58,7 @@ class Site:
                 "spaced",
                 "charger_url",
                 "dom_id",
+                "mendable",
                 "pretty",
                 "told",
             )

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from csms.core.currencies import minor_digits
 from csms.core.pricing import Cost
+from csms.core.quarantine import offered
 from csms.core.records import Event
 from csms.core.tariffs import Tariff
 
@@ -116,3 +117,8 @@ def told(event: Event) -> str:
         case "session_cost":
             parts.append(f"{payload.get('estimatedCost')} {payload.get('currency')}")
     return " · ".join(parts)
+
+
+def mendable(held: Any) -> str:
+    """A message in quarantine as JSON to mend; what cannot be read starts from nothing."""
+    return json.dumps(offered(held.action, held.payload) or {}, indent=2, ensure_ascii=False)
