@@ -15,6 +15,7 @@ from csms.cli import send as send_command
 from csms.cli import serve as serve_command
 from csms.cli import simulate as simulate_command
 from csms.cli import tags as tags_command
+from csms.cli import tariffs as tariffs_command
 from csms.cli import tokens as tokens_command
 from csms.errors import CsmsError, SettingsError
 
@@ -52,6 +53,7 @@ app.command("chargers", epilog=list_commands.CHARGERS)(list_commands.chargers)
 app.command("transactions", epilog=list_commands.TRANSACTIONS)(list_commands.transactions)
 app.add_typer(ca_command.app, name="ca")
 app.add_typer(tags_command.app, name="tags")
+app.add_typer(tariffs_command.app, name="tariffs")
 app.add_typer(tokens_command.app, name="tokens")
 app.add_typer(events_command.app, name="events")
 

@@ -58,6 +58,7 @@ async def test_wrong_usage_ends_with_2_and_no_traceback(wrong: list[str]) -> Non
         ["chargers"],
         ["transactions"],
         ["tags", "add"],
+        ["tariffs", "price"],
     ],
     ids=" ".join,
 )
