@@ -58,6 +58,7 @@ def create_console(deps: Api) -> Starlette:
             page("/transactions/{transaction_id:int}", shown.transaction),
             page("/events", shown.events),
             page("/quarantine", shown.quarantine),
+            page("/tariffs", shown.tariffs),
             action("/quarantine/{held_id:int}/resolve", actions.resolve),
             action("/quarantine/{held_id:int}/repair", actions.repair),
             action("/events/revive", actions.revive),

@@ -122,6 +122,12 @@ class Pages:
     async def stream_events(self, site: Site, visit: Visit) -> Response:
         return EventStream(self._live.stream_events(visit))
 
+    async def tariffs(self, site: Site, visit: Visit) -> Response:
+        async with site.api.engine.connect() as db:
+            known = await tariffs.list_tariffs(db)
+            groups = await tariffs.list_groups(db)
+        return site.page("tariffs.html", visit, known=known, groups=groups)
+
     async def quarantine(self, site: Site, visit: Visit) -> Response:
         resolved = visit.request.query_params.get("resolved") == "true"
         async with site.api.engine.connect() as db:
