@@ -166,7 +166,13 @@ async def test_a_clash_with_another_hand_on_the_same_rows_is_tried_again(databas
 
 
 class Proxy:
-    """Passes bytes between the ledger and Postgres until it is told to go silent, without closing anything."""
+    """Passes bytes between the ledger and Postgres until it is told to go silent, without closing anything.
+
+    `refusal`: instead of letting anybody in, say this, as a server does that recovers from a crash.
+    """
+
+    refusal = b""
+    refused = 0
 
     def __init__(self, host, port):
         self.target = host, port
@@ -187,6 +193,10 @@ class Proxy:
 
     async def _serve(self, reader, writer):
         self.tasks.add(asyncio.current_task())
+        if self.refusal:
+            self.refused += 1
+            await self._refuse(reader, writer)
+            return
         try:
             back, forth = await asyncio.open_connection(*self.target)
             async with asyncio.TaskGroup() as group:
@@ -197,6 +207,14 @@ class Proxy:
         finally:
             writer.close()
 
+    async def _refuse(self, reader, writer):
+        if (await reader.read(65536))[4:8] == (80877103).to_bytes(4):  # may it be TLS?
+            writer.write(b"N")
+            await reader.read(65536)
+        writer.write(b"E" + (len(self.refusal) + 4).to_bytes(4) + self.refusal)
+        await writer.drain()
+        writer.close()
+
     async def _pass(self, reader, writer):
         while data := await reader.read(65536):
             if self.silent.is_set():
@@ -205,20 +223,44 @@ class Proxy:
         writer.close()
 
 
-async def test_a_server_that_has_gone_silent_is_hung_up_on(database_url):
+@contextlib.asynccontextmanager
+async def through_a_proxy(database_url):
     address = urlsplit(database_url)
     async with Proxy(address.hostname, address.port) as proxy:
         login = address.netloc.rpartition("@")[0]
-        through = urlunsplit(address._replace(netloc=f"{login}@127.0.0.1:{proxy.port}"))
-        async with running(through, commit_timeout_s=0.5) as ledger:
-            await ledger.record(reports.Seen(charger_id=CP))
-            proxy.silent.set()
-            asked = asyncio.create_task(ledger.record(start()))
-            await until(lambda: ledger.away_s() > 0.6)
-            assert not asked.done()
-            proxy.silent.clear()
-            assert (await asked).transaction_id
+        yield proxy, urlunsplit(address._replace(netloc=f"{login}@127.0.0.1:{proxy.port}"))
+
+
+async def test_a_server_that_has_gone_silent_is_hung_up_on(database_url):
+    async with (
+        through_a_proxy(database_url) as (proxy, through),
+        running(through, commit_timeout_s=0.5) as ledger,
+    ):
+        await ledger.record(reports.Seen(charger_id=CP))
+        proxy.silent.set()
+        asked = asyncio.create_task(ledger.record(start()))
+        await until(lambda: ledger.away_s() > 0.6)
+        assert not asked.done()
+        proxy.silent.clear()
+        assert (await asked).transaction_id
     assert await count(database_url, "transactions") == 1
+
+
+RECOVERING = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0"
+
+
+async def test_a_postgres_that_recovers_from_a_crash_is_waited_for(database_url):
+    async with through_a_proxy(database_url) as (proxy, through), running(through) as ledger:
+        first = await ledger.record(start())
+        proxy.refusal = RECOVERING
+        await hang_up_on(database_url)
+        asked = asyncio.create_task(ledger.record(stop(first.transaction_id)))
+        await until(lambda: proxy.refused >= 3)
+        assert not asked.done(), "refused for something that was not its fault"
+        assert ledger.away_s() > 0
+        proxy.refusal = b""
+        assert (await asked).transaction_id == first.transaction_id
+    assert await count(database_url, "transactions", "energy_wh = 24000") == 1
 
 
 async def test_without_a_database_the_ledger_waits_for_one():
