@@ -5,6 +5,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +15,7 @@ import asyncpg
 
 from csms.core.pricing import Tariff
 from csms.db.outbox import LOCK_CLASS
-from tests.services import unused_port
+from tests.services import Mosquitto, unused_port
 from tests.soak import doom
 from tests.soak.audit import Books, audit
 from tests.soak.consumer import Consumer
@@ -79,6 +80,10 @@ class Stage:
         if point == doom.RANDOM:
             return await self.start(name)
         return await self.start(name, point=point, occurrence=occurrence)
+
+    def consumer_restless(self) -> AbstractAsyncContextManager[None]:
+        """The consumer comes and goes, where the broker keeps sessions."""
+        return self.consumer.restless() if isinstance(self.broker, Mosquitto) else nullcontext()
 
     async def lanes_held(self) -> int:
         """How many lanes of the outbox some live node has."""

@@ -3,6 +3,8 @@
 import asyncio
 import threading
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from paho.mqtt.client import Client, MQTTMessage
@@ -22,38 +24,64 @@ class Consumer:
     def __init__(self, host: str, port: int, prefix: str, name: str) -> None:
         self.messages: list[tuple[str, bytes]] = []
         self.sessions_lost = 0
+        self.absences = 0
         self._address = host, port
         self._prefix = prefix
         self._up = threading.Event()
         self._known = False
+        self._name = name
+        self._client: Client | None = None
+
+    def arrive(self) -> None:
+        """Connect and subscribe; back when both are done. Again after `leave`: the broker still has the session."""
+        self._up.clear()
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = 86_400
-        self._properties = properties
+        # A new one each time: paho does not clear up what an earlier loop had.
         client = self._client = Client(
-            CallbackAPIVersion.VERSION2, client_id=name, protocol=MQTTProtocolVersion.MQTTv5
+            CallbackAPIVersion.VERSION2, client_id=self._name, protocol=MQTTProtocolVersion.MQTTv5
         )
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         client.reconnect_delay_set(0.05, 0.2)
-
-    def arrive(self) -> None:
-        """Connect and subscribe; back when both are done. Again after `leave`: the broker still has the session."""
-        self._up.clear()
-        self._client.connect(*self._address, clean_start=False, properties=self._properties)
-        self._client.loop_start()
+        client.connect(*self._address, clean_start=False, properties=properties)
+        client.loop_start()
         if not self._up.wait(_WAIT_S):
             raise TimeoutError("the consumer was not let in")
 
     def leave(self) -> None:
         """Go; what is published meanwhile waits at the broker."""
-        self._client.disconnect()
-        self._client.loop_stop()
+        client, self._client = self._client, None
+        if client is not None:
+            client.disconnect()
+            client.loop_stop()
+
+    @asynccontextmanager
+    async def restless(self, every_s: float = 4.0, away_s: float = 1.0) -> AsyncIterator[None]:
+        """Now and then it goes for a while; at the end it is there."""
+
+        async def come_and_go() -> None:
+            while True:
+                await asyncio.sleep(every_s)
+                await asyncio.to_thread(self.leave)
+                try:
+                    await asyncio.sleep(away_s)
+                finally:
+                    self.absences += 1
+                    self.arrive()
+
+        going = asyncio.create_task(come_and_go())
+        try:
+            yield
+        finally:
+            going.cancel()
+            await asyncio.gather(going, return_exceptions=True)
 
     async def back(self) -> None:
         """Wait until the broker has us again."""
         async with asyncio.timeout(_WAIT_S):
-            while not self._client.is_connected():
+            while self._client is None or not self._client.is_connected():
                 await asyncio.sleep(0.02)
 
     def has(self, count: int, within_s: float) -> bool:

@@ -11,6 +11,13 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from asyncpg.transaction import Transaction
+from websockets.asyncio.server import ServerConnection
+
+from csms.core.records import Event
+from csms.db import outbox, store
+from csms.mqtt.connection import Connection
+
 STARTING = "while it starts"
 RANDOM = "at random"
 BEFORE_COMMIT = "before COMMIT"
@@ -60,11 +67,6 @@ def meet(point: str, occurrence: int = 1) -> None:
 
 
 def _in_the_ledger(point: str, due: Callable[[], bool]) -> None:
-    from asyncpg.transaction import Transaction
-
-    from csms.core.records import Event
-    from csms.db import store
-
     save: Call = store.save
     commit: Call = Transaction._Transaction__commit
     now = False
@@ -94,8 +96,6 @@ def _in_the_ledger(point: str, due: Callable[[], bool]) -> None:
 
 
 def _at_the_socket(due: Callable[[], bool]) -> None:
-    from websockets.asyncio.server import ServerConnection
-
     send: Call = ServerConnection.send
 
     async def send_then(connection: Any, data: Any, **options: Any) -> None:
@@ -109,8 +109,6 @@ def _at_the_socket(due: Callable[[], bool]) -> None:
 
 
 def _at_the_broker(due: Callable[[], bool]) -> None:
-    from csms.mqtt.connection import Connection
-
     send: Call = Connection.send
 
     async def send_then(connection: Any, message: Any) -> int:
@@ -126,8 +124,6 @@ def _at_the_broker(due: Callable[[], bool]) -> None:
 
 
 def _at_the_outbox(point: str, due: Callable[[], bool]) -> None:
-    from csms.db import outbox
-
     delete: Call = outbox.delete
 
     async def delete_then(db: Any, keys: Any) -> None:

@@ -48,6 +48,7 @@ class Load:
     longest_outage_s: float = 0.0
     reconnects: int = 0
     moved: int = 0
+    _seen: set[str] = field(default_factory=set)
     _down_since: dict[str, float] = field(default_factory=dict)
     _tasks: list["asyncio.Task[None]"] = field(default_factory=list)
 
@@ -142,9 +143,13 @@ class Load:
         if event.kind in {"disconnected", "connect_failed"}:
             self._down_since.setdefault(event.charge_point, now)
             self._try_the_next(event.charge_point)
-        elif event.kind == "connected" and event.charge_point in self._down_since:
-            self.reconnects += 1
-            self.longest_outage_s = max(self.longest_outage_s, now - self._down_since.pop(event.charge_point))
+        elif event.kind == "connected":
+            # The wait for the first connection is no outage.
+            since = self._down_since.pop(event.charge_point, now)
+            if event.charge_point in self._seen:
+                self.reconnects += 1
+                self.longest_outage_s = max(self.longest_outage_s, now - since)
+            self._seen.add(event.charge_point)
 
     def _try_the_next(self, identity: str) -> None:
         if len(self.urls) < 2:

@@ -1,28 +1,11 @@
 """Postgres killed, and its disk full, under a live load: what was acknowledged is there, the rest comes again."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
-
 import pytest
-import pytest_asyncio
 
 from tests.soak.campaign import Losses, Stage
-from tests.soak.conftest import consuming
 from tests.soak.disasters import fill_the_disk, lose_postgres
 from tests.soak.load import Load
-from tests.soak.nursery import Nursery
 from tests.soak.servers import OwnPostgres
-
-
-@pytest_asyncio.fixture
-async def shaky(
-    nursery: Nursery, postgres: OwnPostgres, durable_broker: Any, topic_prefix: str, tmp_path: Path
-) -> AsyncIterator[Stage]:
-    """A stage on a Postgres that may be broken."""
-    url = await postgres.fresh_database()
-    with consuming(durable_broker, topic_prefix) as consumer:
-        yield Stage(nursery, url, durable_broker, topic_prefix, tmp_path, consumer)
 
 
 @pytest.mark.timeout(120)
@@ -30,7 +13,7 @@ async def test_a_killed_postgres_costs_nothing_that_was_acknowledged(
     shaky: Stage, postgres: OwnPostgres
 ) -> None:
     losses = Losses()
-    async with Load([shaky.url("node-a")], chargers=6, budget_s=60) as load:
+    async with Load([shaky.url("node-a")], chargers=4, budget_s=60) as load:
         await lose_postgres(shaky, load, losses, postgres, 2)
         books = await shaky.settled(load)
     print(f"{dict(losses.by_point)}; {books}; longest without a line {load.longest_outage_s:.1f} s")
@@ -42,7 +25,7 @@ async def test_a_killed_postgres_costs_nothing_that_was_acknowledged(
 @pytest.mark.timeout(120)
 async def test_a_full_disk_costs_nothing_once_there_is_space(shaky: Stage, postgres: OwnPostgres) -> None:
     losses = Losses()
-    async with Load([shaky.url("node-a")], chargers=6, budget_s=60) as load:
+    async with Load([shaky.url("node-a")], chargers=4, budget_s=60) as load:
         await fill_the_disk(shaky, load, losses, postgres, 1)
         books = await shaky.settled(load)
     print(f"{dict(losses.by_point)}; {books}; longest without a line {load.longest_outage_s:.1f} s")
