@@ -44,47 +44,60 @@ class Books(Struct, frozen=True, kw_only=True):
         )
 
 
+class Records(Struct, frozen=True, kw_only=True):
+    """What Postgres holds, as rows, and what the consumer was told, in order of arrival."""
+
+    transactions: list[dict[str, Any]]
+    readings: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    quarantine: list[dict[str, Any]]
+    outbox: list[dict[str, Any]]
+    messages: list[tuple[str, bytes]]
+
+
 async def audit(load: Load, database_url: str, consumer: Consumer, tariff: Tariff) -> Books:
-    """Wait until the outbox is empty and the consumer has everything, then compare. Nothing may still run."""
-    db = await asyncpg.connect(database_url)
-    try:
-        await _quiet(db)
-        transactions = [dict(row) for row in await db.fetch("SELECT * FROM transactions")]
-        readings = [dict(row) for row in await db.fetch("SELECT * FROM readings")]
-        events = [dict(row) for row in await db.fetch("SELECT * FROM events ORDER BY charger_id, seq")]
-        quarantined = [dict(row) for row in await db.fetch("SELECT * FROM quarantine")]
-        parked = await db.fetchval("SELECT count(*) FROM outbox")
-    finally:
-        await db.close()
-    arrived = await asyncio.to_thread(consumer.has, len(events), _WAIT_S)
-    messages = list(consumer.messages)
-    problems = [
-        *([] if arrived else ["the consumer did not get everything in time"]),
-        *(f"in quarantine: {row}" for row in quarantined),
-        *([f"{parked} events left in the outbox"] if parked else []),
-        *(
-            [f"the broker forgot the consumer {consumer.sessions_lost} times"]
-            if consumer.sessions_lost
-            else []
-        ),
-        *_chargers_against_postgres(load, transactions, tariff),
-        *_samples_against_postgres(load, readings),
-        *_gaps(events),
-        *_postgres_against_consumer(events, messages),
-        *_chargers_against_consumer(load, messages, tariff),
-        *_broken_chains(messages),
-    ]
+    """Wait until the outbox is empty and the consumer has everything, then compare. No charger may still run."""
+    records = await collected(database_url, consumer)
+    problems = list(problems_of(load, records, tariff))
+    if consumer.sessions_lost:
+        problems.append(f"the broker forgot the consumer {consumer.sessions_lost} times")
     return Books(
-        transactions=len(transactions),
-        readings=len(readings),
-        events=len(events),
-        messages=len(messages),
-        duplicates=len(messages) - len(set(messages)),
-        energy_wh=sum(row["energy_wh"] or 0 for row in transactions),
-        cost=sum((row["cost"] or Decimal(0) for row in transactions), Decimal(0)),
+        transactions=len(records.transactions),
+        readings=len(records.readings),
+        events=len(records.events),
+        messages=len(records.messages),
+        duplicates=len(records.messages) - len(set(records.messages)),
+        energy_wh=sum(row["energy_wh"] or 0 for row in records.transactions),
+        cost=sum((row["cost"] or Decimal(0) for row in records.transactions), Decimal(0)),
         resends=load.count("resends"),
         problems=problems,
     )
+
+
+async def collected(database_url: str, consumer: Consumer) -> Records:
+    db = await asyncpg.connect(database_url)
+    try:
+        await _quiet(db)
+        tables = ("transactions", "readings", "quarantine", "outbox")
+        rows = {table: [dict(row) for row in await db.fetch(f"SELECT * FROM {table}")] for table in tables}
+        events = [dict(row) for row in await db.fetch("SELECT * FROM events ORDER BY charger_id, seq")]
+    finally:
+        await db.close()
+    # Should it time out, the comparison says what is missing.
+    await asyncio.to_thread(consumer.has, len(events), _WAIT_S)
+    return Records(**rows, events=events, messages=list(consumer.messages))
+
+
+def problems_of(load: Load, records: Records, tariff: Tariff) -> Iterator[str]:
+    """What does not agree, in words."""
+    yield from (f"in quarantine: {row}" for row in records.quarantine)
+    yield from (f"left in the outbox: {row}" for row in records.outbox)
+    yield from _chargers_against_postgres(load, records.transactions, tariff)
+    yield from _samples_against_postgres(load, records.readings)
+    yield from _gaps(records.events)
+    yield from _postgres_against_consumer(records.events, records.messages)
+    yield from _chargers_against_consumer(load, records.messages, tariff)
+    yield from _broken_chains(records.messages)
 
 
 async def _quiet(db: Any) -> None:
@@ -176,10 +189,11 @@ def _postgres_against_consumer(
     newest: dict[str, int] = defaultdict(int)
     for _, body in messages:
         event = json.loads(body)
-        if bodies.setdefault(event["eventId"], body) is not body:
+        if event["eventId"] in bodies:
             if bodies[event["eventId"]] != body:
                 yield f"{event['eventId']} came with different bytes"
             continue
+        bodies[event["eventId"]] = body
         if event["seq"] != newest[event["clientId"]] + 1:
             yield f"{event['clientId']}: seq {event['seq']} came first after {newest[event['clientId']]}"
         newest[event["clientId"]] = max(newest[event["clientId"]], event["seq"])
