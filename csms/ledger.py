@@ -255,11 +255,16 @@ class Ledger:
                 results = [_decided(work, report) for report in entries]
                 await store.save(db, work, relay=self._relay)
             return results, work.added.get(Event, [])
+        except BaseException:
+            # What nextval gave to a transaction that did not commit, a Postgres that crashes gives once more.
+            self._numbers.clear()
+            self._transaction_ids.clear()
+            raise
         finally:
             watchdog.cancel()
 
     async def _provide_ids(self, db: Any, entries: Sequence[reports.Report[Any]]) -> None:
-        """Ids are drawn before the decisions, which cannot wait; unused ones serve the next batch."""
+        """Ids are drawn before the decisions, which cannot wait; unused ones, once committed, serve the next batch."""
         starts = sum(isinstance(report, reports.Start | reports.Quarantined) for report in entries)
         if starts > len(self._transaction_ids):
             self._transaction_ids.extend(
