@@ -9,7 +9,9 @@ from decimal import Decimal
 from typing import Any
 
 import asyncpg
+import httpx
 from msgspec import Struct
+from msgspec.structs import replace
 
 from csms.core.events import timestamp
 from csms.core.pricing import Tariff, duration_s, session_cost
@@ -30,6 +32,7 @@ class Books(Struct, frozen=True, kw_only=True):
     energy_wh: int
     cost: Decimal
     resends: int
+    replayed: int
     problems: list[str]
 
     @property
@@ -40,7 +43,8 @@ class Books(Struct, frozen=True, kw_only=True):
         return (
             f"{self.transactions} transactions, {self.readings} meter values, {self.energy_wh / 1000:.3f} kWh and"
             f" {self.cost} USD in all three books; {self.events} events delivered, {self.duplicates} of"
-            f" {self.messages} messages were repetitions with the same bytes; chargers resent {self.resends}"
+            f" {self.messages} messages were repetitions with the same bytes; chargers resent {self.resends},"
+            f" the consumer asked for {self.replayed} again"
         )
 
 
@@ -55,9 +59,17 @@ class Records(Struct, frozen=True, kw_only=True):
     messages: list[tuple[str, bytes]]
 
 
-async def audit(load: Load, database_url: str, consumer: Consumer, tariff: Tariff) -> Books:
-    """Wait until the outbox is empty and the consumer has everything, then compare. No charger may still run."""
+async def audit(
+    load: Load, database_url: str, consumer: Consumer, tariff: Tariff, replay: httpx.AsyncClient | None = None
+) -> Books:
+    """Wait until the outbox is empty and the consumer has everything, then compare. No charger may still run.
+
+    `replay`: where the consumer may ask for what its broker lost.
+    """
     records = await collected(database_url, consumer)
+    replayed = 0
+    if replay is not None:
+        records, replayed = await _gaps_closed(records, replay)
     problems = list(problems_of(load, records, tariff))
     if consumer.sessions_lost:
         problems.append(f"the broker forgot the consumer {consumer.sessions_lost} times")
@@ -70,6 +82,7 @@ async def audit(load: Load, database_url: str, consumer: Consumer, tariff: Tarif
         energy_wh=sum(row["energy_wh"] or 0 for row in records.transactions),
         cost=sum((row["cost"] or Decimal(0) for row in records.transactions), Decimal(0)),
         resends=load.count("resends"),
+        replayed=replayed,
         problems=problems,
     )
 
@@ -86,6 +99,39 @@ async def collected(database_url: str, consumer: Consumer) -> Records:
     # Should it time out, the comparison says what is missing.
     await asyncio.to_thread(consumer.has, len(events), _WAIT_S)
     return Records(**rows, events=events, messages=list(consumer.messages))
+
+
+async def _gaps_closed(records: Records, api: httpx.AsyncClient) -> tuple[Records, int]:
+    """As the contract says: on a gap in `seq`, ask for what is behind it. What came later by itself is no gap."""
+    arrived: dict[str, set[int]] = defaultdict(set)
+    for _, body in records.messages:
+        event = json.loads(body)
+        arrived[event["clientId"]].add(event["seq"])
+    messages, replayed = list(records.messages), 0
+    for charger in {row["charger_id"] for row in records.events}:
+        known = arrived[charger]
+        expected = {row["seq"] for row in records.events if row["charger_id"] == charger}
+        for seq in sorted(expected - known):
+            answer = await api.get(
+                "/api/v1/events", params={"clientId": charger, "afterSeq": seq - 1, "limit": 1},
+                headers={"Accept": "application/x-ndjson"},
+            )  # fmt: skip
+            body = answer.raise_for_status().content.rstrip(b"\n")
+            event = json.loads(body)
+            category = {"status_changed": "connectors", "session_cost": "billing"}
+            topic = f"csms/{category.get(event['eventType'], 'transactions')}/{charger}/{event['eventType']}"
+            messages.insert(_before(messages, charger, seq), (topic, body))
+            replayed += 1
+    return replace(records, messages=messages), replayed
+
+
+def _before(messages: list[tuple[str, bytes]], charger: str, seq: int) -> int:
+    """Where a charger's event belongs: before the first later one."""
+    for place, (_, body) in enumerate(messages):
+        event = json.loads(body)
+        if event["clientId"] == charger and event["seq"] > seq:
+            return place
+    return len(messages)
 
 
 def problems_of(load: Load, records: Records, tariff: Tariff) -> Iterator[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 
 from csms.core.pricing import Tariff
 from csms.db.outbox import LOCK_CLASS
@@ -98,10 +99,19 @@ class Stage:
             await db.close()
         return int(held)
 
-    async def settled(self, load: Load) -> Books:
-        """The chargers finish and deliver, the books are compared."""
+    async def settled(self, load: Load, *, replay_from: str | None = None) -> Books:
+        """The chargers finish and deliver, the books are compared.
+
+        `replay_from`: a node whose REST API may close gaps that a killed broker left.
+        """
         await load.finish()
-        return await audit(load, self.database_url, self.consumer, TARIFF)
+        if replay_from is None:
+            return await audit(load, self.database_url, self.consumer, TARIFF)
+        url = f"http://127.0.0.1:{self.ports[replay_from][1]}"
+        async with httpx.AsyncClient(
+            base_url=url, headers={"Authorization": "Bearer soak"}, timeout=20
+        ) as api:
+            return await audit(load, self.database_url, self.consumer, TARIFF, api)
 
 
 @dataclass(slots=True)
@@ -123,22 +133,24 @@ class Losses:
 
 
 async def kill_again_and_again(
-    stage: Stage, load: Load, losses: Losses, kills: int, *, seed: int = 0, seconds: float = 0
+    stage: Stage, losses: Losses, kills: int, *, seed: int = 0, seconds: float = 0, longest: int = 8
 ) -> None:
     """Start a node, have it killed, start it again; the points take turns. The last one stays up.
 
-    At least `kills`, and for at least so many seconds.
+    At least `kills`, and for at least so many seconds. A node dies at the first to `longest`-th occurrence.
     """
     rng = random.Random(seed)
     until = time.monotonic() + seconds
     for point in itertools.cycle(doom.POINTS):
-        losses.count(await _one_death(stage, "node-a", point, rng, losses))
+        losses.count(await _one_death(stage, "node-a", point, rng, losses, longest))
         if losses.total >= kills and time.monotonic() >= until:
             break
     await stage.up("node-a")
 
 
-async def _one_death(stage: Stage, name: str, point: str, rng: random.Random, losses: Losses) -> str:
+async def _one_death(
+    stage: Stage, name: str, point: str, rng: random.Random, losses: Losses, longest: int
+) -> str:
     """How it died in the end."""
     if point == doom.STARTING:
         node = await stage.start(name)
@@ -147,7 +159,7 @@ async def _one_death(stage: Stage, name: str, point: str, rng: random.Random, lo
         node.kill()
         await node.dead.wait()
         return point
-    node = await stage.doomed(name, point, rng.randint(1, 8))
+    node = await stage.doomed(name, point, rng.randint(1, longest))
     if await node.ready_or_dead():
         losses.slowest_start_s = max(losses.slowest_start_s, time.monotonic() - node.began)
     return await met(stage, node, rng)

@@ -124,7 +124,7 @@ def pytest_terminal_summary(config: pytest.Config) -> None:
 def _runs(figures: list[Figures]) -> Table:
     heads = (
         "run", "times", "took", "chargers", "transactions", "meter values", "kWh", "cost", "events",
-        "repeated", "resent", "longest without a line", "wrong",
+        "repeated", "resent", "replayed", "longest without a line", "wrong",
     )  # fmt: skip
     table = Table(*heads, title="Three books compared", box=MARKDOWN)
     for one in figures:
@@ -140,6 +140,7 @@ def _runs(figures: list[Figures]) -> Table:
             f"{one.books.events:,}",
             str(one.books.duplicates),
             str(one.books.resends),
+            str(one.books.replayed),
             f"{one.load.longest_outage_s:.1f} s",
             str(len(one.books.problems)),
         )

@@ -16,7 +16,7 @@ async def test_a_killed_broker_costs_no_event_and_no_charger_notices(stage: Stag
     async with Load([stage.url("node-a")], chargers=4, budget_s=60) as load:
         await lose_the_broker(stage, load, losses, 2)
         connections = load.count("connections")
-        books = await stage.settled(load)
+        books = await stage.settled(load, replay_from="node-a")
     print(f"{dict(losses.by_point)}; {books}")
     assert not books.problems, books.report
     assert losses.total == 2

@@ -14,7 +14,7 @@ async def test_a_node_killed_twenty_times_loses_nothing(stage: Stage) -> None:
     losses = Losses()
     async with Load([stage.url("node-a")], chargers=5, budget_s=60) as load:
         async with stage.consumer_restless():
-            await kill_again_and_again(stage, load, losses, _KILLS)
+            await kill_again_and_again(stage, losses, _KILLS)
         books = await stage.settled(load)
     print(
         f"{losses.total} kills: {dict(losses.by_point)}; {books}; slowest start {losses.slowest_start_s:.2f} s"

@@ -57,7 +57,7 @@ async def test_nodes_killed(stage: Stage, request: pytest.FixtureRequest) -> Non
     with watched("nodes killed", KILLS) as losses:
         async with load_for(stage, "node-a", kills=KILLS) as load:
             async with stage.consumer_restless():
-                await kill_again_and_again(stage, load, losses, KILLS, seed=load.seed, seconds=SECONDS)
+                await kill_again_and_again(stage, losses, KILLS, seed=load.seed, seconds=SECONDS, longest=40)
             books = await stage.settled(load)
     note(request, "node killed", began, losses, load, books)
     assert losses.total >= KILLS
@@ -69,7 +69,7 @@ async def test_brokers_killed(stage: Stage, request: pytest.FixtureRequest) -> N
     with watched("brokers killed", _OTHERS) as losses:
         async with load_for(stage, "node-a") as load:
             await lose_the_broker(stage, load, losses, _OTHERS, seed=load.seed)
-            books = await stage.settled(load)
+            books = await stage.settled(load, replay_from="node-a")
     note(request, "broker killed", began, losses, load, books)
     assert books.resends == 0, "a charger noticed"
 
