@@ -57,7 +57,7 @@ async def test_nodes_killed(stage: Stage, request: pytest.FixtureRequest) -> Non
     with watched("nodes killed", KILLS) as losses:
         async with load_for(stage, "node-a", kills=KILLS) as load:
             async with stage.consumer_restless():
-                await kill_again_and_again(stage, losses, KILLS, seed=load.seed, seconds=SECONDS, longest=40)
+                await kill_again_and_again(stage, losses, KILLS, seed=load.seed, seconds=SECONDS, longest=12)
             books = await stage.settled(load)
     note(request, "node killed", began, losses, load, books)
     assert losses.total >= KILLS
