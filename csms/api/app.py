@@ -20,6 +20,7 @@ from csms.api import (
     logs,
     outbox,
     problems,
+    quarantine,
     registers,
     reservations,
     tariffs,
@@ -71,6 +72,7 @@ def _v1() -> APIRouter:
     v1.include_router(chargers.router)
     v1.include_router(transactions.router)
     v1.include_router(registers.router)
+    v1.include_router(quarantine.router)
     v1.include_router(tariffs.router)
     return v1
 

@@ -434,7 +434,11 @@ class MessagePage(Model):
 
 
 class QuarantinedOut(Model):
-    """A message that was acknowledged and could not be booked. `payload` is what came, as text."""
+    """A message that was acknowledged and could not be booked.
+
+    `payload` is what came, as text; `ocpp` the same as OCPP's JSON where that is possible: mend it and send it
+    to `/repair`.
+    """
 
     id: int
     charger_id: str
@@ -446,11 +450,30 @@ class QuarantinedOut(Model):
     received_at: datetime
     resolved_at: datetime | None
     resolution: str | None
+    ocpp: dict[str, Any] | None = None
 
 
 class QuarantinePage(Model):
     items: list[QuarantinedOut]
     next_cursor: str | None
+
+
+class RepairIn(Input):
+    """`payload`: the message in OCPP's JSON as it should have been; left out: as it came.
+
+    `transactionId` takes the place of the payload's.
+    """
+
+    payload: dict[str, Any] | None = None
+    transaction_id: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    note: Annotated[str, Field(max_length=2000)] = ""
+
+
+class RepairOut(Model):
+    """`transactionId`: what it was booked as (null for readings)."""
+
+    transaction_id: int | None
+    entry: QuarantinedOut
 
 
 class Resolution(Input):

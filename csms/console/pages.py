@@ -13,6 +13,7 @@ from csms.console import sessions
 from csms.console.live import FRAMES, Live
 from csms.console.site import Site, Visit
 from csms.core.clocks import suspect
+from csms.core.quarantine import REPAIRABLE
 from csms.db import logs, outbox, tariffs, views
 
 _PAGE = 50
@@ -121,11 +122,17 @@ class Pages:
     async def stream_events(self, site: Site, visit: Visit) -> Response:
         return EventStream(self._live.stream_events(visit))
 
+    async def tariffs(self, site: Site, visit: Visit) -> Response:
+        async with site.api.engine.connect() as db:
+            known = await tariffs.list_tariffs(db)
+            groups = await tariffs.list_groups(db)
+        return site.page("tariffs.html", visit, known=known, groups=groups)
+
     async def quarantine(self, site: Site, visit: Visit) -> Response:
         resolved = visit.request.query_params.get("resolved") == "true"
         async with site.api.engine.connect() as db:
             held = await logs.list_quarantine(db, resolved=resolved, limit=_PAGE)
-        return site.page("quarantine.html", visit, held=held, resolved=resolved)
+        return site.page("quarantine.html", visit, held=held, resolved=resolved, repairable=REPAIRABLE)
 
 
 # --- signing in and out ----------------------------------------------------------------------------------

@@ -165,6 +165,14 @@ class QuarantineEntry(Struct, frozen=True, kw_only=True, gc=False):
     received_at: datetime
 
 
+class QuarantineResolution(Struct, frozen=True, kw_only=True, gc=False):
+    """What became of an entry."""
+
+    id: int
+    resolution: str
+    resolved_at: datetime
+
+
 class DeviationCount(Struct, frozen=True, kw_only=True, gc=False):
     """How often a charger departed from the protocol in one way."""
 

@@ -17,6 +17,7 @@ from csms.core.readings import take_readings
 from csms.core.records import Answered, Connector, QuarantineEntry, Transaction
 from csms.core.units import measure
 from csms.core.work import Work
+from csms.errors import NotBookable
 
 METER_STOP, LAST_READING, NO_READING = "meter_stop", "last_reading", "none"
 _LONGEST_PLAUSIBLE_S = Decimal(int(courses.LONGEST.total_seconds()))
@@ -32,9 +33,10 @@ def start(work: Work, r: reports.Start) -> reports.Started:
     if known is not None:
         return _started(known)
     # First the end of what was forgotten here: it must not count against the tag that starts again.
-    forgotten = work.open_transaction(r.charger_id, r.connector_id)
-    if forgotten is not None:
-        close_inferred(work, forgotten, reason="Other")
+    running = work.open_transaction(r.charger_id, r.connector_id)
+    past = r.repair is not None and running is not None and r.at is not None and r.at < running.started_at
+    if running is not None and not past:
+        close_inferred(work, running, reason="Other")
     authorization = authorize(work, r.id_tag, starting=True)
     started_at = r.at or work.now
     meter_wh = r.meter_wh
@@ -43,7 +45,8 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         meter_wh = work.connector(r.charger_id, r.connector_id).energy_wh or 0
         anomalies = ("no_meter_start",)
     anomalies += r.anomalies
-    transaction_id = next(work.transaction_ids)
+    promised = None if r.repair is None else r.repair.transaction_id
+    transaction_id = next(work.transaction_ids) if promised is None else promised
     began_at = work.now if suspect(started_at, work.now) else started_at
     if reservations.honour(work, r, transaction_id, began_at, authorization.parent_id_tag):
         anomalies += ("reserved_for_another",)
@@ -65,6 +68,11 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         tariff=work.tariff_for(r.charger_id, r.id_tag),
         anomalies=anomalies,
     )
+    if past:
+        # Another has begun on this connector since: this one is over, its stop will say how.
+        work.emit(r.charger_id, events.started(transaction))
+        close_inferred(work, transaction, reason="Other")
+        return _started(transaction)
     work.put(transaction)
     connector = work.connector(r.charger_id, r.connector_id)
     if connector.free_since is not None:
@@ -108,6 +116,10 @@ def stop(work: Work, r: reports.Stop) -> reports.Stopped:
     transaction = _meant(work, r)
     if transaction is not None:
         _book(work, r, transaction)
+    elif r.repair is not None:
+        raise NotBookable(
+            f"No transaction of {r.charger_id} fits this stop: name the one that it ended (transactionId)."
+        )
     else:
         _quarantine(work, r, "no transaction fits this stop", None)
         work.emit(
@@ -179,15 +191,16 @@ def close_inferred(work: Work, transaction: Transaction, *, reason: str) -> None
 
 def _book(work: Work, r: reports.Stop, transaction: Transaction) -> None:
     take_readings(work, r.charger_id, transaction.connector_id, transaction, r.readings)
-    if not (transaction.open or transaction.inferred):
+    if not (transaction.open or transaction.inferred or r.repair is not None):
         if _differs(r, transaction):
             _quarantine(work, r, "a second stop that differs from the first", transaction.id)
         return
     _close(
         work,
         transaction,
-        stopped_at=r.at or work.now,
-        meter_wh=r.meter_wh,
+        # What a repair leaves out stays as it was booked.
+        stopped_at=r.at or (transaction.stopped_at if r.repair is not None else None) or work.now,
+        meter_wh=transaction.meter_stop_wh if r.meter_wh is None and r.repair is not None else r.meter_wh,
         reason=r.reason,
         id_tag=r.id_tag,
         inferred=False,

@@ -16,6 +16,7 @@ from csms.core.records import (
     DeviationCount,
     Event,
     QuarantineEntry,
+    QuarantineResolution,
     StoredReading,
     StoredSecurityEvent,
     StoredStatus,
@@ -35,6 +36,7 @@ Row = (
     | StoredSecurityEvent
     | Answered
     | QuarantineEntry
+    | QuarantineResolution
     | DeviationCount
     | Event
     | CommandOutcome
@@ -86,6 +88,7 @@ class Work:
         self.evidence: dict[int, Evidence] = {}
         self.remembered: dict[type[Remembered], dict[Any, Any]] = {}
         self.answers: dict[tuple[str, str, bytes], bytes] = {}
+        self.quarantined: set[int] = set()  # of the entries that are to be repaired: those still open
         self.readings_known: set[tuple[str, int, datetime, bytes]] = set()
         self.changed: dict[tuple[type[Record], Any], Record] = {}
         self.added: dict[type[Any], list[Any]] = {}

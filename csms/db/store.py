@@ -25,6 +25,7 @@ from csms.core.records import (
     Event,
     Frame,
     QuarantineEntry,
+    QuarantineResolution,
     StoredReading,
     StoredSecurityEvent,
     StoredStatus,
@@ -155,6 +156,7 @@ async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None
         work.evidence = await evidence.load(db, wanted)
     await _load_answers(db, work, batch)
     await _load_known_readings(db, work, batch)
+    await _load_quarantined(db, work, batch)
     await remembered.load(db, work, batch)
 
 
@@ -274,6 +276,19 @@ async def _load_known_readings(db: Db, work: Work, batch: Sequence[reports.Repor
             work.readings_known.add(tuple(row))
 
 
+async def _load_quarantined(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
+    """Rare: an operator repairs something. Locked, because another node may be asked the same."""
+    wanted = [
+        r.repair.quarantine_id for r in batch if isinstance(r, reports.Resendable) and r.repair is not None
+    ]
+    if wanted:
+        for row in await db.fetch(
+            "SELECT id FROM quarantine WHERE id = ANY($1::int8[]) AND resolved_at IS NULL ORDER BY id FOR UPDATE",
+            wanted,
+        ):
+            work.quarantined.add(row["id"])
+
+
 def _newest_readings(work: Work) -> dict[str, datetime]:
     newest: dict[str, datetime] = {}
     for (charger_id, _), connector in work.connectors.items():
@@ -328,6 +343,11 @@ async def _add_rows(db: Db, added: dict[type[Any], list[Any]]) -> None:
             "INSERT INTO quarantine"
             " (charger_id, action, message_id, digest, payload, error, transaction_id, received_at)"
             " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+            [_values(row) for row in rows],
+        )
+    if rows := added.get(QuarantineResolution):
+        await db.executemany(
+            "UPDATE quarantine SET resolution = $2, resolved_at = $3 WHERE id = $1",
             [_values(row) for row in rows],
         )
     if rows := added.get(DeviationCount):

@@ -19,6 +19,7 @@ from csms.core.records import (
     DeviationCount,
     Event,
     QuarantineEntry,
+    QuarantineResolution,
     StoredReading,
     StoredStatus,
     Tag,
@@ -82,7 +83,8 @@ class Desk:
         self.answers: dict[tuple[str, str, bytes], bytes] = {}
         self.readings: list[StoredReading] = []
         self.statuses: list[StoredStatus] = []
-        self.quarantine: list[QuarantineEntry] = []
+        self.quarantine: list[QuarantineEntry] = []  # an entry's id is its place, from 1
+        self.resolutions: dict[int, str] = {}
         self.deviations: list[DeviationCount] = []
         self.events: list[Event] = []
         self.remembered: dict[Any, Any] = {}
@@ -140,6 +142,7 @@ class Desk:
     def load(self, batch: Any) -> Work:
         work = Work(self.now, self.policy, numbers=self._numbers, transaction_ids=self._transaction_ids)
         ids = {report.charger_id for report in batch}
+        work.quarantined = set(range(1, len(self.quarantine) + 1)) - self.resolutions.keys()
         for table in (self.states, self.chargers):
             for charger_id in sorted(ids & table.keys()):
                 work.load(table[charger_id])  # type: ignore[index]
@@ -243,6 +246,8 @@ class Desk:
         for entry in work.added.get(QuarantineEntry, []):
             if (entry.charger_id, entry.action, entry.digest) not in seen:
                 self.quarantine.append(entry)
+        for done in work.added.get(QuarantineResolution, []):
+            self.resolutions[done.id] = done.resolution
         self.check()
 
     def check(self) -> None:
