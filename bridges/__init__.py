@@ -12,7 +12,9 @@ from csms.embedding import BrokerAddress
 from csms.errors import SettingsError
 
 # What `csms bridge` and CSMS_BRIDGES take, and what each connects.
-BRIDGES: Final[dict[str, str]] = {}
+BRIDGES: Final[dict[str, str]] = {
+    "ev_meter": "EV-Meter chargers, through the vendor's MQTT broker; watched only",
+}
 
 
 def create(name: str) -> Adapter:

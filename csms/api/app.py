@@ -18,9 +18,12 @@ from csms.api import (
     jobs,
     local_list,
     logs,
+    outbox,
     problems,
+    quarantine,
     registers,
     reservations,
+    tariffs,
     transactions,
 )
 from csms.api.deps import Api
@@ -62,12 +65,15 @@ def _v1() -> APIRouter:
     v1 = APIRouter(prefix=PREFIX, responses={"default": _PROBLEM})
     # /chargers/{id}/messages before /chargers/{id}: an identity may contain slashes.
     v1.include_router(logs.router)
+    v1.include_router(outbox.router)
     v1.include_router(certificates.router)
     for part in (commands, configuration, local_list, reservations, charging, jobs):
         v1.include_router(part.router)
     v1.include_router(chargers.router)
     v1.include_router(transactions.router)
     v1.include_router(registers.router)
+    v1.include_router(quarantine.router)
+    v1.include_router(tariffs.router)
     return v1
 
 

@@ -23,6 +23,7 @@ _COMMANDS: Final[dict[str, tuple[str, str, str | None]]] = {
     "transactions": ("lists", "transactions", "TRANSACTIONS"),
     "ca": ("ca", "app", None),
     "tags": ("tags", "app", None),
+    "tariffs": ("tariffs", "app", None),
     "tokens": ("tokens", "app", None),
     "events": ("events", "app", None),
     "seed-benchmark": ("seed_benchmark", "seed_benchmark", "EXAMPLE"),

@@ -20,15 +20,28 @@ class Report(Struct, Generic[R], frozen=True, kw_only=True):
     charger_id: str
 
 
+class Repair(Struct, frozen=True, kw_only=True):
+    """An operator books what lies in quarantine under `quarantine_id`, repaired; `note` says who and why.
+
+    `transaction_id`: the id that its charger was given when the start could not be understood.
+    """
+
+    quarantine_id: int
+    note: str
+    transaction_id: int | None = None
+
+
 class Resendable(Report[R], Generic[R], frozen=True, kw_only=True):
     """A report whose repetition must have no second effect.
 
     `message_id` is the protocol's own id of the message, `digest` a hash of its content. Ids alone prove
     nothing: many charge points count from 1 again after every boot.
+    With `repair` it comes from an operator: it may correct what is booked. Raises NotBookable.
     """
 
     message_id: str | None = None
     digest: bytes = b""
+    repair: Repair | None = None
 
 
 # --- answers -----------------------------------------------------------------------------------------
@@ -183,6 +196,7 @@ class Start(Resendable[Started], frozen=True, kw_only=True):
     """Energy may flow. `key` is what the charger repeats when it reports the same start again.
 
     `meter_wh` None: the charger gave no usable register, the connector's last one must do.
+    `anomalies`: what the edge knows to be odd about it, such as `meter_start_estimated`.
     """
 
     connector_id: int
@@ -191,17 +205,20 @@ class Start(Resendable[Started], frozen=True, kw_only=True):
     meter_wh: int | None
     at: datetime | None = None
     reservation_id: int | None = None
+    anomalies: tuple[str, ...] = ()
 
 
 class Meter(Resendable[None], frozen=True, kw_only=True):
     """Readings, of a transaction if `transaction_id` says so (an id we do not know is resolved or kept).
 
     A reading is known again by its time and samples; `message_id` is needed only where a time is missing.
+    `told` False: kept as the connector's register, but no news to anybody.
     """
 
     connector_id: int
     readings: Sequence[Reading]
     transaction_id: int | None = None
+    told: bool = True
 
 
 class Stop(Resendable[Stopped], frozen=True, kw_only=True):
@@ -209,6 +226,7 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
 
     `session_register`: this charger's register counts from 0 in each session, whatever the start said.
     `trusted_id` False: this charger is known to name transactions that ended long ago.
+    `anomalies`: as a start's; those of the start are not kept unless they are repeated here.
     """
 
     transaction_id: int | None
@@ -219,6 +237,17 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
     readings: Sequence[Reading] = ()
     session_register: bool = False
     trusted_id: bool = True
+    anomalies: tuple[str, ...] = ()
+
+
+class StoredStop(Struct, frozen=True, kw_only=True):
+    """What of a stop can be read again from quarantine; its readings are kept as they came."""
+
+    transaction_id: int | None = None
+    meter_wh: int | None = None
+    at: datetime | None = None
+    reason: str = "Local"
+    id_tag: str | None = None
 
 
 class Reconcile(Report[bool], frozen=True, kw_only=True):

@@ -11,8 +11,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from csms.core import events
-from csms.core.pricing import Tariff, session_cost
+from csms.core.pricing import session_cost
 from csms.core.records import Event, StoredReading, Transaction
+from csms.core.tariffs import Tariff
 from csms.core.units import Measurand, Measured
 from csms.db import partitions, store
 from csms.errors import CsmsError

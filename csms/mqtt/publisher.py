@@ -9,7 +9,6 @@ connection. Subscriptions and commands stay with aiomqtt.
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -136,7 +135,8 @@ class Publisher(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         if not self._accepted.done():
-            self._accepted.cancel()
+            self._accepted.set_exception(error or aiomqtt.MqttError("given up"))
+            self._accepted.exception()  # `open` may have been cancelled
         if self.lost.done():
             return
         if error is None:
@@ -300,13 +300,10 @@ class Publisher(asyncio.Protocol):
         self._fail(error or aiomqtt.MqttCodeError(_reason(PacketTypes.DISCONNECT, 0x80)))
 
     def _fail(self, error: Exception) -> None:
-        if not self._accepted.done():
-            if not isinstance(error, ssl.SSLError | aiomqtt.MqttCodeError) or _wordless(error):
-                error = aiomqtt.MqttError(
-                    f"it closed the connection at once, so MQTT {self._config.version} may not be spoken there"
-                )
-            self._accepted.set_exception(error)
-            self._accepted.exception()
+        if not self._accepted.done() and (_wordless(error) or isinstance(error, ConnectionError)):
+            error = aiomqtt.MqttError(
+                f"it closed the connection at once, so MQTT {self._config.version} may not be spoken there"
+            )
         self._end(error)
 
     def data_received(self, data: bytes) -> None:

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from csms.core import reports
-from csms.core.pricing import Tariff
+from csms.core.tariffs import Tariff
 from tests.core.desk import CP, NOW, Desk, at, meter, register, sample, start, stop
 
 CENTS = Tariff(energy_rate=Decimal("0.12"), time_rate=Decimal("0.01"))
@@ -310,3 +310,18 @@ def test_samples_of_any_edge_are_taken(desk):
     desk.tell(meter(first.transaction_id, reading))
     row = desk.readings[0]
     assert (row.power_w, row.energy_wh) == (5000, 2000)
+
+
+def test_what_an_edge_knows_to_be_odd_stands_beside_the_session(desk):
+    first = desk.tell(start(meter_wh=None, anomalies=("meter_start_estimated",)))
+    assert only(desk.transactions).anomalies == ("no_meter_start", "meter_start_estimated")
+    desk.tell(stop(first.transaction_id, anomalies=("missed_session",)))
+    assert only(desk.transactions).anomalies == ("missed_session",)
+    assert desk.payloads("completed")[0]["anomaly"] == "missed_session"
+
+
+def test_a_register_may_be_kept_without_being_told(desk):
+    desk.tell(meter(None, register(4000, at(1)), told=False))
+    assert desk.payloads("meter_reading") == []
+    desk.tell(start(meter_wh=None))
+    assert only(desk.transactions).meter_start_wh == 4000

@@ -81,6 +81,7 @@ async def test_a_command_imports_only_what_it_needs() -> None:
         ["transactions"],
         ["tags", "add"],
         ["bridge"],
+        ["tariffs", "price"],
     ],
     ids=" ".join,
 )
