@@ -5,6 +5,8 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
+
 from benchmarks import report, scenarios
 from benchmarks.servers import Services
 
@@ -16,15 +18,15 @@ def main() -> None:
         "--only", action="append", choices=list(scenarios.ALL), help="this part (may be repeated)"
     )
     parser.add_argument("--rounds", type=int, help="instead of 3")
+    parser.add_argument("--repeats", type=int, help="of a window that strangers disturbed, instead of 2")
+    parser.add_argument("--readings", type=int, help="for the growth of data, instead of 10 million")
     parser.add_argument("--directory", type=Path, help="where databases live meanwhile, instead of /var/tmp")
     given = parser.parse_args()
     if sys.platform != "linux":
         sys.exit("The benchmarks read /proc: they need Linux.")
     size = scenarios.QUICK if given.quick else scenarios.FULL
-    if given.rounds:
-        import msgspec
-
-        size = msgspec.structs.replace(size, rounds=given.rounds)
+    changed = {name: getattr(given, name) for name in ("rounds", "repeats", "readings")}
+    size = msgspec.structs.replace(size, **{k: v for k, v in changed.items() if v is not None})
     chosen = scenarios.IN_A_MINUTE if given.quick and not given.only else scenarios.ALL
     began = time.monotonic()
     sections = {}

@@ -269,3 +269,24 @@ async def test_who_holds_a_charger(engine):
             assert await rows.holder(db, "CP1") is None
             assert await rows.chargers_of(db, "n1") == ["CP1"]
         await ledger.drain()
+
+
+async def test_readings_alone_are_told_once_a_second_and_the_last_one_is(engine, broker, topic_prefix):
+    link = PublishingLink(config(broker))
+    state = StatePublisher(engine, link, "n1", prefix=topic_prefix)
+    ledger = Ledger(engine, POLICY, on_commit=state.notify)
+    topic = f"{topic_prefix}/csms/state/CP1/transactions/1"
+    async with (
+        running(ledger.run()),
+        watching(broker, topic) as watcher,
+        connected(link, state.run()),
+    ):
+        await scene(ledger)
+        await watcher.got(1)
+        for n in range(30):
+            told = [reading(25_000 + n * 100)]
+            await ledger.record(reports.Meter(charger_id="CP1", connector_id=1, readings=told))
+            await asyncio.sleep(0.01)
+        await until(lambda: json.loads(watcher.bodies[-1])["sessionEnergy"] == 26.9)
+        assert len(watcher.messages) <= 5
+        await ledger.drain()
