@@ -158,7 +158,7 @@ def _errors(windows: list[Window]) -> str:
 def single(services: Services, size: Size) -> list[Result]:
     """Each kind of message by itself, and the mix, against every peer."""
     results = rates(services, size, (CSMS, IN_MEMORY, ORM), ("heartbeat", "status", "meter", "pairs", "mix"))
-    few = Size(rounds=1, seconds=size.seconds, warmup_s=size.warmup_s)
+    few = msgspec.structs.replace(size, rounds=1)
     return results + rates(services, few, (OCPP_CSMS,), ("heartbeat", "meter", "pairs"))
 
 

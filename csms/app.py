@@ -218,8 +218,12 @@ def _health(ledger: Ledger, mqtt: Mqtt | None) -> HealthReport:
         relay = mqtt.relay.health()
         checks.append(
             Check(name="mqtt", detail="Connected.")
-            if relay.connected
-            else Check(name="mqtt", state="degraded", detail=relay.problem or "Not connected.")
+            if relay.connected and mqtt.link.connected
+            else Check(
+                name="mqtt",
+                state="degraded",
+                detail=(mqtt.link.last_error if relay.connected else relay.problem) or "Not connected.",
+            )
         )
         if relay.connected and not mqtt.commands.connected:
             why = mqtt.commands.last_error or "Not connected."

@@ -39,7 +39,7 @@ def offered(action: str, payload: bytes) -> dict[str, Any] | None:
     """
     try:
         found = json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict):
         return None

@@ -28,6 +28,7 @@ from csms.mqtt.connection import (
     tls_context,
 )
 from csms.mqtt.errors import Disconnected, Refused
+from csms.mqtt.faults import closed_at_once
 
 # Reason code (0, or 0x10: nobody listens), or why not.
 Outcome = int | Disconnected | Refused
@@ -300,9 +301,11 @@ class Publisher(asyncio.Protocol):
         self._fail(error or aiomqtt.MqttCodeError(_reason(PacketTypes.DISCONNECT, 0x80)))
 
     def _fail(self, error: Exception) -> None:
-        if not self._accepted.done() and (_wordless(error) or isinstance(error, ConnectionError)):
+        if not self._accepted.done() and (_wordless(error) or not isinstance(error, aiomqtt.MqttError)):
+            config = self._config
+            certificate = config.tls_cert_file is not None
             error = aiomqtt.MqttError(
-                f"it closed the connection at once, so MQTT {self._config.version} may not be spoken there"
+                closed_at_once(version=config.version, tls=config.tls, certificate=certificate)
             )
         self._end(error)
 

@@ -191,16 +191,17 @@ async def test_a_refused_topic_is_a_failure_until_the_operator_has_mended_it(
     assert (await csms(node, "events", "discard"))[1].startswith("0 events will not be sent")
 
 
-async def test_a_lost_connection_of_the_relay_does_not_disturb_commands(start_node, mosquitto):
+@pytest.mark.parametrize("lost", ["", "-events"])
+async def test_a_lost_connection_does_not_disturb_commands(start_node, mosquitto, lost):
     server = mosquitto(POLITE)
     here = await start_node(broker_address=at(server), mqtt_reconnect_min_s=30, mqtt_reconnect_max_s=30)
     there = await start_node(broker_address=at(server), csms_node="node-b")
     point = await RawChargePoint.dial(here.ocpp, "CP1")
     try:
         await point.boot()
-        # Somebody else comes with the identifier of the main connection: the broker throws that one out.
-        main = f"{here.prefix.replace('/', '-')}-node-a"
-        thief = aiomqtt.Client(server.host, server.port, identifier=main)
+        # Somebody else comes with the identifier of one of our connections: the broker throws that one out.
+        taken = f"{here.prefix.replace('/', '-')}-node-a{lost}"
+        thief = aiomqtt.Client(server.host, server.port, identifier=taken)
         async with thief:
             await says(here, "mqtt", "same identifier")
             asked = asyncio.create_task(

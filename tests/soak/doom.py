@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from asyncpg.transaction import Transaction
-from websockets.asyncio.server import ServerConnection
 
 from csms.core.records import Event
 from csms.db import outbox, store
-from csms.mqtt.connection import Connection
+from csms.mqtt.publisher import Publisher
+from csms.ocpp.wire import Socket
 
 STARTING = "while it starts"
 RANDOM = "at random"
@@ -96,31 +96,28 @@ def _in_the_ledger(point: str, due: Callable[[], bool]) -> None:
 
 
 def _at_the_socket(due: Callable[[], bool]) -> None:
-    send: Call = ServerConnection.send
+    send_now = Socket.send_now
 
-    async def send_then(connection: Any, data: Any, **options: Any) -> None:
-        await send(connection, data, **options)
-        if b'"transactionId"' in bytes(data) and due():
+    def send_then(socket: Socket, text: bytes) -> bool:
+        sent = send_now(socket, text)
+        if sent and b'"transactionId"' in text and due():
             # The loop has handed the bytes to the kernel by its next turn; what is in the kernel arrives.
-            await asyncio.sleep(0)
-            die()
+            asyncio.get_running_loop().call_soon(die)
+        return sent
 
-    ServerConnection.send = send_then  # type: ignore[method-assign]
+    Socket.send_now = send_then  # type: ignore[method-assign]
 
 
 def _at_the_broker(due: Callable[[], bool]) -> None:
-    send: Call = Connection.send
+    begin = Publisher.begin
 
-    async def send_then(connection: Any, message: Any) -> int:
-        business = "/transactions/" in message.topic or "/billing/" in message.topic
-        if not (business and due()):
-            return int(await send(connection, message))
-        sending = asyncio.ensure_future(send(connection, message))
-        await asyncio.sleep(0)
-        die()
-        return int(await sending)
+    def begin_then(publisher: Publisher, message: Any, done: Any) -> None:
+        begin(publisher, message, done)
+        if ("/transactions/" in message.topic or "/billing/" in message.topic) and due():
+            publisher._flush()
+            asyncio.get_running_loop().call_soon(die)
 
-    Connection.send = send_then  # type: ignore[method-assign]
+    Publisher.begin = begin_then  # type: ignore[method-assign]
 
 
 def _at_the_outbox(point: str, due: Callable[[], bool]) -> None:
