@@ -4,7 +4,7 @@ V := .venv
 STAMP := $(V)/.installed
 BIN := $(V)/bin
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fix format lint types imports migrations migration fuzz soak clean lock
+.PHONY: help install run bench test check fix format lint types imports migrations migration fuzz soak clean lock
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ migrations: $(STAMP)
 
 fix: $(STAMP)  ## format and repair what can be repaired
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## measure side by side with others and write docs/benchmarks.md (ARGS=--quick: a minute, table only)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 fuzz: $(STAMP)  ## hours of garbage and odd behaviour instead of seconds (CSMS_FUZZ_EXAMPLES, CSMS_MACHINE_EXAMPLES)
 	@CSMS_FUZZ_EXAMPLES=$${CSMS_FUZZ_EXAMPLES:-20000} CSMS_MACHINE_EXAMPLES=$${CSMS_MACHINE_EXAMPLES:-300} \

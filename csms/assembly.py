@@ -23,7 +23,7 @@ from csms.ledger import Ledger
 from csms.mqtt.commands import CommandRouter
 from csms.mqtt.connection import Message
 from csms.mqtt.errors import Disconnected, Refused
-from csms.mqtt.link import Link, prefixed
+from csms.mqtt.link import Link, PublishingLink, prefixed
 from csms.mqtt.protocol import ProtocolStream
 from csms.mqtt.relay import Relay
 from csms.mqtt.state import StatePublisher, service_presence
@@ -136,7 +136,7 @@ async def assemble(
         settings.csms_node,
         ledger,
         router,
-        lambda charger_id: admission.admission(engine, charger_id),
+        admission.Admissions(engine),
         lambda charger_id: rows.standing(engine, charger_id),
         link=_NodeLink(mqtt.link, settings.mqtt_topic_prefix) if mqtt is not None else None,
         on_frame=mqtt.protocol.put if mqtt is not None and mqtt.protocol is not None else None,
@@ -196,20 +196,23 @@ async def _mqtt(
     # Of their own: what the relay does with its connection must not disturb commands.
     commands = Link(link_config(settings, broker, name="commands"))
     await company.start(commands.run(), "commands link")
-    relay = Relay(engine, link, relay_config(settings))
+    # What leaves in numbers goes another way (docs/decisions/0009).
+    outward = PublishingLink(link_config(settings, broker, name="events"))
+    await company.start(outward.run(), "events link")
+    relay = Relay(engine, outward, relay_config(settings))
     await company.start(relay.run(), "relay")
     stack.push_async_callback(relay.drain)
     protocol = state = None
     if settings.mqtt_protocol_events_enabled:
         protocol = ProtocolStream(
-            link,
+            outward,
             prefix=prefix,
             qos=settings.mqtt_protocol_qos,
             mask_id_tags=settings.mqtt_protocol_mask_id_tags,
         )
         await company.start(protocol.run(), "protocol stream")
     if settings.mqtt_retain_state:
-        state = StatePublisher(engine, link, node, prefix=prefix)
+        state = StatePublisher(engine, outward, node, prefix=prefix)
         await company.start(state.run(), "state")
     return Mqtt(link, commands, relay, protocol, state)
 

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import asyncpg
@@ -62,6 +63,8 @@ _AWAY = (
     asyncpg.OutdatedSchemaCacheError,
 )
 _EVENTS_A_REPORT = 8
+_NEEDS_ID = (reports.Start, reports.Quarantined)
+_HAS_READINGS = (reports.Meter, reports.Stop)
 
 
 class Ledger:
@@ -108,7 +111,10 @@ class Ledger:
         CancelledError when the ledger ends first: whether the report is durable is not known then.
         """
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        await self._waiting.put((report, answer))
+        if self._waiting.full():
+            await self._waiting.put((report, answer))
+        else:
+            self._waiting.put_nowait((report, answer))
         if self._ended:
             self._abandon([])
         return await answer
@@ -265,14 +271,13 @@ class Ledger:
 
     async def _provide_ids(self, db: Any, entries: Sequence[reports.Report[Any]]) -> None:
         """Ids are drawn before the decisions, which cannot wait; unused ones, once committed, serve the next batch."""
-        starts = sum(isinstance(report, reports.Start | reports.Quarantined) for report in entries)
+        starts = sum(isinstance(report, _NEEDS_ID) for report in entries)
         if starts > len(self._transaction_ids):
             self._transaction_ids.extend(
                 await store.next_transaction_ids(db, starts - len(self._transaction_ids))
             )
         wanted = sum(
-            _EVENTS_A_REPORT + (len(r.readings) if isinstance(r, reports.Meter | reports.Stop) else 0)
-            for r in entries
+            _EVENTS_A_REPORT + (len(r.readings) if isinstance(r, _HAS_READINGS) else 0) for r in entries
         )
         if wanted > len(self._numbers):
             self._numbers.extend(await store.next_numbers(db, wanted - len(self._numbers)))
@@ -325,9 +330,14 @@ def _refuse(report: reports.Report[Any], answer: "asyncio.Future[Any] | None", e
     _settle(report, answer, failure)
 
 
+@lru_cache(maxsize=100)
+def _counter(kind: type[Any], failed: bool) -> Counter:
+    return _REPORTS.labels(kind.__name__, "failed" if failed else "recorded")
+
+
 def _settle(report: reports.Report[Any], answer: "asyncio.Future[Any] | None", result: Any) -> None:
     failed = isinstance(result, Exception)
-    _REPORTS.labels(type(report).__name__, "failed" if failed else "recorded").inc()
+    _counter(type(report), failed).inc()
     if answer is None or answer.done():
         return
     if failed:

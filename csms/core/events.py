@@ -5,6 +5,7 @@ Their keys stand in csms/core/payloads.py; units and roundings are a contract: d
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import TypeVar
 
 import msgspec
@@ -51,11 +52,11 @@ def timestamp(moment: datetime) -> str:
     """RFC 3339, UTC, `Z`; milliseconds only when not zero."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    text = moment.strftime("%Y-%m-%dT%H:%M:%S") if moment.year >= 1000 else moment.isoformat()[:19]
-    millis = moment.microsecond // 1000
-    return f"{text}.{millis:03d}Z" if millis else f"{text}Z"
+    text = moment.isoformat(timespec="milliseconds")
+    return f"{text[:19]}Z" if text[20:23] == "000" else f"{text[:23]}Z"
 
 
+@lru_cache(maxsize=50_000)
 def topic_level(charger_id: str) -> str:
     """A charger's identity as one topic level: `/ + # %`, controls and a leading `$` percent-encoded."""
     if charger_id.isalnum():
@@ -69,6 +70,9 @@ def topic_level(charger_id: str) -> str:
     return "%24" + escaped[1:] if escaped.startswith("$") else escaped
 
 
+_batch_time = lru_cache(maxsize=8)(timestamp)  # all events of a commit have one
+
+
 def render(draft: Draft, *, charger_id: str, seq: int, number: int, now: datetime) -> Event:
     """Give a draft its number and its bytes. They never change again, however often they are sent.
 
@@ -78,7 +82,7 @@ def render(draft: Draft, *, charger_id: str, seq: int, number: int, now: datetim
     millis = int(now.timestamp() * 1000)
     event_id = f"{draft.event_type}_{millis:013d}{number % 1_000_000:06d}"
     envelope = Envelope(
-        timestamp=timestamp(now),
+        timestamp=_batch_time(now),
         client_id=charger_id,
         event_type=draft.event_type,
         event_id=event_id,

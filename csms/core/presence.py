@@ -9,7 +9,14 @@ from csms.core.work import Work
 SEEN_EVERY_S = 60
 
 
-def enrolled(work: Work, charger_id: str, protocol: str = "ocpp1.6") -> Charger:
+def enrolled(work: Work, charger_id: str) -> None:
+    """See that the charger has its rows. A report that looks at nothing else may come without the charger's own:
+    where the state's row is, that one is too."""
+    if charger_id not in work.states or charger_id in work.chargers:
+        _charger(work, charger_id)
+
+
+def _charger(work: Work, charger_id: str, protocol: str = "ocpp1.6") -> Charger:
     """The charger's row; one for a stranger, waiting for an operator unless enrollment is open.
 
     A bridge's chargers were configured by an operator already.
@@ -25,7 +32,7 @@ def enrolled(work: Work, charger_id: str, protocol: str = "ocpp1.6") -> Charger:
 
 
 def connected(work: Work, r: reports.Connected) -> reports.Held:
-    charger = enrolled(work, r.charger_id, r.protocol)
+    charger = _charger(work, r.charger_id, r.protocol)
     if charger.protocol != r.protocol:
         charger = replace(charger, protocol=r.protocol)
         work.put(charger)
@@ -68,7 +75,7 @@ def seen(work: Work, r: reports.Seen) -> None:
 
 
 def boot(work: Work, r: reports.Boot) -> reports.Booted:
-    charger = enrolled(work, r.charger_id)
+    charger = _charger(work, r.charger_id)
     charger = replace(
         charger,
         vendor=r.vendor,

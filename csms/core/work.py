@@ -1,7 +1,6 @@
 """The slice of the database that one batch of reports needs, in memory, with undo for a report that fails."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -90,6 +89,7 @@ class Work:
         self.answers: dict[tuple[str, str, bytes], bytes] = {}
         self.quarantined: set[int] = set()  # of the entries that are to be repaired: those still open
         self.readings_known: set[tuple[str, int, datetime, bytes]] = set()
+        self.stored: dict[tuple[Any, ...], Record] = {}
         self.changed: dict[tuple[type[Record], Any], Record] = {}
         self.added: dict[type[Any], list[Any]] = {}
         self._open: dict[tuple[str, int], int] = {}
@@ -102,7 +102,11 @@ class Work:
         """Take over a stored row: present, but not changed."""
         table, key = self._place(record)
         table[key] = record
-        if isinstance(record, Transaction):
+        if isinstance(record, ChargerState):
+            self.stored[ChargerState, key] = record
+        elif isinstance(record, Connector):
+            self.stored[Connector, *key] = record
+        elif isinstance(record, Transaction):
             self._by_key[record.charger_id, record.key] = record.id
             if record.open:
                 self._open[record.charger_id, record.connector_id] = record.id
@@ -212,25 +216,9 @@ class Work:
         if self.policy.error_events:
             self.emit(entry.charger_id, events.quarantined(entry))
 
-    @contextmanager
-    def attempt(self) -> Iterator[None]:
+    def attempt(self) -> "_Attempt":
         """All or nothing for one report: what it changed is taken back when it raises."""
-        self._undo.clear()
-        try:
-            yield
-        except BaseException:
-            for place, key, old in reversed(self._undo):
-                if isinstance(place, list):
-                    place.pop()
-                elif isinstance(place, set):
-                    place.discard(key)
-                elif old is _MISSING:
-                    place.pop(key, None)
-                else:
-                    place[key] = old
-            raise
-        finally:
-            self._undo.clear()
+        return _Attempt(self._undo)
 
     def _set(self, table: dict[Any, Any], key: Any, value: Any) -> None:
         self._undo.append((table, key, table.get(key, _MISSING)))
@@ -251,3 +239,26 @@ class Work:
         if isinstance(record, Remembered):
             return self.remembered.setdefault(type(record), {}), record.key
         return self.tags, tag_key(record.id_tag)
+
+
+class _Attempt:
+    __slots__ = ("_undo",)
+
+    def __init__(self, undo: list[tuple[dict[Any, Any] | set[Any] | list[Any], Any, Any]]) -> None:
+        self._undo = undo
+
+    def __enter__(self) -> None:
+        self._undo.clear()
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if error is not None:
+            for place, key, old in reversed(self._undo):
+                if isinstance(place, list):
+                    place.pop()
+                elif isinstance(place, set):
+                    place.discard(key)
+                elif old is _MISSING:
+                    place.pop(key, None)
+                else:
+                    place[key] = old
+        self._undo.clear()

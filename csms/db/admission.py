@@ -1,6 +1,10 @@
 """Who is known, and where a charger is connected: the two questions edges and routers ask."""
 
-from sqlalchemy import select, text, update
+import asyncio
+from collections.abc import Sequence
+
+from sqlalchemy import Text, any_, bindparam, cast, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.adapter import Admission
@@ -8,16 +12,53 @@ from csms.db.tables import charger_states, chargers
 from csms.errors import UnknownCharger
 
 
-async def admission(engine: AsyncEngine, charger_id: str) -> Admission | None:
-    """What the handshake must know; None for a stranger."""
+class Admissions:
+    """What handshakes must know; None for a stranger. Those that ask while a query runs share the next one: a fleet
+    that comes back at once would otherwise cost a session and six round trips a charger."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._asked: dict[str, asyncio.Future[Admission | None]] = {}
+        self._asking: asyncio.Task[None] | None = None
+
+    async def __call__(self, charger_id: str) -> Admission | None:
+        answer = self._asked.get(charger_id)
+        if answer is None:
+            answer = self._asked[charger_id] = asyncio.get_running_loop().create_future()
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask(), name="admissions")
+        return await asyncio.shield(answer)
+
+    async def _ask(self) -> None:
+        try:
+            while self._asked:
+                asked, self._asked = self._asked, {}
+                try:
+                    found = await admissions(self._engine, list(asked))
+                except Exception as error:
+                    for answer in asked.values():
+                        answer.set_exception(error)
+                        answer.exception()  # whoever asked may have gone
+                else:
+                    for charger_id, answer in asked.items():
+                        answer.set_result(found.get(charger_id))
+        finally:
+            self._asking = None
+
+
+async def admissions(engine: AsyncEngine, charger_ids: Sequence[str]) -> dict[str, Admission]:
+    """What is known of these chargers; strangers are left out."""
     columns = [chargers.c[name] for name in Admission.__struct_fields__ if name != "charger_id"]
-    query = select(*columns).where(chargers.c.id == charger_id)
+    query = select(chargers.c.id, *columns).where(chargers.c.id == any_(cast(bindparam("ids"), ARRAY(Text))))
     async with engine.connect() as db:
-        row = (await db.execute(query)).mappings().one_or_none()
-    if row is None:
-        return None
-    keys = tuple(row["pending_password_hashes"])
-    return Admission(charger_id=charger_id, **{**row, "pending_password_hashes": keys})
+        rows = (await db.execute(query, {"ids": charger_ids})).mappings().all()
+    known = {}
+    for row in rows:
+        values = dict(row)
+        values["charger_id"] = values.pop("id")
+        values["pending_password_hashes"] = tuple(values["pending_password_hashes"])
+        known[values["charger_id"]] = Admission(**values)
+    return known
 
 
 async def holder(engine: AsyncEngine, charger_id: str) -> str | None:

@@ -8,6 +8,8 @@ changes anything of a charger locks its row in charger_states before.
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 from zlib import crc32
 
@@ -109,6 +111,27 @@ def stored(record: type[Any], table: Table, *, settings: tuple[str, ...] = ()) -
     )
 
 
+class Part(msgspec.Struct, frozen=True):
+    """Some columns of a table, and the statement that changes only them."""
+
+    kind: Stored
+    columns: tuple[str, ...]
+
+    @property
+    def update(self) -> str:
+        named = self.kind.primary_key + self.columns
+        types = dict(zip(self.kind.columns, self.kind.types, strict=True))
+        arrays = ", ".join(f"${i}::{types[name]}[]" for i, name in enumerate(named, 1))
+        changes = ", ".join(f"{name} = new.{name}" for name in self.columns)
+        same = " AND ".join(f"{self.kind.table}.{name} = new.{name}" for name in self.kind.primary_key)
+        return f"UPDATE {self.kind.table} SET {changes} FROM unnest({arrays}) AS new({', '.join(named)}) WHERE {same}"
+
+    def only(self, before: Any, after: Any) -> bool:
+        """Whether nothing else has changed."""
+        new = {name: getattr(after, name) for name in self.columns}
+        return bool(msgspec.structs.replace(before, **new) == after)
+
+
 CHARGERS = stored(
     Charger,
     tables.chargers,
@@ -122,18 +145,26 @@ READINGS = stored(StoredReading, tables.readings)
 STATUSES = stored(StoredStatus, tables.status_history)
 SECURITY_EVENTS = stored(StoredSecurityEvent, tables.security_events)
 EVENTS = stored(Event, tables.events)
+_COUNTED = Part(STATES, ("event_seq",))
+_READ = Part(
+    CONNECTORS,
+    ("reading_transaction_id", "reading_at", "energy_wh", "power_w", "soc_percent", "newest_reading_at"),
+)
 
+_IN_TRANSACTION = (reports.Meter, reports.Stop)
+_WITH_TAG = (reports.Start, reports.Authorize, reports.Stop)
+_WITHOUT_CHARGER = (reports.Meter, reports.Status, reports.Seen)
+# The tariff as text: SQLAlchemy's connection would decode it anew for every row, and there are few of them.
+_TRANSACTIONS = TRANSACTIONS.select.replace("tariff", "tariff::text AS tariff")
 _OPEN_OR_NAMED = (
-    f"{TRANSACTIONS.select} WHERE charger_id = ANY($1::text[]) AND stopped_at IS NULL"
-    f" UNION ALL {TRANSACTIONS.select} WHERE id = ANY($2::int4[])"
-    f" UNION ALL {TRANSACTIONS.select} WHERE (charger_id, key) IN"
+    f"{_TRANSACTIONS} WHERE charger_id = ANY($1::text[]) AND stopped_at IS NULL"
+    f" UNION ALL {_TRANSACTIONS} WHERE id = ANY($2::int4[])"
+    f" UNION ALL {_TRANSACTIONS} WHERE (charger_id, key) IN"
     " (SELECT * FROM unnest($3::text[], $4::text[]))"
 )
 _TAGS = f'{TAGS.select} WHERE lower(id_tag COLLATE "C") = ANY($1::text[])'
 _TAGS_LOCKED = f'{_TAGS} ORDER BY lower(id_tag COLLATE "C") FOR NO KEY UPDATE'
-_OPEN_BY_TAG = (
-    f'{TRANSACTIONS.select} WHERE lower(id_tag COLLATE "C") = ANY($1::text[]) AND stopped_at IS NULL'
-)
+_OPEN_BY_TAG = f'{_TRANSACTIONS} WHERE lower(id_tag COLLATE "C") = ANY($1::text[]) AND stopped_at IS NULL'
 
 
 async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
@@ -145,8 +176,12 @@ async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None
         # They have no row to lock yet: one node at a time makes them, the next one finds them made.
         await db.execute("SELECT pg_advisory_xact_lock(hashtext('csms.strangers'))")
         await _lock_states(db, work, strangers)
-    for row in await db.fetch(f"{CHARGERS.select} WHERE id = ANY($1::text[])", charger_ids):
-        work.load(Charger(**row))
+    # The most frequent reports look at nothing of the charger's own row: where there is a state, there is a charger.
+    looked_at = {r.charger_id for r in batch if not isinstance(r, _WITHOUT_CHARGER)}
+    looked_at.update(charger_id for charger_id in charger_ids if charger_id not in work.states)
+    if looked_at:
+        for row in await db.fetch(f"{CHARGERS.select} WHERE id = ANY($1::text[])", sorted(looked_at)):
+            work.load(Charger(**row))
     for row in await db.fetch(f"{CONNECTORS.select} WHERE charger_id = ANY($1::text[])", charger_ids):
         work.load(Connector(**row))
     await _load_transactions(db, work, batch, charger_ids)
@@ -175,7 +210,7 @@ async def _load_transactions(
         if isinstance(report, reports.Start):
             owners.append(report.charger_id)
             keys.append(report.key)
-        elif isinstance(report, reports.Meter | reports.Stop):
+        elif isinstance(report, _IN_TRANSACTION):
             transaction_id = report.transaction_id
             if transaction_id is not None and 0 < transaction_id < 2**31:
                 ids.append(transaction_id)
@@ -185,11 +220,7 @@ async def _load_transactions(
 
 async def _load_tags(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
     wanted = sorted(
-        {
-            tag_key(report.id_tag)
-            for report in batch
-            if isinstance(report, reports.Start | reports.Authorize | reports.Stop) and report.id_tag
-        }
+        {tag_key(report.id_tag) for report in batch if isinstance(report, _WITH_TAG) and report.id_tag}
     )
     if not wanted:
         return
@@ -255,7 +286,7 @@ async def _load_known_readings(db: Db, work: Work, batch: Sequence[reports.Repor
         if isinstance(report, reports.Meter) and report.connector_id != 0:
             connector = work.connectors.get((report.charger_id, report.connector_id))
             newest_at = None if connector is None else connector.newest_reading_at
-        elif isinstance(report, reports.Meter | reports.Stop) and report.readings:
+        elif isinstance(report, _IN_TRANSACTION) and report.readings:
             # The transaction says which connector, so any of the charger's may have them already.
             newest = _newest_readings(work) if newest is None else newest
             newest_at = newest.get(report.charger_id)
@@ -304,15 +335,13 @@ async def save(db: Db, work: Work, *, relay: bool) -> None:
     for record in work.changed.values():
         changed.setdefault(type(record), []).append(record)
     if rows := changed.get(Charger):
-        await db.executemany(CHARGERS.upsert_row, [_values(row) for row in rows])
-    if rows := changed.get(ChargerState):
-        await db.execute(STATES.upsert_arrays, *_arrays(STATES, rows))
-    if rows := changed.get(Connector):
-        await db.execute(CONNECTORS.upsert_arrays, *_arrays(CONNECTORS, rows))
+        await db.execute(CHARGERS.upsert_arrays, *_arrays(CHARGERS, rows))
+    await _save_partly(db, work, STATES, _COUNTED, changed.get(ChargerState, ()))
+    await _save_partly(db, work, CONNECTORS, _READ, changed.get(Connector, ()))
     if rows := changed.get(Transaction):
         # Ends before beginnings: a connector has one open transaction at any moment.
         rows.sort(key=lambda t: (t.open, t.id))
-        await db.executemany(TRANSACTIONS.upsert_row, [_transaction_values(row) for row in rows])
+        await db.execute(_UPSERT_TRANSACTIONS, *map(list, zip(*map(_transaction_texts, rows), strict=True)))
     await _add_rows(db, work.added)
     await remembered.save(db, work)
     if rows := work.added.get(Event):
@@ -325,6 +354,19 @@ async def save(db: Db, work: Work, *, relay: bool) -> None:
             )
 
 
+async def _save_partly(db: Db, work: Work, kind: Stored, part: Part, rows: Sequence[Any]) -> None:
+    """Rows that were there and have changed only in `part`, what nearly every report changes, cost half."""
+    partly: list[Any] = []
+    wholly: list[Any] = []
+    for row in rows:
+        before = work.stored.get((kind.record, *(getattr(row, name) for name in kind.primary_key)))
+        (partly if before is not None and part.only(before, row) else wholly).append(row)
+    if partly:
+        await db.execute(part.update, *_columns(part.kind.primary_key + part.columns, partly))
+    if wholly:
+        await db.execute(kind.upsert_arrays, *_arrays(kind, wholly))
+
+
 async def _add_rows(db: Db, added: dict[type[Any], list[Any]]) -> None:
     if rows := added.get(StoredReading):
         await _copy(db, READINGS, rows)
@@ -333,10 +375,11 @@ async def _add_rows(db: Db, added: dict[type[Any], list[Any]]) -> None:
     if rows := added.get(StoredSecurityEvent):
         await _copy(db, SECURITY_EVENTS, rows)
     if rows := added.get(Answered):
-        await db.executemany(
-            "INSERT INTO answers (charger_id, message_id, digest, answer, recorded_at) VALUES ($1, $2, $3, $4, $5)"
+        await db.execute(
+            "INSERT INTO answers (charger_id, message_id, digest, answer, recorded_at)"
+            " SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::timestamptz[])"
             " ON CONFLICT DO NOTHING",
-            [_values(row) for row in rows],
+            *map(list, zip(*map(_values, rows), strict=True)),
         )
     if rows := added.get(QuarantineEntry):
         await db.executemany(
@@ -398,10 +441,25 @@ def _values(row: Any) -> tuple[Any, ...]:
 
 
 def _arrays(kind: Stored, rows: Sequence[Any]) -> list[list[Any]]:
-    return [[getattr(row, column) for row in rows] for column in kind.columns]
+    return _columns(kind.columns, rows)
+
+
+def _columns(names: Sequence[str], rows: Sequence[Any]) -> list[list[Any]]:
+    return [list(map(attrgetter(name), rows)) for name in names]
 
 
 _tariff_at = TRANSACTIONS.columns.index("tariff")
+_anomalies_at = TRANSACTIONS.columns.index("anomalies")
+# An array a column; what is an array itself comes as text, because Postgres has no arrays of unequal arrays.
+_UPSERT_TRANSACTIONS = (
+    TRANSACTIONS.upsert_arrays.replace(
+        "SELECT *",
+        "SELECT "
+        + ", ".join(f"{name}::text[]" if name == "anomalies" else name for name in TRANSACTIONS.columns),
+    )
+    .replace(") ON CONFLICT", f") AS new({', '.join(TRANSACTIONS.columns)}) ON CONFLICT")
+    .replace("::text[][]", "::text[]")
+)
 _bill_at = TRANSACTIONS.columns.index("bill")
 
 
@@ -410,7 +468,11 @@ def _tariff(terms: Any) -> Tariff:
     return msgspec.convert(terms, Tariff)
 
 
-def _transaction_values(row: Transaction) -> list[Any]:
+_tariff_in = lru_cache(maxsize=1000)(msgspec.json.Decoder(Tariff).decode)
+
+
+def transaction_values(row: Transaction) -> list[Any]:
+    """What `TRANSACTIONS.upsert_row` takes."""
     values = list(_values(row))
     values[_tariff_at] = msgspec.json.encode(row.tariff).decode()
     if row.bill is not None:
@@ -418,9 +480,16 @@ def _transaction_values(row: Transaction) -> list[Any]:
     return values
 
 
+def _transaction_texts(row: Transaction) -> list[Any]:
+    values = transaction_values(row)
+    values[_anomalies_at] = "{" + ",".join(f'"{word}"' for word in row.anomalies) + "}"
+    return values
+
+
 def transaction_of(values: dict[str, Any]) -> Transaction:
     """A transaction from its row's columns; takes the dictionary over."""
-    values["tariff"] = _tariff(values["tariff"])
+    terms = values["tariff"]
+    values["tariff"] = _tariff_in(terms) if isinstance(terms, str) else _tariff(terms)
     if values["bill"] is not None:
         values["bill"] = msgspec.convert(values["bill"], Bill)
     values["anomalies"] = tuple(values["anomalies"])

@@ -36,7 +36,7 @@ _silent.setLevel(logging.CRITICAL)
 
 NO_DELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 PACKET_TOO_LARGE, TOPIC_NAME_INVALID = 0x95, 0x90
-_QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
+QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
 _CROWD = 50
 _HEADROOM = 1024  # a packet's topic and properties, roughly
 
@@ -84,7 +84,10 @@ class LinkConfig(Struct, frozen=True, kw_only=True):
 
 
 class Message(Struct, frozen=True, kw_only=True):
-    """A message to or from the broker. The last three need MQTT 5 and are left out below it."""
+    """A message to or from the broker. The last four need MQTT 5 and are left out below it.
+
+    `properties`: those three as bytes, from whoever has them ready; only a Publisher takes them.
+    """
 
     topic: str
     body: bytes
@@ -93,6 +96,7 @@ class Message(Struct, frozen=True, kw_only=True):
     expiry_s: int | None = None
     content_type: str | None = None
     user: Sequence[tuple[str, str]] = ()
+    properties: bytes | None = None
 
 
 class Connection(aiomqtt.Client):
@@ -315,9 +319,9 @@ class Connection(aiomqtt.Client):
         kernels like to wait 40 ms with it. The option does not last, so it is set after each packet.
         """
         sock = self._client.socket()
-        if _QUICK_ACK is not None and isinstance(sock, socket.socket):
+        if QUICK_ACK is not None and isinstance(sock, socket.socket):
             with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+                sock.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
 
     def _write(self) -> None:
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -14,7 +14,7 @@ from csms.db import outbox
 from csms.mqtt.config import RelayConfig
 from csms.mqtt.errors import Refused
 from csms.mqtt.lineup import Key, Lineup, Pending
-from csms.mqtt.link import Link
+from csms.mqtt.link import PublishingLink
 
 log = structlog.get_logger()
 
@@ -25,6 +25,7 @@ _REPEATED = Counter(
 )
 LOCK_RETRY_S = 1.0
 _QUERY_TIMEOUT_S = 30
+_GATHER_S = 0.05
 
 
 class Lanes:
@@ -33,14 +34,14 @@ class Lanes:
     def __init__(
         self,
         engine: AsyncEngine,
-        link: Link,
+        link: PublishingLink,
         config: RelayConfig,
         lanes: Sequence[int],
-        tokens: "asyncio.Queue[Lanes]",
+        ready: "Callable[[Lanes], None]",
     ) -> None:
         self.lanes: set[int] = set()
         self.suspects: set[Key] = set()  # events under way when the connection ended, several times
-        self.lineup = Lineup(config.batch * 10, lambda: tokens.put_nowait(self))
+        self.lineup = Lineup(config.batch * 10, lambda: ready(self))
         self._engine = engine
         self._link = link
         self._config = config
@@ -110,6 +111,9 @@ class Lanes:
                 async with asyncio.timeout_at(max(wait_until, now + 0.001)):
                     await self._wake.wait()
             self._wake.clear()
+            if self._acked and not (self._asked or self._refused or self._lost):
+                # A deletion is in no hurry, and costs the same for one event as for many.
+                await asyncio.sleep(_GATHER_S)
 
     def _may_read(self) -> bool:
         return bool(self.lanes) and self._link.connected and self.lineup.waiting < self._config.batch

@@ -1,31 +1,26 @@
-"""One supervised link to the broker: connects, subscribes, publishes, and comes back for as long as it runs."""
+"""The link of a node to the broker: what it subscribes to, its commands and replies, its presence."""
 
 import asyncio
 import contextlib
-import random
-import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 import structlog
 from paho.mqtt.client import topic_matches_sub
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from csms.mqtt.connection import Connection, LinkConfig, Message
 from csms.mqtt.errors import Disconnected, Refused
-from csms.mqtt.faults import sentence
+from csms.mqtt.supervised import PublishingLink, Supervised
 
-__all__ = ["Disconnected", "Link", "LinkConfig", "Message", "Refused", "prefixed"]
+__all__ = ["Disconnected", "Link", "LinkConfig", "Message", "PublishingLink", "Refused", "prefixed"]
 
 Handler = Callable[[Message], None]
 Presence = Callable[[str, bool], Message]
 log = structlog.get_logger()
 
-_CONNECTED = Gauge("csms_mqtt_connected", "Whether the link to the broker stands.", ["link"])
-_CONNECTIONS = Counter("csms_mqtt_connections_total", "Connections made to the broker.", ["link"])
 _DROPPED = Counter("csms_mqtt_received_dropped_total", "Messages a slow reader did not get.", ["topic"])
-_STABLE_S = 5.0
 _FAREWELL_S = 1.0
 
 
@@ -34,8 +29,8 @@ def prefixed(prefix: str, topic: str) -> str:
     return f"{prefix}/{topic}" if prefix else topic
 
 
-class Link:
-    """`run()` keeps the connection. Nothing is queued while there is none: publish raises Disconnected.
+class Link(Supervised[Connection]):
+    """Subscriptions stand again after each reconnect.
 
     `presence(session, online)` gives the retained message that says whether we are there: published as
     online after each connect, as offline before a clean end, and left with the broker as our last will.
@@ -43,46 +38,11 @@ class Link:
     """
 
     def __init__(self, config: LinkConfig, *, presence: Presence | None = None) -> None:
-        self.config = config
-        self.last_error: str | None = "Not connected yet."
-        self.connected_at: float | None = None
+        super().__init__(config)
         self._presence = presence
-        self._connection: Connection | None = None
-        self._up = asyncio.Event()
+        self._session = ""
         self._handlers: dict[str, list[Handler]] = {}
         self._qos: dict[str, int] = {}
-        self._on_connected: list[Callable[[], None]] = []
-
-    # --- state -----------------------------------------------------------------------------------
-
-    @property
-    def connected(self) -> bool:
-        return self._up.is_set()
-
-    @property
-    def congested(self) -> bool:
-        """Whether the broker takes less than we send; worth a pause at QoS 0."""
-        return self._connection is not None and self._connection.congested
-
-    async def wait_connected(self) -> None:
-        await self._up.wait()
-
-    def on_connected(self, callback: Callable[[], None]) -> None:
-        """Have something called after each connect, when the subscriptions stand. It must not block."""
-        self._on_connected.append(callback)
-
-    # --- talking ---------------------------------------------------------------------------------
-
-    async def publish(self, message: Message) -> int:
-        """Back once the broker has acknowledged: 0, or 0x10 when nobody has subscribed (MQTT 5).
-
-        Raises Refused (reason code >= 0x80: an access list, a quota…) and Disconnected, the moment the
-        connection ends; then nobody knows whether the broker has it. Never sent later by itself.
-        """
-        connection = self._connection
-        if connection is None:
-            raise Disconnected(self.last_error or "There is no connection to the broker.")
-        return await connection.send(message)
 
     async def subscribe(self, topic: str, handler: Handler, *, qos: int = 1) -> None:
         """Have `handler` called with each message, now and after every reconnect. It must not block.
@@ -129,76 +89,24 @@ class Link:
 
     # --- the connection --------------------------------------------------------------------------
 
-    async def run(self) -> None:
-        """Stay connected until cancelled; then say goodbye."""
-        config, delay_s = self.config, self.config.reconnect_min_s
-        while True:
-            began = time.monotonic()
-            try:
-                await self._live()
-            except Exception as error:
-                self._failed(error)
-            finally:
-                _CONNECTED.labels(config.name).set(0)
-            # A broker that takes us in only to throw us out is not asked again at once either.
-            if time.monotonic() - began > _STABLE_S:
-                delay_s = config.reconnect_min_s
-            await asyncio.sleep(delay_s * random.uniform(0.5, 1))
-            delay_s = min(delay_s * 2, config.reconnect_max_s)
+    def _make(self) -> Connection:
+        self._session = uuid.uuid4().hex
+        will = self._presence(self._session, False) if self._presence is not None else None
+        return Connection(self.config, self._dispatch, self._down, will)
 
-    async def _live(self) -> None:
-        session = uuid.uuid4().hex
-        presence = self._presence
-        will = presence(session, False) if presence is not None else None
-        connection = Connection(self.config, self._dispatch, self._down, will)
-        await connection.open()
-        try:
-            if presence is not None:
-                await self._tell(connection, presence(session, True))
-            standing: dict[str, int] = {}
-            while missing := [item for item in self._qos.items() if item not in standing.items()]:
-                for topic, qos in missing:
-                    await self._subscribe_again(connection, topic, qos)
-                    standing[topic] = qos
-            if not connection.lost.done():
-                self._connection = connection
-                self._announce()
-            await asyncio.shield(connection.lost)
-        except asyncio.CancelledError:
-            if presence is not None and not connection.lost.done():
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_FAREWELL_S):
-                        await self._tell(connection, presence(session, False))
-            raise
-        finally:
-            self._down()
-            await connection.close()
+    async def _greet(self, connection: Connection) -> None:
+        if self._presence is not None:
+            await self._tell(connection, self._presence(self._session, True))
+        standing: dict[str, int] = {}
+        while missing := [item for item in self._qos.items() if item not in standing.items()]:
+            for topic, qos in missing:
+                await self._subscribe_again(connection, topic, qos)
+                standing[topic] = qos
 
-    def _announce(self) -> None:
-        self.last_error = None
-        self.connected_at = time.time()
-        self._up.set()
-        _CONNECTED.labels(self.config.name).set(1)
-        _CONNECTIONS.labels(self.config.name).inc()
-        log.info("mqtt connected", link=self.config.name, host=self.config.host, port=self.config.port)
-        for callback in self._on_connected:
-            try:
-                callback()
-            except Exception:
-                log.exception("mqtt callback failed")
-
-    def _down(self) -> None:
-        """At once, so that nobody who learns of the loss finds us still up."""
-        self._connection = None
-        self._up.clear()
-        if self.last_error is None:
-            self.last_error = "The connection to the MQTT broker ended."
-
-    def _failed(self, error: Exception) -> None:
-        text = sentence(error, self.config.host, self.config.port, tls=self.config.tls)
-        if text != self.last_error:
-            log.warning("mqtt not connected", link=self.config.name, error=text)
-        self.last_error = text
+    async def _take_leave(self, connection: Connection) -> None:
+        if self._presence is not None:
+            async with asyncio.timeout(_FAREWELL_S):
+                await self._tell(connection, self._presence(self._session, False))
 
     async def _subscribe_again(self, connection: Connection, topic: str, qos: int) -> None:
         try:

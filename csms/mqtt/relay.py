@@ -16,8 +16,10 @@ again cannot cure. An event at which brokers hang up, instead of refusing it, is
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import structlog
@@ -31,7 +33,7 @@ from csms.mqtt.config import RelayConfig
 from csms.mqtt.errors import NO_MATCHING_SUBSCRIBERS, Disconnected, Refused
 from csms.mqtt.lanes import LOCK_RETRY_S, Lanes, driver
 from csms.mqtt.lineup import Pending
-from csms.mqtt.link import Link
+from csms.mqtt.link import PublishingLink
 from csms.mqtt.thinning import Thinning
 
 log = structlog.get_logger()
@@ -52,6 +54,10 @@ _DEAD = Gauge("csms_outbox_parked", "Events set aside because the broker keeps r
 _THINNED = Counter(
     "csms_mqtt_readings_thinned_total", "Meter readings left out by MQTT_METER_MIN_INTERVAL_S."
 )
+_DELIVERED = {
+    0: _PUBLISHED.labels("published", ""),
+    NO_MATCHING_SUBSCRIBERS: _PUBLISHED.labels("published", "no subscribers"),
+}
 _LANES = Gauge("csms_outbox_lanes_held", "Lanes of the outbox this node relays.")
 
 _HUNG_UP = 0x80
@@ -78,7 +84,7 @@ class Relay:
     def __init__(
         self,
         engine: AsyncEngine,
-        link: Link,
+        link: PublishingLink,
         config: RelayConfig,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -88,13 +94,15 @@ class Relay:
         self._config = config
         self._clock = clock
         self._thinning = Thinning(config.meter_min_interval_s)
-        self._tokens: asyncio.Queue[Lanes] = asyncio.Queue()
-        self._alone = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._turns: deque[Lanes] = deque()  # one for each charger that has an event ready
+        self._flying = 0
+        self._pumping = False
         self._far: set[int] = set()
         self._far_known = asyncio.Event()
         self._counts = outbox.Counts(pending=0, dead=0, oldest_at=None)
         self._groups = [
-            Lanes(engine, link, config, range(first, outbox.LANES, config.groups), self._tokens)
+            Lanes(engine, link, config, range(first, outbox.LANES, config.groups), self._ready)
             for first in range(config.groups)
         ]
         link.on_connected(self._wake)
@@ -116,8 +124,6 @@ class Relay:
             async with asyncio.TaskGroup() as tasks:
                 for group in self._groups:
                     tasks.create_task(group.run(), name="relay lanes")
-                for _ in range(self._config.concurrency):
-                    tasks.create_task(self._publish_for_ever(), name="relay publisher")
                 tasks.create_task(_again_and_again(self._nudge), name="relay nudge")
                 tasks.create_task(_again_and_again(self._count), name="relay counts")
         finally:
@@ -160,47 +166,61 @@ class Relay:
 
     # --- publishing ------------------------------------------------------------------------------
 
-    async def _publish_for_ever(self) -> None:
-        while True:
-            group = await self._tokens.get()
-            await self._link.wait_connected()
+    def _ready(self, group: "Lanes") -> None:
+        self._turns.append(group)
+        self._pump_soon()
+
+    def _pump_soon(self) -> None:
+        """At the end of this turn of the loop, for all that became ready in it."""
+        if not self._pumping:
+            self._pumping = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Send what may go, no more than `concurrency` at a time."""
+        self._pumping = False
+        turns, limit = self._turns, self._config.concurrency
+        while turns and self._flying < limit and self._link.connected:
+            careful = any(lanes.suspects for lanes in self._groups)
+            if careful and self._flying:
+                return
+            group = turns.popleft()
             item = group.lineup.next()
             if item is not None:
-                try:
-                    await self._publish(group, item)
-                except asyncio.CancelledError:
-                    group.lineup.again(item)
-                    raise
+                self._publish(group, item, careful=careful)
 
-    async def _publish(self, group: "Lanes", item: Pending) -> None:
+    def _publish(self, group: "Lanes", item: Pending, *, careful: bool) -> None:
         event = item.event
         if not self._thinning.wanted(event):
             _THINNED.inc()
             group.delivered(item)
             return
-        careful = any(lanes.suspects for lanes in self._groups)
+        self._flying += 1
         try:
-            async with self._alone if careful else contextlib.nullcontext():
-                if not self._link.connected:
-                    group.lineup.again(item)
-                    return
-                reason = await self._link.publish(self._config.form.message(event))
-        except Disconnected as error:
-            self._dropped(group, item, str(error), careful=careful)
-        except Refused as error:
-            _PUBLISHED.labels("refused", f"0x{error.code:02X}").inc()
-            group.refused(item, error)
+            message = self._config.form.wire(event)
         except Exception as error:
             log.exception("event not publishable", charger=event.charger_id, event_id=event.event_id)
-            _PUBLISHED.labels("refused", "error").inc()
-            group.refused(item, Refused(_HUNG_UP, f"{type(error).__name__}: {error}"))
+            self._landed(group, item, careful, Refused(_HUNG_UP, f"{type(error).__name__}: {error}"))
         else:
-            _PUBLISHED.labels(
-                "published", "no subscribers" if reason == NO_MATCHING_SUBSCRIBERS else ""
-            ).inc()
-            _LATENCY.observe(max((self._clock() - event.recorded_at).total_seconds(), 0))
-            group.suspects.discard(item.key)
+            self._link.begin(message, partial(self._landed, group, item, careful))
+
+    def _landed(
+        self, group: "Lanes", item: Pending, careful: bool, outcome: int | Disconnected | Refused
+    ) -> None:
+        self._flying -= 1
+        if isinstance(outcome, int):
+            (_DELIVERED.get(outcome) or _PUBLISHED.labels("published", f"0x{outcome:02X}")).inc()
+            _LATENCY.observe(max((self._clock() - item.event.recorded_at).total_seconds(), 0))
+            if group.suspects:
+                group.suspects.discard(item.key)
             group.delivered(item)
+        elif isinstance(outcome, Refused):
+            _PUBLISHED.labels("refused", f"0x{outcome.code:02X}").inc()
+            group.refused(item, outcome)
+        else:
+            self._dropped(group, item, str(outcome), careful=careful)
+        if self._turns:
+            self._pump_soon()
 
     def _dropped(self, group: "Lanes", item: Pending, error: str, *, careful: bool) -> None:
         """The connection ended with this event under way; usually that is the broker's death, not the event."""
@@ -217,6 +237,7 @@ class Relay:
     # --- beside ----------------------------------------------------------------------------------
 
     def _wake(self) -> None:
+        self._pump_soon()
         for group in self._groups:
             group.ask()
 

@@ -6,8 +6,10 @@ After each (re)connect everything of this node's chargers is published again: br
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -34,13 +36,15 @@ from csms.core.usage import Evidence
 from csms.db import state as rows
 from csms.db.state import Snapshot
 from csms.mqtt.errors import Disconnected, Refused
-from csms.mqtt.link import Link, Message, Presence, prefixed
+from csms.mqtt.link import Message, Presence, PublishingLink, prefixed
+from csms.mqtt.messages import METER_READING
+from csms.mqtt.publisher import Outcome
 
 log = structlog.get_logger()
 _PUBLISHED = Counter("csms_mqtt_state_total", "Retained state messages, by what became of them.", ["result"])
 _AT_ONCE = 200
-_CONCURRENT = 20
 _GATHER_S = 0.05
+_READINGS_EVERY_S = 1.0
 _RETRY_S = 1.0
 
 LastSeq = Annotated[
@@ -176,7 +180,9 @@ def _running(transaction: Transaction, connector: Connector | None, snapshot: Sn
 class StatePublisher:
     """`notify` belongs into the ledger's `on_commit`, `connection_changed` where a charger comes or goes."""
 
-    def __init__(self, engine: AsyncEngine, link: Link, node: str, *, prefix: str = "", qos: int = 1) -> None:
+    def __init__(
+        self, engine: AsyncEngine, link: PublishingLink, node: str, *, prefix: str = "", qos: int = 1
+    ) -> None:
         self._engine = engine
         self._link = link
         self._node = node
@@ -186,10 +192,31 @@ class StatePublisher:
         self._some = asyncio.Event()
         self._all = False
         self._published: dict[str, dict[str, Any]] = {}
+        self._read_at: dict[str, float] = {}
+        self._later: set[str] = set()
         link.on_connected(self._rebuild)
 
     def notify(self, events: Sequence[Event]) -> None:
-        self.changed(event.charger_id for event in events)
+        """These were committed. Readings alone are worth a message a second and charger, anything else one soon."""
+        now = time.monotonic()
+        soon = set()
+        for event in events:
+            charger_id = event.charger_id
+            if (
+                event.event_type == METER_READING
+                and now - self._read_at.get(charger_id, -_READINGS_EVERY_S) < _READINGS_EVERY_S
+            ):
+                if not self._later:
+                    asyncio.get_running_loop().call_later(_READINGS_EVERY_S, self._now_due)
+                self._later.add(charger_id)
+            else:
+                soon.add(charger_id)
+        if soon:
+            self.changed(soon)
+
+    def _now_due(self) -> None:
+        due, self._later = self._later, set()
+        self.changed(due)
 
     def changed(self, charger_ids: Iterable[str]) -> None:
         """Something of these chargers was committed."""
@@ -200,6 +227,7 @@ class StatePublisher:
     def connection_changed(self, charger_id: str) -> None:
         """A charger came or went. What another node may have published of it meanwhile is not known here."""
         self._published.pop(charger_id, None)
+        self._read_at.pop(charger_id, None)
         self.changed([charger_id])
 
     def _rebuild(self) -> None:
@@ -231,6 +259,7 @@ class StatePublisher:
             some = sorted(self._changed)[:_AT_ONCE]
             # Before the read: what changes during it must be read again.
             self._changed.difference_update(some)
+            self._read_at.update(dict.fromkeys(some, time.monotonic()))
             try:
                 snapshots = await self._read(lambda db, some=some: rows.snapshots(db, some))  # type: ignore[misc]
                 await self._publish_all(snapshots)
@@ -243,30 +272,37 @@ class StatePublisher:
             return await query((await connection.get_raw_connection()).driver_connection)
 
     async def _publish_all(self, snapshots: Sequence[Snapshot]) -> None:
-        wanted = asyncio.Semaphore(_CONCURRENT)
+        """Back when the broker has answered to all of it."""
+        answered = asyncio.get_running_loop().create_future()
+        left = 1
 
-        async def publish(charger_id: str, end: str, content: Struct | None) -> None:
-            async with wanted:
-                await self._publish(charger_id, end, content)
+        def one_less(charger_id: str, end: str, content: Struct | None, outcome: Outcome) -> None:
+            nonlocal left
+            left -= 1
+            self._settled(charger_id, end, content, outcome)
+            if not left and not answered.done():
+                answered.set_result(None)
 
-        async with asyncio.TaskGroup() as tasks:
-            for snapshot in snapshots:
-                charger_id = snapshot.state.charger_id
-                published = self._published.setdefault(charger_id, {})
-                for end, content in described(snapshot).items():
-                    if end not in published or published[end] != _apart_from_seq(content):
-                        tasks.create_task(publish(charger_id, end, content))
+        for snapshot in snapshots:
+            charger_id = snapshot.state.charger_id
+            published = self._published.setdefault(charger_id, {})
+            for end, content in described(snapshot).items():
+                if end not in published or published[end] != _apart_from_seq(content):
+                    left += 1
+                    topic = prefixed(self._prefix, f"csms/state/{topic_level(charger_id)}/{end}")
+                    body = b"" if content is None else msgspec.json.encode(content)
+                    message = Message(topic=topic, body=body, qos=self._qos, retain=True)
+                    self._link.begin(message, partial(one_less, charger_id, end, content))
+        left -= 1
+        if left:
+            await answered
 
-    async def _publish(self, charger_id: str, end: str, content: Struct | None) -> None:
-        topic = prefixed(self._prefix, f"csms/state/{topic_level(charger_id)}/{end}")
-        body = b"" if content is None else msgspec.json.encode(content)
-        try:
-            await self._link.publish(Message(topic=topic, body=body, qos=self._qos, retain=True))
-        except Disconnected:
+    def _settled(self, charger_id: str, end: str, content: Struct | None, outcome: Outcome) -> None:
+        if isinstance(outcome, Disconnected):
             return  # all of it is published again after the reconnect
-        except Refused as error:
+        if isinstance(outcome, Refused):
             _PUBLISHED.labels("refused").inc()
-            log.warning("state refused", topic=topic, error=str(error))
+            log.warning("state refused", charger=charger_id, topic=end, error=str(outcome))
         else:
             _PUBLISHED.labels("published").inc()
         self._published.setdefault(charger_id, {})[end] = _apart_from_seq(content)

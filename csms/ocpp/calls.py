@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -21,7 +22,10 @@ _CALLS = Counter(
     "csms_ocpp_calls_total", "Calls of charge points, by action and outcome.", ["action", "outcome"]
 )
 _SECONDS = Histogram("csms_ocpp_call_seconds", "From a call's arrival to its answer.", ["action"])
-_FREQUENT = {"Heartbeat", "MeterValues"}
+_counted = lru_cache(maxsize=1000)(_CALLS.labels)
+_timed = lru_cache(maxsize=100)(_SECONDS.labels)
+# Counted and kept in the log of frames; a line each would cost as much as the rest of the call.
+_FREQUENT = {"Heartbeat", "MeterValues", "StartTransaction", "StatusNotification", "StopTransaction"}
 _ALWAYS = {"BootNotification", "Heartbeat", "SecurityEventNotification"}
 
 
@@ -58,9 +62,9 @@ class Calls:
         else:
             outcome = await self._handled(connection, call, action, handler, decoded.message)
         spent = time.perf_counter() - began
-        _CALLS.labels(action if handler else "unknown", outcome).inc()
-        _SECONDS.labels(action if handler else "unknown").observe(spent)
-        if action not in _FREQUENT:
+        _counted(action if handler else "unknown", outcome).inc()
+        _timed(action if handler else "unknown").observe(spent)
+        if action not in _FREQUENT or outcome == "quarantined":
             log.info(
                 "call",
                 charger=connection.charger_id,

@@ -6,24 +6,12 @@ from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from websockets.asyncio.server import ServerConnection
-from websockets.protocol import Event
-
 from csms.ocpp.quirks import Behaviours, quirks_for
 from csms.ocpp.session import Session
+from csms.ocpp.wire import Socket
 
 if TYPE_CHECKING:
     import asyncio
-
-
-class Socket(ServerConnection):
-    """Knows when anything came last: some charge points send nothing but pings for hours, others never answer one."""
-
-    heard_at = 0.0
-
-    def process_event(self, event: Event) -> None:
-        self.heard_at = time.monotonic()
-        super().process_event(event)
 
 
 class Connection:

@@ -8,8 +8,8 @@ from typing import Any
 from msgspec import Struct
 from websockets.asyncio.server import Server, ServerConnection, serve
 
-from csms.ocpp.connections import Socket
 from csms.ocpp.gate import Gate
+from csms.ocpp.wire import Socket
 
 _OPENING_S = 20
 

@@ -22,18 +22,19 @@ from websockets.frames import CloseCode
 
 from csms.adapter import EVERY_GENERATION, Command, Node
 from csms.core import reports
-from csms.core.masking import masked, masked_frame
+from csms.core.masking import WITHOUT_SECRETS, masked, masked_frame
 from csms.core.records import Frame
 from csms.errors import ChargerBusy, ChargerOffline, ChargerRefused, ChargerTimeout, CommandError
 from csms.ocpp import frames, handshake, messages
 from csms.ocpp.calls import Calls
 from csms.ocpp.certificates import StationCertificates
-from csms.ocpp.connections import Connection, Connections, Socket
+from csms.ocpp.connections import Connection, Connections
 from csms.ocpp.credentials import CredentialChanges, Security, change_in
 from csms.ocpp.gate import Gate, Rules
 from csms.ocpp.listeners import TlsListener, listen
 from csms.ocpp.liveness import Liveness, ping
 from csms.ocpp.session import Answered, Dropped, IncomingCall, LateAnswer, Refused, Unsolicited
+from csms.ocpp.wire import Socket
 
 log = structlog.get_logger()
 _DROPPED = Counter("csms_ocpp_frames_dropped_total", "Frames that could not be answered.")
@@ -45,13 +46,6 @@ _CLOSE_S = 6.0
 _STOP_S = 5.0
 _TRIGGERS = {"TriggerMessage", "ExtendedTriggerMessage"}
 _TRIGGERED_AS = {"SignChargePointCertificate": "SignCertificate"}
-# Nothing to mask in these; they are nearly all that passes.
-_WITHOUT_SECRETS = messages.TRANSACTION_ACTIONS | {
-    "Authorize",
-    "BootNotification",
-    "Heartbeat",
-    "StatusNotification",
-}
 
 
 class OcppServer:
@@ -262,9 +256,10 @@ class OcppServer:
                 security_profile=entry.profile,
             )
             while True:
-                await self._receive(connection, await socket.recv(decode=False))
-                # Frames that came together need no waiting: others shall have their turn in between.
-                await asyncio.sleep(0)
+                await self._receive(connection, await socket.receive())
+                if socket.waiting:
+                    # Frames that came together need no waiting: others shall have their turn in between.
+                    await asyncio.sleep(0)
         except ConnectionClosed as closed:
             if closed.sent is not None and closed.sent.code == CloseCode.MESSAGE_TOO_BIG:
                 detail = f"more than {self._max_frame_bytes} bytes"
@@ -331,7 +326,8 @@ class OcppServer:
             self._settle_late(connection, event.token, None)
         else:
             await self._odd(connection, frame, event)
-        await self._flush(connection)
+        if connection.session.has_data_to_send:
+            await self._flush(connection)
         if now - connection.seen_posted_at > _SEEN_EVERY_S:
             connection.seen_posted_at = now
             self._running().post(reports.Seen(charger_id=connection.charger_id))
@@ -392,6 +388,8 @@ class OcppServer:
     async def _flush(self, connection: Connection, action: str | None = None) -> None:
         for data in connection.session.data_to_send():
             self._log_sent(connection, data, action)
+            if connection.socket.send_now(data):
+                continue
             try:
                 async with asyncio.timeout(_WRITE_S):
                     await connection.socket.send(data, text=True)
@@ -451,7 +449,7 @@ class OcppServer:
                 kind=kind,
                 action=action,
                 message_id=message_id,
-                frame=frame if action in _WITHOUT_SECRETS else masked_frame(frame),
+                frame=frame if action in WITHOUT_SECRETS else masked_frame(frame),
             )
         )
 

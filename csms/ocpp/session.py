@@ -221,6 +221,10 @@ class Session:
         self._open = True
         self._advance(now)
 
+    @property
+    def has_data_to_send(self) -> bool:
+        return bool(self._out)
+
     def data_to_send(self) -> list[bytes]:
         """The frames to write now, in order; each is handed out once."""
         out, self._out = self._out, []

@@ -150,7 +150,13 @@ async def tell_both(desk, books, told, size):
 
 
 async def compare(db, desk):
-    work = await loaded(db, *(reports.Seen(charger_id=charger_id) for charger_id in desk.chargers))
+    work = await loaded(
+        db,
+        *(
+            reports.Disconnected(charger_id=charger_id, node="n", generation=0)
+            for charger_id in desk.chargers
+        ),
+    )
     async with db.transaction():
         rows = await db.fetch(f"{store.TRANSACTIONS.select} ORDER BY id")
         events = await db.fetch(f"{store.EVENTS.select} ORDER BY recorded_at, event_id")

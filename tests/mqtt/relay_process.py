@@ -6,7 +6,7 @@ import os
 from csms.db import outbox
 from csms.db.engine import create_engine
 from csms.mqtt.config import RelayConfig
-from csms.mqtt.link import Link, LinkConfig
+from csms.mqtt.link import LinkConfig, PublishingLink
 from csms.mqtt.messages import EventForm
 from csms.mqtt.relay import Relay
 
@@ -16,7 +16,7 @@ async def main() -> None:
         await asyncio.sleep(60)
 
     outbox.delete = too_late  # type: ignore[assignment]
-    link = Link(
+    link = PublishingLink(
         LinkConfig(host="127.0.0.1", port=int(os.environ["RELAY_PORT"]), node=f"victim-{os.getpid()}")
     )
     form = EventForm(prefix=os.environ["RELAY_PREFIX"])

@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from csms.core.records import Event
+from csms.mqtt import packets
 from csms.mqtt.messages import EventForm
 
 BODY = b'{"timestamp":"2023-12-07T10:15:30Z","clientId":"CP/1","eventType":"started","payload":{"duration":90.0}}'
@@ -92,3 +93,31 @@ def test_properties_hold_nothing_a_broker_would_hang_up_at():
     message = EventForm().message(replace(EVENT, charger_id="CP\x01\n"))
     assert all(value.isprintable() for _, value in message.user)
     assert dict(message.user)["subject"] == "CP%01%0A"
+
+
+@pytest.mark.parametrize("expiry_s", [0, 60])
+@pytest.mark.parametrize("charger_id", ["CP/1", "CP\x01\n", "Ladesäule 7"])
+@pytest.mark.parametrize(
+    "kind", [("transactions", "meter_reading"), ("connectors", "status_changed"), ("billing", "x")]
+)
+def test_what_is_put_together_from_parts_is_the_same_byte_for_byte(kind, charger_id, expiry_s):
+    category, event_type = kind
+    for cloudevents in ("binary", "structured", "off"):
+        form = EventForm(
+            prefix="t", meter_qos=0, meter_expiry_s=expiry_s, source="/a", cloudevents=cloudevents
+        )
+        for seq in (7, 10**9):
+            event = replace(
+                EVENT,
+                charger_id=charger_id,
+                seq=seq,
+                event_type=event_type,
+                topic=f"csms/{category}/x/{event_type}",
+            )
+            readable, wired = form.message(event), form.wire(event)
+            properties = packets.publish_properties(
+                expiry_s=readable.expiry_s, content_type=readable.content_type, user=readable.user
+            )
+            assert (wired.properties or properties) == properties
+            assert (wired.topic, wired.body, wired.qos) == (readable.topic, readable.body, readable.qos)
+            assert (wired.properties is not None) == (cloudevents == "binary")

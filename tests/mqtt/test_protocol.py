@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from csms.core.records import Frame
-from csms.mqtt.link import Link
+from csms.mqtt.link import PublishingLink
 from csms.mqtt.protocol import ProtocolStream, protocol_message
 from tests.mqtt.conftest import config, connected, running, until, watching
 
@@ -93,7 +93,10 @@ def test_the_password_is_masked_where_it_is_read():
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[2]", "{}", '[2,"1"]', b"\xff\xfe", '[2,1,"A",{}]'])
 async def test_what_is_no_frame_is_skipped(text, broker, topic_prefix):
-    async with watching(broker, f"{topic_prefix}/#") as watcher, connected(Link(config(broker))) as link:
+    async with (
+        watching(broker, f"{topic_prefix}/#") as watcher,
+        connected(PublishingLink(config(broker))) as link,
+    ):
         stream = ProtocolStream(link, prefix=topic_prefix)
         async with running(stream.run()):
             stream.put(frame(text))
@@ -104,7 +107,7 @@ async def test_what_is_no_frame_is_skipped(text, broker, topic_prefix):
 
 async def test_the_newest_frames_are_kept_while_the_broker_is_away(mosquitto):
     server = mosquitto()
-    link = Link(config(server))
+    link = PublishingLink(config(server))
     stream = ProtocolStream(link, max_waiting=5)
     for n in range(20):
         stream.put(frame(f'[2,"{n}","Heartbeat",{{}}]'))
@@ -115,7 +118,10 @@ async def test_the_newest_frames_are_kept_while_the_broker_is_away(mosquitto):
 
 
 async def test_frames_keep_their_order_under_load(broker, topic_prefix):
-    async with watching(broker, f"{topic_prefix}/ocpp/#") as watcher, connected(Link(config(broker))) as link:
+    async with (
+        watching(broker, f"{topic_prefix}/ocpp/#") as watcher,
+        connected(PublishingLink(config(broker))) as link,
+    ):
         stream = ProtocolStream(link, prefix=topic_prefix)
         async with running(stream.run()):
             for n in range(500):

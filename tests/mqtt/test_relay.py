@@ -20,7 +20,7 @@ from csms.core.work import Policy
 from csms.db import outbox
 from csms.ledger import Ledger
 from csms.mqtt.config import RelayConfig
-from csms.mqtt.link import Link
+from csms.mqtt.link import PublishingLink
 from csms.mqtt.messages import EventForm
 from csms.mqtt.relay import Relay
 from tests.mqtt.conftest import POLITE, Log, config, connected, pause, resume, running, until, watching
@@ -71,7 +71,7 @@ def assert_told(watcher, log: Log) -> None:
 async def test_committed_events_are_published_and_deleted(engine, log, broker, topic_prefix, version):
     async with (
         watching(broker, f"{topic_prefix}/csms/#", version=version) as watcher,
-        relaying(engine, Link(config(broker, version)), relay_config(topic_prefix)) as relay,
+        relaying(engine, PublishingLink(config(broker, version)), relay_config(topic_prefix)) as relay,
     ):
         for _ in range(5):
             relay.notify(await log.commit(log.events(["A", "B", "C/1+#"])))
@@ -88,7 +88,7 @@ async def test_committed_events_are_published_and_deleted(engine, log, broker, t
 async def test_the_usual_case_needs_no_select_and_takes_milliseconds(engine, log, broker, topic_prefix):
     async with (
         watching(broker, f"{topic_prefix}/csms/#") as watcher,
-        relaying(engine, Link(config(broker)), relay_config(topic_prefix, poll_s=30)) as relay,
+        relaying(engine, PublishingLink(config(broker)), relay_config(topic_prefix, poll_s=30)) as relay,
     ):
         relay.notify(await log.commit(log.events(["A"])))
         await watcher.got(1)
@@ -106,7 +106,7 @@ async def test_events_nobody_handed_over_are_found(engine, log, broker, topic_pr
     await log.commit(log.events(["A", "B", "A"]))
     async with (
         watching(broker, f"{topic_prefix}/csms/#") as watcher,
-        relaying(engine, Link(config(broker)), relay_config(topic_prefix)) as relay,
+        relaying(engine, PublishingLink(config(broker)), relay_config(topic_prefix)) as relay,
     ):
         await watcher.got(3)
         await log.commit(log.events(["A"]))  # another node's
@@ -122,7 +122,7 @@ async def test_a_big_backlog_and_hand_over_at_the_same_time_keep_order(engine, l
         await log.commit(log.events(chargers))
     async with (
         watching(broker, f"{topic_prefix}/csms/#") as watcher,
-        relaying(engine, Link(config(broker)), relay_config(topic_prefix)) as relay,
+        relaying(engine, PublishingLink(config(broker)), relay_config(topic_prefix)) as relay,
     ):
         for round_ in range(30):
             events = await log.commit(log.events(chargers[: 5 + round_]))
@@ -137,7 +137,7 @@ async def test_a_big_backlog_and_hand_over_at_the_same_time_keep_order(engine, l
 
 async def test_two_relays_share_one_database_and_a_stopped_one_is_replaced(engine, log, broker, topic_prefix):
     settings = relay_config(topic_prefix)
-    one, other = Link(config(broker)), Link(config(broker))
+    one, other = PublishingLink(config(broker)), PublishingLink(config(broker))
     chargers = [f"C{n}" for n in range(30)]
     async with watching(broker, f"{topic_prefix}/csms/#") as watcher, connected(one), connected(other):
         relays = [Relay(engine, one, settings), Relay(engine, other, settings)]
@@ -176,7 +176,7 @@ async def test_a_killed_relay_loses_nothing(engine, log, database_url, broker, t
             process.send_signal(signal.SIGKILL)
             process.wait()
         assert await log.rows(), "it had deleted everything before it was killed"
-        async with relaying(engine, Link(config(broker)), relay_config(topic_prefix)):
+        async with relaying(engine, PublishingLink(config(broker)), relay_config(topic_prefix)):
             await log.empty()
         await until(lambda: len({json.loads(b)["eventId"] for b in watcher.bodies}) == len(log.committed))
         assert_told(watcher, log)
@@ -192,12 +192,12 @@ async def test_a_crash_between_acknowledgement_and_deletion_repeats_the_same_byt
 
     monkeypatch.setattr(outbox, "delete", crash)
     async with watching(broker, f"{topic_prefix}/csms/#") as watcher:
-        async with relaying(engine, Link(config(broker)), relay_config(topic_prefix)) as relay:
+        async with relaying(engine, PublishingLink(config(broker)), relay_config(topic_prefix)) as relay:
             relay.notify(await log.commit(log.events(["A", "A", "B"])))
             await watcher.got(3)
         assert len(await log.rows()) == 3
         monkeypatch.setattr(outbox, "delete", deleted)
-        async with relaying(engine, Link(config(broker)), relay_config(topic_prefix)):
+        async with relaying(engine, PublishingLink(config(broker)), relay_config(topic_prefix)):
             await log.empty()
         await watcher.got(6)
         assert sorted(watcher.bodies[:3]) == sorted(watcher.bodies[3:])
@@ -207,7 +207,7 @@ async def test_a_crash_between_acknowledgement_and_deletion_repeats_the_same_byt
 async def test_the_session_is_cut_and_the_lanes_are_won_again(engine, log, broker, topic_prefix):
     async with (
         watching(broker, f"{topic_prefix}/csms/#") as watcher,
-        relaying(engine, Link(config(broker)), relay_config(topic_prefix)) as relay,
+        relaying(engine, PublishingLink(config(broker)), relay_config(topic_prefix)) as relay,
     ):
         relay.notify(await log.commit(log.events(["A", "B"])))
         await watcher.got(2)
@@ -227,7 +227,7 @@ async def test_the_session_is_cut_and_the_lanes_are_won_again(engine, log, broke
 
 async def test_a_broker_killed_with_publishes_in_flight(engine, log, mosquitto):
     server = mosquitto("persistence false", "max_inflight_messages 1000")
-    link = Link(config(server, publish_timeout_s=30))
+    link = PublishingLink(config(server, publish_timeout_s=30))
     chargers = [f"C{n}" for n in range(30)]
     async with relaying(engine, link, relay_config()) as relay:
         async with watching(server, "csms/#") as before:
@@ -259,7 +259,7 @@ async def test_a_broker_killed_with_publishes_in_flight(engine, log, mosquitto):
 
 async def test_while_the_broker_is_away_the_outbox_grows_and_health_says_so(engine, log, mosquitto):
     server = mosquitto()
-    link = Link(config(server))
+    link = PublishingLink(config(server))
     async with relaying(engine, link, relay_config(max_lag_s=0.2)) as relay:
         server.kill()
         await until(lambda: not link.connected)
@@ -288,7 +288,7 @@ async def test_a_poison_event_is_parked_and_the_others_pass(engine, log, mosquit
         users={"csms": "secret"},
         acl="user csms\ntopic readwrite #\ntopic deny csms/transactions/BAD/started\n",
     )
-    link = Link(config(server, username="csms", password="secret"))
+    link = PublishingLink(config(server, username="csms", password="secret"))
     async with (
         watching(server, "csms/#", username="csms", password="secret") as watcher,
         relaying(engine, link, relay_config()) as relay,
@@ -310,7 +310,7 @@ async def test_a_poison_event_is_parked_and_the_others_pass(engine, log, mosquit
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
 async def test_an_event_at_which_the_broker_hangs_up_is_found_and_parked(engine, log, mosquitto, version):
     server = mosquitto("max_packet_size 3000")
-    link = Link(config(server, version))
+    link = PublishingLink(config(server, version))
     async with (
         watching(server, "csms/#", version=version) as watcher,
         relaying(engine, link, relay_config()) as relay,
@@ -334,7 +334,7 @@ async def test_an_event_at_which_the_broker_hangs_up_is_found_and_parked(engine,
 async def test_events_that_are_no_longer_stored_are_parked(engine, log, broker, topic_prefix):
     await log.commit(log.events(["A"]))
     await log.query("DELETE FROM events")
-    async with relaying(engine, Link(config(broker)), relay_config(topic_prefix)):
+    async with relaying(engine, PublishingLink(config(broker)), relay_config(topic_prefix)):
         async with asyncio.timeout(10):
             while not (await log.rows())[0]["dead"]:
                 await asyncio.sleep(0.02)
@@ -343,7 +343,7 @@ async def test_events_that_are_no_longer_stored_are_parked(engine, log, broker, 
 async def test_revived_events_are_sent_late(engine, log, broker, topic_prefix):
     async with (
         watching(broker, f"{topic_prefix}/csms/#") as watcher,
-        relaying(engine, Link(config(broker)), relay_config(topic_prefix, poll_s=30)) as relay,
+        relaying(engine, PublishingLink(config(broker)), relay_config(topic_prefix, poll_s=30)) as relay,
     ):
         events = await log.commit(log.events(["A", "A"]))
         await log.query("UPDATE outbox SET dead = true WHERE seq = 1")
@@ -359,9 +359,9 @@ async def test_another_nodes_commit_wakes_the_holder_before_its_poll(engine, log
     settings = relay_config(topic_prefix, poll_s=30)
     async with (
         watching(broker, f"{topic_prefix}/csms/#") as watcher,
-        relaying(engine, Link(config(broker)), settings),
+        relaying(engine, PublishingLink(config(broker)), settings),
     ):
-        bystander = Relay(engine, Link(config(broker)), settings)
+        bystander = Relay(engine, PublishingLink(config(broker)), settings)
         async with running(bystander.run()):
             for n in range(1, 4):
                 bystander.notify(await log.commit(log.events(["A"])))
@@ -369,7 +369,7 @@ async def test_another_nodes_commit_wakes_the_holder_before_its_poll(engine, log
 
 
 async def test_a_late_joiner_gets_no_old_event(engine, log, broker, topic_prefix):
-    async with relaying(engine, Link(config(broker)), relay_config(topic_prefix)) as relay:
+    async with relaying(engine, PublishingLink(config(broker)), relay_config(topic_prefix)) as relay:
         relay.notify(await log.commit(log.events(["A"])))
         await log.empty()
         async with watching(broker, f"{topic_prefix}/csms/#") as watcher:
@@ -380,7 +380,7 @@ async def test_a_late_joiner_gets_no_old_event(engine, log, broker, topic_prefix
 
 async def test_a_frozen_broker_does_not_stop_the_ledger_side(engine, log, mosquitto):
     server = mosquitto()
-    link = Link(config(server, publish_timeout_s=0.3))
+    link = PublishingLink(config(server, publish_timeout_s=0.3))
     async with watching(server, "csms/#") as watcher, relaying(engine, link, relay_config()) as relay:
         pause(server)
         for _ in range(3):
@@ -401,7 +401,7 @@ async def test_a_session_through_the_ledger_to_the_broker(engine, broker, topic_
     sample = reports.SampledValue(value="12500", unit="Wh")
     async with (
         watching(broker, f"{topic_prefix}/csms/#") as watcher,
-        relaying(engine, Link(config(broker)), relay_config(topic_prefix)) as relay,
+        relaying(engine, PublishingLink(config(broker)), relay_config(topic_prefix)) as relay,
     ):
         ledger = Ledger(engine, policy, on_commit=relay.notify)
         async with running(ledger.run()):

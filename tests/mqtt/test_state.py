@@ -13,7 +13,7 @@ from csms.core.work import Policy
 from csms.db import state as rows
 from csms.errors import UnknownCharger
 from csms.ledger import Ledger
-from csms.mqtt.link import Link
+from csms.mqtt.link import Link, PublishingLink
 from csms.mqtt.state import StatePublisher, service_presence
 from tests.mqtt.conftest import POLITE, config, connected, running, until, watching
 
@@ -57,7 +57,7 @@ async def scene(ledger: Ledger, node: str = "n1") -> int:
 
 
 async def test_state_follows_events_and_connections(engine, broker, topic_prefix):
-    link = Link(config(broker))
+    link = PublishingLink(config(broker))
     state = StatePublisher(engine, link, "n1", prefix=topic_prefix)
     ledger = Ledger(engine, POLICY, on_commit=state.notify)
     async with (
@@ -114,7 +114,7 @@ async def test_the_running_cost_goes_by_the_tariffs_bands_and_idle_time(engine, 
     tariff = Tariff(
         energy_rate=Decimal("0.40"), idle_rate=Decimal("0.10"), bands=(night,), time_zone="Europe/Vienna"
     )
-    link = Link(config(broker))
+    link = PublishingLink(config(broker))
     state = StatePublisher(engine, link, "n1", prefix=topic_prefix)
     policy = Policy(enrollment="open", unknown_tags="accept", tariff=tariff)
     ledger = Ledger(engine, policy, on_commit=state.notify)
@@ -141,7 +141,7 @@ async def test_the_running_cost_goes_by_the_tariffs_bands_and_idle_time(engine, 
 
 
 async def test_what_has_not_changed_is_not_published_again(engine, broker, topic_prefix):
-    link = Link(config(broker))
+    link = PublishingLink(config(broker))
     state = StatePublisher(engine, link, "n1", prefix=topic_prefix)
     ledger = Ledger(engine, POLICY, on_commit=state.notify)
     async with (
@@ -164,7 +164,7 @@ async def test_what_has_not_changed_is_not_published_again(engine, broker, topic
 
 
 async def test_what_changes_during_a_read_is_read_again(engine, broker, topic_prefix, monkeypatch):
-    link = Link(config(broker))
+    link = PublishingLink(config(broker))
     state = StatePublisher(engine, link, "n1", prefix=topic_prefix)
     ledger = Ledger(engine, POLICY)
     read = rows.snapshots
@@ -194,7 +194,7 @@ async def test_what_changes_during_a_read_is_read_again(engine, broker, topic_pr
 
 async def test_a_late_joiner_gets_the_state_and_a_broker_that_forgot_is_told_again(engine, mosquitto):
     server = mosquitto("persistence false")
-    link = Link(config(server))
+    link = PublishingLink(config(server))
     state = StatePublisher(engine, link, "n1")
     ledger = Ledger(engine, POLICY, on_commit=state.notify)
     async with running(ledger.run()):
@@ -243,7 +243,7 @@ async def test_refused_state_does_not_stop_the_rest(engine, mosquitto):
         users={"csms": "secret"},
         acl="user csms\ntopic readwrite #\ntopic deny csms/state/CP1/connection\n",
     )
-    link = Link(config(server, username="csms", password="secret"))
+    link = PublishingLink(config(server, username="csms", password="secret"))
     state = StatePublisher(engine, link, "n1")
     ledger = Ledger(engine, POLICY, on_commit=state.notify)
     async with (
@@ -268,4 +268,25 @@ async def test_who_holds_a_charger(engine):
             await ledger.record(reports.Disconnected(charger_id="CP1", node="n1", generation=held.generation))
             assert await rows.holder(db, "CP1") is None
             assert await rows.chargers_of(db, "n1") == ["CP1"]
+        await ledger.drain()
+
+
+async def test_readings_alone_are_told_once_a_second_and_the_last_one_is(engine, broker, topic_prefix):
+    link = PublishingLink(config(broker))
+    state = StatePublisher(engine, link, "n1", prefix=topic_prefix)
+    ledger = Ledger(engine, POLICY, on_commit=state.notify)
+    topic = f"{topic_prefix}/csms/state/CP1/transactions/1"
+    async with (
+        running(ledger.run()),
+        watching(broker, topic) as watcher,
+        connected(link, state.run()),
+    ):
+        await scene(ledger)
+        await watcher.got(1)
+        for n in range(30):
+            told = [reading(25_000 + n * 100)]
+            await ledger.record(reports.Meter(charger_id="CP1", connector_id=1, readings=told))
+            await asyncio.sleep(0.01)
+        await until(lambda: json.loads(watcher.bodies[-1])["sessionEnergy"] == 26.9)
+        assert len(watcher.messages) <= 5
         await ledger.drain()

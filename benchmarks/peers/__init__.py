@@ -1,0 +1,1 @@
+"""The systems csms is measured against."""
