@@ -182,7 +182,8 @@ class Reading(Struct, frozen=True, kw_only=True):
 class Start(Resendable[Started], frozen=True, kw_only=True):
     """Energy may flow. `key` is what the charger repeats when it reports the same start again.
 
-    `meter_wh` None: the charger gave no usable register, the connector's last one must do.
+    `meter_wh` None: the charger gave no usable register, the connector's last one must do. `account_id`: whose
+    account pays, if there is such an account (csms/core/accounts.py).
     """
 
     connector_id: int
@@ -191,6 +192,7 @@ class Start(Resendable[Started], frozen=True, kw_only=True):
     meter_wh: int | None
     at: datetime | None = None
     reservation_id: int | None = None
+    account_id: str | None = None
 
 
 class Meter(Resendable[None], frozen=True, kw_only=True):
@@ -208,7 +210,8 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
     """A transaction ended. `meter_wh` None: the charger gave no usable register.
 
     `session_register`: this charger's register counts from 0 in each session, whatever the start said.
-    `trusted_id` False: this charger is known to name transactions that ended long ago.
+    `trusted_id` False: this charger is known to name transactions that ended long ago. `inferred`: the edge did not
+    hear of the end itself; what it heard last must do. `anomalies` are what it found odd on the way.
     """
 
     transaction_id: int | None
@@ -219,6 +222,8 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
     readings: Sequence[Reading] = ()
     session_register: bool = False
     trusted_id: bool = True
+    inferred: bool = False
+    anomalies: tuple[str, ...] = ()
 
 
 class Reconcile(Report[bool], frozen=True, kw_only=True):

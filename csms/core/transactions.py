@@ -182,6 +182,8 @@ def _book(work: Work, r: reports.Stop, transaction: Transaction) -> None:
         if _differs(r, transaction):
             _quarantine(work, r, "a second stop that differs from the first", transaction.id)
         return
+    if r.inferred and transaction.inferred:
+        return  # neither knows better
     _close(
         work,
         transaction,
@@ -189,10 +191,13 @@ def _book(work: Work, r: reports.Stop, transaction: Transaction) -> None:
         meter_wh=r.meter_wh,
         reason=r.reason,
         id_tag=r.id_tag,
-        inferred=False,
+        inferred=r.inferred,
         readings=r.readings,
         session_register=r.session_register,
-        anomalies=[] if transaction.id == r.transaction_id else ["transaction_id_inferred"],
+        anomalies=[
+            *r.anomalies,
+            *(() if transaction.id == r.transaction_id else ("transaction_id_inferred",)),
+        ],
     )
 
 
@@ -209,7 +214,7 @@ def _close(
     readings: Sequence[reports.Reading] = (),
     session_register: bool = False,
 ) -> None:
-    meter_stop_wh, source = meter_wh, METER_STOP
+    meter_stop_wh, source = meter_wh, LAST_READING if inferred else METER_STOP
     if meter_stop_wh is None:
         source = LAST_READING
         if transaction.inferred:

@@ -1,6 +1,6 @@
 """Who is known, and where a charger is connected: the two questions edges and routers ask."""
 
-from sqlalchemy import select, text, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.adapter import Admission
@@ -18,6 +18,13 @@ async def admission(engine: AsyncEngine, charger_id: str) -> Admission | None:
         return None
     keys = tuple(row["pending_password_hashes"])
     return Admission(charger_id=charger_id, **{**row, "pending_password_hashes": keys})
+
+
+async def registered(engine: AsyncEngine, prefix: str) -> list[str]:
+    """The chargers whose ids begin like that."""
+    query = select(chargers.c.id).where(func.starts_with(chargers.c.id, prefix)).order_by(chargers.c.id)
+    async with engine.connect() as db:
+        return list(await db.scalars(query))
 
 
 async def holder(engine: AsyncEngine, charger_id: str) -> str | None:
