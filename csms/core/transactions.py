@@ -8,7 +8,7 @@ from hashlib import sha256
 import msgspec
 from msgspec.structs import replace
 
-from csms.core import charging, events, reports, reservations
+from csms.core import accounts, charging, events, reports, reservations
 from csms.core.authorization import authorize
 from csms.core.clocks import suspect
 from csms.core.presence import enrolled
@@ -35,7 +35,7 @@ def start(work: Work, r: reports.Start) -> reports.Started:
     forgotten = work.open_transaction(r.charger_id, r.connector_id)
     if forgotten is not None:
         close_inferred(work, forgotten, reason="Other")
-    authorization = authorize(work, r.id_tag, starting=True)
+    authorization = accounts.authorization(work, r) or authorize(work, r.id_tag, starting=True)
     started_at = r.at or work.now
     meter_wh = r.meter_wh
     anomalies: tuple[str, ...] = ()
@@ -63,8 +63,10 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         clock_suspect=suspect(started_at, work.now),
         tariff=work.tariff_for(r.charger_id),
         anomalies=anomalies,
+        account_id=accounts.payer(work, r),
     )
     work.put(transaction)
+    accounts.begin(work, r, transaction)
     connector = work.connector(r.charger_id, r.connector_id)
     if connector.free_since is not None:
         work.put(replace(connector, free_since=None))
@@ -89,6 +91,8 @@ def meter(work: Work, r: reports.Meter) -> None:
         transaction.connector_id if transaction is not None and r.connector_id == 0 else r.connector_id
     )
     take_readings(work, r.charger_id, connector_id, transaction, r.readings)
+    if transaction is not None and transaction.account_id is not None:
+        accounts.follow(work, transaction, r.readings)
 
 
 def stop(work: Work, r: reports.Stop) -> reports.Stopped:
@@ -257,6 +261,7 @@ def _close(
         anomalies=tuple(dict.fromkeys(anomalies)),
     )
     work.put(closed)
+    accounts.settle(work, closed)
     work.emit(closed.charger_id, events.completed(closed))
     work.emit(closed.charger_id, events.session_cost(closed, cost))
 

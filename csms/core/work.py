@@ -10,6 +10,8 @@ from msgspec import Struct
 from csms.core import events
 from csms.core.pricing import Tariff
 from csms.core.records import (
+    Account,
+    AccountEntry,
     Answered,
     Charger,
     ChargerState,
@@ -17,6 +19,7 @@ from csms.core.records import (
     DeviationCount,
     Event,
     QuarantineEntry,
+    Rental,
     StoredReading,
     StoredSecurityEvent,
     StoredStatus,
@@ -27,7 +30,7 @@ from csms.core.remembered import CommandOutcome, Remembered, StoredTransfer
 
 _MISSING: Final = object()
 
-Record = Charger | ChargerState | Connector | Transaction | Tag | Remembered
+Record = Charger | ChargerState | Connector | Transaction | Tag | Account | Rental | Remembered
 Row = (
     StoredReading
     | StoredStatus
@@ -38,6 +41,7 @@ Row = (
     | Event
     | CommandOutcome
     | StoredTransfer
+    | AccountEntry
 )
 K = TypeVar("K", bound=Remembered)
 
@@ -78,6 +82,8 @@ class Work:
         self.transactions: dict[int, Transaction] = {}
         self.tags: dict[str, Tag] = {}
         self.tariffs: dict[str, Tariff] = {}
+        self.accounts: dict[str, Account] = {}
+        self.rentals: dict[int, Rental] = {}
         self.remembered: dict[type[Remembered], dict[Any, Any]] = {}
         self.answers: dict[tuple[str, str, bytes], bytes] = {}
         self.readings_known: set[tuple[str, int, datetime, bytes]] = set()
@@ -219,6 +225,10 @@ class Work:
             return self.transactions, record.id
         if isinstance(record, Charger):
             return self.chargers, record.id
+        if isinstance(record, Account):
+            return self.accounts, record.id
+        if isinstance(record, Rental):
+            return self.rentals, record.id
         if isinstance(record, Remembered):
             return self.remembered.setdefault(type(record), {}), record.key
         return self.tags, tag_key(record.id_tag)

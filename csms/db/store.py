@@ -33,7 +33,7 @@ from csms.core.records import (
 )
 from csms.core.transactions import content_key, ended_by
 from csms.core.work import Work, tag_key
-from csms.db import remembered, tables
+from csms.db import account_rows, remembered, tables
 
 Db = Any  # an asyncpg connection: the driver ships no types
 
@@ -147,6 +147,7 @@ async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None
         work.load(Connector(**row))
     await _load_transactions(db, work, batch, charger_ids)
     await _load_tags(db, work, batch)
+    await account_rows.load(db, work, batch)
     await _load_tariffs(db, work)
     await _load_answers(db, work, batch)
     await _load_known_readings(db, work, batch)
@@ -281,6 +282,7 @@ async def save(db: Db, work: Work, *, relay: bool) -> None:
         rows.sort(key=lambda t: (t.open, t.id))
         await db.executemany(TRANSACTIONS.upsert_row, [_transaction_values(row) for row in rows])
     await _add_rows(db, work.added)
+    await account_rows.save(db, work)
     await remembered.save(db, work)
     if rows := work.added.get(Event):
         await _copy(db, EVENTS, rows)

@@ -12,6 +12,8 @@ from typing import Any
 from csms.core import commanded, reports
 from csms.core.decide import decide
 from csms.core.records import (
+    Account,
+    AccountEntry,
     Answered,
     Charger,
     ChargerState,
@@ -19,6 +21,7 @@ from csms.core.records import (
     DeviationCount,
     Event,
     QuarantineEntry,
+    Rental,
     StoredReading,
     StoredStatus,
     Tag,
@@ -85,6 +88,9 @@ class Desk:
         self.remembered: dict[Any, Any] = {}
         self.outcomes: list[CommandOutcome] = []
         self.transfers: list[StoredTransfer] = []
+        self.accounts: dict[str, Account] = {}
+        self.rentals: dict[int, Rental] = {}
+        self.entries: list[AccountEntry] = []
         self._numbers = iter(range(1, 10**9))
         self._transaction_ids = iter(range(1, 10**9))
 
@@ -122,6 +128,26 @@ class Desk:
     def with_tag(self, id_tag: str, **given: Any) -> None:
         self.tags[tag_key(id_tag)] = Tag(id_tag=id_tag, **given)
 
+    def with_account(self, account_id: str, balance_minor: int, **given: Any) -> None:
+        self.accounts[account_id] = Account(
+            **(
+                {"id": account_id, "currency": self.policy.tariff.currency, "balance_minor": balance_minor}
+                | given
+            )
+        )
+        self.entries.append(
+            AccountEntry(
+                account_id=account_id,
+                key=f"opening:{account_id}",
+                kind="top_up",
+                amount_minor=balance_minor,
+                balance_minor=balance_minor,
+                transaction_id=None,
+                note=None,
+                recorded_at=self.now,
+            )
+        )
+
     def snapshot(self) -> tuple[Any, ...]:
         """All that a repeated report must leave as it is."""
         return (
@@ -130,6 +156,7 @@ class Desk:
             list(self.readings),
             list(self.quarantine),
             [event.body for event in self.events],
+            list(self.entries),
         )
 
     # --- as the store does it ---------------------------------------------------------------------
@@ -157,6 +184,7 @@ class Desk:
                 for t in self.transactions.values():
                     if t.open and tag_key(t.id_tag) == tag_key(tag.id_tag):
                         work.load(t)
+        self._load_accounts(work, batch)
         work.tariffs = dict(self.tariffs)
         for (kind, _), row in self.remembered.items():
             if any(row.charger_id == r.charger_id and kind in commanded.looks_at(r) for r in batch):
@@ -172,6 +200,17 @@ class Desk:
                     work.answers[key] = self.answers[key]
         self._load_readings(work, batch)
         return work
+
+    def _load_accounts(self, work: Work, batch: Any) -> None:
+        named = {getattr(report, "account_id", None) for report in batch}
+        named |= {t.account_id for t in work.transactions.values()}
+        for account_id in named & self.accounts.keys():
+            work.load(self.accounts[account_id])
+        asked = {report.charger_id for report in batch if isinstance(report, reports.Rent)}
+        for rental in self.rentals.values():
+            mine = rental.account_id in named or rental.charger_id in asked
+            if (rental.open and mine) or rental.transaction_id in work.transactions:
+                work.load(rental)
 
     def _load_readings(self, work: Work, batch: Any) -> None:
         for report in batch:
@@ -202,6 +241,8 @@ class Desk:
                 ChargerState: self.states,
                 Connector: self.connectors,
                 Transaction: self.transactions,
+                Account: self.accounts,
+                Rental: self.rentals,
             }[kind]
             table[key] = record
         for answer in work.added.get(Answered, []):
@@ -211,6 +252,7 @@ class Desk:
         self.deviations += work.added.get(DeviationCount, [])
         self.outcomes += work.added.get(CommandOutcome, [])
         self.transfers += work.added.get(StoredTransfer, [])
+        self.entries += work.added.get(AccountEntry, [])
         self.events += work.added.get(Event, [])
         seen = {(entry.charger_id, entry.action, entry.digest) for entry in self.quarantine}
         for entry in work.added.get(QuarantineEntry, []):
@@ -222,6 +264,8 @@ class Desk:
         """What always holds, whatever chargers do."""
         only_once(((t.charger_id, t.connector_id) for t in self.transactions.values() if t.open), "open")
         only_once(((t.charger_id, t.key) for t in self.transactions.values()), "key")
+        only_once((entry.key for entry in self.entries), "entry's key")
+        only_once((r.account_id for r in self.rentals.values() if r.open and r.origin == "csms"), "rental")
         only_once((event.event_id for event in self.events), "event id")
         bodies = self.bodies()
         only_once((body["dedupKey"] for body in bodies), "dedup key")
@@ -229,6 +273,10 @@ class Desk:
             seqs = [body["seq"] for body in bodies if body["clientId"] == charger_id]
             assert seqs == list(range(1, len(seqs) + 1)), charger_id
             assert state.event_seq == len(seqs)
+        for account in self.accounts.values():
+            entries = [entry for entry in self.entries if entry.account_id == account.id]
+            assert account.balance_minor == sum(entry.amount_minor for entry in entries)
+            assert account.balance_minor == entries[-1].balance_minor
 
 
 def only_once(things: Any, what: str) -> None:
