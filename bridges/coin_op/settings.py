@@ -42,8 +42,6 @@ class CoinOpSettings(BaseSettings):
     require_account: Flag = True
     debit: Literal["end", "dynamic"] = "end"
     min_balance: Annotated[Decimal | None, Field(ge=0)] = None
-    max_debt: Annotated[Decimal, Field(ge=0)] = Decimal(0)
-    autostop: Literal["never", "at_max_debt"] = "never"
     free_seconds: int = Field(120, ge=0, le=86_400)
 
 

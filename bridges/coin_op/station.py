@@ -93,6 +93,7 @@ class Station:
         self.online = False
         self.heard_at: datetime | None = None
         self.invited: str | None = None  # whom we have sent a connect for
+        self._ended: Session | None = None
         self._reported: words.Word | None = None
         self._asked_at: datetime | None = None
         self._misses = 0
@@ -145,7 +146,7 @@ class Station:
         if packet.status not in wire.STATES:
             acts += self._word(words.unknown(packet.status, self._reported), now)
             return [*acts, Odd("unknown_status")]
-        if (dropped := self._repeats(packet)) is not None:
+        if (dropped := self._repeats(packet, now)) is not None:
             return [*acts, Odd(dropped)]
         changed = packet.status != self.status
         if changed and self.status is not None and (self.status, packet.status) not in _NORMAL:
@@ -159,9 +160,11 @@ class Station:
         acts += self._word(words.word(packet, values), now)
         return acts
 
-    def _repeats(self, packet: Packet) -> str | None:
+    def _repeats(self, packet: Packet, now: datetime) -> str | None:
         """Why a packet is not taken: it is there already, or came too late."""
         session = self.session
+        if session is None and self._of_the_past(packet, now):
+            return "late"
         if session is None or packet.time_s is None or packet.uid not in {None, session.uid}:
             last = self.last
             if packet.time_s is None or last is None or self.status != packet.status:
@@ -173,6 +176,15 @@ class Station:
         if behind_s == 0:
             return "double"
         return "late" if behind_s > 0 and not self._anew(packet, session) else None
+
+    def _of_the_past(self, packet: Packet, now: datetime) -> bool:
+        """Whether a packet belongs to the rental that is over: the two topics keep no order between them."""
+        if self._ended is None or packet.time_s is None or packet.uid != self._ended.uid:
+            return False
+        if packet.status == DONE:
+            return self.status == READY and packet.time_s == self._ended.time_s
+        began_at = now - timedelta(seconds=packet.time_s)
+        return packet.status in wire.RENTED and began_at < self._ended.heard_at - timedelta(seconds=1)
 
     @staticmethod
     def _anew(packet: Packet, session: Session) -> bool:
@@ -252,7 +264,7 @@ class Station:
         return acts
 
     def _close(self, session: Session, reason: str, *, inferred: bool) -> list[Act]:
-        self.session = None
+        self.session, self._ended = None, session
         return [words.stop(self.charger_id, session, reason, inferred=inferred)]
 
     def _word(self, word: words.Word, now: datetime) -> list[Act]:

@@ -221,6 +221,17 @@ def test_late_and_double_packets_are_dropped():
     assert story.transaction.energy_wh == 13
 
 
+def test_what_the_other_topic_brings_late_begins_nothing():
+    story = Story()
+    whole_rental(story)
+    for status in ("done", "completed"):
+        story.says(status, 5400, 1840)
+    assert story.odd[-2:] == ["late", "late"]
+    assert story.statuses[-1] == "Available"
+    story.says("busy", 0, 0)
+    assert len(story.desk.transactions) == 2
+
+
 def test_charging_again_after_completed_is_the_same_transaction():
     story = Story()
     story.says("busy", 0, 0)
