@@ -80,12 +80,9 @@ class CoinOp:
         self._node = node
         try:
             async with asyncio.TaskGroup() as group:
-                # Not as a shared subscription: that would split one station's packets over members.
-                for topic in ("charger/+/status", "charger/+/+/status"):
-                    group.create_task(self._listen(topic, self._on_status), name=f"listens to {topic}")
-                group.create_task(
-                    self._listen("charger/+/commands", self._on_command), name="listens to commands"
-                )
+                # One subscription for all of a station's topics keeps their order. Not a shared one: that would
+                # split one station's packets over members.
+                group.create_task(self._listen("charger/#", self._on_message), name="stations")
                 group.create_task(self._listen("csms/rentals/+/watch", self._live.watched), name="watchers")
                 group.create_task(self._registry(), name="registry")
                 group.create_task(self._clock(), name="clock")
@@ -125,8 +122,15 @@ class CoinOp:
             if heard % 100 == 0:
                 await asyncio.sleep(0)  # a backlog must not keep everybody else waiting
 
-    def _on_status(self, message: Heard) -> None:
-        station_id = message.topic.split("/", 2)[1]
+    def _on_message(self, message: Heard) -> None:
+        """`charger/{id}/status` and its private twin `charger/{id}/{uid}/status`; `charger/{id}/commands`."""
+        levels = message.topic.split("/")
+        if levels[-1] == "status" and len(levels) in {3, 4}:
+            self._on_status(message, levels[1])
+        elif levels[-1] == "commands" and len(levels) == 3:
+            self._on_command(message, levels[1])
+
+    def _on_status(self, message: Heard, station_id: str) -> None:
         if not wire.usable_id(station_id):
             _PACKETS.labels("bad_id").inc()
             return
@@ -161,8 +165,7 @@ class CoinOp:
         line.heard(packet)
         self._live.heard(line, now)
 
-    def _on_command(self, message: Heard) -> None:
-        station_id = message.topic.split("/", 2)[1]
+    def _on_command(self, message: Heard, station_id: str) -> None:
         if message.retained:
             if message.body:
                 _ALARMS.labels("retained_command").inc()

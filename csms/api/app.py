@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from csms.api import (
+    accounts,
     certificates,
     chargers,
     charging,
@@ -58,6 +59,7 @@ def create_app(deps: Api, *, console: ASGIApp | None = None) -> FastAPI:
     v1.include_router(chargers.router)
     v1.include_router(transactions.router)
     v1.include_router(registers.router)
+    v1.include_router(accounts.router)
     app.include_router(v1)
     app.include_router(probes())
     app.router.default = _Elsewhere(console)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from csms.cli import accounts as accounts_command
 from csms.cli import bridge as bridge_command
 from csms.cli import ca as ca_command
 from csms.cli import demo as demo_command
@@ -52,6 +53,7 @@ app.command("simulate")(simulate_command.simulate)
 app.command("send", epilog=send_command.EXAMPLE)(send_command.send)
 app.command("chargers", epilog=list_commands.CHARGERS)(list_commands.chargers)
 app.command("transactions", epilog=list_commands.TRANSACTIONS)(list_commands.transactions)
+app.add_typer(accounts_command.app, name="accounts")
 app.add_typer(ca_command.app, name="ca")
 app.add_typer(tags_command.app, name="tags")
 app.add_typer(tokens_command.app, name="tokens")

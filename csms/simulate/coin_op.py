@@ -268,6 +268,7 @@ class Fleet:
                     finally:
                         self.connected -= 1
                         self._clients.pop(station.id, None)
+            _still_wanted()
             await asyncio.sleep(0.2)
 
     def _client(self, station: Station) -> aiomqtt.Client:
@@ -301,6 +302,13 @@ class Fleet:
                     with contextlib.suppress(aiomqtt.MqttError):
                         await client.publish(f"{self._prefix}{topic}", body, qos=0)
                         self.published += 1
+
+
+def _still_wanted() -> None:
+    """A client that leaves in trouble raises its own error in place of the cancellation."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 class App:
@@ -349,6 +357,7 @@ async def rent_for_ever(
                 async with asyncio.timeout(stay_s + 30):
                     guest = App(host, port, f"guest-{number}-{visit}", version=version)
                     await guest.rent(station_id, stay_s)
+            _still_wanted()
 
     async with asyncio.TaskGroup() as group:
         for number, station_id in enumerate(station_ids):
