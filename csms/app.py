@@ -132,7 +132,7 @@ async def serve(
             health=lambda: _health(ledger, parts.mqtt),
             queued=parts.delivery.nudge,
         )
-        await stack.enter_async_context(http(api, ports.http, company))
+        await stack.enter_async_context(http(api, ports.http, company, parts.node))
 
         server = OcppServer(
             sock=ports.ocpp,

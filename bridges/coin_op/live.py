@@ -19,16 +19,18 @@ if TYPE_CHECKING:
     from bridges.coin_op.adapter import CoinOp
 
 _WATCHED: Final = timedelta(seconds=60)
-_FRESH, _HELLO_EVERY = timedelta(seconds=15), timedelta(seconds=5)
+# In a rental the station speaks up to 30 seconds apart by itself.
+_FRESH, _FRESH_RENTED, _HELLO_EVERY = timedelta(seconds=15), timedelta(seconds=35), timedelta(seconds=3)
 _RENEW: Final = timedelta(minutes=9)
 _decode = msgspec.json.decode
 _encode = msgspec.json.Encoder().encode
 
 
 class Watch(Struct, frozen=True, kw_only=True):
-    """Somebody looks; `uid` as whom the station is asked."""
+    """Somebody looks; `uid` as whom the station is asked, in any case with `hello`."""
 
     uid: str | None = None
+    hello: bool = False
 
 
 class Figures(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -58,14 +60,16 @@ class Live:
         now = self._adapter.now()
         line.watched_until = now + _WATCHED
         heard_at, session = line.station.heard_at, line.station.session
-        fresh = heard_at is not None and now - heard_at <= _FRESH
-        if fresh:
+        fresh = heard_at is not None and now - heard_at <= (_FRESH if session is None else _FRESH_RENTED)
+        if fresh and not watch.hello:
             self.heard(line, now)
         uid = watch.uid if watch.uid is not None and wire.usable_uid(watch.uid) else None
         mine = session is not None and session.uid == uid
         wanes = mine and session is not None and now - session.own_command_at >= _RENEW
         asked_lately = line.hello_at is not None and now - line.hello_at < _HELLO_EVERY
-        if (not fresh or wanes) and not asked_lately:
+        if asked_lately and watch.hello and fresh:
+            self.heard(line, now)  # its answer to somebody else is ours as well
+        if not asked_lately and (watch.hello or wanes or not fresh):
             line.hello_at = now
             self._adapter.start(self._adapter.hello(line, uid or self._adapter.settings.service_uid))
 

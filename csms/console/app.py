@@ -67,7 +67,7 @@ def create_console(deps: Api) -> Starlette:
             action("/sign-out", pages.sign_out, "viewer"),
             Mount("/static", _Static(directory=STATIC)),
         ],
-        middleware=[Middleware(_Headers)],
+        middleware=[Middleware(Headers)],
         exception_handlers=dict.fromkeys(
             (
                 HTTPException,
@@ -119,7 +119,7 @@ class _Static(StaticFiles):
         return response
 
 
-class _Headers:
+class Headers:
     """A page runs no script and loads nothing but ours, and stands in nobody's frame."""
 
     def __init__(self, app: ASGIApp) -> None:

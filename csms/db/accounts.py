@@ -5,6 +5,7 @@ Whoever changes a balance locks the account's row first, as the ledger does.
 
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from msgspec import Struct
@@ -13,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.accounts import TOP_UP
-from csms.core.pricing import Tariff
+from csms.core.pricing import Cost, Tariff, minor_digits
 from csms.core.records import Account, AccountEntry, Rental, Transaction
 from csms.db import admin, views
 from csms.db.account_tables import account_entries, account_tokens, accounts, payments, rentals
@@ -44,6 +45,13 @@ class AccountView(Struct, frozen=True, kw_only=True):
     @property
     def available_minor(self) -> int:
         return self.account.balance_minor - self.held_minor
+
+    @property
+    def money(self) -> Cost:
+        """The balance in the currency's major unit."""
+        account = self.account
+        amount = Decimal(account.balance_minor).scaleb(-minor_digits(account.currency))
+        return Cost(amount=amount, amount_minor=account.balance_minor, currency=account.currency)
 
 
 def _view(row: Mapping[Any, Any]) -> AccountView:

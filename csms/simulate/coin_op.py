@@ -249,6 +249,7 @@ class Fleet:
             await asyncio.sleep(max(began + passed / self._speed - time.monotonic(), 0))
             station.second()
             await self._deliver(station)
+            _still_wanted()
 
     async def _line(self, station: Station) -> None:
         """Its connection: subscribe, say how it is, obey."""
@@ -265,6 +266,7 @@ class Fleet:
                             if isinstance(message.payload, bytes | bytearray):
                                 station.obey(bytes(message.payload), retained=message.retain)
                                 await self._deliver(station)
+                                _still_wanted()
                     finally:
                         self.connected -= 1
                         self._clients.pop(station.id, None)
@@ -305,7 +307,8 @@ class Fleet:
 
 
 def _still_wanted() -> None:
-    """A client that leaves in trouble raises its own error in place of the cancellation."""
+    """A client that leaves in trouble raises its own error in place of the cancellation, and Python 3.11's wait_for
+    forgets it when the publish ends at that moment."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
