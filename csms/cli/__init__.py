@@ -13,6 +13,7 @@ from csms.cli import demo as demo_command
 from csms.cli import events as events_command
 from csms.cli import lists as list_commands
 from csms.cli import migrate as migrate_command
+from csms.cli import qr as qr_command
 from csms.cli import send as send_command
 from csms.cli import serve as serve_command
 from csms.cli import simulate as simulate_command
@@ -50,6 +51,7 @@ app.command("demo", epilog=demo_command.EXAMPLE)(demo_command.demo)
 app.command("migrate", epilog=migrate_command.EXAMPLE)(migrate_command.migrate)
 app.command("bridge", epilog=bridge_command.EXAMPLE)(bridge_command.bridge)
 app.command("simulate")(simulate_command.simulate)
+app.command("qr", epilog=qr_command.EXAMPLE)(qr_command.qr)
 app.command("send", epilog=send_command.EXAMPLE)(send_command.send)
 app.command("chargers", epilog=list_commands.CHARGERS)(list_commands.chargers)
 app.command("transactions", epilog=list_commands.TRANSACTIONS)(list_commands.transactions)

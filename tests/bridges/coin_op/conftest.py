@@ -33,6 +33,13 @@ class Site:
     def line(self, station_id: str = "s1") -> Any:
         return self.bridge.lines[station_id]
 
+    def came(self, station: Station) -> bool:
+        """Whether the bridge knows it by now; what it said before the bridge had subscribed is lost."""
+        if station.behaviour.silent or self.is_free(station.id):
+            return True
+        station.obey(b"hello:bystander")
+        return False
+
     def is_free(self, station_id: str = "s1") -> bool:
         """Ready, and on record as connected."""
         line = self.bridge.lines.get(station_id)
@@ -114,9 +121,7 @@ async def start_site(start_node: NodeFactory, topic_prefix: str) -> AsyncIterato
                 )
                 stack.push_async_callback(_ended, asyncio.create_task(site.fleet.run()))
                 for station in stations:
-                    await running.eventually(
-                        lambda station=station: station.behaviour.silent or site.is_free(station.id)
-                    )
+                    await running.eventually(lambda station=station: site.came(station))
             return site
 
         yield start
