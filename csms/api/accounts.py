@@ -12,7 +12,7 @@ from csms.api.access import digest_of, new_secret
 from csms.api.models import Input, Model
 from csms.api.problems import Problem
 from csms.api.security import Deps, operator, viewer
-from csms.core.pricing import minor_digits
+from csms.core.currencies import minor_digits
 from csms.core.records import AccountEntry
 from csms.db import accounts
 

@@ -12,10 +12,12 @@ from msgspec.structs import replace
 
 from csms.core import reports
 from csms.core.availability import INOPERATIVE
+from csms.core.currencies import minor_digits
 from csms.core.presence import enrolled
-from csms.core.pricing import Tariff, duration_s, minor_digits, session_cost
+from csms.core.pricing import duration_s, session_cost
 from csms.core.records import Account, AccountEntry, Rental, Transaction
 from csms.core.remembered import Availability
+from csms.core.tariffs import Tariff
 from csms.core.units import measure
 from csms.core.work import Work
 
@@ -55,7 +57,7 @@ def rent(work: Work, r: reports.Rent) -> reports.Rented:
     account = work.accounts.get(r.account_id)
     if account is None or refusal is not None:
         return reports.Rented(status=refusal or ("NoAccount" if r.account_required else _ACCEPTED))
-    tariff = work.tariff_for(r.charger_id)
+    tariff = work.tariff_for(r.charger_id, r.account_id)
     mine = [rental for rental in work.rentals.values() if rental.open and rental.account_id == account.id]
     asked = next((rental for rental in mine if rental.charger_id == r.charger_id), None)
     needed = required_minor(tariff, r.terms.min_balance)
@@ -119,7 +121,7 @@ def _release_expired(work: Work) -> None:
 def payer(work: Work, r: reports.Start) -> str | None:
     """Whose account pays for this start: one we know, in the tariff's currency."""
     account = work.accounts.get(r.account_id) if r.account_id is not None else None
-    if account is None or account.currency != work.tariff_for(r.charger_id).currency:
+    if account is None or account.currency != work.tariff_for(r.charger_id, r.id_tag).currency:
         return None
     return account.id
 

@@ -21,15 +21,28 @@ class Report(Struct, Generic[R], frozen=True, kw_only=True):
     charger_id: str
 
 
+class Repair(Struct, frozen=True, kw_only=True):
+    """An operator books what lies in quarantine under `quarantine_id`, repaired; `note` says who and why.
+
+    `transaction_id`: the id that its charger was given when the start could not be understood.
+    """
+
+    quarantine_id: int
+    note: str
+    transaction_id: int | None = None
+
+
 class Resendable(Report[R], Generic[R], frozen=True, kw_only=True):
     """A report whose repetition must have no second effect.
 
     `message_id` is the protocol's own id of the message, `digest` a hash of its content. Ids alone prove
     nothing: many charge points count from 1 again after every boot.
+    With `repair` it comes from an operator: it may correct what is booked. Raises NotBookable.
     """
 
     message_id: str | None = None
     digest: bytes = b""
+    repair: Repair | None = None
 
 
 # --- answers -----------------------------------------------------------------------------------------
@@ -225,7 +238,7 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
 
     `session_register`: this charger's register counts from 0 in each session, whatever the start said.
     `trusted_id` False: this charger is known to name transactions that ended long ago. `inferred`: the edge did not
-    hear of the end itself; what it heard last must do. `anomalies` are what it found odd on the way.
+    hear of the end itself; what it heard last must do. `anomalies`: what the edge knows to be odd about it.
     """
 
     transaction_id: int | None
@@ -238,6 +251,16 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
     trusted_id: bool = True
     inferred: bool = False
     anomalies: tuple[str, ...] = ()
+
+
+class StoredStop(Struct, frozen=True, kw_only=True):
+    """What of a stop can be read again from quarantine; its readings are kept as they came."""
+
+    transaction_id: int | None = None
+    meter_wh: int | None = None
+    at: datetime | None = None
+    reason: str = "Local"
+    id_tag: str | None = None
 
 
 class Reconcile(Report[bool], frozen=True, kw_only=True):

@@ -14,9 +14,10 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.accounts import TOP_UP
-from csms.core.pricing import Cost, Tariff, minor_digits
+from csms.core.currencies import minor_digits
+from csms.core.pricing import Cost
 from csms.core.records import Account, AccountEntry, Rental, Transaction
-from csms.db import admin, views
+from csms.db import views
 from csms.db.account_tables import account_entries, account_tokens, accounts, payments, rentals
 from csms.db.admin import Conflict, Missing
 from csms.db.tables import transactions
@@ -279,7 +280,6 @@ class RentalView(Struct, frozen=True, kw_only=True):
     """A charger for somebody who stands before it. `last` is that user's last transaction there that has ended."""
 
     charger: views.ChargerView
-    tariff: Tariff | None
     running: Transaction | None
     last: Transaction | None
 
@@ -289,8 +289,6 @@ async def rental_view(db: AsyncConnection, charger_id: str, account_id: str) -> 
     charger = await views.get_charger(db, charger_id)
     if charger is None:
         return None
-    own = charger.charger.tariff_id
-    tariff = await admin.get_tariff(db, own) if own is not None else None
     query = (
         select(transactions)
         .where(
@@ -304,7 +302,6 @@ async def rental_view(db: AsyncConnection, charger_id: str, account_id: str) -> 
     last = (await db.execute(query)).mappings().first()
     return RentalView(
         charger=charger,
-        tariff=None if tariff is None else tariff.tariff,
         running=charger.sessions[0].transaction if charger.sessions else None,
         last=None if last is None else views.transaction_of(last),
     )

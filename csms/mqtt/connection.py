@@ -26,6 +26,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from csms.mqtt.errors import Disconnected, Refused
+from csms.mqtt.faults import closed_at_once
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -268,7 +269,11 @@ class Connection(aiomqtt.Client):
             # aiomqtt would wait for the CONNACK until its timeout.
             self._connected.set_exception(
                 aiomqtt.MqttError(
-                    f"it closed the connection at once, so MQTT {self._config.version} may not be spoken there"
+                    closed_at_once(
+                        version=self._config.version,
+                        tls=self._config.tls,
+                        certificate=self._config.tls_cert_file is not None,
+                    )
                 )
             )
         super()._on_disconnect(client, userdata, flags, reason_code, properties)

@@ -27,7 +27,8 @@ from csms.adapter import Command, Node
 from csms.api.access import digest_of, new_secret
 from csms.api.deps import Api
 from csms.console.app import Headers
-from csms.core.pricing import Cost, minor_digits
+from csms.core.currencies import minor_digits
+from csms.core.pricing import Cost
 from csms.db import accounts
 from csms.errors import ChargerOffline, ChargerTimeout, CommandError
 from csms.rental import words

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from csms.core import reports
-from csms.core.pricing import Tariff
+from csms.core.tariffs import Tariff
 from tests.core.desk import CP, NOW, Desk, meter, register, start, status, stop
 from tests.core.stories import answered
 

@@ -14,8 +14,8 @@ import pytest
 from msgspec import structs
 
 from csms.core import reports
-from csms.core.pricing import Tariff
 from csms.core.records import Event
+from csms.core.tariffs import Tariff
 from csms.core.work import Policy
 from csms.db import outbox
 from csms.ledger import Ledger

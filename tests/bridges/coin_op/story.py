@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from bridges.coin_op.packet import parse
 from bridges.coin_op.station import Alarm, Odd, Presence, Probe, Rules, Station
 from csms.core import reports
-from csms.core.pricing import Tariff
+from csms.core.tariffs import Tariff
 from tests.core.desk import NOW, Desk
 
 CHARGER = "coinop-7"
