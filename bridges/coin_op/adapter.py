@@ -1,6 +1,7 @@
 """The bridge: hears stations on the main broker, asks them how they are, and has them do what OCPP words ask."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,7 @@ _STATIONS = Gauge("coinop_stations", "Stations known to this bridge.")
 COMMAND_EXPIRY_S: Final = 10
 _REGISTRY_S, _STRANGER_S, _TICK_S = 30.0, 30.0, 1.0
 _MOST_BUFFERED = 100
+_FAREWELL_S = 5.0
 _MOST_STRANGERS = 10_000
 _LOGGED_BYTES = 200
 
@@ -83,7 +85,7 @@ class CoinOp:
                 # One subscription for all of a station's topics keeps their order. Not a shared one: that would
                 # split one station's packets over members.
                 group.create_task(self._listen("charger/#", self._on_message), name="stations")
-                group.create_task(self._listen("csms/rentals/+/watch", self._live.watched), name="watchers")
+                group.create_task(self._listen("rentals/+/watch", self._live.watched), name="watchers")
                 group.create_task(self._registry(), name="registry")
                 group.create_task(self._clock(), name="clock")
         finally:
@@ -91,7 +93,11 @@ class CoinOp:
             for task in self._tasks:
                 task.cancel()
             lines, self.lines = list(self.lines.values()), {}
-            await asyncio.gather(*self._tasks, *(line.close() for line in lines), return_exceptions=True)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_FAREWELL_S):  # the database may be away
+                    await asyncio.gather(
+                        *self._tasks, *(line.close() for line in lines), return_exceptions=True
+                    )
 
     async def perform(self, charger_id: str, command: Command) -> Mapping[str, Any]:
         line = self.lines.get(charger_id.removeprefix(self.settings.id_prefix))

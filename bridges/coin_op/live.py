@@ -1,6 +1,6 @@
 """What a page shows from second to second: published while somebody watches, never kept.
 
-`csms/rentals/{charger}/watch` asks for 60 seconds of it, `csms/rentals/{charger}/live` carries it.
+`rentals/{charger}/watch` asks for 60 seconds of it, `rentals/{charger}/live` carries it.
 """
 
 from datetime import datetime, timedelta
@@ -49,7 +49,7 @@ class Live:
         self._adapter = adapter
 
     def watched(self, message: Heard) -> None:
-        charger_id = message.topic.split("/")[2]
+        charger_id = message.topic.split("/")[1]
         line = self._adapter.lines.get(charger_id.removeprefix(self._adapter.settings.id_prefix))
         if line is None or message.retained:
             return
@@ -98,7 +98,7 @@ class Live:
     async def _publish(self, charger_id: str, figures: Figures) -> None:
         try:
             await self._adapter.node.publish(
-                f"csms/rentals/{charger_id}/live", _encode(figures), retain=False, expiry_s=5
+                f"rentals/{charger_id}/live", _encode(figures), retain=False, expiry_s=5
             )
         except BrokerAway:
             return

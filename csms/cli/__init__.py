@@ -17,7 +17,7 @@ _COMMANDS: Final[dict[str, tuple[str, str, str | None]]] = {
     "demo": ("demo", "demo", "EXAMPLE"),
     "migrate": ("migrate", "migrate", "EXAMPLE"),
     "bridge": ("bridge", "bridge", "EXAMPLE"),
-    "simulate": ("simulate", "simulate", None),
+    "simulate": ("simulate", "app", None),
     "qr": ("qr", "qr", "EXAMPLE"),
     "send": ("send", "send", "EXAMPLE"),
     "chargers": ("lists", "chargers", "CHARGERS"),

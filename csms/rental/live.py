@@ -1,6 +1,6 @@
 """Stations as they are this second: asked for over the broker while somebody looks at a page.
 
-`csms/rentals/{charger}/watch` says that somebody looks; whoever connects the charger answers on `…/live`.
+`rentals/{charger}/watch` says that somebody looks; whoever connects the charger answers on `…/live`.
 """
 
 import time
@@ -56,9 +56,9 @@ class Watcher:
     async def run(self) -> None:
         if self._node is None:
             return
-        async for message in self._node.listen("csms/rentals/+/live"):
+        async for message in self._node.listen("rentals/+/live"):
             levels = message.topic.split("/")
-            seen = self._seen.get(levels[2]) if len(levels) == 4 else None
+            seen = self._seen.get(levels[1]) if len(levels) == 3 else None
             if seen is None or message.retained:
                 continue
             try:
@@ -80,7 +80,7 @@ class Watcher:
         seen.told_at = now
         body = msgspec.json.encode({"uid": uid, "hello": anew})
         try:
-            await self._node.publish(f"csms/rentals/{charger_id}/watch", body, retain=False, expiry_s=5)
+            await self._node.publish(f"rentals/{charger_id}/watch", body, retain=False, expiry_s=5)
         except BrokerAway:
             return
 

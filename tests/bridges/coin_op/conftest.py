@@ -18,6 +18,7 @@ __all__ = ["node", "start_node"]
 
 UID = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3"
 QUICK = Behaviour(plug_s=40, charge_s=600, unplug_s=20)
+SLOW_TO_LEAVE = Behaviour(plug_s=40, charge_s=600, unplug_s=500)
 
 
 class Site:
@@ -79,7 +80,13 @@ async def start_site(start_node: NodeFactory, topic_prefix: str) -> AsyncIterato
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(
-            *stations: Station, speed: float = 200.0, register: bool = True, node: Any = None, **given: Any
+            *stations: Station,
+            speed: float = 200.0,
+            register: bool = True,
+            node: Any = None,
+            version: str | None = None,
+            alone: bool = False,
+            **given: Any,
         ) -> Site:
             chosen = settings.load(
                 _env_file=None,
@@ -95,7 +102,7 @@ async def start_site(start_node: NodeFactory, topic_prefix: str) -> AsyncIterato
             )
             bridge = CoinOp(chosen)
             running = await start_node(
-                bridges=[bridge],
+                bridges=[] if alone else [bridge],
                 csms_currency="UAH",
                 csms_energy_rate=Decimal("12.00"),
                 csms_time_rate=Decimal("0.03"),
@@ -117,10 +124,10 @@ async def start_site(start_node: NodeFactory, topic_prefix: str) -> AsyncIterato
                     stations,
                     speed=speed,
                     prefix=topic_prefix,
-                    version=address.version,
+                    version=version or address.version,
                 )
                 stack.push_async_callback(_ended, asyncio.create_task(site.fleet.run()))
-                for station in stations:
+                for station in () if alone else stations:
                     await running.eventually(lambda station=station: site.came(station))
             return site
 

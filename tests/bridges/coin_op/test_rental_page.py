@@ -10,7 +10,7 @@ import pytest
 
 from csms.rental import words
 from csms.simulate.coin_op import Behaviour, Station
-from tests.bridges.coin_op.conftest import QUICK, UID, Site, SiteFactory
+from tests.bridges.coin_op.conftest import SLOW_TO_LEAVE, UID, Site, SiteFactory
 
 PLAIN = Behaviour(plug_s=40, charge_s=100_000, unplug_s=30)
 _CSRF = re.compile(r'name="csrf" value="([0-9a-f]+)"')
@@ -78,7 +78,7 @@ async def phones() -> AsyncIterator[Any]:
 
 
 async def test_a_whole_rental_from_scan_to_receipt(start_site: SiteFactory, phones: Any) -> None:
-    site = await start_site(Station(id="s1", behaviour=QUICK), require_account=True)
+    site = await start_site(Station(id="s1", behaviour=SLOW_TO_LEAVE), require_account=True)
     phone = await phones(site).sign_in()
     await phone.scan()
     await phone.until("B1")
