@@ -16,6 +16,7 @@ from csms.api.deps import Api
 from csms.assembly import Company
 from csms.console.app import create_console
 from csms.rental.app import Rental, create_rental
+from csms.rental.payments import PaymentProvider
 
 
 class Below:
@@ -39,10 +40,15 @@ class _Http(uvicorn.Server):
 
 @asynccontextmanager
 async def http(
-    api: Api, sock: socket.socket, company: Company, node: Node | None = None
+    api: Api,
+    sock: socket.socket,
+    company: Company,
+    node: Node | None = None,
+    *,
+    provider: PaymentProvider | None = None,
 ) -> AsyncIterator[None]:
     """REST, console, rental page, health and metrics on a bound socket, for as long as this context."""
-    rental = Rental(api, node)
+    rental = Rental(api, node, provider=provider)
     await company.start(rental.run(), "rental pages")
     pages = Below("/r/", create_rental(rental), create_console(api))
     config = uvicorn.Config(

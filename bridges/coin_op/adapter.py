@@ -35,6 +35,7 @@ COMMAND_EXPIRY_S: Final = 10
 _REGISTRY_S, _STRANGER_S, _TICK_S = 30.0, 30.0, 1.0
 _MOST_BUFFERED = 100
 _FAREWELL_S = 5.0
+_LOOKING_UP = 4
 _MOST_STRANGERS = 10_000
 _LOGGED_BYTES = 200
 
@@ -61,6 +62,8 @@ class CoinOp:
         self._node: Node | None = None
         self._commands = Commands(self)
         self._live = Live(self)
+        # Thousands that come at once must not take every connection to the database.
+        self._looking_up = asyncio.Semaphore(_LOOKING_UP)
         self._meeting: dict[str, list[tuple[Packet, bool]]] = {}
         self._strangers: dict[str, datetime] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -267,7 +270,8 @@ class CoinOp:
     async def _meet(self, station_id: str) -> None:
         """A station speaks for the first time: let it in if an operator knows it."""
         try:
-            line = await self._line(station_id)
+            async with self._looking_up:
+                line = await self._line(station_id)
         except Exception as error:
             log.warning("station not looked up", station=station_id, error=str(error))
             line = None
@@ -320,7 +324,8 @@ class CoinOp:
                     station_id = charger_id.removeprefix(self.settings.id_prefix)
                     if wire.usable_id(station_id) and station_id not in self.lines:
                         self._strangers.pop(station_id, None)
-                        await self._line(station_id)
+                        async with self._looking_up:
+                            await self._line(station_id)
             except Exception as error:
                 log.warning("registry not read", error=str(error) or type(error).__name__)
             await asyncio.sleep(_REGISTRY_S)

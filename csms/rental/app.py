@@ -1,15 +1,14 @@
 """The rental page as an ASGI application of its own, below /r/."""
 
 import asyncio
-import hashlib
 import hmac
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from functools import cache
-from pathlib import Path
+from decimal import Decimal
 from typing import Any, Final
 from urllib.parse import quote
+from uuid import uuid4
 
 import structlog
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -22,17 +21,29 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from csms import console
 from csms.adapter import Command, Node
 from csms.api.access import digest_of, new_secret
 from csms.api.deps import Api
 from csms.console.app import Headers
 from csms.core.currencies import minor_digits
-from csms.core.pricing import Cost
 from csms.db import accounts
 from csms.errors import ChargerOffline, ChargerTimeout, CommandError
 from csms.rental import words
 from csms.rental.live import Watcher
+from csms.rental.payments import Order, PaymentProvider
+from csms.rental.requests import (
+    LANGUAGE_COOKIE,
+    OWN,
+    VENDOR,
+    address,
+    amount_minor_of,
+    asset,
+    form_token_of,
+    language_of,
+    money,
+    next_of,
+    safe,
+)
 from csms.rental.shown import OPEN, STOP, Shown, shown
 
 log = structlog.get_logger()
@@ -41,8 +52,6 @@ _SESSION: Final = timedelta(days=30)
 _PATIENCE_S: Final = 45.0
 _A_COMMAND_S: Final = 1.0
 _NOTED_S: Final = 30.0
-_OWN = Path(__file__).resolve().parent / "static"
-_VENDOR = Path(console.__file__).resolve().parent / "static" / "vendor"
 _NOTES: Final = {
     "NoMoney": "M5",
     "OtherCurrency": "M5",
@@ -83,9 +92,10 @@ class Visit(Struct, frozen=True, kw_only=True):
 class Rental:
     """One for each node. What is under way lives here; what is true, in the database and at the station."""
 
-    def __init__(self, api: Api, node: Node | None, *, watcher: Watcher | None = None) -> None:
+    def __init__(self, api: Api, node: Node | None, *, provider: PaymentProvider | None = None) -> None:
         self.api = api
-        self.watcher = watcher if watcher is not None else Watcher(node)
+        self.provider = provider
+        self.watcher = Watcher(node)
         self._pending: dict[Place, str] = {}
         self._notes: dict[Place, tuple[float, str]] = {}
         self._commanded: dict[str, float] = {}
@@ -122,7 +132,7 @@ class Rental:
     async def sign_out(self, visit: Visit) -> Response:
         async with self.api.engine.begin() as db:
             await accounts.forget_token(db, digest_of(visit.request.cookies[COOKIE]))
-        answer = RedirectResponse(f"/r/sign-in?next={quote(_next(visit.request))}", 303)
+        answer = RedirectResponse(f"/r/sign-in?next={quote(next_of(visit.request))}", 303)
         answer.delete_cookie(COOKIE, path="/r")
         return answer
 
@@ -152,6 +162,7 @@ class Rental:
             "language": language,
             "t": lambda name: words.text(name, language),
             "form_token": visit.form_token,
+            "may_pay": self.provider is not None,
             "charger_id": visit.charger_id,
         }
         if whole:
@@ -229,13 +240,52 @@ class Rental:
         self._notes.pop(place, None)
         return None
 
+    # --- money -----------------------------------------------------------------------------------
+
+    async def top_up(self, visit: Visit) -> Response:
+        """Off to the payment provider; the money is entered when the provider says that it was paid."""
+        account = visit.account.account
+        amount_minor = amount_minor_of(str((await visit.request.form()).get("amount", "")), account.currency)
+        if self.provider is None or amount_minor is None:
+            return self.problem(visit.language, 422, "gone_wrong")
+        payment_id = uuid4().hex
+        async with self.api.engine.begin() as db:
+            await accounts.begin_payment(db, payment_id, account.id, self.provider.name, amount_minor)
+        back = safe(next_of(visit.request))
+        order = Order(
+            payment_id=payment_id,
+            amount=Decimal(amount_minor).scaleb(-minor_digits(account.currency)),
+            currency=account.currency,
+            return_url=str(visit.request.base_url).rstrip("/") + back,
+        )
+        try:
+            return RedirectResponse(await self.provider.begin(order), 303)
+        except Exception:
+            log.exception("payment not begun", provider=self.provider.name)
+            return self.problem(visit.language, 503, "gone_wrong")
+
+    async def paid(self, request: Request) -> Response:
+        """The provider's report; told again, it changes nothing more."""
+        if self.provider is None or request.path_params["provider"] != self.provider.name:
+            return Response(status_code=404)
+        outcome = await self.provider.outcome(dict(request.headers), await request.body())
+        if outcome is None:
+            return Response(status_code=403)
+        if outcome.paid is None:
+            return Response(status_code=204)
+        async with self.api.engine.begin() as db:
+            known = await accounts.settle_payment(
+                db, outcome.payment_id, self.provider.name, paid=outcome.paid, now=self.api.now()
+            )
+        return Response(status_code=204 if known else 404)
+
     # --- who is there ----------------------------------------------------------------------------
 
     def guarded(self, handler: Callable[[Visit], Awaitable[Response]]) -> Any:
         """Only for those who have signed in; POST only with this session's form token."""
 
         async def endpoint(request: Request) -> Response:
-            language = _language(request)
+            language = language_of(request)
             secret = request.cookies.get(COOKIE, "")
             account = None
             if secret:
@@ -243,14 +293,16 @@ class Rental:
                     account = await accounts.session(db, digest_of(secret), self.api.now())
             if account is None:
                 return self._to_sign_in(request)
-            visit = Visit(request=request, account=account, form_token=_form_token(secret), language=language)
+            visit = Visit(
+                request=request, account=account, form_token=form_token_of(secret), language=language
+            )
             if request.method == "POST":
                 form = await request.form()
                 if not hmac.compare_digest(str(form.get("csrf", "")).encode(), visit.form_token.encode()):
                     return self.problem(language, 403, "gone_wrong")
             answer = await handler(visit)
             if "lang" in request.query_params:
-                answer.set_cookie("csms_rental_lang", language, path="/r", samesite="lax")
+                answer.set_cookie(LANGUAGE_COOKIE, language, path="/r", samesite="lax")
             return answer
 
         return endpoint
@@ -277,7 +329,7 @@ class Rental:
                 await accounts.add_token(db, account_id, accounts.SESSION, digest_of(secret), now + _SESSION)
         if account_id is None:
             return self._sign_in_page(request, wrong=True, status=403)
-        answer = RedirectResponse(_safe(str(form.get("next", ""))), 303)
+        answer = RedirectResponse(safe(str(form.get("next", ""))), 303)
         answer.set_cookie(
             COOKIE,
             secret,
@@ -292,13 +344,13 @@ class Rental:
     def _sign_in_page(
         self, request: Request, *, token: str = "", wrong: bool = False, status: int = 200
     ) -> Response:
-        language = _language(request)
+        language = language_of(request)
         text = self._templates.get_template("sign_in.html").render(
             t=lambda name: words.text(name, language),
             language=language,
             token=token,
             wrong=wrong,
-            next=_safe(_next(request)),
+            next=safe(next_of(request)),
         )
         return HTMLResponse(text, status)
 
@@ -316,19 +368,21 @@ def create_rental(rental: Rental) -> Starlette:
         return Route(path, rental.guarded(handler), methods=[method])
 
     async def not_found(request: Request, _error: Exception) -> Response:
-        return rental.problem(_language(request), 404, "no_station")
+        return rental.problem(language_of(request), 404, "no_station")
 
     async def failed(request: Request, error: Exception) -> Response:
         log.error("rental page failed", path=request.url.path, error=str(error), exc_info=error)
-        return rental.problem(_language(request), 503, "gone_wrong")
+        return rental.problem(language_of(request), 503, "gone_wrong")
 
     return Starlette(
         routes=[
             Route("/r/sign-in", rental.show_sign_in, methods=["GET"]),
             Route("/r/sign-in", rental.sign_in, methods=["POST"]),
             page("/r/sign-out", rental.sign_out, "POST"),
-            Mount("/r/static/vendor", StaticFiles(directory=_VENDOR)),
-            Mount("/r/static", StaticFiles(directory=_OWN)),
+            page("/r/top-up", rental.top_up, "POST"),
+            Route("/r/payments/{provider}", rental.paid, methods=["POST"]),
+            Mount("/r/static/vendor", StaticFiles(directory=VENDOR)),
+            Mount("/r/static", StaticFiles(directory=OWN)),
             page("/r/{charger_id}", rental.page),
             page("/r/{charger_id}/state", rental.state),
             page("/r/{charger_id}/open", rental.open, "POST"),
@@ -337,37 +391,3 @@ def create_rental(rental: Rental) -> Starlette:
         middleware=[Middleware(Headers), Middleware(GZipMiddleware, minimum_size=700)],
         exception_handlers={404: not_found, Exception: failed},
     )
-
-
-def address(charger_id: str) -> str:
-    return f"/r/{quote(charger_id, safe='')}"
-
-
-def money(cost: Cost) -> str:
-    return f"{cost.amount:.{minor_digits(cost.currency)}f} {cost.currency}"
-
-
-@cache
-def asset(name: str) -> str:
-    """A static file's address with its content's digest: browsers may keep it."""
-    path = _VENDOR / name.removeprefix("vendor/") if name.startswith("vendor/") else _OWN / name
-    return f"/r/static/{name}?v={hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
-
-
-def _form_token(secret: str) -> str:
-    return hmac.new(secret.encode(), b"form", hashlib.sha256).hexdigest()
-
-
-def _language(request: Request) -> str:
-    chosen = request.query_params.get("lang") or request.cookies.get("csms_rental_lang")
-    return words.language_of(request.headers.get("accept-language", ""), chosen)
-
-
-def _next(request: Request) -> str:
-    return request.query_params.get("next", "")
-
-
-def _safe(path: str) -> str:
-    """Only our own pages may be gone to after signing in."""
-    good = path.startswith("/r/") and "\\" not in path and not path.startswith(("/r/sign-", "/r//"))
-    return path if good and path.isprintable() else "/r/sign-in"
