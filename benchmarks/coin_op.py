@@ -130,7 +130,7 @@ async def run(url: str, host: str, port: int, stations: int, seconds: int) -> di
         await asyncio.sleep(0.05)
     lag_s, used_s = time.monotonic() - ended, _cpu_s() - cpu
     wall_s = time.monotonic() - began
-    for line in bridge.lines.values():
+    for line in list(bridge.lines.values()):
         await line.settled()
     db = await asyncpg.connect(url)
     rows = dict(
