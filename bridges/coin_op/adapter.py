@@ -19,7 +19,7 @@ from bridges.coin_op.live import Live
 from bridges.coin_op.packet import BadPacket, Packet
 from bridges.coin_op.settings import CoinOpSettings
 from bridges.coin_op.station import Alarm, Odd, Presence, Probe, Rules, Station
-from csms.adapter import Command, Heard, Node
+from csms.adapter import Command, Heard, Node, Standing
 from csms.core import reports
 from csms.core.records import Frame
 from csms.errors import BrokerAway, ChargerOffline
@@ -300,7 +300,7 @@ class CoinOp:
                 self._strangers.clear()
             self._strangers[station_id] = now
             return None
-        standing = await self.node.standing(charger_id)
+        standing = Standing() if admission is None else await self.node.standing(charger_id)
         if station_id in self.lines:
             return self.lines[station_id]
         blocked = admission is not None and admission.enrollment != "Accepted"
