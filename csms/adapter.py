@@ -86,6 +86,9 @@ class Node(Protocol):
     async def admission(self, charger_id: str) -> Admission | None:
         """None: a charger nobody has registered. Raises while the database is away."""
 
+    async def registered(self, prefix: str) -> list[str]:
+        """The chargers on record whose ids begin like that, by id. Raises while the database is away."""
+
     async def standing(self, charger_id: str) -> Standing:
         """What is on record of a charger now. Raises while the database is away."""
 

@@ -138,6 +138,7 @@ async def assemble(
         router,
         admission.Admissions(engine),
         lambda charger_id: rows.standing(engine, charger_id),
+        lambda prefix: admission.registered(engine, prefix),
         link=_NodeLink(mqtt.link, settings.mqtt_topic_prefix) if mqtt is not None else None,
         on_frame=mqtt.protocol.put if mqtt is not None and mqtt.protocol is not None else None,
         on_presence=_presence(delivery, mqtt),

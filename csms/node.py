@@ -49,6 +49,7 @@ class LocalNode:
         router: Router,
         admit: Callable[[str], Awaitable[Admission | None]],
         stand: Callable[[str], Awaitable[Standing]],
+        registered: Callable[[str], Awaitable[list[str]]],
         *,
         link: Link | None = None,
         on_frame: Callable[[Frame], None] | None = None,
@@ -60,6 +61,7 @@ class LocalNode:
         self._router = router
         self._admit = admit
         self._stand = stand
+        self._registered = registered
         self._link = link
         self._on_frame = on_frame
         self._on_presence = on_presence
@@ -85,6 +87,9 @@ class LocalNode:
 
     async def admission(self, charger_id: str) -> Admission | None:
         return await self._admit(charger_id)
+
+    async def registered(self, prefix: str) -> list[str]:
+        return await self._registered(prefix)
 
     async def standing(self, charger_id: str) -> Standing:
         return await self._stand(charger_id)

@@ -120,6 +120,7 @@ class Settings(BaseSettings):
     csms_heartbeat_interval_s: int = Field(300, ge=1, le=86_400)
     csms_admin_token: SecretStr | None = None
     csms_bridges: Names = ()
+    csms_rental_payments: str | None = None
     csms_node: str = Field(default_factory=socket.gethostname, min_length=1)
     csms_log: Literal["auto", "console", "json"] = "auto"
     csms_currency: Annotated[str, AfterValidator(_currency)] = "USD"
