@@ -5,7 +5,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import Struct
 
-from csms.core.records import Frame
+from csms.core.records import Connector, Frame, Transaction
 from csms.core.reports import Report
 
 R = TypeVar("R")
@@ -49,6 +49,17 @@ class Admission(Struct, frozen=True, kw_only=True):
         return 0 if self.password_hash is None else 1
 
 
+class Standing(Struct, frozen=True, kw_only=True):
+    """What is on record of a charger: a bridge that starts in mid-session goes on from here.
+
+    A connector has its last status and its last register (`energy_wh` at `reading_at`, in a transaction or not);
+    `transactions` are the open ones. Both by number; empty for a charger nobody has heard of.
+    """
+
+    connectors: tuple[Connector, ...] = ()
+    transactions: tuple[Transaction, ...] = ()
+
+
 class Heard(Struct, frozen=True, kw_only=True):
     """A message from the broker. `retained`: the broker had kept it, nobody has just sent it."""
 
@@ -74,6 +85,9 @@ class Node(Protocol):
 
     async def admission(self, charger_id: str) -> Admission | None:
         """None: a charger nobody has registered. Raises while the database is away."""
+
+    async def standing(self, charger_id: str) -> Standing:
+        """What is on record of a charger now. Raises while the database is away."""
 
     def accepting(self) -> bool:
         """Whether reports can be made durable now. If not, chargers are better kept outside."""

@@ -14,6 +14,7 @@ from csms import maintenance
 from csms.adapter import Heard
 from csms.core.records import Event
 from csms.db import admission, migrate, partitions
+from csms.db import state as rows
 from csms.db.engine import create_engine
 from csms.delivery import Delivery
 from csms.embedding import BrokerAddress
@@ -135,6 +136,7 @@ async def assemble(
         ledger,
         router,
         lambda charger_id: admission.admission(engine, charger_id),
+        lambda charger_id: rows.standing(engine, charger_id),
         link=_NodeLink(mqtt.link, settings.mqtt_topic_prefix) if mqtt is not None else None,
         on_frame=mqtt.protocol.put if mqtt is not None and mqtt.protocol is not None else None,
         on_presence=_presence(delivery, mqtt),

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from prometheus_client import Counter, Gauge
 
-from csms.adapter import Adapter, Admission, Heard
+from csms.adapter import Adapter, Admission, Heard, Standing
 from csms.core.records import Frame
 from csms.core.reports import Held, Report
 from csms.errors import BrokerAway
@@ -48,6 +48,7 @@ class LocalNode:
         ledger: Ledger,
         router: Router,
         admit: Callable[[str], Awaitable[Admission | None]],
+        stand: Callable[[str], Awaitable[Standing]],
         *,
         link: Link | None = None,
         on_frame: Callable[[Frame], None] | None = None,
@@ -58,6 +59,7 @@ class LocalNode:
         self._ledger = ledger
         self._router = router
         self._admit = admit
+        self._stand = stand
         self._link = link
         self._on_frame = on_frame
         self._on_presence = on_presence
@@ -83,6 +85,9 @@ class LocalNode:
 
     async def admission(self, charger_id: str) -> Admission | None:
         return await self._admit(charger_id)
+
+    async def standing(self, charger_id: str) -> Standing:
+        return await self._stand(charger_id)
 
     def accepting(self) -> bool:
         return self._ledger.away_s() < self._away_limit_s

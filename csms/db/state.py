@@ -5,7 +5,9 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from csms.adapter import Standing
 from csms.core.pricing import Tariff
 from csms.core.records import ChargerState, Connector, Transaction
 from csms.db.store import CONNECTORS, STATES, TRANSACTIONS, Db
@@ -45,6 +47,15 @@ async def snapshots(db: Db, charger_ids: Sequence[str]) -> list[Snapshot]:
         Snapshot(ChargerState(**row), tuple(own[row["charger_id"]][0]), tuple(own[row["charger_id"]][1]))
         for row in states
     ]
+
+
+async def standing(engine: AsyncEngine, charger_id: str) -> Standing:
+    """What is on record of one charger, in one snapshot."""
+    async with engine.connect() as connection:
+        found = await snapshots((await connection.get_raw_connection()).driver_connection, [charger_id])
+    if not found:
+        return Standing()
+    return Standing(connectors=found[0].connectors, transactions=found[0].transactions)
 
 
 async def chargers_of(db: Db, node: str) -> list[str]:
