@@ -183,6 +183,7 @@ class Start(Resendable[Started], frozen=True, kw_only=True):
     """Energy may flow. `key` is what the charger repeats when it reports the same start again.
 
     `meter_wh` None: the charger gave no usable register, the connector's last one must do.
+    `anomalies`: what the edge knows to be odd about it, such as `meter_start_estimated`.
     """
 
     connector_id: int
@@ -191,6 +192,7 @@ class Start(Resendable[Started], frozen=True, kw_only=True):
     meter_wh: int | None
     at: datetime | None = None
     reservation_id: int | None = None
+    anomalies: tuple[str, ...] = ()
 
 
 class Meter(Resendable[None], frozen=True, kw_only=True):
@@ -209,6 +211,7 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
 
     `session_register`: this charger's register counts from 0 in each session, whatever the start said.
     `trusted_id` False: this charger is known to name transactions that ended long ago.
+    `anomalies`: as a start's; those of the start are not kept unless they are repeated here.
     """
 
     transaction_id: int | None
@@ -219,6 +222,7 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
     readings: Sequence[Reading] = ()
     session_register: bool = False
     trusted_id: bool = True
+    anomalies: tuple[str, ...] = ()
 
 
 class Reconcile(Report[bool], frozen=True, kw_only=True):

@@ -42,6 +42,7 @@ def start(work: Work, r: reports.Start) -> reports.Started:
     if meter_wh is None:
         meter_wh = work.connector(r.charger_id, r.connector_id).energy_wh or 0
         anomalies = ("no_meter_start",)
+    anomalies += r.anomalies
     transaction_id = next(work.transaction_ids)
     began_at = work.now if suspect(started_at, work.now) else started_at
     if reservations.honour(work, r, transaction_id, began_at, authorization.parent_id_tag):
@@ -192,7 +193,10 @@ def _book(work: Work, r: reports.Stop, transaction: Transaction) -> None:
         inferred=False,
         readings=r.readings,
         session_register=r.session_register,
-        anomalies=[] if transaction.id == r.transaction_id else ["transaction_id_inferred"],
+        anomalies=[
+            *([] if transaction.id == r.transaction_id else ["transaction_id_inferred"]),
+            *r.anomalies,
+        ],
     )
 
 

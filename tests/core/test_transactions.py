@@ -310,3 +310,11 @@ def test_samples_of_any_edge_are_taken(desk):
     desk.tell(meter(first.transaction_id, reading))
     row = desk.readings[0]
     assert (row.power_w, row.energy_wh) == (5000, 2000)
+
+
+def test_what_an_edge_knows_to_be_odd_stands_beside_the_session(desk):
+    first = desk.tell(start(meter_wh=None, anomalies=("meter_start_estimated",)))
+    assert only(desk.transactions).anomalies == ("no_meter_start", "meter_start_estimated")
+    desk.tell(stop(first.transaction_id, anomalies=("missed_session",)))
+    assert only(desk.transactions).anomalies == ("missed_session",)
+    assert desk.payloads("completed")[0]["anomaly"] == "missed_session"
