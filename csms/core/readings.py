@@ -27,6 +27,8 @@ def take_readings(
     connector_id: int,
     transaction: Transaction | None,
     readings: Sequence[reports.Reading],
+    *,
+    told: bool = True,
 ) -> None:
     """Store and publish each reading that is new. One without a usable sample is stored, not published."""
     for reading in readings:
@@ -53,7 +55,7 @@ def take_readings(
             )
         )
         _remember(work, charger_id, connector_id, transaction, sampled_at, measured)
-        if measured.measurands:
+        if measured.measurands and told:
             work.emit(
                 charger_id,
                 events.meter_reading(charger_id, connector_id, transaction, sampled_at, measured, digest),

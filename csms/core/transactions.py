@@ -89,7 +89,7 @@ def meter(work: Work, r: reports.Meter) -> None:
     connector_id = (
         transaction.connector_id if transaction is not None and r.connector_id == 0 else r.connector_id
     )
-    take_readings(work, r.charger_id, connector_id, transaction, r.readings)
+    take_readings(work, r.charger_id, connector_id, transaction, r.readings, told=r.told)
 
 
 def stop(work: Work, r: reports.Stop) -> reports.Stopped:

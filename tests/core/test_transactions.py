@@ -318,3 +318,10 @@ def test_what_an_edge_knows_to_be_odd_stands_beside_the_session(desk):
     desk.tell(stop(first.transaction_id, anomalies=("missed_session",)))
     assert only(desk.transactions).anomalies == ("missed_session",)
     assert desk.payloads("completed")[0]["anomaly"] == "missed_session"
+
+
+def test_a_register_may_be_kept_without_being_told(desk):
+    desk.tell(meter(None, register(4000, at(1)), told=False))
+    assert desk.payloads("meter_reading") == []
+    desk.tell(start(meter_wh=None))
+    assert only(desk.transactions).meter_start_wh == 4000
