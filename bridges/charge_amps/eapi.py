@@ -11,6 +11,7 @@ from bridges.charge_amps.lenient import items, moment, number, phases, power_w, 
 from bridges.charge_amps.port import (
     Capabilities,
     ChargePoint,
+    CloudAway,
     CloudError,
     CloudRefused,
     ConnectorView,
@@ -83,7 +84,10 @@ class EapiCloud:
     async def status(self, charge_point: ChargePoint) -> ChargePoint:
         content = await self._http.read(f"/chargepoints/{_part(charge_point.id)}/status")
         if not isinstance(content, dict):
-            raise CloudError(f"the status of {charge_point.id} is no object")
+            raise CloudAway(f"the status of {charge_point.id} is no object")
+        online = text(content.get("status"))
+        if online is None:
+            raise CloudAway(f"the status of {charge_point.id} says nothing")
         kept = {connector.number: connector for connector in charge_point.connectors}
         for item in items(content.get("connectorStatuses")):
             connector = _connector(item)
@@ -95,7 +99,7 @@ class EapiCloud:
             model=charge_point.model,
             firmware=charge_point.firmware,
             capi=charge_point.capi,
-            online=(text(content.get("status")) or "").lower() == "online",
+            online=online.lower() == "online",
             connectors=tuple(kept[number] for number in sorted(kept)),
         )
 

@@ -81,6 +81,8 @@ class WebCloud:
 
     async def status(self, charge_point: ChargePoint) -> ChargePoint:
         content = await self._raw(charge_point.id)
+        if text(content.get("chargePointStatus")) is None:
+            raise CloudAway(f"the status of {charge_point.id} says nothing")
         return _charge_point({**content, "id": charge_point.id})
 
     async def _raw(self, charge_point_id: str) -> dict[str, Any]:
