@@ -163,26 +163,30 @@ def database_address(engine: AsyncEngine) -> str:
 
 
 class _NodeLink:
-    """A Link as a node offers it to its adapters: topics below the prefix, plain bytes."""
+    """A Link as a node offers it to its adapters: topics below the prefix unless `bare`, plain bytes."""
 
     def __init__(self, link: Link, prefix: str) -> None:
         self._link = link
-        self._prefix = prefix
+        self.prefix = prefix
 
     @property
     def connected(self) -> bool:
         return self._link.connected
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None = None) -> None:
-        message = Message(topic=prefixed(self._prefix, topic), body=payload, retain=retain, expiry_s=expiry_s)
+    async def publish(
+        self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None = None, bare: bool = False
+    ) -> None:
+        whole = topic if bare else prefixed(self.prefix, topic)
+        message = Message(topic=whole, body=payload, retain=retain, expiry_s=expiry_s)
         try:
             await self._link.publish(message)
         except (Refused, Disconnected) as error:
             raise BrokerAway(f"{topic} was not published: {error}") from error
 
-    async def listen(self, topic: str) -> AsyncIterator[Heard]:
-        own = len(prefixed(self._prefix, ""))
-        async for message in self._link.listen(prefixed(self._prefix, topic)):
+    async def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[Heard]:
+        prefix = "" if bare else self.prefix
+        own = len(prefixed(prefix, ""))
+        async for message in self._link.listen(prefixed(prefix, topic)):
             yield Heard(topic=message.topic[own:], body=message.body, retained=message.retain)
 
 
