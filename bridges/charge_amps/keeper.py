@@ -238,6 +238,8 @@ class Keeper:
             return stored.id
         if stored is not None and stored.periods and not self._ours(stored):
             if not self._config.take_over:
+                if self.active:
+                    await self._lose("The schedule was replaced by somebody else")
                 raise NotOurs("A schedule of the user's own is on the charger")
             log.warning(
                 "the user's own schedule is replaced",
