@@ -12,7 +12,9 @@ from csms.embedding import BrokerAddress
 from csms.errors import SettingsError
 
 # What `csms bridge` and CSMS_BRIDGES take, and what each connects.
-BRIDGES: Final[dict[str, str]] = {}
+BRIDGES: Final[dict[str, str]] = {
+    "charge_amps": "Charge Amps chargers, through the vendor's cloud; with schedules by price or by a HEMS",
+}
 
 
 def create(name: str) -> Adapter:

@@ -50,6 +50,9 @@ def _rfid(value: str) -> str:
     return value.upper()
 
 
+Price = Annotated[Decimal, Field(ge=-1000, le=1000)]
+
+
 class ChargeAmpsSettings(BaseSettings):
     """Read once, when the bridge is made."""
 
@@ -78,9 +81,7 @@ class ChargeAmpsSettings(BaseSettings):
     rfid: Annotated[str, AfterValidator(_rfid)] | None = None
     operation_mode: Literal["standalone", "hems"] = "standalone"
     automation_enabled: Flag = True
-    price_threshold: Annotated[Decimal | None, BeforeValidator(_off), Field(ge=-1000, le=1000)] = Decimal(
-        "0.25"
-    )
+    price_threshold: Annotated[Price | None, BeforeValidator(_off)] = Decimal("0.25")
     top_x_charge_count: int = Field(16, ge=1, le=100)
     max_current_per_phase: float = Field(16, ge=6, le=32)
     currency: str = Field("EUR", pattern="^[A-Z]{3}$")

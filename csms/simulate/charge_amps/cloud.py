@@ -1,5 +1,6 @@
 """The chargers as the cloud knows them: cars, sessions, schedules, and what each API would say of them."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -64,7 +65,10 @@ class Cloud:
     """Everything behind the HTTP: `tick` lets time pass up to what `clock` says."""
 
     def __init__(
-        self, *charge_points: ChargePoint, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        *charge_points: ChargePoint,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        first_session: int = 7,
     ) -> None:
         self.charge_points = {point.id: point for point in charge_points}
         self.clock = clock
@@ -72,8 +76,8 @@ class Cloud:
         self.history_lag_s = 0.0
         self.shows_finished_s = 0.0
         self.digits = False
-        self.schedule_ids = iter(range(1000, 10_000_000))
-        self._session_ids = iter(range(7, 10_000_000))
+        self.schedule_ids = itertools.count(1000)
+        self._session_ids = itertools.count(first_session)
         self._now = clock()
 
     # --- what happens in the garage --------------------------------------------------------------

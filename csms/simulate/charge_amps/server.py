@@ -41,8 +41,8 @@ class CloudServer:
         self.logins = 0
         self.strict_bodies = True
         self.url = ""
+        self._sock: socket.socket | None = None
         self._closing = asyncio.Event()
-        self._waiting = 0
 
     def fail(self, route: str, kind: str, times: int = 1, retry_after_s: int = 1) -> Fault:
         """Have the next `times` requests on a route fail; see Fault."""
@@ -58,10 +58,17 @@ class CloudServer:
             if m == method and re.search(path, p, re.IGNORECASE) is not None
         ]
 
+    def bind(self) -> str:
+        """Take an address, for somebody who has to know it before anybody listens."""
+        self._sock = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._sock.getsockname()[1]}"
+        return self.url
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator["CloudServer"]:
-        sock = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        if self._sock is None:
+            self.bind()
+        assert self._sock is not None
         config = uvicorn.Config(
             self._app,
             interface="asgi3",
@@ -71,7 +78,7 @@ class CloudServer:
             timeout_graceful_shutdown=1,
         )
         server = _Http(config)
-        task = asyncio.create_task(server.serve(sockets=[sock]), name="charge amps cloud")
+        task = asyncio.create_task(server.serve(sockets=[self._sock]), name="charge amps cloud")
         try:
             yield self
         finally:

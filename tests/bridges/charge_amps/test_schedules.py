@@ -31,7 +31,7 @@ class Wire:
         async for message in self.client.messages:
             topic = str(message.topic).removeprefix(f"{self.prefix}/")
             body = bytes(message.payload) if isinstance(message.payload, bytes | bytearray) else b""
-            if not topic.endswith(("/set", "/clear")):
+            if not topic.endswith(("/set", "/clear", "chargeamps/status")):
                 self.last[topic] = json.loads(body) if body else None
                 self.came.append((topic, self.last[topic]))
 
