@@ -371,6 +371,30 @@ async def test_scenario_hems_mode_startup(play: Play, wire: Wire, server: CloudS
         assert (wire.status["last_command_result"], deletes(server)) == ("cleared", 1)
 
 
+async def test_scenario_threshold_ignored_in_hems_mode(play: Play, wire: Wire, server: CloudServer) -> None:
+    """H13: no price is looked at, the schedule is applied exactly as received, the sensor stays off (S14)."""
+    await wire.send(PRICES, curve(*[0.9] * 96), retain=True)
+    async with hems(play, wire) as (node, adapter):
+        await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
+        await obeyed(node, wire, "success")
+        assert periods(play) == HEMS_WEEK
+        assert adapter.connectors[POINT, 1].planner.plan is None
+        assert wire.state["price_threshold_active"] is False
+
+
+async def test_scenario_clear_schedule_command(play: Play, wire: Wire, server: CloudServer) -> None:
+    async with hems(play, wire) as (node, _):
+        await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
+        await obeyed(node, wire, "success")
+        await wire.send("hems/charge-amps/1/schedule/clear", b"")
+        status = await obeyed(node, wire, "cleared")
+        assert (status["state"], status["schedule_source"], connector(play).schedule) == (
+            "idle",
+            "none",
+            None,
+        )
+
+
 @pytest.mark.parametrize(
     "body",
     [
