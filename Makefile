@@ -4,7 +4,7 @@ V := .venv
 STAMP := $(V)/.installed
 BIN := $(V)/bin
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fix format lint types imports migrations migration fuzz clean lock
+.PHONY: help install run test check fix format lint types imports migrations migration fuzz soak clean lock
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -53,7 +53,10 @@ fix: $(STAMP)  ## format and repair what can be repaired
 
 fuzz: $(STAMP)  ## hours of garbage and odd behaviour instead of seconds (CSMS_FUZZ_EXAMPLES, CSMS_MACHINE_EXAMPLES)
 	@CSMS_FUZZ_EXAMPLES=$${CSMS_FUZZ_EXAMPLES:-20000} CSMS_MACHINE_EXAMPLES=$${CSMS_MACHINE_EXAMPLES:-300} \
-	  $(BIN)/python -m pytest -n 2 --timeout 86400 tests/e2e/test_fuzz.py tests/e2e/test_machine.py
+	  $(BIN)/python -m pytest -n 2 --timeout 86400 tests/e2e/test_fuzz.py tests/e2e/test_machine.py tests/bridges/ev_meter
+
+soak: $(STAMP)  ## kill the node, the broker, Postgres and the disk for minutes (SOAK_KILLS=200, SOAK_SECONDS, SOAK_CHARGERS)
+	@$(BIN)/python -m pytest tests/soak/test_soak.py -n 0 -m soak -s -q
 
 migration: $(STAMP)  ## write a new migration: make migration m="what" (DATABASE_URL: a database at head)
 	@$(BIN)/alembic revision --autogenerate -m "$(m)"

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 from msgspec import Struct
@@ -14,12 +15,14 @@ from csms.adapter import EVERY_GENERATION, Adapter
 from csms.api.deps import Api
 from csms.api.health import Check, HealthReport
 from csms.assembly import Company, Mqtt, assemble, database_address
+from csms.core.reports import Repair
 from csms.db import admission
 from csms.embedding import BrokerAddress
 from csms.ledger import Ledger
 from csms.ocpp import data_transfer
 from csms.ocpp.listeners import TlsListener
 from csms.ocpp.outbound import check_request
+from csms.ocpp.repaired import translate
 from csms.ocpp.server import OcppServer
 from csms.security.renewal import Renewal
 from csms.security.wiring import Secured, organization, secure
@@ -119,6 +122,10 @@ async def serve(
             if held_by is not None:
                 await router.hang_up(held_by, charger_id, EVERY_GENERATION)
 
+        async def book(charger_id: str, action: str, payload: dict[str, Any], repair: Repair) -> Any:
+            report = translate(charger_id, action, payload, repair, datetime.now(UTC))
+            return await ledger.record(report)
+
         token, new = _admin_token(settings)
         api = Api(
             engine=engine,
@@ -131,6 +138,7 @@ async def serve(
             authority=secured.authority,
             health=lambda: _health(ledger, parts.mqtt),
             queued=parts.delivery.nudge,
+            book=book,
         )
         await stack.enter_async_context(http(api, ports.http, company))
 
@@ -213,7 +221,18 @@ def _health(ledger: Ledger, mqtt: Mqtt | None) -> HealthReport:
             if relay.connected
             else Check(name="mqtt", state="degraded", detail=relay.problem or "Not connected.")
         )
-        late = f"{relay.pending} events wait, the oldest for {relay.oldest_age_s:.0f} s; {relay.dead} were refused for good."
+        if relay.connected and not mqtt.commands.connected:
+            why = mqtt.commands.last_error or "Not connected."
+            checks.append(
+                Check(
+                    name="commands",
+                    state="degraded",
+                    detail=f"Commands to chargers of other nodes wait: {why}",
+                )
+            )
+        late = f"{relay.pending} events wait, the oldest for {relay.oldest_age_s:.0f} s."
+        if relay.dead:
+            late += f" {relay.dead} are parked, as the broker refuses them: see `csms events parked`, mend the cause, then `csms events revive`."
         checks.append(
             Check(name="outbox", state="degraded" if relay.lagging or relay.dead else "ok", detail=late)
         )

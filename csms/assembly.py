@@ -39,6 +39,7 @@ class Mqtt(Struct, frozen=True):
     """What goes to and from the broker."""
 
     link: Link
+    commands: Link
     relay: Relay
     protocol: ProtocolStream | None
     state: StatePublisher | None
@@ -116,14 +117,14 @@ async def assemble(
     ledger = Ledger(
         engine,
         policy(settings),
-        relay=mqtt is not None,
+        relay=mqtt is not None or settings.events_outbox_always,
         on_commit=mqtt.on_commit if mqtt is not None else None,
     )
     await company.start(ledger.run(), "ledger")
     stack.push_async_callback(ledger.drain)
 
     router = CommandRouter(
-        mqtt.link if mqtt is not None else None,
+        mqtt.commands if mqtt is not None else None,
         settings.csms_node,
         lambda charger_id: admission.holder(engine, charger_id),
         prefix=settings.mqtt_topic_prefix,
@@ -196,17 +197,25 @@ async def _mqtt(
     prefix, node = settings.mqtt_topic_prefix, settings.csms_node
     link = Link(link_config(settings, broker), presence=service_presence(node, prefix))
     await company.start(link.run(), "mqtt link")
+    # Of their own: what the relay does with its connection must not disturb commands.
+    commands = Link(link_config(settings, broker, name="commands"))
+    await company.start(commands.run(), "commands link")
     relay = Relay(engine, link, relay_config(settings))
     await company.start(relay.run(), "relay")
     stack.push_async_callback(relay.drain)
     protocol = state = None
     if settings.mqtt_protocol_events_enabled:
-        protocol = ProtocolStream(link, prefix=prefix, qos=settings.mqtt_protocol_qos)
+        protocol = ProtocolStream(
+            link,
+            prefix=prefix,
+            qos=settings.mqtt_protocol_qos,
+            mask_id_tags=settings.mqtt_protocol_mask_id_tags,
+        )
         await company.start(protocol.run(), "protocol stream")
     if settings.mqtt_retain_state:
         state = StatePublisher(engine, link, node, prefix=prefix)
         await company.start(state.run(), "state")
-    return Mqtt(link, relay, protocol, state)
+    return Mqtt(link, commands, relay, protocol, state)
 
 
 # --- the database ----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ CsmsError
 ├── SettingsError        a setting that cannot be read
 ├── StartError           the program cannot start: a port, a database, a migration
 ├── LedgerError          a report could not be recorded
+├── NotBookable          a repaired record fits nothing, or was booked already
 ├── BrokerAway           a message was not given to the MQTT broker
 └── CommandError         a command did not get its answer
     ├── UnknownCharger
@@ -36,6 +37,10 @@ class StartError(CsmsError):
 
 class LedgerError(CsmsError):
     """A report could not be recorded: the database refused its content."""
+
+
+class NotBookable(CsmsError):
+    """A record out of quarantine cannot be booked as it was repaired; nothing has changed."""
 
 
 class BrokerAway(CsmsError):

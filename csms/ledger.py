@@ -26,7 +26,7 @@ from csms.core.decide import decide
 from csms.core.records import Event, Frame
 from csms.core.work import Policy, Work
 from csms.db import store
-from csms.errors import LedgerError
+from csms.errors import LedgerError, NotBookable
 
 R = TypeVar("R")
 Entry = tuple[reports.Report[Any], "asyncio.Future[Any] | None"]
@@ -188,9 +188,8 @@ class Ledger:
                 if _is_away(error):
                     if self._away_since is None:
                         self._away_since = time.monotonic()
-                        cause = (
-                            error.__context__ or error
-                        )  # what ended the transaction says more than its end
+                        # What ended the transaction says more than its end.
+                        cause = error if isinstance(error, ConnectionError) else error.__context__ or error
                         log.warning(
                             "postgres away", error=str(cause) or type(cause).__name__, waiting=len(batch)
                         )
@@ -256,11 +255,16 @@ class Ledger:
                 results = [_decided(work, report) for report in entries]
                 await store.save(db, work, relay=self._relay)
             return results, work.added.get(Event, [])
+        except BaseException:
+            # What nextval gave to a transaction that did not commit, a Postgres that crashes gives once more.
+            self._numbers.clear()
+            self._transaction_ids.clear()
+            raise
         finally:
             watchdog.cancel()
 
     async def _provide_ids(self, db: Any, entries: Sequence[reports.Report[Any]]) -> None:
-        """Ids are drawn before the decisions, which cannot wait; unused ones serve the next batch."""
+        """Ids are drawn before the decisions, which cannot wait; unused ones, once committed, serve the next batch."""
         starts = sum(isinstance(report, reports.Start | reports.Quarantined) for report in entries)
         if starts > len(self._transaction_ids):
             self._transaction_ids.extend(
@@ -274,14 +278,18 @@ class Ledger:
             self._numbers.extend(await store.next_numbers(db, wanted - len(self._numbers)))
 
     async def _connected(self) -> Any:
-        """The writer's own asyncpg connection, borrowed from SQLAlchemy's pool for as long as it lives."""
-        if self._connection is None:
-            try:
+        """The writer's own asyncpg connection, borrowed from SQLAlchemy's pool for as long as it lives.
+
+        Raises ConnectionError, whatever stood in the way: not to be let in is no report's fault.
+        """
+        try:
+            if self._connection is None:
                 async with asyncio.timeout(self._commit_timeout_s):
                     self._connection = await self._engine.connect()
-            except DBAPIError as error:
-                raise error.orig or error from error
-        raw = await self._connection.get_raw_connection()
+            raw = await self._connection.get_raw_connection()
+        except Exception as error:
+            cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+            raise ConnectionError(str(cause) or type(cause).__name__) from error
         return raw.driver_connection
 
     async def _hang_up(self) -> None:
@@ -293,9 +301,8 @@ class Ledger:
                 await connection.close()
 
 
-def _is_away(error: BaseException) -> bool:
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return isinstance(cause, _AWAY) or (cause is not error and isinstance(cause.__cause__, _AWAY))
+def _is_away(error: Exception) -> bool:
+    return isinstance(error, _AWAY)
 
 
 def _decided(work: Work, report: reports.Report[Any]) -> Any:
@@ -303,6 +310,8 @@ def _decided(work: Work, report: reports.Report[Any]) -> Any:
     try:
         with work.attempt():
             return decide(work, report)
+    except NotBookable as error:
+        return error
     except Exception as error:
         log.exception("decision failed", charger=report.charger_id, report=type(report).__name__)
         return error

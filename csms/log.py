@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 
 _QUIET = {"websockets": logging.WARNING, "uvicorn.error": logging.WARNING, "uvicorn.access": logging.WARNING,
           "alembic": logging.WARNING, "mqtt": logging.WARNING, "aiomqtt": logging.ERROR, "ocpp": logging.ERROR,
@@ -22,11 +23,16 @@ def configure(style: str = "auto", *, verbose: bool = False, quiet: bool = False
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if pretty else "iso", utc=not pretty),
     ]
     renderer: Any = (
-        structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(),
+            exception_formatter=structlog.dev.RichTracebackFormatter(show_locals=False),
+        )
         if pretty
         else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
-    errors: list[Any] = [] if pretty else [structlog.processors.dict_tracebacks]
+    # Local variables hold passwords, tokens and people's data.
+    plain = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
+    errors: list[Any] = [] if pretty else [plain]
     structlog.configure(
         processors=[*shared, *errors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -8,8 +8,11 @@ from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from csms.core.currencies import CURRENCIES
+from csms.core.tariffs import zone_exists
 from csms.errors import SettingsError
 
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
@@ -42,14 +45,28 @@ def _networks(value: Any) -> Any:
 
 def _prefix(value: str) -> str:
     value = value.strip("/")
-    if any(char in value for char in "+#\0"):
-        raise ValueError("a topic without the wildcards + and #")
+    if any(char in "+#" or not char.isprintable() for char in value):
+        raise ValueError("a topic without the wildcards + and # and without control characters")
+    if value.startswith("$"):
+        raise ValueError("a topic that does not begin with $, which brokers keep to themselves")
+    return value
+
+
+def _client_id(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("printable characters only")
     return value
 
 
 def _currency(value: str) -> str:
-    if not (len(value) == 3 and value.isascii() and value.isalpha() and value.isupper()):
+    if value not in CURRENCIES:
         raise ValueError("an ISO 4217 code such as USD, EUR or UAH")
+    return value
+
+
+def _time_zone(value: str) -> str:
+    if not zone_exists(value):
+        raise ValueError("an IANA time zone such as UTC or Europe/Vienna")
     return value
 
 
@@ -60,6 +77,10 @@ Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_names)]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
+
+
+def _wrong(name: str, value: str, allowed: str) -> PydanticCustomError:
+    return PydanticCustomError("csms", "{allowed}", {"name": name, "value": value, "allowed": allowed})
 
 
 class Settings(BaseSettings):
@@ -104,8 +125,11 @@ class Settings(BaseSettings):
     csms_currency: Annotated[str, AfterValidator(_currency)] = "USD"
     csms_energy_rate: Rate = Decimal("0.12")
     csms_time_rate: Rate = Decimal(0)
+    csms_time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
     csms_frame_retention_days: int = Field(30, ge=1)
     csms_reading_retention_days: int = Field(0, ge=0)  # 0 = for ever
+    csms_status_retention_days: int = Field(365, ge=0)  # 0 = for ever
+    csms_quarantine_retention_days: int = Field(365, ge=0)  # of what was dealt with; 0 = for ever
 
     mqtt_enabled: Annotated[bool | None, BeforeValidator(_flag)] = None
     mqtt_host: str = "localhost"
@@ -113,14 +137,17 @@ class Settings(BaseSettings):
     mqtt_username: str | None = None
     mqtt_password: SecretStr | None = None
     mqtt_password_file: Path | None = None
-    mqtt_client_id: str = "csms"
+    mqtt_client_id: Annotated[str, AfterValidator(_client_id)] = "ocpp-server"
     mqtt_topic_prefix: Annotated[str, AfterValidator(_prefix)] = ""
     mqtt_business_events_enabled: Flag = True
     mqtt_protocol_events_enabled: Flag = True
+    mqtt_connection_events_enabled: Flag = False
+    mqtt_error_events_enabled: Flag = False
     mqtt_protocol_version: Literal["5", "3.1.1"] = "5"
     mqtt_qos: Literal[0, 1, 2] = 1
     mqtt_meter_qos: Literal[0, 1, 2] | None = None
     mqtt_protocol_qos: Literal[0, 1, 2] = 0
+    mqtt_protocol_mask_id_tags: Flag = False
     mqtt_retain_state: Flag = True
     mqtt_tls: Flag = False
     mqtt_tls_ca_file: Path | None = None
@@ -137,11 +164,13 @@ class Settings(BaseSettings):
     mqtt_meter_expiry_s: int = Field(3600, ge=0)
     mqtt_meter_min_interval_s: int = Field(0, ge=0)
     mqtt_cloudevents: Literal["off", "binary", "structured"] = "binary"
+    events_outbox_always: Flag = False
     outbox_lanes: int = Field(4, ge=1, le=64)
     outbox_batch: int = Field(200, ge=1, le=1000)
     outbox_poll_ms: int = Field(200, ge=10, le=10_000)
     outbox_retention_days: int = Field(14, ge=1)
     outbox_max_lag_alert_s: int = Field(30, ge=1)
+    outbox_max_events: int = Field(5_000_000, ge=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -151,6 +180,24 @@ class Settings(BaseSettings):
         if "mqtt_enabled" not in given and "mqtt_host" in given:
             values["mqtt_enabled"] = True
         return values
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "Settings":
+        """What is right alone and wrong together. The message begins with the setting to change."""
+        files = (self.mqtt_tls_ca_file, self.mqtt_tls_cert_file, self.mqtt_tls_key_file)
+        if any(files) and not self.mqtt_tls:
+            raise _wrong("MQTT_TLS", "false", "true, as MQTT_TLS_CA_FILE, _CERT_FILE or _KEY_FILE is given")
+        if self.mqtt_tls_key_file is not None and self.mqtt_tls_cert_file is None:
+            raise _wrong("MQTT_TLS_CERT_FILE", "unset", "the certificate of MQTT_TLS_KEY_FILE")
+        if self.mqtt_password_file is not None and self.mqtt_password is not None:
+            raise _wrong("MQTT_PASSWORD_FILE", "given", "either this or MQTT_PASSWORD")
+        if self.mqtt_reconnect_min_s > self.mqtt_reconnect_max_s:
+            raise _wrong(
+                "MQTT_RECONNECT_MIN_S",
+                f"{self.mqtt_reconnect_min_s:g}",
+                f"at most MQTT_RECONNECT_MAX_S ({self.mqtt_reconnect_max_s:g})",
+            )
+        return self
 
     @property
     def embedded_database(self) -> bool:
@@ -172,6 +219,9 @@ def load(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "csms":
+            wrong = first["ctx"]
+            raise SettingsError(wrong["name"], wrong["value"], wrong["allowed"]) from None
         name = str(first["loc"][0]).upper() if first["loc"] else "settings"
         value = "(hidden)" if any(word in name for word in _SECRETS) else repr(first.get("input"))
         raise SettingsError(name, value, _allowed(first)) from None

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from csms.core.pricing import Tariff
+from csms.core.tariffs import Tariff
 from csms.core.work import Policy
 from csms.embedding import BrokerAddress
 from csms.errors import StartError
@@ -18,15 +18,18 @@ def policy(settings: Settings) -> Policy:
         unknown_tags=settings.csms_unknown_tags,
         heartbeat_interval_s=settings.csms_heartbeat_interval_s,
         events=settings.mqtt_business_events_enabled,
+        connection_events=settings.mqtt_connection_events_enabled,
+        error_events=settings.mqtt_error_events_enabled,
         tariff=Tariff(
             currency=settings.csms_currency,
             energy_rate=settings.csms_energy_rate,
             time_rate=settings.csms_time_rate,
         ),
+        time_zone=settings.csms_time_zone,
     )
 
 
-def link_config(settings: Settings, broker: BrokerAddress) -> LinkConfig:
+def link_config(settings: Settings, broker: BrokerAddress, *, name: str = "main") -> LinkConfig:
     password = settings.mqtt_password.get_secret_value() if settings.mqtt_password else None
     if settings.mqtt_password_file is not None:
         try:
@@ -41,6 +44,7 @@ def link_config(settings: Settings, broker: BrokerAddress) -> LinkConfig:
         version=broker.version,
         client_id=settings.mqtt_client_id,
         node=settings.csms_node,
+        name=name,
         username=settings.mqtt_username,
         password=password,
         tls=settings.mqtt_tls,

@@ -1,6 +1,8 @@
 """Starts the run's servers in the controlling process, hands out databases, brokers and ports, finds leaked tasks."""
 
 import asyncio
+import io
+import logging
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -10,7 +12,9 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
+import structlog
 
+from csms import log
 from tests import services
 from tests.services import Addresses, Broker, DatabaseFactory, Mosquitto, Services
 
@@ -132,6 +136,21 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
 def unused_port() -> int:
     """A loopback port nobody listens on; for more than one: `tests.services.unused_port()`."""
     return services.unused_port()
+
+
+# -- the log -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def log_output() -> Iterator[io.StringIO]:
+    """All that is logged, in the form that shows the most: JSON, verbose."""
+    stream, root = io.StringIO(), logging.getLogger()
+    handlers, level, before = root.handlers[:], root.level, structlog.get_config()
+    log.configure("json", verbose=True, stream=stream)
+    yield stream
+    structlog.configure(**before)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 # -- leaked tasks ------------------------------------------------------------------------------------------

@@ -281,6 +281,7 @@ class Mosquitto:
         self.port = self.port_v5 = unused_port()
         self._config = directory / "mosquitto.conf"
         self._log_path = directory / "mosquitto.log"
+        self._acl = directory / "acl"
         self._process: subprocess.Popen[bytes] | None = None
         config = [
             f"listener {self.port} {self.host}",
@@ -299,10 +300,9 @@ class Mosquitto:
             passwords.chmod(0o600)
             config.append(f"password_file {passwords}")
         if acl:
-            rules = directory / "acl"
-            rules.write_text(acl)
-            rules.chmod(0o600)
-            config.append(f"acl_file {rules}")
+            self._acl.write_text(acl)
+            self._acl.chmod(0o600)
+            config.append(f"acl_file {self._acl}")
         self._config.write_text("\n".join([*config, *lines]) + "\n")
 
     @property
@@ -330,6 +330,12 @@ class Mosquitto:
     def stop(self) -> None:
         """As an operator would: it writes its persistence file if it has one."""
         self._end(signal.SIGTERM)
+
+    def allow(self, acl: str) -> None:
+        """Another access list, at once; there must have been one from the start."""
+        self._acl.write_text(acl)
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
 
     def restart(self) -> None:
         """Up again on the same port, after `kill`, `stop` or neither."""

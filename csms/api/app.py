@@ -1,5 +1,6 @@
 """The HTTP application: the REST interface under /api/v1, health and metrics beside it, the console below all."""
 
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -17,9 +18,12 @@ from csms.api import (
     jobs,
     local_list,
     logs,
+    outbox,
     problems,
+    quarantine,
     registers,
     reservations,
+    tariffs,
     transactions,
 )
 from csms.api.deps import Api
@@ -49,20 +53,28 @@ def create_app(deps: Api, *, console: ASGIApp | None = None) -> FastAPI:
     )
     app.state.api = deps
     problems.install(app)
+    app.include_router(_v1())
+    app.include_router(probes())
+    app.router.default = _Elsewhere(console)
+    app.add_middleware(_Envelope)
+    return app
+
+
+@cache
+def _v1() -> APIRouter:
     v1 = APIRouter(prefix=PREFIX, responses={"default": _PROBLEM})
     # /chargers/{id}/messages before /chargers/{id}: an identity may contain slashes.
     v1.include_router(logs.router)
+    v1.include_router(outbox.router)
     v1.include_router(certificates.router)
     for part in (commands, configuration, local_list, reservations, charging, jobs):
         v1.include_router(part.router)
     v1.include_router(chargers.router)
     v1.include_router(transactions.router)
     v1.include_router(registers.router)
-    app.include_router(v1)
-    app.include_router(probes())
-    app.router.default = _Elsewhere(console)
-    app.add_middleware(_Envelope)
-    return app
+    v1.include_router(quarantine.router)
+    v1.include_router(tariffs.router)
+    return v1
 
 
 class _Elsewhere:

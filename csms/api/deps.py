@@ -11,10 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from csms.adapter import Command
 from csms.api.access import Access
 from csms.api.health import Database, HealthReport
+from csms.core.reports import Repair
 from csms.pki import Authority
 
 Send = Callable[[str, Command], Awaitable[Mapping[str, Any]]]
 CheckCommand = Callable[[str, dict[str, Any]], list[str]]
+# Charger, action, payload in OCPP's JSON, which entry of the quarantine it is; the ledger's answer.
+Book = Callable[[str, str, dict[str, Any], Repair], Awaitable[Any]]
 
 
 @dataclass(kw_only=True)
@@ -23,7 +26,8 @@ class Api:
 
     `send` has a charger perform a command and raises CommandError; `check_command(action, payload)` lists
     what is wrong with a command by the OCPP schema (empty: nothing); `health` says how the node's parts are
-    (the database is asked here). `queued` is called when a command was queued. `hang_up` ends a charger's
+    (the database is asked here). `queued` is called when a command was queued; `book` records
+    what was repaired and raises NotBookable. `hang_up` ends a charger's
     connection, `authority` gives our CA. Set `closing` when the program is to end: live streams end at once.
     """
 
@@ -35,6 +39,7 @@ class Api:
     authority: Callable[[], Authority] | None = None
     health: Callable[[], HealthReport] = HealthReport
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    book: Book | None = None
     queued: Callable[[], None] = lambda: None
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     access: Access = field(init=False)

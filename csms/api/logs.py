@@ -9,11 +9,11 @@ from fastapi import APIRouter, Query, Request, Response
 from csms.api import pages, streams
 from csms.api.chargers import ChargerId, unknown, usable
 from csms.api.deps import Api
-from csms.api.models import MessageOut, MessagePage, QuarantinedOut, QuarantinePage, Resolution
+from csms.api.models import MessageOut, MessagePage
 from csms.api.problems import Problem
-from csms.api.security import Deps, operator, viewer
+from csms.api.security import Deps, viewer
 from csms.core.records import Event
-from csms.db import admin, logs, views
+from csms.db import logs, views
 
 router = APIRouter()
 _LOOK_EVERY_S = 0.5
@@ -162,53 +162,3 @@ async def _live_messages(api: Api, charger_id: str) -> AsyncIterator[bytes]:
             )
             for message in await tail.look()
         )
-
-
-# --- quarantine ------------------------------------------------------------------------------------------
-
-
-def _quarantined(held: logs.Held) -> QuarantinedOut:
-    fields = {name: getattr(held, name) for name in held.__struct_fields__ if name != "payload"}
-    return QuarantinedOut(**fields, payload=held.text)
-
-
-@router.get("/quarantine", dependencies=[viewer], tags=["quarantine"])
-async def list_quarantine(
-    api: Deps,
-    charger: Annotated[str | None, Query(max_length=255)] = None,
-    resolved: Annotated[bool, Query(description="What has been dealt with, instead of what has not")] = False,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    cursor: pages.Cursor = None,
-) -> QuarantinePage:
-    """What was acknowledged but could not be booked, newest first."""
-    before = pages.decode(cursor, tuple[int])
-    async with api.engine.connect() as db:
-        found = await logs.list_quarantine(
-            db,
-            charger_id=None if charger is None else charger.replace("\0", "\ufffd"),
-            resolved=resolved,
-            before_id=min(before[0], _BIGINT) if before else None,
-            limit=limit + 1,
-        )
-    items = found[:limit]
-    return QuarantinePage(
-        items=[_quarantined(held) for held in items],
-        next_cursor=pages.encode(items[-1].id) if len(found) > limit else None,
-    )
-
-
-@router.get("/quarantine/{held_id}", dependencies=[viewer], tags=["quarantine"])
-async def get_quarantined(api: Deps, held_id: int) -> QuarantinedOut:
-    async with api.engine.connect() as db:
-        held = await logs.get_quarantined(db, held_id)
-    if held is None:
-        raise Problem(404, "not-found", f"There is no message {held_id} in quarantine.")
-    return _quarantined(held)
-
-
-@router.post("/quarantine/{held_id}/resolve", dependencies=[operator], tags=["quarantine"])
-async def resolve(api: Deps, held_id: int, resolution: Resolution) -> QuarantinedOut:
-    """Note what was done about it. 409 when that was noted already."""
-    async with api.engine.begin() as db:
-        await admin.resolve_quarantined(db, held_id, resolution.note.replace("\0", ""))
-    return await get_quarantined(api, held_id)

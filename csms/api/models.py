@@ -9,25 +9,27 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from csms.api.progress import progress, summary
+from csms.core.pricing import Component, Cost, Unit
 from csms.core.records import Connector
-from csms.db.admin import TagView, TariffView
+from csms.db.admin import TagView
+from csms.db.tariffs import TariffView
 from csms.db.views import ChargerView, ReadingView, Session
 
 
-def _printable(value: str) -> str:
+def printable(value: str) -> str:
     if not value.isprintable():
         raise ValueError("printable characters only")
     return value
 
 
-def _zone(value: str | None) -> str | None:
+def zone(value: str | None) -> str | None:
     if value is not None and value not in available_timezones():
         raise ValueError("an IANA time zone such as Europe/Vienna")
     return ZoneInfo(value).key if value is not None else None
 
 
-Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_printable)]
-IdTag = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+Name = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(printable)]
+IdTag = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(printable)]
 Rate = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=6)]
 Enrollment = Literal["Accepted", "Pending", "Rejected"]
 TagStatus = Literal["Accepted", "Blocked", "Expired", "Invalid"]
@@ -93,6 +95,7 @@ class ChargerOut(Model):
     heartbeat_interval_s: int | None
     time_zone: str | None
     tariff_id: str | None
+    group_id: str | None
     has_password: bool
     password_pending: bool = Field(description="A new AuthorizationKey was sent and is not confirmed yet")
     security_profile: int | None = Field(
@@ -138,8 +141,9 @@ class ChargerSettings(Input):
     display_name: Name | None = None
     enrollment: Enrollment = "Accepted"
     tariff_id: Name | None = None
+    group_id: Name | None = Field(None, description="Its tariff applies when the charger has none of its own")
     heartbeat_interval_s: int | None = Field(None, ge=1, le=86_400)
-    time_zone: Annotated[str | None, AfterValidator(_zone)] = None
+    time_zone: Annotated[str | None, AfterValidator(zone)] = None
     password: Annotated[SecretStr, Field(min_length=8, max_length=64)] | None = Field(
         None,
         description="For Basic authentication: an OCPP AuthorizationKey, raw or in hex. null: none is asked",
@@ -157,7 +161,7 @@ class ChargerSettings(Input):
 
 
 class NewCharger(ChargerSettings):
-    protocol: Annotated[str, Field(min_length=1, max_length=32), AfterValidator(_printable)] = "ocpp1.6"
+    protocol: Annotated[str, Field(min_length=1, max_length=32), AfterValidator(printable)] = "ocpp1.6"
 
 
 class ChargerPage(Model):
@@ -206,8 +210,51 @@ class Money(Model):
     currency: str
 
 
+class CostLineOut(Model):
+    component: Component
+    band: str | None = None
+    quantity: Decimal | None = None
+    unit: Unit | None = None
+    rate: Decimal | None = None
+    amount_minor: int
+
+
+class TaxOut(Model):
+    percent: Decimal
+    included: bool
+    amount_minor: int
+    net_minor: int
+
+
+class CostOut(Money):
+    """The lines of `breakdown` add up to `amountMinor`."""
+
+    breakdown: list[CostLineOut]
+    tax: TaxOut | None
+
+    @classmethod
+    def of(cls, cost: Cost) -> "CostOut":
+        return cls(
+            amount=cost.amount,
+            amount_minor=cost.amount_minor,
+            currency=cost.currency,
+            breakdown=[CostLineOut.model_validate(line) for line in cost.bill.lines],
+            tax=None if cost.bill.tax is None else TaxOut.model_validate(cost.bill.tax),
+        )
+
+
+class BandOut(Model):
+    name: str
+    days: list[str]
+    start: str
+    end: str
+    energy_rate: Decimal | None
+    time_rate: Decimal | None
+    idle_rate: Decimal | None
+
+
 class TariffOut(Model):
-    """Prices: per kWh, per minute, per session."""
+    """Prices: per kWh, per minute, per session, per idle minute; other rates in bands of the week; bounds; tax."""
 
     id: str
     version: int
@@ -215,6 +262,14 @@ class TariffOut(Model):
     energy_rate: Decimal
     time_rate: Decimal
     session_fee: Decimal
+    idle_rate: Decimal
+    idle_grace_min: int
+    bands: list[BandOut]
+    time_zone: str | None
+    minimum: Decimal | None
+    maximum: Decimal | None
+    tax_percent: Decimal | None
+    tax_included: bool
     created_at: datetime | None = None
 
     @classmethod
@@ -248,7 +303,7 @@ class TransactionOut(Model):
     duration_s: int
     power_w: int | None
     soc_percent: float | None
-    cost: Money
+    cost: CostOut
     tariff: TariffOut
     inferred: bool = Field(description="The stop never came; it was inferred")
     revision: int
@@ -260,7 +315,8 @@ class TransactionOut(Model):
         own = {
             name: getattr(t, name)
             for name in t.__struct_fields__
-            if name not in {"key", "authorization_expiry_at", "cost", "cost_minor", "duration_s", "energy_wh"}
+            if name
+            not in {"key", "authorization_expiry_at", "bill", "cost", "cost_minor", "duration_s", "energy_wh"}
         }
         own["tariff"] = TariffOut.model_validate(t.tariff)
         return cls(
@@ -270,7 +326,7 @@ class TransactionOut(Model):
             duration_s=int(so_far.duration_s),
             power_w=so_far.power_w,
             soc_percent=so_far.soc_percent,
-            cost=Money.model_validate(so_far.cost),
+            cost=CostOut.of(so_far.cost),
         )
 
 
@@ -307,6 +363,7 @@ class TagIn(Input):
     expiry_date: AwareDatetime | None = None
     parent_id_tag: IdTag | None = None
     max_active_transactions: int | None = Field(None, ge=0, le=1_000_000)
+    tariff_id: Name | None = Field(None, description="Comes before the charger's")
 
 
 class TagOut(Model):
@@ -315,6 +372,7 @@ class TagOut(Model):
     expiry_date: datetime | None
     parent_id_tag: str | None
     max_active_transactions: int | None
+    tariff_id: str | None
     created_at: datetime
 
     @classmethod
@@ -326,6 +384,7 @@ class TagOut(Model):
             expiry_date=tag.expiry_at,
             parent_id_tag=tag.parent_id_tag,
             max_active_transactions=tag.max_active_transactions,
+            tariff_id=tag.tariff_id,
             created_at=view.created_at,
         )
 
@@ -335,27 +394,8 @@ class TagPage(Model):
     next_cursor: str | None
 
 
-class TariffIn(Input):
-    currency: Annotated[str, Field(pattern="^[A-Z]{3}$", description="ISO 4217")]
-    energy_rate: Rate = Decimal(0)
-    time_rate: Rate = Decimal(0)
-    session_fee: Rate = Decimal(0)
-
-
-class TariffChange(Input):
-    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")] = "USD"
-    energy_rate: Rate = Decimal(0)
-    time_rate: Rate = Decimal(0)
-    session_fee: Rate = Decimal(0)
-
-
-class TariffPage(Model):
-    items: list[TariffOut]
-    next_cursor: str | None
-
-
 class TokenIn(Input):
-    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)]
+    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(printable)]
     role: Role = "viewer"
 
 
@@ -394,7 +434,11 @@ class MessagePage(Model):
 
 
 class QuarantinedOut(Model):
-    """A message that was acknowledged and could not be booked. `payload` is what came, as text."""
+    """A message that was acknowledged and could not be booked.
+
+    `payload` is what came, as text; `ocpp` the same as OCPP's JSON where that is possible: mend it and send it
+    to `/repair`.
+    """
 
     id: int
     charger_id: str
@@ -406,11 +450,30 @@ class QuarantinedOut(Model):
     received_at: datetime
     resolved_at: datetime | None
     resolution: str | None
+    ocpp: dict[str, Any] | None = None
 
 
 class QuarantinePage(Model):
     items: list[QuarantinedOut]
     next_cursor: str | None
+
+
+class RepairIn(Input):
+    """`payload`: the message in OCPP's JSON as it should have been; left out: as it came.
+
+    `transactionId` takes the place of the payload's.
+    """
+
+    payload: dict[str, Any] | None = None
+    transaction_id: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    note: Annotated[str, Field(max_length=2000)] = ""
+
+
+class RepairOut(Model):
+    """`transactionId`: what it was booked as (null for readings)."""
+
+    transaction_id: int | None
+    entry: QuarantinedOut
 
 
 class Resolution(Input):
@@ -456,7 +519,7 @@ class Certificates(Model):
 
 
 class Revocation(Input):
-    reason: Annotated[str, Field(max_length=500), AfterValidator(_printable)] | None = None
+    reason: Annotated[str, Field(max_length=500), AfterValidator(printable)] | None = None
 
 
 # --- health, problems ------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from decimal import Decimal
 
 from msgspec import Struct
 
-from csms.core.pricing import Cost, duration_s, session_cost
+from csms.core import courses
+from csms.core.pricing import Bill, Cost, duration_s, session_cost
 from csms.core.records import Connector, Transaction
 from csms.db.views import Session
 
@@ -41,20 +42,31 @@ def progress(session: Session, now: datetime) -> Progress:
     if t.stopped_at is not None:
         seconds = t.duration_s if t.duration_s is not None else duration_s(t.started_at, t.stopped_at)
         amount = t.cost if t.cost is not None else Decimal(0)
-        cost = Cost(amount=amount, amount_minor=t.cost_minor or 0, currency=t.tariff.currency)
+        bill = t.bill or _plain_bill(t, seconds)
+        cost = Cost(amount=amount, amount_minor=t.cost_minor or 0, currency=t.tariff.currency, bill=bill)
         return Progress(energy_wh=t.energy_wh, duration_s=seconds, power_w=None, soc_percent=None, cost=cost)
     mine = plug is not None and plug.reading_transaction_id == t.id
     read_at = plug.reading_at if plug is not None and mine else None
     seconds = _so_far(t, read_at, now)
     register = plug.energy_wh if plug is not None and mine else None
     energy_wh = None if register is None else max(register - t.meter_start_wh, 0)
+    course = None
+    if t.tariff.needs_course:
+        until = t.started_at + timedelta(microseconds=int(seconds * 1_000_000))
+        course = courses.so_far(t, until, energy_wh or 0, session.evidence, read_at)
     return Progress(
         energy_wh=energy_wh,
         duration_s=seconds,
         power_w=plug.power_w if plug is not None and mine else None,
         soc_percent=plug.soc_percent if plug is not None and mine else None,
-        cost=session_cost(t.tariff, energy_wh or 0, seconds),
+        cost=session_cost(t.tariff, energy_wh or 0, seconds, course),
     )
+
+
+def _plain_bill(t: Transaction, seconds: Decimal) -> Bill:
+    """Of a tariff that needs nothing else: the same again, unless an older release has priced it otherwise."""
+    cost = session_cost(t.tariff, t.energy_wh or 0, seconds)
+    return cost.bill if not t.tariff.needs_course and cost.amount_minor == t.cost_minor else Bill()
 
 
 def _so_far(t: Transaction, read_at: datetime | None, now: datetime) -> Decimal:

@@ -1,6 +1,6 @@
-"""Tags, tariffs and tokens: the small tables that operators and administrators keep."""
+"""Tags and tokens: the small tables that operators and administrators keep."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 from msgspec.structs import asdict
@@ -12,17 +12,12 @@ from csms.api.models import (
     TagIn,
     TagOut,
     TagPage,
-    TariffChange,
-    TariffIn,
-    TariffOut,
-    TariffPage,
     TokenIn,
     TokenOut,
     Tokens,
 )
 from csms.api.problems import Problem
 from csms.api.security import Deps, administrator, operator, viewer
-from csms.core.pricing import Tariff
 from csms.core.records import Tag
 from csms.core.work import tag_key
 from csms.db import admin
@@ -30,17 +25,16 @@ from csms.db import admin
 router = APIRouter()
 _PAGE = Annotated[int, Query(ge=1, le=1000)]
 _TAG = Annotated[str, Path(max_length=255, description="Compared without regard to case, as OCPP does")]
-_TARIFF = Annotated[str, Path(max_length=255)]
 
 
-def _named(name: str, kind: str) -> str:
+def named(name: str, kind: str) -> str:
     """A key that can be stored at all. Raises Problem 404."""
     if not name.isprintable():
         raise Problem(404, "not-found", f"There is no {kind} {name!r}.")
     return name
 
 
-def _nameable(name: str, kind: str, longest: int) -> str:
+def nameable(name: str, kind: str, longest: int) -> str:
     if not name or not name.isprintable() or len(name) > longest:
         raise Problem(422, "invalid-request", f"A {kind} has 1 to {longest} printable characters.")
     return name
@@ -74,7 +68,7 @@ async def list_tags(
 @router.get("/tags/{id_tag:path}", dependencies=[viewer], tags=["tags"])
 async def get_tag(api: Deps, id_tag: _TAG) -> TagOut:
     async with api.engine.connect() as db:
-        view = await admin.get_tag(db, _named(id_tag, "tag"))
+        view = await admin.get_tag(db, named(id_tag, "tag"))
     if view is None:
         raise Problem(404, "not-found", f"There is no tag {id_tag!r}.")
     return TagOut.of(view)
@@ -84,11 +78,12 @@ async def get_tag(api: Deps, id_tag: _TAG) -> TagOut:
 async def put_tag(api: Deps, id_tag: _TAG, tag: TagIn, response: Response) -> TagOut:
     """Make a tag or replace one. OCPP chargers send tags of at most 20 characters; bridges may have longer."""
     record = Tag(
-        id_tag=_nameable(id_tag, "tag", 64),
+        id_tag=nameable(id_tag, "tag", 64),
         status=tag.status,
         expiry_at=tag.expiry_date,
         parent_id_tag=tag.parent_id_tag,
         max_active_transactions=tag.max_active_transactions,
+        tariff_id=tag.tariff_id,
     )
     async with api.engine.begin() as db:
         new = await admin.put_tag(db, record)
@@ -105,77 +100,13 @@ async def change_tag(api: Deps, id_tag: _TAG, tag: TagIn) -> TagOut:
     if "expiry_date" in given:
         given["expiry_at"] = given.pop("expiry_date")
     async with api.engine.begin() as db:
-        return TagOut.of(await admin.change_tag(db, _named(id_tag, "tag"), given))
+        return TagOut.of(await admin.change_tag(db, named(id_tag, "tag"), given))
 
 
 @router.delete("/tags/{id_tag:path}", status_code=204, dependencies=[operator], tags=["tags"])
 async def delete_tag(api: Deps, id_tag: _TAG) -> None:
     async with api.engine.begin() as db:
-        await admin.delete_tag(db, _named(id_tag, "tag"))
-
-
-# --- tariffs ---------------------------------------------------------------------------------------------
-
-
-@router.get("/tariffs", dependencies=[viewer], tags=["tariffs"])
-async def list_tariffs(api: Deps, limit: _PAGE = 100, cursor: pages.Cursor = None) -> TariffPage:
-    after = pages.decode(cursor, tuple[str])
-    async with api.engine.connect() as db:
-        found = await admin.list_tariffs(
-            db, after_id=after[0].replace("\0", "") if after else "", limit=limit + 1
-        )
-    items = found[:limit]
-    return TariffPage(
-        items=[TariffOut.of(view) for view in items],
-        next_cursor=pages.encode(items[-1].tariff.id) if len(found) > limit else None,
-    )
-
-
-async def _tariff(api: Deps, tariff_id: str) -> TariffOut:
-    async with api.engine.connect() as db:
-        view = await admin.get_tariff(db, _named(tariff_id, "tariff"))
-    if view is None:
-        raise Problem(404, "not-found", f"There is no tariff {tariff_id!r}.")
-    return TariffOut.of(view)
-
-
-@router.get("/tariffs/{tariff_id:path}", dependencies=[viewer], tags=["tariffs"])
-async def get_tariff(api: Deps, tariff_id: _TARIFF) -> TariffOut:
-    return await _tariff(api, tariff_id)
-
-
-@router.put(
-    "/tariffs/{tariff_id:path}",
-    dependencies=[administrator],
-    tags=["tariffs"],
-    responses={201: {"model": TariffOut}},
-)
-async def put_tariff(api: Deps, tariff_id: _TARIFF, tariff: TariffIn, response: Response) -> TariffOut:
-    """Make or replace a tariff. A change raises `version`; transactions keep the prices they started under."""
-    terms = Tariff(id=_nameable(tariff_id, "tariff id", 64), **tariff.model_dump())
-    async with api.engine.begin() as db:
-        _, new = await admin.put_tariff(db, terms)
-    response.status_code = 201 if new else 200
-    return await _tariff(api, tariff_id)
-
-
-@router.patch("/tariffs/{tariff_id:path}", dependencies=[administrator], tags=["tariffs"])
-async def change_tariff(api: Deps, tariff_id: _TARIFF, tariff: TariffChange) -> TariffOut:
-    """Change what is named."""
-    async with api.engine.begin() as db:
-        known = await admin.get_tariff(db, _named(tariff_id, "tariff"))
-        if known is None:
-            raise Problem(404, "not-found", f"There is no tariff {tariff_id!r}.")
-        terms: dict[str, Any] = {**asdict(known.tariff), **tariff.given()}
-        await admin.put_tariff(db, Tariff(**terms))
-    return await _tariff(api, tariff_id)
-
-
-@router.delete("/tariffs/{tariff_id:path}", status_code=204, dependencies=[administrator], tags=["tariffs"])
-async def delete_tariff(api: Deps, tariff_id: _TARIFF) -> None:
-    """409 while chargers are priced by it."""
-    async with api.engine.begin() as db:
-        await admin.delete_tariff(db, _named(tariff_id, "tariff"))
+        await admin.delete_tag(db, named(id_tag, "tag"))
 
 
 # --- tokens ----------------------------------------------------------------------------------------------

@@ -1,31 +1,65 @@
 """The `csms` command. Each command is a file; errors are one sentence on stderr, exit status 0, 1 or 2."""
 
 import sys
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperGroup
 
-from csms.cli import bridge as bridge_command
-from csms.cli import ca as ca_command
-from csms.cli import demo as demo_command
-from csms.cli import events as events_command
-from csms.cli import lists as list_commands
-from csms.cli import migrate as migrate_command
-from csms.cli import send as send_command
-from csms.cli import serve as serve_command
-from csms.cli import simulate as simulate_command
-from csms.cli import tags as tags_command
-from csms.cli import tokens as tokens_command
 from csms.errors import CsmsError, SettingsError
+
+# Command → module, function (or Typer with commands of its own), and the name of its example. Modules are imported
+# when they are asked for: `csms chargers` need not wait for what `csms serve` is made of.
+_COMMANDS: Final[dict[str, tuple[str, str, str | None]]] = {
+    "serve": ("serve", "serve", "EXAMPLE"),
+    "demo": ("demo", "demo", "EXAMPLE"),
+    "migrate": ("migrate", "migrate", "EXAMPLE"),
+    "bridge": ("bridge", "bridge", "EXAMPLE"),
+    "simulate": ("simulate", "simulate", None),
+    "send": ("send", "send", "EXAMPLE"),
+    "chargers": ("lists", "chargers", "CHARGERS"),
+    "transactions": ("lists", "transactions", "TRANSACTIONS"),
+    "ca": ("ca", "app", None),
+    "tags": ("tags", "app", None),
+    "tariffs": ("tariffs", "app", None),
+    "tokens": ("tokens", "app", None),
+    "events": ("events", "app", None),
+}
+_LOOK: Final[dict[str, Any]] = {
+    "pretty_exceptions_enable": False,
+    "rich_markup_mode": "rich",
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+
+
+class _Commands(TyperGroup):
+    """The table above as a group of commands."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _COMMANDS:
+            return None
+        module_name, attribute, example = _COMMANDS[cmd_name]
+        module = import_module(f"csms.cli.{module_name}")
+        asked = getattr(module, attribute)
+        alone = typer.Typer(add_completion=False, **_LOOK)
+        if isinstance(asked, typer.Typer):
+            alone.add_typer(asked, name=cmd_name)
+        else:
+            alone.command(cmd_name, epilog=None if example is None else getattr(module, example))(asked)
+        return typer.main.get_group(alone).commands[cmd_name]
+
 
 app = typer.Typer(
     name="csms",
+    cls=_Commands,
     help="Central system for electric-car charge points: OCPP 1.6-J in, Postgres in the middle, MQTT out.",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    **_LOOK,
 )
 
 
@@ -42,20 +76,6 @@ def root(
     ] = False,
 ) -> None:
     pass
-
-
-app.command("serve", epilog=serve_command.EXAMPLE)(serve_command.serve)
-app.command("demo", epilog=demo_command.EXAMPLE)(demo_command.demo)
-app.command("migrate", epilog=migrate_command.EXAMPLE)(migrate_command.migrate)
-app.command("bridge", epilog=bridge_command.EXAMPLE)(bridge_command.bridge)
-app.command("simulate")(simulate_command.simulate)
-app.command("send", epilog=send_command.EXAMPLE)(send_command.send)
-app.command("chargers", epilog=list_commands.CHARGERS)(list_commands.chargers)
-app.command("transactions", epilog=list_commands.TRANSACTIONS)(list_commands.transactions)
-app.add_typer(ca_command.app, name="ca")
-app.add_typer(tags_command.app, name="tags")
-app.add_typer(tokens_command.app, name="tokens")
-app.add_typer(events_command.app, name="events")
 
 
 def main() -> None:

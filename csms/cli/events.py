@@ -9,8 +9,13 @@ from typing import Annotated
 import typer
 
 from csms.cli.client import Client
+from csms.cli.lists import table
 
-app = typer.Typer(help="Business events: replay what was missed, or follow.", no_args_is_help=True)
+app = typer.Typer(
+    help="Business events: replay what was missed, follow, or see to what the broker refused.",
+    no_args_is_help=True,
+)
+OneCharger = Annotated[str | None, typer.Argument(help="Only this charger's (clientId).")]
 _PAGE = 500
 _RECENT = 1000
 
@@ -46,7 +51,7 @@ def replay(
 
 @app.command(epilog="Example:  csms events tail CP1")
 def tail(
-    charger: Annotated[str | None, typer.Argument(help="Only this charger's (clientId).")] = None,
+    charger: OneCharger = None,
     last: Annotated[int, typer.Option(min=0, help="Begin with so many old ones.")] = 10,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1,
 ) -> None:
@@ -68,3 +73,38 @@ def tail(
             print(line, flush=True)
         first = False
         time.sleep(every)
+
+
+@app.command(epilog="Example:  csms events parked")
+def parked(charger: OneCharger = None) -> None:
+    """List the events set aside because the broker kept refusing them, with its reason."""
+    found = Client().get("/events/parked", clientId=charger, limit=1000)["items"]
+    rows = [
+        [
+            event["clientId"],
+            str(event["seq"]),
+            event["eventId"] or "(no longer stored)",
+            event["recordedAt"][:19].replace("T", " "),
+            event["error"] or "–",
+        ]
+        for event in found
+    ]
+    columns = ("charger", "seq", "event", "recorded (UTC)", "refused because")
+    table("Parked events", columns, rows, "No event is parked.")
+
+
+@app.command(epilog="Example:  csms events revive CP1")
+def revive(charger: OneCharger = None) -> None:
+    """Send parked events after all, when the cause is mended: the broker's access list, its size limit."""
+    print(f"{_free('revive', charger)} events will be sent.")
+
+
+@app.command(epilog="Example:  csms events discard CP1")
+def discard(charger: OneCharger = None) -> None:
+    """Never send the parked events. They can still be replayed."""
+    print(f"{_free('discard', charger)} events will not be sent; `csms events replay` has them.")
+
+
+def _free(how: str, charger: str | None) -> int:
+    body = {} if charger is None else {"clientId": charger}
+    return int(Client().call("POST", f"/events/parked/{how}", json=body).json()["events"])

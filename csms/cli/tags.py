@@ -20,9 +20,16 @@ def add(
     ] = None,
     parent: Annotated[str | None, typer.Option(help="The group it belongs to (parentIdTag).")] = None,
     limit: Annotated[int | None, typer.Option(min=0, help="Most transactions at the same time.")] = None,
+    tariff: Annotated[str | None, typer.Option(help="Its own tariff, wherever it charges.")] = None,
 ) -> None:
     """Add a tag, or replace what is known of it."""
-    body = {"status": status, "expiryDate": expires, "parentIdTag": parent, "maxActiveTransactions": limit}
+    body = {
+        "status": status,
+        "expiryDate": expires,
+        "parentIdTag": parent,
+        "maxActiveTransactions": limit,
+        "tariffId": tariff,
+    }
     given = {name: value for name, value in body.items() if value is not None}
     Client().call("PUT", f"/tags/{segment(id_tag)}", json=given)
     print(f"{id_tag}: {status}")
@@ -52,12 +59,13 @@ def list_tags() -> None:
             t.get("expiryDate") or "–",
             t.get("parentIdTag") or "–",
             _shown(t.get("maxActiveTransactions")),
+            t.get("tariffId") or "–",
         ]
         for t in pages(Client(), "/tags")
     ]
     table(
         "Tags",
-        ("idTag", "status", "expires", "parent", "limit"),
+        ("idTag", "status", "expires", "parent", "limit", "tariff"),
         rows,
         "No tags. Add one: csms tags add IDTAG",
     )

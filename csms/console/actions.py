@@ -10,10 +10,12 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from csms.api import commands
 from csms.api.chargers import usable
 from csms.api.enrollment import enrollment_changed
+from csms.api.models import RepairIn
 from csms.api.problems import Problem, of_command
+from csms.api.quarantine import book
 from csms.console.site import Site, Visit
 from csms.console.words import charger_url, pretty
-from csms.db import admin, views
+from csms.db import admin, outbox, views
 from csms.errors import ChargerRefused, CommandError
 
 
@@ -142,3 +144,30 @@ async def resolve(site: Site, visit: Visit) -> Response:
     except (admin.Missing, admin.Conflict) as error:
         return site.problem(visit, 404 if isinstance(error, admin.Missing) else 409, str(error))
     return RedirectResponse("/quarantine", 303)
+
+
+async def revive(site: Site, visit: Visit) -> Response:
+    """Send all parked events after all."""
+    async with site.api.engine.connect() as db:
+        await outbox.revive(await outbox.driver(db))
+    return RedirectResponse("/events", 303)
+
+
+async def repair(site: Site, visit: Visit) -> Response:
+    """Book what lies in quarantine, as the form has it."""
+    form = await visit.request.form()
+    try:
+        asked = RepairIn(
+            payload=json.loads(str(form.get("payload", ""))),
+            transaction_id=_number(form, "transactionId"),
+            note=str(form.get("note", "")).strip()[:2000],
+        )
+    except BadForm as error:
+        return site.problem(visit, 422, str(error))
+    except ValueError:
+        return site.problem(visit, 422, "The message must be a JSON object, a transaction's id a number.")
+    try:
+        booked = await book(site.api, visit.identity, visit.request.path_params["held_id"], asked)
+    except Problem as refused:
+        return site.problem(visit, refused.status, refused.detail)
+    return RedirectResponse("/quarantine?resolved=true" if booked is None else f"/transactions/{booked}", 303)

@@ -13,7 +13,8 @@ from csms.console import sessions
 from csms.console.live import FRAMES, Live
 from csms.console.site import Site, Visit
 from csms.core.clocks import suspect
-from csms.db import admin, logs, views
+from csms.core.quarantine import REPAIRABLE
+from csms.db import logs, outbox, tariffs, views
 
 _PAGE = 50
 _EVENTS_BEFORE = timedelta(minutes=1)
@@ -43,14 +44,14 @@ class Pages:
                 return site.problem(visit, 404, f"There is no charger {charger_id!r}.")
             messages = await logs.list_messages(db, charger_id, limit=FRAMES)
             deviations = await logs.list_deviations(db, charger_id)
-            tariffs = await admin.list_tariffs(db)
+            known = await tariffs.list_tariffs(db)
         return site.page(
             "charger.html",
             visit,
             view=view,
             messages=messages,
             deviations=deviations,
-            tariffs=[view.tariff for view in tariffs],
+            tariffs=[view.tariff for view in known],
             fragments=await self._live.charger_fragments(charger_id),
         )
 
@@ -114,16 +115,24 @@ class Pages:
     # --- events, quarantine ----------------------------------------------------------------------
 
     async def events(self, site: Site, visit: Visit) -> Response:
-        return site.page("events.html", visit, events=await self._live.recent_events())
+        async with site.api.engine.connect() as db:
+            parked = await outbox.parked(await outbox.driver(db), _PAGE)
+        return site.page("events.html", visit, events=await self._live.recent_events(), parked=parked)
 
     async def stream_events(self, site: Site, visit: Visit) -> Response:
         return EventStream(self._live.stream_events(visit))
+
+    async def tariffs(self, site: Site, visit: Visit) -> Response:
+        async with site.api.engine.connect() as db:
+            known = await tariffs.list_tariffs(db)
+            groups = await tariffs.list_groups(db)
+        return site.page("tariffs.html", visit, known=known, groups=groups)
 
     async def quarantine(self, site: Site, visit: Visit) -> Response:
         resolved = visit.request.query_params.get("resolved") == "true"
         async with site.api.engine.connect() as db:
             held = await logs.list_quarantine(db, resolved=resolved, limit=_PAGE)
-        return site.page("quarantine.html", visit, held=held, resolved=resolved)
+        return site.page("quarantine.html", visit, held=held, resolved=resolved, repairable=REPAIRABLE)
 
 
 # --- signing in and out ----------------------------------------------------------------------------------

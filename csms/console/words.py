@@ -8,8 +8,11 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
-from csms.core.pricing import Cost, Tariff, minor_digits
+from csms.core.currencies import minor_digits
+from csms.core.pricing import Cost, Line
+from csms.core.quarantine import offered
 from csms.core.records import Event
+from csms.core.tariffs import BASE, DAYS, Tariff
 
 _WORDS = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 NOTHING = "\N{EN DASH}"
@@ -28,17 +31,65 @@ def money(cost: Cost) -> str:
 
 
 def prices(tariff: Tariff) -> str:
-    """`0.35 EUR/kWh + 0.02 EUR/min`."""
+    """`0.35 EUR/kWh + 0.02 EUR/min`, and what else there is to know of them."""
+    more = []
+    if tariff.charges("idle") and tariff.idle_grace_min:
+        more.append(f"idle after {tariff.idle_grace_min} min")
+    if tariff.bands:
+        more.append(f"{len(tariff.bands)} band{'s' if len(tariff.bands) > 1 else ''}")
+    if tariff.minimum is not None:
+        more.append(f"at least {_plain(tariff.minimum)} {tariff.currency}")
+    if tariff.maximum is not None:
+        more.append(f"at most {_plain(tariff.maximum)} {tariff.currency}")
+    if tariff.tax_percent is not None:
+        how = "with" if tariff.tax_included else "plus"
+        more.append(f"{how} {_plain(tariff.tax_percent)} % tax")
+    return ", ".join([base_prices(tariff), *more])
+
+
+def base_prices(tariff: Tariff) -> str:
+    """The rates outside of any band."""
+    return _rates(tariff, BASE, session_fee=tariff.session_fee)
+
+
+def band_prices(tariff: Tariff) -> list[str]:
+    """For each band its times and rates."""
+    return [
+        f"{band.name}, {_days(band.days)}{band.start} to {band.end}: {_rates(tariff, i)}"
+        for i, band in enumerate(tariff.bands)
+    ]
+
+
+def component(line: Line) -> str:
+    """`energy, night`, as a line of a bill."""
+    return line.component if line.band is None else f"{line.component}, {line.band}"
+
+
+def minor(amount: int, currency: str) -> str:
+    digits = minor_digits(currency)
+    return f"{Decimal(amount).scaleb(-digits):,.{digits}f} {currency}"
+
+
+def _rates(tariff: Tariff, band: int, session_fee: Decimal = Decimal(0)) -> str:
     parts = [
-        f"{rate.normalize():f} {tariff.currency}{per}"
+        f"{_plain(rate)} {tariff.currency}{per}"
         for rate, per in (
-            (tariff.energy_rate, "/kWh"),
-            (tariff.time_rate, "/min"),
-            (tariff.session_fee, " a session"),
+            (tariff.rate("energy", band), "/kWh"),
+            (tariff.rate("time", band), "/min"),
+            (session_fee, " a session"),
+            (tariff.rate("idle", band), "/idle min"),
         )
         if rate
     ]
     return " + ".join(parts) or "free"
+
+
+def _days(days: tuple[str, ...]) -> str:
+    return "" if len(days) == len(DAYS) else f"{' '.join(day.capitalize() for day in days)} "
+
+
+def _plain(number: Decimal) -> str:
+    return f"{number.normalize():f}"
 
 
 def duration(seconds: Decimal | float) -> str:
@@ -114,3 +165,8 @@ def told(event: Event) -> str:
         case "session_cost":
             parts.append(f"{payload.get('estimatedCost')} {payload.get('currency')}")
     return " · ".join(parts)
+
+
+def mendable(held: Any) -> str:
+    """A message in quarantine as JSON to mend; what cannot be read starts from nothing."""
+    return json.dumps(offered(held.action, held.payload) or {}, indent=2, ensure_ascii=False)

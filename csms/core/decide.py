@@ -5,7 +5,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from csms.core import commanded, jobs, presence, reconciliation, reports, statuses, transactions
+from csms.core import commanded, jobs, presence, quarantine, reconciliation, reports, statuses, transactions
 from csms.core.answers import clean
 from csms.core.authorization import authorize
 from csms.core.records import Answered, DeviationCount, QuarantineEntry, StoredSecurityEvent
@@ -18,6 +18,11 @@ R = TypeVar("R")
 def decide(work: Work, report: reports.Report[R]) -> R:
     """Change the work as the report demands and give its answer. Same message, same content: same answer."""
     decision, answer_type = _DECISIONS[type(report)]
+    if isinstance(report, reports.Resendable) and report.repair is not None:
+        quarantine.claim(work, report.repair)
+        answer = decision(work, report)
+        quarantine.resolved(work, report.repair, answer)
+        return cast("R", answer)
     if not isinstance(report, reports.Resendable) or report.message_id is None:
         return cast("R", decision(work, report))
     key = (report.charger_id, report.message_id, report.digest)
@@ -45,7 +50,7 @@ def _authorize(work: Work, r: reports.Authorize) -> reports.Authorization:
 def _quarantined(work: Work, r: reports.Quarantined) -> reports.Kept:
     presence.enrolled(work, r.charger_id)
     transaction_id = next(work.transaction_ids) if r.action == "StartTransaction" else None
-    work.add(
+    work.quarantine(
         QuarantineEntry(
             charger_id=r.charger_id,
             action=r.action,

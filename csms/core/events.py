@@ -1,125 +1,37 @@
-"""What we tell the world: the five business events of the customer's document, rendered once.
+"""What we tell the world: the five business events of the customer's document and some of our own, rendered once.
 
-Keys, units and roundings are a contract: docs/mqtt.md. Customer's keys come first, ours are only added.
+Their keys stand in csms/core/payloads.py; units and roundings are a contract: docs/mqtt.md.
 """
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from csms.core.pricing import Cost
-from csms.core.records import Connector, Event, Transaction
-from csms.core.units import Measurand, Measured
+from csms.core.payloads import (
+    BootedPayload,
+    CompletedPayload,
+    ConnectedPayload,
+    CostLine,
+    CostTax,
+    DisconnectedPayload,
+    Envelope,
+    MeterReadingPayload,
+    OrphanStopPayload,
+    Payload,
+    QuarantinedPayload,
+    SessionCostPayload,
+    StartedPayload,
+    StatusChangedPayload,
+)
+from csms.core.pricing import Bill, Cost
+from csms.core.records import Charger, ChargerState, Connector, Event, QuarantineEntry, Transaction
+from csms.core.units import Measured
 
 SCHEMA_VERSION = "1.0"
 T = TypeVar("T")
-
-
-class _Payload(Struct, rename="camel", kw_only=True):
-    """Optional keys that are unknown are left out, never null; a true zero is sent."""
-
-
-class StartedPayload(_Payload, kw_only=True):
-    transaction_id: int
-    connector_id: int
-    id_tag: str
-    meter_start: int
-    start_time: str
-    status: str = "started"
-    parent_id_tag: str | UnsetType = UNSET
-    reservation_id: int | UnsetType = UNSET
-    tariff_id: str | UnsetType = UNSET
-    authorization_status: str | UnsetType = UNSET
-    clock_suspect: bool | UnsetType = UNSET
-    received_time: str | UnsetType = UNSET
-
-
-class CompletedPayload(_Payload, kw_only=True):
-    transaction_id: int
-    connector_id: int
-    id_tag: str
-    meter_start: int
-    meter_stop: int
-    start_time: str
-    stop_time: str
-    energy_used: float
-    duration: float
-    reason: str
-    status: str = "completed"
-    duration_seconds: int
-    stop_id_tag: str | UnsetType = UNSET
-    energy_source: str | UnsetType = UNSET
-    inferred: bool | UnsetType = UNSET
-    anomaly: str | UnsetType = UNSET
-    revision: int = 1
-
-
-class MeterReadingPayload(_Payload, kw_only=True):
-    transaction_id: int | UnsetType = UNSET
-    connector_id: int
-    timestamp: str
-    measurands: dict[str, Measurand]
-    current_power: float | UnsetType = UNSET
-    total_energy: float | UnsetType = UNSET
-    session_energy: float | UnsetType = UNSET
-    soc: float | UnsetType = UNSET
-
-
-class StatusChangedPayload(_Payload, kw_only=True):
-    connector_id: int
-    status: str
-    previous_status: str
-    transaction_id: int | UnsetType = UNSET
-    error_code: str
-    info: str | UnsetType = UNSET
-    vendor_id: str | UnsetType = UNSET
-    vendor_error_code: str | UnsetType = UNSET
-    reported_at: str | UnsetType = UNSET
-
-
-class SessionCostPayload(_Payload, kw_only=True):
-    transaction_id: int
-    connector_id: int
-    id_tag: str
-    start_time: str
-    end_time: str
-    energy_consumed: float
-    duration: float
-    estimated_cost: float
-    currency: str
-    pricing_model: str
-    energy_rate: float
-    time_rate: float
-    amount_minor: int
-    session_fee: float | UnsetType = UNSET
-    tariff_id: str | UnsetType = UNSET
-    revision: int = 1
-
-
-class OrphanStopPayload(_Payload, kw_only=True):
-    """A stop of a transaction nobody knows: acknowledged, kept in quarantine, never billed by itself."""
-
-    transaction_id: int | UnsetType = UNSET
-    meter_stop: int | UnsetType = UNSET
-    stop_time: str
-    reason: str
-    id_tag: str | UnsetType = UNSET
-
-
-class Envelope(Struct, rename="camel", kw_only=True):
-    """What every business event is wrapped in. `seq` counts a charger's events from 1 without a gap."""
-
-    timestamp: str
-    client_id: str
-    event_type: str
-    event_id: str
-    payload: Any
-    seq: int
-    schema_version: str
-    dedup_key: str
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -128,7 +40,7 @@ class Draft(Struct, frozen=True, kw_only=True):
     category: str
     event_type: str
     dedup_key: str
-    payload: _Payload
+    payload: Payload
     transaction_id: int | None = None
 
 
@@ -275,14 +187,43 @@ def session_cost(transaction: Transaction, cost: Cost) -> Draft:
             estimated_cost=float(cost.amount),
             currency=cost.currency,
             pricing_model=tariff.pricing_model,
-            energy_rate=float(tariff.energy_rate),
-            time_rate=float(tariff.time_rate),
+            energy_rate=float(cost.energy_rate),
+            time_rate=float(cost.time_rate),
             amount_minor=cost.amount_minor,
             session_fee=float(tariff.session_fee) if tariff.session_fee else UNSET,
             tariff_id=tariff.id,
             revision=transaction.revision,
+            tariff_version=tariff.version,
+            breakdown=_breakdown(cost.bill),
+            tax=_tax(cost.bill),
         ),
         transaction_id=transaction.id,
+    )
+
+
+def _breakdown(bill: Bill) -> tuple[CostLine, ...]:
+    return tuple(
+        CostLine(
+            component=line.component,
+            band=_known(line.band),
+            quantity=UNSET if line.quantity is None else float(line.quantity),
+            unit=_known(line.unit),
+            rate=UNSET if line.rate is None else float(line.rate),
+            amount_minor=line.amount_minor,
+        )
+        for line in bill.lines
+    )
+
+
+def _tax(bill: Bill) -> CostTax | UnsetType:
+    tax = bill.tax
+    if tax is None:
+        return UNSET
+    return CostTax(
+        percent=float(tax.percent),
+        included=tax.included,
+        amount_minor=tax.amount_minor,
+        net_minor=tax.net_minor,
     )
 
 
@@ -368,6 +309,64 @@ def orphan_stop(
             reason=reason,
             id_tag=_known(id_tag),
         ),
+    )
+
+
+def connected(state: ChargerState, protocol: str) -> Draft:
+    """`state` as it is now. Its generation is the connection's own number."""
+    return Draft(
+        category="chargepoints",
+        event_type="connected",
+        dedup_key=f"cp:{state.charger_id}:connected:{state.generation}",
+        payload=ConnectedPayload(
+            protocol=protocol, node=state.node or "", remote_address=_known(state.remote_address)
+        ),
+    )
+
+
+def disconnected(state: ChargerState, reason: str, now: datetime) -> Draft:
+    since = state.connected_at
+    return Draft(
+        category="chargepoints",
+        event_type="disconnected",
+        dedup_key=f"cp:{state.charger_id}:disconnected:{state.generation}",
+        payload=DisconnectedPayload(
+            node=state.node or "",
+            reason=reason or UNSET,
+            duration_seconds=UNSET if since is None else max(int((now - since).total_seconds()), 0),
+        ),
+    )
+
+
+def booted(charger: Charger, number: int) -> Draft:
+    """`number` is its own: every boot is a fact of its own."""
+    return Draft(
+        category="chargepoints",
+        event_type="booted",
+        dedup_key=f"cp:{charger.id}:booted:{number}",
+        payload=BootedPayload(
+            enrollment=charger.enrollment,
+            vendor=_known(charger.vendor),
+            model=_known(charger.model),
+            serial_number=_known(charger.serial_number),
+            firmware_version=_known(charger.firmware_version),
+        ),
+    )
+
+
+def quarantined(entry: QuarantineEntry) -> Draft:
+    return Draft(
+        category="errors",
+        event_type="quarantined",
+        dedup_key=f"quarantine:{entry.charger_id}:{entry.action}:{entry.digest.hex()}",
+        payload=QuarantinedPayload(
+            action=entry.action,
+            error=entry.error,
+            received_time=timestamp(entry.received_at),
+            message_id=_known(entry.message_id),
+            transaction_id=_known(entry.transaction_id),
+        ),
+        transaction_id=entry.transaction_id,
     )
 
 

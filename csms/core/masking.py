@@ -13,6 +13,8 @@ MASK: Final = "***"
 _SECRET_WORDS = ("authorizationkey", "password", "passphrase", "secret")
 # A cheap look first: nearly every frame passes it untouched.
 _SUSPICIOUS = re.compile(rb"authorizationkey|password|passphrase|secret|://[^/\"\s]*@|\\u00", re.IGNORECASE)
+_ID_TAGS = frozenset({"idtag", "parentidtag"})
+_ODD_ID_TAG = re.compile(rb"idtag|\\u00", re.IGNORECASE)
 _IN_ADDRESS = re.compile(r"(?<=://)([^/@\s\"]*)@")
 
 
@@ -52,6 +54,29 @@ def masked_frame(frame: bytes) -> bytes:
         return b'"' + MASK.encode() + b'"'
     hidden = masked(whole)
     return frame if hidden == whole else msgspec.json.encode(hidden)
+
+
+def without_id_tags(frame: bytes) -> bytes:
+    """The same frame with who charges masked. One that cannot be read is replaced as a whole."""
+    if b"dTag" not in frame and _ODD_ID_TAG.search(frame) is None:
+        return frame
+    try:
+        return msgspec.json.encode(_without_id_tags(msgspec.json.decode(frame)))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return b'"' + MASK.encode() + b'"'
+
+
+def _without_id_tags(payload: Any) -> Any:
+    if isinstance(payload, dict):
+        return {
+            name: MASK
+            if isinstance(name, str) and name.lower() in _ID_TAGS and _has_value(value)
+            else _without_id_tags(value)
+            for name, value in payload.items()
+        }
+    if isinstance(payload, list):
+        return [_without_id_tags(item) for item in payload]
+    return payload
 
 
 def _has_value(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from csms.core import reports
+from csms.core import events, reports
 from csms.core.records import Charger, ChargerState
 from csms.core.work import Work
 
@@ -40,6 +40,8 @@ def connected(work: Work, r: reports.Connected) -> reports.Held:
         last_seen_at=work.now,
     )
     work.put(held)
+    if work.policy.connection_events:
+        work.emit(r.charger_id, events.connected(held, r.protocol))
     return reports.Held(
         generation=held.generation,
         enrollment=charger.enrollment,
@@ -56,6 +58,8 @@ def disconnected(work: Work, r: reports.Disconnected) -> None:
     state = work.states[r.charger_id]
     if state.generation == r.generation and state.node == r.node:
         work.put(replace(state, online=False, last_seen_at=work.now))
+        if work.policy.connection_events:
+            work.emit(r.charger_id, events.disconnected(state, r.reason, work.now))
 
 
 def seen(work: Work, r: reports.Seen) -> None:
@@ -65,20 +69,21 @@ def seen(work: Work, r: reports.Seen) -> None:
 
 def boot(work: Work, r: reports.Boot) -> reports.Booted:
     charger = enrolled(work, r.charger_id)
-    work.put(
-        replace(
-            charger,
-            vendor=r.vendor,
-            model=r.model,
-            serial_number=r.serial_number,
-            firmware_version=r.firmware_version,
-            iccid=r.iccid,
-            imsi=r.imsi,
-            meter_type=r.meter_type,
-            meter_serial_number=r.meter_serial_number,
-            booted_at=work.now,
-        )
+    charger = replace(
+        charger,
+        vendor=r.vendor,
+        model=r.model,
+        serial_number=r.serial_number,
+        firmware_version=r.firmware_version,
+        iccid=r.iccid,
+        imsi=r.imsi,
+        meter_type=r.meter_type,
+        meter_serial_number=r.meter_serial_number,
+        booted_at=work.now,
     )
+    work.put(charger)
+    if work.policy.connection_events:
+        work.emit(r.charger_id, events.booted(charger, next(work.numbers)))
     accepted = charger.enrollment == "Accepted"
     interval_s = charger.heartbeat_interval_s or work.policy.heartbeat_interval_s
     return reports.Booted(

@@ -1,90 +1,125 @@
-"""Energy and time to money. `Decimal` throughout, rounded once, half up, to the currency's minor unit."""
+"""What was used to money: exact fractions inside, whole minor units outside.
 
+There is one rounding: the total, half up, to the currency's minor unit. Everything else is that total divided up:
+the tax in it (half up), then the components of what remains, by largest remainder. So the components of a cost
+always add up to its total, to the minor unit (docs/decisions/0008).
+"""
+
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
+from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-# ISO 4217 currencies whose minor unit is not 1/100.
-_MINOR_DIGITS = {
-    **dict.fromkeys(
-        (
-            "BIF",
-            "CLP",
-            "DJF",
-            "GNF",
-            "ISK",
-            "JPY",
-            "KMF",
-            "KRW",
-            "PYG",
-            "RWF",
-            "UGX",
-            "VND",
-            "VUV",
-            "XAF",
-            "XOF",
-            "XPF",
-        ),
-        0,
-    ),
-    **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
-}
+from csms.core.currencies import minor_digits
+from csms.core.tariffs import BASE, Tariff
+from csms.core.usage import Course, Usage, plain, used
 
-ENERGY_BASED, TIME_BASED, ENERGY_AND_TIME, FLAT = "energy_based", "time_based", "energy_and_time", "flat"
+Component = Literal["energy", "time", "session", "idle", "minimum", "maximum", "tax"]
+Unit = Literal["kWh", "min"]
+_US_A_MIN = 60_000_000
+_RATE_DIGITS = Decimal("0.000001")
+_HUNDREDTH = Decimal("0.01")
 
 
-class Tariff(Struct, frozen=True, kw_only=True):
-    """Prices. A transaction keeps the tariff it started under, so a later change never touches it."""
+class Line(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One component of a cost.
 
-    id: str = "default"
-    version: int = 1
-    currency: str = "USD"
-    energy_rate: Decimal = Decimal(0)  # per kWh
-    time_rate: Decimal = Decimal(0)  # per minute
-    session_fee: Decimal = Decimal(0)
+    `quantity` in kWh or minutes, for reading: the amount is computed from what it was before it was rounded. All
+    energy together is the session's energy. `minimum` is what was missing, `maximum` (negative) what was too much.
+    """
 
-    @property
-    def pricing_model(self) -> str:
-        """The customer's word for it; a free tariff counts as energy based."""
-        if self.energy_rate and self.time_rate:
-            return ENERGY_AND_TIME
-        if self.time_rate:
-            return TIME_BASED
-        if self.session_fee and not self.energy_rate:
-            return FLAT
-        return ENERGY_BASED
+    component: Component
+    band: str | None = None
+    quantity: Decimal | None = None
+    unit: Unit | None = None
+    rate: Decimal | None = None
+    amount_minor: int
+
+
+class Tax(Struct, frozen=True, kw_only=True):
+    """The tax in a total. `included`: the rates have it in them, so no line does."""
+
+    percent: Decimal
+    included: bool
+    amount_minor: int
+    net_minor: int
+
+
+class Bill(Struct, frozen=True, kw_only=True):
+    """How a cost came about. Its lines add up to it."""
+
+    lines: tuple[Line, ...] = ()
+    tax: Tax | None = None
 
 
 class Cost(Struct, frozen=True, kw_only=True):
-    """`amount` in the currency's major unit, `amount_minor` the same exactly, in minor units."""
+    """`amount` in the currency's major unit, `amount_minor` the same exactly, in minor units.
+
+    `energy_rate`, `time_rate`: the tariff's; where bands made a difference, what a kWh and a minute came to on average.
+    """
 
     amount: Decimal
     amount_minor: int
     currency: str
+    bill: Bill = Bill()
+    energy_rate: Decimal = Decimal(0)
+    time_rate: Decimal = Decimal(0)
 
 
-def minor_digits(currency: str) -> int:
-    """How many decimals the currency's minor unit has (ISO 4217)."""
-    return _MINOR_DIGITS.get(currency, 2)
+def session_cost(tariff: Tariff, energy_wh: int, duration_s: Decimal, course: Course | None = None) -> Cost:
+    """What a session costs. `duration_s` in seconds, not rounded minutes. Negative energy or time counts as zero.
 
-
-def session_cost(tariff: Tariff, energy_wh: int, duration_s: Decimal) -> Cost:
-    """What a session costs: energy x rate + minutes x rate + fee, one rounding at the end.
-
-    `duration_s` in seconds, not rounded minutes. Negative energy or time counts as zero.
+    The course is for a tariff that `needs_course`; without it all counts as outside of the bands.
     """
-    energy_kwh = Decimal(max(energy_wh, 0)) / 1000
-    # Divided last: a third of a minute has no exact decimal, its price may have one that wants rounding up.
-    time_price = max(duration_s, Decimal(0)) * tariff.time_rate / 60
-    exact = energy_kwh * tariff.energy_rate + time_price + tariff.session_fee
-    return rounded(exact, tariff.currency)
+    if course is not None and tariff.needs_course:
+        return priced(tariff, used(tariff, course))
+    return priced(tariff, plain(energy_wh, duration_s))
 
 
-def rounded(exact: Decimal, currency: str) -> Cost:
+def priced(tariff: Tariff, usage: Usage) -> Cost:
+    """The cost of what was used."""
+    exact = list(_components(tariff, usage))
+    net = sum((amount for _, amount in exact), Fraction(0))
+    if tariff.minimum is not None and net < Fraction(tariff.minimum):
+        exact.append((Line(component="minimum", amount_minor=0), Fraction(tariff.minimum) - net))
+        net = Fraction(tariff.minimum)
+    if tariff.maximum is not None and net > Fraction(tariff.maximum):
+        exact.append((Line(component="maximum", amount_minor=0), Fraction(tariff.maximum) - net))
+        net = Fraction(tariff.maximum)
+    percent = Fraction(tariff.tax_percent or 0)
+    on_top = not tariff.tax_included
+    total = rounded(net * (100 + percent) / 100 if on_top else net, tariff.currency)
+    tax_minor = _half_up(total.amount_minor * percent / (100 + percent))
+    net_minor = total.amount_minor - tax_minor
+    exact_minor = [amount * 10 ** minor_digits(tariff.currency) for _, amount in exact]
+    shares = _shares(exact_minor, net_minor if on_top else total.amount_minor)
+    lines = [replace(line, amount_minor=share) for (line, _), share in zip(exact, shares, strict=True)]
+    tax = None
+    if tariff.tax_percent is not None:
+        tax = Tax(
+            percent=tariff.tax_percent,
+            included=tariff.tax_included,
+            amount_minor=tax_minor,
+            net_minor=net_minor,
+        )
+        if on_top:
+            lines.append(Line(component="tax", rate=tariff.tax_percent, amount_minor=tax_minor))
+    return replace(
+        total,
+        bill=Bill(lines=tuple(lines), tax=tax),
+        energy_rate=_average(tariff, "energy", usage.energy_wh, 1000),
+        time_rate=_average(tariff, "time", usage.time_us, _US_A_MIN),
+    )
+
+
+def rounded(exact: Decimal | Fraction, currency: str) -> Cost:
     """Half up to the minor unit: the only place where money is rounded."""
     digits = minor_digits(currency)
-    minor = int((exact.scaleb(digits)).quantize(Decimal(1), rounding=ROUND_HALF_UP))
+    minor = _half_up(Fraction(exact) * 10**digits)
     return Cost(amount=Decimal(minor).scaleb(-digits), amount_minor=minor, currency=currency)
 
 
@@ -93,3 +128,71 @@ def duration_s(started_at: datetime, stopped_at: datetime) -> Decimal:
     delta = stopped_at - started_at
     micros = (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
     return Decimal(max(micros, 0)) / 1_000_000
+
+
+def _components(tariff: Tariff, usage: Usage) -> Iterator[tuple[Line, Fraction]]:
+    """Energy, time, session fee, idle, each by band, with their exact amounts."""
+    if tariff.charges("energy"):
+        bands = sorted(usage.energy_wh)
+        whole = _shares([usage.energy_wh[band] for band in bands], int(sum(usage.energy_wh.values())))
+        for band, energy_wh in zip(bands, whole, strict=True):
+            if usage.energy_wh[band]:
+                rate = tariff.rate("energy", band)
+                quantity = Decimal(energy_wh) / 1000
+                amount = usage.energy_wh[band] * Fraction(rate) / 1000
+                yield _line(tariff, "energy", band, quantity, "kWh", rate), amount
+    if tariff.charges("time"):
+        yield from _minutes(tariff, "time", usage.time_us)
+    if tariff.session_fee:
+        yield Line(component="session", amount_minor=0), Fraction(tariff.session_fee)
+    if tariff.charges("idle"):
+        yield from _minutes(tariff, "idle", usage.idle_us)
+
+
+def _minutes(
+    tariff: Tariff, component: Literal["time", "idle"], micros: dict[int, int]
+) -> Iterator[tuple[Line, Fraction]]:
+    for band in sorted(micros):
+        if micros[band]:
+            rate = tariff.rate(component, band)
+            quantity = (Decimal(micros[band]) / _US_A_MIN).quantize(_HUNDREDTH, ROUND_HALF_UP)
+            amount = Fraction(micros[band], _US_A_MIN) * Fraction(rate)
+            yield _line(tariff, component, band, quantity, "min", rate), amount
+
+
+def _line(
+    tariff: Tariff, component: Component, band: int, quantity: Decimal, unit: Unit, rate: Decimal
+) -> Line:
+    name = tariff.bands[band].name if band != BASE else None
+    return Line(component=component, band=name, quantity=quantity, unit=unit, rate=rate, amount_minor=0)
+
+
+def _average(
+    tariff: Tariff, component: str, quantities: dict[int, Fraction] | dict[int, int], unit: int
+) -> Decimal:
+    rates = {tariff.rate(component, band) for band, quantity in quantities.items() if quantity}
+    if len(rates) == 1:
+        return rates.pop()
+    if not rates:
+        return tariff.rate(component, BASE)
+    amount = sum(Fraction(tariff.rate(component, band)) * quantity for band, quantity in quantities.items())
+    mean = Fraction(amount) / sum(quantities.values())
+    return (Decimal(_half_up(mean * 10**6)) * _RATE_DIGITS).normalize()
+
+
+def _shares(exact: Sequence[Fraction], whole: int) -> list[int]:
+    """Integers that add up to `whole`, in proportion: rounded down, then one more where most was cut off."""
+    total = sum(exact, Fraction(0))
+    scaled = [amount * whole / total for amount in exact] if total else list(exact)
+    shares = [amount.__floor__() for amount in scaled]
+    order = sorted(range(len(exact)), key=lambda i: shares[i] - scaled[i])
+    for i in order[: whole - sum(shares)]:
+        shares[i] += 1
+    return shares
+
+
+def _half_up(exact: Fraction) -> int:
+    """To the nearest integer; a half goes away from zero."""
+    doubled = 2 * abs(exact)
+    magnitude = (doubled.__floor__() + 1) // 2
+    return magnitude if exact >= 0 else -magnitude

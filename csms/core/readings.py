@@ -8,9 +8,10 @@ import msgspec
 from msgspec.structs import replace
 
 from csms.core import events, reports
+from csms.core.answers import clean
 from csms.core.clocks import proves_older
-from csms.core.records import StoredReading, Transaction
-from csms.core.units import Measured, measure
+from csms.core.records import DeviationCount, StoredReading, Transaction
+from csms.core.units import Measured, measure, number
 from csms.core.work import Work
 
 _encode = msgspec.json.Encoder().encode
@@ -55,11 +56,27 @@ def take_readings(
             )
         )
         _remember(work, charger_id, connector_id, transaction, sampled_at, measured)
+        if measured.skipped:
+            work.add(_left_out(work, charger_id, reading, measured.skipped))
         if measured.measurands and told:
             work.emit(
                 charger_id,
                 events.meter_reading(charger_id, connector_id, transaction, sampled_at, measured, digest),
             )
+
+
+def _left_out(work: Work, charger_id: str, reading: reports.Reading, count: int) -> DeviationCount:
+    """Samples that are no numbers, counted with one of them."""
+    odd = (s.value for s in reading.samples if s.format != "SignedData" and number(s.value) is None)
+    return DeviationCount(
+        charger_id=charger_id,
+        action="MeterValues",
+        field="sampledValue.value",
+        kind="not_a_number",
+        detail=(clean(next(odd, "")) or "")[:200],
+        count=count,
+        last_at=work.now,
+    )
 
 
 def _remember(

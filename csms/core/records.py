@@ -5,7 +5,8 @@ from decimal import Decimal
 
 from msgspec import Struct
 
-from csms.core.pricing import Tariff
+from csms.core.pricing import Bill
+from csms.core.tariffs import Tariff
 
 
 class Charger(Struct, frozen=True, kw_only=True):
@@ -25,6 +26,7 @@ class Charger(Struct, frozen=True, kw_only=True):
     heartbeat_interval_s: int | None = None
     time_zone: str | None = None
     tariff_id: str | None = None
+    group_id: str | None = None
     booted_at: datetime | None = None
 
 
@@ -91,6 +93,7 @@ class Transaction(Struct, frozen=True, kw_only=True):
     revision: int = 0
     cost_minor: int | None = None
     cost: Decimal | None = None
+    bill: Bill | None = None  # where the tariff, energy and duration alone do not say it
     anomalies: tuple[str, ...] = ()
 
     @property
@@ -106,6 +109,7 @@ class Tag(Struct, frozen=True, kw_only=True):
     expiry_at: datetime | None = None
     parent_id_tag: str | None = None
     max_active_transactions: int | None = None
+    tariff_id: str | None = None
 
 
 class StoredReading(Struct, frozen=True, kw_only=True, gc=False):
@@ -159,6 +163,14 @@ class QuarantineEntry(Struct, frozen=True, kw_only=True, gc=False):
     error: str
     transaction_id: int | None
     received_at: datetime
+
+
+class QuarantineResolution(Struct, frozen=True, kw_only=True, gc=False):
+    """What became of an entry."""
+
+    id: int
+    resolution: str
+    resolved_at: datetime
 
 
 class DeviationCount(Struct, frozen=True, kw_only=True, gc=False):

@@ -20,15 +20,28 @@ class Report(Struct, Generic[R], frozen=True, kw_only=True):
     charger_id: str
 
 
+class Repair(Struct, frozen=True, kw_only=True):
+    """An operator books what lies in quarantine under `quarantine_id`, repaired; `note` says who and why.
+
+    `transaction_id`: the id that its charger was given when the start could not be understood.
+    """
+
+    quarantine_id: int
+    note: str
+    transaction_id: int | None = None
+
+
 class Resendable(Report[R], Generic[R], frozen=True, kw_only=True):
     """A report whose repetition must have no second effect.
 
     `message_id` is the protocol's own id of the message, `digest` a hash of its content. Ids alone prove
     nothing: many charge points count from 1 again after every boot.
+    With `repair` it comes from an operator: it may correct what is booked. Raises NotBookable.
     """
 
     message_id: str | None = None
     digest: bytes = b""
+    repair: Repair | None = None
 
 
 # --- answers -----------------------------------------------------------------------------------------
@@ -228,6 +241,16 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
     session_register: bool = False
     trusted_id: bool = True
     anomalies: tuple[str, ...] = ()
+
+
+class StoredStop(Struct, frozen=True, kw_only=True):
+    """What of a stop can be read again from quarantine; its readings are kept as they came."""
+
+    transaction_id: int | None = None
+    meter_wh: int | None = None
+    at: datetime | None = None
+    reason: str = "Local"
+    id_tag: str | None = None
 
 
 class Reconcile(Report[bool], frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from hashlib import sha256
 import msgspec
 from msgspec.structs import replace
 
-from csms.core import charging, events, reports, reservations
+from csms.core import charging, courses, events, reports, reservations
 from csms.core.authorization import authorize
 from csms.core.clocks import suspect
 from csms.core.presence import enrolled
@@ -17,9 +17,10 @@ from csms.core.readings import take_readings
 from csms.core.records import Answered, Connector, QuarantineEntry, Transaction
 from csms.core.units import measure
 from csms.core.work import Work
+from csms.errors import NotBookable
 
 METER_STOP, LAST_READING, NO_READING = "meter_stop", "last_reading", "none"
-_LONGEST_PLAUSIBLE_S = Decimal(30 * 86_400)
+_LONGEST_PLAUSIBLE_S = Decimal(int(courses.LONGEST.total_seconds()))
 
 
 def start(work: Work, r: reports.Start) -> reports.Started:
@@ -32,9 +33,10 @@ def start(work: Work, r: reports.Start) -> reports.Started:
     if known is not None:
         return _started(known)
     # First the end of what was forgotten here: it must not count against the tag that starts again.
-    forgotten = work.open_transaction(r.charger_id, r.connector_id)
-    if forgotten is not None:
-        close_inferred(work, forgotten, reason="Other")
+    running = work.open_transaction(r.charger_id, r.connector_id)
+    past = r.repair is not None and running is not None and r.at is not None and r.at < running.started_at
+    if running is not None and not past:
+        close_inferred(work, running, reason="Other")
     authorization = authorize(work, r.id_tag, starting=True)
     started_at = r.at or work.now
     meter_wh = r.meter_wh
@@ -43,7 +45,8 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         meter_wh = work.connector(r.charger_id, r.connector_id).energy_wh or 0
         anomalies = ("no_meter_start",)
     anomalies += r.anomalies
-    transaction_id = next(work.transaction_ids)
+    promised = None if r.repair is None else r.repair.transaction_id
+    transaction_id = next(work.transaction_ids) if promised is None else promised
     began_at = work.now if suspect(started_at, work.now) else started_at
     if reservations.honour(work, r, transaction_id, began_at, authorization.parent_id_tag):
         anomalies += ("reserved_for_another",)
@@ -62,9 +65,14 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         started_at=started_at,
         start_received_at=work.now,
         clock_suspect=suspect(started_at, work.now),
-        tariff=work.tariff_for(r.charger_id),
+        tariff=work.tariff_for(r.charger_id, r.id_tag),
         anomalies=anomalies,
     )
+    if past:
+        # Another has begun on this connector since: this one is over, its stop will say how.
+        work.emit(r.charger_id, events.started(transaction))
+        close_inferred(work, transaction, reason="Other")
+        return _started(transaction)
     work.put(transaction)
     connector = work.connector(r.charger_id, r.connector_id)
     if connector.free_since is not None:
@@ -108,6 +116,10 @@ def stop(work: Work, r: reports.Stop) -> reports.Stopped:
     transaction = _meant(work, r)
     if transaction is not None:
         _book(work, r, transaction)
+    elif r.repair is not None:
+        raise NotBookable(
+            f"No transaction of {r.charger_id} fits this stop: name the one that it ended (transactionId)."
+        )
     else:
         _quarantine(work, r, "no transaction fits this stop", None)
         work.emit(
@@ -179,15 +191,16 @@ def close_inferred(work: Work, transaction: Transaction, *, reason: str) -> None
 
 def _book(work: Work, r: reports.Stop, transaction: Transaction) -> None:
     take_readings(work, r.charger_id, transaction.connector_id, transaction, r.readings)
-    if not (transaction.open or transaction.inferred):
+    if not (transaction.open or transaction.inferred or r.repair is not None):
         if _differs(r, transaction):
             _quarantine(work, r, "a second stop that differs from the first", transaction.id)
         return
     _close(
         work,
         transaction,
-        stopped_at=r.at or work.now,
-        meter_wh=r.meter_wh,
+        # What a repair leaves out stays as it was booked.
+        stopped_at=r.at or (transaction.stopped_at if r.repair is not None else None) or work.now,
+        meter_wh=transaction.meter_stop_wh if r.meter_wh is None and r.repair is not None else r.meter_wh,
         reason=r.reason,
         id_tag=r.id_tag,
         inferred=False,
@@ -224,9 +237,10 @@ def _close(
     if meter_stop_wh is None:
         meter_stop_wh, source = transaction.meter_start_wh, NO_READING
         anomalies.append("no_meter_stop")
-    energy_wh = meter_stop_wh - transaction.meter_start_wh
+    began_wh, began_at, ended_at = transaction.meter_start_wh, transaction.started_at, stopped_at
+    energy_wh = meter_stop_wh - began_wh
     if energy_wh < 0 and session_register and meter_stop_wh >= 0:
-        energy_wh = meter_stop_wh
+        energy_wh, began_wh = meter_stop_wh, 0
         anomalies.append("session_register")
     elif energy_wh < 0:
         energy_wh = 0
@@ -235,10 +249,21 @@ def _close(
     if stopped_at < transaction.started_at or seconds > _LONGEST_PLAUSIBLE_S:
         # The charger's clock was set in mid-session: its two times do not belong to one clock, ours do.
         # We hear of an inferred stop at the next start, perhaps days later: then the end by the clock as set.
-        received_at = min(stopped_at, work.now) if inferred else work.now
-        seconds = duration_s(transaction.start_received_at, received_at)
+        began_at, ended_at = (
+            transaction.start_received_at,
+            min(stopped_at, work.now) if inferred else work.now,
+        )
+        seconds = duration_s(began_at, ended_at)
         anomalies.append("clock_changed")
-    cost = session_cost(transaction.tariff, energy_wh, seconds)
+    course = courses.ended(
+        work,
+        transaction,
+        started_at=began_at,
+        ended_at=ended_at,
+        energy_wh=energy_wh,
+        meter_start_wh=began_wh,
+    )
+    cost = session_cost(transaction.tariff, energy_wh, seconds, course)
     closed = replace(
         transaction,
         meter_stop_wh=meter_stop_wh,
@@ -253,6 +278,7 @@ def _close(
         revision=transaction.revision + 1,
         cost_minor=cost.amount_minor,
         cost=cost.amount,
+        bill=None if course is None else cost.bill,
         anomalies=tuple(dict.fromkeys(anomalies)),
     )
     work.put(closed)
@@ -316,7 +342,7 @@ def _digest(r: reports.Stop) -> bytes:
 
 
 def _quarantine(work: Work, r: reports.Stop, error: str, transaction_id: int | None) -> None:
-    work.add(
+    work.quarantine(
         QuarantineEntry(
             charger_id=r.charger_id,
             action="StopTransaction",

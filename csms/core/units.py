@@ -1,8 +1,9 @@
 """OCPP sampled values to our numbers: units, phases, locations (OCPP 1.6, 7.28 to 7.46)."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from csms.core.reports import Sample
 
@@ -46,12 +47,12 @@ class Measurand(Struct, rename="camel", gc=False):
     """One published value. `value` is missing when the charger sent signed data only."""
 
     value: float | UnsetType = UNSET
-    unit: str | UnsetType = UNSET
-    context: str | UnsetType = UNSET
+    unit: Annotated[str, Meta(examples=["kWh", "kW", "A", "V", "Percent"])] | UnsetType = UNSET
+    context: Annotated[str, Meta(description="OCPP's ReadingContext.")] | UnsetType = UNSET
     location: str | UnsetType = UNSET
-    phase: str | UnsetType = UNSET
-    phases: dict[str, float] | UnsetType = UNSET
-    signed: str | UnsetType = UNSET
+    phase: Annotated[str, Meta(description="The phase `value` is of, when it is of one.")] | UnsetType = UNSET
+    phases: Annotated[dict[str, float], Meta(description="Each phase's value.")] | UnsetType = UNSET
+    signed: Annotated[str, Meta(description="Signed meter data, as it came.")] | UnsetType = UNSET
 
 
 class Measured(Struct):

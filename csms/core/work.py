@@ -8,7 +8,6 @@ from typing import Any, Final, TypeVar
 from msgspec import Struct
 
 from csms.core import events
-from csms.core.pricing import Tariff
 from csms.core.records import (
     Answered,
     Charger,
@@ -17,6 +16,7 @@ from csms.core.records import (
     DeviationCount,
     Event,
     QuarantineEntry,
+    QuarantineResolution,
     StoredReading,
     StoredSecurityEvent,
     StoredStatus,
@@ -24,6 +24,8 @@ from csms.core.records import (
     Transaction,
 )
 from csms.core.remembered import CommandOutcome, Remembered, StoredTransfer
+from csms.core.tariffs import DEFAULT, Tariff
+from csms.core.usage import Evidence
 
 _MISSING: Final = object()
 
@@ -34,6 +36,7 @@ Row = (
     | StoredSecurityEvent
     | Answered
     | QuarantineEntry
+    | QuarantineResolution
     | DeviationCount
     | Event
     | CommandOutcome
@@ -55,7 +58,10 @@ class Policy(Struct, frozen=True, kw_only=True):
     heartbeat_interval_s: int = 300
     retry_interval_s: int = 60
     events: bool = True
+    connection_events: bool = False
+    error_events: bool = False
     tariff: Tariff = Tariff()
+    time_zone: str = "UTC"
 
 
 class Work:
@@ -78,8 +84,11 @@ class Work:
         self.transactions: dict[int, Transaction] = {}
         self.tags: dict[str, Tag] = {}
         self.tariffs: dict[str, Tariff] = {}
+        self.group_tariffs: dict[str, str] = {}
+        self.evidence: dict[int, Evidence] = {}
         self.remembered: dict[type[Remembered], dict[Any, Any]] = {}
         self.answers: dict[tuple[str, str, bytes], bytes] = {}
+        self.quarantined: set[int] = set()  # of the entries that are to be repaired: those still open
         self.readings_known: set[tuple[str, int, datetime, bytes]] = set()
         self.changed: dict[tuple[type[Record], Any], Record] = {}
         self.added: dict[type[Any], list[Any]] = {}
@@ -129,10 +138,24 @@ class Work:
     def tag(self, id_tag: str) -> Tag | None:
         return self.tags.get(tag_key(id_tag))
 
-    def tariff_for(self, charger_id: str) -> Tariff:
-        charger = self.chargers.get(charger_id)
-        chosen = self.tariffs.get(charger.tariff_id) if charger is not None and charger.tariff_id else None
-        return chosen if chosen is not None else self.policy.tariff
+    def tariff_for(self, charger_id: str, id_tag: str) -> Tariff:
+        """What a session costs that starts now: the tag's tariff, else the charger's, its group's, the default.
+
+        As it is to be kept on the transaction. `default` in the database comes before the settings' default.
+        """
+        tag, charger = self.tag(id_tag), self.chargers.get(charger_id)
+        group_id = None if charger is None else charger.group_id
+        ids = (
+            None if tag is None else tag.tariff_id,
+            None if charger is None else charger.tariff_id,
+            None if group_id is None else self.group_tariffs.get(group_id),
+            DEFAULT,
+        )
+        chosen = next(
+            (self.tariffs[i] for i in ids if i is not None and i in self.tariffs), self.policy.tariff
+        )
+        own_zone = None if charger is None else charger.time_zone
+        return chosen.at_site(own_zone or self.policy.time_zone)
 
     # --- changing --------------------------------------------------------------------------------
 
@@ -182,6 +205,12 @@ class Work:
         self.add(
             events.render(draft, charger_id=charger_id, seq=seq, number=next(self.numbers), now=self.now)
         )
+
+    def quarantine(self, entry: QuarantineEntry) -> None:
+        """Keep what was acknowledged but cannot be booked, and say so if the operator wants it said."""
+        self.add(entry)
+        if self.policy.error_events:
+            self.emit(entry.charger_id, events.quarantined(entry))
 
     @contextmanager
     def attempt(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""What operators write: chargers, tags, tariffs, tokens, notes on quarantine. And the small tables' reads.
+"""What operators write: chargers, tags, tokens, notes on quarantine (tariffs: csms/db/tariffs.py). And the small tables' reads.
 
 Whoever changes a charger locks its state row first, as the ledger does: neither overwrites the other.
 """
@@ -7,18 +7,25 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 from sqlalchemy import delete, func, insert, literal_column, select, true, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from csms.core.pricing import Tariff
 from csms.core.records import Tag
 from csms.core.work import tag_key
 from csms.db import security, tables
-from csms.db.tables import charger_states, chargers, quarantine, tags, tariffs, tokens, transactions
+from csms.db.tables import (
+    charger_groups,
+    charger_states,
+    chargers,
+    quarantine,
+    tags,
+    tariffs,
+    tokens,
+    transactions,
+)
 from csms.errors import CsmsError
 
 _TAG_KEY: Any = literal_column('lower(id_tag COLLATE "C")')
@@ -37,11 +44,6 @@ class TagView(Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-class TariffView(Struct, frozen=True, kw_only=True):
-    tariff: Tariff
-    created_at: datetime
-
-
 class Token(Struct, frozen=True, kw_only=True):
     """An access token, without its secret: only a digest of that is kept."""
 
@@ -57,7 +59,7 @@ class Token(Struct, frozen=True, kw_only=True):
 
 async def register_charger(db: AsyncConnection, charger_id: str, values: Mapping[str, Any]) -> bool:
     """Make a charger known, or give a known one these settings. True: it is new."""
-    await _hold_tariff(db, values)
+    await hold(db, values)
     made = await db.scalar(
         upsert(chargers).values(id=charger_id, **values).on_conflict_do_nothing().returning(chargers.c.id)
     )
@@ -69,7 +71,7 @@ async def register_charger(db: AsyncConnection, charger_id: str, values: Mapping
 
 async def change_charger(db: AsyncConnection, charger_id: str, values: Mapping[str, Any]) -> None:
     """Set some of a charger's columns. Raises Missing."""
-    await _hold_tariff(db, values)
+    await hold(db, values)
     known = await db.scalar(select(chargers.c.id).where(chargers.c.id == charger_id))
     if known is None:
         raise Missing(f"There is no charger {charger_id!r}.")
@@ -125,15 +127,16 @@ async def _update(db: AsyncConnection, charger_id: str, values: Mapping[str, Any
         await db.execute(update(chargers).where(chargers.c.id == charger_id).values(**values))
 
 
-async def _hold_tariff(db: AsyncConnection, values: Mapping[str, Any]) -> None:
-    """Keep the tariff from being deleted until the charger refers to it. Raises Conflict if there is none."""
-    tariff_id = values.get("tariff_id")
-    if tariff_id is not None:
-        query = (
-            select(tariffs.c.id).where(tariffs.c.id == tariff_id).with_for_update(key_share=True, read=True)
-        )
-        if await db.scalar(query) is None:
-            raise Conflict(f"There is no tariff {tariff_id!r}; make it first.")
+async def hold(db: AsyncConnection, values: Mapping[str, Any]) -> None:
+    """Keep what a row will refer to from being deleted until it does. Raises Conflict if there is none."""
+    for table, kind, key in (
+        (tariffs, "tariff", values.get("tariff_id")),
+        (charger_groups, "group", values.get("group_id")),
+    ):
+        if key is not None:
+            query = select(table.c.id).where(table.c.id == key).with_for_update(key_share=True, read=True)
+            if await db.scalar(query) is None:
+                raise Conflict(f"There is no {kind} {key!r}; make it first.")
 
 
 # --- tags ------------------------------------------------------------------------------------------------
@@ -160,13 +163,18 @@ async def get_tag(db: AsyncConnection, id_tag: str) -> TagView | None:
 
 
 async def put_tag(db: AsyncConnection, tag: Tag) -> bool:
-    """Make or replace a tag; a known one keeps the spelling it was made with. True: it is new."""
+    """Make or replace a tag; a known one keeps the spelling it was made with. True: it is new.
+
+    Raises Conflict when its tariff is unknown.
+    """
     values = {
         "status": tag.status,
         "expiry_at": tag.expiry_at,
         "parent_id_tag": tag.parent_id_tag,
         "max_active_transactions": tag.max_active_transactions,
+        "tariff_id": tag.tariff_id,
     }
+    await hold(db, values)
     made = await db.scalar(
         upsert(tags)
         .values(id_tag=tag.id_tag, **values)
@@ -177,7 +185,8 @@ async def put_tag(db: AsyncConnection, tag: Tag) -> bool:
 
 
 async def change_tag(db: AsyncConnection, id_tag: str, values: Mapping[str, Any]) -> TagView:
-    """Raises Missing."""
+    """Raises Missing, and Conflict when its tariff is unknown."""
+    await hold(db, values)
     if values:
         await db.execute(update(tags).where(tag_key(id_tag) == _TAG_KEY).values(**values))
     found = await get_tag(db, id_tag)
@@ -191,67 +200,6 @@ async def delete_tag(db: AsyncConnection, id_tag: str) -> None:
     gone = await db.execute(delete(tags).where(tag_key(id_tag) == _TAG_KEY))
     if not gone.rowcount:
         raise Missing(f"There is no tag {id_tag!r}.")
-
-
-# --- tariffs ---------------------------------------------------------------------------------------------
-
-
-def _tariff(row: Mapping[Any, Any]) -> TariffView:
-    return TariffView(tariff=msgspec.convert(row["terms"], Tariff), created_at=row["created_at"])
-
-
-async def list_tariffs(db: AsyncConnection, *, after_id: str = "", limit: int = 100) -> list[TariffView]:
-    query = select(tariffs).where(tariffs.c.id > after_id).order_by(tariffs.c.id).limit(limit)
-    return [_tariff(row) for row in (await db.execute(query)).mappings()]
-
-
-async def get_tariff(db: AsyncConnection, tariff_id: str) -> TariffView | None:
-    row = (await db.execute(select(tariffs).where(tariffs.c.id == tariff_id))).mappings().first()
-    return None if row is None else _tariff(row)
-
-
-async def put_tariff(db: AsyncConnection, tariff: Tariff) -> tuple[Tariff, bool]:
-    """Make or replace a tariff; the version goes up when the prices do change. And whether it is new.
-
-    Running transactions keep the prices they started under.
-    """
-    first = msgspec.structs.replace(tariff, version=1)
-    made = await db.scalar(
-        upsert(tariffs)
-        .values(id=tariff.id, version=1, terms=msgspec.to_builtins(first))
-        .on_conflict_do_nothing()
-        .returning(tariffs.c.id)
-    )
-    if made is not None:
-        return first, True
-    row = (
-        (await db.execute(select(tariffs).where(tariffs.c.id == tariff.id).with_for_update()))
-        .mappings()
-        .first()
-    )
-    if row is None:
-        raise Conflict(f"Tariff {tariff.id!r} was deleted just now; try again.")
-    known = _tariff(row).tariff
-    if msgspec.structs.replace(tariff, version=known.version) == known:
-        return known, False
-    changed = msgspec.structs.replace(tariff, version=known.version + 1)
-    await db.execute(
-        update(tariffs)
-        .where(tariffs.c.id == tariff.id)
-        .values(version=changed.version, terms=msgspec.to_builtins(changed))
-    )
-    return changed, False
-
-
-async def delete_tariff(db: AsyncConnection, tariff_id: str) -> None:
-    """Raises Missing, and Conflict while a charger is priced by it."""
-    try:
-        async with db.begin_nested():
-            gone = await db.execute(delete(tariffs).where(tariffs.c.id == tariff_id))
-    except IntegrityError:
-        raise Conflict(f"Tariff {tariff_id!r} is in use; give its chargers another one first.") from None
-    if not gone.rowcount:
-        raise Missing(f"There is no tariff {tariff_id!r}.")
 
 
 # --- tokens ----------------------------------------------------------------------------------------------

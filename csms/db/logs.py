@@ -91,6 +91,15 @@ async def kept_events(db: AsyncConnection, charger_id: str) -> tuple[int | None,
     return first, last or 0
 
 
+async def positions(db: AsyncConnection, *, after: str | None, limit: int) -> list[tuple[str, int]]:
+    """Each charger's last seq, by identity, those after the identity `after`."""
+    query = select(charger_states.c.charger_id, charger_states.c.event_seq)
+    if after is not None:
+        query = query.where(charger_states.c.charger_id > after)
+    rows = await db.execute(query.order_by(charger_states.c.charger_id).limit(limit))
+    return [(row[0], row[1]) for row in rows]
+
+
 async def recent_events(
     db: AsyncConnection, now: datetime, limit: int, charger_id: str | None = None
 ) -> list[Event]:

@@ -4,7 +4,7 @@ Like the ledger's (csms/db/store.py) it runs on asyncpg's own connection. `Db` t
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
@@ -27,6 +27,19 @@ class Row(Struct, frozen=True):
     seq: int
     attempts: int
     event: Event | None
+
+
+class Parked(Struct, frozen=True, kw_only=True):
+    """An event set aside. `event_id` and `topic` are None when the event itself is no longer stored."""
+
+    charger_id: str
+    seq: int
+    recorded_at: datetime
+    attempts: int
+    error: str | None
+    event_id: str | None
+    event_type: str | None
+    topic: str | None
 
 
 class Counts(Struct, frozen=True, kw_only=True):
@@ -151,6 +164,66 @@ async def revive(db: Db, charger_id: str | None = None) -> int:
     if rows:
         await notify(db, {row["lane"] for row in rows})
     return len(rows)
+
+
+async def parked(db: Db, limit: int, charger_id: str | None = None) -> list[Parked]:
+    """What was set aside, the oldest first."""
+    rows = await db.fetch(
+        "SELECT outbox.charger_id, outbox.seq, outbox.recorded_at, outbox.attempts, outbox.last_error AS error,"
+        " events.event_id, events.event_type, events.topic"
+        " FROM outbox LEFT JOIN events USING (charger_id, seq, recorded_at)"
+        " WHERE outbox.dead AND ($2::text IS NULL OR outbox.charger_id = $2)"
+        " ORDER BY outbox.recorded_at, outbox.charger_id, outbox.seq LIMIT $1",
+        limit,
+        charger_id,
+    )
+    return [Parked(**dict(row)) for row in rows]
+
+
+async def driver(connection: Any) -> Db:
+    """The asyncpg connection below one of SQLAlchemy's."""
+    return (await connection.get_raw_connection()).driver_connection
+
+
+async def discard(db: Db, charger_id: str | None = None) -> int:
+    """Never send what was set aside (of one charger, or all); it can still be replayed. Returns how many."""
+    rows = await db.fetch(
+        "DELETE FROM outbox WHERE dead AND ($1::text IS NULL OR charger_id = $1) RETURNING 1", charger_id
+    )
+    return len(rows)
+
+
+async def overfull(db: Db, limit: int) -> bool:
+    """Whether more than `limit` events wait."""
+    waiting: int = await db.fetchval(
+        "SELECT count(*) FROM (SELECT FROM outbox WHERE NOT dead LIMIT $1) AS rows", limit + 1
+    )
+    return waiting > limit
+
+
+# Of a transaction's waiting readings the newest of each stretch of time stays, and what the charger has marked.
+_THIN = """
+DELETE FROM outbox USING (
+    SELECT charger_id, seq, row_number() OVER (
+        PARTITION BY charger_id, events.transaction_id, date_bin($2::interval, recorded_at, 'epoch')
+        ORDER BY seq DESC
+    ) AS place, position($3::bytea IN events.body) + position($4::bytea IN events.body) > 0 AS telling
+    FROM outbox JOIN events USING (charger_id, seq, recorded_at)
+    WHERE outbox.lane = $1 AND NOT outbox.dead AND events.event_type = 'meter_reading'
+) AS readings
+WHERE outbox.charger_id = readings.charger_id AND outbox.seq = readings.seq
+    AND readings.place > 1 AND NOT readings.telling
+RETURNING 1
+"""
+
+
+async def thin(db: Db, of_lane: int, every: timedelta) -> int:
+    """Leave a lane's waiting meter readings out but for one in a while. Nothing else is ever left out.
+
+    They stay in `events`, for the replay. Returns how many.
+    """
+    marks = (b'"context":"Transaction.', b'"context":"Interruption.')
+    return len(await db.fetch(_THIN, of_lane, every, *marks))
 
 
 async def prune(db: Db, before: datetime) -> int:

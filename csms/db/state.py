@@ -1,25 +1,30 @@
 """What is true of chargers at this moment, read in one snapshot: for retained state and for command routing."""
 
 from collections.abc import Sequence
-from typing import Any
+from datetime import UTC, datetime
 
-import msgspec
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.adapter import Standing
-from csms.core.pricing import Tariff
+from csms.core import courses
 from csms.core.records import ChargerState, Connector, Transaction
-from csms.db.store import CONNECTORS, STATES, TRANSACTIONS, Db
+from csms.core.usage import Evidence
+from csms.db import evidence
+from csms.db.store import CONNECTORS, STATES, TRANSACTIONS, Db, transaction_of
 from csms.errors import UnknownCharger
 
 
 class Snapshot(Struct, frozen=True):
-    """One charger with its connectors and open transactions, all as of `state.event_seq`."""
+    """One charger with its connectors and open transactions, all as of `state.event_seq`.
+
+    `evidence`: by transaction id, for those whose price so far depends on their course.
+    """
 
     state: ChargerState
     connectors: tuple[Connector, ...]
     transactions: tuple[Transaction, ...]
+    evidence: dict[int, Evidence] = {}
 
 
 async def snapshots(db: Db, charger_ids: Sequence[str]) -> list[Snapshot]:
@@ -34,17 +39,27 @@ async def snapshots(db: Db, charger_ids: Sequence[str]) -> list[Snapshot]:
             f"{TRANSACTIONS.select} WHERE charger_id = ANY($1::text[]) AND stopped_at IS NULL ORDER BY id",
             charger_ids,
         )
+        running = [transaction_of(dict(row)) for row in transactions]
+        now = datetime.now(UTC)
+        course_of = await evidence.load(
+            db, [courses.running(t, now) for t in running if t.tariff.needs_course]
+        )
     own: dict[str, tuple[list[Connector], list[Transaction]]] = {
         row["charger_id"]: ([], []) for row in states
     }
     for row in connectors:
         if row["charger_id"] in own:
             own[row["charger_id"]][0].append(Connector(**row))
-    for row in transactions:
-        if row["charger_id"] in own:
-            own[row["charger_id"]][1].append(_transaction(row))
+    for transaction in running:
+        if transaction.charger_id in own:
+            own[transaction.charger_id][1].append(transaction)
     return [
-        Snapshot(ChargerState(**row), tuple(own[row["charger_id"]][0]), tuple(own[row["charger_id"]][1]))
+        Snapshot(
+            ChargerState(**row),
+            tuple(own[row["charger_id"]][0]),
+            tuple(own[row["charger_id"]][1]),
+            {t.id: course_of[t.id] for t in own[row["charger_id"]][1] if t.id in course_of},
+        )
         for row in states
     ]
 
@@ -74,10 +89,3 @@ async def holder(db: Db, charger_id: str) -> str | None:
         raise UnknownCharger(f"There is no charger {charger_id}.")
     node: str | None = row["node"]
     return node if row["online"] else None
-
-
-def _transaction(row: Any) -> Transaction:
-    values = dict(row)
-    values["tariff"] = msgspec.convert(values["tariff"], Tariff)
-    values["anomalies"] = tuple(values["anomalies"])
-    return Transaction(**values)

@@ -14,8 +14,8 @@ from zlib import crc32
 import msgspec
 from sqlalchemy import Table
 
-from csms.core import reports
-from csms.core.pricing import Tariff
+from csms.core import courses, reports
+from csms.core.pricing import Bill
 from csms.core.records import (
     Answered,
     Charger,
@@ -25,15 +25,17 @@ from csms.core.records import (
     Event,
     Frame,
     QuarantineEntry,
+    QuarantineResolution,
     StoredReading,
     StoredSecurityEvent,
     StoredStatus,
     Tag,
     Transaction,
 )
+from csms.core.tariffs import DEFAULT, Tariff
 from csms.core.transactions import content_key, ended_by
 from csms.core.work import Work, tag_key
-from csms.db import remembered, tables
+from csms.db import evidence, remembered, tables
 
 Db = Any  # an asyncpg connection: the driver ships no types
 
@@ -108,7 +110,9 @@ def stored(record: type[Any], table: Table, *, settings: tuple[str, ...] = ()) -
 
 
 CHARGERS = stored(
-    Charger, tables.chargers, settings=("enrollment", "heartbeat_interval_s", "time_zone", "tariff_id")
+    Charger,
+    tables.chargers,
+    settings=("enrollment", "heartbeat_interval_s", "time_zone", "tariff_id", "group_id"),
 )
 STATES = stored(ChargerState, tables.charger_states)
 CONNECTORS = stored(Connector, tables.connectors)
@@ -147,9 +151,12 @@ async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None
         work.load(Connector(**row))
     await _load_transactions(db, work, batch, charger_ids)
     await _load_tags(db, work, batch)
-    await _load_tariffs(db, work)
+    await _load_tariffs(db, work, batch)
+    if wanted := courses.ending(work, batch):
+        work.evidence = await evidence.load(db, wanted)
     await _load_answers(db, work, batch)
     await _load_known_readings(db, work, batch)
+    await _load_quarantined(db, work, batch)
     await remembered.load(db, work, batch)
 
 
@@ -203,11 +210,24 @@ def _is_limited(tag: Tag | None) -> bool:
     return tag is not None and tag.max_active_transactions is not None
 
 
-async def _load_tariffs(db: Db, work: Work) -> None:
-    wanted = {charger.tariff_id for charger in work.chargers.values() if charger.tariff_id is not None}
-    if wanted:
-        for row in await db.fetch("SELECT id, terms FROM tariffs WHERE id = ANY($1::text[])", list(wanted)):
-            work.tariffs[row["id"]] = _tariff(row["terms"])
+async def _load_tariffs(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
+    """Only where something starts: everything that runs has its tariff with it."""
+    starting = {report.charger_id for report in batch if isinstance(report, reports.Start)}
+    if not starting:
+        return
+    chargers = [work.chargers[charger_id] for charger_id in starting & work.chargers.keys()]
+    groups = {charger.group_id for charger in chargers if charger.group_id is not None}
+    if groups:
+        for row in await db.fetch(
+            "SELECT id, tariff_id FROM charger_groups WHERE id = ANY($1::text[]) AND tariff_id IS NOT NULL",
+            list(groups),
+        ):
+            work.group_tariffs[row["id"]] = row["tariff_id"]
+    wanted = {DEFAULT, *work.group_tariffs.values()}
+    wanted |= {charger.tariff_id for charger in chargers if charger.tariff_id is not None}
+    wanted |= {tag.tariff_id for tag in work.tags.values() if tag.tariff_id is not None}
+    for row in await db.fetch("SELECT id, terms FROM tariffs WHERE id = ANY($1::text[])", list(wanted)):
+        work.tariffs[row["id"]] = _tariff(row["terms"])
 
 
 async def _load_answers(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
@@ -254,6 +274,19 @@ async def _load_known_readings(db: Db, work: Work, batch: Sequence[reports.Repor
             moments,
         ):
             work.readings_known.add(tuple(row))
+
+
+async def _load_quarantined(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
+    """Rare: an operator repairs something. Locked, because another node may be asked the same."""
+    wanted = [
+        r.repair.quarantine_id for r in batch if isinstance(r, reports.Resendable) and r.repair is not None
+    ]
+    if wanted:
+        for row in await db.fetch(
+            "SELECT id FROM quarantine WHERE id = ANY($1::int8[]) AND resolved_at IS NULL ORDER BY id FOR UPDATE",
+            wanted,
+        ):
+            work.quarantined.add(row["id"])
 
 
 def _newest_readings(work: Work) -> dict[str, datetime]:
@@ -312,6 +345,11 @@ async def _add_rows(db: Db, added: dict[type[Any], list[Any]]) -> None:
             " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
             [_values(row) for row in rows],
         )
+    if rows := added.get(QuarantineResolution):
+        await db.executemany(
+            "UPDATE quarantine SET resolution = $2, resolved_at = $3 WHERE id = $1",
+            [_values(row) for row in rows],
+        )
     if rows := added.get(DeviationCount):
         await db.executemany(
             "INSERT INTO deviations (charger_id, action, field, kind, detail, count, last_at)"
@@ -364,6 +402,7 @@ def _arrays(kind: Stored, rows: Sequence[Any]) -> list[list[Any]]:
 
 
 _tariff_at = TRANSACTIONS.columns.index("tariff")
+_bill_at = TRANSACTIONS.columns.index("bill")
 
 
 def _tariff(terms: Any) -> Tariff:
@@ -374,11 +413,19 @@ def _tariff(terms: Any) -> Tariff:
 def _transaction_values(row: Transaction) -> list[Any]:
     values = list(_values(row))
     values[_tariff_at] = msgspec.json.encode(row.tariff).decode()
+    if row.bill is not None:
+        values[_bill_at] = msgspec.json.encode(row.bill).decode()
     return values
 
 
-def _transaction(row: Any) -> Transaction:
-    values = dict(row)
+def transaction_of(values: dict[str, Any]) -> Transaction:
+    """A transaction from its row's columns; takes the dictionary over."""
     values["tariff"] = _tariff(values["tariff"])
+    if values["bill"] is not None:
+        values["bill"] = msgspec.convert(values["bill"], Bill)
     values["anomalies"] = tuple(values["anomalies"])
     return Transaction(**values)
+
+
+def _transaction(row: Any) -> Transaction:
+    return transaction_of(dict(row))

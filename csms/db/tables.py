@@ -75,6 +75,24 @@ tariffs = Table(
     _now("created_at"),
 )
 
+# Every version there ever was; those of a deleted tariff stay, and its numbers go on should it come back.
+tariff_versions = Table(
+    "tariff_versions",
+    metadata,
+    _id("tariff_id", primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("terms", JSONB, nullable=False),
+    _now("created_at"),
+)
+
+charger_groups = Table(
+    "charger_groups",
+    metadata,
+    _id("id", primary_key=True),
+    Column("tariff_id", String(collation="C"), ForeignKey("tariffs.id")),
+    _now("created_at"),
+)
+
 chargers = Table(
     "chargers",
     metadata,
@@ -111,6 +129,7 @@ chargers = Table(
     ),
     Column("pending_security_profile", SmallInteger),
     Column("certificate_name", Text),
+    Column("group_id", String(collation="C"), ForeignKey("charger_groups.id")),
     _now("created_at"),
 )
 
@@ -181,6 +200,7 @@ transactions = Table(
     Column("revision", Integer, nullable=False, server_default="0"),
     Column("cost_minor", BigInteger),
     Column("cost", Numeric),
+    Column("bill", JSONB(none_as_null=True)),
     Column("anomalies", ARRAY(Text), nullable=False, server_default="{}"),
     # The same start reported again, by any node, is the same transaction.
     Index("transactions_charger_id_key_key", "charger_id", "key", unique=True),
@@ -215,6 +235,7 @@ tags = Table(
     _at("expiry_at"),
     Column("parent_id_tag", Text),
     Column("max_active_transactions", Integer),
+    Column("tariff_id", String(collation="C"), ForeignKey("tariffs.id")),
     _now("created_at"),
     Index("tags_lower_id_tag_key", text('lower(id_tag COLLATE "C")'), unique=True),
 )

@@ -5,17 +5,17 @@ same page while rows are added.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 from sqlalchemy import Select, and_, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from csms.core.pricing import Tariff
+from csms.core import courses
 from csms.core.records import Charger, ChargerState, Connector, Transaction
-from csms.db import tables
+from csms.core.usage import Evidence
+from csms.db import evidence, store, tables
 from csms.db.tables import charger_states, chargers, connectors, readings, transactions
 
 # Readings that come after the stop belong to it for this long; bounds the partitions to look into.
@@ -27,10 +27,14 @@ _LARGEST_INT4 = 2**31 - 1
 
 
 class Session(Struct, frozen=True, kw_only=True):
-    """A transaction and, while it runs, the connector whose last reading belongs to it."""
+    """A transaction and, while it runs, the connector whose last reading belongs to it.
+
+    `evidence`: its course so far, if its price depends on that.
+    """
 
     transaction: Transaction
     connector: Connector | None = None
+    evidence: Evidence = Evidence()
 
 
 class ChargerView(Struct, frozen=True, kw_only=True):
@@ -90,10 +94,7 @@ def _of(record: type[Any], row: Mapping[Any, Any], *, prefix: str = "") -> Any:
 
 
 def transaction_of(row: Mapping[Any, Any]) -> Transaction:
-    values = {name: row[name] for name in Transaction.__struct_fields__}
-    values["tariff"] = msgspec.convert(values["tariff"], Tariff)
-    values["anomalies"] = tuple(values["anomalies"])
-    return Transaction(**values)
+    return store.transaction_of({name: row[name] for name in Transaction.__struct_fields__})
 
 
 # --- chargers --------------------------------------------------------------------------------------------
@@ -157,16 +158,20 @@ async def _assembled(db: AsyncConnection, rows: Sequence[Mapping[Any, Any]]) -> 
     ).mappings():
         plugs[row["charger_id"]].append(_of(Connector, row))
     running: dict[str, list[Session]] = {charger_id: [] for charger_id in ids}
-    for row in (
-        await db.execute(
-            select(transactions)
-            .where(transactions.c.charger_id.in_(ids), transactions.c.stopped_at.is_(None))
-            .order_by(transactions.c.connector_id)
-        )
-    ).mappings():
-        transaction = transaction_of(row)
+    query = (
+        select(transactions)
+        .where(transactions.c.charger_id.in_(ids), transactions.c.stopped_at.is_(None))
+        .order_by(transactions.c.connector_id)
+    )
+    open_now = [transaction_of(row) for row in (await db.execute(query)).mappings()]
+    course_of = await _evidence(db, open_now)
+    for transaction in open_now:
         running[transaction.charger_id].append(
-            Session(transaction=transaction, connector=_reading_of(transaction, plugs[row["charger_id"]]))
+            Session(
+                transaction=transaction,
+                connector=_reading_of(transaction, plugs[transaction.charger_id]),
+                evidence=course_of.get(transaction.id, Evidence()),
+            )
         )
     return [
         ChargerView(
@@ -249,10 +254,23 @@ async def _with_connectors(db: AsyncConnection, found: Sequence[Transaction]) ->
         )
         for row in (await db.execute(query)).mappings():
             plugs[row["charger_id"], row["connector_id"]] = _of(Connector, row)
+    course_of = await _evidence(db, found)
     return [
-        Session(transaction=t, connector=plugs.get((t.charger_id, t.connector_id)) if t.open else None)
+        Session(
+            transaction=t,
+            connector=plugs.get((t.charger_id, t.connector_id)) if t.open else None,
+            evidence=course_of.get(t.id, Evidence()),
+        )
         for t in found
     ]
+
+
+async def _evidence(db: AsyncConnection, found: Sequence[Transaction]) -> dict[int, Evidence]:
+    now = datetime.now(UTC)
+    wanted = [courses.running(t, now) for t in found if t.open and t.tariff.needs_course]
+    if not wanted:
+        return {}
+    return await evidence.load((await db.get_raw_connection()).driver_connection, wanted)
 
 
 # --- readings --------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from csms.mqtt.errors import Disconnected, Refused
+from csms.mqtt.faults import closed_at_once
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -41,7 +42,10 @@ _HEADROOM = 1024  # a packet's topic and properties, roughly
 
 
 class LinkConfig(Struct, frozen=True, kw_only=True):
-    """How to reach the broker. `client_id` gets `-{node}` unless it holds `{node}` or `{instance}`."""
+    """How to reach the broker. `client_id` gets `-{node}` unless it holds `{node}` or `{instance}`.
+
+    `topics_hidden`: they name people or accounts, so no log shows them. Nor does this show its password.
+    """
 
     host: str = "localhost"
     port: int = 1883
@@ -62,6 +66,13 @@ class LinkConfig(Struct, frozen=True, kw_only=True):
     reconnect_min_s: float = 1
     reconnect_max_s: float = 30
     max_inflight: int = 20
+    topics_hidden: bool = False
+
+    def __repr__(self) -> str:
+        return f"LinkConfig({self.name}: {self.host}:{self.port})"
+
+    def topic_shown(self, topic: str) -> str:
+        return "(hidden)" if self.topics_hidden else topic
 
     @property
     def identifier(self) -> str:
@@ -268,7 +279,11 @@ class Connection(aiomqtt.Client):
             # aiomqtt would wait for the CONNACK until its timeout.
             self._connected.set_exception(
                 aiomqtt.MqttError(
-                    f"it closed the connection at once, so MQTT {self._config.version} may not be spoken there"
+                    closed_at_once(
+                        version=self._config.version,
+                        tls=self._config.tls,
+                        certificate=self._config.tls_cert_file is not None,
+                    )
                 )
             )
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
@@ -338,7 +353,8 @@ class Connection(aiomqtt.Client):
                 )
             )
         except Exception:
-            log.exception("mqtt message not understood", topic=repr(getattr(message, "_topic", b"")))
+            topic = self._config.topic_shown(repr(getattr(message, "_topic", b"")))
+            log.exception("mqtt message not understood", topic=topic)
 
 
 def publish_properties(message: Message) -> Properties | None:

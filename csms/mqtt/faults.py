@@ -54,6 +54,17 @@ def sentence(error: BaseException, host: str, port: int, *, tls: bool = False) -
     return f"{broker} cannot be used: {error or type(error).__name__}."
 
 
+def closed_at_once(*, version: str, tls: bool, certificate: bool) -> str:
+    """The broker hung up before it said anything: what it may have missed."""
+    if not tls:
+        wanted = "TLS (MQTT_TLS=true)"
+    elif certificate:
+        wanted = "another client certificate (MQTT_TLS_CERT_FILE)"
+    else:
+        wanted = "a client certificate (MQTT_TLS_CERT_FILE, MQTT_TLS_KEY_FILE)"
+    return f"it closed the connection at once; it may want {wanted}, or not speak MQTT {version} (MQTT_PROTOCOL_VERSION)"
+
+
 def _cause(error: BaseException) -> BaseException:
     """aiomqtt raises `MqttError(text) from None`; what it stands for is still the context."""
     if isinstance(error, MqttError) and isinstance(error.__context__, OSError):

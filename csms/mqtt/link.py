@@ -204,7 +204,7 @@ class Link:
         try:
             await connection.subscribed(topic, qos)
         except Refused as error:
-            log.error("mqtt subscription refused", topic=topic, error=str(error))
+            log.error("mqtt subscription refused", topic=self.config.topic_shown(topic), error=str(error))
 
     async def _tell(self, connection: Connection, message: Message) -> None:
         try:
@@ -220,7 +220,7 @@ class Link:
                 try:
                     handler(message)
                 except Exception:
-                    log.exception("mqtt message not handled", topic=message.topic)
+                    log.exception("mqtt message not handled", topic=self.config.topic_shown(message.topic))
 
 
 def _matches(subscription: str, topic: str) -> bool:

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections import deque
+from typing import Annotated, Literal
 
 import msgspec
 import structlog
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from prometheus_client import Counter
 
 from csms.core.events import timestamp, topic_level
-from csms.core.masking import masked_frame
+from csms.core.masking import masked_frame, without_id_tags
+from csms.core.payloads import ClientId, Timestamp
 from csms.core.records import Frame
 from csms.mqtt.errors import Disconnected, Refused
 from csms.mqtt.link import Link, Message, prefixed
@@ -24,13 +26,15 @@ _PAUSE_S = 0.001
 class ProtocolEnvelope(Struct, rename="camel", kw_only=True):
     """What a frame is wrapped in. Only errors have the last three keys; their payload is empty."""
 
-    timestamp: str
-    client_id: str
-    message_type: str
-    request_id: str
-    payload: Raw
-    direction: str
-    error_code: str | UnsetType = UNSET
+    timestamp: Timestamp
+    client_id: ClientId
+    message_type: Annotated[
+        str, Meta(description="The action; in responses with `Response` behind it.", examples=["Heartbeat"])
+    ]
+    request_id: Annotated[str, Meta(description="OCPP's message id.")]
+    payload: Annotated[Raw, Meta(description="OCPP's JSON, unchanged but for masked passwords.")]
+    direction: Literal["fromChargePoint", "toChargePoint"]
+    error_code: Annotated[str, Meta(description="Of a CALLERROR, as the next two.")] | UnsetType = UNSET
     error_description: str | UnsetType = UNSET
     error_details: Raw | UnsetType = UNSET
 
@@ -40,12 +44,14 @@ _parts = msgspec.json.Decoder(list[Raw]).decode
 _text = msgspec.json.Decoder(str).decode
 
 
-def protocol_message(frame: Frame, *, prefix: str = "", qos: int = 0) -> Message:
+def protocol_message(frame: Frame, *, prefix: str = "", qos: int = 0, mask_id_tags: bool = False) -> Message:
     """Topic and body of one frame; the OCPP payload unchanged, but for secrets. Raises on what is no OCPP frame.
 
     Calls go to `ocpp/messages/{id}/{action}`, results and errors to `ocpp/responses/{id}/{action}`.
     """
     text = masked_frame(frame.frame)  # the edge has done so already; this stream leaves the house
+    if mask_id_tags:
+        text = without_id_tags(text)
     if not text.isascii():
         text = text.decode(errors="replace").encode()  # what consumers get is JSON, hence UTF-8
     parts = _parts(text)
@@ -77,10 +83,19 @@ def protocol_message(frame: Frame, *, prefix: str = "", qos: int = 0) -> Message
 class ProtocolStream:
     """`put` never waits; under pressure, or while the broker is away, the oldest frames go."""
 
-    def __init__(self, link: Link, *, prefix: str = "", qos: int = 0, max_waiting: int = 10_000) -> None:
+    def __init__(
+        self,
+        link: Link,
+        *,
+        prefix: str = "",
+        qos: int = 0,
+        mask_id_tags: bool = False,
+        max_waiting: int = 10_000,
+    ) -> None:
         self._link = link
         self._prefix = prefix
         self._qos = qos
+        self._mask_id_tags = mask_id_tags
         self._max_waiting = max_waiting
         self._frames: deque[Frame] = deque()
         self._arrived = asyncio.Event()
@@ -112,7 +127,9 @@ class ProtocolStream:
 
     async def _publish(self, frame: Frame) -> None:
         try:
-            message = protocol_message(frame, prefix=self._prefix, qos=self._qos)
+            message = protocol_message(
+                frame, prefix=self._prefix, qos=self._qos, mask_id_tags=self._mask_id_tags
+            )
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError, TypeError):
             # Nested a thousand deep, say: a charge point's frame must not end the stream.
             _FRAMES.labels("unreadable").inc()

@@ -8,17 +8,29 @@ After each (re)connect everything of this node's chargers is published again: br
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import structlog
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms.core import pricing
+from csms.core import courses, pricing
 from csms.core.events import kwh, timestamp, topic_level
+from csms.core.payloads import (
+    ConnectorId,
+    Currency,
+    EnergyKwh,
+    IdTag,
+    Money,
+    NodeName,
+    PowerKw,
+    Timestamp,
+    TransactionId,
+)
 from csms.core.records import Connector, Event, Transaction
+from csms.core.usage import Evidence
 from csms.db import state as rows
 from csms.db.state import Snapshot
 from csms.mqtt.errors import Disconnected, Refused
@@ -31,40 +43,53 @@ _CONCURRENT = 20
 _GATHER_S = 0.05
 _RETRY_S = 1.0
 
+LastSeq = Annotated[
+    int, Meta(description="The charger's last event included: apply those with a higher one.", ge=0)
+]
+
+
+class ServiceStatus(Struct, rename="camel", kw_only=True):
+    """`csms/service/{node}/status`. Ignore an `offline` whose session is not that of the last `online`."""
+
+    status: Literal["online", "offline"]
+    session: Annotated[str, Meta(description="Names one connection of one node.")]
+    # A will is written at connect time: when it will be true nobody knows.
+    since: Timestamp | UnsetType = UNSET
+
 
 class ConnectionState(Struct, rename="camel", kw_only=True):
     """`csms/state/{id}/connection`. Believe `online` only while the service's own status says online."""
 
     online: bool
-    since: str | UnsetType = UNSET
-    node: str | UnsetType = UNSET
-    seq: int = 0
+    since: Timestamp | UnsetType = UNSET
+    node: NodeName | UnsetType = UNSET
+    seq: LastSeq = 0
 
 
 class ConnectorState(Struct, rename="camel", kw_only=True):
     """`csms/state/{id}/connectors/{n}`: the last reported status."""
 
-    connector_id: int
+    connector_id: ConnectorId
     status: str
     error_code: str
-    transaction_id: int | UnsetType = UNSET
-    since: str | UnsetType = UNSET
-    seq: int = 0
+    transaction_id: TransactionId | UnsetType = UNSET
+    since: Timestamp | UnsetType = UNSET
+    seq: LastSeq = 0
 
 
 class TransactionState(Struct, rename="camel", kw_only=True):
     """`csms/state/{id}/transactions/{n}`: the running transaction, as of its last reading. Gone when it ends."""
 
-    transaction_id: int
-    connector_id: int
-    id_tag: str
-    start_time: str
-    session_energy: float
-    running_cost: float
-    currency: str
-    current_power: float | UnsetType = UNSET
-    reading_time: str | UnsetType = UNSET
-    seq: int = 0
+    transaction_id: TransactionId
+    connector_id: ConnectorId
+    id_tag: IdTag
+    start_time: Timestamp
+    session_energy: EnergyKwh
+    running_cost: Money
+    currency: Currency
+    current_power: PowerKw | UnsetType = UNSET
+    reading_time: Timestamp | UnsetType = UNSET
+    seq: LastSeq = 0
 
 
 def service_presence(
@@ -74,11 +99,12 @@ def service_presence(
     topic = prefixed(prefix, f"csms/service/{topic_level(node)}/status")
 
     def presence(session: str, online: bool) -> Message:
-        body = {"status": "online" if online else "offline", "session": session, "since": timestamp(clock())}
-        if not online:
-            # A will is written at connect time: when it will be true nobody knows.
-            del body["since"]
-        return Message(topic=topic, body=msgspec.json.encode(body), retain=True)
+        content = ServiceStatus(
+            status="online" if online else "offline",
+            session=session,
+            since=timestamp(clock()) if online else UNSET,
+        )
+        return Message(topic=topic, body=msgspec.json.encode(content), retain=True)
 
     return presence
 
@@ -107,17 +133,15 @@ def described(snapshot: Snapshot) -> dict[str, Struct | None]:
                 since=timestamp(connector.status_recorded_at) if connector.status_recorded_at else UNSET,
                 seq=state.event_seq,
             )
-        topics[f"transactions/{number}"] = (
-            _running(transaction, connector, state.event_seq) if transaction else None
-        )
+        topics[f"transactions/{number}"] = _running(transaction, connector, snapshot) if transaction else None
     for number, transaction in running.items():
         if f"transactions/{number}" not in topics:
-            topics[f"transactions/{number}"] = _running(transaction, None, state.event_seq)
+            topics[f"transactions/{number}"] = _running(transaction, None, snapshot)
     return topics
 
 
-def _running(transaction: Transaction, connector: Connector | None, seq: int) -> TransactionState:
-    energy_wh, seconds = 0, pricing.duration_s(transaction.started_at, transaction.started_at)
+def _running(transaction: Transaction, connector: Connector | None, snapshot: Snapshot) -> TransactionState:
+    energy_wh, as_of = 0, transaction.started_at
     content = TransactionState(
         transaction_id=transaction.id,
         connector_id=transaction.connector_id,
@@ -126,7 +150,7 @@ def _running(transaction: Transaction, connector: Connector | None, seq: int) ->
         session_energy=0.0,
         running_cost=0.0,
         currency=transaction.tariff.currency,
-        seq=seq,
+        seq=snapshot.state.event_seq,
     )
     if (
         connector is not None
@@ -138,9 +162,14 @@ def _running(transaction: Transaction, connector: Connector | None, seq: int) ->
         if connector.power_w is not None:
             content.current_power = kwh(connector.power_w)
         content.reading_time = timestamp(connector.reading_at)
-        seconds = pricing.duration_s(transaction.started_at, connector.reading_at)
+        as_of = max(as_of, connector.reading_at)
+    tariff, course = transaction.tariff, None
+    if tariff.needs_course:
+        evidence = snapshot.evidence.get(transaction.id, Evidence())
+        course = courses.so_far(transaction, as_of, energy_wh, evidence, as_of)
+    seconds = pricing.duration_s(transaction.started_at, as_of)
     content.session_energy = kwh(energy_wh)
-    content.running_cost = float(pricing.session_cost(transaction.tariff, energy_wh, seconds).amount)
+    content.running_cost = float(pricing.session_cost(tariff, energy_wh, seconds, course).amount)
     return content
 
 

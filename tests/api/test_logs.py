@@ -1,4 +1,4 @@
-"""Events byte for byte, raw frames paged and live, quarantine."""
+"""Events byte for byte, raw frames paged and live."""
 
 import asyncio
 import json
@@ -9,7 +9,6 @@ import pytest
 from sqlalchemy import text
 
 from csms.api import logs as logs_api
-from csms.core import reports
 from tests.api.world import ADMIN_TOKEN, World
 
 
@@ -151,41 +150,6 @@ async def test_a_live_stream_ends_when_the_program_does(world: World, client: ht
     assert answer.text == "retry: 2000\n\n"
     missing = await client.get("/chargers/CP9/messages", headers={"Accept": "text/event-stream"})
     assert missing.status_code == 404
-
-
-# --- quarantine ------------------------------------------------------------------------------------------
-
-
-async def test_quarantine_is_listed_shown_and_resolved_once(world: World, client: httpx.AsyncClient):
-    for number in range(3):
-        await world.record(
-            reports.Quarantined(
-                charger_id="CP1",
-                action="StopTransaction",
-                payload=b'{"meterStop": "abc\xff"}',
-                error="meterStop is no number",
-                message_id=f"q{number}",
-                digest=b"%d" % number,
-            )
-        )
-    page = (await client.get("/quarantine", params={"limit": 2})).json()
-    rest = (await client.get("/quarantine", params={"limit": 2, "cursor": page["nextCursor"]})).json()
-    items = [*page["items"], *rest["items"]]
-    assert [item["messageId"] for item in items] == ["q2", "q1", "q0"]
-    assert items[0]["payload"] == '{"meterStop": "abc\ufffd"}'
-    address = f"/quarantine/{items[1]['id']}"
-    assert (await client.get(address)).json()["error"] == "meterStop is no number"
-    done = await client.post(f"{address}/resolve", json={"note": "booked by hand"})
-    assert (done.status_code, done.json()["resolution"]) == (200, "booked by hand")
-    assert done.json()["resolvedAt"] is not None
-    assert (await client.post(f"{address}/resolve", json={"note": "again"})).status_code == 409
-    assert (await client.post(f"{address}/resolve", json={"note": ""})).status_code == 422
-    assert (await client.post("/quarantine/99/resolve", json={"note": "x"})).status_code == 404
-    assert (await client.get("/quarantine/" + "9" * 25)).status_code == 404
-    assert len((await client.get("/quarantine")).json()["items"]) == 2
-    (resolved,) = (await client.get("/quarantine", params={"resolved": "true"})).json()["items"]
-    assert resolved["messageId"] == "q1"
-    assert (await client.get("/quarantine", params={"charger": "CP2"})).json()["items"] == []
 
 
 async def test_a_token_in_the_address_is_no_token(world: World, client: httpx.AsyncClient):

@@ -197,6 +197,7 @@ _READ = [
     ("GET", "/transactions.csv"),
     ("GET", "/tags"),
     ("GET", "/tariffs"),
+    ("GET", "/groups"),
     ("GET", "/events?clientId=CP1"),
     ("GET", "/quarantine"),
 ]
@@ -214,6 +215,8 @@ _ADMINISTER = [
     ("PUT", "/tariffs/t"),
     ("PATCH", "/tariffs/t"),
     ("DELETE", "/tariffs/t"),
+    ("PUT", "/groups/g"),
+    ("DELETE", "/groups/g"),
     ("GET", "/tokens"),
     ("POST", "/tokens"),
     ("DELETE", "/tokens/1"),

@@ -35,7 +35,9 @@ async def test_a_running_transaction_shows_the_figures_so_far(world: World, clie
     transaction = (await client.get(f"/transactions/{transaction_id}")).json()
     assert transaction["active"] is True
     assert (transaction["energyWh"], transaction["powerW"], transaction["durationS"]) == (2000, 11_000, 600)
-    assert transaction["cost"] == {"amount": "2.00", "amountMinor": 200, "currency": "EUR"}
+    cost = transaction["cost"]
+    assert (cost["amount"], cost["amountMinor"], cost["currency"], cost["tax"]) == ("2.00", 200, "EUR", None)
+    assert [(b["component"], b["amountMinor"]) for b in cost["breakdown"]] == [("energy", 100), ("time", 100)]
     assert transaction["stoppedAt"] is None
 
 

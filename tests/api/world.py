@@ -16,6 +16,7 @@ from csms.core.reports import SampledValue
 from csms.core.work import Policy
 from csms.db.engine import create_engine
 from csms.ledger import Ledger
+from csms.ocpp.repaired import translate
 
 ADMIN_TOKEN = "the-token-of-the-settings"
 
@@ -46,6 +47,7 @@ class World:
             check_command=self._check,
             admin_token=ADMIN_TOKEN,
             now=lambda: self.now,
+            book=self._book,
         )
         self._messages = 0
 
@@ -54,6 +56,11 @@ class World:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
+
+    async def _book(
+        self, charger_id: str, action: str, payload: dict[str, Any], repair: reports.Repair
+    ) -> Any:
+        return await self.record(translate(charger_id, action, payload, repair, self.now))
 
     @staticmethod
     def _check(action: str, payload: dict[str, Any]) -> list[str]:

@@ -1,5 +1,7 @@
 """Buttons: commands and their answers, enrollment, settings, quarantine."""
 
+import re
+
 import httpx
 import pytest
 from starlette.datastructures import FormData
@@ -7,6 +9,7 @@ from starlette.datastructures import FormData
 from csms.console.actions import BadForm, command_of
 from csms.core import reports
 from csms.errors import ChargerOffline, ChargerRefused
+from tests.api.test_outbox import park
 from tests.api.world import World
 from tests.console.test_sessions import form_token
 
@@ -134,10 +137,48 @@ async def test_quarantine_is_resolved_with_a_note(world: World, browser: httpx.A
     await world.stop("CP1", 0, 500)
     page = (await browser.get("/quarantine")).text
     assert "no transaction fits this stop" in page.lower()
-    address = page.partition('action="/quarantine/')[2].partition('"')[0]
+    (address,) = re.findall(r'action="/quarantine/(\d+/resolve)"', page)
     answer = await _press(browser, f"/quarantine/{address}", page="/quarantine", note="credited by hand")
     assert answer.status_code == 303
     assert "credited by hand" in (await browser.get("/quarantine?resolved=true")).text
     assert "everything the chargers said was understood" in (await browser.get("/quarantine")).text
     again = await _press(browser, f"/quarantine/{address}", page="/quarantine", note="twice")
     assert "dealt with already" in again.text
+
+
+async def test_quarantine_is_repaired_and_booked(world: World, browser: httpx.AsyncClient):
+    transaction_id = await world.start("CP1")
+    other = await world.start("CP1", connector_id=2, tag="TAG2")
+    await world.stop("CP1", 0, 5000)
+    page = (await browser.get("/quarantine")).text
+    assert "&#34;meterStop&#34;: 5000" in page
+    (address,) = re.findall(r'action="(/quarantine/\d+/repair)"', page)
+    message = '{"meterStop": 5000, "timestamp": "2027-01-01T00:00:00Z", "transactionId": 0}'
+    broken = await _press(browser, address, page="/quarantine", payload="[")
+    assert "must be a JSON object" in broken.text
+    unclear = await _press(browser, address, page="/quarantine", payload=message)
+    assert "name the one that it ended" in unclear.text
+    done = await _press(
+        browser,
+        address,
+        page="/quarantine",
+        payload=message,
+        transactionId=str(other),
+        note="asked the driver",
+    )
+    assert (done.status_code, done.headers["location"]) == (303, f"/transactions/{other}")
+    assert "asked the driver" in (await browser.get("/quarantine?resolved=true")).text
+    assert transaction_id != other
+
+
+async def test_parked_events_are_shown_with_the_brokers_reason_and_sent_again(
+    world: World, browser: httpx.AsyncClient
+):
+    assert "Parked" not in (await browser.get("/events")).text
+    await world.start("CP1")
+    await park(world, ("CP1", 1))
+    page = (await browser.get("/events")).text
+    assert "csms/transactions/CP1/started" in page
+    assert "Not authorized (0x87)" in page
+    assert (await _press(browser, "/events/revive", "/events")).status_code == 303
+    assert "Parked" not in (await browser.get("/events")).text

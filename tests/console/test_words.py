@@ -6,7 +6,8 @@ from decimal import Decimal
 import pytest
 
 from csms.console import words
-from csms.core.pricing import Cost, Tariff
+from csms.core.pricing import Cost
+from csms.core.tariffs import Band, Tariff
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -38,6 +39,31 @@ def test_prices():
     tariff = Tariff(currency="EUR", energy_rate=Decimal("0.350"), session_fee=Decimal(10))
     assert words.prices(tariff) == "0.35 EUR/kWh + 10 EUR a session"
     assert words.prices(Tariff()) == "free"
+
+
+def test_prices_with_all_that_there_is_to_know():
+    bands = (
+        Band(name="night", start="22:00", end="06:00", energy_rate=Decimal("0.20")),
+        Band(name="weekend", days=("sat", "sun"), start="06:00", end="22:00", energy_rate=Decimal(0)),
+    )
+    tariff = Tariff(
+        currency="EUR",
+        energy_rate=Decimal("0.40"),
+        idle_rate=Decimal("0.10"),
+        idle_grace_min=30,
+        bands=bands,
+        maximum=Decimal(50),
+        minimum=Decimal("1.50"),
+        tax_percent=Decimal("20.0"),
+        tax_included=False,
+    )
+    assert words.prices(tariff) == (
+        "0.4 EUR/kWh + 0.1 EUR/idle min, idle after 30 min, 2 bands, at least 1.5 EUR, at most 50 EUR, plus 20 % tax"
+    )
+    assert words.band_prices(tariff) == [
+        "night, 22:00 to 06:00: 0.2 EUR/kWh + 0.1 EUR/idle min",
+        "weekend, Sat Sun 06:00 to 22:00: 0.1 EUR/idle min",
+    ]
 
 
 @pytest.mark.parametrize(

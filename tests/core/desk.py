@@ -9,7 +9,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from csms.core import commanded, reports
+from csms.core import commanded, courses, reports
 from csms.core.decide import decide
 from csms.core.records import (
     Answered,
@@ -19,6 +19,7 @@ from csms.core.records import (
     DeviationCount,
     Event,
     QuarantineEntry,
+    QuarantineResolution,
     StoredReading,
     StoredStatus,
     Tag,
@@ -26,7 +27,9 @@ from csms.core.records import (
 )
 from csms.core.remembered import CommandOutcome, Remembered, StoredTransfer
 from csms.core.transactions import content_key, ended_by
+from csms.core.usage import Evidence
 from csms.core.work import Policy, Work, tag_key
+from tests.contract import breach
 
 NOW = datetime(2023, 12, 7, 10, 15, 30, tzinfo=UTC)
 CP = "charge-point-001"
@@ -76,10 +79,12 @@ class Desk:
         self.transactions: dict[int, Transaction] = {}
         self.tags: dict[str, Tag] = {}
         self.tariffs: dict[str, Any] = {}
+        self.group_tariffs: dict[str, str] = {}
         self.answers: dict[tuple[str, str, bytes], bytes] = {}
         self.readings: list[StoredReading] = []
         self.statuses: list[StoredStatus] = []
-        self.quarantine: list[QuarantineEntry] = []
+        self.quarantine: list[QuarantineEntry] = []  # an entry's id is its place, from 1
+        self.resolutions: dict[int, str] = {}
         self.deviations: list[DeviationCount] = []
         self.events: list[Event] = []
         self.remembered: dict[Any, Any] = {}
@@ -137,6 +142,7 @@ class Desk:
     def load(self, batch: Any) -> Work:
         work = Work(self.now, self.policy, numbers=self._numbers, transaction_ids=self._transaction_ids)
         ids = {report.charger_id for report in batch}
+        work.quarantined = set(range(1, len(self.quarantine) + 1)) - self.resolutions.keys()
         for table in (self.states, self.chargers):
             for charger_id in sorted(ids & table.keys()):
                 work.load(table[charger_id])  # type: ignore[index]
@@ -158,6 +164,8 @@ class Desk:
                     if t.open and tag_key(t.id_tag) == tag_key(tag.id_tag):
                         work.load(t)
         work.tariffs = dict(self.tariffs)
+        work.group_tariffs = dict(self.group_tariffs)
+        work.evidence = {s.transaction_id: self._evidence(s) for s in courses.ending(work, batch)}
         for (kind, _), row in self.remembered.items():
             if any(row.charger_id == r.charger_id and kind in commanded.looks_at(r) for r in batch):
                 work.load(row)
@@ -172,6 +180,26 @@ class Desk:
                     work.answers[key] = self.answers[key]
         self._load_readings(work, batch)
         return work
+
+    def _evidence(self, s: courses.Stretch) -> Evidence:
+        place = s.charger_id, s.connector_id
+        return Evidence(
+            registers=tuple(
+                (r.sampled_at, r.energy_wh)
+                for r in self.readings
+                if (r.charger_id, r.connector_id) == place
+                and r.energy_wh is not None
+                and r.transaction_id in {None, s.transaction_id}
+                and s.since <= r.sampled_at <= s.until
+            ),
+            statuses=tuple(
+                (r.reported_at or r.recorded_at, r.status)
+                for r in self.statuses
+                if (r.charger_id, r.connector_id) == place and r.recorded_at >= s.received_since
+            )
+            if s.statuses
+            else (),
+        )
 
     def _load_readings(self, work: Work, batch: Any) -> None:
         for report in batch:
@@ -211,11 +239,15 @@ class Desk:
         self.deviations += work.added.get(DeviationCount, [])
         self.outcomes += work.added.get(CommandOutcome, [])
         self.transfers += work.added.get(StoredTransfer, [])
-        self.events += work.added.get(Event, [])
+        for event in work.added.get(Event, []):
+            assert (broken := breach(event.topic, event.body)) is None, broken
+            self.events.append(event)
         seen = {(entry.charger_id, entry.action, entry.digest) for entry in self.quarantine}
         for entry in work.added.get(QuarantineEntry, []):
             if (entry.charger_id, entry.action, entry.digest) not in seen:
                 self.quarantine.append(entry)
+        for done in work.added.get(QuarantineResolution, []):
+            self.resolutions[done.id] = done.resolution
         self.check()
 
     def check(self) -> None:

@@ -107,3 +107,26 @@ def test_deviations_are_counted_with_a_short_example(desk):
 def test_asking_for_a_tag_makes_the_charger_known(desk):
     desk.tell(reports.Authorize(charger_id=CP, id_tag="x"))
     assert CP in desk.states
+
+
+def test_quarantine_is_told_when_an_operator_wants_it():
+    desk = Desk(error_events=True)
+    desk.tell(stop(4711))  # a stop of nothing: an event of its own, and quarantine
+    desk.tell(
+        reports.Quarantined(
+            charger_id=CP,
+            action="StartTransaction",
+            message_id="m1",
+            digest=b"d",
+            payload=b"[",
+            error="cut off",
+        )
+    )
+    told = [body for body in desk.bodies() if body["eventType"] == "quarantined"]
+    assert [body["payload"]["action"] for body in told] == ["StopTransaction", "StartTransaction"]
+    assert told[1]["payload"]["error"] == "cut off"
+    assert told[1]["payload"]["transactionId"] == desk.quarantine[1].transaction_id
+    assert told[1]["dedupKey"] == f"quarantine:{CP}:StartTransaction:{b'd'.hex()}"
+    assert {event.topic for event in desk.events if event.event_type == "quarantined"} == {
+        f"csms/errors/{CP}/quarantined"
+    }

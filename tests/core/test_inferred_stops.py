@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 from csms.core import reports
-from csms.core.pricing import Tariff
+from csms.core.tariffs import Tariff
 from csms.core.transactions import close_inferred
 from tests.core.desk import CP, Desk, at, meter, register, start, status, stop
 

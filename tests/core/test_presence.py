@@ -99,3 +99,38 @@ def test_a_charger_that_changes_its_protocol_keeps_its_standing():
     held = desk.tell(connected(protocol="charge_amps"))
     assert held.enrollment == "Pending"
     assert desk.chargers[CP].protocol == "charge_amps"
+
+
+def test_connections_and_boots_are_told_when_an_operator_wants_it():
+    desk = Desk(connection_events=True)
+    desk.tell(connected())
+    desk.tell(reports.Boot(charger_id=CP, vendor="Acme", model="One", firmware_version="1.2"))
+    desk.tell(connected("n2"))
+    desk.now = at(2)
+    desk.tell(reports.Disconnected(charger_id=CP, node="n1", generation=1))  # long replaced
+    desk.tell(reports.Disconnected(charger_id=CP, node="n2", generation=2, reason="1006"))
+    assert [(e.topic, e.seq) for e in desk.events] == [
+        (f"csms/chargepoints/{CP}/connected", 1),
+        (f"csms/chargepoints/{CP}/booted", 2),
+        (f"csms/chargepoints/{CP}/connected", 3),
+        (f"csms/chargepoints/{CP}/disconnected", 4),
+    ]
+    assert desk.payloads("connected")[1] == {
+        "protocol": "ocpp1.6",
+        "node": "n2",
+        "remoteAddress": "10.0.0.1",
+    }
+    assert desk.payloads("disconnected") == [{"node": "n2", "reason": "1006", "durationSeconds": 120}]
+    assert desk.payloads("booted") == [
+        {"enrollment": "Accepted", "vendor": "Acme", "model": "One", "firmwareVersion": "1.2"}
+    ]
+    assert (desk.states[CP].event_seq, desk.states[CP].online) == (4, False)
+    assert len({body["dedupKey"] for body in desk.bodies()}) == 4
+
+
+def test_connections_are_not_told_by_default():
+    desk = Desk()
+    desk.tell(connected())
+    desk.tell(reports.Boot(charger_id=CP))
+    desk.tell(reports.Disconnected(charger_id=CP, node="n1", generation=1))
+    assert desk.events == []

@@ -130,3 +130,26 @@ def test_a_reading_nobody_can_use_is_kept(desk):
 def test_samples_may_hold_any_text(desk):
     desk.tell(meter(None, register("\0ü\n", at(1))))
     assert msgspec.json.decode(desk.readings[0].samples) == [{"value": "\0ü\n"}]
+
+
+def test_samples_that_are_no_numbers_are_left_out_and_counted():
+    desk = Desk()
+    desk.tell(
+        meter(
+            None, reports.Reading(at=at(1), samples=[sample("12,5"), sample("NaN"), sample("7", "Voltage")])
+        )
+    )
+    assert list(desk.payloads("meter_reading")[0]["measurands"]) == ["Voltage"]
+    (counted,) = desk.deviations
+    assert (counted.action, counted.kind, counted.detail, counted.count) == (
+        "MeterValues",
+        "not_a_number",
+        "12,5",
+        2,
+    )
+    desk.tell(
+        meter(
+            None, reports.Reading(at=at(1), samples=[sample("12,5"), sample("NaN"), sample("7", "Voltage")])
+        )
+    )
+    assert len(desk.deviations) == 1

@@ -29,6 +29,12 @@ INSERT INTO readings (charger_id, connector_id, sampled_at, received_at, digest,
     FROM generate_series(1, 20000) n;
 INSERT INTO events (charger_id, seq, event_id, event_type, topic, body, recorded_at)
     SELECT 'c' || n % 3000, n, n, 'x', 'x', 'x', now() FROM generate_series(1, 20000) n;
+INSERT INTO tariffs (id, terms) SELECT n, '{}' FROM generate_series(1, 3000) n;
+INSERT INTO charger_groups (id, tariff_id) SELECT n, n FROM generate_series(1, 3000) n;
+INSERT INTO status_history (id, charger_id, connector_id, status, error_code, recorded_at)
+    SELECT n, 'c' || n % 3000, 1, 'x', 'x', '2023-12-07Z' FROM generate_series(1, 20000) n;
+UPDATE chargers SET group_id = 1 WHERE id = 'c1';
+UPDATE transactions SET tariff = '{"idle_rate": "1"}' WHERE id = 2;
 ANALYZE;
 """
 
@@ -68,6 +74,7 @@ async def test_every_look_up_of_a_batch_goes_by_index(db, monkeypatch):
         await store.load(db, Work(NOW, OPEN, numbers=iter(()), transaction_ids=iter(())), batch)
     monkeypatch.undo()
     tables = {"charger_states", "chargers", "connectors", "transactions", "tags", "answers", "readings"}
+    tables |= {"charger_groups", "tariffs", "status_history"}
     assert tables == {table for table in tables for query, _ in asked if f"FROM {table}" in query}
     for query, args in asked:
         plan = await explained(db, query, args)

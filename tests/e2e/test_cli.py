@@ -8,7 +8,9 @@ import os
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from csms.cli import app
 from tests.e2e.conftest import TOKEN, Node
 from tests.e2e.raw import RawChargePoint
 
@@ -40,11 +42,31 @@ async def csms(*arguments: str, node: Node | None = None, timeout_s: float = 60)
     [["serve", "--bogus"], ["nonsense"], ["simulate", "--chargers", "0"], ["send"], ["tags", "add"]],
     ids=" ".join,
 )
-async def test_wrong_usage_ends_with_2_and_no_traceback(wrong: list[str]) -> None:
-    status, _, errors = await csms(*wrong)
+def test_wrong_usage_ends_with_2_and_one_complaint(wrong: list[str]) -> None:
+    result = CliRunner().invoke(app, wrong)
+    assert result.exit_code == 2
+    assert "Error" in result.stderr
+
+
+async def test_wrong_usage_ends_with_2_and_no_traceback() -> None:
+    status, _, errors = await csms("serve", "--bogus")
     assert status == 2
     assert "Traceback" not in errors
     assert errors
+
+
+async def test_a_command_imports_only_what_it_needs() -> None:
+    """`csms chargers` in a loop shall not pay for what `csms serve` is made of."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "import sys; from csms.cli import app; from typer.testing import CliRunner;"
+        "CliRunner().invoke(app, ['chargers', '--help']);"
+        "print([name for name in ('sqlalchemy', 'fastapi', 'ocpp', 'aiomqtt') if name in sys.modules])",
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    assert out.decode().strip() == "[]"
 
 
 @pytest.mark.parametrize(
@@ -58,13 +80,22 @@ async def test_wrong_usage_ends_with_2_and_no_traceback(wrong: list[str]) -> Non
         ["chargers"],
         ["transactions"],
         ["tags", "add"],
+        ["bridge"],
+        ["tariffs", "price"],
     ],
     ids=" ".join,
 )
-async def test_help_has_an_example(command: list[str]) -> None:
-    status, out, _ = await csms(*command, "--help")
-    assert status == 0
-    assert "Example" in out
+def test_help_has_an_example(command: list[str]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert "Example" in result.stdout
+
+
+def test_the_first_help_names_every_command() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    for command in ("serve", "demo", "migrate", "bridge", "simulate", "send", "tags", "tokens", "events"):
+        assert command in result.stdout
 
 
 async def test_nobody_there_is_one_sentence() -> None:

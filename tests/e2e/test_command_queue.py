@@ -4,7 +4,6 @@ import json
 import pytest
 
 from csms.delivery import Delivery
-from csms.ocpp.server import OcppServer
 from tests.core.stories import profile
 from tests.e2e.obedient import obedient
 
@@ -182,7 +181,7 @@ async def test_what_a_dead_node_was_sending_is_taken_up(start_node):
 
 async def test_a_charger_back_without_a_boot_is_asked_who_it_is(start_node, monkeypatch):
     soon(monkeypatch)
-    node = await start_node()
+    node = await start_node(csms_ocpp_calls_after_s=0.3)
     async with obedient(node.ocpp, "CP1", boot=False) as charge_point:
         await until(node, "answered", "answered")
         assert charge_point.payloads("TriggerMessage") == [
@@ -205,13 +204,12 @@ async def test_a_charger_back_without_a_boot_is_asked_who_it_is(start_node, monk
 
 async def test_one_that_has_booted_is_left_alone(start_node, monkeypatch):
     soon(monkeypatch)
-    node = await start_node()
+    node = await start_node(csms_ocpp_calls_after_s=0.3)
     async with obedient(node.ocpp, "CP1") as charge_point:
         await asyncio.sleep(1.5)
         assert charge_point.asked == []
 
 
 def soon(monkeypatch):
-    """Half a second after the connection instead of twelve; and calls may go out by then."""
+    """Half a second after the connection instead of twelve."""
     monkeypatch.setitem(Delivery.__init__.__kwdefaults__, "introduce_after_s", 0.5)
-    monkeypatch.setitem(OcppServer.__init__.__kwdefaults__, "calls_after_s", 0.3)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from csms import app
+from csms import assembly
 from csms.embedded import EmbeddedPostgres
+from csms.ledger import Ledger
 from csms.node import LocalNode
 from csms.ocpp import server
 from tests import services
@@ -39,10 +40,10 @@ async def postgres() -> AsyncIterator[tuple[str, Callable[[], None], Callable[[]
 
 @pytest.mark.timeout(120)
 async def test_while_postgres_is_away_nobody_loses_anything(
-    start_node: NodeFactory, postgres: Any, monkeypatch: pytest.MonkeyPatch
+    postgres: Any, start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, down, up = postgres
-    monkeypatch.setattr(app, "LocalNode", functools.partial(LocalNode, away_limit_s=0.5))
+    monkeypatch.setattr(assembly, "LocalNode", functools.partial(LocalNode, away_limit_s=0.5))
     monkeypatch.setattr(server, "_SWEEP_S", 0.1)
     node = await start_node(database_url=url)
     idle, busy = Site(node), Site(node)
@@ -72,10 +73,11 @@ async def test_while_postgres_is_away_nobody_loses_anything(
 
 @pytest.mark.timeout(120)
 async def test_a_node_stops_while_postgres_is_away(
-    start_node: NodeFactory, postgres: Any, monkeypatch: pytest.MonkeyPatch
+    postgres: Any, start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, down, _ = postgres
     monkeypatch.setattr(server, "_STOP_S", 0.5)
+    monkeypatch.setattr(Ledger.drain, "__defaults__", (1,))
     node = await start_node(database_url=url)
     site = Site(node)
     point = await site.dial(chargePointModel="1")

@@ -341,3 +341,22 @@ async def test_transaction_ids_are_never_used_twice_and_fit_31_bits(start_node: 
 
 def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+# --- out of quarantine ---------------------------------------------------------------------------------
+
+
+async def test_a_start_nobody_understood_is_repaired_and_its_session_billed(site: Site) -> None:
+    point = await site.dial()
+    _, _, answer = await point.call("StartTransaction", ["no object"])
+    promised = answer["transactionId"]
+    await point.ask("StopTransaction", stop(promised))
+    first, second = await site.quarantine()
+    api = site.node.api
+    booked = await api.post(f"/api/v1/quarantine/{first['id']}/repair", json={"payload": start()})
+    assert booked.json()["transactionId"] == promised, booked.text
+    ended = await api.post(f"/api/v1/quarantine/{second['id']}/repair", json={})
+    assert ended.json()["transactionId"] == promised, ended.text
+    row = await site.transaction(promised)
+    assert (row["energy_wh"], row["cost"]) == (24_000, Decimal("2.88"))
+    assert await site.told() == ["orphan_stop", *SESSION]

@@ -138,6 +138,18 @@ async def test_a_refused_subscription_is_told(mosquitto):
         assert link.connected
 
 
+async def test_topics_that_name_people_are_not_logged(mosquitto, log_output):
+    server = mosquitto(POLITE, users=USERS, acl=ACL)
+    link = Link(config(server, "3.1.1", username="csms", password="secret", topics_hidden=True))
+    await link.subscribe("allowed/alice", lambda message: 1 / 0)
+    async with connected(link):
+        await link.publish(message("allowed/alice"))
+        await until(lambda: "not handled" in log_output.getvalue())
+    assert "(hidden)" in log_output.getvalue()
+    assert "alice" not in log_output.getvalue()
+    assert "secret" not in repr(link.config)
+
+
 async def test_bad_messages_and_failing_handlers_do_not_end_the_link(broker, topic_prefix):
     got: list[Message] = []
 

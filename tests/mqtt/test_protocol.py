@@ -123,3 +123,24 @@ async def test_frames_keep_their_order_under_load(broker, topic_prefix):
             await watcher.got(500)
             await until(lambda: stream.waiting == 0)
     assert [json.loads(b)["requestId"] for b in watcher.bodies] == [str(n) for n in range(500)]
+
+
+@pytest.mark.parametrize(
+    ("text", "payload"),
+    [
+        (
+            '[2,"1","StartTransaction",{"idTag":"04E8","connectorId":1,"meterStart":0}]',
+            {"idTag": "***", "connectorId": 1, "meterStart": 0},
+        ),
+        (
+            '[2,"1","SendLocalList",{"localAuthorizationList":[{"idTag":"A","idTagInfo":{"parentIdTag":"B"}}]}]',
+            {"localAuthorizationList": [{"idTag": "***", "idTagInfo": {"parentIdTag": "***"}}]},
+        ),
+        ('[2,"1","Authorize",{"\\u0069dTag":"04E8"}]', {"idTag": "***"}),
+        ('[2,"1","Heartbeat",{}]', {}),
+    ],
+)
+def test_id_tags_are_masked_when_told_so(text, payload):
+    body = json.loads(protocol_message(frame(text), mask_id_tags=True).body)
+    assert body["payload"] == payload
+    assert "04E8" in protocol_message(frame('[2,"1","Authorize",{"idTag":"04E8"}]')).body.decode()

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
 
 from csms.core import reports
-from csms.core.pricing import Tariff
+from csms.core.tariffs import Band, Tariff
 from csms.core.work import Policy
 from csms.db import state as rows
 from csms.errors import UnknownCharger
@@ -106,6 +106,37 @@ async def test_state_follows_events_and_connections(engine, broker, topic_prefix
         state.connection_changed("CP1")
         await until(lambda: now()["CP1/connection"]["online"] is False)
         assert now()["CP1/connection"]["seq"] >= 4
+        await ledger.drain()
+
+
+async def test_the_running_cost_goes_by_the_tariffs_bands_and_idle_time(engine, broker, topic_prefix):
+    night = Band(name="night", start="22:00", end="06:00", energy_rate=Decimal("0.20"))
+    tariff = Tariff(
+        energy_rate=Decimal("0.40"), idle_rate=Decimal("0.10"), bands=(night,), time_zone="Europe/Vienna"
+    )
+    link = Link(config(broker))
+    state = StatePublisher(engine, link, "n1", prefix=topic_prefix)
+    policy = Policy(enrollment="open", unknown_tags="accept", tariff=tariff)
+    ledger = Ledger(engine, policy, on_commit=state.notify)
+    began = datetime(2026, 11, 18, 20, tzinfo=UTC)  # 21:00 in Vienna
+    started = reports.Start(charger_id="CP1", connector_id=1, id_tag="tag", key="k", meter_wh=0, at=began)
+    async with (
+        running(ledger.run()),
+        watching(broker, f"{topic_prefix}/csms/state/#") as watcher,
+        connected(link, state.run()),
+    ):
+
+        def cost() -> object:
+            return (retained(watcher, topic_prefix).get("CP1/transactions/1") or {}).get("runningCost")
+
+        number = (await ledger.record(started)).transaction_id
+        for minutes, energy_wh, expected in ((60, 9000, 3.6), (90, 12_000, 4.2), (100, 12_000, 5.2)):
+            sampled = reports.SampledValue(value=str(energy_wh), unit="Wh")
+            reading = reports.Reading(at=began + timedelta(minutes=minutes), samples=(sampled,))
+            await ledger.record(
+                reports.Meter(charger_id="CP1", connector_id=1, transaction_id=number, readings=(reading,))
+            )
+            await until(lambda expected=expected: cost() == expected)
         await ledger.drain()
 
 

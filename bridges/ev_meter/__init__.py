@@ -1,0 +1,13 @@
+"""EV-Meter chargers, watched through their vendor's MQTT broker: docs/bridges/ev-meter.md."""
+
+from csms.adapter import Adapter
+
+
+def create() -> Adapter:
+    """The adapter, from EVMETER_*. Raises SettingsError."""
+    from bridges.ev_meter import settings
+    from bridges.ev_meter.adapter import EvMeter
+    from bridges.ev_meter.backend import vendor_link
+
+    chosen = settings.load()
+    return EvMeter(settings.config(chosen), vendor_link(settings.password(chosen).get_secret_value()))

@@ -1,0 +1,245 @@
+"""EV-Meter's wire format, pure: the one request we can make, the reply in its three wrappings, its fields.
+
+Little-endian; a string is its length (u16) and its bytes. A frame begins with the number of bytes that follow.
+What is too short, crosses its own length or is no frame at all raises `BadFrame`: a field is never made up.
+"""
+
+import base64
+import binascii
+import contextlib
+import json
+import re
+from typing import Any, Final
+
+from msgspec import Struct
+
+# The only command that this bridge can send: "send WorkingInfo".
+WORKING_INFO_REQUEST: Final = 0x07
+WORKING_INFO: Final = 3
+TOKEN_BYTES: Final = 48
+LARGEST_REPLY: Final = 1024
+_LONGEST_VERSION, _LONGEST_SSID = 32, 64
+_UNSET_TIME: Final = 2**64 - 1
+_UNLIMITED: Final = 2**32 - 1
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
+
+
+class BadFrame(ValueError):
+    """No valid frame. The text says what is wrong and quotes nothing of the content."""
+
+
+class OtherFrame(BadFrame):
+    """A whole frame of a type that we do not read."""
+
+
+class Account(Struct, frozen=True):
+    """Whose chargers we ask for: the account's UUID and its token, both secret. They never show."""
+
+    uuid: str
+    token: bytes
+
+    def __post_init__(self) -> None:
+        if not _UUID.fullmatch(self.uuid):
+            raise ValueError("an account's UUID: 8-4-4-4-12 hexadecimal digits, lower case")
+        if len(self.token) != TOKEN_BYTES:
+            raise ValueError(f"an account's token: {TOKEN_BYTES} bytes")
+
+    def __repr__(self) -> str:
+        return "Account(…)"
+
+    @property
+    def user_id(self) -> str:
+        """The reply topic's last level: the UUID's characters in upper-case hexadecimal."""
+        return self.uuid.encode().hex().upper()
+
+
+class WorkingInfo(Struct, frozen=True, kw_only=True):
+    """A WorkingInfo reply. `device_id`, `evse`, `ssid`, `peer_serial` are personal: they stay in the bridge.
+
+    Codes that nobody has explained stay numbers. `current_a`, `voltage_v`: L1 to L3.
+    """
+
+    flag: int
+    evse: int
+    version: str
+    ev_status: int
+    charging_state: int
+    warnings: int
+    errors: int
+    voltage_v: tuple[float, float, float]
+    current_a: tuple[float, float, float]
+    session_wh: int
+    total_wh: int
+    phase_type: int
+    set_current_a: int
+    firmware_version: int
+    limit: int | None
+    ssid: str
+    grid_type: int
+    mqtt_state: int
+    device_id: str
+    start_time_ms: int | None
+    scheduler_version: int
+    circuit_breaker_a: int
+    dlm_current_a: tuple[float, float, float]
+    temperature: int
+    peer_serial: int
+    ping_latency_ms: int
+    left_over: int
+
+    def __repr__(self) -> str:
+        return "WorkingInfo(…)"
+
+
+# --- the request -----------------------------------------------------------------------------------------
+
+
+def request(account: Account) -> bytes:
+    """The 99 bytes that ask a charger for its WorkingInfo. There is no other request."""
+    uuid = account.uuid.encode()
+    body = bytes(6) + bytes([WORKING_INFO_REQUEST]) + _string(uuid) + _string(account.token) + bytes(2)
+    return len(body).to_bytes(2, "little") + body
+
+
+def account_from_request(frame: bytes) -> Account:
+    """The account inside a whole request, for operators who have one. Raises ValueError."""
+    account = Account(frame[11:47].decode("ascii", errors="replace"), frame[49:97])
+    if request(account) != frame:
+        raise ValueError("a request that reads a charger's state, and nothing else")
+    return account
+
+
+def _string(text: bytes) -> bytes:
+    return len(text).to_bytes(2, "little") + text
+
+
+# --- the reply -------------------------------------------------------------------------------------------
+
+
+def decode(payload: bytes) -> WorkingInfo:
+    """What a charger says: a bare frame, or JSON with one in `payload_base64`, as base64 or as hexadecimal.
+
+    Raises BadFrame; OtherFrame for a type that is not ours.
+    """
+    if len(payload) > LARGEST_REPLY:
+        raise BadFrame("the message is too large")
+    document = _json_object(payload)
+    if document is None:
+        return decode_frame(payload)
+    text = document.get("payload_base64")
+    if not isinstance(text, str) or not text:
+        raise BadFrame("the JSON has no payload_base64 with text in it")
+    # Hexadecimal is legal base64, too: whichever yields a frame is meant.
+    problem = BadFrame("payload_base64 is neither base64 nor hexadecimal")
+    for candidate in _unwrapped(text):
+        try:
+            return decode_frame(candidate)
+        except OtherFrame:
+            raise
+        except BadFrame as error:
+            problem = error
+    raise problem
+
+
+def _json_object(payload: bytes) -> dict[str, Any] | None:
+    # A bare frame may begin with "{" (123 bytes follow), but its second byte is then a zero, which JSON never has.
+    if not payload.lstrip().startswith(b"{"):
+        return None
+    try:
+        document = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _unwrapped(text: str) -> list[bytes]:
+    candidates = [bytes.fromhex(text)] if _HEX.fullmatch(text) else []
+    with contextlib.suppress(binascii.Error, ValueError):
+        candidates.append(base64.b64decode(text, validate=True))
+    return candidates
+
+
+class _Cursor:
+    """Reads fields in turn, never beyond the frame's own length."""
+
+    def __init__(self, frame: bytes) -> None:
+        self._frame = frame
+        self._at = 2
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self._take(size), "little")
+
+    def three(self, scale: int) -> tuple[float, float, float]:
+        return self.number(2) / scale, self.number(2) / scale, self.number(2) / scale
+
+    def text(self, longest: int) -> str:
+        size = self.number(2)
+        if size > longest:
+            raise BadFrame("a text is longer than any charger's")
+        return self._take(size).decode(errors="replace")
+
+    def identity(self) -> str:
+        """The first six of eight bytes, as they stand on the wire: a MAC address."""
+        return self._take(8)[:6].hex().upper()
+
+    @property
+    def left(self) -> int:
+        return len(self._frame) - self._at
+
+    def _take(self, size: int) -> bytes:
+        if size > self.left:
+            raise BadFrame("a field crosses the end of its frame")
+        taken = self._frame[self._at : self._at + size]
+        self._at += size
+        return taken
+
+
+def decode_frame(frame: bytes) -> WorkingInfo:
+    """A bare frame. Bytes after its own length are ignored; so are further fields before it.
+
+    Raises BadFrame; OtherFrame for a type that is not ours.
+    """
+    if len(frame) < 4:
+        raise BadFrame("the frame is too short")
+    length = int.from_bytes(frame[:2], "little")
+    if length + 2 > len(frame):
+        raise BadFrame(f"the frame promises {length} bytes and brings {len(frame) - 2}")
+    read = _Cursor(frame[: length + 2])
+    kind = read.number(1)
+    if kind != WORKING_INFO:
+        raise OtherFrame(f"the frame is of type {kind}")
+    return WorkingInfo(
+        flag=read.number(1),
+        evse=read.number(4),
+        version=read.text(_LONGEST_VERSION),
+        ev_status=read.number(1),
+        charging_state=read.number(1),
+        warnings=read.number(1),
+        errors=read.number(1),
+        voltage_v=read.three(4),
+        current_a=read.three(10),
+        session_wh=read.number(4),
+        total_wh=read.number(4),
+        phase_type=read.number(1),
+        set_current_a=read.number(1),
+        firmware_version=read.number(2),
+        limit=_unless(read.number(4), _UNLIMITED),
+        ssid=read.text(_LONGEST_SSID),
+        grid_type=read.number(1),
+        mqtt_state=read.number(1),
+        device_id=read.identity(),
+        start_time_ms=_unless(read.number(8), _UNSET_TIME),
+        scheduler_version=read.number(4),
+        circuit_breaker_a=read.number(4),
+        dlm_current_a=read.three(10),
+        temperature=read.number(1),
+        peer_serial=read.number(4),
+        ping_latency_ms=read.number(4),
+        # Two bytes that nobody has explained may stand here, or not, or more than two.
+        left_over=read.left,
+    )
+
+
+def _unless(value: int, unset: int) -> int | None:
+    return None if value == unset else value

@@ -1,0 +1,260 @@
+"""`csms tariffs`: what charging costs."""
+
+import json
+import re
+import sys
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from csms.cli.client import Client, segment
+from csms.cli.lists import pages, table
+from csms.core.currencies import minor_digits
+from csms.core.tariffs import DAYS
+from csms.errors import CsmsError
+
+app = typer.Typer(help="Tariffs: what charging costs.", no_args_is_help=True)
+_ID = Annotated[str, typer.Argument(metavar="TARIFF")]
+_RANGE = re.compile(r"(\d\d:\d\d)-(\d\d:\d\d)")
+_RATES = {"energy": "energyRate", "time": "timeRate", "idle": "idleRate"}
+SET = (
+    "Example:  csms tariffs set day --currency EUR --energy 0.42 --idle 0.10 --grace 30"
+    ' --band "night 22:00-06:00 mon-fri energy=0.25" --zone Europe/Vienna'
+)
+
+
+@app.command("list", epilog="Example:  csms tariffs list")
+def list_tariffs() -> None:
+    """List the tariffs."""
+    rows = [[t["id"], str(t["version"]), *_summary(t)] for t in pages(Client(), "/tariffs")]
+    columns = ("tariff", "version", "currency", "kWh", "minute", "session", "idle minute", "bands")
+    table(
+        "Tariffs",
+        columns,
+        rows,
+        "No tariffs: CSMS_ENERGY_RATE and CSMS_TIME_RATE apply. See csms tariffs set.",
+    )
+
+
+@app.command(epilog="Example:  csms tariffs show day --version 2")
+def show(
+    tariff: _ID,
+    version: Annotated[int | None, typer.Option(min=1, help="As it was in this version.")] = None,
+    versions: Annotated[bool, typer.Option("--versions", help="All its versions, the newest first.")] = False,
+) -> None:
+    """Show one tariff, as JSON that `set --file` takes."""
+    client, path = Client(), f"/tariffs/{segment(tariff)}"
+    if not versions:
+        print(json.dumps(client.get(path, version=version), indent=2, ensure_ascii=False))
+        return
+    found = client.get(f"{path}/versions")["items"]
+    rows = [[str(t["version"]), t["createdAt"][:19].replace("T", " "), *_summary(t)] for t in found]
+    columns = ("version", "since (UTC)", "currency", "kWh", "minute", "session", "idle minute", "bands")
+    table(f"Tariff {tariff}", columns, rows, "No versions.")
+
+
+@app.command("set", epilog=SET)
+def set_tariff(
+    tariff: _ID,
+    currency: Annotated[str | None, typer.Option(help="ISO 4217, such as EUR.")] = None,
+    energy: Annotated[str | None, typer.Option(help="Per kWh.")] = None,
+    minute: Annotated[str | None, typer.Option("--time", help="Per minute.")] = None,
+    session: Annotated[str | None, typer.Option(help="Per session.")] = None,
+    idle: Annotated[str | None, typer.Option(help="Per minute that the car stays after charging.")] = None,
+    grace: Annotated[int | None, typer.Option(min=0, help="Idle minutes that are free.")] = None,
+    minimum: Annotated[str | None, typer.Option(help="The least a session costs, or none.")] = None,
+    maximum: Annotated[str | None, typer.Option(help="The most a session costs, or none.")] = None,
+    tax: Annotated[str | None, typer.Option(help="Tax in per cent, or none.")] = None,
+    tax_included: Annotated[
+        bool | None, typer.Option("--tax-included/--tax-on-top", help="Whether the rates have it in them.")
+    ] = None,
+    zone: Annotated[
+        str | None, typer.Option(help="Whose clock the bands go by, such as Europe/Vienna.")
+    ] = None,
+    band: Annotated[
+        list[str] | None,
+        typer.Option(help='Other rates at times: "NAME HH:MM-HH:MM [mon-fri,sun] energy=… time=… idle=…".'),
+    ] = None,
+    no_bands: Annotated[bool, typer.Option("--no-bands", help="Take all bands away.")] = False,
+    file: Annotated[
+        Path | None, typer.Option(help="All of it from a JSON file (- reads standard input) instead.")
+    ] = None,
+) -> None:
+    """Make a tariff, or change what is named of one. Bands are replaced all together."""
+    client, path = Client(), f"/tariffs/{segment(tariff)}"
+    if file is not None:
+        made = client.call("PUT", path, json=_from_file(file)).json()
+    else:
+        named = {
+            "currency": currency,
+            "energyRate": energy,
+            "timeRate": minute,
+            "sessionFee": session,
+            "idleRate": idle,
+            "idleGraceMin": grace,
+            "minimum": minimum,
+            "maximum": maximum,
+            "taxPercent": tax,
+            "taxIncluded": tax_included,
+            "timeZone": zone,
+            "bands": [] if no_bands else [_band(text) for text in band] if band else None,
+        }
+        body = {key: None if value == "none" else value for key, value in named.items() if value is not None}
+        known = client.call("GET", path, missing_ok=True).is_success
+        if not known and currency is None:
+            raise typer.BadParameter("a new tariff needs one", param_hint="--currency")
+        made = client.call("PATCH" if known else "PUT", path, json=body).json()
+    print(f"{tariff}: version {made['version']}")
+
+
+@app.command(epilog="Example:  csms tariffs delete day")
+def delete(tariff: _ID) -> None:
+    """Delete a tariff that nothing refers to; its versions stay readable."""
+    Client().call("DELETE", f"/tariffs/{segment(tariff)}")
+    print(f"{tariff}: deleted")
+
+
+@app.command(
+    epilog="Example:  csms tariffs assign day --charger CP1 --charger CP2 --tag 04E8A1B2"
+    "  ·  A tag's tariff comes before the charger's, that before its group's, that before the default."
+)
+def assign(
+    tariff: Annotated[str, typer.Argument(metavar="TARIFF", help="none takes it away.")],
+    charger: Annotated[list[str] | None, typer.Option(help="For this charger.")] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="For this group of chargers; made if need be.")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="For this idTag, wherever it charges.")] = None,
+    members: Annotated[
+        list[str] | None, typer.Option("--member", help="Put this charger into the group.")
+    ] = None,
+) -> None:
+    """Say whose tariff it is."""
+    client, body = Client(), {"tariffId": None if tariff == "none" else tariff}
+    if members and len(group or []) != 1:
+        raise typer.BadParameter("goes with one --group", param_hint="--member")
+    for group_id in group or []:
+        client.call("PUT", f"/groups/{segment(group_id)}", json=body)
+        for charger_id in members or []:
+            client.call("PATCH", f"/chargers/{segment(charger_id)}", json={"groupId": group_id})
+    for charger_id in charger or []:
+        client.call("PATCH", f"/chargers/{segment(charger_id)}", json=body)
+    for id_tag in tag or []:
+        client.call("PATCH", f"/tags/{segment(id_tag)}", json=body)
+    names = [*(group or []), *(charger or []), *(tag or [])]
+    if not names:
+        raise typer.BadParameter("name a --charger, --group or --tag")
+    print(f"{tariff}: {', '.join(names)}")
+
+
+@app.command(epilog="Example:  csms tariffs price day --kwh 24 --from 22:00 --to 06:00 --idle 45")
+def price(
+    tariff: _ID,
+    kwh: Annotated[str, typer.Option(help="Energy, taken evenly.")],
+    start: Annotated[
+        str, typer.Option("--from", help="HH:MM of today, or YYYY-MM-DDTHH:MM, by the tariff's clock.")
+    ],
+    end: Annotated[str, typer.Option("--to", help="Likewise; an earlier HH:MM is the next day's.")],
+    idle: Annotated[int, typer.Option(min=0, help="Minutes at the end without charging.")] = 0,
+    zone: Annotated[str | None, typer.Option(help="The clock of a tariff without one.")] = None,
+) -> None:
+    """What a session would cost, component by component."""
+    begins = _moment(start, "--from", None)
+    body = {
+        "energyKwh": kwh,
+        "start": begins.isoformat(),
+        "end": _moment(end, "--to", begins).isoformat(),
+        "idleMinutes": idle,
+        "timeZone": zone,
+    }
+    told = Client().call("POST", f"/tariffs/{segment(tariff)}/price", json=body).json()
+    cost = told["cost"]
+    rows = [
+        [
+            line["component"],
+            line["band"] or "",
+            f"{line['quantity']} {line['unit']}" if line["quantity"] is not None else "",
+            f"{line['rate']} %" if line["component"] == "tax" else (line["rate"] or ""),
+            _money(line["amountMinor"], cost["currency"]),
+        ]
+        for line in cost["breakdown"]
+    ]
+    rows.append(["total", "", "", "", f"{cost['amount']} {cost['currency']}"])
+    tax = cost["tax"]
+    if tax is not None and tax["included"]:
+        rows.append(
+            ["  of which tax", "", "", f"{tax['percent']} %", _money(tax["amountMinor"], cost["currency"])]
+        )
+    title = f"Tariff {told['tariffId']} version {told['version']}, clock of {told['timeZone']}"
+    table(title, ("component", "band", "quantity", "rate", "amount"), rows, "")
+
+
+def _summary(t: dict[str, Any]) -> list[str]:
+    bands = ", ".join(f"{b['name']} {b['start']}-{b['end']}" for b in t["bands"])
+    return [t["currency"], t["energyRate"], t["timeRate"], t["sessionFee"], t["idleRate"], bands or "–"]
+
+
+def _money(minor: int, currency: str) -> str:
+    digits = minor_digits(currency)
+    return f"{Decimal(minor).scaleb(-digits):.{digits}f}"
+
+
+def _band(text: str) -> dict[str, Any]:
+    """`night 22:00-06:00 mon-fri energy=0.20` as the interface takes it; what it means is checked there."""
+    made: dict[str, Any] = {}
+    for word in text.split():
+        key, equals, value = word.partition("=")
+        if times := _RANGE.fullmatch(word):
+            made["start"], made["end"] = times.groups()
+        elif equals and key in _RATES:
+            made[_RATES[key]] = value
+        elif equals:
+            raise typer.BadParameter(f"{key!r} is no rate: {', '.join(_RATES)}", param_hint="--band")
+        elif (days := _days(word)) is not None:
+            made["days"] = days
+        elif "name" in made:
+            raise typer.BadParameter(f"{word!r} in {text!r} is no time, day or rate", param_hint="--band")
+        else:
+            made["name"] = word
+    return made
+
+
+def _days(word: str) -> list[str] | None:
+    """`mon-fri,sun` as its days, in order; None: it is something else."""
+    found: set[int] = set()
+    for part in word.split(","):
+        first, _, last = part.partition("-")
+        if first not in DAYS or (last or first) not in DAYS:
+            return None
+        since, until = DAYS.index(first), DAYS.index(last or first)
+        found |= {day % 7 for day in range(since, until + 1 if since <= until else until + 8)}
+    return [DAYS[day] for day in sorted(found)]
+
+
+def _moment(text: str, option: str, after: datetime | None) -> datetime:
+    try:
+        if len(text) != len("HH:MM"):
+            return datetime.fromisoformat(text)
+        day = date.today() if after is None else after.date()  # noqa: DTZ011 - the tariff's clock is not known here
+        moment = datetime.fromisoformat(f"{day}T{text}")
+        # A time of day alone is by the same clock as the beginning.
+        moment = moment if after is None else moment.replace(tzinfo=after.tzinfo)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no time such as 22:00", param_hint=option) from None
+    return moment + timedelta(days=1) if after is not None and moment < after else moment
+
+
+def _from_file(file: Path) -> Any:
+    try:
+        body = json.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
+    except OSError as error:
+        raise CsmsError(f"{file} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise CsmsError(f"{file} is not JSON: {error}.") from None
+    if isinstance(body, dict):
+        # What `show` prints beside the terms.
+        body = {key: value for key, value in body.items() if key not in {"id", "version", "createdAt"}}
+    return body

@@ -1,0 +1,33 @@
+"""What an operator writes in OCPP's JSON, as a report: strict, for a human can mend what a charger cannot."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec.structs import replace
+
+from csms.core import reports
+from csms.errors import NotBookable
+from csms.ocpp import handlers, messages
+
+
+def translate(
+    charger_id: str, action: str, payload: dict[str, Any], repair: reports.Repair, now: datetime
+) -> reports.Report[Any]:
+    """A transaction message as its report. Raises NotBookable: what of it cannot be read.
+
+    Times without a zone are UTC. A deviation that would be repaired in a charger's message is refused here.
+    """
+    call = handlers.Call(charger_id, f"quarantine/{repair.quarantine_id}", json.dumps(payload).encode(), now)
+    decoded = messages.decode(action, call.payload, zone=UTC)
+    if isinstance(decoded, messages.Unreadable):
+        raise NotBookable(f"The payload is no {action}: {decoded.description}.")
+    if decoded.deviations:
+        found = "; ".join(f"{d.field}: {d.kind}" for d in decoded.deviations)
+        raise NotBookable(f"The payload is no {action} by the OCPP schema: {found}.")
+    report = handlers.HANDLERS[action].report
+    assert report is not None
+    translated: reports.Report[Any] = replace(
+        report(call, decoded.message), message_id=None, digest=call.digest, repair=repair
+    )
+    return translated

@@ -1,0 +1,293 @@
+"""EV-Meter chargers behind their vendor's broker, simulated: they answer like the hardware, faults included.
+
+Stands alone: an encoder of its own, and nothing of the bridge it is used to check.
+"""
+
+import asyncio
+import base64
+import contextlib
+import json
+import random
+import struct
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+import aiomqtt
+
+from csms.simulate.clock import SimulatedClock
+
+COMMANDS = "/BLEWIFI/Chargers/"
+REPLIES = "/BLEWIFI/users/"
+UNPLUGGED, PLUGGED, WANTS, VENTILATE, BROKEN = 1, 2, 3, 4, 5
+NOT_CHARGING, CLOSED_1, CLOSED_3, READY = 1, 2, 3, 7
+NO_TIME = 2**64 - 1
+
+
+@dataclass
+class State:
+    """What a charger shows. Energy in Wh, volts and amperes for L1 to L3."""
+
+    mac: str
+    ev: int = UNPLUGGED
+    charging: int = READY
+    total_wh: int = 1_000_000
+    session_wh: int = 0
+    volts: tuple[float, float, float] = (230.0, 230.25, 230.5)
+    amperes: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    phases: int = 2  # 1 single, 2 three
+    set_current: int = 16
+    warnings: int = 0
+    errors: int = 0
+    start_ms: int = NO_TIME
+    version: str = "7.10.3"
+    ssid: str = "HOME-NETWORK"
+    serial: int = 300_001
+    peer: int = 400_001
+    temperature: int = 0
+
+    def plug(self) -> None:
+        self.ev, self.charging = PLUGGED, READY
+
+    def charge(self, wh: int, *, amperes: float = 16.0, fresh: bool = False) -> None:
+        """Energy flows now, and so much has flowed since the last look; `fresh`: the first of its session."""
+        self.session_wh = wh if fresh else self.session_wh + wh
+        self.total_wh += wh
+        self.ev, self.charging = WANTS, CLOSED_3 if self.phases == 2 else CLOSED_1
+        self.amperes = (amperes,) * 3 if self.phases == 2 else (amperes, 0.0, 0.0)
+
+    def rest(self) -> None:
+        """The car has enough."""
+        self.ev, self.charging, self.amperes = PLUGGED, READY, (0.0, 0.0, 0.0)
+
+    def unplug(self) -> None:
+        self.ev, self.charging, self.amperes, self.start_ms = UNPLUGGED, READY, (0.0, 0.0, 0.0), NO_TIME
+
+
+def encode(state: State) -> bytes:
+    """A WorkingInfo frame, as the hardware sends it."""
+    version, ssid = state.version.encode(), state.ssid.encode()
+    body = (
+        struct.pack("<BBIH", 3, 1, state.serial, len(version))
+        + version
+        + struct.pack("<4B", state.ev, state.charging, state.warnings, state.errors)
+        + struct.pack("<3H", *(round(volt * 4) for volt in state.volts))
+        + struct.pack("<3H", *(round(ampere * 10) for ampere in state.amperes))
+        + struct.pack(
+            "<IIBBHI", state.session_wh, state.total_wh, state.phases, state.set_current, 49, 2**32 - 1
+        )
+        + struct.pack("<H", len(ssid))
+        + ssid
+        + struct.pack("<BB", 1, 1)
+        + bytes.fromhex(state.mac)
+        + bytes(2)
+        + struct.pack("<QII3HBIIH", state.start_ms, 1, 25, 0, 0, 0, state.temperature, state.peer, 0, 0)
+    )
+    return struct.pack("<H", len(body)) + body
+
+
+@dataclass
+class Faults:
+    """What goes wrong with a charger's answers. `before`: frames that arrive ahead of its own."""
+
+    silent: bool = False
+    late_s: float = 0
+    cut_to: int | None = None
+    twice: bool = False
+    wrapping: str = "bare"  # bare, base64, hex
+    before: list[bytes] = field(default_factory=list)
+
+
+@dataclass
+class Asked:
+    """What a charger was asked so far. `waiting`: not answered yet."""
+
+    times: list[float] = field(default_factory=list)
+    waiting: int = 0
+    most_waiting: int = 0
+
+
+class Charger:
+    """One simulated charger: `state` is what it shows, `live` changes it as time passes."""
+
+    def __init__(self, state: State, *, live: Callable[[State], None] | None = None) -> None:
+        self.state = state
+        self.faults = Faults()
+        self.asked = Asked()
+        self._live = live
+
+    def answer(self) -> list[bytes]:
+        if self._live is not None:
+            self._live(self.state)
+        faults = self.faults
+        frame = encode(self.state)[: faults.cut_to]
+        if faults.wrapping != "bare":
+            text = frame.hex() if faults.wrapping == "hex" else base64.b64encode(frame).decode()
+            frame = json.dumps({"payload_base64": text}).encode()
+        return [*faults.before, frame] + ([frame] if faults.twice else [])
+
+
+class Backend:
+    """All chargers of one account, on one broker. What is no request to read counts as a violation."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        chargers: Iterable[Charger],
+        *,
+        uuid: str,
+        token: bytes,
+        version: aiomqtt.ProtocolVersion = aiomqtt.ProtocolVersion.V311,
+        username: str | None = None,
+        password: str | None = None,
+    ) -> None:
+        self.chargers = {charger.state.mac: charger for charger in chargers}
+        self.reply_topic = REPLIES + uuid.encode().hex().upper()
+        self.violations: list[str] = []
+        self.connected = asyncio.Event()
+        self._request = _request(uuid, token)
+        self._client: aiomqtt.Client | None = None
+        self._late: set[asyncio.Task[None]] = set()
+        self._address = (host, port, version, username, password)
+
+    async def run(self) -> None:
+        """Answer until cancelled, through restarts of the broker."""
+        try:
+            while True:
+                with contextlib.suppress(aiomqtt.MqttError, OSError):
+                    host, port, version, username, password = self._address
+                    async with aiomqtt.Client(
+                        host, port, protocol=version, username=username, password=password
+                    ) as client:
+                        for mac in self.chargers:
+                            await client.subscribe(COMMANDS + mac, qos=1)
+                        self._client = client
+                        self.connected.set()
+                        async for message in client.messages:
+                            await self._on_request(str(message.topic), message.payload)
+                self.connected.clear()
+                self._client = None
+                await asyncio.sleep(0.1)
+        finally:
+            for task in self._late:
+                task.cancel()
+            await asyncio.gather(*self._late, return_exceptions=True)
+
+    async def say(self, payload: bytes, *, retain: bool = False) -> None:
+        """Something on the account's reply topic that nobody asked for."""
+        assert self._client is not None
+        await self._client.publish(self.reply_topic, payload, qos=1, retain=retain)
+
+    async def _on_request(self, topic: str, payload: object) -> None:
+        charger = self.chargers[topic.removeprefix(COMMANDS)]
+        if payload != self._request:
+            self.violations.append("not the request to read")
+            return
+        asked = charger.asked
+        asked.times.append(time.monotonic())
+        if charger.faults.silent:
+            return
+        asked.waiting += 1
+        asked.most_waiting = max(asked.most_waiting, asked.waiting)
+        late_s = charger.faults.late_s
+        if late_s:
+            task = asyncio.create_task(self._answer(charger, late_s))
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
+        else:
+            await self._answer(charger, 0)
+
+    async def _answer(self, charger: Charger, late_s: float) -> None:
+        if late_s:
+            await asyncio.sleep(late_s)
+        charger.asked.waiting -= 1
+        with contextlib.suppress(aiomqtt.MqttError):
+            for frame in charger.answer():
+                if self._client is not None:
+                    await self._client.publish(self.reply_topic, frame, qos=1)
+
+
+def _request(uuid: str, token: bytes) -> bytes:
+    return struct.pack("<H6xBH", 97, 7, 36) + uuid.encode("ascii") + struct.pack("<H", 48) + token + bytes(2)
+
+
+# --- a life of its own -----------------------------------------------------------------------------------
+
+
+class Life:
+    """A charger that people use: cars come, wait, charge, are full, leave. Pure but for its random numbers."""
+
+    def __init__(self, seed: int, clock: SimulatedClock) -> None:
+        self._random = random.Random(seed)
+        self._clock = clock
+        self._phase = "idle"
+        self._until_s = self._random.uniform(60, 900)
+        self._at_s = 0.0
+        self._amperes = 16.0
+        self._owed_wh = 0.0
+
+    def __call__(self, state: State) -> None:
+        """Bring `state` to the clock's time."""
+        now_s = self._clock.now_s()
+        while self._at_s < now_s:
+            step_s = min(self._until_s, now_s) - self._at_s
+            if self._phase == "charging":
+                self._flow(state, step_s)
+            self._at_s += step_s
+            if self._at_s >= self._until_s:
+                self._next(state)
+        if self._phase != "charging":
+            state.amperes = (0.0, 0.0, 0.0)
+            return
+        wobble = self._random.uniform(-0.2, 0.2)
+        shown = round(self._amperes + wobble, 1)
+        state.amperes = (shown,) * 3 if state.phases == 2 else (shown, 0.0, 0.0)
+
+    def _flow(self, state: State, step_s: float) -> None:
+        legs = 3 if state.phases == 2 else 1
+        self._owed_wh += legs * 230 * self._amperes * step_s / 3600
+        whole = int(self._owed_wh)
+        self._owed_wh -= whole
+        state.total_wh += whole
+        state.session_wh += whole
+
+    def _next(self, state: State) -> None:
+        chance = self._random
+        if self._phase == "idle":
+            self._phase, lasts_s = "plugged", chance.uniform(60, 180)
+            state.plug()
+        elif self._phase == "plugged":
+            self._phase, lasts_s = "charging", chance.uniform(1200, 5400)
+            self._amperes = chance.choice([8.0, 10.0, 13.0, 16.0])
+            state.set_current = round(self._amperes)
+            state.session_wh = 0
+            state.start_ms = int(self._clock.at(self._at_s).timestamp() * 1000)
+            state.ev, state.charging = WANTS, CLOSED_3 if state.phases == 2 else CLOSED_1
+        elif self._phase == "charging":
+            self._phase, lasts_s = "full", chance.uniform(120, 1200)
+            state.rest()
+        else:
+            self._phase, lasts_s = "idle", chance.uniform(300, 1800)
+            state.unplug()
+        self._until_s = self._at_s + lasts_s
+
+
+def neighbourhood(
+    count: int, clock: SimulatedClock, *, seed: int = 0, total_wh: int = 1_000_000
+) -> list[Charger]:
+    """Chargers with lives of their own, their MAC addresses made up from their numbers."""
+    blank = State(mac="")
+    return [
+        Charger(
+            replace(
+                blank,
+                mac=f"0200{seed:04X}{number:04X}",
+                phases=2 if number % 2 else 1,
+                volts=(230.0, 230.25, 230.5) if number % 2 else (232.75, 0.0, 0.0),
+                total_wh=total_wh + 1_000 * number,
+            ),
+            live=Life(seed * 10_000 + number, clock),
+        )
+        for number in range(1, count + 1)
+    ]

@@ -1,0 +1,307 @@
+"""A billing consumer that neither loses nor doubles an event, however often it, csms or the broker dies.
+
+Three rules, each a class:
+
+* Books:    what an event does and that it was done are one database transaction; done twice, it does nothing.
+* Replay:   a gap in `seq` is filled from csms itself, and so is what a broker has dropped without a gap.
+* Consumer: a message is acknowledged to the broker after the commit, not before.
+
+To make it yours, replace `Books._book` (books.py) and the tables behind it.
+"""
+
+import argparse
+import collections
+import contextlib
+import json
+import os
+import queue
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import paho.mqtt.client as mqtt
+from books import Books, Outcome
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+# All of them: `seq` counts every business event of a charger, so leaving topics out would look like gaps.
+TOPICS = (
+    "csms/transactions/+/+",
+    "csms/connectors/+/+",
+    "csms/billing/+/+",
+    "csms/chargepoints/+/+",
+    "csms/errors/+/+",
+)
+SESSION_KEPT_S = 7 * 86_400
+_MQTT_5 = "5"
+
+
+class Gone(Exception):
+    """csms does not keep these events any more; its first is `first_seq`."""
+
+    def __init__(self, first_seq: int) -> None:
+        super().__init__(f"events before seq {first_seq} are no longer kept")
+        self.first_seq = first_seq
+
+
+class Replay:
+    """The REST side of csms: the same bytes again, and how far each charger's events go."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._http = httpx.Client(
+            base_url=f"{url.rstrip('/')}/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=30
+        )
+
+    def after(self, client_id: str, seq: int) -> list[bytes]:
+        """A charger's next events, in order. Raises Gone; empty when there are none, or no such charger."""
+        answer = self._http.get(
+            "/events",
+            params={"clientId": client_id, "afterSeq": seq, "limit": 500},
+            headers={"Accept": "application/x-ndjson"},
+        )
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return []
+        if answer.status_code == httpx.codes.GONE:
+            problem = answer.json()
+            raise Gone(problem["firstSeq"] or problem["lastSeq"] + 1)
+        return [line for line in answer.raise_for_status().content.split(b"\n") if line]
+
+    def positions(self) -> Iterator[tuple[str, int]]:
+        """(clientId, last seq) of every charger."""
+        params: dict[str, Any] = {"limit": 1000}
+        while True:
+            page = self._http.get("/events/positions", params=params).raise_for_status().json()
+            yield from ((item["clientId"], item["lastSeq"]) for item in page["items"])
+            if page["nextCursor"] is None:
+                return
+            params["cursor"] = page["nextCursor"]
+
+    def close(self) -> None:
+        self._http.close()
+
+
+class _Stopped(Exception):
+    """In the middle of an event: it must not be acknowledged."""
+
+
+class Consumer:
+    """Messages in, one after the other: apply, then acknowledge. `run()` until `stop()`."""
+
+    def __init__(
+        self,
+        books: Books,
+        replay: Replay,
+        *,
+        broker: str = "mqtt://localhost:1883",
+        version: str = _MQTT_5,
+        client_id: str = "billing",
+        prefix: str = "",
+        ca_file: str | None = None,
+        reconcile_s: float = 300,
+        retry_s: float = 1,
+    ) -> None:
+        self.books = books
+        self.replay = replay
+        self.seen: collections.Counter[Outcome] = collections.Counter()
+        self._topics = [(f"{prefix}/{topic}" if prefix else topic, 1) for topic in TOPICS]
+        self._reconcile_s = reconcile_s
+        self._retry_s = retry_s
+        self._waiting: queue.SimpleQueue[tuple[int, mqtt.MQTTMessage] | None] = queue.SimpleQueue()
+        self._connection = 0
+        self._stopping = False
+        self._reconcile_at = 0.0
+        address = urlsplit(broker)
+        self._host, self._port = (
+            address.hostname or "localhost",
+            address.port or (8883 if address.scheme == "mqtts" else 1883),
+        )
+        five = version == _MQTT_5
+        # manual_ack: paho would acknowledge before we have seen the message. A durable session (the fixed
+        # identifier, clean_session=False or an expiry) makes the broker keep what comes while we are away.
+        self._mqtt = mqtt.Client(
+            mqtt.CallbackAPIVersion.VERSION2,
+            client_id,
+            protocol=mqtt.MQTTv5 if five else mqtt.MQTTv311,
+            manual_ack=True,
+            **({} if five else {"clean_session": False}),
+        )
+        self._connect_options: dict[str, Any] = {}
+        if five:
+            kept = Properties(PacketTypes.CONNECT)
+            kept.SessionExpiryInterval = SESSION_KEPT_S
+            self._connect_options = {"clean_start": False, "properties": kept}
+        if address.username:
+            self._mqtt.username_pw_set(address.username, address.password)
+        if address.scheme == "mqtts":
+            self._mqtt.tls_set(ca_certs=ca_file)
+        self._mqtt.on_connect = self._on_connect
+        self._mqtt.on_subscribe = self._on_subscribe
+        self._mqtt.on_message = self._on_message
+
+    # --- the broker's side (paho's thread): nothing but taking note ------------------------------------
+
+    def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            print(f"the broker refuses us: {reason}", file=sys.stderr)
+            return
+        self._connection += 1
+        client.subscribe(self._topics)
+
+    def _on_subscribe(self, client: Any, userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
+        for (topic, _), reason in zip(self._topics, reasons, strict=False):
+            if reason.is_failure:
+                print(f"the broker refuses {topic}: {reason}", file=sys.stderr)
+        self._reconcile_at = 0.0  # from here on everything comes; what came before is asked for
+        self._waiting.put(None)
+
+    def _on_message(self, client: Any, userdata: Any, message: mqtt.MQTTMessage) -> None:
+        self._waiting.put((self._connection, message))
+
+    # --- our side --------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Consume until `stop()`. Whatever it does not live to do is done by the next one."""
+        self._mqtt.connect_async(self._host, self._port, keepalive=60, **self._connect_options)
+        self._mqtt.loop_start()
+        try:
+            self._consume()
+        except _Stopped:
+            pass
+        finally:
+            self._mqtt.disconnect()
+            self._mqtt.loop_stop()
+
+    def _consume(self) -> None:
+        while not self._stopping:
+            if self._connection and time.monotonic() >= self._reconcile_at:
+                self._again_and_again(self.reconcile)
+                self._reconcile_at = time.monotonic() + self._reconcile_s
+            try:
+                waiting = self._waiting.get(timeout=min(self._reconcile_s, 1))
+            except queue.Empty:
+                continue
+            if waiting is not None and not self._stopping:
+                connection, message = waiting
+                self._again_and_again(self.take, message.payload)
+                self.acknowledge(connection, message)
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._waiting.put(None)
+
+    def take(self, body: bytes) -> None:
+        """One event, and whatever is missing before it."""
+        try:
+            outcome = self.books.apply(body)
+        except (ValueError, KeyError, TypeError) as error:
+            print(f"not an event ({error!r}): {body[:200]!r}", file=sys.stderr)
+            return
+        self.seen[outcome] += 1
+        if outcome not in {Outcome.GAP, Outcome.ANEW}:
+            return
+        event = json.loads(body)
+        if outcome is Outcome.ANEW:
+            self.books.restart(event["clientId"])
+        self.catch_up(event["clientId"])
+        if self.books.apply(body) is Outcome.GAP:
+            self.books.skip(event["clientId"], event["seq"] - 1)
+            self.books.apply(body)
+
+    def catch_up(self, client_id: str) -> None:
+        """Everything csms has of this charger behind what was applied, in order."""
+        while True:
+            try:
+                bodies = self.replay.after(client_id, self.books.position(client_id))
+            except Gone as gone:
+                print(f"{client_id}: {gone}", file=sys.stderr)
+                self.books.skip(client_id, gone.first_seq - 1)
+                continue
+            if not bodies:
+                return
+            for body in bodies:
+                if self.books.apply(body) is Outcome.GAP:
+                    self.books.skip(client_id, json.loads(body)["seq"] - 1)
+                    self.books.apply(body)
+
+    def reconcile(self) -> None:
+        """Also find what was dropped with nothing behind it, which no gap shows."""
+        for client_id, last in list(self.replay.positions()):
+            applied = self.books.position(client_id)
+            if last < applied:
+                self.books.restart(client_id)
+            if last != applied:
+                self.catch_up(client_id)
+
+    def acknowledge(self, connection: int, message: mqtt.MQTTMessage) -> None:
+        """Numbers belong to a connection: on a newer one this message comes again, under another number."""
+        if connection == self._connection:
+            self._mqtt.ack(message.mid, message.qos)
+
+    def _again_and_again(self, work: Any, *given: Any) -> None:
+        """Until csms answers: an event that is only half understood is neither applied nor acknowledged."""
+        while not self._stopping:
+            try:
+                return work(*given)
+            except httpx.HTTPError as error:
+                print(f"csms does not answer the replay: {error}", file=sys.stderr)
+                time.sleep(self._retry_s)
+        raise _Stopped
+
+
+def main() -> None:
+    env = os.environ.get
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--mqtt", default=env("MQTT_URL", "mqtt://localhost:1883"), help="mqtt[s]://user:password@host:port"
+    )
+    parser.add_argument("--mqtt-version", choices=["5", "3.1.1"], default="5")
+    parser.add_argument("--ca-file", help="who signed the broker's certificate (mqtts)")
+    parser.add_argument("--prefix", default="", help="the installation's MQTT_TOPIC_PREFIX")
+    parser.add_argument(
+        "--client-id", default="billing", help="one consumer each; it names the durable session"
+    )
+    parser.add_argument(
+        "--csms", default=env("CSMS_URL", "http://127.0.0.1:8080"), help="where its REST API is"
+    )
+    parser.add_argument(
+        "--token", default=env("CSMS_TOKEN", ""), help="a viewer's (csms tokens add); or CSMS_TOKEN"
+    )
+    parser.add_argument("--database", default="bills.sqlite")
+    chosen = parser.parse_args()
+    consumer = Consumer(
+        _Talking(chosen.database),
+        Replay(chosen.csms, chosen.token),
+        broker=chosen.mqtt,
+        version=chosen.mqtt_version,
+        client_id=chosen.client_id,
+        prefix=chosen.prefix,
+        ca_file=chosen.ca_file,
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        consumer.run()
+
+
+class _Talking(Books):
+    """Says what it does."""
+
+    def apply(self, body: bytes) -> Outcome:
+        outcome, event = super().apply(body), json.loads(body)
+        if outcome is Outcome.APPLIED and event["eventType"] == "session_cost":
+            cost = event["payload"]
+            print(
+                f"{event['clientId']} transaction {cost['transactionId']}: {cost['amountMinor']} minor units of"
+                f" {cost['currency']}, revision {cost['revision']}",
+                flush=True,
+            )
+        elif outcome is not Outcome.APPLIED:
+            print(f"{event['clientId']} seq {event['seq']}: {outcome.value}", flush=True)
+        return outcome
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from tests.bridges.ev_meter.site import Site, at_work
+
+
+@pytest.fixture
+async def start_site(broker: Any) -> AsyncIterator[Callable[..., Any]]:
+    """`await start_site(count)` → a Site whose backend answers until the end of the test."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(count: int = 1, **given: Any) -> Site:
+            server = given.pop("on", broker)
+            return await stack.enter_async_context(at_work(Site(server, count, **given)))
+
+        yield start

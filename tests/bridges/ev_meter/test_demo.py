@@ -1,0 +1,18 @@
+import asyncio
+
+import bridges
+from bridges.ev_meter import demo
+from csms.embedding import BrokerAddress
+from tests.mqtt.conftest import running
+
+
+async def test_the_demo_charges_through_the_real_adapter(broker, start_node, monkeypatch):
+    monkeypatch.setattr(demo, "_SPEED", 600.0)
+    adapter, simulated = bridges.play("ev_meter", BrokerAddress(broker.host, broker.port_v5, "5", ""))
+    async with running(simulated):
+        node = await start_node(bridges=[adapter])
+        (reading, *_) = await node.eventually(lambda: node.of("meter_reading", "EVM-001"), 30)
+        node.stop.set()
+        await asyncio.wait({node.task})
+    assert node.of("started", "EVM-001")[0]["payload"]["idTag"] == "DAVE"
+    assert reading["payload"]["currentPower"] > 1

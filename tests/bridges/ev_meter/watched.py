@@ -1,0 +1,127 @@
+"""A charger's session fed by hand: what it leads to, in the words of the scenario."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from msgspec.structs import replace
+
+from bridges.ev_meter.frame import WorkingInfo, decode
+from bridges.ev_meter.session import Session
+from bridges.ev_meter.status import Shown
+from bridges.ev_meter.steps import Begin, End, Note, Read, Rules
+from bridges.ev_meter.translate import power_w
+from csms.adapter import Standing
+from csms.core.pricing import Tariff
+from csms.core.records import Connector, Transaction
+from tests.bridges.ev_meter.vectors import PAYLOADS
+
+T0 = datetime(2026, 3, 1, 8, tzinfo=UTC)
+IDLE = decode(PAYLOADS["S01"])
+MS = 1000
+
+
+def at(seconds: float) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+def info(**changes: Any) -> WorkingInfo:
+    return replace(IDLE, **changes)
+
+
+def idle(total: int, session: int = 0, **changes: Any) -> WorkingInfo:
+    return info(ev_status=1, charging_state=7, total_wh=total, session_wh=session, **changes)
+
+
+def waiting(total: int, session: int = 0, **changes: Any) -> WorkingInfo:
+    return info(ev_status=2, charging_state=7, total_wh=total, session_wh=session, **changes)
+
+
+def charging(total: int, session: int, **changes: Any) -> WorkingInfo:
+    given = {"ev_status": 3, "charging_state": 3, "current_a": (16.0, 16.0, 16.0)} | changes
+    return info(total_wh=total, session_wh=session, **given)
+
+
+class Watched:
+    """`told` collects everything but baselines and notes; `baselines` and `notes` the rest."""
+
+    def __init__(self, standing: Standing | None = None, **rules: Any) -> None:
+        self.rules = Rules(**rules)
+        self.session = Session(self.rules, standing or Standing())
+        self.steps: list[Any] = []
+        self.baselines: list[int] = []
+        self.notes: list[str] = []
+        self._connector = Connector(charger_id="EV", connector_id=1)
+        self._running: Transaction | None = None
+
+    def hear(self, seconds: float, frame: WorkingInfo) -> list[str]:
+        return self._take(self.session.hear(frame, at(seconds)), seconds)
+
+    def silence(self, seconds: float) -> list[str]:
+        return self._take(self.session.silence(at(seconds)), seconds)
+
+    def restart(self) -> None:
+        """A new process knows only what the ledger has."""
+        standing = Standing(
+            connectors=(self._connector,), transactions=() if self._running is None else (self._running,)
+        )
+        self.session = Session(self.rules, standing)
+
+    def _take(self, steps: list[Any], seconds: float) -> list[str]:
+        said: list[str] = []
+        for step in steps:
+            self.steps.append(step)
+            self._keep(step, at(seconds))
+            match step:
+                case Begin():
+                    said.append(f"start meterStart {step.meter_wh}")
+                case Read(told=True):
+                    said.append(f"meter {step.register_wh}")
+                case Read():
+                    self.baselines.append(step.register_wh)
+                case End():
+                    said.append(f"stop meterStop {step.meter_wh} {step.reason}")
+                case Shown():
+                    said.append(step.status)
+                case Note():
+                    self.notes.append(step.text)
+        return said
+
+    def _keep(self, step: Any, now: datetime) -> None:
+        """As the ledger would."""
+        match step:
+            case Begin():
+                assert self._running is None
+                self._running = Transaction(
+                    id=1,
+                    charger_id="EV",
+                    connector_id=1,
+                    key=step.key,
+                    id_tag="EVM",
+                    authorization_status="Accepted",
+                    meter_start_wh=step.meter_wh,
+                    started_at=step.at,
+                    start_received_at=now,
+                    tariff=Tariff(),
+                    anomalies=step.anomalies,
+                )
+            case Read():
+                self._connector = replace(
+                    self._connector,
+                    energy_wh=step.register_wh,
+                    reading_at=step.at,
+                    power_w=round(power_w(step.info)),
+                )
+            case End():
+                assert self._running is not None
+                self._running = None
+                if step.closing:
+                    self._connector = replace(self._connector, energy_wh=step.meter_wh, reading_at=step.at)
+            case Shown():
+                self._connector = replace(
+                    self._connector,
+                    status=step.status,
+                    error_code=step.error_code,
+                    info=step.info,
+                    vendor_error_code=step.vendor_error_code,
+                    status_recorded_at=now,
+                )

@@ -1,0 +1,120 @@
+"""What an operator repairs is booked as if it had come like that; what was booked wrongly is corrected."""
+
+from csms.core import reports
+from csms.core.quarantine import offered
+from csms.errors import NotBookable
+from tests.core.desk import CP, Desk, at, start, stop
+
+
+def repair(entry: int = 1, **given) -> reports.Repair:
+    return reports.Repair(**({"quarantine_id": entry, "note": "by hand"} | given))
+
+
+def unreadable(desk: Desk, action: str = "StartTransaction") -> int | None:
+    return desk.tell(
+        reports.Quarantined(charger_id=CP, action=action, payload=b"[]", error="no object", digest=b"d")
+    ).transaction_id
+
+
+def test_a_start_is_booked_under_the_id_its_charger_was_given() -> None:
+    desk = Desk(unknown_tags="accept")
+    promised = unreadable(desk)
+    answer = desk.tell(start(repair=repair(transaction_id=promised)))
+    assert answer.transaction_id == promised
+    desk.tell(stop(promised))
+    assert desk.told() == ["started", "completed", "session_cost"]
+    assert desk.transactions[promised].energy_wh == 24_000
+    assert desk.resolutions == {1: f"by hand (booked as transaction {promised})"}
+
+
+def test_a_start_of_the_past_ends_nothing_that_runs() -> None:
+    desk = Desk(unknown_tags="accept")
+    promised = unreadable(desk)
+    running = desk.tell(start(at=at(120), meter_wh=26_000, id_tag="other")).transaction_id
+    desk.tell(start(repair=repair(transaction_id=promised)))
+    assert desk.transactions[running].open
+    assert (desk.transactions[promised].inferred, desk.transactions[promised].energy_wh) == (True, 0)
+    desk.tell(
+        stop(promised, repair=repair(2, note="and its stop"))
+        if unreadable(desk, "StopTransaction")
+        else stop(promised)
+    )
+    ended = desk.transactions[promised]
+    assert (ended.energy_wh, ended.revision, ended.inferred) == (24_000, 2, False)
+    assert desk.transactions[running].open
+
+
+def test_a_second_stop_that_differs_is_believed_when_an_operator_says_so() -> None:
+    desk = Desk(unknown_tags="accept")
+    transaction_id = desk.tell(start()).transaction_id
+    desk.tell(stop(transaction_id, meter_wh=13_000))
+    desk.tell(stop(transaction_id, meter_wh=25_000))
+    assert len(desk.quarantine) == 1
+    desk.tell(stop(transaction_id, meter_wh=25_000, repair=repair()))
+    assert desk.told()[1:] == ["completed", "session_cost", "updated", "session_cost"]
+    costs = desk.payloads("session_cost")
+    assert [(c["revision"], c["energyConsumed"]) for c in costs] == [(1, 12.0), (2, 24.0)]
+    assert costs[0]["amountMinor"] * 2 == costs[1]["amountMinor"]
+
+
+def test_what_a_correction_leaves_out_stays_as_it_was_booked() -> None:
+    desk = Desk(unknown_tags="accept")
+    transaction_id = desk.tell(start()).transaction_id
+    desk.tell(stop(transaction_id, meter_wh=25_000))
+    desk.tell(stop(transaction_id, meter_wh=26_000))
+    desk.now = at(1000)
+    desk.tell(stop(transaction_id, meter_wh=None, at=None, reason="EVDisconnected", repair=repair()))
+    ended = desk.transactions[transaction_id]
+    assert (ended.meter_stop_wh, ended.stopped_at, ended.stop_reason) == (25_000, at(90), "EVDisconnected")
+    assert ended.revision == 2
+
+
+def test_a_stop_that_fits_nothing_is_refused_and_changes_nothing() -> None:
+    desk = Desk(unknown_tags="accept")
+    desk.tell(stop(77))
+    before = desk.snapshot()
+    (refused,) = desk.batch(stop(77, repair=repair()))
+    assert isinstance(refused, NotBookable)
+    assert "name the one that it ended" in str(refused)
+    assert desk.snapshot() == before
+    assert desk.resolutions == {}
+
+
+def test_an_orphan_stop_ends_the_transaction_an_operator_names() -> None:
+    desk = Desk(unknown_tags="accept")
+    first = desk.tell(start()).transaction_id
+    second = desk.tell(start(connector_id=2, id_tag="other")).transaction_id
+    desk.tell(stop(77))  # either may be meant
+    desk.tell(stop(second, repair=repair()))
+    assert (desk.transactions[first].open, desk.transactions[second].open) == (True, False)
+
+
+def test_an_entry_is_booked_once() -> None:
+    desk = Desk(unknown_tags="accept")
+    transaction_id = desk.tell(start()).transaction_id
+    desk.tell(stop(transaction_id, meter_wh=13_000))
+    desk.tell(stop(transaction_id, meter_wh=25_000))
+    first, second = desk.batch(
+        stop(transaction_id, repair=repair()), stop(transaction_id, meter_wh=99_000, repair=repair())
+    )
+    assert first.transaction_id == transaction_id
+    assert isinstance(second, NotBookable)
+    assert isinstance(desk.batch(stop(transaction_id, repair=repair()))[0], NotBookable)
+    assert desk.transactions[transaction_id].energy_wh == 24_000
+
+
+def test_what_lies_there_is_offered_in_ocpps_words() -> None:
+    desk = Desk()
+    desk.tell(stop(77, id_tag="T"))
+    (entry,) = desk.quarantine
+    assert offered(entry.action, entry.payload) == {
+        "transactionId": 77,
+        "meterStop": 25_000,
+        "timestamp": "2023-12-07T11:45:30Z",
+        "reason": "Local",
+        "idTag": "T",
+    }
+    assert offered("MeterValues", b'{"connectorId": "one"}') == {"connectorId": "one"}
+    assert offered("StopTransaction", b'{"charger_id": 5, "at": 7}') == {"charger_id": 5, "at": 7}
+    for garbage in (b"[]", b"{", b"\xff", b'"text"'):
+        assert offered("StartTransaction", garbage) is None

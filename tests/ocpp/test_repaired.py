@@ -1,0 +1,49 @@
+"""What an operator writes is read strictly, and becomes the report that the charger would have made."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from csms.core import reports
+from csms.errors import NotBookable
+from csms.ocpp.repaired import translate
+
+NOW = datetime(2023, 12, 7, 12, tzinfo=UTC)
+ORDER = reports.Repair(quarantine_id=7, note="", transaction_id=12)
+
+
+def test_a_stop_becomes_a_stop_with_its_order() -> None:
+    payload = {"transactionId": 5, "meterStop": 25000, "timestamp": "2023-12-07T11:45:30Z", "reason": "Local"}
+    report = translate("CP", "StopTransaction", payload, ORDER, NOW)
+    assert isinstance(report, reports.Stop)
+    assert (report.transaction_id, report.meter_wh, report.at) == (
+        5,
+        25000,
+        datetime(2023, 12, 7, 11, 45, 30, tzinfo=UTC),
+    )
+    assert (report.repair, report.message_id) == (ORDER, None)
+
+
+def test_readings_become_readings() -> None:
+    payload = {
+        "connectorId": 1,
+        "transactionId": 5,
+        "meterValue": [{"timestamp": "2023-12-07T11:00:00Z", "sampledValue": [{"value": "12"}]}],
+    }
+    report = translate("CP", "MeterValues", payload, ORDER, NOW)
+    assert isinstance(report, reports.Meter)
+    assert report.readings[0].samples[0].value == "12"
+
+
+@pytest.mark.parametrize(
+    ("payload", "says"),
+    [
+        ({"transactionId": "five", "meterStop": 1, "timestamp": "2023-12-07T11:45:30Z"}, "transactionId"),
+        ({"transactionId": 5, "meterStop": 1, "timestamp": "yesterday"}, "timestamp"),
+        ({"transactionId": 5, "meterStop": 1.5, "timestamp": "2023-12-07T11:45:30Z"}, "meterStop"),
+        ({}, "StopTransaction"),
+    ],
+)
+def test_what_a_charger_is_forgiven_an_operator_is_told(payload, says) -> None:
+    with pytest.raises(NotBookable, match=says):
+        translate("CP", "StopTransaction", payload, ORDER, NOW)

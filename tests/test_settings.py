@@ -1,0 +1,93 @@
+"""Settings that can be read alone but make no sense, or not together, stop the program with a sentence."""
+
+import pytest
+
+from csms import settings
+from csms.embedding import BrokerAddress
+from csms.errors import SettingsError, StartError
+from csms.wiring import link_config, policy
+from tests.services import REPOSITORY
+
+
+def load(**given):
+    return settings.load(_env_file=None, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "variable", "words"),
+    [
+        ({"mqtt_topic_prefix": "tenant/+"}, "MQTT_TOPIC_PREFIX", "wildcards"),
+        ({"mqtt_topic_prefix": "#"}, "MQTT_TOPIC_PREFIX", "wildcards"),
+        ({"mqtt_topic_prefix": "a\0b"}, "MQTT_TOPIC_PREFIX", "control characters"),
+        ({"mqtt_topic_prefix": "$SYS/csms"}, "MQTT_TOPIC_PREFIX", "brokers keep"),
+        ({"mqtt_client_id": "a\nb"}, "MQTT_CLIENT_ID", "printable"),
+        ({"mqtt_tls_ca_file": "ca.pem"}, "MQTT_TLS", "true"),
+        ({"mqtt_tls": True, "mqtt_tls_key_file": "key.pem"}, "MQTT_TLS_CERT_FILE", "MQTT_TLS_KEY_FILE"),
+        ({"mqtt_password": "secret", "mqtt_password_file": "p"}, "MQTT_PASSWORD_FILE", "MQTT_PASSWORD"),
+        ({"mqtt_reconnect_min_s": 40}, "MQTT_RECONNECT_MIN_S", "MQTT_RECONNECT_MAX_S (30)"),
+        ({"mqtt_enabled": "perhaps"}, "MQTT_ENABLED", "true"),
+        ({"mqtt_qos": 3}, "MQTT_QOS", "0, 1 or 2"),
+        ({"events_outbox_always": "perhaps"}, "EVENTS_OUTBOX_ALWAYS", "true"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_its_name(given, variable, words):
+    with pytest.raises(SettingsError) as refused:
+        load(**given)
+    assert str(refused.value).startswith(f"{variable}=")
+    assert words in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_the_customers_seven_variables_have_their_defaults(monkeypatch):
+    for name in ("ENABLED", "HOST", "PORT", "USERNAME", "PASSWORD", "CLIENT_ID", "BUSINESS_EVENTS_ENABLED"):
+        monkeypatch.delenv(f"MQTT_{name}", raising=False)
+    chosen = load(mqtt_enabled="true")
+    assert chosen.mqtt
+    assert not chosen.embedded_broker
+    assert (chosen.mqtt_host, chosen.mqtt_username, chosen.mqtt_password) == ("localhost", None, None)
+    assert (chosen.mqtt_client_id, chosen.mqtt_business_events_enabled) == ("ocpp-server", True)
+    assert not load(mqtt_enabled="false").mqtt
+
+
+def test_the_password_comes_from_its_file_without_the_line_end(tmp_path):
+    (tmp_path / "password").write_text("se cret\n")
+    broker = BrokerAddress("h", 1883, "5", "mqtt://h")
+    given = {"csms_node": "n1", "mqtt_username": "csms"}
+    chosen = link_config(load(mqtt_password_file=tmp_path / "password", **given), broker, name="commands")
+    assert (chosen.username, chosen.password) == ("csms", "se cret")
+    assert chosen.identifier == "ocpp-server-n1-commands"
+    with pytest.raises(StartError, match="MQTT_PASSWORD_FILE"):
+        link_config(load(mqtt_password_file=tmp_path / "none", **given), broker)
+
+
+def test_the_additional_events_are_off_until_switched_on():
+    assert (policy(load()).connection_events, policy(load()).error_events) == (False, False)
+    on = policy(load(mqtt_connection_events_enabled="on", mqtt_error_events_enabled="1"))
+    assert (on.connection_events, on.error_events) == (True, True)
+
+
+def test_every_setting_is_documented():
+    text = (REPOSITORY / "docs" / "settings.md").read_text()
+    missing = [name for name in settings.Settings.model_fields if f"`{name.upper()}`" not in text]
+    assert missing == []
+
+
+@pytest.mark.parametrize("value", ["ABC", "eur", "EURO", "XXX", "E1R"])
+def test_an_unknown_currency_is_refused(monkeypatch, value):
+    monkeypatch.setenv("CSMS_CURRENCY", value)
+    with pytest.raises(SettingsError, match=rf"CSMS_CURRENCY.*{value}.*ISO 4217"):
+        settings.load(_env_file=None)
+
+
+@pytest.mark.parametrize("value", ["Europe/Wien", "CET+1", "../etc/passwd"])
+def test_an_unknown_time_zone_is_refused(monkeypatch, value):
+    monkeypatch.setenv("CSMS_TIME_ZONE", value)
+    with pytest.raises(SettingsError, match=r"CSMS_TIME_ZONE.*IANA"):
+        settings.load(_env_file=None)
+
+
+def test_currency_and_time_zone_reach_the_policy(monkeypatch):
+    monkeypatch.setenv("CSMS_CURRENCY", "UAH")
+    monkeypatch.setenv("CSMS_TIME_ZONE", "Europe/Kyiv")
+    chosen = policy(settings.load(_env_file=None))
+    assert (chosen.tariff.currency, chosen.time_zone) == ("UAH", "Europe/Kyiv")
