@@ -16,10 +16,12 @@ from csms.core.records import Event
 from csms.db import admission, migrate, partitions
 from csms.db import state as rows
 from csms.db.engine import create_engine
+from csms.db.state import Snapshot
 from csms.delivery import Delivery
 from csms.embedding import BrokerAddress
 from csms.errors import BrokerAway, StartError
 from csms.ledger import Ledger
+from csms.mqtt import homeassistant
 from csms.mqtt.commands import CommandRouter
 from csms.mqtt.connection import Message
 from csms.mqtt.errors import Disconnected, Refused
@@ -213,9 +215,31 @@ async def _mqtt(
         )
         await company.start(protocol.run(), "protocol stream")
     if settings.mqtt_retain_state:
-        state = StatePublisher(engine, link, node, prefix=prefix)
+        state = await _state(settings, engine, link)
         await company.start(state.run(), "state")
     return Mqtt(link, commands, relay, protocol, state)
+
+
+async def _state(settings: Settings, engine: AsyncEngine, link: Link) -> StatePublisher:
+    """Retained state, and what Home Assistant is told of it if that is wanted."""
+    prefix, node = settings.mqtt_topic_prefix, settings.csms_node
+    if not settings.mqtt_homeassistant_discovery:
+        return StatePublisher(engine, link, node, prefix=prefix)
+    discovery = settings.mqtt_homeassistant_prefix
+
+    def described(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
+        return homeassistant.configs(
+            snapshot, node=node, prefix=prefix, discovery=discovery, currency=settings.csms_currency
+        )
+
+    state = StatePublisher(engine, link, node, prefix=prefix, discovery=described)
+
+    def born(message: Message) -> None:
+        if message.body == b"online" and not message.retain:
+            state.publish_all()
+
+    await link.subscribe(f"{discovery}/status", born)
+    return state
 
 
 # --- the database ----------------------------------------------------------------------------------------

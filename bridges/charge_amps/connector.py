@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 
 class ConnectorState(Struct, frozen=True, kw_only=True):
-    """`csms/chargeamps/{charge point}/{connector}/state`, retained: what Home Assistant's entities are made of."""
+    """`charge-amps/{charge point}/{connector}/state`, retained: what Home Assistant's entities are made of."""
 
     operation_mode: str
     online: bool
@@ -128,7 +128,7 @@ class ScheduledConnector:
             log.warning("HEMS status not taken back", error=str(away))
 
     async def _tend(self) -> None:
-        while True:
+        while not self.monitor.passive:
             await self._memory.flush()
             await self.keeper.tend()
             if self._config.mode == STANDALONE:
@@ -138,11 +138,14 @@ class ScheduledConnector:
 
     async def step(self) -> None:
         """Plan anew: prices have come, or time has passed."""
-        if self.switched and self._config.mode == STANDALONE and await self.planner.step():
+        mine = self.switched and not self.monitor.passive
+        if mine and self._config.mode == STANDALONE and await self.planner.step():
             await self.publish()
 
     async def _listen(self) -> None:
         async for heard in self._node.listen(f"{self._hems_topic}/schedule/+"):
+            if self.monitor.passive:
+                return
             try:
                 if await hems.obey(heard, self.keeper, self._config, self._clock()):
                     await self.publish(always=True)

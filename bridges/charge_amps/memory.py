@@ -17,11 +17,11 @@ _ASK_EVERY_S = 0.5
 
 
 def plan_topic(charge_point_id: str, connector_id: int) -> str:
-    return f"csms/chargeamps/{topic_level(charge_point_id)}/{connector_id}/plan"
+    return f"charge-amps/{topic_level(charge_point_id)}/{connector_id}/plan"
 
 
 def state_topic(charge_point_id: str, connector_id: int) -> str:
-    return f"csms/chargeamps/{topic_level(charge_point_id)}/{connector_id}/state"
+    return f"charge-amps/{topic_level(charge_point_id)}/{connector_id}/state"
 
 
 class Memory:
@@ -35,10 +35,10 @@ class Memory:
         """All that was remembered, by topic."""
         found: dict[str, Kept] = {}
         # A message of our own is the end of those that the broker had kept: it comes after them.
-        mark = f"csms/chargeamps/{uuid4().hex}/0/plan"
+        mark = f"charge-amps/{uuid4().hex}/0/plan"
         asking = asyncio.create_task(self._ask(mark), name="recall")
         try:
-            async with contextlib.aclosing(self._node.listen("csms/chargeamps/+/+/plan")) as heard:  # type: ignore[type-var]
+            async with contextlib.aclosing(self._node.listen("charge-amps/+/+/plan")) as heard:  # type: ignore[type-var]
                 async for message in heard:
                     if message.topic == mark:
                         return found

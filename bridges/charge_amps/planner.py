@@ -75,8 +75,8 @@ class Planner:
         now = self._clock()
         if not self._config.automation:
             self.plan = None
-            self.state, self.message = DISABLED, "Automation is switched off"
-            await self._have((), now)
+            if await self._have((), now):
+                self.state, self.message = DISABLED, "Automation is switched off"
         elif self._prices.problem is not None:
             self.state, self.message = ERROR, self._prices.problem
         else:

@@ -174,14 +174,29 @@ def _running(transaction: Transaction, connector: Connector | None, snapshot: Sn
 
 
 class StatePublisher:
-    """`notify` belongs into the ledger's `on_commit`, `connection_changed` where a charger comes or goes."""
+    """`notify` belongs into the ledger's `on_commit`, `connection_changed` where a charger comes or goes.
 
-    def __init__(self, engine: AsyncEngine, link: Link, node: str, *, prefix: str = "", qos: int = 1) -> None:
+    `discovery`: what else is to be published of a charger, as {topic: content}, when that has changed; and all
+    of it again (`publish_all`) when somebody asks.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        link: Link,
+        node: str,
+        *,
+        prefix: str = "",
+        qos: int = 1,
+        discovery: Callable[[Snapshot], dict[str, dict[str, Any]]] | None = None,
+    ) -> None:
         self._engine = engine
         self._link = link
         self._node = node
         self._prefix = prefix
         self._qos = qos
+        self._discovery = discovery
+        self._discovered: dict[str, dict[str, Any]] = {}
         self._changed: set[str] = set()
         self._some = asyncio.Event()
         self._all = False
@@ -201,6 +216,10 @@ class StatePublisher:
         """A charger came or went. What another node may have published of it meanwhile is not known here."""
         self._published.pop(charger_id, None)
         self.changed([charger_id])
+
+    def publish_all(self) -> None:
+        """Everything of this node's chargers, again."""
+        self._rebuild()
 
     def _rebuild(self) -> None:
         self._all = True
@@ -225,6 +244,7 @@ class StatePublisher:
         if self._all:
             ours = await self._read(lambda db: rows.chargers_of(db, self._node))
             self._published.clear()
+            self._discovered.clear()
             self._changed.update(ours)
             self._all = False
         while self._changed and not self._all:
@@ -256,6 +276,22 @@ class StatePublisher:
                 for end, content in described(snapshot).items():
                     if end not in published or published[end] != _apart_from_seq(content):
                         tasks.create_task(publish(charger_id, end, content))
+                if self._discovery is not None:
+                    await self._discover(self._discovery(snapshot))
+
+    async def _discover(self, configs: dict[str, dict[str, Any]]) -> None:
+        for topic, content in configs.items():
+            if self._discovered.get(topic) == content:
+                continue
+            try:
+                await self._link.publish(
+                    Message(topic=topic, body=msgspec.json.encode(content), qos=self._qos, retain=True)
+                )
+            except Disconnected:
+                return  # all of it is published again after the reconnect
+            except Refused as error:
+                log.warning("discovery refused", topic=topic, error=str(error))
+            self._discovered[topic] = content
 
     async def _publish(self, charger_id: str, end: str, content: Struct | None) -> None:
         topic = prefixed(self._prefix, f"csms/state/{topic_level(charger_id)}/{end}")

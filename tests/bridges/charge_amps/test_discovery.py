@@ -47,7 +47,7 @@ def test_the_agreed_entities_have_exactly_their_ids() -> None:
         assert entity in found
     source = found["sensor.ca_schedule_source"]
     assert source["options"] == ["standalone", "hems", "none"]
-    assert source["state_topic"] == f"csms/chargeamps/{POINT}/1/state"
+    assert source["state_topic"] == f"charge-amps/{POINT}/1/state"
     assert source["device"]["identifiers"] == [f"csms_ca_{POINT}"]
     assert found["sensor.ca_next_charge_start"]["device_class"] == "timestamp"
 
@@ -78,7 +78,7 @@ def test_a_prefix_stands_in_the_topics_that_are_read_and_not_in_discoverys_own()
     found = made(prefix="site/a")
     assert all(topic.startswith("homeassistant/") for topic in found)
     for config in found.values():
-        assert config["state_topic"].startswith("site/a/csms/")
+        assert config["state_topic"].startswith("site/a/charge-amps/")
         assert config["availability"][0]["topic"] == "site/a/csms/service/cellar/status"
 
 
@@ -134,7 +134,7 @@ def test_templates_say_what_is_known_and_none_for_what_is_not() -> None:
 
 
 async def test_entities_appear_and_appear_again_when_home_assistant_starts(play: Play, wire: Wire) -> None:
-    prefix = f"{play.prefix}/csms/chargeamps"  # where the test's client listens
+    prefix = f"{play.prefix}/charge-amps"  # where the test's client listens
     node, _ = await play.start(discovery=prefix)
 
     def configured() -> list[str]:
@@ -145,5 +145,5 @@ async def test_entities_appear_and_appear_again_when_home_assistant_starts(play:
     await wire.client.publish(f"{prefix}/status", b"online")
     await node.eventually(lambda: len(configured()) == 2)
     (config,) = [content for topic, content in wire.last.items() if topic.endswith("/schedule_source/config")]
-    assert re.fullmatch(rf"{play.prefix}/csms/chargeamps/{POINT}/1/state", config["state_topic"])
+    assert re.fullmatch(rf"{play.prefix}/charge-amps/{POINT}/1/state", config["state_topic"])
     await node.eventually(lambda: wire.state.get("schedule_source") == "none")

@@ -31,7 +31,7 @@ class Wire:
         async for message in self.client.messages:
             topic = str(message.topic).removeprefix(f"{self.prefix}/")
             body = bytes(message.payload) if isinstance(message.payload, bytes | bytearray) else b""
-            if not topic.endswith(("/set", "/clear", "chargeamps/status")):
+            if topic != "charge-amps/status" and not topic.endswith(("/set", "/clear")):
                 self.last[topic] = json.loads(body) if body else None
                 self.came.append((topic, self.last[topic]))
 
@@ -45,7 +45,7 @@ class Wire:
 
     @property
     def state(self) -> dict[str, Any]:
-        return self.last.get(f"csms/chargeamps/{POINT}/1/state") or {}
+        return self.last.get(f"charge-amps/{POINT}/1/state") or {}
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ async def wired(broker: Any, topic_prefix: str) -> AsyncIterator[Wire]:
     async with aiomqtt.Client(broker.host, broker.port_v5, protocol=aiomqtt.ProtocolVersion.V5) as client:
         connected = Wire(client, topic_prefix)
         await client.subscribe(f"{topic_prefix}/hems/#", qos=1)
-        await client.subscribe(f"{topic_prefix}/csms/chargeamps/#", qos=1)
+        await client.subscribe(f"{topic_prefix}/charge-amps/#", qos=1)
         reading = asyncio.create_task(connected.read())
         yield connected
         reading.cancel()

@@ -331,3 +331,17 @@ async def test_secrets_appear_nowhere(
         assert secret not in output
     dumped = str(await node.fetch("SELECT * FROM chargers")) + str(node.events)
     assert "the-charger's-own-secret" not in dumped
+
+
+async def test_a_charger_taken_by_another_node_is_let_go(play: Play, server: CloudServer) -> None:
+    node, adapter = await play.start()
+    await node.eventually(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
+    generation = adapter.monitors[POINT].generation
+    assert generation is not None
+    await adapter.hang_up(POINT, generation)
+    assert not adapter.monitors[POINT].passive, "that is our own"
+    await adapter.hang_up(POINT, generation + 1)
+    await node.eventually(lambda: adapter.monitors[POINT].generation is None)
+    polls = len(server.sent("GET", "/status$"))
+    await asyncio.sleep(0.2)
+    assert len(server.sent("GET", "/status$")) == polls
