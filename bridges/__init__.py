@@ -14,6 +14,7 @@ from csms.simulate.clock import SimulatedClock
 
 # What `csms bridge` and CSMS_BRIDGES take, and what each connects.
 BRIDGES: Final[dict[str, str]] = {
+    "charge_amps": "Charge Amps chargers, through the vendor's cloud; with schedules by price or by a HEMS",
     "ev_meter": "EV-Meter chargers, through the vendor's MQTT broker; watched only",
     "coin_op": "coin-op rental stations (MQTT)",
 }

@@ -33,10 +33,12 @@ class Link(Protocol):
 
     @property
     def connected(self) -> bool: ...
+    @property
+    def prefix(self) -> str: ...
     async def publish(
-        self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None = None
+        self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None = None, bare: bool = False
     ) -> None: ...
-    def listen(self, topic: str) -> AsyncIterator[Heard]: ...
+    def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[Heard]: ...
 
 
 class LocalNode:
@@ -120,16 +122,26 @@ class LocalNode:
     def broker_connected(self) -> bool:
         return self._link is not None and self._link.connected
 
+    @property
+    def topic_prefix(self) -> str:
+        return "" if self._link is None else self._link.prefix
+
     async def publish(
-        self, topic: str, payload: bytes, *, retain: bool = True, expiry_s: int | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = True,
+        expiry_s: int | None = None,
+        bare: bool = False,
     ) -> None:
         if self._link is None:
             raise BrokerAway(f"{topic} was not published: MQTT is off (MQTT_ENABLED=false).")
-        await self._link.publish(topic, payload, retain=retain, expiry_s=expiry_s)
+        await self._link.publish(topic, payload, retain=retain, expiry_s=expiry_s, bare=bare)
 
-    async def listen(self, topic: str) -> AsyncIterator[Heard]:
+    async def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[Heard]:
         if self._link is None:
             await asyncio.Event().wait()
             return
-        async for message in self._link.listen(topic):
+        async for message in self._link.listen(topic, bare=bare):
             yield message

@@ -150,6 +150,8 @@ class Settings(BaseSettings):
     mqtt_protocol_qos: Literal[0, 1, 2] = 0
     mqtt_protocol_mask_id_tags: Flag = False
     mqtt_retain_state: Flag = True
+    mqtt_homeassistant_discovery: Flag = False
+    mqtt_homeassistant_prefix: str = Field("homeassistant", pattern="^[^+#]+[^+#/]$")
     mqtt_tls: Flag = False
     mqtt_tls_ca_file: Path | None = None
     mqtt_tls_cert_file: Path | None = None

@@ -68,8 +68,11 @@ class Booted(Struct, frozen=True, kw_only=True):
 
 
 class Started(Struct, frozen=True, kw_only=True):
+    """`meter_start_wh`: the register that the transaction was booked with, perhaps by an earlier report of it."""
+
     transaction_id: int
     authorization: Authorization
+    meter_start_wh: int = 0
 
 
 class Stopped(Struct, frozen=True, kw_only=True):

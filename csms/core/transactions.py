@@ -301,6 +301,7 @@ def _started(transaction: Transaction) -> reports.Started:
             expiry_at=transaction.authorization_expiry_at,
             parent_id_tag=transaction.parent_id_tag,
         ),
+        meter_start_wh=transaction.meter_start_wh,
     )
 
 
