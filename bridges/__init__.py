@@ -1,6 +1,6 @@
 """Chargers that speak no OCPP. Each folder is a bridge: its `create()` builds the adapter from settings of its own.
 
-Its `demo.py` has `play(broker)`: an adapter and the chargers it will find, simulated, for `csms demo`.
+Its `demo.py` has `play(broker, clock)`: an adapter and the chargers it will find, simulated, for `csms demo`.
 """
 
 from collections.abc import Coroutine
@@ -10,10 +10,13 @@ from typing import Any, Final
 from csms.adapter import Adapter
 from csms.embedding import BrokerAddress
 from csms.errors import SettingsError
+from csms.simulate.clock import SimulatedClock
 
 # What `csms bridge` and CSMS_BRIDGES take, and what each connects.
 BRIDGES: Final[dict[str, str]] = {
+    "charge_amps": "Charge Amps chargers, through the vendor's cloud; with schedules by price or by a HEMS",
     "ev_meter": "EV-Meter chargers, through the vendor's MQTT broker; watched only",
+    "coin_op": "coin-op rental stations (MQTT)",
 }
 
 
@@ -25,7 +28,11 @@ def create(name: str) -> Adapter:
     return adapter
 
 
-def play(name: str, broker: BrokerAddress) -> tuple[Adapter, Coroutine[Any, Any, None]]:
-    """For `csms demo`: the adapter, and simulated chargers of its kind that run until cancelled."""
-    played: tuple[Adapter, Coroutine[Any, Any, None]] = import_module(f"bridges.{name}.demo").play(broker)
+def play(
+    name: str, broker: BrokerAddress, clock: SimulatedClock
+) -> tuple[Adapter, Coroutine[Any, Any, None]]:
+    """For `csms demo`: the adapter, and simulated chargers of its kind that run until cancelled, by `clock`."""
+    played: tuple[Adapter, Coroutine[Any, Any, None]] = import_module(f"bridges.{name}.demo").play(
+        broker, clock
+    )
     return played

@@ -86,6 +86,9 @@ class Node(Protocol):
     async def admission(self, charger_id: str) -> Admission | None:
         """None: a charger nobody has registered. Raises while the database is away."""
 
+    async def registered(self, prefix: str) -> list[str]:
+        """The chargers on record whose ids begin like that, by id. Raises while the database is away."""
+
     async def standing(self, charger_id: str) -> Standing:
         """What is on record of a charger now. Raises while the database is away."""
 
@@ -102,16 +105,27 @@ class Node(Protocol):
     def broker_connected(self) -> bool:
         """Whether the main broker can be reached now."""
 
+    @property
+    def topic_prefix(self) -> str:
+        """What stands in front of every topic of this installation (MQTT_TOPIC_PREFIX), or nothing."""
+
     async def publish(
-        self, topic: str, payload: bytes, *, retain: bool = True, expiry_s: int | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = True,
+        expiry_s: int | None = None,
+        bare: bool = False,
     ) -> None:
         """Give the main broker a message, QoS 1, and wait for its word; events are the core's business.
 
-        `expiry_s`: how long the broker may keep it for somebody who is away (MQTT 5). Raises BrokerAway: it
-        was not taken, or nobody knows; it is never sent later by itself.
+        `expiry_s`: how long the broker may keep it for somebody who is away (MQTT 5). `bare`: the topic is
+        somebody else's and gets no prefix. Raises BrokerAway: it was not taken, or nobody knows; it is never
+        sent later by itself.
         """
 
-    def listen(self, topic: str) -> AsyncIterator[Heard]:
+    def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[Heard]:
         """Messages on a topic of the main broker (wildcards allowed), through reconnects. Without MQTT: none."""
 
 

@@ -24,6 +24,7 @@ from csms.ocpp.listeners import TlsListener
 from csms.ocpp.outbound import check_request
 from csms.ocpp.repaired import translate
 from csms.ocpp.server import OcppServer
+from csms.rental import payments
 from csms.security.renewal import Renewal
 from csms.security.wiring import Secured, organization, secure
 from csms.settings import Settings
@@ -140,7 +141,15 @@ async def serve(
             queued=parts.delivery.nudge,
             book=book,
         )
-        await stack.enter_async_context(http(api, ports.http, company))
+        await stack.enter_async_context(
+            http(
+                api,
+                ports.http,
+                company,
+                parts.node,
+                provider=payments.provider(settings.csms_rental_payments),
+            )
+        )
 
         server = OcppServer(
             sock=ports.ocpp,

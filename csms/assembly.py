@@ -16,10 +16,12 @@ from csms.core.records import Event
 from csms.db import admission, migrate, partitions
 from csms.db import state as rows
 from csms.db.engine import create_engine
+from csms.db.state import Snapshot
 from csms.delivery import Delivery
 from csms.embedding import BrokerAddress
 from csms.errors import BrokerAway, StartError
 from csms.ledger import Ledger
+from csms.mqtt import homeassistant
 from csms.mqtt.commands import CommandRouter
 from csms.mqtt.connection import Message
 from csms.mqtt.errors import Disconnected, Refused
@@ -138,6 +140,7 @@ async def assemble(
         router,
         admission.Admissions(engine),
         lambda charger_id: rows.standing(engine, charger_id),
+        lambda prefix: admission.registered(engine, prefix),
         link=_NodeLink(mqtt.link, settings.mqtt_topic_prefix) if mqtt is not None else None,
         on_frame=mqtt.protocol.put if mqtt is not None and mqtt.protocol is not None else None,
         on_presence=_presence(delivery, mqtt),
@@ -164,26 +167,30 @@ def database_address(engine: AsyncEngine) -> str:
 
 
 class _NodeLink:
-    """A Link as a node offers it to its adapters: topics below the prefix, plain bytes."""
+    """A Link as a node offers it to its adapters: topics below the prefix unless `bare`, plain bytes."""
 
     def __init__(self, link: Link, prefix: str) -> None:
         self._link = link
-        self._prefix = prefix
+        self.prefix = prefix
 
     @property
     def connected(self) -> bool:
         return self._link.connected
 
-    async def publish(self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None = None) -> None:
-        message = Message(topic=prefixed(self._prefix, topic), body=payload, retain=retain, expiry_s=expiry_s)
+    async def publish(
+        self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None = None, bare: bool = False
+    ) -> None:
+        whole = topic if bare else prefixed(self.prefix, topic)
+        message = Message(topic=whole, body=payload, retain=retain, expiry_s=expiry_s)
         try:
             await self._link.publish(message)
         except (Refused, Disconnected) as error:
             raise BrokerAway(f"{topic} was not published: {error}") from error
 
-    async def listen(self, topic: str) -> AsyncIterator[Heard]:
-        own = len(prefixed(self._prefix, ""))
-        async for message in self._link.listen(prefixed(self._prefix, topic)):
+    async def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[Heard]:
+        prefix = "" if bare else self.prefix
+        own = len(prefixed(prefix, ""))
+        async for message in self._link.listen(prefixed(prefix, topic)):
             yield Heard(topic=message.topic[own:], body=message.body, retained=message.retain)
 
 
@@ -212,9 +219,33 @@ async def _mqtt(
         )
         await company.start(protocol.run(), "protocol stream")
     if settings.mqtt_retain_state:
-        state = StatePublisher(engine, outward, node, prefix=prefix)
+        state = await _state(settings, engine, outward, link)
         await company.start(state.run(), "state")
     return Mqtt(link, commands, relay, protocol, state)
+
+
+async def _state(
+    settings: Settings, engine: AsyncEngine, outward: PublishingLink, link: Link
+) -> StatePublisher:
+    """Retained state, and what Home Assistant is told of it if that is wanted."""
+    prefix, node = settings.mqtt_topic_prefix, settings.csms_node
+    if not settings.mqtt_homeassistant_discovery:
+        return StatePublisher(engine, outward, node, prefix=prefix)
+    discovery = settings.mqtt_homeassistant_prefix
+
+    def described(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
+        return homeassistant.configs(
+            snapshot, node=node, prefix=prefix, discovery=discovery, currency=settings.csms_currency
+        )
+
+    state = StatePublisher(engine, outward, node, prefix=prefix, discovery=described)
+
+    def born(message: Message) -> None:
+        if message.body == b"online" and not message.retain:
+            state.publish_all()
+
+    await link.subscribe(f"{discovery}/status", born)
+    return state
 
 
 # --- the database ----------------------------------------------------------------------------------------

@@ -33,10 +33,12 @@ class Link(Protocol):
 
     @property
     def connected(self) -> bool: ...
+    @property
+    def prefix(self) -> str: ...
     async def publish(
-        self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None = None
+        self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None = None, bare: bool = False
     ) -> None: ...
-    def listen(self, topic: str) -> AsyncIterator[Heard]: ...
+    def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[Heard]: ...
 
 
 class LocalNode:
@@ -49,6 +51,7 @@ class LocalNode:
         router: Router,
         admit: Callable[[str], Awaitable[Admission | None]],
         stand: Callable[[str], Awaitable[Standing]],
+        registered: Callable[[str], Awaitable[list[str]]],
         *,
         link: Link | None = None,
         on_frame: Callable[[Frame], None] | None = None,
@@ -60,6 +63,7 @@ class LocalNode:
         self._router = router
         self._admit = admit
         self._stand = stand
+        self._registered = registered
         self._link = link
         self._on_frame = on_frame
         self._on_presence = on_presence
@@ -85,6 +89,9 @@ class LocalNode:
 
     async def admission(self, charger_id: str) -> Admission | None:
         return await self._admit(charger_id)
+
+    async def registered(self, prefix: str) -> list[str]:
+        return await self._registered(prefix)
 
     async def standing(self, charger_id: str) -> Standing:
         return await self._stand(charger_id)
@@ -115,16 +122,26 @@ class LocalNode:
     def broker_connected(self) -> bool:
         return self._link is not None and self._link.connected
 
+    @property
+    def topic_prefix(self) -> str:
+        return "" if self._link is None else self._link.prefix
+
     async def publish(
-        self, topic: str, payload: bytes, *, retain: bool = True, expiry_s: int | None = None
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = True,
+        expiry_s: int | None = None,
+        bare: bool = False,
     ) -> None:
         if self._link is None:
             raise BrokerAway(f"{topic} was not published: MQTT is off (MQTT_ENABLED=false).")
-        await self._link.publish(topic, payload, retain=retain, expiry_s=expiry_s)
+        await self._link.publish(topic, payload, retain=retain, expiry_s=expiry_s, bare=bare)
 
-    async def listen(self, topic: str) -> AsyncIterator[Heard]:
+    async def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[Heard]:
         if self._link is None:
             await asyncio.Event().wait()
             return
-        async for message in self._link.listen(topic):
+        async for message in self._link.listen(topic, bare=bare):
             yield message

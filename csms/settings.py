@@ -120,6 +120,7 @@ class Settings(BaseSettings):
     csms_heartbeat_interval_s: int = Field(300, ge=1, le=86_400)
     csms_admin_token: SecretStr | None = None
     csms_bridges: Names = ()
+    csms_rental_payments: str | None = None
     csms_node: str = Field(default_factory=socket.gethostname, min_length=1)
     csms_log: Literal["auto", "console", "json"] = "auto"
     csms_currency: Annotated[str, AfterValidator(_currency)] = "USD"
@@ -149,6 +150,8 @@ class Settings(BaseSettings):
     mqtt_protocol_qos: Literal[0, 1, 2] = 0
     mqtt_protocol_mask_id_tags: Flag = False
     mqtt_retain_state: Flag = True
+    mqtt_homeassistant_discovery: Flag = False
+    mqtt_homeassistant_prefix: str = Field("homeassistant", pattern="^[^+#]+[^+#/]$")
     mqtt_tls: Flag = False
     mqtt_tls_ca_file: Path | None = None
     mqtt_tls_cert_file: Path | None = None

@@ -8,11 +8,26 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from csms.adapter import Node
 from csms.api.app import create_app
 from csms.api.deps import Api
 from csms.assembly import Company
 from csms.console.app import create_console
+from csms.rental.app import Rental, create_rental
+from csms.rental.payments import PaymentProvider
+
+
+class Below:
+    """What lies below a path goes to one application, all else to another."""
+
+    def __init__(self, path: str, below: ASGIApp, otherwise: ASGIApp) -> None:
+        self._path, self._below, self._otherwise = path, below, otherwise
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        inside = scope["type"] == "http" and scope["path"].startswith(self._path)
+        await (self._below if inside else self._otherwise)(scope, receive, send)
 
 
 class _Http(uvicorn.Server):
@@ -24,10 +39,20 @@ class _Http(uvicorn.Server):
 
 
 @asynccontextmanager
-async def http(api: Api, sock: socket.socket, company: Company) -> AsyncIterator[None]:
-    """REST, console, health and metrics on a bound socket, for as long as this context."""
+async def http(
+    api: Api,
+    sock: socket.socket,
+    company: Company,
+    node: Node | None = None,
+    *,
+    provider: PaymentProvider | None = None,
+) -> AsyncIterator[None]:
+    """REST, console, rental page, health and metrics on a bound socket, for as long as this context."""
+    rental = Rental(api, node, provider=provider)
+    await company.start(rental.run(), "rental pages")
+    pages = Below("/r/", create_rental(rental), create_console(api))
     config = uvicorn.Config(
-        create_app(api, console=create_console(api)),
+        create_app(api, console=pages),
         log_config=None,
         access_log=False,
         lifespan="off",

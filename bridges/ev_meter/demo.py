@@ -1,4 +1,4 @@
-"""For `csms demo`: three simulated EV-Meter chargers and the bridge that watches them, an hour in a minute."""
+"""For `csms demo`: three simulated EV-Meter chargers and the bridge that watches them."""
 
 import secrets
 from collections.abc import Coroutine
@@ -12,16 +12,14 @@ from bridges.ev_meter.config import Config, Pace, device
 from bridges.ev_meter.frame import Account
 from csms.adapter import Adapter
 from csms.embedding import BrokerAddress
-from csms.simulate.clock import UNBOUNDED_LEAD_S, SimulatedClock
+from csms.simulate.clock import SimulatedClock
 from csms.simulate.ev_meter import Backend, neighbourhood
 
-_SPEED: Final = 60.0
 _CHARGERS: Final = 3
 _UUID: Final = "00000000-0000-4000-8000-000000000001"
 
 
-def play(broker: BrokerAddress) -> tuple[Adapter, Coroutine[Any, Any, None]]:
-    clock = SimulatedClock(_SPEED, UNBOUNDED_LEAD_S)
+def play(broker: BrokerAddress, clock: SimulatedClock) -> tuple[Adapter, Coroutine[Any, Any, None]]:
     token = secrets.token_bytes(48)
     chargers = neighbourhood(_CHARGERS, clock)
     version = aiomqtt.ProtocolVersion.V5 if broker.version == "5" else aiomqtt.ProtocolVersion.V311
@@ -33,7 +31,7 @@ def play(broker: BrokerAddress) -> tuple[Adapter, Coroutine[Any, Any, None]]:
     config = Config(
         account=Account(_UUID, token),
         devices=devices,
-        pace=Pace(idle_s=60 / _SPEED, charging_s=60 / _SPEED, offline_s=5, reply_s=2),
+        pace=Pace(idle_s=60 / clock.speed, charging_s=60 / clock.speed, offline_s=5, reply_s=2),
     )
     link = broker_link(broker.host, broker.port, version=broker.version)
     return EvMeter(config, link, clock=lambda: clock.at(clock.now_s())), simulated.run()

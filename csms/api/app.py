@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from csms.api import (
+    accounts,
     certificates,
     chargers,
     charging,
@@ -72,6 +73,7 @@ def _v1() -> APIRouter:
     v1.include_router(chargers.router)
     v1.include_router(transactions.router)
     v1.include_router(registers.router)
+    v1.include_router(accounts.router)
     v1.include_router(quarantine.router)
     v1.include_router(tariffs.router)
     return v1

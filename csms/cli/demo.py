@@ -16,6 +16,7 @@ import bridges
 from csms import app, embedding, log, settings
 from csms.adapter import Adapter
 from csms.cli.serve import run
+from csms.simulate.clock import Chronicle, SimulatedClock
 from csms.simulate.fleet import Fleet
 
 EXAMPLE = "Example:  csms demo --chargers 6 --speed 30"
@@ -58,15 +59,17 @@ def demo(
     out.print("Starting a Postgres database and an MQTT broker …", style="dim")
 
     others: list[Coroutine[Any, Any, None]] = []
+    chronicle = Chronicle(chosen.csms_data_dir / "clock")
+    clock = SimulatedClock(speed, chronicle.lead_s())
 
     def with_bridges(broker: embedding.BrokerAddress | None) -> list[Adapter]:
-        played = [] if broker is None else [bridges.play(name, broker) for name in bridges.BRIDGES]
+        played = [] if broker is None else [bridges.play(name, broker, clock) for name in bridges.BRIDGES]
         others.extend(simulated for _, simulated in played)
         return [adapter for adapter, _ in played]
 
     async def beside(running: app.Running, broker: embedding.BrokerAddress | None) -> None:
-        fleet = Fleet(running.ocpp, chargers=chargers, prefix="DEMO", speed=speed, ramp_s=1, tags=_TAGS)
-        guests = [asyncio.create_task(simulated) for simulated in others]
+        fleet = Fleet(running.ocpp, chargers=chargers, prefix="DEMO", ramp_s=1, tags=_TAGS, clock=clock)
+        guests = [asyncio.create_task(simulated) for simulated in (*others, chronicle.keep(clock))]
         watching = asyncio.create_task(_watch(broker, out)) if broker is not None else None
         try:
             async with asyncio.timeout(duration):

@@ -1,10 +1,11 @@
-"""`csms simulate`: a fleet of simulated charge points against any OCPP 1.6-J central system."""
+"""`csms simulate`: a fleet of simulated charge points against any OCPP 1.6-J central system, and other chargers."""
 
 import asyncio
 import contextlib
 import logging
 import signal
 import sys
+from collections import Counter
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -144,7 +145,12 @@ def _checked_url(url: str) -> str:
     return url
 
 
+app = typer.Typer(rich_markup_mode="rich")
+
+
+@app.callback(invoke_without_command=True)
 def simulate(
+    context: typer.Context,
     url: Annotated[
         str,
         typer.Option(
@@ -183,6 +189,8 @@ def simulate(
 
     Example: csms simulate --chargers 20 --duration 300 --tag CARD1 --tag CARD2
     """
+    if context.invoked_subcommand is not None:
+        return
     notes = _Notes()
     try:
         fleet = Fleet(
@@ -213,3 +221,80 @@ def simulate(
         print(note)
     print(_line(summary))
     raise typer.Exit(_verdict(summary))
+
+
+@app.command("coin-op", epilog="Example:  csms simulate coin-op --stations 3 --host localhost --guests")
+def coin_op(
+    host: Annotated[str, typer.Option(help="The MQTT broker.")] = "localhost",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 1883,
+    stations: Annotated[int, typer.Option(min=1, max=5000, help="How many; ids are PREFIX1 and so on.")] = 1,
+    prefix: Annotated[str, typer.Option(help="What their ids begin with.")] = "sim-",
+    topic_prefix: Annotated[str, typer.Option(help="As MQTT_TOPIC_PREFIX.")] = "",
+    version: Annotated[str, typer.Option(help="MQTT 3.1.1 as real stations, or 5.")] = "3.1.1",
+    username: Annotated[str | None, typer.Option(help="For the broker.")] = None,
+    password: Annotated[str | None, typer.Option(envvar="CSMS_SIMULATE_PASSWORD", show_envvar=True)] = None,
+    speed: Annotated[float, typer.Option(min=0.1, max=1000, help="Station seconds a real second.")] = 1.0,
+    duration: Annotated[float | None, typer.Option(min=0.1, help="End after so many seconds.")] = None,
+    guests: Annotated[
+        bool, typer.Option("--guests", help="Users come and go with apps of their own.")
+    ] = False,
+    charge: Annotated[float, typer.Option(min=1, help="Seconds until a battery is full.")] = 3600.0,
+    energy: Annotated[str, typer.Option(help="Counter: session or cumulative.")] = "session",
+    power_scale: Annotated[float, typer.Option(help="0.1: power on the wire in tenths of a watt.")] = 1.0,
+    nan_rate: Annotated[float, typer.Option(min=0, max=1, help="Meter reads that fail.")] = 0.0,
+    loss: Annotated[float, typer.Option(min=0, max=1, help="Packets that get lost.")] = 0.0,
+    double: Annotated[float, typer.Option(min=0, max=1, help="Packets that come twice.")] = 0.0,
+    reboot_at: Annotated[float | None, typer.Option(help="Reboot at this second of a rental.")] = None,
+    forgets: Annotated[bool, typer.Option("--forgets", help="A reboot loses the rental.")] = False,
+    silent: Annotated[bool, typer.Option("--silent", help="They listen and never answer.")] = False,
+    second_topic: Annotated[
+        bool, typer.Option("--second-topic", help="Also the renter's own topic.")
+    ] = False,
+    last_will: Annotated[
+        bool, typer.Option("--last-will", help="Leave a last will with the broker.")
+    ] = False,
+) -> None:
+    """Simulate coin-op rental stations on an MQTT broker, with every fault we know of."""
+    from csms.simulate import coin_op as coin
+
+    behaviour = coin.Behaviour(
+        energy=energy,
+        power_scale=power_scale,
+        charge_s=charge,
+        nan_rate=nan_rate,
+        loss=loss,
+        double=double,
+        reboot_at_s=reboot_at,
+        forgets=forgets,
+        silent=silent,
+        second_topic=second_topic,
+        last_will=last_will,
+    )
+    made = [coin.Station(id=f"{prefix}{n}", behaviour=behaviour) for n in range(1, stations + 1)]
+    fleet = coin.Fleet(
+        host,
+        port,
+        made,
+        speed=speed,
+        prefix=topic_prefix,
+        version=version,
+        username=username,
+        password=password,
+    )
+
+    async def play() -> None:
+        async with asyncio.timeout(duration), asyncio.TaskGroup() as group:
+            group.create_task(fleet.run())
+            if guests:
+                ids = [station.id for station in made]
+                group.create_task(coin.rent_for_ever(host, port, ids, version=version))
+            while True:
+                await asyncio.sleep(_PLAIN_EVERY_S)
+                states = Counter(station.state for station in made)
+                shown = "  ".join(f"{state} {count}" for state, count in states.items())
+                print(
+                    f"connected {fleet.connected}/{len(made)}  packets {fleet.published}  {shown}", flush=True
+                )
+
+    with contextlib.suppress(KeyboardInterrupt, TimeoutError):
+        asyncio.run(play())

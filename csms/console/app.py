@@ -64,13 +64,14 @@ def create_console(deps: Api) -> Starlette:
             action("/events/revive", actions.revive),
             action("/chargers/{charger_id:path}/commands", actions.command),
             action("/chargers/{charger_id:path}/settings", actions.settings),
+            page("/chargers/{charger_id:path}/qr.{kind}", shown.qr_code),
             page("/chargers/{charger_id:path}", shown.charger),
             Route("/sign-in", sign_in_form, methods=["GET"]),
             Route("/sign-in", sign_in, methods=["POST"]),
             action("/sign-out", pages.sign_out, "viewer"),
             Mount("/static", _Static(directory=STATIC)),
         ],
-        middleware=[Middleware(_Headers)],
+        middleware=[Middleware(Headers)],
         exception_handlers=dict.fromkeys(
             (
                 HTTPException,
@@ -122,7 +123,7 @@ class _Static(StaticFiles):
         return response
 
 
-class _Headers:
+class Headers:
     """A page runs no script and loads nothing but ours, and stands in nobody's frame."""
 
     def __init__(self, app: ASGIApp) -> None:

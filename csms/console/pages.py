@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from csms import qr
 from csms.api import pages as cursors
 from csms.api.chargers import usable
 from csms.api.problems import Problem
@@ -54,6 +55,18 @@ class Pages:
             tariffs=[view.tariff for view in known],
             fragments=await self._live.charger_fragments(charger_id),
         )
+
+    async def qr_code(self, site: Site, visit: Visit) -> Response:
+        """The code to be glued to a charger: the address of its rental page, as this console is reached."""
+        charger_id = usable(visit.request.path_params["charger_id"])
+        kind = visit.request.path_params["kind"]
+        async with site.api.engine.connect() as db:
+            known = await views.charger_exists(db, charger_id)
+        if not known or kind not in qr.MEDIA_TYPES:
+            return site.problem(visit, 404, f"There is no charger {charger_id!r}.")
+        base = visit.request.query_params.get("url") or str(visit.request.base_url)
+        code = qr.code(qr.address(base[:200], charger_id), kind)
+        return Response(code, media_type=qr.MEDIA_TYPES[kind])
 
     async def stream_charger(self, site: Site, visit: Visit) -> Response:
         charger_id = usable(visit.request.path_params["charger_id"])

@@ -80,6 +80,8 @@ def looks_at(report: reports.Report[Any]) -> set[type[Remembered]]:
             return {Job}
         case reports.Start():
             return {Reservation, ChargingProfile}
+        case reports.Rent():
+            return {Availability}
     return set()
 
 

@@ -5,7 +5,17 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from csms.core import commanded, jobs, presence, quarantine, reconciliation, reports, statuses, transactions
+from csms.core import (
+    accounts,
+    commanded,
+    jobs,
+    presence,
+    quarantine,
+    reconciliation,
+    reports,
+    statuses,
+    transactions,
+)
 from csms.core.answers import clean
 from csms.core.authorization import authorize
 from csms.core.records import Answered, DeviationCount, QuarantineEntry, StoredSecurityEvent
@@ -120,6 +130,8 @@ _DECISIONS: dict[type[reports.Report[Any]], tuple[Callable[[Work, Any], Any], An
     reports.Start: (transactions.start, reports.Started),
     reports.Meter: (transactions.meter, None),
     reports.Stop: (transactions.stop, reports.Stopped),
+    reports.Rent: (accounts.rent, reports.Rented),
+    reports.Unrented: (accounts.unrented, None),
     reports.SecurityEvent: (_security_event, None),
     reports.Reconcile: (reconciliation.reconcile, bool),
     reports.Quarantined: (_quarantined, reports.Kept),

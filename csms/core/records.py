@@ -95,6 +95,7 @@ class Transaction(Struct, frozen=True, kw_only=True):
     cost: Decimal | None = None
     bill: Bill | None = None  # where the tariff, energy and duration alone do not say it
     anomalies: tuple[str, ...] = ()
+    account_id: str | None = None
 
     @property
     def open(self) -> bool:
@@ -110,6 +111,62 @@ class Tag(Struct, frozen=True, kw_only=True):
     parent_id_tag: str | None = None
     max_active_transactions: int | None = None
     tariff_id: str | None = None
+
+
+class Account(Struct, frozen=True, kw_only=True):
+    """Somebody who pays from a balance, in the currency's minor unit. The balance is the sum of the entries.
+
+    Ids are compared as they are. A debt is a balance below zero.
+    """
+
+    id: str
+    currency: str
+    balance_minor: int = 0
+    blocked: bool = False
+
+
+class Rental(Struct, frozen=True, kw_only=True):
+    """What an account pays for one transaction. `state`: held (asked for), running, ended, released (came to nothing).
+
+    `debited_minor` is what the transaction has cost the account so far, in `debits` entries.
+    `origin`: csms, or direct when the charger was told by somebody else.
+    """
+
+    id: int
+    account_id: str
+    charger_id: str
+    connector_id: int
+    origin: str
+    state: str
+    hold_minor: int
+    dynamic: bool
+    free_s: int
+    held_at: datetime
+    expires_at: datetime | None = None
+    transaction_id: int | None = None
+    debited_minor: int = 0
+    debits: int = 0
+    ended_at: datetime | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.ended_at is None
+
+
+class AccountEntry(Struct, frozen=True, kw_only=True, gc=False):
+    """One line of an account: never changed, never taken away. `key` is never used twice.
+
+    `kind`: top_up, debit, refund, correction. `amount_minor` is what the balance changed by.
+    """
+
+    account_id: str
+    key: str
+    kind: str
+    amount_minor: int
+    balance_minor: int
+    transaction_id: int | None
+    note: str | None
+    recorded_at: datetime
 
 
 class StoredReading(Struct, frozen=True, kw_only=True, gc=False):

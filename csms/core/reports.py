@@ -7,6 +7,7 @@ A report with `message_id` and `digest` is answered from the store when the same
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
@@ -67,8 +68,11 @@ class Booted(Struct, frozen=True, kw_only=True):
 
 
 class Started(Struct, frozen=True, kw_only=True):
+    """`meter_start_wh`: the register that the transaction was booked with, perhaps by an earlier report of it."""
+
     transaction_id: int
     authorization: Authorization
+    meter_start_wh: int = 0
 
 
 class Stopped(Struct, frozen=True, kw_only=True):
@@ -192,10 +196,23 @@ class Reading(Struct, frozen=True, kw_only=True):
     samples: Sequence[Sample]
 
 
+class RentalTerms(Struct, frozen=True, kw_only=True):
+    """How a rental is paid for. `dynamic`: debited as it goes on, not once at its end.
+
+    `min_balance` (None: the price of 15 minutes and 100 Wh) is what must be available before it begins;
+    a rental without any energy is free up to `free_s`. Money in the major unit.
+    """
+
+    dynamic: bool = False
+    min_balance: Decimal | None = None
+    free_s: int = 0
+
+
 class Start(Resendable[Started], frozen=True, kw_only=True):
     """Energy may flow. `key` is what the charger repeats when it reports the same start again.
 
-    `meter_wh` None: the charger gave no usable register, the connector's last one must do.
+    `meter_wh` None: the charger gave no usable register, the connector's last one must do. `account_id`: whose
+    account pays, if there is such an account (csms/core/accounts.py).
     `anomalies`: what the edge knows to be odd about it, such as `meter_start_estimated`.
     """
 
@@ -206,6 +223,8 @@ class Start(Resendable[Started], frozen=True, kw_only=True):
     at: datetime | None = None
     reservation_id: int | None = None
     anomalies: tuple[str, ...] = ()
+    account_id: str | None = None
+    terms: RentalTerms | None = None
 
 
 class Meter(Resendable[None], frozen=True, kw_only=True):
@@ -225,7 +244,8 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
     """A transaction ended. `meter_wh` None: the charger gave no usable register.
 
     `session_register`: this charger's register counts from 0 in each session, whatever the start said.
-    `trusted_id` False: this charger is known to name transactions that ended long ago.
+    `trusted_id` False: this charger is known to name transactions that ended long ago. `inferred`: the edge did not
+    hear of the end itself; what it heard last must do.
     `anomalies`: as a start's; those of the start are not kept unless they are repeated here.
     """
 
@@ -237,6 +257,7 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
     readings: Sequence[Reading] = ()
     session_register: bool = False
     trusted_id: bool = True
+    inferred: bool = False
     anomalies: tuple[str, ...] = ()
 
 
@@ -289,6 +310,38 @@ class Deviation(Struct, frozen=True, kw_only=True):
 class Deviated(Report[None], frozen=True, kw_only=True):
     action: str
     deviations: Sequence[Deviation]
+
+
+# --- accounts ----------------------------------------------------------------------------------------
+
+
+class Rented(Struct, frozen=True, kw_only=True):
+    """May this user rent? Accepted (and money is held), NoAccount, Blocked, NoMoney, RentsElsewhere, Occupied,
+    Inoperative, OtherCurrency."""
+
+    status: str
+    required_minor: int = 0
+    available_minor: int = 0
+    currency: str | None = None
+
+
+class Rent(Report[Rented], frozen=True, kw_only=True):
+    """A user wants to rent: money is held until the start is reported, `Unrented`, or `holds_for_s` have passed.
+
+    `account_required` False: somebody without an account may, too.
+    """
+
+    connector_id: int
+    account_id: str
+    account_required: bool = True
+    terms: RentalTerms = RentalTerms()
+    holds_for_s: int = 60
+
+
+class Unrented(Report[None], frozen=True, kw_only=True):
+    """The rental that was asked for did not begin; what was held is free again."""
+
+    account_id: str
 
 
 # --- what came of our commands -----------------------------------------------------------------------

@@ -8,7 +8,7 @@ from hashlib import sha256
 import msgspec
 from msgspec.structs import replace
 
-from csms.core import charging, courses, events, reports, reservations
+from csms.core import accounts, charging, courses, events, reports, reservations
 from csms.core.authorization import authorize
 from csms.core.clocks import suspect
 from csms.core.presence import enrolled
@@ -37,7 +37,7 @@ def start(work: Work, r: reports.Start) -> reports.Started:
     past = r.repair is not None and running is not None and r.at is not None and r.at < running.started_at
     if running is not None and not past:
         close_inferred(work, running, reason="Other")
-    authorization = authorize(work, r.id_tag, starting=True)
+    authorization = accounts.authorization(work, r) or authorize(work, r.id_tag, starting=True)
     started_at = r.at or work.now
     meter_wh = r.meter_wh
     anomalies: tuple[str, ...] = ()
@@ -67,6 +67,7 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         clock_suspect=suspect(started_at, work.now),
         tariff=work.tariff_for(r.charger_id, r.id_tag),
         anomalies=anomalies,
+        account_id=accounts.payer(work, r),
     )
     if past:
         # Another has begun on this connector since: this one is over, its stop will say how.
@@ -74,6 +75,7 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         close_inferred(work, transaction, reason="Other")
         return _started(transaction)
     work.put(transaction)
+    accounts.begin(work, r, transaction)
     connector = work.connector(r.charger_id, r.connector_id)
     if connector.free_since is not None:
         work.put(replace(connector, free_since=None))
@@ -98,6 +100,8 @@ def meter(work: Work, r: reports.Meter) -> None:
         transaction.connector_id if transaction is not None and r.connector_id == 0 else r.connector_id
     )
     take_readings(work, r.charger_id, connector_id, transaction, r.readings, told=r.told)
+    if transaction is not None and transaction.account_id is not None:
+        accounts.follow(work, transaction, r.readings)
 
 
 def stop(work: Work, r: reports.Stop) -> reports.Stopped:
@@ -195,6 +199,8 @@ def _book(work: Work, r: reports.Stop, transaction: Transaction) -> None:
         if _differs(r, transaction):
             _quarantine(work, r, "a second stop that differs from the first", transaction.id)
         return
+    if r.inferred and transaction.inferred:
+        return  # neither knows better
     _close(
         work,
         transaction,
@@ -203,7 +209,7 @@ def _book(work: Work, r: reports.Stop, transaction: Transaction) -> None:
         meter_wh=transaction.meter_stop_wh if r.meter_wh is None and r.repair is not None else r.meter_wh,
         reason=r.reason,
         id_tag=r.id_tag,
-        inferred=False,
+        inferred=r.inferred,
         readings=r.readings,
         session_register=r.session_register,
         anomalies=[
@@ -226,7 +232,7 @@ def _close(
     readings: Sequence[reports.Reading] = (),
     session_register: bool = False,
 ) -> None:
-    meter_stop_wh, source = meter_wh, METER_STOP
+    meter_stop_wh, source = meter_wh, LAST_READING if inferred else METER_STOP
     if meter_stop_wh is None:
         source = LAST_READING
         if transaction.inferred:
@@ -282,6 +288,7 @@ def _close(
         anomalies=tuple(dict.fromkeys(anomalies)),
     )
     work.put(closed)
+    accounts.settle(work, closed)
     work.emit(closed.charger_id, events.completed(closed))
     work.emit(closed.charger_id, events.session_cost(closed, cost))
 
@@ -294,6 +301,7 @@ def _started(transaction: Transaction) -> reports.Started:
             expiry_at=transaction.authorization_expiry_at,
             parent_id_tag=transaction.parent_id_tag,
         ),
+        meter_start_wh=transaction.meter_start_wh,
     )
 
 

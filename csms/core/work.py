@@ -8,6 +8,8 @@ from msgspec import Struct
 
 from csms.core import events
 from csms.core.records import (
+    Account,
+    AccountEntry,
     Answered,
     Charger,
     ChargerState,
@@ -16,6 +18,7 @@ from csms.core.records import (
     Event,
     QuarantineEntry,
     QuarantineResolution,
+    Rental,
     StoredReading,
     StoredSecurityEvent,
     StoredStatus,
@@ -28,7 +31,7 @@ from csms.core.usage import Evidence
 
 _MISSING: Final = object()
 
-Record = Charger | ChargerState | Connector | Transaction | Tag | Remembered
+Record = Charger | ChargerState | Connector | Transaction | Tag | Account | Rental | Remembered
 Row = (
     StoredReading
     | StoredStatus
@@ -40,6 +43,7 @@ Row = (
     | Event
     | CommandOutcome
     | StoredTransfer
+    | AccountEntry
 )
 K = TypeVar("K", bound=Remembered)
 
@@ -83,6 +87,8 @@ class Work:
         self.transactions: dict[int, Transaction] = {}
         self.tags: dict[str, Tag] = {}
         self.tariffs: dict[str, Tariff] = {}
+        self.accounts: dict[str, Account] = {}
+        self.rentals: dict[int, Rental] = {}
         self.group_tariffs: dict[str, str] = {}
         self.evidence: dict[int, Evidence] = {}
         self.remembered: dict[type[Remembered], dict[Any, Any]] = {}
@@ -236,6 +242,10 @@ class Work:
             return self.transactions, record.id
         if isinstance(record, Charger):
             return self.chargers, record.id
+        if isinstance(record, Account):
+            return self.accounts, record.id
+        if isinstance(record, Rental):
+            return self.rentals, record.id
         if isinstance(record, Remembered):
             return self.remembered.setdefault(type(record), {}), record.key
         return self.tags, tag_key(record.id_tag)

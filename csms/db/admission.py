@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from sqlalchemy import Text, any_, bindparam, cast, select, text, update
+from sqlalchemy import Text, any_, bindparam, cast, func, select, text, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -59,6 +59,13 @@ async def admissions(engine: AsyncEngine, charger_ids: Sequence[str]) -> dict[st
         values["pending_password_hashes"] = tuple(values["pending_password_hashes"])
         known[values["charger_id"]] = Admission(**values)
     return known
+
+
+async def registered(engine: AsyncEngine, prefix: str) -> list[str]:
+    """The chargers whose ids begin like that."""
+    query = select(chargers.c.id).where(func.starts_with(chargers.c.id, prefix)).order_by(chargers.c.id)
+    async with engine.connect() as db:
+        return list(await db.scalars(query))
 
 
 async def holder(engine: AsyncEngine, charger_id: str) -> str | None:

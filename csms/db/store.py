@@ -37,7 +37,7 @@ from csms.core.records import (
 from csms.core.tariffs import DEFAULT, Tariff
 from csms.core.transactions import content_key, ended_by
 from csms.core.work import Work, tag_key
-from csms.db import evidence, remembered, tables
+from csms.db import account_rows, evidence, remembered, tables
 
 Db = Any  # an asyncpg connection: the driver ships no types
 
@@ -186,6 +186,7 @@ async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None
         work.load(Connector(**row))
     await _load_transactions(db, work, batch, charger_ids)
     await _load_tags(db, work, batch)
+    await account_rows.load(db, work, batch)
     await _load_tariffs(db, work, batch)
     if wanted := courses.ending(work, batch):
         work.evidence = await evidence.load(db, wanted)
@@ -343,6 +344,7 @@ async def save(db: Db, work: Work, *, relay: bool) -> None:
         rows.sort(key=lambda t: (t.open, t.id))
         await db.execute(_UPSERT_TRANSACTIONS, *map(list, zip(*map(_transaction_texts, rows), strict=True)))
     await _add_rows(db, work.added)
+    await account_rows.save(db, work)
     await remembered.save(db, work)
     if rows := work.added.get(Event):
         await _copy(db, EVENTS, rows)

@@ -202,6 +202,7 @@ transactions = Table(
     Column("cost", Numeric),
     Column("bill", JSONB(none_as_null=True)),
     Column("anomalies", ARRAY(Text), nullable=False, server_default="{}"),
+    _id("account_id", nullable=True),
     # The same start reported again, by any node, is the same transaction.
     Index("transactions_charger_id_key_key", "charger_id", "key", unique=True),
     # One open transaction a connector, always.

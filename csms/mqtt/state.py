@@ -178,16 +178,29 @@ def _running(transaction: Transaction, connector: Connector | None, snapshot: Sn
 
 
 class StatePublisher:
-    """`notify` belongs into the ledger's `on_commit`, `connection_changed` where a charger comes or goes."""
+    """`notify` belongs into the ledger's `on_commit`, `connection_changed` where a charger comes or goes.
+
+    `discovery`: what else is to be published of a charger, as {topic: content}, when that has changed; and all
+    of it again (`publish_all`) when somebody asks.
+    """
 
     def __init__(
-        self, engine: AsyncEngine, link: PublishingLink, node: str, *, prefix: str = "", qos: int = 1
+        self,
+        engine: AsyncEngine,
+        link: PublishingLink,
+        node: str,
+        *,
+        prefix: str = "",
+        qos: int = 1,
+        discovery: Callable[[Snapshot], dict[str, dict[str, Any]]] | None = None,
     ) -> None:
         self._engine = engine
         self._link = link
         self._node = node
         self._prefix = prefix
         self._qos = qos
+        self._discovery = discovery
+        self._discovered: dict[str, dict[str, Any]] = {}
         self._changed: set[str] = set()
         self._some = asyncio.Event()
         self._all = False
@@ -230,6 +243,10 @@ class StatePublisher:
         self._read_at.pop(charger_id, None)
         self.changed([charger_id])
 
+    def publish_all(self) -> None:
+        """Everything of this node's chargers, again."""
+        self._rebuild()
+
     def _rebuild(self) -> None:
         self._all = True
         self._some.set()
@@ -253,6 +270,7 @@ class StatePublisher:
         if self._all:
             ours = await self._read(lambda db: rows.chargers_of(db, self._node))
             self._published.clear()
+            self._discovered.clear()
             self._changed.update(ours)
             self._all = False
         while self._changed and not self._all:
@@ -283,6 +301,16 @@ class StatePublisher:
             if not left and not answered.done():
                 answered.set_result(None)
 
+        def discovered(topic: str, content: dict[str, Any], outcome: Outcome) -> None:
+            nonlocal left
+            left -= 1
+            if isinstance(outcome, Refused):
+                log.warning("discovery refused", topic=topic, error=str(outcome))
+            if not isinstance(outcome, Disconnected):
+                self._discovered[topic] = content
+            if not left and not answered.done():
+                answered.set_result(None)
+
         for snapshot in snapshots:
             charger_id = snapshot.state.charger_id
             published = self._published.setdefault(charger_id, {})
@@ -293,6 +321,14 @@ class StatePublisher:
                     body = b"" if content is None else msgspec.json.encode(content)
                     message = Message(topic=topic, body=body, qos=self._qos, retain=True)
                     self._link.begin(message, partial(one_less, charger_id, end, content))
+            configs = {} if self._discovery is None else self._discovery(snapshot)
+            for topic, config in configs.items():
+                if self._discovered.get(topic) != config:
+                    left += 1
+                    message = Message(
+                        topic=topic, body=msgspec.json.encode(config), qos=self._qos, retain=True
+                    )
+                    self._link.begin(message, partial(discovered, topic, config))
         left -= 1
         if left:
             await answered

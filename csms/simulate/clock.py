@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 UNBOUNDED_LEAD_S = 7 * 86_400.0
 SESSION_S = 3 * 3_600.0
@@ -65,6 +66,34 @@ class SimulatedClock:
 
     async def sleep(self, simulated_s: float) -> None:
         await asyncio.sleep(self.real_delay_s(self.now_s() + simulated_s))
+
+
+class Chronicle:
+    """A file that says how far simulated time has come: the next run on the same data goes on there.
+
+    A charger whose clock is set back by days reports nothing that is news.
+    """
+
+    def __init__(self, path: Path, *, wall: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._path = path
+        self._wall = wall
+
+    def lead_s(self) -> float:
+        """For the next clock; a first run begins as far back as it may."""
+        try:
+            came_to = datetime.fromisoformat(self._path.read_text().strip())
+            behind_s = (self._wall() - came_to).total_seconds()
+        except (OSError, ValueError, TypeError):
+            return UNBOUNDED_LEAD_S
+        return min(max(behind_s, 0.0), UNBOUNDED_LEAD_S)
+
+    async def keep(self, clock: SimulatedClock) -> None:
+        """Write it down every second, until cancelled."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            # A second more than it is: what is reported until the next note lies before it.
+            self._path.write_text(clock.at(clock.now_s() + clock.speed).isoformat())
+            await asyncio.sleep(1)
 
 
 def ocpp_time(at: datetime) -> str:

@@ -54,6 +54,7 @@ class Fleet:
         sessions: int | None = None,
         speed: float = 1.0,
         lead: float | None = None,
+        clock: SimulatedClock | None = None,
         seed: int | str = 0,
         tags: Sequence[str] = ("SIMTAG",),
         password: str | None = None,
@@ -69,7 +70,7 @@ class Fleet:
         if lead is None:
             slack_s = 60 + self._ramp_s
             lead = lead_s(speed, duration_s=duration_s, sessions=sessions, slack_s=slack_s)
-        clock = SimulatedClock(speed, lead)
+        clock = SimulatedClock(speed, lead) if clock is None else clock
         width = max(3, len(str(chargers)))
         self.charge_points = [
             SimulatedChargePoint(

@@ -12,6 +12,8 @@ from typing import Any
 from csms.core import commanded, courses, reports
 from csms.core.decide import decide
 from csms.core.records import (
+    Account,
+    AccountEntry,
     Answered,
     Charger,
     ChargerState,
@@ -20,6 +22,7 @@ from csms.core.records import (
     Event,
     QuarantineEntry,
     QuarantineResolution,
+    Rental,
     StoredReading,
     StoredStatus,
     Tag,
@@ -90,6 +93,9 @@ class Desk:
         self.remembered: dict[Any, Any] = {}
         self.outcomes: list[CommandOutcome] = []
         self.transfers: list[StoredTransfer] = []
+        self.accounts: dict[str, Account] = {}
+        self.rentals: dict[int, Rental] = {}
+        self.entries: list[AccountEntry] = []
         self._numbers = iter(range(1, 10**9))
         self._transaction_ids = iter(range(1, 10**9))
 
@@ -127,6 +133,26 @@ class Desk:
     def with_tag(self, id_tag: str, **given: Any) -> None:
         self.tags[tag_key(id_tag)] = Tag(id_tag=id_tag, **given)
 
+    def with_account(self, account_id: str, balance_minor: int, **given: Any) -> None:
+        self.accounts[account_id] = Account(
+            **(
+                {"id": account_id, "currency": self.policy.tariff.currency, "balance_minor": balance_minor}
+                | given
+            )
+        )
+        self.entries.append(
+            AccountEntry(
+                account_id=account_id,
+                key=f"opening:{account_id}",
+                kind="top_up",
+                amount_minor=balance_minor,
+                balance_minor=balance_minor,
+                transaction_id=None,
+                note=None,
+                recorded_at=self.now,
+            )
+        )
+
     def snapshot(self) -> tuple[Any, ...]:
         """All that a repeated report must leave as it is."""
         return (
@@ -135,6 +161,7 @@ class Desk:
             list(self.readings),
             list(self.quarantine),
             [event.body for event in self.events],
+            list(self.entries),
         )
 
     # --- as the store does it ---------------------------------------------------------------------
@@ -163,6 +190,7 @@ class Desk:
                 for t in self.transactions.values():
                     if t.open and tag_key(t.id_tag) == tag_key(tag.id_tag):
                         work.load(t)
+        self._load_accounts(work, batch)
         work.tariffs = dict(self.tariffs)
         work.group_tariffs = dict(self.group_tariffs)
         work.evidence = {s.transaction_id: self._evidence(s) for s in courses.ending(work, batch)}
@@ -180,6 +208,17 @@ class Desk:
                     work.answers[key] = self.answers[key]
         self._load_readings(work, batch)
         return work
+
+    def _load_accounts(self, work: Work, batch: Any) -> None:
+        named = {getattr(report, "account_id", None) for report in batch}
+        named |= {t.account_id for t in work.transactions.values()}
+        for account_id in named & self.accounts.keys():
+            work.load(self.accounts[account_id])
+        asked = {report.charger_id for report in batch if isinstance(report, reports.Rent)}
+        for rental in self.rentals.values():
+            mine = rental.account_id in named or rental.charger_id in asked
+            if (rental.open and mine) or rental.transaction_id in work.transactions:
+                work.load(rental)
 
     def _evidence(self, s: courses.Stretch) -> Evidence:
         place = s.charger_id, s.connector_id
@@ -230,6 +269,8 @@ class Desk:
                 ChargerState: self.states,
                 Connector: self.connectors,
                 Transaction: self.transactions,
+                Account: self.accounts,
+                Rental: self.rentals,
             }[kind]
             table[key] = record
         for answer in work.added.get(Answered, []):
@@ -239,6 +280,7 @@ class Desk:
         self.deviations += work.added.get(DeviationCount, [])
         self.outcomes += work.added.get(CommandOutcome, [])
         self.transfers += work.added.get(StoredTransfer, [])
+        self.entries += work.added.get(AccountEntry, [])
         for event in work.added.get(Event, []):
             assert (broken := breach(event.topic, event.body)) is None, broken
             self.events.append(event)
@@ -254,6 +296,8 @@ class Desk:
         """What always holds, whatever chargers do."""
         only_once(((t.charger_id, t.connector_id) for t in self.transactions.values() if t.open), "open")
         only_once(((t.charger_id, t.key) for t in self.transactions.values()), "key")
+        only_once((entry.key for entry in self.entries), "entry's key")
+        only_once((r.account_id for r in self.rentals.values() if r.open and r.origin == "csms"), "rental")
         only_once((event.event_id for event in self.events), "event id")
         bodies = self.bodies()
         only_once((body["dedupKey"] for body in bodies), "dedup key")
@@ -261,6 +305,10 @@ class Desk:
             seqs = [body["seq"] for body in bodies if body["clientId"] == charger_id]
             assert seqs == list(range(1, len(seqs) + 1)), charger_id
             assert state.event_seq == len(seqs)
+        for account in self.accounts.values():
+            entries = [entry for entry in self.entries if entry.account_id == account.id]
+            assert account.balance_minor == sum(entry.amount_minor for entry in entries)
+            assert account.balance_minor == entries[-1].balance_minor
 
 
 def only_once(things: Any, what: str) -> None:

@@ -27,7 +27,9 @@ def test_a_start_opens_a_transaction_and_says_its_id(desk):
     answer = desk.tell(start())
     transaction = only(desk.transactions)
     assert answer == reports.Started(
-        transaction_id=transaction.id, authorization=reports.Authorization(status="Accepted")
+        transaction_id=transaction.id,
+        authorization=reports.Authorization(status="Accepted"),
+        meter_start_wh=1000,
     )
     assert transaction.open
     assert (transaction.meter_start_wh, transaction.started_at, transaction.start_received_at) == (

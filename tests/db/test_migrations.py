@@ -116,7 +116,7 @@ async def test_a_migration_gives_way_to_the_running_system(database_url, monkeyp
     newest = await at_revision(database_url)
     async with connected(database_url) as user:
         async with user.transaction():
-            await user.fetch("SELECT 1 FROM chargers")
+            await user.fetch("SELECT 1 FROM chargers, transactions")
             with pytest.raises(DBAPIError) as refused:
                 await asyncio.to_thread(migrate.downgrade, database_url, "base")
         assert isinstance(refused.value.orig.__cause__, asyncpg.LockNotAvailableError)

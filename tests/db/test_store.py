@@ -12,7 +12,7 @@ from csms.core import records, reports
 from csms.core.decide import _DECISIONS, decide
 from csms.core.tariffs import Tariff
 from csms.core.work import Work, tag_key
-from csms.db import store, tables
+from csms.db import account_tables, store, tables
 from csms.db.engine import create_engine
 from tests.core.desk import CP, NOW, Desk, at, meter, register, sample, start, status, stop
 from tests.db.books import OPEN, Books, Counting, connected, running
@@ -29,6 +29,8 @@ OTHERS = {
     "tags": {"created_at"},
     "deviations": {"first_at"},
     "security_events": {"id"},
+    "accounts": {"created_at"},
+    "account_entries": {"id"},
     "quarantine": {"id", "resolved_at", "resolution"},
 }
 RECORDS = {
@@ -44,6 +46,9 @@ RECORDS = {
     records.QuarantineEntry: tables.quarantine,
     records.DeviationCount: tables.deviations,
     records.Event: tables.events,
+    records.Account: account_tables.accounts,
+    records.Rental: account_tables.rentals,
+    records.AccountEntry: account_tables.account_entries,
 }
 
 
@@ -79,6 +84,7 @@ async def loaded(db, *batch):
     return work
 
 
+DYNAMIC = reports.RentalTerms(dynamic=True, free_s=120)
 EVERYTHING = [
     reports.Connected(charger_id=CP, node="n1", remote_address="10.0.0.1"),
     reports.Boot(charger_id=CP, vendor="V", model="M", serial_number="S", firmware_version="1.0"),
@@ -102,6 +108,13 @@ EVERYTHING = [
     reports.SecurityEvent(charger_id=CP, type="Reboot", tech_info="x", at=at(4), message_id="s", digest=b"s"),
     reports.Seen(charger_id=CP),
     reports.Reconcile(charger_id=CP, transaction_id=1),
+    reports.Unrented(charger_id=CP, account_id="payer"),
+    reports.Rent(charger_id=CP, connector_id=3, account_id="payer", terms=DYNAMIC),
+    start(connector_id=3, id_tag="payer", account_id="payer", at=at(100), meter_wh=0, terms=DYNAMIC),
+    meter(5, register(2000, at(101)), connector_id=3),
+    meter(5, register(3000, at(102)), connector_id=3),
+    stop(5, meter_wh=4321, at=at(103)),
+    reports.Rent(charger_id=CP, connector_id=3, account_id="payer"),
     reports.Disconnected(charger_id=CP, node="n1", generation=1),
 ]
 
@@ -114,6 +127,9 @@ def test_the_next_test_tells_every_kind_of_report():
 async def test_every_report_comes_back_from_the_database_as_it_went_in(db, size):
     """The same story before a desk in memory and before Postgres: same answers, same rows, same bytes."""
     desk, books = Desk(unknown_tags="accept"), Books(db)
+    desk.with_account("payer", 10_000)
+    async with db.transaction():
+        await db.execute("INSERT INTO accounts (id, currency, balance_minor) VALUES ('payer', 'USD', 10000)")
     await tell_both(desk, books, EVERYTHING, size)
     await compare(db, desk)
 
@@ -169,6 +185,9 @@ async def compare(db, desk):
         quarantine = await db.fetch("SELECT * FROM quarantine ORDER BY id")
         deviations = await db.fetch("SELECT * FROM deviations")
         outbox = await db.fetch("SELECT * FROM outbox")
+        accounts = await db.fetch("SELECT id, currency, balance_minor, blocked FROM accounts")
+        rentals = await db.fetch("SELECT * FROM rentals")
+        entries = await db.fetch("SELECT * FROM account_entries ORDER BY id")
     assert work.chargers == desk.chargers
     assert work.states == desk.states
     assert work.connectors == desk.connectors
@@ -181,6 +200,13 @@ async def compare(db, desk):
     assert {tuple(row)[:3]: row["answer"] for row in answers} == desk.answers
     assert [(r["digest"], r["payload"], r["error"], r["transaction_id"]) for r in quarantine] == [
         (e.digest, e.payload, e.error, e.transaction_id) for e in desk.quarantine
+    ]
+    assert {row["id"]: records.Account(**row) for row in map(dict, accounts)} == desk.accounts
+    assert [records.Rental(**(dict(row) | {"id": 0})) for row in rentals] == [
+        msgspec.structs.replace(rental, id=0) for rental in desk.rentals.values()
+    ]
+    assert [(e["key"], e["amount_minor"], e["balance_minor"]) for e in entries] == [
+        (e.key, e.amount_minor, e.balance_minor) for e in desk.entries if e.kind != "top_up"
     ]
     counted: Counter[tuple[str, str]] = Counter()
     for d in desk.deviations:

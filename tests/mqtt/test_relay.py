@@ -24,7 +24,7 @@ from csms.mqtt.link import PublishingLink
 from csms.mqtt.messages import EventForm
 from csms.mqtt.relay import Relay
 from tests.mqtt.conftest import POLITE, Log, config, connected, pause, resume, running, until, watching
-from tests.services import REPOSITORY
+from tests.services import REPOSITORY, unused_port
 
 QUICK = RelayConfig(groups=2, batch=50, poll_s=0.05, concurrency=20, retry_min_s=0.01, retry_max_s=0.02)
 
@@ -237,8 +237,8 @@ async def test_a_broker_killed_with_publishes_in_flight(engine, log, mosquitto):
             relay.notify(await log.commit(log.events(chargers)))
             relay.notify(await log.commit(log.events(chargers)))
             await until(lambda: sum(len(g.lineup.in_flight) for g in relay._groups) == QUICK.concurrency)
-            # The watcher below shall be there before the relay is back.
-            link.config = structs.replace(link.config, reconnect_min_s=3, reconnect_max_s=6)
+            # The watcher below shall be there before the relay is back: until then it knocks at a closed door.
+            there, link.config = link.config, structs.replace(link.config, port=unused_port())
             server.kill()
             await until(lambda: not link.connected)
         assert relay.health().problem
@@ -247,6 +247,7 @@ async def test_a_broker_killed_with_publishes_in_flight(engine, log, mosquitto):
         await until(lambda: all(not g.lineup.in_flight for g in relay._groups))
         server.start()
         async with watching(server, "csms/#") as after:
+            link.config = there
             await log.empty()
             await until(lambda: len(after.messages) >= 60, "the rest")
             numbers = firsts(after.messages)

@@ -103,15 +103,16 @@ def test_the_subject_must_be_the_charge_points():
 
 
 def test_a_forwarded_certificate_must_be_of_a_trusted_ca_and_valid_now():
+    now = datetime.now(UTC)  # a certificate is valid from a few minutes before it is made
     other = pki.make_root("Other", now=NOW, lifetime=timedelta(days=30))
     certificate = pki.read_presented(issue(CA, "cp")[0].encode())
-    pki.verify_issued(certificate, [other.certificate, CA.certificate], NOW)
+    pki.verify_issued(certificate, [other.certificate, CA.certificate], now)
     with pytest.raises(pki.InvalidCertificate, match="trusted"):
-        pki.verify_issued(certificate, [other.certificate], NOW)
+        pki.verify_issued(certificate, [other.certificate], now)
     with pytest.raises(pki.InvalidCertificate, match="time"):
-        pki.verify_issued(certificate, [CA.certificate], NOW + timedelta(days=100))
+        pki.verify_issued(certificate, [CA.certificate], now + timedelta(days=100))
     with pytest.raises(pki.InvalidCertificate, match="CA"):
-        pki.verify_issued(CA.certificate, [CA.certificate], NOW)
+        pki.verify_issued(CA.certificate, [CA.certificate], now)
 
 
 def test_the_server_certificate_carries_its_name_in_cn_and_alternatives():

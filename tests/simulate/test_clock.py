@@ -1,10 +1,19 @@
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csms.simulate.clock import SESSION_S, UNBOUNDED_LEAD_S, SimulatedClock, lead_s, ocpp_time, parse_time
+from csms.simulate.clock import (
+    SESSION_S,
+    UNBOUNDED_LEAD_S,
+    Chronicle,
+    SimulatedClock,
+    lead_s,
+    ocpp_time,
+    parse_time,
+)
 
 WALL = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
@@ -74,3 +83,23 @@ def test_times_are_utc_with_z_and_are_read_with_or_without_a_zone():
     assert ocpp_time(WALL) == "2026-05-01T12:00:00.000Z"
     assert parse_time("2026-05-01T14:00:00+02:00") == WALL
     assert parse_time("2026-05-01T12:00:00") == WALL
+
+
+async def test_the_next_run_goes_on_where_the_last_one_came_to(tmp_path):
+    note = tmp_path / "clock"
+    wall = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    chronicle = Chronicle(note, wall=lambda: wall)
+    assert chronicle.lead_s() == UNBOUNDED_LEAD_S
+    real_s = 0.0
+    first = SimulatedClock(60, UNBOUNDED_LEAD_S, wall=lambda: wall, monotonic=lambda: real_s)
+    real_s = 100.0
+    keeping = asyncio.create_task(chronicle.keep(first))
+    await asyncio.sleep(0.05)
+    keeping.cancel()
+    second = SimulatedClock(60, chronicle.lead_s(), wall=lambda: wall)
+    assert first.at(first.now_s()) < second.at(0) <= first.at(first.now_s() + 60)
+    note.write_text("2030-01-01T00:00:00+00:00")
+    assert chronicle.lead_s() == 0
+    for garbage in ("yesterday", "2026-01-01T00:00:00", ""):
+        note.write_text(garbage)
+        assert chronicle.lead_s() == UNBOUNDED_LEAD_S

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -96,8 +97,7 @@ async def collected(database_url: str, consumer: Consumer) -> Records:
         events = [dict(row) for row in await db.fetch("SELECT * FROM events ORDER BY charger_id, seq")]
     finally:
         await db.close()
-    # Should it time out, the comparison says what is missing.
-    await asyncio.to_thread(consumer.has, len(events), _WAIT_S)
+    await consumer.has(len(events), _WAIT_S)
     return Records(**rows, events=events, messages=list(consumer.messages))
 
 
@@ -147,13 +147,14 @@ def problems_of(load: Load, records: Records, tariff: Tariff) -> Iterator[str]:
 
 
 async def _quiet(db: Any) -> None:
-    """Until nothing waits for the broker any more."""
-    try:
-        async with asyncio.timeout(_WAIT_S):
-            while await db.fetchval("SELECT count(*) FROM outbox WHERE NOT dead"):
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        return  # the audit says what was left
+    """Until nothing waits for the broker any more, or nothing moves. What is left then, the comparison says."""
+    left, deadline = None, 0.0
+    while waiting := await db.fetchval("SELECT count(*) FROM outbox WHERE NOT dead"):
+        if waiting != left:
+            left, deadline = waiting, time.monotonic() + _WAIT_S
+        elif time.monotonic() > deadline:
+            return
+        await asyncio.sleep(0.05)
 
 
 def _differences(what: str, told: Counter[Any], kept: Counter[Any]) -> Iterator[str]:

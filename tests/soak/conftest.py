@@ -22,15 +22,10 @@ from tests.soak.nursery import Nursery, forked
 from tests.soak.servers import OwnPostgres, own_postgres
 
 NURSERY = pytest.StashKey[Nursery]()
-# A consumer that is away or slow is to lose nothing, and a killed broker is to come back with its sessions.
-DURABLE = (
-    "persistence true",
-    "autosave_on_changes true",
-    "autosave_interval 1",
-    "max_inflight_messages 0",
-    "max_queued_messages 0",
-    "set_tcp_nodelay true",
-)
+# A consumer that is away or slow is to lose nothing.
+DURABLE = ("persistence true", "max_inflight_messages 0", "max_queued_messages 0", "set_tcp_nodelay true")
+# And a killed broker is to come back with its sessions: it writes them down at every change, which is slow.
+CRASH_PROOF = ("autosave_on_changes true", "autosave_interval 1")
 
 
 @pytest.fixture
@@ -82,6 +77,20 @@ def stage(
 ) -> Iterator[Stage]:
     with consuming(durable_broker, topic_prefix) as consumer:
         yield Stage(nursery, database_url, durable_broker, topic_prefix, tmp_path, consumer)
+
+
+@pytest.fixture
+def brokerage(
+    nursery: Nursery,
+    database_url: str,
+    mosquitto: Callable[..., Mosquitto],
+    topic_prefix: str,
+    tmp_path: Path,
+) -> Iterator[Stage]:
+    """A stage on a broker that may be killed."""
+    broker = mosquitto(*DURABLE, *CRASH_PROOF)
+    with consuming(broker, topic_prefix) as consumer:
+        yield Stage(nursery, database_url, broker, topic_prefix, tmp_path, consumer)
 
 
 @pytest_asyncio.fixture

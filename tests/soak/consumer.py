@@ -64,8 +64,8 @@ class Consumer:
         async def come_and_go() -> None:
             while True:
                 await asyncio.sleep(every_s)
-                await asyncio.to_thread(self.leave)
                 try:
+                    await asyncio.to_thread(self.leave)
                     await asyncio.sleep(away_s)
                 finally:
                     self.absences += 1
@@ -84,14 +84,15 @@ class Consumer:
             while self._client is None or not self._client.is_connected():
                 await asyncio.sleep(0.02)
 
-    def has(self, count: int, within_s: float) -> bool:
-        """Whether so many different messages arrive in time. Blocks."""
-        deadline = time.monotonic() + within_s
-        while len({body for _, body in self.messages}) < count:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        return True
+    async def has(self, count: int, patience_s: float) -> None:
+        """Wait until so many different messages are there, or none has come for a while."""
+        seen, deadline = -1, 0.0
+        while len(set(self.messages)) < count:
+            if len(self.messages) > seen:
+                seen, deadline = len(self.messages), time.monotonic() + patience_s
+            elif time.monotonic() > deadline:
+                return
+            await asyncio.sleep(0.1)
 
     def _on_connect(self, client: Client, _data: Any, flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:

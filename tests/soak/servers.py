@@ -1,10 +1,12 @@
 """A Postgres of the run's own that can be killed, restarted, and run out of disk."""
 
 import contextlib
+import fcntl
 import itertools
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ from tests import services
 
 _DISK_MB = 320
 _TEMPLATE = "csms"
+_DEVICE = "csms-test"
 NO_SPACE = "No space left on device"
 _FULL = """
 CREATE OR REPLACE FUNCTION disk_is_full() RETURNS trigger LANGUAGE plpgsql AS
@@ -130,12 +133,25 @@ def own_postgres() -> Iterator[OwnPostgres]:
                 subprocess.run(["umount", "-l", name], check=False, capture_output=True, timeout=10)
 
 
+def _clear_abandoned() -> None:
+    """What runs that were killed have left mounted."""
+    for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines():
+        device, place, *_ = line.split()
+        if device != _DEVICE:
+            continue
+        with contextlib.suppress(OSError), (Path(place) / "state/postgres/lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            subprocess.run(["umount", "-l", place], check=False, capture_output=True, timeout=10)
+            Path(place).rmdir()
+
+
 def _mount(directory: Path) -> bool:
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 or not sys.platform.startswith("linux"):
         return False
+    _clear_abandoned()
     try:
         done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={_DISK_MB}m,mode=755", "csms-test", str(directory)],
+            ["mount", "-t", "tmpfs", "-o", f"size={_DISK_MB}m,mode=755", _DEVICE, str(directory)],
             check=False,
             capture_output=True,
             timeout=10,

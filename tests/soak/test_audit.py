@@ -50,12 +50,12 @@ FALSIFIED: dict[str, Callable[[Records], Records]] = {
     "a transaction too many": lambda r: replace(
         r, transactions=[*r.transactions, r.transactions[-1] | {"id": 10**6}]
     ),
-    "other energy": lambda r: replace(r, transactions=changed(r.transactions, energy_wh=1)),
-    "other cost": lambda r: replace(r, transactions=changed(r.transactions, cost_minor=1)),
+    "other energy": lambda r: replace(r, transactions=changed(r.transactions, energy_wh=-1)),
+    "other cost": lambda r: replace(r, transactions=changed(r.transactions, cost_minor=-1)),
     "an inferred stop": lambda r: replace(r, transactions=changed(r.transactions, inferred=True)),
     "a reading is missing": lambda r: replace(r, readings=without(r.readings)),
     "a reading twice": lambda r: replace(r, readings=[*r.readings, r.readings[-1]]),
-    "another register": lambda r: replace(r, readings=changed(r.readings, energy_wh=1)),
+    "another register": lambda r: replace(r, readings=changed(r.readings, energy_wh=-1)),
     "an event is missing in Postgres": lambda r: replace(r, events=without(r.events, 0)),
     "a started was lost": lambda r: replace(r, messages=without(r.messages, of(r, "/started"))),
     "a completed was lost": lambda r: replace(r, messages=without(r.messages, of(r, "/completed"))),
@@ -63,7 +63,7 @@ FALSIFIED: dict[str, Callable[[Records], Records]] = {
     "a status was lost": lambda r: replace(r, messages=without(r.messages, of(r, "/status_changed"))),
     "the wrong order": lambda r: replace(r, messages=swapped(r)),
     "other bytes under one eventId": lambda r: replace(
-        r, messages=retold(r, "/completed", lambda e: e["payload"].update(energyUsed=1.0))
+        r, messages=retold(r, "/completed", lambda e: e["payload"].update(energyUsed=-1.0))
     ),
     "a second effect under a new eventId": lambda r: replace(
         r, messages=retold(r, "/session_cost", lambda e: e.update(eventId="session_cost_1", seq=10**6))

@@ -2,21 +2,18 @@
 
 import pytest
 
-from tests import services
 from tests.soak.campaign import Losses, Stage
 from tests.soak.disasters import lose_the_broker
 from tests.soak.load import Load
 
-pytestmark = pytest.mark.skipif(services.mosquitto_program() is None, reason="Mosquitto is not installed")
-
 
 @pytest.mark.timeout(120)
-async def test_a_killed_broker_costs_no_event_and_no_charger_notices(stage: Stage) -> None:
+async def test_a_killed_broker_costs_no_event_and_no_charger_notices(brokerage: Stage) -> None:
     losses = Losses()
-    async with Load([stage.url("node-a")], chargers=4, budget_s=60) as load:
-        await lose_the_broker(stage, load, losses, 2)
+    async with Load([brokerage.url("node-a")], chargers=4, budget_s=60) as load:
+        await lose_the_broker(brokerage, load, losses, 2)
         connections = load.count("connections")
-        books = await stage.settled(load, replay_from="node-a")
+        books = await brokerage.settled(load, replay_from="node-a")
     print(f"{dict(losses.by_point)}; {books}")
     assert not books.problems, books.report
     assert losses.total == 2

@@ -13,7 +13,6 @@ import pytest
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tests import services
 from tests.soak.audit import Books
 from tests.soak.campaign import Losses, Stage, kill_again_and_again
 from tests.soak.conftest import FIGURES, Figures
@@ -63,13 +62,12 @@ async def test_nodes_killed(stage: Stage, request: pytest.FixtureRequest) -> Non
     assert losses.total >= KILLS
 
 
-@pytest.mark.skipif(services.mosquitto_program() is None, reason="Mosquitto is not installed")
-async def test_brokers_killed(stage: Stage, request: pytest.FixtureRequest) -> None:
+async def test_brokers_killed(brokerage: Stage, request: pytest.FixtureRequest) -> None:
     began = time.monotonic()
     with watched("brokers killed", _OTHERS) as losses:
-        async with load_for(stage, "node-a") as load:
-            await lose_the_broker(stage, load, losses, _OTHERS, seed=load.seed)
-            books = await stage.settled(load, replay_from="node-a")
+        async with load_for(brokerage, "node-a") as load:
+            await lose_the_broker(brokerage, load, losses, _OTHERS, seed=load.seed)
+            books = await brokerage.settled(load, replay_from="node-a")
     note(request, "broker killed", began, losses, load, books)
     assert books.resends == 0, "a charger noticed"
 

@@ -1,14 +1,14 @@
 import asyncio
 
 import bridges
-from bridges.ev_meter import demo
 from csms.embedding import BrokerAddress
+from csms.simulate.clock import UNBOUNDED_LEAD_S, SimulatedClock
 from tests.mqtt.conftest import running
 
 
-async def test_the_demo_charges_through_the_real_adapter(broker, start_node, monkeypatch):
-    monkeypatch.setattr(demo, "_SPEED", 600.0)
-    adapter, simulated = bridges.play("ev_meter", BrokerAddress(broker.host, broker.port_v5, "5", ""))
+async def test_the_demo_charges_through_the_real_adapter(broker, start_node):
+    clock = SimulatedClock(600, UNBOUNDED_LEAD_S)
+    adapter, simulated = bridges.play("ev_meter", BrokerAddress(broker.host, broker.port_v5, "5", ""), clock)
     async with running(simulated):
         node = await start_node(bridges=[adapter])
         (reading, *_) = await node.eventually(lambda: node.of("meter_reading", "EVM-001"), 30)

@@ -1,0 +1,56 @@
+"""What the adapter is built with: plain values."""
+
+from datetime import tzinfo
+from decimal import Decimal
+from typing import Literal
+
+from msgspec import Struct
+
+from bridges.charge_amps.week import Encoding
+from csms.scheduling.feeds import Markup, Unit
+
+Mode = Literal["standalone", "hems"]
+
+
+class Pace(Struct, frozen=True, kw_only=True):
+    """Seconds. `settle_s`: how long an end waits for history; `gone_after`: failed polls until a charger is away."""
+
+    poll_s: float = 30.0
+    settle_s: float = 120.0
+    heartbeat_s: float = 60.0
+    tend_s: float = 10.0
+    read_back_s: float = 900.0
+    retry_s: tuple[float, ...] = (5.0, 15.0, 60.0)
+    backoff_s: tuple[float, float] = (2.0, 60.0)
+    refresh_s: float = 3600.0
+    gone_after: int = 3
+    prices_s: float = 420.0
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """See docs/bridges/charge-amps.md. `charge_points` empty: all of the account; `primary` None: the first."""
+
+    zone: tzinfo
+    time_zone: str
+    charge_points: tuple[str, ...] = ()
+    connectors: tuple[int, ...] = (1,)
+    primary: str | None = None
+    mode: Mode = "standalone"
+    automation: bool = True
+    price_threshold: Decimal | None = Decimal("0.25")
+    top_x: int = 16
+    current_a: float = 16.0
+    currency: str = "EUR"
+    price_topic: str | None = "energy_prices/sensor/price_import/attributes"
+    price_url: str | None = None
+    price_token: str | None = None
+    price_unit: Unit = "auto"
+    price_area: str | None = None
+    markup: Markup = Markup()
+    take_over: bool = False
+    mode_after_clear: Literal["on", "off", "keep"] = "on"
+    encoding: Encoding = "elapsed"
+    rfid: str | None = None
+    backfill_days: int = 7
+    discovery: str | None = "homeassistant"
+    pace: Pace = Pace()

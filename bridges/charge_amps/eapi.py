@@ -1,0 +1,229 @@
+"""The official API (eAPI v5): status, sessions, remote start and stop. Needs an API key; writes no schedules."""
+
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import quote
+
+import httpx
+
+from bridges.charge_amps.http import Clock, Http, ask_token, now
+from bridges.charge_amps.lenient import items, moment, number, phases, power_w, text, whole
+from bridges.charge_amps.port import (
+    Capabilities,
+    ChargePoint,
+    CloudAway,
+    CloudError,
+    CloudRefused,
+    ConnectorView,
+    LoginRefused,
+    Session,
+    StoredSchedule,
+)
+from bridges.charge_amps.week import Week
+
+_NOTHING_TO_DO: Final = {400, 404, 409}
+_MOST_SESSIONS: Final = 500
+
+
+class EapiCloud:
+    """Implements `port.Cloud`."""
+
+    capabilities = Capabilities(
+        sessions=True, session_energy=True, modes=True, remote_start=True, reboot=True
+    )
+
+    def __init__(
+        self,
+        base_url: str,
+        email: str,
+        password: str,
+        api_key: str,
+        *,
+        write_gap_s: float = 5.0,
+        timeout_s: float = 30.0,
+        clock: Clock = now,
+    ) -> None:
+        self._credentials = {"email": email, "password": password}
+        self._api_key = {"apiKey": api_key}
+        self._tokens: dict[str, str] | None = None
+        self._http = Http(
+            base_url,
+            self._login,
+            headers={},
+            refused=frozenset({401}),
+            write_gap_s=write_gap_s,
+            timeout_s=timeout_s,
+            clock=clock,
+        )
+
+    async def close(self) -> None:
+        await self._http.close()
+
+    async def _login(self, client: httpx.AsyncClient) -> str:
+        """By the refresh token if there is one; it works once, and when it is refused a full login follows."""
+        tokens, self._tokens = self._tokens, None
+        content = None
+        if tokens is not None:
+            try:
+                content = await ask_token(client, "/auth/refreshtoken", tokens, self._api_key)
+            except LoginRefused:
+                content = None
+        if content is None:
+            content = await ask_token(client, "/auth/login", self._credentials, self._api_key)
+        token, refresh = content["token"], content.get("refreshToken")
+        if isinstance(refresh, str) and refresh:
+            self._tokens = {"token": token, "refreshToken": refresh}
+        return str(token)
+
+    # --- reads -----------------------------------------------------------------------------------
+
+    async def charge_points(self) -> tuple[ChargePoint, ...]:
+        found = items(await self._http.read("/chargepoints/owned"))
+        return tuple(_charge_point(item) for item in found if text(item.get("id")))
+
+    async def status(self, charge_point: ChargePoint) -> ChargePoint:
+        content = await self._http.read(f"/chargepoints/{_part(charge_point.id)}/status")
+        if not isinstance(content, dict):
+            raise CloudAway(f"the status of {charge_point.id} is no object")
+        online = text(content.get("status"))
+        if online is None:
+            raise CloudAway(f"the status of {charge_point.id} says nothing")
+        kept = {connector.number: connector for connector in charge_point.connectors}
+        for item in items(content.get("connectorStatuses")):
+            connector = _connector(item)
+            if connector is not None:
+                kept[connector.number] = connector
+        return ChargePoint(
+            id=charge_point.id,
+            name=charge_point.name,
+            model=charge_point.model,
+            firmware=charge_point.firmware,
+            capi=charge_point.capi,
+            online=online.lower() == "online",
+            connectors=tuple(kept[number] for number in sorted(kept)),
+        )
+
+    async def sessions(self, charge_point_id: str, since: datetime) -> tuple[Session, ...]:
+        path = f"/chargepoints/{_part(charge_point_id)}/chargingsessions"
+        params = {"startTime": since.strftime("%Y-%m-%dT%H:%M:%SZ"), "maxCount": str(_MOST_SESSIONS)}
+        found = [_session(item) for item in items(await self._http.read(path, params=params))]
+        return tuple(sorted((one for one in found if one is not None), key=lambda one: one.started_at))
+
+    async def session(self, charge_point_id: str, session_id: str) -> Session | None:
+        path = f"/chargepoints/{_part(charge_point_id)}/chargingsessions/{_part(session_id)}"
+        try:
+            content = await self._http.read(path)
+        except CloudRefused as refused:
+            if refused.status == 404:
+                return None
+            raise
+        return _session(content) if isinstance(content, dict) else None
+
+    async def schedule(self, charge_point_id: str, connector_id: int) -> StoredSchedule | None:
+        raise CloudError("the official API has no schedules for OCPP chargers")
+
+    # --- writes ----------------------------------------------------------------------------------
+
+    async def put_schedule(
+        self, charge_point_id: str, connector_id: int, week: Week, time_zone: str
+    ) -> str | None:
+        raise CloudError("the official API has no schedules for OCPP chargers")
+
+    async def delete_schedule(self, charge_point_id: str, connector_id: int) -> None:
+        raise CloudError("the official API has no schedules for OCPP chargers")
+
+    async def set_mode(self, charge_point_id: str, connector_id: int, mode: str) -> None:
+        # The whole object: what is left out of a settings object is not defined.
+        path = f"{_connector_path(charge_point_id, connector_id)}/settings"
+        settings = await self._http.read(path)
+        if not isinstance(settings, dict):
+            raise CloudError(f"the settings of {charge_point_id}/{connector_id} are no object")
+        if settings.get("mode") != mode:
+            await self._http.write("PUT", path, {**settings, "mode": mode})
+
+    async def start(self, charge_point_id: str, connector_id: int, rfid: str, reference: str) -> bool:
+        body = {
+            "rfidLength": len(rfid) // 2,
+            "rfidFormat": "Hex",
+            "rfid": rfid,
+            "externalTransactionId": reference,
+        }
+        return await self._asked(f"{_connector_path(charge_point_id, connector_id)}/remotestart", body)
+
+    async def stop(self, charge_point_id: str, connector_id: int) -> bool:
+        return await self._asked(f"{_connector_path(charge_point_id, connector_id)}/remotestop", {})
+
+    async def _asked(self, path: str, body: dict[str, Any]) -> bool:
+        try:
+            await self._http.write("PUT", path, body)
+        except LoginRefused:
+            raise
+        except CloudRefused as refused:
+            if refused.status in _NOTHING_TO_DO:
+                return False
+            raise
+        return True
+
+    async def reboot(self, charge_point_id: str) -> None:
+        await self._http.write("PUT", f"/chargepoints/{_part(charge_point_id)}/reboot", {})
+
+
+def _part(value: str) -> str:
+    return quote(value, safe="")
+
+
+def _connector_path(charge_point_id: str, connector_id: int) -> str:
+    return f"/chargepoints/{_part(charge_point_id)}/connectors/{connector_id}"
+
+
+def _charge_point(item: dict[str, Any]) -> ChargePoint:
+    """Its `password` is the charger's own secret and goes no further than this."""
+    found = [
+        ConnectorView(number=connector_id)
+        for one in items(item.get("connectors"))
+        if (connector_id := whole(one.get("connectorId"))) is not None
+    ]
+    return ChargePoint(
+        id=text(item.get("id")) or "",
+        name=text(item.get("name")),
+        model=text(item.get("type")),
+        firmware=text(item.get("firmwareVersion")),
+        capi=text(item.get("ocppVersion")) is None,
+        connectors=tuple(found),
+    )
+
+
+def _connector(item: dict[str, Any]) -> ConnectorView | None:
+    connector_id = whole(item.get("connectorId"))
+    if connector_id is None:
+        return None
+    measured = phases(
+        [(m.get("phase"), m.get("current"), m.get("voltage")) for m in items(item.get("measurements"))]
+    )
+    return ConnectorView(
+        number=connector_id,
+        status=text(item.get("status")),
+        energy_kwh=number(item.get("totalConsumptionKwh")),
+        power_w=power_w(item.get("chargingPowerKw"), measured),
+        phases=measured,
+        session_id=text(item.get("sessionId")),
+        session_started_at=moment(item.get("startTime")),
+        session_ended_at=moment(item.get("endTime")),
+    )
+
+
+def _session(item: dict[str, Any]) -> Session | None:
+    session_id, connector_id = text(item.get("id")), whole(item.get("connectorId"))
+    started_at = moment(item.get("startTime"))
+    if session_id is None or connector_id is None or started_at is None:
+        return None
+    return Session(
+        id=session_id,
+        connector_id=connector_id,
+        started_at=started_at,
+        ended_at=moment(item.get("endTime")),
+        energy_kwh=number(item.get("totalConsumptionKwh")),
+        rfid=text(item.get("rfid")),
+        user_id=text(item.get("userId")),
+        external_id=text(item.get("externalTransactionId")),
+    )

@@ -1,0 +1,118 @@
+"""Standalone mode: prices in, a plan out, the plan on the charger."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from bridges.charge_amps.config import Config
+from bridges.charge_amps.keeper import STANDALONE, Keeper, Wanted
+from bridges.charge_amps.port import CloudError
+from bridges.charge_amps.week import HorizonTooLong
+from csms.scheduling.feeds import Feed
+from csms.scheduling.periods import ChargePeriod, not_over
+from csms.scheduling.prices import PriceSlot, tidied
+from csms.scheduling.selection import WAITING_FOR_PRICES, PricePlan, plan
+
+log = structlog.get_logger()
+DISABLED, ERROR, IDLE = "disabled", "error", "idle"
+_KEPT: Final = timedelta(days=2)
+_PAUSES_S: Final = (10.0, 30.0, 60.0, 300.0)
+
+
+class Prices:
+    """What all connectors go by. A feed replaces what it covers; what is older than two days is dropped."""
+
+    def __init__(self, currency: str) -> None:
+        self.slots: tuple[PriceSlot, ...] = ()
+        self.problem: str | None = None
+        self._currency = currency
+
+    def take(self, feed: Feed, now: datetime) -> bool:
+        """False: the feed is in another currency than the threshold, nothing can be compared."""
+        if feed.currency is not None and feed.currency != self._currency:
+            self.problem = f"Prices are in {feed.currency}, the threshold is in {self._currency}"
+            self.slots = ()
+            log.error(self.problem)
+            return False
+        self.problem = None
+        if feed.skipped:
+            log.warning("prices that cannot be used are left out", entries=feed.skipped)
+        if not feed.slots:
+            return True
+        first, last = feed.slots[0].start, feed.slots[-1].end
+        others = [
+            slot
+            for slot in self.slots
+            if (slot.end <= first or slot.start >= last) and slot.end > now - _KEPT
+        ]
+        self.slots = tidied([*others, *feed.slots])
+        return True
+
+
+class Planner:
+    """One connector's plan. `step` is safe to call at any time and as often as one likes."""
+
+    def __init__(self, prices: Prices, keeper: Keeper, config: Config, clock: Callable[[], datetime]) -> None:
+        self.plan: PricePlan | None = None
+        self.state = IDLE
+        self.message = ""
+        self._prices = prices
+        self._keeper = keeper
+        self._config = config
+        self._clock = clock
+        self._failures = 0
+        self._not_before: datetime | None = None
+
+    @property
+    def threshold_active(self) -> bool:
+        return self.plan is not None and self.plan.threshold_active
+
+    async def step(self) -> bool:
+        """Plan, and have the plan on the charger; whether anything of it has changed."""
+        before = (self.state, self.message, self.plan, self._keeper.kept)
+        now = self._clock()
+        if not self._config.automation:
+            self.plan = None
+            if await self._have((), now):
+                self.state, self.message = DISABLED, "Automation is switched off"
+        elif self._prices.problem is not None:
+            self.state, self.message = ERROR, self._prices.problem
+        else:
+            self.plan = found = plan(
+                self._prices.slots,
+                now=now,
+                zone=self._config.zone,
+                top_x=self._config.top_x,
+                threshold=self._config.price_threshold,
+                current_a=self._config.current_a,
+            )
+            left = not_over(found.periods, now)
+            # Without prices nothing new is known: what is on the charger stays until it is over.
+            if found.state != WAITING_FOR_PRICES and not await self._have(left, now):
+                return before != (self.state, self.message, self.plan, self._keeper.kept)
+            self.state, self.message = found.state, found.message
+        return before != (self.state, self.message, self.plan, self._keeper.kept)
+
+    async def _have(self, periods: tuple[ChargePeriod, ...], now: datetime) -> bool:
+        """Put or delete; False when it failed, and then it is tried again after a while."""
+        keeper = self._keeper
+        if keeper.blocked:
+            return True
+        if not periods and not keeper.active and keeper.pending is None:
+            return True
+        if self._not_before is not None and now < self._not_before:
+            return False
+        try:
+            await keeper.want(Wanted(source=STANDALONE, periods=periods))
+        except (CloudError, HorizonTooLong) as error:
+            keeper.pending = None  # the next step wants what is right then
+            pause_s = _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]
+            self._failures += 1
+            self._not_before = now + timedelta(seconds=pause_s)
+            self.state, self.message = ERROR, str(error)
+            log.warning("plan not on the charger", error=str(error))
+            return False
+        self._failures, self._not_before = 0, None
+        return True

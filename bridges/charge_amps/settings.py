@@ -1,0 +1,180 @@
+"""CHARGE_AMPS_*: the account, what to watch, when to charge (docs/bridges/charge-amps.md)."""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from msgspec.structs import replace
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bridges.charge_amps.both import BothClouds
+from bridges.charge_amps.config import Config, Pace
+from bridges.charge_amps.eapi import EapiCloud
+from bridges.charge_amps.port import Cloud
+from bridges.charge_amps.web import WebCloud
+from csms.errors import SettingsError
+from csms.scheduling.feeds import Markup
+from csms.settings import Flag, Names
+
+_SECRETS = ("PASSWORD", "API_KEY", "TOKEN", "EMAIL")
+
+
+def _off(value: Any) -> Any:
+    return None if isinstance(value, str) and value.strip().lower() in {"off", "none", "null"} else value
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("an IANA time zone such as Europe/Amsterdam") from None
+    return value
+
+
+def _url(value: str) -> str:
+    value = value.rstrip("/")
+    if not value.startswith(("https://", "http://127.0.0.1", "http://localhost", "http://[::1]")):
+        raise ValueError("an address that begins with https://")
+    return value
+
+
+def _rfid(value: str) -> str:
+    try:
+        number = bytes.fromhex(value)
+    except ValueError:
+        number = b""
+    if not 4 <= len(number) <= 10:
+        raise ValueError("8 to 20 hexadecimal digits")
+    return value.upper()
+
+
+Price = Annotated[Decimal, Field(ge=-1000, le=1000)]
+
+
+class ChargeAmpsSettings(BaseSettings):
+    """Read once, when the bridge is made."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_prefix="CHARGE_AMPS_",
+        case_sensitive=False,
+        extra="ignore",
+        env_ignore_empty=True,
+        frozen=True,
+    )
+
+    email: SecretStr
+    password: SecretStr | None = None
+    password_file: Path | None = None
+    api_key: SecretStr | None = None
+    api_key_file: Path | None = None
+    web: Flag = True
+    web_url: Annotated[str, AfterValidator(_url)] = "https://my.charge.space/api"
+    eapi_url: Annotated[str, AfterValidator(_url)] = "https://eapi.charge.space/api/v5"
+    user_agent: str = "Mozilla/5.0"
+    timezone: Annotated[str, AfterValidator(_zone)]
+    charge_points: Names = ()
+    connector_ids: Names = ("1",)
+    primary: str | None = None
+    rfid: Annotated[str, AfterValidator(_rfid)] | None = None
+    operation_mode: Literal["standalone", "hems"] = "standalone"
+    automation_enabled: Flag = True
+    price_threshold: Annotated[Price | None, BeforeValidator(_off)] = Decimal("0.25")
+    top_x_charge_count: int = Field(16, ge=1, le=100)
+    max_current_per_phase: float = Field(16, ge=6, le=32)
+    currency: str = Field("EUR", pattern="^[A-Z]{3}$")
+    price_topic: Annotated[str | None, BeforeValidator(_off)] = "energy_prices/sensor/price_import/attributes"
+    price_url: SecretStr | None = None
+    price_token_file: Path | None = None
+    price_unit: Literal["auto", "kWh", "MWh", "cent/kWh"] = "auto"
+    price_area: str | None = None
+    price_factor: Decimal = Field(Decimal(1), gt=0, le=10)
+    price_add: Decimal = Field(Decimal(0), ge=-100, le=100)
+    take_over: Flag = False
+    mode_after_clear: Literal["on", "off", "keep"] = "on"
+    week_encoding: Literal["elapsed", "wall"] = "elapsed"
+    poll_interval_s: float = Field(30, ge=10, le=600)
+    backfill_days: int = Field(7, ge=0, le=90)
+    homeassistant_prefix: Annotated[str | None, BeforeValidator(_off)] = "homeassistant"
+
+
+def load(**overrides: Any) -> ChargeAmpsSettings:
+    """Raises SettingsError: name, value (secrets masked), what is allowed."""
+    try:
+        return ChargeAmpsSettings(**overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"CHARGE_AMPS_{first['loc'][0]}".upper()
+        value = "(hidden)" if any(word in name for word in _SECRETS) else repr(first.get("input"))
+        if first["type"] == "missing":
+            raise SettingsError(name, "(unset)", "a value: the bridge needs it") from None
+        allowed = str((first.get("ctx") or {}).get("expected", first["msg"]))
+        raise SettingsError(name, value, allowed.removeprefix("Value error, ")) from None
+
+
+def config(chosen: ChargeAmpsSettings) -> Config:
+    """The adapter's configuration. Raises SettingsError."""
+    if not all(one.isdecimal() and int(one) > 0 for one in chosen.connector_ids) or not chosen.connector_ids:
+        raise SettingsError(
+            "CHARGE_AMPS_CONNECTOR_IDS",
+            repr(",".join(chosen.connector_ids)),
+            "numbers from 1, comma separated",
+        )
+    return Config(
+        zone=ZoneInfo(chosen.timezone),
+        time_zone=chosen.timezone,
+        charge_points=chosen.charge_points,
+        connectors=tuple(int(one) for one in chosen.connector_ids),
+        primary=chosen.primary or (chosen.charge_points[0] if chosen.charge_points else None),
+        mode=chosen.operation_mode,
+        automation=chosen.automation_enabled,
+        price_threshold=chosen.price_threshold,
+        top_x=chosen.top_x_charge_count,
+        current_a=chosen.max_current_per_phase,
+        currency=chosen.currency,
+        price_topic=chosen.price_topic,
+        price_url=chosen.price_url.get_secret_value() if chosen.price_url is not None else None,
+        price_token=_secret("PRICE_TOKEN_FILE", None, chosen.price_token_file),
+        price_unit=chosen.price_unit,
+        price_area=chosen.price_area,
+        markup=Markup(factor=chosen.price_factor, add=chosen.price_add),
+        take_over=chosen.take_over,
+        mode_after_clear=chosen.mode_after_clear,
+        encoding=chosen.week_encoding,
+        rfid=chosen.rfid,
+        backfill_days=chosen.backfill_days,
+        discovery=chosen.homeassistant_prefix,
+        pace=replace(Pace(), poll_s=chosen.poll_interval_s),
+    )
+
+
+def cloud(chosen: ChargeAmpsSettings, *, write_gap_s: float = 5.0) -> Cloud:
+    """The web application's API for schedules, the official one where there is a key for it. Raises SettingsError."""
+    email = chosen.email.get_secret_value()
+    password = _secret("PASSWORD_FILE", chosen.password, chosen.password_file)
+    if not password:
+        raise SettingsError(
+            "CHARGE_AMPS_PASSWORD", "(unset)", "a password here or in CHARGE_AMPS_PASSWORD_FILE"
+        )
+    key = _secret("API_KEY_FILE", chosen.api_key, chosen.api_key_file)
+    if not key and not chosen.web:
+        raise SettingsError("CHARGE_AMPS_WEB", "'false'", "true, unless CHARGE_AMPS_API_KEY(_FILE) is set")
+    official = EapiCloud(chosen.eapi_url, email, password, key, write_gap_s=write_gap_s) if key else None
+    if not chosen.web:
+        assert official is not None
+        return official
+    web = WebCloud(chosen.web_url, email, password, user_agent=chosen.user_agent, write_gap_s=write_gap_s)
+    return web if official is None else BothClouds(official, web)
+
+
+def _secret(variable: str, given: SecretStr | None, file: Path | None) -> str | None:
+    if file is None:
+        return given.get_secret_value() if given is not None else None
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise SettingsError(
+            f"CHARGE_AMPS_{variable}", str(file), f"a readable file: {error.strerror}"
+        ) from None

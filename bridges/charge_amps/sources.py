@@ -1,0 +1,112 @@
+"""Where prices come from: a topic of the broker, or an address that is asked."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+from zoneinfo import ZoneInfo
+
+import httpx
+import structlog
+
+from bridges.charge_amps.config import Config
+from csms.adapter import Node
+from csms.scheduling.feeds import Feed, FeedError, read_feed
+from csms.scheduling.prices import PriceSlot, complete
+
+log = structlog.get_logger()
+# Where the day-ahead auction is held: its hours are this clock's.
+_EXCHANGE: Final = ZoneInfo("Europe/Stockholm")
+_PUBLISHED_FROM, _PUBLISHED_BY = 13, 16
+_HOURLY_S: Final = 3600.0
+
+
+class PriceSource(Protocol):
+    def feeds(self, node: Node) -> AsyncIterator[Feed]:
+        """Feeds as they come, until cancelled."""
+
+
+def read(body: bytes, config: Config) -> Feed:
+    """Raises FeedError."""
+    return read_feed(
+        body, zone=config.zone, unit=config.price_unit, area=config.price_area, markup=config.markup
+    )
+
+
+class TopicPrices:
+    """Retained messages of whoever publishes prices; the topic is not ours and gets no prefix."""
+
+    def __init__(self, topic: str, config: Config) -> None:
+        self._topic = topic
+        self._config = config
+
+    async def feeds(self, node: Node) -> AsyncIterator[Feed]:
+        async for heard in node.listen(self._topic, bare=True):
+            try:
+                yield read(heard.body, self._config)
+            except FeedError as error:
+                log.error("prices not understood", topic=self._topic, error=str(error))
+
+
+class AddressPrices:
+    """Asked over HTTP. With `{date}` in the address: for yesterday, today and tomorrow, because an exchange's day
+    and a local day may differ; tomorrow's prices come in the afternoon."""
+
+    def __init__(
+        self,
+        url: str,
+        config: Config,
+        known: Callable[[], tuple[PriceSlot, ...]],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._url = url
+        self._config = config
+        self._known = known
+        self._clock = clock
+
+    async def feeds(self, node: Node) -> AsyncIterator[Feed]:
+        headers = {"Authorization": f"Bearer {self._config.price_token}"} if self._config.price_token else {}
+        async with httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(30, connect=5)) as client:
+            while True:
+                for url in self._addresses():
+                    feed = await self._ask(client, url)
+                    if feed is not None:
+                        yield feed
+                await asyncio.sleep(self.pause_s())
+
+    def _addresses(self) -> list[str]:
+        if "{date}" not in self._url:
+            return [self._url]
+        today = self._clock().astimezone(self._config.zone).date()
+        return [
+            self._url.replace("{date}", (today + timedelta(days=days)).isoformat()) for days in (-1, 0, 1)
+        ]
+
+    def pause_s(self) -> float:
+        """Hourly; every few minutes while tomorrow's prices are due. With jitter: everybody asks at these times."""
+        now = self._clock()
+        tomorrow = now.astimezone(self._config.zone).date() + timedelta(days=1)
+        hour = now.astimezone(_EXCHANGE).hour
+        due = _PUBLISHED_FROM <= hour < _PUBLISHED_BY and not complete(
+            self._known(), tomorrow, self._config.zone
+        )
+        return (self._config.pace.prices_s if due else _HOURLY_S) * random.uniform(0.8, 1.2)
+
+    async def _ask(self, client: httpx.AsyncClient, url: str) -> Feed | None:
+        """None: nothing there yet, or nothing that can be used."""
+        # An address can hold a key: it is not logged beyond its host.
+        host = httpx.URL(url).host
+        try:
+            answer = await client.get(url)
+            if answer.status_code in {204, 404}:
+                return None
+            answer.raise_for_status()
+            return read(answer.content, self._config)
+        except httpx.HTTPStatusError as error:
+            log.warning("prices not fetched", host=host, status=error.response.status_code)
+        except httpx.HTTPError as error:
+            log.warning("prices not fetched", host=host, error=type(error).__name__)
+        except FeedError as error:
+            log.error("prices not understood", host=host, error=str(error))
+        return None

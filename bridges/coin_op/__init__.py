@@ -1,0 +1,9 @@
+"""Coin-op rental stations: three text commands in, JSON status out, over MQTT (docs/bridges/coin-op.md)."""
+
+from bridges.coin_op import settings
+from bridges.coin_op.adapter import CoinOp
+
+
+def create() -> CoinOp:
+    """Raises SettingsError."""
+    return CoinOp(settings.load())

@@ -1,0 +1,30 @@
+"""For `csms demo`: two stations, and guests whose apps talk to the broker themselves. In real time: a station says no time."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from bridges.coin_op import settings
+from bridges.coin_op.adapter import CoinOp
+from csms.adapter import Adapter
+from csms.embedding import BrokerAddress
+from csms.simulate.clock import SimulatedClock
+from csms.simulate.coin_op import Behaviour, Fleet, Station, rent_for_ever
+
+
+def play(broker: BrokerAddress, _clock: SimulatedClock) -> tuple[Adapter, Coroutine[Any, Any, None]]:
+    adapter = CoinOp(settings.load(open_enrollment=True, meter_interval_s=10, require_account=False))
+    return adapter, _stations(broker)
+
+
+async def _stations(broker: BrokerAddress) -> None:
+    stations = [
+        Station(id="demo-1", behaviour=Behaviour(plug_s=6, charge_s=70, unplug_s=8)),
+        Station(id="demo-2", behaviour=Behaviour(plug_s=9, charge_s=200, unplug_s=8, energy="cumulative")),
+    ]
+    fleet = Fleet(broker.host, broker.port, stations, version=broker.version)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fleet.run())
+        group.create_task(
+            rent_for_ever(broker.host, broker.port, ["demo-1"], stay_s=90, version=broker.version)
+        )

@@ -1,0 +1,57 @@
+"""The bridge's own settings, COINOP_* (docs/bridges/coin-op.md)."""
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from csms.errors import SettingsError
+
+_TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
+
+
+def _flag(value: Any) -> Any:
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in _TRUE | _FALSE:
+            return word in _TRUE
+        raise ValueError("true, 1, yes, on or false, 0, no, off")
+    return value
+
+
+Flag = Annotated[bool, BeforeValidator(_flag)]
+
+
+class CoinOpSettings(BaseSettings):
+    """Read once, when the bridge is created."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="COINOP_", env_file=".env", case_sensitive=False, extra="ignore", env_ignore_empty=True
+    )
+
+    id_prefix: str = Field("coinop-", max_length=64)
+    service_uid: str = Field("csms", pattern=r"^[A-Za-z0-9_-]{1,128}$")
+    open_enrollment: Flag = False
+    power_scale: Literal["auto", "1", "0.1"] = "auto"
+    energy_mode: Literal["auto", "session", "cumulative"] = "auto"
+    rated_power_w: float = Field(3680, gt=0, le=1_000_000)
+    answer_s: float = Field(15, gt=0, le=600)
+    meter_interval_s: float = Field(60, ge=1, le=3600)
+    probe_interval_s: float = Field(300, ge=1, le=86_400)
+    require_account: Flag = True
+    debit: Literal["end", "dynamic"] = "end"
+    min_balance: Annotated[Decimal | None, Field(ge=0)] = None
+    free_seconds: int = Field(120, ge=0, le=86_400)
+
+
+def load(**overrides: Any) -> CoinOpSettings:
+    """Raises SettingsError: name, value, what is allowed."""
+    try:
+        return CoinOpSettings(**overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"COINOP_{str(first['loc'][0]).upper()}"
+        context = first.get("ctx") or {}
+        allowed = str(context.get("expected", first["msg"])).removeprefix("Value error, ")
+        raise SettingsError(name, repr(first.get("input")), allowed) from None

@@ -1,0 +1,348 @@
+"""One station: what its packets mean in our words, and what its silence means. Pure: every moment is given.
+
+The station is the master of state and time; we follow and never predict. Any status may come at any time: what is
+not in the table of transitions is applied and counted.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from msgspec import Struct
+
+from bridges.coin_op import packet as wire
+from bridges.coin_op import words
+from bridges.coin_op.energy import Baseline, Habits, SessionEnergy
+from bridges.coin_op.packet import BUSY, CHARGING, COMPLETED, DONE, INIT, READY, Packet
+from bridges.coin_op.scales import Scales, Values
+from bridges.coin_op.session import DIRECT, Session
+from csms.core.records import Connector, Transaction
+from csms.core.reports import Report
+
+_NORMAL: Final = frozenset(
+    {
+        (INIT, READY),
+        (READY, BUSY),
+        (BUSY, CHARGING),
+        (BUSY, DONE),
+        (CHARGING, COMPLETED),
+        (COMPLETED, CHARGING),
+        (CHARGING, DONE),
+        (COMPLETED, DONE),
+        (DONE, READY),
+    }
+)
+_LATE_S, _FAR_S, _LONGEST_GAP_S = 2, 30, 30
+_RETURN: Final = timedelta(seconds=120)
+_REMEMBERED_STOP: Final = timedelta(seconds=60)
+_SILENT: Final = timedelta(seconds=95)
+_STALE, _STALE_OUTSIDE = timedelta(seconds=5), timedelta(seconds=65)
+_LONG_OFFLINE, _LONG_DONE = timedelta(minutes=30), timedelta(minutes=15)
+_MISSES: Final = 3
+
+
+class Rules(Struct, frozen=True, kw_only=True):
+    """What an operator has set."""
+
+    power_scale: str = "auto"
+    energy_mode: str = "auto"
+    rated_power_w: float = 3680
+    answer_s: float = 15
+    meter_interval_s: float = 60
+    probe_interval_s: float = 300
+
+
+class Probe(Struct, frozen=True):
+    """Ask the station how it is (hello)."""
+
+
+class Presence(Struct, frozen=True):
+    """The station can be reached, or not any more."""
+
+    online: bool
+
+
+class Alarm(Struct, frozen=True):
+    """Somebody should look."""
+
+    kind: str
+
+
+class Odd(Struct, frozen=True):
+    """Something to count."""
+
+    kind: str
+
+
+Act = Report[Any] | Probe | Presence | Alarm | Odd
+
+
+class Station:
+    """`hear` and `tick` say what is to be done; reports are to be recorded in this order."""
+
+    def __init__(
+        self, charger_id: str, rules: Rules, now: datetime, *, jitter: float = 0.0, blocked: bool = False
+    ) -> None:
+        self.charger_id = charger_id
+        self.rules = rules
+        self.blocked = blocked
+        self.scales = Scales(rules.power_scale)
+        self.habits = Habits(rules.energy_mode, rules.rated_power_w)
+        self.status: str | None = None
+        self.last: Packet | None = None
+        self.session: Session | None = None
+        self.online = False
+        self.heard_at: datetime | None = None
+        self.invited: str | None = None  # whom we have sent a connect for
+        self._ended: Session | None = None
+        self._reported: words.Word | None = None
+        self._asked_at: datetime | None = None
+        self._misses = 0
+        self._next_probe_at = now + timedelta(seconds=rules.probe_interval_s * jitter)
+        self._since = now
+        self._offline_since = now
+        self._alarmed: set[str] = set()
+
+    def resume(self, transaction: Transaction | None, connector: Connector | None) -> None:
+        """Go on with what was on record when we started."""
+        if connector is not None:
+            if transaction is None and connector.energy_wh is not None:
+                self.habits.last_done_wh = float(connector.energy_wh)
+            if connector.status is not None:
+                self._reported = words.Word(connector.status, connector.error_code, connector.info)
+        if transaction is None:
+            return
+        metered = connector is not None and connector.reading_transaction_id == transaction.id
+        last_wh, last_at = transaction.meter_start_wh, transaction.started_at
+        if metered and connector is not None:
+            last_wh = connector.energy_wh if connector.energy_wh is not None else last_wh
+            last_at = connector.reading_at or last_at
+        energy = SessionEnergy.resumed(
+            transaction.meter_start_wh, self.rules.rated_power_w, max(last_wh - transaction.meter_start_wh, 0)
+        )
+        self.session = Session(
+            transaction.id_tag,
+            transaction.started_at,
+            Baseline(transaction.meter_start_wh),
+            self.rules.rated_power_w,
+            now=last_at,
+            time_s=max(int((last_at - transaction.started_at).total_seconds()), 0),
+            energy=energy,
+        )
+
+    # --- what is heard ---------------------------------------------------------------------------
+
+    def hear(self, packet: Packet, now: datetime, *, retained: bool = False) -> list[Act]:
+        """A status packet. A retained one has no known age: it starts and stops nothing, we ask."""
+        acts: list[Act] = [Odd(kind) for kind in packet.oddities]
+        if retained:
+            self.last = self.last or packet
+            return [*acts, Probe()]
+        self.heard_at, self._asked_at, self._misses = now, None, 0
+        self._next_probe_at = now + timedelta(seconds=self.rules.probe_interval_s)
+        self._alarmed.discard("offline_in_rental")
+        if not self.online:
+            self.online = True
+            acts.append(Presence(True))
+        if packet.status not in wire.STATES:
+            acts += self._word(words.unknown(packet.status, self._reported), now)
+            return [*acts, Odd("unknown_status")]
+        if (dropped := self._repeats(packet, now)) is not None:
+            return [*acts, Odd(dropped)]
+        changed = packet.status != self.status
+        if changed and self.status is not None and (self.status, packet.status) not in _NORMAL:
+            acts.append(Odd("unexpected_transition"))
+        values = self.scales.read(packet)
+        acts += self._follow(packet, values, now, changed=changed)
+        if changed:
+            self._since = now
+            self._alarmed.clear()
+        self.status, self.last = packet.status, packet
+        acts += self._word(words.word(packet, values), now)
+        return acts
+
+    def _repeats(self, packet: Packet, now: datetime) -> str | None:
+        """Why a packet is not taken: it is there already, or came too late."""
+        session = self.session
+        if session is None and self._of_the_past(packet, now):
+            return "late"
+        if session is None or packet.time_s is None or packet.uid not in {None, session.uid}:
+            last = self.last
+            if packet.time_s is None or last is None or self.status != packet.status:
+                return None
+            return "double" if (last.time_s, last.uid) == (packet.time_s, packet.uid) else None
+        if packet.status not in wire.RENTED or packet.status != self.status:
+            return None
+        behind_s = session.time_s - packet.time_s
+        if behind_s == 0:
+            return "double"
+        return "late" if behind_s > 0 and not self._anew(packet, session) else None
+
+    def _of_the_past(self, packet: Packet, now: datetime) -> bool:
+        """Whether a packet belongs to the rental that is over: the two topics keep no order between them."""
+        if self._ended is None or packet.time_s is None or packet.uid != self._ended.uid:
+            return False
+        if packet.status == DONE:
+            return self.status == READY and packet.time_s == self._ended.time_s
+        began_at = now - timedelta(seconds=packet.time_s)
+        return packet.status in wire.RENTED and began_at < self._ended.heard_at - timedelta(seconds=1)
+
+    @staticmethod
+    def _anew(packet: Packet, session: Session) -> bool:
+        """Whether the same user's count began again: another rental."""
+        if packet.time_s is None:
+            return False
+        behind_s = session.time_s - packet.time_s
+        return behind_s > (_LATE_S if packet.status == BUSY else _FAR_S)
+
+    def _follow(self, packet: Packet, values: Values, now: datetime, *, changed: bool) -> list[Act]:
+        session = self.session
+        if packet.status in wire.RENTED:
+            own = session is not None and packet.uid in {None, session.uid}
+            acts: list[Act] = []
+            if session is not None and (not own or self._anew(packet, session)):
+                acts += self._close(session, "Other", inferred=True)
+                session = None
+            if session is None:
+                return acts + self._begin(packet, values, now)
+            return acts + self._go_on(session, packet, values, now, changed=changed)
+        if packet.status == INIT:
+            if session is not None and session.rebooted_at is None:
+                session.rebooted_at = now
+            return []
+        if packet.status == DONE:
+            return self._done(session, packet, values, now)
+        if session is None:
+            return []
+        if session.rebooted_at is not None:
+            return self._close(session, "Reboot", inferred=True)
+        gap_s = min(max((now - session.heard_at).total_seconds(), 0), _LONGEST_GAP_S)
+        session.time_s += int(gap_s)
+        return self._close(session, "Other", inferred=True)
+
+    def _begin(self, packet: Packet, values: Values, now: datetime) -> list[Act]:
+        if packet.uid is None:
+            return [Odd("rental_without_uid")]
+        if self.blocked:
+            return self._alarm("rented_while_blocked")
+        time_s = packet.time_s or 0
+        baseline = self.habits.begin(packet.energy_wh, time_s)
+        started_at = now - timedelta(seconds=time_s)
+        session = Session(packet.uid, started_at, baseline, self.rules.rated_power_w, now=now, time_s=time_s)
+        if not baseline.certain:
+            session.flag("energy_baseline_uncertain")
+        if self.invited != packet.uid:
+            session.flag(DIRECT)
+        self.invited = None
+        self.session = session
+        odd = session.take(packet, values, now)
+        session.metered_at = now
+        return [words.start(self.charger_id, session), *(Odd(kind) for kind in odd)]
+
+    def _go_on(
+        self, session: Session, packet: Packet, values: Values, now: datetime, *, changed: bool
+    ) -> list[Act]:
+        acts: list[Act] = [Odd(kind) for kind in session.take(packet, values, now)]
+        due = session.metered_at is None or (now - session.metered_at).total_seconds() >= (
+            self.rules.meter_interval_s
+        )
+        if changed or due:
+            session.metered_at = now
+            acts.append(words.meter(self.charger_id, session))
+        return acts
+
+    def _done(self, session: Session | None, packet: Packet, values: Values, now: datetime) -> list[Act]:
+        acts: list[Act] = []
+        if session is not None and packet.uid not in {None, session.uid}:
+            acts += self._close(session, "Other", inferred=True)
+        elif session is not None:
+            acts += [Odd(kind) for kind in session.take(packet, values, now)]
+            asked_at = session.stop_asked_at
+            remote = asked_at is not None and now - asked_at <= _REMEMBERED_STOP
+            acts += self._close(session, "Remote" if remote else "Local", inferred=False)
+        if packet.energy_wh is not None:
+            self.habits.last_done_wh = packet.energy_wh
+        return acts
+
+    def _close(self, session: Session, reason: str, *, inferred: bool) -> list[Act]:
+        self.session, self._ended = None, session
+        return [words.stop(self.charger_id, session, reason, inferred=inferred)]
+
+    def _word(self, word: words.Word, now: datetime) -> list[Act]:
+        if word == self._reported:
+            return []
+        self._reported = word
+        return [words.status(self.charger_id, word, now)]
+
+    # --- what is sent ----------------------------------------------------------------------------
+
+    def commanded(self, verb: str, uid: str, now: datetime) -> None:
+        """A command passed, ours or an app's."""
+        session = self.session
+        if session is None or uid != session.uid:
+            return
+        session.own_command_at = now
+        if verb == wire.STOP:
+            session.stop_asked_at, session.stop_probed = now, False
+
+    def asked(self, now: datetime) -> None:
+        """Hello was sent."""
+        self._asked_at = self._asked_at or now
+
+    # --- what is not heard -----------------------------------------------------------------------
+
+    def stale(self, now: datetime) -> bool:
+        """Whether what we know of a rental is older than it should be."""
+        if self.session is None or self.heard_at is None:
+            return False
+        return now - self.heard_at > (_STALE if self.session.in_window(now) else _STALE_OUTSIDE)
+
+    def tick(self, now: datetime) -> list[Act]:
+        """To be called about once a second."""
+        acts: list[Act] = []
+        session = self.session
+        if session is not None and session.rebooted_at is not None and now - session.rebooted_at >= _RETURN:
+            acts += self._close(session, "Reboot", inferred=True)
+            session = None
+        acts += self._unanswered(session, now)
+        if session is not None:
+            acts += self._stop_without_done(session, now)
+        if self.status == DONE and self.online and now - self._since >= _LONG_DONE:
+            acts += self._alarm("done_without_ready")
+        if session is not None and not self.online and now - self._offline_since >= _LONG_OFFLINE:
+            acts += self._alarm("offline_in_rental")
+        if self._asked_at is None and self._wants_probe(session, now):
+            acts.append(Probe())
+        return acts
+
+    def _wants_probe(self, session: Session | None, now: datetime) -> bool:
+        if session is not None and self.online:
+            return now - max(session.heard_at, self.heard_at or session.heard_at) >= _SILENT
+        return now >= self._next_probe_at
+
+    def _unanswered(self, session: Session | None, now: datetime) -> list[Act]:
+        if self._asked_at is None or (now - self._asked_at).total_seconds() < self.rules.answer_s:
+            return []
+        self._asked_at = None
+        self._misses += 1
+        self._next_probe_at = now + timedelta(seconds=self.rules.probe_interval_s)
+        silent_in_rental = session is not None and now - session.heard_at >= _SILENT
+        if not self.online or not (self._misses >= _MISSES or silent_in_rental):
+            return []
+        self.online, self._offline_since = False, now
+        return [*self._word(words.OFFLINE, now), Presence(False)]
+
+    def _stop_without_done(self, session: Session, now: datetime) -> list[Act]:
+        asked_at = session.stop_asked_at
+        if asked_at is None:
+            return []
+        waited_s = (now - asked_at).total_seconds()
+        if waited_s >= self.rules.answer_s and not session.stop_probed:
+            session.stop_probed = True
+            return [Probe()]
+        return self._alarm("stop_without_done") if waited_s >= 2 * self.rules.answer_s else []
+
+    def _alarm(self, kind: str) -> list[Act]:
+        if kind in self._alarmed:
+            return []
+        self._alarmed.add(kind)
+        return [Alarm(kind)]

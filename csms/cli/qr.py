@@ -1,0 +1,35 @@
+"""`csms qr`: the codes that are glued to stations."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from csms import qr as codes
+from csms.errors import CsmsError
+
+EXAMPLE = "Example:  csms qr coinop-17 coinop-18 --url https://rent.example.org --format pdf --out labels/"
+
+
+def qr(
+    chargers: Annotated[
+        list[str], typer.Argument(help="Charger ids, such as coinop-17.", metavar="CHARGER…")
+    ],
+    url: Annotated[str, typer.Option(help="Where renters reach the rental page from outside.")],
+    kind: Annotated[str, typer.Option("--format", help="svg or pdf.")] = codes.SVG,
+    out: Annotated[Path, typer.Option(help="The directory to write CHARGER.svg to.")] = Path(),
+) -> None:
+    """Write a QR code for each charger's rental page, to be printed."""
+    if kind not in codes.MEDIA_TYPES:
+        raise typer.BadParameter(f"{kind!r} is neither svg nor pdf", param_hint="--format")
+    if not url.startswith(("https://", "http://")):
+        raise typer.BadParameter(f"{url!r} is no address like https://rent.example.org", param_hint="--url")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for charger in chargers:
+            safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in charger)
+            path = out / f"{safe}.{kind}"
+            path.write_bytes(codes.code(codes.address(url, charger), kind))
+            print(path)
+    except OSError as error:
+        raise CsmsError(f"{out} cannot be written: {error.strerror}.") from None

@@ -1,0 +1,236 @@
+"""Accounts: may somebody rent, what is held for it, what is debited. Every change of a balance is an entry of its own.
+
+The total of a transaction is priced and rounded once, as its bill is; debits on the way add up to the same.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from decimal import Decimal
+from typing import Final
+
+from msgspec.structs import replace
+
+from csms.core import reports
+from csms.core.availability import INOPERATIVE
+from csms.core.currencies import minor_digits
+from csms.core.presence import enrolled
+from csms.core.pricing import duration_s, session_cost
+from csms.core.records import Account, AccountEntry, Rental, Transaction
+from csms.core.remembered import Availability
+from csms.core.tariffs import Tariff
+from csms.core.units import measure
+from csms.core.work import Work
+
+HELD, RUNNING, ENDED, RELEASED = "held", "running", "ended", "released"
+TOP_UP, DEBIT, REFUND, CORRECTION = "top_up", "debit", "refund", "correction"
+_MIN_S, _MIN_WH = Decimal(15 * 60), 100
+_ACCEPTED: Final = "Accepted"
+
+
+def required_minor(tariff: Tariff, min_balance: Decimal | None) -> int:
+    """What must be available before a rental begins."""
+    if min_balance is not None:
+        return int(min_balance.scaleb(minor_digits(tariff.currency)))
+    return session_cost(tariff, _MIN_WH, _MIN_S).amount_minor
+
+
+def available_minor(account: Account, rentals: Sequence[Rental]) -> int:
+    """The balance without what is held for rentals; what they have paid already counts towards that."""
+    held = sum(
+        max(r.hold_minor - r.debited_minor, 0) for r in rentals if r.open and r.account_id == account.id
+    )
+    return account.balance_minor - held
+
+
+def entered(account: Account, amount_minor: int) -> Account:
+    return replace(account, balance_minor=account.balance_minor + amount_minor)
+
+
+# --- before the start ------------------------------------------------------------------------------------
+
+
+def rent(work: Work, r: reports.Rent) -> reports.Rented:
+    """Hold money for a rental, if everything allows it. The same question again finds the same hold."""
+    enrolled(work, r.charger_id)
+    _release_expired(work)
+    refusal = _occupied(work, r) or _inoperative(work, r)
+    account = work.accounts.get(r.account_id)
+    if account is None or refusal is not None:
+        return reports.Rented(status=refusal or ("NoAccount" if r.account_required else _ACCEPTED))
+    tariff = work.tariff_for(r.charger_id, r.account_id)
+    mine = [rental for rental in work.rentals.values() if rental.open and rental.account_id == account.id]
+    asked = next((rental for rental in mine if rental.charger_id == r.charger_id), None)
+    needed = required_minor(tariff, r.terms.min_balance)
+    others = [rental for rental in mine if rental is not asked]
+    free = available_minor(account, others)
+    status = _ACCEPTED
+    if account.blocked:
+        status = "Blocked"
+    elif account.currency != tariff.currency:
+        status = "OtherCurrency"
+    elif others:
+        status = "RentsElsewhere"
+    elif free < needed:
+        status = "NoMoney"
+    if status == _ACCEPTED:
+        expires_at = work.now + timedelta(seconds=r.holds_for_s)
+        if asked is None:
+            asked = _new(work, account, r.charger_id, r.connector_id, r.terms, hold_minor=max(needed, 0))
+        work.put(replace(asked, expires_at=expires_at if asked.state == HELD else None))
+    return reports.Rented(
+        status=status, required_minor=needed, available_minor=free, currency=account.currency
+    )
+
+
+def unrented(work: Work, r: reports.Unrented) -> None:
+    enrolled(work, r.charger_id)
+    for rental in list(work.rentals.values()):
+        if (rental.account_id, rental.charger_id, rental.state) == (r.account_id, r.charger_id, HELD):
+            work.put(replace(rental, state=RELEASED, ended_at=work.now))
+
+
+def _occupied(work: Work, r: reports.Rent) -> str | None:
+    running = work.open_transaction(r.charger_id, r.connector_id)
+    if running is not None and running.id_tag != r.account_id:
+        return "Occupied"
+    here = (r.charger_id, r.connector_id)
+    taken = any(
+        rental.open and (rental.charger_id, rental.connector_id) == here and rental.account_id != r.account_id
+        for rental in work.rentals.values()
+    )
+    return "Occupied" if taken else None
+
+
+def _inoperative(work: Work, r: reports.Rent) -> str | None:
+    out = any(
+        row.desired == INOPERATIVE and row.connector_id in {0, r.connector_id}
+        for row in work.recall(Availability, r.charger_id)
+    )
+    return "Inoperative" if out else None
+
+
+def _release_expired(work: Work) -> None:
+    for rental in list(work.rentals.values()):
+        if rental.state == HELD and rental.expires_at is not None and rental.expires_at <= work.now:
+            work.put(replace(rental, state=RELEASED, ended_at=work.now))
+
+
+# --- from start to end -----------------------------------------------------------------------------------
+
+
+def payer(work: Work, r: reports.Start) -> str | None:
+    """Whose account pays for this start: one we know, in the tariff's currency."""
+    account = work.accounts.get(r.account_id) if r.account_id is not None else None
+    if account is None or account.currency != work.tariff_for(r.charger_id, r.id_tag).currency:
+        return None
+    return account.id
+
+
+def authorization(work: Work, r: reports.Start) -> reports.Authorization | None:
+    """An account is its own permission; None when there is none."""
+    account = work.accounts.get(r.account_id) if r.account_id is not None else None
+    if account is None:
+        return None
+    return reports.Authorization(status="Blocked" if account.blocked else _ACCEPTED)
+
+
+def begin(work: Work, r: reports.Start, transaction: Transaction) -> None:
+    """The rental that was asked for has begun; or one nobody asked us for, which is paid all the same."""
+    account = None if transaction.account_id is None else work.accounts[transaction.account_id]
+    if account is None:
+        return
+    asked = next(
+        (
+            rental
+            for rental in work.rentals.values()
+            if (rental.account_id, rental.charger_id, rental.state) == (account.id, r.charger_id, HELD)
+        ),
+        None,
+    )
+    if asked is None:
+        terms = r.terms or reports.RentalTerms()
+        asked = _new(work, account, r.charger_id, r.connector_id, terms, origin="direct")
+    work.put(replace(asked, state=RUNNING, transaction_id=transaction.id, expires_at=None))
+
+
+def follow(work: Work, transaction: Transaction, readings: Sequence[reports.Reading]) -> None:
+    """Debit what has been used so far, if that is how this rental is paid for."""
+    rental = _of(work, transaction)
+    if rental is None or not rental.dynamic or not transaction.open:
+        return
+    for reading in readings:
+        register_wh = measure(reading.samples).energy_wh
+        if reading.at is None or register_wh is None:
+            continue
+        seconds = duration_s(transaction.started_at, reading.at)
+        so_far = session_cost(transaction.tariff, register_wh - transaction.meter_start_wh, seconds)
+        if so_far.amount_minor > rental.debited_minor:
+            rental = _charge(work, rental, so_far.amount_minor - rental.debited_minor)
+
+
+def settle(work: Work, closed: Transaction) -> None:
+    """The rest, at the end; after a correction the difference. What was held is free."""
+    rental = _of(work, closed)
+    if rental is None:
+        return
+    total = closed.cost_minor or 0
+    seconds = closed.duration_s or Decimal(0)
+    powerless = closed.energy_wh == 0 and seconds <= rental.free_s
+    if total != rental.debited_minor and not (powerless and rental.ended_at is not None):
+        rental = _charge(work, rental, total - rental.debited_minor)
+    if powerless and rental.debited_minor:
+        rental = _charge(work, rental, -rental.debited_minor, note="no energy was given")
+    work.put(replace(rental, state=ENDED, ended_at=rental.ended_at or work.now))
+
+
+def _of(work: Work, transaction: Transaction) -> Rental | None:
+    if transaction.account_id is None:
+        return None
+    return next((r for r in work.rentals.values() if r.transaction_id == transaction.id), None)
+
+
+def _new(
+    work: Work,
+    account: Account,
+    charger_id: str,
+    connector_id: int,
+    terms: reports.RentalTerms,
+    *,
+    hold_minor: int = 0,
+    origin: str = "csms",
+) -> Rental:
+    rental = Rental(
+        id=next(work.numbers),
+        account_id=account.id,
+        charger_id=charger_id,
+        connector_id=connector_id,
+        origin=origin,
+        state=HELD,
+        hold_minor=hold_minor,
+        dynamic=terms.dynamic,
+        free_s=terms.free_s,
+        held_at=work.now,
+    )
+    work.put(rental)
+    return rental
+
+
+def _charge(work: Work, rental: Rental, amount_minor: int, *, note: str | None = None) -> Rental:
+    """Take so much from the account (a negative amount: give it back): entry, balance and rental together."""
+    account = entered(work.accounts[rental.account_id], -amount_minor)
+    charged = replace(rental, debited_minor=rental.debited_minor + amount_minor, debits=rental.debits + 1)
+    work.put(account)
+    work.put(charged)
+    work.add(
+        AccountEntry(
+            account_id=account.id,
+            key=f"tx:{rental.transaction_id}:{charged.debits}",
+            kind=DEBIT if amount_minor > 0 else REFUND,
+            amount_minor=-amount_minor,
+            balance_minor=account.balance_minor,
+            transaction_id=rental.transaction_id,
+            note=note,
+            recorded_at=work.now,
+        )
+    )
+    return charged

@@ -1,0 +1,327 @@
+"""Accounts as operators and their owners see and change them: balances, entries, sign-in.
+
+Whoever changes a balance locks the account's row first, as the ledger does.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from csms.core.accounts import TOP_UP
+from csms.core.currencies import minor_digits
+from csms.core.pricing import Cost
+from csms.core.records import Account, AccountEntry, Rental, Transaction
+from csms.db import views
+from csms.db.account_tables import account_entries, account_tokens, accounts, payments, rentals
+from csms.db.admin import Conflict, Missing
+from csms.db.tables import transactions
+
+LINK, SESSION = "link", "session"
+PENDING, PAID, FAILED = "pending", "paid", "failed"
+_HELD = (
+    select(func.coalesce(func.sum(func.greatest(rentals.c.hold_minor - rentals.c.debited_minor, 0)), 0))
+    .where(
+        rentals.c.account_id == accounts.c.id,
+        rentals.c.ended_at.is_(None),
+        (rentals.c.expires_at.is_(None)) | (rentals.c.expires_at > func.now()),
+    )
+    .scalar_subquery()
+)
+_VIEWED = (accounts, _HELD.label("held_minor"))
+
+
+class AccountView(Struct, frozen=True, kw_only=True):
+    """An account, and how much of its balance is held for rentals."""
+
+    account: Account
+    held_minor: int
+    created_at: datetime
+
+    @property
+    def available_minor(self) -> int:
+        return self.account.balance_minor - self.held_minor
+
+    @property
+    def money(self) -> Cost:
+        """The balance in the currency's major unit."""
+        account = self.account
+        amount = Decimal(account.balance_minor).scaleb(-minor_digits(account.currency))
+        return Cost(amount=amount, amount_minor=account.balance_minor, currency=account.currency)
+
+
+def _view(row: Mapping[Any, Any]) -> AccountView:
+    return AccountView(
+        account=Account(**{name: row[name] for name in Account.__struct_fields__}),
+        held_minor=int(row["held_minor"]),
+        created_at=row["created_at"],
+    )
+
+
+# --- accounts --------------------------------------------------------------------------------------------
+
+
+async def put(db: AsyncConnection, account_id: str, currency: str, *, blocked: bool | None = None) -> bool:
+    """Make an account, or block a known one (or not any more). True: it is new. Raises Conflict: the currency stays."""
+    made = await db.scalar(
+        upsert(accounts)
+        .values(id=account_id, currency=currency, blocked=bool(blocked))
+        .on_conflict_do_nothing()
+        .returning(accounts.c.id)
+    )
+    if made is not None:
+        return True
+    known = (await db.execute(select(accounts).where(accounts.c.id == account_id))).mappings().one()
+    if known["currency"] != currency:
+        raise Conflict(f"Account {account_id!r} is kept in {known['currency']}.")
+    if blocked is not None:
+        await db.execute(update(accounts).where(accounts.c.id == account_id).values(blocked=blocked))
+    return False
+
+
+async def get(db: AsyncConnection, account_id: str) -> AccountView | None:
+    row = (await db.execute(select(*_VIEWED).where(accounts.c.id == account_id))).mappings().first()
+    return None if row is None else _view(row)
+
+
+async def list_accounts(db: AsyncConnection, *, after_id: str = "", limit: int = 100) -> list[AccountView]:
+    query = select(*_VIEWED).where(accounts.c.id > after_id).order_by(accounts.c.id).limit(limit)
+    return [_view(row) for row in (await db.execute(query)).mappings()]
+
+
+# --- entries ---------------------------------------------------------------------------------------------
+
+
+async def enter(
+    db: AsyncConnection,
+    account_id: str,
+    *,
+    key: str,
+    kind: str,
+    amount_minor: int,
+    note: str | None,
+    now: datetime,
+) -> AccountEntry:
+    """Change a balance by an entry of its own, once for each key: again the same gives the entry that is there.
+
+    Raises Missing, and Conflict for a key that stands for something else.
+    """
+    row = (
+        (
+            await db.execute(
+                select(accounts).where(accounts.c.id == account_id).with_for_update(key_share=True)
+            )
+        )
+        .mappings()
+        .first()
+    )
+    if row is None:
+        raise Missing(f"There is no account {account_id!r}.")
+    found = (await db.execute(select(account_entries).where(account_entries.c.key == key))).mappings().first()
+    if found is not None:
+        entry = _entry(found)
+        if (entry.account_id, entry.kind, entry.amount_minor) != (account_id, kind, amount_minor):
+            raise Conflict(f"The key {key!r} stands for another entry already.")
+        return entry
+    balance_minor = row["balance_minor"] + amount_minor
+    entry = AccountEntry(
+        account_id=account_id,
+        key=key,
+        kind=kind,
+        amount_minor=amount_minor,
+        balance_minor=balance_minor,
+        transaction_id=None,
+        note=note,
+        recorded_at=now,
+    )
+    await db.execute(
+        insert(account_entries).values({n: getattr(entry, n) for n in AccountEntry.__struct_fields__})
+    )
+    await db.execute(update(accounts).where(accounts.c.id == account_id).values(balance_minor=balance_minor))
+    return entry
+
+
+async def entries(
+    db: AsyncConnection, account_id: str, *, before_id: int | None = None, limit: int = 100
+) -> list[tuple[int, AccountEntry]]:
+    """With their numbers, the newest first."""
+    query = select(account_entries).where(account_entries.c.account_id == account_id)
+    if before_id is not None:
+        query = query.where(account_entries.c.id < before_id)
+    rows = await db.execute(query.order_by(account_entries.c.id.desc()).limit(limit))
+    return [(row["id"], _entry(row)) for row in rows.mappings()]
+
+
+def _entry(row: Mapping[Any, Any]) -> AccountEntry:
+    return AccountEntry(**{name: row[name] for name in AccountEntry.__struct_fields__})
+
+
+# --- payments --------------------------------------------------------------------------------------------
+
+
+async def begin_payment(
+    db: AsyncConnection, payment_id: str, account_id: str, provider: str, amount_minor: int
+) -> None:
+    await db.execute(
+        insert(payments).values(
+            id=payment_id,
+            account_id=account_id,
+            provider=provider,
+            amount_minor=amount_minor,
+            state=PENDING,
+        )
+    )
+
+
+async def settle_payment(
+    db: AsyncConnection, payment_id: str, provider: str, *, paid: bool, now: datetime
+) -> bool:
+    """What a provider says of a payment; the money is entered once. False: there is no such payment."""
+    row = (
+        (
+            await db.execute(
+                select(payments)
+                .where(payments.c.id == payment_id, payments.c.provider == provider)
+                .with_for_update()
+            )
+        )
+        .mappings()
+        .first()
+    )
+    if row is None:
+        return False
+    if row["state"] != PENDING:
+        return True
+    await db.execute(
+        update(payments)
+        .where(payments.c.id == payment_id)
+        .values(state=PAID if paid else FAILED, settled_at=now)
+    )
+    if paid:
+        await enter(
+            db,
+            row["account_id"],
+            key=f"payment:{payment_id}",
+            kind=TOP_UP,
+            amount_minor=row["amount_minor"],
+            note=provider,
+            now=now,
+        )
+    return True
+
+
+# --- sign-in ---------------------------------------------------------------------------------------------
+
+
+async def add_token(
+    db: AsyncConnection, account_id: str, kind: str, digest: bytes, expires_at: datetime
+) -> None:
+    """Raises Missing."""
+    if await db.scalar(select(accounts.c.id).where(accounts.c.id == account_id)) is None:
+        raise Missing(f"There is no account {account_id!r}.")
+    await db.execute(
+        insert(account_tokens).values(digest=digest, account_id=account_id, kind=kind, expires_at=expires_at)
+    )
+
+
+async def use_link(db: AsyncConnection, digest: bytes, now: datetime) -> str | None:
+    """Whose link this is, if it is good; from now on it is not."""
+    account_id: str | None = await db.scalar(
+        update(account_tokens)
+        .where(
+            account_tokens.c.digest == digest,
+            account_tokens.c.kind == LINK,
+            account_tokens.c.used_at.is_(None),
+            account_tokens.c.expires_at > now,
+        )
+        .values(used_at=now)
+        .returning(account_tokens.c.account_id)
+    )
+    return account_id
+
+
+async def session(db: AsyncConnection, digest: bytes, now: datetime) -> AccountView | None:
+    """Who has signed in."""
+    query = select(*_VIEWED).join(account_tokens, account_tokens.c.account_id == accounts.c.id)
+    row = (
+        (
+            await db.execute(
+                query.where(
+                    account_tokens.c.digest == digest,
+                    account_tokens.c.kind == SESSION,
+                    account_tokens.c.expires_at > now,
+                )
+            )
+        )
+        .mappings()
+        .first()
+    )
+    return None if row is None else _view(row)
+
+
+async def forget_token(db: AsyncConnection, digest: bytes) -> None:
+    await db.execute(delete(account_tokens).where(account_tokens.c.digest == digest))
+
+
+async def forget_tokens(db: AsyncConnection, before: datetime) -> None:
+    """Drop what has expired."""
+    await db.execute(delete(account_tokens).where(account_tokens.c.expires_at < before))
+
+
+# --- what a renter's page shows ----------------------------------------------------------------------------
+
+
+class RentalView(Struct, frozen=True, kw_only=True):
+    """A charger for somebody who stands before it. `last` is that user's last transaction there that has ended."""
+
+    charger: views.ChargerView
+    running: Transaction | None
+    last: Transaction | None
+
+
+async def rental_view(db: AsyncConnection, charger_id: str, account_id: str) -> RentalView | None:
+    """None: there is no such charger."""
+    charger = await views.get_charger(db, charger_id)
+    if charger is None:
+        return None
+    query = (
+        select(transactions)
+        .where(
+            transactions.c.charger_id == charger_id,
+            transactions.c.id_tag == account_id,
+            transactions.c.stopped_at.is_not(None),
+        )
+        .order_by(transactions.c.started_at.desc(), transactions.c.id.desc())
+        .limit(1)
+    )
+    last = (await db.execute(query)).mappings().first()
+    return RentalView(
+        charger=charger,
+        running=charger.sessions[0].transaction if charger.sessions else None,
+        last=None if last is None else views.transaction_of(last),
+    )
+
+
+async def list_rentals(db: AsyncConnection, account_id: str, *, limit: int = 100) -> list[Rental]:
+    """The newest first."""
+    rows = await db.execute(
+        select(rentals).where(rentals.c.account_id == account_id).order_by(rentals.c.id.desc()).limit(limit)
+    )
+    return [Rental(**row) for row in rows.mappings()]
+
+
+async def balances_that_differ(db: AsyncConnection) -> list[str]:
+    """Accounts whose balance is not the sum of their entries: none, ever."""
+    total = func.coalesce(func.sum(account_entries.c.amount_minor), 0)
+    rows = await db.execute(
+        select(accounts.c.id)
+        .outerjoin(account_entries, account_entries.c.account_id == accounts.c.id)
+        .group_by(accounts.c.id)
+        .having(total != accounts.c.balance_minor)
+    )
+    return list(rows.scalars())

@@ -1,0 +1,26 @@
+"""QR codes for the rental page, to be printed: SVG and PDF."""
+
+import io
+from typing import Final
+from urllib.parse import quote
+
+import segno
+
+SVG, PDF = "svg", "pdf"
+MEDIA_TYPES: Final = {SVG: "image/svg+xml", PDF: "application/pdf"}
+
+
+def address(base_url: str, charger_id: str) -> str:
+    """Where the page of a charger is."""
+    return f"{base_url.rstrip('/')}/r/{quote(charger_id, safe='')}"
+
+
+def code(text: str, kind: str) -> bytes:
+    """The code as a file. A quarter of it may be scratched away (level Q)."""
+    drawn = segno.make(text, error="q", micro=False)
+    out = io.BytesIO()
+    if kind == PDF:
+        drawn.save(out, kind=PDF, scale=12, border=4)
+    else:
+        drawn.save(out, kind=SVG, scale=10, border=4, xmldecl=False, svgns=True, title=text)
+    return out.getvalue()

@@ -1,0 +1,164 @@
+"""What a renter sees of a station: one page for each state of it. Pure."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+from msgspec import Struct
+
+from csms.core.pricing import Cost, session_cost
+from csms.core.records import Transaction
+from csms.db.accounts import AccountView, RentalView
+from csms.rental.live import Figures
+
+OPEN, STOP = "open", "stop"
+_RENTED: Final = frozenset({"busy", "charging", "completed"})
+_IN_OCPP: Final = {"Preparing": "busy", "Charging": "charging", "SuspendedEV": "completed"}
+_RECEIPT_S: Final = 900
+
+
+class Numbers(Struct, frozen=True, kw_only=True):
+    """A rental as it stands; the same function prices it as prices its bill."""
+
+    time_s: int
+    energy_wh: int
+    power_w: float | None = None
+    cost: Cost | None = None
+
+
+class Shown(Struct, frozen=True, kw_only=True):
+    """`state` names the headline, `messages` what stands below it, `button` what can be done."""
+
+    state: str
+    messages: tuple[str, ...] = ()
+    button: str | None = None
+    numbers: Numbers | None = None
+    final: bool = False
+
+    @property
+    def key(self) -> str:
+        """Changes when more than the numbers does."""
+        return "-".join(
+            (self.state, *self.messages, self.button or "", "n" if self.numbers else "", str(self.final)[0])
+        )
+
+
+def shown(
+    view: RentalView,
+    account: AccountView,
+    figures: Figures | None,
+    *,
+    silent: bool,
+    now: datetime,
+    pending: str | None = None,
+    note: str | None = None,
+) -> Shown:
+    """`pending`: a button was pressed and its command is under way. `note`: the message of one that failed."""
+    me = account.account.id
+    running = view.running if view.running is not None and view.running.id_tag == me else None
+    notes = () if note is None else (note,)
+    if figures is None:
+        if running is None:
+            return Shown(state="silent", messages=("M2",)) if silent else Shown(state="asking")
+        # The last that is on record; the door can be asked to open all the same.
+        known = _on_record(view, running, now)
+        return Shown(
+            state=_state_on_record(view),
+            messages=("M2",) if silent else (),
+            button=STOP if pending is None else None,
+            numbers=known,
+        )
+    if figures.status in _RENTED or figures.status == "done":
+        if figures.uid != me:
+            return Shown(state="occupied", messages=("M1",))
+        if figures.status == "done":
+            return Shown(state="done", messages=("M4",), numbers=_receipt(view, now), final=True)
+        return _mine(figures, running, account, pending=pending, notes=notes)
+    if view.running is not None and running is None:
+        return Shown(state="occupied", messages=("M1",))
+    if figures.status == "init":
+        return Shown(state="starting_up")
+    return _free(view, account, now, pending=pending, notes=notes)
+
+
+def _mine(
+    figures: Figures,
+    running: Transaction | None,
+    account: AccountView,
+    *,
+    pending: str | None,
+    notes: tuple[str, ...],
+) -> Shown:
+    numbers = _live(figures, running)
+    messages = list(notes)
+    if figures.status == "busy":
+        messages.append("M6")
+    elif figures.status == "completed":
+        messages.append("M3")
+    if numbers.cost is not None and numbers.cost.currency == account.account.currency:
+        # What dynamic debits have taken already is part of both.
+        balance = account.account.balance_minor
+        if numbers.cost.amount_minor >= balance:
+            messages.append("all_spent")
+        elif numbers.cost.amount_minor * 5 >= balance * 4:
+            messages.append("most_spent")
+    return Shown(
+        state="stopping" if pending == STOP else figures.status,
+        messages=tuple(messages),
+        button=STOP if pending is None else None,
+        numbers=numbers,
+    )
+
+
+def _free(
+    view: RentalView, account: AccountView, now: datetime, *, pending: str | None, notes: tuple[str, ...]
+) -> Shown:
+    connector = next((c for c in view.charger.connectors if c.connector_id == 1), None)
+    receipt = _receipt(view, now)
+    if pending == OPEN:
+        return Shown(state="opening")
+    if connector is not None and connector.status == "Faulted":
+        door = connector.error_code == "ConnectorLockFailure"
+        return Shown(state="not_now", messages=("M4",) if door else ())
+    if view.charger.charger.enrollment != "Accepted":
+        return Shown(state="not_now")
+    if account.account.blocked:
+        return Shown(state="free", messages=("blocked",))
+    if account.available_minor <= 0:
+        return Shown(state="free", messages=("M5",), numbers=receipt, final=True)
+    return Shown(state="free", messages=notes, button=OPEN, numbers=receipt, final=True)
+
+
+def _live(figures: Figures, running: Transaction | None) -> Numbers:
+    time_s, energy_wh = figures.time_s or 0, int((figures.energy_wh or 0) + 0.5)
+    cost = None if running is None else session_cost(running.tariff, energy_wh, Decimal(time_s))
+    return Numbers(time_s=time_s, energy_wh=energy_wh, power_w=figures.power_w, cost=cost)
+
+
+def _on_record(view: RentalView, running: Transaction, now: datetime) -> Numbers:
+    connector = next((c for c in view.charger.connectors if c.connector_id == running.connector_id), None)
+    energy_wh, at = 0, running.started_at
+    if connector is not None and connector.reading_transaction_id == running.id:
+        energy_wh = max((connector.energy_wh or running.meter_start_wh) - running.meter_start_wh, 0)
+        at = connector.reading_at or at
+    time_s = max(int((at - running.started_at).total_seconds()), 0)
+    return Numbers(
+        time_s=time_s,
+        energy_wh=energy_wh,
+        cost=session_cost(running.tariff, energy_wh, Decimal(time_s)),
+    )
+
+
+def _state_on_record(view: RentalView) -> str:
+    connector = next((c for c in view.charger.connectors if c.connector_id == 1), None)
+    return _IN_OCPP.get(connector.status or "", "silent") if connector is not None else "silent"
+
+
+def _receipt(view: RentalView, now: datetime) -> Numbers | None:
+    last = view.last
+    if last is None or last.stop_received_at is None or last.cost is None:
+        return None
+    if (now - last.stop_received_at).total_seconds() > _RECEIPT_S:
+        return None
+    cost = Cost(amount=last.cost, amount_minor=last.cost_minor or 0, currency=last.tariff.currency)
+    return Numbers(time_s=int(last.duration_s or 0), energy_wh=last.energy_wh or 0, cost=cost)

@@ -1,0 +1,223 @@
+"""What price feeds look like, read into price slots. A bad entry is left out and counted, never taken for free energy.
+
+JSON: the `price_curve` of the energy-prices add-on; Nord Pool's data portal (`multiAreaEntries`); the custom Nord Pool
+sensor (`raw_today`, `raw_tomorrow`); Home Assistant's action `nordpool.get_prices_for_date` (`{"NL": [...]}`) and its
+REST states (`{"attributes": {...}}`); plain lists of `{start|startsAt|time, end?, price|value|total}`.
+XML: ENTSO-E's day-ahead publication (A44).
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta, tzinfo
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any, Final, Literal
+from xml.etree import ElementTree as ET
+
+import msgspec
+from msgspec import Struct
+
+from csms.scheduling.periods import as_utc
+from csms.scheduling.prices import PriceSlot, decimal, level, tidied
+
+Unit = Literal["auto", "kWh", "MWh", "cent/kWh"]
+_PER_KWH: Final[dict[str, Decimal]] = {
+    "kWh": Decimal(1),
+    "MWh": Decimal("0.001"),
+    "cent/kWh": Decimal("0.01"),
+}
+_STARTS, _ENDS = ("start", "startsAt", "deliveryStart", "time"), ("end", "endsAt", "deliveryEnd")
+_PRICES = ("price", "value", "total", "import_price")
+_LISTS = ("price_curve", "raw_today", "raw_tomorrow", "today", "tomorrow", "prices")
+_LONGEST_SLOT = timedelta(hours=1)
+
+
+class FeedError(ValueError):
+    """A document in which no feed can be recognised."""
+
+
+class Markup(Struct, frozen=True, kw_only=True):
+    """From the exchange's price to what a kWh costs: price x `factor` + `add` (VAT; energy tax, supplier)."""
+
+    factor: Decimal = Decimal(1)
+    add: Decimal = Decimal(0)
+
+    def on(self, price: Decimal) -> Decimal:
+        return price if self == Markup() else level(level(price) * self.factor + self.add)
+
+
+class Feed(Struct, frozen=True, kw_only=True):
+    """Prices a kWh. `currency` None: the feed does not say. `skipped`: entries that could not be used."""
+
+    slots: tuple[PriceSlot, ...]
+    currency: str | None = None
+    skipped: int = 0
+
+
+class _Found(Struct, frozen=True):
+    entries: list[tuple[Any, Any, Any]]  # start, end or None, price
+    unit: str
+    currency: str | None = None
+
+
+def read_feed(
+    body: bytes, *, zone: tzinfo, unit: Unit = "auto", area: str | None = None, markup: Markup | None = None
+) -> Feed:
+    """`unit` auto: what the feed says, else what its shape is known for. `area`: which one of several.
+
+    Raises FeedError.
+    """
+    found = _xml(body) if body.lstrip()[:1] == b"<" else _json(body, area)
+    factor = _PER_KWH[found.unit if unit == "auto" else unit]
+    slots, skipped = _slots(found.entries, zone)
+    priced = tuple(
+        PriceSlot(slot.start, slot.end, (markup or Markup()).on(slot.price * factor)) for slot in slots
+    )
+    kept = tidied(priced)
+    return Feed(slots=kept, currency=found.currency, skipped=skipped + len(priced) - len(kept))
+
+
+def _slots(entries: Iterable[tuple[Any, Any, Any]], zone: tzinfo) -> tuple[list[PriceSlot], int]:
+    read: list[tuple[datetime, datetime | None, Decimal | None]] = []
+    skipped = 0
+    for start_text, end_text, price in entries:
+        start, end = _moment(start_text, zone), _moment(end_text, zone)
+        if start is None or (end is None and end_text is not None) or (end is not None and end <= start):
+            skipped += 1
+        else:
+            read.append((start, end, decimal(price)))
+    starts = sorted({start for start, _, _ in read})
+    following = dict(pairwise(starts))
+    usual = min((b - a for a, b in following.items()), default=_LONGEST_SLOT)
+    slots = []
+    for start, end, price in read:
+        if price is None:
+            skipped += 1
+            continue
+        # A start without an end lasts to the next start, but a gap in the feed has no price.
+        ends = end or min(following.get(start, start + usual), start + max(usual, _LONGEST_SLOT))
+        slots.append(PriceSlot(start, ends, price))
+    return slots, skipped
+
+
+def _moment(value: Any, zone: tzinfo) -> datetime | None:
+    if isinstance(value, datetime):
+        return as_utc(value, zone)
+    try:
+        return as_utc(datetime.fromisoformat(value), zone) if isinstance(value, str) else None
+    except (ValueError, OverflowError):
+        return None
+
+
+# --- JSON ------------------------------------------------------------------------------------------------
+
+
+def _json(body: bytes, area: str | None) -> _Found:
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise FeedError(f"no JSON: {error}") from None
+    if isinstance(document, dict) and isinstance(document.get("attributes"), dict):
+        document = document["attributes"]
+    if isinstance(document, list):
+        return _Found(list(_plain(document)), "kWh")
+    if not isinstance(document, dict):
+        raise FeedError("neither an object nor a list")
+    for key in ("multiAreaEntries", "multiIndexEntries"):
+        if isinstance(document.get(key), list):
+            return _Found(list(_portal(document[key], area)), "MWh", _text(document.get("currency")))
+    lists = [document[key] for key in _LISTS if isinstance(document.get(key), list)]
+    if lists:
+        entries = [entry for some in lists for entry in _plain(some)]
+        return _Found(entries, _unit(document), _text(document.get("currency")))
+    areas = {key: value for key, value in document.items() if isinstance(value, list)}
+    chosen = area if area in areas else next(iter(areas)) if len(areas) == 1 else None
+    if chosen is None:
+        raise FeedError(f"no list of prices is recognised among {', '.join(map(str, document)) or 'nothing'}")
+    return _Found(list(_plain(areas[chosen])), "MWh")
+
+
+def _plain(entries: list[Any]) -> Iterator[tuple[Any, Any, Any]]:
+    for entry in entries:
+        if isinstance(entry, dict):
+            yield _first(entry, _STARTS), _first(entry, _ENDS), _first(entry, _PRICES)
+        else:
+            yield None, None, None
+
+
+def _portal(entries: list[Any], area: str | None) -> Iterator[tuple[Any, Any, Any]]:
+    for entry in entries:
+        prices = (
+            entry.get("entryPerArea", entry.get("entryPerIndex", {})) if isinstance(entry, dict) else None
+        )
+        if not isinstance(prices, dict):
+            yield None, None, None
+            continue
+        price = prices.get(area) if area else next(iter(prices.values()), None) if len(prices) == 1 else None
+        yield entry.get("deliveryStart"), entry.get("deliveryEnd"), price
+
+
+def _first(entry: dict[Any, Any], names: tuple[str, ...]) -> Any:
+    return next((entry[name] for name in names if entry.get(name) is not None), None)
+
+
+def _unit(document: dict[Any, Any]) -> str:
+    said = str(document.get("unit", document.get("unit_of_measurement", ""))).lower()
+    if document.get("price_in_cents") is True or said.startswith(("c/", "ct", "cent", "öre", "ore")):
+        return "cent/kWh"
+    return "MWh" if "mwh" in said else "kWh"
+
+
+def _text(value: Any) -> str | None:
+    return value.upper() if isinstance(value, str) and value else None
+
+
+# --- XML -------------------------------------------------------------------------------------------------
+
+
+def _xml(body: bytes) -> _Found:
+    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
+        raise FeedError("XML with a document type is not read")
+    try:
+        root = ET.fromstring(body)  # noqa: S314 - entities are refused above
+    except ET.ParseError as error:
+        raise FeedError(f"no XML: {error}") from None
+    entries: list[tuple[Any, Any, Any]] = []
+    currency: str | None = None
+    for series in _all(root, "TimeSeries"):
+        currency = currency or _text(_inside(series, "currency_Unit.name"))
+        for period in _all(series, "Period"):
+            entries.extend(_points(period))
+    if not entries:
+        raise FeedError(_inside(root, "text") or "no prices in this XML document")
+    return _Found(entries, "MWh", currency)
+
+
+def _points(period: ET.Element) -> Iterator[tuple[Any, Any, Any]]:
+    """Positions of one period; one that is missing repeats the price before it (curve type A03)."""
+    minutes = re.fullmatch(r"PT(\d+)M", _inside(period, "resolution") or "")
+    start, end = (
+        _moment((_inside(period, name) or "").replace("Z", "+00:00"), UTC) for name in ("start", "end")
+    )
+    if minutes is None or start is None or end is None or int(minutes[1]) == 0:
+        return
+    step = timedelta(minutes=int(minutes[1]))
+    positions = (end - start) // step
+    prices: dict[int, str | None] = {}
+    for point in _all(period, "Point"):
+        position = _inside(point, "position") or ""
+        if position.isdecimal():
+            prices[int(position)] = _inside(point, "price.amount")
+    price = None
+    for number in range(min(positions, 1000)):
+        price = prices.get(number + 1, price)
+        yield start + number * step, start + (number + 1) * step, price
+
+
+def _all(element: ET.Element, name: str) -> Iterator[ET.Element]:
+    return (child for child in element.iter() if child.tag.rpartition("}")[2] == name)
+
+
+def _inside(element: ET.Element, name: str) -> str | None:
+    found = next(_all(element, name), None)
+    return None if found is None or found.text is None else found.text.strip()

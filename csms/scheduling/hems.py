@@ -1,0 +1,93 @@
+"""What an energy management system asks for over MQTT: a schedule, checked as a whole before anything is done."""
+
+from datetime import datetime, tzinfo
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from csms.scheduling.periods import ChargePeriod, PeriodsOverlap, as_utc, merged, not_over
+
+INVALID = "Invalid schedule payload"
+EXPIRED = "Schedule already expired"
+NOTHING_LEFT = "No valid periods after conversion"
+
+_Current = Annotated[float, Meta(ge=6, le=32)]
+_Time = Annotated[str, Meta(min_length=16)]  # a date alone is no moment
+
+
+class HemsRefused(ValueError):
+    """The message is not followed. `text` is for the status, `detail` for the log."""
+
+    def __init__(self, text: str, detail: str = "") -> None:
+        super().__init__(f"{text}: {detail}" if detail else text)
+        self.text = text
+        self.detail = detail
+
+
+class HemsSchedule(Struct, frozen=True, kw_only=True):
+    """A schedule as asked for: periods that are not over, in order. It ends when now > `expires_at`."""
+
+    periods: tuple[ChargePeriod, ...]
+    expires_at: datetime | None = None
+    source_id: str | None = None
+    past: int = 0
+
+
+class _Period(Struct):
+    start: _Time
+    end: _Time
+    max_current: _Current | None = None
+
+
+class _Message(Struct):
+    periods: Annotated[list[_Period], Meta(min_length=1, max_length=700)]
+    max_current: _Current | None = None
+    expires_at: _Time | None = None
+    source: str | None = None
+    source_id: str | None = None
+
+
+def read_schedule(body: bytes, *, now: datetime, zone: tzinfo, default_current_a: float) -> HemsSchedule:
+    """One bad period refuses the whole message. A time without an offset is local time of `zone`.
+
+    Raises HemsRefused.
+    """
+    try:
+        message = msgspec.json.decode(body, type=_Message)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise HemsRefused(INVALID, str(error)) from None
+    expires_at = None if message.expires_at is None else _time(message.expires_at, zone, "expires_at")
+    if expires_at is not None and now > expires_at:
+        raise HemsRefused(EXPIRED, f"expires_at is {expires_at.isoformat()}")
+    try:
+        periods = merged(
+            _period(period, number, message.max_current or default_current_a, zone)
+            for number, period in enumerate(message.periods)
+        )
+    except PeriodsOverlap as error:
+        raise HemsRefused(INVALID, str(error)) from None
+    left = not_over(periods, now)
+    if not left:
+        raise HemsRefused(NOTHING_LEFT, "all periods are over")
+    return HemsSchedule(
+        periods=left,
+        expires_at=expires_at,
+        source_id=message.source_id or message.source,
+        past=len(periods) - len(left),
+    )
+
+
+def _period(period: _Period, number: int, default_a: float, zone: tzinfo) -> ChargePeriod:
+    start = _time(period.start, zone, f"periods[{number}].start")
+    end = _time(period.end, zone, f"periods[{number}].end")
+    if end <= start:
+        raise HemsRefused(INVALID, f"periods[{number}] ends at or before its start")
+    return ChargePeriod(start, end, period.max_current or default_a)
+
+
+def _time(text: str, zone: tzinfo, where: str) -> datetime:
+    try:
+        return as_utc(datetime.fromisoformat(text), zone)
+    except (ValueError, OverflowError) as error:
+        raise HemsRefused(INVALID, f"{where}: {error}") from None

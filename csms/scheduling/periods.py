@@ -1,0 +1,51 @@
+"""Periods in which a car may charge, and at how many amperes."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, tzinfo
+
+from msgspec import Struct
+
+
+class PeriodsOverlap(ValueError):
+    """Two periods claim the same time at different currents."""
+
+
+class ChargePeriod(Struct, frozen=True, order=True):
+    """`start` ≤ t < `end`, aware UTC; at most `current_a` amperes a phase."""
+
+    start: datetime
+    end: datetime
+    current_a: float
+
+
+def as_utc(moment: datetime, zone: tzinfo) -> datetime:
+    """Aware UTC; a time without an offset is local time of `zone`."""
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).astimezone(UTC)
+
+
+def merged(periods: Iterable[ChargePeriod]) -> tuple[ChargePeriod, ...]:
+    """In order, touching and overlapping ones of equal current joined. Raises PeriodsOverlap."""
+    result: list[ChargePeriod] = []
+    for period in sorted(periods):
+        last = result[-1] if result else None
+        if last is None or period.start > last.end:
+            result.append(period)
+        elif period.current_a == last.current_a:
+            result[-1] = ChargePeriod(last.start, max(last.end, period.end), last.current_a)
+        elif period.start == last.end:
+            result.append(period)
+        else:
+            raise PeriodsOverlap(
+                f"{period.start:%Y-%m-%dT%H:%MZ} is claimed at {last.current_a:g} A and at {period.current_a:g} A"
+            )
+    return tuple(result)
+
+
+def not_over(periods: Iterable[ChargePeriod], now: datetime) -> tuple[ChargePeriod, ...]:
+    """Without those that have ended; the running one stays whole, so that what is derived from it stays equal."""
+    return tuple(period for period in periods if period.end > now)
+
+
+def current_or_next(periods: Iterable[ChargePeriod], now: datetime) -> ChargePeriod | None:
+    """The running period, else the next one."""
+    return min(not_over(periods, now), default=None)

@@ -1,0 +1,95 @@
+"""Which slots to charge in: all those at the cheapest X price levels of each local day, below a threshold."""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime, timedelta, tzinfo
+from decimal import Decimal
+from typing import Final
+
+from msgspec import Struct
+
+from csms.scheduling.periods import ChargePeriod, merged
+from csms.scheduling.prices import PriceSlot, level, of_day
+
+WAITING_FOR_PRICES: Final = "waiting_for_prices"
+SCHEDULED: Final = "scheduled"
+NO_ELIGIBLE_SLOTS: Final = "no_eligible_slots"
+
+
+class Choice(Struct, frozen=True, kw_only=True):
+    """What one local day offers and what of it is chosen. `excluded`: slots above the threshold."""
+
+    day: date
+    slots: tuple[PriceSlot, ...] = ()
+    levels: tuple[Decimal, ...] = ()
+    offered: int = 0
+    excluded: int = 0
+
+    @property
+    def message(self) -> str:
+        return f"{len(self.slots)} slots at {len(self.levels)} price levels"
+
+
+class PricePlan(Struct, frozen=True, kw_only=True):
+    """Today's and tomorrow's choice. `state` is waiting_for_prices, scheduled or no_eligible_slots."""
+
+    state: str
+    message: str
+    choices: tuple[Choice, ...]
+    periods: tuple[ChargePeriod, ...] = ()
+    threshold_active: bool = False
+
+    @property
+    def plan_day(self) -> date | None:
+        """The day that `message` speaks of."""
+        return next((choice.day for choice in self.choices if choice.slots), None)
+
+
+def choose(slots: Iterable[PriceSlot], day: date, *, top_x: int, threshold: Decimal | None) -> Choice:
+    """The slots of the `top_x` cheapest price levels among those at or below the threshold (None: no threshold)."""
+    offered = sorted(slots)
+    eligible = [slot for slot in offered if threshold is None or level(slot.price) <= threshold]
+    levels = tuple(sorted({level(slot.price) for slot in eligible})[:top_x])
+    return Choice(
+        day=day,
+        slots=tuple(slot for slot in eligible if level(slot.price) in levels),
+        levels=levels,
+        offered=len(offered),
+        excluded=len(offered) - len(eligible),
+    )
+
+
+def plan(
+    prices: Sequence[PriceSlot],
+    *,
+    now: datetime,
+    zone: tzinfo,
+    top_x: int,
+    threshold: Decimal | None,
+    current_a: float,
+) -> PricePlan:
+    """The plan for today and tomorrow, each with its own X levels. Whether a slot is over does not matter here."""
+    today = now.astimezone(zone).date()
+    choices = tuple(
+        choose(of_day(prices, day, zone), day, top_x=top_x, threshold=threshold)
+        for day in (today, today + timedelta(days=1))
+    )
+    if not any(choice.offered for choice in choices):
+        return PricePlan(state=WAITING_FOR_PRICES, message="No price data available", choices=choices)
+    active = any(choice.excluded for choice in choices)
+    chosen = [choice for choice in choices if choice.slots]
+    if not chosen:
+        return PricePlan(
+            state=NO_ELIGIBLE_SLOTS,
+            message=f"No slots at or below {threshold}",
+            choices=choices,
+            threshold_active=active,
+        )
+    return PricePlan(
+        state=SCHEDULED,
+        message=chosen[0].message,
+        choices=choices,
+        periods=merged(
+            ChargePeriod(slot.start, slot.end, current_a) for choice in chosen for slot in choice.slots
+        ),
+        threshold_active=active,
+    )

@@ -1,0 +1,121 @@
+"""What `csms demo` shows of this bridge, and how it is made from settings."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+import bridges
+from bridges.charge_amps import demo, settings
+from bridges.charge_amps.both import BothClouds
+from bridges.charge_amps.eapi import EapiCloud
+from bridges.charge_amps.web import WebCloud
+from csms.embedding import BrokerAddress
+from csms.errors import SettingsError
+from csms.scheduling.feeds import read_feed
+from csms.simulate.clock import UNBOUNDED_LEAD_S, SimulatedClock
+from tests.e2e.conftest import NodeFactory
+
+
+async def test_demo_charges_by_price(
+    start_node: NodeFactory, broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo.random, "uniform", lambda low, high: low / 10)
+    monkeypatch.setattr(demo, "_TOPIC", f"test-demo/{id(start_node)}")
+    address = BrokerAddress(broker.host, broker.port_v5, "5", "mqtt://test")
+    clock = SimulatedClock(60, UNBOUNDED_LEAD_S)
+    adapter, simulated = bridges.play("charge_amps", address, clock)
+    playing = asyncio.create_task(simulated)
+    try:
+        node = await start_node(bridges=[adapter])
+        await node.eventually(lambda: node.of("started", "CA-GARAGE"), timeout_s=20)
+        connectors = adapter.connectors  # type: ignore[attr-defined]
+        await node.eventually(
+            lambda: connectors["CA-GARAGE", 1].keeper.kept.source == "standalone", timeout_s=20
+        )
+    finally:
+        playing.cancel()
+        await asyncio.gather(playing, return_exceptions=True)
+
+
+def test_the_demos_prices_are_two_days_of_quarters() -> None:
+    now = datetime(2026, 11, 21, 11, tzinfo=UTC)
+    feed = read_feed(json.dumps(demo.prices(now)).encode(), zone=ZoneInfo("Europe/Amsterdam"))
+    assert (len(feed.slots), feed.skipped) == (192, 0)
+
+
+# --- settings ----------------------------------------------------------------------------------------
+
+GIVEN = {"email": "driver@example.org", "password": "correct horse", "timezone": "Europe/Amsterdam"}
+
+
+def load(**changes: Any) -> settings.ChargeAmpsSettings:
+    return settings.load(_env_file=None, **{**GIVEN, **changes})
+
+
+def test_the_defaults_are_the_documents() -> None:
+    config = settings.config(load())
+    assert (config.mode, config.price_threshold, config.top_x) == ("standalone", Decimal("0.25"), 16)
+    assert (config.connectors, config.current_a, config.automation) == ((1,), 16, True)
+    assert config.price_topic == "energy_prices/sensor/price_import/attributes"
+    assert not config.take_over
+
+
+def test_a_threshold_can_be_off_and_negative() -> None:
+    assert settings.config(load(price_threshold="off")).price_threshold is None
+    assert settings.config(load(price_threshold="-0.01")).price_threshold == Decimal("-0.01")
+
+
+def test_environment_variables_have_the_bridges_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**GIVEN, "operation_mode": "hems", "connector_ids": "1,2"}.items():
+        monkeypatch.setenv(f"CHARGE_AMPS_{name.upper()}", value)
+    config = settings.config(settings.load(_env_file=None))
+    assert (config.mode, config.connectors) == ("hems", (1, 2))
+    assert type(bridges.create("charge_amps")).__name__ == "ChargeAmpsAdapter"
+
+
+async def test_which_apis_are_used_follows_from_what_is_given(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("secret-key\n")
+    made = [
+        settings.cloud(load()),
+        settings.cloud(load(api_key_file=key)),
+        settings.cloud(load(api_key="k", web=False)),
+    ]
+    assert [type(cloud) for cloud in made] == [WebCloud, BothClouds, EapiCloud]
+    for cloud in made:
+        await cloud.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"timezone": "Mars/Olympus"}, "CHARGE_AMPS_TIMEZONE='Mars/Olympus'"),
+        ({"web_url": "http://my.charge.space/api"}, "https://"),
+        ({"operation_mode": "manual"}, "CHARGE_AMPS_OPERATION_MODE='manual'"),
+        ({"max_current_per_phase": 5}, "CHARGE_AMPS_MAX_CURRENT_PER_PHASE"),
+        ({"rfid": "XYZ"}, "8 to 20 hexadecimal digits"),
+        ({"connector_ids": "one"}, "CHARGE_AMPS_CONNECTOR_IDS"),
+        ({"password": None}, "CHARGE_AMPS_PASSWORD"),
+        ({"web": False}, "CHARGE_AMPS_WEB"),
+        ({"password_file": Path("/nowhere")}, "CHARGE_AMPS_PASSWORD_FILE=/nowhere"),
+    ],
+)
+def test_what_cannot_be_used_is_named(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        chosen = load(**changes)
+        settings.config(chosen)
+        settings.cloud(chosen)
+    assert named in str(refused.value)
+    assert "correct horse" not in str(refused.value)
+
+
+def test_what_must_be_given_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CHARGE_AMPS_EMAIL", raising=False)
+    with pytest.raises(SettingsError, match="CHARGE_AMPS_EMAIL="):
+        settings.load(_env_file=None)

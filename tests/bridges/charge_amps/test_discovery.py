@@ -1,0 +1,149 @@
+"""Home Assistant's discovery: exact entity ids, and the rules by which Home Assistant checks a config."""
+
+import json
+import re
+from typing import Any
+
+import jinja2
+import pytest
+
+from bridges.charge_amps.discovery import configs, entities
+from bridges.charge_amps.monitor import Monitor
+from bridges.charge_amps.port import ChargePoint
+from tests.bridges.charge_amps.conftest import POINT, Play
+from tests.bridges.charge_amps.test_schedules import Wire, wire
+from tests.ha_discovery import check
+
+__all__ = ["wire"]
+
+
+def made(
+    *, prefix: str = "", number: int = 1, primary: bool = True, bare: bool = True, point: str = POINT
+) -> Any:
+    charge_point = ChargePoint(id=point, name="Garage", model="HALO", firmware="184")
+    monitor = Monitor(charge_point, None, None, None, None)  # type: ignore[arg-type]
+    return configs(
+        discovery="homeassistant",
+        prefix=prefix,
+        node_name="cellar",
+        monitor=monitor,
+        number=number,
+        primary=primary,
+        bare=bare,
+    )
+
+
+def by_entity(found: Any) -> dict[str, dict[str, Any]]:
+    return {config["default_entity_id"]: config for config in found.values()}
+
+
+def test_the_agreed_entities_have_exactly_their_ids() -> None:
+    found = by_entity(made())
+    for entity in (
+        "sensor.ca_schedule_source",
+        "sensor.ca_hems_last_command",
+        "binary_sensor.ca_price_threshold_active",
+    ):
+        assert entity in found
+    source = found["sensor.ca_schedule_source"]
+    assert source["options"] == ["standalone", "hems", "none"]
+    assert source["state_topic"] == f"charge-amps/{POINT}/1/state"
+    assert source["device"]["identifiers"] == [f"csms_ca_{POINT}"]
+    assert found["sensor.ca_next_charge_start"]["device_class"] == "timestamp"
+
+
+def test_only_the_first_connector_of_the_primary_charger_has_the_bare_ids() -> None:
+    every = [
+        *made(),
+        *made(number=2, bare=False),
+        *made(point="OTHER", primary=False, bare=False),
+        *made(point="OTHER", primary=False, bare=False, number=2),
+    ]
+    ids = [
+        entity
+        for found in (
+            made(),
+            made(number=2, bare=False),
+            made(point="OTHER", primary=False, bare=False),
+            made(point="OTHER", primary=False, bare=False, number=2),
+        )
+        for entity in by_entity(found)
+    ]
+    assert len(set(ids)) == len(ids) == len(set(every))
+    assert "sensor.ca_2_schedule_source" in ids
+    assert "sensor.ca_other_1_schedule_source" in ids
+
+
+def test_a_prefix_stands_in_the_topics_that_are_read_and_not_in_discoverys_own() -> None:
+    found = made(prefix="site/a")
+    assert all(topic.startswith("homeassistant/") for topic in found)
+    for config in found.values():
+        assert config["state_topic"].startswith("site/a/charge-amps/")
+        assert config["availability"][0]["topic"] == "site/a/csms/service/cellar/status"
+
+
+@pytest.mark.parametrize("key", [key for _, key, _ in entities()])
+def test_every_config_keeps_home_assistants_rules(key: str) -> None:
+    found = [(topic, config) for topic, config in made().items() if f"/{key}/" in topic]
+    ((topic, config),) = found
+    check(topic, config)
+
+
+STATE = {
+    "operation_mode": "hems",
+    "online": True,
+    "schedule_source": "none",
+    "schedule_status": "idle",
+    "hems_last_command": None,
+    "price_threshold_active": False,
+    "power_kw": None,
+    "charger_status": "Available",
+}
+
+
+def rendered(template: str, **changes: Any) -> str:
+    environment = jinja2.Environment(autoescape=False)  # noqa: S701 - as Home Assistant renders it
+    environment.filters["tojson"] = json.dumps
+    return environment.from_string(template).render(value_json={**STATE, **changes})
+
+
+def test_templates_say_what_is_known_and_none_for_what_is_not() -> None:
+    found = by_entity(made())
+    assert rendered(found["sensor.ca_schedule_source"]["value_template"]) == "none", "a word of the enum"
+    last = found["sensor.ca_hems_last_command"]
+    assert rendered(last["value_template"]) == "None", "unknown"
+    assert rendered(last["value_template"], hems_last_command="2026-11-21T11:00:00+00:00").endswith("+00:00")
+    assert rendered(last["availability"][1]["value_template"]) == "online"
+    assert rendered(last["availability"][1]["value_template"], operation_mode="standalone") == "offline"
+    threshold = found["binary_sensor.ca_price_threshold_active"]["value_template"]
+    assert [rendered(threshold), rendered(threshold, price_threshold_active=True)] == ["OFF", "ON"]
+    power = found["sensor.ca_power_kw"]
+    assert [rendered(power["value_template"]), rendered(power["value_template"], power_kw=0)] == ["None", "0"]
+    attributes = json.loads(
+        rendered(
+            found["sensor.ca_charging_schedule_status"]["json_attributes_template"],
+            message="7 slots at 2 price levels",
+            plan_date=None,
+            slots=7,
+            price_levels=2,
+            slots_excluded=0,
+            tomorrow_message=None,
+        )
+    )
+    assert attributes["message"] == "7 slots at 2 price levels"
+
+
+async def test_entities_appear_and_appear_again_when_home_assistant_starts(play: Play, wire: Wire) -> None:
+    prefix = f"{play.prefix}/charge-amps"  # where the test's client listens
+    node, _ = await play.start(discovery=prefix)
+
+    def configured() -> list[str]:
+        return [topic for topic, _ in wire.came if topic.endswith("/schedule_source/config")]
+
+    await node.eventually(lambda: len(configured()) == 1)
+    await wire.client.publish(f"{prefix}/status", b'"no"')
+    await wire.client.publish(f"{prefix}/status", b"online")
+    await node.eventually(lambda: len(configured()) == 2)
+    (config,) = [content for topic, content in wire.last.items() if topic.endswith("/schedule_source/config")]
+    assert re.fullmatch(rf"{play.prefix}/charge-amps/{POINT}/1/state", config["state_topic"])
+    await node.eventually(lambda: wire.state.get("schedule_source") == "none")

@@ -1,0 +1,566 @@
+"""Schedules on the simulated cloud, by prices and by a HEMS, through a whole node with a real broker."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiomqtt
+import pytest
+
+from bridges.charge_amps.adapter import ChargeAmpsAdapter
+from csms.simulate.charge_amps import CloudServer, Connector
+from tests.bridges.charge_amps.conftest import POINT, HandClock, Play
+from tests.e2e.conftest import Node
+
+MIDNIGHT = datetime(2026, 11, 20, 23, tzinfo=UTC)  # Saturday, 00:00 in Amsterdam
+
+
+class Wire:
+    """A client of the broker, as a HEMS or Home Assistant is one: what is retained and what has come, by topic."""
+
+    def __init__(self, client: aiomqtt.Client, prefix: str) -> None:
+        self.client = client
+        self.prefix = prefix
+        self.last: dict[str, Any] = {}
+        self.came: list[tuple[str, Any]] = []
+
+    async def read(self) -> None:
+        async for message in self.client.messages:
+            topic = str(message.topic).removeprefix(f"{self.prefix}/")
+            body = bytes(message.payload) if isinstance(message.payload, bytes | bytearray) else b""
+            if topic != "charge-amps/status" and not topic.endswith(("/set", "/clear")):
+                self.last[topic] = json.loads(body) if body else None
+                self.came.append((topic, self.last[topic]))
+
+    async def send(self, topic: str, content: object, *, retain: bool = False) -> None:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        await self.client.publish(f"{self.prefix}/{topic}", body, qos=1, retain=retain)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return self.last.get("hems/charge-amps/1/status") or {}
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return self.last.get(f"charge-amps/{POINT}/1/state") or {}
+
+
+@pytest.fixture
+async def wire(broker: Any, topic_prefix: str) -> AsyncIterator[Wire]:
+    async with wired(broker, topic_prefix) as connected:
+        yield connected
+
+
+@asynccontextmanager
+async def wired(broker: Any, topic_prefix: str) -> AsyncIterator[Wire]:
+    async with aiomqtt.Client(broker.host, broker.port_v5, protocol=aiomqtt.ProtocolVersion.V5) as client:
+        connected = Wire(client, topic_prefix)
+        await client.subscribe(f"{topic_prefix}/hems/#", qos=1)
+        await client.subscribe(f"{topic_prefix}/charge-amps/#", qos=1)
+        reading = asyncio.create_task(connected.read())
+        yield connected
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+def connector(play: Play) -> Connector:
+    return play.cloud.charge_points[POINT].connectors[0]
+
+
+def periods(play: Play) -> list[tuple[int, int]] | None:
+    schedule = connector(play).schedule
+    return schedule and [(one["from"], one["to"]) for one in schedule["schedulePeriods"]]
+
+
+def puts(server: CloudServer) -> int:
+    return len(server.sent("PUT", "smartChargingSchedules"))
+
+
+def deletes(server: CloudServer) -> int:
+    return len(server.sent("DELETE", "smartChargingSchedules"))
+
+
+def curve(*prices: float, start: datetime = MIDNIGHT, minutes: int = 15) -> dict[str, Any]:
+    step = timedelta(minutes=minutes)
+    return {
+        "price_curve": [
+            {
+                "start": (start + n * step).isoformat(),
+                "end": (start + (n + 1) * step).isoformat(),
+                "price": price,
+            }
+            for n, price in enumerate(prices)
+        ]
+    }
+
+
+# Saturday: four slots at .08 from 02:00, three at .10 from 13:15, the rest dear. (C4, S2)
+S2 = [0.5] * 96
+S2[8:12] = [0.08] * 4
+S2[53:56] = [0.10] * 3
+PRICES = "energy_prices/attributes"
+
+
+async def scheduled(node: Node, wire: Wire, status: str = "scheduled") -> dict[str, Any]:
+    await node.eventually(lambda: wire.state.get("schedule_status") == status)
+    return wire.state
+
+
+# --- standalone --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock(MIDNIGHT + timedelta(hours=1))
+
+
+async def test_scenario_standalone_mode_startup(play: Play, wire: Wire, server: CloudServer) -> None:
+    node, _ = await play.start()
+    state = await scheduled(node, wire, "waiting_for_prices")
+    assert (state["operation_mode"], state["schedule_source"]) == ("standalone", "none")
+    await wire.send(PRICES, curve(*S2), retain=True)
+    state = await scheduled(node, wire)
+    assert periods(play) == [(439200, 442800), (479700, 482400)]
+    assert state["schedule_source"] == "standalone"
+    assert state["message"] == "7 slots at 2 price levels"
+    assert (state["slots"], state["price_levels"], state["plan_date"]) == (7, 2, "2026-11-21")
+    assert state["next_charge_start"] == "2026-11-21T01:00:00+00:00"
+    (body,) = server.sent("PUT", "smartChargingSchedules")
+    assert body == {
+        "scheduleId": None,
+        "chargePointId": POINT,
+        "connectorId": 1,
+        "validFrom": None,
+        "validTo": None,
+        "defaultCurrent": 0,
+        "schedulePeriods": [
+            {"from": 439200, "to": 442800, "maxCurrent": 16.0},
+            {"from": 479700, "to": 482400, "maxCurrent": 16.0},
+        ],
+        "isActive": True,
+        "isSynced": True,
+        "timeZone": "Europe/Amsterdam",
+        "startOfSchedule": "2026-11-15T23:00:00Z",
+    }
+    # H11: HEMS topics mean nothing in this mode, and nothing is said there.
+    await wire.send("hems/charge-amps/1/schedule/clear", b"")
+    await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
+    await wire.send(PRICES, curve(*S2), retain=True)
+    await asyncio.sleep(0.3)
+    assert (puts(server), deletes(server)) == (1, 0), "the same again is no news"
+    assert wire.status == {}
+
+
+async def test_a_restart_finds_its_own_schedule_and_writes_nothing(
+    play: Play, wire: Wire, server: CloudServer
+) -> None:
+    await wire.send(PRICES, curve(*S2), retain=True)
+    node, _ = await play.start()
+    await scheduled(node, wire)
+    await play.stop(node)
+    # Time passes, a period is over: that alone is no reason to write.
+    play.clock.advance(hours=4)
+    wire.last.clear()
+    node, _ = await play.start()
+    state = await scheduled(node, wire)
+    assert state["next_charge_start"] == "2026-11-21T12:15:00+00:00"
+    assert (puts(server), deletes(server)) == (1, 0)
+
+
+async def test_scenario_no_slots_below_threshold_deletes_what_was_there(
+    play: Play, wire: Wire, server: CloudServer
+) -> None:
+    await wire.send(PRICES, curve(*S2), retain=True)
+    node, _ = await play.start()
+    await scheduled(node, wire)
+    await wire.send(PRICES, curve(*[0.30] * 48, *[0.40] * 48), retain=True)
+    state = await scheduled(node, wire, "no_eligible_slots")
+    assert (state["schedule_source"], state["price_threshold_active"]) == ("none", True)
+    assert (connector(play).schedule, deletes(server)) == (None, 1)
+    assert connector(play).mode == "On", "a connector in mode Schedule without a schedule might never charge"
+
+
+async def test_scenario_all_over_is_deleted_and_tomorrows_prices_are_a_new_plan(
+    play: Play, wire: Wire, server: CloudServer
+) -> None:
+    await wire.send(PRICES, curve(*S2), retain=True)
+    node, _ = await play.start()
+    await scheduled(node, wire)
+    play.clock.advance(hours=14)
+    await node.eventually(lambda: connector(play).schedule is None)
+    assert wire.state["schedule_source"] in {"standalone", "none"}
+    await wire.send(PRICES, curve(*S2, *([0.5] * 94 + [0.01] * 2)), retain=True)
+    await node.eventually(lambda: periods(play) == [(603000, 604800)])
+
+
+async def test_the_edge_of_the_week_is_written_anew(play: Play, wire: Wire, server: CloudServer) -> None:
+    sunday = datetime(2026, 11, 21, 23, tzinfo=UTC)
+    play.clock.now = sunday + timedelta(hours=20)
+    prices = [0.5] * 94 + [0.1] * 2 + [0.1] * 6 + [0.5] * 90
+    await wire.send(PRICES, curve(*prices, start=sunday), retain=True)
+    node, _ = await play.start()
+    await node.eventually(lambda: periods(play) == [(0, 5400), (603000, 604800)])
+    play.clock.now = datetime(2026, 11, 22, 23, 5, tzinfo=UTC)
+    await node.eventually(lambda: periods(play) == [(0, 5400)])
+    assert puts(server) == 2
+    schedule = connector(play).schedule
+    assert schedule is not None
+    assert schedule["startOfSchedule"] == "2026-11-22T23:00:00Z"
+
+
+async def test_a_users_own_schedule_is_not_overwritten_unless_told_to(
+    play: Play, wire: Wire, server: CloudServer
+) -> None:
+    own = {
+        "scheduleId": 77,
+        "chargePointId": POINT,
+        "connectorId": 1,
+        "schedulePeriods": [{"from": 0, "to": 3600, "maxCurrent": 10.0}],
+        "isActive": True,
+        "startOfSchedule": "2026-11-15T23:00:00Z",
+    }
+    connector(play).schedule = dict(own)
+    connector(play).mode = "Schedule"
+    await wire.send(PRICES, curve(*S2), retain=True)
+    node, _ = await play.start()
+    state = await scheduled(node, wire, "error")
+    assert state["schedule_source"] == "none"
+    assert state["schedule_error"] == "A schedule of the user's own is on the charger"
+    assert (connector(play).schedule or {})["scheduleId"] == 77
+    await play.stop(node)
+    assert puts(server) == 0
+    node, _ = await play.start(take_over=True)
+    await scheduled(node, wire)
+    assert periods(play) == [(439200, 442800), (479700, 482400)]
+
+
+async def test_faults_while_writing_are_survived_and_nothing_is_claimed(
+    play: Play, wire: Wire, server: CloudServer
+) -> None:
+    node, _ = await play.start()
+    for number, kind in enumerate(["500", "timeout", "lost_answer", "truncated", "html", "429"]):
+        before = connector(play).schedule
+        fault = server.fail("PUT .*smartChargingSchedules", kind, retry_after_s=0)
+        prices = [0.5] * 96
+        prices[60 + 4 * number] = 0.1
+        start_s = 432_000 + 900 * (60 + 4 * number)
+        await wire.send(PRICES, curve(*prices), retain=True)
+        if kind not in {"lost_answer", "truncated"}:
+            await scheduled(node, wire, "error")
+            assert connector(play).schedule is before
+            play.clock.advance(seconds=301)
+        await node.eventually(lambda start_s=start_s: periods(play) == [(start_s, start_s + 900)])
+        state = await scheduled(node, wire)
+        assert state["schedule_source"] == "standalone"
+        assert fault.seen == 1
+
+
+async def test_a_schedule_that_was_taken_away_is_put_back_and_one_replaced_is_left(
+    play: Play, wire: Wire, server: CloudServer
+) -> None:
+    await wire.send(PRICES, curve(*S2), retain=True)
+    node, adapter = await play.start()
+    await scheduled(node, wire)
+    connector(play).schedule = None
+    play.clock.advance(minutes=16)
+    await node.eventually(lambda: periods(play) == [(439200, 442800), (479700, 482400)])
+    keeper = adapter.connectors[POINT, 1].keeper
+    await node.eventually(
+        lambda: (
+            not keeper.busy and keeper.kept.schedule_id == str((connector(play).schedule or {})["scheduleId"])
+        )
+    )
+    foreign = {**(connector(play).schedule or {}), "scheduleId": 1, "schedulePeriods": []}
+    foreign["schedulePeriods"] = [{"from": 0, "to": 60, "maxCurrent": 6.0}]
+    connector(play).schedule = foreign
+    play.clock.advance(minutes=16)
+    await node.eventually(lambda: wire.state.get("schedule_source") == "none")
+    await scheduled(node, wire, "error")
+    assert connector(play).schedule is foreign
+
+
+async def test_prices_in_another_currency_are_refused(play: Play, wire: Wire, server: CloudServer) -> None:
+    await wire.send(PRICES, {**curve(*S2), "currency": "SEK"}, retain=True)
+    node, _ = await play.start()
+    state = await scheduled(node, wire, "error")
+    assert state["message"] == "Prices are in SEK, the threshold is in EUR"
+    assert puts(server) == 0
+    await wire.send(PRICES, b"nonsense", retain=True)
+    await wire.send(PRICES, {**curve(*S2), "currency": "EUR"}, retain=True)
+    await scheduled(node, wire)
+
+
+async def test_automation_off_leaves_the_charger_alone(play: Play, wire: Wire, server: CloudServer) -> None:
+    await wire.send(PRICES, curve(*S2), retain=True)
+    node, _ = await play.start()
+    await scheduled(node, wire)
+    await play.stop(node)
+    node, _ = await play.start(automation=False)
+    await scheduled(node, wire, "disabled")
+    assert connector(play).schedule is None
+    assert deletes(server) == 1
+
+
+# --- HEMS --------------------------------------------------------------------------------------------
+
+HEMS_SET = {
+    "source": "hems",
+    "periods": [
+        {"start": "2026-11-21T22:00:00+01:00", "end": "2026-11-21T23:00:00+01:00"},
+        {"start": "2026-11-22T02:00:00+01:00", "end": "2026-11-22T06:00:00+01:00"},
+    ],
+    "max_current": 10,
+    "expires_at": "2026-11-22T08:00:00+01:00",
+}
+HEMS_WEEK = [(511200, 514800), (525600, 540000)]
+
+
+@asynccontextmanager
+async def hems(play: Play, wire: Wire, **changes: Any) -> AsyncIterator[tuple[Node, ChargeAmpsAdapter]]:
+    node, adapter = await play.start(mode="hems", **changes)
+    await node.eventually(lambda: wire.status.get("ready_for_schedule"))
+    yield node, adapter
+
+
+async def obeyed(node: Node, wire: Wire, result: str) -> dict[str, Any]:
+    await node.eventually(lambda: wire.status.get("last_command_result") == result)
+    return wire.status
+
+
+async def test_scenario_hems_mode_startup(play: Play, wire: Wire, server: CloudServer) -> None:
+    """H1, H7, H9, H13."""
+    await wire.send(PRICES, curve(*S2), retain=True)
+    async with hems(play, wire) as (node, _):
+        status = wire.status
+        assert (status["state"], status["schedule_source"], status["schedule_active"]) == (
+            "idle",
+            "none",
+            False,
+        )
+        assert status["last_command_result"] is None
+        await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
+        status = await obeyed(node, wire, "success")
+        assert periods(play) == HEMS_WEEK
+        assert status["schedule_source"] == "hems"
+        assert status["current_schedule_id"] == str((connector(play).schedule or {})["scheduleId"])
+        assert status["next_period_start"] == "2026-11-21T21:00:00+00:00"
+        assert status["expires_at"] == "2026-11-22T07:00:00+00:00"
+        assert status["last_hems_command_at"] == status["last_command_at"] == play.clock.now.isoformat()
+        assert status["charger_state"] == status["state"]
+        assert wire.state["hems_last_command"] == play.clock.now.isoformat()
+        assert wire.state["price_threshold_active"] is False
+        (body,) = server.sent("PUT", "smartChargingSchedules")
+        assert {one["maxCurrent"] for one in body["schedulePeriods"]} == {10.0}
+
+        play.clock.advance(minutes=1)
+        await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
+        await node.eventually(lambda: wire.status["last_command_at"] == play.clock.now.isoformat())
+        assert puts(server) == 1, "the same again is not written again"
+
+        await wire.send("hems/charge-amps/1/schedule/clear", b"")
+        status = await obeyed(node, wire, "cleared")
+        assert (status["state"], status["schedule_source"], status["schedule_active"]) == (
+            "idle",
+            "none",
+            False,
+        )
+        assert (connector(play).schedule, deletes(server)) == (None, 1)
+
+        play.clock.advance(minutes=1)
+        await wire.send("hems/charge-amps/1/schedule/clear", b"null")
+        await node.eventually(lambda: wire.status["last_command_at"] == play.clock.now.isoformat())
+        assert (wire.status["last_command_result"], deletes(server)) == ("cleared", 1)
+
+
+async def test_scenario_threshold_ignored_in_hems_mode(play: Play, wire: Wire, server: CloudServer) -> None:
+    """H13: no price is looked at, the schedule is applied exactly as received, the sensor stays off (S14)."""
+    await wire.send(PRICES, curve(*[0.9] * 96), retain=True)
+    async with hems(play, wire) as (node, adapter):
+        await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
+        await obeyed(node, wire, "success")
+        assert periods(play) == HEMS_WEEK
+        assert adapter.connectors[POINT, 1].planner.plan is None
+        assert wire.state["price_threshold_active"] is False
+
+
+async def test_scenario_clear_schedule_command(play: Play, wire: Wire, server: CloudServer) -> None:
+    async with hems(play, wire) as (node, _):
+        await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
+        await obeyed(node, wire, "success")
+        await wire.send("hems/charge-amps/1/schedule/clear", b"")
+        status = await obeyed(node, wire, "cleared")
+        assert (status["state"], status["schedule_source"], connector(play).schedule) == (
+            "idle",
+            "none",
+            None,
+        )
+
+
+REFUSED = [
+    b"{bad",
+    b"[]",
+    b"{}",
+    b'{"periods":[]}',
+    b"\xff\xfe",
+    b'{"periods":[{"start":"2026-11-21T22:00:00+01:00"}]}',
+    b'{"periods":[{"start":"2026-11-21T22:00:00","end":"2026-11-21T23:00:00"}],"max_current":3}',
+    b'{"periods":[{"start":"2026-11-20T01:00:00","end":"2026-11-20T02:00:00"}]}',
+    json.dumps({**HEMS_SET, "expires_at": "2026-11-20T00:00:00Z"}).encode(),
+]
+
+
+async def test_scenario_invalid_schedule_payload(play: Play, wire: Wire, server: CloudServer) -> None:
+    """H2, H3, H5, H14: the message is refused as a whole, what was there stays."""
+    async with hems(play, wire) as (node, _):
+        await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
+        await obeyed(node, wire, "success")
+        for body in REFUSED:
+            await wire.send("hems/charge-amps/1/schedule/set", body)
+            status = await obeyed(node, wire, "error")
+            assert status["error"] in {
+                "Invalid schedule payload",
+                "No valid periods after conversion",
+                "Schedule already expired",
+            }
+            assert (status["schedule_source"], periods(play), puts(server)) == ("hems", HEMS_WEEK, 1)
+            await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
+            status = await obeyed(node, wire, "success")
+            assert (status["error"], puts(server)) == (None, 1)
+
+
+async def test_scenario_schedule_with_expiration(play: Play, wire: Wire, server: CloudServer) -> None:
+    """H6: by timer; then, with a restart in between, at start."""
+    async with hems(play, wire) as (node, _):
+        await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
+        await obeyed(node, wire, "success")
+        play.clock.now = datetime(2026, 11, 22, 7, tzinfo=UTC)
+        await asyncio.sleep(0.2)
+        again = {**HEMS_SET, "expires_at": "2026-11-22T09:00:00+01:00"}
+        again["periods"] = [{"start": "2026-11-22T08:30:00+01:00", "end": "2026-11-22T10:00:00+01:00"}]
+        await wire.send("hems/charge-amps/1/schedule/set", again)
+        await node.eventually(lambda: puts(server) == 2)
+        play.clock.now = datetime(2026, 11, 22, 8, 0, 1, tzinfo=UTC)
+        status = await obeyed(node, wire, "expired")
+        assert (status["schedule_source"], connector(play).schedule) == ("none", None)
+        before = deletes(server)
+        await wire.send(
+            "hems/charge-amps/1/schedule/set", {**again, "expires_at": "2026-11-22T09:30:00+01:00"}
+        )
+        await obeyed(node, wire, "success")
+        await play.stop(node)
+    play.clock.now = datetime(2026, 11, 22, 9, tzinfo=UTC)
+    node, _ = await play.start(mode="hems")
+    await obeyed(node, wire, "expired")
+    assert deletes(server) == before + 1
+
+
+async def test_h8_a_retained_clear_is_ignored_and_a_retained_set_applied_once(
+    play: Play, wire: Wire, server: CloudServer
+) -> None:
+    await wire.send("hems/charge-amps/1/schedule/clear", b"x", retain=True)
+    await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET, retain=True)
+    async with hems(play, wire) as (node, _):
+        await obeyed(node, wire, "success")
+        await play.stop(node)
+    wire.last.clear()
+    async with hems(play, wire) as (node, _):
+        await obeyed(node, wire, "success")
+        await asyncio.sleep(0.2)
+        assert (periods(play), puts(server), deletes(server)) == (HEMS_WEEK, 1, 0)
+        await wire.send("hems/charge-amps/1/schedule/set", b"", retain=True)
+        await asyncio.sleep(0.2)
+        assert wire.status["last_command_result"] == "success", "H15"
+    await wire.send("hems/charge-amps/1/schedule/clear", b"", retain=True)
+
+
+async def test_h10_a_failed_write_is_an_error_and_is_tried_again(
+    play: Play, wire: Wire, server: CloudServer
+) -> None:
+    async with hems(play, wire) as (node, _):
+        fault = server.fail("PUT .*smartChargingSchedules", "500", times=2)
+        await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
+        status = await obeyed(node, wire, "error")
+        assert (status["schedule_source"], status["error"]) == ("none", "Failed to apply schedule to charger")
+        assert status["schedule_active"] is False
+        play.clock.advance(seconds=1)
+        await node.eventually(lambda: play.clock.advance(seconds=1) and fault.seen == 2)
+        await node.eventually(
+            lambda: play.clock.advance(seconds=1) and wire.status["last_command_result"] == "success"
+        )
+        status = wire.status
+        assert (status["schedule_source"], status["error"]) == ("hems", None)
+        fault = server.fail("DELETE .*smartChargingSchedules", "500", times=1000)
+        await wire.send("hems/charge-amps/1/schedule/clear", b"")
+        status = await obeyed(node, wire, "error")
+        assert (status["schedule_source"], status["error"]) == ("hems", "Failed to clear schedule")
+
+
+async def test_h12_scenario_mode_switch_at_runtime(play: Play, wire: Wire, server: CloudServer) -> None:
+    await wire.send(PRICES, curve(*S2), retain=True)
+    node, _ = await play.start()
+    await scheduled(node, wire)
+    await play.stop(node)
+    server.fail("DELETE .*smartChargingSchedules", "500", times=1)
+    async with hems(play, wire) as (node, _):
+        assert (connector(play).schedule, deletes(server), puts(server)) == (None, 2, 1)
+        assert wire.state["schedule_source"] == "none"
+        await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
+        await obeyed(node, wire, "success")
+        await play.stop(node)
+    wire.last.clear()
+    node, _ = await play.start()
+    state = await scheduled(node, wire)
+    assert (state["operation_mode"], state["schedule_source"]) == ("standalone", "standalone")
+    assert deletes(server) == 3
+    assert wire.last.get("hems/charge-amps/1/status") is None, "a HEMS is not told what is no longer so"
+
+
+async def test_scenario_status_on_state_change_and_readiness(
+    play: Play, wire: Wire, server: CloudServer
+) -> None:
+    async with hems(play, wire) as (node, _):
+        assert (wire.status["state"], wire.status["ready_for_schedule"]) == ("idle", True)
+        connector(play).plugged = True
+        await node.eventually(lambda: wire.status["state"] == "plugged_in")
+        play.cloud.plug_in(POINT)
+        await node.eventually(lambda: wire.status["state"] == "charging")
+        assert wire.status["current_power_kw"] == 11.04
+        assert wire.status["session_energy_kwh"] == 0
+        await node.eventually(
+            lambda: play.let(minutes=1) or (wire.status["session_energy_kwh"] or 0) >= 0.5  # the heartbeat
+        )
+        play.cloud.unplug(POINT)
+        await node.eventually(lambda: wire.status["state"] == "idle")
+        assert wire.status["session_energy_kwh"] is None
+        connector(play).fault = "GroundFailure"
+        await node.eventually(lambda: wire.status["state"] == "error")
+        assert wire.status["ready_for_schedule"] is False
+        connector(play).fault = None
+        play.cloud.charge_points[POINT].online = False
+        await node.eventually(lambda: wire.status["state"] == "offline")
+        assert wire.status["ready_for_schedule"] is False
+        assert wire.status["current_power_kw"] is None, "missing is not 0"
+        before = len(wire.came)
+        play.clock.advance(seconds=61)
+        await node.eventually(
+            lambda: "hems/charge-amps/1/status" in [topic for topic, _ in wire.came[before:]]
+        )
+
+
+async def test_an_operator_takes_the_connector_out_of_service(
+    play: Play, wire: Wire, server: CloudServer
+) -> None:
+    async with hems(play, wire) as (node, _):
+        await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
+        await obeyed(node, wire, "success")
+        for kind, mode in (("Inoperative", "Off"), ("Operative", "Schedule")):
+            answer = await node.api.post(
+                f"/api/v1/chargers/{POINT}/commands",
+                json={"action": "ChangeAvailability", "payload": {"connectorId": 1, "type": kind}},
+            )
+            assert answer.json()["response"] == {"status": "Accepted"}
+            assert connector(play).mode == mode
+            await node.eventually(lambda mode=mode: wire.status["ready_for_schedule"] is (mode == "Schedule"))

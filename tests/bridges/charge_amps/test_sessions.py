@@ -1,0 +1,348 @@
+"""Sessions, faults and commands through a whole node: simulated cloud, real HTTP, real Postgres, real broker."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from csms.simulate.charge_amps import CloudServer
+from tests.bridges.charge_amps.conftest import POINT, HandClock, Play
+from tests.e2e.conftest import Node
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    """A day ago: what the ledger takes for plausible."""
+    return HandClock(datetime.now(UTC).replace(microsecond=0) - timedelta(days=1))
+
+
+async def running(node: Node) -> dict[str, Any]:
+    """The event of the start."""
+    (started,) = await node.eventually(lambda: node.of("started", POINT))
+    return dict(started["payload"])
+
+
+def status(node: Node) -> str | None:
+    """The last one told of connector 1."""
+    told = [e["payload"] for e in node.of("status_changed", POINT) if e["payload"]["connectorId"] == 1]
+    return told[-1]["status"] if told else None
+
+
+async def polled(play: Play, node: Node, times: int = 2) -> None:
+    """Wait until the bridge has looked again, from the beginning of a poll to its end."""
+    seen = len(play.server.sent("GET", "/status$"))
+    await node.eventually(lambda: len(play.server.sent("GET", "/status$")) >= seen + times)
+
+
+async def completed(node: Node, count: int = 1) -> list[dict[str, Any]]:
+    found = await node.eventually(
+        lambda: node.of("completed", POINT) if len(node.of("completed", POINT)) >= count else None
+    )
+    return [event["payload"] for event in found]
+
+
+async def test_a_session_becomes_a_transaction_like_any_other(play: Play) -> None:
+    node, _ = await play.start()
+    await polled(play, node)
+    play.cloud.plug_in(POINT, rfid="04a1b2c3")
+    started = await running(node)
+    assert (started["idTag"], started["meterStart"], started["connectorId"]) == ("04A1B2C3", 0, 1)
+    began = play.clock.now
+    play.let(minutes=30)
+    await node.eventually(
+        lambda: [e for e in node.of("meter_reading", POINT) if e["payload"].get("sessionEnergy") == 5.52]
+    )
+    reading = node.of("meter_reading", POINT)[-1]["payload"]
+    assert (reading["currentPower"], reading["totalEnergy"]) == (11.04, 5.52)
+    play.cloud.unplug(POINT)
+    (done,) = await completed(node)
+    assert (done["meterStop"], done["energyUsed"], done["duration"]) == (5520, 5.52, 30)
+    assert done["reason"] == "EVDisconnected"
+    assert done["startTime"].startswith(began.strftime("%Y-%m-%dT%H:%M:%S"))
+    await node.eventually(lambda: node.of("session_cost", POINT))
+    await polled(play, node)
+    words = [
+        e["payload"]["status"] for e in node.of("status_changed", POINT) if e["payload"]["connectorId"] == 1
+    ]
+    assert words == ["Available", "Charging", "Available"]
+    charger = (await node.api.get(f"/api/v1/chargers/{POINT}")).json()
+    assert (charger["protocol"], charger["online"], charger["vendor"], charger["model"]) == (
+        "charge-amps",
+        True,
+        "Charge Amps AB",
+        "HALO",
+    )
+    assert charger["firmwareVersion"] == "184"
+
+
+async def test_t2_a_pause_by_schedule_stays_one_transaction(play: Play) -> None:
+    node, _ = await play.start()
+    play.cloud.plug_in(POINT)
+    await running(node)
+    play.let(minutes=10)
+    connector = play.cloud.charge_points[POINT].connectors[0]
+    connector.mode = "Schedule"
+    await node.eventually(lambda: status(node) == "SuspendedEVSE")
+    play.let(hours=1)
+    await polled(play, node)
+    connector.mode = "On"
+    play.let(minutes=10)
+    await polled(play, node)
+    play.cloud.unplug(POINT)
+    (done,) = await completed(node)
+    assert done["energyUsed"] == pytest.approx(11.04 / 3, abs=0.002)
+    assert len(node.of("started", POINT)) == 1
+
+
+async def test_t3_two_sessions_between_two_polls(play: Play) -> None:
+    node, _ = await play.start()
+    play.cloud.plug_in(POINT)
+    await running(node)
+    play.let(minutes=30)
+    play.cloud.unplug(POINT)
+    play.cloud.plug_in(POINT)
+    play.let(minutes=15)
+    (first,) = await completed(node)
+    assert first["meterStop"] == 5520
+    _, second = await node.eventually(lambda: len(found := node.of("started", POINT)) == 2 and found)
+    assert second["payload"]["meterStart"] == 5520
+    await polled(play, node)
+    play.cloud.unplug(POINT)
+    done = await completed(node, 2)
+    assert [one["meterStop"] for one in done] == [5520, 8280]
+
+
+async def test_t4_what_happened_while_the_bridge_was_away_is_booked_from_history(play: Play) -> None:
+    node, _ = await play.start()
+    play.cloud.plug_in(POINT, rfid="04a1b2c3")
+    await running(node)
+    play.let(minutes=30)
+    await polled(play, node)
+    await play.stop(node)
+    play.let(minutes=30)
+    play.cloud.unplug(POINT)
+    ends = [play.clock.now]
+    for minutes in (30, 60):
+        play.let(minutes=30)
+        play.cloud.plug_in(POINT, rfid="05a1b2c3")
+        play.let(minutes=minutes)
+        play.cloud.unplug(POINT)
+        ends.append(play.clock.now)
+    play.let(minutes=30)
+    node, _ = await play.start(which="both")
+    await node.eventually(lambda: len(node.of("completed", POINT)) >= 3)
+    done = [event["payload"] for event in node.of("completed", POINT)]
+    assert [one["meterStop"] for one in done] == [11040, 16560, 27600]
+    assert [one["stopTime"][:19] for one in done] == [end.isoformat()[:19] for end in ends]
+    assert [one["idTag"] for one in done] == ["04A1B2C3", "05A1B2C3", "05A1B2C3"]
+    assert "backfilled" in done[1]["anomaly"]
+    await play.stop(node)
+    node, _ = await play.start()
+    await polled(play, node, 3)
+    rows = await node.fetch("SELECT key, energy_wh FROM transactions ORDER BY id")
+    assert [row["energy_wh"] for row in rows] == [11040, 5520, 11040], "booked once, however often it starts"
+    assert await node.fetch("SELECT 1 FROM quarantine") == []
+
+
+async def test_t5_a_finished_session_that_is_still_shown(play: Play) -> None:
+    play.cloud.shows_finished_s = 600
+    node, _ = await play.start()
+    play.cloud.plug_in(POINT)
+    await running(node)
+    play.let(minutes=30)
+    play.cloud.unplug(POINT)
+    await completed(node)
+    await polled(play, node, 3)
+    assert len(node.of("started", POINT)) == 1
+    assert len(node.of("completed", POINT)) == 1
+
+
+async def test_history_that_lags_is_waited_for(play: Play) -> None:
+    play.cloud.history_lag_s = 60
+    node, _ = await play.start()
+    play.cloud.plug_in(POINT)
+    await running(node)
+    play.let(minutes=30)
+    ended_at = play.clock.now
+    play.cloud.unplug(POINT)
+    await polled(play, node, 3)
+    assert node.of("completed", POINT) == []
+    play.let(seconds=90)
+    (done,) = await completed(node)
+    assert done["stopTime"][:19] == ended_at.isoformat()[:19]
+
+
+async def test_t8_a_charger_offline_in_mid_session_keeps_its_transaction(play: Play) -> None:
+    node, _ = await play.start()
+    play.cloud.plug_in(POINT)
+    await running(node)
+    play.cloud.charge_points[POINT].online = False
+    await node.eventually(lambda: status(node) == "Unavailable")
+    async with asyncio.timeout(10):
+        while (await node.api.get(f"/api/v1/chargers/{POINT}")).json()["online"]:
+            await asyncio.sleep(0.02)
+    assert node.of("completed", POINT) == []
+    play.let(minutes=5)
+    play.cloud.charge_points[POINT].online = True
+    await node.eventually(lambda: status(node) == "Charging")
+    play.let(minutes=25)
+    play.cloud.unplug(POINT)
+    (done,) = await completed(node)
+    assert (done["energyUsed"], len(node.of("started", POINT))) == (5.52, 1)
+
+
+async def test_t9_faults_in_mid_session_claim_nothing(play: Play, server: CloudServer) -> None:
+    node, _ = await play.start()
+    kinds = ["401", "403", "429", "500", "timeout", "truncated", "html", "strings", "nulls"]
+    for count, kind in enumerate(kinds, 1):
+        play.cloud.plug_in(POINT)
+        await node.eventually(lambda count=count: len(node.of("started", POINT)) == count)
+        play.let(minutes=15)
+        await polled(play, node)
+        times = 1 if kind == "timeout" else 2  # twice: the read that is repeated fails too
+        status_fault = server.fail("/status$", kind, times=times, retry_after_s=0)
+        await node.eventually(lambda fault=status_fault: fault.seen == fault.times)
+        play.let(minutes=15)
+        await polled(play, node)
+        fault = server.fail("/chargingsessions", kind, times=times, retry_after_s=0)
+        play.cloud.unplug(POINT)
+        done = await completed(node, count)
+        assert (done[-1]["meterStop"], done[-1]["energyUsed"]) == (5520 * count, 5.52)
+        assert fault.seen > 0
+        fault.times = 0
+    assert len(node.of("started", POINT)) == len(node.of("completed", POINT)) == len(kinds)
+    assert "Faulted" not in [e["payload"]["status"] for e in node.of("status_changed", POINT)]
+    assert await node.fetch("SELECT 1 FROM quarantine") == []
+
+
+async def test_a_cloud_that_is_away_makes_chargers_offline_and_back(play: Play, server: CloudServer) -> None:
+    node, adapter = await play.start()
+    play.cloud.plug_in(POINT)
+    await running(node)
+    fault = server.fail("chargepoints", "500", times=1000)
+    await node.eventually(lambda: not adapter.monitors[POINT].online)
+    await node.eventually(lambda: status(node) == "Unavailable")
+    answer = await node.api.post(
+        f"/api/v1/chargers/{POINT}/commands",
+        json={"action": "RemoteStopTransaction", "payload": {"transactionId": 1}},
+    )
+    assert answer.status_code == 409, answer.text
+    fault.times = 0
+    await node.eventually(lambda: adapter.monitors[POINT].online)
+    play.let(minutes=30)
+    play.cloud.unplug(POINT)
+    (done,) = await completed(node)
+    assert (done["energyUsed"], len(node.of("started", POINT))) == (5.52, 1)
+
+
+async def test_wrong_credentials_end_nothing_and_are_tried_slowly(play: Play, server: CloudServer) -> None:
+    server.fail("auth/login", "403", times=2)
+    node, adapter = await play.start()
+    await node.eventually(lambda: server.logins >= 1 or server.sent("POST", "auth/login"))
+    assert not node.task.done()
+    assert adapter.monitors == {}
+
+
+async def test_remote_start_stop_and_availability_go_the_ordinary_way(play: Play) -> None:
+    play.cloud.auto_start = False
+    node, adapter = await play.start(rfid="00AABBCC")
+
+    async def ask(action: str, **payload: Any) -> tuple[int, Any]:
+        answer = await node.api.post(
+            f"/api/v1/chargers/{POINT}/commands", json={"action": action, "payload": payload}
+        )
+        return answer.status_code, answer.json().get("response", answer.json())
+
+    await node.eventually(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
+    accepted, rejected = (200, {"status": "Accepted"}), (200, {"status": "Rejected"})
+    assert await ask("RemoteStartTransaction", idTag="ALICE", connectorId=1) == rejected, "no car"
+    play.cloud.plug_in(POINT)
+    assert await ask("RemoteStartTransaction", idTag="ALICE", connectorId=1) == accepted
+    started = await running(node)
+    connector = play.cloud.charge_points[POINT].connectors[0]
+    assert connector.session is not None
+    assert (connector.session.rfid, started["idTag"]) == ("00AABBCC", "00AABBCC")
+    assert await ask("RemoteStopTransaction", transactionId=started["transactionId"] + 1) == rejected
+    play.let(minutes=15)
+    assert await ask("RemoteStopTransaction", transactionId=started["transactionId"]) == accepted
+    (done,) = await completed(node)
+    assert (done["reason"], done["energyUsed"]) == ("Remote", 2.76)
+
+    assert await ask("ChangeAvailability", connectorId=0, type="Inoperative") == accepted
+    assert connector.mode == "Off"
+    assert await ask("ChangeAvailability", connectorId=1, type="Operative") == accepted
+    assert connector.mode == "On"
+    assert await ask("ChangeAvailability", connectorId=2, type="Inoperative") != accepted, (
+        "the Schuko refuses"
+    )
+    assert await ask("TriggerMessage", requestedMessage="StatusNotification") == accepted
+    assert await ask("Reset", type="Soft") == accepted
+    assert play.cloud.charge_points[POINT].boots == 1
+    assert await ask("UnlockConnector", connectorId=1) == (200, {"status": "NotSupported"})
+    status, problem = await ask("ClearCache")
+    assert status == 501, problem
+
+
+async def test_a_lost_answer_to_a_remote_start_is_a_timeout_and_the_session_is_booked(
+    play: Play, server: CloudServer
+) -> None:
+    play.cloud.auto_start = False
+    node, adapter = await play.start(rfid="00AABBCC")
+    await node.eventually(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
+    play.cloud.plug_in(POINT)
+    server.fail("remotestart", "lost_answer")
+    answer = await node.api.post(
+        f"/api/v1/chargers/{POINT}/commands",
+        json={"action": "RemoteStartTransaction", "payload": {"idTag": "04A1B2C3", "connectorId": 1}},
+    )
+    assert answer.status_code == 504, answer.text
+    assert (await running(node))["idTag"] == "04A1B2C3"
+
+
+async def test_the_web_api_alone_books_sessions_by_counting(play: Play) -> None:
+    node, _ = await play.start("web")
+    await node.eventually(lambda: node.of("status_changed", POINT))
+    play.cloud.plug_in(POINT)
+    await running(node)
+    play.let(minutes=30)
+    await node.eventually(
+        lambda: [e for e in node.of("meter_reading", POINT) if e["payload"].get("sessionEnergy") == 5.52]
+    )
+    await play.stop(node)
+    play.let(minutes=30)
+    node, adapter = await play.start("web")
+    await node.eventually(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
+    await node.eventually(lambda: adapter.monitors[POINT].books[1].register_wh == 11040)
+    play.cloud.unplug(POINT)
+    (done,) = await completed(node)
+    assert (done["energyUsed"], done["idTag"]) == (11.04, "CA-UNKNOWN")
+
+
+async def test_secrets_appear_nowhere(
+    play: Play, capfd: pytest.CaptureFixture[str], server: CloudServer
+) -> None:
+    server.fail("/status$", "500", times=3)
+    server.fail("auth", "html", times=1)
+    node, _ = await play.start()
+    play.cloud.plug_in(POINT)
+    await running(node)
+    output = "".join(capfd.readouterr())
+    for secret in ("correct horse", "driver@example.org", "key-from-support", "the-charger's-own-secret"):
+        assert secret not in output
+    dumped = str(await node.fetch("SELECT * FROM chargers")) + str(node.events)
+    assert "the-charger's-own-secret" not in dumped
+
+
+async def test_a_charger_taken_by_another_node_is_let_go(play: Play, server: CloudServer) -> None:
+    node, adapter = await play.start()
+    await node.eventually(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
+    generation = adapter.monitors[POINT].generation
+    assert generation is not None
+    await adapter.hang_up(POINT, generation)
+    assert not adapter.monitors[POINT].passive, "that is our own"
+    await adapter.hang_up(POINT, generation + 1)
+    await node.eventually(lambda: adapter.monitors[POINT].generation is None)
+    polls = len(server.sent("GET", "/status$"))
+    await asyncio.sleep(0.2)
+    assert len(server.sent("GET", "/status$")) == polls

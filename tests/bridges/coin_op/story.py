@@ -1,0 +1,110 @@
+"""A station's packets on a virtual clock, before a desk that decides what is reported."""
+
+import json
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from msgspec.structs import replace
+
+from bridges.coin_op.packet import parse
+from bridges.coin_op.station import Alarm, Odd, Presence, Probe, Rules, Station
+from csms.core import reports
+from csms.core.tariffs import Tariff
+from tests.core.desk import NOW, Desk
+
+CHARGER = "coinop-7"
+# 0.0005 UAH a second, 0.012 UAH a Wh.
+TARIFF = Tariff(id="coin", currency="UAH", energy_rate=Decimal("12.00"), time_rate=Decimal("0.03"))
+
+
+class Story:
+    """`at` is the virtual clock in seconds."""
+
+    def __init__(self, *, desk: Desk | None = None, blocked: bool = False, **rules: Any) -> None:
+        self.desk = desk if desk is not None else Desk(unknown_tags="accept", tariff=TARIFF)
+        self.at = 0.0
+        self.rules = Rules(**({"rated_power_w": 3_000_000} | rules))
+        self.blocked = blocked
+        self.probes = 0
+        self.alarms: list[str] = []
+        self.odd: list[str] = []
+        self.number: int | None = None
+        self.station = Station(CHARGER, self.rules, self.now, blocked=blocked)
+
+    @property
+    def now(self) -> Any:
+        return NOW + timedelta(seconds=self.at)
+
+    def says(self, status: str, time: int | None = None, energy: float | None = None, uid: str = "A", **more):
+        """A packet, at once; `time` is the station's count."""
+        body: dict[str, Any] = {"status": status}
+        if status not in {"init", "ready"}:
+            body["uid"] = uid
+        if time is not None:
+            body |= {"time": time}
+        if energy is not None:
+            body |= {"energy": energy}
+        retained = more.pop("retained", False)
+        self._do(self.station.hear(parse(json.dumps(body | more).encode()), self.now, retained=retained))
+
+    def wait(self, seconds: float) -> None:
+        """Let the clock run, with a tick each second."""
+        until = self.at + seconds
+        while self.at < until:
+            self.at = min(self.at + 1, until)
+            self._do(self.station.tick(self.now))
+
+    def until(self, at: float) -> None:
+        """Later, with nobody having looked at the clock in between."""
+        self.at = at
+
+    def command(self, verb: str, uid: str = "A") -> None:
+        self.station.commanded(verb, uid, self.now)
+
+    def restart(self) -> None:
+        """The bridge is killed; what is on record is all that is left."""
+        open_ones = [t for t in self.desk.transactions.values() if t.open]
+        self.station = Station(CHARGER, self.rules, self.now, blocked=self.blocked)
+        self.station.resume(open_ones[0] if open_ones else None, self.desk.connectors.get((CHARGER, 1)))
+        self.number = open_ones[0].id if open_ones else None
+
+    def _do(self, acts: Any) -> None:
+        for act in acts:
+            match act:
+                case Probe():
+                    self.probes += 1
+                    self.station.asked(self.now)
+                case Alarm():
+                    self.alarms.append(act.kind)
+                case Odd():
+                    self.odd.append(act.kind)
+                case Presence():
+                    pass
+                case reports.Report():
+                    self._record(act)
+
+    def _record(self, report: Any) -> None:
+        if isinstance(report, reports.Meter | reports.Stop):
+            report = replace(report, transaction_id=self.number)
+        self.desk.now = self.now
+        answer = self.desk.tell(report)
+        assert not isinstance(answer, Exception), answer
+        if isinstance(report, reports.Start):
+            self.number = answer.transaction_id
+
+    # --- what came of it -------------------------------------------------------------------------
+
+    @property
+    def statuses(self) -> list[str]:
+        return [p["status"] for p in self.desk.payloads("status_changed")]
+
+    @property
+    def transaction(self) -> Any:
+        (only,) = self.desk.transactions.values()
+        return only
+
+    @property
+    def bill(self) -> Any:
+        (only,) = self.desk.payloads("session_cost")
+        return only

@@ -1,0 +1,115 @@
+"""The rental page in a real browser: Chromium, spoken to in its own protocol. Skipped where there is none."""
+
+import asyncio
+import itertools
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+
+from csms.rental import words
+from csms.simulate.coin_op import Behaviour, Station
+from tests.bridges.coin_op.conftest import UID, SiteFactory
+
+CHROMIUM = next(
+    (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
+)
+STAYS = Behaviour(plug_s=40, charge_s=100_000, unplug_s=600)
+
+
+class Tab:
+    """One page of the browser."""
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+        self._ids = itertools.count(1)
+
+    async def ask(self, method: str, **params: Any) -> Any:
+        number = next(self._ids)
+        await self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
+        async with asyncio.timeout(20):
+            while (answer := json.loads(await self._socket.recv())).get("id") != number:
+                pass
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    async def run(self, script: str) -> Any:
+        result = await self.ask("Runtime.evaluate", expression=script, returnByValue=True)
+        return result["result"].get("value")
+
+    async def until(self, script: str, timeout_s: float = 20) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not await self.run(script):
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            shown = await self.run("document.body.innerText")
+            raise AssertionError(f"{script} never came true on:\n{shown}") from None
+
+    async def shows(self, message: str) -> None:
+        await self.until(f"document.body.innerText.includes({json.dumps(words.text(message, 'uk'))})")
+
+
+@pytest.fixture
+async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    process = await asyncio.create_subprocess_exec(
+        CHROMIUM,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--lang=uk",
+        "--window-size=390,780",
+        "--remote-debugging-port=0",
+        f"--user-data-dir={tmp_path}",
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        port_file = tmp_path / "DevToolsActivePort"
+        async with asyncio.timeout(30):
+            while not (port_file.exists() and port_file.read_text().strip()):  # noqa: ASYNC240
+                await asyncio.sleep(0.05)
+        port = port_file.read_text().split()[0]  # noqa: ASYNC240
+        async with httpx.AsyncClient() as http:
+            made = (await http.put(f"http://127.0.0.1:{port}/json/new?about:blank")).json()
+        async with connect(made["webSocketDebuggerUrl"], max_size=None) as socket:
+            yield Tab(socket)
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@pytest.mark.timeout(120)
+async def test_a_rental_with_double_taps_and_a_reload(start_site: SiteFactory, tab: Tab) -> None:
+    site = await start_site(Station(id="s1", behaviour=STAYS), speed=100, require_account=True)
+    api, station = site.node.api, site.stations["s1"]
+    await api.put(f"/api/v1/accounts/{UID}", json={"currency": "UAH"})
+    await api.post(f"/api/v1/accounts/{UID}/entries", json={"key": "1", "amount": "500"})
+    link = (await api.post(f"/api/v1/accounts/{UID}/links", json={})).json()["path"]
+    address = site.node.running.http.rstrip("/")
+    await tab.ask("Page.navigate", url=f"{address}{link}&next=/r/coinop-s1&lang=uk")
+    await tab.until("document.querySelector('button.open') !== null")
+    await tab.run("document.querySelector('button.open').click()")
+    await tab.until("location.pathname === '/r/coinop-s1' && typeof htmx === 'object'")
+    await tab.ask("Page.navigate", url=f"{address}/r/coinop-s1?lang=uk")
+    await tab.shows("B1")
+    await tab.run("(() => { const b = document.querySelector('button.open'); b.click(); b.click(); })()")
+    await tab.shows("B2")
+    await site.node.eventually(lambda: station.state == "charging")
+    await tab.until("document.querySelector('section.charging dd') !== null")
+    before = await tab.run("document.querySelector('dd').innerText")
+    await tab.until(f"document.querySelector('dd').innerText !== {json.dumps(before)}")
+    await tab.ask("Page.reload")
+    await tab.until("document.querySelector('section.charging button.stop') !== null")
+    await tab.run("(() => { const b = document.querySelector('button.stop'); b.click(); b.click(); })()")
+    await tab.shows("M4")
+    assert (site.sent("connect"), site.sent("stop")) == ([UID], [UID])
+    assert len(await site.node.fetch("SELECT id FROM transactions")) == 1
+    assert not await tab.run(f"document.documentElement.outerHTML.includes('{UID}')")

@@ -1,0 +1,175 @@
+"""The bridge, the broker and Postgres are killed in mid-rental: one transaction, one bill, balance = sum of entries."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from csms.embedding import BrokerAddress
+from csms.simulate.coin_op import Behaviour, Station
+from tests.bridges.coin_op.conftest import UID, Site, SiteFactory
+from tests.e2e.test_postgres_away import postgres
+from tests.services import REPOSITORY, Mosquitto
+
+__all__ = ["postgres"]
+
+LONG = Behaviour(plug_s=40, charge_s=100_000, unplug_s=20)
+
+
+async def has_money(site: Site) -> None:
+    await site.node.api.put(f"/api/v1/accounts/{UID}", json={"currency": "UAH"})
+    await site.node.api.post(f"/api/v1/accounts/{UID}/entries", json={"key": "first", "amount": "1000"})
+
+
+async def begin(site: Site) -> int:
+    """A rental through the bridge's own door: OCPP's words allow twenty characters."""
+    from csms.adapter import Command
+
+    command = Command(action="RemoteStartTransaction", payload={"idTag": UID, "connectorId": 1})
+    assert await site.bridge.perform("coinop-s1", command) == {"status": "Accepted"}
+    return await site.number()
+
+
+async def consistent(site: Site) -> None:
+    """One transaction, one bill, and every coin accounted for."""
+    (row,) = await site.node.fetch(
+        "SELECT id, cost_minor, energy_wh, duration_s, account_id FROM transactions"
+    )
+    assert row["account_id"] == UID
+    assert row["energy_wh"] > 0
+    bills = await site.node.fetch("SELECT body FROM events WHERE event_type = 'session_cost'")
+    assert len(bills) == 1
+    (account,) = await site.node.fetch(
+        "SELECT balance_minor, (SELECT sum(amount_minor) FROM account_entries) AS entered FROM accounts"
+    )
+    assert account["balance_minor"] == account["entered"] == 100_000 - row["cost_minor"]
+    (rental,) = await site.node.fetch("SELECT state, debited_minor FROM rentals")
+    assert rental == {"state": "ended", "debited_minor": row["cost_minor"]}
+    station = site.stations["s1"]
+    assert abs(row["energy_wh"] - station.counter_wh) <= 2
+
+
+async def ended(site: Site) -> None:
+    async with asyncio.timeout(30):
+        while not await site.node.fetch("SELECT 1 FROM transactions WHERE stopped_at IS NOT NULL"):
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("debit", ["end", "dynamic"])
+async def test_the_broker_is_killed(
+    start_site: SiteFactory, mosquitto: Callable[..., Mosquitto], debit: str
+) -> None:
+    server = mosquitto()
+    address = BrokerAddress(server.host, server.port, "5", "mqtt://test")
+    site = await start_site(
+        Station(id="s1", behaviour=LONG),
+        node={"broker_address": address},
+        version="3.1.1",  # as real stations
+        require_account=True,
+        debit=debit,
+    )
+    await has_money(site)
+    await begin(site)
+    server.kill()
+    await site.node.eventually(lambda: not site.bridge.node.broker_connected)
+    station = site.stations["s1"]
+    behind = station.counter_wh
+    await site.node.eventually(lambda: station.counter_wh > behind + 20)
+    assert site.line().station.online  # what we cannot hear is not silent
+    server.start()
+    await site.node.eventually(lambda: site.line().station.session.energy_wh > behind + 20, 20)
+    await asyncio.wait_for(site.stop(), 20)
+    await ended(site)
+    await consistent(site)
+
+
+@pytest.mark.timeout(120)
+async def test_postgres_is_killed(start_site: SiteFactory, postgres: Any) -> None:
+    url, down, up = postgres
+    site = await start_site(
+        Station(id="s1", behaviour=LONG), node={"database_url": url}, require_account=True, debit="dynamic"
+    )
+    await has_money(site)
+    await begin(site)
+    down()
+    station, line = site.stations["s1"], site.line()
+    behind = station.counter_wh
+    await site.node.eventually(lambda: station.counter_wh > behind + 20)
+    # The renter's stop still opens the door; it is booked when the books are back.
+    await site.bridge.tell(line, "stop", UID)
+    await site.node.eventually(lambda: station.state == "ready")
+    up()
+    await ended(site)
+    await line.settled()
+    await consistent(site)
+
+
+async def bridge_process(site: Site, server: Mosquitto, data_dir: Path) -> "asyncio.subprocess.Process":
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "from csms.cli import main; main()",
+        "bridge",
+        "coin_op",
+        cwd=REPOSITORY,
+        env=os.environ
+        | {
+            "DATABASE_URL": site.node.database_url,
+            "CSMS_DATA_DIR": str(data_dir),
+            "CSMS_NODE": "bridge",
+            "MQTT_HOST": server.host,
+            "MQTT_PORT": str(server.port),
+            "MQTT_TOPIC_PREFIX": site.node.prefix,
+            "CSMS_CURRENCY": "UAH",
+            "CSMS_ENERGY_RATE": "12",
+            "CSMS_TIME_RATE": "0.03",
+            "COINOP_OPEN_ENROLLMENT": "true",
+            "COINOP_RATED_POWER_W": "1000000",
+            "COINOP_ANSWER_S": "5",
+        },
+        stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(40):
+        while b"is ready" not in (line := await process.stderr.readline()):
+            assert line, "the bridge did not start"
+    return process
+
+
+@pytest.mark.timeout(120)
+async def test_the_bridge_is_killed(
+    start_site: SiteFactory, mosquitto: Callable[..., Mosquitto], tmp_path: Path
+) -> None:
+    server = mosquitto()
+    address = BrokerAddress(server.host, server.port, "5", "mqtt://test")
+    station = Station(id="s1", behaviour=LONG)
+    site = await start_site(station, node={"broker_address": address}, version="3.1.1", alone=True, speed=50)
+    await has_money(site)
+    process = await bridge_process(site, server, tmp_path)
+    try:
+        await site.node.eventually(lambda: station.state == "ready")
+        async with asyncio.timeout(20):
+            while not await site.node.fetch("SELECT 1 FROM charger_states WHERE online"):
+                station.obey(b"hello:bystander")
+                await asyncio.sleep(0.1)
+        station.obey(f"connect:{UID}".encode())
+        await site.node.eventually(lambda: site.node.of("started"))
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+        behind = station.counter_wh
+        await site.node.eventually(lambda: station.counter_wh > behind + 20, 20)
+        process = await bridge_process(site, server, tmp_path)
+        await asyncio.sleep(1)
+        station.obey(f"stop:{UID}".encode())
+        await ended(site)
+        await consistent(site)
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(process.wait(), 20)

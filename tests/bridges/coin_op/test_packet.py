@@ -1,0 +1,203 @@
+import json
+
+import pytest
+
+from bridges.coin_op.packet import BadPacket, command, parse, parse_command, usable_id
+from bridges.coin_op.scales import Scales
+from bridges.coin_op.words import Word, word
+
+CHARGING = {
+    "status": "charging",
+    "uid": "U",
+    "time": 10,
+    "voltage": 231.4,
+    "current": 9650,
+    "power": 2210.7,
+    "energy": 6,
+    "frequency": 50.0,
+    "pf": 99,
+}
+
+
+def sent(**given):
+    return json.dumps(CHARGING | given).encode()
+
+
+def values(body, power="auto"):
+    return Scales(power).read(parse(body))
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"status":"ready","doors_closed":true,"out_active":false}', Word("Available")),
+        (b'{"status":"ready"}', Word("Available")),
+        (
+            b'{"status":"ready","doors_closed":false,"out_active":false}',
+            Word("Faulted", "ConnectorLockFailure", "door_open_in_ready"),
+        ),
+        (
+            b'{"status":"ready","out_active":true}',
+            Word("Faulted", "PowerSwitchFailure", "output_on_in_ready"),
+        ),
+        (b'{"status":"busy"}', Word("Preparing")),
+        (sent(), Word("Charging")),
+        (sent(voltage=170), Word("Charging", "UnderVoltage")),
+        (sent(voltage=2700), Word("Charging", "OverVoltage")),
+        (b'{"status":" Ready "}', Word("Available")),
+    ],
+)
+def test_states_in_ocpp_words(body, said):
+    packet = parse(body)
+    assert word(packet, Scales().read(packet)) == said
+
+
+def test_a_full_packet_in_our_units():
+    read = values(sent())
+    assert (read.voltage_v, read.current_a, read.power_w, read.frequency_hz, read.power_factor) == (
+        231.4,
+        9.65,
+        2210.7,
+        50.0,
+        0.99,
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"power": 22107},
+        {"voltage": 2314, "frequency": 500},
+        {"pf": 0.99},
+        {"current": 9.65},
+        {"voltage": "231.4", "current": "9650"},
+        {"current": 9.65, "power": 22107},
+    ],
+)
+def test_other_scales_mean_the_same(other):
+    assert values(sent(**other)) == values(sent())
+
+
+def test_a_power_factor_of_exactly_one_is_settled_by_what_fits():
+    assert values(sent(pf=1, power=2233.0)).power_factor == 1.0
+    assert values(sent(pf=1, power=22.33)).power_factor == 0.01
+
+
+def test_the_powers_scale_is_kept_after_five_packets_that_agree():
+    scales = Scales()
+    for _ in range(4):
+        scales.read(parse(sent(power=22107)))
+    assert scales.power is None
+    scales.read(parse(sent(power=22107)))
+    assert scales.power == 0.1
+    # Nothing to compare with any more: idle current.
+    assert scales.read(parse(sent(power=120, current=60))).power_w == 12.0
+
+
+def test_a_power_that_fits_nothing_is_taken_for_watts_and_doubted():
+    scales = Scales()
+    assert scales.read(parse(sent(power=500))).power_w == 500
+    assert scales.doubtful
+
+
+def test_an_operators_scale_wins():
+    assert values(sent(power=22107), "0.1").power_w == 2210.7
+    assert values(sent(power=22107), "1").power_w == 22107
+
+
+@pytest.mark.parametrize("bare", [b"nan", b"NaN", b"-nan", b"inf", b"-Infinity"])
+def test_a_meter_that_could_not_be_read_leaves_the_other_fields(bare):
+    packet = parse(sent().replace(b"2210.7", bare))
+    assert packet.power is None
+    assert (packet.voltage, packet.energy_wh) == (231.4, 6)
+    assert Scales().read(packet).current_a == 9.65
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"[]", "no_object"),
+        (b'"ready"', "no_object"),
+        (b"", "not_json"),
+        (b"ready", "not_json"),
+        (b'{"status":"\xff"}', "not_utf8"),
+        (b'{"status":"ready","x":"' + b"x" * 4096 + b'"}', "too_large"),
+        (b"[" * 4000, "not_json"),
+        (b'{"time":1}', "no_status"),
+        (b'{"status":7}', "no_status"),
+        (b'{"status":""}', "no_status"),
+        (b'{"status":"busy","uid":"a\\u0007b"}', "bad_uid"),
+        (sent(uid="x" * 129), "bad_uid"),
+    ],
+)
+def test_what_is_no_status_is_refused_by_kind(body, kind):
+    with pytest.raises(BadPacket) as refused:
+        parse(body)
+    assert refused.value.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "expected", "oddity"),
+    [
+        ({"time": -1}, "time_s", None, "bad_time"),
+        ({"time": 30 * 86_400 + 1}, "time_s", None, "bad_time"),
+        ({"time": 10.9}, "time_s", 10, None),
+        ({"time": True}, "time_s", None, "bad_time"),
+        ({"energy": -1}, "energy_wh", None, "bad_energy"),
+        ({"energy": 10_000_001}, "energy_wh", None, "bad_energy"),
+        ({"energy": "6"}, "energy_wh", 6, "number_as_text"),
+        ({"energy": "nan"}, "energy_wh", None, "bad_energy"),
+        ({"energy": "1e3"}, "energy_wh", None, "bad_energy"),
+        ({"power": None}, "power", None, "no_power"),
+        ({"power": [1]}, "power", None, "bad_power"),
+        ({"current": 99999999999999999999}, "current", None, "bad_current"),
+        ({"uid": 7}, "uid", None, "bad_uid"),
+        ({"uid": ""}, "uid", None, None),
+        ({"unheard_of": {}}, "uid", "U", None),
+    ],
+)
+def test_a_field_that_is_no_good_is_left_out_and_named(given, field, expected, oddity):
+    packet = parse(sent(**given))
+    assert getattr(packet, field) == expected
+    assert packet.oddities == (() if oddity is None else (oddity,))
+
+
+def test_the_last_of_two_equal_keys_counts():
+    assert parse(b'{"status":"ready","status":"busy"}').status == "busy"
+
+
+def test_a_spelling_is_repaired_and_counted():
+    assert parse(b'{"status":"READY "}').oddities == ("status_spelling",)
+
+
+@pytest.mark.parametrize(
+    ("body", "read"),
+    [
+        (b"hello:A", ("hello", "A")),
+        (b"stop:A\r\n", ("stop", "A")),
+        (b"connect:lDpl3b3d21Ma0vUBoMYdJuoOsVI3\n", ("connect", "lDpl3b3d21Ma0vUBoMYdJuoOsVI3")),
+        (b"hello:", None),
+        (b"hello", None),
+        (b"Hello:A", None),
+        (b"open:A", None),
+        (b"stop:A:B", None),
+        (b"stop:A B", None),
+        (b"stop:A\n\n", None),
+        (b"\xff", None),
+    ],
+)
+def test_commands_as_stations_read_them(body, read):
+    assert parse_command(body) == read
+
+
+def test_a_uid_cannot_make_another_command():
+    assert command("stop", "A") == b"stop:A"
+    for verb, uid in (("stop", "A:B"), ("stop", ""), ("stop", "A\n"), ("open", "A"), ("stop", "x" * 129)):
+        with pytest.raises(ValueError, match="no command"):
+            command(verb, uid)
+
+
+@pytest.mark.parametrize("bad", ["", "a/b", "+", "#", "a b", "a\0", "x" * 65, "ä", "a\n"])
+def test_an_id_that_cannot_be_a_topic_level_is_refused(bad):
+    assert not usable_id(bad)
+    assert usable_id("St-1_a.b:c")

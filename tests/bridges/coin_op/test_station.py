@@ -1,0 +1,468 @@
+"""Rentals as stations tell them, packet by packet, and what is billed for them to the cent."""
+
+from decimal import Decimal
+
+import pytest
+
+from csms.core.pricing import session_cost
+from tests.bridges.coin_op.story import TARIFF, Story
+
+
+@pytest.mark.parametrize(
+    ("seconds", "energy_wh", "charged"),
+    [
+        (0, 0, "0.00"),
+        (45, 0, "0.02"),
+        (50, 0, "0.03"),
+        (600, 125, "1.80"),
+        (5400, 1840, "24.78"),
+        (7215, 1852, "25.83"),
+        (86400, 5000, "103.20"),
+    ],
+)
+def test_time_and_energy_are_charged_to_the_cent(seconds, energy_wh, charged):
+    assert session_cost(TARIFF, energy_wh, Decimal(seconds)).amount == Decimal(charged)
+
+
+def whole_rental(story, first_wh=0.0):
+    story.says("ready")
+    story.station.invited = "A"
+    story.says("busy", 0, first_wh)
+    story.until(40)
+    story.says("charging", 40, first_wh + 1)
+    story.until(3600)
+    story.says("completed", 3600, first_wh + 1830)
+    story.until(5400)
+    story.command("stop")
+    story.says("done", 5400, first_wh + 1840)
+    story.wait(20)
+    story.says("ready")
+
+
+def test_a_whole_rental_is_one_transaction_and_one_bill():
+    story = Story()
+    whole_rental(story)
+    t = story.transaction
+    assert (t.energy_wh, t.duration_s, t.stop_reason, t.inferred) == (1840, 5400, "Remote", False)
+    assert t.anomalies == ()
+    assert (t.cost, t.cost_minor) == (Decimal("24.78"), 2478)
+    assert story.statuses == [
+        "Available",
+        "Preparing",
+        "Charging",
+        "SuspendedEV",
+        "Finishing",
+        "Available",
+    ]
+    bill = story.bill
+    assert {
+        name: bill[name]
+        for name in ("energyConsumed", "duration", "estimatedCost", "currency", "pricingModel")
+    } == {
+        "energyConsumed": 1.84,
+        "duration": 90.0,
+        "estimatedCost": 24.78,
+        "currency": "UAH",
+        "pricingModel": "energy_and_time",
+    }
+    assert (bill["energyRate"], bill["timeRate"]) == (12.0, 0.03)
+
+
+def test_a_counter_that_goes_on_from_session_to_session_is_billed_by_its_difference():
+    story = Story()
+    whole_rental(story, first_wh=51234)
+    assert story.transaction.energy_wh == 1840
+    assert story.transaction.meter_start_wh == 51234
+    assert story.bill["estimatedCost"] == 24.78
+
+
+def test_a_counter_that_is_reset_in_mid_session_loses_nothing():
+    story = Story()
+    for time, energy in ((0, 0), (100, 500), (200, 900), (300, 3), (400, 40)):
+        story.until(time)
+        story.says("busy" if time == 0 else "charging", time, energy)
+    story.says("done", 400, 40)
+    assert story.transaction.energy_wh == 940
+    assert "meter_reset" in story.transaction.anomalies
+
+
+def test_a_lost_done_is_inferred_from_the_next_ready():
+    story = Story()
+    story.says("busy", 0, 0)
+    story.until(1000)
+    story.says("charging", 1000, 300)
+    story.wait(20)
+    story.says("ready")
+    t = story.transaction
+    assert (t.duration_s, t.energy_wh, t.stop_reason, t.inferred) == (1020, 300, "Other", True)
+    assert t.energy_source == "last_reading"
+
+
+def test_a_gap_longer_than_the_stations_own_is_not_billed():
+    story = Story()
+    story.says("busy", 0, 0)
+    story.until(1000)
+    story.says("charging", 1000, 300)
+    story.wait(400)
+    story.says("ready")
+    assert story.transaction.duration_s == 1030
+
+
+def test_silence_after_hello_counts_from_fifteen_seconds_on():
+    story = Story(probe_interval_s=1000)
+    story.says("ready")
+    station = story.station
+    for _ in range(3):
+        station.asked(story.now)
+        story.wait(14.9)
+        assert station._asked_at is not None
+        story.wait(0.1)
+        assert station._asked_at is None
+    assert (station.online, story.statuses[-1]) == (False, "Unavailable")
+    story.wait(5)
+    story.says("ready")
+    assert (station.online, story.statuses[-1]) == (True, "Available")
+
+
+def test_an_answer_at_the_last_moment_counts():
+    story = Story(probe_interval_s=1000)
+    story.says("ready")
+    for _ in range(5):
+        story.station.asked(story.now)
+        story.wait(14.9)
+        story.says("ready")
+        story.wait(1)
+    assert story.station.online
+    assert story.station._misses == 0
+
+
+def test_a_bridge_that_starts_in_mid_session_goes_on_with_the_same_transaction():
+    story = Story()
+    story.says("busy", 0, 700)
+    story.until(1990)
+    story.says("charging", 1990, 1100)
+    story.until(2000)
+    story.restart()
+    story.until(2003)
+    story.says("charging", 2003, 1110)
+    story.until(3000)
+    story.says("done", 3000, 1200)
+    assert story.transaction.energy_wh == 500
+    assert story.transaction.duration_s == 3000
+    assert len(story.desk.payloads("session_cost")) == 1
+
+
+def test_a_restart_does_not_lose_what_was_measured_before_a_reset():
+    story = Story(meter_interval_s=1)
+    for time, energy in ((0, 0), (100, 500), (200, 3), (300, 40)):
+        story.until(time)
+        story.says("busy" if time == 0 else "charging", time, energy)
+    story.restart()
+    for time, energy in ((310, 41), (320, 42), (330, 43), (340, 50)):
+        story.until(time)
+        story.says("charging", time, energy)
+    story.says("done", 340, 50)
+    assert 540 <= story.transaction.energy_wh <= 600
+
+
+def test_a_station_that_reboots_in_mid_session_goes_on():
+    story = Story()
+    story.says("busy", 0, 0)
+    story.until(500)
+    story.says("charging", 500, 100)
+    story.says("init")
+    story.wait(60)
+    story.says("charging", 560, 110)
+    story.says("done", 560, 110)
+    assert (story.transaction.duration_s, story.transaction.energy_wh) == (560, 110)
+    assert story.transaction.stop_reason == "Local"
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_station_that_forgets_its_session_over_a_reboot_ends_it_at_the_last_packet(comes_back):
+    story = Story()
+    story.says("busy", 0, 0)
+    story.until(500)
+    story.says("charging", 500, 100)
+    story.says("init")
+    if comes_back:
+        story.wait(10)
+        story.says("ready")
+    else:
+        story.wait(119)
+        assert story.transaction.open
+        story.wait(1)
+    t = story.transaction
+    assert (t.stop_reason, t.duration_s, t.energy_wh, t.inferred) == ("Reboot", 500, 100, True)
+
+
+def test_a_retained_packet_starts_and_stops_nothing_and_is_asked_about():
+    story = Story()
+    story.says("charging", 999, 5, retained=True)
+    assert story.probes == 1
+    story.says("ready")
+    assert story.desk.transactions == {}
+    story.says("busy", 0, 0)
+    story.says("ready", retained=True)
+    assert story.transaction.open
+
+
+def test_late_and_double_packets_are_dropped():
+    story = Story(meter_interval_s=1)
+    story.says("busy", 0, 0)
+    for time in (10, 12, 11, 12):
+        story.until(max(time, story.at))
+        story.says("charging", time, time)
+    assert story.odd == ["late", "double"]
+    assert [r.sampled_at.second for r in story.desk.readings] == [40, 42]
+    story.says("done", 13, 13)
+    story.says("done", 13, 13)
+    assert story.odd[-1] == "double"
+    assert story.transaction.energy_wh == 13
+
+
+def test_what_the_other_topic_brings_late_begins_nothing():
+    story = Story()
+    whole_rental(story)
+    for status in ("done", "completed"):
+        story.says(status, 5400, 1840)
+    assert story.odd[-2:] == ["late", "late"]
+    assert story.statuses[-1] == "Available"
+    story.says("busy", 0, 0)
+    assert len(story.desk.transactions) == 2
+
+
+def test_charging_again_after_completed_is_the_same_transaction():
+    story = Story()
+    story.says("busy", 0, 0)
+    for time, status in ((10, "charging"), (20, "completed"), (30, "charging")):
+        story.until(time)
+        story.says(status, time, time)
+    assert story.statuses[-2:] == ["SuspendedEV", "Charging"]
+    assert story.transaction.open
+    assert "unexpected_transition" not in story.odd
+
+
+def test_a_firebase_uid_comes_through_whole():
+    uid = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3"
+    story = Story()
+    story.says("busy", 0, 0, uid=uid)
+    story.until(60)
+    story.says("done", 60, 5, uid=uid)
+    assert len(uid) == 28
+    assert story.transaction.id_tag == uid
+    assert story.desk.payloads("started")[0]["idTag"] == uid
+    assert story.bill["idTag"] == uid
+
+
+def test_a_rental_without_a_uid_starts_nothing_but_shows():
+    story = Story()
+    story.says("busy", 0, 0, uid=None)
+    assert story.desk.transactions == {}
+    assert (story.statuses, story.odd) == (["Preparing"], ["rental_without_uid"])
+
+
+def test_a_uid_that_is_missing_later_is_that_of_the_session():
+    story = Story()
+    story.says("busy", 0, 0)
+    story.until(50)
+    story.says("charging", 50, 7, uid=None)
+    story.says("done", 51, 7, uid=None)
+    assert story.transaction.energy_wh == 7
+
+
+@pytest.mark.parametrize(("uid", "time"), [("B", 0), ("A", 0)])
+def test_another_rental_ends_the_one_whose_end_was_lost(uid, time):
+    story = Story()
+    story.says("busy", 0, 0)
+    story.until(500)
+    story.says("charging", 500, 100)
+    story.wait(100)
+    story.says("busy", time, 0, uid=uid)
+    story.wait(60)
+    story.says("done", 60, 9, uid=uid)
+    first, second = story.desk.transactions.values()
+    assert (first.stop_reason, first.energy_wh, first.duration_s) == ("Other", 100, 500)
+    assert (second.id_tag, second.energy_wh, second.duration_s) == (uid, 9, 60)
+
+
+def test_a_silent_station_is_offline_after_95_seconds_and_a_hello_and_its_session_stays_open():
+    story = Story()
+    story.says("busy", 0, 0)
+    story.says("charging", 1, 0)
+    story.wait(94)
+    assert story.probes == 0
+    story.wait(1)
+    assert story.probes == 1
+    story.wait(14)
+    assert story.station.online
+    story.wait(1)
+    assert not story.station.online
+    assert story.statuses[-1] == "Unavailable"
+    assert story.transaction.open
+    story.wait(1800)
+    assert story.alarms == ["offline_in_rental"]
+    story.says("done", int(story.at), 50)
+    assert story.transaction.energy_wh == 50
+    assert story.transaction.duration_s == int(story.at)
+
+
+def test_a_packet_is_stale_after_five_seconds_or_sixty_five_outside_the_window():
+    story = Story()
+    story.says("busy", 0, 0)
+    story.wait(5)
+    assert not story.station.stale(story.now)
+    story.wait(1)
+    assert story.station.stale(story.now)
+    story.until(700)
+    story.says("charging", 700, 0)
+    story.wait(65)
+    assert not story.station.stale(story.now)
+    story.wait(1)
+    assert story.station.stale(story.now)
+    story.command("hello", "B")
+    assert not story.station.session.in_window(story.now)
+    story.command("hello")
+    assert story.station.session.in_window(story.now)
+
+
+def test_a_stop_without_done_is_asked_about_then_raised_and_never_sent_again():
+    story = Story()
+    story.says("busy", 0, 0)
+    story.command("stop")
+    for second in range(1, 16):
+        story.wait(1)
+        story.says("charging", second, 0)
+    assert story.probes == 1
+    for second in range(16, 31):
+        story.wait(1)
+        story.says("charging", second, 0)
+    assert story.alarms == ["stop_without_done"]
+    assert story.transaction.open
+
+
+def test_a_done_long_after_a_stop_was_not_by_it():
+    story = Story()
+    story.says("busy", 0, 0)
+    story.command("stop")
+    story.wait(61)
+    story.says("done", 61, 0)
+    assert story.transaction.stop_reason == "Local"
+
+
+def test_a_door_that_stays_open_is_raised_once():
+    story = Story()
+    story.says("busy", 0, 0)
+    story.says("done", 5, 0)
+    for _ in range(30):
+        story.wait(60)
+        story.says("done", 5, 0)
+    assert story.alarms == ["done_without_ready"]
+
+
+def test_an_unknown_state_keeps_the_last_word():
+    story = Story()
+    story.says("ready")
+    story.says("maintenance")
+    (_, last) = story.desk.payloads("status_changed")
+    assert (last["status"], last["errorCode"]) == ("Available", "OtherError")
+    assert last["info"] == "unknown_status:maintenance"
+
+
+def test_a_blocked_station_records_what_it_says_but_starts_nothing():
+    story = Story(blocked=True)
+    story.says("busy", 0, 0)
+    story.says("charging", 5, 1)
+    assert story.desk.transactions == {}
+    assert story.alarms[0] == "rented_while_blocked"
+    assert story.statuses == ["Preparing", "Charging"]
+
+
+def test_a_session_found_in_the_middle_is_guessed_in_the_users_favour():
+    story = Story()
+    story.says("charging", 600, 777)
+    assert story.transaction.meter_start_wh == 777
+    story.wait(10)
+    story.says("done", 610, 780)
+    t = story.transaction
+    assert (t.energy_wh, t.duration_s) == (3, 610)
+    assert {"energy_baseline_uncertain", "origin_direct"} <= set(t.anomalies)
+
+
+@pytest.mark.parametrize(("known", "counter", "billed"), [(0, 120, 120), (5000, 5120, 120)])
+def test_a_known_counter_gives_the_baseline_of_a_session_found_in_the_middle(known, counter, billed):
+    story = Story()
+    story.says("busy", 0, known)
+    story.says("done", 1, known)
+    story.wait(700)
+    story.says("charging", 600, counter, uid="B")
+    story.says("done", 601, counter, uid="B")
+    second = list(story.desk.transactions.values())[1]
+    assert second.energy_wh == billed
+
+
+def test_a_wild_counter_is_ignored_until_three_readings_agree():
+    story = Story(rated_power_w=3680)
+    story.says("busy", 0, 0)
+    for time, energy in ((60, 10), (61, 900_000), (62, 11), (63, 8000), (64, 8000), (65, 8001), (66, 8002)):
+        story.until(time)
+        story.says("charging", time, energy)
+    story.says("done", 66, 8002)
+    assert story.transaction.energy_wh == 13
+    assert {"energy_jump", "meter_reset"} <= set(story.transaction.anomalies)
+
+
+def test_no_time_means_the_wall_clock():
+    story = Story()
+    story.says("busy", 0, 0)
+    story.until(100)
+    story.says("charging", -5, 10)
+    story.until(110)
+    story.says("done", None, 11)
+    assert story.transaction.duration_s == 110
+    assert "bad_time" in story.transaction.anomalies
+
+
+def test_clocks_that_part_are_flagged_and_the_stations_is_billed():
+    story = Story()
+    story.says("busy", 0, 0)
+    story.until(1000)
+    story.says("charging", 900, 10)
+    story.says("done", 901, 11)
+    assert story.transaction.duration_s == 901
+    assert "clock_drift" in story.transaction.anomalies
+
+
+def test_readings_are_kept_on_change_and_once_a_minute():
+    story = Story()
+    story.says("busy", 0, 0)
+    for second in range(1, 301):
+        story.until(second)
+        story.says("charging", second, second / 10)
+    # the change to charging, then each minute
+    assert len(story.desk.readings) == 5
+    assert len(story.desk.statuses) == 2
+
+
+def test_a_value_the_meter_could_not_give_stays_as_it_was():
+    story = Story(meter_interval_s=1)
+    story.says("busy", 0, 0)
+    story.until(10)
+    story.says("charging", 10, 5, power=2210.7, voltage=231.4, current=9650, pf=99)
+    story.until(20)
+    story.says("charging", 20, 6, power=None)
+    last = story.desk.payloads("meter_reading")[-1]
+    assert last["currentPower"] == 2.211
+    assert last["sessionEnergy"] == 0.006
+    assert last["measurands"]["Current.Import"]["value"] == 9.65
+
+
+def test_an_idle_station_is_asked_every_five_minutes():
+    story = Story()
+    story.says("ready")
+    for _ in range(3):
+        story.wait(299)
+        before = story.probes
+        story.wait(1)
+        assert story.probes == before + 1
+        story.says("ready")

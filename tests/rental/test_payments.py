@@ -1,0 +1,119 @@
+"""Top-ups through a payment provider, here a false one."""
+
+import re
+from collections.abc import AsyncIterator, Mapping
+
+import httpx
+import pytest
+
+from csms.api.access import digest_of
+from csms.db import accounts
+from csms.errors import SettingsError
+from csms.rental import payments
+from csms.rental.app import Rental, create_rental
+from csms.rental.payments import Order, Outcome
+from tests.api.world import World, running
+
+UID = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3"
+
+
+class Fake:
+    """Says what it is told to, if the secret is right."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.orders: list[Order] = []
+
+    async def begin(self, order: Order) -> str:
+        self.orders.append(order)
+        return f"https://pay.example/{order.payment_id}"
+
+    async def outcome(self, headers: Mapping[str, str], body: bytes) -> Outcome | None:
+        if headers.get("x-signature") != "good":
+            return None
+        payment_id, _, word = body.decode().partition(" ")
+        return Outcome(payment_id=payment_id, paid={"paid": True, "failed": False}.get(word))
+
+
+@pytest.fixture
+async def world(database_url: str) -> AsyncIterator[World]:
+    async with running(database_url) as made:
+        yield made
+
+
+@pytest.fixture
+async def phone(world: World) -> AsyncIterator[tuple[httpx.AsyncClient, Fake]]:
+    """Somebody who has signed in."""
+    fake = Fake()
+    await world.connect("coinop-1")
+    async with world.engine.begin() as db:
+        await accounts.put(db, UID, "UAH")
+        await accounts.add_token(db, UID, accounts.LINK, digest_of("link"), world.now.replace(year=2100))
+    transport = httpx.ASGITransport(create_rental(Rental(world.api, None, provider=fake)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://rent") as client:
+        await client.post("/r/sign-in", data={"token": "link", "next": "/r/coinop-1"})
+        yield client, fake
+
+
+async def pressed(client: httpx.AsyncClient, amount: str) -> httpx.Response:
+    page = await client.get("/r/coinop-1")
+    found = re.search(r'name="csrf" value="([0-9a-f]+)"', page.text)
+    assert found is not None
+    return await client.post("/r/top-up?next=/r/coinop-1", data={"csrf": found[1], "amount": amount})
+
+
+async def balance(world: World) -> int:
+    async with world.engine.connect() as db:
+        view = await accounts.get(db, UID)
+    assert view is not None
+    return view.account.balance_minor
+
+
+async def test_what_was_paid_is_entered_once(world: World, phone: tuple[httpx.AsyncClient, Fake]) -> None:
+    client, fake = phone
+    answer = await pressed(client, "150,50")
+    (order,) = fake.orders
+    assert answer.headers["location"] == f"https://pay.example/{order.payment_id}"
+    assert (str(order.amount), order.currency, order.return_url) == (
+        "150.50",
+        "UAH",
+        "http://rent/r/coinop-1",
+    )
+    assert await balance(world) == 0
+    report = {"content": f"{order.payment_id} paid", "headers": {"x-signature": "good"}}
+    for _ in range(3):
+        assert (await client.post("/r/payments/fake", **report)).status_code == 204
+    assert await balance(world) == 15_050
+
+
+async def test_reports_of_others_change_nothing(world: World, phone: tuple[httpx.AsyncClient, Fake]) -> None:
+    client, fake = phone
+    await pressed(client, "10")
+    (order,) = fake.orders
+    paid = f"{order.payment_id} paid"
+    good = {"x-signature": "good"}
+    assert (await client.post("/r/payments/fake", content=paid)).status_code == 403
+    assert (await client.post("/r/payments/other", content=paid, headers=good)).status_code == 404
+    assert (await client.post("/r/payments/fake", content="x paid", headers=good)).status_code == 404
+    waiting = f"{order.payment_id} waiting"
+    assert (await client.post("/r/payments/fake", content=waiting, headers=good)).status_code == 204
+    failed = f"{order.payment_id} failed"
+    assert (await client.post("/r/payments/fake", content=failed, headers=good)).status_code == 204
+    assert (await client.post("/r/payments/fake", content=paid, headers=good)).status_code == 204
+    assert await balance(world) == 0
+
+
+@pytest.mark.parametrize("amount", ["", "0", "-5", "1e9", "NaN", "0.001", "1.005", "100001", "abc"])
+async def test_sums_that_make_no_sense_begin_nothing(
+    phone: tuple[httpx.AsyncClient, Fake], amount: str
+) -> None:
+    client, fake = phone
+    assert (await pressed(client, amount)).status_code == 422
+    assert fake.orders == []
+
+
+def test_a_provider_nobody_has_installed_is_refused_by_name() -> None:
+    assert payments.provider(None) is None
+    with pytest.raises(SettingsError, match="CSMS_RENTAL_PAYMENTS='paypal'"):
+        payments.provider("paypal")
