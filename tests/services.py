@@ -232,7 +232,7 @@ class DatabaseFactory:
     async def create(self, template: str | None = None) -> str:
         """A new database's URL."""
         name = f"{self._prefix}{next(self._numbers)}"
-        source = f' TEMPLATE "{template}"' if template else ""
+        source = f' TEMPLATE "{template}" STRATEGY FILE_COPY' if template else ""
         await self._connection.execute(f'CREATE DATABASE "{name}"{source}')
         return with_database(self._url, name)
 
