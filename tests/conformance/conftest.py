@@ -1,5 +1,6 @@
-"""A bench for each case: a node that knows one charge point and one valid idTag."""
+"""A bench for each case: a node that knows its charge point and one valid idTag."""
 
+import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -7,34 +8,39 @@ import pytest
 
 from tests.conformance.bench import VALID, Bench
 from tests.conformance.charge_point import ChargePoint
-from tests.e2e.conftest import Node, NodeFactory, start_node
+from tests.e2e.conftest import Node, node_for_many, start_node
 
 __all__ = ["start_node"]
 
-IDENTITY = "CP-1"
-Settings = dict[str, Any]
+SETTINGS = {
+    # Strangers wait for an operator, unknown tags are refused, heartbeats are due every second.
+    "csms_enrollment": "approve",
+    "csms_unknown_tags": "reject",
+    "csms_heartbeat_interval_s": 1,
+}
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+async def node(
+    databases: Any, template_database: str, broker: Any, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Node]:
+    """One for all cases of a module: each has a charge point of its own."""
+    directory = tmp_path_factory.mktemp("node")
+    async with node_for_many(databases, template_database, broker, directory, **SETTINGS) as made:
+        yield made
 
 
 @pytest.fixture
-def node_settings() -> Settings:
-    """Strangers wait for an operator, unknown tags are refused, heartbeats are due every second."""
-    return {
-        "csms_enrollment": "approve",
-        "csms_unknown_tags": "reject",
-        "csms_heartbeat_interval_s": 1,
-    }
+def identity() -> str:
+    return f"CP-{next(_numbers)}"
 
 
 @pytest.fixture
-async def node(start_node: NodeFactory, node_settings: Settings) -> Node:
-    return await start_node(**node_settings)
-
-
-@pytest.fixture
-async def bench(node: Node) -> AsyncIterator[Bench]:
-    point = ChargePoint(node.ocpp, IDENTITY)
+async def bench(node: Node, identity: str) -> AsyncIterator[Bench]:
+    point = ChargePoint(node.ocpp, identity)
     bench = Bench(node, point)
-    await bench.api("PUT", f"/chargers/{IDENTITY}", json={}, status=201)
+    await bench.api("PUT", f"/chargers/{identity}", json={}, status=201)
     await bench.tag(VALID, status="Accepted")
     try:
         yield bench

@@ -17,28 +17,30 @@ from websockets.exceptions import InvalidHandshake, InvalidStatus
 from tests.conformance.bench import ACCEPTED, BOOT, VALID, Bench
 from tests.conformance.certificates import Authority, pem, request, write_pair
 from tests.conformance.charge_point import ChargePoint, Payload
-from tests.conformance.conftest import IDENTITY, Settings
+from tests.conformance.conftest import SETTINGS
 from tests.e2e.conftest import NodeFactory
 from tests.services import unused_port
 
 PASSWORD, FQDN = "twenty-letters-long!", "localhost"
 NEW_KEY = "00ff" * 9 + "beef"
 
+IDENTITY = "CP-1"
 
-def basic(password: bytes) -> dict[str, str]:
-    token = base64.b64encode(f"{IDENTITY}:".encode() + password).decode()
+
+def basic(password: bytes, identity: str = IDENTITY) -> dict[str, str]:
+    token = base64.b64encode(f"{identity}:".encode() + password).decode()
     return {"Authorization": f"Basic {token}"}
 
 
 @pytest.fixture
-async def secure_bench(start_node: NodeFactory, node_settings: Settings, tmp_path: Path) -> Any:
+async def secure_bench(start_node: NodeFactory, tmp_path: Path) -> Any:
     """A node that speaks TLS beside plain WebSocket, with a CA of its own, and takes certificates of the
     bench's CA; the charger has a password and uses profile 2."""
     maker = Authority("Bench Root")
     trusted = tmp_path / "trusted.pem"
     trusted.write_text(maker.pem)
     node = await start_node(
-        **node_settings,
+        **SETTINGS,
         csms_ocpp_tls_port=unused_port(),
         csms_ocpp_tls_names=FQDN,
         csms_ocpp_tls_client_ca_file=trusted,
@@ -93,7 +95,7 @@ async def test_tc_073_update_password_for_http_basic_authentication(bench: Bench
     """ChangeConfiguration sets AuthorizationKey to 40 hex digits; the operator reads Accepted; from then on the old
     password is refused with 401 and the new one let in; neither log nor protocol stream shows the key."""
     await bench.api("PATCH", f"/chargers/{bench.id}", json={"password": PASSWORD})
-    bench.point.options["additional_headers"] = basic(PASSWORD.encode())
+    bench.point.options["additional_headers"] = basic(PASSWORD.encode(), bench.id)
     await bench.booted()
     await bench.command("ChangeConfiguration", {"key": "AuthorizationKey", "value": NEW_KEY}, ACCEPTED)
     assert (await bench.charger())["passwordPending"] is False
@@ -101,7 +103,7 @@ async def test_tc_073_update_password_for_http_basic_authentication(bench: Bench
     with pytest.raises(InvalidStatus) as refused:
         await bench.point.dial()
     assert refused.value.response.status_code == 401
-    bench.point.options["additional_headers"] = basic(bytes.fromhex(NEW_KEY))
+    bench.point.options["additional_headers"] = basic(bytes.fromhex(NEW_KEY), bench.id)
     await bench.booted()
     await bench.verify()
     kept = await bench.node.fetch("SELECT frame FROM messages WHERE charger_id = $1", bench.id)

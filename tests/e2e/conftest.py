@@ -167,8 +167,18 @@ async def start_node(
 async def shared_node(
     databases: Any, template_database: str, broker: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Node]:
-    """One node for all tests of a module that keep to charger ids of their own. It lives in a thread, so that
-    its tasks are not taken for what a test has left behind."""
+    """One node for all tests of a module that keep to charger ids of their own."""
+    directory = tmp_path_factory.mktemp("node")
+    async with node_for_many(databases, template_database, broker, directory) as node:
+        yield node
+
+
+@contextlib.asynccontextmanager
+async def node_for_many(
+    databases: Any, template_database: str, broker: Any, data_dir: Path, **settings: Any
+) -> AsyncIterator[Node]:
+    """A node on a database of its own. It lives in a thread, so that its tasks are not taken for what a test has
+    left behind."""
     url = await databases.create(template_database)
     ready: Future[tuple[Node, Callable[[], object]]] = Future()
 
@@ -176,8 +186,8 @@ async def shared_node(
         done, loop = asyncio.Event(), asyncio.get_running_loop()
         prefix = f"test/shared-{secrets.token_hex(6)}"
         try:
-            async with nodes(url, broker, prefix, tmp_path_factory.mktemp("node")) as start:
-                ready.set_result((await start(), lambda: loop.call_soon_threadsafe(done.set)))
+            async with nodes(url, broker, prefix, data_dir) as start:
+                ready.set_result((await start(**settings), lambda: loop.call_soon_threadsafe(done.set)))
                 await done.wait()
         except Exception as error:
             if ready.done():
@@ -187,11 +197,13 @@ async def shared_node(
     thread = threading.Thread(target=asyncio.run, args=(run(),), name="shared node")
     thread.start()
     node, leave = await asyncio.wrap_future(ready)
-    async with client(node.running) as api:
-        yield dataclasses.replace(node, api=api)
-    leave()
-    await asyncio.to_thread(thread.join, 30)
-    await databases.drop(url)
+    try:
+        async with client(node.running) as api:
+            yield dataclasses.replace(node, api=api)
+    finally:
+        leave()
+        await asyncio.to_thread(thread.join, 30)
+        await databases.drop(url)
 
 
 def client(running: app.Running) -> httpx.AsyncClient:

@@ -89,7 +89,7 @@ async def test_the_broker_is_killed(
 
 
 @pytest.mark.timeout(120)
-async def test_postgres_is_killed(start_site: SiteFactory, postgres: Any) -> None:
+async def test_postgres_is_killed(postgres: Any, start_site: SiteFactory) -> None:
     url, down, up = postgres
     site = await start_site(
         Station(id="s1", behaviour=LONG), node={"database_url": url}, require_account=True, debit="dynamic"
