@@ -57,6 +57,8 @@ async def http(
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=3,
+        # Longer than clients and proxies keep one: who hangs up first must not be we, in the middle of a request.
+        timeout_keep_alive=75,
         server_header=False,
     )
     server = _Http(config)

@@ -42,6 +42,8 @@ class Node:
     bodies: list[tuple[str, bytes]] = field(default_factory=list)
     retained: list[bool] = field(default_factory=list)
     protocol: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    reader: Any = None
+    reading: asyncio.Lock = field(default_factory=asyncio.Lock)
     login: dict[str, Any] = field(default_factory=dict)
     breaches: list[str] = field(default_factory=list)
 
@@ -50,11 +52,19 @@ class Node:
         return self.running.ocpp
 
     async def fetch(self, query: str, *args: Any) -> list[Any]:
-        connection = await asyncpg.connect(self.database_url)
-        try:
-            return [dict(row) for row in await connection.fetch(query, *args)]
-        finally:
-            await connection.close()
+        """Rows of the node's database, over a connection that is kept."""
+        async with self.reading:
+            if self.reader is None or self.reader.is_closed():
+                self.reader = await asyncpg.connect(self.database_url)
+            try:
+                return [dict(row) for row in await self.reader.fetch(query, *args)]
+            except (OSError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError):
+                self.reader.terminate()
+                raise
+
+    async def put_down(self) -> None:
+        if self.reader is not None:
+            await self.reader.close(timeout=5)
 
     async def eventually(self, condition: Callable[[], Any], timeout_s: float = 10) -> Any:
         """Wait until something is true; say what was seen when it never is."""
@@ -199,7 +209,9 @@ async def node_for_many(
     node, leave = await asyncio.wrap_future(ready)
     try:
         async with client(node.running) as api:
-            yield dataclasses.replace(node, api=api)
+            own = dataclasses.replace(node, api=api, reading=asyncio.Lock())
+            yield own
+            await own.put_down()
     finally:
         leave()
         await asyncio.to_thread(thread.join, 30)
@@ -222,6 +234,7 @@ async def node(start_node: NodeFactory) -> Node:
 
 async def _stopped(node: Node) -> None:
     node.stop.set()
+    await node.put_down()
     await node.api.aclose()
     await asyncio.wait({node.task}, timeout=20)
     assert not node.breaches, f"{len(node.breaches)} messages break the contract: {node.breaches[:3]}"
