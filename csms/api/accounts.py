@@ -148,10 +148,8 @@ async def list_accounts(
         found = await accounts.list_accounts(
             db, after_id=after[0].replace("\0", "") if after else "", limit=limit + 1
         )
-    return AccountPage(
-        items=[AccountOut.of(view) for view in found[:limit]],
-        next_cursor=pages.encode(found[limit - 1].account.id) if len(found) > limit else None,
-    )
+    items, following = pages.cut(found, limit, lambda view: (view.account.id,))
+    return AccountPage(items=[AccountOut.of(view) for view in items], next_cursor=following)
 
 
 @router.get("/{account_id}", dependencies=[viewer])
@@ -203,9 +201,9 @@ async def list_entries(
         found = await accounts.entries(
             db, account_id, before_id=before[0] if before else None, limit=limit + 1
         )
+    items, following = pages.cut(found, limit, lambda row: (row[0],))
     return EntryPage(
-        items=[EntryOut.of(entry, view.account.currency) for _, entry in found[:limit]],
-        next_cursor=pages.encode(found[limit - 1][0]) if len(found) > limit else None,
+        items=[EntryOut.of(entry, view.account.currency) for _, entry in items], next_cursor=following
     )
 
 

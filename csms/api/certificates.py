@@ -7,22 +7,17 @@ from fastapi import APIRouter, Path, Query, Response
 
 from csms import pki
 from csms.api import pages
-from csms.api.chargers import ChargerId, unknown, usable
+from csms.api.chargers import ChargerId
+from csms.api.commands import known
 from csms.api.deps import Api
 from csms.api.models import CertificateOut, Certificates, Revocation, SecurityEventOut, SecurityEventPage
 from csms.api.problems import Problem
 from csms.api.security import Deps, operator, viewer
-from csms.db import security, views
+from csms.db import security
 
 router = APIRouter()
 _CRL_LIFETIME = timedelta(days=7)
 _PEM: dict[int | str, dict[str, Any]] = {200: {"content": {"application/x-pem-file": {}}}}
-
-
-async def _known(api: Api, charger_id: str) -> None:
-    async with api.engine.connect() as db:
-        if not await views.charger_exists(db, usable(charger_id)):
-            raise unknown(charger_id)
 
 
 @router.get("/chargers/{charger_id:path}/security-events", dependencies=[viewer], tags=["chargers"])
@@ -33,23 +28,22 @@ async def list_security_events(
     cursor: pages.Cursor = None,
 ) -> SecurityEventPage:
     """What the charger has told of its security log (SecurityEventNotification), the newest first."""
-    await _known(api, charger_id)
+    await known(api, charger_id)
     after = pages.decode(cursor, tuple[int])
     async with api.engine.connect() as db:
         found = await security.list_security_events(
             db, charger_id, before_id=after[0] if after else None, limit=limit + 1
         )
-    items, more = found[:limit], len(found) > limit
+    items, following = pages.cut(found, limit, lambda view: (view.id,))
     return SecurityEventPage(
-        items=[SecurityEventOut.model_validate(view) for view in items],
-        next_cursor=pages.encode(items[-1].id) if more else None,
+        items=[SecurityEventOut.model_validate(view) for view in items], next_cursor=following
     )
 
 
 @router.get("/chargers/{charger_id:path}/certificates", dependencies=[viewer], tags=["chargers"])
 async def list_certificates(api: Deps, charger_id: ChargerId) -> Certificates:
     """The client certificates our CA has issued to the charger, the newest first."""
-    await _known(api, charger_id)
+    await known(api, charger_id)
     async with api.engine.connect() as db:
         found = await security.certificates_of(db, charger_id)
     return Certificates(items=[CertificateOut.model_validate(view) for view in found])

@@ -67,11 +67,8 @@ async def list_chargers(
             enrollment=enrollment,
             containing=_storable(q) if q else None,
         )
-    items, more = found[:limit], len(found) > limit
-    return ChargerPage(
-        items=[ChargerOut.of(view) for view in items],
-        next_cursor=pages.encode(items[-1].id) if more else None,
-    )
+    items, following = pages.cut(found, limit, lambda view: (view.id,))
+    return ChargerPage(items=[ChargerOut.of(view) for view in items], next_cursor=following)
 
 
 def _storable(text: str) -> str:

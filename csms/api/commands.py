@@ -183,11 +183,8 @@ async def list_commands(
             action=action,
             limit=limit + 1,
         )
-    items, more = found[:limit], len(found) > limit
-    return CommandPage(
-        items=[CommandRecord.of(view) for view in items],
-        next_cursor=pages.encode(items[-1].number) if more else None,
-    )
+    items, following = pages.cut(found, limit, lambda view: (view.number,))
+    return CommandPage(items=[CommandRecord.of(view) for view in items], next_cursor=following)
 
 
 @router.get("/commands/{command_id:path}", dependencies=[viewer])

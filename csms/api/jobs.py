@@ -67,8 +67,5 @@ async def list_transfers(
         found = await remembered_views.list_transfers(
             db, charger_id, before=before[0] if before else None, limit=limit + 1
         )
-    items, more = found[:limit], len(found) > limit
-    return TransferPage(
-        items=[TransferOut.of(row) for row in items],
-        next_cursor=pages.encode(items[-1].id) if more else None,
-    )
+    items, following = pages.cut(found, limit, lambda row: (row.id,))
+    return TransferPage(items=[TransferOut.of(row) for row in items], next_cursor=following)

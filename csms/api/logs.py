@@ -126,11 +126,8 @@ async def list_messages(
                 raise Problem(422, "invalid-cursor", "The cursor is none of this list.") from None
     if live:
         return streams.EventStream(_live_messages(api, charger_id))
-    items = found[:limit]
-    return MessagePage(
-        items=[_message(message) for message in items],
-        next_cursor=pages.encode(items[-1].at, items[-1].place) if len(found) > limit else None,
-    )
+    items, following = pages.cut(found, limit, lambda message: (message.at, message.place))
+    return MessagePage(items=[_message(message) for message in items], next_cursor=following)
 
 
 class Tail:

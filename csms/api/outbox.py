@@ -64,10 +64,10 @@ async def positions(
     after = pages.decode(cursor, tuple[str])
     async with api.engine.connect() as db:
         found = await logs.positions(db, after=after[0] if after else None, limit=limit + 1)
-    items = found[:limit]
+    items, following = pages.cut(found, limit, lambda position: (position[0],))
     return PositionPage(
         items=[PositionOut(client_id=charger_id, last_seq=seq) for charger_id, seq in items],
-        next_cursor=pages.encode(items[-1][0]) if len(found) > limit else None,
+        next_cursor=following,
     )
 
 

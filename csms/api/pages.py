@@ -2,6 +2,7 @@
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -36,6 +37,14 @@ def decode(cursor: str | None, kind: type[T]) -> T | None:
         raise Problem(
             422, "invalid-cursor", "The cursor is none that this list has given out; start without one."
         ) from None
+
+
+def cut(
+    found: Sequence[T], limit: int, key: Callable[[T], tuple[Any, ...]]
+) -> tuple[Sequence[T], str | None]:
+    """A page of what a query for `limit + 1` rows has found, and the cursor of the next one if there is more."""
+    items = found[:limit]
+    return items, encode(*key(items[-1])) if len(found) > limit else None
 
 
 def _moment(value: Any) -> Any:

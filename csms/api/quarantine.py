@@ -43,11 +43,8 @@ async def list_quarantine(
             before_id=min(before[0], _BIGINT) if before else None,
             limit=limit + 1,
         )
-    items = found[:limit]
-    return QuarantinePage(
-        items=[_shown(held) for held in items],
-        next_cursor=pages.encode(items[-1].id) if len(found) > limit else None,
-    )
+    items, following = pages.cut(found, limit, lambda held: (held.id,))
+    return QuarantinePage(items=[_shown(held) for held in items], next_cursor=following)
 
 
 @router.get("/quarantine/{held_id}", dependencies=[viewer])

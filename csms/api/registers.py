@@ -58,11 +58,8 @@ async def list_tags(
             containing=q.replace("\0", "\ufffd") if q else None,
             limit=limit + 1,
         )
-    items = found[:limit]
-    return TagPage(
-        items=[TagOut.of(view) for view in items],
-        next_cursor=pages.encode(tag_key(items[-1].tag.id_tag)) if len(found) > limit else None,
-    )
+    items, following = pages.cut(found, limit, lambda view: (tag_key(view.tag.id_tag),))
+    return TagPage(items=[TagOut.of(view) for view in items], next_cursor=following)
 
 
 @router.get("/tags/{id_tag:path}", dependencies=[viewer], tags=["tags"])
