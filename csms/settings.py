@@ -225,9 +225,15 @@ def load(**overrides: Any) -> Settings:
         if first["type"] == "csms":
             wrong = first["ctx"]
             raise SettingsError(wrong["name"], wrong["value"], wrong["allowed"]) from None
-        name = str(first["loc"][0]).upper() if first["loc"] else "settings"
-        value = "(hidden)" if any(word in name for word in _SECRETS) else repr(first.get("input"))
-        raise SettingsError(name, value, _allowed(first)) from None
+        raise refusal(error) from None
+
+
+def refusal(error: ValidationError, prefix: str = "", secrets: tuple[str, ...] = _SECRETS) -> SettingsError:
+    """What is wrong first, by the variable's name. Of names that hold one of `secrets` the value is not shown."""
+    first = error.errors()[0]
+    name = f"{prefix}{first['loc'][0]}".upper() if first["loc"] else "settings"
+    value = "(hidden)" if any(word in name for word in secrets) else repr(first.get("input"))
+    return SettingsError(name, value, _allowed(first))
 
 
 def _allowed(error: Any) -> str:

@@ -16,7 +16,7 @@ from bridges.charge_amps.port import Cloud
 from bridges.charge_amps.web import WebCloud
 from csms.errors import SettingsError
 from csms.scheduling.feeds import Markup
-from csms.settings import Flag, Names
+from csms.settings import Flag, Names, refusal
 
 _SECRETS = ("PASSWORD", "API_KEY", "TOKEN", "EMAIL")
 
@@ -106,12 +106,10 @@ def load(**overrides: Any) -> ChargeAmpsSettings:
         return ChargeAmpsSettings(**overrides)
     except ValidationError as error:
         first = error.errors()[0]
-        name = f"CHARGE_AMPS_{first['loc'][0]}".upper()
-        value = "(hidden)" if any(word in name for word in _SECRETS) else repr(first.get("input"))
         if first["type"] == "missing":
+            name = f"CHARGE_AMPS_{first['loc'][0]}".upper()
             raise SettingsError(name, "(unset)", "a value: the bridge needs it") from None
-        allowed = str((first.get("ctx") or {}).get("expected", first["msg"]))
-        raise SettingsError(name, value, allowed.removeprefix("Value error, ")) from None
+        raise refusal(error, "CHARGE_AMPS_", _SECRETS) from None
 
 
 def config(chosen: ChargeAmpsSettings) -> Config:

@@ -3,24 +3,10 @@
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from csms.errors import SettingsError
-
-_TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
-
-
-def _flag(value: Any) -> Any:
-    if isinstance(value, str):
-        word = value.strip().lower()
-        if word in _TRUE | _FALSE:
-            return word in _TRUE
-        raise ValueError("true, 1, yes, on or false, 0, no, off")
-    return value
-
-
-Flag = Annotated[bool, BeforeValidator(_flag)]
+from csms.settings import Flag, refusal
 
 
 class CoinOpSettings(BaseSettings):
@@ -50,8 +36,4 @@ def load(**overrides: Any) -> CoinOpSettings:
     try:
         return CoinOpSettings(**overrides)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = f"COINOP_{str(first['loc'][0]).upper()}"
-        context = first.get("ctx") or {}
-        allowed = str(context.get("expected", first["msg"])).removeprefix("Value error, ")
-        raise SettingsError(name, repr(first.get("input")), allowed) from None
+        raise refusal(error, "COINOP_", secrets=()) from None

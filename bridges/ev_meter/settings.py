@@ -13,6 +13,7 @@ from bridges.ev_meter.config import Config, Device, Pace, device, rules
 from bridges.ev_meter.frame import TOKEN_BYTES, Account, account_from_request
 from bridges.ev_meter.login import read_secret, shared_password
 from csms.errors import SettingsError
+from csms.settings import refusal
 
 _REQUEST_BYTES = 99
 
@@ -49,9 +50,7 @@ def load(**overrides: Any) -> EvMeterSettings:
     try:
         return EvMeterSettings(**overrides)
     except ValidationError as error:
-        first = error.errors()[0]
-        allowed = str((first.get("ctx") or {}).get("expected", first["msg"]))
-        raise SettingsError(f"EVMETER_{first['loc'][0]}".upper(), repr(first.get("input")), allowed) from None
+        raise refusal(error, "EVMETER_", secrets=()) from None
 
 
 def config(chosen: EvMeterSettings) -> Config:
