@@ -5,7 +5,7 @@ Stands alone: it knows OCPP and nothing of the central system in this project.
 
 from csms.simulate.charge_point import SimulatedChargePoint
 from csms.simulate.clock import SimulatedClock
-from csms.simulate.fleet import Fleet, FleetSummary, run_fleet
+from csms.simulate.fleet import Fleet, FleetSummary
 from csms.simulate.records import BelievedTransaction, ChargerEvent, Counters
 
 __all__ = [
@@ -16,5 +16,4 @@ __all__ = [
     "FleetSummary",
     "SimulatedChargePoint",
     "SimulatedClock",
-    "run_fleet",
 ]

@@ -40,7 +40,10 @@ class FleetSummary:
 class Fleet:
     """`charge_points` are there from the start, so that anything may be read of them while `run` goes on.
 
-    The options are those of `SimulatedChargePoint`; every tenth or so of the charge points gives direct current.
+    Their identities are PREFIX-001 and so on. `sessions` is for each connector; `speed`, and `lead` (simulated seconds
+    the clock starts in the past, None: as long as the run is expected to take), as `SimulatedClock` explains, unless a
+    `clock` is given; `ramp_s` real seconds are spent on dialling them all. The other options are those of
+    `SimulatedChargePoint`; every tenth or so of the charge points gives direct current.
     """
 
     def __init__(
@@ -146,46 +149,3 @@ async def _all_or_fault(tasks: list[asyncio.Task[None]], timeout_s: float | None
     for task in done:
         if not task.cancelled():
             task.result()
-
-
-async def run_fleet(
-    url: str,
-    chargers: int = 10,
-    prefix: str = "SIM",
-    *,
-    connectors: int = 1,
-    duration_s: float | None = None,
-    sessions: int | None = None,
-    speed: float = 1.0,
-    lead: float | None = None,
-    seed: int | str = 0,
-    tags: Sequence[str] = ("SIMTAG",),
-    password: str | None = None,
-    ramp_s: float | None = None,
-    grace_s: float = 5.0,
-    validate: bool = True,
-    on_event: Callable[[ChargerEvent], None] | None = None,
-) -> FleetSummary:
-    """Run `chargers` simulated charge points against `url`; their identities are PREFIX-001 and so on.
-
-    `sessions` is for each connector; `speed`, and `lead` (simulated seconds the clock starts in the past, None:
-    as long as the run is expected to take), as `SimulatedClock` explains; `ramp_s` real seconds are spent on
-    dialling them all. For how it ends see `Fleet.run`.
-    """
-    return await Fleet(
-        url,
-        chargers=chargers,
-        prefix=prefix,
-        connectors=connectors,
-        duration_s=duration_s,
-        sessions=sessions,
-        speed=speed,
-        lead=lead,
-        seed=seed,
-        tags=tags,
-        password=password,
-        ramp_s=ramp_s,
-        grace_s=grace_s,
-        validate=validate,
-        on_event=on_event,
-    ).run()

@@ -3,16 +3,23 @@ import time
 
 import pytest
 
-from csms.simulate import Fleet, run_fleet
+from csms.simulate import Fleet
 from tests.simulate.central import FAST, Central, until
 
 
 async def test_a_fleet_plays_its_sessions_and_sums_them_up():
     events = []
     async with Central() as central:
-        summary = await run_fleet(
-            central.url, 6, "T", connectors=2, sessions=1, speed=FAST, ramp_s=0.1, on_event=events.append
-        )
+        summary = await Fleet(
+            central.url,
+            chargers=6,
+            prefix="T",
+            connectors=2,
+            sessions=1,
+            speed=FAST,
+            ramp_s=0.1,
+            on_event=events.append,
+        ).run()
     assert central.faults == []
     assert sorted(central.sessions) == [f"/ocpp/T-00{n}" for n in range(1, 7)]
     assert summary.sessions == summary.delivered == len(central.actions("StopTransaction")) == 12
@@ -28,7 +35,7 @@ async def test_a_fleet_plays_its_sessions_and_sums_them_up():
 
 async def test_when_its_time_is_over_sessions_end_and_are_delivered():
     async with Central() as central:
-        summary = await run_fleet(central.url, 3, speed=1200, duration_s=0.6, ramp_s=0)
+        summary = await Fleet(central.url, chargers=3, speed=1200, duration_s=0.6, ramp_s=0).run()
     assert summary.sessions == summary.delivered == len(central.actions("StartTransaction"))
     assert summary.connected == 0
     assert summary.undelivered == 0
@@ -37,7 +44,7 @@ async def test_when_its_time_is_over_sessions_end_and_are_delivered():
 async def test_cancelled_it_ends_cleanly_with_a_summary():
     before = asyncio.all_tasks()
     async with Central() as central:
-        task = asyncio.create_task(run_fleet(central.url, 3, speed=1200, ramp_s=0))
+        task = asyncio.create_task(Fleet(central.url, chargers=3, speed=1200, ramp_s=0).run())
         await until(lambda: len(central.actions("StartTransaction")) == 3)
         task.cancel()
         summary = await task
@@ -49,7 +56,7 @@ async def test_cancelled_twice_it_ends_at_once():
     async with Central() as central:
         central.verdict = lambda action, payload: "silent" if action == "StopTransaction" else None
         before = asyncio.all_tasks()
-        task = asyncio.create_task(run_fleet(central.url, 1, speed=1200, ramp_s=0, grace_s=60))
+        task = asyncio.create_task(Fleet(central.url, chargers=1, speed=1200, ramp_s=0, grace_s=60).run())
         await until(lambda: central.actions("StartTransaction"))
         task.cancel()
         await until(lambda: central.actions("StopTransaction"))
@@ -62,7 +69,7 @@ async def test_cancelled_twice_it_ends_at_once():
 async def test_with_nobody_there_it_says_why():
     async with Central() as central:
         url = central.url
-    summary = await run_fleet(url, 2, duration_s=0.2, ramp_s=0)
+    summary = await Fleet(url, chargers=2, duration_s=0.2, ramp_s=0).run()
     assert summary.ever_connected == 0
     assert summary.last_failure
 
