@@ -20,7 +20,7 @@ from csms.db.state import Snapshot
 from csms.delivery import Delivery
 from csms.embedding import BrokerAddress
 from csms.errors import BrokerAway, StartError
-from csms.ledger import Ledger
+from csms.ledgers import Ledgers
 from csms.mqtt import homeassistant
 from csms.mqtt.commands import CommandRouter
 from csms.mqtt.connection import Message
@@ -56,7 +56,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     """A node, started, and what it stands on."""
 
     engine: AsyncEngine
-    ledger: Ledger
+    ledger: Ledgers
     router: CommandRouter
     delivery: Delivery
     node: LocalNode
@@ -109,16 +109,17 @@ async def assemble(
     company: Company,
 ) -> Parts:
     """Start a node: database, ledger, relay, commands. Nesting is the order of start and stop."""
-    engine = create_engine(database_url, pool_size=5 + settings.outbox_lanes)
+    engine = create_engine(database_url, pool_size=4 + settings.csms_ledger_writers + settings.outbox_lanes)
     stack.push_async_callback(engine.dispose)
     await _prepare_database(engine, database_url, embedded=settings.embedded_database)
     await admission.forget_connections(engine, settings.csms_node)
     await company.start(maintenance.run(engine, settings), "maintenance")
 
     mqtt = await _mqtt(settings, engine, broker, stack, company) if broker is not None else None
-    ledger = Ledger(
+    ledger = Ledgers(
         engine,
         policy(settings),
+        writers=settings.csms_ledger_writers,
         relay=mqtt is not None or settings.events_outbox_always,
         on_commit=mqtt.on_commit if mqtt is not None else None,
     )

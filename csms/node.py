@@ -12,6 +12,7 @@ from csms.core.records import Frame
 from csms.core.reports import Held, Report
 from csms.errors import BrokerAway
 from csms.ledger import Ledger
+from csms.ledgers import Ledgers
 from csms.recording import RecordingAdapter
 
 R = TypeVar("R")
@@ -47,7 +48,7 @@ class LocalNode:
     def __init__(
         self,
         name: str,
-        ledger: Ledger,
+        ledger: Ledger | Ledgers,
         router: Router,
         admit: Callable[[str], Awaitable[Admission | None]],
         stand: Callable[[str], Awaitable[Standing]],

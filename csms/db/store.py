@@ -158,7 +158,9 @@ _WITHOUT_CHARGER = (reports.Meter, reports.Status, reports.Seen)
 _TRANSACTIONS = TRANSACTIONS.select.replace("tariff", "tariff::text AS tariff")
 _OPEN_OR_NAMED = (
     f"{_TRANSACTIONS} WHERE charger_id = ANY($1::text[]) AND stopped_at IS NULL"
+    # Nearly always a report names the transaction that is running: not twice.
     f" UNION ALL {_TRANSACTIONS} WHERE id = ANY($2::int4[])"
+    " AND NOT (charger_id = ANY($1::text[]) AND stopped_at IS NULL)"
     f" UNION ALL {_TRANSACTIONS} WHERE (charger_id, key) IN"
     " (SELECT * FROM unnest($3::text[], $4::text[]))"
 )
