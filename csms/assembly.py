@@ -20,6 +20,7 @@ from csms.db.state import Snapshot
 from csms.delivery import Delivery
 from csms.embedding import BrokerAddress
 from csms.errors import BrokerAway, StartError
+from csms.frame_log import FrameLog
 from csms.ledgers import Ledgers
 from csms.mqtt import homeassistant
 from csms.mqtt.commands import CommandRouter
@@ -125,6 +126,9 @@ async def assemble(
     )
     await company.start(ledger.run(), "ledger")
     stack.push_async_callback(ledger.drain)
+    frames = FrameLog(engine)
+    await company.start(frames.run(), "frame log")
+    stack.push_async_callback(frames.drain)
 
     router = CommandRouter(
         mqtt.commands if mqtt is not None else None,
@@ -138,6 +142,7 @@ async def assemble(
     node = LocalNode(
         settings.csms_node,
         ledger,
+        frames,
         router,
         admission.Admissions(engine),
         lambda charger_id: rows.standing(engine, charger_id),

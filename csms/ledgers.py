@@ -12,7 +12,7 @@ from zlib import crc32
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.core import reports
-from csms.core.records import Event, Frame
+from csms.core.records import Event
 from csms.core.work import Policy
 from csms.ledger import Ledger
 
@@ -40,10 +40,6 @@ class Ledgers:
     def post(self, report: reports.Report[Any]) -> bool:
         """See Ledger.post."""
         return self._of(report.charger_id).post(report)
-
-    def log_frame(self, frame: Frame) -> None:
-        """See Ledger.log_frame."""
-        self._of(frame.charger_id).log_frame(frame)
 
     def away_s(self) -> float:
         """For how long Postgres has not been answering at least one of them; 0 when it answers all."""
