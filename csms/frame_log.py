@@ -16,7 +16,7 @@ from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.core.records import Frame
-from csms.db import store
+from csms.db import logs
 from csms.db.outages import cause, is_away
 
 log = structlog.get_logger()
@@ -99,6 +99,6 @@ class FrameLog:
             # A server that has gone silent is hung up on: waiting for it to confirm a cancel would take as long.
             watchdog = asyncio.get_running_loop().call_later(self._write_timeout_s, db.terminate)
             try:
-                await store.save_frames(db, frames)
+                await logs.save_frames(db, frames)
             finally:
                 watchdog.cancel()

@@ -2,7 +2,7 @@ import asyncio
 
 import asyncpg
 
-from csms.db import store
+from csms.db import logs
 from csms.db.engine import create_engine
 from csms.frame_log import FrameLog
 from tests.core.desk import CP
@@ -23,13 +23,13 @@ async def test_a_frame_is_written_soon(database_url):
 
 async def test_frames_of_a_while_are_written_together(database_url, monkeypatch):
     written = []
-    save = store.save_frames
+    save = logs.save_frames
 
     async def noted(db, frames):
         written.append(len(frames))
         await save(db, frames)
 
-    monkeypatch.setattr(store, "save_frames", noted)
+    monkeypatch.setattr(logs, "save_frames", noted)
     async with logging_frames(database_url, gather_s=0.1) as frames:
         for n in range(6000):
             frames.put(frame(message_id=str(n)))
