@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from csms.core.answers import is_secret
 from csms.core.configuration import same_value
+from csms.core.masking import is_secret
 
 SAFE, RECONCILE, MANUAL = "safe", "reconcile", "manual"
 WAITING, SENDING, ANSWERED, REFUSED, NO_ANSWER, NOT_SENT, FAILED = (

@@ -68,6 +68,15 @@ INSERT INTO rentals (id, account_id, charger_id, connector_id, origin, state, ho
     FROM generate_series(1, 20000) n;
 INSERT INTO account_tokens (digest, account_id, kind, expires_at)
     SELECT int4send(n), 'a' || n % 3000 + 1, 'session', now() FROM generate_series(1, 20000) n;
+INSERT INTO chargers (id) VALUES ('busy');
+INSERT INTO charger_states (charger_id) VALUES ('busy');
+INSERT INTO transactions (id, charger_id, connector_id, key, id_tag, authorization_status, meter_start_wh,
+        started_at, start_received_at, tariff, stopped_at)
+    SELECT n, 'busy', 1, n, 'x', 'Accepted', 0, now(), now(), '{}', now() FROM generate_series(30001, 35000) n;
+INSERT INTO events (charger_id, seq, event_id, event_type, topic, body, recorded_at)
+    SELECT 'busy', n, 'busy' || n, 'x', 'x', 'x', now() FROM generate_series(1, 5000) n;
+INSERT INTO messages (charger_id, at, outgoing, frame)
+    SELECT 'busy', now() - n * interval '1 s', false, 'x' FROM generate_series(1, 5000) n;
 UPDATE charger_states SET online = true, node = 'node';
 UPDATE transactions SET started_at = now() - id * interval '10 minutes';
 ANALYZE;
@@ -208,6 +217,24 @@ async def test_a_question_of_the_machinery_is_answered_by_index(db, monkeypatch,
     monkeypatch.undo()
     looked = [(query, args) for query, args in asked if query.split()[0] in _EXPLAINED]
     await none_scans(driver, looked, COUNTED.get(question, frozenset()))
+
+
+# Read in the order of an index: a page costs the same however many rows there are before it.
+@pytest.mark.parametrize(
+    "query",
+    [
+        views.transactions_select(charger_id="busy", before=(NOW, 5), limit=50),
+        views.transactions_select(before=(NOW, 5), limit=50),
+        logs.events_select("busy", 100, 100),
+        logs.messages_select("busy", before=(NOW, "(1,1)"), limit=50),
+    ],
+    ids=["transactions of a charger", "transactions", "events", "frames"],
+)
+async def test_a_page_is_not_sorted(db, query):
+    compiled = query.compile(dialect=db.dialect, compile_kwargs={"literal_binds": True})
+    plan = await explained(await outbox.driver(db), str(compiled), [])
+    # An Incremental Sort only puts rows of one moment in order.
+    assert "Sort" not in {node["Node Type"] for node in plan}
 
 
 async def none_scans(driver, asked, counted=frozenset()):
