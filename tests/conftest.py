@@ -21,7 +21,6 @@ from tests.services import Addresses, Broker, DatabaseFactory, Mosquitto, Servic
 
 _SERVICES = pytest.StashKey[Services]()
 _TASK_GRACE_S = 0.25
-_TESTS = Path(__file__).parent
 _LONG_FIRST = (
     "soak",
     "bridges",
@@ -60,7 +59,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that wait and start servers come first, pure ones fill the gaps at the end."""
     order = {name: number for number, name in enumerate(_LONG_FIRST)}
-    items.sort(key=lambda item: order.get(item.path.relative_to(_TESTS).parts[0], len(order)))
+    items.sort(key=lambda item: order.get(item.nodeid.removeprefix("tests/").split("/")[0], len(order)))
 
 
 def pytest_collection_finish() -> None:

@@ -8,8 +8,15 @@ from csms.db import partitions, tables
 from csms.db.engine import create_engine
 from tests.core.desk import meter, register, start
 from tests.db.books import connected, frame, logging_frames, running
+from tests.services import without_days
 
 TODAY = datetime.now(UTC).date()
+
+
+@pytest.fixture
+async def database_url(database_url):
+    await without_days(database_url)
+    return database_url
 
 
 @pytest.fixture
