@@ -136,35 +136,6 @@ def test_an_answer_at_the_last_moment_counts():
     assert story.station._misses == 0
 
 
-def test_a_bridge_that_starts_in_mid_session_goes_on_with_the_same_transaction():
-    story = Story()
-    story.says("busy", 0, 700)
-    story.until(1990)
-    story.says("charging", 1990, 1100)
-    story.until(2000)
-    story.restart()
-    story.until(2003)
-    story.says("charging", 2003, 1110)
-    story.until(3000)
-    story.says("done", 3000, 1200)
-    assert story.transaction.energy_wh == 500
-    assert story.transaction.duration_s == 3000
-    assert len(story.desk.payloads("session_cost")) == 1
-
-
-def test_a_restart_does_not_lose_what_was_measured_before_a_reset():
-    story = Story(meter_interval_s=1)
-    for time, energy in ((0, 0), (100, 500), (200, 3), (300, 40)):
-        story.until(time)
-        story.says("busy" if time == 0 else "charging", time, energy)
-    story.restart()
-    for time, energy in ((310, 41), (320, 42), (330, 43), (340, 50)):
-        story.until(time)
-        story.says("charging", time, energy)
-    story.says("done", 340, 50)
-    assert 540 <= story.transaction.energy_wh <= 600
-
-
 def test_a_station_that_reboots_in_mid_session_goes_on():
     story = Story()
     story.says("busy", 0, 0)
