@@ -123,3 +123,19 @@ class Story:
     def bill(self) -> Any:
         (only,) = self.desk.payloads("session_cost")
         return only
+
+
+def whole_rental(story: Story, first_wh: float = 0.0) -> None:
+    """An hour and a half, 1,840 Wh."""
+    story.says("ready")
+    story.station.invited = "A"
+    story.says("busy", 0, first_wh)
+    story.until(40)
+    story.says("charging", 40, first_wh + 1)
+    story.until(3600)
+    story.says("completed", 3600, first_wh + 1830)
+    story.until(5400)
+    story.command("stop")
+    story.says("done", 5400, first_wh + 1840)
+    story.wait(20)
+    story.says("ready")
