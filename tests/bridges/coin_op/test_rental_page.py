@@ -90,7 +90,7 @@ async def test_a_whole_rental_from_scan_to_receipt(start_site: SiteFactory, phon
     assert site.sent("connect") == [UID]
     await phone.until("M3")  # charged, by now
     assert words.text("B2", "uk") in phone.text
-    assert "0.368" in phone.text
+    assert "0.110" in phone.text
     again = await phone.scan()  # a reload in mid-session
     assert words.text("station", "uk") in again
     await phone.until("B2")
