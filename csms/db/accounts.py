@@ -89,8 +89,12 @@ async def get(db: AsyncConnection, account_id: str) -> AccountView | None:
     return None if row is None else _view(row)
 
 
-async def list_accounts(db: AsyncConnection, *, after_id: str = "", limit: int = 100) -> list[AccountView]:
+async def list_accounts(
+    db: AsyncConnection, *, after_id: str = "", beginning: str = "", limit: int = 100
+) -> list[AccountView]:
     query = select(*_VIEWED).where(accounts.c.id > after_id).order_by(accounts.c.id).limit(limit)
+    if beginning:
+        query = query.where(accounts.c.id.startswith(beginning, autoescape=True))
     return [_view(row) for row in (await db.execute(query)).mappings()]
 
 
@@ -311,6 +315,15 @@ async def list_rentals(db: AsyncConnection, account_id: str, *, limit: int = 100
     """The newest first."""
     rows = await db.execute(
         select(rentals).where(rentals.c.account_id == account_id).order_by(rentals.c.id.desc()).limit(limit)
+    )
+    return [Rental(**row) for row in rows.mappings()]
+
+
+async def open_rentals(db: AsyncConnection, *, limit: int = 100) -> list[Rental]:
+    """Of all accounts: running, and asked for. The newest first."""
+    over = (rentals.c.expires_at.is_not(None)) & (rentals.c.expires_at <= func.now())
+    rows = await db.execute(
+        select(rentals).where(rentals.c.ended_at.is_(None), ~over).order_by(rentals.c.id.desc()).limit(limit)
     )
     return [Rental(**row) for row in rows.mappings()]
 
