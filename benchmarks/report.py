@@ -36,6 +36,7 @@ _HEADS = {
     "most_behind": "most packets behind",
     "readings_each": "readings stored each",
     "complete": "nothing lost",
+    "good": "good",
     "foreign": "foreign CPU",
 }
 
@@ -59,7 +60,7 @@ def table(results: Sequence[Result]) -> str:
 def _cell(name: str, value: float | None) -> str:
     if value is None:
         return ""
-    if name == "complete":
+    if name in {"complete", "good"}:
         return "yes" if value else "NO"
     if name == "foreign":
         return f"{value:.0%}"

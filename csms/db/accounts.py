@@ -281,11 +281,15 @@ async def forget_tokens(db: AsyncConnection, before: datetime) -> None:
 
 
 class RentalView(Struct, frozen=True, kw_only=True):
-    """A charger for somebody who stands before it. `last` is that user's last transaction there that has ended."""
+    """A charger for somebody who stands before it. `last` is that user's last transaction there that has ended.
+
+    `debited_minor`: what the running one has taken from its payer's balance already.
+    """
 
     charger: views.ChargerView
     running: Transaction | None
     last: Transaction | None
+    debited_minor: int = 0
 
 
 async def rental_view(db: AsyncConnection, charger_id: str, account_id: str) -> RentalView | None:
@@ -304,10 +308,17 @@ async def rental_view(db: AsyncConnection, charger_id: str, account_id: str) -> 
         .limit(1)
     )
     last = (await db.execute(query)).mappings().first()
+    running = charger.sessions[0].transaction if charger.sessions else None
+    debited_minor = None
+    if running is not None:
+        debited_minor = await db.scalar(
+            select(rentals.c.debited_minor).where(rentals.c.transaction_id == running.id)
+        )
     return RentalView(
         charger=charger,
-        running=charger.sessions[0].transaction if charger.sessions else None,
+        running=running,
         last=None if last is None else views.transaction_of(last),
+        debited_minor=debited_minor or 0,
     )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from msgspec import Struct
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.adapter import Standing
@@ -12,9 +11,10 @@ from csms.core import courses
 from csms.core.records import ChargerState, Connector, Transaction
 from csms.core.usage import Evidence
 from csms.db import evidence
-from csms.db.remembered_tables import bridge_notes
 from csms.db.store import CONNECTORS, STATES, TRANSACTIONS, Db, transaction_of
 from csms.errors import UnknownCharger
+
+_NOTES = "SELECT notes FROM bridge_notes WHERE charger_id = $1"
 
 
 class Snapshot(Struct, frozen=True):
@@ -69,10 +69,9 @@ async def snapshots(db: Db, charger_ids: Sequence[str]) -> list[Snapshot]:
 async def standing(engine: AsyncEngine, charger_id: str) -> Standing:
     """What is on record of one charger, in one snapshot."""
     async with engine.connect() as connection:
-        found = await snapshots((await connection.get_raw_connection()).driver_connection, [charger_id])
-        notes = await connection.scalar(
-            select(bridge_notes.c.notes).where(bridge_notes.c.charger_id == charger_id)
-        )
+        db: Db = (await connection.get_raw_connection()).driver_connection
+        found = await snapshots(db, [charger_id])
+        notes = await db.fetchval(_NOTES, charger_id)
     if not found:
         return Standing()
     return Standing(connectors=found[0].connectors, transactions=found[0].transactions, notes=notes or {})

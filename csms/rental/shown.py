@@ -77,7 +77,7 @@ def shown(
             return Shown(
                 state="done", messages=_after_the_end(view, now), numbers=_receipt(view, now), final=True
             )
-        return _mine(figures, running, account, pending=pending, notes=notes)
+        return _mine(figures, running, account, view.debited_minor, pending=pending, notes=notes)
     if view.running is not None and running is None:
         return Shown(state="occupied", messages=("M1",))
     if figures.status == "init":
@@ -89,6 +89,7 @@ def _mine(
     figures: Figures,
     running: Transaction | None,
     account: AccountView,
+    debited_minor: int,
     *,
     pending: str | None,
     notes: tuple[str, ...],
@@ -100,8 +101,8 @@ def _mine(
     elif figures.status == "completed":
         messages.append("M3")
     if numbers.cost is not None and numbers.cost.currency == account.account.currency:
-        # What dynamic debits have taken already is part of both.
-        balance = account.account.balance_minor
+        # What dynamic debits have taken already was there when the rental began.
+        balance = account.account.balance_minor + debited_minor
         if numbers.cost.amount_minor >= balance:
             messages.append("all_spent")
         elif numbers.cost.amount_minor * 5 >= balance * 4:

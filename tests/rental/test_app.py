@@ -1,10 +1,14 @@
 """What renters are shown and answered: the document's messages at their moments, errors in both languages, limits."""
 
 import asyncio
+from decimal import Decimal
 
 import httpx
 import pytest
 
+from csms.core.reports import Rent, RentalTerms, Start
+from csms.core.tariffs import Tariff
+from csms.db import tariffs
 from csms.errors import ChargerOffline
 from csms.rental import words
 from tests.rental.conftest import CHARGER, IN_JSON, OTHER, UID, Phone, Street
@@ -155,6 +159,37 @@ async def test_who_has_not_shut_the_door_is_reminded_after_two_minutes(
     await phone.look()
     assert phone.shows("M4")
     assert {name for name in ("unplug", "call_support") if phone.shows(name)} == also
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    ("energy_wh", "told"), [(700, set()), (800, {"most_spent"}), (999, {"most_spent"}), (1000, {"all_spent"})]
+)
+async def test_a_balance_that_is_used_up_is_told_at_80_and_at_100_per_cent(
+    street: Street, dynamic: bool, energy_wh: int, told: set[str]
+) -> None:
+    async with street.world.engine.begin() as db:
+        await tariffs.put_tariff(db, Tariff(id="default", currency="UAH", energy_rate=Decimal(100)))
+    phone = await street.phone(amount_minor=10_000)
+    terms = RentalTerms(dynamic=dynamic, min_balance=Decimal(1))
+    await street.world.record(Rent(charger_id=CHARGER, connector_id=1, account_id=UID, terms=terms))
+    started = await street.world.record(
+        Start(
+            charger_id=CHARGER,
+            connector_id=1,
+            id_tag=UID,
+            account_id=UID,
+            key="k",
+            meter_wh=0,
+            at=street.world.now,
+        )
+    )
+    street.pass_(600)
+    await street.world.meter(CHARGER, started.transaction_id, 600, 2000)
+    await phone.scan()
+    street.says("charging", uid=UID, timeS=700, energyWh=energy_wh)
+    await phone.look()
+    assert {name for name in ("most_spent", "all_spent") if phone.shows(name)} == told
 
 
 # --- whose station ---------------------------------------------------------------------------------------
