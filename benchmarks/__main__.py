@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import report, scenarios
+from benchmarks import report, results, scenarios
 from benchmarks.servers import Services
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     given = parser.parse_args()
     if sys.platform != "linux":
         sys.exit("The benchmarks read /proc: they need Linux.")
-    size = scenarios.QUICK if given.quick else scenarios.FULL
+    size = results.QUICK if given.quick else results.FULL
     changed = {name: getattr(given, name) for name in ("rounds", "repeats", "readings")}
     size = msgspec.structs.replace(size, **{k: v for k, v in changed.items() if v is not None})
     chosen = scenarios.IN_A_MINUTE if given.quick and not given.only else scenarios.ALL

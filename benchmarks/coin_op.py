@@ -1,67 +1,81 @@
-"""`python -m benchmarks.coin_op`: how many coin-op stations in rental one bridge process follows, at a packet a second each.
+"""How many coin-op stations in rental one bridge process follows, at a packet a second each.
 
-Postgres and the broker run on the same machine (Mosquitto if it is installed), and so does the generator, in a process
-of its own: the figures are a floor. A run is good when the bridge takes every packet, is no more than five seconds behind
-when the last was sent, and no station's packets change their order.
+Postgres, the broker and the generator run on the same machine: the figures are a floor. A run is good when the bridge
+takes every packet, is no more than five seconds behind when the last was sent, and no station's packets change their
+order. More stations are tried until a run is not.
 """
 
-import argparse
 import asyncio
-import contextlib
-import json
 import multiprocessing
+import os
 import resource
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import aiomqtt
 import asyncpg
+import uvloop
+from msgspec import Struct
 
+from benchmarks import machine
+from benchmarks.results import Result, Size, say
+from benchmarks.servers import CSMS, Services
 from bridges.coin_op import settings as bridge_settings
 from bridges.coin_op.adapter import CoinOp
 from csms import app, log, settings
-from csms.db import migrate
-from csms.embedded.broker import EmbeddedBroker
-from csms.embedded.ports import is_accepting, next_free_port
-from csms.embedded.postgres import EmbeddedPostgres
+from csms.embedded.ports import LOOPBACK
 from csms.embedding import BrokerAddress
 
-LONGEST_LAG_S = 5
+LONGEST_LAG_S: Final = 5
+_AT_A_TIME: Final = 20
+_CATCHING_UP_S: Final = 60
+_PACKET = (
+    '{{"status":"{}","uid":"user-{}","time":{},"voltage":231.4,"current":9650,"power":2210.7,"energy":{},'
+    '"frequency":50.0,"pf":99}}'
+)
 
 
-async def _generate(host: str, port: int, stations: int, seconds: int, sent: Any) -> None:
-    """One client for all: a station is its topic. QoS 0, as theirs."""
-    async with aiomqtt.Client(host, port, protocol=aiomqtt.ProtocolVersion.V5) as client:
-        client.pending_calls_threshold = 10**9
-        began = time.monotonic()
-        for second in range(seconds + 1):
-            for number in range(stations):
-                due = began + second + number / stations
-                if number % 20 == 0 and (early := due - time.monotonic()) > 0:
-                    await asyncio.sleep(early)
-                body = {
-                    "status": "charging" if second else "busy",
-                    "uid": f"user-{number}",
-                    "time": second,
-                    "voltage": 231.4,
-                    "current": 9650,
-                    "power": 2210.7,
-                    "energy": second * 2210 // 3600,
-                    "frequency": 50.0,
-                    "pf": 99,
-                }
-                await client.publish(f"charger/b{number}/status", json.dumps(body), qos=0)
-                sent.value += 1
+# --- the stations ----------------------------------------------------------------------------------------
 
 
-def _generator(host: str, port: int, stations: int, seconds: int, sent: Any) -> None:
-    asyncio.run(_generate(host, port, stations, seconds, sent))
+def _publish(number: int, second: int) -> bytes:
+    """An MQTT 3.1.1 PUBLISH at QoS 0, whole: an encoder would cost more than the bridge."""
+    status = "charging" if second else "busy"
+    topic = f"charger/b{number}/status".encode()
+    body = _PACKET.format(status, number, second, second * 2210 // 3600).encode()
+    length = 2 + len(topic) + len(body)
+    assert 128 <= length < 16_384
+    return b"".join(
+        (bytes((0x30, length & 0x7F | 0x80, length >> 7)), len(topic).to_bytes(2, "big"), topic, body)
+    )
+
+
+async def _generate(port: int, stations: int, seconds: int, sent: Any, late: Any, cpu_s: Any) -> None:
+    """One client for all: a station is its topic. Each speaks at its own moment of the second."""
+    reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    writer.write(b"\x10\x11\x00\x04MQTT\x04\x02\x00\x00\x00\x05bench")
+    await reader.readexactly(4)
+    began = time.monotonic()
+    for second in range(seconds + 1):
+        for first in range(0, stations, _AT_A_TIME):
+            due = began + second + first / stations
+            if (early := due - time.monotonic()) > 0:
+                await asyncio.sleep(early)
+            late.value = max(late.value, -early)
+            some = range(first, min(first + _AT_A_TIME, stations))
+            writer.write(b"".join([_publish(number, second) for number in some]))
+            await writer.drain()
+            sent.value += len(some)
+    writer.write(b"\xe0\x00")
+    await writer.drain()
+    writer.close()
+    cpu_s.value = time.process_time()
+
+
+def _generator(*given: Any) -> None:
+    asyncio.run(_generate(*given))
+
+
+# --- the bridge ------------------------------------------------------------------------------------------
 
 
 class Counted(CoinOp):
@@ -82,105 +96,121 @@ class Counted(CoinOp):
         super()._hear(line, packet, message, **more)
 
 
-@contextlib.contextmanager
-def _broker(directory: Path) -> Iterator[tuple[str, int, str]]:
-    program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
-    if program is None:
-        with EmbeddedBroker(directory) as broker:
-            yield "127.0.0.1", broker.port_v5, "embedded"
-        return
-    port = next_free_port(21883)
-    config = directory / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nuser root\n")
-    process = subprocess.Popen(
-        [program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        while not is_accepting(port):
-            time.sleep(0.05)
-        yield "127.0.0.1", port, "Mosquitto"
-    finally:
-        process.terminate()
-        process.wait()
+class Spent(Struct, frozen=True):
+    """Seconds of CPU so far. Reading /proc costs: not while it counts."""
+
+    bridge: float
+    postgres: float
+    broker: float
+    all: float
+    at: float
+
+    @classmethod
+    def now(cls, services: Services) -> "Spent":
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return cls(
+            used.ru_utime + used.ru_stime,
+            machine.family_cpu_s(services.postgres_pid),
+            machine.cpu_s(services.broker_pid),
+            machine.busy_s(),
+            time.monotonic(),
+        )
 
 
-async def run(url: str, host: str, port: int, stations: int, seconds: int) -> dict[str, Any]:
-    """One run on a fresh database."""
+async def _run(services: Services, url: str, stations: int, seconds: int) -> Result:
     chosen = settings.load(
-        _env_file=None, database_url=url, mqtt_enabled=True, csms_node="bench", mqtt_client_id="bench"
+        _env_file=None, database_url=url, mqtt_enabled=True, csms_node="bench", mqtt_client_id="bench-bridge"
     )
     bridge = Counted(bridge_settings.load(_env_file=None, open_enrollment=True, require_account=False))
     stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
-    address = BrokerAddress(host, port, "5", "mqtt://bench")
+    address = BrokerAddress(LOOPBACK, services.port, "5", "mqtt://bench")
     node = asyncio.create_task(
         app.serve_bridge(chosen, url, address, bridge, stop=stop, ready=ready.set_result)
     )
     await asyncio.wait({node, ready}, return_when=asyncio.FIRST_COMPLETED)
     await asyncio.sleep(2)  # it connects and subscribes
     spawning = multiprocessing.get_context("spawn")
-    sent = spawning.Value("q", 0)
-    generator = spawning.Process(target=_generator, args=(host, port, stations, seconds, sent), daemon=True)
-    cpu, began, worst = _cpu_s(), time.monotonic(), 0
+    sent, late, cpu_s = spawning.Value("q", 0), spawning.Value("d", 0.0), spawning.Value("d", 0.0)
+    given = (services.port, stations, seconds, sent, late, cpu_s)
+    generator = spawning.Process(target=_generator, args=given, daemon=True)
     generator.start()
+    most_behind = 0
+    while not sent.value and generator.is_alive():  # noqa: ASYNC110  # another process, starting up
+        await asyncio.sleep(0.01)
+    first = Spent.now(services)
     while generator.is_alive():
+        most_behind = max(most_behind, sent.value - bridge.taken)
         await asyncio.sleep(0.25)
-        worst = max(worst, sent.value - bridge.taken)
-    ended = time.monotonic()
-    while bridge.taken < sent.value and time.monotonic() - ended < 30:  # noqa: ASYNC110
+    ended, last = time.monotonic(), Spent.now(services)
+    while bridge.taken < sent.value and time.monotonic() - ended < _CATCHING_UP_S:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
-    lag_s, used_s = time.monotonic() - ended, _cpu_s() - cpu
-    wall_s = time.monotonic() - began
-    for line in list(bridge.lines.values()):
-        await line.settled()
+    behind_s = time.monotonic() - ended
+    async with asyncio.timeout(_CATCHING_UP_S):
+        for line in list(bridge.lines.values()):
+            await line.settled()
     db = await asyncpg.connect(url)
-    rows = dict(
-        await db.fetchrow(
-            "SELECT (SELECT count(*) FROM transactions) AS transactions, (SELECT count(*) FROM readings) AS readings,"
-            " (SELECT count(*) FROM events) AS events"
-        )
-    )
+    begun = await db.fetchval("SELECT count(*) FROM transactions")
+    readings = await db.fetchval("SELECT count(*) FROM readings")
     await db.close()
     stop.set()
     await node
-    good = bridge.taken == sent.value and bridge.disorder == 0 and lag_s < LONGEST_LAG_S
+    whole = (
+        bridge.taken == sent.value == stations * (seconds + 1) and not bridge.disorder and begun == stations
+    )
+    return Result(
+        scenario=f"{stations:,} stations for {seconds} s",
+        system=CSMS,
+        figures={
+            **_costs(first, last, sent.value, cpu_s.value),
+            "behind_s": behind_s,
+            "most_behind": most_behind,
+            "readings_each": readings / stations,
+            "good": float(whole and behind_s < LONGEST_LAG_S),
+        },
+        note=_broken(bridge, sent.value, begun, stations, late.value, behind_s),
+    )
+
+
+def _costs(first: Spent, last: Spent, packets: int, generator_s: float) -> dict[str, float]:
+    wall_s = last.at - first.at
+    used = {name: getattr(last, name) - getattr(first, name) for name in ("bridge", "postgres", "broker")}
+    foreign_s = last.all - first.all - sum(used.values()) - generator_s
     return {
-        "stations": stations,
-        "seconds": round(wall_s, 1),
-        "sent": sent.value,
-        "taken": bridge.taken,
-        "out of order": bridge.disorder,
-        "most behind": worst,
-        "behind at the end (s)": round(lag_s, 2),
-        "bridge CPU": f"{used_s / wall_s:.0%}",
-        **rows,
-        "verdict": "good" if good else "BROKEN",
+        "rate": packets / wall_s,
+        "server_us": used["bridge"] / packets * 1e6,
+        "postgres_us": used["postgres"] / packets * 1e6,
+        "broker_us": used["broker"] / packets * 1e6,
+        "server_core": used["bridge"] / wall_s,
+        "foreign": max(foreign_s, 0) / (wall_s * (os.cpu_count() or 1)),
     }
 
 
-def _cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+def _broken(bridge: Counted, sent: int, begun: int, stations: int, late_s: float, behind_s: float) -> str:
+    """What was wrong, if anything was; a generator that was late says nothing of the bridge."""
+    found = []
+    if bridge.taken != sent:
+        found.append(f"{sent - bridge.taken:,} of {sent:,} packets did not come")
+    if bridge.disorder:
+        found.append(f"{bridge.disorder} packets out of order")
+    if begun != stations:
+        found.append(f"{begun:,} transactions begun")
+    if behind_s >= LONGEST_LAG_S:
+        found.append(f"{behind_s:.0f} s behind at the end")
+    if late_s > 1:
+        found.append(f"the generator itself was up to {late_s:.1f} s late")
+    return ", ".join(found)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--stations", type=int, nargs="+", default=[500, 1000, 2000, 3000, 4000, 6000])
-    parser.add_argument("--seconds", type=int, default=60)
-    asked = parser.parse_args()
+def stations(services: Services, size: Size) -> list[Result]:
+    """More and more stations, until a run is not good."""
     log.configure("console", quiet=True)
-    good = []
-    for stations in asked.stations:
-        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
-            Path(one).chmod(0o755)
-            with EmbeddedPostgres(Path(one)) as postgres, _broker(Path(two)) as (host, port, what):
-                migrate.upgrade(postgres.url)
-                figures = asyncio.run(run(postgres.url, host, port, stations, asked.seconds))
-        print(json.dumps({"broker": what} | figures), flush=True)
-        if figures["verdict"] != "good":
+    results: list[Result] = []
+    for count in size.stations:
+        url = services.database()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as `csms bridge` runs
+            results.append(runner.run(_run(services, url, count, size.stations_s)))
+        services.drop(url)
+        say(f"  {results[-1].scenario}: {results[-1].figures} {results[-1].note}")
+        if not results[-1].figures["good"]:
             break
-        good.append(stations)
-    return 0 if good else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return results

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.scenarios import Result, Size
+from benchmarks.results import Result, Size
 from benchmarks.servers import CSMS, IN_MEMORY, ORM, ROOT, Services
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -31,7 +31,12 @@ _HEADS = {
     "refused_once": "refused once",
     "refused_more": "refused more often",
     "server_ms_each": "server ms each",
+    "server_core": "cores of the bridge",
+    "behind_s": "behind at the end s",
+    "most_behind": "most packets behind",
+    "readings_each": "readings stored each",
     "complete": "nothing lost",
+    "good": "good",
     "foreign": "foreign CPU",
 }
 
@@ -55,12 +60,14 @@ def table(results: Sequence[Result]) -> str:
 def _cell(name: str, value: float | None) -> str:
     if value is None:
         return ""
-    if name == "complete":
+    if name in {"complete", "good"}:
         return "yes" if value else "NO"
     if name == "foreign":
         return f"{value:.0%}"
-    if name in {"rate", "refused_once", "refused_more"}:
+    if name in {"rate", "refused_once", "refused_more", "most_behind"}:
         return f"{value:,.0f}"
+    if name == "server_core":
+        return f"{value:.2f}"
     return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
@@ -102,7 +109,7 @@ def write(sections: dict[str, Sequence[Result]], where: str) -> None:
     page = _TEMPLATE.read_text()
     rates = sections.get("rates", ())
     page = page.replace("{conditions}", where).replace("{ratios}", ratios(rates))
-    for name in ("rates", "fan-out", "latency", "memory", "storm", "growth"):
+    for name in ("rates", "fan-out", "latency", "memory", "storm", "growth", "coin-op"):
         results = sections.get(name)
         page = page.replace(f"{{{name}}}", table(results) if results else "not measured in this run")
     PAGE.write_text(page)

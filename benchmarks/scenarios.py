@@ -1,9 +1,8 @@
-"""What is measured, and how long. A scenario of a bridge (coin-op packets, say) is one more function here that
-returns rows of a table, and one more entry in `ALL`: its load is a module like `benchmarks.load`."""
+"""What is measured. A scenario is a function that returns rows of a table, and an entry in `ALL`; a bridge's has a module of
+its own, as `benchmarks.coin_op`."""
 
 import asyncio
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,11 +10,11 @@ from pathlib import Path
 
 import asyncpg
 import msgspec
-from msgspec import Struct
 
-from benchmarks import machine, measure, servers
+from benchmarks import coin_op, machine, measure, servers
 from benchmarks.load import Plan
 from benchmarks.measure import Window
+from benchmarks.results import Result, Size, say
 from benchmarks.servers import CSMS, IN_MEMORY, OCPP_CSMS, ORM, Child, Services, System
 from csms.core.passwords import hash_password
 from csms.db import seeding
@@ -25,39 +24,6 @@ from csms.embedded.ports import LOOPBACK, any_free_port
 BUSINESS = ("csms/transactions/#", "csms/connectors/#", "csms/billing/#")
 PASSWORD = "000102030405060708090a0b0c0d0e0f"
 PREFIX = "BENCH-"
-
-
-class Size(Struct, frozen=True, kw_only=True):
-    """How much of everything."""
-
-    rounds: int = 3
-    seconds: float = 5
-    warmup_s: float = 2
-    mixed_chargers: int = 10_000
-    held: int = 10_000
-    storm: int = 5_000
-    storm_tls: int = 1_000
-    readings: int = 10_000_000
-    latency_s: float = 15
-    repeats: int = measure.REPEATS
-
-
-FULL = Size()
-QUICK = Size(rounds=1, seconds=3, warmup_s=1.5, mixed_chargers=500, held=1_000, storm=500, storm_tls=100,
-             readings=200_000, latency_s=4, repeats=0)  # fmt: skip
-
-
-class Result(Struct, kw_only=True):
-    """One line of the report: figures by name, in units that the names say."""
-
-    scenario: str
-    system: str
-    figures: dict[str, float]
-    note: str = ""
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -409,5 +375,6 @@ ALL: dict[str, Scenario] = {
     "memory": memory,
     "storm": storm,
     "growth": growth,
+    "coin-op": coin_op.stations,
 }
 IN_A_MINUTE: dict[str, Scenario] = {"rates": quick, "latency": latency, "memory": memory, "storm": storm}

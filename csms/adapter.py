@@ -53,11 +53,13 @@ class Standing(Struct, frozen=True, kw_only=True):
     """What is on record of a charger: a bridge that starts in mid-session goes on from here.
 
     A connector has its last status and its last register (`energy_wh` at `reading_at`, in a transaction or not);
-    `transactions` are the open ones. Both by number; empty for a charger nobody has heard of.
+    `transactions` are the open ones. Both by number; empty for a charger nobody has heard of. `notes`: what the
+    edge itself had kept (`reports.Noted`).
     """
 
     connectors: tuple[Connector, ...] = ()
     transactions: tuple[Transaction, ...] = ()
+    notes: dict[str, Any] = {}
 
 
 class Heard(Struct, frozen=True, kw_only=True):

@@ -12,13 +12,15 @@ import structlog
 from msgspec.structs import replace
 from prometheus_client import Counter, Gauge
 
+from bridges.coin_op import notes
 from bridges.coin_op import packet as wire
+from bridges.coin_op.acts import Alarm, EndRental, Odd, Presence, Probe, Rules
 from bridges.coin_op.commands import Commands
 from bridges.coin_op.line import Line
 from bridges.coin_op.live import Live
 from bridges.coin_op.packet import BadPacket, Packet
 from bridges.coin_op.settings import CoinOpSettings
-from bridges.coin_op.station import Alarm, Odd, Presence, Probe, Rules, Station
+from bridges.coin_op.station import Station
 from csms.adapter import Command, Heard, Node, Standing
 from csms.core import reports
 from csms.core.records import Frame
@@ -53,6 +55,8 @@ class CoinOp:
             answer_s=settings.answer_s,
             meter_interval_s=settings.meter_interval_s,
             probe_interval_s=settings.probe_interval_s,
+            autostop=settings.autostop,
+            max_debt=settings.max_debt,
         )
         self.terms = reports.RentalTerms(
             dynamic=settings.debit == "dynamic",
@@ -183,7 +187,7 @@ class CoinOp:
             return
         command, line = wire.parse_command(message.body), self.lines.get(station_id)
         if command is not None and line is not None:
-            line.station.commanded(*command, self.now())
+            self.do(line, line.station.commanded(*command, self.now()))
 
     def _log_rarely(self, station_id: str, kind: str, body: bytes) -> None:
         now = self.now()
@@ -198,6 +202,8 @@ class CoinOp:
             match act:
                 case Probe():
                     self.start(self.hello(line, self.settings.service_uid))
+                case EndRental():
+                    self.start(self._commands.end(line))
                 case Alarm():
                     _ALARMS.labels(act.kind).inc()
                     log.error("somebody should look", charger=line.charger_id, alarm=act.kind)
@@ -209,6 +215,9 @@ class CoinOp:
                     line.put(replace(act, terms=self.terms))
                 case reports.Report() | Presence():
                     line.put(act)
+
+    def _owes(self, line: Line, left: reports.BalanceLeft) -> None:
+        self.do(line, line.station.owes(left))
 
     async def hello(self, line: Line, uid: str) -> None:
         """Ask a station how it is; the answer goes to all. While the broker is away nobody is asked."""
@@ -224,7 +233,7 @@ class CoinOp:
         await self.node.publish(
             f"charger/{line.station_id}/commands", body, retain=False, expiry_s=COMMAND_EXPIRY_S
         )
-        line.station.commanded(verb, uid, self.now())
+        self.do(line, line.station.commanded(verb, uid, self.now()))
         if uid != self.settings.service_uid:
             log.info("command", charger=line.charger_id, verb=verb, uid=uid)
             self._frame(line, verb, msgspec.json.encode({"uid": uid}), outgoing=True)
@@ -307,10 +316,10 @@ class CoinOp:
         # Soon after the start, but not all at once; later the intervals keep them apart.
         soon = random.uniform(0, min(len(self.lines) / 100, 60)) / self.rules.probe_interval_s
         station = Station(charger_id, self.rules, self.now(), jitter=min(soon, 1), blocked=blocked)
-        line = Line(self.node, self, station, station_id)
+        line = Line(self.node, self, station, station_id, left=self._owes)
         running = standing.transactions[0] if standing.transactions else None
         connector = next((c for c in standing.connectors if c.connector_id == 1), None)
-        station.resume(running, connector)
+        station.resume(running, connector, notes.read(standing.notes))
         line.transaction_id = None if running is None else running.id
         self.lines[station_id] = line
         _STATIONS.set(len(self.lines))

@@ -154,17 +154,28 @@ class Commands:
         session = line.station.session
         if session is None or line.transaction_id is None or transaction_id != line.transaction_id:
             return _answer("NoSuchTransaction")
+        if not await self._stopped(line, session.uid):
+            raise ChargerTimeout(f"{line.charger_id} did not say that it has ended the rental.")
+        return {"status": ACCEPTED}
+
+    async def end(self, line: Line) -> None:
+        """The renter's debt has reached what the operator allows (COINOP_AUTOSTOP)."""
+        session = line.station.session
+        if session is None:
+            return
+        log.warning("a rental is ended for debt", charger=line.charger_id, uid=session.uid)
+        await self._stopped(line, session.uid)
+
+    async def _stopped(self, line: Line, uid: str) -> bool:
+        """Send one stop, however many ask for it at the same time; whether it was obeyed."""
         if line.stopping is None:
-            line.stopping = asyncio.ensure_future(self._closed(line, session.uid))
+            line.stopping = asyncio.ensure_future(self._closed(line, uid))
         stopping = line.stopping
         try:
-            done = await asyncio.shield(stopping)
+            return await asyncio.shield(stopping)
         finally:
             if line.stopping is stopping and stopping.done():
                 line.stopping = None
-        if not done:
-            raise ChargerTimeout(f"{line.charger_id} did not say that it has ended the rental.")
-        return {"status": ACCEPTED}
 
     async def _closed(self, line: Line, uid: str) -> bool:
         ended = asyncio.ensure_future(

@@ -9,6 +9,8 @@ UNCERTAIN, RESET, JUMP = "energy_baseline_uncertain", "meter_reset", "energy_jum
 _ON_TIME_S: Final = 2
 _MARGIN, _SLACK_WH = 1.2, 2.0
 _AGREEING: Final = 3
+# What is kept of a session is whole Wh: after a restart the counter may seem to have fallen by less.
+_ROUNDING_WH: Final = 1.0
 
 
 def plausible_wh(rated_w: float, elapsed_s: float) -> float:
@@ -32,6 +34,12 @@ class Habits:
         self.resets: bool | None = {PER_SESSION: True, CUMULATIVE: False}.get(mode)
         self.last_done_wh: float | None = None
 
+    def learned(self, resets: bool | None, last_done_wh: float | None) -> None:
+        """Found out before a restart; what an operator has set wins."""
+        if self._mode == AUTO:
+            self.resets = resets
+        self.last_done_wh = last_done_wh
+
     def begin(self, counter_wh: float | None, time_s: int) -> Baseline:
         """The baseline of a session whose first packet says this."""
         if counter_wh is None:
@@ -54,13 +62,22 @@ class SessionEnergy:
     def __init__(self, baseline_wh: float, rated_w: float, *, total_wh: float = 0.0) -> None:
         self.total_wh = total_wh
         self._rated_w = rated_w
-        self._counter_wh = baseline_wh
+        self._baseline_wh = self._counter_wh = baseline_wh
         self._outliers: list[float] = []
 
     @classmethod
-    def resumed(cls, baseline_wh: float, rated_w: float, total_wh: float) -> "SessionEnergy":
-        """Of a session that was on record when we started: the counter stood at least there."""
-        return cls(baseline_wh + total_wh, rated_w, total_wh=total_wh)
+    def resumed(
+        cls, baseline_wh: float, rated_w: float, total_wh: float, shift_wh: float = 0.0
+    ) -> "SessionEnergy":
+        """Of a session that was on record when we started."""
+        energy = cls(baseline_wh, rated_w, total_wh=total_wh)
+        energy._counter_wh = baseline_wh + total_wh + shift_wh
+        return energy
+
+    @property
+    def shift_wh(self) -> float:
+        """How far the counter stands from baseline + energy: not 0 once it has been reset."""
+        return round(self._counter_wh - self._baseline_wh - self.total_wh, 3)
 
     @property
     def doubted(self) -> bool:
@@ -74,6 +91,8 @@ class SessionEnergy:
         if 0 <= delta_wh <= limit_wh:
             self.total_wh += delta_wh
             self._accept(counter_wh)
+            return None
+        if -_ROUNDING_WH < delta_wh < 0:
             return None
         if delta_wh < 0 and counter_wh <= limit_wh:
             self.total_wh += counter_wh  # what has flowed since it was set to 0

@@ -10,24 +10,29 @@ import structlog
 from msgspec.structs import replace
 from prometheus_client import Counter
 
+from bridges.coin_op.acts import Presence
 from bridges.coin_op.packet import Packet
-from bridges.coin_op.station import Presence, Station
+from bridges.coin_op.station import Station
 from csms.adapter import Adapter, Node
 from csms.core import reports
+from csms.core.command_queue import RENTAL
 from csms.errors import LedgerError
 
 log = structlog.get_logger()
-PROTOCOL = "coinop-mqtt"
+PROTOCOL = RENTAL
 _LOST = Counter("coinop_reports_dropped_total", "Statuses and readings given up while Postgres was away.")
 _MOST_WAITING = 500
 
 Item = reports.Report[Any] | Presence
+Left = Callable[["Line", reports.BalanceLeft], None]
 
 
 class Line:
     """Reports are recorded one after the other, so that a station's facts keep their order."""
 
-    def __init__(self, node: Node, adapter: Adapter, station: Station, station_id: str) -> None:
+    def __init__(
+        self, node: Node, adapter: Adapter, station: Station, station_id: str, *, left: Left
+    ) -> None:
         self.station = station
         self.station_id = station_id
         self.charger_id = station.charger_id
@@ -39,6 +44,7 @@ class Line:
         self.commanded: deque[datetime] = deque(maxlen=5)
         self._node = node
         self._adapter = adapter
+        self._left = left
         self._generation: int | None = None
         self._waiting: deque[Item] = deque()
         self._waiters: list[tuple[Callable[[Packet], bool], asyncio.Future[Packet]]] = []
@@ -72,7 +78,7 @@ class Line:
         waiting = self._waiting
         if isinstance(item, reports.Meter) and len(waiting) > 1 and isinstance(waiting[-1], reports.Meter):
             waiting.pop()
-        if len(waiting) >= _MOST_WAITING and isinstance(item, reports.Meter | reports.Status):
+        if len(waiting) >= _MOST_WAITING and isinstance(item, reports.Meter | reports.Status | reports.Noted):
             _LOST.inc()
             return
         waiting.append(item)
@@ -106,7 +112,9 @@ class Line:
                 started = await self._node.record(item)
                 self.transaction_id = started.transaction_id
             case reports.Meter():
-                await self._node.record(replace(item, transaction_id=self.transaction_id))
+                left = await self._node.record(replace(item, transaction_id=self.transaction_id))
+                if left is not None:
+                    self._left(self, left)
             case reports.Stop():
                 await self._node.record(replace(item, transaction_id=self.transaction_id))
                 self.transaction_id = None

@@ -12,15 +12,13 @@ from msgspec import Struct
 from bridges.coin_op import packet as wire
 from bridges.coin_op.line import Line
 from csms.adapter import Heard
-from csms.core.events import timestamp
 from csms.errors import BrokerAway
 
 if TYPE_CHECKING:
     from bridges.coin_op.adapter import CoinOp
 
 _WATCHED: Final = timedelta(seconds=60)
-# In a rental the station speaks up to 30 seconds apart by itself.
-_FRESH, _FRESH_RENTED, _HELLO_EVERY = timedelta(seconds=15), timedelta(seconds=35), timedelta(seconds=3)
+_HELLO_EVERY: Final = timedelta(seconds=1)
 _RENEW: Final = timedelta(minutes=9)
 _decode = msgspec.json.decode
 _encode = msgspec.json.Encoder().encode
@@ -34,10 +32,10 @@ class Watch(Struct, frozen=True, kw_only=True):
 
 
 class Figures(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A station as it was just heard; `uid` is the renter, not to be shown to others."""
+    """A station as it was heard `age_s` ago; `uid` is the renter, not to be shown to others."""
 
     status: str
-    at: str
+    age_s: float = 0.0
     uid: str | None = None
     time_s: int | None = None
     energy_wh: float | None = None
@@ -59,36 +57,36 @@ class Live:
             return
         now = self._adapter.now()
         line.watched_until = now + _WATCHED
-        heard_at, session = line.station.heard_at, line.station.session
-        fresh = heard_at is not None and now - heard_at <= (_FRESH if session is None else _FRESH_RENTED)
-        if fresh and not watch.hello:
-            self.heard(line, now)
+        self.heard(line, now)
+        session = line.station.session
         uid = watch.uid if watch.uid is not None and wire.usable_uid(watch.uid) else None
         mine = session is not None and session.uid == uid
         wanes = mine and session is not None and now - session.own_command_at >= _RENEW
-        asked_lately = line.hello_at is not None and now - line.hello_at < _HELLO_EVERY
-        if asked_lately and watch.hello and fresh:
-            self.heard(line, now)  # its answer to somebody else is ours as well
-        if not asked_lately and (watch.hello or wanes or not fresh):
+        asked_just_now = line.hello_at is not None and now - line.hello_at < _HELLO_EVERY
+        if (watch.hello or wanes) and not asked_just_now:
             line.hello_at = now
             self._adapter.start(self._adapter.hello(line, uid or self._adapter.settings.service_uid))
 
     def heard(self, line: Line, now: datetime) -> None:
-        """Pass it on if somebody watches."""
-        if line.watched_until is None or now > line.watched_until or line.station.status is None:
+        """Pass it on, and how old it is, if somebody watches."""
+        station = line.station
+        if line.watched_until is None or now > line.watched_until:
             return
-        self._adapter.start(self._publish(line.charger_id, self._figures(line)))
+        if station.status is None or station.heard_at is None:
+            return
+        self._adapter.start(self._publish(line.charger_id, self._figures(line, now)))
 
-    def _figures(self, line: Line) -> Figures:
+    def _figures(self, line: Line, now: datetime) -> Figures:
         station = line.station
         session, packet = station.session, station.last
-        at = timestamp(station.heard_at) if station.heard_at is not None else ""
         assert station.status is not None
+        assert station.heard_at is not None
+        age_s = round((now - station.heard_at).total_seconds(), 3)
         if session is None:
-            return Figures(status=station.status, at=at, uid=packet.uid if packet is not None else None)
+            return Figures(status=station.status, age_s=age_s, uid=packet.uid if packet is not None else None)
         return Figures(
             status=station.status,
-            at=at,
+            age_s=age_s,
             uid=session.uid,
             time_s=session.time_s,
             energy_wh=round(session.energy_wh, 1),

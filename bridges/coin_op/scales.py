@@ -33,6 +33,10 @@ class Scales:
         self.doubtful = False
         self._agreeing: tuple[float, int] = (0, 0)
 
+    def learned(self, power: float | None) -> None:
+        """Found out before a restart; what an operator has set wins."""
+        self.power = self.power if self.power is not None else power
+
     def read(self, packet: Packet) -> Values:
         voltage_v = _tenths(packet.voltage, 80, 260)
         current_a, factor = self._current_and_factor(packet, voltage_v)

@@ -4,8 +4,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from bridges.coin_op.energy import Baseline, SessionEnergy, whole_wh
+from bridges.coin_op.notes import SessionNotes
 from bridges.coin_op.packet import Packet
 from bridges.coin_op.scales import Values
+from csms.core.records import Connector, Transaction
 
 DIRECT, DRIFT, NO_TIME = "origin_direct", "clock_drift", "bad_time"
 WINDOW: Final = timedelta(minutes=10)
@@ -38,6 +40,7 @@ class Session:
         self.stop_asked_at: datetime | None = None
         self.stop_probed = False
         self.rebooted_at: datetime | None = None
+        self.debt_raised = False
         self.metered_at: datetime | None = None
         self._energy_at = started_at if energy is None else now
         self._energy_time_s = 0 if energy is None else time_s
@@ -58,6 +61,15 @@ class Session:
     def in_window(self, now: datetime) -> bool:
         """Whether the station sends every second."""
         return now - self.own_command_at < WINDOW
+
+    def notes(self) -> SessionNotes:
+        return SessionNotes(
+            uid=self.uid,
+            started_at=self.started_at,
+            shift_wh=self.energy.shift_wh,
+            flags=tuple(self.flags),
+            stop_asked_at=self.stop_asked_at,
+        )
 
     def flag(self, name: str) -> None:
         self.flags[name] = None
@@ -87,6 +99,37 @@ class Session:
         for name in odd:
             self.flag(name)
         return odd
+
+
+def resumed(
+    transaction: Transaction, connector: Connector | None, notes: SessionNotes | None, rated_w: float
+) -> Session:
+    """A rental that was on record when we started."""
+    last_wh, last_at = transaction.meter_start_wh, transaction.started_at
+    if connector is not None and connector.reading_transaction_id == transaction.id:
+        last_wh = connector.energy_wh if connector.energy_wh is not None else last_wh
+        last_at = connector.reading_at or last_at
+    mine = (transaction.id_tag, transaction.started_at)
+    if notes is not None and (notes.uid, notes.started_at) != mine:
+        notes = None
+    session = Session(
+        transaction.id_tag,
+        transaction.started_at,
+        Baseline(transaction.meter_start_wh),
+        rated_w,
+        now=last_at,
+        time_s=max(int((last_at - transaction.started_at).total_seconds()), 0),
+        energy=SessionEnergy.resumed(
+            transaction.meter_start_wh,
+            rated_w,
+            max(last_wh - transaction.meter_start_wh, 0),
+            0.0 if notes is None else notes.shift_wh,
+        ),
+    )
+    if notes is not None:
+        session.flags = dict.fromkeys(notes.flags)
+        session.stop_asked_at = notes.stop_asked_at
+    return session
 
 
 def _newest(before: Values, now: Values) -> Values:

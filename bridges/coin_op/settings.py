@@ -28,6 +28,8 @@ class CoinOpSettings(BaseSettings):
     require_account: Flag = True
     debit: Literal["end", "dynamic"] = "end"
     min_balance: Annotated[Decimal | None, Field(ge=0)] = None
+    autostop: Literal["never", "at_max_debt"] = "never"
+    max_debt: Annotated[Decimal, Field(ge=0)] = Decimal(100)
     free_seconds: int = Field(120, ge=0, le=86_400)
 
 

@@ -5,18 +5,19 @@ not in the table of transitions is applied and counted.
 """
 
 from datetime import datetime, timedelta
-from typing import Any, Final
-
-from msgspec import Struct
+from typing import Final
 
 from bridges.coin_op import packet as wire
 from bridges.coin_op import words
-from bridges.coin_op.energy import Baseline, Habits, SessionEnergy
+from bridges.coin_op.acts import AT_MAX_DEBT, Act, Alarm, EndRental, Odd, Presence, Probe, Rules
+from bridges.coin_op.energy import Habits
+from bridges.coin_op.notes import NOTHING, Notes
 from bridges.coin_op.packet import BUSY, CHARGING, COMPLETED, DONE, INIT, READY, Packet
-from bridges.coin_op.scales import Scales, Values
-from bridges.coin_op.session import DIRECT, Session
+from bridges.coin_op.scales import AUTO, Scales, Values
+from bridges.coin_op.session import DIRECT, Session, resumed
+from csms.core import reports
+from csms.core.currencies import minor_digits
 from csms.core.records import Connector, Transaction
-from csms.core.reports import Report
 
 _NORMAL: Final = frozenset(
     {
@@ -38,42 +39,6 @@ _SILENT: Final = timedelta(seconds=95)
 _STALE, _STALE_OUTSIDE = timedelta(seconds=5), timedelta(seconds=65)
 _LONG_OFFLINE, _LONG_DONE = timedelta(minutes=30), timedelta(minutes=15)
 _MISSES: Final = 3
-
-
-class Rules(Struct, frozen=True, kw_only=True):
-    """What an operator has set."""
-
-    power_scale: str = "auto"
-    energy_mode: str = "auto"
-    rated_power_w: float = 3680
-    answer_s: float = 15
-    meter_interval_s: float = 60
-    probe_interval_s: float = 300
-
-
-class Probe(Struct, frozen=True):
-    """Ask the station how it is (hello)."""
-
-
-class Presence(Struct, frozen=True):
-    """The station can be reached, or not any more."""
-
-    online: bool
-
-
-class Alarm(Struct, frozen=True):
-    """Somebody should look."""
-
-    kind: str
-
-
-class Odd(Struct, frozen=True):
-    """Something to count."""
-
-    kind: str
-
-
-Act = Report[Any] | Probe | Presence | Alarm | Odd
 
 
 class Station:
@@ -101,33 +66,39 @@ class Station:
         self._since = now
         self._offline_since = now
         self._alarmed: set[str] = set()
+        self._noted = NOTHING
 
-    def resume(self, transaction: Transaction | None, connector: Connector | None) -> None:
-        """Go on with what was on record when we started."""
+    def resume(
+        self, transaction: Transaction | None, connector: Connector | None, notes: Notes = NOTHING
+    ) -> None:
+        """Go on with what was on record when we started; `notes` are those that we had kept ourselves."""
+        self.scales.learned(notes.power_scale)
+        self.habits.learned(notes.resets, notes.last_done_wh)
         if connector is not None:
-            if transaction is None and connector.energy_wh is not None:
+            if transaction is None and connector.energy_wh is not None and self.habits.last_done_wh is None:
                 self.habits.last_done_wh = float(connector.energy_wh)
             if connector.status is not None:
                 self._reported = words.Word(connector.status, connector.error_code, connector.info)
-        if transaction is None:
-            return
-        metered = connector is not None and connector.reading_transaction_id == transaction.id
-        last_wh, last_at = transaction.meter_start_wh, transaction.started_at
-        if metered and connector is not None:
-            last_wh = connector.energy_wh if connector.energy_wh is not None else last_wh
-            last_at = connector.reading_at or last_at
-        energy = SessionEnergy.resumed(
-            transaction.meter_start_wh, self.rules.rated_power_w, max(last_wh - transaction.meter_start_wh, 0)
+        if transaction is not None:
+            self.session = resumed(transaction, connector, notes.session, self.rules.rated_power_w)
+        self._noted = self.notes()
+
+    def notes(self) -> Notes:
+        """What a restart must not lose."""
+        return Notes(
+            power_scale=self.scales.power if self.rules.power_scale == AUTO else None,
+            resets=self.habits.resets,
+            last_done_wh=self.habits.last_done_wh,
+            session=None if self.session is None else self.session.notes(),
         )
-        self.session = Session(
-            transaction.id_tag,
-            transaction.started_at,
-            Baseline(transaction.meter_start_wh),
-            self.rules.rated_power_w,
-            now=last_at,
-            time_s=max(int((last_at - transaction.started_at).total_seconds()), 0),
-            energy=energy,
-        )
+
+    def _noting(self, acts: list[Act]) -> list[Act]:
+        """With our notes, when something is recorded anyway and they have changed: not for every packet."""
+        recorded = any(isinstance(act, reports.Start | reports.Meter | reports.Stop) for act in acts)
+        if not recorded or (notes := self.notes()) == self._noted:
+            return acts
+        self._noted = notes
+        return [*acts, reports.Noted(charger_id=self.charger_id, notes=notes.plain())]
 
     # --- what is heard ---------------------------------------------------------------------------
 
@@ -158,7 +129,7 @@ class Station:
             self._alarmed.clear()
         self.status, self.last = packet.status, packet
         acts += self._word(words.word(packet, values), now)
-        return acts
+        return self._noting(acts)
 
     def _repeats(self, packet: Packet, now: datetime) -> str | None:
         """Why a packet is not taken: it is there already, or came too late."""
@@ -275,14 +246,27 @@ class Station:
 
     # --- what is sent ----------------------------------------------------------------------------
 
-    def commanded(self, verb: str, uid: str, now: datetime) -> None:
+    def commanded(self, verb: str, uid: str, now: datetime) -> list[Act]:
         """A command passed, ours or an app's."""
         session = self.session
         if session is None or uid != session.uid:
-            return
+            return []
         session.own_command_at = now
-        if verb == wire.STOP:
-            session.stop_asked_at, session.stop_probed = now, False
+        if verb != wire.STOP:
+            return []
+        session.stop_asked_at, session.stop_probed = now, False
+        self._noted = self.notes()
+        return [reports.Noted(charger_id=self.charger_id, notes=self._noted.plain())]
+
+    def owes(self, left: reports.BalanceLeft) -> list[Act]:
+        """What the rental leaves of its renter's balance. A stop opens the door, so only a setting may have it sent."""
+        session, debt_minor = self.session, -left.balance_minor
+        most_minor = self.rules.max_debt.scaleb(minor_digits(left.currency))
+        if session is None or session.debt_raised or debt_minor < most_minor:
+            return []
+        session.debt_raised = True
+        ended = self.rules.autostop == AT_MAX_DEBT and session.stop_asked_at is None
+        return [Alarm("max_debt"), *([EndRental()] if ended else [])]
 
     def asked(self, now: datetime) -> None:
         """Hello was sent."""

@@ -2,13 +2,14 @@
 
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, Field
 
 from csms.api import pages
 from csms.api.access import digest_of, new_secret
+from csms.api.deps import Api
 from csms.api.models import Input, Model
 from csms.api.problems import Problem
 from csms.api.security import Deps, operator, viewer
@@ -131,7 +132,7 @@ def _usable(account_id: str) -> str:
     return account_id
 
 
-async def _known(api: Any, account_id: str) -> accounts.AccountView:
+async def _known(api: Api, account_id: str) -> accounts.AccountView:
     async with api.engine.connect() as db:
         view = await accounts.get(db, _usable(account_id))
     if view is None:
@@ -169,6 +170,11 @@ async def put_account(api: Deps, account_id: AccountId, account: AccountIn, resp
 @router.post("/{account_id}/entries", dependencies=[operator], status_code=201)
 async def add_entry(api: Deps, account_id: AccountId, entry: EntryIn) -> EntryOut:
     """Top up, or correct. 409: the key stands for another entry already."""
+    return await enter(api, account_id, entry)
+
+
+async def enter(api: Api, account_id: str, entry: EntryIn) -> EntryOut:
+    """Raises Problem, Conflict."""
     view = await _known(api, account_id)
     currency = view.account.currency
     amount_minor = minor(entry.amount, currency)

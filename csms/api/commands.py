@@ -48,13 +48,17 @@ async def known(api: Api, charger_id: str) -> None:
             raise unknown(charger_id)
 
 
-async def check(api: Api, charger_id: str, action: str, payload: dict[str, Any]) -> None:
+async def check(
+    api: Api, charger_id: str, action: str, payload: dict[str, Any], *, queued: bool = False
+) -> None:
     """Raises Problem 422 with everything that is wrong with a command, by the schema or by its meaning."""
-    problems = api.check_command(action, payload)
+    async with api.engine.connect() as db:
+        facts = await remembered_views.facts(db, charger_id, api.now())
+    problems = api.check_command(action, dict(command_checks.for_schema(action, payload, facts.protocol)))
     if not problems:
-        async with api.engine.connect() as db:
-            facts = await remembered_views.facts(db, charger_id, api.now())
         problems = command_checks.check(action, payload, facts)
+    if queued and not problems:
+        problems = command_queue.queue_problems(action, payload, facts.protocol)
     if problems:
         raise invalid_command(problems)
 
@@ -108,9 +112,7 @@ async def enqueue(
     expires_in_s: float = 86_400,
 ) -> str:
     """Check a command and have it wait for its charger. Its id. Raises Problem 422."""
-    await check(api, charger_id, action, payload)
-    if problems := command_queue.queue_problems(action, payload):
-        raise invalid_command(problems)
+    await check(api, charger_id, action, payload, queued=True)
     command_id = uuid4().hex
     now = api.now()
     async with api.engine.begin() as db:

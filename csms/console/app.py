@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from csms.api.deps import Api
 from csms.api.problems import Problem, database_away
-from csms.console import actions, pages
+from csms.console import accounts, actions, pages
 from csms.console.live import Live
 from csms.console.site import STATIC, Handler, Site
 
@@ -59,6 +59,9 @@ def create_console(deps: Api) -> Starlette:
             page("/events", shown.events),
             page("/quarantine", shown.quarantine),
             page("/tariffs", shown.tariffs),
+            page("/accounts", accounts.list_accounts),
+            action("/accounts/{account_id:path}/entries", accounts.enter),
+            page("/accounts/{account_id:path}", accounts.account),
             action("/quarantine/{held_id:int}/resolve", actions.resolve),
             action("/quarantine/{held_id:int}/repair", actions.repair),
             action("/events/revive", actions.revive),

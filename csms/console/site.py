@@ -61,6 +61,7 @@ class Site:
                 "moment",
                 "spaced",
                 "charger_url",
+                "account_url",
                 "dom_id",
                 "mendable",
                 "pretty",

@@ -70,6 +70,10 @@ def minor(amount: int, currency: str) -> str:
     return f"{Decimal(amount).scaleb(-digits):,.{digits}f} {currency}"
 
 
+def account_url(account_id: str) -> str:
+    return f"/accounts/{quote(account_id, safe='')}"
+
+
 def _rates(tariff: Tariff, band: int, session_fee: Decimal = Decimal(0)) -> str:
     parts = [
         f"{_plain(rate)} {tariff.currency}{per}"

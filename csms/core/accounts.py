@@ -153,19 +153,29 @@ def begin(work: Work, r: reports.Start, transaction: Transaction) -> None:
     work.put(replace(asked, state=RUNNING, transaction_id=transaction.id, expires_at=None))
 
 
-def follow(work: Work, transaction: Transaction, readings: Sequence[reports.Reading]) -> None:
-    """Debit what has been used so far, if that is how this rental is paid for."""
+def follow(
+    work: Work, transaction: Transaction, readings: Sequence[reports.Reading]
+) -> reports.BalanceLeft | None:
+    """Debit what has been used so far, if that is how this rental is paid for, and say what that leaves."""
     rental = _of(work, transaction)
-    if rental is None or not rental.dynamic or not transaction.open:
-        return
+    if rental is None or not transaction.open:
+        return None
+    owed_minor: int | None = None
     for reading in readings:
         register_wh = measure(reading.samples).energy_wh
         if reading.at is None or register_wh is None:
             continue
         seconds = duration_s(transaction.started_at, reading.at)
         so_far = session_cost(transaction.tariff, register_wh - transaction.meter_start_wh, seconds)
-        if so_far.amount_minor > rental.debited_minor:
+        if rental.dynamic and so_far.amount_minor > rental.debited_minor:
             rental = _charge(work, rental, so_far.amount_minor - rental.debited_minor)
+        owed_minor = so_far.amount_minor - rental.debited_minor
+    if owed_minor is None:
+        return None
+    account = work.accounts[rental.account_id]
+    return reports.BalanceLeft(
+        balance_minor=account.balance_minor - max(owed_minor, 0), currency=account.currency
+    )
 
 
 def settle(work: Work, closed: Transaction) -> None:

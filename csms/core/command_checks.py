@@ -14,19 +14,30 @@ from csms.core.configuration import key_id
 from csms.core.reservations import moment
 
 Payload = Mapping[str, Any]
+OCPP = "ocpp1.6"
+_ID_TAG, _LONGEST_ID = 20, 128
 _UNITS = {"A": "current", "W": "power"}
 
 
 class Facts(Struct, frozen=True, kw_only=True):
-    """What we know of the charger. `configuration`: reported values by folded key; `open`: id → connector."""
+    """What we know of the charger. `protocol`: what it speaks. `configuration`: reported values by folded key; `open`: id → connector."""
 
     now: datetime
+    protocol: str = OCPP
     configuration: dict[str, str] = field(default_factory=dict)
     open: dict[int, int] = field(default_factory=dict)
 
     def whole(self, name: str) -> int | None:
         value = self.configuration.get(key_id(name), "").strip()
         return int(value) if value.isdecimal() else None
+
+
+def for_schema(action: str, payload: Payload, protocol: str) -> Payload:
+    """A command as OCPP's schema is to see it: only OCPP's own chargers have its limit of 20 characters for an idTag."""
+    id_tag = payload.get("idTag")
+    if protocol.startswith("ocpp") or action != "RemoteStartTransaction" or not isinstance(id_tag, str):
+        return payload
+    return {**payload, "idTag": id_tag[:_ID_TAG]} if len(id_tag) <= _LONGEST_ID else payload
 
 
 def check(action: str, payload: Payload, facts: Facts | None = None) -> list[str]:

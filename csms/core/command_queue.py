@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from csms.core.command_checks import OCPP
 from csms.core.configuration import same_value
 from csms.core.masking import is_secret
 
@@ -45,6 +46,8 @@ _RECONCILE = {
     "SendLocalList",
     "SetChargingProfile",
 }
+RENTAL: Final = "coinop-mqtt"
+_OPENS_A_DOOR = {"RemoteStartTransaction", "RemoteStopTransaction"}
 MOST_ATTEMPTS: Final = 5
 _NOT_SENT_AGAIN = timedelta(seconds=5)
 _FIRST_RETRY = timedelta(seconds=10)
@@ -81,8 +84,13 @@ def next_try(
     return None if expires_at is not None and at >= expires_at else Again(at)
 
 
-def queue_problems(action: str, payload: Mapping[str, Any]) -> list[str]:
-    """Why a command cannot be queued: what waits is kept, and a password is not."""
+def queue_problems(action: str, payload: Mapping[str, Any], protocol: str = OCPP) -> list[str]:
+    """Why a command cannot be queued: what waits is kept, and a password is not; a rental station's door must not
+    open when nobody stands before it any more."""
+    if protocol == RENTAL and action in _OPENS_A_DOOR:
+        return [
+            f"{action}: it opens the station's door, so it cannot wait; send it while the station answers"
+        ]
     if action == "ChangeConfiguration" and is_secret(str(payload.get("key", ""))):
         return ["key: a password is never kept, so it cannot wait; send it while the charger is connected"]
     return []

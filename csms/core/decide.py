@@ -19,7 +19,7 @@ from csms.core import (
 from csms.core.answers import clean
 from csms.core.authorization import authorize
 from csms.core.records import Answered, DeviationCount, QuarantineEntry, StoredSecurityEvent
-from csms.core.remembered import StoredTransfer
+from csms.core.remembered import BridgeNotes, StoredTransfer
 from csms.core.work import Work
 
 R = TypeVar("R")
@@ -104,6 +104,11 @@ def _deviated(work: Work, r: reports.Deviated) -> None:
         )
 
 
+def _noted(work: Work, r: reports.Noted) -> None:
+    presence.enrolled(work, r.charger_id)
+    work.put(BridgeNotes(charger_id=r.charger_id, notes=clean(r.notes), noted_at=work.now))
+
+
 def _transferred(work: Work, r: reports.DataTransferred) -> reports.Transferred:
     presence.enrolled(work, r.charger_id)
     work.add(
@@ -128,7 +133,7 @@ _DECISIONS: dict[type[reports.Report[Any]], tuple[Callable[[Work, Any], Any], An
     reports.Authorize: (_authorize, reports.Authorization),
     reports.Status: (statuses.status, None),
     reports.Start: (transactions.start, reports.Started),
-    reports.Meter: (transactions.meter, None),
+    reports.Meter: (transactions.meter, reports.BalanceLeft | None),
     reports.Stop: (transactions.stop, reports.Stopped),
     reports.Rent: (accounts.rent, reports.Rented),
     reports.Unrented: (accounts.unrented, None),
@@ -138,5 +143,6 @@ _DECISIONS: dict[type[reports.Report[Any]], tuple[Callable[[Work, Any], Any], An
     reports.Deviated: (_deviated, None),
     reports.Commanded: (commanded.commanded, None),
     reports.Progress: (jobs.progress, None),
+    reports.Noted: (_noted, None),
     reports.DataTransferred: (_transferred, reports.Transferred),
 }

@@ -166,6 +166,17 @@ class Capability(Remembered, frozen=True, kw_only=True):
         return self.charger_id, self.feature
 
 
+class BridgeNotes(Remembered, frozen=True, kw_only=True):
+    """What a bridge has learned of a charger and asked us to keep: JSON that only the bridge reads."""
+
+    notes: dict[str, Any]
+    noted_at: datetime
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        return (self.charger_id,)
+
+
 # --- rows that are only added ------------------------------------------------------------------------------
 
 

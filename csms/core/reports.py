@@ -227,11 +227,18 @@ class Start(Resendable[Started], frozen=True, kw_only=True):
     terms: RentalTerms | None = None
 
 
-class Meter(Resendable[None], frozen=True, kw_only=True):
+class BalanceLeft(Struct, frozen=True, kw_only=True):
+    """What would be left of the balance that pays for a transaction, were it to end now: less than 0 is a debt."""
+
+    balance_minor: int
+    currency: str
+
+
+class Meter(Resendable[BalanceLeft | None], frozen=True, kw_only=True):
     """Readings, of a transaction if `transaction_id` says so (an id we do not know is resolved or kept).
 
     A reading is known again by its time and samples; `message_id` is needed only where a time is missing.
-    `told` False: kept as the connector's register, but no news to anybody.
+    `told` False: kept as the connector's register, but no news to anybody. The answer: None unless an account pays.
     """
 
     connector_id: int
@@ -310,6 +317,12 @@ class Deviation(Struct, frozen=True, kw_only=True):
 class Deviated(Report[None], frozen=True, kw_only=True):
     action: str
     deviations: Sequence[Deviation]
+
+
+class Noted(Report[None], frozen=True, kw_only=True):
+    """What an edge wants to know of this charger after its own restart: JSON that only the edge reads."""
+
+    notes: dict[str, Any]
 
 
 # --- accounts ----------------------------------------------------------------------------------------

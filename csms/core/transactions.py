@@ -83,7 +83,7 @@ def start(work: Work, r: reports.Start) -> reports.Started:
     return _started(transaction)
 
 
-def meter(work: Work, r: reports.Meter) -> None:
+def meter(work: Work, r: reports.Meter) -> reports.BalanceLeft | None:
     """Readings, with the transaction they name or, where the name is wrong, the one that must be meant."""
     enrolled(work, r.charger_id)
     transaction: Transaction | None
@@ -100,8 +100,9 @@ def meter(work: Work, r: reports.Meter) -> None:
         transaction.connector_id if transaction is not None and r.connector_id == 0 else r.connector_id
     )
     take_readings(work, r.charger_id, connector_id, transaction, r.readings, told=r.told)
-    if transaction is not None and transaction.account_id is not None:
-        accounts.follow(work, transaction, r.readings)
+    if transaction is None or transaction.account_id is None:
+        return None
+    return accounts.follow(work, transaction, r.readings)
 
 
 def stop(work: Work, r: reports.Stop) -> reports.Stopped:

@@ -89,8 +89,12 @@ async def get(db: AsyncConnection, account_id: str) -> AccountView | None:
     return None if row is None else _view(row)
 
 
-async def list_accounts(db: AsyncConnection, *, after_id: str = "", limit: int = 100) -> list[AccountView]:
+async def list_accounts(
+    db: AsyncConnection, *, after_id: str = "", beginning: str = "", limit: int = 100
+) -> list[AccountView]:
     query = select(*_VIEWED).where(accounts.c.id > after_id).order_by(accounts.c.id).limit(limit)
+    if beginning:
+        query = query.where(accounts.c.id.startswith(beginning, autoescape=True))
     return [_view(row) for row in (await db.execute(query)).mappings()]
 
 
@@ -277,11 +281,15 @@ async def forget_tokens(db: AsyncConnection, before: datetime) -> None:
 
 
 class RentalView(Struct, frozen=True, kw_only=True):
-    """A charger for somebody who stands before it. `last` is that user's last transaction there that has ended."""
+    """A charger for somebody who stands before it. `last` is that user's last transaction there that has ended.
+
+    `debited_minor`: what the running one has taken from its payer's balance already.
+    """
 
     charger: views.ChargerView
     running: Transaction | None
     last: Transaction | None
+    debited_minor: int = 0
 
 
 async def rental_view(db: AsyncConnection, charger_id: str, account_id: str) -> RentalView | None:
@@ -300,10 +308,17 @@ async def rental_view(db: AsyncConnection, charger_id: str, account_id: str) -> 
         .limit(1)
     )
     last = (await db.execute(query)).mappings().first()
+    running = charger.sessions[0].transaction if charger.sessions else None
+    debited_minor = None
+    if running is not None:
+        debited_minor = await db.scalar(
+            select(rentals.c.debited_minor).where(rentals.c.transaction_id == running.id)
+        )
     return RentalView(
         charger=charger,
-        running=charger.sessions[0].transaction if charger.sessions else None,
+        running=running,
         last=None if last is None else views.transaction_of(last),
+        debited_minor=debited_minor or 0,
     )
 
 
@@ -311,6 +326,15 @@ async def list_rentals(db: AsyncConnection, account_id: str, *, limit: int = 100
     """The newest first."""
     rows = await db.execute(
         select(rentals).where(rentals.c.account_id == account_id).order_by(rentals.c.id.desc()).limit(limit)
+    )
+    return [Rental(**row) for row in rows.mappings()]
+
+
+async def open_rentals(db: AsyncConnection, *, limit: int = 100) -> list[Rental]:
+    """Of all accounts: running, and asked for. The newest first."""
+    over = (rentals.c.expires_at.is_not(None)) & (rentals.c.expires_at <= func.now())
+    rows = await db.execute(
+        select(rentals).where(rentals.c.ended_at.is_(None), ~over).order_by(rentals.c.id.desc()).limit(limit)
     )
     return [Rental(**row) for row in rows.mappings()]
 

@@ -9,6 +9,7 @@ from sqlalchemy import Table
 from csms.core import commanded, reports
 from csms.core.remembered import (
     Availability,
+    BridgeNotes,
     Capability,
     ChargingProfile,
     CommandOutcome,
@@ -26,6 +27,7 @@ Db = Any
 
 TABLES: Final[dict[type[Remembered], Table]] = {
     Availability: tables.availabilities,
+    BridgeNotes: tables.bridge_notes,
     Capability: tables.capabilities,
     ChargingProfile: tables.charging_profiles,
     ConfigurationKey: tables.configuration_keys,

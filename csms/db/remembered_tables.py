@@ -168,6 +168,14 @@ capabilities = Table(
     _at("seen_at", nullable=False),
 )
 
+bridge_notes = Table(
+    "bridge_notes",
+    metadata,
+    _charger(),
+    Column("notes", JSONB, nullable=False),
+    _at("noted_at", nullable=False),
+)
+
 data_transfers = Table(
     "data_transfers",
     metadata,

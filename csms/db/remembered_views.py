@@ -8,7 +8,7 @@ from sqlalchemy import Select, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from csms.core.command_checks import Facts
+from csms.core.command_checks import OCPP, Facts
 from csms.core.remembered import (
     Availability,
     Capability,
@@ -31,7 +31,7 @@ from csms.db.remembered_tables import (
     local_lists,
     reservations,
 )
-from csms.db.tables import charger_states, connectors, transactions
+from csms.db.tables import charger_states, chargers, connectors, transactions
 
 K = TypeVar("K", bound=Remembered)
 
@@ -178,6 +178,7 @@ async def facts(db: AsyncConnection, charger_id: str, now: datetime) -> Facts:
     )
     return Facts(
         now=now,
+        protocol=await db.scalar(select(chargers.c.protocol).where(chargers.c.id == charger_id)) or OCPP,
         configuration={row.key_id: row.value for row in rows if row.supported and row.value is not None},
         open={row.id: row.connector_id for row in running},
     )

@@ -15,6 +15,8 @@ from csms.db.statements import Db
 from csms.db.store import CONNECTORS, STATES, TRANSACTIONS, transaction_of
 from csms.errors import UnknownCharger
 
+_NOTES = "SELECT notes FROM bridge_notes WHERE charger_id = $1"
+
 
 class Snapshot(Struct, frozen=True):
     """One charger with its connectors and open transactions, all as of `state.event_seq`.
@@ -68,10 +70,12 @@ async def snapshots(db: Db, charger_ids: Sequence[str]) -> list[Snapshot]:
 async def standing(engine: AsyncEngine, charger_id: str) -> Standing:
     """What is on record of one charger, in one snapshot."""
     async with engine.connect() as connection:
-        found = await snapshots((await connection.get_raw_connection()).driver_connection, [charger_id])
+        db: Db = (await connection.get_raw_connection()).driver_connection
+        found = await snapshots(db, [charger_id])
+        notes = await db.fetchval(_NOTES, charger_id)
     if not found:
         return Standing()
-    return Standing(connectors=found[0].connectors, transactions=found[0].transactions)
+    return Standing(connectors=found[0].connectors, transactions=found[0].transactions, notes=notes or {})
 
 
 async def chargers_of(db: Db, node: str) -> list[str]:

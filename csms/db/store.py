@@ -136,12 +136,11 @@ async def _load_transactions(
 
 
 async def _load_tags(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
-    wanted = sorted(
-        {tag_key(report.id_tag) for report in batch if isinstance(report, _WITH_TAG) and report.id_tag}
-    )
+    wanted = {tag_key(report.id_tag) for report in batch if isinstance(report, _WITH_TAG) and report.id_tag}
+    wanted |= {tag_key(report.account_id) for report in batch if isinstance(report, reports.Rent)}
     if not wanted:
         return
-    for row in await db.fetch(_TAGS, wanted):
+    for row in await db.fetch(_TAGS, sorted(wanted)):
         work.load(Tag(**row))
     starting = {tag_key(report.id_tag) for report in batch if isinstance(report, reports.Start)}
     limited = [key for key in starting if _is_limited(work.tags.get(key))]
@@ -159,8 +158,8 @@ def _is_limited(tag: Tag | None) -> bool:
 
 
 async def _load_tariffs(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
-    """Only where something starts: everything that runs has its tariff with it."""
-    starting = {report.charger_id for report in batch if isinstance(report, reports.Start)}
+    """Only where something starts, or shall: everything that runs has its tariff with it."""
+    starting = {report.charger_id for report in batch if isinstance(report, reports.Start | reports.Rent)}
     if not starting:
         return
     chargers = [work.chargers[charger_id] for charger_id in starting & work.chargers.keys()]

@@ -245,6 +245,16 @@ async def get_transaction(db: AsyncConnection, transaction_id: int) -> Session |
     return None if row is None else (await _with_connectors(db, [transaction_of(row)]))[0]
 
 
+async def sessions_of(db: AsyncConnection, transaction_ids: Sequence[int | None]) -> dict[int, Session]:
+    """By number; None and what is not there are left out."""
+    wanted = [number for number in transaction_ids if number is not None]
+    if not wanted:
+        return {}
+    rows = await db.execute(select(transactions).where(transactions.c.id.in_(wanted)))
+    found = await _with_connectors(db, [transaction_of(row) for row in rows.mappings()])
+    return {session.transaction.id: session for session in found}
+
+
 async def _with_connectors(db: AsyncConnection, found: Sequence[Transaction]) -> list[Session]:
     places = [(t.charger_id, t.connector_id) for t in found if t.open]
     plugs: dict[tuple[str, int], Connector] = {}

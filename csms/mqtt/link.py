@@ -5,6 +5,7 @@ import contextlib
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import lru_cache
 
 import structlog
 from paho.mqtt.client import topic_matches_sub
@@ -131,6 +132,7 @@ class Link(Supervised[Connection]):
                     log.exception("mqtt message not handled", topic=self.config.topic_shown(message.topic))
 
 
+@lru_cache(maxsize=1 << 16)  # a charger says much on one topic
 def _matches(subscription: str, topic: str) -> bool:
     if subscription == topic:
         return True

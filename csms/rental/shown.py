@@ -9,12 +9,14 @@ from msgspec import Struct
 from csms.core.pricing import Cost, session_cost
 from csms.core.records import Transaction
 from csms.db.accounts import AccountView, RentalView
-from csms.rental.live import Figures
+from csms.rental.live import Figures, Sight
 
 OPEN, STOP = "open", "stop"
 _RENTED: Final = frozenset({"busy", "charging", "completed"})
 _IN_OCPP: Final = {"Preparing": "busy", "Charging": "charging", "SuspendedEV": "completed"}
 _RECEIPT_S: Final = 900
+# From when on somebody who has not plugged in, or not shut the door, is reminded.
+_PLUG_IN_S, _UNPLUG_S, _SUPPORT_S = 300, 120, 900
 
 
 class Numbers(Struct, frozen=True, kw_only=True):
@@ -46,9 +48,8 @@ class Shown(Struct, frozen=True, kw_only=True):
 def shown(
     view: RentalView,
     account: AccountView,
-    figures: Figures | None,
+    sight: Sight,
     *,
-    silent: bool,
     now: datetime,
     pending: str | None = None,
     note: str | None = None,
@@ -57,23 +58,26 @@ def shown(
     me = account.account.id
     running = view.running if view.running is not None and view.running.id_tag == me else None
     notes = () if note is None else (note,)
-    if figures is None:
+    figures = sight.figures
+    if figures is None or not sight.fresh:
         if running is None:
-            return Shown(state="silent", messages=("M2",)) if silent else Shown(state="asking")
-        # The last that is on record; the door can be asked to open all the same.
-        known = _on_record(view, running, now)
+            return Shown(state="silent", messages=("M2",)) if sight.silent else Shown(state="asking")
+        # The last that is known; the door can be asked to open all the same.
+        heard = figures is not None and figures.uid == me and figures.time_s is not None
         return Shown(
             state=_state_on_record(view),
-            messages=("M2",) if silent else (),
+            messages=(*(("M2",) if sight.silent else ()), *notes),
             button=STOP if pending is None else None,
-            numbers=known,
+            numbers=_live(figures, running) if heard and figures is not None else _on_record(view, running),
         )
     if figures.status in _RENTED or figures.status == "done":
         if figures.uid != me:
             return Shown(state="occupied", messages=("M1",))
         if figures.status == "done":
-            return Shown(state="done", messages=("M4",), numbers=_receipt(view, now), final=True)
-        return _mine(figures, running, account, pending=pending, notes=notes)
+            return Shown(
+                state="done", messages=_after_the_end(view, now), numbers=_receipt(view, now), final=True
+            )
+        return _mine(figures, running, account, view.debited_minor, pending=pending, notes=notes)
     if view.running is not None and running is None:
         return Shown(state="occupied", messages=("M1",))
     if figures.status == "init":
@@ -85,19 +89,20 @@ def _mine(
     figures: Figures,
     running: Transaction | None,
     account: AccountView,
+    debited_minor: int,
     *,
     pending: str | None,
     notes: tuple[str, ...],
 ) -> Shown:
     numbers = _live(figures, running)
     messages = list(notes)
-    if figures.status == "busy":
+    if figures.status == "busy" and numbers.time_s >= _PLUG_IN_S:
         messages.append("M6")
     elif figures.status == "completed":
         messages.append("M3")
     if numbers.cost is not None and numbers.cost.currency == account.account.currency:
-        # What dynamic debits have taken already is part of both.
-        balance = account.account.balance_minor
+        # What dynamic debits have taken already was there when the rental began.
+        balance = account.account.balance_minor + debited_minor
         if numbers.cost.amount_minor >= balance:
             messages.append("all_spent")
         elif numbers.cost.amount_minor * 5 >= balance * 4:
@@ -129,13 +134,22 @@ def _free(
     return Shown(state="free", messages=notes, button=OPEN, numbers=receipt, final=True)
 
 
+def _after_the_end(view: RentalView, now: datetime) -> tuple[str, ...]:
+    """What to do, and again for those who have not done it. It lasts since the end of their rental."""
+    ended_at = None if view.last is None or view.running is not None else view.last.stop_received_at
+    since_s = 0.0 if ended_at is None else (now - ended_at).total_seconds()
+    if since_s < _UNPLUG_S:
+        return ("M4",)
+    return ("M4", "unplug") if since_s < _SUPPORT_S else ("M4", "unplug", "call_support")
+
+
 def _live(figures: Figures, running: Transaction | None) -> Numbers:
     time_s, energy_wh = figures.time_s or 0, int((figures.energy_wh or 0) + 0.5)
     cost = None if running is None else session_cost(running.tariff, energy_wh, Decimal(time_s))
     return Numbers(time_s=time_s, energy_wh=energy_wh, power_w=figures.power_w, cost=cost)
 
 
-def _on_record(view: RentalView, running: Transaction, now: datetime) -> Numbers:
+def _on_record(view: RentalView, running: Transaction) -> Numbers:
     connector = next((c for c in view.charger.connectors if c.connector_id == running.connector_id), None)
     energy_wh, at = 0, running.started_at
     if connector is not None and connector.reading_transaction_id == running.id:

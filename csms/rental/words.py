@@ -58,6 +58,16 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "Кошти на рахунку вичерпано. Оренда триває в борг.",
         "The balance is used up. The rental goes on, as a debt.",
     ),
+    "unplug": (
+        "Дверцята станції досі відчинені. Відʼєднайте дроти й закрийте дверцята: на станцію чекають інші.",
+        "The station's door is still open. Unplug the wires and close it: others are waiting for the station.",
+    ),
+    "call_support": (
+        "Якщо дверцята не зачиняються, зверніться в технічну підтримку.",
+        "If the door does not close, contact support.",
+    ),
+    "too_often": ("Забагато команд поспіль. Зачекайте трохи.", "Too many commands at once. Wait a little."),
+    "back": ("Назад до станції", "Back to the station"),
     "time": ("Час", "Time"),
     "power": ("Потужність", "Power"),
     "energy": ("Енергія", "Energy"),
@@ -107,11 +117,22 @@ def language_of(accepted: str, chosen: str | None = None) -> str:
     """By choice, else by Accept-Language; Ukrainian unless English is wanted more."""
     if chosen in LANGUAGES:
         return str(chosen)
+    wanted: list[tuple[float, str]] = []
     for part in accepted.split(","):
-        name = part.partition(";")[0].strip().lower().partition("-")[0]
-        if name in LANGUAGES:
-            return name
-    return UKRAINIAN
+        name, _, weight = part.partition(";")
+        language = name.strip().lower().partition("-")[0]
+        if language in LANGUAGES and (quality := _quality(weight)) > 0:
+            wanted.append((-quality, language))
+    return min(wanted, key=lambda each: each[0])[1] if wanted else UKRAINIAN
+
+
+def _quality(parameter: str) -> float:
+    """RFC 9110, 12.4.2: `q=0.8`; 1 unless it says a number."""
+    name, _, value = parameter.strip().partition("=")
+    try:
+        return float(value) if name.strip().lower() == "q" else 1.0
+    except ValueError:
+        return 1.0
 
 
 def clock(seconds: int) -> str:

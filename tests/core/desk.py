@@ -182,7 +182,8 @@ class Desk:
             if (t.charger_id in ids and t.open) or t.id in named_ids or (t.charger_id, t.key) in keys:
                 work.load(t)
         for report in batch:
-            tag = self.tags.get(tag_key(getattr(report, "id_tag", None) or ""))
+            name = report.account_id if isinstance(report, reports.Rent) else getattr(report, "id_tag", None)
+            tag = self.tags.get(tag_key(name or ""))
             if tag is None:
                 continue
             work.load(tag)

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 
-from csms.core.command_checks import Facts, check
+from csms.core.command_checks import Facts, check, for_schema
 from tests.core.desk import NOW, at
 from tests.core.stories import profile
 
@@ -134,6 +134,16 @@ def test_a_local_list_names_each_tag_once_and_a_full_one_says_what_it_is_worth()
     assert fields("SendLocalList", payload | {"updateType": "Differential"}) == [
         "localAuthorizationList[1].idTag"
     ]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "length", "seen"),
+    [("coinop-mqtt", 28, 20), ("coinop-mqtt", 128, 20), ("coinop-mqtt", 129, 129), ("ocpp1.6", 28, 28)],
+)
+def test_only_ocpp_has_its_limit_of_an_id_tag(protocol, length, seen):
+    payload = {"idTag": "u" * length, "connectorId": 1}
+    assert len(for_schema("RemoteStartTransaction", payload, protocol)["idTag"]) == seen
+    assert len(payload["idTag"]) == length
 
 
 def test_the_payload_stays_as_it_was_given():

@@ -56,6 +56,13 @@ def test_a_password_cannot_wait():
     assert queue_problems("ChangeConfiguration", CHANGE) == []
 
 
+@pytest.mark.parametrize("action", ["RemoteStartTransaction", "RemoteStopTransaction"])
+def test_a_rental_stations_door_does_not_wait(action):
+    assert queue_problems(action, {}, "coinop-mqtt") != []
+    assert queue_problems(action, {}) == []
+    assert queue_problems("ChangeAvailability", {}, "coinop-mqtt") == []
+
+
 def test_before_a_second_attempt_the_charger_is_asked():
     assert question("ChangeConfiguration", CHANGE) == ("GetConfiguration", {"key": ["K"]})
     assert question("ChangeAvailability", {}) is None

@@ -30,6 +30,8 @@ STORY = [
     reports.Progress(charger_id=CP, kind="firmware", status="Installed"),
     answered("ChangeAvailability", {"connectorId": 0, "type": "Inoperative"}, {"status": "Scheduled"}),
     start(connector_id=2, at=at(1)),
+    reports.Noted(charger_id=CP, notes={"first": 1}),
+    reports.Noted(charger_id=CP, notes={"scale": 0.1, "word": "\0", "in": [1, None]}),
     reports.DataTransferred(
         charger_id=CP, vendor_id="v\0", data="d", answer=reports.Transferred(status="UnknownVendorId")
     ),

@@ -109,6 +109,7 @@ EVERYTHING = [
     reports.Seen(charger_id=CP),
     reports.Reconcile(charger_id=CP, transaction_id=1),
     reports.Unrented(charger_id=CP, account_id="payer"),
+    reports.Noted(charger_id=CP, notes={"scale": 0.1}),
     reports.Rent(charger_id=CP, connector_id=3, account_id="payer", terms=DYNAMIC),
     start(connector_id=3, id_tag="payer", account_id="payer", at=at(100), meter_wh=0, terms=DYNAMIC),
     meter(5, register(2000, at(101)), connector_id=3),
@@ -241,6 +242,23 @@ async def test_a_chargers_own_tariff_is_loaded(db):
     async with db.transaction():
         kept = await db.fetch(f"{store.TRANSACTIONS.select} ORDER BY charger_id")
     assert [store._transaction(row).tariff.id for row in kept] == ["night", "default"]
+
+
+async def test_who_may_rent_is_decided_by_the_stations_own_tariff(db):
+    books = Books(db)
+    books.now = NOW
+    await books.batch(reports.Seen(charger_id=CP))
+    async with db.transaction():
+        terms = msgspec.json.encode(Tariff(id="coin", currency="UAH", energy_rate=Decimal(12))).decode()
+        await db.execute("INSERT INTO tariffs (id, terms) VALUES ('coin', $1)", terms)
+        await db.execute("UPDATE chargers SET tariff_id = 'coin'")
+        await db.execute("INSERT INTO accounts (id, currency, balance_minor) VALUES ('payer', 'UAH', 119)")
+    asked = reports.Rent(charger_id=CP, connector_id=1, account_id="payer")
+    (refused,) = await books.batch(asked)
+    assert (refused.status, refused.required_minor) == ("NoMoney", 120)
+    async with db.transaction():
+        await db.execute("UPDATE accounts SET balance_minor = 120")
+    assert (await books.batch(asked))[0].status == "Accepted"
 
 
 async def test_a_boot_does_not_write_over_what_an_operator_has_set(db, database_url):

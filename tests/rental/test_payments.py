@@ -6,15 +6,12 @@ from collections.abc import AsyncIterator, Mapping
 import httpx
 import pytest
 
-from csms.api.access import digest_of
 from csms.db import accounts
 from csms.errors import SettingsError
 from csms.rental import payments
-from csms.rental.app import Rental, create_rental
 from csms.rental.payments import Order, Outcome
-from tests.api.world import World, running
-
-UID = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3"
+from tests.api.world import World
+from tests.rental.conftest import UID, Street
 
 
 class Fake:
@@ -37,23 +34,14 @@ class Fake:
 
 
 @pytest.fixture
-async def world(database_url: str) -> AsyncIterator[World]:
-    async with running(database_url) as made:
-        yield made
-
-
-@pytest.fixture
 async def phone(world: World) -> AsyncIterator[tuple[httpx.AsyncClient, Fake]]:
     """Somebody who has signed in."""
     fake = Fake()
+    street = Street(world, fake)
     await world.connect("coinop-1")
-    async with world.engine.begin() as db:
-        await accounts.put(db, UID, "UAH")
-        await accounts.add_token(db, UID, accounts.LINK, digest_of("link"), world.now.replace(year=2100))
-    transport = httpx.ASGITransport(create_rental(Rental(world.api, None, provider=fake)))
-    async with httpx.AsyncClient(transport=transport, base_url="http://rent") as client:
-        await client.post("/r/sign-in", data={"token": "link", "next": "/r/coinop-1"})
-        yield client, fake
+    client = (await street.phone(amount_minor=0)).http
+    yield client, fake
+    await client.aclose()
 
 
 async def pressed(client: httpx.AsyncClient, amount: str) -> httpx.Response:

@@ -17,8 +17,9 @@ from tests.e2e.conftest import Node, NodeFactory, node, start_node
 __all__ = ["node", "start_node"]
 
 UID = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3"
-QUICK = Behaviour(plug_s=40, charge_s=600, unplug_s=20)
-SLOW_TO_LEAVE = Behaviour(plug_s=40, charge_s=600, unplug_s=500)
+# 110 Wh
+QUICK = Behaviour(plug_s=40, charge_s=180, unplug_s=20)
+SLOW_TO_LEAVE = Behaviour(plug_s=40, charge_s=180, unplug_s=300)
 
 
 class Site:
@@ -60,7 +61,9 @@ class Site:
         return await self.command("RemoteStopTransaction", station_id, transactionId=number)
 
     async def number(self, station_id: str = "s1") -> int:
-        await self.node.eventually(lambda: self.line(station_id).transaction_id)
+        await self.node.eventually(
+            lambda: station_id in self.bridge.lines and self.line(station_id).transaction_id
+        )
         return int(self.line(station_id).transaction_id)
 
     def sent(self, verb: str, station_id: str = "s1") -> list[str]:

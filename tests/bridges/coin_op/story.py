@@ -7,9 +7,12 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from bridges.coin_op import notes
+from bridges.coin_op.acts import Alarm, EndRental, Odd, Presence, Probe, Rules
 from bridges.coin_op.packet import parse
-from bridges.coin_op.station import Alarm, Odd, Presence, Probe, Rules, Station
+from bridges.coin_op.station import Station
 from csms.core import reports
+from csms.core.remembered import BridgeNotes
 from csms.core.tariffs import Tariff
 from tests.core.desk import NOW, Desk
 
@@ -27,6 +30,7 @@ class Story:
         self.rules = Rules(**({"rated_power_w": 3_000_000} | rules))
         self.blocked = blocked
         self.probes = 0
+        self.ended_by_us = 0
         self.alarms: list[str] = []
         self.odd: list[str] = []
         self.number: int | None = None
@@ -60,14 +64,20 @@ class Story:
         self.at = at
 
     def command(self, verb: str, uid: str = "A") -> None:
-        self.station.commanded(verb, uid, self.now)
+        self._do(self.station.commanded(verb, uid, self.now))
 
     def restart(self) -> None:
         """The bridge is killed; what is on record is all that is left."""
         open_ones = [t for t in self.desk.transactions.values() if t.open]
         self.station = Station(CHARGER, self.rules, self.now, blocked=self.blocked)
-        self.station.resume(open_ones[0] if open_ones else None, self.desk.connectors.get((CHARGER, 1)))
+        self.station.resume(
+            open_ones[0] if open_ones else None, self.desk.connectors.get((CHARGER, 1)), self._notes()
+        )
         self.number = open_ones[0].id if open_ones else None
+
+    def _notes(self) -> notes.Notes:
+        kept = self.desk.recall(BridgeNotes)
+        return notes.read(json.loads(json.dumps(kept[0].notes))) if kept else notes.NOTHING
 
     def _do(self, acts: Any) -> None:
         for act in acts:
@@ -81,6 +91,9 @@ class Story:
                     self.odd.append(act.kind)
                 case Presence():
                     pass
+                case EndRental():
+                    self.ended_by_us += 1
+                    self.command("stop", self.station.session.uid)
                 case reports.Report():
                     self._record(act)
 
@@ -92,6 +105,8 @@ class Story:
         assert not isinstance(answer, Exception), answer
         if isinstance(report, reports.Start):
             self.number = answer.transaction_id
+        if isinstance(answer, reports.BalanceLeft):
+            self._do(self.station.owes(answer))
 
     # --- what came of it -------------------------------------------------------------------------
 
@@ -108,3 +123,19 @@ class Story:
     def bill(self) -> Any:
         (only,) = self.desk.payloads("session_cost")
         return only
+
+
+def whole_rental(story: Story, first_wh: float = 0.0) -> None:
+    """An hour and a half, 1,840 Wh."""
+    story.says("ready")
+    story.station.invited = "A"
+    story.says("busy", 0, first_wh)
+    story.until(40)
+    story.says("charging", 40, first_wh + 1)
+    story.until(3600)
+    story.says("completed", 3600, first_wh + 1830)
+    story.until(5400)
+    story.command("stop")
+    story.says("done", 5400, first_wh + 1840)
+    story.wait(20)
+    story.says("ready")

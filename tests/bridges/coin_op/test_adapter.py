@@ -1,284 +1,227 @@
-"""The bridge in a whole node, with simulated stations on a real broker."""
+"""The bridge with simulated stations on a virtual clock: who is let in, what is sent, what comes of it.
+
+What needs a real broker, the REST interface or Postgres is in test_node.py.
+"""
 
 import asyncio
-import json
-from typing import Any
+from decimal import Decimal
 
-import aiomqtt
 import pytest
 
+from csms.errors import ChargerTimeout, NotSupported
 from csms.simulate.coin_op import Behaviour, Station
-from tests.bridges.coin_op.conftest import QUICK, Site, SiteFactory
+from tests import virtual
+from tests.bridges.coin_op.town import Town
+from tests.core.stories import answered
 
-V5 = aiomqtt.ProtocolVersion.V5
 PLAIN = Behaviour(plug_s=40, charge_s=100_000, unplug_s=20)
 
 
-async def publish(site: Site, topic: str, body: Any, *, retain: bool = False) -> None:
-    address = site.node.broker
-    assert address is not None
-    text = body if isinstance(body, bytes | str) else json.dumps(body)
-    async with aiomqtt.Client(address.host, address.port, protocol=V5) as client:
-        await client.publish(f"{site.node.prefix}/{topic}", text, qos=1, retain=retain)
+def plain(station_id: str = "s1") -> Station:
+    return Station(id=station_id, behaviour=PLAIN)
 
 
-async def says(site: Site, station_id: str, status: str, **fields: Any) -> None:
-    await publish(site, f"charger/{station_id}/status", {"status": status, **fields})
+def test_a_station_that_does_not_react_is_asked_not_told_again():
+    async def story():
+        async with Town() as town:
+            town.says("s1", "ready")
+            await town.until(town.is_free)
+            assert (await town.rent())["statusInfo"] == {"reasonCode": "NoReaction"}
+            assert [(text, round(at - town.commands[0][0])) for at, _, text in town.commands] == [
+                ("connect:A", 0),
+                ("hello:A", 15),
+            ]
+            town.says("s1", "busy", uid="A", time=1, energy=0)  # late, and still a rental
+            await town.until(lambda: town.line().transaction_id)
+
+    virtual.run(story())
 
 
-async def test_a_whole_rental_over_ocpps_own_words(start_site: SiteFactory) -> None:
-    site = await start_site(Station(id="s1", behaviour=QUICK))
-    node, station = site.node, site.stations["s1"]
-    answer = await site.rent()
-    assert answer.json().get("response") == {"status": "Accepted"}, answer.text
-    assert station.uid == "A"
-    await node.eventually(lambda: station.state == "completed", 30)
-    assert (await site.stop()).json()["response"] == {"status": "Accepted"}
-    await node.eventually(lambda: station.state == "ready")
-    (bill,) = await node.eventually(lambda: node.of("session_cost"))
-    (done,) = node.of("completed")
-    assert done["payload"]["reason"] == "Remote"
-    assert done["payload"]["energyUsed"] == bill["payload"]["energyConsumed"] == 0.368
-    seconds = done["payload"]["durationSeconds"]
-    assert bill["payload"]["amountMinor"] == round(seconds * 0.05 + 368 * 1.2)
-    await node.eventually(lambda: node.of("status_changed")[-1]["payload"]["status"] == "Available")
-    # It may have been heard while it was still starting up.
-    assert [e["payload"]["status"] for e in node.of("status_changed")][-6:] == [
-        "Available",
-        "Preparing",
-        "Charging",
-        "SuspendedEV",
-        "Finishing",
-        "Available",
-    ]
-    assert site.sent("connect") == ["A"]
-    assert site.sent("stop") == ["A"]
-    assert not any(retained for _, _, retained in site.commands)
-    (row,) = await node.fetch("SELECT key, id_tag, anomalies FROM transactions")
-    assert row["id_tag"] == "A"
-    assert "origin_direct" not in row["anomalies"]
+def test_a_stop_that_is_not_obeyed_is_said_and_asked_about():
+    async def story():
+        async with Town(plain()) as town:
+            await town.rent()
+            town.behave("s1", silent=True)
+            with pytest.raises(ChargerTimeout):
+                await town.stop()
+            await asyncio.sleep(2)
+            assert town.sent("stop") == ["A"]
+            assert town.sent("hello") == ["csms"]
+
+    virtual.run(story())
 
 
-async def test_two_taps_are_one_connect(start_site: SiteFactory) -> None:
-    site = await start_site(Station(id="s1", behaviour=PLAIN))
-    first, second, third = await asyncio.gather(site.rent(), site.rent(), site.rent())
-    for answer in (first, second, third):
-        assert answer.json()["response"] == {"status": "Accepted"}
-    await site.number()
-    assert site.sent("connect") == ["A"]
-    assert site.stations["s1"].doors_opened == 1
-    assert await site.node.fetch("SELECT count(*) AS n FROM transactions") == [{"n": 1}]
+def test_strangers_make_no_rows_until_they_are_registered():
+    async def story():
+        async with Town(open_enrollment=False) as town:
+            town.says("s9", "ready")
+            town.says("a b", "ready")
+            await asyncio.sleep(1)
+            assert (town.desk.chargers, town.bridge.lines) == ({}, {})
+            town.enrollment["coinop-s9"] = "Accepted"
+            await town.until(lambda: town.sent("hello", "s9") == ["csms"], within_s=120)
+            town.says("s9", "ready")
+            await town.until(lambda: town.is_free("s9"))
+
+    virtual.run(story())
 
 
-async def test_somebody_elses_station_gets_no_command_and_no_name(start_site: SiteFactory) -> None:
-    site = await start_site(Station(id="s1", behaviour=PLAIN))
-    await site.rent("B")
-    answer = (await site.rent("A")).json()["response"]
-    assert answer == {"status": "Rejected", "statusInfo": {"reasonCode": "Occupied"}}
-    assert site.sent("connect") == ["B"]
-    assert "B" not in json.dumps(answer)
+def test_a_blocked_station_starts_nothing():
+    async def story():
+        async with Town(plain()) as town:
+            town.enrollment["coinop-s1"] = "Rejected"
+            await town.bridge.hang_up("coinop-s1", 0)
+            assert (await town.rent())["statusInfo"] == {"reasonCode": "Blocked"}
+            town.deliver("charger/s1/commands", b"connect:A")
+            await town.until(lambda: town.line().station.status == "charging")
+            assert town.desk.transactions == {}
+            town.enrollment["coinop-s1"] = "Accepted"
+            await town.ask("TriggerMessage", requestedMessage="BootNotification")
+            assert not town.line().station.blocked
+
+    virtual.run(story())
 
 
-async def test_a_stop_needs_the_running_transaction(start_site: SiteFactory) -> None:
-    site = await start_site(Station(id="s1", behaviour=PLAIN))
-    await site.rent("A")
-    number = await site.number()
-    answer = await site.command("RemoteStopTransaction", transactionId=number + 1)
-    assert answer.json()["response"]["statusInfo"] == {"reasonCode": "NoSuchTransaction"}
-    assert site.sent("stop") == []
-    await publish(site, "charger/s1/commands", "stop:B")
-    await site.node.eventually(lambda: "B" in site.sent("stop"))
-    assert site.stations["s1"].state in {"busy", "charging"}
+def test_a_retained_command_is_cleared():
+    async def story():
+        async with Town() as town:
+            town.deliver("charger/s1/commands", b"connect:A", retained=True)
+            await town.until(lambda: town.commands[-1][2] == "")
+
+    virtual.run(story())
 
 
-async def test_a_silent_station_is_not_asked_to_open(start_site: SiteFactory) -> None:
-    site = await start_site(Station(id="s1", behaviour=PLAIN))
-    # The station went away without a word, and what it said is old.
-    object.__setattr__(site.stations["s1"], "behaviour", Behaviour(silent=True))
-    site.line().station.heard_at = None
-    answer = await site.rent()
-    assert answer.status_code == 409, answer.text
-    assert "does not answer" in answer.text
-    assert site.sent("connect") == []
-    assert site.sent("hello")[-1] == "A"
+def test_commands_are_not_retained_and_expire():
+    async def story():
+        async with Town(plain()) as town:
+            await town.rent()
+            await town.stop()
+            assert town.options == [{"retain": False, "expiry_s": 10}] * 2
+
+    virtual.run(story())
 
 
-async def test_a_station_that_does_not_react_is_asked_not_told_again(start_site: SiteFactory) -> None:
-    site = await start_site(answer_s=0.3)
-    await says(site, "s1", "ready")
-    await site.node.eventually(lambda: "s1" in site.bridge.lines)
-    await site.node.eventually(site.is_free)
-    answer = (await site.rent()).json()["response"]
-    assert answer["statusInfo"] == {"reasonCode": "NoReaction"}
-    assert site.sent("connect") == ["A"]
-    assert "A" in site.sent("hello")
-    # Late, and still a rental.
-    await says(site, "s1", "busy", uid="A", time=1, energy=0)
-    assert await site.number() > 0
+def test_what_a_station_cannot_do_is_said():
+    async def story():
+        async with Town(plain()) as town:
+            for action, payload in (("UnlockConnector", {"connectorId": 1}), ("Reset", {"type": "Soft"})):
+                with pytest.raises(NotSupported):
+                    await town.ask(action, **payload)
+            answer = await town.ask("TriggerMessage", requestedMessage="StatusNotification")
+            assert answer == {"status": "Accepted"}
+            assert town.sent("hello") == ["csms"]
+
+    virtual.run(story())
 
 
-async def test_strangers_make_no_rows(start_site: SiteFactory) -> None:
-    site = await start_site(register=False)
-    await says(site, "s9", "ready")
-    await publish(site, "charger/a b/status", {"status": "ready"})
-    await site.node.eventually(lambda: "s9" in site.bridge._strangers)
-    assert await site.node.fetch("SELECT id FROM chargers") == []
-    await site.node.api.put("/api/v1/chargers/coinop-s9", json={})
-    site.bridge._strangers.clear()
-    await says(site, "s9", "ready")
-    await site.node.eventually(lambda: "s9" in site.bridge.lines)
+def test_a_station_out_of_service_is_not_opened():
+    async def story():
+        async with Town(plain()) as town:
+            out = {"connectorId": 0, "type": "Inoperative"}
+            answer = await town.ask("ChangeAvailability", **out)
+            town.desk.tell(answered("ChangeAvailability", out, answer, charger_id="coinop-s1"))
+            assert (await town.rent())["statusInfo"] == {"reasonCode": "Inoperative"}
+
+    virtual.run(story())
 
 
-async def test_a_registered_station_is_asked_before_it_ever_spoke(start_site: SiteFactory) -> None:
-    site = await start_site(register=False)
-    await site.node.api.put("/api/v1/chargers/coinop-s1", json={})
-    registry = asyncio.create_task(site.bridge._registry())
-    try:
-        await site.node.eventually(lambda: site.sent("hello") == ["csms"])
-    finally:
-        registry.cancel()
+@pytest.mark.parametrize("uid", ["csms", "a:b", "", "x" * 129])
+def test_nobody_rents_under_a_name_that_is_none(uid):
+    async def story():
+        async with Town(plain()) as town:
+            assert (await town.rent(uid))["statusInfo"] == {"reasonCode": "InvalidUser"}
+            assert town.sent("connect") == []
+
+    virtual.run(story())
 
 
-async def test_a_blocked_station_starts_nothing(start_site: SiteFactory) -> None:
-    site = await start_site(Station(id="s1", behaviour=PLAIN))
-    await site.node.api.patch("/api/v1/chargers/coinop-s1", json={"enrollment": "Rejected"})
-    await site.node.eventually(lambda: site.line().station.blocked)
-    assert (await site.rent()).json()["response"]["statusInfo"] == {"reasonCode": "Blocked"}
-    await publish(site, "charger/s1/commands", "connect:A")
-    await site.node.eventually(lambda: site.line().station.status == "charging")
-    assert await site.node.fetch("SELECT id FROM transactions") == []
-    await site.node.api.patch("/api/v1/chargers/coinop-s1", json={"enrollment": "Accepted"})
-    await site.node.eventually(lambda: not site.line().station.blocked)
+def test_five_connects_a_minute_are_enough_for_a_station():
+    async def story():
+        async with Town() as town:
+            town.says("s1", "ready")
+            await town.until(town.is_free)
+            reasons = []
+            for number in range(6):
+                renting = asyncio.create_task(town.rent(f"user-{number}"))
+                await asyncio.sleep(0.1)
+                town.says("s1", "busy", uid=f"user-{number}", time=0, energy=0)
+                town.says("s1", "done", uid=f"user-{number}", time=1, energy=0)
+                town.says("s1", "ready")
+                answer = await renting
+                reasons.append(answer.get("statusInfo", {}).get("reasonCode", answer["status"]))
+            assert reasons == ["Accepted"] * 5 + ["TooOften"]
 
-
-async def retain(broker: Any, topic: str, body: bytes) -> None:
-    async with aiomqtt.Client(broker.host, broker.port_v5, protocol=V5) as client:
-        await client.publish(topic, body, qos=1, retain=True)
-
-
-async def test_a_retained_status_starts_nothing_and_is_asked_about(
-    start_site: SiteFactory, broker: Any, topic_prefix: str
-) -> None:
-    topic = f"{topic_prefix}/charger/s1/status"
-    await retain(broker, topic, b'{"status":"charging","uid":"A","time":999,"energy":5}')
-    site = await start_site()
-    await site.node.eventually(lambda: "s1" in site.bridge.lines)
-    await site.node.eventually(lambda: site.line().station._asked_at)
-    assert site.line().station.session is None
-    await says(site, "s1", "ready")
-    await site.node.eventually(site.is_free)
-    assert await site.node.fetch("SELECT id FROM transactions") == []
-    await retain(broker, topic, b"")
-
-
-async def test_a_retained_command_is_cleared(start_site: SiteFactory, broker: Any, topic_prefix: str) -> None:
-    await retain(broker, f"{topic_prefix}/charger/s1/commands", b"connect:A")
-    site = await start_site()
-    await site.node.eventually(lambda: ("charger/s1/commands", "", False) in site.commands)
-
-
-async def test_commands_expire_at_the_broker(start_site: SiteFactory) -> None:
-    site = await start_site(Station(id="s1", behaviour=PLAIN))
-    published: list[Any] = []
-    node = site.bridge.node
-
-    async def publish_(topic: str, payload: bytes, **options: Any) -> None:
-        published.append((topic, payload, options))
-
-    real, node.publish = node.publish, publish_  # type: ignore[method-assign]
-    try:
-        await site.bridge.tell(site.line(), "connect", "A")
-    finally:
-        node.publish = real  # type: ignore[method-assign]
-    assert published == [("charger/s1/commands", b"connect:A", {"retain": False, "expiry_s": 10})]
-
-
-async def test_what_a_station_cannot_do_is_said(start_site: SiteFactory) -> None:
-    site = await start_site(Station(id="s1", behaviour=PLAIN))
-    for action, payload in (("UnlockConnector", {"connectorId": 1}), ("Reset", {"type": "Soft"})):
-        answer = await site.command(action, **payload)
-        assert answer.status_code == 501, answer.text
-    before = len(site.sent("hello"))
-    answer = await site.command("TriggerMessage", requestedMessage="StatusNotification")
-    assert answer.json()["response"] == {"status": "Accepted"}
-    assert len(site.sent("hello")) == before + 1
-
-
-async def test_a_station_out_of_service_is_not_opened(start_site: SiteFactory) -> None:
-    site = await start_site(Station(id="s1", behaviour=PLAIN))
-    answer = await site.command("ChangeAvailability", connectorId=0, type="Inoperative")
-    assert answer.json()["response"] == {"status": "Accepted"}
-    assert (await site.rent()).json()["response"]["statusInfo"] == {"reasonCode": "Inoperative"}
+    virtual.run(story())
 
 
 @pytest.mark.parametrize(
-    "behaviour",
+    "given",
     [
-        Behaviour(plug_s=20, charge_s=600, unplug_s=5, nan_rate=0.3, double=0.3, second_topic=True),
-        Behaviour(plug_s=20, charge_s=600, unplug_s=5, energy="cumulative", power_scale=0.1),
-        Behaviour(plug_s=20, charge_s=600, unplug_s=5, reboot_at_s=300),
+        {"nan_rate": 0.3, "double": 0.3, "second_topic": True},
+        {"energy": "cumulative", "power_scale": 0.1},
+        {"reboot_at_s": 300},
+        {"loss": 0.2},
     ],
-    ids=["odd lines", "odd meters", "a reboot"],
+    ids=["odd lines", "odd meters", "a reboot", "a bad link"],
 )
-async def test_odd_stations_are_billed_like_any_other(start_site: SiteFactory, behaviour: Behaviour) -> None:
-    site = await start_site(Station(id="s1", behaviour=behaviour), speed=300)
-    station = site.stations["s1"]
-    await site.rent()
-    await site.node.eventually(lambda: station.state == "completed", 20)
-    await site.stop()
-    (done,) = await site.node.eventually(lambda: site.node.of("completed"))
-    payload = done["payload"]
-    assert payload["energyUsed"] == pytest.approx(2.21 / 6, abs=0.005)
-    assert payload["durationSeconds"] >= 620
-    assert len(site.node.of("started")) == 1
-    readings = [e["payload"] for e in site.node.of("meter_reading") if e["payload"].get("currentPower")]
-    assert {r["currentPower"] for r in readings} == {2.21}
+def test_odd_stations_are_billed_like_any_other(given):
+    async def story():
+        odd = Station(id="s1", behaviour=Behaviour(plug_s=20, charge_s=600, unplug_s=5, **given))
+        async with Town(odd, meter_interval_s=10) as town:
+            town.deliver("charger/s1/commands", b"connect:A")
+            await asyncio.sleep(700)
+            town.behave("s1", loss=0.0)
+            await town.stop()
+            await town.until(town.is_free)
+            t = town.transaction
+            assert (t.energy_wh, 695 <= t.duration_s <= 705) == (pytest.approx(368, abs=5), True)
+            powers = {p.get("currentPower") for p in town.desk.payloads("meter_reading")}
+            assert powers <= {2.21, 0.0, None}
+
+    virtual.run(story())
 
 
-async def test_a_station_offline_is_nobodys(start_site: SiteFactory) -> None:
-    site = await start_site(Station(id="s1", behaviour=PLAIN))
-    station = site.line().station
-    object.__setattr__(site.stations["s1"], "behaviour", Behaviour(silent=True))
-    for _ in range(3):
-        station.asked(site.bridge.now())
-        station._asked_at = site.bridge.now().replace(year=2020)
-        site.bridge.do(site.line(), station.tick(site.bridge.now()))
-    await site.line().settled()
-    listed = (await site.node.api.get("/api/v1/chargers/coinop-s1")).json()
-    assert (listed["online"], listed["protocol"]) == (False, "coinop-mqtt")
-    assert listed["connectors"][0]["status"] == "Unavailable"
-    object.__setattr__(site.stations["s1"], "behaviour", PLAIN)
-    await site.bridge.hello(site.line(), "csms")
-    await site.node.eventually(lambda: station.online)
+def test_an_idle_station_that_answers_no_more_is_nobodys():
+    async def story():
+        async with Town(plain()) as town:
+            town.behave("s1", silent=True)
+            await town.until(lambda: not town.held, within_s=1200)
+            assert not town.desk.states["coinop-s1"].online
+            town.behave("s1", silent=False)
+            await town.bridge.hello(town.line(), "csms")
+            await town.until(town.is_free)
+
+    virtual.run(story())
 
 
-async def test_ten_thousand_packets_keep_the_order_of_each_station(start_site: SiteFactory) -> None:
-    site = await start_site()
-    orders: dict[str, list[int]] = {"s1": [], "s2": []}
-    for station_id in orders:
-        await says(site, station_id, "busy", uid="A", time=0, energy=0)
-        await site.node.eventually(lambda station_id=station_id: station_id in site.bridge.lines)
-        await site.number(station_id)
-        line = site.line(station_id)
-        taken = line.station._follow
+@pytest.mark.parametrize("autostop", ["never", "at_max_debt"])
+def test_a_debt_ends_a_rental_only_where_the_operator_has_said_so(autostop):
+    async def story():
+        async with Town(
+            plain(), require_account=True, autostop=autostop, max_debt=Decimal("1.00"), min_balance=Decimal(0)
+        ) as town:
+            town.with_money("A", 100)
+            await town.rent()
+            await asyncio.sleep(7200)
+            debt = -town.desk.accounts["A"].balance_minor
+            if autostop == "never":
+                assert (town.sent("stop"), town.transaction.open) == ([], True)
+            else:
+                assert town.sent("stop") == ["A"]
+                assert town.transaction.stop_reason == "Remote"
+                assert 100 <= debt <= 100 + 50  # looked at once a minute
 
-        def noting(
-            packet: Any, *args: Any, taken: Any = taken, order: Any = orders[station_id], **more: Any
-        ) -> Any:
-            order.append(packet.time_s)
-            return taken(packet, *args, **more)
+    virtual.run(story())
 
-        line.station._follow = noting
-    address = site.node.broker
-    assert address is not None
-    async with aiomqtt.Client(address.host, address.port, protocol=V5) as client:
-        for second in range(1, 5001):
-            for station_id in orders:
-                body = {"status": "charging", "uid": "A", "time": second, "energy": second // 10}
-                await client.publish(
-                    f"{site.node.prefix}/charger/{station_id}/status", json.dumps(body), qos=0
-                )
-    await site.node.eventually(lambda: all(o and o[-1] == 5000 for o in orders.values()), 30)
-    for order in orders.values():
-        assert order == sorted(order)
-        assert len(order) == 5000
+
+def test_while_the_books_are_away_no_door_is_opened():
+    async def story():
+        async with Town(plain()) as town:
+            town.database_away = True
+            with pytest.raises(Exception, match="database does not answer"):
+                await town.rent()
+            town.database_away = False
+            await asyncio.sleep(30)
+            assert town.sent("connect") == []
+
+    virtual.run(story())

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from csms.rental import words
+from csms.rental import live, words
 from csms.simulate.coin_op import Behaviour, Station
 from tests.bridges.coin_op.conftest import UID, SiteFactory
 
@@ -87,17 +87,26 @@ async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
 
 
 @pytest.mark.timeout(120)
-async def test_a_rental_with_double_taps_and_a_reload(start_site: SiteFactory, tab: Tab) -> None:
+async def test_a_rental_with_double_taps_a_reload_a_stranger_and_a_silence(
+    start_site: SiteFactory, tab: Tab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site = await start_site(Station(id="s1", behaviour=STAYS), speed=100, require_account=True)
     api, station = site.node.api, site.stations["s1"]
     await api.put(f"/api/v1/accounts/{UID}", json={"currency": "UAH"})
     await api.post(f"/api/v1/accounts/{UID}/entries", json={"key": "1", "amount": "500"})
-    link = (await api.post(f"/api/v1/accounts/{UID}/links", json={})).json()["path"]
+    await api.put("/api/v1/accounts/somebody-else", json={"currency": "UAH"})
     address = site.node.running.http.rstrip("/")
-    await tab.ask("Page.navigate", url=f"{address}{link}&next=/r/coinop-s1&lang=uk")
-    await tab.until("document.querySelector('button.open') !== null")
-    await tab.run("document.querySelector('button.open').click()")
-    await tab.until("location.pathname === '/r/coinop-s1' && typeof htmx === 'object'")
+
+    async def sign_in(uid: str) -> None:
+        link = (await api.post(f"/api/v1/accounts/{uid}/links", json={})).json()["path"]
+        await tab.ask("Page.navigate", url=f"{address}{link}&next=/r/coinop-s1&lang=uk")
+        await tab.until(
+            "location.pathname === '/r/sign-in' && document.querySelector('button.open') !== null"
+        )
+        await tab.run("document.querySelector('button.open').click()")
+        await tab.until("location.pathname === '/r/coinop-s1' && typeof htmx === 'object'")
+
+    await sign_in(UID)
     await tab.ask("Page.navigate", url=f"{address}/r/coinop-s1?lang=uk")
     await tab.shows("B1")
     await tab.run("(() => { const b = document.querySelector('button.open'); b.click(); b.click(); })()")
@@ -106,6 +115,11 @@ async def test_a_rental_with_double_taps_and_a_reload(start_site: SiteFactory, t
     await tab.until("document.querySelector('section.charging dd') !== null")
     before = await tab.run("document.querySelector('dd').innerText")
     await tab.until(f"document.querySelector('dd').innerText !== {json.dumps(before)}")
+    await sign_in("somebody-else")
+    await tab.shows("M1")
+    assert await tab.run("document.querySelector('button.stop') === null")
+    assert not await tab.run(f"document.documentElement.outerHTML.includes('{UID}')")
+    await sign_in(UID)
     await tab.ask("Page.reload")
     await tab.until("document.querySelector('section.charging button.stop') !== null")
     await tab.run("(() => { const b = document.querySelector('button.stop'); b.click(); b.click(); })()")
@@ -113,3 +127,10 @@ async def test_a_rental_with_double_taps_and_a_reload(start_site: SiteFactory, t
     assert (site.sent("connect"), site.sent("stop")) == ([UID], [UID])
     assert len(await site.node.fetch("SELECT id FROM transactions")) == 1
     assert not await tab.run(f"document.documentElement.outerHTML.includes('{UID}')")
+    # The station is gone. The fifteen seconds themselves are in tests/rental/test_live.py, on a virtual clock.
+    for name, seconds in (("ANSWER_S", 1.0), ("_ASK_AFTER_S", 1.0), ("_GRACE_S", 0.0)):
+        monkeypatch.setattr(live, name, seconds)
+    object.__setattr__(station, "behaviour", Behaviour(silent=True))
+    await tab.ask("Page.reload")
+    await tab.shows("M2")
+    assert await tab.run("document.querySelector('button.open') === null")

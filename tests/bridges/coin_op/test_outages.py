@@ -4,19 +4,17 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from csms.embedded import EmbeddedPostgres
 from csms.embedding import BrokerAddress
 from csms.simulate.coin_op import Behaviour, Station
 from tests.bridges.coin_op.conftest import UID, Site, SiteFactory
-from tests.e2e.test_postgres_away import postgres
-from tests.services import REPOSITORY, Mosquitto
-
-__all__ = ["postgres"]
+from tests.services import REPOSITORY, Mosquitto, migrate, unused_port
 
 LONG = Behaviour(plug_s=40, charge_s=100_000, unplug_s=20)
 
@@ -88,25 +86,74 @@ async def test_the_broker_is_killed(
     await consistent(site)
 
 
+class OwnPostgres:
+    """A Postgres of the test's own, to be killed with -9."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._port = unused_port()
+        self._server: EmbeddedPostgres | None = None
+
+    def start(self) -> str:
+        self._server = EmbeddedPostgres(
+            self._directory, port=self._port, settings={"max_connections": "40", "shared_buffers": "16MB"}
+        )
+        self._server.__enter__()
+        return self._server.url
+
+    def kill(self) -> None:
+        assert self._server is not None
+        assert self._server.pid is not None
+        os.kill(self._server.pid, signal.SIGKILL)
+        self.end()
+
+    def end(self) -> None:
+        if self._server is not None:
+            self._server.__exit__(None, None, None)
+        self._server = None
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[OwnPostgres]:
+    with tempfile.TemporaryDirectory(prefix="csms-test-") as name:
+        Path(name).chmod(0o755)  # noqa: S103 - Postgres' own user must get there
+        server = OwnPostgres(Path(name))
+        try:
+            yield server
+        finally:
+            server.end()
+
+
 @pytest.mark.timeout(120)
-async def test_postgres_is_killed(postgres: Any, start_site: SiteFactory) -> None:
-    url, down, up = postgres
+async def test_postgres_is_killed(own_postgres: OwnPostgres, start_site: SiteFactory) -> None:
+    """With -9, twice: between two debits, and when the renter's stop has been sent."""
+    url = own_postgres.start()
+    await asyncio.to_thread(migrate, url)
     site = await start_site(
-        Station(id="s1", behaviour=LONG), node={"database_url": url}, require_account=True, debit="dynamic"
+        Station(id="s1", behaviour=LONG),
+        node={"database_url": url},
+        require_account=True,
+        debit="dynamic",
+        meter_interval_s=1,  # many debits: one is under way when it is killed
     )
     await has_money(site)
     await begin(site)
-    down()
     station, line = site.stations["s1"], site.line()
+    await site.node.eventually(lambda: station.counter_wh > 20)
+    own_postgres.kill()
     behind = station.counter_wh
-    await site.node.eventually(lambda: station.counter_wh > behind + 20)
+    await site.node.eventually(lambda: station.counter_wh > behind + 20 and line._waiting)
+    own_postgres.start()
+    await site.node.eventually(lambda: not line._waiting, 20)  # booked, to the last reading
     # The renter's stop still opens the door; it is booked when the books are back.
     await site.bridge.tell(line, "stop", UID)
+    own_postgres.kill()
     await site.node.eventually(lambda: station.state == "ready")
-    up()
+    own_postgres.start()
     await ended(site)
     await line.settled()
     await consistent(site)
+    assert len(await site.node.fetch("SELECT 1 FROM account_entries WHERE kind = 'debit'")) > 1
 
 
 async def bridge_process(site: Site, server: Mosquitto, data_dir: Path) -> "asyncio.subprocess.Process":

@@ -90,7 +90,7 @@ async def test_a_whole_rental_from_scan_to_receipt(start_site: SiteFactory, phon
     assert site.sent("connect") == [UID]
     await phone.until("M3")  # charged, by now
     assert words.text("B2", "uk") in phone.text
-    assert "0.368" in phone.text
+    assert "0.110" in phone.text
     again = await phone.scan()  # a reload in mid-session
     assert words.text("station", "uk") in again
     await phone.until("B2")
@@ -121,19 +121,11 @@ async def test_somebody_elses_station(start_site: SiteFactory, phones: Any) -> N
     assert words.text("B2", "uk") not in other.text
     before = list(site.commands)
     refused = await other.http.post("/r/coinop-s1/stop", data={"csrf": _CSRF.search(await other.scan())[1]})
-    assert refused.status_code == 303
+    assert refused.status_code == 403
+    assert words.text("M1", "uk") in refused.text
     assert site.sent("stop") == []
     assert [c for c in site.commands if c not in before and not c[1].startswith("hello:")] == []
     assert await site.number()
-
-
-async def test_a_silent_station(start_site: SiteFactory, phones: Any) -> None:
-    site = await start_site(register=False)
-    await site.node.api.put("/api/v1/chargers/coinop-s1", json={})
-    phone = await phones(site).sign_in()
-    assert words.text("asking", "uk") in await phone.scan()
-    await phone.until("M2", timeout_s=25)
-    assert words.text("B1", "uk") not in phone.text
 
 
 async def test_too_little_money(start_site: SiteFactory, phones: Any) -> None:
@@ -148,77 +140,3 @@ async def test_too_little_money(start_site: SiteFactory, phones: Any) -> None:
     await poor.until("M5")
     assert site.sent("connect") == []
     assert await site.node.fetch("SELECT id FROM rentals") == []
-
-
-async def test_nobody_sees_or_does_anything_without_signing_in(start_site: SiteFactory, phones: Any) -> None:
-    site = await start_site(Station(id="s1", behaviour=PLAIN))
-    phone = phones(site)
-    for answer in (
-        await phone.http.get("/r/coinop-s1"),
-        await phone.http.get("/r/coinop-s1/state"),
-        await phone.http.post("/r/coinop-s1/open", data={"csrf": "x"}),
-    ):
-        assert (answer.status_code, answer.headers["location"].partition("?")[0]) == (303, "/r/sign-in")
-    assert (await phone.http.get("/r/sign-in")).status_code == 200
-    wrong = await phone.http.post("/r/sign-in", data={"token": "csms_guess"})
-    assert wrong.status_code == 403
-    assert words.text("bad_code", "uk") in wrong.text
-
-
-async def test_a_link_is_good_once_and_a_look_does_not_use_it_up(
-    start_site: SiteFactory, phones: Any
-) -> None:
-    site = await start_site()
-    api = site.node.api
-    await api.put(f"/api/v1/accounts/{UID}", json={"currency": "UAH"})
-    link = (await api.post(f"/api/v1/accounts/{UID}/links", json={"expiresInS": 60})).json()
-    phone = phones(site)
-    shown = await phone.http.get(link["path"])
-    assert link["token"] in shown.text
-    first = await phone.http.post(
-        "/r/sign-in", data={"token": link["token"], "next": "https://evil.example/"}
-    )
-    assert first.headers["location"] == "/r/sign-in"
-    second = await phones(site).http.post("/r/sign-in", data={"token": link["token"]})
-    assert second.status_code == 403
-    stored = await site.node.fetch("SELECT digest FROM account_tokens")
-    assert all(link["token"].encode() not in row["digest"] for row in stored)
-
-
-async def test_a_form_of_another_site_is_refused(start_site: SiteFactory, phones: Any) -> None:
-    site = await start_site(Station(id="s1", behaviour=PLAIN))
-    phone = await phones(site).sign_in()
-    answer = await phone.http.post("/r/coinop-s1/open", data={"csrf": "0" * 64})
-    assert answer.status_code == 403
-    assert site.sent("connect") == []
-
-
-async def test_english_for_those_who_ask_for_it(start_site: SiteFactory, phones: Any) -> None:
-    site = await start_site(Station(id="s1", behaviour=PLAIN))
-    phone = await phones(site).sign_in()
-    page = await phone.scan(**{"Accept-Language": "en-GB,en;q=0.9,uk;q=0.8"})
-    assert "Charging station" in page
-    assert 'lang="en"' in page
-    assert "Зарядна станція" in await phone.scan(**{"Accept-Language": "de"})
-
-
-async def test_only_the_numbers_are_sent_while_nothing_else_changes(
-    start_site: SiteFactory, phones: Any
-) -> None:
-    site = await start_site(Station(id="s1", behaviour=PLAIN))
-    phone = await phones(site).sign_in()
-    await phone.scan()
-    page = await phone.until("B1")
-    address = re.search(r'hx-get="([^"]+)"', page)
-    assert address is not None
-    again = await phone.http.get(address[1].replace("&amp;", "&"))
-    assert again.headers["hx-reswap"] == "none"
-    assert 'hx-swap-oob="true"' in again.text
-    assert "<form" not in again.text
-
-
-@pytest.mark.parametrize("path", ["/r/nowhere", "/r/coinop-s1/nowhere", "/r/"])
-async def test_there_is_nothing_else(start_site: SiteFactory, phones: Any, path: str) -> None:
-    site = await start_site()
-    phone = await phones(site).sign_in()
-    assert (await phone.http.get(path)).status_code == 404

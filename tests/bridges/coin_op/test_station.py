@@ -1,101 +1,8 @@
-"""Rentals as stations tell them, packet by packet, and what is billed for them to the cent."""
-
-from decimal import Decimal
+"""Rentals as stations tell them, packet by packet: what is beside the seventeen sequences."""
 
 import pytest
 
-from csms.core.pricing import session_cost
-from tests.bridges.coin_op.story import TARIFF, Story
-
-
-@pytest.mark.parametrize(
-    ("seconds", "energy_wh", "charged"),
-    [
-        (0, 0, "0.00"),
-        (45, 0, "0.02"),
-        (50, 0, "0.03"),
-        (600, 125, "1.80"),
-        (5400, 1840, "24.78"),
-        (7215, 1852, "25.83"),
-        (86400, 5000, "103.20"),
-    ],
-)
-def test_time_and_energy_are_charged_to_the_cent(seconds, energy_wh, charged):
-    assert session_cost(TARIFF, energy_wh, Decimal(seconds)).amount == Decimal(charged)
-
-
-def whole_rental(story, first_wh=0.0):
-    story.says("ready")
-    story.station.invited = "A"
-    story.says("busy", 0, first_wh)
-    story.until(40)
-    story.says("charging", 40, first_wh + 1)
-    story.until(3600)
-    story.says("completed", 3600, first_wh + 1830)
-    story.until(5400)
-    story.command("stop")
-    story.says("done", 5400, first_wh + 1840)
-    story.wait(20)
-    story.says("ready")
-
-
-def test_a_whole_rental_is_one_transaction_and_one_bill():
-    story = Story()
-    whole_rental(story)
-    t = story.transaction
-    assert (t.energy_wh, t.duration_s, t.stop_reason, t.inferred) == (1840, 5400, "Remote", False)
-    assert t.anomalies == ()
-    assert (t.cost, t.cost_minor) == (Decimal("24.78"), 2478)
-    assert story.statuses == [
-        "Available",
-        "Preparing",
-        "Charging",
-        "SuspendedEV",
-        "Finishing",
-        "Available",
-    ]
-    bill = story.bill
-    assert {
-        name: bill[name]
-        for name in ("energyConsumed", "duration", "estimatedCost", "currency", "pricingModel")
-    } == {
-        "energyConsumed": 1.84,
-        "duration": 90.0,
-        "estimatedCost": 24.78,
-        "currency": "UAH",
-        "pricingModel": "energy_and_time",
-    }
-    assert (bill["energyRate"], bill["timeRate"]) == (12.0, 0.03)
-
-
-def test_a_counter_that_goes_on_from_session_to_session_is_billed_by_its_difference():
-    story = Story()
-    whole_rental(story, first_wh=51234)
-    assert story.transaction.energy_wh == 1840
-    assert story.transaction.meter_start_wh == 51234
-    assert story.bill["estimatedCost"] == 24.78
-
-
-def test_a_counter_that_is_reset_in_mid_session_loses_nothing():
-    story = Story()
-    for time, energy in ((0, 0), (100, 500), (200, 900), (300, 3), (400, 40)):
-        story.until(time)
-        story.says("busy" if time == 0 else "charging", time, energy)
-    story.says("done", 400, 40)
-    assert story.transaction.energy_wh == 940
-    assert "meter_reset" in story.transaction.anomalies
-
-
-def test_a_lost_done_is_inferred_from_the_next_ready():
-    story = Story()
-    story.says("busy", 0, 0)
-    story.until(1000)
-    story.says("charging", 1000, 300)
-    story.wait(20)
-    story.says("ready")
-    t = story.transaction
-    assert (t.duration_s, t.energy_wh, t.stop_reason, t.inferred) == (1020, 300, "Other", True)
-    assert t.energy_source == "last_reading"
+from tests.bridges.coin_op.story import Story, whole_rental
 
 
 def test_a_gap_longer_than_the_stations_own_is_not_billed():
@@ -136,91 +43,6 @@ def test_an_answer_at_the_last_moment_counts():
     assert story.station._misses == 0
 
 
-def test_a_bridge_that_starts_in_mid_session_goes_on_with_the_same_transaction():
-    story = Story()
-    story.says("busy", 0, 700)
-    story.until(1990)
-    story.says("charging", 1990, 1100)
-    story.until(2000)
-    story.restart()
-    story.until(2003)
-    story.says("charging", 2003, 1110)
-    story.until(3000)
-    story.says("done", 3000, 1200)
-    assert story.transaction.energy_wh == 500
-    assert story.transaction.duration_s == 3000
-    assert len(story.desk.payloads("session_cost")) == 1
-
-
-def test_a_restart_does_not_lose_what_was_measured_before_a_reset():
-    story = Story(meter_interval_s=1)
-    for time, energy in ((0, 0), (100, 500), (200, 3), (300, 40)):
-        story.until(time)
-        story.says("busy" if time == 0 else "charging", time, energy)
-    story.restart()
-    for time, energy in ((310, 41), (320, 42), (330, 43), (340, 50)):
-        story.until(time)
-        story.says("charging", time, energy)
-    story.says("done", 340, 50)
-    assert 540 <= story.transaction.energy_wh <= 600
-
-
-def test_a_station_that_reboots_in_mid_session_goes_on():
-    story = Story()
-    story.says("busy", 0, 0)
-    story.until(500)
-    story.says("charging", 500, 100)
-    story.says("init")
-    story.wait(60)
-    story.says("charging", 560, 110)
-    story.says("done", 560, 110)
-    assert (story.transaction.duration_s, story.transaction.energy_wh) == (560, 110)
-    assert story.transaction.stop_reason == "Local"
-
-
-@pytest.mark.parametrize("comes_back", [True, False])
-def test_a_station_that_forgets_its_session_over_a_reboot_ends_it_at_the_last_packet(comes_back):
-    story = Story()
-    story.says("busy", 0, 0)
-    story.until(500)
-    story.says("charging", 500, 100)
-    story.says("init")
-    if comes_back:
-        story.wait(10)
-        story.says("ready")
-    else:
-        story.wait(119)
-        assert story.transaction.open
-        story.wait(1)
-    t = story.transaction
-    assert (t.stop_reason, t.duration_s, t.energy_wh, t.inferred) == ("Reboot", 500, 100, True)
-
-
-def test_a_retained_packet_starts_and_stops_nothing_and_is_asked_about():
-    story = Story()
-    story.says("charging", 999, 5, retained=True)
-    assert story.probes == 1
-    story.says("ready")
-    assert story.desk.transactions == {}
-    story.says("busy", 0, 0)
-    story.says("ready", retained=True)
-    assert story.transaction.open
-
-
-def test_late_and_double_packets_are_dropped():
-    story = Story(meter_interval_s=1)
-    story.says("busy", 0, 0)
-    for time in (10, 12, 11, 12):
-        story.until(max(time, story.at))
-        story.says("charging", time, time)
-    assert story.odd == ["late", "double"]
-    assert [r.sampled_at.second for r in story.desk.readings] == [40, 42]
-    story.says("done", 13, 13)
-    story.says("done", 13, 13)
-    assert story.odd[-1] == "double"
-    assert story.transaction.energy_wh == 13
-
-
 def test_what_the_other_topic_brings_late_begins_nothing():
     story = Story()
     whole_rental(story)
@@ -230,29 +52,6 @@ def test_what_the_other_topic_brings_late_begins_nothing():
     assert story.statuses[-1] == "Available"
     story.says("busy", 0, 0)
     assert len(story.desk.transactions) == 2
-
-
-def test_charging_again_after_completed_is_the_same_transaction():
-    story = Story()
-    story.says("busy", 0, 0)
-    for time, status in ((10, "charging"), (20, "completed"), (30, "charging")):
-        story.until(time)
-        story.says(status, time, time)
-    assert story.statuses[-2:] == ["SuspendedEV", "Charging"]
-    assert story.transaction.open
-    assert "unexpected_transition" not in story.odd
-
-
-def test_a_firebase_uid_comes_through_whole():
-    uid = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3"
-    story = Story()
-    story.says("busy", 0, 0, uid=uid)
-    story.until(60)
-    story.says("done", 60, 5, uid=uid)
-    assert len(uid) == 28
-    assert story.transaction.id_tag == uid
-    assert story.desk.payloads("started")[0]["idTag"] == uid
-    assert story.bill["idTag"] == uid
 
 
 def test_a_rental_without_a_uid_starts_nothing_but_shows():

@@ -1,0 +1,111 @@
+"""What a renter's request is answered with: a page, a piece of one, or JSON for an app; errors in both languages."""
+
+import math
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from csms.core.pricing import Cost
+from csms.rental import words
+from csms.rental.requests import address, asset, language_of, money
+from csms.rental.shown import Numbers, Shown
+
+_PROBLEM: Final = "application/problem+json"
+
+
+class Refusal(Exception):
+    """Something that a renter may not do, or not now; `message` is the id of what they are told."""
+
+    def __init__(self, status: int, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = {} if retry_after_s is None else {"Retry-After": str(math.ceil(retry_after_s))}
+
+
+def wants_json(request: Request) -> bool:
+    """An app rather than a browser asks."""
+    accepted = request.headers.get("accept", "")
+    return "text/html" not in accepted and "json" in accepted
+
+
+def both(message: str) -> dict[str, str]:
+    return {language: words.text(message, language) for language in words.LANGUAGES}
+
+
+def in_json(what: Shown, balance: Cost, language: str) -> Response:
+    return JSONResponse(
+        {
+            "state": what.state,
+            "title": words.text(what.state, language),
+            "messages": [
+                {"id": message, "text": words.text(message, language), "texts": both(message)}
+                for message in what.messages
+            ],
+            "button": what.button,
+            "numbers": None if what.numbers is None else _numbers(what.numbers),
+            "final": what.final,
+            "balance": _cost(balance),
+        }
+    )
+
+
+def _numbers(numbers: Numbers) -> dict[str, Any]:
+    return {
+        "timeS": numbers.time_s,
+        "energyWh": numbers.energy_wh,
+        "powerW": numbers.power_w,
+        "cost": None if numbers.cost is None else _cost(numbers.cost),
+    }
+
+
+def _cost(cost: Cost) -> dict[str, Any]:
+    """As text, exact."""
+    return {"amount": str(cost.amount), "currency": cost.currency}
+
+
+class Pages:
+    """The templates."""
+
+    def __init__(self) -> None:
+        self._templates = Environment(
+            loader=PackageLoader("csms.rental"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.globals |= {"asset": asset, "clock": words.clock, "money": money, "address": address}
+
+    def text(self, template: str, language: str, /, **context: Any) -> str:
+        return self._templates.get_template(template).render(
+            context | {"language": language, "t": lambda name: words.text(name, language)}
+        )
+
+    def page(self, template: str, language: str, status: int = 200, /, **context: Any) -> Response:
+        return HTMLResponse(self.text(template, language, **context), status)
+
+    def problem(self, request: Request, refusal: Refusal) -> Response:
+        """RFC 9457 for apps, with the message's id and both languages; for browsers a page."""
+        language, message = language_of(request), refusal.message
+        if wants_json(request):
+            content = {
+                "type": f"urn:csms:problem:rental:{message}",
+                "title": words.text(message, words.ENGLISH),
+                "status": refusal.status,
+                "detail": words.text(message, language),
+                "id": message,
+                "messages": both(message),
+            }
+            return JSONResponse(
+                content,
+                refusal.status,
+                {**refusal.headers, "Content-Language": language, "Vary": "Accept, Accept-Language"},
+                _PROBLEM,
+            )
+        back = request.path_params.get("charger_id")
+        answer = self.page("problem.html", language, refusal.status, message=message, back=back)
+        answer.headers.update(refusal.headers)
+        return answer

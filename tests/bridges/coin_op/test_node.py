@@ -1,0 +1,124 @@
+"""The bridge in a whole node, with simulated stations on a real broker and the REST interface before it."""
+
+import json
+from typing import Any
+
+import aiomqtt
+
+from csms.simulate.coin_op import Behaviour, Station
+from tests.bridges.coin_op.conftest import QUICK, UID, Site, SiteFactory
+
+V5 = aiomqtt.ProtocolVersion.V5
+
+
+async def publish(site: Site, topic: str, body: Any) -> None:
+    address = site.node.broker
+    assert address is not None
+    async with aiomqtt.Client(address.host, address.port, protocol=V5) as client:
+        await client.publish(f"{site.node.prefix}/{topic}", json.dumps(body), qos=1)
+
+
+async def test_a_whole_rental_over_ocpps_own_words(start_site: SiteFactory) -> None:
+    """Of a user whose id is longer than OCPP allows."""
+    site = await start_site(Station(id="s1", behaviour=QUICK))
+    node, station = site.node, site.stations["s1"]
+    queued = await node.api.post(
+        "/api/v1/chargers/coinop-s1/commands",
+        json={"action": "RemoteStartTransaction", "payload": {"idTag": UID}, "queue": True},
+    )
+    assert (queued.status_code, "cannot wait" in queued.text) == (422, True)
+    answer = await site.rent(UID)
+    assert answer.json().get("response") == {"status": "Accepted"}, answer.text
+    assert station.uid == UID
+    await node.eventually(lambda: station.state == "completed", 30)
+    assert (await site.stop()).json()["response"] == {"status": "Accepted"}
+    await node.eventually(lambda: station.state == "ready")
+    (bill,) = await node.eventually(lambda: node.of("session_cost"))
+    (done,) = node.of("completed")
+    assert (done["payload"]["reason"], done["payload"]["idTag"]) == ("Remote", UID)
+    assert done["payload"]["energyUsed"] == bill["payload"]["energyConsumed"] == 0.11
+    seconds = done["payload"]["durationSeconds"]
+    assert bill["payload"]["amountMinor"] == round(seconds * 0.05 + 110 * 1.2)
+    await node.eventually(lambda: node.of("status_changed")[-1]["payload"]["status"] == "Available")
+    # It may have been heard while it was still starting up.
+    assert [e["payload"]["status"] for e in node.of("status_changed")][-6:] == [
+        "Available",
+        "Preparing",
+        "Charging",
+        "SuspendedEV",
+        "Finishing",
+        "Available",
+    ]
+    assert (site.sent("connect"), site.sent("stop")) == ([UID], [UID])
+    assert not any(retained for _, _, retained in site.commands)
+    (row,) = await node.fetch("SELECT key, id_tag, anomalies FROM transactions")
+    assert row["id_tag"] == UID
+    assert "origin_direct" not in row["anomalies"]
+    (noted,) = await node.fetch("SELECT notes FROM bridge_notes")
+    assert json.loads(noted["notes"])["last_done_wh"] == 110
+    # What a station cannot do is said, and one out of service or turned away is not opened.
+    assert (await site.command("UnlockConnector", connectorId=1)).status_code == 501
+    await site.command("ChangeAvailability", connectorId=0, type="Inoperative")
+    assert (await site.rent()).json()["response"]["statusInfo"] == {"reasonCode": "Inoperative"}
+    await node.api.patch("/api/v1/chargers/coinop-s1", json={"enrollment": "Rejected"})
+    await node.eventually(lambda: site.line().station.blocked)
+    assert (await site.rent()).json()["response"]["statusInfo"] == {"reasonCode": "Blocked"}
+    object.__setattr__(station, "behaviour", Behaviour(silent=True))
+    await node.api.patch("/api/v1/chargers/coinop-s1", json={"enrollment": "Accepted"})
+    await node.eventually(lambda: not site.line().station.blocked)
+    # A station that does not answer is not told to open.
+    site.line().station.heard_at = None
+    answer = await site.rent()
+    assert (answer.status_code, "does not answer" in answer.text) == (409, True)
+    assert len(site.sent("connect")) == 1
+
+
+async def retain(broker: Any, topic: str, body: bytes) -> None:
+    async with aiomqtt.Client(broker.host, broker.port_v5, protocol=V5) as client:
+        await client.publish(topic, body, qos=1, retain=True)
+
+
+async def test_what_the_broker_had_kept_starts_nothing(
+    start_site: SiteFactory, broker: Any, topic_prefix: str
+) -> None:
+    status = f"{topic_prefix}/charger/s1/status"
+    await retain(broker, status, b'{"status":"charging","uid":"A","time":999,"energy":5}')
+    await retain(broker, f"{topic_prefix}/charger/s1/commands", b"connect:A")
+    site = await start_site()
+    await site.node.eventually(lambda: ("charger/s1/commands", "", False) in site.commands)  # cleared
+    await site.node.eventually(lambda: "csms" in site.sent("hello"))
+    assert site.line().station.session is None
+    await publish(site, "charger/s1/status", {"status": "ready"})
+    await site.node.eventually(site.is_free)
+    assert await site.node.fetch("SELECT id FROM transactions") == []
+    await retain(broker, status, b"")
+
+
+async def test_a_brokers_packets_keep_their_order(start_site: SiteFactory) -> None:
+    """The ten thousand are in test_sequences.py; here some go through a real broker."""
+    site = await start_site()
+    orders: dict[str, list[int]] = {"s1": [], "s2": []}
+    for station_id, order in orders.items():
+        await publish(
+            site, f"charger/{station_id}/status", {"status": "busy", "uid": "A", "time": 0, "energy": 0}
+        )
+        await site.number(station_id)
+        line = site.line(station_id)
+        taken = line.station._follow
+
+        def noting(packet: Any, *args: Any, taken: Any = taken, order: Any = order, **more: Any) -> Any:
+            order.append(packet.time_s)
+            return taken(packet, *args, **more)
+
+        line.station._follow = noting
+    address = site.node.broker
+    assert address is not None
+    async with aiomqtt.Client(address.host, address.port, protocol=V5) as client:
+        for second in range(1, 401):
+            for station_id in orders:
+                body = {"status": "charging", "uid": "A", "time": second, "energy": 0}
+                await client.publish(
+                    f"{site.node.prefix}/charger/{station_id}/status", json.dumps(body), qos=0
+                )
+    await site.node.eventually(lambda: all(o and o[-1] == 400 for o in orders.values()), 30)
+    assert orders["s1"] == orders["s2"] == list(range(1, 401))

@@ -1,0 +1,415 @@
+"""The seventeen sequences that a bridge for these stations must get right, and the vectors of its prices.
+
+Each is named by its number. Where commands or minutes matter, the bridge, the simulated stations and the books stand in
+one process on a virtual clock (town.py); elsewhere a station's packets are enough (story.py).
+"""
+
+import asyncio
+from collections import defaultdict
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from csms.core.pricing import session_cost
+from csms.errors import ChargerOffline
+from csms.simulate.coin_op import Behaviour, Station
+from tests import virtual
+from tests.bridges.coin_op.story import TARIFF, Story, whole_rental
+from tests.bridges.coin_op.town import Town
+
+UID = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3"
+HOURS = Behaviour(plug_s=40, charge_s=3560, unplug_s=20)
+
+
+def station(station_id: str = "s1", **behaviour: Any) -> Station:
+    return Station(
+        id=station_id, behaviour=Behaviour(**({"plug_s": 40, "charge_s": 3560, "unplug_s": 20} | behaviour))
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "energy_wh", "charged"),
+    [
+        (0, 0, "0.00"),
+        (45, 0, "0.02"),
+        (50, 0, "0.03"),
+        (600, 125, "1.80"),
+        (5400, 1840, "24.78"),
+        (7215, 1852, "25.83"),
+        (86400, 5000, "103.20"),
+    ],
+)
+def test_time_and_energy_are_charged_to_the_cent(seconds, energy_wh, charged):
+    assert session_cost(TARIFF, energy_wh, Decimal(seconds)).amount == Decimal(charged)
+
+
+def test_01_a_whole_rental_is_one_transaction_and_one_bill():
+    story = Story()
+    whole_rental(story)
+    t = story.transaction
+    assert (t.energy_wh, t.duration_s, t.stop_reason, t.inferred) == (1840, 5400, "Remote", False)
+    assert t.anomalies == ()
+    assert (t.cost, t.cost_minor) == (Decimal("24.78"), 2478)
+    assert story.statuses == [
+        "Available",
+        "Preparing",
+        "Charging",
+        "SuspendedEV",
+        "Finishing",
+        "Available",
+    ]
+    bill = story.bill
+    assert {
+        name: bill[name]
+        for name in ("energyConsumed", "duration", "estimatedCost", "currency", "pricingModel")
+    } == {
+        "energyConsumed": 1.84,
+        "duration": 90.0,
+        "estimatedCost": 24.78,
+        "currency": "UAH",
+        "pricingModel": "energy_and_time",
+    }
+    assert (bill["energyRate"], bill["timeRate"]) == (12.0, 0.03)
+
+
+def test_02_a_counter_that_goes_on_is_billed_by_its_difference():
+    story = Story()
+    whole_rental(story, first_wh=51234)
+    assert story.transaction.energy_wh == 1840
+    assert story.transaction.meter_start_wh == 51234
+    assert story.bill["estimatedCost"] == 24.78
+
+
+def test_03_a_counter_that_is_reset_in_mid_session_loses_nothing():
+    story = Story()
+    for time, energy in ((0, 0), (100, 500), (200, 900), (300, 3), (400, 40)):
+        story.until(time)
+        story.says("busy" if time == 0 else "charging", time, energy)
+    story.says("done", 400, 40)
+    assert story.transaction.energy_wh == 940
+    assert "meter_reset" in story.transaction.anomalies
+
+
+def test_04_a_lost_done_is_inferred_from_the_next_ready():
+    story = Story()
+    story.says("busy", 0, 0)
+    story.until(1000)
+    story.says("charging", 1000, 300)
+    story.wait(20)
+    story.says("ready")
+    t = story.transaction
+    assert (t.duration_s, t.energy_wh, t.stop_reason, t.inferred) == (1020, 300, "Other", True)
+    assert t.energy_source == "last_reading"
+
+
+def test_10_a_station_that_reboots_in_mid_session_goes_on():
+    story = Story()
+    story.says("busy", 0, 0)
+    story.until(500)
+    story.says("charging", 500, 100)
+    story.says("init")
+    story.wait(60)
+    story.says("charging", 560, 110)
+    story.says("done", 560, 110)
+    assert (story.transaction.duration_s, story.transaction.energy_wh) == (560, 110)
+    assert story.transaction.stop_reason == "Local"
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_10_one_that_forgets_its_session_ends_it_at_the_last_packet(comes_back):
+    story = Story()
+    story.says("busy", 0, 0)
+    story.until(500)
+    story.says("charging", 500, 100)
+    story.says("init")
+    if comes_back:
+        story.wait(10)
+        story.says("ready")
+    else:
+        story.wait(119)
+        assert story.transaction.open
+        story.wait(1)
+    t = story.transaction
+    assert (t.stop_reason, t.duration_s, t.energy_wh, t.inferred) == ("Reboot", 500, 100, True)
+
+
+def test_11_a_retained_packet_starts_and_stops_nothing_and_is_asked_about():
+    story = Story()
+    story.says("charging", 999, 5, retained=True)
+    assert story.probes == 1
+    story.says("ready")
+    assert story.desk.transactions == {}
+    story.says("busy", 0, 0)
+    story.says("ready", retained=True)
+    assert story.transaction.open
+
+
+def test_12_late_and_double_packets_are_dropped():
+    story = Story(meter_interval_s=1)
+    story.says("busy", 0, 0)
+    for time in (10, 12, 11, 12):
+        story.until(max(time, story.at))
+        story.says("charging", time, time)
+    assert story.odd == ["late", "double"]
+    assert [r.sampled_at.second for r in story.desk.readings] == [40, 42]
+    story.says("done", 13, 13)
+    story.says("done", 13, 13)
+    assert story.odd[-1] == "double"
+    assert story.transaction.energy_wh == 13
+
+
+def test_13_charging_again_after_completed_is_the_same_transaction():
+    story = Story()
+    story.says("busy", 0, 0)
+    for time, status in ((10, "charging"), (20, "completed"), (30, "charging")):
+        story.until(time)
+        story.says(status, time, time)
+    assert story.statuses[-2:] == ["SuspendedEV", "Charging"]
+    assert story.transaction.open
+    assert "unexpected_transition" not in story.odd
+
+
+def test_16_a_uid_of_28_characters_comes_through_whole():
+    uid = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3"
+    story = Story()
+    story.says("busy", 0, 0, uid=uid)
+    story.until(60)
+    story.says("done", 60, 5, uid=uid)
+    assert len(uid) == 28
+    assert story.transaction.id_tag == uid
+    assert story.desk.payloads("started")[0]["idTag"] == uid
+    assert story.bill["idTag"] == uid
+
+
+# --- with the station, on a virtual clock --------------------------------------------------------------------
+
+
+def test_01_the_whole_way_over_commands():
+    async def story():
+        async with Town(station()) as town:
+            assert await town.rent() == {"status": "Accepted"}
+            await asyncio.sleep(5400)
+            assert await town.stop() == {"status": "Accepted"}
+            await town.until(town.is_free)
+            t = town.transaction
+            assert (t.stop_reason, t.inferred, t.anomalies) == ("Remote", False, ())
+            # Power for 3,560 s; the rental for as long as the station says.
+            assert (t.energy_wh, 5398 <= t.duration_s <= 5401) == (2185, True)
+            (bill,) = town.desk.payloads("session_cost")
+            assert bill["amountMinor"] == session_cost(TARIFF, 2185, Decimal(t.duration_s)).amount_minor
+            assert town.statuses[-6:] == [
+                "Available",
+                "Preparing",
+                "Charging",
+                "SuspendedEV",
+                "Finishing",
+                "Available",
+            ]
+            assert (town.sent("connect"), town.sent("stop")) == (["A"], ["A"])
+
+    virtual.run(story())
+
+
+def test_05_somebody_elses_station_gets_no_command_and_no_name():
+    async def story():
+        async with Town(station()) as town:
+            await town.rent("B")
+            await asyncio.sleep(700)  # longer ago than fifteen seconds: it is asked
+            before = len(town.commands)
+            answer = await town.rent("A")
+            assert answer == {"status": "Rejected", "statusInfo": {"reasonCode": "Occupied"}}
+            assert [text for _, _, text in town.commands[before:] if not text.startswith("hello:")] == []
+            assert town.stations["s1"].uid == "B"
+
+    virtual.run(story())
+
+
+@pytest.mark.parametrize(("says_at", "offline"), [(None, True), (14.9, False)])
+def test_06_silence_after_hello_is_told_after_fifteen_seconds_and_not_before(says_at, offline):
+    async def story():
+        async with Town(station()) as town:
+            await asyncio.sleep(60)  # what it said is too old
+            town.behave("s1", silent=True)
+            asked = asyncio.create_task(town.rent())
+            await town.until(lambda: town.sent("hello") == ["A"])
+            hello_at = town.commands[-1][0]
+            await asyncio.sleep(hello_at + 14.9 - town.at)
+            assert not asked.done()
+            if says_at is not None:
+                town.behave("s1", silent=False)
+                town.says("s1", "ready")
+            await asyncio.sleep(0.2)
+            if offline:
+                assert asked.done()
+                with pytest.raises(ChargerOffline):
+                    await asked
+                assert town.sent("connect") == []
+                await asyncio.sleep(hello_at + 20 - town.at)
+                town.behave("s1", silent=False)
+                town.says("s1", "ready")
+                await asyncio.sleep(0.1)
+                assert town.line().station.online
+            else:
+                assert await asked == {"status": "Accepted"}
+
+    virtual.run(story())
+
+
+def test_06_a_station_is_offline_after_three_hellos_and_back_with_its_next_word():
+    async def story():
+        async with Town(station()) as town:
+            town.behave("s1", silent=True)
+            await town.until(lambda: "coinop-s1" not in town.held, within_s=3 * 315 + 10)
+            assert town.statuses[-1] == "Unavailable"
+            town.says("s1", "ready")
+            await town.until(town.is_free)
+            assert town.statuses[-1] == "Available"
+
+    virtual.run(story())
+
+
+def test_07_two_taps_are_one_connect_and_one_transaction():
+    async def story():
+        async with Town(station()) as town:
+            answers = await asyncio.gather(town.rent(), town.rent(), town.rent())
+            assert answers == [{"status": "Accepted"}] * 3
+            await asyncio.sleep(5)
+            assert town.sent("connect") == ["A"]
+            assert town.stations["s1"].doors_opened == 1
+            assert await town.rent() == {"status": "Accepted"}  # it is open already
+            assert town.sent("connect") == ["A"]
+            assert town.transaction.open
+
+    virtual.run(story())
+
+
+def test_08_a_foreign_stop_changes_nothing_and_is_never_sent():
+    async def story():
+        async with Town(station()) as town:
+            await town.rent("A")
+            await asyncio.sleep(100)
+            number = town.line().transaction_id
+            answer = await town.ask("RemoteStopTransaction", transactionId=number + 1)
+            assert answer["statusInfo"] == {"reasonCode": "NoSuchTransaction"}
+            assert town.sent("stop") == []
+            town.deliver("charger/s1/commands", b"stop:B")  # past us, straight to the broker
+            await asyncio.sleep(5)
+            assert town.stations["s1"].state == "charging"
+            assert town.transaction.open
+            assert town.line().station.session.stop_asked_at is None
+
+    virtual.run(story())
+
+
+def test_09_a_bridge_that_starts_in_mid_session_goes_on_with_the_same_transaction():
+    async def story():
+        async with Town(station()) as town:
+            town.enrollment["coinop-s1"] = "Accepted"  # registered: it is asked at once
+            await town.rent()
+            await asyncio.sleep(2000)
+            before = town.transaction
+            await town.kill_bridge()
+            await town.until(lambda: "csms" in town.sent("hello"), within_s=30)
+            await town.until(lambda: town.line().station.heard_at)
+            await asyncio.sleep(100)
+            assert town.transaction.id == before.id
+            await town.stop()
+            t = town.transaction
+            assert (t.stop_reason, t.energy_wh) == ("Remote", int(town.stations["s1"].counter_wh))
+            assert abs(t.duration_s - town.stations["s1"].time) <= 1
+            assert len(town.desk.payloads("session_cost")) == 1
+
+    virtual.run(story())
+
+
+def test_14_packets_come_every_second_for_ten_minutes_after_an_own_command():
+    async def story():
+        async with Town(station(charge_s=100_000)) as town:
+            await town.rent()
+            connected_at = town.at
+            heard = town.heard
+
+            def gaps(first: float, last: float) -> set[float]:
+                times = [at for at, _, _ in heard if first <= at - connected_at <= last]
+                return {round(b - a) for a, b in zip(times, times[1:], strict=False)}
+
+            await asyncio.sleep(650)
+            assert gaps(1, 599) == {1}
+            assert not town.line().station.session.in_window(town.bridge.now())
+            town.deliver("charger/s1/commands", b"hello:stranger")  # answered once, and nothing more
+            await asyncio.sleep(49)
+            assert 1 not in gaps(655, 699)
+            town.deliver("charger/s1/commands", f"hello:{town.stations['s1'].uid}".encode())
+            await asyncio.sleep(700)
+            assert gaps(702, 1298) == {1}
+            await asyncio.sleep(300)
+            assert gaps(1310, 1690) == {30}
+            assert not town.line().station.stale(town.bridge.now())
+
+    virtual.run(story())
+
+
+def test_15_debits_on_the_way_add_up_to_the_same_cent():
+    async def story():
+        async with Town(debit="dynamic", meter_interval_s=1, require_account=True) as town:
+            town.with_money(UID, 10_000)
+            town.says("s1", "ready")
+            await town.until(town.is_free)
+            renting = asyncio.create_task(town.rent(UID))
+            await town.until(lambda: town.sent("connect"))
+            began = town.at
+            # 0.0225, 0.4995 and 1.8000
+            for time_s, energy_wh in ((0, 0), (45, 0), (999, 0), (1200, 100)):
+                await asyncio.sleep(began + time_s - town.at)
+                town.says(
+                    "s1", "done" if time_s == 1200 else "charging", uid=UID, time=time_s, energy=energy_wh
+                )
+                await asyncio.sleep(0.1)
+                await town.line().settled()
+            assert await renting == {"status": "Accepted"}
+            debits = [-entry.amount_minor for entry in town.desk.entries if entry.kind == "debit"]
+            assert debits == [2, 48, 130]
+            assert town.desk.accounts[UID].balance_minor == 10_000 - 180
+            assert town.transaction.cost == Decimal("1.80")
+
+    virtual.run(story())
+
+
+def test_16_a_uid_of_28_characters_is_sent_and_billed_whole():
+    async def story():
+        async with Town(station(), require_account=True) as town:
+            town.with_money(UID, 10_000)
+            assert await town.rent(UID) == {"status": "Accepted"}
+            await asyncio.sleep(60)
+            await town.stop()
+            assert (town.sent("connect"), town.sent("stop")) == ([UID], [UID])
+            assert town.transaction.account_id == UID
+
+    virtual.run(story())
+
+
+def test_17_ten_thousand_packets_of_two_stations_keep_the_order_of_each():
+    async def story():
+        async with Town() as town:
+            taken = defaultdict(list)
+            for station_id in ("s1", "s2"):
+                town.says(station_id, "busy", uid="A", time=0, energy=0)
+                await town.until(lambda station_id=station_id: town.bridge.lines.get(station_id))
+                line = town.line(station_id)
+                line.station._follow = _noting(line.station._follow, taken[station_id])
+            for second in range(1, 5001):
+                for station_id in ("s1", "s2"):
+                    town.says(station_id, "charging", uid="A", time=second, energy=second // 10)
+            await town.until(lambda: all(order and order[-1] == 5000 for order in taken.values()))
+            assert taken["s1"] == taken["s2"] == list(range(1, 5001))
+
+    virtual.run(story())
+
+
+def _noting(follow: Any, order: list[int]) -> Any:
+    def noted(packet: Any, *args: Any, **more: Any) -> Any:
+        order.append(packet.time_s)
+        return follow(packet, *args, **more)
+
+    return noted

@@ -1,0 +1,244 @@
+"""Stations, the bridge and a desk in one process on a virtual clock: no broker, no database, no waiting.
+
+Commands reach the simulated stations and their packets the bridge through `Town.publish`, as through a broker.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+import msgspec
+
+from bridges.coin_op import settings
+from bridges.coin_op.adapter import CoinOp
+from csms.adapter import Admission, Command, Heard, Standing
+from csms.core.remembered import BridgeNotes
+from csms.errors import LedgerError
+from csms.simulate.coin_op import Station
+from tests.bridges.coin_op.story import TARIFF
+from tests.core.desk import NOW, Desk
+
+PREFIX = "coinop-"
+
+
+class Bridge(CoinOp):
+    """The clock is the loop's."""
+
+    def now(self) -> datetime:  # type: ignore[override]
+        return NOW + timedelta(seconds=asyncio.get_running_loop().time())
+
+
+class Town:
+    """Implements `csms.adapter.Node`. `commands`: what passed on the commands topics, with the second it passed."""
+
+    name = "town"
+    broker_connected = True
+    topic_prefix = ""
+
+    def __init__(self, *stations: Station, **given: Any) -> None:
+        self.desk = Desk(unknown_tags="accept", tariff=TARIFF)
+        self.stations = {station.id: station for station in stations}
+        self.settings = settings.load(
+            _env_file=None, **{"require_account": False, "open_enrollment": True} | given
+        )
+        self.bridge = Bridge(self.settings)
+        self.commands: list[tuple[float, str, str]] = []
+        self.options: list[dict[str, Any]] = []
+        self.heard: list[tuple[float, str, dict[str, Any]]] = []
+        self.live: list[dict[str, Any]] = []
+        self.enrollment: dict[str, str] = {}
+        self.held: set[str] = set()
+        self.database_away = self.dead = False
+        self._listeners: list[tuple[str, asyncio.Queue[Heard]]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    # --- time ------------------------------------------------------------------------------------
+
+    @property
+    def at(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    async def until(self, condition: Callable[[], Any], within_s: float = 600) -> Any:
+        async with asyncio.timeout(within_s):
+            while not (result := condition()):
+                await asyncio.sleep(0.1)
+            return result
+
+    # --- what the bridge sees of a node --------------------------------------------------------------
+
+    async def record(self, report: Any) -> Any:
+        if self.dead:
+            raise LedgerError("the bridge was killed")
+        while self.database_away:
+            await asyncio.sleep(0.5)
+        self.desk.now = self.bridge.now()
+        answer = self.desk.tell(report)
+        if isinstance(answer, Exception):
+            raise answer
+        await asyncio.sleep(0)
+        return answer
+
+    def frame(self, frame: Any) -> None:
+        pass
+
+    async def admission(self, charger_id: str) -> Admission | None:
+        enrollment = self.enrollment.get(charger_id)
+        known = charger_id in self.desk.chargers
+        if enrollment is None and not known:
+            return None
+        return Admission(charger_id=charger_id, enrollment=enrollment or "Accepted")
+
+    async def registered(self, prefix: str) -> list[str]:
+        return sorted(name for name in self.enrollment if name.startswith(prefix))
+
+    async def standing(self, charger_id: str) -> Standing:
+        notes = [row.notes for row in self.desk.recall(BridgeNotes) if row.charger_id == charger_id]
+        return Standing(
+            connectors=tuple(c for (of, _), c in self.desk.connectors.items() if of == charger_id),
+            transactions=tuple(
+                t for t in self.desk.transactions.values() if t.open and t.charger_id == charger_id
+            ),
+            notes=notes[0] if notes else {},
+        )
+
+    async def hold(self, charger_id: str, _adapter: Any) -> None:
+        self.held.add(charger_id)
+
+    async def release(self, charger_id: str, _adapter: Any) -> None:
+        self.held.discard(charger_id)
+
+    async def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[Heard]:
+        mine = (topic, asyncio.Queue[Heard]())
+        self._listeners.append(mine)
+        try:
+            while True:
+                yield await mine[1].get()
+        finally:
+            self._listeners.remove(mine)
+
+    async def publish(self, topic: str, payload: bytes, **options: Any) -> None:
+        if topic.endswith("/commands") and payload:
+            self.options.append(options)
+        self.deliver(topic, payload)
+        await asyncio.sleep(0)
+
+    # --- the broker ------------------------------------------------------------------------------
+
+    def deliver(self, topic: str, body: bytes, *, retained: bool = False) -> None:
+        levels = topic.split("/")
+        if levels[-1] == "commands":
+            self.commands.append((round(self.at, 1), levels[1], body.decode()))
+        elif levels[-1] == "live":
+            self.live.append(msgspec.json.decode(body))
+        for wanted, queue in self._listeners:
+            if _matches(wanted.split("/"), levels):
+                queue.put_nowait(Heard(topic=topic, body=body, retained=retained))
+        station = self.stations.get(levels[1])
+        if levels[-1] == "commands" and station is not None:
+            station.obey(body, retained=retained)
+            self._speak(station)
+
+    def says(self, station_id: str, status: str, *, retained: bool = False, **fields: Any) -> None:
+        """A packet of a station that is not simulated."""
+        body = msgspec.json.encode({"status": status} | fields)
+        self.deliver(f"charger/{station_id}/status", body, retained=retained)
+
+    def _speak(self, station: Station) -> None:
+        said, station.said = station.said, []
+        if station.behaviour.silent:
+            return
+        for status in said:
+            body = station.payload(status)
+            self.heard.append((round(self.at, 1), station.id, status))
+            topics = [f"charger/{station.id}/status"]
+            if station.behaviour.second_topic and station.uid is not None:
+                topics.append(f"charger/{station.id}/{station.uid}/status")
+            for topic in topics:
+                for _ in range(0 if station.lost() else 2 if station.doubled() else 1):
+                    self.deliver(topic, body)
+
+    async def _live_on(self, station: Station) -> None:
+        station.said = [station.status()]
+        self._speak(station)
+        while True:
+            await asyncio.sleep(1)
+            station.second()
+            self._speak(station)
+
+    # --- life ------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        self._tasks.append(asyncio.create_task(self.bridge.run(self)))
+        await self.until(lambda: len(self._listeners) == 2)
+        self._tasks += [asyncio.create_task(self._live_on(station)) for station in self.stations.values()]
+        for station in self.stations.values():
+            if not station.behaviour.silent:
+                await self.until(lambda station=station: self.is_free(station.id))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def kill_bridge(self) -> None:
+        """It is gone without a word; another one starts on what is on record."""
+        self.dead = True
+        self._tasks[0].cancel()
+        await asyncio.gather(self._tasks[0], return_exceptions=True)
+        self.dead = False
+        self.bridge = Bridge(self.settings)
+        self._tasks[0] = asyncio.create_task(self.bridge.run(self))
+        await self.until(lambda: len(self._listeners) == 2)
+
+    # --- what is asked for and what came of it ---------------------------------------------------------
+
+    def is_free(self, station_id: str = "s1") -> bool:
+        line = self.bridge.lines.get(station_id)
+        return line is not None and line.station.status == "ready" and f"{PREFIX}{station_id}" in self.held
+
+    def line(self, station_id: str = "s1") -> Any:
+        return self.bridge.lines[station_id]
+
+    async def ask(self, action: str, station_id: str = "s1", **payload: Any) -> Any:
+        return await self.bridge.perform(f"{PREFIX}{station_id}", Command(action=action, payload=payload))
+
+    async def rent(self, uid: str = "A", station_id: str = "s1") -> Any:
+        return await self.ask("RemoteStartTransaction", station_id, idTag=uid, connectorId=1)
+
+    async def stop(self, station_id: str = "s1") -> Any:
+        line = self.line(station_id)
+        await self.until(lambda: line.transaction_id)
+        return await self.ask("RemoteStopTransaction", station_id, transactionId=line.transaction_id)
+
+    def sent(self, verb: str, station_id: str = "s1") -> list[str]:
+        """The uids with which a command passed."""
+        return [
+            text.partition(":")[2]
+            for _, to, text in self.commands
+            if to == station_id and text.startswith(f"{verb}:")
+        ]
+
+    def with_money(self, uid: str, balance_minor: int) -> None:
+        self.desk.with_account(uid, balance_minor)
+
+    @property
+    def statuses(self) -> list[str]:
+        return [payload["status"] for payload in self.desk.payloads("status_changed")]
+
+    @property
+    def transaction(self) -> Any:
+        (only,) = self.desk.transactions.values()
+        return only
+
+    def behave(self, station_id: str, **changed: Any) -> None:
+        station = self.stations[station_id]
+        behaviour = {n: getattr(station.behaviour, n) for n in station.behaviour.__slots__} | changed
+        station.behaviour = type(station.behaviour)(**behaviour)
+
+
+def _matches(wanted: list[str], topic: list[str]) -> bool:
+    if wanted[-1] == "#":
+        return topic[: len(wanted) - 1] == wanted[:-1]
+    return len(wanted) == len(topic) and all(w in {"+", t} for w, t in zip(wanted, topic, strict=True))

@@ -1,0 +1,101 @@
+"""The rental page without edges: real database, a clock to set, a station that says what a test has it say."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from csms.adapter import Heard
+from csms.api.access import digest_of
+from csms.db import accounts
+from csms.rental import words
+from csms.rental.app import Rental, create_rental
+from tests.api.world import World, running
+
+UID, OTHER = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3", "somebody-else"
+CHARGER = "coinop-1"
+_CSRF = re.compile(r'name="csrf" value="([0-9a-f]+)"')
+IN_JSON = {"Accept": "application/json"}
+
+
+class Street:
+    """A station and its page; `pass_` moves both clocks."""
+
+    def __init__(self, world: World, provider: Any = None) -> None:
+        self.world = world
+        self.seconds = 1000.0
+        self.rental = Rental(world.api, None, provider=provider, clock=lambda: self.seconds)
+        self.app = create_rental(self.rental)
+        self.phones: list[httpx.AsyncClient] = []
+
+    def pass_(self, seconds: float) -> None:
+        self.seconds += seconds
+        self.world.later(seconds=seconds)
+
+    def says(self, status: str, age_s: float = 0.0, **more: Any) -> None:
+        body = msgspec.json.encode({"status": status, "ageS": age_s} | more)
+        self.rental.watcher.heard(Heard(topic=f"rentals/{CHARGER}/live", body=body))
+
+    async def phone(self, uid: str = UID, amount_minor: int = 10_000) -> "Phone":
+        async with self.world.engine.begin() as db:
+            if await accounts.put(db, uid, "UAH") and amount_minor:
+                await accounts.enter(
+                    db, uid, key=uid, kind="top_up", amount_minor=amount_minor, note=None, now=self.world.now
+                )
+            digest = digest_of(f"link of {uid}")
+            await accounts.add_token(db, uid, accounts.LINK, digest, self.world.now.replace(year=2100))
+        http = self.stranger()
+        await http.post("/r/sign-in", data={"token": f"link of {uid}", "next": f"/r/{CHARGER}"})
+        return Phone(http)
+
+    def stranger(self) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(self.app)
+        self.phones.append(httpx.AsyncClient(transport=transport, base_url="http://rent"))
+        return self.phones[-1]
+
+    async def settled(self) -> None:
+        """What was pressed has been done."""
+        await asyncio.gather(*self.rental._tasks)
+
+
+class Phone:
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self.http = http
+        self.text = ""
+
+    async def scan(self, **headers: str) -> str:
+        self.text = (await self.http.get(f"/r/{CHARGER}", headers=headers)).text
+        return self.text
+
+    async def look(self) -> str:
+        self.text = (await self.http.get(f"/r/{CHARGER}/state?seen=")).text
+        return self.text
+
+    async def press(self, button: str, **headers: str) -> httpx.Response:
+        found = _CSRF.search(await self.scan())
+        assert found is not None
+        return await self.http.post(f"/r/{CHARGER}/{button}", data={"csrf": found[1]}, headers=headers)
+
+    def shows(self, message: str, language: str = "uk") -> bool:
+        return words.text(message, language) in self.text
+
+
+@pytest.fixture
+async def world(database_url: str) -> AsyncIterator[World]:
+    async with running(database_url) as made:
+        yield made
+
+
+@pytest.fixture
+async def street(world: World) -> AsyncIterator[Street]:
+    made = Street(world)
+    await world.connect(CHARGER, protocol="coinop-mqtt")
+    await world.status(CHARGER, 1, "Available")
+    yield made
+    await made.settled()
+    for http in made.phones:
+        await http.aclose()
