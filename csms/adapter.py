@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from csms.core.records import Connector, Frame, Transaction
 from csms.core.reports import Report
+from csms.scheduling.shown import PlanView
 
 R = TypeVar("R")
 # Newer than any connection: to hang up on a charger whichever it is (an operator has turned it away).
@@ -100,6 +101,9 @@ class Node(Protocol):
 
     async def release(self, charger_id: str, adapter: "Adapter") -> None:
         """No longer."""
+
+    async def show_plan(self, shown: PlanView) -> None:
+        """Keep what people are shown of a charger's plan. Raises while the database is away."""
 
     @property
     def broker_connected(self) -> bool:

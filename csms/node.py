@@ -13,6 +13,7 @@ from csms.core.reports import Held, Report
 from csms.errors import BrokerAway
 from csms.ledger import Ledger
 from csms.recording import RecordingAdapter
+from csms.scheduling.shown import PlanView
 
 R = TypeVar("R")
 log = structlog.get_logger()
@@ -56,6 +57,7 @@ class LocalNode:
         link: Link | None = None,
         on_frame: Callable[[Frame], None] | None = None,
         on_presence: Callable[[str], None] | None = None,
+        show: Callable[[PlanView], Awaitable[None]] | None = None,
         away_limit_s: float = 10,
     ) -> None:
         self.name = name
@@ -67,6 +69,7 @@ class LocalNode:
         self._link = link
         self._on_frame = on_frame
         self._on_presence = on_presence
+        self._show = show
         self._away_limit_s = away_limit_s
         self._held: set[str] = set()
         self._recording: dict[Adapter, RecordingAdapter] = {}
@@ -112,6 +115,10 @@ class LocalNode:
         self._router.release(charger_id, self._recorded(adapter))
         if self._on_presence is not None:
             self._on_presence(charger_id)
+
+    async def show_plan(self, shown: PlanView) -> None:
+        if self._show is not None:
+            await self._show(shown)
 
     def _recorded(self, adapter: Adapter) -> RecordingAdapter:
         if adapter not in self._recording:
