@@ -1,6 +1,6 @@
 """All that an edge sees: `Node`, what a running node offers, and `Adapter`, what an edge must do."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import Struct
@@ -102,8 +102,11 @@ class Node(Protocol):
     async def release(self, charger_id: str, adapter: "Adapter") -> None:
         """No longer."""
 
-    async def show_plan(self, shown: PlanView) -> None:
-        """Keep what people are shown of a charger's plan. Raises while the database is away."""
+    async def show_plan(self, shown: PlanView, only: Sequence[int]) -> bool:
+        """Keep what people are shown of a connector's plan, and nothing of connectors that are not among `only`.
+
+        False: the charger is not on record (yet). Raises while the database is away.
+        """
 
     @property
     def broker_connected(self) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -154,7 +154,7 @@ async def assemble(
         link=_NodeLink(mqtt.link, settings.mqtt_topic_prefix) if mqtt is not None else None,
         on_frame=mqtt.protocol.put if mqtt is not None and mqtt.protocol is not None else None,
         on_presence=presence,
-        show=lambda shown: _show(engine, shown),
+        show=lambda shown, only: _show(engine, shown, only),
     )
     await company.start(delivery.run(), "delivery")
     return Parts(
@@ -168,9 +168,9 @@ async def assemble(
     )
 
 
-async def _show(engine: AsyncEngine, shown: PlanView) -> None:
+async def _show(engine: AsyncEngine, shown: PlanView, only: Sequence[int]) -> bool:
     async with engine.begin() as db:
-        await plans.show(db, shown)
+        return await plans.show(db, shown, only)
 
 
 def database_address(engine: AsyncEngine) -> str:

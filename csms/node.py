@@ -1,7 +1,7 @@
 """A running node as its adapters see it: the ledger, the log of frames, the way to and from the other nodes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -57,7 +57,7 @@ class LocalNode:
         link: Link | None = None,
         on_frame: Callable[[Frame], None] | None = None,
         on_presence: Callable[[str], None] | None = None,
-        show: Callable[[PlanView], Awaitable[None]] | None = None,
+        show: Callable[[PlanView, Sequence[int]], Awaitable[bool]] | None = None,
         away_limit_s: float = 10,
     ) -> None:
         self.name = name
@@ -116,9 +116,8 @@ class LocalNode:
         if self._on_presence is not None:
             self._on_presence(charger_id)
 
-    async def show_plan(self, shown: PlanView) -> None:
-        if self._show is not None:
-            await self._show(shown)
+    async def show_plan(self, shown: PlanView, only: Sequence[int]) -> bool:
+        return self._show is not None and await self._show(shown, only)
 
     def _recorded(self, adapter: Adapter) -> RecordingAdapter:
         if adapter not in self._recording:

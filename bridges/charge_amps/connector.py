@@ -18,8 +18,9 @@ from csms.adapter import Node
 from csms.plans.retained import Retained
 from csms.scheduling.book import PriceBook
 from csms.scheduling.hems import HemsStatus, apart_from_time, iso
-from csms.scheduling.periods import current_or_next
-from csms.scheduling.upkeep import HEMS, STANDALONE, Wanted
+from csms.scheduling.periods import current_or_next, not_over
+from csms.scheduling.shown import PlanView, with_prices
+from csms.scheduling.upkeep import AWAY, HEMS, IN_PLACE, NOT_WANTED, PENDING, STANDALONE, Wanted
 
 log = structlog.get_logger()
 
@@ -90,6 +91,8 @@ class ScheduledConnector:
         self.keeper.changed = self.publish
         self.planner = Planner(prices, self.keeper, config, clock)
         self.switched = False
+        self._prices = prices
+        self._shown: PlanView | None = None
         self._retained = Retained(node, config.pace.heartbeat_s, clock)
 
     # --- life ------------------------------------------------------------------------------------
@@ -160,12 +163,60 @@ class ScheduledConnector:
 
     async def publish(self, *, always: bool = False) -> None:
         """What has changed, and everything once in a heartbeat."""
+        await self._show()
         state = self.state()
         await self._retained.put(self._state_topic, state, always=always)
         if self._config.mode == HEMS:
             status = self.hems_status()
             apart = apart_from_time(status)
             await self._retained.put(f"{self._hems_topic}/status", status, apart, always=always)
+
+    async def _show(self) -> None:
+        """For the console and the REST interface, when it is another than before."""
+        shown = self.shown()
+        if shown == self._shown:
+            return
+        try:
+            if await self._node.show_plan(shown, self._config.connectors):
+                self._shown = shown
+        except Exception as error:
+            # The database is away: it is tried with the next look.
+            log.warning("plan not shown", charger=self.monitor.charger_id, error=str(error))
+
+    def shown(self) -> PlanView:
+        """What people see of it. A plan that waits for the cloud is pending, whoever is to blame."""
+        kept, config, planner = self.keeper.kept, self._config, self.planner
+        state, message = self._schedule_status()
+        pending, plan = self.keeper.pending, planner.plan
+        if config.mode == STANDALONE:
+            periods = not_over(plan.periods, self._clock()) if plan is not None else ()
+        else:
+            periods = pending.periods if pending is not None else kept.periods
+        problem = kept.error if planner.state != ERROR else planner.message
+        if self.keeper.active and pending is None and problem is None:
+            delivery = IN_PLACE
+        elif not periods:
+            delivery = NOT_WANTED
+        else:
+            delivery = PENDING if self.monitor.online else AWAY
+        shown = PlanView(
+            charger_id=self.monitor.charger_id,
+            connector_id=self.number,
+            mode=config.mode,
+            state=state,
+            message=message,
+            delivery=delivery,
+            problem=problem,
+            source=kept.source,
+            zone=config.time_zone,
+            currency=config.currency if config.mode == STANDALONE else None,
+            max_price=config.price_threshold if config.mode == STANDALONE else None,
+            periods=periods,
+            running=kept.periods,
+            expires_at=kept.expires_at,
+            source_id=kept.source_id,
+        )
+        return with_prices(shown, plan, self._prices.slots)
 
     def hems_status(self) -> HemsStatus:
         return hems.status(

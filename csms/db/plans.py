@@ -165,28 +165,25 @@ async def wish(
 # --- what is shown ---------------------------------------------------------------------------------------
 
 
-async def show(db: AsyncConnection, shown: PlanView) -> None:
-    """Keep it, if there is such a charger."""
+async def show(db: AsyncConnection, shown: PlanView, only: Sequence[int]) -> bool:
+    """Keep it, and nothing of connectors that are not among `only`. False: there is no such charger."""
     content = msgspec.to_builtins(shown)
     there = select(
         chargers.c.id, literal(shown.connector_id), literal(content, plan_views.c.shown.type)
     ).where(chargers.c.id == shown.charger_id)
     statement = upsert(plan_views).from_select(["charger_id", "connector_id", "shown"], there)
-    await db.execute(
+    kept = await db.execute(
         statement.on_conflict_do_update(
             index_elements=["charger_id", "connector_id"],
             set_={"shown": statement.excluded.shown, "changed_at": func.now()},
-        )
+        ).returning(plan_views.c.charger_id)
     )
-
-
-async def hide(db: AsyncConnection, charger_id: str, *, but: Sequence[int] = ()) -> None:
-    """Of other connectors nothing is shown any more."""
     await db.execute(
         delete(plan_views).where(
-            plan_views.c.charger_id == charger_id, plan_views.c.connector_id.not_in(list(but))
+            plan_views.c.charger_id == shown.charger_id, plan_views.c.connector_id.not_in(list(only))
         )
     )
+    return kept.first() is not None
 
 
 async def shown(db: AsyncConnection, charger_id: str) -> list[PlanView]:

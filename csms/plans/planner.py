@@ -151,6 +151,8 @@ class Planner:
         for charger_id in self._shown.keys() - {plan.charger_id for plan in found}:
             # Gone, or another node's business now.
             del self._shown[charger_id]
+            self._states.forget(told.topic(charger_id))
+            self._statuses.forget(hems.status_topic(charger_id))
         return any(self._booting(plan, self._clock()) for plan in found)
 
     async def _look_after(self, plan: Plan) -> None:
@@ -270,9 +272,7 @@ class Planner:
         before = self._shown.get(plan.charger_id)
         if before != shown:
             async with self._engine.begin() as db:
-                await plans.show(db, shown)
-                if before is None or before.connector_id != shown.connector_id:
-                    await plans.hide(db, plan.charger_id, but=[shown.connector_id])
+                await plans.show(db, shown, [shown.connector_id])
             self._shown[plan.charger_id] = shown
         await self._states.put(told.topic(plan.charger_id), told.plan_state(shown, now))
         if plan.terms.mode != HEMS and (before is None or before.mode == HEMS):

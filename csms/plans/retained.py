@@ -33,6 +33,10 @@ class Retained:
         else:
             self._told[topic] = (apart, now)
 
+    def forget(self, topic: str) -> None:
+        """Somebody else may tell it meanwhile."""
+        self._told.pop(topic, None)
+
     async def take_back(self, topic: str) -> bool:
         """Delete it at the broker. False: the broker is away."""
         self._told.pop(topic, None)

@@ -9,7 +9,7 @@ from csms.scheduling.hems import HemsWish
 from csms.scheduling.periods import not_over
 from csms.scheduling.prices import PriceSlot
 from csms.scheduling.selection import WAITING_FOR_PRICES, PricePlan, plan
-from csms.scheduling.shown import PlanView, Terms, shown_slots
+from csms.scheduling.shown import PlanView, Terms, with_prices
 from csms.scheduling.upkeep import HEMS, NONE, STANDALONE, Delivery, Wanted, standing
 
 IDLE, ERROR, REMOVING, SCHEDULED = "idle", "error", "removing", "scheduled"
@@ -96,10 +96,9 @@ def view(
     now: datetime,
 ) -> PlanView:
     """What people are shown."""
-    held, by_price = delivery.installed, found.plan
-    choice = next((one for one in by_price.choices if one.slots), None) if by_price is not None else None
+    held = delivery.installed
     sure = held is not None and not held.unsure
-    return PlanView(
+    shown = PlanView(
         charger_id=charger_id,
         connector_id=terms.connector_id,
         mode=terms.mode,
@@ -111,10 +110,6 @@ def view(
         zone=zone,
         currency=currency if terms.mode == STANDALONE else None,
         max_price=terms.max_price if terms.mode == STANDALONE else None,
-        slots=shown_slots(by_price, tuple(prices)),
-        slots_chosen=len(choice.slots) if choice is not None else 0,
-        price_levels=len(choice.levels) if choice is not None else 0,
-        slots_excluded=sum(one.excluded for one in by_price.choices) if by_price is not None else 0,
         periods=found.wanted.periods,
         running=held.periods if held is not None and sure else (),
         since=held.pushed_at if held is not None and sure else None,
@@ -122,3 +117,4 @@ def view(
         source_id=found.wanted.source_id,
         confirmed=held.confirmed if held is not None and sure else None,
     )
+    return with_prices(shown, found.plan, prices)

@@ -1,10 +1,12 @@
 """What people are shown of a charger's plan, whatever the charger speaks."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from csms.scheduling.periods import ChargePeriod
 from csms.scheduling.prices import PriceSlot
@@ -69,14 +71,21 @@ class PlanView(Struct, frozen=True, kw_only=True):
     confirmed: bool | None = None
 
 
-def shown_slots(plan: PricePlan | None, prices: tuple[PriceSlot, ...]) -> tuple[ShownSlot, ...]:
-    """The prices of the days that a plan is about, each with whether it was chosen."""
+def with_prices(view: PlanView, plan: PricePlan | None, prices: Sequence[PriceSlot]) -> PlanView:
+    """A view with the prices of the days that a plan is about, and what was chosen of them."""
     if plan is None:
-        return ()
+        return view
     chosen = {slot for choice in plan.choices for slot in choice.slots}
+    told = next((choice for choice in plan.choices if choice.slots), None)
     first, last = plan.window
-    return tuple(
-        ShownSlot(slot.start, slot.end, slot.price, slot in chosen)
-        for slot in prices
-        if first <= slot.start < last
+    return replace(
+        view,
+        slots=tuple(
+            ShownSlot(slot.start, slot.end, slot.price, slot in chosen)
+            for slot in prices
+            if first <= slot.start < last
+        ),
+        slots_chosen=len(told.slots) if told is not None else 0,
+        price_levels=len(told.levels) if told is not None else 0,
+        slots_excluded=sum(choice.excluded for choice in plan.choices),
     )

@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from csms.core import reports
 from csms.db import plans
@@ -39,7 +40,7 @@ VIEW = PlanView(
 
 async def show(world: World, view: PlanView) -> None:
     async with world.engine.begin() as db:
-        await plans.show(db, view)
+        await plans.show(db, view, [view.connector_id])
 
 
 async def test_a_plan_is_made_changed_and_removed(world: World, client: httpx.AsyncClient) -> None:
@@ -151,8 +152,10 @@ async def test_every_word_of_a_plan_comes_back_from_the_database(
         plan = await plans.get(db, "CP1")
         assert plan is not None
         assert (plan.terms, plan.delivery, plan.online, plan.lost) == (terms, Delivery(), False, False)
-        await plans.hide(db, "CP1", but=[1])
-        assert await plans.shown(db, "CP1") == []
+        other = replace(VIEW, connector_id=1)
+        assert await plans.show(db, other, [1])
+        assert await plans.shown(db, "CP1") == [other]
+        assert not await plans.show(db, replace(VIEW, charger_id="NOBODY"), [0])
 
 
 async def test_the_command_line_sets_and_shows_plans(

@@ -3,10 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from csms.scheduling.profiles import FIRST_ID
-from tests.e2e.conftest import Node
+from tests.e2e.conftest import TOKEN, Node
 from tests.e2e.obedient import Obedient
 from tests.plans.conftest import Planned, Wire, configuration
 
@@ -393,3 +394,17 @@ async def test_a_hems_of_a_charger_planned_by_prices_is_not_heard(
         await planned.until(lambda seen: seen["slotsChosen"] == 2 and seen["delivery"] == "in_place")
         assert point.actions().count("ClearChargingProfile") == 0
         assert (await planned.seen())["source"] == "standalone"
+
+
+async def test_the_console_shows_the_plan(node: Node, wire: Wire, planned: Planned) -> None:
+    async with planned.connected():
+        await wire.prices(True, True, False, True)
+        await planned.put()
+        await planned.delivered("in_place")
+        async with httpx.AsyncClient(base_url=node.running.http, verify=False) as browser:
+            assert (await browser.post("/sign-in", data={"token": TOKEN})).status_code == 303
+            page = (await browser.get(f"/chargers/{planned.charger}/plan")).text
+    assert page.count('<rect class="chosen"') == 3
+    assert page.count('<rect class="running"') == 2
+    assert "on the charger" in page
+    assert "3 slots at 1 price levels" in page
