@@ -18,7 +18,7 @@ from csms.api.security import Deps, operator, viewer
 from csms.db import plans, views
 from csms.scheduling.outlook import REMOVING
 from csms.scheduling.shown import PlanView, Terms
-from csms.scheduling.upkeep import AWAY
+from csms.scheduling.upkeep import AWAY, PENDING
 
 router = APIRouter(tags=["plans"])
 Mode = Literal["standalone", "hems"]
@@ -197,7 +197,7 @@ def _out(charger_id: str, plan: plans.Plan | None, found: list[PlanView]) -> Pla
                 connector_id=plan.terms.connector_id,
                 mode=plan.terms.mode,
                 state=REMOVING if plan.removed else "idle",
-                delivery=AWAY,
+                delivery=PENDING if plan.online else AWAY,
             )
         ]
     return PlanOut(

@@ -342,7 +342,9 @@ async def obeyed(node: Node, wire: Wire, result: str) -> dict[str, Any]:
     return wire.status
 
 
-async def test_scenario_hems_mode_startup(play: Play, wire: Wire, server: CloudServer) -> None:
+async def test_scenario_hems_mode_startup_and_valid_schedule_received(
+    play: Play, wire: Wire, server: CloudServer
+) -> None:
     """H1, H7, H9, H13."""
     await wire.send(PRICES, curve(*S2), retain=True)
     async with hems(play, wire) as (node, _):
