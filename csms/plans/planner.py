@@ -23,6 +23,7 @@ from csms.plans.target import ProfileTarget, Send
 from csms.scheduling.book import PriceBook
 from csms.scheduling.hems import apart_from_time
 from csms.scheduling.outlook import Outlook, outlook, view
+from csms.scheduling.selection import Choices
 from csms.scheduling.shown import PlanView
 from csms.scheduling.upkeep import HEMS, IN_PLACE, NOTHING, PUSH, decide, standing
 
@@ -75,7 +76,9 @@ class Planner:
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._failures: dict[str, int] = {}
         self._not_before: dict[str, datetime] = {}
+        self._choices = Choices()
         self._shown: dict[str, PlanView] = {}
+        self._seen: dict[str, object] = {}
 
     def nudge(self) -> None:
         """Something has changed: look now."""
@@ -144,13 +147,21 @@ class Planner:
         """Whether some charger has only just come."""
         async with self._engine.connect() as db:
             found = await plans.of_node(db, self._node.name)
+        failed: Exception | None = None
         for plan in found:
+            await asyncio.sleep(0)  # there may be many, and others have work to do
             if plan.charger_id not in self._busy:
-                await self._look_after(plan)
+                try:
+                    await self._look_after(plan)
+                except Exception as error:  # what is wrong with one is not the others' fault
+                    failed = error
+        if failed is not None:
+            raise failed
         await self._tell_hems([plan for plan in found if plan.terms.mode == HEMS and not plan.removed])
         for charger_id in self._shown.keys() - {plan.charger_id for plan in found}:
             # Gone, or another node's business now.
             del self._shown[charger_id]
+            self._seen.pop(charger_id, None)
             self._states.forget(told.topic(charger_id))
             self._statuses.forget(hems.status_topic(charger_id))
         return any(self._booting(plan, self._clock()) for plan in found)
@@ -186,6 +197,7 @@ class Planner:
             zone=self._zone_of(plan),
             now=now,
             removed=plan.removed,
+            choices=self._choices,
         )
 
     def _due(self, plan: Plan, look: Outlook, now: datetime) -> str:
@@ -257,7 +269,19 @@ class Planner:
             self.nudge()
 
     async def _show(self, plan: Plan, look: Outlook, now: datetime) -> None:
-        zone = self._zone_of(plan)
+        zone, before = self._zone_of(plan), self._shown.get(plan.charger_id)
+        word = standing(look.wanted, plan.delivery, now=now, online=plan.online)
+        seen = (plan.terms, plan.delivery, plan.online, look, zone, word)
+        if before is None or self._seen.get(plan.charger_id) != seen:
+            shown = await self._shown_anew(plan, look, zone, now)
+            self._seen[plan.charger_id] = seen
+        else:
+            shown = before
+        await self._states.put(told.topic(plan.charger_id), told.plan_state(shown, now))
+        if plan.terms.mode != HEMS and (before is None or before.mode == HEMS):
+            await self._statuses.take_back(hems.status_topic(plan.charger_id))
+
+    async def _shown_anew(self, plan: Plan, look: Outlook, zone: ZoneInfo, now: datetime) -> PlanView:
         shown = view(
             plan.charger_id,
             plan.terms,
@@ -269,14 +293,11 @@ class Planner:
             online=plan.online,
             now=now,
         )
-        before = self._shown.get(plan.charger_id)
-        if before != shown:
+        if self._shown.get(plan.charger_id) != shown:
             async with self._engine.begin() as db:
                 await plans.show(db, shown, [shown.connector_id])
             self._shown[plan.charger_id] = shown
-        await self._states.put(told.topic(plan.charger_id), told.plan_state(shown, now))
-        if plan.terms.mode != HEMS and (before is None or before.mode == HEMS):
-            await self._statuses.take_back(hems.status_topic(plan.charger_id))
+        return shown
 
     async def _tell_hems(self, found: list[Plan]) -> None:
         if not found:
@@ -297,4 +318,5 @@ class Planner:
             async with self._engine.begin() as db:
                 await plans.forget(db, plan.charger_id)
             self._shown.pop(plan.charger_id, None)
+            self._seen.pop(plan.charger_id, None)
             self.nudge()

@@ -8,7 +8,7 @@ from msgspec import Struct
 from csms.scheduling.hems import HemsWish
 from csms.scheduling.periods import not_over
 from csms.scheduling.prices import PriceSlot
-from csms.scheduling.selection import WAITING_FOR_PRICES, PricePlan, plan
+from csms.scheduling.selection import WAITING_FOR_PRICES, Choices, PricePlan
 from csms.scheduling.shown import PlanView, Terms, with_prices
 from csms.scheduling.upkeep import HEMS, NONE, STANDALONE, Delivery, Wanted, standing
 
@@ -34,15 +34,16 @@ def outlook(
     zone: tzinfo,
     now: datetime,
     removed: bool = False,
+    choices: Choices | None = None,
 ) -> Outlook:
-    """`problem`: why there are no prices at all."""
+    """`problem`: why there are no prices at all. `choices`: what was chosen for others already."""
     if removed:
         return Outlook(state=REMOVING, wanted=Wanted(source=NONE))
     if terms.mode == HEMS:
         return _by_hems(wish, now)
     if problem is not None:
         return Outlook(state=ERROR, message=problem, wanted=_as_it_is(delivery, now))
-    found = plan(
+    found = (choices or Choices()).plan(
         prices,
         now=now,
         zone=zone,

@@ -13,6 +13,7 @@ from csms.scheduling.prices import PriceSlot, day_bounds, level, of_day
 WAITING_FOR_PRICES: Final = "waiting_for_prices"
 SCHEDULED: Final = "scheduled"
 NO_ELIGIBLE_SLOTS: Final = "no_eligible_slots"
+_MOST_CHOICES: Final = 1000
 
 
 class Choice(Struct, frozen=True, kw_only=True):
@@ -107,3 +108,31 @@ def plan(
         window=window,
         known_until=known_until,
     )
+
+
+class Choices:
+    """`plan` for many chargers: made once for all that have the same terms, until day or prices change."""
+
+    def __init__(self) -> None:
+        self._prices: Sequence[PriceSlot] = ()
+        self._made: dict[object, PricePlan] = {}
+
+    def plan(
+        self,
+        prices: Sequence[PriceSlot],
+        *,
+        now: datetime,
+        zone: tzinfo,
+        top_x: int,
+        threshold: Decimal | None,
+        current_a: float,
+    ) -> PricePlan:
+        if prices is not self._prices or len(self._made) >= _MOST_CHOICES:
+            self._prices = prices
+            self._made.clear()
+        key = (now.astimezone(zone).date(), zone, top_x, threshold, current_a)
+        if key not in self._made:
+            self._made[key] = plan(
+                prices, now=now, zone=zone, top_x=top_x, threshold=threshold, current_a=current_a
+            )
+        return self._made[key]

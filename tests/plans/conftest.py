@@ -78,7 +78,7 @@ class Wire:
             for n, one in enumerate((*cheap, *[False] * (8 - len(cheap))))
         ]
         body = json.dumps({"price_curve": curve, "currency": currency})
-        await self.client.publish(PRICES, body, qos=1)
+        await self.client.publish(PRICES, body, qos=1, retain=True)
         return start
 
 
