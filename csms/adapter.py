@@ -1,12 +1,13 @@
 """All that an edge sees: `Node`, what a running node offers, and `Adapter`, what an edge must do."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from msgspec import Struct
 
 from csms.core.records import Connector, Frame, Transaction
 from csms.core.reports import Report
+from csms.scheduling.shown import PlanView
 
 R = TypeVar("R")
 # Newer than any connection: to hang up on a charger whichever it is (an operator has turned it away).
@@ -102,6 +103,12 @@ class Node(Protocol):
 
     async def release(self, charger_id: str, adapter: "Adapter") -> None:
         """No longer."""
+
+    async def show_plan(self, shown: PlanView, only: Sequence[int]) -> bool:
+        """Keep what people are shown of a connector's plan, and nothing of connectors that are not among `only`.
+
+        False: the charger is not on record (yet). Raises while the database is away.
+        """
 
     @property
     def broker_connected(self) -> bool:

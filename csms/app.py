@@ -24,12 +24,14 @@ from csms.ocpp.listeners import TlsListener
 from csms.ocpp.outbound import check_request
 from csms.ocpp.repaired import translate
 from csms.ocpp.server import OcppServer
+from csms.plans.planner import Planner
 from csms.rental import payments
 from csms.security.renewal import Renewal
 from csms.security.wiring import Secured, organization, secure
 from csms.settings import Settings
 from csms.sockets import listening
 from csms.web import http
+from csms.wiring import price_input
 
 log = structlog.get_logger()
 
@@ -127,6 +129,18 @@ async def serve(
             report = translate(charger_id, action, payload, repair, datetime.now(UTC))
             return await ledger.record(report)
 
+        planner = Planner(
+            engine,
+            parts.node,
+            router.send,
+            price_input(settings),
+            currency=settings.csms_prices_currency or settings.csms_currency,
+            zone=settings.csms_time_zone,
+            mqtt=parts.mqtt is not None,
+        )
+        parts.watchers.append(lambda _charger_id: planner.nudge())
+        await company.start(planner.run(), "planner")
+
         token, new = _admin_token(settings)
         api = Api(
             engine=engine,
@@ -140,6 +154,7 @@ async def serve(
             health=lambda: _health(ledger, parts.mqtt),
             queued=parts.delivery.nudge,
             book=book,
+            planned=planner.nudge,
         )
         await stack.enter_async_context(
             http(

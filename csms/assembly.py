@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from csms import maintenance
 from csms.adapter import Heard
 from csms.core.records import Event
-from csms.db import admission, migrate, partitions
+from csms.db import admission, migrate, partitions, plans
 from csms.db import state as rows
 from csms.db.engine import create_engine
 from csms.db.state import Snapshot
@@ -31,6 +31,7 @@ from csms.mqtt.protocol import ProtocolStream
 from csms.mqtt.relay import Relay
 from csms.mqtt.state import StatePublisher, service_presence
 from csms.node import LocalNode
+from csms.scheduling.shown import PlanView
 from csms.settings import Settings
 from csms.wiring import link_config, policy, relay_config
 
@@ -54,7 +55,7 @@ class Mqtt(Struct, frozen=True):
 
 
 class Parts(Struct, frozen=True, kw_only=True):
-    """A node, started, and what it stands on."""
+    """A node, started, and what it stands on. `watchers` are called with each charger that comes or goes."""
 
     engine: AsyncEngine
     ledger: Ledgers
@@ -62,6 +63,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     delivery: Delivery
     node: LocalNode
     mqtt: Mqtt | None
+    watchers: list[Callable[[str], None]]
 
 
 class Company:
@@ -139,6 +141,14 @@ async def assemble(
     if mqtt is not None:
         await company.start(router.run(), "commands")
     delivery = Delivery(engine, settings.csms_node, router.send)
+    watchers: list[Callable[[str], None]] = [delivery.presence]
+    if mqtt is not None and mqtt.state is not None:
+        watchers.append(mqtt.state.connection_changed)
+
+    def presence(charger_id: str) -> None:
+        for watch in watchers:
+            watch(charger_id)
+
     node = LocalNode(
         settings.csms_node,
         ledger,
@@ -149,19 +159,24 @@ async def assemble(
         lambda prefix: admission.registered(engine, prefix),
         link=_NodeLink(mqtt.link, settings.mqtt_topic_prefix) if mqtt is not None else None,
         on_frame=mqtt.protocol.put if mqtt is not None and mqtt.protocol is not None else None,
-        on_presence=_presence(delivery, mqtt),
+        on_presence=presence,
+        show=lambda shown, only: _show(engine, shown, only),
     )
     await company.start(delivery.run(), "delivery")
-    return Parts(engine=engine, ledger=ledger, router=router, delivery=delivery, node=node, mqtt=mqtt)
+    return Parts(
+        engine=engine,
+        ledger=ledger,
+        router=router,
+        delivery=delivery,
+        node=node,
+        mqtt=mqtt,
+        watchers=watchers,
+    )
 
 
-def _presence(delivery: Delivery, mqtt: Mqtt | None) -> Callable[[str], None]:
-    def presence(charger_id: str) -> None:
-        delivery.presence(charger_id)
-        if mqtt is not None and mqtt.state is not None:
-            mqtt.state.connection_changed(charger_id)
-
-    return presence
+async def _show(engine: AsyncEngine, shown: PlanView, only: Sequence[int]) -> bool:
+    async with engine.begin() as db:
+        return await plans.show(db, shown, only)
 
 
 def database_address(engine: AsyncEngine) -> str:

@@ -1,7 +1,7 @@
 """A running node as its adapters see it: the ledger, the log of frames, the way to and from the other nodes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -15,6 +15,7 @@ from csms.frame_log import FrameLog
 from csms.ledger import Ledger
 from csms.ledgers import Ledgers
 from csms.recording import RecordingAdapter
+from csms.scheduling.shown import PlanView
 
 R = TypeVar("R")
 log = structlog.get_logger()
@@ -59,6 +60,7 @@ class LocalNode:
         link: Link | None = None,
         on_frame: Callable[[Frame], None] | None = None,
         on_presence: Callable[[str], None] | None = None,
+        show: Callable[[PlanView, Sequence[int]], Awaitable[bool]] | None = None,
         away_limit_s: float = 10,
     ) -> None:
         self.name = name
@@ -71,6 +73,7 @@ class LocalNode:
         self._link = link
         self._on_frame = on_frame
         self._on_presence = on_presence
+        self._show = show
         self._away_limit_s = away_limit_s
         self._held: set[str] = set()
         self._recording: dict[Adapter, RecordingAdapter] = {}
@@ -116,6 +119,9 @@ class LocalNode:
         self._router.release(charger_id, self._recorded(adapter))
         if self._on_presence is not None:
             self._on_presence(charger_id)
+
+    async def show_plan(self, shown: PlanView, only: Sequence[int]) -> bool:
+        return self._show is not None and await self._show(shown, only)
 
     def _recorded(self, adapter: Adapter) -> RecordingAdapter:
         if adapter not in self._recording:

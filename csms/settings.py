@@ -16,7 +16,7 @@ from csms.core.tariffs import zone_exists
 from csms.errors import SettingsError
 
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
-_SECRETS = ("PASSWORD", "TOKEN", "DATABASE_URL")
+_SECRETS = ("PASSWORD", "TOKEN", "DATABASE_URL", "PRICES_URL")
 
 
 def _flag(value: Any) -> Any:
@@ -26,6 +26,11 @@ def _flag(value: Any) -> Any:
             return word in _TRUE
         raise ValueError("true, 1, yes, on or false, 0, no, off")
     return value
+
+
+def off(value: Any) -> Any:
+    """`off`: none at all, where a default stands otherwise."""
+    return None if isinstance(value, str) and value.strip().lower() in {"off", "none", "null"} else value
 
 
 def _names(value: Any) -> Any:
@@ -128,6 +133,16 @@ class Settings(BaseSettings):
     csms_energy_rate: Rate = Decimal("0.12")
     csms_time_rate: Rate = Decimal(0)
     csms_time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
+    csms_prices_topic: Annotated[str | None, BeforeValidator(off)] = (
+        "energy_prices/sensor/price_import/attributes"
+    )
+    csms_prices_url: SecretStr | None = None
+    csms_prices_token_file: Path | None = None
+    csms_prices_currency: Annotated[str, AfterValidator(_currency)] | None = None  # None = csms_currency
+    csms_prices_unit: Literal["auto", "kWh", "MWh", "cent/kWh"] = "auto"
+    csms_prices_area: str | None = None
+    csms_prices_factor: Decimal = Field(Decimal(1), gt=0, le=10)
+    csms_prices_add: Decimal = Field(Decimal(0), ge=-100, le=100)
     csms_frame_retention_days: int = Field(30, ge=1)
     csms_reading_retention_days: int = Field(0, ge=0)  # 0 = for ever
     csms_status_retention_days: int = Field(365, ge=0)  # 0 = for ever

@@ -1,6 +1,7 @@
 """Settings to the plain values that the parts are built with."""
 
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from csms.core.tariffs import Tariff
 from csms.core.work import Policy
@@ -9,6 +10,8 @@ from csms.errors import StartError
 from csms.mqtt.config import RelayConfig
 from csms.mqtt.connection import LinkConfig
 from csms.mqtt.messages import EventForm
+from csms.plans.sources import PriceInput
+from csms.scheduling.feeds import Markup
 from csms.settings import Settings
 
 
@@ -58,6 +61,26 @@ def link_config(settings: Settings, broker: BrokerAddress, *, name: str = "main"
         reconnect_min_s=settings.mqtt_reconnect_min_s,
         reconnect_max_s=settings.mqtt_reconnect_max_s,
         max_inflight=settings.mqtt_max_inflight,
+    )
+
+
+def price_input(settings: Settings) -> PriceInput:
+    token = None
+    if settings.csms_prices_token_file is not None:
+        try:
+            token = settings.csms_prices_token_file.read_text().strip()
+        except OSError as error:
+            raise StartError(
+                f"CSMS_PRICES_TOKEN_FILE={settings.csms_prices_token_file} cannot be read: {error.strerror}."
+            ) from None
+    return PriceInput(
+        zone=ZoneInfo(settings.csms_time_zone),
+        topic=settings.csms_prices_topic,
+        url=settings.csms_prices_url.get_secret_value() if settings.csms_prices_url is not None else None,
+        token=token,
+        unit=settings.csms_prices_unit,
+        area=settings.csms_prices_area,
+        markup=Markup(factor=settings.csms_prices_factor, add=settings.csms_prices_add),
     )
 
 

@@ -15,7 +15,7 @@ def breach(topic: str, body: bytes) -> str | None:
     if name is None:
         return f"{topic}: no such topic in the contract"
     if not body:
-        return None if name == "transaction_state" else f"{topic}: an empty message"
+        return None if name in {"transaction_state", "plan_state"} else f"{topic}: an empty message"
     error = jsonschema.exceptions.best_match(_validators()[name].iter_errors(json.loads(body)))
     return None if error is None else f"{topic}: {error.json_path}: {error.message}"
 

@@ -5,7 +5,7 @@ import pytest
 from csms import settings
 from csms.embedding import BrokerAddress
 from csms.errors import SettingsError, StartError
-from csms.wiring import link_config, policy
+from csms.wiring import link_config, policy, price_input
 from tests.services import REPOSITORY
 
 
@@ -91,3 +91,19 @@ def test_currency_and_time_zone_reach_the_policy(monkeypatch):
     monkeypatch.setenv("CSMS_TIME_ZONE", "Europe/Kyiv")
     chosen = policy(settings.load(_env_file=None))
     assert (chosen.tariff.currency, chosen.time_zone) == ("UAH", "Europe/Kyiv")
+
+
+def test_prices_of_plans_have_their_token_in_a_file(tmp_path):
+    assert price_input(load()).topic == "energy_prices/sensor/price_import/attributes"
+    (tmp_path / "token").write_text("secret\n")
+    given = {
+        "csms_prices_topic": "off",
+        "csms_prices_url": "https://prices.example/{date}?key=1",
+        "csms_prices_factor": "1.21",
+        "csms_time_zone": "Europe/Amsterdam",
+    }
+    found = price_input(load(csms_prices_token_file=tmp_path / "token", **given))
+    assert (found.topic, found.url, found.token) == (None, "https://prices.example/{date}?key=1", "secret")
+    assert (str(found.markup.factor), str(found.zone)) == ("1.21", "Europe/Amsterdam")
+    with pytest.raises(StartError, match="CSMS_PRICES_TOKEN_FILE"):
+        price_input(load(csms_prices_token_file=tmp_path / "none", **given))

@@ -18,11 +18,11 @@ from bridges.charge_amps.http import now as wall
 from bridges.charge_amps.keeper import Kept
 from bridges.charge_amps.memory import Memory, plan_topic
 from bridges.charge_amps.monitor import Monitor
-from bridges.charge_amps.planner import Prices
 from bridges.charge_amps.port import ChargePoint, Cloud, CloudAway, CloudError, LoginRefused
-from bridges.charge_amps.sources import AddressPrices, PriceSource, TopicPrices
 from csms.adapter import Command, Node
 from csms.errors import ChargerOffline, ChargerRefused, ChargerTimeout, CommandError, NotSupported
+from csms.plans.sources import PriceSource, follow, sources
+from csms.scheduling.book import PriceBook
 
 log = structlog.get_logger()
 _TRIGGERS = {"StatusNotification", "MeterValues", "Heartbeat"}
@@ -37,7 +37,7 @@ class ChargeAmpsAdapter:
         self._config = config
         self._cloud = cloud
         self._clock = clock
-        self._prices = Prices(config.currency)
+        self._prices = PriceBook(config.currency)
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -49,7 +49,7 @@ class ChargeAmpsAdapter:
                 tasks.create_task(self._recall(memory, remembered))
                 tasks.create_task(self._find(node, tasks, memory, remembered))
                 if self._config.mode == "standalone":
-                    for source in self._sources():
+                    for source in sources(self._config.prices, self._prices, self._clock):
                         tasks.create_task(self._read_prices(node, source))
         finally:
             remembered.cancel()
@@ -144,17 +144,8 @@ class ChargeAmpsAdapter:
             if charger_id == monitor.charger_id:
                 await connector.publish()
 
-    def _sources(self) -> list[PriceSource]:
-        config, sources = self._config, list[PriceSource]()
-        if config.price_topic is not None:
-            sources.append(TopicPrices(config.price_topic, config))
-        if config.price_url is not None:
-            sources.append(AddressPrices(config.price_url, config, lambda: self._prices.slots, self._clock))
-        return sources
-
     async def _read_prices(self, node: Node, source: PriceSource) -> None:
-        async for feed in source.feeds(node):
-            self._prices.take(feed, self._clock())
+        async for _ in follow(source, node, self._prices, self._clock):
             for connector in list(self.connectors.values()):
                 await connector.step()
 

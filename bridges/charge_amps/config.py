@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from bridges.charge_amps.week import Encoding
+from csms.plans.sources import PriceInput
 from csms.scheduling.feeds import Markup, Unit
 
 Mode = Literal["standalone", "hems"]
@@ -54,3 +55,16 @@ class Config(Struct, frozen=True, kw_only=True):
     backfill_days: int = 7
     discovery: str | None = "homeassistant"
     pace: Pace = Pace()
+
+    @property
+    def prices(self) -> PriceInput:
+        return PriceInput(
+            zone=self.zone,
+            topic=self.price_topic,
+            url=self.price_url,
+            token=self.price_token,
+            unit=self.price_unit,
+            area=self.price_area,
+            markup=self.markup,
+            due_s=self.pace.prices_s,
+        )

@@ -2,23 +2,25 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
 
-import msgspec
 import structlog
 from msgspec import Struct
 
 from bridges.charge_amps import hems
 from bridges.charge_amps.config import Config
-from bridges.charge_amps.keeper import HEMS, STANDALONE, Keeper, Kept, Wanted
+from bridges.charge_amps.keeper import Keeper, Kept
 from bridges.charge_amps.memory import Memory, plan_topic, state_topic
 from bridges.charge_amps.monitor import Monitor
-from bridges.charge_amps.planner import ERROR, IDLE, Planner, Prices
+from bridges.charge_amps.planner import ERROR, IDLE, Planner
 from bridges.charge_amps.port import Cloud, CloudError
 from csms.adapter import Node
-from csms.errors import BrokerAway
-from csms.scheduling.periods import current_or_next
+from csms.plans.retained import Retained
+from csms.scheduling.book import PriceBook
+from csms.scheduling.hems import HemsStatus, apart_from_time, iso
+from csms.scheduling.periods import current_or_next, not_over
+from csms.scheduling.shown import PlanView, with_prices
+from csms.scheduling.upkeep import AWAY, HEMS, IN_PLACE, NOT_WANTED, PENDING, STANDALONE, Wanted
 
 log = structlog.get_logger()
 
@@ -63,7 +65,7 @@ class ScheduledConnector:
         primary: bool,
         cloud: Cloud,
         config: Config,
-        prices: Prices,
+        prices: PriceBook,
         node: Node,
         memory: Memory,
         clock: Callable[[], datetime],
@@ -89,7 +91,9 @@ class ScheduledConnector:
         self.keeper.changed = self.publish
         self.planner = Planner(prices, self.keeper, config, clock)
         self.switched = False
-        self._published: dict[str, tuple[Any, datetime]] = {}
+        self._prices = prices
+        self._shown: PlanView | None = None
+        self._retained = Retained(node, config.pace.heartbeat_s, clock)
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -122,10 +126,8 @@ class ScheduledConnector:
         self.switched = True
 
     async def _forget_hems(self) -> None:
-        try:
-            await self._node.publish(f"{self._hems_topic}/status", b"")
-        except BrokerAway as away:
-            log.warning("HEMS status not taken back", error=str(away))
+        if not await self._retained.take_back(f"{self._hems_topic}/status"):
+            log.warning("HEMS status not taken back", charger=self.monitor.charger_id)
 
     async def _tend(self) -> None:
         while not self.monitor.passive:
@@ -161,27 +163,62 @@ class ScheduledConnector:
 
     async def publish(self, *, always: bool = False) -> None:
         """What has changed, and everything once in a heartbeat."""
+        await self._show()
         state = self.state()
-        await self._publish(self._state_topic, state, msgspec.to_builtins(state), always=always)
+        await self._retained.put(self._state_topic, state, always=always)
         if self._config.mode == HEMS:
             status = self.hems_status()
-            apart = hems.apart_from_time(status)
-            await self._publish(f"{self._hems_topic}/status", status, apart, always=always)
+            apart = apart_from_time(status)
+            await self._retained.put(f"{self._hems_topic}/status", status, apart, always=always)
 
-    async def _publish(self, topic: str, content: Struct, apart: Any, *, always: bool) -> None:
-        now = self._clock()
-        before = self._published.get(topic)
-        beat = timedelta(seconds=self._config.pace.heartbeat_s)
-        if not always and before is not None and before[0] == apart and now - before[1] < beat:
+    async def _show(self) -> None:
+        """For the console and the REST interface, when it is another than before."""
+        shown = self.shown()
+        if shown == self._shown:
             return
         try:
-            await self._node.publish(topic, msgspec.json.encode(content))
-        except BrokerAway:
-            self._published.pop(topic, None)
-        else:
-            self._published[topic] = (apart, now)
+            if await self._node.show_plan(shown, self._config.connectors):
+                self._shown = shown
+        except Exception as error:
+            # The database is away: it is tried with the next look.
+            log.warning("plan not shown", charger=self.monitor.charger_id, error=str(error))
 
-    def hems_status(self) -> hems.HemsStatus:
+    def shown(self) -> PlanView:
+        """What people see of it. A plan that waits for the cloud is pending, whoever is to blame."""
+        kept, config, planner = self.keeper.kept, self._config, self.planner
+        state, message = self._schedule_status()
+        pending, plan = self.keeper.pending, planner.plan
+        if config.mode == STANDALONE:
+            periods = not_over(plan.periods, self._clock()) if plan is not None else ()
+        else:
+            periods = pending.periods if pending is not None else kept.periods
+        problem = kept.error if planner.state != ERROR else planner.message
+        if self.keeper.active and pending is None and problem is None:
+            delivery = IN_PLACE
+        elif not periods:
+            delivery = NOT_WANTED
+        else:
+            delivery = PENDING if self.monitor.online else AWAY
+        shown = PlanView(
+            charger_id=self.monitor.charger_id,
+            connector_id=self.number,
+            mode=config.mode,
+            state=state,
+            message=message,
+            delivery=delivery,
+            problem=problem,
+            source=kept.source,
+            zone=config.time_zone,
+            currency=config.currency if config.mode == STANDALONE else None,
+            max_price=config.price_threshold if config.mode == STANDALONE else None,
+            periods=periods,
+            running=kept.periods,
+            expires_at=kept.expires_at,
+            source_id=kept.source_id,
+        )
+        return with_prices(shown, plan, self._prices.slots)
+
+    def hems_status(self) -> HemsStatus:
         return hems.status(
             charge_point_id=self.monitor.charger_id,
             connector_id=self.number,
@@ -226,10 +263,10 @@ class ScheduledConnector:
             slots_excluded=sum(one.excluded for one in plan.choices) if plan is not None else 0,
             tomorrow_message=plan.choices[1].message if plan is not None and plan.choices[1].slots else None,
             price_threshold_active=self._config.mode == STANDALONE and self.planner.threshold_active,
-            next_charge_start=hems.iso(period.start) if period is not None else None,
-            next_charge_end=hems.iso(period.end) if period is not None else None,
+            next_charge_start=iso(period.start) if period is not None else None,
+            next_charge_end=iso(period.end) if period is not None else None,
             schedule_error=kept.error if self.planner.state != ERROR else self.planner.message,
-            hems_last_command=hems.iso(kept.last_command_at) if self._config.mode == HEMS else None,
+            hems_last_command=iso(kept.last_command_at) if self._config.mode == HEMS else None,
             hems_last_command_result=kept.last_command_result if self._config.mode == HEMS else None,
         )
 

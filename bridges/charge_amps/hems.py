@@ -1,49 +1,23 @@
 """The energy management system's side: its commands for one connector, and the status it gets."""
 
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
-import msgspec
 import structlog
-from msgspec import Struct
 
 from bridges.charge_amps.books import Books
 from bridges.charge_amps.config import Config
-from bridges.charge_amps.keeper import HEMS, Keeper, Kept, Wanted
+from bridges.charge_amps.keeper import Keeper, Kept
 from bridges.charge_amps.port import CloudError, ConnectorView
-from bridges.charge_amps.statuses import hems_state
 from bridges.charge_amps.week import HorizonTooLong
 from csms.adapter import Heard
-from csms.scheduling.hems import INVALID, HemsRefused, read_schedule
+from csms.scheduling.hems import INVALID, HemsRefused, HemsStatus, hems_state, iso, read_schedule
 from csms.scheduling.periods import current_or_next
+from csms.scheduling.upkeep import HEMS, Wanted
 
 log = structlog.get_logger()
 NOT_APPLIED: Final = "Failed to apply schedule to charger"
 NOT_CLEARED: Final = "Failed to clear schedule"
-
-
-class HemsStatus(Struct, frozen=True, kw_only=True):
-    """`hems/charge-amps/{connector}/status`. `charger_state` and `last_command_at` are older names of the same."""
-
-    state: str
-    charger_state: str
-    ready_for_schedule: bool
-    schedule_source: str
-    schedule_active: bool
-    next_period_start: str | None
-    next_period_end: str | None
-    current_power_kw: float | None
-    session_energy_kwh: float | None
-    current_schedule_id: str | None
-    last_hems_command_at: str | None
-    last_command_at: str | None
-    last_command_result: str | None
-    error: str | None
-    charge_point_id: str
-    connector_id: int
-    source_id: str | None
-    expires_at: str | None
-    timestamp: str
 
 
 def topic_name(charge_point_id: str, connector_id: int, *, primary: bool) -> str:
@@ -141,15 +115,3 @@ def status(
         expires_at=iso(kept.expires_at),
         timestamp=iso(now) or "",
     )
-
-
-def iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")
-
-
-def apart_from_time(payload: Struct) -> dict[str, Any]:
-    """What makes two statuses differ; and meters count all the time."""
-    content: dict[str, Any] = msgspec.to_builtins(payload)
-    for name in ("timestamp", "current_power_kw", "session_energy_kwh"):
-        content.pop(name, None)
-    return content

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from bridges.charge_amps.config import Config
 from bridges.charge_amps.port import Cloud, CloudAway, CloudError, StoredSchedule
 from bridges.charge_amps.week import HorizonTooLong, Week, WeekPeriod, anchor, encode
-from csms.scheduling.periods import ChargePeriod, not_over
+from csms.scheduling.periods import ChargePeriod
+from csms.scheduling.upkeep import EXPIRED, HEMS, NONE, OVER, RENEW, Wanted, by_time
 
 log = structlog.get_logger()
-STANDALONE, HEMS, NONE = "standalone", "hems", "none"
 
 
 class NotOurs(CloudError):
@@ -39,15 +39,6 @@ class Kept(Struct, frozen=True, kw_only=True):
     last_command_at: datetime | None = None
     last_command_result: str | None = None
     error: str | None = None
-
-
-class Wanted(Struct, frozen=True, kw_only=True):
-    """A schedule to be put, or without periods: that ours be deleted."""
-
-    source: str
-    periods: tuple[ChargePeriod, ...] = ()
-    expires_at: datetime | None = None
-    source_id: str | None = None
 
 
 class Keeper:
@@ -136,15 +127,17 @@ class Keeper:
             wanted = self.pending
             await self._attempt(wanted)
             await self.noted(error=None, result=_result(wanted, self._config.mode))
-        elif kept.source != NONE and kept.expires_at is not None and now > kept.expires_at:
-            await self._again(Wanted(source=kept.source))
-            await self.noted(error=None, result="expired")
-        elif kept.source != NONE and not not_over(kept.periods, now):
-            await self._again(Wanted(source=kept.source))
-        elif kept.source != NONE and kept.start != anchor(now, self._config.zone):
-            await self._again(_of(kept))
-        elif kept.source != NONE and self._due(now):
-            await self._look(now)
+        elif kept.source != NONE:
+            stale = kept.start != anchor(now, self._config.zone)
+            due = by_time(now, periods=kept.periods, expires_at=kept.expires_at, stale=stale)
+            if due in {EXPIRED, OVER}:
+                await self._again(Wanted(source=kept.source))
+                if due == EXPIRED:
+                    await self.noted(error=None, result="expired")
+            elif due == RENEW:
+                await self._again(_of(kept))
+            elif self._due(now):
+                await self._look(now)
 
     def _due(self, now: datetime) -> bool:
         return self._read_at is None or now - self._read_at >= timedelta(

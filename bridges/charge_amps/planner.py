@@ -7,54 +7,25 @@ from typing import Final
 import structlog
 
 from bridges.charge_amps.config import Config
-from bridges.charge_amps.keeper import STANDALONE, Keeper, Wanted
+from bridges.charge_amps.keeper import Keeper
 from bridges.charge_amps.port import CloudError
 from bridges.charge_amps.week import HorizonTooLong
-from csms.scheduling.feeds import Feed
+from csms.scheduling.book import PriceBook
 from csms.scheduling.periods import ChargePeriod, not_over
-from csms.scheduling.prices import PriceSlot, tidied
 from csms.scheduling.selection import WAITING_FOR_PRICES, PricePlan, plan
+from csms.scheduling.upkeep import STANDALONE, Wanted
 
 log = structlog.get_logger()
 DISABLED, ERROR, IDLE = "disabled", "error", "idle"
-_KEPT: Final = timedelta(days=2)
 _PAUSES_S: Final = (10.0, 30.0, 60.0, 300.0)
-
-
-class Prices:
-    """What all connectors go by. A feed replaces what it covers; what is older than two days is dropped."""
-
-    def __init__(self, currency: str) -> None:
-        self.slots: tuple[PriceSlot, ...] = ()
-        self.problem: str | None = None
-        self._currency = currency
-
-    def take(self, feed: Feed, now: datetime) -> bool:
-        """False: the feed is in another currency than the threshold, nothing can be compared."""
-        if feed.currency is not None and feed.currency != self._currency:
-            self.problem = f"Prices are in {feed.currency}, the threshold is in {self._currency}"
-            self.slots = ()
-            log.error(self.problem)
-            return False
-        self.problem = None
-        if feed.skipped:
-            log.warning("prices that cannot be used are left out", entries=feed.skipped)
-        if not feed.slots:
-            return True
-        first, last = feed.slots[0].start, feed.slots[-1].end
-        others = [
-            slot
-            for slot in self.slots
-            if (slot.end <= first or slot.start >= last) and slot.end > now - _KEPT
-        ]
-        self.slots = tidied([*others, *feed.slots])
-        return True
 
 
 class Planner:
     """One connector's plan. `step` is safe to call at any time and as often as one likes."""
 
-    def __init__(self, prices: Prices, keeper: Keeper, config: Config, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, prices: PriceBook, keeper: Keeper, config: Config, clock: Callable[[], datetime]
+    ) -> None:
         self.plan: PricePlan | None = None
         self.state = IDLE
         self.message = ""

@@ -16,13 +16,9 @@ from bridges.charge_amps.port import Cloud
 from bridges.charge_amps.web import WebCloud
 from csms.errors import SettingsError
 from csms.scheduling.feeds import Markup
-from csms.settings import Flag, Names, refusal
+from csms.settings import Flag, Names, off, refusal
 
 _SECRETS = ("PASSWORD", "API_KEY", "TOKEN", "EMAIL")
-
-
-def _off(value: Any) -> Any:
-    return None if isinstance(value, str) and value.strip().lower() in {"off", "none", "null"} else value
 
 
 def _zone(value: str) -> str:
@@ -81,11 +77,11 @@ class ChargeAmpsSettings(BaseSettings):
     rfid: Annotated[str, AfterValidator(_rfid)] | None = None
     operation_mode: Literal["standalone", "hems"] = "standalone"
     automation_enabled: Flag = True
-    price_threshold: Annotated[Price | None, BeforeValidator(_off)] = Decimal("0.25")
+    price_threshold: Annotated[Price | None, BeforeValidator(off)] = Decimal("0.25")
     top_x_charge_count: int = Field(16, ge=1, le=100)
     max_current_per_phase: float = Field(16, ge=6, le=32)
     currency: str = Field("EUR", pattern="^[A-Z]{3}$")
-    price_topic: Annotated[str | None, BeforeValidator(_off)] = "energy_prices/sensor/price_import/attributes"
+    price_topic: Annotated[str | None, BeforeValidator(off)] = "energy_prices/sensor/price_import/attributes"
     price_url: SecretStr | None = None
     price_token_file: Path | None = None
     price_unit: Literal["auto", "kWh", "MWh", "cent/kWh"] = "auto"
@@ -97,7 +93,7 @@ class ChargeAmpsSettings(BaseSettings):
     week_encoding: Literal["elapsed", "wall"] = "elapsed"
     poll_interval_s: float = Field(30, ge=10, le=600)
     backfill_days: int = Field(7, ge=0, le=90)
-    homeassistant_prefix: Annotated[str | None, BeforeValidator(_off)] = "homeassistant"
+    homeassistant_prefix: Annotated[str | None, BeforeValidator(off)] = "homeassistant"
 
 
 def load(**overrides: Any) -> ChargeAmpsSettings:

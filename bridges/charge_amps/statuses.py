@@ -18,18 +18,6 @@ _ERROR_CODES: Final = {
     )
 }  # fmt: skip
 
-_HEMS_STATES: Final = {
-    "Available": "idle",
-    "Reserved": "idle",
-    "Preparing": "plugged_in",
-    "SuspendedEV": "plugged_in",
-    "SuspendedEVSE": "plugged_in",
-    "Finishing": "plugged_in",
-    "Charging": "charging",
-    "Unavailable": "error",
-    "Faulted": "error",
-}
-
 
 def word(raw: str | None, *, capi: bool) -> str | None:
     """The status as a word of its kind of charger. None: the cloud says nothing, or nothing known."""
@@ -64,10 +52,3 @@ def error_code(raw: str | None, status: str | None) -> str:
     if status == "Faulted":
         return known if known is not None and known != "NoError" else "OtherError"
     return known or "NoError"
-
-
-def hems_state(status: str | None, *, online: bool) -> str:
-    """idle, plugged_in, charging, error or offline."""
-    if not online:
-        return "offline"
-    return _HEMS_STATES.get(status or "", "error")

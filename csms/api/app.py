@@ -20,6 +20,7 @@ from csms.api import (
     local_list,
     logs,
     outbox,
+    plans,
     problems,
     quarantine,
     registers,
@@ -79,7 +80,7 @@ def _v1() -> APIRouter:
     v1.include_router(logs.router)
     v1.include_router(outbox.router)
     v1.include_router(certificates.router)
-    for part in (commands, configuration, local_list, reservations, charging, jobs):
+    for part in (commands, configuration, local_list, reservations, charging, plans, jobs):
         v1.include_router(part.router)
     v1.include_router(chargers.router)
     v1.include_router(transactions.router)

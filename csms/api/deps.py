@@ -26,7 +26,7 @@ class Api:
 
     `send` has a charger perform a command and raises CommandError; `check_command(action, payload)` lists
     what is wrong with a command by the OCPP schema (empty: nothing); `health` says how the node's parts are
-    (the database is asked here). `queued` is called when a command was queued; `book` records
+    (the database is asked here). `queued` is called when a command was queued, `planned` when a plan was changed; `book` records
     what was repaired and raises NotBookable. `hang_up` ends a charger's
     connection, `authority` gives our CA. Set `closing` when the program is to end: live streams end at once.
     """
@@ -41,6 +41,7 @@ class Api:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     book: Book | None = None
     queued: Callable[[], None] = lambda: None
+    planned: Callable[[], None] = lambda: None
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     access: Access = field(init=False)
     database: Database = field(init=False)

@@ -24,6 +24,7 @@ _COMMANDS: Final[dict[str, tuple[str, str, str | None]]] = {
     "transactions": ("lists", "transactions", "TRANSACTIONS"),
     "accounts": ("accounts", "app", None),
     "ca": ("ca", "app", None),
+    "plans": ("plans", "app", None),
     "tags": ("tags", "app", None),
     "tariffs": ("tariffs", "app", None),
     "tokens": ("tokens", "app", None),

@@ -68,6 +68,7 @@ def create_console(deps: Api) -> Starlette:
             action("/chargers/{charger_id:path}/commands", actions.command),
             action("/chargers/{charger_id:path}/settings", actions.settings),
             page("/chargers/{charger_id:path}/qr.{kind}", shown.qr_code),
+            page("/chargers/{charger_id:path}/plan", shown.plan),
             page("/chargers/{charger_id:path}", shown.charger),
             Route("/sign-in", sign_in_form, methods=["GET"]),
             Route("/sign-in", sign_in, methods=["POST"]),

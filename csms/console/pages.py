@@ -15,7 +15,7 @@ from csms.console.live import FRAMES, Live
 from csms.console.site import Site, Visit
 from csms.core.clocks import suspect
 from csms.core.quarantine import REPAIRABLE
-from csms.db import logs, outbox, tariffs, views
+from csms.db import logs, outbox, plans, tariffs, views
 
 _PAGE = 50
 _EVENTS_BEFORE = timedelta(minutes=1)
@@ -46,6 +46,7 @@ class Pages:
             messages = await logs.list_messages(db, charger_id, limit=FRAMES)
             deviations = await logs.list_deviations(db, charger_id)
             known = await tariffs.list_tariffs(db)
+            planned = await plans.shown(db, charger_id)
         return site.page(
             "charger.html",
             visit,
@@ -53,8 +54,19 @@ class Pages:
             messages=messages,
             deviations=deviations,
             tariffs=[view.tariff for view in known],
+            planned=planned,
             fragments=await self._live.charger_fragments(charger_id),
         )
+
+    async def plan(self, site: Site, visit: Visit) -> Response:
+        charger_id = usable(visit.request.path_params["charger_id"])
+        async with site.api.engine.connect() as db:
+            view = await views.get_charger(db, charger_id)
+            if view is None:
+                return site.problem(visit, 404, f"There is no charger {charger_id!r}.")
+            plan, shown = await plans.get(db, charger_id), await plans.shown(db, charger_id)
+        ocpp = view.charger.protocol.startswith("ocpp")
+        return site.page("plan.html", visit, view=view, plan=plan, shown=shown, ocpp=ocpp, now=site.api.now())
 
     async def qr_code(self, site: Site, visit: Visit) -> Response:
         """The code to be glued to a charger: the address of its rental page, as this console is reached."""

@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from csms.api.access import Identity
 from csms.api.deps import Api
 from csms.api.progress import progress, summary
-from csms.console import plots, weeks, words
+from csms.console import planned, plots, weeks, words
 from csms.console.sessions import Sessions, SignedIn
 from csms.db.views import ChargerView, Session
 
@@ -76,6 +76,7 @@ class Site:
             "session_on": _session_on,
             "sparkline": plots.sparkline,
             "plot": plots.plot,
+            "planned": planned,
             "week": lambda tariff: weeks.plot(tariff, words.band_prices(tariff)),
         }
 

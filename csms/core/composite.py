@@ -9,8 +9,8 @@ from msgspec import Struct
 from csms.core.charging import DEFAULT, MAX, TX
 from csms.core.remembered import ChargingProfile
 from csms.core.reservations import moment
+from csms.scheduling.profiles import VOLTS
 
-VOLTS = 230  # where a limit in A has to be compared with one in W
 _PHASES = 3  # OCPP's default of numberPhases
 _RECURRENCE_S = {"Daily": 86_400, "Weekly": 604_800}
 _LONGEST_S = 31 * 86_400
@@ -65,14 +65,29 @@ def schedule(
     return found
 
 
-def agrees(ours: Sequence[Period], answered: Sequence[dict[str, Any]], *, tolerance: float = 0.1) -> bool:
-    """Whether a charger's chargingSchedulePeriods say the same, limits within `tolerance`, wherever ours limit."""
+def agrees(
+    ours: Sequence[Period],
+    answered: Sequence[dict[str, Any]],
+    *,
+    tolerance: float = 0.1,
+    slack_s: int = 0,
+) -> bool:
+    """Whether a charger's chargingSchedulePeriods say the same, limits within `tolerance`, wherever ours limit.
+
+    `slack_s`: how far the two may be apart in when they change.
+    """
     theirs = sorted(
         (int(p.get("startPeriod", 0)), float(p.get("limit", 0)))
         for p in answered
         if isinstance(p.get("startPeriod"), int) and isinstance(p.get("limit"), int | float)
     )
-    for offset in sorted({p.start_s for p in ours} | {start for start, _ in theirs}):
+    changes = sorted({p.start_s for p in ours} | {start for start, _ in theirs})
+    looks = [
+        change + slack_s
+        for change, following in zip(changes, [*changes[1:], None], strict=False)
+        if following is None or following > change + slack_s
+    ]
+    for offset in looks:
         own = next((p.limit for p in reversed(ours) if p.start_s <= offset), None)
         other = next((limit for start, limit in reversed(theirs) if start <= offset), None)
         if own is not None and (other is None or abs(own - other) > tolerance + 1e-9):

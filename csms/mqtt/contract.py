@@ -15,7 +15,7 @@ from msgspec import UNSET, Struct, inspect
 
 from csms.core import payloads
 from csms.core.events import SCHEMA_VERSION
-from csms.mqtt import state
+from csms.mqtt import plans, state
 from csms.mqtt.protocol import ProtocolEnvelope
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -129,6 +129,13 @@ CONTRACT: tuple[Told, ...] = (
         address="csms/state/{clientId}/transactions/{connectorId}",
         content=state.TransactionState,
         summary="A connector's running transaction; deleted by an empty payload when it ends.",
+        retain=True,
+    ),
+    Told(
+        name="plan_state",
+        address="csms/state/{clientId}/plan",
+        content=plans.PlanState,
+        summary="When an OCPP charger is to charge, and whether it knows; deleted with the plan.",
         retain=True,
     ),
     Told(

@@ -1,7 +1,7 @@
 """What an energy management system asks for over MQTT: a schedule, checked as a whole before anything is done."""
 
-from datetime import datetime, tzinfo
-from typing import Annotated
+from datetime import UTC, datetime, tzinfo
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta, Struct
@@ -11,6 +11,18 @@ from csms.scheduling.periods import ChargePeriod, PeriodsOverlap, as_utc, merged
 INVALID = "Invalid schedule payload"
 EXPIRED = "Schedule already expired"
 NOTHING_LEFT = "No valid periods after conversion"
+
+_HEMS_STATES: Final[dict[str, str]] = {
+    "Available": "idle",
+    "Reserved": "idle",
+    "Preparing": "plugged_in",
+    "SuspendedEV": "plugged_in",
+    "SuspendedEVSE": "plugged_in",
+    "Finishing": "plugged_in",
+    "Charging": "charging",
+    "Unavailable": "error",
+    "Faulted": "error",
+}
 
 _Current = Annotated[float, Meta(ge=6, le=32)]
 _Time = Annotated[str, Meta(min_length=16)]  # a date alone is no moment
@@ -32,6 +44,65 @@ class HemsSchedule(Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
     source_id: str | None = None
     past: int = 0
+
+
+class HemsWish(Struct, frozen=True, kw_only=True):
+    """The last that a HEMS asked of a charger, as it is kept; without periods nothing is wanted.
+
+    `digest` names the last message, so that a retained one counts once. `result`: pending, success, error, cleared,
+    expired.
+    """
+
+    periods: tuple[ChargePeriod, ...] = ()
+    expires_at: datetime | None = None
+    source_id: str | None = None
+    digest: str | None = None
+    command_at: datetime | None = None
+    result: str | None = None
+    error: str | None = None
+
+
+class HemsStatus(Struct, frozen=True, kw_only=True):
+    """What a HEMS is told, on `…/status`. `charger_state` and `last_command_at` are older names of the same."""
+
+    state: str
+    charger_state: str
+    ready_for_schedule: bool
+    schedule_source: str
+    schedule_active: bool
+    next_period_start: str | None
+    next_period_end: str | None
+    current_power_kw: float | None
+    session_energy_kwh: float | None
+    current_schedule_id: str | None
+    last_hems_command_at: str | None
+    last_command_at: str | None
+    last_command_result: str | None
+    error: str | None
+    charge_point_id: str
+    connector_id: int
+    source_id: str | None
+    expires_at: str | None
+    timestamp: str
+
+
+def hems_state(status: str | None, *, online: bool) -> str:
+    """idle, plugged_in, charging, error or offline."""
+    if not online:
+        return "offline"
+    return _HEMS_STATES.get(status or "", "error")
+
+
+def iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def apart_from_time(payload: Struct) -> dict[str, Any]:
+    """What makes two statuses differ; and meters count all the time."""
+    content: dict[str, Any] = msgspec.to_builtins(payload)
+    for name in ("timestamp", "current_power_kw", "session_energy_kwh"):
+        content.pop(name, None)
+    return content
 
 
 class _Period(Struct):

@@ -8,11 +8,12 @@ from typing import Final
 from msgspec import Struct
 
 from csms.scheduling.periods import ChargePeriod, merged
-from csms.scheduling.prices import PriceSlot, level, of_day
+from csms.scheduling.prices import PriceSlot, day_bounds, level, of_day
 
 WAITING_FOR_PRICES: Final = "waiting_for_prices"
 SCHEDULED: Final = "scheduled"
 NO_ELIGIBLE_SLOTS: Final = "no_eligible_slots"
+_MOST_CHOICES: Final = 1000
 
 
 class Choice(Struct, frozen=True, kw_only=True):
@@ -30,13 +31,18 @@ class Choice(Struct, frozen=True, kw_only=True):
 
 
 class PricePlan(Struct, frozen=True, kw_only=True):
-    """Today's and tomorrow's choice. `state` is waiting_for_prices, scheduled or no_eligible_slots."""
+    """Today's and tomorrow's choice. `state` is waiting_for_prices, scheduled or no_eligible_slots.
+
+    `window`: the two days. `known_until`: the end of the last slot that has a price.
+    """
 
     state: str
     message: str
     choices: tuple[Choice, ...]
     periods: tuple[ChargePeriod, ...] = ()
     threshold_active: bool = False
+    window: tuple[datetime, datetime]
+    known_until: datetime | None = None
 
     @property
     def plan_day(self) -> date | None:
@@ -69,12 +75,17 @@ def plan(
 ) -> PricePlan:
     """The plan for today and tomorrow, each with its own X levels. Whether a slot is over does not matter here."""
     today = now.astimezone(zone).date()
+    days = (today, today + timedelta(days=1))
+    window = (day_bounds(days[0], zone)[0], day_bounds(days[1], zone)[1])
+    offered = [of_day(prices, day, zone) for day in days]
     choices = tuple(
-        choose(of_day(prices, day, zone), day, top_x=top_x, threshold=threshold)
-        for day in (today, today + timedelta(days=1))
+        choose(slots, day, top_x=top_x, threshold=threshold) for day, slots in zip(days, offered, strict=True)
     )
     if not any(choice.offered for choice in choices):
-        return PricePlan(state=WAITING_FOR_PRICES, message="No price data available", choices=choices)
+        return PricePlan(
+            state=WAITING_FOR_PRICES, message="No price data available", choices=choices, window=window
+        )
+    known_until = max(slot.end for slots in offered for slot in slots)
     active = any(choice.excluded for choice in choices)
     chosen = [choice for choice in choices if choice.slots]
     if not chosen:
@@ -83,6 +94,8 @@ def plan(
             message=f"No slots at or below {threshold}",
             choices=choices,
             threshold_active=active,
+            window=window,
+            known_until=known_until,
         )
     return PricePlan(
         state=SCHEDULED,
@@ -92,4 +105,34 @@ def plan(
             ChargePeriod(slot.start, slot.end, current_a) for choice in chosen for slot in choice.slots
         ),
         threshold_active=active,
+        window=window,
+        known_until=known_until,
     )
+
+
+class Choices:
+    """`plan` for many chargers: made once for all that have the same terms, until day or prices change."""
+
+    def __init__(self) -> None:
+        self._prices: Sequence[PriceSlot] = ()
+        self._made: dict[object, PricePlan] = {}
+
+    def plan(
+        self,
+        prices: Sequence[PriceSlot],
+        *,
+        now: datetime,
+        zone: tzinfo,
+        top_x: int,
+        threshold: Decimal | None,
+        current_a: float,
+    ) -> PricePlan:
+        if prices is not self._prices or len(self._made) >= _MOST_CHOICES:
+            self._prices = prices
+            self._made.clear()
+        key = (now.astimezone(zone).date(), zone, top_x, threshold, current_a)
+        if key not in self._made:
+            self._made[key] = plan(
+                prices, now=now, zone=zone, top_x=top_x, threshold=threshold, current_a=current_a
+            )
+        return self._made[key]

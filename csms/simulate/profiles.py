@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any
 
 from csms.simulate.clock import parse_time
@@ -135,7 +136,8 @@ class ChargingProfiles:
                 began_s = -(fixed - moment.at).total_seconds()
             whole_s = _PERIOD[profile.get("recurrency_kind") or "Daily"].total_seconds()
             turns = range(2) if profile["charging_profile_kind"] == "Recurring" else range(1)
-            offsets |= {int(mark - began_s + whole_s * turn) for mark in marks for turn in turns}
+            # Up: a second before its beginning a step is not there yet.
+            offsets |= {ceil(mark - began_s + whole_s * turn) for mark in marks for turn in turns}
         steps: list[tuple[int, float]] = []
         for offset in sorted(value for value in offsets if 0 <= value < duration_s):
             later = Moment(

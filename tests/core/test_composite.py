@@ -118,3 +118,16 @@ def test_an_answer_is_held_against_it():
     assert not agrees(ours, same[:2])
     assert not agrees(ours, [])
     assert agrees([Period(0, None)], [])
+
+
+def test_a_change_may_come_a_little_early_or_late():
+    ours = [Period(0, 0.0), Period(600, 16.0), Period(1200, 0.0)]
+    theirs = [
+        {"startPeriod": 0, "limit": 0.0},
+        {"startPeriod": 598, "limit": 16.0},
+        {"startPeriod": 1203, "limit": 0.0},
+    ]
+    assert not agrees(ours, theirs)
+    assert agrees(ours, theirs, slack_s=5)
+    assert not agrees(ours, theirs[:2], slack_s=5)
+    assert not agrees(ours, [*theirs[:1], {"startPeriod": 500, "limit": 16.0}, theirs[2]], slack_s=5)

@@ -14,6 +14,7 @@ from csms.scheduling.selection import (
     SCHEDULED,
     WAITING_FOR_PRICES,
     Choice,
+    Choices,
     PricePlan,
     choose,
     plan,
@@ -190,3 +191,19 @@ def test_what_is_chosen_is_never_dearer_than_what_is_left(
     for slot in left:
         too_dear = threshold is not None and level(slot.price) > threshold
         assert too_dear or level(slot.price) > max(choice.levels)
+
+
+def test_chargers_of_the_same_terms_share_a_choice_until_day_or_prices_change() -> None:
+    known = Choices()
+    prices = tuple(slots(".1", ".3"))
+
+    def made(given: tuple[PriceSlot, ...] = prices, now: datetime = NOW, top_x: int = 2) -> PricePlan:
+        return known.plan(given, now=now, zone=ZONE, top_x=top_x, threshold=None, current_a=16)
+
+    first = made()
+    assert made(now=NOW + timedelta(hours=3)) is first
+    assert made(top_x=1) is not first
+    assert made() is first
+    assert made(now=NOW + timedelta(days=1)).choices[0].day == TODAY + timedelta(days=1)
+    other = made(tuple(slots(".2")))
+    assert [slot.price for slot in other.choices[0].slots] == [Decimal(".2")]

@@ -105,3 +105,13 @@ def test_the_composite_schedule_shows_each_step_once():
     )
     assert profiles.composite(HERE, 600, 11_000) == [(0, 11_000), (30, 5000), (90, 2000), (150, 11_000)]
     assert profiles.composite(HERE, 40, 11_000) == [(0, 11_000), (30, 5000)]
+
+
+def test_a_composite_schedule_asked_for_within_a_second_has_every_step():
+    profiles = ChargingProfiles()
+    periods = [{"start_period": 0, "limit": 0}, {"start_period": 60, "limit": 2000}]
+    profiles.install(
+        0, profile(1, "TxDefaultProfile", 0, periods=periods, start_schedule="2026-05-01T12:00:00Z")
+    )
+    within = replace(HERE, at=T0 + timedelta(seconds=10.4))
+    assert profiles.composite(within, 600, 11_000) == [(0, 0), (50, 2000)]

@@ -8,10 +8,11 @@ import pytest
 from bridges.charge_amps.books import Books, OwnStart, base_of, counted_key, id_tag
 from bridges.charge_amps.lenient import number
 from bridges.charge_amps.port import ChargePoint, ConnectorView, Session
-from bridges.charge_amps.statuses import error_code, hems_state, ocpp_status, word
+from bridges.charge_amps.statuses import error_code, ocpp_status, word
 from csms.core import reports
 from csms.core.pricing import Tariff
 from csms.core.records import Connector, Transaction
+from csms.scheduling.hems import hems_state
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 HALO = ChargePoint(id="CA-1", online=True)

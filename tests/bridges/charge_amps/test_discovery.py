@@ -107,6 +107,26 @@ def rendered(template: str, **changes: Any) -> str:
     return environment.from_string(template).render(value_json={**STATE, **changes})
 
 
+def source_shown(source: str) -> str:
+    """What `sensor.ca_schedule_source` makes of the state; that the state is so, test_schedules.py shows."""
+    sensor = by_entity(made())["sensor.ca_schedule_source"]
+    shown = rendered(sensor["value_template"], schedule_source=source)
+    assert shown in sensor["options"]
+    return shown
+
+
+def test_scenario_standalone_schedule_active() -> None:
+    assert source_shown("standalone") == "standalone"
+
+
+def test_scenario_hems_schedule_active() -> None:
+    assert source_shown("hems") == "hems"
+
+
+def test_scenario_no_schedule() -> None:
+    assert source_shown("none") == "none"
+
+
 def test_templates_say_what_is_known_and_none_for_what_is_not() -> None:
     found = by_entity(made())
     assert rendered(found["sensor.ca_schedule_source"]["value_template"]) == "none", "a word of the enum"

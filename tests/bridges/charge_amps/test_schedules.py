@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -104,6 +104,17 @@ S2[53:56] = [0.10] * 3
 PRICES = "energy_prices/attributes"
 
 
+async def shows(node: Node, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """What REST and console show of the plan, once it is so."""
+    one: dict[str, Any] = {}
+    async with asyncio.timeout(10):
+        while True:
+            answer = await node.api.get(f"/api/v1/chargers/{POINT}/plan")
+            if answer.is_success and condition(one := answer.json()["connectors"][0]):
+                return one
+            await asyncio.sleep(0.05)
+
+
 async def scheduled(node: Node, wire: Wire, status: str = "scheduled") -> dict[str, Any]:
     await node.eventually(lambda: wire.state.get("schedule_status") == status)
     return wire.state
@@ -145,6 +156,7 @@ async def test_scenario_standalone_mode_startup(play: Play, wire: Wire, server: 
         "timeZone": "Europe/Amsterdam",
         "startOfSchedule": "2026-11-15T23:00:00Z",
     }
+    await shows(node, lambda one: one["delivery"] == "in_place" and len(one["slots"]) == 96)
     # H11: HEMS topics mean nothing in this mode, and nothing is said there.
     await wire.send("hems/charge-amps/1/schedule/clear", b"")
     await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
@@ -330,7 +342,9 @@ async def obeyed(node: Node, wire: Wire, result: str) -> dict[str, Any]:
     return wire.status
 
 
-async def test_scenario_hems_mode_startup(play: Play, wire: Wire, server: CloudServer) -> None:
+async def test_scenario_hems_mode_startup_and_valid_schedule_received(
+    play: Play, wire: Wire, server: CloudServer
+) -> None:
     """H1, H7, H9, H13."""
     await wire.send(PRICES, curve(*S2), retain=True)
     async with hems(play, wire) as (node, _):
@@ -509,6 +523,8 @@ async def test_h12_scenario_mode_switch_at_runtime(play: Play, wire: Wire, serve
         assert wire.state["schedule_source"] == "none"
         await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
         await obeyed(node, wire, "success")
+        one = await shows(node, lambda one: one["delivery"] == "in_place")
+        assert (one["mode"], one["source"], one["slots"], len(one["running"])) == ("hems", "hems", [], 2)
         await play.stop(node)
     wire.last.clear()
     node, _ = await play.start()

@@ -3,16 +3,17 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Final, Protocol
 from zoneinfo import ZoneInfo
 
 import httpx
 import structlog
+from msgspec import Struct
 
-from bridges.charge_amps.config import Config
 from csms.adapter import Node
-from csms.scheduling.feeds import Feed, FeedError, read_feed
+from csms.scheduling.book import PriceBook
+from csms.scheduling.feeds import Feed, FeedError, Markup, Unit, read_feed
 from csms.scheduling.prices import PriceSlot, complete
 
 log = structlog.get_logger()
@@ -22,29 +23,65 @@ _PUBLISHED_FROM, _PUBLISHED_BY = 13, 16
 _HOURLY_S: Final = 3600.0
 
 
+class PriceInput(Struct, frozen=True, kw_only=True):
+    """Where prices come from and how they are read. `zone`: of times without an offset, and of local days.
+
+    `due_s`: how often an address is asked while tomorrow's prices are due.
+    """
+
+    zone: tzinfo
+    topic: str | None = None
+    url: str | None = None
+    token: str | None = None
+    unit: Unit = "auto"
+    area: str | None = None
+    markup: Markup = Markup()
+    due_s: float = 420.0
+
+
 class PriceSource(Protocol):
     def feeds(self, node: Node) -> AsyncIterator[Feed]:
         """Feeds as they come, until cancelled."""
 
 
-def read(body: bytes, config: Config) -> Feed:
+def sources(given: PriceInput, book: PriceBook, clock: Callable[[], datetime]) -> list[PriceSource]:
+    """Those that are configured."""
+    found = list[PriceSource]()
+    if given.topic is not None:
+        found.append(TopicPrices(given.topic, given))
+    if given.url is not None:
+        found.append(AddressPrices(given.url, given, lambda: book.slots, clock))
+    return found
+
+
+async def follow(
+    source: PriceSource, node: Node, book: PriceBook, clock: Callable[[], datetime]
+) -> AsyncIterator[None]:
+    """Write what comes into the book; yields each time, until cancelled."""
+    async for feed in source.feeds(node):
+        if not book.take(feed, clock()):
+            log.error("prices not used", problem=book.problem)
+        elif feed.skipped:
+            log.warning("prices that cannot be used are left out", entries=feed.skipped)
+        yield
+
+
+def read(body: bytes, given: PriceInput) -> Feed:
     """Raises FeedError."""
-    return read_feed(
-        body, zone=config.zone, unit=config.price_unit, area=config.price_area, markup=config.markup
-    )
+    return read_feed(body, zone=given.zone, unit=given.unit, area=given.area, markup=given.markup)
 
 
 class TopicPrices:
     """Retained messages of whoever publishes prices; the topic is not ours and gets no prefix."""
 
-    def __init__(self, topic: str, config: Config) -> None:
+    def __init__(self, topic: str, given: PriceInput) -> None:
         self._topic = topic
-        self._config = config
+        self._given = given
 
     async def feeds(self, node: Node) -> AsyncIterator[Feed]:
         async for heard in node.listen(self._topic, bare=True):
             try:
-                yield read(heard.body, self._config)
+                yield read(heard.body, self._given)
             except FeedError as error:
                 log.error("prices not understood", topic=self._topic, error=str(error))
 
@@ -56,17 +93,17 @@ class AddressPrices:
     def __init__(
         self,
         url: str,
-        config: Config,
+        given: PriceInput,
         known: Callable[[], tuple[PriceSlot, ...]],
         clock: Callable[[], datetime],
     ) -> None:
         self._url = url
-        self._config = config
+        self._given = given
         self._known = known
         self._clock = clock
 
     async def feeds(self, node: Node) -> AsyncIterator[Feed]:
-        headers = {"Authorization": f"Bearer {self._config.price_token}"} if self._config.price_token else {}
+        headers = {"Authorization": f"Bearer {self._given.token}"} if self._given.token else {}
         async with httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(30, connect=5)) as client:
             while True:
                 for url in self._addresses():
@@ -78,7 +115,7 @@ class AddressPrices:
     def _addresses(self) -> list[str]:
         if "{date}" not in self._url:
             return [self._url]
-        today = self._clock().astimezone(self._config.zone).date()
+        today = self._clock().astimezone(self._given.zone).date()
         return [
             self._url.replace("{date}", (today + timedelta(days=days)).isoformat()) for days in (-1, 0, 1)
         ]
@@ -86,12 +123,12 @@ class AddressPrices:
     def pause_s(self) -> float:
         """Hourly; every few minutes while tomorrow's prices are due. With jitter: everybody asks at these times."""
         now = self._clock()
-        tomorrow = now.astimezone(self._config.zone).date() + timedelta(days=1)
+        tomorrow = now.astimezone(self._given.zone).date() + timedelta(days=1)
         hour = now.astimezone(_EXCHANGE).hour
         due = _PUBLISHED_FROM <= hour < _PUBLISHED_BY and not complete(
-            self._known(), tomorrow, self._config.zone
+            self._known(), tomorrow, self._given.zone
         )
-        return (self._config.pace.prices_s if due else _HOURLY_S) * random.uniform(0.8, 1.2)
+        return (self._given.due_s if due else _HOURLY_S) * random.uniform(0.8, 1.2)
 
     async def _ask(self, client: httpx.AsyncClient, url: str) -> Feed | None:
         """None: nothing there yet, or nothing that can be used."""
@@ -102,7 +139,7 @@ class AddressPrices:
             if answer.status_code in {204, 404}:
                 return None
             answer.raise_for_status()
-            return read(answer.content, self._config)
+            return read(answer.content, self._given)
         except httpx.HTTPStatusError as error:
             log.warning("prices not fetched", host=host, status=error.response.status_code)
         except httpx.HTTPError as error:

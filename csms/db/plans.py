@@ -1,0 +1,196 @@
+"""Charging plans: how OCPP chargers are planned, what became of it, and what is shown of every charger's plan."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import and_, delete, func, literal, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from csms.db.plan_tables import charging_plans, plan_views
+from csms.db.remembered_tables import charging_profiles
+from csms.db.tables import charger_states, chargers
+from csms.scheduling.hems import HemsWish
+from csms.scheduling.shown import PlanView, Terms
+from csms.scheduling.upkeep import Delivery
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """A plan with what is known of its charger. `lost`: somebody has cleared or replaced our profile since."""
+
+    charger_id: str
+    terms: Terms
+    removed: bool
+    hems: HemsWish
+    delivery: Delivery
+    protocol: str = ""
+    enrollment: str = ""
+    online: bool = False
+    node: str | None = None
+    connected_at: datetime | None = None
+    booted_at: datetime | None = None
+    vendor: str | None = None
+    model: str | None = None
+    firmware_version: str | None = None
+    time_zone: str | None = None
+    lost: bool = False
+
+
+_PLAN = select(
+    charging_plans.c.charger_id,
+    charging_plans.c.terms,
+    charging_plans.c.removed,
+    charging_plans.c.hems,
+    charging_plans.c.delivery,
+    chargers.c.protocol,
+    chargers.c.enrollment,
+    chargers.c.booted_at,
+    chargers.c.vendor,
+    chargers.c.model,
+    chargers.c.firmware_version,
+    chargers.c.time_zone,
+    func.coalesce(charger_states.c.online, literal(False)).label("online"),
+    charger_states.c.node,
+    charger_states.c.connected_at,
+    charging_profiles.c.cleared_at,
+).select_from(
+    charging_plans.join(chargers, chargers.c.id == charging_plans.c.charger_id)
+    .outerjoin(charger_states, charger_states.c.charger_id == charging_plans.c.charger_id)
+    .outerjoin(
+        charging_profiles,
+        and_(
+            charging_profiles.c.charger_id == charging_plans.c.charger_id,
+            charging_profiles.c.id == charging_plans.c.delivery["installed"]["profile_id"].as_integer(),
+        ),
+    )
+)
+
+
+def _plan(row: Mapping[Any, Any]) -> Plan:
+    values = dict(row)
+    delivery = msgspec.convert(values.pop("delivery") or {}, Delivery)
+    cleared_at, held = values.pop("cleared_at"), delivery.installed
+    return Plan(
+        **values
+        | {
+            "terms": msgspec.convert(values["terms"], Terms),
+            "hems": msgspec.convert(values["hems"] or {}, HemsWish),
+        },
+        delivery=delivery,
+        lost=cleared_at is not None and held is not None and cleared_at > held.pushed_at,
+    )
+
+
+async def of_node(db: AsyncConnection, node: str) -> list[Plan]:
+    """Of the chargers whose last connection was with this node."""
+    query = _PLAN.where(charger_states.c.node == node).order_by(charging_plans.c.charger_id)
+    return [_plan(row) for row in (await db.execute(query)).mappings()]
+
+
+async def get(db: AsyncConnection, charger_id: str) -> Plan | None:
+    row = (await db.execute(_PLAN.where(charging_plans.c.charger_id == charger_id))).mappings().first()
+    return None if row is None else _plan(row)
+
+
+async def list_plans(db: AsyncConnection, *, after_id: str = "", limit: int = 100) -> list[Plan]:
+    query = _PLAN.where(charging_plans.c.charger_id > after_id).order_by(charging_plans.c.charger_id)
+    return [_plan(row) for row in (await db.execute(query.limit(limit))).mappings()]
+
+
+async def put(db: AsyncConnection, charger_id: str, terms: Terms, now: datetime) -> None:
+    """Make a plan, or change its terms; what was refused before is tried anew."""
+    await db.execute(
+        select(charging_plans.c.charger_id).where(charging_plans.c.charger_id == charger_id).with_for_update()
+    )
+    known = await get(db, charger_id)
+    if known is not None and known.delivery.refused_at is not None:
+        await deliver(db, charger_id, Delivery(installed=known.delivery.installed))
+    given = {"terms": msgspec.to_builtins(terms), "removed": False, "changed_at": now}
+    await db.execute(
+        upsert(charging_plans)
+        .values(charger_id=charger_id, **given)
+        .on_conflict_do_update(index_elements=["charger_id"], set_=given)
+    )
+
+
+async def remove(db: AsyncConnection, charger_id: str, now: datetime) -> bool:
+    """Have it taken off the charger, and then forgotten. False: there is none."""
+    done = await db.execute(
+        update(charging_plans)
+        .where(charging_plans.c.charger_id == charger_id)
+        .values(removed=True, changed_at=now)
+    )
+    return bool(done.rowcount)
+
+
+async def forget(db: AsyncConnection, charger_id: str) -> None:
+    """A removed plan of which nothing is left on its charger."""
+    gone = await db.execute(
+        delete(charging_plans).where(charging_plans.c.charger_id == charger_id, charging_plans.c.removed)
+    )
+    if gone.rowcount:
+        await db.execute(delete(plan_views).where(plan_views.c.charger_id == charger_id))
+
+
+async def deliver(db: AsyncConnection, charger_id: str, delivery: Delivery) -> None:
+    """Keep what became of it on the charger."""
+    await db.execute(
+        update(charging_plans)
+        .where(charging_plans.c.charger_id == charger_id)
+        .values(delivery=msgspec.to_builtins(delivery))
+    )
+
+
+async def wish(
+    db: AsyncConnection, charger_id: str, change: Callable[[Plan], HemsWish | None]
+) -> HemsWish | None:
+    """Let a HEMS's wish become another one. `change` gets the plan, locked; None: as it was, or no plan."""
+    locked = select(charging_plans.c.charger_id).where(charging_plans.c.charger_id == charger_id)
+    if await db.scalar(locked.with_for_update()) is None:
+        return None
+    known = await get(db, charger_id)
+    changed = None if known is None or known.removed else change(known)
+    if changed is not None:
+        await db.execute(
+            update(charging_plans)
+            .where(charging_plans.c.charger_id == charger_id)
+            .values(hems=msgspec.to_builtins(changed))
+        )
+    return changed
+
+
+# --- what is shown ---------------------------------------------------------------------------------------
+
+
+async def show(db: AsyncConnection, shown: PlanView, only: Sequence[int]) -> bool:
+    """Keep it, and nothing of connectors that are not among `only`. False: there is no such charger."""
+    content = msgspec.to_builtins(shown)
+    there = select(
+        chargers.c.id, literal(shown.connector_id), literal(content, plan_views.c.shown.type)
+    ).where(chargers.c.id == shown.charger_id)
+    statement = upsert(plan_views).from_select(["charger_id", "connector_id", "shown"], there)
+    kept = await db.execute(
+        statement.on_conflict_do_update(
+            index_elements=["charger_id", "connector_id"],
+            set_={"shown": statement.excluded.shown, "changed_at": func.now()},
+        ).returning(plan_views.c.charger_id)
+    )
+    await db.execute(
+        delete(plan_views).where(
+            plan_views.c.charger_id == shown.charger_id, plan_views.c.connector_id.not_in(list(only))
+        )
+    )
+    return kept.first() is not None
+
+
+async def shown(db: AsyncConnection, charger_id: str) -> list[PlanView]:
+    """By connector."""
+    query = (
+        select(plan_views.c.shown)
+        .where(plan_views.c.charger_id == charger_id)
+        .order_by(plan_views.c.connector_id)
+    )
+    return [msgspec.convert(content, PlanView) for content in await db.scalars(query)]

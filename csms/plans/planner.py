@@ -1,0 +1,322 @@
+"""Keeps the plans of this node's OCPP chargers: plans anew as prices, wishes and chargers come and go."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import structlog
+from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from csms.adapter import Heard, Node
+from csms.core.tariffs import zone_exists
+from csms.db import plans
+from csms.db import state as rows
+from csms.db.plans import Plan
+from csms.mqtt import plans as told
+from csms.plans import hems
+from csms.plans.retained import Retained
+from csms.plans.sources import PriceInput, PriceSource, follow, sources
+from csms.plans.target import ProfileTarget, Send
+from csms.scheduling.book import PriceBook
+from csms.scheduling.hems import apart_from_time
+from csms.scheduling.outlook import Outlook, outlook, view
+from csms.scheduling.selection import Choices
+from csms.scheduling.shown import PlanView
+from csms.scheduling.upkeep import HEMS, IN_PLACE, NOTHING, PUSH, decide, standing
+
+log = structlog.get_logger()
+_PAUSES_S: Final = (10.0, 30.0, 60.0, 300.0)
+
+
+class Pace(Struct, frozen=True, kw_only=True):
+    """Seconds. `settle_s`: how long after a connection its charger may still be booting, looked at every `soon_s`."""
+
+    tick_s: float = 5.0
+    soon_s: float = 0.3
+    heartbeat_s: float = 60.0
+    settle_s: float = 2.0
+    most_at_once: int = 20
+
+
+class Planner:
+    """One per node; it acts for the chargers whose last connection was with this node.
+
+    `zone`: the clock of chargers without a time zone of their own. `currency`: of prices and of their limit.
+    `mqtt`: whether there is a broker at all.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        node: Node,
+        send: Send,
+        prices: PriceInput,
+        *,
+        currency: str,
+        zone: str = "UTC",
+        mqtt: bool = True,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        pace: Pace | None = None,
+    ) -> None:
+        self._engine = engine
+        self._node = node
+        self._target = ProfileTarget(engine, send, clock)
+        self._input = prices
+        self._book = PriceBook(currency)
+        self._zone = zone
+        self._clock = clock
+        self._pace = pace = pace or Pace()
+        self._mqtt = mqtt
+        self._states = Retained(node, pace.heartbeat_s * 10, clock)
+        self._statuses = Retained(node, pace.heartbeat_s, clock)
+        self._awake = asyncio.Event()
+        self._busy: dict[str, asyncio.Task[None]] = {}
+        self._failures: dict[str, int] = {}
+        self._not_before: dict[str, datetime] = {}
+        self._choices = Choices()
+        self._shown: dict[str, PlanView] = {}
+        self._seen: dict[str, object] = {}
+
+    def nudge(self) -> None:
+        """Something has changed: look now."""
+        self._awake.set()
+
+    async def run(self) -> None:
+        """Until cancelled. While the database is away nothing is planned anew."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for source in sources(self._input, self._book, self._clock):
+                    tasks.create_task(self._read_prices(source))
+                tasks.create_task(self._listen())
+                tasks.create_task(self._tend())
+        finally:
+            for task in self._busy.values():
+                task.cancel()
+            await asyncio.gather(*self._busy.values(), return_exceptions=True)
+
+    # --- what comes in ---------------------------------------------------------------------------
+
+    async def _read_prices(self, source: PriceSource) -> None:
+        async for _ in follow(source, self._node, self._book, self._clock):
+            self.nudge()
+
+    async def _listen(self) -> None:
+        async for heard in self._node.listen(hems.COMMANDS):
+            try:
+                await self._heard(heard)
+            except Exception as error:
+                # The next message may be a better one.
+                log.error("HEMS command failed", topic=heard.topic, error=repr(error), exc_info=error)
+
+    async def _heard(self, heard: Heard) -> None:
+        """Every node hears it, and all make the same of it."""
+
+        def change(plan: Plan) -> Any:
+            return hems.obey(heard, plan, zone=self._zone_of(plan), now=self._clock())
+
+        async with self._engine.begin() as db:
+            changed = await plans.wish(db, hems.addressed(heard.topic), change)
+        if changed is not None:
+            self.nudge()
+
+    # --- the round -------------------------------------------------------------------------------
+
+    async def _tend(self) -> None:
+        troubled = False
+        while True:
+            self._awake.clear()
+            pause_s = self._pace.tick_s
+            try:
+                if await self._round():
+                    pause_s = self._pace.soon_s
+                troubled = False
+            except Exception as error:
+                if not troubled:
+                    log.warning("plans not tended", error=str(error) or type(error).__name__)
+                troubled = True
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._awake.wait()
+            except TimeoutError:
+                pass
+
+    async def _round(self) -> bool:
+        """Whether some charger has only just come."""
+        async with self._engine.connect() as db:
+            found = await plans.of_node(db, self._node.name)
+        failed: Exception | None = None
+        for plan in found:
+            await asyncio.sleep(0)  # there may be many, and others have work to do
+            if plan.charger_id not in self._busy:
+                try:
+                    await self._look_after(plan)
+                except Exception as error:  # what is wrong with one is not the others' fault
+                    failed = error
+        if failed is not None:
+            raise failed
+        await self._tell_hems([plan for plan in found if plan.terms.mode == HEMS and not plan.removed])
+        for charger_id in self._shown.keys() - {plan.charger_id for plan in found}:
+            # Gone, or another node's business now.
+            del self._shown[charger_id]
+            self._seen.pop(charger_id, None)
+            self._states.forget(told.topic(charger_id))
+            self._statuses.forget(hems.status_topic(charger_id))
+        return any(self._booting(plan, self._clock()) for plan in found)
+
+    async def _look_after(self, plan: Plan) -> None:
+        now = self._clock()
+        look = self._outlook(plan, now)
+        due = self._due(plan, look, now)
+        if due != NOTHING and len(self._busy) < self._pace.most_at_once:
+            task = asyncio.create_task(self._act(plan, look, due), name=f"plan of {plan.charger_id}")
+            self._busy[plan.charger_id] = task
+            task.add_done_callback(lambda _: self._done(plan.charger_id))
+        if plan.removed and plan.delivery.installed is None:
+            await self._forget(plan)
+            return
+        await self._settle(plan, look, now)
+        await self._show(plan, look, now)
+
+    def _done(self, charger_id: str) -> None:
+        self._busy.pop(charger_id, None)
+        self.nudge()
+
+    def _zone_of(self, plan: Plan) -> ZoneInfo:
+        return ZoneInfo(plan.time_zone if plan.time_zone and zone_exists(plan.time_zone) else self._zone)
+
+    def _outlook(self, plan: Plan, now: datetime) -> Outlook:
+        return outlook(
+            plan.terms,
+            prices=self._book.slots,
+            problem=self._book.problem,
+            wish=plan.hems,
+            delivery=plan.delivery,
+            zone=self._zone_of(plan),
+            now=now,
+            removed=plan.removed,
+            choices=self._choices,
+        )
+
+    def _due(self, plan: Plan, look: Outlook, now: datetime) -> str:
+        if not plan.online or plan.enrollment != "Accepted":
+            self._failures.pop(plan.charger_id, None)
+            self._not_before.pop(plan.charger_id, None)
+            return NOTHING
+        if self._booting(plan, now) or now < self._not_before.get(plan.charger_id, now):
+            return NOTHING
+        return decide(
+            look.wanted,
+            plan.delivery,
+            now=now,
+            connector_id=plan.terms.connector_id,
+            phases=plan.terms.phases,
+            connected_at=plan.connected_at,
+            booted_at=plan.booted_at,
+            lost=plan.lost,
+        )
+
+    def _booting(self, plan: Plan, now: datetime) -> bool:
+        """It has connected just now, and a BootNotification may follow."""
+        since = plan.connected_at
+        if not plan.online or since is None or now - since >= timedelta(seconds=self._pace.settle_s):
+            return False
+        return plan.booted_at is None or plan.booted_at < since
+
+    async def _act(self, plan: Plan, look: Outlook, due: str) -> None:
+        charger_id = plan.charger_id
+        try:
+            if due == PUSH:
+                outcome = await self._target.put(plan, look.wanted)
+            else:
+                outcome = await self._target.clear(plan)
+            async with self._engine.begin() as db:
+                await plans.deliver(db, charger_id, outcome.delivery)
+        except Exception as error:
+            log.error("plan not delivered", charger=charger_id, error=repr(error), exc_info=error)
+            self._rest(charger_id)
+            return
+        if outcome.again:
+            self._rest(charger_id)
+        else:
+            self._failures.pop(charger_id, None)
+            self._not_before.pop(charger_id, None)
+
+    def _rest(self, charger_id: str) -> None:
+        failures = self._failures.get(charger_id, 0)
+        pause_s = _PAUSES_S[min(failures, len(_PAUSES_S) - 1)]
+        self._failures[charger_id] = failures + 1
+        self._not_before[charger_id] = self._clock() + timedelta(seconds=pause_s)
+
+    # --- what is told ----------------------------------------------------------------------------
+
+    async def _settle(self, plan: Plan, look: Outlook, now: datetime) -> None:
+        """A HEMS's command has become so, or cannot."""
+        if plan.terms.mode != HEMS or plan.charger_id in self._busy:
+            return
+        in_place = standing(look.wanted, plan.delivery, now=now, online=plan.online) == IN_PLACE
+
+        def change(locked: Plan) -> Any:
+            changed = hems.settled(locked.hems, locked, in_place=in_place, now=now)
+            # Another command has come meanwhile: it has a round of its own.
+            return changed if locked.hems == plan.hems and changed != locked.hems else None
+
+        if hems.settled(plan.hems, plan, in_place=in_place, now=now) != plan.hems:
+            async with self._engine.begin() as db:
+                await plans.wish(db, plan.charger_id, change)
+            self.nudge()
+
+    async def _show(self, plan: Plan, look: Outlook, now: datetime) -> None:
+        zone, before = self._zone_of(plan), self._shown.get(plan.charger_id)
+        word = standing(look.wanted, plan.delivery, now=now, online=plan.online)
+        seen = (plan.terms, plan.delivery, plan.online, look, zone, word)
+        if before is None or self._seen.get(plan.charger_id) != seen:
+            shown = await self._shown_anew(plan, look, zone, now)
+            self._seen[plan.charger_id] = seen
+        else:
+            shown = before
+        await self._states.put(told.topic(plan.charger_id), told.plan_state(shown, now))
+        if plan.terms.mode != HEMS and (before is None or before.mode == HEMS):
+            await self._statuses.take_back(hems.status_topic(plan.charger_id))
+
+    async def _shown_anew(self, plan: Plan, look: Outlook, zone: ZoneInfo, now: datetime) -> PlanView:
+        shown = view(
+            plan.charger_id,
+            plan.terms,
+            look,
+            plan.delivery,
+            prices=self._book.slots,
+            currency=self._book.currency,
+            zone=zone.key,
+            online=plan.online,
+            now=now,
+        )
+        if self._shown.get(plan.charger_id) != shown:
+            async with self._engine.begin() as db:
+                await plans.show(db, shown, [shown.connector_id])
+            self._shown[plan.charger_id] = shown
+        return shown
+
+    async def _tell_hems(self, found: list[Plan]) -> None:
+        if not found:
+            return
+        async with self._engine.connect() as db:
+            driver = (await db.get_raw_connection()).driver_connection
+            snapshots = await rows.snapshots(driver, [plan.charger_id for plan in found])
+        known, now = {one.state.charger_id: one for one in snapshots}, self._clock()
+        for plan in found:
+            status = hems.status(plan, known.get(plan.charger_id), now=now)
+            await self._statuses.put(hems.status_topic(plan.charger_id), status, apart_from_time(status))
+
+    async def _forget(self, plan: Plan) -> None:
+        """Nothing of ours is on the charger any more, and nothing is told of it."""
+        gone = await self._states.take_back(told.topic(plan.charger_id))
+        gone = await self._statuses.take_back(hems.status_topic(plan.charger_id)) and gone
+        if gone or not self._mqtt:
+            async with self._engine.begin() as db:
+                await plans.forget(db, plan.charger_id)
+            self._shown.pop(plan.charger_id, None)
+            self._seen.pop(plan.charger_id, None)
+            self.nudge()

@@ -1,0 +1,253 @@
+"""An OCPP charger as the target of a plan: its charging profile is put, read back and taken away, by commands."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from csms.adapter import Command
+from csms.core import command_checks, composite
+from csms.core.answers import objects
+from csms.core.configuration import key_id
+from csms.core.reservations import moment
+from csms.db import remembered_views, views
+from csms.db.plans import Plan
+from csms.errors import ChargerRefused, ChargerTimeout, CommandError, NotSupported
+from csms.ocpp.outbound import check_request
+from csms.ocpp.quirks import quirks_for
+from csms.recording import outcome_of
+from csms.scheduling import profiles
+from csms.scheduling.profiles import Ability, Drawn, Other, Place
+from csms.scheduling.upkeep import NONE, Delivery, Installed, Wanted
+
+log = structlog.get_logger()
+REQUESTED_BY: Final = "plan"
+TAKEN: Final = "Every stack level is taken by charging profiles that are not ours"
+_SAID_NO: Final = {
+    "Rejected": "The charger rejects the charging profile",
+    "NotSupported": "The charger has no smart charging",
+}
+_TIMEOUT_S = 30.0
+_READ_BACK_S = 86_400
+_SLACK_S = 5  # charge points round, and take their time to answer
+
+Send = Callable[[str, Command], Awaitable[Mapping[str, Any]]]
+
+
+class Outcome(Struct, frozen=True):
+    """`again`: it failed for a passing reason and is worth another try."""
+
+    delivery: Delivery
+    again: bool = False
+
+
+class ProfileTarget:
+    """`put` and `clear` always say what has become of it; they raise only when the database is away."""
+
+    def __init__(self, engine: AsyncEngine, send: Send, clock: Callable[[], datetime]) -> None:
+        self._engine = engine
+        self._send = send
+        self._clock = clock
+
+    async def put(self, plan: Plan, wanted: Wanted) -> Outcome:
+        """Have a profile that says it on the charger, instead of an earlier one of ours and of nobody else's."""
+        held, terms = plan.delivery.installed, plan.terms
+        if held is not None and held.connector_id != terms.connector_id:
+            cleared = await self.clear(plan)
+            if cleared.delivery.installed is not None:
+                return cleared
+            held = None
+        try:
+            able = await self._ability(plan)
+            place = await self._place(plan, held, able)
+            if place is None:
+                return self._refused(plan, wanted, TAKEN)
+            installed, drawn = self._drawn(plan, wanted, able, place)
+            if problems := await self._problems(plan.charger_id, drawn):
+                return self._refused(plan, wanted, "; ".join(problems))
+            if held is not None and held.stack_level != place.stack_level:
+                # One that moves to another level might stay on the first one too.
+                await self._command(plan.charger_id, "ClearChargingProfile", {"id": held.profile_id})
+        except CommandError as error:
+            return self._not_sent(plan, error)
+        try:
+            answer = await self._command(plan.charger_id, "SetChargingProfile", drawn.payload)
+        except CommandError as error:
+            if _final(error):
+                return self._refused(plan, wanted, _no(error))
+            if outcome_of(error) == "not_sent":
+                return self._not_sent(plan, error)
+            # Whether it is there nobody knows: it is sent again, or cleared when it is not wanted any more.
+            return Outcome(
+                Delivery(installed=replace(installed, unsure=True), problem=str(error)), again=True
+            )
+        status = str(answer.get("status"))
+        if status != "Accepted":
+            return self._refused(plan, wanted, _SAID_NO.get(status, f"The charger answers {status}"))
+        installed = replace(installed, pushed_at=self._clock())
+        log.info("plan on the charger", charger=plan.charger_id, source=wanted.source)
+        return Outcome(
+            Delivery(installed=replace(installed, confirmed=await self._confirmed(plan, installed)))
+        )
+
+    async def clear(self, plan: Plan) -> Outcome:
+        """Take our profile away, by its number and nothing else."""
+        held = plan.delivery.installed
+        if held is None:
+            return Outcome(Delivery())
+        try:
+            answer = await self._command(plan.charger_id, "ClearChargingProfile", {"id": held.profile_id})
+        except CommandError as error:
+            if _final(error):
+                return self._refused(plan, Wanted(source=NONE), _no(error))
+            return self._not_sent(plan, error)
+        status = str(answer.get("status"))
+        # Unknown: it is not there, or not any more.
+        if status not in {"Accepted", "Unknown"}:
+            return self._refused(plan, Wanted(source=NONE), f"The charger answers {status}")
+        log.info("plan taken off the charger", charger=plan.charger_id)
+        return Outcome(Delivery())
+
+    # --- what it needs to know -------------------------------------------------------------------
+
+    async def _ability(self, plan: Plan) -> Ability:
+        """By the charger's configuration, asked for if it was never told."""
+        keys = [key_id(name) for name in profiles.KEYS]
+        async with self._engine.connect() as db:
+            rows = await remembered_views.configuration(db, plan.charger_id)
+        if not any(row.key_id in keys for row in rows):
+            try:
+                await self._command(plan.charger_id, "GetConfiguration", {"key": list(profiles.KEYS)})
+            except CommandError as error:
+                if not _final(error):
+                    raise
+            async with self._engine.connect() as db:
+                rows = await remembered_views.configuration(db, plan.charger_id)
+        known = {row.key_id: row.value for row in rows if row.supported and row.value is not None}
+        quirks = quirks_for(plan.vendor, plan.model, plan.firmware_version)
+        return profiles.ability(
+            known, watts_only=quirks.force_power_profile, level_zero_only=quirks.stack_level_zero
+        )
+
+    async def _place(self, plan: Plan, held: Installed | None, able: Ability) -> Place | None:
+        async with self._engine.connect() as db:
+            rows = await remembered_views.list_profiles(db, plan.charger_id)
+        others = [
+            Other(row.id, row.connector_id, row.purpose, row.stack_level)
+            for row in rows
+            if held is None or row.id != held.profile_id
+        ]
+        return profiles.place(
+            others,
+            plan.terms.connector_id,
+            able,
+            wished_level=plan.terms.stack_level,
+            held=None if held is None else Place(held.profile_id, held.stack_level),
+        )
+
+    def _drawn(self, plan: Plan, wanted: Wanted, able: Ability, place: Place) -> tuple[Installed, Drawn]:
+        terms, now = plan.terms, self._clock()
+        assert wanted.until is not None
+        drawn = profiles.draw(
+            wanted.periods,
+            now=now,
+            until=wanted.until,
+            connector_id=terms.connector_id,
+            place=place,
+            able=able,
+            phases=terms.phases,
+        )
+        installed = Installed(
+            source=wanted.source,
+            periods=wanted.periods,
+            until=wanted.until,
+            profile_id=place.profile_id,
+            connector_id=terms.connector_id,
+            stack_level=place.stack_level,
+            unit=able.unit,
+            phases=terms.phases,
+            pushed_at=now,
+            renew_at=drawn.renew_at,
+        )
+        return installed, drawn
+
+    async def _problems(self, charger_id: str, drawn: Drawn) -> list[str]:
+        problems = [str(one) for one in check_request("SetChargingProfile", drawn.payload)]
+        if not problems:
+            async with self._engine.connect() as db:
+                facts = await remembered_views.facts(db, charger_id, self._clock())
+            problems = command_checks.check("SetChargingProfile", drawn.payload, facts)
+        return problems
+
+    async def _confirmed(self, plan: Plan, installed: Installed) -> bool | None:
+        """Whether the charger's composite schedule says the same as ours. None: it gives none."""
+        connector_id = installed.connector_id or 1
+        async with self._engine.connect() as db:
+            lacking = {
+                row.feature
+                for row in await remembered_views.list_capabilities(db, plan.charger_id)
+                if not row.supported
+            }
+        if "GetCompositeSchedule" in lacking:
+            return None
+        left_s = (installed.until - self._clock()).total_seconds()
+        duration_s = max(min(round(left_s), _READ_BACK_S), 60)
+        asked = {
+            "connectorId": connector_id,
+            "duration": duration_s,
+            "chargingRateUnit": installed.unit,
+        }
+        try:
+            answer = await self._command(plan.charger_id, "GetCompositeSchedule", asked)
+        except CommandError:
+            return None
+        told = answer.get("chargingSchedule")
+        if not isinstance(told, dict) or told.get("chargingRateUnit") != installed.unit:
+            return None
+        begin = moment(answer.get("scheduleStart")) or self._clock()
+        async with self._engine.connect() as db:
+            known = await remembered_views.list_profiles(db, plan.charger_id)
+            view = await views.get_charger(db, plan.charger_id)
+        running = [
+            one.transaction
+            for one in (view.sessions if view is not None else ())
+            if one.transaction.connector_id == connector_id
+        ]
+        session = composite.Session(running[0].id, running[0].started_at) if running else None
+        expected = composite.schedule(known, connector_id, begin, duration_s, installed.unit, session)
+        agrees = composite.agrees(expected, objects(told.get("chargingSchedulePeriod")), slack_s=_SLACK_S)
+        if not agrees:
+            log.warning("the charger tells of another schedule", charger=plan.charger_id)
+        return agrees
+
+    # --- what has become of it -------------------------------------------------------------------
+
+    async def _command(self, charger_id: str, action: str, payload: dict[str, Any]) -> Mapping[str, Any]:
+        return await self._send(
+            charger_id,
+            Command(action=action, payload=payload, timeout_s=_TIMEOUT_S, requested_by=REQUESTED_BY),
+        )
+
+    def _refused(self, plan: Plan, wanted: Wanted, why: str) -> Outcome:
+        log.warning("plan refused", charger=plan.charger_id, why=why)
+        return Outcome(
+            Delivery(installed=plan.delivery.installed, problem=why, refused=wanted, refused_at=self._clock())
+        )
+
+    def _not_sent(self, plan: Plan, error: CommandError) -> Outcome:
+        return Outcome(Delivery(installed=plan.delivery.installed, problem=str(error)), again=True)
+
+
+def _final(error: CommandError) -> bool:
+    """The charger has said no; it would say it again."""
+    return isinstance(error, ChargerRefused | NotSupported) and not isinstance(error, ChargerTimeout)
+
+
+def _no(error: CommandError) -> str:
+    if isinstance(error, ChargerRefused) and error.code in {"NotImplemented", "NotSupported"}:
+        return _SAID_NO["NotSupported"]
+    return f"The charger answers {error}"

@@ -1,0 +1,121 @@
+"""One OCPP charger's plan from all that is known: what is wanted of it, and what people are shown of that."""
+
+from collections.abc import Sequence
+from datetime import datetime, tzinfo
+
+from msgspec import Struct
+
+from csms.scheduling.hems import HemsWish
+from csms.scheduling.periods import not_over
+from csms.scheduling.prices import PriceSlot
+from csms.scheduling.selection import WAITING_FOR_PRICES, Choices, PricePlan
+from csms.scheduling.shown import PlanView, Terms, with_prices
+from csms.scheduling.upkeep import HEMS, NONE, STANDALONE, Delivery, Wanted, standing
+
+IDLE, ERROR, REMOVING, SCHEDULED = "idle", "error", "removing", "scheduled"
+
+
+class Outlook(Struct, frozen=True, kw_only=True):
+    """`wanted` is to be on the charger. `plan`: the choice by prices, in standalone mode."""
+
+    state: str
+    message: str = ""
+    wanted: Wanted
+    plan: PricePlan | None = None
+
+
+def outlook(
+    terms: Terms,
+    *,
+    prices: Sequence[PriceSlot],
+    problem: str | None,
+    wish: HemsWish,
+    delivery: Delivery,
+    zone: tzinfo,
+    now: datetime,
+    removed: bool = False,
+    choices: Choices | None = None,
+) -> Outlook:
+    """`problem`: why there are no prices at all. `choices`: what was chosen for others already."""
+    if removed:
+        return Outlook(state=REMOVING, wanted=Wanted(source=NONE))
+    if terms.mode == HEMS:
+        return _by_hems(wish, now)
+    if problem is not None:
+        return Outlook(state=ERROR, message=problem, wanted=_as_it_is(delivery, now))
+    found = (choices or Choices()).plan(
+        prices,
+        now=now,
+        zone=zone,
+        top_x=terms.levels,
+        threshold=terms.max_price,
+        current_a=terms.limit_a,
+    )
+    if found.state == WAITING_FOR_PRICES:
+        # Nothing new is known: what is on the charger stays until it is over.
+        wanted = _as_it_is(delivery, now)
+    else:
+        left = not_over(found.periods, now)
+        until = found.known_until if terms.otherwise == "wait" else max((p.end for p in left), default=None)
+        wanted = Wanted(source=STANDALONE, periods=left, until=until)
+    return Outlook(state=found.state, message=found.message, wanted=wanted, plan=found)
+
+
+def _as_it_is(delivery: Delivery, now: datetime) -> Wanted:
+    held = delivery.installed
+    if held is None or held.source != STANDALONE:
+        return Wanted(source=STANDALONE)
+    return Wanted(source=STANDALONE, periods=not_over(held.periods, now), until=held.until)
+
+
+def _by_hems(wish: HemsWish, now: datetime) -> Outlook:
+    left = () if wish.expires_at is not None and now > wish.expires_at else not_over(wish.periods, now)
+    wanted = Wanted(
+        source=HEMS,
+        periods=left,
+        expires_at=wish.expires_at,
+        source_id=wish.source_id,
+        until=max((period.end for period in left), default=None),
+    )
+    if wish.error is not None:
+        return Outlook(state=ERROR, message=wish.error, wanted=wanted)
+    if not left:
+        return Outlook(state=IDLE, wanted=wanted)
+    return Outlook(state=SCHEDULED, message=f"{len(left)} periods", wanted=wanted)
+
+
+def view(
+    charger_id: str,
+    terms: Terms,
+    found: Outlook,
+    delivery: Delivery,
+    *,
+    prices: Sequence[PriceSlot],
+    currency: str | None,
+    zone: str,
+    online: bool,
+    now: datetime,
+) -> PlanView:
+    """What people are shown."""
+    held = delivery.installed
+    sure = held is not None and not held.unsure
+    shown = PlanView(
+        charger_id=charger_id,
+        connector_id=terms.connector_id,
+        mode=terms.mode,
+        state=found.state,
+        message=found.message,
+        delivery=standing(found.wanted, delivery, now=now, online=online),
+        problem=delivery.problem,
+        source=held.source if held is not None and sure else NONE,
+        zone=zone,
+        currency=currency if terms.mode == STANDALONE else None,
+        max_price=terms.max_price if terms.mode == STANDALONE else None,
+        periods=found.wanted.periods,
+        running=held.periods if held is not None and sure else (),
+        since=held.pushed_at if held is not None and sure else None,
+        expires_at=found.wanted.expires_at,
+        source_id=found.wanted.source_id,
+        confirmed=held.confirmed if held is not None and sure else None,
+    )
+    return with_prices(shown, found.plan, prices)

@@ -1,0 +1,176 @@
+"""A schedule as an OCPP 1.6 charging profile: an absolute TxDefaultProfile (3.13, 5.16, 9.4).
+
+Within the periods their current, 0 outside of them, until a moment at which the profile ends by itself: whatever
+becomes of us, a charger is not left waiting for ever.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from msgspec import Struct
+
+from csms.scheduling.periods import ChargePeriod
+
+VOLTS: Final = 230  # where a current has to be told as power
+PURPOSE: Final = "TxDefaultProfile"
+# Profiles of ours are numbered from here on, far from what people give by hand.
+FIRST_ID: Final = 816_000_001
+KEYS: Final = (
+    "ChargeProfileMaxStackLevel",
+    "ChargingScheduleAllowedChargingRateUnit",
+    "ChargingScheduleMaxPeriods",
+)
+
+
+class Ability(Struct, frozen=True, kw_only=True):
+    """What a charger takes. None: it has not said."""
+
+    unit: str = "A"
+    max_stack_level: int | None = None
+    max_periods: int | None = None
+
+
+class Other(Struct, frozen=True):
+    """A profile that is not ours."""
+
+    id: int
+    connector_id: int
+    purpose: str
+    stack_level: int
+
+
+class Place(Struct, frozen=True):
+    """Where ours goes, in nobody's way."""
+
+    profile_id: int
+    stack_level: int
+
+
+class Drawn(Struct, frozen=True, kw_only=True):
+    """`payload` is SetChargingProfile.req. `renew_at`: not all of it fitted, the rest is due then."""
+
+    payload: dict[str, Any]
+    renew_at: datetime | None
+
+
+def ability(
+    configuration: Mapping[str, str], *, watts_only: bool = False, level_zero_only: bool = False
+) -> Ability:
+    """From what a charger's configuration says (`KEYS` in lower case) and what is known of its kind."""
+    units = configuration.get(KEYS[1].lower(), "").lower()
+    only_watts = "power" in units and "current" not in units
+    level = 0 if level_zero_only else _whole(configuration.get(KEYS[0].lower()))
+    return Ability(
+        unit="W" if watts_only or only_watts else "A",
+        max_stack_level=level,
+        max_periods=_whole(configuration.get(KEYS[2].lower())),
+    )
+
+
+def _whole(value: str | None) -> int | None:
+    text = (value or "").strip()
+    return int(text) if text.isdecimal() else None
+
+
+def place(
+    others: Iterable[Other],
+    connector_id: int,
+    able: Ability,
+    *,
+    wished_level: int | None = None,
+    held: Place | None = None,
+) -> Place | None:
+    """The highest stack level that no other default profile has there (a profile of the same level would be
+    replaced by ours), and a number nobody has. `held`: where ours is now. None: every level is taken.
+    """
+    known = list(others)
+    numbers = {one.id for one in known}
+    levels = {one.stack_level for one in known if one.purpose == PURPOSE and one.connector_id == connector_id}
+    # A charger that does not tell how many levels it has, has at least these two.
+    most = 1 if able.max_stack_level is None else able.max_stack_level
+    if wished_level is not None:
+        most = min(most, wished_level) if able.max_stack_level is not None else wished_level
+    free = next((level for level in range(most, -1, -1) if level not in levels), None)
+    if free is None:
+        return None
+    number = FIRST_ID + connector_id if held is None else held.profile_id
+    while number in numbers:
+        number += 1000
+    return Place(number, free)
+
+
+def steps(periods: Sequence[ChargePeriod], begin: datetime, until: datetime) -> list[tuple[datetime, float]]:
+    """What holds from which moment on, in A: the periods, and 0 between them. Equal neighbours are one."""
+    found: list[tuple[datetime, float]] = []
+
+    def then(at: datetime, current_a: float) -> None:
+        if found and found[-1][0] == at:
+            found.pop()
+        if not found or found[-1][1] != current_a:
+            found.append((at, current_a))
+
+    then(begin, 0.0)
+    for period in sorted(periods):
+        start, end = max(period.start, begin), min(period.end, until)
+        if start < end:
+            then(start, period.current_a)
+            if end < until:
+                then(end, 0.0)
+    return found
+
+
+def draw(
+    periods: Sequence[ChargePeriod],
+    *,
+    now: datetime,
+    until: datetime,
+    connector_id: int,
+    place: Place,
+    able: Ability,
+    phases: int = 3,
+) -> Drawn:
+    """The profile as it stands from the minute of `now` on.
+
+    What a charger has no room for (ChargingScheduleMaxPeriods) is left out at the end, in such a way that it
+    rather waits than charges where it should not; it is due for the rest when half of the steps are over.
+    """
+    begin = now.astimezone(UTC).replace(second=0, microsecond=0)
+    wanted = steps(periods, begin, until)
+    shown, ends, renew_at = wanted, until, None
+    most = max(able.max_periods or len(wanted), 1)
+    if len(wanted) > most:
+        shown = wanted[:most]
+        if len(shown) > 1 and shown[-1][1] > 0:
+            shown = shown[:-1]
+        if shown[-1][1] > 0:  # room for one step only: it ends where it should
+            ends = wanted[1][0]
+        renew_at = wanted[max((len(shown) + 1) // 2, 1)][0]
+    return Drawn(
+        payload={
+            "connectorId": connector_id,
+            "csChargingProfiles": {
+                "chargingProfileId": place.profile_id,
+                "stackLevel": place.stack_level,
+                "chargingProfilePurpose": PURPOSE,
+                "chargingProfileKind": "Absolute",
+                "chargingSchedule": {
+                    "duration": round((ends - begin).total_seconds()),
+                    "startSchedule": begin.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                    "chargingRateUnit": able.unit,
+                    "chargingSchedulePeriod": [
+                        _period(round((at - begin).total_seconds()), limit_a, able.unit, phases)
+                        for at, limit_a in shown
+                    ],
+                },
+            },
+        },
+        renew_at=renew_at,
+    )
+
+
+def _period(start_s: int, limit_a: float, unit: str, phases: int) -> dict[str, Any]:
+    limit = limit_a if unit == "A" else limit_a * VOLTS * phases
+    period: dict[str, Any] = {"startPeriod": start_s, "limit": round(float(limit), 1)}
+    # Three is what OCPP takes for granted; charge points that know no numberPhases are spared it.
+    return period if phases == 3 else period | {"numberPhases": phases}

@@ -1,0 +1,149 @@
+"""What is to be done about a schedule that is wanted, and about one that is in place. Decisions only.
+
+The same for every kind of charger: a bridge writes a vendor's weekly schedule, OCPP gets a charging profile.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from msgspec import Struct
+
+from csms.scheduling.periods import ChargePeriod, not_over
+
+STANDALONE, HEMS, NONE = "standalone", "hems", "none"
+NOTHING, EXPIRED, OVER, RENEW = "nothing", "expired", "over", "renew"
+PUSH, CLEAR = "push", "clear"
+# What has become of a plan on its charger.
+IN_PLACE, PENDING, AWAY, REFUSED, NOT_WANTED = "in_place", "pending", "away", "refused", "none"
+_RECONNECTED_AFTER: Final = timedelta(minutes=10)
+_REFUSED_FOR: Final = timedelta(hours=1)
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """A schedule to be put, or without periods: that ours be deleted.
+
+    `until` is for targets that end by themselves: up to then nothing flows outside of the periods.
+    """
+
+    source: str
+    periods: tuple[ChargePeriod, ...] = ()
+    expires_at: datetime | None = None
+    source_id: str | None = None
+    until: datetime | None = None
+
+
+def by_time(
+    now: datetime, *, periods: Sequence[ChargePeriod], expires_at: datetime | None, stale: bool
+) -> str:
+    """What time alone asks of a schedule in place: it has expired, all of it is over, it is to be written again."""
+    if expires_at is not None and now > expires_at:
+        return EXPIRED
+    if not not_over(periods, now):
+        return OVER
+    return RENEW if stale else NOTHING
+
+
+class Installed(Struct, frozen=True, kw_only=True):
+    """A charging profile of ours on an OCPP charger, and what it was made of.
+
+    It ends by itself at `until`. `renew_at`: it did not fit as a whole, the rest is due then. `unsure`: no answer
+    came when it was sent. `confirmed`: the charger's composite schedule says the same (None: it gave none).
+    """
+
+    source: str
+    periods: tuple[ChargePeriod, ...]
+    until: datetime
+    profile_id: int
+    connector_id: int
+    stack_level: int
+    unit: str
+    phases: int
+    pushed_at: datetime
+    renew_at: datetime | None = None
+    unsure: bool = False
+    confirmed: bool | None = None
+
+
+class Delivery(Struct, frozen=True, kw_only=True):
+    """What became of a plan: what is there, and why it is not what is wanted.
+
+    `refused_at`: when the charger said no to `refused`, so that it is not asked the same over and over.
+    """
+
+    installed: Installed | None = None
+    problem: str | None = None
+    refused: Wanted | None = None
+    refused_at: datetime | None = None
+
+
+def wants(wanted: Wanted, now: datetime) -> bool:
+    """Whether there is anything to be put."""
+    return wanted.until is not None and wanted.until > now
+
+
+def decide(
+    wanted: Wanted,
+    delivery: Delivery,
+    *,
+    now: datetime,
+    connector_id: int,
+    phases: int,
+    connected_at: datetime | None,
+    booted_at: datetime | None,
+    lost: bool = False,
+) -> str:
+    """Whether a connected OCPP charger's profile is to be pushed or cleared now.
+
+    `lost`: somebody has cleared or replaced it since.
+    """
+    held = delivery.installed
+    if not wants(wanted, now):
+        return (
+            CLEAR
+            if held is not None and not _refused(Wanted(source=NONE), delivery, now, booted_at)
+            else NOTHING
+        )
+    if _refused(wanted, delivery, now, booted_at):
+        return NOTHING
+    if held is None or held.unsure or lost:
+        return PUSH
+    same = (held.source, not_over(held.periods, now), held.until) == (
+        wanted.source,
+        wanted.periods,
+        wanted.until,
+    )
+    if not same or (held.connector_id, held.phases) != (connector_id, phases):
+        return PUSH
+    if booted_at is not None and booted_at > held.pushed_at:
+        return PUSH
+    # Without a boot it will still have it; a line that keeps breaking is no reason to send it each time.
+    returned = connected_at is not None and connected_at > held.pushed_at
+    if returned and now - held.pushed_at > _RECONNECTED_AFTER:
+        return PUSH
+    return PUSH if held.renew_at is not None and now >= held.renew_at else NOTHING
+
+
+def _refused(wanted: Wanted, delivery: Delivery, now: datetime, booted_at: datetime | None) -> bool:
+    at = delivery.refused_at
+    if at is None or delivery.refused != wanted or now - at > _REFUSED_FOR:
+        return False
+    return booted_at is None or booted_at <= at
+
+
+def standing(wanted: Wanted, delivery: Delivery, *, now: datetime, online: bool) -> str:
+    """In a word how far the charger is with what is wanted of it."""
+    held, wish = delivery.installed, wants(wanted, now)
+    if delivery.refused_at is not None and delivery.problem is not None:
+        return REFUSED
+    if held is None and not wish:
+        return NOT_WANTED
+    if wish and held is not None and not held.unsure:
+        same = (held.source, not_over(held.periods, now), held.until) == (
+            wanted.source,
+            wanted.periods,
+            wanted.until,
+        )
+        if same:
+            return IN_PLACE
+    return PENDING if online else AWAY

@@ -1,0 +1,250 @@
+"""A schedule as an OCPP charging profile: what is drawn, and where it goes."""
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from csms.core.command_checks import Facts, check
+from csms.ocpp.outbound import check_request
+from csms.scheduling.periods import ChargePeriod, merged
+from csms.scheduling.prices import PriceSlot, day_bounds
+from csms.scheduling.profiles import (
+    FIRST_ID,
+    Ability,
+    Drawn,
+    Other,
+    Place,
+    ability,
+    draw,
+    place,
+    steps,
+)
+from csms.scheduling.selection import plan
+
+ZONE = ZoneInfo("Europe/Amsterdam")
+NOW = datetime(2026, 11, 21, 12, 0, 40, tzinfo=UTC)
+NOON = NOW.replace(second=0)
+
+
+def period(start_min: int, end_min: int, current_a: float = 16) -> ChargePeriod:
+    return ChargePeriod(NOON + timedelta(minutes=start_min), NOON + timedelta(minutes=end_min), current_a)
+
+
+def drawn(
+    *periods: ChargePeriod, able: Ability | None = None, phases: int = 3, until: int | None = None
+) -> Drawn:
+    end = max(one.end for one in periods) if until is None else NOON + timedelta(minutes=until)
+    return draw(
+        periods,
+        now=NOW,
+        until=end,
+        connector_id=0,
+        place=Place(FIRST_ID, 3),
+        able=able or Ability(),
+        phases=phases,
+    )
+
+
+def limits(made: Drawn) -> list[tuple[int, float]]:
+    """Minutes and limits."""
+    schedule = made.payload["csChargingProfiles"]["chargingSchedule"]
+    return [(one["startPeriod"] // 60, one["limit"]) for one in schedule["chargingSchedulePeriod"]]
+
+
+def duration(made: Drawn) -> float:
+    return made.payload["csChargingProfiles"]["chargingSchedule"]["duration"] / 60
+
+
+def test_nothing_flows_outside_of_the_chosen_times() -> None:
+    made = drawn(period(30, 60), period(90, 120, 10))
+    assert limits(made) == [(0, 0), (30, 16), (60, 0), (90, 10)]
+    assert duration(made) == 120
+    assert made.payload["csChargingProfiles"] | {"chargingSchedule": None} == {
+        "chargingProfileId": FIRST_ID,
+        "stackLevel": 3,
+        "chargingProfilePurpose": "TxDefaultProfile",
+        "chargingProfileKind": "Absolute",
+        "chargingSchedule": None,
+    }
+    schedule = made.payload["csChargingProfiles"]["chargingSchedule"]
+    assert (schedule["startSchedule"], schedule["chargingRateUnit"]) == ("2026-11-21T12:00:00Z", "A")
+    assert made.renew_at is None
+
+
+def test_a_running_period_counts_from_now_and_neighbours_are_one() -> None:
+    assert limits(drawn(period(-60, 15), period(15, 30))) == [(0, 16)]
+    assert limits(drawn(period(-60, 15, 16), period(15, 30, 10))) == [(0, 16), (15, 10)]
+
+
+def test_a_plan_of_nothing_is_zero_until_its_end() -> None:
+    made = draw(
+        (),
+        now=NOW,
+        until=NOON + timedelta(hours=2),
+        connector_id=1,
+        place=Place(FIRST_ID, 0),
+        able=Ability(),
+    )
+    assert (limits(made), duration(made)) == ([(0, 0)], 120)
+
+
+@pytest.mark.parametrize(("phases", "watts"), [(3, 11_040), (2, 7_360), (1, 3_680)])
+def test_watts_are_amperes_by_all_phases(phases: int, watts: float) -> None:
+    made = drawn(period(0, 15), able=Ability(unit="W"), phases=phases)
+    schedule = made.payload["csChargingProfiles"]["chargingSchedule"]
+    assert schedule["chargingRateUnit"] == "W"
+    (only,) = schedule["chargingSchedulePeriod"]
+    assert only == {"startPeriod": 0, "limit": watts} | ({} if phases == 3 else {"numberPhases": phases})
+
+
+@pytest.mark.parametrize(
+    ("most", "shown", "minutes", "renewed"),
+    [
+        (6, [(0, 0), (30, 16), (60, 0), (90, 16), (120, 0), (150, 16)], 180, None),
+        (5, [(0, 0), (30, 16), (60, 0), (90, 16), (120, 0)], 180, 90),
+        # The last step would be one that charges, for too long: it waits for the rest.
+        (4, [(0, 0), (30, 16), (60, 0)], 180, 60),
+        (2, [(0, 0)], 180, 30),
+        (1, [(0, 0)], 180, 30),
+    ],
+)
+def test_what_does_not_fit_comes_later(
+    most: int, shown: list[tuple[int, float]], minutes: int, renewed: int | None
+) -> None:
+    made = drawn(period(30, 60), period(90, 120), period(150, 180), able=Ability(max_periods=most))
+    assert (limits(made), duration(made)) == (shown, minutes)
+    assert made.renew_at == (None if renewed is None else NOON + timedelta(minutes=renewed))
+
+
+def test_a_charger_with_room_for_one_step_stops_charging_in_time() -> None:
+    made = drawn(period(-10, 30), period(60, 90), able=Ability(max_periods=1))
+    assert (limits(made), duration(made)) == ([(0, 16)], 30)
+    assert made.renew_at == NOON + timedelta(minutes=30)
+
+
+@pytest.mark.parametrize(("day", "quarters"), [(date(2026, 3, 29), 92), (date(2026, 10, 25), 100)])
+def test_days_when_clocks_are_set_have_92_and_100_quarters(day: date, quarters: int) -> None:
+    """Every other quarter is cheap; each is where it should be, in seconds that really pass."""
+    start, end = day_bounds(day, ZONE)
+    quarter = timedelta(minutes=15)
+    prices = [
+        PriceSlot(start + n * quarter, start + (n + 1) * quarter, Decimal("0.1") if n % 2 else Decimal("0.3"))
+        for n in range(quarters)
+    ]
+    assert prices[-1].end == end
+    chosen = plan(prices, now=start, zone=ZONE, top_x=16, threshold=Decimal("0.25"), current_a=16)
+    assert chosen.known_until == end
+    made = draw(
+        chosen.periods, now=start, until=end, connector_id=0, place=Place(FIRST_ID, 0), able=Ability()
+    )
+    assert limits(made) == [(n * 15, 16.0 if n % 2 else 0.0) for n in range(quarters)]
+    assert duration(made) == quarters * 15
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(-90, 1500), st.integers(1, 90), st.sampled_from([6, 16, 32])), max_size=20
+    ),
+    st.integers(1, 30),
+    st.sampled_from(["A", "W"]),
+)
+def test_whatever_is_wanted_the_charger_may_have_it(
+    raw: list[tuple[int, int, int]], most: int, unit: str
+) -> None:
+    """By the schema, by OCPP's rules and by its own limits; and where it says something, it says what is wanted."""
+    clear: list[ChargePeriod] = []
+    for start, length, amperes in sorted(raw):
+        if not clear or NOON + timedelta(minutes=start) >= clear[-1].end:
+            clear.append(period(start, start + length, amperes))
+    wanted = merged(clear)
+    until = NOON + timedelta(days=2)
+    made = draw(
+        wanted,
+        now=NOW,
+        until=until,
+        connector_id=0,
+        place=Place(FIRST_ID, 3),
+        able=Ability(unit=unit, max_periods=most),
+    )
+    facts = Facts(
+        now=NOW,
+        configuration={
+            "chargeprofilemaxstacklevel": "3",
+            "chargingschedulemaxperiods": str(most),
+            "chargingscheduleallowedchargingrateunit": "Current" if unit == "A" else "Power",
+        },
+    )
+    assert check_request("SetChargingProfile", made.payload) == []
+    assert check("SetChargingProfile", made.payload, facts) == []
+    told = limits(made)
+    per_a = 1 if unit == "A" else 690
+    whole = [
+        (round((at - NOON).total_seconds()) // 60, limit * per_a) for at, limit in steps(wanted, NOON, until)
+    ]
+    assert told == whole[: len(told)]
+    assert (made.renew_at is None) == (len(told) == len(whole))
+    if made.renew_at is not None:
+        assert told[-1][1] == 0 or len(told) == 1
+        assert NOON < made.renew_at <= until
+
+
+# --- where it goes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("configuration", "quirk", "found"),
+    [
+        ({}, {}, Ability(unit="A")),
+        ({"chargingscheduleallowedchargingrateunit": "Current,Power"}, {}, Ability(unit="A")),
+        ({"chargingscheduleallowedchargingrateunit": "Power"}, {}, Ability(unit="W")),
+        ({"chargingscheduleallowedchargingrateunit": "Current"}, {"watts_only": True}, Ability(unit="W")),
+        (
+            {"chargeprofilemaxstacklevel": "8", "chargingschedulemaxperiods": " 24 "},
+            {},
+            Ability(max_stack_level=8, max_periods=24),
+        ),
+        ({"chargeprofilemaxstacklevel": "8"}, {"level_zero_only": True}, Ability(max_stack_level=0)),
+        ({"chargeprofilemaxstacklevel": "many"}, {}, Ability()),
+    ],
+)
+def test_what_a_charger_takes(configuration: dict[str, str], quirk: dict[str, bool], found: Ability) -> None:
+    assert ability(configuration, **quirk) == found
+
+
+DEFAULT = "TxDefaultProfile"
+
+
+@pytest.mark.parametrize(
+    ("others", "most", "wished", "level"),
+    [
+        ([], 8, None, 8),
+        ([], None, None, 1),
+        ([], 0, None, 0),
+        ([Other(1, 0, DEFAULT, 8)], 8, None, 7),
+        ([Other(1, 0, DEFAULT, 8), Other(2, 0, DEFAULT, 7)], 8, None, 6),
+        # Other connectors and purposes have stacks of their own.
+        ([Other(1, 2, DEFAULT, 8), Other(2, 0, "ChargePointMaxProfile", 8)], 8, None, 8),
+        ([Other(1, 0, DEFAULT, 0)], 0, None, None),
+        ([], 8, 3, 3),
+        ([Other(1, 0, DEFAULT, 3)], 8, 3, 2),
+        ([], 2, 5, 2),
+        ([], None, 5, 5),
+    ],
+)
+def test_other_profiles_are_left_where_they_are(
+    others: list[Other], most: int | None, wished: int | None, level: int | None
+) -> None:
+    found = place(others, 0, Ability(max_stack_level=most), wished_level=wished)
+    assert (None if found is None else found.stack_level) == level
+
+
+def test_the_number_is_nobody_elses_and_stays() -> None:
+    assert place([], 2, Ability()) == Place(FIRST_ID + 2, 1)
+    taken = [Other(FIRST_ID, 1, DEFAULT, 0)]
+    assert place(taken, 0, Ability()) == Place(FIRST_ID + 1000, 1)
+    assert place([], 0, Ability(), held=Place(77, 0)) == Place(77, 1)

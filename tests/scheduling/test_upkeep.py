@@ -1,0 +1,230 @@
+"""When a plan is put on a charger, when it is taken away, and what people are told of it."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from msgspec.structs import replace
+
+from csms.scheduling.hems import HemsWish
+from csms.scheduling.outlook import outlook, view
+from csms.scheduling.periods import ChargePeriod
+from csms.scheduling.prices import PriceSlot
+from csms.scheduling.shown import Terms
+from csms.scheduling.upkeep import (
+    AWAY,
+    CLEAR,
+    EXPIRED,
+    HEMS,
+    IN_PLACE,
+    NONE,
+    NOT_WANTED,
+    NOTHING,
+    OVER,
+    PENDING,
+    PUSH,
+    REFUSED,
+    RENEW,
+    STANDALONE,
+    Delivery,
+    Installed,
+    Wanted,
+    by_time,
+    decide,
+    standing,
+)
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def at(minutes: float) -> datetime:
+    return NOW + timedelta(minutes=minutes)
+
+
+LATER = ChargePeriod(at(30), at(60), 16)
+WANTED = Wanted(source=STANDALONE, periods=(LATER,), until=LATER.end)
+HELD = Installed(
+    source=STANDALONE,
+    periods=(ChargePeriod(at(-60), at(-30), 16), LATER),
+    until=LATER.end,
+    profile_id=1,
+    connector_id=0,
+    stack_level=3,
+    unit="A",
+    phases=3,
+    pushed_at=at(-90),
+)
+THERE = Delivery(installed=HELD)
+NO = Delivery(problem="no", refused=WANTED, refused_at=at(-5))
+
+
+def decided(wanted: Wanted, delivery: Delivery, **more: Any) -> str:
+    usual = {"now": NOW, "connector_id": 0, "phases": 3, "connected_at": at(-600), "booted_at": at(-600)}
+    return decide(wanted, delivery, **(usual | more))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "delivery", "more", "due"),
+    [
+        pytest.param(WANTED, Delivery(), {}, PUSH, id="new"),
+        pytest.param(WANTED, THERE, {}, NOTHING, id="there, and a period that is over is no reason"),
+        pytest.param(
+            replace(WANTED, periods=(replace(LATER, current_a=10),)), THERE, {}, PUSH, id="another current"
+        ),
+        pytest.param(replace(WANTED, source=HEMS), THERE, {}, PUSH, id="somebody else's"),
+        pytest.param(replace(WANTED, until=at(90)), THERE, {}, PUSH, id="known for longer"),
+        pytest.param(WANTED, THERE, {"phases": 1}, PUSH, id="fewer phases"),
+        pytest.param(WANTED, THERE, {"connector_id": 1}, PUSH, id="another connector"),
+        pytest.param(WANTED, THERE, {"booted_at": at(-1)}, PUSH, id="rebooted"),
+        pytest.param(WANTED, THERE, {"connected_at": at(-1)}, PUSH, id="back after a long time"),
+        pytest.param(
+            WANTED,
+            Delivery(installed=replace(HELD, pushed_at=at(-3))),
+            {"connected_at": at(-1)},
+            NOTHING,
+            id="a line that keeps breaking",
+        ),
+        pytest.param(WANTED, THERE, {"lost": True}, PUSH, id="somebody cleared it"),
+        pytest.param(WANTED, Delivery(installed=replace(HELD, renew_at=NOW)), {}, PUSH, id="the rest is due"),
+        pytest.param(WANTED, Delivery(installed=replace(HELD, renew_at=at(1))), {}, NOTHING, id="not yet"),
+        pytest.param(WANTED, Delivery(installed=replace(HELD, unsure=True)), {}, PUSH, id="no answer came"),
+        pytest.param(Wanted(source=NONE), THERE, {}, CLEAR, id="not wanted any more"),
+        pytest.param(replace(WANTED, periods=(), until=at(-1)), THERE, {}, CLEAR, id="over"),
+        pytest.param(replace(WANTED, periods=()), Delivery(), {}, PUSH, id="wait"),
+        pytest.param(Wanted(source=NONE), Delivery(), {}, NOTHING, id="nothing"),
+        pytest.param(WANTED, NO, {}, NOTHING, id="refused"),
+        pytest.param(WANTED, NO, {"now": at(56)}, PUSH, id="refused an hour ago"),
+        pytest.param(WANTED, NO, {"booted_at": at(-1)}, PUSH, id="refused before it was restarted"),
+        pytest.param(replace(WANTED, until=at(70)), NO, {}, PUSH, id="refused something else"),
+        pytest.param(
+            Wanted(source=NONE),
+            replace(THERE, problem="no", refused=Wanted(source=NONE), refused_at=NOW),
+            {},
+            NOTHING,
+            id="not even cleared",
+        ),
+    ],
+)
+def test_what_is_due(wanted: Wanted, delivery: Delivery, more: dict[str, Any], due: str) -> None:
+    assert decided(wanted, delivery, **more) == due
+
+
+@pytest.mark.parametrize(
+    ("wanted", "delivery", "online", "word"),
+    [
+        (WANTED, THERE, True, IN_PLACE),
+        (WANTED, THERE, False, IN_PLACE),
+        (WANTED, Delivery(), True, PENDING),
+        (WANTED, Delivery(), False, AWAY),
+        (WANTED, Delivery(installed=replace(HELD, unsure=True)), True, PENDING),
+        (WANTED, NO, True, REFUSED),
+        (Wanted(source=NONE), Delivery(), True, NOT_WANTED),
+        (Wanted(source=NONE), THERE, False, AWAY),
+    ],
+)
+def test_how_far_it_is(wanted: Wanted, delivery: Delivery, online: bool, word: str) -> None:
+    assert standing(wanted, delivery, now=NOW, online=online) == word
+
+
+def test_time_asks_for_an_expiry_before_an_end_and_an_end_before_a_renewal() -> None:
+    def due(
+        expires: float | None = None, periods: tuple[ChargePeriod, ...] = (LATER,), stale: bool = False
+    ) -> str:
+        expires_at = None if expires is None else at(expires)
+        return by_time(NOW, periods=periods, expires_at=expires_at, stale=stale)
+
+    assert due() == due(expires=0) == NOTHING
+    assert due(stale=True) == RENEW
+    assert due(stale=True, periods=()) == OVER
+    assert due(stale=True, periods=(), expires=-1) == EXPIRED
+
+
+# --- what is wanted --------------------------------------------------------------------------------------
+
+CURVE = tuple(
+    PriceSlot(at(15 * n), at(15 * (n + 1)), Decimal(price))
+    for n, price in enumerate(["0.30", "0.10", "0.10", "0.30"])
+)
+
+
+def seen(
+    terms: Terms | None = None,
+    prices: tuple[PriceSlot, ...] = CURVE,
+    problem: str | None = None,
+    wish: HemsWish | None = None,
+    delivery: Delivery | None = None,
+    now: datetime = NOW,
+    removed: bool = False,
+) -> Any:
+    return outlook(
+        terms or Terms(),
+        prices=prices,
+        problem=problem,
+        wish=wish or HemsWish(),
+        delivery=delivery or Delivery(),
+        zone=ZoneInfo("Europe/Amsterdam"),
+        now=now,
+        removed=removed,
+    )
+
+
+def test_prices_below_the_limit_are_wanted_until_the_last_of_them() -> None:
+    look = seen()
+    assert (look.state, look.message) == ("scheduled", "2 slots at 1 price levels")
+    assert look.wanted == Wanted(source=STANDALONE, periods=(ChargePeriod(at(15), at(45), 16),), until=at(45))
+    # With the last chosen slot the profile goes, and the charger charges at any price again.
+    assert seen(now=at(50)).wanted.until is None
+
+
+def test_a_charger_may_wait_for_as_long_as_prices_are_known() -> None:
+    waiting = Terms(otherwise="wait")
+    assert seen(waiting).wanted.until == at(60)
+    assert seen(waiting, now=at(50)).wanted == Wanted(source=STANDALONE, until=at(60))
+    dear = seen(Terms(otherwise="wait", max_price=Decimal("0.05")))
+    assert (dear.state, dear.wanted) == ("no_eligible_slots", Wanted(source=STANDALONE, until=at(60)))
+    assert seen(Terms(max_price=Decimal("0.05"))).wanted.until is None
+
+
+def test_without_new_prices_what_is_there_stays_until_it_is_over() -> None:
+    look = seen(prices=(), delivery=THERE)
+    assert (look.state, look.wanted) == ("waiting_for_prices", WANTED)
+    assert decided(look.wanted, THERE) == NOTHING
+    assert seen(prices=(), delivery=THERE, now=at(61)).wanted.periods == ()
+    broken = seen(problem="Prices are in SEK, the threshold is in EUR", delivery=THERE)
+    assert (broken.state, broken.wanted) == ("error", WANTED)
+
+
+def test_a_hems_is_followed_as_it_says_and_prices_do_not_count() -> None:
+    by_hems = Terms(mode="hems", max_price=Decimal("0.01"))
+    wish = HemsWish(periods=(LATER,), expires_at=at(45), source_id="battery")
+    look = seen(by_hems, wish=wish)
+    assert look.wanted == Wanted(
+        source=HEMS, periods=(LATER,), until=LATER.end, expires_at=at(45), source_id="battery"
+    )
+    assert (look.state, look.message, look.plan) == ("scheduled", "1 periods", None)
+    assert seen(by_hems, wish=wish, now=at(45)).wanted.until == LATER.end
+    assert seen(by_hems, wish=wish, now=at(46)).wanted.until is None
+    assert seen(by_hems).state == "idle"
+    # What a price plan has put there before is not a HEMS's.
+    assert decided(seen(by_hems, delivery=THERE).wanted, THERE) == CLEAR
+
+
+def test_what_is_shown() -> None:
+    look = seen()
+    shown = view(
+        "CP1",
+        Terms(),
+        look,
+        THERE,
+        prices=CURVE,
+        currency="EUR",
+        zone="Europe/Amsterdam",
+        online=True,
+        now=NOW,
+    )
+    assert [slot.chosen for slot in shown.slots] == [False, True, True, False]
+    assert (shown.slots_chosen, shown.price_levels, shown.slots_excluded) == (2, 1, 2)
+    assert (shown.delivery, shown.source, shown.running) == (PENDING, STANDALONE, HELD.periods)
+    assert seen(removed=True).state == "removing"
