@@ -23,7 +23,7 @@ _HAS_PROC = Path("/proc/self/cmdline").exists()
 # forgets the death signal when the user id changes; and the parent may have died before we asked.
 # A small program of its own rather than preexec_fn, which is unsafe once there are threads.
 _STUB = """
-import os, sys
+import os, signal, sys
 signal_number, parent, uid, gid = map(int, sys.argv[1:5])
 request_signal = None
 if sys.platform == "linux":
@@ -33,6 +33,7 @@ if uid >= 0:
     os.setgroups([])
     os.setgid(gid)
     os.setuid(uid)
+signal.signal(signal_number, signal.SIG_DFL)  # shells have what they put in the background ignore Ctrl-C
 if request_signal:
     request_signal(1, signal_number, 0, 0, 0)
 if os.getppid() != parent:

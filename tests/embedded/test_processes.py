@@ -78,6 +78,27 @@ def test_a_server_has_a_session_of_its_own_so_ctrl_c_passes_it_by(tmp_path: Path
     assert server.returncode != 0
 
 
+def test_a_server_hears_of_our_death_though_ctrl_c_is_ignored(tmp_path: Path) -> None:
+    """As when a shell has put us in the background."""
+    code = (
+        "import sys; from pathlib import Path; from csms.embedded.processes import *;"
+        f"log = open_log(Path({str(tmp_path / 'log')!r}));"
+        "print(start_bound(['/bin/sleep', '60'], log=log).pid, flush=True); sys.stdin.read()"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    with parent:
+        pid = int(parent.stdout.readline())
+        assert eventually(lambda: command_line(pid) == "/bin/sleep 60")
+        parent.kill()
+    assert gone(pid)
+
+
 @needs_root
 def test_a_server_gives_up_root_and_still_hears_of_our_death(tmp_path: Path) -> None:
     account = drop_account(Path("/nonexistent"))
