@@ -145,12 +145,14 @@ class Planner:
 
     async def _round(self) -> bool:
         """Whether some charger has only just come."""
+        # What is being done to these now may not be in their rows yet when those are read.
+        under_way = set(self._busy)
         async with self._engine.connect() as db:
             found = await plans.of_node(db, self._node.name)
         failed: Exception | None = None
         for plan in found:
             await asyncio.sleep(0)  # there may be many, and others have work to do
-            if plan.charger_id not in self._busy:
+            if plan.charger_id not in under_way:
                 try:
                     await self._look_after(plan)
                 except Exception as error:  # what is wrong with one is not the others' fault

@@ -63,7 +63,7 @@ class ProfileTarget:
             held = None
         try:
             able = await self._ability(plan)
-            place = await self._place(plan, held, able)
+            place = await self._place(plan, able)
             if place is None:
                 return self._refused(plan, wanted, TAKEN)
             installed, drawn = self._drawn(plan, wanted, able, place)
@@ -133,21 +133,11 @@ class ProfileTarget:
             known, watts_only=quirks.force_power_profile, level_zero_only=quirks.stack_level_zero
         )
 
-    async def _place(self, plan: Plan, held: Installed | None, able: Ability) -> Place | None:
+    async def _place(self, plan: Plan, able: Ability) -> Place | None:
         async with self._engine.connect() as db:
             rows = await remembered_views.list_profiles(db, plan.charger_id)
-        others = [
-            Other(row.id, row.connector_id, row.purpose, row.stack_level)
-            for row in rows
-            if held is None or row.id != held.profile_id
-        ]
-        return profiles.place(
-            others,
-            plan.terms.connector_id,
-            able,
-            wished_level=plan.terms.stack_level,
-            held=None if held is None else Place(held.profile_id, held.stack_level),
-        )
+        others = [Other(row.id, row.connector_id, row.purpose, row.stack_level) for row in rows]
+        return profiles.place(others, plan.terms.connector_id, able, wished_level=plan.terms.stack_level)
 
     def _drawn(self, plan: Plan, wanted: Wanted, able: Ability, place: Place) -> tuple[Installed, Drawn]:
         terms, now = plan.terms, self._clock()

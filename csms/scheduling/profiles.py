@@ -14,8 +14,9 @@ from csms.scheduling.periods import ChargePeriod
 
 VOLTS: Final = 230  # where a current has to be told as power
 PURPOSE: Final = "TxDefaultProfile"
-# Profiles of ours are numbered from here on, far from what people give by hand.
+# Profiles of ours have this number and the connector's added, far from what people give by hand.
 FIRST_ID: Final = 816_000_001
+_OURS: Final = range(FIRST_ID, FIRST_ID + 1001)
 KEYS: Final = (
     "ChargeProfileMaxStackLevel",
     "ChargingScheduleAllowedChargingRateUnit",
@@ -32,7 +33,7 @@ class Ability(Struct, frozen=True, kw_only=True):
 
 
 class Other(Struct, frozen=True):
-    """A profile that is not ours."""
+    """A profile on the charger."""
 
     id: int
     connector_id: int
@@ -79,25 +80,21 @@ def place(
     able: Ability,
     *,
     wished_level: int | None = None,
-    held: Place | None = None,
 ) -> Place | None:
     """The highest stack level that no other default profile has there (a profile of the same level would be
-    replaced by ours), and a number nobody has. `held`: where ours is now. None: every level is taken.
+    replaced by ours). None: every level is taken. One with a number of ours is ours, even if we have forgotten it.
     """
-    known = list(others)
-    numbers = {one.id for one in known}
-    levels = {one.stack_level for one in known if one.purpose == PURPOSE and one.connector_id == connector_id}
+    levels = {
+        one.stack_level
+        for one in others
+        if one.purpose == PURPOSE and one.connector_id == connector_id and one.id not in _OURS
+    }
     # A charger that does not tell how many levels it has, has at least these two.
     most = 1 if able.max_stack_level is None else able.max_stack_level
     if wished_level is not None:
         most = min(most, wished_level) if able.max_stack_level is not None else wished_level
     free = next((level for level in range(most, -1, -1) if level not in levels), None)
-    if free is None:
-        return None
-    number = FIRST_ID + connector_id if held is None else held.profile_id
-    while number in numbers:
-        number += 1000
-    return Place(number, free)
+    return None if free is None else Place(FIRST_ID + connector_id, free)
 
 
 def steps(periods: Sequence[ChargePeriod], begin: datetime, until: datetime) -> list[tuple[datetime, float]]:

@@ -1,11 +1,13 @@
 """Plans on OCPP chargers, through a whole node with a real broker: by prices and by a HEMS."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 
+from csms.plans import planner
 from csms.scheduling.profiles import FIRST_ID
 from tests.e2e.conftest import TOKEN, Node
 from tests.e2e.obedient import Obedient
@@ -408,3 +410,23 @@ async def test_the_console_shows_the_plan(node: Node, wire: Wire, planned: Plann
     assert page.count('<rect class="running"') == 2
     assert "on the charger" in page
     assert "3 slots at 1 price levels" in page
+
+
+async def test_a_row_read_before_the_charger_answered_is_not_acted_upon(
+    node: Node, wire: Wire, planned: Planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = planner.plans.of_node
+
+    async def slowly(*given: Any) -> Any:
+        rows = await read(*given)
+        await asyncio.sleep(0.25)
+        return rows
+
+    monkeypatch.setattr(planner.plans, "of_node", slowly)
+    await wire.prices(False, True, False, True)
+    async with planned.connected() as point:
+        await planned.put()
+        for _ in range(20):
+            await planned.put()  # a reason to look, each
+        await planned.delivered("in_place")
+        assert len(profiles(point)) == 1

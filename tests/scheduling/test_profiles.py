@@ -243,8 +243,9 @@ def test_other_profiles_are_left_where_they_are(
     assert (None if found is None else found.stack_level) == level
 
 
-def test_the_number_is_nobody_elses_and_stays() -> None:
+def test_what_has_a_number_of_ours_is_ours_even_if_we_have_forgotten_it() -> None:
     assert place([], 2, Ability()) == Place(FIRST_ID + 2, 1)
-    taken = [Other(FIRST_ID, 1, DEFAULT, 0)]
-    assert place(taken, 0, Ability()) == Place(FIRST_ID + 1000, 1)
-    assert place([], 0, Ability(), held=Place(77, 0)) == Place(77, 1)
+    ours = [Other(FIRST_ID, 0, DEFAULT, 0), Other(FIRST_ID + 1000, 0, DEFAULT, 1)]
+    assert place(ours, 0, Ability(max_stack_level=1)) == Place(FIRST_ID, 1)
+    theirs = [Other(FIRST_ID - 1, 0, DEFAULT, 0), Other(FIRST_ID + 1001, 0, DEFAULT, 1)]
+    assert place(theirs, 0, Ability(max_stack_level=1)) is None
