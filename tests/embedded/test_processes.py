@@ -81,7 +81,8 @@ def test_a_server_has_a_session_of_its_own_so_ctrl_c_passes_it_by(tmp_path: Path
 def test_a_server_hears_of_our_death_though_ctrl_c_is_ignored(tmp_path: Path) -> None:
     """As when a shell has put us in the background."""
     code = (
-        "import sys; from pathlib import Path; from csms.embedded.processes import *;"
+        "import signal, sys; from pathlib import Path; from csms.embedded.processes import *;"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN);"
         f"log = open_log(Path({str(tmp_path / 'log')!r}));"
         "print(start_bound(['/bin/sleep', '60'], log=log).pid, flush=True); sys.stdin.read()"
     )
@@ -90,7 +91,6 @@ def test_a_server_hears_of_our_death_though_ctrl_c_is_ignored(tmp_path: Path) ->
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
     with parent:
         pid = int(parent.stdout.readline())
