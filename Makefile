@@ -4,6 +4,10 @@ V := .venv
 STAMP := $(V)/.installed
 BIN := $(V)/bin
 .DEFAULT_GOAL := help
+# Modules are compiled once, below .venv, also where the environment forbids it (images do): every start and every
+# test worker would compile all of them anew, a third of what the tests cost.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/$(V)/pycache
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help install run bench test check fix format lint types imports migrations migration fuzz soak clean lock
 
 help:  ## this list

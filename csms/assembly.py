@@ -20,7 +20,8 @@ from csms.db.state import Snapshot
 from csms.delivery import Delivery
 from csms.embedding import BrokerAddress
 from csms.errors import BrokerAway, StartError
-from csms.ledger import Ledger
+from csms.frame_log import FrameLog
+from csms.ledgers import Ledgers
 from csms.mqtt import homeassistant
 from csms.mqtt.commands import CommandRouter
 from csms.mqtt.connection import Message
@@ -56,7 +57,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     """A node, started, and what it stands on."""
 
     engine: AsyncEngine
-    ledger: Ledger
+    ledger: Ledgers
     router: CommandRouter
     delivery: Delivery
     node: LocalNode
@@ -109,21 +110,25 @@ async def assemble(
     company: Company,
 ) -> Parts:
     """Start a node: database, ledger, relay, commands. Nesting is the order of start and stop."""
-    engine = create_engine(database_url, pool_size=5 + settings.outbox_lanes)
+    engine = create_engine(database_url, pool_size=4 + settings.csms_ledger_writers + settings.outbox_lanes)
     stack.push_async_callback(engine.dispose)
     await _prepare_database(engine, database_url, embedded=settings.embedded_database)
     await admission.forget_connections(engine, settings.csms_node)
     await company.start(maintenance.run(engine, settings), "maintenance")
 
     mqtt = await _mqtt(settings, engine, broker, stack, company) if broker is not None else None
-    ledger = Ledger(
+    ledger = Ledgers(
         engine,
         policy(settings),
+        writers=settings.csms_ledger_writers,
         relay=mqtt is not None or settings.events_outbox_always,
         on_commit=mqtt.on_commit if mqtt is not None else None,
     )
     await company.start(ledger.run(), "ledger")
     stack.push_async_callback(ledger.drain)
+    frames = FrameLog(engine)
+    await company.start(frames.run(), "frame log")
+    stack.push_async_callback(frames.drain)
 
     router = CommandRouter(
         mqtt.commands if mqtt is not None else None,
@@ -137,6 +142,7 @@ async def assemble(
     node = LocalNode(
         settings.csms_node,
         ledger,
+        frames,
         router,
         admission.Admissions(engine),
         lambda charger_id: rows.standing(engine, charger_id),

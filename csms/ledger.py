@@ -16,17 +16,16 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, TypeVar
 
-import asyncpg
 import structlog
 from prometheus_client import Counter, Histogram
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.core import reports
 from csms.core.decide import decide
-from csms.core.records import Event, Frame
+from csms.core.records import Event
 from csms.core.work import Policy, Work
 from csms.db import store
+from csms.db.outages import cause, is_away
 from csms.errors import LedgerError, NotBookable
 
 R = TypeVar("R")
@@ -39,29 +38,6 @@ _BATCH = Histogram(
 )
 _COMMIT = Histogram("csms_ledger_commit_seconds", "Load, decide, save and commit of one batch.")
 _RETRIES = Counter("csms_ledger_retries_total", "Batches tried again because Postgres was away or busy.")
-_FRAMES_DROPPED = Counter("csms_frames_dropped_total", "Raw frames not logged because the log was full.")
-
-# Postgres is away or busy: the same batch can succeed later.
-_AWAY = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.TransactionRollbackError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.ObjectNotInPrerequisiteStateError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InvalidSchemaNameError,
-    asyncpg.PostgresSystemError,
-    # A schema that does not fit (a migration is under way) or a right that is missing is no report's fault.
-    asyncpg.SyntaxOrAccessError,
-    asyncpg.InvalidCachedStatementError,
-    asyncpg.OutdatedSchemaCacheError,
-)
 _EVENTS_A_REPORT = 8
 _NEEDS_ID = (reports.Start, reports.Quarantined)
 _HAS_READINGS = (reports.Meter, reports.Stop)
@@ -80,8 +56,6 @@ class Ledger:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         max_batch: int = 500,
         max_waiting: int = 20_000,
-        frame_delay_s: float = 0.5,
-        max_frames: int = 50_000,
         commit_timeout_s: float = 30,
     ) -> None:
         self.policy = policy
@@ -91,9 +65,6 @@ class Ledger:
         self._clock = clock
         self._max_batch = max_batch
         self._waiting: asyncio.Queue[Entry] = asyncio.Queue(max_waiting)
-        self._frames: deque[Frame] = deque()
-        self._frame_delay_s = frame_delay_s
-        self._max_frames = max_frames
         self._commit_timeout_s = commit_timeout_s
         self._numbers: deque[int] = deque()
         self._transaction_ids: deque[int] = deque()
@@ -127,13 +98,6 @@ class Ledger:
             return False
         return True
 
-    def log_frame(self, frame: Frame) -> None:
-        """Keep a raw frame: written with the next commit, or by itself half a second later."""
-        if len(self._frames) >= self._max_frames:
-            _FRAMES_DROPPED.inc()
-            return
-        self._frames.append(frame)
-
     def away_s(self) -> float:
         """For how long Postgres has not been answering; 0 when it is."""
         return 0.0 if self._away_since is None else time.monotonic() - self._away_since
@@ -147,10 +111,8 @@ class Ledger:
         try:
             while True:
                 batch = await self._next_batch()
-                if batch or self._frames:
-                    async with self._busy:
-                        frames = [self._frames.popleft() for _ in range(min(len(self._frames), 5_000))]
-                        await self._commit(batch, frames)
+                async with self._busy:
+                    await self._commit(batch)
         finally:
             self._ended = True
             self._abandon(batch)
@@ -167,50 +129,45 @@ class Ledger:
         """Wait until nothing waits any more, or the time is up (Postgres may be away)."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                # Three conditions, asked only at shutdown: an event would have to be kept at every commit.
-                while not self._waiting.empty() or self._frames or self._busy.locked():  # noqa: ASYNC110
+                # Asked only at shutdown: an event would have to be kept at every commit.
+                while not self._waiting.empty() or self._busy.locked():  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
 
     async def _next_batch(self) -> list[Entry]:
-        try:
-            async with asyncio.timeout(self._frame_delay_s):
-                batch = [await self._waiting.get()]
-        except TimeoutError:
-            return []
+        batch = [await self._waiting.get()]
         while len(batch) < self._max_batch and not self._waiting.empty():
             batch.append(self._waiting.get_nowait())
         return batch
 
-    async def _commit(self, batch: list[Entry], frames: list[Frame], *, again: bool = False) -> None:
+    async def _commit(self, batch: list[Entry], *, again: bool = False) -> None:
         """Make a batch durable, however long it takes; split it when something in it is refused."""
         delay_s = 0.1
         while True:
             started = time.perf_counter()
             try:
-                results, events = await self._try(batch, frames)
+                results, events = await self._try(batch)
                 break
             except Exception as error:
                 await self._hang_up()
-                if _is_away(error):
+                if is_away(error):
                     if self._away_since is None:
                         self._away_since = time.monotonic()
                         # What ended the transaction says more than its end.
-                        cause = error if isinstance(error, ConnectionError) else error.__context__ or error
+                        first = error if isinstance(error, ConnectionError) else error.__context__ or error
                         log.warning(
-                            "postgres away", error=str(cause) or type(cause).__name__, waiting=len(batch)
+                            "postgres away", error=str(first) or type(first).__name__, waiting=len(batch)
                         )
                     _RETRIES.inc()
                     await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))
                     delay_s = min(delay_s * 2, 5)
                     continue
-                await self._isolate(batch, frames, error, again=again)
+                await self._isolate(batch, error, again=again)
                 return
         if self._away_since is not None:
             log.info("postgres is back", away_s=round(self.away_s(), 1))
             self._away_since = None
-        if batch:
-            _COMMIT.observe(time.perf_counter() - started)
-            _BATCH.observe(len(batch))
+        _COMMIT.observe(time.perf_counter() - started)
+        _BATCH.observe(len(batch))
         for (report, answer), result in zip(batch, results, strict=True):
             _settle(report, answer, result)
         if events and self._on_commit is not None:
@@ -219,36 +176,24 @@ class Ledger:
             except Exception:
                 log.exception("nobody was told of a commit")
 
-    async def _isolate(
-        self, batch: list[Entry], frames: list[Frame], error: Exception, *, again: bool
-    ) -> None:
+    async def _isolate(self, batch: list[Entry], error: Exception, *, again: bool) -> None:
         """The database refused something in here: halve until it stands alone, and refuse only that."""
-        if batch and frames:
-            await self._commit(batch, [])
-            await self._commit([], frames)
-        elif len(batch) + len(frames) > 1:
-            half = (len(batch) + len(frames)) // 2
-            await self._commit(batch[:half], frames[:half])
-            await self._commit(batch[half:], frames[half:])
+        if len(batch) > 1:
+            half = len(batch) // 2
+            await self._commit(batch[:half])
+            await self._commit(batch[half:])
         elif not again:
             # Alone it may be taken: another node, or an operator, had a hand on the same rows.
-            await self._commit(batch, frames, again=True)
-        elif frames:
-            log.error("frame refused", charger=frames[0].charger_id, error=str(error))
-            _FRAMES_DROPPED.inc()
+            await self._commit(batch, again=True)
         else:
             _refuse(*batch[0], error)
 
-    async def _try(self, batch: Sequence[Entry], frames: list[Frame]) -> tuple[list[Any], list[Event]]:
+    async def _try(self, batch: Sequence[Entry]) -> tuple[list[Any], list[Event]]:
         db = await self._connected()
         # A server that has gone silent is hung up on: waiting for it to confirm a cancel would take as long.
         watchdog = asyncio.get_running_loop().call_later(self._commit_timeout_s, db.terminate)
         try:
             async with db.transaction():
-                if frames:
-                    await store.save_frames(db, frames)
-                if not batch:
-                    return [], []
                 entries = [report for report, _ in batch]
                 await self._provide_ids(db, entries)
                 work = Work(
@@ -293,8 +238,8 @@ class Ledger:
                     self._connection = await self._engine.connect()
             raw = await self._connection.get_raw_connection()
         except Exception as error:
-            cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-            raise ConnectionError(str(cause) or type(cause).__name__) from error
+            first = cause(error)
+            raise ConnectionError(str(first) or type(first).__name__) from error
         return raw.driver_connection
 
     async def _hang_up(self) -> None:
@@ -304,10 +249,6 @@ class Ledger:
                 await connection.invalidate()
             with contextlib.suppress(Exception):
                 await connection.close()
-
-
-def _is_away(error: Exception) -> bool:
-    return isinstance(error, _AWAY)
 
 
 def _decided(work: Work, report: reports.Report[Any]) -> Any:

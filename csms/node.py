@@ -11,7 +11,9 @@ from csms.adapter import Adapter, Admission, Heard, Standing
 from csms.core.records import Frame
 from csms.core.reports import Held, Report
 from csms.errors import BrokerAway
+from csms.frame_log import FrameLog
 from csms.ledger import Ledger
+from csms.ledgers import Ledgers
 from csms.recording import RecordingAdapter
 
 R = TypeVar("R")
@@ -47,7 +49,8 @@ class LocalNode:
     def __init__(
         self,
         name: str,
-        ledger: Ledger,
+        ledger: Ledger | Ledgers,
+        frames: FrameLog,
         router: Router,
         admit: Callable[[str], Awaitable[Admission | None]],
         stand: Callable[[str], Awaitable[Standing]],
@@ -60,6 +63,7 @@ class LocalNode:
     ) -> None:
         self.name = name
         self._ledger = ledger
+        self._frames = frames
         self._router = router
         self._admit = admit
         self._stand = stand
@@ -83,7 +87,7 @@ class LocalNode:
             _LOST.inc()
 
     def frame(self, frame: Frame) -> None:
-        self._ledger.log_frame(frame)
+        self._frames.put(frame)
         if self._on_frame is not None:
             self._on_frame(frame)
 

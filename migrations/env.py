@@ -6,6 +6,7 @@ from the configuration attribute `url` (set by csms), or from DATABASE_URL.
 
 import asyncio
 import os
+import time
 
 from alembic import context
 from sqlalchemy import pool, text
@@ -17,7 +18,9 @@ from csms.db.engine import database_url
 from csms.db.migrate import compare_object, default_url
 from csms.db.tables import metadata
 
-LOCK = "SELECT pg_advisory_lock(hashtext('csms.migrations'))"
+# Asked again and again, never waited for: an index made concurrently waits for all who wait in a transaction.
+LOCK = "SELECT pg_try_advisory_lock(hashtext('csms.migrations'))"
+ASK_AGAIN_S = 0.1
 # A migration that cannot get its lock gives way to the running system instead of queueing everybody behind it.
 LIMITS = f"SET lock_timeout = '{os.environ.get('CSMS_MIGRATE_LOCK_TIMEOUT', '4s')}'"
 STATEMENT = f"SET statement_timeout = '{os.environ.get('CSMS_MIGRATE_STATEMENT_TIMEOUT', '60s')}'"
@@ -45,7 +48,9 @@ def offline() -> None:
 
 def run(connection: Connection) -> None:
     # Waiting for another migrator is right, so the lock comes before the limits.
-    connection.execute(text(LOCK))
+    while not connection.scalar(text(LOCK)):
+        connection.rollback()
+        time.sleep(ASK_AGAIN_S)
     connection.execute(text(LIMITS))
     connection.execute(text(STATEMENT))
     connection.commit()

@@ -1,6 +1,7 @@
 """Starts the run's servers in the controlling process, hands out databases, brokers and ports, finds leaked tasks."""
 
 import asyncio
+import gc
 import io
 import logging
 import os
@@ -20,6 +21,20 @@ from tests.services import Addresses, Broker, DatabaseFactory, Mosquitto, Servic
 
 _SERVICES = pytest.StashKey[Services]()
 _TASK_GRACE_S = 0.25
+_TESTS = Path(__file__).parent
+_LONG_FIRST = (
+    "soak",
+    "bridges",
+    "e2e",
+    "embedded",
+    "security",
+    "conformance",
+    "mqtt",
+    "db",
+    "examples",
+    "simulate",
+    "api",
+)
 
 
 # -- the servers' life -------------------------------------------------------------------------------------
@@ -40,6 +55,19 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Also reached after Ctrl-C. After a kill -9 the kernel ends the servers."""
     if _SERVICES in config.stash:
         config.stash[_SERVICES].stop()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that wait and start servers come first, pure ones fill the gaps at the end."""
+    order = {name: number for number, name in enumerate(_LONG_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.relative_to(_TESTS).parts[0], len(order)))
+
+
+def pytest_collection_finish() -> None:
+    """Four thousand tests stand in memory for good: not to be looked through for garbage again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -22,6 +22,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
+from csms.db import partitions
+from csms.db.engine import create_engine
 from csms.embedded.broker import EmbeddedBroker
 from csms.embedded.ports import LOOPBACK, is_accepting, is_free
 from csms.embedded.postgres import EmbeddedPostgres
@@ -180,6 +182,7 @@ async def make_template(url: str, run_id: str) -> str:
         await connection.execute(f'DROP DATABASE IF EXISTS "{unfinished}" WITH (FORCE)')
         await connection.execute(f'CREATE DATABASE "{unfinished}"')
         await asyncio.to_thread(migrate, with_database(url, unfinished))
+        await _furnish(with_database(url, unfinished))
         await connection.execute(f'ALTER DATABASE "{unfinished}" RENAME TO "{template}"')
         return template
     finally:
@@ -201,6 +204,16 @@ def migrate(url: str) -> None:
     )
     if done.returncode != 0:
         raise RuntimeError(f"alembic upgrade head failed:\n{done.stdout}\n{done.stderr}")
+
+
+async def _furnish(url: str) -> None:
+    """What the first node would do to a database, and the first connection: the next days' partitions, a warm catalog."""
+    engine = create_engine(url)
+    async with engine.begin() as db:
+        await partitions.ensure(db)
+    await engine.dispose()
+    connection = await asyncpg.connect(url)
+    await connection.close()
 
 
 def drop_databases_of(url: str, run_id: str) -> None:

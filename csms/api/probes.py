@@ -2,7 +2,7 @@
 
 import time
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge, generate_latest
 
 from csms.api.deps import Api
@@ -62,7 +62,6 @@ class Gauges:
 
 def probes() -> APIRouter:
     router = APIRouter(tags=["health"])
-    gauges = Gauges()
 
     @router.get("/health/live")
     async def live() -> HealthOut:
@@ -79,8 +78,9 @@ def probes() -> APIRouter:
         )
 
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-    async def metrics(api: Deps) -> Response:
+    async def metrics(request: Request, api: Deps) -> Response:
         """Prometheus."""
+        gauges: Gauges = request.state.gauges
         content = generate_latest(REGISTRY) + await gauges.render(api)
         return Response(content, media_type=CONTENT_TYPE_LATEST)
 

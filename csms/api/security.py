@@ -14,7 +14,7 @@ _bearer = HTTPBearer(auto_error=False, description="A token made with `csms toke
 
 
 def api_of(request: Request) -> Api:
-    api: Api = request.app.state.api
+    api: Api = request.state.api
     return api
 
 

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from csms.core.answers import is_secret
 from csms.core.command_checks import OCPP
 from csms.core.configuration import same_value
+from csms.core.masking import is_secret
 
 SAFE, RECONCILE, MANUAL = "safe", "reconcile", "manual"
 WAITING, SENDING, ANSWERED, REFUSED, NO_ANSWER, NOT_SENT, FAILED = (

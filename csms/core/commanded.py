@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from csms.core import availability, charging, configuration, jobs, local_list, reports, reservations
-from csms.core.answers import Answer, clean, masked
+from csms.core.answers import Answer, clean
+from csms.core.masking import masked
 from csms.core.presence import enrolled
 from csms.core.remembered import (
     Availability,
@@ -51,10 +52,10 @@ def commanded(work: Work, r: reports.Commanded) -> None:
             id=r.id,
             charger_id=r.charger_id,
             action=r.action,
-            payload=masked(r.action, payload),
+            payload=masked(payload),
             requested_by=r.requested_by,
             state=r.outcome,
-            answer=masked(r.action, answer) if answer is not None else None,
+            answer=masked(answer) if answer is not None else None,
             error=clean(r.error),
             sent_at=r.sent_at,
             ended_at=work.now,

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from csms.core.answers import Answer, is_secret, number, objects, text
+from csms.core.answers import Answer, number, objects, text
+from csms.core.masking import is_secret
 from csms.core.remembered import ConfigurationKey
 from csms.core.work import Work
 

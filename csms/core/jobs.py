@@ -9,8 +9,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from csms.core import reports
-from csms.core.answers import Answer, location, number, text
+from csms.core.answers import Answer, number, text
 from csms.core.events import timestamp
+from csms.core.masking import without_credentials
 from csms.core.presence import enrolled
 from csms.core.remembered import Job
 from csms.core.work import Work
@@ -65,7 +66,7 @@ def begun(work: Work, done: Answer) -> None:
             id=done.command_id,
             kind=kind,
             request_id=number(p.get("requestId")),
-            location=location(where),
+            location=without_credentials(where) if isinstance(where, str) else None,
             file_name=text(done.answer.get("fileName")) or text(done.answer.get("filename")),
             status=status,
             requested_at=work.now,

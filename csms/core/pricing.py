@@ -8,13 +8,13 @@ always add up to its total, to the minor unit (docs/decisions/0008).
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
-from fractions import Fraction
 from typing import Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from csms.core.currencies import minor_digits
+from csms.core.exact import Fraction
 from csms.core.tariffs import BASE, Tariff
 from csms.core.usage import Course, Usage, plain, used
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import combinations
 from zoneinfo import available_timezones
 
@@ -102,7 +102,13 @@ class Fault(Struct, frozen=True):
 
 def zone_exists(name: str) -> bool:
     """Whether the IANA time zone database has it."""
-    return name in available_timezones()
+    return name in _zones()
+
+
+@cache
+def _zones() -> set[str]:
+    # Reads a directory tree of six hundred files.
+    return available_timezones()
 
 
 def faults(tariff: Tariff) -> list[Fault]:

@@ -8,12 +8,12 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from fractions import Fraction
 from itertools import pairwise
 
 from msgspec import Struct
 
 from csms.core.bands import pieces
+from csms.core.exact import Fraction
 from csms.core.tariffs import BASE, Tariff
 
 Span = tuple[datetime, datetime]

@@ -12,8 +12,9 @@ from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from csms.core.answers import clean, masked
+from csms.core.answers import clean
 from csms.core.command_queue import CANCELLED, EXPIRED, NO_ANSWER, OPEN, SENDING, WAITING
+from csms.core.masking import masked
 from csms.db.admin import Conflict, Missing
 from csms.db.remembered_tables import commands, data_transfers, reservation_ids
 
@@ -68,7 +69,7 @@ SELECT * FROM (
 
 def _view(row: Mapping[Any, Any]) -> CommandView:
     values = {name: row[name] for name in CommandView.__struct_fields__}
-    values["payload"] = masked(row["action"], row["payload"])
+    values["payload"] = masked(row["payload"])
     return CommandView(**values)
 
 
@@ -100,7 +101,7 @@ async def add(
             id=command_id,
             charger_id=charger_id,
             action=action,
-            payload=clean(dict(payload) if queued else masked(action, dict(payload))),
+            payload=clean(dict(payload) if queued else masked(dict(payload))),
             requested_by=requested_by,
             requested_at=now,
             timeout_s=timeout_s,

@@ -1,6 +1,7 @@
 """What was written down as it passed: events, raw frames, quarantine, deviations. Read-only."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -8,7 +9,8 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Select, and_, column, func, literal_column, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from csms.core.records import Event
+from csms.core.records import Event, Frame
+from csms.db.statements import Db
 from csms.db.tables import charger_states, deviations, events, messages, quarantine
 
 _TID = re.compile(r"\(\d{1,10},\d{1,5}\)")
@@ -210,6 +212,24 @@ def _message(row: Any) -> Message:
         frame=row["frame"],
         place=f"({block},{offset})",
     )
+
+
+async def save_frames(db: Db, frames: Sequence[Frame]) -> None:
+    await db.copy_records_to_table(
+        "messages",
+        records=[
+            (f.charger_id, f.at, f.outgoing, _storable(f.action), _storable(f.message_id), f.frame)
+            for f in frames
+        ],
+        columns=("charger_id", "at", "outgoing", "action", "message_id", "frame"),
+    )
+
+
+def _storable(text: str | None) -> str | None:
+    """Postgres takes no NUL and no lone surrogate, and the log takes whatever a charger has sent."""
+    if text is None or (text.isprintable() and text.isascii()):
+        return text
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 # --- quarantine, deviations ------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from typing import Any
 from msgspec import Struct
 
 from csms.core.records import Event
-from csms.db.store import LANES, Db, lane
+from csms.db.statements import Db
+from csms.db.store import LANES, lane
 
 __all__ = ["LANES", "Counts", "Row", "lane"]
 

@@ -16,6 +16,7 @@ from csms.core.records import Event, StoredReading, Transaction
 from csms.core.tariffs import Tariff
 from csms.core.units import Measurand, Measured
 from csms.db import partitions, store
+from csms.db.statements import Stored
 from csms.errors import CsmsError
 
 READINGS_EACH: Final = 60  # an hour of charging, a reading a minute
@@ -242,5 +243,5 @@ def _measured(row: StoredReading) -> Measured:
     return Measured(measurands=measurands, energy_wh=row.energy_wh, power_w=row.power_w)
 
 
-async def _copy(db: Any, kind: store.Stored, rows: Sequence[Any]) -> None:
+async def _copy(db: Any, kind: Stored, rows: Sequence[Any]) -> None:
     await db.copy_records_to_table(kind.table, records=[astuple(row) for row in rows], columns=kind.columns)

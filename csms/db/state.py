@@ -11,7 +11,8 @@ from csms.core import courses
 from csms.core.records import ChargerState, Connector, Transaction
 from csms.core.usage import Evidence
 from csms.db import evidence
-from csms.db.store import CONNECTORS, STATES, TRANSACTIONS, Db, transaction_of
+from csms.db.statements import Db
+from csms.db.store import CONNECTORS, STATES, TRANSACTIONS, transaction_of
 from csms.errors import UnknownCharger
 
 _NOTES = "SELECT notes FROM bridge_notes WHERE charger_id = $1"

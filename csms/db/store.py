@@ -14,7 +14,6 @@ from typing import Any
 from zlib import crc32
 
 import msgspec
-from sqlalchemy import Table
 
 from csms.core import courses, reports
 from csms.core.pricing import Bill
@@ -25,7 +24,6 @@ from csms.core.records import (
     Connector,
     DeviationCount,
     Event,
-    Frame,
     QuarantineEntry,
     QuarantineResolution,
     StoredReading,
@@ -38,98 +36,14 @@ from csms.core.tariffs import DEFAULT, Tariff
 from csms.core.transactions import content_key, ended_by
 from csms.core.work import Work, tag_key
 from csms.db import account_rows, evidence, remembered, tables
-
-Db = Any  # an asyncpg connection: the driver ships no types
+from csms.db.statements import Db, Part, Stored, Together, stored
 
 LANES = 64
-
-_TYPES = {
-    "String": "text",
-    "Text": "text",
-    "Integer": "int4",
-    "BigInteger": "int8",
-    "SmallInteger": "int2",
-    "Boolean": "bool",
-    "DateTime": "timestamptz",
-    "Double": "float8",
-    "Numeric": "numeric",
-    "JSONB": "jsonb",
-    "JSON": "json",
-    "LargeBinary": "bytea",
-    "ARRAY": "text[]",
-}
 
 
 def lane(charger_id: str) -> int:
     """Which of the fixed lanes a charger's events travel in: order is kept within a lane."""
     return crc32(charger_id.encode()) % LANES
-
-
-class Stored(msgspec.Struct, frozen=True):
-    """A record type and the statements that read and write it. Columns = the record's fields."""
-
-    record: type[Any]
-    table: str
-    columns: tuple[str, ...]
-    types: tuple[str, ...]
-    primary_key: tuple[str, ...]
-    # Columns that only an operator changes: written with a new row, never over what is there.
-    settings: tuple[str, ...] = ()
-
-    @property
-    def select(self) -> str:
-        return f"SELECT {', '.join(self.columns)} FROM {self.table}"
-
-    @property
-    def upsert_arrays(self) -> str:
-        """One array parameter a column, however many rows."""
-        arrays = ", ".join(f"${i}::{t}[]" for i, t in enumerate(self.types, 1))
-        return f"INSERT INTO {self.table} ({', '.join(self.columns)}) SELECT * FROM unnest({arrays}) {self._on_conflict}"
-
-    @property
-    def upsert_row(self) -> str:
-        values = ", ".join(f"${i}::{t}" for i, t in enumerate(self.types, 1))
-        return f"INSERT INTO {self.table} ({', '.join(self.columns)}) VALUES ({values}) {self._on_conflict}"
-
-    @property
-    def _on_conflict(self) -> str:
-        kept = self.primary_key + self.settings
-        updates = ", ".join(f"{c} = excluded.{c}" for c in self.columns if c not in kept)
-        return f"ON CONFLICT ({', '.join(self.primary_key)}) DO UPDATE SET {updates}"
-
-
-def stored(record: type[Any], table: Table, *, settings: tuple[str, ...] = ()) -> Stored:
-    fields = msgspec.structs.fields(record)
-    columns = [table.c[field.name] for field in fields]
-    return Stored(
-        record=record,
-        table=table.name,
-        columns=tuple(column.name for column in columns),
-        types=tuple(_TYPES[type(column.type).__name__] for column in columns),
-        primary_key=tuple(column.name for column in table.primary_key.columns),
-        settings=settings,
-    )
-
-
-class Part(msgspec.Struct, frozen=True):
-    """Some columns of a table, and the statement that changes only them."""
-
-    kind: Stored
-    columns: tuple[str, ...]
-
-    @property
-    def update(self) -> str:
-        named = self.kind.primary_key + self.columns
-        types = dict(zip(self.kind.columns, self.kind.types, strict=True))
-        arrays = ", ".join(f"${i}::{types[name]}[]" for i, name in enumerate(named, 1))
-        changes = ", ".join(f"{name} = new.{name}" for name in self.columns)
-        same = " AND ".join(f"{self.kind.table}.{name} = new.{name}" for name in self.kind.primary_key)
-        return f"UPDATE {self.kind.table} SET {changes} FROM unnest({arrays}) AS new({', '.join(named)}) WHERE {same}"
-
-    def only(self, before: Any, after: Any) -> bool:
-        """Whether nothing else has changed."""
-        new = {name: getattr(after, name) for name in self.columns}
-        return bool(msgspec.structs.replace(before, **new) == after)
 
 
 CHARGERS = stored(
@@ -158,7 +72,9 @@ _WITHOUT_CHARGER = (reports.Meter, reports.Status, reports.Seen)
 _TRANSACTIONS = TRANSACTIONS.select.replace("tariff", "tariff::text AS tariff")
 _OPEN_OR_NAMED = (
     f"{_TRANSACTIONS} WHERE charger_id = ANY($1::text[]) AND stopped_at IS NULL"
+    # Nearly always a report names the transaction that is running: not twice.
     f" UNION ALL {_TRANSACTIONS} WHERE id = ANY($2::int4[])"
+    " AND NOT (charger_id = ANY($1::text[]) AND stopped_at IS NULL)"
     f" UNION ALL {_TRANSACTIONS} WHERE (charger_id, key) IN"
     " (SELECT * FROM unnest($3::text[], $4::text[]))"
 )
@@ -336,26 +252,28 @@ async def save(db: Db, work: Work, *, relay: bool) -> None:
         changed.setdefault(type(record), []).append(record)
     if rows := changed.get(Charger):
         await db.execute(CHARGERS.upsert_arrays, *_arrays(CHARGERS, rows))
-    await _save_partly(db, work, STATES, _COUNTED, changed.get(ChargerState, ()))
-    await _save_partly(db, work, CONNECTORS, _READ, changed.get(Connector, ()))
+    together = Together()
+    _save_partly(together, work, STATES, _COUNTED, changed.get(ChargerState, ()))
+    _save_partly(together, work, CONNECTORS, _READ, changed.get(Connector, ()))
     if rows := changed.get(Transaction):
         # Ends before beginnings: a connector has one open transaction at any moment.
         rows.sort(key=lambda t: (t.open, t.id))
-        await db.execute(_UPSERT_TRANSACTIONS, *map(list, zip(*map(_transaction_texts, rows), strict=True)))
+        together.add(_UPSERT_TRANSACTIONS, map(list, zip(*map(_transaction_texts, rows), strict=True)))
+    if rows := work.added.get(Answered):
+        together.add(_INSERT_ANSWERS, map(list, zip(*map(_values, rows), strict=True)))
+    told = work.added.get(Event, ())
+    if told and relay:
+        queued = [(lane(e.charger_id), e.charger_id, e.seq, e.recorded_at) for e in told]
+        together.add(_QUEUE, map(list, zip(*queued, strict=True)))
+    await together.run(db)
     await _add_rows(db, work.added)
     await account_rows.save(db, work)
     await remembered.save(db, work)
-    if rows := work.added.get(Event):
-        await _copy(db, EVENTS, rows)
-        if relay:
-            await db.copy_records_to_table(
-                "outbox",
-                records=[(lane(e.charger_id), e.charger_id, e.seq, e.recorded_at) for e in rows],
-                columns=("lane", "charger_id", "seq", "recorded_at"),
-            )
+    if told:
+        await _copy(db, EVENTS, told)
 
 
-async def _save_partly(db: Db, work: Work, kind: Stored, part: Part, rows: Sequence[Any]) -> None:
+def _save_partly(together: Together, work: Work, kind: Stored, part: Part, rows: Sequence[Any]) -> None:
     """Rows that were there and have changed only in `part`, what nearly every report changes, cost half."""
     partly: list[Any] = []
     wholly: list[Any] = []
@@ -363,9 +281,9 @@ async def _save_partly(db: Db, work: Work, kind: Stored, part: Part, rows: Seque
         before = work.stored.get((kind.record, *(getattr(row, name) for name in kind.primary_key)))
         (partly if before is not None and part.only(before, row) else wholly).append(row)
     if partly:
-        await db.execute(part.update, *_columns(part.kind.primary_key + part.columns, partly))
+        together.add(part.update, _columns(part.kind.primary_key + part.columns, partly))
     if wholly:
-        await db.execute(kind.upsert_arrays, *_arrays(kind, wholly))
+        together.add(kind.upsert_arrays, _arrays(kind, wholly))
 
 
 async def _add_rows(db: Db, added: dict[type[Any], list[Any]]) -> None:
@@ -375,13 +293,6 @@ async def _add_rows(db: Db, added: dict[type[Any], list[Any]]) -> None:
         await _copy(db, STATUSES, rows)
     if rows := added.get(StoredSecurityEvent):
         await _copy(db, SECURITY_EVENTS, rows)
-    if rows := added.get(Answered):
-        await db.execute(
-            "INSERT INTO answers (charger_id, message_id, digest, answer, recorded_at)"
-            " SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::timestamptz[])"
-            " ON CONFLICT DO NOTHING",
-            *map(list, zip(*map(_values, rows), strict=True)),
-        )
     if rows := added.get(QuarantineEntry):
         await db.executemany(
             "INSERT INTO quarantine"
@@ -401,24 +312,6 @@ async def _add_rows(db: Db, added: dict[type[Any], list[Any]]) -> None:
             " SET count = deviations.count + excluded.count, detail = excluded.detail, last_at = excluded.last_at",
             [_values(row) for row in rows],
         )
-
-
-async def save_frames(db: Db, frames: Sequence[Frame]) -> None:
-    await db.copy_records_to_table(
-        "messages",
-        records=[
-            (f.charger_id, f.at, f.outgoing, _storable(f.action), _storable(f.message_id), f.frame)
-            for f in frames
-        ],
-        columns=("charger_id", "at", "outgoing", "action", "message_id", "frame"),
-    )
-
-
-def _storable(text: str | None) -> str | None:
-    """Postgres takes no NUL and no lone surrogate, and the log takes whatever a charger has sent."""
-    if text is None or (text.isprintable() and text.isascii()):
-        return text
-    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 async def next_transaction_ids(db: Db, count: int) -> list[int]:
@@ -460,6 +353,15 @@ _UPSERT_TRANSACTIONS = (
     )
     .replace(") ON CONFLICT", f") AS new({', '.join(TRANSACTIONS.columns)}) ON CONFLICT")
     .replace("::text[][]", "::text[]")
+)
+_INSERT_ANSWERS = (
+    "INSERT INTO answers (charger_id, message_id, digest, answer, recorded_at)"
+    " SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::timestamptz[])"
+    " ON CONFLICT DO NOTHING"
+)
+_QUEUE = (
+    "INSERT INTO outbox (lane, charger_id, seq, recorded_at)"
+    " SELECT * FROM unnest($1::int2[], $2::text[], $3::int8[], $4::timestamptz[])"
 )
 _bill_at = TRANSACTIONS.columns.index("bill")
 

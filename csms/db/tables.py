@@ -313,6 +313,7 @@ quarantine = Table(
     _at("resolved_at"),
     Column("resolution", Text),
     Index("quarantine_charger_id_digest_key", "charger_id", "action", "digest", unique=True),
+    Index("quarantine_open_idx", "id", postgresql_where=text("resolved_at IS NULL")),
 )
 
 deviations = Table(
@@ -354,6 +355,7 @@ outbox = Table(
     Column("last_error", Text),
     Column("dead", Boolean, nullable=False, server_default=text("false")),
     Index("outbox_lane_recorded_at_idx", "lane", "recorded_at", "charger_id", "seq"),
+    Index("outbox_parked_idx", "recorded_at", "charger_id", "seq", postgresql_where=text("dead")),
     postgresql_with={"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_threshold": 1000},
 )
 

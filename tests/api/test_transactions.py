@@ -2,16 +2,12 @@
 
 import csv
 import io
-import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import httpx
 import pytest
-from sqlalchemy import text
-from sqlalchemy.dialects import postgresql
 
 from csms.api import transactions as transactions_api
-from csms.db import logs, views
 from tests.api.world import World
 
 
@@ -151,54 +147,3 @@ async def test_csv_holds_every_transaction_once(
     empty = await client.get("/transactions.csv", params={"charger": "nobody"})
     assert empty.text.startswith("id,charger,connector")
     assert empty.text.count("\n") == 1
-
-
-# --- query plans -----------------------------------------------------------------------------------------
-
-
-async def _plan(world: World, query: object) -> str:
-    sql = str(query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}))
-    async with world.engine.connect() as db:
-        plan = await db.scalar(text("EXPLAIN (FORMAT JSON) " + sql.replace(":", "\\:")))
-    return plan if isinstance(plan, str) else json.dumps(plan)
-
-
-async def test_the_hot_queries_use_their_indexes(world: World):
-    async with world.engine.begin() as db:
-        await db.execute(
-            text(
-                "INSERT INTO transactions (id, charger_id, connector_id, key, id_tag, authorization_status,"
-                " meter_start_wh, started_at, start_received_at, tariff, stopped_at)"
-                " SELECT n, 'CP' || n % 5, 1, n, 'T', 'Accepted', 0, t, t, '{}', t FROM"
-                " (SELECT n, now() - n * interval '1 minute' AS t FROM generate_series(1, 20000) n) s"
-            )
-        )
-        await db.execute(
-            text(
-                "INSERT INTO events (charger_id, seq, event_id, event_type, topic, body, recorded_at)"
-                " SELECT 'CP' || n % 5, n, n, 'x', 'x', 'x', now() FROM generate_series(1, 20000) n"
-            )
-        )
-        await db.execute(
-            text(
-                "INSERT INTO messages (charger_id, at, outgoing, frame)"
-                " SELECT 'CP' || n % 5, now() - n * interval '1 second', false, 'x' FROM generate_series(1, 20000) n"
-            )
-        )
-    async with world.engine.connect() as db:
-        await (await db.execution_options(isolation_level="AUTOCOMMIT")).execute(
-            text("ANALYZE transactions, events, messages")
-        )
-    cursor = (datetime.now(UTC), 5)
-    by_charger = await _plan(world, views.transactions_select(charger_id="CP7", before=cursor, limit=50))
-    assert "transactions_charger_id_started_at_idx" in by_charger
-    newest = await _plan(world, views.transactions_select(before=cursor, limit=50))
-    assert "transactions_started_at_idx" in newest
-    replay = await _plan(world, logs.events_select("CP7", 100, 100))
-    assert "pkey" in replay
-    messages = await _plan(world, logs.messages_select("CP7", before=(datetime.now(UTC), "(1,1)"), limit=50))
-    assert "at_idx" in messages
-    for plan in (by_charger, newest, replay, messages):
-        assert "Seq Scan" not in plan
-        # Incremental Sort only puts rows of one moment in order.
-        assert '"Sort"' not in plan

@@ -15,6 +15,7 @@ from csms.core.records import Event, Frame
 from csms.core.reports import SampledValue
 from csms.core.work import Policy
 from csms.db.engine import create_engine
+from csms.frame_log import FrameLog
 from csms.ledger import Ledger
 from csms.ocpp.repaired import translate
 
@@ -39,8 +40,8 @@ class World:
             Policy(enrollment="open", unknown_tags="accept"),
             on_commit=self.events.extend,
             clock=lambda: self.now,
-            frame_delay_s=0.01,
         )
+        self.frames = FrameLog(engine, gather_s=0.01)
         self.api = Api(
             engine=engine,
             send=self._send,
@@ -153,7 +154,7 @@ class World:
         self, charger_id: str, text: str, *, outgoing: bool = False, at: datetime | None = None
     ) -> None:
         """A raw frame, written down when this returns."""
-        self.ledger.log_frame(
+        self.frames.put(
             Frame(
                 charger_id=charger_id,
                 at=at or self.now,
@@ -165,18 +166,19 @@ class World:
             )
         )
         await self.record(reports.Seen(charger_id=charger_id))
+        await self.frames.drain()
 
 
 @contextlib.asynccontextmanager
 async def running(database_url: str, now: datetime | None = None) -> AsyncIterator[World]:
     engine = create_engine(database_url)
     world = World(engine, now)
-    task = asyncio.create_task(world.ledger.run())
+    tasks = [asyncio.create_task(world.ledger.run()), asyncio.create_task(world.frames.run())]
     try:
         yield world
     finally:
         world.api.closing.set()
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
         await engine.dispose()

@@ -3,16 +3,20 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 
 from csms.core import reports
 from csms.core.decide import decide
+from csms.core.records import Frame
 from csms.core.work import Policy, Work
 from csms.db import store
 from csms.db.engine import create_engine
+from csms.frame_log import FrameLog
 from csms.ledger import Ledger
+from tests.core.desk import CP
 
 OPEN = Policy(enrollment="open", unknown_tags="accept")
 
@@ -34,9 +38,9 @@ class Counting(Ledger):
         super().__init__(*args, **kwargs)
         self.sizes: list[int] = []
 
-    async def _try(self, batch: Any, frames: Any) -> Any:
+    async def _try(self, batch: Any) -> Any:
         self.sizes.append(len(batch))
-        return await super()._try(batch, frames)
+        return await super()._try(batch)
 
 
 @contextlib.asynccontextmanager
@@ -45,10 +49,38 @@ async def running(
 ) -> AsyncIterator[Any]:
     """A ledger that commits until the end of the block."""
     engine = create_engine(url)
-    ledger = kind(engine, policy, **({"frame_delay_s": 0.02} | given))
+    ledger = kind(engine, policy, **given)
     task = asyncio.create_task(ledger.run())
     try:
         yield ledger
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await engine.dispose()
+
+
+def frame(**given: Any) -> Frame:
+    defaults = {
+        "charger_id": CP,
+        "at": datetime.now(UTC),
+        "outgoing": False,
+        "kind": "call",
+        "action": "Heartbeat",
+        "message_id": "1",
+        "frame": b'[2,"1","Heartbeat",{}]',
+    }
+    return Frame(**(defaults | given))
+
+
+@contextlib.asynccontextmanager
+async def logging_frames(url: str, **given: Any) -> AsyncIterator[FrameLog]:
+    """A log of frames that writes until the end of the block."""
+    engine = create_engine(url)
+    frames = FrameLog(engine, **({"gather_s": 0.02} | given))
+    task = asyncio.create_task(frames.run())
+    try:
+        yield frames
         assert not task.done(), task
     finally:
         task.cancel()

@@ -2,31 +2,16 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from datetime import UTC, datetime
 
 import asyncpg
 import pytest
 
 from csms.core import reports
-from csms.core.records import Frame
 from csms.db.engine import create_engine
 from csms.errors import LedgerError
 from csms.ledger import Ledger
 from tests.core.desk import CP, at, meter, register, start, status, stop
 from tests.db.books import OPEN, Counting, connected, count, running, seqs_are_gapless, until
-
-
-def frame(**given):
-    defaults = {
-        "charger_id": CP,
-        "at": datetime.now(UTC),
-        "outgoing": False,
-        "kind": "call",
-        "action": "Heartbeat",
-        "message_id": "1",
-        "frame": b'[2,"1","Heartbeat",{}]',
-    }
-    return Frame(**(defaults | given))
 
 
 @contextlib.asynccontextmanager
@@ -142,7 +127,6 @@ POISON = {
 async def test_a_report_the_database_refuses_fails_alone(database_url, poison):
     async with running(database_url) as ledger:
         await ledger.record(reports.Seen(charger_id=CP))
-        ledger.log_frame(frame())
         good = [start(charger_id=f"c{n}") for n in range(10)]
         told = [*good[:5], poison, *good[5:], start(connector_id=5)]
         answers = await asyncio.gather(*map(ledger.record, told), return_exceptions=True)
@@ -154,7 +138,6 @@ async def test_a_report_the_database_refuses_fails_alone(database_url, poison):
         assert await count(database_url, "events") == 11
         assert await seqs_are_gapless(database_url)
         assert await ledger.record(start()) is not None
-        await until(lambda: count(database_url, "messages"))
 
 
 async def test_a_bad_report_among_many_costs_a_few_commits(database_url):
@@ -193,55 +176,6 @@ async def test_a_posted_report_that_is_refused_disturbs_nobody(database_url):
         assert await count(database_url, "transactions") == 1
 
 
-# --- frames ---------------------------------------------------------------------------------------------
-
-
-async def test_frames_are_logged_though_nothing_else_happens(database_url):
-    async with running(database_url) as ledger:
-        await asyncio.sleep(0.1)
-        ledger.log_frame(frame())
-        await until(lambda: count(database_url, "messages"))
-        async with connected(database_url) as db:
-            row = await db.fetchrow("SELECT * FROM messages")
-        assert (row["charger_id"], row["action"], row["message_id"], row["outgoing"]) == (
-            CP,
-            "Heartbeat",
-            "1",
-            False,
-        )
-        assert row["frame"] == b'[2,"1","Heartbeat",{}]'
-
-
-async def test_frames_hold_whatever_was_on_the_wire(database_url):
-    async with running(database_url) as ledger:
-        ledger.log_frame(frame(message_id="a\0b", action="\ud800x", frame=b"\0\xff"))
-        ledger.log_frame(frame(action=None, message_id=None))
-        await until(lambda: count(database_url, "messages"))
-    async with connected(database_url) as db:
-        rows = await db.fetch("SELECT message_id, action, frame FROM messages ORDER BY message_id")
-    assert [tuple(row) for row in rows] == [("a\ufffdb", "?x", b"\0\xff"), (None, None, frame().frame)]
-
-
-async def test_a_frame_the_database_refuses_is_the_only_one_lost(database_url):
-    async with running(database_url) as ledger:
-        for n in range(20):
-            ledger.log_frame(frame(charger_id="\0" if n == 7 else f"c{n}"))
-        answer = await ledger.record(start())
-        assert answer.transaction_id == 1
-        await until(lambda: count(database_url, "messages"))
-        await ledger.drain()
-    assert await count(database_url, "messages") == 19
-
-
-async def test_a_full_log_drops_frames_and_never_waits(database_url):
-    engine = create_engine(database_url)
-    ledger = Ledger(engine, OPEN, max_frames=3)
-    for _ in range(5):
-        ledger.log_frame(frame())
-    assert len(ledger._frames) == 3
-    await engine.dispose()
-
-
 # --- pressure, cancellation, the end --------------------------------------------------------------------
 
 
@@ -274,14 +208,12 @@ async def test_a_report_whose_caller_was_cancelled_is_recorded_all_the_same(data
     assert await count(database_url, "transactions") == 3
 
 
-async def test_drain_waits_for_reports_and_frames(database_url):
-    async with running(database_url, frame_delay_s=0.2) as ledger:
+async def test_drain_waits_for_reports(database_url):
+    async with running(database_url) as ledger:
         for n in range(100):
             ledger.post(start(charger_id=f"c{n}"))
-        ledger.log_frame(frame())
         await ledger.drain()
         assert await count(database_url, "transactions") == 100
-        assert await count(database_url, "messages") == 1
 
 
 async def test_drain_does_not_wait_for_ever(database_url):

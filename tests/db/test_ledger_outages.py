@@ -54,8 +54,8 @@ class Forgetful(Ledger):
 
     forgets = 1
 
-    async def _try(self, batch, frames):
-        done = await super()._try(batch, frames)
+    async def _try(self, batch):
+        done = await super()._try(batch)
         if batch and self.forgets:
             self.forgets -= 1
             raise ConnectionResetError("gone")
@@ -155,11 +155,11 @@ async def test_a_clash_with_another_hand_on_the_same_rows_is_tried_again(databas
     class Clashing(Ledger):
         clashes = 1
 
-        async def _try(self, batch, frames):
+        async def _try(self, batch):
             if batch and self.clashes:
                 self.clashes -= 1
                 raise asyncpg.UniqueViolationError("a row came in between")
-            return await super()._try(batch, frames)
+            return await super()._try(batch)
 
     async with running(database_url, kind=Clashing) as ledger:
         assert (await ledger.record(start())).transaction_id

@@ -4,11 +4,10 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from csms.core.records import Frame
 from csms.db import partitions, tables
 from csms.db.engine import create_engine
-from tests.core.desk import CP, meter, register, start
-from tests.db.books import connected, running
+from tests.core.desk import meter, register, start
+from tests.db.books import connected, frame, logging_frames, running
 
 TODAY = datetime.now(UTC).date()
 
@@ -52,21 +51,11 @@ async def test_several_nodes_may_make_them_at_once(engine):
 
 async def test_rows_lie_in_the_partition_of_their_day(engine, database_url):
     await ensure(engine)
-    async with running(database_url) as ledger:
-        ledger.log_frame(
-            Frame(
-                charger_id=CP,
-                at=datetime.now(UTC),
-                outgoing=False,
-                kind="call",
-                action="X",
-                message_id="1",
-                frame=b"",
-            )
-        )
+    async with running(database_url) as ledger, logging_frames(database_url) as frames:
+        frames.put(frame())
         # The charger's own time does not matter, however wrong it is.
         await ledger.record(meter(None, register(1, datetime(1970, 1, 1, tzinfo=UTC))))
-        await ledger.drain()
+        await frames.drain()
     async with connected(database_url) as db:
         for table in tables.PARTITIONED:
             rows = await db.fetch(f"SELECT tableoid::regclass::text FROM {table}")
@@ -139,21 +128,11 @@ async def test_a_table_in_use_is_left_for_the_next_round(engine, database_url, m
 
 
 async def test_making_partitions_does_not_deadlock_with_a_busy_ledger(engine, database_url):
-    async with running(database_url) as ledger:
+    async with running(database_url) as ledger, logging_frames(database_url) as frames:
 
         async def report(n):
             for k in range(40):
-                ledger.log_frame(
-                    Frame(
-                        charger_id=f"c{n}",
-                        at=datetime.now(UTC),
-                        outgoing=False,
-                        kind="call",
-                        action="X",
-                        message_id="1",
-                        frame=b"",
-                    )
-                )
+                frames.put(frame(charger_id=f"c{n}"))
                 await ledger.record(meter(None, register(k, None), charger_id=f"c{n}"))
 
         busy = [asyncio.create_task(report(n)) for n in range(5)]

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.timeout(120)
 async def csms(*arguments: str, node: Node | None = None, timeout_s: float = 60) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of the command."""
     environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "CSMS_DATA_DIR": "/nonexistent/csms"}
+    # Or each of them compiles all it imports.
+    environment |= {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
     if node is not None:
         environment |= {"CSMS_URL": node.running.http, "CSMS_TOKEN": TOKEN}
     process = await asyncio.create_subprocess_exec(

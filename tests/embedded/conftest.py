@@ -18,14 +18,20 @@ from csms.embedded.processes import command_line, is_alive
 from tests.services import REPOSITORY
 
 
-@pytest.fixture
-def state_dir() -> Iterator[Path]:
+@contextmanager
+def state_directory() -> Iterator[Path]:
     """A directory any user can pass through; pytest's own is closed to Postgres' user."""
     parent = Path("/dev/shm") if shutil.disk_usage("/dev/shm").free > 512 * 1024**2 else None
     directory = Path(tempfile.mkdtemp(prefix="csms-embedded-", dir=parent))
     directory.chmod(0o755)
     yield directory / "state"
     shutil.rmtree(directory)
+
+
+@pytest.fixture
+def state_dir() -> Iterator[Path]:
+    with state_directory() as directory:
+        yield directory
 
 
 class Program:

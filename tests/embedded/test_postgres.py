@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -17,7 +17,7 @@ from csms.embedded import EmbeddedError, EmbeddedPostgres
 from csms.embedded.ports import is_accepting, is_free
 from csms.embedded.postgres_binaries import find_postgres
 from csms.embedded.processes import Account, drop_account, start_bound, tail
-from tests.embedded.conftest import Program, eventually, gone, needs_root, sleeping
+from tests.embedded.conftest import Program, eventually, gone, needs_root, sleeping, state_directory
 from tests.services import REPOSITORY, unused_port
 
 FAST = {"fsync": "off"}
@@ -38,6 +38,21 @@ def query(url: str, *statements: str) -> object:
     return asyncio.run(run())
 
 
+@pytest.fixture(scope="module")
+def made() -> Iterator[Path]:
+    with state_directory() as directory:
+        with EmbeddedPostgres(directory, settings=FAST):
+            pass
+        yield directory
+
+
+@pytest.fixture
+def cluster(made: Path, state_dir: Path) -> Path:
+    """A state directory as a program left it behind after a clean stop; for what is not about making one."""
+    subprocess.run(["cp", "-a", made, state_dir], check=True)
+    return state_dir
+
+
 def test_data_url_and_password_outlive_a_restart(state_dir: Path) -> None:
     with EmbeddedPostgres(state_dir, settings=FAST) as first:
         query(first.url, "CREATE TABLE kept (n int)", "INSERT INTO kept VALUES (7)", "SELECT 1")
@@ -50,8 +65,8 @@ def test_data_url_and_password_outlive_a_restart(state_dir: Path) -> None:
         assert query(second.url, "SELECT n FROM kept") == 7
 
 
-def test_a_stop_is_clean_and_leaves_no_trace(state_dir: Path) -> None:
-    with EmbeddedPostgres(state_dir, settings=FAST) as postgres:
+def test_a_stop_is_clean_and_leaves_no_trace(cluster: Path) -> None:
+    with EmbeddedPostgres(cluster, settings=FAST) as postgres:
         port = postgres.port
     assert is_free(port)
     assert not (postgres.data_dir / "postmaster.pid").exists()
@@ -67,9 +82,9 @@ def test_commits_are_durable_unless_the_caller_says_otherwise(state_dir: Path) -
         assert query(postgres.url, "SHOW timezone") == "UTC"
 
 
-def test_the_callers_settings_reach_the_server(state_dir: Path) -> None:
+def test_the_callers_settings_reach_the_server(cluster: Path) -> None:
     settings = FAST | {"work_mem": "7MB", "application_name": "it's odd"}
-    with EmbeddedPostgres(state_dir, settings=settings) as postgres:
+    with EmbeddedPostgres(cluster, settings=settings) as postgres:
         assert query(postgres.url, "SHOW work_mem") == "7MB"
         assert query(postgres.url, "SHOW fsync") == "off"
 
@@ -88,32 +103,30 @@ def test_nobody_gets_in_without_the_password_or_from_outside(state_dir: Path) ->
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_program_leaves_no_server_and_the_next_one_goes_on(
-    number: int, state_dir: Path, program: Callable[..., Program]
+    number: int, cluster: Path, program: Callable[..., Program]
 ) -> None:
-    killed = program("postgres", state_dir)
+    killed = program("postgres", cluster)
     query(killed.info["url"], "CREATE TABLE kept (n int)", "INSERT INTO kept VALUES (7)", "SELECT 1")
     killed.process.send_signal(number)
     killed.end()
-    with EmbeddedPostgres(state_dir) as postgres:  # at once: the old server may still be on its way out
+    with EmbeddedPostgres(cluster) as postgres:  # at once: the old server may still be on its way out
         assert query(postgres.url, "SELECT n FROM kept") == 7
         assert postgres.pid != killed.info["pid"]
     assert gone(killed.info["pid"])
 
 
-def test_a_program_and_server_killed_together_recover(
-    state_dir: Path, program: Callable[..., Program]
-) -> None:
-    killed = program("postgres", state_dir)
+def test_a_program_and_server_killed_together_recover(cluster: Path, program: Callable[..., Program]) -> None:
+    killed = program("postgres", cluster)
     query(killed.info["url"], "CREATE TABLE kept (n int)", "INSERT INTO kept VALUES (7)", "SELECT 1")
     os.kill(killed.info["pid"], signal.SIGKILL)
     killed.kill()
     assert Path(killed.info["data"], "postmaster.pid").exists()
-    with EmbeddedPostgres(state_dir) as postgres:
+    with EmbeddedPostgres(cluster) as postgres:
         assert query(postgres.url, "SELECT n FROM kept") == 7
 
 
-def test_a_stale_pid_file_naming_a_living_stranger_is_no_obstacle(state_dir: Path) -> None:
-    with EmbeddedPostgres(state_dir, settings=FAST) as postgres:
+def test_a_stale_pid_file_naming_a_living_stranger_is_no_obstacle(cluster: Path) -> None:
+    with EmbeddedPostgres(cluster, settings=FAST) as postgres:
         pid_file = postgres.data_dir / "postmaster.pid"
         lines = pid_file.read_text().splitlines()
         account = drop_account(postgres.data_dir)
@@ -123,30 +136,30 @@ def test_a_stale_pid_file_naming_a_living_stranger_is_no_obstacle(state_dir: Pat
         pid_file.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
         if account:
             os.chown(pid_file, account.uid, account.gid)
-        with EmbeddedPostgres(state_dir, settings=FAST) as again:
+        with EmbeddedPostgres(cluster, settings=FAST) as again:
             assert query(again.url, "SELECT 1") == 1
         assert stranger.poll() is None
 
 
-def test_a_server_left_running_is_replaced(state_dir: Path) -> None:
+def test_a_server_left_running_is_replaced(cluster: Path) -> None:
     """As on systems without a death signal: the old server is in good health and nobody's child."""
-    with EmbeddedPostgres(state_dir, settings=FAST) as postgres:
+    with EmbeddedPostgres(cluster, settings=FAST) as postgres:
         account = drop_account(postgres.data_dir)
     arguments = [find_postgres().postgres, "-D", str(postgres.data_dir), "-p", str(postgres.port), "-k", ""]
     with (
-        (state_dir / "leftover.log").open("wb") as log,
+        (cluster / "leftover.log").open("wb") as log,
         start_bound(arguments, log=log, account=account) as leftover,
     ):
         assert eventually(lambda: is_accepting(postgres.port) or leftover.poll() is not None)
-        with EmbeddedPostgres(state_dir, settings=FAST) as again:
+        with EmbeddedPostgres(cluster, settings=FAST) as again:
             assert leftover.wait(10) == 0
             assert again.pid != leftover.pid
             assert query(again.url, "SELECT 1") == 1
 
 
-def test_a_second_program_is_refused_by_name(state_dir: Path, program: Callable[..., Program]) -> None:
-    with EmbeddedPostgres(state_dir, settings=FAST) as postgres:
-        status, errors = program("postgres", state_dir).end()
+def test_a_second_program_is_refused_by_name(cluster: Path, program: Callable[..., Program]) -> None:
+    with EmbeddedPostgres(cluster, settings=FAST) as postgres:
+        status, errors = program("postgres", cluster).end()
         assert status == 2
         assert f"process {os.getpid()}" in errors
         assert "CSMS_DATA_DIR" in errors
@@ -154,27 +167,27 @@ def test_a_second_program_is_refused_by_name(state_dir: Path, program: Callable[
         assert query(postgres.url, "SELECT 1") == 1
 
 
-def test_a_last_port_that_is_taken_gives_another(state_dir: Path) -> None:
-    with EmbeddedPostgres(state_dir, settings=FAST) as first:
+def test_a_last_port_that_is_taken_gives_another(cluster: Path) -> None:
+    with EmbeddedPostgres(cluster, settings=FAST) as first:
         port = first.port
     with (
         socket.create_server(("127.0.0.1", port)),
-        EmbeddedPostgres(state_dir, settings=FAST) as second,
+        EmbeddedPostgres(cluster, settings=FAST) as second,
     ):
         assert second.port != port
         assert query(second.url, "SELECT 1") == 1
 
 
-def test_a_demanded_port_is_used_or_the_log_says_why_not(state_dir: Path) -> None:
+def test_a_demanded_port_is_used_or_the_log_says_why_not(cluster: Path) -> None:
     port = unused_port()
-    with EmbeddedPostgres(state_dir, port=port, settings=FAST) as postgres:
+    with EmbeddedPostgres(cluster, port=port, settings=FAST) as postgres:
         assert postgres.port == port
     with (
         socket.create_server(("127.0.0.1", port)),
         pytest.raises(EmbeddedError, match="could not bind"),
     ):
-        EmbeddedPostgres(state_dir, port=port, settings=FAST).__enter__()
-    with EmbeddedPostgres(state_dir, port=port, settings=FAST):  # the failed start let go of the directory
+        EmbeddedPostgres(cluster, port=port, settings=FAST).__enter__()
+    with EmbeddedPostgres(cluster, port=port, settings=FAST):  # the failed start let go of the directory
         pass
 
 
@@ -203,12 +216,12 @@ def test_a_database_of_another_major_is_not_touched(state_dir: Path) -> None:
     assert [path.name for path in data.iterdir()] == ["PG_VERSION"]
 
 
-def test_a_lost_password_file_is_named(state_dir: Path) -> None:
-    with EmbeddedPostgres(state_dir, settings=FAST):
+def test_a_lost_password_file_is_named(cluster: Path) -> None:
+    with EmbeddedPostgres(cluster, settings=FAST):
         pass
-    (state_dir / "postgres" / "password").unlink()
+    (cluster / "postgres" / "password").unlink()
     with pytest.raises(EmbeddedError, match=r"password .* is missing"):
-        EmbeddedPostgres(state_dir).__enter__()
+        EmbeddedPostgres(cluster).__enter__()
 
 
 def test_a_state_directory_that_cannot_be_made_says_what_to_do(state_dir: Path) -> None:
@@ -258,12 +271,12 @@ def test_as_root_with_a_closed_home_the_data_lie_elsewhere_and_are_found_again(s
 
 
 @needs_root
-def test_as_root_data_that_went_out_of_reach_are_not_replaced_by_an_empty_database(state_dir: Path) -> None:
-    with EmbeddedPostgres(state_dir, settings=FAST):
+def test_as_root_data_that_went_out_of_reach_are_not_replaced_by_an_empty_database(cluster: Path) -> None:
+    with EmbeddedPostgres(cluster, settings=FAST):
         pass
-    state_dir.chmod(0o700)
+    cluster.chmod(0o700)
     with pytest.raises(EmbeddedError, match="can no longer reach"):
-        EmbeddedPostgres(state_dir, shared_dir=state_dir.parent / "shared").__enter__()
+        EmbeddedPostgres(cluster, shared_dir=cluster.parent / "shared").__enter__()
 
 
 def python_for(account: Account) -> tuple[str, dict[str, str]]:

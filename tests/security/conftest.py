@@ -8,6 +8,11 @@ from tests.security.stations import Pki
 __all__ = ["node", "start_node"]
 
 
+@pytest.fixture(scope="session")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return Pki(tmp_path_factory.mktemp("pki"))
+
+
 @pytest.fixture
-def certificates(tmp_path: Path) -> Pki:
-    return Pki(tmp_path / "pki")
+def certificates(original: Pki, tmp_path: Path) -> Pki:
+    return original.copied(tmp_path / "pki")

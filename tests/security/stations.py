@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import copy
+import shutil
 import ssl
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -61,6 +63,15 @@ class Pki:
         self.root_key = directory / "root.key"
         self.root_key.write_bytes(self.ca.key_pem())
         self.issue_server()
+
+    def copied(self, directory: Path) -> "Pki":
+        """The same in another directory: RSA keys take their time."""
+        shutil.copytree(self.directory, directory)
+        same = copy.copy(self)
+        same.directory = directory
+        same.root, same.root_key = directory / self.root.name, directory / self.root_key.name
+        same.pairs = authority.server_pairs(directory)
+        return same
 
     def issue_server(self) -> None:
         self.pairs = authority.issue_server(

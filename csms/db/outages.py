@@ -1,0 +1,34 @@
+"""Which errors say that Postgres is away or busy, so that the same statements can succeed later."""
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError
+
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.PostgresSystemError,
+    # A schema that does not fit (a migration is under way) or a right that is missing is no report's fault.
+    asyncpg.SyntaxOrAccessError,
+    asyncpg.InvalidCachedStatementError,
+    asyncpg.OutdatedSchemaCacheError,
+)
+
+
+def cause(error: Exception) -> Exception:
+    """What the driver said, below what SQLAlchemy made of it."""
+    return error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error
+
+
+def is_away(error: Exception) -> bool:
+    return isinstance(error, _AWAY)
