@@ -20,7 +20,7 @@ class Size(Struct, frozen=True, kw_only=True):
     readings: int = 10_000_000
     latency_s: float = 15
     repeats: int = measure.REPEATS
-    stations: tuple[int, ...] = (2_000, 3_000, 4_000, 5_000, 6_000, 8_000)
+    stations: tuple[int, ...] = (2_000, 4_000, 6_000, 8_000)
     stations_s: int = 60
 
 

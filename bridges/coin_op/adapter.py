@@ -37,7 +37,7 @@ COMMAND_EXPIRY_S: Final = 10
 _REGISTRY_S, _STRANGER_S, _TICK_S = 30.0, 30.0, 1.0
 _MOST_BUFFERED = 100
 _FAREWELL_S = 5.0
-_LOOKING_UP = 4
+_LOOKING_UP, _TOGETHER = 4, 200
 _MOST_STRANGERS = 10_000
 _LOGGED_BYTES = 200
 
@@ -66,7 +66,7 @@ class CoinOp:
         self._node: Node | None = None
         self._commands = Commands(self)
         self._live = Live(self)
-        # Thousands that come at once must not take every connection to the database.
+        # Thousands that come at once must not take every connection to the database; who they are is asked together.
         self._looking_up = asyncio.Semaphore(_LOOKING_UP)
         self._meeting: dict[str, list[tuple[Packet, bool]]] = {}
         self._strangers: dict[str, datetime] = {}
@@ -279,8 +279,7 @@ class CoinOp:
     async def _meet(self, station_id: str) -> None:
         """A station speaks for the first time: let it in if an operator knows it."""
         try:
-            async with self._looking_up:
-                line = await self._line(station_id)
+            line = await self._line(station_id)
         except Exception as error:
             log.warning("station not looked up", station=station_id, error=str(error))
             line = None
@@ -309,7 +308,10 @@ class CoinOp:
                 self._strangers.clear()
             self._strangers[station_id] = now
             return None
-        standing = Standing() if admission is None else await self.node.standing(charger_id)
+        standing = Standing()
+        if admission is not None:
+            async with self._looking_up:
+                standing = await self.node.standing(charger_id)
         if station_id in self.lines:
             return self.lines[station_id]
         blocked = admission is not None and admission.enrollment != "Accepted"
@@ -329,12 +331,13 @@ class CoinOp:
         """Stations that operators have registered are asked how they are, also those that never spoke."""
         while True:
             try:
-                for charger_id in await self.node.registered(self.settings.id_prefix):
-                    station_id = charger_id.removeprefix(self.settings.id_prefix)
-                    if wire.usable_id(station_id) and station_id not in self.lines:
-                        self._strangers.pop(station_id, None)
-                        async with self._looking_up:
-                            await self._line(station_id)
+                known = await self.node.registered(self.settings.id_prefix)
+                ids = [charger_id.removeprefix(self.settings.id_prefix) for charger_id in known]
+                new = [each for each in ids if wire.usable_id(each) and each not in self.lines]
+                for station_id in new:
+                    self._strangers.pop(station_id, None)
+                for first in range(0, len(new), _TOGETHER):
+                    await asyncio.gather(*map(self._line, new[first : first + _TOGETHER]))
             except Exception as error:
                 log.warning("registry not read", error=str(error) or type(error).__name__)
             await asyncio.sleep(_REGISTRY_S)

@@ -320,7 +320,7 @@ class Deviated(Report[None], frozen=True, kw_only=True):
 
 
 class Noted(Report[None], frozen=True, kw_only=True):
-    """What an edge wants to know of this charger after its own restart: JSON that only the edge reads."""
+    """What an edge wants to know of this charger after its own restart, in JSON."""
 
     notes: dict[str, Any]
 

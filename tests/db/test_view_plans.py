@@ -144,6 +144,9 @@ PAGES = {
     "security events": lambda db: security.list_security_events(db, "c7"),
     "certificates": lambda db: security.certificates_of(db, "c7"),
     "accounts": lambda db: accounts.list_accounts(db, after_id="a2"),
+    "accounts that begin so": lambda db: accounts.list_accounts(db, beginning="a2"),
+    "who rents now": accounts.open_rentals,
+    "transactions of rentals": lambda db: views.sessions_of(db, [150, 151, None]),
     "entries of an account": lambda db: accounts.entries(db, "a7"),
     "rentals of an account": lambda db: accounts.list_rentals(db, "a7"),
     "a charger before somebody": lambda db: accounts.rental_view(db, "c7", "tag7"),
@@ -256,6 +259,7 @@ def test_every_table_that_grows_is_looked_at():
         "local_lists",
         "availabilities",
         "capabilities",
+        "bridge_notes",
     }
     by_charger = {"bridge_notes", "charging_plans", "plan_views"}  # a row each, only ever read by its key
     assert tables.metadata.tables.keys() - grown - small - by_charger == set()

@@ -1,4 +1,5 @@
-"""The seventeen sequences that a bridge for these stations must get right, and the vectors of its prices.
+"""The seventeen sequences that a bridge for these stations must get right; the vectors of its prices are in
+test_station.py.
 
 Each is named by its number. Where commands or minutes matter, the bridge, the simulated stations and the books stand in
 one process on a virtual clock (town.py); elsewhere a station's packets are enough (story.py).
@@ -26,22 +27,6 @@ def station(station_id: str = "s1", **behaviour: Any) -> Station:
     return Station(
         id=station_id, behaviour=Behaviour(**({"plug_s": 40, "charge_s": 3560, "unplug_s": 20} | behaviour))
     )
-
-
-@pytest.mark.parametrize(
-    ("seconds", "energy_wh", "charged"),
-    [
-        (0, 0, "0.00"),
-        (45, 0, "0.02"),
-        (50, 0, "0.03"),
-        (600, 125, "1.80"),
-        (5400, 1840, "24.78"),
-        (7215, 1852, "25.83"),
-        (86400, 5000, "103.20"),
-    ],
-)
-def test_time_and_energy_are_charged_to_the_cent(seconds, energy_wh, charged):
-    assert session_cost(TARIFF, energy_wh, Decimal(seconds)).amount == Decimal(charged)
 
 
 def test_01_a_whole_rental_is_one_transaction_and_one_bill():

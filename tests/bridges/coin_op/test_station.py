@@ -1,8 +1,27 @@
-"""Rentals as stations tell them, packet by packet: what is beside the seventeen sequences."""
+"""Rentals as stations tell them, packet by packet: what is beside the seventeen sequences, and the vectors of prices."""
+
+from decimal import Decimal
 
 import pytest
 
-from tests.bridges.coin_op.story import Story, whole_rental
+from csms.core.pricing import session_cost
+from tests.bridges.coin_op.story import TARIFF, Story, whole_rental
+
+
+@pytest.mark.parametrize(
+    ("seconds", "energy_wh", "charged"),
+    [
+        (0, 0, "0.00"),
+        (45, 0, "0.02"),
+        (50, 0, "0.03"),
+        (600, 125, "1.80"),
+        (5400, 1840, "24.78"),
+        (7215, 1852, "25.83"),
+        (86400, 5000, "103.20"),
+    ],
+)
+def test_time_and_energy_are_charged_to_the_cent(seconds, energy_wh, charged):
+    assert session_cost(TARIFF, energy_wh, Decimal(seconds)).amount == Decimal(charged)
 
 
 def test_a_gap_longer_than_the_stations_own_is_not_billed():
