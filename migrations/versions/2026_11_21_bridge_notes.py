@@ -1,15 +1,15 @@
 """bridge_notes: what a bridge has learned of a charger, over its own restart
 
-Revision: 0007
-Follows: 0006
+Revision: 0006
+Follows: 0005
 """
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0007"
-down_revision = "0006"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 
