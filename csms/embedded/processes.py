@@ -33,7 +33,7 @@ if uid >= 0:
     os.setgroups([])
     os.setgid(gid)
     os.setuid(uid)
-signal.signal(signal_number, signal.SIG_DFL)  # shells have what they put in the background ignore Ctrl-C
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # shells have what they put in the background ignore Ctrl-C
 if request_signal:
     request_signal(1, signal_number, 0, 0, 0)
 if os.getppid() != parent:
