@@ -341,13 +341,12 @@ async def test_events_that_are_no_longer_stored_are_parked(engine, log, broker, 
 
 
 async def test_revived_events_are_sent_late(engine, log, broker, topic_prefix):
+    await log.commit(log.events(["A", "A"]))
+    await log.query("UPDATE outbox SET dead = true WHERE seq = 1")
     async with (
         watching(broker, f"{topic_prefix}/csms/#") as watcher,
-        relaying(engine, PublishingLink(config(broker)), relay_config(topic_prefix, poll_s=30)) as relay,
+        relaying(engine, PublishingLink(config(broker)), relay_config(topic_prefix, poll_s=30)),
     ):
-        events = await log.commit(log.events(["A", "A"]))
-        await log.query("UPDATE outbox SET dead = true WHERE seq = 1")
-        relay.notify(events[1:])
         await watcher.got(1)
         async with engine.connect() as connection:
             assert await outbox.revive((await connection.get_raw_connection()).driver_connection) == 1

@@ -106,6 +106,7 @@ class CloudServer:
             return Response(b"{}", int(kind), headers, "application/json")
         if kind == "timeout":
             await self._hang()
+            return Response(b"", 504)
         if kind == "html":
             return Response("<html><body>Bad gateway</body></html>", 200, media_type="text/html")
         try:

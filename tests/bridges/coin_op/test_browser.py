@@ -30,13 +30,17 @@ class Tab:
         self._ids = itertools.count(1)
 
     async def ask(self, method: str, **params: Any) -> Any:
+        answer = await self._asked(method, **params)
+        assert "error" not in answer, answer
+        return answer["result"]
+
+    async def _asked(self, method: str, **params: Any) -> Any:
         number = next(self._ids)
         await self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
         async with asyncio.timeout(20):
             while (answer := json.loads(await self._socket.recv())).get("id") != number:
                 pass
-        assert "error" not in answer, answer
-        return answer["result"]
+        return answer
 
     async def run(self, script: str) -> Any:
         result = await self.ask("Runtime.evaluate", expression=script, returnByValue=True)
@@ -45,11 +49,16 @@ class Tab:
     async def until(self, script: str, timeout_s: float = 20) -> None:
         try:
             async with asyncio.timeout(timeout_s):
-                while not await self.run(script):
+                while not await self._holds(script):
                     await asyncio.sleep(0.1)
         except TimeoutError:
             shown = await self.run("document.body.innerText")
             raise AssertionError(f"{script} never came true on:\n{shown}") from None
+
+    async def _holds(self, script: str) -> bool:
+        """A page that is on its way elsewhere answers with an error: not yet."""
+        answer = await self._asked("Runtime.evaluate", expression=script, returnByValue=True)
+        return "error" not in answer and bool(answer["result"]["result"].get("value"))
 
     async def shows(self, message: str) -> None:
         await self.until(f"document.body.innerText.includes({json.dumps(words.text(message, 'uk'))})")

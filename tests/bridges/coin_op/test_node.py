@@ -1,5 +1,6 @@
 """The bridge in a whole node, with simulated stations on a real broker and the REST interface before it."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -99,9 +100,12 @@ async def test_a_brokers_packets_keep_their_order(start_site: SiteFactory) -> No
     site = await start_site()
     orders: dict[str, list[int]] = {"s1": [], "s2": []}
     for station_id, order in orders.items():
-        await publish(
-            site, f"charger/{station_id}/status", {"status": "busy", "uid": "A", "time": 0, "energy": 0}
-        )
+        # What it says before the bridge has subscribed is lost.
+        while station_id not in site.bridge.lines:
+            await publish(
+                site, f"charger/{station_id}/status", {"status": "busy", "uid": "A", "time": 0, "energy": 0}
+            )
+            await asyncio.sleep(0.05)
         await site.number(station_id)
         line = site.line(station_id)
         taken = line.station._follow
