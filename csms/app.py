@@ -18,7 +18,7 @@ from csms.assembly import Company, Mqtt, assemble, database_address
 from csms.core.reports import Repair
 from csms.db import admission
 from csms.embedding import BrokerAddress
-from csms.ledgers import Ledgers
+from csms.ledger import Ledger
 from csms.ocpp import data_transfer
 from csms.ocpp.listeners import TlsListener
 from csms.ocpp.outbound import check_request
@@ -227,7 +227,7 @@ def _tls_listener(ports: Ports, secured: Secured) -> TlsListener | None:
     return TlsListener(sock=ports.ocpp_tls, context=secured.tls.context, watch=secured.tls.watch)
 
 
-def _health(ledger: Ledgers, mqtt: Mqtt | None) -> HealthReport:
+def _health(ledger: Ledger, mqtt: Mqtt | None) -> HealthReport:
     away_s = ledger.away_s()
     checks = [
         Check(

@@ -21,7 +21,7 @@ from csms.delivery import Delivery
 from csms.embedding import BrokerAddress
 from csms.errors import BrokerAway, StartError
 from csms.frame_log import FrameLog
-from csms.ledgers import Ledgers
+from csms.ledger import Ledger
 from csms.mqtt import homeassistant
 from csms.mqtt.commands import CommandRouter
 from csms.mqtt.connection import Message
@@ -58,7 +58,7 @@ class Parts(Struct, frozen=True, kw_only=True):
     """A node, started, and what it stands on. `watchers` are called with each charger that comes or goes."""
 
     engine: AsyncEngine
-    ledger: Ledgers
+    ledger: Ledger
     router: CommandRouter
     delivery: Delivery
     node: LocalNode
@@ -112,17 +112,16 @@ async def assemble(
     company: Company,
 ) -> Parts:
     """Start a node: database, ledger, relay, commands. Nesting is the order of start and stop."""
-    engine = create_engine(database_url, pool_size=4 + settings.csms_ledger_writers + settings.outbox_lanes)
+    engine = create_engine(database_url, pool_size=6 + settings.outbox_lanes)
     stack.push_async_callback(engine.dispose)
     await _prepare_database(engine, database_url, embedded=settings.embedded_database)
     await admission.forget_connections(engine, settings.csms_node)
     await company.start(maintenance.run(engine, settings), "maintenance")
 
     mqtt = await _mqtt(settings, engine, broker, stack, company) if broker is not None else None
-    ledger = Ledgers(
+    ledger = Ledger(
         engine,
         policy(settings),
-        writers=settings.csms_ledger_writers,
         relay=mqtt is not None or settings.events_outbox_always,
         on_commit=mqtt.on_commit if mqtt is not None else None,
     )

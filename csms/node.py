@@ -13,7 +13,6 @@ from csms.core.reports import Held, Report
 from csms.errors import BrokerAway
 from csms.frame_log import FrameLog
 from csms.ledger import Ledger
-from csms.ledgers import Ledgers
 from csms.recording import RecordingAdapter
 from csms.scheduling.shown import PlanView
 
@@ -50,7 +49,7 @@ class LocalNode:
     def __init__(
         self,
         name: str,
-        ledger: Ledger | Ledgers,
+        ledger: Ledger,
         frames: FrameLog,
         router: Router,
         admit: Callable[[str], Awaitable[Admission | None]],

@@ -122,7 +122,6 @@ class Settings(BaseSettings):
     csms_enrollment: Literal["open", "approve", "closed"] = "approve"
     csms_unknown_tags: Literal["reject", "accept"] = "reject"
     csms_infer_stop_after_s: float = Field(300, ge=0)  # 0 = never
-    csms_ledger_writers: int = Field(2, ge=1, le=16)  # connections that commit what chargers report
     csms_heartbeat_interval_s: int = Field(300, ge=1, le=86_400)
     csms_admin_token: SecretStr | None = None
     csms_bridges: Names = ()
