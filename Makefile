@@ -8,10 +8,10 @@ BIN := $(V)/bin
 # test worker would compile all of them anew, a third of what the tests cost.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(V)/pycache
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help install run bench test check fix format lint types imports migrations migration fuzz soak clean lock
+.PHONY: help install run bench test check fix format lint types imports migrations migration fuzz soak clean lock homeassistant
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml requirements.lock
 	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -65,6 +65,29 @@ fuzz: $(STAMP)  ## hours of garbage and odd behaviour instead of seconds (CSMS_F
 soak: $(STAMP)  ## kill the node, the broker, Postgres and the disk for minutes (SOAK_KILLS=200, SOAK_SECONDS, SOAK_CHARGERS)
 	@$(BIN)/python -m pytest tests/soak/test_soak.py -n 0 -m soak -s -q
 
+# Home Assistant pins a hundred packages and wants a newer Python: an environment of its own, with its own constraints. The
+# packages beside it are what its MQTT integration imports. Its schemas need only 3.13, whatever patch the package asks for.
+HA_PY ?= python3.13
+HA_VERSION ?= 2026.2.3
+HA := .venv-homeassistant
+HA_STAMP := $(HA)/.installed-$(HA_VERSION)
+HA_BESIDE := paho-mqtt
+
+$(HA_STAMP):
+	@$(HA_PY) -c 'import sys; sys.exit(sys.version_info < (3, 13))' \
+	  || { echo "Home Assistant needs Python 3.13 or newer. Try: make homeassistant HA_PY=/path/to/python3.13" >&2; exit 1; }
+	@rm -rf $(HA) && $(HA_PY) -m venv $(HA)
+	@echo "installing homeassistant $(HA_VERSION) into $(HA) (minutes)"
+	@$(HA)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --ignore-requires-python \
+	  homeassistant==$(HA_VERSION)
+	@$(HA)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --prefer-binary \
+	  -c $(HA)/lib/python3*/site-packages/homeassistant/package_constraints.txt homeassistant==$(HA_VERSION) $(HA_BESIDE)
+	@touch $@
+
+homeassistant: $(STAMP) $(HA_STAMP)  ## have Home Assistant's own schemas check our discovery (500 MB on disk; HA_PY=python3.13)
+	@$(BIN)/python -m tests.homeassistant.payloads >$(HA)/payloads.json
+	@$(HA)/bin/python tests/homeassistant/judge.py $(HA)/payloads.json
+
 migration: $(STAMP)  ## write a new migration: make migration m="what" (DATABASE_URL: a database at head)
 	@$(BIN)/alembic revision --autogenerate -m "$(m)"
 
@@ -72,4 +95,4 @@ lock:  ## write requirements.lock anew (maintainers; needs uv)
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras --no-header --no-annotate -o requirements.lock pyproject.toml
 
 clean:  ## remove .venv and caches
-	rm -rf $(V) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(V) $(HA) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,16 +1,10 @@
 """Home Assistant's rules for MQTT discovery, as its own schemas have them, for what we publish.
 
 Sources: its components mqtt/{discovery,entity,schemas,sensor,binary_sensor}.py and sensor/const.py of 2026.2.
-`python tests/ha_discovery.py CONFIGS.json`, in an environment with the package `homeassistant`, checks by the originals:
-the file has topic → config, as `configs()` makes them.
+`make homeassistant` checks the same payloads by the originals (tests/homeassistant/).
 """
 
-import asyncio
-import json
 import re
-import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 TOPIC = re.compile(
@@ -87,28 +81,3 @@ def check(topic: str, config: dict[str, Any]) -> None:
         assert unit in _UNITS[device_class]
     if device_class is not None and state_class is not None:
         assert state_class in _STATE_CLASSES[device_class]
-
-
-async def _by_the_originals(configs: dict[str, dict[str, Any]]) -> None:
-    """By Home Assistant's own schemas; raises what they raise."""
-    from homeassistant.components.mqtt import (  # type: ignore[import-not-found]
-        binary_sensor,
-        sensor,
-    )
-    from homeassistant.core import HomeAssistant  # type: ignore[import-not-found]
-
-    schemas = {"sensor": sensor.DISCOVERY_SCHEMA, "binary_sensor": binary_sensor.DISCOVERY_SCHEMA}
-    with tempfile.TemporaryDirectory() as directory:
-        house = HomeAssistant(directory)  # templates are checked where there is one
-        for topic, config in configs.items():
-            found = TOPIC.fullmatch(topic)
-            assert found is not None
-            accepted = schemas[found["component"]](config)
-            lost = set(config) - {str(key) for key in accepted} - {"origin"}
-            assert not lost, f"{topic}: {lost} mean nothing to Home Assistant"
-        await house.async_stop(force=True)
-
-
-if __name__ == "__main__":
-    asyncio.run(_by_the_originals(json.loads(Path(sys.argv[1]).read_text())))
-    print("accepted")

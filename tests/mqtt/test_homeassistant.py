@@ -24,10 +24,10 @@ __all__ = ["start_node"]
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def snapshot(*, charging: bool = True) -> Snapshot:
+def snapshot(charger_id: str = "CP 1", *, currency: str = "EUR", charging: bool = True) -> Snapshot:
     transaction = Transaction(
         id=402,
-        charger_id="CP 1",
+        charger_id=charger_id,
         connector_id=1,
         key="k",
         id_tag="T",
@@ -35,12 +35,12 @@ def snapshot(*, charging: bool = True) -> Snapshot:
         meter_start_wh=1000,
         started_at=NOW,
         start_received_at=NOW,
-        tariff=Tariff(currency="EUR", energy_rate=Decimal("0.12")),
+        tariff=Tariff(currency=currency, energy_rate=Decimal("0.12")),
     )
     connectors = (
-        Connector(charger_id="CP 1", connector_id=0, status="Available"),
+        Connector(charger_id=charger_id, connector_id=0, status="Available"),
         Connector(
-            charger_id="CP 1",
+            charger_id=charger_id,
             connector_id=1,
             status="Charging" if charging else "Available",
             reading_transaction_id=402,
@@ -50,7 +50,7 @@ def snapshot(*, charging: bool = True) -> Snapshot:
         ),
     )
     return Snapshot(
-        ChargerState(charger_id="CP 1", online=True, node="n1"),
+        ChargerState(charger_id=charger_id, online=True, node="n1"),
         connectors,
         (transaction,) if charging else (),
     )
