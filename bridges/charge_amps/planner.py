@@ -1,5 +1,6 @@
 """Standalone mode: prices in, a plan out, the plan on the charger."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
@@ -35,6 +36,7 @@ class Planner:
         self._clock = clock
         self._failures = 0
         self._not_before: datetime | None = None
+        self._lock = asyncio.Lock()
 
     @property
     def threshold_active(self) -> bool:
@@ -42,6 +44,11 @@ class Planner:
 
     async def step(self) -> bool:
         """Plan, and have the plan on the charger; whether anything of it has changed."""
+        # Prices and the passing of time come at once: the second waits, and sees that the first has failed.
+        async with self._lock:
+            return await self._step()
+
+    async def _step(self) -> bool:
         before = (self.state, self.message, self.plan, self._keeper.kept)
         now = self._clock()
         if not self._config.automation:

@@ -7,6 +7,7 @@ unavailable, never 0.
 
 import re
 from typing import Any, Final
+from zlib import crc32
 
 from csms.core.events import topic_level
 from csms.db.state import Snapshot
@@ -34,13 +35,13 @@ def configs(
         "topic": prefixed(prefix, f"csms/service/{topic_level(node)}/status"),
         "value_template": "{{ value_json.status }}",
     }
-    place = f"csms_{_segment(charger_id)}"
+    place, entity = f"csms_{_segment(charger_id)}", f"csms_{_plain(charger_id)}".lower()
     found: dict[str, dict[str, Any]] = {
         f"{discovery}/binary_sensor/{place}/connection/config": {
             **common,
             "name": "Connection",
             "unique_id": f"csms_{charger_id}_connection",
-            "default_entity_id": f"binary_sensor.{place.lower()}_connection",
+            "default_entity_id": f"binary_sensor.{entity}_connection",
             "state_topic": f"{base}/connection",
             "value_template": "{{ 'ON' if value_json.online else 'OFF' }}",
             "device_class": "connectivity",
@@ -67,7 +68,7 @@ def configs(
                 **common,
                 **particular,
                 "unique_id": f"csms_{charger_id}_{number}_{key}",
-                "default_entity_id": f"sensor.{place.lower()}_{number}_{key}",
+                "default_entity_id": f"sensor.{entity}_{number}_{key}",
                 "availability": available,
             }
     return found
@@ -144,5 +145,11 @@ def _there(topic: str, condition: str) -> dict[str, str]:
 
 
 def _segment(text: str) -> str:
-    """What discovery topics and entity ids allow."""
+    """What discovery topics allow; another for every identity, also where signs had to be replaced."""
+    plain = _plain(text)
+    return plain if plain == text else f"{plain}_{crc32(text.encode(errors='replace')):08x}"
+
+
+def _plain(text: str) -> str:
+    """What entity ids allow. Home Assistant numbers those that are alike."""
     return re.sub(r"[^A-Za-z0-9_]", "_", text)

@@ -147,7 +147,7 @@ async def test_a_node_publishes_them_and_again_when_home_assistant_starts(
                 )
 
                 def status() -> list[dict]:
-                    return [one for topic, one in heard if topic.endswith("/csms_HA_1_1/status/config")]
+                    return [one for topic, one in heard if "/csms_HA_1_" in topic and topic.endswith("/status/config")]
 
                 await node.eventually(lambda: len(status()) == 1)
                 check(*next((topic.replace(discovery, "homeassistant"), one) for topic, one in heard))
@@ -158,3 +158,13 @@ async def test_a_node_publishes_them_and_again_when_home_assistant_starts(
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
+
+
+def test_chargers_whose_names_look_alike_have_topics_of_their_own():
+    names = ["CP 1", "CP-1", "CP_1", "Гараж1", "Склад1"]
+    topics = [
+        set(configs(snapshot(name), node="n1", prefix="", discovery="homeassistant", currency="USD"))
+        for name in names
+    ]
+    assert sum(map(len, topics)) == len(set().union(*topics))
+    assert any("/csms_CP_1/" in topic for topic in topics[2])
