@@ -147,7 +147,11 @@ async def test_a_node_publishes_them_and_again_when_home_assistant_starts(
                 )
 
                 def status() -> list[dict]:
-                    return [one for topic, one in heard if "/csms_HA_1_" in topic and topic.endswith("/status/config")]
+                    return [
+                        one
+                        for topic, one in heard
+                        if "/csms_HA_1_" in topic and topic.endswith("/status/config")
+                    ]
 
                 await node.eventually(lambda: len(status()) == 1)
                 check(*next((topic.replace(discovery, "homeassistant"), one) for topic, one in heard))
