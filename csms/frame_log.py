@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import random
 from collections import deque
+from contextlib import AsyncExitStack
 from typing import Any
 
 import structlog
@@ -17,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.core.records import Frame
 from csms.db import logs
-from csms.db.outages import cause, is_away
+from csms.db.outages import is_away, unreachable
 
 log = structlog.get_logger()
 _DROPPED = Counter("csms_frames_dropped_total", "Raw frames not logged because the log was full.")
@@ -78,7 +79,7 @@ class FrameLog:
                 await self._try(frames)
                 return
             except Exception as error:
-                if not is_away(cause(error)):
+                if not is_away(error):
                     await self._isolate(frames, error)
                     return
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.5))
@@ -94,8 +95,12 @@ class FrameLog:
         await self._write(frames[half:])
 
     async def _try(self, frames: list[Frame]) -> None:
-        async with self._engine.connect() as connection:
-            db: Any = (await connection.get_raw_connection()).driver_connection
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(self._engine.connect())
+                db: Any = (await connection.get_raw_connection()).driver_connection
+            except Exception as error:
+                raise unreachable(error) from error
             # A server that has gone silent is hung up on: waiting for it to confirm a cancel would take as long.
             watchdog = asyncio.get_running_loop().call_later(self._write_timeout_s, db.terminate)
             try:

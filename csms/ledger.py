@@ -25,7 +25,7 @@ from csms.core.decide import decide
 from csms.core.records import Event
 from csms.core.work import Policy, Work
 from csms.db import store
-from csms.db.outages import cause, is_away
+from csms.db.outages import is_away, unreachable
 from csms.errors import LedgerError, NotBookable
 
 R = TypeVar("R")
@@ -238,8 +238,7 @@ class Ledger:
                     self._connection = await self._engine.connect()
             raw = await self._connection.get_raw_connection()
         except Exception as error:
-            first = cause(error)
-            raise ConnectionError(str(first) or type(first).__name__) from error
+            raise unreachable(error) from error
         return raw.driver_connection
 
     async def _hang_up(self) -> None:

@@ -25,9 +25,10 @@ _AWAY = (
 )
 
 
-def cause(error: Exception) -> Exception:
-    """What the driver said, below what SQLAlchemy made of it."""
-    return error.orig if isinstance(error, DBAPIError) and isinstance(error.orig, Exception) else error
+def unreachable(error: Exception) -> ConnectionError:
+    """For whatever stood in the way of a connection: not to be let in is the fault of nothing that is to be written."""
+    first = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return ConnectionError(str(first) or type(first).__name__)
 
 
 def is_away(error: Exception) -> bool:

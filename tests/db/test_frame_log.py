@@ -1,6 +1,7 @@
 import asyncio
 
 import asyncpg
+from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 
 from csms.db import logs
 from csms.db.engine import create_engine
@@ -79,6 +80,27 @@ async def test_a_connection_that_is_cut_loses_no_frame(database_url):
             frames.put(frame(message_id="meanwhile"))
         await frames.drain()
     assert await count(database_url, "messages") == 2
+
+
+async def test_frames_wait_for_a_connection_that_is_not_to_be_had(database_url):
+    """All of the pool's are in use, say: that is no frame's fault."""
+    async with logging_frames(database_url) as frames:
+        connect, tried = frames._engine.connect, []
+
+        class Engine:
+            def connect(self):
+                tried.append(1)
+                if len(tried) < 3:
+                    raise SQLAlchemyTimeout("QueuePool limit reached")
+                return connect()
+
+        real, frames._engine = frames._engine, Engine()
+        for n in range(10):
+            frames.put(frame(message_id=str(n)))
+        await frames.drain()
+        frames._engine = real
+        assert len(tried) == 3
+    assert await count(database_url, "messages") == 10
 
 
 async def test_draining_ends_when_the_time_is_up(database_url):
