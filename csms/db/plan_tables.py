@@ -1,20 +1,10 @@
 """The tables of charging plans: how OCPP chargers are planned, and what people are shown of anybody's plan."""
 
-from sqlalchemy import Boolean, Column, ForeignKey, Integer, String, Table, text
+from sqlalchemy import Boolean, Column, Integer, Table, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from csms.db.remembered_tables import _charger
 from csms.db.tables import _now, metadata
-
-
-def _charger() -> Column[str]:
-    return Column(
-        "charger_id",
-        String(collation="C"),
-        ForeignKey("chargers.id", ondelete="CASCADE"),
-        primary_key=True,
-        nullable=False,
-    )
-
 
 # `terms`, `hems`, `delivery`: csms.scheduling's Terms, HemsWish, Delivery. Each column has its own writers: operators,
 # whoever hears a HEMS, the node that holds the charger. A removed plan stays until the charger is rid of its profile.

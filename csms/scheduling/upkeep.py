@@ -108,12 +108,7 @@ def decide(
         return NOTHING
     if held is None or held.unsure or lost:
         return PUSH
-    same = (held.source, not_over(held.periods, now), held.until) == (
-        wanted.source,
-        wanted.periods,
-        wanted.until,
-    )
-    if not same or (held.connector_id, held.phases) != (connector_id, phases):
+    if not _says(held, wanted, now) or (held.connector_id, held.phases) != (connector_id, phases):
         return PUSH
     if booted_at is not None and booted_at > held.pushed_at:
         return PUSH
@@ -122,6 +117,12 @@ def decide(
     if returned and now - held.pushed_at > _RECONNECTED_AFTER:
         return PUSH
     return PUSH if held.renew_at is not None and now >= held.renew_at else NOTHING
+
+
+def _says(held: Installed, wanted: Wanted, now: datetime) -> bool:
+    """Whether what is there is what is wanted, as far as it is not over."""
+    left = not_over(held.periods, now)
+    return (held.source, left, held.until) == (wanted.source, wanted.periods, wanted.until)
 
 
 def _refused(wanted: Wanted, delivery: Delivery, now: datetime, booted_at: datetime | None) -> bool:
@@ -138,12 +139,6 @@ def standing(wanted: Wanted, delivery: Delivery, *, now: datetime, online: bool)
         return REFUSED
     if held is None and not wish:
         return NOT_WANTED
-    if wish and held is not None and not held.unsure:
-        same = (held.source, not_over(held.periods, now), held.until) == (
-            wanted.source,
-            wanted.periods,
-            wanted.until,
-        )
-        if same:
-            return IN_PLACE
+    if wish and held is not None and not held.unsure and _says(held, wanted, now):
+        return IN_PLACE
     return PENDING if online else AWAY
