@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 import structlog
+import uvloop
 
 from csms import log
 from tests import services
@@ -21,25 +22,50 @@ from tests.services import Addresses, Broker, DatabaseFactory, Mosquitto, Servic
 
 _SERVICES = pytest.StashKey[Services]()
 _TASK_GRACE_S = 0.25
+# Mostly waiting: a second of such a file is a third of a second of a processor, or less. Longest first.
+_WAITING = (
+    "soak/test_kills.py",
+    "bridges/charge_amps/test_schedules.py",
+    "e2e/test_command_queue.py",
+    "bridges/charge_amps/test_sessions.py",
+    "bridges/coin_op/test_outages.py",
+    "e2e/test_connections.py",
+    "bridges/ev_meter/test_bridge.py",
+    "e2e/test_postgres_away.py",
+    "security/test_keys.py",
+    "e2e/test_charger_state.py",
+    "bridges/charge_amps/test_clients.py",
+    "mqtt/test_relay.py",
+    "db/test_ledger_outages.py",
+    "bridges/coin_op/test_browser.py",
+    "plans/test_simulated.py",
+    "e2e/test_reconciler.py",
+    "mqtt/test_state.py",
+)
 _LONG_FIRST = (
     "soak",
-    "bridges",
     "e2e",
+    "bridges",
     "embedded",
     "security",
     "conformance",
+    "plans",
     "mqtt",
     "db",
     "examples",
     "simulate",
+    "rental",
     "api",
+    "console",
 )
+_FILES_BETWEEN = 5
 
 
 # -- the servers' life -------------------------------------------------------------------------------------
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     if not hasattr(config, "workerinput"):
         config.stash[_SERVICES] = Services()
 
@@ -57,9 +83,26 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that wait and start servers come first, pure ones fill the gaps at the end."""
+    """Two cores are busy to the end: files that wait among files that work, and pure ones fill the gaps at the end."""
+    waiting = {f"tests/{name}": number for number, name in enumerate(_WAITING)}
     order = {name: number for number, name in enumerate(_LONG_FIRST)}
-    items.sort(key=lambda item: order.get(item.nodeid.removeprefix("tests/").split("/")[0], len(order)))
+    working: dict[str, int] = {}
+
+    def place(item: pytest.Item) -> tuple[float, int]:
+        file = item.nodeid.split("::")[0]
+        if file in waiting:
+            # Two to begin with, each of the others after a handful of files.
+            return max(0, waiting[file] - 1) * _FILES_BETWEEN - 0.5, 0
+        return working[file], 1
+
+    def directory(item: pytest.Item) -> int:
+        return order.get(item.nodeid.removeprefix("tests/").split("/")[0], len(order))
+
+    for item in sorted(items, key=directory):
+        file = item.nodeid.split("::")[0]
+        if file not in waiting:
+            working.setdefault(file, len(working))
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:

@@ -11,7 +11,6 @@ import logging
 import socket
 import ssl
 import struct
-import threading
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -27,6 +26,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from csms.mqtt.errors import Disconnected, Refused
 from csms.mqtt.faults import closed_at_once
+from csms.mqtt_client import Client
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -99,7 +99,7 @@ class Message(Struct, frozen=True, kw_only=True):
     properties: bytes | None = None
 
 
-class Connection(aiomqtt.Client):
+class Connection(Client):
     """`lost` is done when the connection is, and `ended` is called at once; `deliver` gets each incoming message.
 
     Neither callback may block.
@@ -131,7 +131,6 @@ class Connection(aiomqtt.Client):
         self._config = config
         self._deliver = deliver
         self._ended = ended
-        self._thread = threading.get_ident()
         self._acks: dict[int, asyncio.Future[int]] = {}
         self._v5 = config.version == "5"
         self._max_body = 256 * 1024 * 1024
@@ -305,13 +304,6 @@ class Connection(aiomqtt.Client):
             properties = Properties(PacketTypes.PUBREC)  # type: ignore[no-untyped-call]
             return self._client._do_on_publish(mid, reason, properties)  # noqa: SLF001
 
-    def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
-        if threading.get_ident() != self._thread:
-            super()._on_socket_register_write(client, userdata, sock)
-        else:
-            # aiomqtt does it a moment later, when the socket may be closed already.
-            self._loop.add_writer(sock.fileno(), self._write)
-
     def _quick_ack(self) -> None:
         """Have the kernel acknowledge what was read at once.
 
@@ -323,11 +315,8 @@ class Connection(aiomqtt.Client):
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
 
-    def _write(self) -> None:
-        try:
-            self._client.loop_write()
-        except Exception as error:
-            self.drop(str(error))
+    def _broken(self, error: Exception) -> None:
+        self.drop(str(error))
 
     def _on_publish(
         self, client: Any, userdata: Any, mid: int, reason_code: ReasonCode, properties: Any

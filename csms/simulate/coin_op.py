@@ -14,6 +14,8 @@ from typing import Any
 
 import aiomqtt
 
+from csms.mqtt_client import Client
+
 WINDOW_S = 600
 _SLOW_EVERY_S = 30
 _INIT_S = 3
@@ -234,7 +236,7 @@ class Fleet:
         self._prefix = f"{prefix}/" if prefix else ""
         self._version = protocol(version)
         self._username, self._password = username, password
-        self._clients: dict[str, aiomqtt.Client] = {}
+        self._clients: dict[str, Client] = {}
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -273,13 +275,13 @@ class Fleet:
             _still_wanted()
             await asyncio.sleep(0.2)
 
-    def _client(self, station: Station) -> aiomqtt.Client:
+    def _client(self, station: Station) -> Client:
         will = None
         if station.behaviour.last_will:
             will = aiomqtt.Will(
                 f"{self._prefix}charger/{station.id}/availability", b"offline", 0, retain=True
             )
-        return aiomqtt.Client(
+        return Client(
             self._host,
             self._port,
             identifier=f"sim-{station.id}-{random.getrandbits(32):08x}",
@@ -325,7 +327,7 @@ class App:
     async def rent(self, station_id: str, stay_s: float) -> None:
         """Hello, connect when the station is free, stop after `stay_s` real seconds."""
         topic = f"{self._prefix}charger/{station_id}"
-        async with aiomqtt.Client(self._host, self._port, protocol=self._version) as client:
+        async with Client(self._host, self._port, protocol=self._version) as client:
             await client.subscribe(f"{topic}/status", qos=1)
             await client.publish(f"{topic}/commands", f"hello:{self._uid}", qos=1)
             async for message in client.messages:

@@ -16,10 +16,12 @@ import aiomqtt
 import asyncpg
 import httpx
 import pytest
+import uvloop
 
 from csms import app, settings
 from csms.adapter import Adapter
 from csms.embedding import BrokerAddress
+from csms.mqtt_client import Client
 from tests.contract import breach
 from tests.services import unused_port
 
@@ -85,7 +87,7 @@ async def _collect(node: Node, subscribed: asyncio.Event) -> None:
     """What a consumer sees: every topic below the test's prefix, in order of arrival."""
     assert node.broker is not None
     version = aiomqtt.ProtocolVersion.V5 if node.broker.version == "5" else aiomqtt.ProtocolVersion.V311
-    async with aiomqtt.Client(node.broker.host, node.broker.port, protocol=version, **node.login) as client:
+    async with Client(node.broker.host, node.broker.port, protocol=version, **node.login) as client:
         await client.subscribe(f"{node.prefix}/#", qos=1)
         subscribed.set()
         async for message in client.messages:
@@ -204,7 +206,7 @@ async def node_for_many(
                 raise
             ready.set_exception(error)
 
-    thread = threading.Thread(target=asyncio.run, args=(run(),), name="shared node")
+    thread = threading.Thread(target=uvloop.run, args=(run(),), name="shared node")
     thread.start()
     node, leave = await asyncio.wrap_future(ready)
     try:

@@ -219,7 +219,7 @@ async def test_a_transaction_message_is_never_refused(
 ) -> None:
     charge_point = await dial()
     await charge_point.send(f'[2,"1","{action}",{payload}]')
-    kind, message_id, answer = await charge_point.receive()
+    kind, message_id, answer = await charge_point.answer()
     assert (kind, message_id) == (3, "1")
     (held,) = await quarantine(node, charger)
     assert held["action"] == action
@@ -234,7 +234,7 @@ async def test_a_transaction_message_is_never_refused(
         assert answer == {}
     # The same again: the same answer, nothing kept twice.
     await charge_point.send(f'[2,"1","{action}",{payload}]')
-    assert await charge_point.receive() == [3, "1", answer]
+    assert await charge_point.answer() == [3, "1", answer]
     assert len(await quarantine(node, charger)) == 1
     await alive(charge_point)
 

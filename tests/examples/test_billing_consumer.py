@@ -292,8 +292,12 @@ async def test_sessions_become_bills_and_repetitions_do_not(start_node, mosquitt
         assert look(path, "SELECT transaction_id, amount_minor, currency FROM bills") == [
             (transaction, 288, "USD")
         ]
-        assert [row[0] for row in look(path, "SELECT body FROM inbox ORDER BY seq")] == list(
-            dict.fromkeys(body for _, body in node.bodies)
+        # Two subscribers: neither waits for the other.
+        await node.eventually(
+            lambda: (
+                [row[0] for row in look(path, "SELECT body FROM inbox ORDER BY seq")]
+                == list(dict.fromkeys(body for _, body in node.bodies))
+            )
         )
     finally:
         await point.close()

@@ -11,6 +11,7 @@ import pytest
 
 from bridges.coin_op import settings
 from bridges.coin_op.adapter import CoinOp
+from csms.mqtt_client import Client
 from csms.simulate.coin_op import Behaviour, Fleet, Station
 from tests.e2e.conftest import Node, NodeFactory, node, start_node
 
@@ -141,7 +142,7 @@ async def _overhear(site: Site, subscribed: asyncio.Event) -> None:
     """What a bystander sees of commands."""
     address, prefix = site.node.broker, site.node.prefix
     assert address is not None
-    async with aiomqtt.Client(address.host, address.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+    async with Client(address.host, address.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
         await client.subscribe(f"{prefix}/charger/+/commands", qos=1)
         subscribed.set()
         async for message in client.messages:
