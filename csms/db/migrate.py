@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ def sql(url: str, revision: str = "head") -> None:
     command.upgrade(config(url), revision, sql=True)
 
 
+@cache
 def head() -> str | None:
+    """The newest revision this program has. Reading the scripts takes longer than all else at the start of a node."""
     return ScriptDirectory.from_config(config()).get_current_head()
 
 

@@ -48,10 +48,15 @@ class Node:
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
     login: dict[str, Any] = field(default_factory=dict)
     breaches: list[str] = field(default_factory=list)
+    name: str = "CP1"  # of the charger that the test is about
 
     @property
     def ocpp(self) -> str:
         return self.running.ocpp
+
+    @property
+    def url(self) -> str:
+        return f"/api/v1/chargers/{self.name}"
 
     async def fetch(self, query: str, *args: Any) -> list[Any]:
         """Rows of the node's database, over a connection that is kept."""
@@ -183,6 +188,16 @@ async def shared_node(
     directory = tmp_path_factory.mktemp("node")
     async with node_for_many(databases, template_database, broker, directory) as node:
         yield node
+
+
+@pytest.fixture
+async def shared(shared_node: Node) -> AsyncIterator[Node]:
+    """The module's node, with a charger name nobody else has."""
+    own = dataclasses.replace(
+        shared_node, name=f"CP-{secrets.token_hex(4)}", reader=None, reading=asyncio.Lock()
+    )
+    yield own
+    await own.put_down()
 
 
 @contextlib.asynccontextmanager

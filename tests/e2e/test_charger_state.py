@@ -6,7 +6,10 @@ import pytest
 from tests.core.stories import profile
 from tests.e2e.obedient import obedient
 
-URL = "/api/v1/chargers/CP1"
+
+@pytest.fixture
+def node(shared):
+    return shared
 
 
 def in_minutes(minutes):
@@ -15,13 +18,15 @@ def in_minutes(minutes):
 
 
 async def command(node, action, payload=None, *, expect=200, **more):
-    answer = await node.api.post(f"{URL}/commands", json={"action": action, "payload": payload or {}, **more})
+    answer = await node.api.post(
+        f"{node.url}/commands", json={"action": action, "payload": payload or {}, **more}
+    )
     assert answer.status_code == expect, answer.text
     return answer
 
 
 async def get(node, what, **query):
-    answer = await node.api.get(f"{URL}/{what}", params=query)
+    answer = await node.api.get(f"{node.url}/{what}", params=query)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -39,7 +44,7 @@ async def start(charge_point, connector_id=1, tag="T1", **more):
 
 
 async def test_a_command_and_its_answer_are_remembered(node):
-    async with obedient(node.ocpp, "CP1") as charge_point:
+    async with obedient(node.ocpp, node.name) as charge_point:
         answer = await command(node, "Reset", {"type": "Soft"})
         assert answer.json() == {"response": {"status": "Accepted"}}
         assert charge_point.payloads("Reset") == [{"type": "Soft"}]
@@ -56,7 +61,7 @@ async def test_a_command_and_its_answer_are_remembered(node):
 
 async def test_an_error_and_a_silence_are_remembered_too(node):
     refusal = ["NotSupported", "no cache here", {}]
-    async with obedient(node.ocpp, "CP1", ClearCache=lambda _: refusal, Reset=None):
+    async with obedient(node.ocpp, node.name, ClearCache=lambda _: refusal, Reset=None):
         await command(node, "ClearCache", expect=502)
         await command(node, "Reset", {"type": "Soft"}, timeoutS=1, expect=504)
         silent, refused = await items(node, "commands")
@@ -67,7 +72,7 @@ async def test_an_error_and_a_silence_are_remembered_too(node):
 
 
 async def test_one_that_could_not_be_sent_in_time_is_known_not_to_have_been(node):
-    async with obedient(node.ocpp, "CP1", boot=False) as charge_point:
+    async with obedient(node.ocpp, node.name, boot=False) as charge_point:
         await charge_point.tell("Heartbeat", {})
         await command(node, "Reset", {"type": "Soft"}, timeoutS=1, expect=504)
         assert charge_point.asked == []
@@ -76,7 +81,7 @@ async def test_one_that_could_not_be_sent_in_time_is_known_not_to_have_been(node
 
 
 async def test_a_connection_that_ends_in_the_middle_leaves_it_open_what_happened(node):
-    async with obedient(node.ocpp, "CP1", Reset=None) as charge_point:
+    async with obedient(node.ocpp, node.name, Reset=None) as charge_point:
         waiting = asyncio.create_task(command(node, "Reset", {"type": "Soft"}, expect=504))
         async with asyncio.timeout(10):
             while not charge_point.held:
@@ -88,7 +93,7 @@ async def test_a_connection_that_ends_in_the_middle_leaves_it_open_what_happened
 
 
 async def test_a_late_answer_is_not_lost(node):
-    async with obedient(node.ocpp, "CP1", ChangeAvailability=None) as charge_point:
+    async with obedient(node.ocpp, node.name, ChangeAvailability=None) as charge_point:
         payload = {"connectorId": 1, "type": "Inoperative"}
         await command(node, "ChangeAvailability", payload, timeoutS=1, expect=504)
         assert await items(node, "availability") == []
@@ -105,7 +110,7 @@ async def test_a_late_answer_is_not_lost(node):
 
 
 async def test_what_breaks_the_rules_is_not_sent(node):
-    async with obedient(node.ocpp, "CP1") as charge_point:
+    async with obedient(node.ocpp, node.name) as charge_point:
         chosen = profile(purpose="TxProfile", periods=[(5, 16.0)])
         payload = {"connectorId": 1, "csChargingProfiles": chosen}
         answer = await command(node, "SetChargingProfile", payload, expect=422)
@@ -118,7 +123,7 @@ async def test_what_breaks_the_rules_is_not_sent(node):
 
 
 async def test_no_password_is_kept(node):
-    async with obedient(node.ocpp, "CP1"):
+    async with obedient(node.ocpp, node.name):
         await command(node, "ChangeConfiguration", {"key": "AuthorizationKey", "value": "0123456789ABCDEF"})
         (kept,) = await items(node, "commands")
         assert await items(node, "configuration") == []
@@ -138,11 +143,13 @@ async def test_configuration_is_asked_in_pieces_and_drift_is_shown(node):
         found = [{"key": key, "readonly": False, "value": values[key]} for key in keys if key in values]
         return {"configurationKey": found, "unknownKey": [key for key in keys if key not in values]}
 
-    async with obedient(node.ocpp, "CP1", GetConfiguration=answer) as charge_point:
-        await node.api.post(f"{URL}/configuration/refresh", json={})
+    async with obedient(node.ocpp, node.name, GetConfiguration=answer) as charge_point:
+        await node.api.post(f"{node.url}/configuration/refresh", json={})
         await command(node, "ChangeConfiguration", {"key": "heartbeatinterval", "value": "60"})
         wanted = ["HeartbeatInterval", "Other", "Nonsense"]
-        shown = (await node.api.post(f"{URL}/configuration/refresh", json={"keys": wanted})).json()["items"]
+        shown = (await node.api.post(f"{node.url}/configuration/refresh", json={"keys": wanted})).json()[
+            "items"
+        ]
         (drifted,) = await items(node, "configuration", drift=True)
         requests = charge_point.payloads("GetConfiguration")
     assert requests == [{}, {"key": ["HeartbeatInterval", "Other"]}, {"key": ["Nonsense"]}]
@@ -162,14 +169,14 @@ async def test_a_local_list_goes_out_in_pieces_and_then_by_differences(node):
 
     version = {"listVersion": 0}
     async with obedient(
-        node.ocpp, "CP1", GetConfiguration=configuration, GetLocalListVersion=version
+        node.ocpp, node.name, GetConfiguration=configuration, GetLocalListVersion=version
     ) as charge_point:
-        await node.api.post(f"{URL}/configuration/refresh", json={})
+        await node.api.post(f"{node.url}/configuration/refresh", json={})
         entries = [{"idTag": tag} for tag in ("A", "B", "C")]
-        first = await node.api.put(f"{URL}/local-list", json={"entries": entries, "full": True})
+        first = await node.api.put(f"{node.url}/local-list", json={"entries": entries, "full": True})
         changed = [{"idTag": "A"}, {"idTag": "B", "status": "Blocked"}]
-        second = await node.api.put(f"{URL}/local-list", json={"entries": changed})
-        third = await node.api.put(f"{URL}/local-list", json={"entries": changed})
+        second = await node.api.put(f"{node.url}/local-list", json={"entries": changed})
+        third = await node.api.put(f"{node.url}/local-list", json={"entries": changed})
         sent = charge_point.payloads("SendLocalList")
         shown = await get(node, "local-list")
     assert (first.status_code, second.status_code) == (200, 200)
@@ -191,10 +198,12 @@ async def test_after_a_version_mismatch_the_whole_list_is_sent(node):
         return {"status": "Accepted" if payload["updateType"] == "Full" else "VersionMismatch"}
 
     async with obedient(
-        node.ocpp, "CP1", SendLocalList=answer, GetLocalListVersion={"listVersion": 4}
+        node.ocpp, node.name, SendLocalList=answer, GetLocalListVersion={"listVersion": 4}
     ) as charge_point:
-        await node.api.put(f"{URL}/local-list", json={"entries": [{"idTag": "A"}]})
-        shown = await node.api.put(f"{URL}/local-list", json={"entries": [{"idTag": "A"}, {"idTag": "B"}]})
+        await node.api.put(f"{node.url}/local-list", json={"entries": [{"idTag": "A"}]})
+        shown = await node.api.put(
+            f"{node.url}/local-list", json={"entries": [{"idTag": "A"}, {"idTag": "B"}]}
+        )
         sent = [(p["listVersion"], p["updateType"]) for p in charge_point.payloads("SendLocalList")]
     assert sent == [(5, "Full"), (6, "Differential"), (6, "Full")]
     assert [update["status"] for update in shown.json()["updates"]] == ["VersionMismatch", "Accepted"]
@@ -204,8 +213,8 @@ async def test_after_a_version_mismatch_the_whole_list_is_sent(node):
 async def test_without_entries_the_list_is_made_of_the_tags(node):
     await node.api.put("/api/v1/tags/T1", json={"status": "Blocked", "parentIdTag": "P"})
     await node.api.put(f"/api/v1/tags/{'x' * 21}", json={})
-    async with obedient(node.ocpp, "CP1", GetLocalListVersion={"listVersion": 0}) as charge_point:
-        await node.api.put(f"{URL}/local-list", json={"full": True})
+    async with obedient(node.ocpp, node.name, GetLocalListVersion={"listVersion": 0}) as charge_point:
+        await node.api.put(f"{node.url}/local-list", json={"full": True})
         (sent,) = charge_point.payloads("SendLocalList")
     assert sent["localAuthorizationList"] == [
         {"idTag": "T1", "idTagInfo": {"status": "Blocked", "parentIdTag": "P"}}
@@ -220,8 +229,8 @@ async def test_without_entries_the_list_is_made_of_the_tags(node):
     ],
 )  # fmt: skip
 async def test_a_charger_without_a_list_says_so(node, answers, status):
-    async with obedient(node.ocpp, "CP1", **answers):
-        answer = await node.api.put(f"{URL}/local-list", json={"entries": [{"idTag": "A"}]})
+    async with obedient(node.ocpp, node.name, **answers):
+        answer = await node.api.put(f"{node.url}/local-list", json={"entries": [{"idTag": "A"}]})
         assert answer.status_code == status
         shown = await get(node, "local-list")
     assert shown["wanted"] == {"A": {"status": "Accepted"}}
@@ -232,14 +241,14 @@ async def test_a_charger_without_a_list_says_so(node, answers, status):
 
 
 async def test_reservations_from_made_to_over(node):
-    async with obedient(node.ocpp, "CP1") as charge_point:
+    async with obedient(node.ocpp, node.name) as charge_point:
         made = []
         for tag in ("T1", "T2", "T3"):
             body = {"connectorId": 1, "idTag": tag, "expiryDate": in_minutes(30)}
-            made.append((await node.api.post(f"{URL}/reservations", json=body)).json())
+            made.append((await node.api.post(f"{node.url}/reservations", json=body)).json())
         one, two, three = (answer["reservationId"] for answer in made)
         used_by = await start(charge_point, tag="T1", reservationId=one)
-        await node.api.delete(f"{URL}/reservations/{two}")
+        await node.api.delete(f"{node.url}/reservations/{two}")
         broken_by = await start(charge_point, tag="T9")
         shown = {item["id"]: item for item in await items(node, "reservations")}
         active = await items(node, "reservations", active=True)
@@ -254,11 +263,11 @@ async def test_reservations_from_made_to_over(node):
 
 
 async def test_a_refused_reservation_is_none(node):
-    async with obedient(node.ocpp, "CP1", ReserveNow={"status": "Occupied"}):
+    async with obedient(node.ocpp, node.name, ReserveNow={"status": "Occupied"}):
         body = {"idTag": "T1", "expiryDate": in_minutes(5)}
-        assert (await node.api.post(f"{URL}/reservations", json=body)).json()["status"] == "Occupied"
+        assert (await node.api.post(f"{node.url}/reservations", json=body)).json()["status"] == "Occupied"
         past = {"idTag": "T1", "expiryDate": in_minutes(-5)}
-        assert (await node.api.post(f"{URL}/reservations", json=past)).status_code == 422
+        assert (await node.api.post(f"{node.url}/reservations", json=past)).status_code == 422
         assert await items(node, "reservations") == []
 
 
@@ -266,7 +275,7 @@ async def test_a_refused_reservation_is_none(node):
 
 
 async def test_profiles_are_installed_reckoned_with_and_cleared(node):
-    async with obedient(node.ocpp, "CP1") as charge_point:
+    async with obedient(node.ocpp, node.name) as charge_point:
         transaction_id = await start(charge_point)
         tx = profile(3, "TxProfile", transactionId=transaction_id, periods=[(0, 25.0)])
         for connector_id, chosen in (
@@ -287,7 +296,7 @@ async def test_profiles_are_installed_reckoned_with_and_cleared(node):
             },
         }
         ask = {"connectorId": 1, "durationS": 600}
-        reckoned = (await node.api.post(f"{URL}/composite-schedule", json=ask)).json()
+        reckoned = (await node.api.post(f"{node.url}/composite-schedule", json=ask)).json()
         stop = {"transactionId": transaction_id, "meterStop": 5, "timestamp": in_minutes(0)}
         await charge_point.tell("StopTransaction", stop)
         without_tx = [item["id"] for item in await items(node, "charging-profiles")]
@@ -302,7 +311,7 @@ async def test_profiles_are_installed_reckoned_with_and_cleared(node):
 
 
 async def test_a_remote_start_brings_its_profile_to_the_transaction(node):
-    async with obedient(node.ocpp, "CP1") as charge_point:
+    async with obedient(node.ocpp, node.name) as charge_point:
         payload = {"connectorId": 1, "idTag": "T1", "chargingProfile": profile(5, "TxProfile")}
         await command(node, "RemoteStartTransaction", payload)
         transaction_id = await start(charge_point)
@@ -315,7 +324,7 @@ async def test_a_remote_start_brings_its_profile_to_the_transaction(node):
 
 async def test_jobs_go_on_with_what_the_charger_tells(node):
     async with obedient(
-        node.ocpp, "CP1", UpdateFirmware={}, GetDiagnostics={"fileName": "d.zip"}
+        node.ocpp, node.name, UpdateFirmware={}, GetDiagnostics={"fileName": "d.zip"}
     ) as charge_point:
         await command(
             node, "UpdateFirmware", {"location": "https://u:pw@host/f.bin", "retrieveDate": in_minutes(0)}
@@ -338,7 +347,7 @@ async def test_jobs_go_on_with_what_the_charger_tells(node):
 
 
 async def test_a_log_is_followed_by_its_request_id(node):
-    async with obedient(node.ocpp, "CP1", GetLog={"status": "Accepted", "filename": "l"}) as charge_point:
+    async with obedient(node.ocpp, node.name, GetLog={"status": "Accepted", "filename": "l"}) as charge_point:
         payload = {"logType": "SecurityLog", "requestId": 7, "log": {"remoteLocation": "https://host/l"}}
         await command(node, "GetLog", payload)
         await charge_point.tell("LogStatusNotification", {"status": "Uploaded", "requestId": 7})
@@ -348,7 +357,7 @@ async def test_a_log_is_followed_by_its_request_id(node):
 
 async def test_availability_is_asked_and_reported(node):
     scheduled = {"status": "Scheduled"}
-    async with obedient(node.ocpp, "CP1", ChangeAvailability=scheduled) as charge_point:
+    async with obedient(node.ocpp, node.name, ChangeAvailability=scheduled) as charge_point:
         status = {"connectorId": 1, "errorCode": "NoError", "status": "Charging"}
         await charge_point.tell("StatusNotification", status)
         await command(node, "ChangeAvailability", {"connectorId": 1, "type": "Inoperative"})
@@ -360,7 +369,7 @@ async def test_availability_is_asked_and_reported(node):
 
 
 async def test_vendor_data_is_answered_and_kept(node):
-    async with obedient(node.ocpp, "CP1") as charge_point:
+    async with obedient(node.ocpp, node.name) as charge_point:
         told = await charge_point.tell("DataTransfer", {"vendorId": "nobody", "data": "x"})
         (kept,) = await items(node, "data-transfers")
     assert told == {"status": "UnknownVendorId"}

@@ -7,20 +7,20 @@ from csms.delivery import Delivery
 from tests.core.stories import profile
 from tests.e2e.obedient import obedient
 
-URL = "/api/v1/chargers/CP1"
 KEY = {"key": "K", "value": "1"}
 
 
 async def queue(node, action, payload=None, **more):
     body = {"action": action, "payload": payload or {}, "queue": True, "timeoutS": 1, **more}
-    answer = await node.api.post(f"{URL}/commands", json=body)
+    answer = await node.api.post(f"{node.url}/commands", json=body)
     assert answer.status_code == 202, answer.text
     assert answer.headers["location"].endswith(answer.json()["id"])
     return answer.json()
 
 
 async def states(node):
-    rows = await node.fetch("SELECT action, state, attempts FROM commands ORDER BY number")
+    query = "SELECT action, state, attempts FROM commands WHERE charger_id = $1 ORDER BY number"
+    rows = await node.fetch(query, node.name)
     return [(row["action"], row["state"], row["attempts"]) for row in rows]
 
 
@@ -43,8 +43,13 @@ async def at_once(node):
 
 
 @pytest.fixture
+def node(shared):
+    return shared
+
+
+@pytest.fixture
 async def registered(node):
-    answer = await node.api.put(URL, json={})
+    answer = await node.api.put(node.url, json={})
     assert answer.status_code == 201
     return node
 
@@ -54,10 +59,10 @@ async def test_commands_wait_for_their_charger_and_come_in_order(registered):
     for action, payload in (("ChangeConfiguration", KEY), ("Reset", {"type": "Soft"}), ("ClearCache", {})):
         record = await queue(node, action, payload)
         assert (record["state"], record["attempts"]) == ("waiting", 0)
-    async with obedient(node.ocpp, "CP1") as charge_point:
+    async with obedient(node.ocpp, node.name) as charge_point:
         await until(node, "answered", "answered", "answered")
         assert charge_point.actions() == ["ChangeConfiguration", "Reset", "ClearCache"]
-    (kept, *_) = (await node.api.get(f"{URL}/commands", params={"action": "Reset"})).json()["items"]
+    (kept, *_) = (await node.api.get(f"{node.url}/commands", params={"action": "Reset"})).json()["items"]
     assert (kept["response"], kept["attempts"], kept["repeatable"]) == ({"status": "Accepted"}, 1, "manual")
 
 
@@ -66,14 +71,14 @@ async def test_a_payload_waits_as_it_was_given(registered):
     chosen = profile(periods=[(0, 6.1), (60, 16)])
     payload = {"csChargingProfiles": chosen, "connectorId": 0}
     await queue(node, "SetChargingProfile", payload)
-    async with obedient(node.ocpp, "CP1") as charge_point:
+    async with obedient(node.ocpp, node.name) as charge_point:
         await until(node, "answered")
         (sent,) = charge_point.payloads("SetChargingProfile")
     assert json.dumps(sent) == json.dumps(payload)
 
 
 async def test_one_for_a_connected_charger_goes_out_at_once(node):
-    async with obedient(node.ocpp, "CP1") as charge_point:
+    async with obedient(node.ocpp, node.name) as charge_point:
         await queue(node, "ClearCache")
         await until(node, "answered")
         assert charge_point.actions() == ["ClearCache"]
@@ -81,15 +86,17 @@ async def test_one_for_a_connected_charger_goes_out_at_once(node):
 
 async def test_one_is_sent_by_whichever_node_has_the_charger(start_node):
     one, other = await start_node(csms_node="node-a"), await start_node(csms_node="node-b")
-    async with obedient(other.ocpp, "CP1") as charge_point:
+    async with obedient(other.ocpp, other.name) as charge_point:
         await queue(one, "Reset", {"type": "Soft"})
         await until(one, "answered")
         async with asyncio.timeout(15):
             # The nodes hear of each other once both are connected to the broker.
-            while (await one.api.post(f"{URL}/commands", json={"action": "ClearCache"})).status_code != 200:
+            while (
+                await one.api.post(f"{one.url}/commands", json={"action": "ClearCache"})
+            ).status_code != 200:
                 await asyncio.sleep(0.1)
         assert charge_point.actions() == ["Reset", "ClearCache"]
-    kept = (await one.api.get(f"{URL}/commands")).json()["items"][0]
+    kept = (await one.api.get(f"{one.url}/commands")).json()["items"][0]
     assert (kept["action"], kept["state"], kept["requestedBy"]) == ("ClearCache", "answered", "admin")
 
 
@@ -102,7 +109,7 @@ async def test_what_waits_can_be_cancelled_and_what_waits_too_long_expires(regis
     await until(node, "cancelled", "expired")
     assert (await node.api.delete(f"/api/v1/commands/{first['id']}")).status_code == 409
     assert (await node.api.delete("/api/v1/commands/none")).status_code == 404
-    async with obedient(node.ocpp, "CP1") as charge_point:
+    async with obedient(node.ocpp, node.name) as charge_point:
         await queue(node, "TriggerMessage", {"requestedMessage": "Heartbeat"})
         await until(node, "cancelled", "expired", "answered")
         assert charge_point.actions() == ["TriggerMessage"]
@@ -116,12 +123,12 @@ async def test_what_cannot_be_sent_or_kept_is_not_queued(registered):
         ("ChangeConfiguration", {"key": "AuthorizationKey", "value": "x"}),
     ):
         body = {"action": action, "payload": payload, "queue": True}
-        assert (await node.api.post(f"{URL}/commands", json=body)).status_code == 422
+        assert (await node.api.post(f"{node.url}/commands", json=body)).status_code == 422
     assert await states(node) == []
 
 
 async def test_a_safe_command_is_repeated_after_a_silence(node):
-    async with obedient(node.ocpp, "CP1", ClearCache=None) as charge_point:
+    async with obedient(node.ocpp, node.name, ClearCache=None) as charge_point:
         await queue(node, "ClearCache")
         await until(node, "waiting")
         await attempted(node)
@@ -133,7 +140,7 @@ async def test_a_safe_command_is_repeated_after_a_silence(node):
 
 
 async def test_a_manual_command_is_never_repeated(node):
-    async with obedient(node.ocpp, "CP1", Reset=None) as charge_point:
+    async with obedient(node.ocpp, node.name, Reset=None) as charge_point:
         await queue(node, "Reset", {"type": "Soft"})
         await until(node, "no_answer")
         assert charge_point.actions() == ["Reset"]
@@ -141,7 +148,9 @@ async def test_a_manual_command_is_never_repeated(node):
 
 async def test_before_a_change_is_repeated_the_charger_is_asked_whether_it_happened(node):
     found = {"configurationKey": [{"key": "K", "readonly": False, "value": "1"}]}
-    async with obedient(node.ocpp, "CP1", ChangeConfiguration=None, GetConfiguration=found) as charge_point:
+    async with obedient(
+        node.ocpp, node.name, ChangeConfiguration=None, GetConfiguration=found
+    ) as charge_point:
         await queue(node, "ChangeConfiguration", KEY)
         await attempted(node)
         await at_once(node)
@@ -150,7 +159,7 @@ async def test_before_a_change_is_repeated_the_charger_is_asked_whether_it_happe
 
 
 async def test_a_late_answer_ends_the_waiting_for_another_attempt(node):
-    async with obedient(node.ocpp, "CP1", ClearCache=None) as charge_point:
+    async with obedient(node.ocpp, node.name, ClearCache=None) as charge_point:
         await queue(node, "ClearCache")
         await attempted(node)
         await charge_point.raw.send([3, charge_point.held[0], {"status": "Accepted"}])
@@ -159,7 +168,7 @@ async def test_a_late_answer_ends_the_waiting_for_another_attempt(node):
 
 
 async def test_a_connection_lost_in_the_middle_counts_as_no_answer(node):
-    async with obedient(node.ocpp, "CP1", Reset=None) as charge_point:
+    async with obedient(node.ocpp, node.name, Reset=None) as charge_point:
         await queue(node, "Reset", {"type": "Soft"}, timeoutS=60)
         async with asyncio.timeout(10):
             while not charge_point.held:
@@ -169,7 +178,7 @@ async def test_a_connection_lost_in_the_middle_counts_as_no_answer(node):
 
 async def test_what_a_dead_node_was_sending_is_taken_up(start_node):
     node = await start_node()
-    await node.api.put(URL, json={})
+    await node.api.put(node.url, json={})
     await queue(node, "ClearCache")
     await queue(node, "Reset", {"type": "Soft"})
     node.stop.set()
@@ -182,21 +191,21 @@ async def test_what_a_dead_node_was_sending_is_taken_up(start_node):
 async def test_a_charger_back_without_a_boot_is_asked_who_it_is(start_node, monkeypatch):
     soon(monkeypatch)
     node = await start_node(csms_ocpp_calls_after_s=0.3)
-    async with obedient(node.ocpp, "CP1", boot=False) as charge_point:
+    async with obedient(node.ocpp, node.name, boot=False) as charge_point:
         await until(node, "answered", "answered")
         assert charge_point.payloads("TriggerMessage") == [
             {"requestedMessage": "BootNotification"},
             {"requestedMessage": "StatusNotification"},
         ]
-    async with obedient(node.ocpp, "CP1", boot=False) as charge_point:
+    async with obedient(node.ocpp, node.name, boot=False) as charge_point:
         await asyncio.sleep(1.5)
         assert charge_point.asked == []  # it was asked a moment ago
     await node.fetch("UPDATE commands SET requested_at = requested_at - interval '11 minutes'")
     lacking = {"status": "NotImplemented"}
-    async with obedient(node.ocpp, "CP1", boot=False, TriggerMessage=lacking):
+    async with obedient(node.ocpp, node.name, boot=False, TriggerMessage=lacking):
         await until(node, *["answered"] * 4)
     await node.fetch("UPDATE commands SET requested_at = requested_at - interval '11 minutes'")
-    async with obedient(node.ocpp, "CP1", boot=False) as charge_point:
+    async with obedient(node.ocpp, node.name, boot=False) as charge_point:
         await asyncio.sleep(1.5)
         assert charge_point.asked == []
     assert len(await states(node)) == 4
@@ -205,7 +214,7 @@ async def test_a_charger_back_without_a_boot_is_asked_who_it_is(start_node, monk
 async def test_one_that_has_booted_is_left_alone(start_node, monkeypatch):
     soon(monkeypatch)
     node = await start_node(csms_ocpp_calls_after_s=0.3)
-    async with obedient(node.ocpp, "CP1") as charge_point:
+    async with obedient(node.ocpp, node.name) as charge_point:
         await asyncio.sleep(1.5)
         assert charge_point.asked == []
 

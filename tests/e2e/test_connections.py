@@ -21,8 +21,8 @@ STATUS = {"connectorId": 1, "errorCode": "NoError", "status": "Charging"}
 
 
 @pytest.fixture
-async def site(node: Node) -> AsyncIterator[Site]:
-    site = Site(node)
+async def site(shared_node: Node) -> AsyncIterator[Site]:
+    site = Site(shared_node)
     yield site
     await site.hang_up()
 
