@@ -377,11 +377,16 @@ class OcppServer:
         )
         kind = "unsolicited" if isinstance(event, Unsolicited) else "malformed_frame"
         found = [reports.Deviation(field="", kind=kind, detail=reason)]
-        await self._calls.deviated(connection, (getattr(event, "action", None) or "")[:50], found, wait=True)
-        if isinstance(event, Dropped) and event.action in messages.TRANSACTION_ACTIONS:
-            # The session has a CALLERROR ready; a transaction message gets an acknowledgement instead.
-            connection.session.data_to_send()
+        action = getattr(event, "action", None)
+        telling = isinstance(event, Dropped) and action in messages.TRANSACTION_ACTIONS
+        await self._calls.deviated(connection, (action or "")[:50], found, wait=not telling)
+        if not isinstance(event, Dropped):
+            return
+        if telling:
+            # Never a CALLERROR: an acknowledgement, once it is kept.
             await self._calls.rescue(connection, event, frame)
+        elif event.answerable and event.message_id is not None:
+            connection.session.refuse(event.message_id, event.code, event.reason)
 
     # --- sockets ---------------------------------------------------------------------------------
 

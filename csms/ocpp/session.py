@@ -86,13 +86,15 @@ class Unsolicited(Struct, frozen=True):
 
 
 class Dropped(Struct, frozen=True):
-    """A frame that could not be used. `answered`: a CALLERROR is on its way. `action` if it could be read."""
+    """A frame that could not be used. `answerable`: a CALL with an id, which wants a CALLERROR (`refuse`), or an
+    acknowledgement if it tells of a transaction: whoever knows the actions decides. `action` if it could be read.
+    """
 
     code: str
     reason: str
     message_id: str | None = None
     action: str | None = None
-    answered: bool = False
+    answerable: bool = False
 
 
 class TimedOut(Struct, frozen=True):
@@ -159,8 +161,6 @@ class Session:
             case frames.CallError() as error:
                 return self._refused(error, now)
             case frames.Malformed() as bad:
-                if bad.answerable and bad.message_id is not None:
-                    self.refuse(bad.message_id, bad.code, bad.description)
                 return Dropped(bad.code, bad.description, bad.message_id, bad.action, bad.answerable)
 
     def _answered(self, result: frames.CallResult, now: float) -> Event:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import asyncpg
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Opcode
@@ -205,6 +206,31 @@ async def test_a_message_in_many_fragments_is_one_message(dial: Dial) -> None:
     frame = json.dumps([2, "1", "Heartbeat", {}])
     await charge_point.socket.send(iter(frame))
     assert (await charge_point.receive())[:2] == [3, "1"]
+    await alive(charge_point)
+
+
+async def test_a_command_in_the_middle_neither_refuses_a_transaction_message_nor_is_lost_by_it(
+    node: Node, dial: Dial, charger: str
+) -> None:
+    """While Postgres takes its time to keep a broken report, something else is sent to the same charge point."""
+    charge_point = await dial()
+    held = await asyncpg.connect(node.database_url)
+    try:
+        async with held.transaction():
+            await held.execute("LOCK TABLE quarantine, deviations IN EXCLUSIVE MODE")
+            await charge_point.send('[2,"1","StopTransaction",{"transactionId":}]')
+            clear = {"action": "ClearCache", "payload": {}}
+            commanding = asyncio.create_task(
+                node.api.post(f"/api/v1/chargers/{charger}/commands", json=clear)
+            )
+            kind, message_id, action, _ = await charge_point.receive()
+            assert (kind, action) == (2, "ClearCache")
+        assert await charge_point.receive() == [3, "1", {}]
+        await charge_point.send([3, message_id, {"status": "Accepted"}])
+        assert (await commanding).status_code == 200
+    finally:
+        await held.close()
+    assert [item["action"] for item in await quarantine(node, charger)] == ["StopTransaction"]
     await alive(charge_point)
 
 

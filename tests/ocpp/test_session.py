@@ -128,18 +128,20 @@ def test_answers_to_nothing_are_unsolicited(session):
     assert session.receive('[4,"other","InternalError","",{}]', 0).code == "InternalError"
 
 
-def test_a_broken_call_gets_a_callerror_and_other_garbage_none(session):
+def test_a_broken_call_can_be_answered_and_other_garbage_not(session):
     event = session.receive('[2,"a","StopTransaction",{"x":}]', 0)
-    assert (type(event), event.answered, event.message_id, event.action) == (
+    assert (type(event), event.answerable, event.message_id, event.action) == (
         Dropped,
         True,
         "a",
         "StopTransaction",
     )
+    assert session.data_to_send() == []  # of its own it refuses nothing: this one tells of a transaction
+    session.refuse(event.message_id, event.code, event.reason)
     assert sent(session)[0][:3] == [4, "a", "FormationViolation"]
     for frame in ("hello", "[]", '[9,"a",{}]', '[3,"a"'):
         event = session.receive(frame, 0)
-        assert (type(event), event.answered) == (Dropped, False)
+        assert (type(event), event.answerable) == (Dropped, False)
         assert event.reason
     assert session.data_to_send() == []
 
