@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from csms.db import account_tables, plan_tables, remembered_tables  # noqa: F401  # their tables are part of the metadata
-from csms.db.engine import database_url
+from csms.db.engine import database_url, driver_options
 from csms.db.migrate import compare_object, default_url
 from csms.db.tables import metadata
 
@@ -61,7 +61,9 @@ def run(connection: Connection) -> None:
 
 
 async def online() -> None:
-    engine = create_async_engine(database_url(address()), poolclass=pool.NullPool)
+    engine = create_async_engine(
+        database_url(address()), poolclass=pool.NullPool, connect_args=driver_options(address())
+    )
     async with engine.connect() as connection:
         await connection.run_sync(run)
     await engine.dispose()

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from csms import embedding, log, settings
 from csms.db import migrate as migrations
-from csms.db.engine import create_engine
+from csms.db.engine import UNREACHABLE, create_engine, unreachable
 from csms.errors import StartError
 
 EXAMPLE = "Example:  DATABASE_URL=postgresql://csms:…@db/csms csms migrate"
@@ -58,9 +58,7 @@ async def _current(url: str) -> str | None:
     engine = create_engine(url)
     try:
         return await migrations.current(engine)
-    except OSError as error:
-        raise StartError(
-            f"the database does not answer ({error}): is it running, is DATABASE_URL right?"
-        ) from None
+    except UNREACHABLE as error:
+        raise unreachable(error) from None
     finally:
         await engine.dispose()

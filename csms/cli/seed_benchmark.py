@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from csms import embedding, log, settings
 from csms.db import migrate, seeding
-from csms.db.engine import create_engine
+from csms.db.engine import UNREACHABLE, create_engine, unreachable
 from csms.errors import StartError
 
 EXAMPLE = "Example:  DATABASE_URL=postgresql://csms:…@db/bench csms seed-benchmark --readings 1000000"
@@ -45,10 +45,8 @@ async def _fill(url: str, seed: seeding.Seed, *, refuse: bool) -> None:
     try:
         try:
             current = await migrate.current(engine)
-        except OSError as error:
-            raise StartError(
-                f"the database does not answer ({error}): is it running, is DATABASE_URL right?"
-            ) from None
+        except UNREACHABLE as error:
+            raise unreachable(error) from None
         if current != migrate.head():
             raise StartError("the database is not at this release's schema: run `csms migrate`.")
         if refuse:

@@ -1,27 +1,57 @@
 """One way to reach Postgres: addresses as users write them, an engine as we want it."""
 
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from csms.errors import SettingsError
+from csms.errors import SettingsError, StartError
+
+_EXAMPLE = "postgresql://user:password@host:5432/database"
+# What connecting fails with: nobody there, or somebody who does not let us in.
+UNREACHABLE = (OSError, DBAPIError)
+_HOSTS = ("host", "port")
+_SSL_FILES = {"sslrootcert", "sslcert", "sslkey", "sslcrl"}
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 def database_url(address: str) -> URL:
-    """`postgres://` or `postgresql://…` with our driver. Other schemes are refused with a sentence."""
+    """`postgres://` or `postgresql://…` with our driver. Other schemes are refused with a sentence.
+
+    What follows the question mark is left to the driver (`driver_options`), but for hosts and their ports.
+    """
+    url = _read(address)
+    return url.set(
+        drivername="postgresql+asyncpg", query={key: url.query[key] for key in _HOSTS if key in url.query}
+    )
+
+
+def driver_options(address: str) -> dict[str, Any]:
+    """What stands behind the question mark (`sslmode`, `sslrootcert` and libpq's others), as asyncpg takes it.
+
+    SQLAlchemy would pass them by name, and asyncpg knows them only in an address.
+    """
+    options = {key: value for key, value in _read(address).query.items() if key not in _HOSTS}
+    if options.get("sslmode", "prefer") not in _SSL_MODES:
+        wrong = f"…?sslmode={options['sslmode']}"
+        raise SettingsError("DATABASE_URL", wrong, ", ".join(_SSL_MODES))
+    for name in _SSL_FILES & options.keys():
+        if not Path(str(options[name])).is_file():
+            raise SettingsError("DATABASE_URL", f"…?{name}={options[name]}", "a file that is there")
+    return {"dsn": f"postgresql://?{urlencode(options, doseq=True)}"} if options else {}
+
+
+def _read(address: str) -> URL:
     try:
         url = make_url(address)
     except ArgumentError:
-        raise SettingsError(
-            "DATABASE_URL", "(unreadable)", "postgresql://user:password@host:5432/database"
-        ) from None
+        raise SettingsError("DATABASE_URL", "(unreadable)", _EXAMPLE) from None
     if url.drivername.split("+")[0] not in {"postgres", "postgresql"}:
-        raise SettingsError(
-            "DATABASE_URL",
-            url.render_as_string(hide_password=True),
-            "postgresql://user:password@host:5432/database",
-        )
-    return url.set(drivername="postgresql+asyncpg")
+        raise SettingsError("DATABASE_URL", url.render_as_string(hide_password=True), _EXAMPLE)
+    return url
 
 
 def create_engine(address: str, *, pool_size: int = 5) -> AsyncEngine:
@@ -31,5 +61,17 @@ def create_engine(address: str, *, pool_size: int = 5) -> AsyncEngine:
         pool_size=pool_size,
         max_overflow=5,
         pool_pre_ping=True,
-        connect_args={"server_settings": {"application_name": "csms", "timezone": "UTC"}, "timeout": 10},
+        connect_args={
+            "server_settings": {"application_name": "csms", "timezone": "UTC"},
+            "timeout": 10,
+            **driver_options(address),
+        },
     )
+
+
+def unreachable(error: Exception, database: str = "the database") -> StartError:
+    """One sentence for whoever starts a program."""
+    reason = error.orig if isinstance(error, DBAPIError) else error
+    # SQLAlchemy puts the name of its own wrapper before what Postgres or asyncpg said.
+    said = str(reason).removeprefix(f"{type(reason)}: ")
+    return StartError(f"{database} does not answer ({said}): is it running, is DATABASE_URL right?")

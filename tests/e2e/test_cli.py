@@ -51,7 +51,7 @@ def test_wrong_usage_ends_with_2_and_one_complaint(wrong: list[str]) -> None:
 
 
 async def test_wrong_usage_ends_with_2_and_no_traceback() -> None:
-    status, _, errors = await csms("serve", "--bogus")
+    status, _, errors = await csms("chargers", "--bogus")
     assert status == 2
     assert "Traceback" not in errors
     assert errors

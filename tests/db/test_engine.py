@@ -1,0 +1,82 @@
+"""Addresses of Postgres as operators write them."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from csms.cli.migrate import _current
+from csms.db.engine import create_engine, database_url, driver_options
+from csms.errors import SettingsError, StartError
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg"])
+def test_every_usual_scheme_gets_our_driver(scheme: str) -> None:
+    url = database_url(f"{scheme}://me:secret@host:5433/name")
+    assert url.render_as_string(hide_password=False) == "postgresql+asyncpg://me:secret@host:5433/name"
+    assert driver_options(f"{scheme}://me:secret@host:5433/name") == {}
+
+
+@pytest.mark.parametrize("address", ["mysql://me:secret@host/name", "host/name", ""])
+def test_others_are_refused_without_showing_the_password(address: str) -> None:
+    with pytest.raises(SettingsError, match="postgresql://user:password@host:5432/database") as refused:
+        database_url(address)
+    assert "secret" not in str(refused.value)
+
+
+def test_what_libpq_knows_goes_to_the_driver_without_the_password(tmp_path: Path) -> None:
+    ca = tmp_path / "my ca.pem"
+    address = f"postgresql://me:secret@host/name?sslmode=verify-full&sslrootcert={ca}"
+    with pytest.raises(
+        SettingsError, match=r"sslrootcert=.*my ca.pem cannot be used; allowed: a file that is there"
+    ):
+        driver_options(address)
+    ca.touch()
+    assert database_url(address).query == {}
+    (dsn,) = driver_options(address).values()
+    assert dsn.startswith("postgresql://?sslmode=verify-full&sslrootcert=%2F")
+    assert "secret" not in dsn
+
+
+def test_several_hosts_stay_in_the_address() -> None:
+    address = "postgresql://me@/name?host=a:1&host=b:2&sslmode=disable"
+    assert database_url(address).query == {"host": ("a:1", "b:2")}
+    assert driver_options(address) == {"dsn": "postgresql://?sslmode=disable"}
+
+
+def test_an_sslmode_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(
+        SettingsError, match=r"sslmode=on cannot be used; allowed: disable, allow, prefer, require"
+    ):
+        create_engine("postgresql://me@host/name?sslmode=on")
+
+
+async def test_the_driver_obeys(database_url: str) -> None:
+    bare = database_url.split("?")[0]
+    engine = create_engine(f"{bare}?sslmode=disable&application_name=mine&statement_timeout=7s")
+    async with engine.connect() as db:
+        assert await db.scalar(text("SHOW statement_timeout")) == "7s"
+        assert await db.scalar(text("SHOW timezone")) == "UTC"
+    await engine.dispose()
+    # The tests' server has no TLS.
+    engine = create_engine(f"{bare}?sslmode=require")
+    with pytest.raises(ConnectionError, match="rejected SSL"):
+        await engine.connect()
+    await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda bare: f"{bare}?sslmode=require", "rejected SSL"),
+        (lambda bare: bare.replace("://", "://stranger-"), "password authentication failed"),
+        (lambda bare: f"{bare}-not-there", "does not exist"),
+        (lambda bare: "postgresql://127.0.0.1:1/nobody-listens", "refused"),
+    ],
+    ids=["no TLS here", "wrong user", "no database", "nobody there"],
+)
+async def test_whoever_is_not_let_in_reads_one_sentence(database_url: str, change, said: str) -> None:
+    with pytest.raises(StartError, match=r"the database does not answer \(.*DATABASE_URL right\?") as refused:
+        await _current(change(database_url.split("?")[0]))
+    assert said in str(refused.value)
+    assert "sqlalchemy" not in str(refused.value)
