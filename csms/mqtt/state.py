@@ -6,7 +6,6 @@ After each (re)connect everything of this node's chargers is published again: br
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -205,25 +204,21 @@ class StatePublisher:
         self._some = asyncio.Event()
         self._all = False
         self._published: dict[str, dict[str, Any]] = {}
-        self._read_at: dict[str, float] = {}
         self._later: set[str] = set()
         link.on_connected(self._rebuild)
 
     def notify(self, events: Sequence[Event]) -> None:
-        """These were committed. Readings alone are worth a message a second and charger, anything else one soon."""
-        now = time.monotonic()
+        """These were committed. Readings wait for those of other chargers, up to a second: what is read and published
+        together costs half as much, and once a second and charger is enough. Anything else goes out soon.
+        """
         soon = set()
         for event in events:
-            charger_id = event.charger_id
-            if (
-                event.event_type == METER_READING
-                and now - self._read_at.get(charger_id, -_READINGS_EVERY_S) < _READINGS_EVERY_S
-            ):
-                if not self._later:
-                    asyncio.get_running_loop().call_later(_READINGS_EVERY_S, self._now_due)
-                self._later.add(charger_id)
-            else:
-                soon.add(charger_id)
+            if event.event_type != METER_READING:
+                soon.add(event.charger_id)
+                continue
+            if not self._later:
+                asyncio.get_running_loop().call_later(_READINGS_EVERY_S, self._now_due)
+            self._later.add(event.charger_id)
         if soon:
             self.changed(soon)
 
@@ -240,7 +235,6 @@ class StatePublisher:
     def connection_changed(self, charger_id: str) -> None:
         """A charger came or went. What another node may have published of it meanwhile is not known here."""
         self._published.pop(charger_id, None)
-        self._read_at.pop(charger_id, None)
         self.changed([charger_id])
 
     def publish_all(self) -> None:
@@ -277,7 +271,6 @@ class StatePublisher:
             some = sorted(self._changed)[:_AT_ONCE]
             # Before the read: what changes during it must be read again.
             self._changed.difference_update(some)
-            self._read_at.update(dict.fromkeys(some, time.monotonic()))
             try:
                 snapshots = await self._read(lambda db, some=some: rows.snapshots(db, some))  # type: ignore[misc]
                 await self._publish_all(snapshots)

@@ -290,3 +290,38 @@ async def test_readings_alone_are_told_once_a_second_and_the_last_one_is(engine,
         await until(lambda: json.loads(watcher.bodies[-1])["sessionEnergy"] == 26.9)
         assert len(watcher.messages) <= 5
         await ledger.drain()
+
+
+async def test_readings_of_many_chargers_are_read_together(engine, broker, topic_prefix, monkeypatch):
+    link = PublishingLink(config(broker))
+    state = StatePublisher(engine, link, "n1", prefix=topic_prefix)
+    ledger = Ledger(engine, POLICY, on_commit=state.notify)
+    chargers = [f"CP{n}" for n in range(40)]
+    read, together = rows.snapshots, []
+
+    async def noted(db, charger_ids):
+        together.append(list(charger_ids))
+        return await read(db, charger_ids)
+
+    async with running(ledger.run()):
+        for name in chargers:
+            start = reports.Start(
+                charger_id=name, connector_id=1, id_tag="t", key="k", meter_wh=0, at=datetime.now(UTC)
+            )
+            await ledger.record(start)
+        async with (
+            watching(broker, f"{topic_prefix}/csms/state/+/transactions/1") as watcher,
+            connected(link, state.run()),
+        ):
+            state.changed(chargers)
+            await watcher.got(len(chargers))
+            monkeypatch.setattr(rows, "snapshots", noted)
+            for name in chargers:
+                told = [reading(5_000)]
+                await ledger.record(reports.Meter(charger_id=name, connector_id=1, readings=told))
+                await asyncio.sleep(0.005)
+            await watcher.got(2 * len(chargers))
+        await ledger.drain()
+    assert {json.loads(body)["sessionEnergy"] for body in watcher.bodies[-len(chargers) :]} == {5.0}
+    assert sorted(name for names in together for name in names) == sorted(chargers)
+    assert len(together) <= 2
