@@ -147,7 +147,11 @@ async def main():
     global sessions, broker  # noqa: PLW0603
     port, url, mqtt_host, mqtt_port = sys.argv[1:]
     engine = create_async_engine(
-        url.replace("postgresql://", "postgresql+asyncpg://"), pool_size=16, max_overflow=4
+        # What stands behind the question mark is no name that SQLAlchemy could pass on.
+        url.partition("?")[0].replace("postgresql://", "postgresql+asyncpg://"),
+        pool_size=16,
+        max_overflow=4,
+        connect_args={"ssl": False},
     )
     async with engine.begin() as db:
         await db.run_sync(Base.metadata.create_all)
