@@ -65,7 +65,7 @@ _FILES_BETWEEN = 5
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # as `csms serve`
     if not hasattr(config, "workerinput"):
         config.stash[_SERVICES] = Services()
 
