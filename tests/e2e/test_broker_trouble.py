@@ -121,7 +121,10 @@ async def test_with_tls_and_client_certificates_events_arrive(start_node, mosqui
     await charge(node)
     await node.eventually(lambda: node.of("session_cost"))
     assert await says(node, "mqtt", "Connected") == "ok"
-    assert await waiting(node) == []
+    # A consumer may have an event before the broker's acknowledgement has taken it off the outbox.
+    async with asyncio.timeout(10):
+        while await waiting(node):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize(
