@@ -209,7 +209,7 @@ class StatePublisher:
 
     def notify(self, events: Sequence[Event]) -> None:
         """These were committed. Readings wait for those of other chargers, up to a second: what is read and published
-        together costs half as much, and once a second and charger is enough. Anything else goes out soon.
+        together costs less, and once a second and charger is enough. Anything else goes out soon.
         """
         soon = set()
         for event in events:

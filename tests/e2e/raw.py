@@ -28,12 +28,6 @@ class RawChargePoint:
         async with asyncio.timeout(timeout_s):
             return json.loads(await self.socket.recv())
 
-    async def answer(self) -> Any:
-        """The next CALLRESULT or CALLERROR. Whoever has not booted is asked to after a while, and ignores it here."""
-        while (frame := await self.receive())[0] == 2:
-            pass
-        return frame
-
     async def call(self, action: str, payload: Any, message_id: str | None = None) -> Any:
         message_id = message_id or str(next(self._ids))
         await self.send([2, message_id, action, payload])

@@ -245,7 +245,7 @@ async def test_a_transaction_message_is_never_refused(
 ) -> None:
     charge_point = await dial()
     await charge_point.send(f'[2,"1","{action}",{payload}]')
-    kind, message_id, answer = await charge_point.answer()
+    kind, message_id, answer = await charge_point.receive()
     assert (kind, message_id) == (3, "1")
     (held,) = await quarantine(node, charger)
     assert held["action"] == action
@@ -260,7 +260,7 @@ async def test_a_transaction_message_is_never_refused(
         assert answer == {}
     # The same again: the same answer, nothing kept twice.
     await charge_point.send(f'[2,"1","{action}",{payload}]')
-    assert await charge_point.answer() == [3, "1", answer]
+    assert await charge_point.receive() == [3, "1", answer]
     assert len(await quarantine(node, charger)) == 1
     await alive(charge_point)
 
