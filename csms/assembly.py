@@ -15,7 +15,7 @@ from csms.adapter import Heard
 from csms.core.records import Event
 from csms.db import admission, migrate, partitions, plans
 from csms.db import state as rows
-from csms.db.engine import create_engine, unreachable
+from csms.db.engine import create_engine, no_database
 from csms.db.state import Snapshot
 from csms.delivery import Delivery
 from csms.embedding import BrokerAddress
@@ -293,7 +293,7 @@ async def _current_revision(engine: AsyncEngine) -> str | None:
             return await migrate.current(engine)
         except Exception as error:
             if time.monotonic() > deadline:
-                raise unreachable(error, database_address(engine)) from None
+                raise no_database(error, database_address(engine)) from None
             if not told:
                 log.warning("waiting for the database", error=str(error))
                 told = True

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from csms import embedding, log, settings
 from csms.db import migrate as migrations
-from csms.db.engine import UNREACHABLE, create_engine, unreachable
+from csms.db.engine import UNREACHABLE, create_engine, no_database
 from csms.errors import StartError
 
 EXAMPLE = "Example:  DATABASE_URL=postgresql://csms:…@db/csms csms migrate"
@@ -59,6 +59,6 @@ async def _current(url: str) -> str | None:
     try:
         return await migrations.current(engine)
     except UNREACHABLE as error:
-        raise unreachable(error) from None
+        raise no_database(error) from None
     finally:
         await engine.dispose()

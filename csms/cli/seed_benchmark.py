@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from csms import embedding, log, settings
 from csms.db import migrate, seeding
-from csms.db.engine import UNREACHABLE, create_engine, unreachable
+from csms.db.engine import UNREACHABLE, create_engine, no_database
 from csms.errors import StartError
 
 EXAMPLE = "Example:  DATABASE_URL=postgresql://csms:…@db/bench csms seed-benchmark --readings 1000000"
@@ -46,7 +46,7 @@ async def _fill(url: str, seed: seeding.Seed, *, refuse: bool) -> None:
         try:
             current = await migrate.current(engine)
         except UNREACHABLE as error:
-            raise unreachable(error) from None
+            raise no_database(error) from None
         if current != migrate.head():
             raise StartError("the database is not at this release's schema: run `csms migrate`.")
         if refuse:

@@ -69,7 +69,7 @@ def create_engine(address: str, *, pool_size: int = 5) -> AsyncEngine:
     )
 
 
-def unreachable(error: Exception, database: str = "the database") -> StartError:
+def no_database(error: Exception, database: str = "the database") -> StartError:
     """One sentence for whoever starts a program."""
     reason = error.orig if isinstance(error, DBAPIError) else error
     # SQLAlchemy puts the name of its own wrapper before what Postgres or asyncpg said.
