@@ -1,15 +1,21 @@
 """aiomqtt's client without what it leaves behind when a broker goes away."""
 
+import asyncio
+import math
 import threading
+from collections.abc import Awaitable
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import aiomqtt
+
+T = TypeVar("T")
 
 
 class Client(aiomqtt.Client):
     """aiomqtt 2.5 asks for a socket's readiness one turn of the loop later, when paho may have closed it: an error in
-    the log, and under uvloop a watcher of a number that may be somebody else's. Its timer runs on for up to a second.
+    the log, and under uvloop a watcher of a number that may be somebody else's. Its timer runs on for up to a second, its calls
+    wait ten seconds for answers that cannot come any more, and the reason is complained of as never looked at.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -24,6 +30,28 @@ class Client(aiomqtt.Client):
         finally:
             if self._misc_task is not None:
                 self._misc_task.cancel()
+            if self._disconnected.done() and not self._disconnected.cancelled():
+                self._disconnected.exception()
+
+    async def _wait_for(self, fut: Awaitable[T], timeout: float | None) -> T:  # noqa: ASYNC109 - not our signature
+        if fut in {self._connected, self._disconnected}:
+            return await super()._wait_for(fut, timeout)
+        limit_s = self.timeout if timeout is None else timeout
+        answer = asyncio.ensure_future(fut)
+        waits: set[asyncio.Future[Any]] = {answer, self._disconnected}
+        try:
+            await asyncio.wait(
+                waits,
+                timeout=None if limit_s == math.inf else limit_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if answer.done():
+                return answer.result()
+        finally:
+            answer.cancel()
+        if self._disconnected.done():
+            raise aiomqtt.MqttError("Disconnected")
+        raise aiomqtt.MqttError("Operation timed out")
 
     def _on_socket_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
         if threading.get_ident() != self._thread:

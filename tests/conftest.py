@@ -1,11 +1,13 @@
 """Starts the run's servers in the controlling process, hands out databases, brokers and ports, finds leaked tasks."""
 
 import asyncio
+import functools
 import gc
 import io
 import logging
 import os
 import secrets
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,8 @@ def pytest_configure_node(node: Any) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Also reached after Ctrl-C. After a kill -9 the kernel ends the servers."""
+    gc.collect()
+    gc.freeze()  # pytest will look for what this has not found, ten times
     if _SERVICES in config.stash:
         config.stash[_SERVICES].stop()
 
@@ -110,6 +114,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+    gc.enable()  # off since tests/__init__.py
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -163,6 +168,22 @@ async def empty_database_url(databases: DatabaseFactory) -> AsyncIterator[str]:
     url = await databases.create()
     yield url
     await databases.drop(url)
+
+
+@pytest.fixture(scope="session")
+def copy_cluster(addresses: Addresses) -> Callable[[Path], None]:
+    """`copy_cluster(state_dir)`: as `own_cluster`, where the test wants it."""
+    return functools.partial(services.copy_cluster, Path(addresses.directory))
+
+
+@pytest.fixture
+def own_cluster(copy_cluster: Callable[[Path], None]) -> Iterator[Path]:
+    """A state directory for an `EmbeddedPostgres` of the test's own, with a migrated database in it."""
+    with tempfile.TemporaryDirectory(prefix="csms-test-") as name:
+        directory = Path(name)
+        copy_cluster(directory)
+        directory.chmod(0o755)  # Postgres' own user must get there
+        yield directory
 
 
 # -- brokers and ports -------------------------------------------------------------------------------------

@@ -63,6 +63,7 @@ class Addresses:
     run_id: str
     broker_port: int
     broker_port_v5: int
+    directory: str
     described: str
 
     @property
@@ -114,7 +115,7 @@ class Services:
             f"; MQTT: iotcore {version('iotcore')}, ports {broker.port} and {broker.port_v5} (MQTT 5)"
         )
         described += f"; {mosquitto_program() or 'no Mosquitto (its tests are skipped)'}"
-        return Addresses(url, run_id, broker.port, broker.port_v5, described)
+        return Addresses(url, run_id, broker.port, broker.port_v5, str(directory), described)
 
 
 async def _cheap_logins(url: str) -> None:
@@ -226,6 +227,24 @@ async def _furnish(url: str) -> None:
     await engine.dispose()
     connection = await asyncpg.connect(url)
     await connection.close()
+
+
+def copy_cluster(run_directory: Path, state_dir: Path) -> None:
+    """Fill a state directory with a migrated database, for an `EmbeddedPostgres` that a test may break.
+
+    The first process to come makes it, the others wait: to make one takes twenty times as long as to copy it.
+    """
+    made = run_directory / "cluster"
+    with (run_directory / "cluster.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            unfinished = run_directory / "cluster.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            with EmbeddedPostgres(unfinished, settings={"fsync": "off"}) as postgres:
+                migrate(postgres.url)
+            (unfinished / "postgres" / "port").unlink()
+            unfinished.rename(made)
+    subprocess.run(["cp", "-a", f"{made}/.", state_dir], check=True)
 
 
 async def without_days(url: str) -> None:

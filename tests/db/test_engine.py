@@ -1,13 +1,20 @@
 """Addresses of Postgres as operators write them."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.cli.migrate import _current
+from csms.db import engine as module
 from csms.db.engine import create_engine, database_url, driver_options
 from csms.errors import SettingsError, StartError
+from tests.db.proxy import through_a_proxy
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg"])
@@ -80,3 +87,52 @@ async def test_whoever_is_not_let_in_reads_one_sentence(database_url: str, chang
         await _current(change(database_url.split("?")[0]))
     assert said in str(refused.value)
     assert "sqlalchemy" not in str(refused.value)
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    made = create_engine(database_url, pool_size=2)
+    yield made
+    await made.dispose()
+
+
+@pytest.mark.parametrize(("trusted_s", "pings"), [(10, 0), (0, 2)])
+async def test_only_a_connection_that_has_rested_is_asked_whether_it_lives(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, trusted_s: float, pings: int
+) -> None:
+    asked = []
+    ping = AsyncAdapt_asyncpg_connection.ping
+    monkeypatch.setattr(
+        AsyncAdapt_asyncpg_connection, "ping", lambda connection: asked.append(ping(connection))
+    )
+    monkeypatch.setattr(module, "_TRUSTED_S", trusted_s)
+    for _ in range(3):  # the first is new
+        async with engine.connect() as db:
+            await db.execute(text("SELECT 1"))
+    assert len(asked) == pings
+
+
+async def test_what_postgres_has_closed_is_replaced(engine: AsyncEngine, database_url: str) -> None:
+    async with engine.connect() as one, engine.connect() as other:
+        pids = {await db.scalar(text("SELECT pg_backend_pid()")) for db in (one, other)}
+    killer = await asyncpg.connect(database_url)
+    for pid in pids:
+        await killer.execute("SELECT pg_terminate_backend($1, 5000)", pid)
+    await killer.close()
+    await asyncio.sleep(0.05)  # the two sockets are closed; nobody has looked
+    async with engine.connect() as one, engine.connect() as other:
+        assert not pids & {await db.scalar(text("SELECT pg_backend_pid()")) for db in (one, other)}
+
+
+async def test_what_a_firewall_has_forgotten_is_replaced(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TRUSTED_S", 0)
+    async with through_a_proxy(database_url) as (firewall, address):
+        engine = create_engine(address, pool_size=1)
+        async with engine.connect() as db:
+            pid = await db.scalar(text("SELECT pg_backend_pid()"))
+        firewall.forget()
+        async with engine.connect() as db:
+            assert await db.scalar(text("SELECT pg_backend_pid()")) != pid
+        await engine.dispose()

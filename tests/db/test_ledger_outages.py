@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 from datetime import UTC, datetime
-from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
@@ -15,6 +13,7 @@ from csms.ledger import Ledger
 from tests import services
 from tests.core.desk import CP, at, meter, register, start, status, stop
 from tests.db.books import OPEN, connected, count, running, seqs_are_gapless, until
+from tests.db.proxy import through_a_proxy
 
 
 async def hang_up_on(url):
@@ -94,16 +93,13 @@ async def test_a_commit_whose_outcome_nobody_heard_of_is_not_done_twice(database
     assert await count(database_url, "quarantine") == 1
 
 
-async def test_postgres_stopped_and_started_again_loses_and_doubles_nothing(tmp_path_factory):
-    directory = Path(tmp_path_factory.mktemp("postgres"))
-    directory.chmod(0o755)
+async def test_postgres_stopped_and_started_again_loses_and_doubles_nothing(own_cluster):
     port = services.unused_port()
     settings = {"fsync": "off", "max_connections": "20"}
     charging = []
     with contextlib.ExitStack() as server:
-        postgres = server.enter_context(EmbeddedPostgres(directory, port=port, settings=settings))
+        postgres = server.enter_context(EmbeddedPostgres(own_cluster, port=port, settings=settings))
         url = postgres.url
-        await asyncio.to_thread(services.migrate, url)
         async with running(url) as ledger:
             await ledger.record(reports.Seen(charger_id=CP))
 
@@ -118,7 +114,7 @@ async def test_postgres_stopped_and_started_again_loses_and_doubles_nothing(tmp_
             server.close()
             await until(lambda: ledger.away_s() > 0)
             assert not any(task.done() for task in charging)
-            server.enter_context(EmbeddedPostgres(directory, port=port, settings=settings))
+            server.enter_context(EmbeddedPostgres(own_cluster, port=port, settings=settings))
             await asyncio.gather(*charging)
             assert ledger.away_s() == 0
         assert await count(url, "transactions", "stopped_at IS NOT NULL") == 20
@@ -188,72 +184,6 @@ async def test_ids_drawn_by_a_transaction_that_a_crash_undid_are_not_used(databa
     ids = {answer.transaction_id for answer in (*twice, *later)}
     assert len(ids) == 4
     assert await count(database_url, "transactions") == 4
-
-
-class Proxy:
-    """Passes bytes between the ledger and Postgres until it is told to go silent, without closing anything.
-
-    `refusal`: instead of letting anybody in, say this, as a server does that recovers from a crash.
-    """
-
-    refusal = b""
-    refused = 0
-
-    def __init__(self, host, port):
-        self.target = host, port
-        self.silent = asyncio.Event()
-        self.tasks = set()
-        self.server = None
-
-    async def __aenter__(self):
-        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self.server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *exc):
-        self.server.close()
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-
-    async def _serve(self, reader, writer):
-        self.tasks.add(asyncio.current_task())
-        if self.refusal:
-            self.refused += 1
-            await self._refuse(reader, writer)
-            return
-        try:
-            back, forth = await asyncio.open_connection(*self.target)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._pass(reader, forth))
-                group.create_task(self._pass(back, writer))
-        except* OSError:
-            pass
-        finally:
-            writer.close()
-
-    async def _refuse(self, reader, writer):
-        if (await reader.read(65536))[4:8] == (80877103).to_bytes(4):  # may it be TLS?
-            writer.write(b"N")
-            await reader.read(65536)
-        writer.write(b"E" + (len(self.refusal) + 4).to_bytes(4) + self.refusal)
-        await writer.drain()
-        writer.close()
-
-    async def _pass(self, reader, writer):
-        while data := await reader.read(65536):
-            if self.silent.is_set():
-                continue
-            writer.write(data)
-        writer.close()
-
-
-@contextlib.asynccontextmanager
-async def through_a_proxy(database_url):
-    address = urlsplit(database_url)
-    async with Proxy(address.hostname, address.port) as proxy:
-        login = address.netloc.rpartition("@")[0]
-        yield proxy, urlunsplit(address._replace(netloc=f"{login}@127.0.0.1:{proxy.port}"))
 
 
 async def test_a_server_that_has_gone_silent_is_hung_up_on(database_url):

@@ -39,9 +39,10 @@ ANALYZE;
 """
 
 
-@pytest.fixture
-async def db(database_url):
-    engine = create_engine(database_url)
+@pytest.fixture(scope="module")
+async def db(databases, template_database):
+    url = await databases.create(template_database)
+    engine = create_engine(url)
     async with engine.begin() as connection:
         await ensure(connection)
     async with engine.connect() as connection:
@@ -51,6 +52,7 @@ async def db(database_url):
         yield raw
         await connection.rollback()
     await engine.dispose()
+    await databases.drop(url)
 
 
 async def test_every_look_up_of_a_batch_goes_by_index(db, monkeypatch):

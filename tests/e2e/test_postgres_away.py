@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import functools
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -23,19 +22,16 @@ from tests.e2e.site import Site, start
 
 
 @pytest.fixture
-async def postgres() -> AsyncIterator[tuple[str, Callable[[], None], Callable[[], str]]]:
+async def postgres(own_cluster: Path) -> AsyncIterator[tuple[str, Callable[[], None], Callable[[], str]]]:
     """A Postgres of the test's own: its URL, and how to stop and to start it."""
     port = services.unused_port()
     settings = {"fsync": "off", "max_connections": "60"}
-    with tempfile.TemporaryDirectory(prefix="csms-test-") as directory, contextlib.ExitStack() as running:
-        Path(directory).chmod(0o755)  # noqa: S103 - Postgres' own user must get there
+    with contextlib.ExitStack() as running:
 
         def start() -> str:
-            return running.enter_context(EmbeddedPostgres(Path(directory), port=port, settings=settings)).url
+            return running.enter_context(EmbeddedPostgres(own_cluster, port=port, settings=settings)).url
 
-        url = start()
-        await asyncio.to_thread(services.migrate, url)
-        yield url, running.close, start
+        yield start(), running.close, start
 
 
 @pytest.mark.timeout(120)

@@ -65,9 +65,9 @@ def consuming(broker: Any, prefix: str) -> Iterator[Consumer]:
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[OwnPostgres]:
+def postgres(copy_cluster: Callable[[Path], None]) -> Iterator[OwnPostgres]:
     """A Postgres that a test may break; repaired, it serves the next test of the module."""
-    with own_postgres() as server:
+    with own_postgres(copy_cluster) as server:
         yield server
 
 

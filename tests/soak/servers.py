@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import asyncpg
 
 from csms.embedded import EmbeddedPostgres
-from tests import services
+from tests.services import unused_port
 
 _DISK_MB = 320
 _TEMPLATE = "csms"
@@ -33,7 +33,7 @@ class OwnPostgres:
     def __init__(self, directory: Path, *, real_disk: bool) -> None:
         self.real_disk = real_disk
         self._directory = directory
-        self._port = services.unused_port()
+        self._port = unused_port()
         self._server = self._new()
         self._numbers = itertools.count(1)
         self._database = _TEMPLATE
@@ -114,17 +114,18 @@ class OwnPostgres:
 
 
 @contextlib.contextmanager
-def own_postgres() -> Iterator[OwnPostgres]:
+def own_postgres(copy_cluster: Callable[[Path], None]) -> Iterator[OwnPostgres]:
     """Started and migrated; on a tmpfs of its own where we may mount one (root, Linux)."""
     with tempfile.TemporaryDirectory(prefix="csms-test-") as name:
         directory = Path(name)
         directory.chmod(0o755)
         mounted = _mount(directory)
         try:
+            (directory / "state").mkdir()
+            copy_cluster(directory / "state")
             postgres = OwnPostgres(directory / "state", real_disk=mounted)
             postgres.start()
             try:
-                services.migrate(postgres.url)
                 yield postgres
             finally:
                 postgres.stop()

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from csms.embedded import EmbeddedPostgres
 from csms.embedding import BrokerAddress
 from csms.simulate.coin_op import Behaviour, Station
 from tests.bridges.coin_op.conftest import UID, Site, SiteFactory
-from tests.services import REPOSITORY, Mosquitto, migrate, unused_port
+from tests.services import REPOSITORY, Mosquitto, unused_port
 
 LONG = Behaviour(plug_s=40, charge_s=100_000, unplug_s=20)
 
@@ -114,21 +113,16 @@ class OwnPostgres:
 
 
 @pytest.fixture
-def own_postgres() -> Iterator[OwnPostgres]:
-    with tempfile.TemporaryDirectory(prefix="csms-test-") as name:
-        Path(name).chmod(0o755)  # noqa: S103 - Postgres' own user must get there
-        server = OwnPostgres(Path(name))
-        try:
-            yield server
-        finally:
-            server.end()
+def own_postgres(own_cluster: Path) -> Iterator[OwnPostgres]:
+    server = OwnPostgres(own_cluster)
+    yield server
+    server.end()
 
 
 @pytest.mark.timeout(120)
 async def test_postgres_is_killed(own_postgres: OwnPostgres, start_site: SiteFactory) -> None:
     """With -9, twice: between two debits, and when the renter's stop has been sent."""
     url = own_postgres.start()
-    await asyncio.to_thread(migrate, url)
     site = await start_site(
         Station(id="s1", behaviour=LONG),
         node={"database_url": url},
