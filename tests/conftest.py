@@ -111,7 +111,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Four thousand tests stand in memory for good: not to be looked through for garbage again and again."""
-    gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     gc.enable()  # off since tests/__init__.py
@@ -144,6 +143,10 @@ def addresses(request: pytest.FixtureRequest) -> Addresses:
 async def databases(addresses: Addresses) -> AsyncIterator[DatabaseFactory]:
     """Makes databases beyond the one of `database_url`; the caller drops them."""
     connection = await asyncpg.connect(addresses.database_url)
+    # From Postgres 18 on the kernel copies the files, a tenth cheaper.
+    await connection.execute(
+        "SELECT set_config(name, 'clone', false) FROM pg_settings WHERE name = 'file_copy_method'"
+    )
     yield DatabaseFactory(connection, addresses.database_url, addresses.run_id)
     await connection.close()
 

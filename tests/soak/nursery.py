@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from csms import log, settings
+from csms.api.app import _app
 from csms.cli import serve
 from tests.soak import doom
 
@@ -208,6 +209,7 @@ def _serve_orders(orders: int, reports: int) -> None:
                         os.kill(child, signal.SIGKILL)
                     os._exit(0)
                 *lines, unread = (unread + got).split(b"\n")
+                _app()  # once, and not in each node
                 for line in lines:
                     child = os.fork()
                     if child == 0:
