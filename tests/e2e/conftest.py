@@ -221,7 +221,7 @@ async def node_for_many(
                 raise
             ready.set_exception(error)
 
-    thread = threading.Thread(target=uvloop.run, args=(run(),), name="shared node")
+    thread = threading.Thread(target=uvloop.run, args=(run(),), name="shared node", daemon=True)
     thread.start()
     node, leave = await asyncio.wrap_future(ready)
     try:
@@ -233,6 +233,9 @@ async def node_for_many(
         leave()
         await asyncio.to_thread(thread.join, 30)
         await databases.drop(url)
+    if thread.is_alive():
+        waiting = [str(task) for task in asyncio.all_tasks(node.task.get_loop())]
+        pytest.fail(f"the shared node does not stop; it waits for {waiting}", pytrace=False)
 
 
 def client(running: app.Running) -> httpx.AsyncClient:
