@@ -1,12 +1,14 @@
 """Starts the run's servers in the controlling process, hands out databases, brokers and ports, finds leaked tasks."""
 
 import asyncio
+import faulthandler
 import functools
 import gc
 import io
 import logging
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
@@ -84,6 +86,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     gc.freeze()  # pytest will look for what this has not found, ten times
     if _SERVICES in config.stash:
         config.stash[_SERVICES].stop()
+    # A thread that does not end would keep this process for ever: it shall say which, and go.
+    faulthandler.dump_traceback_later(30, exit=True, file=sys.__stderr__)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
