@@ -244,7 +244,9 @@ def copy_cluster(run_directory: Path, state_dir: Path) -> None:
                 migrate(postgres.url)
             (unfinished / "postgres" / "port").unlink()
             unfinished.rename(made)
+    state_dir.mkdir(exist_ok=True)
     subprocess.run(["cp", "-a", f"{made}/.", state_dir], check=True)
+    state_dir.chmod(0o755)  # Postgres' own user must get there
 
 
 async def without_days(url: str) -> None:

@@ -9,11 +9,7 @@ import aiomqtt
 import pytest
 
 from csms.mqtt_client import Client
-from tests.services import Broker, Mosquitto
-
-
-def client(server: Broker | Mosquitto) -> Client:
-    return Client(server.host, server.port, protocol=aiomqtt.ProtocolVersion.V311, timeout=30)
+from tests.services import Mosquitto
 
 
 class Deaf:
@@ -44,15 +40,17 @@ class Deaf:
             pass
 
 
+def client(server: Deaf | Mosquitto) -> Client:
+    return Client(server.host, server.port, protocol=aiomqtt.ProtocolVersion.V311, timeout=30)
+
+
 @pytest.mark.parametrize(
     "ask", [lambda c: c.publish("t", b"x", qos=1), lambda c: c.subscribe("t")], ids=["publish", "subscribe"]
 )
 async def test_who_waits_for_an_answer_hears_of_the_end(ask: Callable[[Client], Any]) -> None:
     async with Deaf() as broker, asyncio.timeout(5):
         with pytest.raises(aiomqtt.MqttError, match="Disconnected"):
-            async with Client(
-                broker.host, broker.port, protocol=aiomqtt.ProtocolVersion.V311, timeout=30
-            ) as one:
+            async with client(broker) as one:
                 asking = asyncio.ensure_future(ask(one))
                 await asyncio.sleep(0.05)
                 assert not asking.done()
@@ -63,7 +61,7 @@ async def test_who_waits_for_an_answer_hears_of_the_end(ask: Callable[[Client], 
 async def test_a_silent_broker_is_waited_for_as_long_as_was_said() -> None:
     async with Deaf() as broker, asyncio.timeout(5):
         with pytest.raises(aiomqtt.MqttError, match="timed out"):
-            async with Client(broker.host, broker.port, protocol=aiomqtt.ProtocolVersion.V311) as one:
+            async with client(broker) as one:
                 try:
                     await one.publish("t", b"x", qos=1, timeout=0.1)
                 finally:

@@ -26,7 +26,7 @@ def state_directory() -> Iterator[Path]:
     directory.chmod(0o755)
     yield directory / "state"
     # A server whose program was killed is still on its way out, and clears up at the same time.
-    eventually(lambda: shutil.rmtree(directory, ignore_errors=True) or not directory.exists())
+    assert eventually(lambda: shutil.rmtree(directory, ignore_errors=True) or not directory.exists())
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import asyncpg
@@ -17,7 +17,7 @@ from csms.embedded import EmbeddedError, EmbeddedPostgres
 from csms.embedded.ports import is_accepting, is_free
 from csms.embedded.postgres_binaries import find_postgres
 from csms.embedded.processes import Account, drop_account, start_bound, tail
-from tests.embedded.conftest import Program, eventually, gone, needs_root, sleeping, state_directory
+from tests.embedded.conftest import Program, eventually, gone, needs_root, sleeping
 from tests.services import REPOSITORY, unused_port
 
 FAST = {"fsync": "off"}
@@ -38,18 +38,10 @@ def query(url: str, *statements: str) -> object:
     return asyncio.run(run())
 
 
-@pytest.fixture(scope="module")
-def made() -> Iterator[Path]:
-    with state_directory() as directory:
-        with EmbeddedPostgres(directory, settings=FAST):
-            pass
-        yield directory
-
-
 @pytest.fixture
-def cluster(made: Path, state_dir: Path) -> Path:
+def cluster(copy_cluster: Callable[[Path], None], state_dir: Path) -> Path:
     """A state directory as a program left it behind after a clean stop; for what is not about making one."""
-    subprocess.run(["cp", "-a", made, state_dir], check=True)
+    copy_cluster(state_dir)
     return state_dir
 
 

@@ -187,6 +187,7 @@ def _tell(pipe: int, what: str, pid: int, **more: Any) -> None:
 def _serve_orders(orders: int, reports: int) -> None:
     gc.collect()
     gc.freeze()
+    gc.enable()  # collecting tests goes without, and nodes do not
     waking, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the test run

@@ -121,7 +121,6 @@ def own_postgres(copy_cluster: Callable[[Path], None]) -> Iterator[OwnPostgres]:
         directory.chmod(0o755)
         mounted = _mount(directory)
         try:
-            (directory / "state").mkdir()
             copy_cluster(directory / "state")
             postgres = OwnPostgres(directory / "state", real_disk=mounted)
             postgres.start()
