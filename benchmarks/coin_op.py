@@ -21,9 +21,10 @@ from benchmarks.results import Result, Size, say
 from benchmarks.servers import CSMS, Services
 from bridges.coin_op import settings as bridge_settings
 from bridges.coin_op.adapter import CoinOp
-from csms import app, log, settings
+from csms import log, settings
 from csms.embedded.ports import LOOPBACK
-from csms.embedding import BrokerAddress
+from csms.mqtt.config import BrokerAddress
+from csms.run import app
 
 LONGEST_LAG_S: Final = 5
 _AT_A_TIME: Final = 20

@@ -150,9 +150,10 @@ def _bridge(database_url: str, host: str, port: int, port_v5: int, given: dict[s
     from bridges.ev_meter.backend import broker_link
     from bridges.ev_meter.config import Config, Pace, device
     from bridges.ev_meter.frame import Account
-    from csms import app, settings
+    from csms import settings
     from csms.db import migrate
-    from csms.embedding import BrokerAddress
+    from csms.mqtt.config import BrokerAddress
+    from csms.run import app
 
     migrate.upgrade(database_url)
     devices = tuple(device(f"EV-{number:04}", _mac(number)) for number in range(given["chargers"]))

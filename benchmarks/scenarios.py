@@ -11,13 +11,12 @@ from pathlib import Path
 import asyncpg
 import msgspec
 
-from benchmarks import coin_op, machine, measure, servers
+from benchmarks import coin_op, machine, measure, seeding, servers
 from benchmarks.load import Plan
 from benchmarks.measure import Window
 from benchmarks.results import Result, Size, say
 from benchmarks.servers import CSMS, IN_MEMORY, OCPP_CSMS, ORM, Child, Services, System
 from csms.core.passwords import hash_password
-from csms.db import seeding
 from csms.db.engine import create_engine
 from csms.embedded.ports import LOOPBACK, any_free_port
 

@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import Any, Final
 
 from csms.adapter import Adapter
-from csms.embedding import BrokerAddress
 from csms.errors import SettingsError
+from csms.mqtt.config import BrokerAddress
 from csms.simulate.clock import SimulatedClock
 
 # What `csms bridge` and CSMS_BRIDGES take, and what each connects.

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from csms.core.records import Connector, Frame, Transaction
 from csms.core.reports import Report
-from csms.scheduling.shown import PlanView
+from csms.scheduling.plan_view import PlanView
 
 R = TypeVar("R")
 # Newer than any connection: to hang up on a charger whichever it is (an operator has turned it away).
@@ -50,7 +50,7 @@ class Admission(Struct, frozen=True, kw_only=True):
         return 0 if self.password_hash is None else 1
 
 
-class Standing(Struct, frozen=True, kw_only=True):
+class ChargerSnapshot(Struct, frozen=True, kw_only=True):
     """What is on record of a charger: a bridge that starts in mid-session goes on from here.
 
     A connector has its last status and its last register (`energy_wh` at `reading_at`, in a transaction or not);
@@ -63,7 +63,7 @@ class Standing(Struct, frozen=True, kw_only=True):
     notes: dict[str, Any] = {}
 
 
-class Heard(Struct, frozen=True, kw_only=True):
+class BrokerMessage(Struct, frozen=True, kw_only=True):
     """A message from the broker. `retained`: the broker had kept it, nobody has just sent it."""
 
     topic: str
@@ -71,7 +71,7 @@ class Heard(Struct, frozen=True, kw_only=True):
     retained: bool = False
 
 
-class Node(Protocol):
+class AdapterHost(Protocol):
     """What a running node offers its adapters."""
 
     @property
@@ -92,7 +92,7 @@ class Node(Protocol):
     async def registered(self, prefix: str) -> list[str]:
         """The chargers on record whose ids begin like that, by id. Raises while the database is away."""
 
-    async def standing(self, charger_id: str) -> Standing:
+    async def standing(self, charger_id: str) -> ChargerSnapshot:
         """What is on record of a charger now. Raises while the database is away."""
 
     def accepting(self) -> bool:
@@ -134,14 +134,14 @@ class Node(Protocol):
         sent later by itself.
         """
 
-    def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[Heard]:
+    def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[BrokerMessage]:
         """Messages on a topic of the main broker (wildcards allowed), through reconnects. Without MQTT: none."""
 
 
 class Adapter(Protocol):
     """Speaks to some chargers: the OCPP server, a bridge."""
 
-    async def run(self, node: Node) -> None:
+    async def run(self, node: AdapterHost) -> None:
         """Record what our chargers report, and say which we hold, until cancelled."""
 
     async def perform(self, charger_id: str, command: Command) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from sqlalchemy import pool, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from csms.db import account_tables, plan_tables, remembered_tables  # noqa: F401  # their tables are part of the metadata
+from csms.db import account_tables, device_state_tables, plan_tables  # noqa: F401  # their tables are part of the metadata
 from csms.db.engine import database_url, driver_options
 from csms.db.migrate import compare_object, default_url
 from csms.db.tables import metadata

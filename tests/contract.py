@@ -6,12 +6,12 @@ from typing import Any
 
 import jsonschema
 
-from csms.mqtt import contract
+from tools import mqtt_contract
 
 
 def breach(topic: str, body: bytes) -> str | None:
     """What is wrong with a message, or None. `topic` without the installation's prefix."""
-    name = contract.topic_schema(topic)
+    name = mqtt_contract.topic_schema(topic)
     if name is None:
         return f"{topic}: no such topic in the contract"
     if not body:
@@ -23,7 +23,8 @@ def breach(topic: str, body: bytes) -> str | None:
 @cache
 def _validators() -> dict[str, Any]:
     return {
-        name: jsonschema.Draft202012Validator(_closed(schema)) for name, schema in contract.schemas().items()
+        name: jsonschema.Draft202012Validator(_closed(schema))
+        for name, schema in mqtt_contract.schemas().items()
     }
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from csms import settings
-from csms.embedding import BrokerAddress
 from csms.errors import SettingsError, StartError
-from csms.wiring import link_config, policy, price_input
+from csms.mqtt.config import BrokerAddress
+from csms.run.config import link_config, policy, price_input
 from tests.services import REPOSITORY
 
 

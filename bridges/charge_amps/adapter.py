@@ -10,7 +10,6 @@ from uuid import uuid4
 
 import structlog
 
-from bridges.charge_amps.books import OwnStart
 from bridges.charge_amps.config import Config
 from bridges.charge_amps.connector import ScheduledConnector
 from bridges.charge_amps.discovery import Discovery
@@ -19,10 +18,11 @@ from bridges.charge_amps.keeper import Kept
 from bridges.charge_amps.memory import Memory, plan_topic
 from bridges.charge_amps.monitor import Monitor
 from bridges.charge_amps.port import ChargePoint, Cloud, CloudAway, CloudError, LoginRefused
-from csms.adapter import Command, Node
+from bridges.charge_amps.session_accounting import OwnStart
+from csms.adapter import AdapterHost, Command
 from csms.errors import ChargerOffline, ChargerRefused, ChargerTimeout, CommandError, NotSupported
 from csms.plans.sources import PriceSource, follow, sources
-from csms.scheduling.book import PriceBook
+from csms.scheduling.price_table import PriceTable
 
 log = structlog.get_logger()
 _TRIGGERS = {"StatusNotification", "MeterValues", "Heartbeat"}
@@ -37,11 +37,11 @@ class ChargeAmpsAdapter:
         self._config = config
         self._cloud = cloud
         self._clock = clock
-        self._prices = PriceBook(config.currency)
+        self._prices = PriceTable(config.currency)
 
     # --- life ------------------------------------------------------------------------------------
 
-    async def run(self, node: Node) -> None:
+    async def run(self, node: AdapterHost) -> None:
         memory = Memory(node)
         remembered: asyncio.Future[dict[str, Kept]] = asyncio.get_running_loop().create_future()
         try:
@@ -60,7 +60,7 @@ class ChargeAmpsAdapter:
 
     async def _find(
         self,
-        node: Node,
+        node: AdapterHost,
         tasks: asyncio.TaskGroup,
         memory: Memory,
         remembered: "asyncio.Future[dict[str, Kept]]",
@@ -92,7 +92,7 @@ class ChargeAmpsAdapter:
 
     def _begin(
         self,
-        node: Node,
+        node: AdapterHost,
         tasks: asyncio.TaskGroup,
         memory: Memory,
         remembered: "asyncio.Future[dict[str, Kept]]",
@@ -144,7 +144,7 @@ class ChargeAmpsAdapter:
             if charger_id == monitor.charger_id:
                 await connector.publish()
 
-    async def _read_prices(self, node: Node, source: PriceSource) -> None:
+    async def _read_prices(self, node: AdapterHost, source: PriceSource) -> None:
         async for _ in follow(source, node, self._prices, self._clock):
             for connector in list(self.connectors.values()):
                 await connector.step()

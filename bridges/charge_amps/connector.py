@@ -14,13 +14,13 @@ from bridges.charge_amps.memory import Memory, plan_topic, state_topic
 from bridges.charge_amps.monitor import Monitor
 from bridges.charge_amps.planner import ERROR, IDLE, Planner
 from bridges.charge_amps.port import Cloud, CloudError
-from csms.adapter import Node
+from csms.adapter import AdapterHost
 from csms.plans.retained import Retained
-from csms.scheduling.book import PriceBook
 from csms.scheduling.hems import HemsStatus, apart_from_time, iso
 from csms.scheduling.periods import current_or_next, not_over
-from csms.scheduling.shown import PlanView, with_prices
-from csms.scheduling.upkeep import AWAY, HEMS, IN_PLACE, NOT_WANTED, PENDING, STANDALONE, Wanted
+from csms.scheduling.plan_view import PlanView, with_prices
+from csms.scheduling.price_table import PriceTable
+from csms.scheduling.upkeep import AWAY, HEMS, IN_PLACE, NOT_WANTED, PENDING, STANDALONE, DesiredPlan
 
 log = structlog.get_logger()
 
@@ -65,8 +65,8 @@ class ScheduledConnector:
         primary: bool,
         cloud: Cloud,
         config: Config,
-        prices: PriceBook,
-        node: Node,
+        prices: PriceTable,
+        node: AdapterHost,
         memory: Memory,
         clock: Callable[[], datetime],
     ) -> None:
@@ -115,7 +115,7 @@ class ScheduledConnector:
                 await self._forget_hems()
             while True:
                 try:
-                    await self.keeper.want(Wanted(source=self._config.mode))
+                    await self.keeper.want(DesiredPlan(source=self._config.mode))
                     break
                 except CloudError as error:
                     log.warning("schedule of the other mode not deleted yet", error=str(error))

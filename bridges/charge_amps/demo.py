@@ -18,7 +18,7 @@ from bridges.charge_amps.config import Config, Pace
 from bridges.charge_amps.eapi import EapiCloud
 from bridges.charge_amps.web import WebCloud
 from csms.adapter import Adapter
-from csms.embedding import BrokerAddress
+from csms.mqtt.config import BrokerAddress
 from csms.simulate.charge_amps import ChargePoint, Cloud, CloudServer
 from csms.simulate.charge_amps.server import API_KEY, EMAIL, PASSWORD
 from csms.simulate.clock import SimulatedClock

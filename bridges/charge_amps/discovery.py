@@ -9,7 +9,7 @@ import structlog
 
 from bridges.charge_amps.memory import state_topic
 from bridges.charge_amps.monitor import Monitor
-from csms.adapter import Node
+from csms.adapter import AdapterHost
 from csms.core.events import topic_level
 from csms.errors import BrokerAway
 
@@ -170,7 +170,7 @@ class Discovery:
     """Publishes once the charger is known well, and again whenever Home Assistant starts."""
 
     def __init__(
-        self, node: Node, discovery: str, monitor: Monitor, number: int, *, primary: bool, bare: bool
+        self, node: AdapterHost, discovery: str, monitor: Monitor, number: int, *, primary: bool, bare: bool
     ) -> None:
         self._node = node
         self._discovery = discovery

@@ -5,15 +5,15 @@ from typing import Final
 
 import structlog
 
-from bridges.charge_amps.books import Books
 from bridges.charge_amps.config import Config
 from bridges.charge_amps.keeper import Keeper, Kept
 from bridges.charge_amps.port import CloudError, ConnectorView
+from bridges.charge_amps.session_accounting import Books
 from bridges.charge_amps.week import HorizonTooLong
-from csms.adapter import Heard
+from csms.adapter import BrokerMessage
 from csms.scheduling.hems import INVALID, HemsRefused, HemsStatus, hems_state, iso, read_schedule
 from csms.scheduling.periods import current_or_next
-from csms.scheduling.upkeep import HEMS, Wanted
+from csms.scheduling.upkeep import HEMS, DesiredPlan
 
 log = structlog.get_logger()
 NOT_APPLIED: Final = "Failed to apply schedule to charger"
@@ -25,7 +25,7 @@ def topic_name(charge_point_id: str, connector_id: int, *, primary: bool) -> str
     return str(connector_id) if primary else f"{charge_point_id}-{connector_id}"
 
 
-async def obey(heard: Heard, keeper: Keeper, config: Config, now: datetime) -> bool:
+async def obey(heard: BrokerMessage, keeper: Keeper, config: Config, now: datetime) -> bool:
     """Follow a command. False: there was none in it. What goes wrong is in `keeper.kept` afterwards."""
     if heard.topic.endswith("/schedule/clear"):
         # A retained one would clear at every reconnect, whatever was asked for since.
@@ -43,7 +43,7 @@ async def obey(heard: Heard, keeper: Keeper, config: Config, now: datetime) -> b
         return True
     if schedule.past:
         log.warning("HEMS periods are over and left out", topic=heard.topic, periods=schedule.past)
-    wanted = Wanted(
+    wanted = DesiredPlan(
         source=HEMS,
         periods=schedule.periods,
         expires_at=schedule.expires_at,
@@ -64,7 +64,7 @@ async def obey(heard: Heard, keeper: Keeper, config: Config, now: datetime) -> b
 
 async def _clear(keeper: Keeper) -> None:
     try:
-        await keeper.want(Wanted(source=HEMS))
+        await keeper.want(DesiredPlan(source=HEMS))
     except CloudError as error:
         log.error("HEMS schedule not cleared", error=str(error))
         await keeper.command("error", NOT_CLEARED)

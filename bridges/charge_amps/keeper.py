@@ -12,7 +12,7 @@ from bridges.charge_amps.config import Config
 from bridges.charge_amps.port import Cloud, CloudAway, CloudError, StoredSchedule
 from bridges.charge_amps.week import HorizonTooLong, Week, WeekPeriod, anchor, encode
 from csms.scheduling.periods import ChargePeriod
-from csms.scheduling.upkeep import EXPIRED, HEMS, NONE, OVER, RENEW, Wanted, by_time
+from csms.scheduling.upkeep import EXPIRED, HEMS, NONE, OVER, RENEW, DesiredPlan, by_time
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ class Keeper:
         remember: Callable[[Kept], Awaitable[None]],
     ) -> None:
         self.kept = Kept(mode=config.mode)
-        self.pending: Wanted | None = None
+        self.pending: DesiredPlan | None = None
         self.blocked = False
         self.changed: Callable[[], Awaitable[None]] | None = None
         self._cloud = cloud
@@ -82,7 +82,7 @@ class Keeper:
 
     # --- asking ----------------------------------------------------------------------------------
 
-    async def want(self, wanted: Wanted) -> None:
+    async def want(self, wanted: DesiredPlan) -> None:
         """Have it so. Raises CloudError when it is not (perhaps: not yet), HorizonTooLong when it cannot be."""
         async with self._lock:
             self.pending, self._attempts = wanted, 0
@@ -131,7 +131,7 @@ class Keeper:
             stale = kept.start != anchor(now, self._config.zone)
             due = by_time(now, periods=kept.periods, expires_at=kept.expires_at, stale=stale)
             if due in {EXPIRED, OVER}:
-                await self._again(Wanted(source=kept.source))
+                await self._again(DesiredPlan(source=kept.source))
                 if due == EXPIRED:
                     await self.noted(error=None, result="expired")
             elif due == RENEW:
@@ -159,7 +159,7 @@ class Keeper:
 
     # --- doing -----------------------------------------------------------------------------------
 
-    async def _attempt(self, wanted: Wanted) -> None:
+    async def _attempt(self, wanted: DesiredPlan) -> None:
         """One try of what is pending. What cannot pass, or has been tried often enough, is given up."""
         try:
             await self._do(wanted)
@@ -177,7 +177,7 @@ class Keeper:
             raise
         self.pending = self._next_at = None
 
-    async def _again(self, wanted: Wanted, *, force: bool = False) -> None:
+    async def _again(self, wanted: DesiredPlan, *, force: bool = False) -> None:
         """What must be so sooner or later: tried until it is."""
         try:
             await self._do(wanted, force=force)
@@ -188,13 +188,13 @@ class Keeper:
             raise
         self._attempts, self._next_at = 0, None
 
-    async def _do(self, wanted: Wanted, *, force: bool = False) -> None:
+    async def _do(self, wanted: DesiredPlan, *, force: bool = False) -> None:
         if wanted.periods:
             await self._put(wanted, force=force)
         else:
             await self._delete()
 
-    async def _put(self, wanted: Wanted, *, force: bool) -> None:
+    async def _put(self, wanted: DesiredPlan, *, force: bool) -> None:
         now = self._clock()
         week = encode(wanted.periods, now=now, zone=self._config.zone, encoding=self._config.encoding)
         kept = self.kept
@@ -296,13 +296,13 @@ class Keeper:
         return self.active and (stored.start, stored.periods) == (self.kept.start, self.kept.week)
 
 
-def _of(kept: Kept) -> Wanted:
-    return Wanted(
+def _of(kept: Kept) -> DesiredPlan:
+    return DesiredPlan(
         source=kept.source, periods=kept.periods, expires_at=kept.expires_at, source_id=kept.source_id
     )
 
 
-def _result(wanted: Wanted, mode: str) -> str | None:
+def _result(wanted: DesiredPlan, mode: str) -> str | None:
     if mode != HEMS:
         return None
     return "success" if wanted.periods else "cleared"

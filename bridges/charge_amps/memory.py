@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from bridges.charge_amps.keeper import Kept
-from csms.adapter import Node
+from csms.adapter import AdapterHost
 from csms.core.events import topic_level
 from csms.errors import BrokerAway
 
@@ -27,7 +27,7 @@ def state_topic(charge_point_id: str, connector_id: int) -> str:
 class Memory:
     """`recall` waits for the broker: without it nobody knows what on a charger is ours."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: AdapterHost) -> None:
         self._node = node
         self._unsaved: dict[str, Kept] = {}
 

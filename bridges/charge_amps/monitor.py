@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from bridges.charge_amps.books import Books, Running
 from bridges.charge_amps.config import Config
 from bridges.charge_amps.port import (
     ChargePoint,
@@ -19,7 +18,8 @@ from bridges.charge_amps.port import (
     LoginRefused,
     Session,
 )
-from csms.adapter import Adapter, Node
+from bridges.charge_amps.session_accounting import Books, Running
+from csms.adapter import Adapter, AdapterHost
 from csms.core import reports
 
 log = structlog.get_logger()
@@ -69,7 +69,7 @@ class Monitor:
             self.passive = True
             self._nudged.set()
 
-    async def run(self, node: Node) -> None:
+    async def run(self, node: AdapterHost) -> None:
         try:
             while not self.passive:
                 wait_s = await self._turn(node)
@@ -81,7 +81,7 @@ class Monitor:
         finally:
             await self._released(node, "the bridge stops")
 
-    async def _turn(self, node: Node) -> float:
+    async def _turn(self, node: AdapterHost) -> float:
         """One poll; how long to wait for the next."""
         pace = self._config.pace
         try:
@@ -105,7 +105,7 @@ class Monitor:
         self._failures = 0
         return pace.poll_s
 
-    async def poll(self, node: Node) -> None:
+    async def poll(self, node: AdapterHost) -> None:
         point = await self._cloud.status(self.point)
         now = self._clock()
         self.point = point
@@ -132,7 +132,7 @@ class Monitor:
         if self.on_poll is not None:
             await self.on_poll(self)
 
-    async def _open_books(self, node: Node, number: int) -> None:
+    async def _open_books(self, node: AdapterHost, number: int) -> None:
         books = Books(self.charger_id, number)
         standing = await node.standing(self.charger_id)
         known = next((one for one in standing.connectors if one.connector_id == number), None)
@@ -141,7 +141,7 @@ class Monitor:
 
     # --- sessions --------------------------------------------------------------------------------
 
-    async def _settle(self, node: Node, books: Books) -> bool:
+    async def _settle(self, node: AdapterHost, books: Books) -> bool:
         """Book what has ended; False while history has not said how."""
         for late in list(books.late):
             with contextlib.suppress(CloudError):
@@ -161,7 +161,7 @@ class Monitor:
             books.postpone()
         return done
 
-    async def _close(self, node: Node, books: Books, closing: Running, *, patient: bool) -> bool:
+    async def _close(self, node: AdapterHost, books: Books, closing: Running, *, patient: bool) -> bool:
         session: Session | None = None
         if closing.session_id is not None and self._cloud.capabilities.sessions:
             session = await self._cloud.session(self.charger_id, closing.session_id)
@@ -174,7 +174,7 @@ class Monitor:
         books.stopped(closing, stop)
         return True
 
-    async def _catch_up(self, node: Node) -> None:
+    async def _catch_up(self, node: AdapterHost) -> None:
         """Book the sessions that came and went while nobody looked."""
         if not self._cloud.capabilities.sessions:
             return
@@ -192,7 +192,7 @@ class Monitor:
             if mark is not None and session.ended_at is not None and session.ended_at > mark - _OVERLAP:
                 await self._book_missed(node, self.books[session.connector_id], session)
 
-    async def _book_missed(self, node: Node, books: Books, session: Session) -> None:
+    async def _book_missed(self, node: AdapterHost, books: Books, session: Session) -> None:
         """Safe to repeat: the ledger knows the session by its key."""
         if books.running is not None and books.running.session_id == session.id:
             return
@@ -202,7 +202,7 @@ class Monitor:
         books.booked(stop)
         books.finished(session.id)
 
-    async def _take(self, node: Node, books: Books, view: ConnectorView) -> None:
+    async def _take(self, node: AdapterHost, books: Books, view: ConnectorView) -> None:
         now = self._clock()
         if books.closing is None and books.begins(self.point, view):
             await self._begin(node, books, view)
@@ -214,7 +214,7 @@ class Monitor:
             await node.record(status)
             books.told(status)
 
-    async def _begin(self, node: Node, books: Books, view: ConnectorView) -> None:
+    async def _begin(self, node: AdapterHost, books: Books, view: ConnectorView) -> None:
         """Ask history whose session it is; after two vain attempts without."""
         session: Session | None = None
         if view.session_id is not None and self._cloud.capabilities.sessions:
@@ -238,7 +238,7 @@ class Monitor:
 
     # --- presence --------------------------------------------------------------------------------
 
-    async def _connected(self, node: Node) -> None:
+    async def _connected(self, node: AdapterHost) -> None:
         held = await node.record(
             reports.Connected(charger_id=self.charger_id, node=node.name, protocol=PROTOCOL)
         )
@@ -259,7 +259,7 @@ class Monitor:
                 )
             )
 
-    async def _gone(self, node: Node) -> None:
+    async def _gone(self, node: AdapterHost) -> None:
         """Nobody knows how it is: unavailable. Its transactions stay open."""
         self.online = False
         now = self._clock()
@@ -272,7 +272,7 @@ class Monitor:
         if self.on_poll is not None:
             await self.on_poll(self)
 
-    async def _released(self, node: Node, reason: str) -> None:
+    async def _released(self, node: AdapterHost, reason: str) -> None:
         if self.generation is None:
             return
         generation, self.generation = self.generation, None

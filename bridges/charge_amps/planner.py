@@ -11,10 +11,10 @@ from bridges.charge_amps.config import Config
 from bridges.charge_amps.keeper import Keeper
 from bridges.charge_amps.port import CloudError
 from bridges.charge_amps.week import HorizonTooLong
-from csms.scheduling.book import PriceBook
 from csms.scheduling.periods import ChargePeriod, not_over
+from csms.scheduling.price_table import PriceTable
 from csms.scheduling.selection import WAITING_FOR_PRICES, PricePlan, plan
-from csms.scheduling.upkeep import STANDALONE, Wanted
+from csms.scheduling.upkeep import STANDALONE, DesiredPlan
 
 log = structlog.get_logger()
 DISABLED, ERROR, IDLE = "disabled", "error", "idle"
@@ -25,7 +25,7 @@ class Planner:
     """One connector's plan. `step` is safe to call at any time and as often as one likes."""
 
     def __init__(
-        self, prices: PriceBook, keeper: Keeper, config: Config, clock: Callable[[], datetime]
+        self, prices: PriceTable, keeper: Keeper, config: Config, clock: Callable[[], datetime]
     ) -> None:
         self.plan: PricePlan | None = None
         self.state = IDLE
@@ -83,7 +83,7 @@ class Planner:
         if self._not_before is not None and now < self._not_before:
             return False
         try:
-            await keeper.want(Wanted(source=STANDALONE, periods=periods))
+            await keeper.want(DesiredPlan(source=STANDALONE, periods=periods))
         except (CloudError, HorizonTooLong) as error:
             keeper.pending = None  # the next step wants what is right then
             pause_s = _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]

@@ -21,7 +21,7 @@ from bridges.coin_op.live import Live
 from bridges.coin_op.packet import BadPacket, Packet
 from bridges.coin_op.settings import CoinOpSettings
 from bridges.coin_op.station import Station
-from csms.adapter import Command, Heard, Node, Standing
+from csms.adapter import AdapterHost, BrokerMessage, ChargerSnapshot, Command
 from csms.core import reports
 from csms.core.records import Frame
 from csms.errors import BrokerAway, ChargerOffline
@@ -63,7 +63,7 @@ class CoinOp:
             min_balance=settings.min_balance,
             free_s=settings.free_seconds,
         )
-        self._node: Node | None = None
+        self._node: AdapterHost | None = None
         self._commands = Commands(self)
         self._live = Live(self)
         # Thousands that come at once must not take every connection to the database; who they are is asked together.
@@ -74,7 +74,7 @@ class CoinOp:
         self._logged_at: datetime | None = None
 
     @property
-    def node(self) -> Node:
+    def node(self) -> AdapterHost:
         if self._node is None:
             raise ChargerOffline("The coin-op bridge is not running.")
         return self._node
@@ -85,7 +85,7 @@ class CoinOp:
 
     # --- Adapter ---------------------------------------------------------------------------------
 
-    async def run(self, node: Node) -> None:
+    async def run(self, node: AdapterHost) -> None:
         self._node = node
         try:
             async with asyncio.TaskGroup() as group:
@@ -135,7 +135,7 @@ class CoinOp:
             if heard % 100 == 0:
                 await asyncio.sleep(0)  # a backlog must not keep everybody else waiting
 
-    def _on_message(self, message: Heard) -> None:
+    def _on_message(self, message: BrokerMessage) -> None:
         """`charger/{id}/status` and its private twin `charger/{id}/{uid}/status`; `charger/{id}/commands`."""
         levels = message.topic.split("/")
         if levels[-1] == "status" and len(levels) in {3, 4}:
@@ -143,7 +143,7 @@ class CoinOp:
         elif levels[-1] == "commands" and len(levels) == 3:
             self._on_command(message, levels[1])
 
-    def _on_status(self, message: Heard, station_id: str) -> None:
+    def _on_status(self, message: BrokerMessage, station_id: str) -> None:
         if not wire.usable_id(station_id):
             _PACKETS.labels("bad_id").inc()
             return
@@ -167,7 +167,9 @@ class CoinOp:
             self._meeting[station_id] = [(packet, message.retained)]
             self.start(self._meet(station_id))
 
-    def _hear(self, line: Line, packet: Packet, message: Heard | None, *, retained: bool = False) -> None:
+    def _hear(
+        self, line: Line, packet: Packet, message: BrokerMessage | None, *, retained: bool = False
+    ) -> None:
         retained = message.retained if message is not None else retained
         now, before = self.now(), line.station.status
         self.do(line, line.station.hear(packet, now, retained=retained))
@@ -178,7 +180,7 @@ class CoinOp:
         line.heard(packet)
         self._live.heard(line, now)
 
-    def _on_command(self, message: Heard, station_id: str) -> None:
+    def _on_command(self, message: BrokerMessage, station_id: str) -> None:
         if message.retained:
             if message.body:
                 _ALARMS.labels("retained_command").inc()
@@ -308,7 +310,7 @@ class CoinOp:
                 self._strangers.clear()
             self._strangers[station_id] = now
             return None
-        standing = Standing()
+        standing = ChargerSnapshot()
         if admission is not None:
             async with self._looking_up:
                 standing = await self.node.standing(charger_id)

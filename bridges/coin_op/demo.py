@@ -7,7 +7,7 @@ from typing import Any
 from bridges.coin_op import settings
 from bridges.coin_op.adapter import CoinOp
 from csms.adapter import Adapter
-from csms.embedding import BrokerAddress
+from csms.mqtt.config import BrokerAddress
 from csms.simulate.clock import SimulatedClock
 from csms.simulate.coin_op import Behaviour, Fleet, Station, rent_for_ever
 

@@ -13,7 +13,7 @@ from prometheus_client import Counter
 from bridges.coin_op.acts import Presence
 from bridges.coin_op.packet import Packet
 from bridges.coin_op.station import Station
-from csms.adapter import Adapter, Node
+from csms.adapter import Adapter, AdapterHost
 from csms.core import reports
 from csms.core.command_queue import RENTAL
 from csms.errors import LedgerError
@@ -31,7 +31,7 @@ class Line:
     """Reports are recorded one after the other, so that a station's facts keep their order."""
 
     def __init__(
-        self, node: Node, adapter: Adapter, station: Station, station_id: str, *, left: Left
+        self, node: AdapterHost, adapter: Adapter, station: Station, station_id: str, *, left: Left
     ) -> None:
         self.station = station
         self.station_id = station_id

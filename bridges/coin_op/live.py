@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from bridges.coin_op import packet as wire
 from bridges.coin_op.line import Line
-from csms.adapter import Heard
+from csms.adapter import BrokerMessage
 from csms.errors import BrokerAway
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Live:
     def __init__(self, adapter: "CoinOp") -> None:
         self._adapter = adapter
 
-    def watched(self, message: Heard) -> None:
+    def watched(self, message: BrokerMessage) -> None:
         charger_id = message.topic.split("/")[1]
         line = self._adapter.lines.get(charger_id.removeprefix(self._adapter.settings.id_prefix))
         if line is None or message.retained:

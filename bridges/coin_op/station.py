@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from bridges.coin_op import packet as wire
-from bridges.coin_op import words
+from bridges.coin_op import status_mapping
 from bridges.coin_op.acts import AT_MAX_DEBT, Act, Alarm, EndRental, Odd, Presence, Probe, Rules
 from bridges.coin_op.energy import Habits
 from bridges.coin_op.notes import NOTHING, Notes
@@ -59,7 +59,7 @@ class Station:
         self.heard_at: datetime | None = None
         self.invited: str | None = None  # whom we have sent a connect for
         self._ended: Session | None = None
-        self._reported: words.Word | None = None
+        self._reported: status_mapping.Word | None = None
         self._asked_at: datetime | None = None
         self._misses = 0
         self._next_probe_at = now + timedelta(seconds=rules.probe_interval_s * jitter)
@@ -78,7 +78,7 @@ class Station:
             if transaction is None and connector.energy_wh is not None and self.habits.last_done_wh is None:
                 self.habits.last_done_wh = float(connector.energy_wh)
             if connector.status is not None:
-                self._reported = words.Word(connector.status, connector.error_code, connector.info)
+                self._reported = status_mapping.Word(connector.status, connector.error_code, connector.info)
         if transaction is not None:
             self.session = resumed(transaction, connector, notes.session, self.rules.rated_power_w)
         self._noted = self.notes()
@@ -115,7 +115,7 @@ class Station:
             self.online = True
             acts.append(Presence(True))
         if packet.status not in wire.STATES:
-            acts += self._word(words.unknown(packet.status, self._reported), now)
+            acts += self._word(status_mapping.unknown(packet.status, self._reported), now)
             return [*acts, Odd("unknown_status")]
         if (dropped := self._repeats(packet, now)) is not None:
             return [*acts, Odd(dropped)]
@@ -128,7 +128,7 @@ class Station:
             self._since = now
             self._alarmed.clear()
         self.status, self.last = packet.status, packet
-        acts += self._word(words.word(packet, values), now)
+        acts += self._word(status_mapping.word(packet, values), now)
         return self._noting(acts)
 
     def _repeats(self, packet: Packet, now: datetime) -> str | None:
@@ -207,7 +207,7 @@ class Station:
         self.session = session
         odd = session.take(packet, values, now)
         session.metered_at = now
-        return [words.start(self.charger_id, session), *(Odd(kind) for kind in odd)]
+        return [status_mapping.start(self.charger_id, session), *(Odd(kind) for kind in odd)]
 
     def _go_on(
         self, session: Session, packet: Packet, values: Values, now: datetime, *, changed: bool
@@ -218,7 +218,7 @@ class Station:
         )
         if changed or due:
             session.metered_at = now
-            acts.append(words.meter(self.charger_id, session))
+            acts.append(status_mapping.meter(self.charger_id, session))
         return acts
 
     def _done(self, session: Session | None, packet: Packet, values: Values, now: datetime) -> list[Act]:
@@ -236,13 +236,13 @@ class Station:
 
     def _close(self, session: Session, reason: str, *, inferred: bool) -> list[Act]:
         self.session, self._ended = None, session
-        return [words.stop(self.charger_id, session, reason, inferred=inferred)]
+        return [status_mapping.stop(self.charger_id, session, reason, inferred=inferred)]
 
-    def _word(self, word: words.Word, now: datetime) -> list[Act]:
+    def _word(self, word: status_mapping.Word, now: datetime) -> list[Act]:
         if word == self._reported:
             return []
         self._reported = word
-        return [words.status(self.charger_id, word, now)]
+        return [status_mapping.status(self.charger_id, word, now)]
 
     # --- what is sent ----------------------------------------------------------------------------
 
@@ -313,7 +313,7 @@ class Station:
         if not self.online or not (self._misses >= _MISSES or silent_in_rental):
             return []
         self.online, self._offline_since = False, now
-        return [*self._word(words.OFFLINE, now), Presence(False)]
+        return [*self._word(status_mapping.OFFLINE, now), Presence(False)]
 
     def _stop_without_done(self, session: Session, now: datetime) -> list[Act]:
         asked_at = session.stop_asked_at

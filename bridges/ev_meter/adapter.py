@@ -11,9 +11,9 @@ from bridges.ev_meter.attendant import Attendant
 from bridges.ev_meter.backend import Backend
 from bridges.ev_meter.config import Config
 from bridges.ev_meter.login import HOST
-from csms.adapter import Command, Node
+from csms.adapter import AdapterHost, Command
 from csms.errors import NotSupported
-from csms.mqtt.link import LinkConfig
+from csms.mqtt.client.connection import LinkConfig
 
 log = structlog.get_logger()
 _TELLING: Final = {"StatusNotification", "MeterValues"}
@@ -30,7 +30,7 @@ class EvMeter:
         self._clock = clock
         self.attendants: dict[str, Attendant] = {}
 
-    async def run(self, node: Node) -> None:
+    async def run(self, node: AdapterHost) -> None:
         backend = Backend(self._config.account, self._link, rate_s=self._config.pace.requests_per_s)
         self.attendants = {
             device.charger_id: Attendant(device, self._config, backend, node, self, self._clock)

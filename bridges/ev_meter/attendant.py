@@ -18,7 +18,7 @@ from bridges.ev_meter.session import MISSES, Session
 from bridges.ev_meter.status import Shown
 from bridges.ev_meter.steps import Begin, End, Note, Read, Step
 from bridges.ev_meter.translate import PROTOCOL, VENDOR, firmware, identity, report_of
-from csms.adapter import Adapter, Node
+from csms.adapter import Adapter, AdapterHost
 from csms.core import reports
 from csms.errors import LedgerError
 
@@ -37,7 +37,7 @@ class Attendant:
         device: Device,
         config: Config,
         backend: Backend,
-        node: Node,
+        node: AdapterHost,
         owner: Adapter,
         clock: Callable[[], datetime],
     ) -> None:

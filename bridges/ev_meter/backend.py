@@ -16,8 +16,9 @@ from prometheus_client import Counter
 from bridges.ev_meter import login
 from bridges.ev_meter.config import Device
 from bridges.ev_meter.frame import Account, BadFrame, OtherFrame, WorkingInfo, decode, request
-from csms.mqtt.errors import Disconnected, Refused
-from csms.mqtt.link import Link, LinkConfig, Message
+from csms.mqtt.client.connection import LinkConfig, MqttMessage
+from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
+from csms.mqtt.client.link import BrokerLink
 
 log = structlog.get_logger()
 _REPLIES: Final = Counter(
@@ -62,7 +63,7 @@ class Backend:
     """Asks chargers and tells what they answer. `rate_s`: requests a second at most, whoever they go to."""
 
     def __init__(self, account: Account, link: LinkConfig, *, rate_s: float) -> None:
-        self._link = Link(link)
+        self._link = BrokerLink(link)
         self._request = request(account)
         self._replies = f"/BLEWIFI/users/{account.user_id}"
         self._gap_s = 1 / rate_s
@@ -101,18 +102,18 @@ class Backend:
 
     async def ask(self, device: Device) -> None:
         """Ask for a charger's WorkingInfo; the answer comes to its listener, or not. Raises NotAsked."""
-        message = Message(topic=f"/BLEWIFI/Chargers/{device.address}", body=self._request)
+        message = MqttMessage(topic=f"/BLEWIFI/Chargers/{device.address}", body=self._request)
         try:
             await self._link.publish(message)
-        except (Disconnected, Refused) as error:
+        except (BrokerDisconnected, PublishRefused) as error:
             _REQUESTS.labels("not_sent").inc()
             raise NotAsked(str(error)) from None
         _REQUESTS.labels("sent").inc()
 
-    def _on_message(self, message: Message) -> None:
+    def _on_message(self, message: MqttMessage) -> None:
         _REPLIES.labels(self._sort(message)).inc()
 
-    def _sort(self, message: Message) -> str:
+    def _sort(self, message: MqttMessage) -> str:
         if message.retain:
             return "retained"
         try:

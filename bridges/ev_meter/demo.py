@@ -11,7 +11,7 @@ from bridges.ev_meter.backend import broker_link
 from bridges.ev_meter.config import Config, Pace, device
 from bridges.ev_meter.frame import Account
 from csms.adapter import Adapter
-from csms.embedding import BrokerAddress
+from csms.mqtt.config import BrokerAddress
 from csms.simulate.clock import SimulatedClock
 from csms.simulate.ev_meter import Backend, neighbourhood
 

@@ -28,7 +28,7 @@ from bridges.ev_meter.steps import (
     start_key,
     start_time,
 )
-from csms.adapter import Standing
+from csms.adapter import ChargerSnapshot
 
 CONNECTOR: Final = 1
 MISSES: Final = 3  # silent polls until a charger counts as offline
@@ -41,7 +41,7 @@ _UNCHANGED: Final = timedelta(seconds=50)
 class Session:
     """One charger. Feed it every valid frame (`hear`) and every poll without one (`silence`); do what it says."""
 
-    def __init__(self, rules: Rules, standing: Standing) -> None:
+    def __init__(self, rules: Rules, standing: ChargerSnapshot) -> None:
         self._rules = rules
         self.online = False
         self.misses = 0
@@ -63,7 +63,7 @@ class Session:
         self._told_odd = False
         self._restore(standing)
 
-    def _restore(self, standing: Standing) -> None:
+    def _restore(self, standing: ChargerSnapshot) -> None:
         for connector in standing.connectors:
             if connector.connector_id != CONNECTOR:
                 continue

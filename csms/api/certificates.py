@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 
-from csms import pki
 from csms.api import pages
 from csms.api.chargers import ChargerId
 from csms.api.commands import known
@@ -14,6 +13,7 @@ from csms.api.models import CertificateOut, Certificates, Revocation, SecurityEv
 from csms.api.problems import Problem
 from csms.api.security import Deps, operator, viewer
 from csms.db import security
+from csms.security import pki
 
 router = APIRouter()
 _CRL_LIFETIME = timedelta(days=7)

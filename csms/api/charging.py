@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from csms.api.chargers import ChargerId
 from csms.api.commands import Operator, known, perform
-from csms.api.remembered_models import (
+from csms.api.device_state_models import (
     ChargingProfileOut,
     ChargingProfiles,
     CompositeIn,
@@ -15,7 +15,7 @@ from csms.api.security import Deps, viewer
 from csms.core import composite
 from csms.core.answers import objects
 from csms.core.reservations import moment
-from csms.db import remembered_views, views
+from csms.db import device_state_views, views
 
 router = APIRouter(prefix="/chargers", tags=["smart charging"])
 
@@ -28,7 +28,7 @@ async def list_profiles(api: Deps, charger_id: ChargerId, past: bool = False) ->
     """
     await known(api, charger_id)
     async with api.engine.connect() as db:
-        rows = await remembered_views.list_profiles(db, charger_id, past=past)
+        rows = await device_state_views.list_profiles(db, charger_id, past=past)
     return ChargingProfiles(items=[ChargingProfileOut.of(row) for row in rows])
 
 
@@ -49,7 +49,7 @@ async def composite_schedule(
         _, reported = await perform(api, who, charger_id, "GetCompositeSchedule", payload, asked.timeout_s)
         begin = moment(reported.get("scheduleStart")) or begin
     async with api.engine.connect() as db:
-        profiles = await remembered_views.list_profiles(db, charger_id)
+        profiles = await device_state_views.list_profiles(db, charger_id)
         view = await views.get_charger(db, charger_id)
     running = [
         session.transaction

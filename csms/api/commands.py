@@ -14,14 +14,14 @@ from csms.api import pages
 from csms.api.access import Identity
 from csms.api.chargers import ChargerId, unknown, usable
 from csms.api.deps import Api
+from csms.api.device_state_models import CommandPage, CommandRecord
 from csms.api.models import CommandIn, CommandOut
 from csms.api.problems import invalid_command
-from csms.api.remembered_models import CommandPage, CommandRecord
 from csms.api.security import Deps, operator, viewer
 from csms.core import command_checks, command_queue
-from csms.db import commands, remembered_views, views
+from csms.db import commands, device_state_views, views
 from csms.errors import CommandError
-from csms.recording import outcome_of
+from csms.node.command_audit import outcome_of
 
 log = structlog.get_logger()
 router = APIRouter(tags=["commands"])
@@ -53,7 +53,7 @@ async def check(
 ) -> None:
     """Raises Problem 422 with everything that is wrong with a command, by the schema or by its meaning."""
     async with api.engine.connect() as db:
-        facts = await remembered_views.facts(db, charger_id, api.now())
+        facts = await device_state_views.facts(db, charger_id, api.now())
     problems = api.check_command(action, dict(command_checks.for_schema(action, payload, facts.protocol)))
     if not problems:
         problems = command_checks.check(action, payload, facts)

@@ -5,10 +5,10 @@ from fastapi import APIRouter
 from csms.api.chargers import ChargerId
 from csms.api.commands import Operator, known, perform
 from csms.api.deps import Api
-from csms.api.remembered_models import Configuration, ConfigurationKeyOut, Refresh
+from csms.api.device_state_models import Configuration, ConfigurationKeyOut, Refresh
 from csms.api.security import Deps, viewer
 from csms.core.configuration import chunks, in_sync, whole
-from csms.db import remembered_views
+from csms.db import device_state_views
 
 router = APIRouter(prefix="/chargers", tags=["configuration"])
 
@@ -27,7 +27,7 @@ async def refresh_configuration(
     """Ask the charger for these keys (none: all), in as many requests as its GetConfigurationMaxKeys demands."""
     await known(api, charger_id)
     async with api.engine.connect() as db:
-        most = whole(await remembered_views.configuration(db, charger_id), "GetConfigurationMaxKeys")
+        most = whole(await device_state_views.configuration(db, charger_id), "GetConfigurationMaxKeys")
     for keys in chunks(asked.keys, most):
         await perform(
             api, who, charger_id, "GetConfiguration", {"key": keys} if keys else {}, asked.timeout_s
@@ -37,7 +37,7 @@ async def refresh_configuration(
 
 async def _shown(api: Api, charger_id: str, *, drift: bool = False) -> Configuration:
     async with api.engine.connect() as db:
-        rows = await remembered_views.configuration(db, charger_id)
+        rows = await device_state_views.configuration(db, charger_id)
     if drift:
         rows = [row for row in rows if in_sync(row) is False]
     return Configuration(items=[ConfigurationKeyOut.of(row) for row in rows])

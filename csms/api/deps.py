@@ -12,7 +12,7 @@ from csms.adapter import Command
 from csms.api.access import Access
 from csms.api.health import Database, HealthReport
 from csms.core.reports import Repair
-from csms.pki import Authority
+from csms.security.pki import Authority
 
 Send = Callable[[str, Command], Awaitable[Mapping[str, Any]]]
 CheckCommand = Callable[[str, dict[str, Any]], list[str]]

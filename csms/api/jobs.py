@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from csms.api import pages
 from csms.api.chargers import ChargerId
 from csms.api.commands import known
-from csms.api.remembered_models import (
+from csms.api.device_state_models import (
     Availabilities,
     AvailabilityOut,
     Capabilities,
@@ -18,7 +18,7 @@ from csms.api.remembered_models import (
     TransferPage,
 )
 from csms.api.security import Deps, viewer
-from csms.db import remembered_views
+from csms.db import device_state_views
 
 router = APIRouter(prefix="/chargers", tags=["chargers"], dependencies=[viewer])
 
@@ -31,7 +31,7 @@ async def list_jobs(api: Deps, charger_id: ChargerId) -> Jobs:
     """
     await known(api, charger_id)
     async with api.engine.connect() as db:
-        rows = await remembered_views.list_jobs(db, charger_id)
+        rows = await device_state_views.list_jobs(db, charger_id)
     return Jobs(items=[JobOut.of(row) for row in rows])
 
 
@@ -40,7 +40,7 @@ async def list_availability(api: Deps, charger_id: ChargerId) -> Availabilities:
     """Each connector's reported status beside what the last ChangeAvailability asked of it."""
     await known(api, charger_id)
     async with api.engine.connect() as db:
-        plugs = await remembered_views.availability(db, charger_id)
+        plugs = await device_state_views.availability(db, charger_id)
     return Availabilities(items=[AvailabilityOut.of(plug) for plug in plugs])
 
 
@@ -49,7 +49,7 @@ async def list_capabilities(api: Deps, charger_id: ChargerId) -> Capabilities:
     """What the charger's answers have shown it to know and not to know."""
     await known(api, charger_id)
     async with api.engine.connect() as db:
-        rows = await remembered_views.list_capabilities(db, charger_id)
+        rows = await device_state_views.list_capabilities(db, charger_id)
     return Capabilities(items=[CapabilityOut.of(row) for row in rows])
 
 
@@ -64,7 +64,7 @@ async def list_transfers(
     await known(api, charger_id)
     before = pages.decode(cursor, tuple[int])
     async with api.engine.connect() as db:
-        found = await remembered_views.list_transfers(
+        found = await device_state_views.list_transfers(
             db, charger_id, before=before[0] if before else None, limit=limit + 1
         )
     items, following = pages.cut(found, limit, lambda row: (row.id,))

@@ -8,13 +8,13 @@ from csms.api.access import Identity
 from csms.api.chargers import ChargerId
 from csms.api.commands import Operator, enqueue, known, perform
 from csms.api.deps import Api
+from csms.api.device_state_models import LocalListIn, LocalListOut
 from csms.api.problems import Problem, invalid_command
-from csms.api.remembered_models import LocalListIn, LocalListOut
 from csms.api.security import Deps, viewer
 from csms.core.configuration import whole
+from csms.core.device_state import LocalList
 from csms.core.local_list import Update, plan
-from csms.core.remembered import LocalList
-from csms.db import remembered_views
+from csms.db import device_state_views
 from csms.errors import ChargerRefused
 
 router = APIRouter(prefix="/chargers", tags=["local list"])
@@ -40,10 +40,10 @@ async def put_local_list(api: Deps, charger_id: ChargerId, asked: LocalListIn, w
     await known(api, charger_id)
     if asked.entries is None:
         async with api.engine.connect() as db:
-            wanted = await remembered_views.tag_entries(db)
+            wanted = await device_state_views.tag_entries(db)
     else:
         wanted = {
-            entry.id_tag: remembered_views.id_tag_info(entry.status, entry.expiry_date, entry.parent_id_tag)
+            entry.id_tag: device_state_views.id_tag_info(entry.status, entry.expiry_date, entry.parent_id_tag)
             for entry in asked.entries
         }
         if len({id_tag.lower() for id_tag in wanted}) < len(asked.entries):
@@ -55,7 +55,7 @@ async def put_local_list(api: Deps, charger_id: ChargerId, asked: LocalListIn, w
             [f"entries: {len(wanted)} are more than this charger's {most} (LocalAuthListMaxLength)"]
         )
     async with api.engine.begin() as db:
-        await remembered_views.want_local_list(db, charger_id, wanted, api.now())
+        await device_state_views.want_local_list(db, charger_id, wanted, api.now())
     if asked.queue:
         sent = await _queue(api, who, charger_id, wanted, asked)
     else:
@@ -121,6 +121,6 @@ def _told(update: Update, status: str | None) -> dict[str, Any]:
 
 async def _read(api: Api, charger_id: str) -> tuple[LocalList | None, dict[str, int | None]]:
     async with api.engine.connect() as db:
-        row = await remembered_views.local_list(db, charger_id)
-        keys = await remembered_views.configuration(db, charger_id)
+        row = await device_state_views.local_list(db, charger_id)
+        keys = await device_state_views.configuration(db, charger_id)
     return row, {name: whole(keys, name) for name in ("SendLocalListMaxLength", "LocalAuthListMaxLength")}

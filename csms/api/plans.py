@@ -17,7 +17,7 @@ from csms.api.problems import Problem
 from csms.api.security import Deps, operator, viewer
 from csms.db import plans, views
 from csms.scheduling.outlook import REMOVING
-from csms.scheduling.shown import PlanView, Terms
+from csms.scheduling.plan_view import PlanView, Terms
 from csms.scheduling.upkeep import AWAY, PENDING
 
 router = APIRouter(tags=["plans"])

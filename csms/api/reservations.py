@@ -6,9 +6,9 @@ from fastapi import APIRouter, Response
 
 from csms.api.chargers import ChargerId
 from csms.api.commands import Operator, known, perform
-from csms.api.remembered_models import Answered, ReservationIn, ReservationOut, Reservations, Reserved
+from csms.api.device_state_models import Answered, ReservationIn, ReservationOut, Reservations, Reserved
 from csms.api.security import Deps, viewer
-from csms.db import commands, remembered_views
+from csms.db import commands, device_state_views
 
 router = APIRouter(prefix="/chargers", tags=["reservations"])
 
@@ -19,7 +19,7 @@ async def list_reservations(api: Deps, charger_id: ChargerId, active: bool = Fal
     await known(api, charger_id)
     now = api.now()
     async with api.engine.connect() as db:
-        rows = await remembered_views.list_reservations(db, charger_id)
+        rows = await device_state_views.list_reservations(db, charger_id)
     items = [ReservationOut.of(row, now) for row in rows]
     return Reservations(items=[item for item in items if not active or item.state == "active"])
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from csms.api.models import CostOut, Input, Model, Name, Rate, TariffOut, printable
 from csms.core.bands import zone_of
-from csms.core.courses import LONGEST
+from csms.core.session_course import LONGEST
 from csms.core.tariffs import DAYS, MOST_GRACE_MIN, Band, Tariff
 from csms.core.usage import Course, Evidence
 from csms.db.tariffs import Group

@@ -32,7 +32,6 @@ _COMMANDS: Final[dict[str, tuple[str, str, str | None]]] = {
     "tariffs": ("tariffs", "app", None),
     "tokens": ("tokens", "app", None),
     "events": ("events", "app", None),
-    "seed-benchmark": ("seed_benchmark", "seed_benchmark", "EXAMPLE"),
 }
 _LOOK: Final[dict[str, Any]] = {
     "pretty_exceptions_enable": False,

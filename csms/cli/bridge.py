@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 import bridges
-from csms import app, embedding, log, settings
+from csms import log, settings
 from csms.cli.serve import loop
+from csms.run import app, servers
 from csms.settings import Settings
 
 EXAMPLE = "Example:  DATABASE_URL=postgresql://csms:…@db/csms MQTT_HOST=broker csms bridge coin_op"
@@ -26,8 +27,8 @@ def bridge(
     adapter = bridges.create(name)
     chosen = own_node(chosen, name)
     with ExitStack() as stack:
-        database_url = stack.enter_context(embedding.database(chosen))
-        broker = stack.enter_context(embedding.broker(chosen))
+        database_url = stack.enter_context(servers.database(chosen))
+        broker = stack.enter_context(servers.broker(chosen))
 
         async def main() -> None:
             stop = asyncio.Event()

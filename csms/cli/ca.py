@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from csms import pki, settings
+from csms import settings
 from csms.cli.client import Client
-from csms.credentials import data_dir
 from csms.errors import CsmsError
-from csms.security import authority
-from csms.security.wiring import authority_of, organization, server_names
+from csms.run.data_dir import data_dir
+from csms.run.security import authority_of, organization, server_names
+from csms.security import authority, pki
 
 app = typer.Typer(
     help="Certificates: our own CA for charge points and the TLS listener.", no_args_is_help=True

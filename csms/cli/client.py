@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 
 from csms import settings
-from csms.credentials import known_admin_token
 from csms.errors import CsmsError
+from csms.run.data_dir import known_admin_token
 
 
 class Unreachable(CsmsError):

@@ -13,9 +13,11 @@ from rich.console import Console
 from rich.text import Text
 
 import bridges
-from csms import app, embedding, log, settings
+from csms import log, settings
 from csms.adapter import Adapter
 from csms.cli.serve import run
+from csms.mqtt.config import BrokerAddress
+from csms.run import app
 from csms.simulate.clock import Chronicle, SimulatedClock
 from csms.simulate.fleet import Fleet
 
@@ -62,12 +64,12 @@ def demo(
     chronicle = Chronicle(chosen.csms_data_dir / "clock")
     clock = SimulatedClock(speed, chronicle.lead_s())
 
-    def with_bridges(broker: embedding.BrokerAddress | None) -> list[Adapter]:
+    def with_bridges(broker: BrokerAddress | None) -> list[Adapter]:
         played = [] if broker is None else [bridges.play(name, broker, clock) for name in bridges.BRIDGES]
         others.extend(simulated for _, simulated in played)
         return [adapter for adapter, _ in played]
 
-    async def beside(running: app.Running, broker: embedding.BrokerAddress | None) -> None:
+    async def beside(running: app.Running, broker: BrokerAddress | None) -> None:
         fleet = Fleet(running.ocpp, chargers=chargers, prefix="DEMO", ramp_s=1, tags=_TAGS, clock=clock)
         guests = [asyncio.create_task(simulated) for simulated in (*others, chronicle.keep(clock))]
         watching = asyncio.create_task(_watch(broker, out)) if broker is not None else None
@@ -103,7 +105,7 @@ def _announcer(out: Console) -> Callable[[app.Running], None]:
     return announce
 
 
-async def _watch(broker: embedding.BrokerAddress, out: Console) -> None:
+async def _watch(broker: BrokerAddress, out: Console) -> None:
     """Read the events as any consumer would: from the broker."""
     version = aiomqtt.ProtocolVersion.V5 if broker.version == "5" else aiomqtt.ProtocolVersion.V311
     while True:

@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from csms import embedding, log, settings
+from csms import log, settings
 from csms.db import migrate as migrations
 from csms.db.engine import UNREACHABLE, create_engine, no_database
 from csms.errors import StartError
+from csms.run import servers
 
 EXAMPLE = "Example:  DATABASE_URL=postgresql://csms:…@db/csms csms migrate"
 
@@ -26,7 +27,7 @@ def migrate(
     """Apply database migrations (the same as plain `alembic upgrade head`)."""
     chosen = settings.load()
     log.configure(chosen.csms_log)
-    with embedding.database(chosen) as url:
+    with servers.database(chosen) as url:
         if check:
             _check(url)
         elif sql:

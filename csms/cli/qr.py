@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from csms import qr as codes
 from csms.errors import CsmsError
+from csms.service import qr as codes
 
 EXAMPLE = "Example:  csms qr coinop-17 coinop-18 --url https://rent.example.org --format pdf --out labels/"
 

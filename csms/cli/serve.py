@@ -11,8 +11,10 @@ from typing import Annotated, Any
 import typer
 
 import bridges
-from csms import app, embedding, log, settings
+from csms import log, settings
 from csms.adapter import Adapter
+from csms.mqtt.config import BrokerAddress
+from csms.run import app, servers
 from csms.settings import Settings
 
 EXAMPLE = "Example:  DATABASE_URL=postgresql://csms:…@db/csms MQTT_HOST=broker csms serve"
@@ -28,8 +30,8 @@ def serve(
     run(chosen, announce, with_bridges=lambda _broker: adapters)
 
 
-Beside = Callable[[app.Running, embedding.BrokerAddress | None], Coroutine[Any, Any, None]]
-WithBridges = Callable[[embedding.BrokerAddress | None], Sequence[Adapter]]
+Beside = Callable[[app.Running, BrokerAddress | None], Coroutine[Any, Any, None]]
+WithBridges = Callable[[BrokerAddress | None], Sequence[Adapter]]
 
 
 def run(
@@ -47,8 +49,8 @@ def run(
         stack.callback(ports.http.close)
         if ports.ocpp_tls is not None:
             stack.callback(ports.ocpp_tls.close)
-        database_url = stack.enter_context(embedding.database(chosen))
-        broker = stack.enter_context(embedding.broker(chosen))
+        database_url = stack.enter_context(servers.database(chosen))
+        broker = stack.enter_context(servers.broker(chosen))
         # More than half of a reconnect storm is the cyclic collector (docs/benchmarks.md).
         gc.set_threshold(50_000, 20, 100)
         loop(_main(chosen, database_url, broker, ports, ready, with_bridges, beside))
@@ -74,7 +76,7 @@ def announce(running: app.Running) -> None:
 async def _main(
     chosen: Settings,
     database_url: str,
-    broker: embedding.BrokerAddress | None,
+    broker: BrokerAddress | None,
     ports: app.Ports,
     ready: Callable[[app.Running], None],
     with_bridges: WithBridges,

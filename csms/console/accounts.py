@@ -8,8 +8,8 @@ from starlette.responses import RedirectResponse, Response
 from csms.api import accounts as api
 from csms.api import pages as cursors
 from csms.api.problems import Problem
+from csms.console.formatting import account_url
 from csms.console.site import Site, Visit
-from csms.console.words import account_url
 from csms.db import accounts, admin, views
 
 _PAGE = 50

@@ -13,8 +13,8 @@ from csms.api.enrollment import enrollment_changed
 from csms.api.models import RepairIn
 from csms.api.problems import Problem, of_command
 from csms.api.quarantine import book
+from csms.console.formatting import charger_url, pretty
 from csms.console.site import Site, Visit
-from csms.console.words import charger_url, pretty
 from csms.db import admin, outbox, views
 from csms.errors import ChargerRefused, CommandError
 

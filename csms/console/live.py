@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 from csms.api import streams
 from csms.api.logs import Tail
 from csms.api.problems import database_away
+from csms.console.formatting import dom_id
 from csms.console.site import Site, Visit
-from csms.console.words import dom_id
 from csms.core.records import Event
 from csms.db import logs, views
 

@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from csms import qr
 from csms.api import pages as cursors
 from csms.api.chargers import usable
 from csms.api.problems import Problem
@@ -16,6 +15,7 @@ from csms.console.site import Site, Visit
 from csms.core.clocks import suspect
 from csms.core.quarantine import REPAIRABLE
 from csms.db import logs, outbox, plans, tariffs, views
+from csms.service import qr
 
 _PAGE = 50
 _EVENTS_BEFORE = timedelta(minutes=1)

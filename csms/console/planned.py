@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from csms.core.tariffs import zone_exists
 from csms.scheduling.periods import ChargePeriod
-from csms.scheduling.shown import PlanView, ShownSlot
+from csms.scheduling.plan_view import PlanView, ShownSlot
 
 _WIDTH, _HEIGHT = 900, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 26, 62

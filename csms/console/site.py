@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from csms.api.access import Identity
 from csms.api.deps import Api
 from csms.api.progress import progress, summary
-from csms.console import planned, plots, weeks, words
+from csms.console import formatting, planned, plots, weeks
 from csms.console.sessions import Sessions, SignedIn
 from csms.db.views import ChargerView, Session
 
@@ -47,7 +47,7 @@ class Site:
             lstrip_blocks=True,
         )
         self.templates.filters |= {
-            name: getattr(words, name)
+            name: getattr(formatting, name)
             for name in (
                 "kwh",
                 "kw",
@@ -72,12 +72,12 @@ class Site:
             "asset": asset,
             "progress": lambda session: progress(session, api.now()),
             "summary": summary,
-            "ago": lambda at: words.ago(at, api.now()),
+            "ago": lambda at: formatting.ago(at, api.now()),
             "session_on": _session_on,
             "sparkline": plots.sparkline,
             "plot": plots.plot,
             "planned": planned,
-            "week": lambda tariff: weeks.plot(tariff, words.band_prices(tariff)),
+            "week": lambda tariff: weeks.plot(tariff, formatting.band_prices(tariff)),
         }
 
     def fragment(self, template: str, **context: Any) -> str:

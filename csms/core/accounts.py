@@ -13,10 +13,10 @@ from msgspec.structs import replace
 from csms.core import reports
 from csms.core.availability import INOPERATIVE
 from csms.core.currencies import minor_digits
+from csms.core.device_state import Availability
 from csms.core.presence import enrolled
 from csms.core.pricing import duration_s, session_cost
 from csms.core.records import Account, AccountEntry, Rental, Transaction
-from csms.core.remembered import Availability
 from csms.core.tariffs import Tariff
 from csms.core.units import measure
 from csms.core.work import Work

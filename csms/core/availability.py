@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from csms.core.answers import Answer, number, text
-from csms.core.remembered import Availability
+from csms.core.device_state import Availability
 from csms.core.work import Work
 
 OPERATIVE, INOPERATIVE = "Operative", "Inoperative"

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from csms.core import reports
 from csms.core.answers import Answer, number, text
-from csms.core.remembered import ChargingProfile
+from csms.core.device_state import ChargingProfile
 from csms.core.work import Work, tag_key
 
 MAX, DEFAULT, TX = "ChargePointMaxProfile", "TxDefaultProfile", "TxProfile"

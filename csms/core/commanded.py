@@ -5,19 +5,19 @@ from typing import Any
 
 from csms.core import availability, charging, configuration, jobs, local_list, reports, reservations
 from csms.core.answers import Answer, clean
-from csms.core.masking import masked
-from csms.core.presence import enrolled
-from csms.core.remembered import (
+from csms.core.device_state import (
     Availability,
     Capability,
     ChargingProfile,
     CommandOutcome,
     ConfigurationKey,
+    DeviceState,
     Job,
     LocalList,
-    Remembered,
     Reservation,
 )
+from csms.core.masking import masked
+from csms.core.presence import enrolled
 from csms.core.work import Work
 
 _LACKING = {"NotImplemented", "NotSupported"}
@@ -25,7 +25,7 @@ _LACKING = {"NotImplemented", "NotSupported"}
 _WHOLE_FEATURE = {"SendLocalList", "SetChargingProfile"}
 _TRIGGERS = {"TriggerMessage", "ExtendedTriggerMessage"}
 
-EFFECTS: dict[str, tuple[Callable[[Work, Answer], None], type[Remembered]]] = {
+EFFECTS: dict[str, tuple[Callable[[Work, Answer], None], type[DeviceState]]] = {
     "CancelReservation": (reservations.cancelled, Reservation),
     "ChangeAvailability": (availability.changed, Availability),
     "ChangeConfiguration": (configuration.changed, ConfigurationKey),
@@ -71,7 +71,7 @@ def commanded(work: Work, r: reports.Commanded) -> None:
         effect[0](work, done)
 
 
-def looks_at(report: reports.Report[Any]) -> set[type[Remembered]]:
+def looks_at(report: reports.Report[Any]) -> set[type[DeviceState]]:
     """What must be loaded before a report can be decided."""
     match report:
         case reports.Commanded():

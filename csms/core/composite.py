@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from csms.core.charging import DEFAULT, MAX, TX
-from csms.core.remembered import ChargingProfile
+from csms.core.device_state import ChargingProfile
 from csms.core.reservations import moment
 from csms.scheduling.profiles import VOLTS
 

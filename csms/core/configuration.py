@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from msgspec.structs import replace
 
 from csms.core.answers import Answer, number, objects, text
+from csms.core.device_state import ConfigurationKey
 from csms.core.masking import is_secret
-from csms.core.remembered import ConfigurationKey
 from csms.core.work import Work
 
 _LONGEST_KEY = 500  # the specification says 50

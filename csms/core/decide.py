@@ -18,8 +18,8 @@ from csms.core import (
 )
 from csms.core.answers import clean
 from csms.core.authorization import authorize
+from csms.core.device_state import BridgeNotes, StoredTransfer
 from csms.core.records import Answered, DeviationCount, QuarantineEntry, StoredSecurityEvent
-from csms.core.remembered import BridgeNotes, StoredTransfer
 from csms.core.work import Work
 
 R = TypeVar("R")

@@ -10,10 +10,10 @@ from msgspec.structs import replace
 
 from csms.core import reports
 from csms.core.answers import Answer, number, text
+from csms.core.device_state import Job
 from csms.core.events import timestamp
 from csms.core.masking import without_credentials
 from csms.core.presence import enrolled
-from csms.core.remembered import Job
 from csms.core.work import Work
 
 KINDS = {

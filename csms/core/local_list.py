@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from csms.core.answers import Answer, number, objects, text
-from csms.core.remembered import LocalList
+from csms.core.device_state import LocalList
 from csms.core.work import Work
 
 DEFAULT_CHUNK = 100

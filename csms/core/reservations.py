@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from csms.core import reports
 from csms.core.answers import Answer, number, text
 from csms.core.authorization import ACCEPTED
-from csms.core.remembered import Reservation
+from csms.core.device_state import Reservation
 from csms.core.work import Work, tag_key
 
 _SLACK = timedelta(minutes=5)  # by which the charger's clock may be behind ours

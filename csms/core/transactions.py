@@ -8,7 +8,7 @@ from hashlib import sha256
 import msgspec
 from msgspec.structs import replace
 
-from csms.core import accounts, charging, courses, events, reports, reservations
+from csms.core import accounts, charging, events, reports, reservations, session_course
 from csms.core.authorization import authorize
 from csms.core.clocks import suspect
 from csms.core.presence import enrolled
@@ -20,7 +20,7 @@ from csms.core.work import Work
 from csms.errors import NotBookable
 
 METER_STOP, LAST_READING, NO_READING = "meter_stop", "last_reading", "none"
-_LONGEST_PLAUSIBLE_S = Decimal(int(courses.LONGEST.total_seconds()))
+_LONGEST_PLAUSIBLE_S = Decimal(int(session_course.LONGEST.total_seconds()))
 
 
 def start(work: Work, r: reports.Start) -> reports.Started:
@@ -262,7 +262,7 @@ def _close(
         )
         seconds = duration_s(began_at, ended_at)
         anomalies.append("clock_changed")
-    course = courses.ended(
+    course = session_course.ended(
         work,
         transaction,
         started_at=began_at,

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 from msgspec import Struct
 
 from csms.core import events
+from csms.core.device_state import CommandOutcome, DeviceState, StoredTransfer
 from csms.core.records import (
     Account,
     AccountEntry,
@@ -25,13 +26,12 @@ from csms.core.records import (
     Tag,
     Transaction,
 )
-from csms.core.remembered import CommandOutcome, Remembered, StoredTransfer
 from csms.core.tariffs import DEFAULT, Tariff
 from csms.core.usage import Evidence
 
 _MISSING: Final = object()
 
-Record = Charger | ChargerState | Connector | Transaction | Tag | Account | Rental | Remembered
+Record = Charger | ChargerState | Connector | Transaction | Tag | Account | Rental | DeviceState
 Row = (
     StoredReading
     | StoredStatus
@@ -45,7 +45,7 @@ Row = (
     | StoredTransfer
     | AccountEntry
 )
-K = TypeVar("K", bound=Remembered)
+K = TypeVar("K", bound=DeviceState)
 
 
 def tag_key(id_tag: str) -> str:
@@ -91,7 +91,7 @@ class Work:
         self.rentals: dict[int, Rental] = {}
         self.group_tariffs: dict[str, str] = {}
         self.evidence: dict[int, Evidence] = {}
-        self.remembered: dict[type[Remembered], dict[Any, Any]] = {}
+        self.remembered: dict[type[DeviceState], dict[Any, Any]] = {}
         self.answers: dict[tuple[str, str, bytes], bytes] = {}
         self.quarantined: set[int] = set()  # of the entries that are to be repaired: those still open
         self.readings_known: set[tuple[str, int, datetime, bytes]] = set()
@@ -246,7 +246,7 @@ class Work:
             return self.accounts, record.id
         if isinstance(record, Rental):
             return self.rentals, record.id
-        if isinstance(record, Remembered):
+        if isinstance(record, DeviceState):
             return self.remembered.setdefault(type(record), {}), record.key
         return self.tags, tag_key(record.id_tag)
 

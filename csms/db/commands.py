@@ -16,7 +16,7 @@ from csms.core.answers import clean
 from csms.core.command_queue import CANCELLED, EXPIRED, NO_ANSWER, OPEN, SENDING, WAITING
 from csms.core.masking import masked
 from csms.db.admin import Conflict, Missing
-from csms.db.remembered_tables import commands, data_transfers, reservation_ids
+from csms.db.device_state_tables import commands, data_transfers, reservation_ids
 
 
 class CommandView(Struct, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from sqlalchemy import Boolean, Column, Integer, Table, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from csms.db.remembered_tables import _charger
+from csms.db.device_state_tables import _charger
 from csms.db.tables import _now, metadata
 
 # `terms`, `hems`, `delivery`: csms.scheduling's Terms, HemsWish, Delivery. Each column has its own writers: operators,

@@ -10,12 +10,12 @@ from sqlalchemy import and_, delete, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from csms.db.device_state_tables import charging_profiles
 from csms.db.plan_tables import charging_plans, plan_views
-from csms.db.remembered_tables import charging_profiles
 from csms.db.tables import charger_states, chargers
 from csms.scheduling.hems import HemsWish
-from csms.scheduling.shown import PlanView, Terms
-from csms.scheduling.upkeep import Delivery
+from csms.scheduling.plan_view import PlanView, Terms
+from csms.scheduling.upkeep import PlanDelivery
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -25,7 +25,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     terms: Terms
     removed: bool
     hems: HemsWish
-    delivery: Delivery
+    delivery: PlanDelivery
     protocol: str = ""
     enrollment: str = ""
     online: bool = False
@@ -71,7 +71,7 @@ _PLAN = select(
 
 def _plan(row: Mapping[Any, Any]) -> Plan:
     values = dict(row)
-    delivery = msgspec.convert(values.pop("delivery") or {}, Delivery)
+    delivery = msgspec.convert(values.pop("delivery") or {}, PlanDelivery)
     cleared_at, held = values.pop("cleared_at"), delivery.installed
     return Plan(
         **values
@@ -107,7 +107,7 @@ async def put(db: AsyncConnection, charger_id: str, terms: Terms, now: datetime)
     )
     known = await get(db, charger_id)
     if known is not None and known.delivery.refused_at is not None:
-        await deliver(db, charger_id, Delivery(installed=known.delivery.installed))
+        await deliver(db, charger_id, PlanDelivery(installed=known.delivery.installed))
     given = {"terms": msgspec.to_builtins(terms), "removed": False, "changed_at": now}
     await db.execute(
         upsert(charging_plans)
@@ -135,7 +135,7 @@ async def forget(db: AsyncConnection, charger_id: str) -> None:
         await db.execute(delete(plan_views).where(plan_views.c.charger_id == charger_id))
 
 
-async def deliver(db: AsyncConnection, charger_id: str, delivery: Delivery) -> None:
+async def deliver(db: AsyncConnection, charger_id: str, delivery: PlanDelivery) -> None:
     """Keep what became of it on the charger."""
     await db.execute(
         update(charging_plans)

@@ -15,7 +15,7 @@ from zlib import crc32
 
 import msgspec
 
-from csms.core import courses, reports
+from csms.core import reports, session_course
 from csms.core.pricing import Bill
 from csms.core.records import (
     Answered,
@@ -35,7 +35,7 @@ from csms.core.records import (
 from csms.core.tariffs import DEFAULT, Tariff
 from csms.core.transactions import content_key, ended_by
 from csms.core.work import Work, tag_key
-from csms.db import account_rows, evidence, remembered, tables
+from csms.db import account_rows, device_state, readings_window, tables
 from csms.db.statements import Db, Part, Stored, Together, stored
 
 LANES = 64
@@ -104,12 +104,12 @@ async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None
     await _load_tags(db, work, batch)
     await account_rows.load(db, work, batch)
     await _load_tariffs(db, work, batch)
-    if wanted := courses.ending(work, batch):
-        work.evidence = await evidence.load(db, wanted)
+    if wanted := session_course.ending(work, batch):
+        work.evidence = await readings_window.load(db, wanted)
     await _load_answers(db, work, batch)
     await _load_known_readings(db, work, batch)
     await _load_quarantined(db, work, batch)
-    await remembered.load(db, work, batch)
+    await device_state.load(db, work, batch)
 
 
 async def _lock_states(db: Db, work: Work, charger_ids: Sequence[str]) -> None:
@@ -268,7 +268,7 @@ async def save(db: Db, work: Work, *, relay: bool) -> None:
     await together.run(db)
     await _add_rows(db, work.added)
     await account_rows.save(db, work)
-    await remembered.save(db, work)
+    await device_state.save(db, work)
     if told:
         await _copy(db, EVENTS, told)
 

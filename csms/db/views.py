@@ -12,10 +12,10 @@ from msgspec import Struct
 from sqlalchemy import Select, and_, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from csms.core import courses
+from csms.core import session_course
 from csms.core.records import Charger, ChargerState, Connector, Transaction
 from csms.core.usage import Evidence
-from csms.db import evidence, store, tables
+from csms.db import readings_window, store, tables
 from csms.db.tables import charger_states, chargers, connectors, readings, transactions
 
 # Readings that come after the stop belong to it for this long; bounds the partitions to look into.
@@ -277,10 +277,10 @@ async def _with_connectors(db: AsyncConnection, found: Sequence[Transaction]) ->
 
 async def _evidence(db: AsyncConnection, found: Sequence[Transaction]) -> dict[int, Evidence]:
     now = datetime.now(UTC)
-    wanted = [courses.running(t, now) for t in found if t.open and t.tariff.needs_course]
+    wanted = [session_course.running(t, now) for t in found if t.open and t.tariff.needs_course]
     if not wanted:
         return {}
-    return await evidence.load((await db.get_raw_connection()).driver_connection, wanted)
+    return await readings_window.load((await db.get_raw_connection()).driver_connection, wanted)
 
 
 # --- readings --------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The relay's knobs, as plain values."""
+"""Settings of the relay and the address of the broker, as plain values."""
 
 from msgspec import Struct
 
@@ -17,3 +17,12 @@ class RelayConfig(Struct, frozen=True, kw_only=True):
     retry_max_s: float = 30
     meter_min_interval_s: float = 0
     max_lag_s: float = 30
+
+
+class BrokerAddress(Struct, frozen=True):
+    """Where our link connects, and where a user's client may: an embedded broker speaks 3.1.1 and 5 on two ports."""
+
+    host: str
+    port: int
+    version: str
+    url: str

@@ -10,8 +10,8 @@ from typing import Any, Final
 from zlib import crc32
 
 from csms.core.events import topic_level
-from csms.db.state import Snapshot
-from csms.mqtt.link import prefixed
+from csms.db.charger_snapshot import StateSnapshot
+from csms.mqtt.client.link import prefixed
 
 STATUSES: Final = [
     "Available", "Preparing", "Charging", "SuspendedEV", "SuspendedEVSE", "Finishing", "Reserved",
@@ -20,7 +20,7 @@ STATUSES: Final = [
 
 
 def configs(
-    snapshot: Snapshot, *, node: str, prefix: str, discovery: str, currency: str
+    snapshot: StateSnapshot, *, node: str, prefix: str, discovery: str, currency: str
 ) -> dict[str, dict[str, Any]]:
     """Topic → config. `discovery`: Home Assistant's own prefix, which knows nothing of ours."""
     charger_id = snapshot.state.charger_id

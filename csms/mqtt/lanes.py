@@ -11,10 +11,10 @@ from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from csms.db import outbox
+from csms.mqtt.charger_queue import ChargerQueue, Key, PendingEvent
+from csms.mqtt.client.errors import PublishRefused
+from csms.mqtt.client.supervised import PublishingLink
 from csms.mqtt.config import RelayConfig
-from csms.mqtt.errors import Refused
-from csms.mqtt.lineup import Key, Lineup, Pending
-from csms.mqtt.link import PublishingLink
 
 log = structlog.get_logger()
 
@@ -41,7 +41,7 @@ class Lanes:
     ) -> None:
         self.lanes: set[int] = set()
         self.suspects: set[Key] = set()  # events under way when the connection ended, several times
-        self.lineup = Lineup(config.batch * 10, lambda: ready(self))
+        self.lineup = ChargerQueue(config.batch * 10, lambda: ready(self))
         self._engine = engine
         self._link = link
         self._config = config
@@ -52,7 +52,7 @@ class Lanes:
         self._asked = False
         self._lost = False
         self._acked: list[Key] = []
-        self._refused: list[tuple[Pending, Refused]] = []
+        self._refused: list[tuple[PendingEvent, PublishRefused]] = []
 
     # --- for the publishers ------------------------------------------------------------------------
 
@@ -61,12 +61,12 @@ class Lanes:
         self._asked = True
         self._wake.set()
 
-    def delivered(self, item: Pending) -> None:
+    def delivered(self, item: PendingEvent) -> None:
         self.lineup.delivered(item)
         self._acked.append(item.key)
         self._wake.set()
 
-    def refused(self, item: Pending, error: Refused) -> None:
+    def refused(self, item: PendingEvent, error: PublishRefused) -> None:
         self.lineup.refused(item)
         self._refused.append((item, error))
         self._wake.set()
@@ -162,7 +162,7 @@ class Lanes:
         if self._lost:
             return
         gone = [(row.charger_id, row.seq) for row in rows if row.event is None]
-        self.lineup.load(Pending(row.event, row.attempts) for row in rows if row.event is not None)
+        self.lineup.load(PendingEvent(row.event, row.attempts) for row in rows if row.event is not None)
         if self.lineup.repeated > before:
             _REPEATED.inc(self.lineup.repeated - before)
         if gone:

@@ -8,8 +8,8 @@ from msgspec import Struct
 
 from csms.core.events import SCHEMA_VERSION, timestamp, topic_level
 from csms.core.records import Event
-from csms.mqtt import packets
-from csms.mqtt.connection import Message
+from csms.mqtt.client import packets
+from csms.mqtt.client.connection import MqttMessage
 
 OFF, BINARY, STRUCTURED = "off", "binary", "structured"
 METER_READING = "meter_reading"
@@ -26,7 +26,7 @@ class EventForm(Struct, frozen=True, kw_only=True):
     cloudevents: str = BINARY
     source: str = "/csms"
 
-    def wire(self, event: Event) -> Message:
+    def wire(self, event: Event) -> MqttMessage:
         """`message`, its properties as bytes: the same ones, put together from what seldom changes."""
         if self.cloudevents != BINARY:
             return self.message(event)
@@ -50,17 +50,17 @@ class EventForm(Struct, frozen=True, kw_only=True):
             _SEQUENCE % event.seq,
             fourth,
         )
-        return Message(
+        return MqttMessage(
             topic=f"{self.prefix}/{event.topic}" if self.prefix else event.topic,
             body=event.body,
             qos=self.meter_qos if metered and self.meter_qos is not None else self.qos,
             properties=properties,
         )
 
-    def message(self, event: Event) -> Message:
+    def message(self, event: Event) -> MqttMessage:
         metered = event.event_type == METER_READING
         structured = self.cloudevents == STRUCTURED
-        return Message(
+        return MqttMessage(
             topic=f"{self.prefix}/{event.topic}" if self.prefix else event.topic,
             body=self._structured(event) if structured else event.body,
             qos=self.meter_qos if metered and self.meter_qos is not None else self.qos,

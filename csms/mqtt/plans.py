@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from csms.core.events import timestamp, topic_level
 from csms.core.payloads import Timestamp
 from csms.scheduling.periods import current_or_next
-from csms.scheduling.shown import PlanView
+from csms.scheduling.plan_view import PlanView
 
 
 class PlanState(Struct, rename="camel", kw_only=True):

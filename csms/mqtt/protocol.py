@@ -14,9 +14,11 @@ from csms.core.events import timestamp, topic_level
 from csms.core.masking import WITHOUT_SECRETS, masked_frame, without_id_tags
 from csms.core.payloads import ClientId, Timestamp
 from csms.core.records import Frame
-from csms.mqtt import packets
-from csms.mqtt.errors import Disconnected, Refused
-from csms.mqtt.link import Message, PublishingLink, prefixed
+from csms.mqtt.client import packets
+from csms.mqtt.client.connection import MqttMessage
+from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
+from csms.mqtt.client.link import prefixed
+from csms.mqtt.client.supervised import PublishingLink
 
 log = structlog.get_logger()
 _FRAMES = Counter(
@@ -51,7 +53,9 @@ _parts = msgspec.json.Decoder(list[Raw]).decode
 _text = msgspec.json.Decoder(str).decode
 
 
-def protocol_message(frame: Frame, *, prefix: str = "", qos: int = 0, mask_id_tags: bool = False) -> Message:
+def protocol_message(
+    frame: Frame, *, prefix: str = "", qos: int = 0, mask_id_tags: bool = False
+) -> MqttMessage:
     """Topic and body of one frame; the OCPP payload unchanged, but for secrets. Raises on what is no OCPP frame.
 
     Calls go to `ocpp/messages/{id}/{action}`, results and errors to `ocpp/responses/{id}/{action}`.
@@ -80,7 +84,7 @@ def protocol_message(frame: Frame, *, prefix: str = "", qos: int = 0, mask_id_ta
     else:
         envelope.payload = parts[3 if frame.kind == "call" else 2]
     stream = "messages" if frame.kind == "call" else "responses"
-    return Message(
+    return MqttMessage(
         topic=_topic(prefix, stream, frame.charger_id, action),
         body=_encode(envelope),
         qos=qos,
@@ -152,10 +156,10 @@ class ProtocolStream:
         self._link.begin(message, _counted)
 
 
-def _counted(outcome: int | Disconnected | Refused) -> None:
+def _counted(outcome: int | BrokerDisconnected | PublishRefused) -> None:
     if isinstance(outcome, int):
         _FRAMES_PUBLISHED.inc()
-    elif isinstance(outcome, Disconnected):
+    elif isinstance(outcome, BrokerDisconnected):
         _FRAMES.labels("dropped").inc()
     else:
         _FRAMES.labels("refused").inc()

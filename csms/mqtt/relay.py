@@ -3,7 +3,7 @@
     ledger: COMMIT → notify(events) ─┐
     outbox: SELECT of the oldest ────┴→ line-up → publish (QoS 1) → PUBACK → DELETE
 
-Delivery is at least once, with the same bytes every time. Order: csms/mqtt/lineup.py. Who sends: each of the 64
+Delivery is at least once, with the same bytes every time. Order: csms/mqtt/charger_queue.py. Who sends: each of the 64
 lanes (a hash of the charger's id) belongs to the node whose database session holds the lane's advisory lock. A
 node that dies loses its session, so another takes its lanes within a second or two. SELECT and DELETE run on
 that same session, so a relay that has lost its lock notices with its next batch; what it sends until then
@@ -29,11 +29,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.core.records import Event
 from csms.db import outbox
+from csms.mqtt.charger_queue import PendingEvent
+from csms.mqtt.client.errors import NO_MATCHING_SUBSCRIBERS, BrokerDisconnected, PublishRefused
+from csms.mqtt.client.supervised import PublishingLink
 from csms.mqtt.config import RelayConfig
-from csms.mqtt.errors import NO_MATCHING_SUBSCRIBERS, Disconnected, Refused
 from csms.mqtt.lanes import LOCK_RETRY_S, Lanes, driver
-from csms.mqtt.lineup import Pending
-from csms.mqtt.link import PublishingLink
 from csms.mqtt.thinning import Thinning
 
 log = structlog.get_logger()
@@ -189,7 +189,7 @@ class Relay:
             if item is not None:
                 self._publish(group, item, careful=careful)
 
-    def _publish(self, group: "Lanes", item: Pending, *, careful: bool) -> None:
+    def _publish(self, group: "Lanes", item: PendingEvent, *, careful: bool) -> None:
         event = item.event
         if not self._thinning.wanted(event):
             _THINNED.inc()
@@ -200,12 +200,16 @@ class Relay:
             message = self._config.form.wire(event)
         except Exception as error:
             log.exception("event not publishable", charger=event.charger_id, event_id=event.event_id)
-            self._landed(group, item, careful, Refused(_HUNG_UP, f"{type(error).__name__}: {error}"))
+            self._landed(group, item, careful, PublishRefused(_HUNG_UP, f"{type(error).__name__}: {error}"))
         else:
             self._link.begin(message, partial(self._landed, group, item, careful))
 
     def _landed(
-        self, group: "Lanes", item: Pending, careful: bool, outcome: int | Disconnected | Refused
+        self,
+        group: "Lanes",
+        item: PendingEvent,
+        careful: bool,
+        outcome: int | BrokerDisconnected | PublishRefused,
     ) -> None:
         self._flying -= 1
         if isinstance(outcome, int):
@@ -214,7 +218,7 @@ class Relay:
             if group.suspects:
                 group.suspects.discard(item.key)
             group.delivered(item)
-        elif isinstance(outcome, Refused):
+        elif isinstance(outcome, PublishRefused):
             _PUBLISHED.labels("refused", f"0x{outcome.code:02X}").inc()
             group.refused(item, outcome)
         else:
@@ -222,12 +226,12 @@ class Relay:
         if self._turns:
             self._pump_soon()
 
-    def _dropped(self, group: "Lanes", item: Pending, error: str, *, careful: bool) -> None:
+    def _dropped(self, group: "Lanes", item: PendingEvent, error: str, *, careful: bool) -> None:
         """The connection ended with this event under way; usually that is the broker's death, not the event."""
         _PUBLISHED.labels("unknown", "disconnected").inc()
         if careful and item.key in group.suspects:
             # It was alone on its way this time.
-            group.refused(item, Refused(_HUNG_UP, f"The broker hangs up when this is sent. {error}"))
+            group.refused(item, PublishRefused(_HUNG_UP, f"The broker hangs up when this is sent. {error}"))
             return
         item.drops += 1
         if item.drops >= _SUSPECT_AFTER:

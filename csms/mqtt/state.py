@@ -17,7 +17,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms.core import courses, pricing
+from csms.core import pricing, session_course
 from csms.core.events import kwh, timestamp, topic_level
 from csms.core.payloads import (
     ConnectorId,
@@ -32,12 +32,14 @@ from csms.core.payloads import (
 )
 from csms.core.records import Connector, Event, Transaction
 from csms.core.usage import Evidence
-from csms.db import state as rows
-from csms.db.state import Snapshot
-from csms.mqtt.errors import Disconnected, Refused
-from csms.mqtt.link import Message, Presence, PublishingLink, prefixed
+from csms.db import charger_snapshot as rows
+from csms.db.charger_snapshot import StateSnapshot
+from csms.mqtt.client.connection import MqttMessage
+from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
+from csms.mqtt.client.link import Presence, prefixed
+from csms.mqtt.client.publisher import Outcome
+from csms.mqtt.client.supervised import PublishingLink
 from csms.mqtt.messages import METER_READING
-from csms.mqtt.publisher import Outcome
 
 log = structlog.get_logger()
 _PUBLISHED = Counter("csms_mqtt_state_total", "Retained state messages, by what became of them.", ["result"])
@@ -101,18 +103,18 @@ def service_presence(
     """`csms/service/{node}/status`, for a Link: online, offline, last will."""
     topic = prefixed(prefix, f"csms/service/{topic_level(node)}/status")
 
-    def presence(session: str, online: bool) -> Message:
+    def presence(session: str, online: bool) -> MqttMessage:
         content = ServiceStatus(
             status="online" if online else "offline",
             session=session,
             since=timestamp(clock()) if online else UNSET,
         )
-        return Message(topic=topic, body=msgspec.json.encode(content), retain=True)
+        return MqttMessage(topic=topic, body=msgspec.json.encode(content), retain=True)
 
     return presence
 
 
-def described(snapshot: Snapshot) -> dict[str, Struct | None]:
+def described(snapshot: StateSnapshot) -> dict[str, Struct | None]:
     """A charger's state as {the topic's end: content}; None: delete it."""
     state = snapshot.state
     running = {t.connector_id: t for t in snapshot.transactions}
@@ -143,7 +145,9 @@ def described(snapshot: Snapshot) -> dict[str, Struct | None]:
     return topics
 
 
-def _running(transaction: Transaction, connector: Connector | None, snapshot: Snapshot) -> TransactionState:
+def _running(
+    transaction: Transaction, connector: Connector | None, snapshot: StateSnapshot
+) -> TransactionState:
     energy_wh, as_of = 0, transaction.started_at
     content = TransactionState(
         transaction_id=transaction.id,
@@ -169,7 +173,7 @@ def _running(transaction: Transaction, connector: Connector | None, snapshot: Sn
     tariff, course = transaction.tariff, None
     if tariff.needs_course:
         evidence = snapshot.evidence.get(transaction.id, Evidence())
-        course = courses.so_far(transaction, as_of, energy_wh, evidence, as_of)
+        course = session_course.so_far(transaction, as_of, energy_wh, evidence, as_of)
     seconds = pricing.duration_s(transaction.started_at, as_of)
     content.session_energy = kwh(energy_wh)
     content.running_cost = float(pricing.session_cost(tariff, energy_wh, seconds, course).amount)
@@ -191,7 +195,7 @@ class StatePublisher:
         *,
         prefix: str = "",
         qos: int = 1,
-        discovery: Callable[[Snapshot], dict[str, dict[str, Any]]] | None = None,
+        discovery: Callable[[StateSnapshot], dict[str, dict[str, Any]]] | None = None,
     ) -> None:
         self._engine = engine
         self._link = link
@@ -282,7 +286,7 @@ class StatePublisher:
         async with self._engine.connect() as connection:
             return await query((await connection.get_raw_connection()).driver_connection)
 
-    async def _publish_all(self, snapshots: Sequence[Snapshot]) -> None:
+    async def _publish_all(self, snapshots: Sequence[StateSnapshot]) -> None:
         """Back when the broker has answered to all of it."""
         answered = asyncio.get_running_loop().create_future()
         left = 1
@@ -297,9 +301,9 @@ class StatePublisher:
         def discovered(topic: str, content: dict[str, Any], outcome: Outcome) -> None:
             nonlocal left
             left -= 1
-            if isinstance(outcome, Refused):
+            if isinstance(outcome, PublishRefused):
                 log.warning("discovery refused", topic=topic, error=str(outcome))
-            if not isinstance(outcome, Disconnected):
+            if not isinstance(outcome, BrokerDisconnected):
                 self._discovered[topic] = content
             if not left and not answered.done():
                 answered.set_result(None)
@@ -312,13 +316,13 @@ class StatePublisher:
                     left += 1
                     topic = prefixed(self._prefix, f"csms/state/{topic_level(charger_id)}/{end}")
                     body = b"" if content is None else msgspec.json.encode(content)
-                    message = Message(topic=topic, body=body, qos=self._qos, retain=True)
+                    message = MqttMessage(topic=topic, body=body, qos=self._qos, retain=True)
                     self._link.begin(message, partial(one_less, charger_id, end, content))
             configs = {} if self._discovery is None else self._discovery(snapshot)
             for topic, config in configs.items():
                 if self._discovered.get(topic) != config:
                     left += 1
-                    message = Message(
+                    message = MqttMessage(
                         topic=topic, body=msgspec.json.encode(config), qos=self._qos, retain=True
                     )
                     self._link.begin(message, partial(discovered, topic, config))
@@ -327,9 +331,9 @@ class StatePublisher:
             await answered
 
     def _settled(self, charger_id: str, end: str, content: Struct | None, outcome: Outcome) -> None:
-        if isinstance(outcome, Disconnected):
+        if isinstance(outcome, BrokerDisconnected):
             return  # all of it is published again after the reconnect
-        if isinstance(outcome, Refused):
+        if isinstance(outcome, PublishRefused):
             _PUBLISHED.labels("refused").inc()
             log.warning("state refused", charger=charger_id, topic=end, error=str(outcome))
         else:

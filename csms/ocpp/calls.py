@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from prometheus_client import Counter, Histogram
 
-from csms.adapter import Node
+from csms.adapter import AdapterHost
 from csms.core import reports
 from csms.ocpp import handlers, messages
 from csms.ocpp.certificates import StationCertificates
@@ -33,7 +33,10 @@ class Calls:
     """Puts an answer into the connection's session for each call; the server sends it."""
 
     def __init__(
-        self, node: Node, clock: Callable[[], datetime], certificates: StationCertificates | None = None
+        self,
+        node: AdapterHost,
+        clock: Callable[[], datetime],
+        certificates: StationCertificates | None = None,
     ) -> None:
         self._node = node
         self._clock = clock

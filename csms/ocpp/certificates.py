@@ -8,11 +8,11 @@ from typing import Any
 import structlog
 from prometheus_client import Counter
 
-from csms import pki
 from csms.adapter import Command
 from csms.errors import CommandError
 from csms.ocpp.connections import Connection
 from csms.ocpp.credentials import Security
+from csms.security import pki
 
 log = structlog.get_logger()
 _REQUESTS = Counter(

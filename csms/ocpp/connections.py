@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from csms.ocpp.quirks import Behaviours, quirks_for
-from csms.ocpp.session import Session
+from csms.ocpp.session import OcppSession
 from csms.ocpp.wire import Socket
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Connection:
         now = time.monotonic()
         self.charger_id = charger_id
         self.socket = socket
-        self.session = Session(charger_id)
+        self.session = OcppSession(charger_id)
         self.generation = 0
         self.superseded_by = 0
         self.accepted = False

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import structlog
 from msgspec import Struct
 
-from csms import pki
 from csms.adapter import Admission, Command
 from csms.core.passwords import hash_password
 from csms.errors import ChargerRefused, InvalidCommand
 from csms.ocpp.connections import Connection
+from csms.security import pki
 
 log = structlog.get_logger()
 _TAKEN = {"Accepted", "RebootRequired"}

@@ -18,14 +18,14 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from csms import pki
-from csms.adapter import Admission, Node
+from csms.adapter import AdapterHost, Admission
 from csms.core.passwords import is_slow, verify_password
 from csms.ocpp import handshake, login
 from csms.ocpp.attempts import Attempts
 from csms.ocpp.credentials import Security
 from csms.ocpp.handshake import Refusal
 from csms.ocpp.origin import Forwarded, Network, Origin, origin_of
+from csms.security import pki
 
 log = structlog.get_logger()
 _REFUSED = Counter("csms_ocpp_handshakes_refused_total", "Refused handshakes, by status.", ["status"])
@@ -63,7 +63,7 @@ class Gate:
 
     def __init__(
         self,
-        node: Node,
+        node: AdapterHost,
         *,
         enrollment: str,
         security: Security | None = None,

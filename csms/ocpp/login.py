@@ -6,9 +6,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from csms import pki
 from csms.adapter import Admission
 from csms.ocpp.handshake import Refusal
+from csms.security import pki
 
 NONE, BASIC, TLS_BASIC, TLS_CERTIFICATE = range(4)
 _REVOKED: Final = "revoked"

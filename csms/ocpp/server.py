@@ -20,7 +20,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
-from csms.adapter import EVERY_GENERATION, Command, Node
+from csms.adapter import EVERY_GENERATION, AdapterHost, Command
 from csms.core import reports
 from csms.core.masking import WITHOUT_SECRETS, masked, masked_frame
 from csms.core.records import Frame
@@ -80,14 +80,14 @@ class OcppServer:
         self._rules = rules or Rules()
         self._clock = clock
         self._connections = Connections()
-        self._node: Node | None = None
+        self._node: AdapterHost | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._serving: set[asyncio.Task[Any]] = set()
         self.listening = asyncio.Event()
 
     # --- the adapter -----------------------------------------------------------------------------
 
-    async def run(self, node: Node) -> None:
+    async def run(self, node: AdapterHost) -> None:
         """Serve until cancelled; then tell the charge points that we come back (1012)."""
         self._node = node
         self._guard(node)
@@ -122,7 +122,7 @@ class OcppServer:
             for server in servers:
                 await server.wait_closed()
 
-    def _guard(self, node: Node) -> None:
+    def _guard(self, node: AdapterHost) -> None:
         """Credentials change and certificates are signed only where there is somebody to keep them."""
         certificates = changes = None
         if self._security is not None:
@@ -467,7 +467,7 @@ class OcppServer:
             kind = "error" if data.startswith(b"[4,") else "result"
             self._log(connection, data, kind, action, outgoing=True)
 
-    def _running(self) -> Node:
+    def _running(self) -> AdapterHost:
         assert self._node is not None, "run() has not been called"
         return self._node
 

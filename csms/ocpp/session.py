@@ -125,7 +125,7 @@ class _Call(Struct):
     deadline: float = 0.0
 
 
-class Session:
+class OcppSession:
     """See the module's docstring. `now` is any clock that only goes forward, in seconds."""
 
     def __init__(self, identity: str, *, new_id: Callable[[], str] = lambda: str(uuid4())) -> None:

@@ -9,11 +9,11 @@ from zoneinfo import ZoneInfo
 import structlog
 from msgspec.structs import replace
 
-from csms.adapter import Heard
+from csms.adapter import BrokerMessage
 from csms.core.events import topic_level
 from csms.core.records import Connector
+from csms.db.charger_snapshot import StateSnapshot
 from csms.db.plans import Plan
-from csms.db.state import Snapshot
 from csms.scheduling.hems import HemsRefused, HemsStatus, HemsWish, hems_state, iso, read_schedule
 from csms.scheduling.periods import current_or_next
 from csms.scheduling.upkeep import HEMS, NONE
@@ -34,7 +34,7 @@ def addressed(topic: str) -> str:
     return unquote(topic.split("/")[2])
 
 
-def obey(heard: Heard, plan: Plan, *, zone: ZoneInfo, now: datetime) -> HemsWish | None:
+def obey(heard: BrokerMessage, plan: Plan, *, zone: ZoneInfo, now: datetime) -> HemsWish | None:
     """What a message makes of the wish. None: nothing."""
     known = plan.hems
     if plan.terms.mode != HEMS:
@@ -84,7 +84,7 @@ def settled(wish: HemsWish, plan: Plan, *, in_place: bool, now: datetime) -> Hem
     return wish
 
 
-def status(plan: Plan, snapshot: Snapshot | None, *, now: datetime) -> HemsStatus:
+def status(plan: Plan, snapshot: StateSnapshot | None, *, now: datetime) -> HemsStatus:
     """What a HEMS is told. What is not known is null."""
     held, wish, number = plan.delivery.installed, plan.hems, plan.terms.connector_id
     connectors = [] if snapshot is None else [one for one in snapshot.connectors if _meant(one, number)]

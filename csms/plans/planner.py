@@ -10,22 +10,22 @@ import structlog
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms.adapter import Heard, Node
+from csms.adapter import AdapterHost, BrokerMessage
 from csms.core.tariffs import zone_exists
+from csms.db import charger_snapshot as rows
 from csms.db import plans
-from csms.db import state as rows
 from csms.db.plans import Plan
 from csms.mqtt import plans as told
 from csms.plans import hems
 from csms.plans.retained import Retained
 from csms.plans.sources import PriceInput, PriceSource, follow, sources
 from csms.plans.target import ProfileTarget, Send
-from csms.scheduling.book import PriceBook
 from csms.scheduling.hems import apart_from_time
 from csms.scheduling.outlook import Outlook, outlook, view
+from csms.scheduling.plan_view import PlanView
+from csms.scheduling.price_table import PriceTable
 from csms.scheduling.selection import Choices
-from csms.scheduling.shown import PlanView
-from csms.scheduling.upkeep import HEMS, IN_PLACE, NOTHING, PUSH, decide, standing
+from csms.scheduling.upkeep import HEMS, IN_PLACE, NOTHING, PUSH, decide, plan_state
 
 log = structlog.get_logger()
 _PAUSES_S: Final = (10.0, 30.0, 60.0, 300.0)
@@ -51,7 +51,7 @@ class Planner:
     def __init__(
         self,
         engine: AsyncEngine,
-        node: Node,
+        node: AdapterHost,
         send: Send,
         prices: PriceInput,
         *,
@@ -65,7 +65,7 @@ class Planner:
         self._node = node
         self._target = ProfileTarget(engine, send, clock)
         self._input = prices
-        self._book = PriceBook(currency)
+        self._book = PriceTable(currency)
         self._zone = zone
         self._clock = clock
         self._pace = pace = pace or Pace()
@@ -111,7 +111,7 @@ class Planner:
                 # The next message may be a better one.
                 log.error("HEMS command failed", topic=heard.topic, error=repr(error), exc_info=error)
 
-    async def _heard(self, heard: Heard) -> None:
+    async def _heard(self, heard: BrokerMessage) -> None:
         """Every node hears it, and all make the same of it."""
 
         def change(plan: Plan) -> Any:
@@ -258,7 +258,7 @@ class Planner:
         """A HEMS's command has become so, or cannot."""
         if plan.terms.mode != HEMS or plan.charger_id in self._busy:
             return
-        in_place = standing(look.wanted, plan.delivery, now=now, online=plan.online) == IN_PLACE
+        in_place = plan_state(look.wanted, plan.delivery, now=now, online=plan.online) == IN_PLACE
 
         def change(locked: Plan) -> Any:
             changed = hems.settled(locked.hems, locked, in_place=in_place, now=now)
@@ -272,7 +272,7 @@ class Planner:
 
     async def _show(self, plan: Plan, look: Outlook, now: datetime) -> None:
         zone, before = self._zone_of(plan), self._shown.get(plan.charger_id)
-        word = standing(look.wanted, plan.delivery, now=now, online=plan.online)
+        word = plan_state(look.wanted, plan.delivery, now=now, online=plan.online)
         seen = (plan.terms, plan.delivery, plan.online, look, zone, word)
         if before is None or self._seen.get(plan.charger_id) != seen:
             shown = await self._shown_anew(plan, look, zone, now)

@@ -7,14 +7,14 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from csms.adapter import Node
+from csms.adapter import AdapterHost
 from csms.errors import BrokerAway
 
 
 class Retained:
     """`put` publishes unless the same was told within `heartbeat_s`. While the broker is away nothing is."""
 
-    def __init__(self, node: Node, heartbeat_s: float, clock: Callable[[], datetime]) -> None:
+    def __init__(self, node: AdapterHost, heartbeat_s: float, clock: Callable[[], datetime]) -> None:
         self._node = node
         self._heartbeat = timedelta(seconds=heartbeat_s)
         self._clock = clock

@@ -11,9 +11,9 @@ import httpx
 import structlog
 from msgspec import Struct
 
-from csms.adapter import Node
-from csms.scheduling.book import PriceBook
+from csms.adapter import AdapterHost
 from csms.scheduling.feeds import Feed, FeedError, Markup, Unit, read_feed
+from csms.scheduling.price_table import PriceTable
 from csms.scheduling.prices import PriceSlot, complete
 
 log = structlog.get_logger()
@@ -40,11 +40,11 @@ class PriceInput(Struct, frozen=True, kw_only=True):
 
 
 class PriceSource(Protocol):
-    def feeds(self, node: Node) -> AsyncIterator[Feed]:
+    def feeds(self, node: AdapterHost) -> AsyncIterator[Feed]:
         """Feeds as they come, until cancelled."""
 
 
-def sources(given: PriceInput, book: PriceBook, clock: Callable[[], datetime]) -> list[PriceSource]:
+def sources(given: PriceInput, book: PriceTable, clock: Callable[[], datetime]) -> list[PriceSource]:
     """Those that are configured."""
     found = list[PriceSource]()
     if given.topic is not None:
@@ -55,7 +55,7 @@ def sources(given: PriceInput, book: PriceBook, clock: Callable[[], datetime]) -
 
 
 async def follow(
-    source: PriceSource, node: Node, book: PriceBook, clock: Callable[[], datetime]
+    source: PriceSource, node: AdapterHost, book: PriceTable, clock: Callable[[], datetime]
 ) -> AsyncIterator[None]:
     """Write what comes into the book; yields each time, until cancelled."""
     async for feed in source.feeds(node):
@@ -78,7 +78,7 @@ class TopicPrices:
         self._topic = topic
         self._given = given
 
-    async def feeds(self, node: Node) -> AsyncIterator[Feed]:
+    async def feeds(self, node: AdapterHost) -> AsyncIterator[Feed]:
         async for heard in node.listen(self._topic, bare=True):
             try:
                 yield read(heard.body, self._given)
@@ -102,7 +102,7 @@ class AddressPrices:
         self._known = known
         self._clock = clock
 
-    async def feeds(self, node: Node) -> AsyncIterator[Feed]:
+    async def feeds(self, node: AdapterHost) -> AsyncIterator[Feed]:
         headers = {"Authorization": f"Bearer {self._given.token}"} if self._given.token else {}
         async with httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(30, connect=5)) as client:
             while True:

@@ -14,15 +14,15 @@ from csms.core import command_checks, composite
 from csms.core.answers import objects
 from csms.core.configuration import key_id
 from csms.core.reservations import moment
-from csms.db import remembered_views, views
+from csms.db import device_state_views, views
 from csms.db.plans import Plan
 from csms.errors import ChargerRefused, ChargerTimeout, CommandError, NotSupported
+from csms.node.command_audit import outcome_of
 from csms.ocpp.outbound import check_request
 from csms.ocpp.quirks import quirks_for
-from csms.recording import outcome_of
 from csms.scheduling import profiles
 from csms.scheduling.profiles import Ability, Drawn, Other, Place
-from csms.scheduling.upkeep import NONE, Delivery, Installed, Wanted
+from csms.scheduling.upkeep import NONE, DesiredPlan, Installed, PlanDelivery
 
 log = structlog.get_logger()
 REQUESTED_BY: Final = "plan"
@@ -41,7 +41,7 @@ Send = Callable[[str, Command], Awaitable[Mapping[str, Any]]]
 class Outcome(Struct, frozen=True):
     """`again`: it failed for a passing reason and is worth another try."""
 
-    delivery: Delivery
+    delivery: PlanDelivery
     again: bool = False
 
 
@@ -53,7 +53,7 @@ class ProfileTarget:
         self._send = send
         self._clock = clock
 
-    async def put(self, plan: Plan, wanted: Wanted) -> Outcome:
+    async def put(self, plan: Plan, wanted: DesiredPlan) -> Outcome:
         """Have a profile that says it on the charger, instead of an earlier one of ours and of nobody else's."""
         held, terms = plan.delivery.installed, plan.terms
         if held is not None and held.connector_id != terms.connector_id:
@@ -83,7 +83,7 @@ class ProfileTarget:
                 return self._not_sent(plan, error)
             # Whether it is there nobody knows: it is sent again, or cleared when it is not wanted any more.
             return Outcome(
-                Delivery(installed=replace(installed, unsure=True), problem=str(error)), again=True
+                PlanDelivery(installed=replace(installed, unsure=True), problem=str(error)), again=True
             )
         status = str(answer.get("status"))
         if status != "Accepted":
@@ -91,26 +91,26 @@ class ProfileTarget:
         installed = replace(installed, pushed_at=self._clock())
         log.info("plan on the charger", charger=plan.charger_id, source=wanted.source)
         return Outcome(
-            Delivery(installed=replace(installed, confirmed=await self._confirmed(plan, installed)))
+            PlanDelivery(installed=replace(installed, confirmed=await self._confirmed(plan, installed)))
         )
 
     async def clear(self, plan: Plan) -> Outcome:
         """Take our profile away, by its number and nothing else."""
         held = plan.delivery.installed
         if held is None:
-            return Outcome(Delivery())
+            return Outcome(PlanDelivery())
         try:
             answer = await self._command(plan.charger_id, "ClearChargingProfile", {"id": held.profile_id})
         except CommandError as error:
             if _final(error):
-                return self._refused(plan, Wanted(source=NONE), _no(error))
+                return self._refused(plan, DesiredPlan(source=NONE), _no(error))
             return self._not_sent(plan, error)
         status = str(answer.get("status"))
         # Unknown: it is not there, or not any more.
         if status not in {"Accepted", "Unknown"}:
-            return self._refused(plan, Wanted(source=NONE), f"The charger answers {status}")
+            return self._refused(plan, DesiredPlan(source=NONE), f"The charger answers {status}")
         log.info("plan taken off the charger", charger=plan.charger_id)
-        return Outcome(Delivery())
+        return Outcome(PlanDelivery())
 
     # --- what it needs to know -------------------------------------------------------------------
 
@@ -118,7 +118,7 @@ class ProfileTarget:
         """By the charger's configuration, asked for if it was never told."""
         keys = [key_id(name) for name in profiles.KEYS]
         async with self._engine.connect() as db:
-            rows = await remembered_views.configuration(db, plan.charger_id)
+            rows = await device_state_views.configuration(db, plan.charger_id)
         if not any(row.key_id in keys for row in rows):
             try:
                 await self._command(plan.charger_id, "GetConfiguration", {"key": list(profiles.KEYS)})
@@ -126,7 +126,7 @@ class ProfileTarget:
                 if not _final(error):
                     raise
             async with self._engine.connect() as db:
-                rows = await remembered_views.configuration(db, plan.charger_id)
+                rows = await device_state_views.configuration(db, plan.charger_id)
         known = {row.key_id: row.value for row in rows if row.supported and row.value is not None}
         quirks = quirks_for(plan.vendor, plan.model, plan.firmware_version)
         return profiles.ability(
@@ -135,11 +135,11 @@ class ProfileTarget:
 
     async def _place(self, plan: Plan, able: Ability) -> Place | None:
         async with self._engine.connect() as db:
-            rows = await remembered_views.list_profiles(db, plan.charger_id)
+            rows = await device_state_views.list_profiles(db, plan.charger_id)
         others = [Other(row.id, row.connector_id, row.purpose, row.stack_level) for row in rows]
         return profiles.place(others, plan.terms.connector_id, able, wished_level=plan.terms.stack_level)
 
-    def _drawn(self, plan: Plan, wanted: Wanted, able: Ability, place: Place) -> tuple[Installed, Drawn]:
+    def _drawn(self, plan: Plan, wanted: DesiredPlan, able: Ability, place: Place) -> tuple[Installed, Drawn]:
         terms, now = plan.terms, self._clock()
         assert wanted.until is not None
         drawn = profiles.draw(
@@ -169,7 +169,7 @@ class ProfileTarget:
         problems = [str(one) for one in check_request("SetChargingProfile", drawn.payload)]
         if not problems:
             async with self._engine.connect() as db:
-                facts = await remembered_views.facts(db, charger_id, self._clock())
+                facts = await device_state_views.facts(db, charger_id, self._clock())
             problems = command_checks.check("SetChargingProfile", drawn.payload, facts)
         return problems
 
@@ -179,7 +179,7 @@ class ProfileTarget:
         async with self._engine.connect() as db:
             lacking = {
                 row.feature
-                for row in await remembered_views.list_capabilities(db, plan.charger_id)
+                for row in await device_state_views.list_capabilities(db, plan.charger_id)
                 if not row.supported
             }
         if "GetCompositeSchedule" in lacking:
@@ -200,7 +200,7 @@ class ProfileTarget:
             return None
         begin = moment(answer.get("scheduleStart")) or self._clock()
         async with self._engine.connect() as db:
-            known = await remembered_views.list_profiles(db, plan.charger_id)
+            known = await device_state_views.list_profiles(db, plan.charger_id)
             view = await views.get_charger(db, plan.charger_id)
         running = [
             one.transaction
@@ -222,14 +222,16 @@ class ProfileTarget:
             Command(action=action, payload=payload, timeout_s=_TIMEOUT_S, requested_by=REQUESTED_BY),
         )
 
-    def _refused(self, plan: Plan, wanted: Wanted, why: str) -> Outcome:
+    def _refused(self, plan: Plan, wanted: DesiredPlan, why: str) -> Outcome:
         log.warning("plan refused", charger=plan.charger_id, why=why)
         return Outcome(
-            Delivery(installed=plan.delivery.installed, problem=why, refused=wanted, refused_at=self._clock())
+            PlanDelivery(
+                installed=plan.delivery.installed, problem=why, refused=wanted, refused_at=self._clock()
+            )
         )
 
     def _not_sent(self, plan: Plan, error: CommandError) -> Outcome:
-        return Outcome(Delivery(installed=plan.delivery.installed, problem=str(error)), again=True)
+        return Outcome(PlanDelivery(installed=plan.delivery.installed, problem=str(error)), again=True)
 
 
 def _final(error: CommandError) -> bool:

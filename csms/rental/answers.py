@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from csms.core.pricing import Cost
-from csms.rental import words
+from csms.rental import translations
+from csms.rental.page_state import Numbers, Shown
 from csms.rental.requests import address, asset, language_of, money
-from csms.rental.shown import Numbers, Shown
 
 _PROBLEM: Final = "application/problem+json"
 
@@ -32,16 +32,16 @@ def wants_json(request: Request) -> bool:
 
 
 def both(message: str) -> dict[str, str]:
-    return {language: words.text(message, language) for language in words.LANGUAGES}
+    return {language: translations.text(message, language) for language in translations.LANGUAGES}
 
 
 def in_json(what: Shown, balance: Cost, language: str) -> Response:
     return JSONResponse(
         {
             "state": what.state,
-            "title": words.text(what.state, language),
+            "title": translations.text(what.state, language),
             "messages": [
-                {"id": message, "text": words.text(message, language), "texts": both(message)}
+                {"id": message, "text": translations.text(message, language), "texts": both(message)}
                 for message in what.messages
             ],
             "button": what.button,
@@ -77,11 +77,16 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.globals |= {"asset": asset, "clock": words.clock, "money": money, "address": address}
+        self._templates.globals |= {
+            "asset": asset,
+            "clock": translations.clock,
+            "money": money,
+            "address": address,
+        }
 
     def text(self, template: str, language: str, /, **context: Any) -> str:
         return self._templates.get_template(template).render(
-            context | {"language": language, "t": lambda name: words.text(name, language)}
+            context | {"language": language, "t": lambda name: translations.text(name, language)}
         )
 
     def page(self, template: str, language: str, status: int = 200, /, **context: Any) -> Response:
@@ -93,9 +98,9 @@ class Pages:
         if wants_json(request):
             content = {
                 "type": f"urn:csms:problem:rental:{message}",
-                "title": words.text(message, words.ENGLISH),
+                "title": translations.text(message, translations.ENGLISH),
                 "status": refusal.status,
-                "detail": words.text(message, language),
+                "detail": translations.text(message, language),
                 "id": message,
                 "messages": both(message),
             }

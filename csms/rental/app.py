@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from csms.adapter import Command, Node
+from csms.adapter import AdapterHost, Command
 from csms.api.deps import Api
 from csms.console.app import Headers
 from csms.core.currencies import minor_digits
@@ -26,9 +26,9 @@ from csms.rental.answers import Pages, Refusal, in_json, wants_json
 from csms.rental.gate import Gate, Place, Visit
 from csms.rental.limits import Limiter
 from csms.rental.live import Watcher
+from csms.rental.page_state import OPEN, STOP, Shown, shown
 from csms.rental.payments import Order, PaymentProvider
 from csms.rental.requests import OWN, VENDOR, address, amount_minor_of, next_of, safe
-from csms.rental.shown import OPEN, STOP, Shown, shown
 
 log = structlog.get_logger()
 _PATIENCE_S: Final = 45.0
@@ -53,7 +53,7 @@ class Rental:
     def __init__(
         self,
         api: Api,
-        node: Node | None,
+        node: AdapterHost | None,
         *,
         provider: PaymentProvider | None = None,
         clock: Callable[[], float] = time.monotonic,

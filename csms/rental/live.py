@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct, field
 
-from csms.adapter import Heard, Node
+from csms.adapter import AdapterHost, BrokerMessage
 from csms.errors import BrokerAway
 
 ANSWER_S: Final = 15.0
@@ -55,7 +55,7 @@ class Seen(Struct, kw_only=True):
 class Watcher:
     """One for each node. `run()` until cancelled."""
 
-    def __init__(self, node: Node | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, node: AdapterHost | None, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._node = node
         self._clock = clock
         self._seen: dict[str, Seen] = {}
@@ -66,7 +66,7 @@ class Watcher:
         async for message in self._node.listen("rentals/+/live"):
             self.heard(message)
 
-    def heard(self, message: Heard) -> None:
+    def heard(self, message: BrokerMessage) -> None:
         levels = message.topic.split("/")
         seen = self._seen.get(levels[1]) if len(levels) == 3 else None
         if seen is None or message.retained:

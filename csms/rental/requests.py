@@ -13,7 +13,7 @@ from starlette.requests import Request
 from csms import console
 from csms.core.currencies import minor_digits
 from csms.core.pricing import Cost
-from csms.rental import words
+from csms.rental import translations
 
 OWN: Final = Path(__file__).resolve().parent / "static"
 VENDOR: Final = Path(console.__file__).resolve().parent / "static" / "vendor"
@@ -53,7 +53,7 @@ def form_token_of(secret: str) -> str:
 
 def language_of(request: Request) -> str:
     chosen = request.query_params.get("lang") or request.cookies.get(LANGUAGE_COOKIE)
-    return words.language_of(request.headers.get("accept-language", ""), chosen)
+    return translations.language_of(request.headers.get("accept-language", ""), chosen)
 
 
 def next_of(request: Request) -> str:

@@ -7,10 +7,10 @@ from msgspec import Struct
 
 from csms.scheduling.hems import HemsWish
 from csms.scheduling.periods import not_over
+from csms.scheduling.plan_view import PlanView, Terms, with_prices
 from csms.scheduling.prices import PriceSlot
 from csms.scheduling.selection import WAITING_FOR_PRICES, Choices, PricePlan
-from csms.scheduling.shown import PlanView, Terms, with_prices
-from csms.scheduling.upkeep import HEMS, NONE, STANDALONE, Delivery, Wanted, standing
+from csms.scheduling.upkeep import HEMS, NONE, STANDALONE, DesiredPlan, PlanDelivery, plan_state
 
 IDLE, ERROR, REMOVING, SCHEDULED = "idle", "error", "removing", "scheduled"
 
@@ -20,7 +20,7 @@ class Outlook(Struct, frozen=True, kw_only=True):
 
     state: str
     message: str = ""
-    wanted: Wanted
+    wanted: DesiredPlan
     plan: PricePlan | None = None
 
 
@@ -30,7 +30,7 @@ def outlook(
     prices: Sequence[PriceSlot],
     problem: str | None,
     wish: HemsWish,
-    delivery: Delivery,
+    delivery: PlanDelivery,
     zone: tzinfo,
     now: datetime,
     removed: bool = False,
@@ -38,7 +38,7 @@ def outlook(
 ) -> Outlook:
     """`problem`: why there are no prices at all. `choices`: what was chosen for others already."""
     if removed:
-        return Outlook(state=REMOVING, wanted=Wanted(source=NONE))
+        return Outlook(state=REMOVING, wanted=DesiredPlan(source=NONE))
     if terms.mode == HEMS:
         return _by_hems(wish, now)
     if problem is not None:
@@ -57,20 +57,20 @@ def outlook(
     else:
         left = not_over(found.periods, now)
         until = found.known_until if terms.otherwise == "wait" else max((p.end for p in left), default=None)
-        wanted = Wanted(source=STANDALONE, periods=left, until=until)
+        wanted = DesiredPlan(source=STANDALONE, periods=left, until=until)
     return Outlook(state=found.state, message=found.message, wanted=wanted, plan=found)
 
 
-def _as_it_is(delivery: Delivery, now: datetime) -> Wanted:
+def _as_it_is(delivery: PlanDelivery, now: datetime) -> DesiredPlan:
     held = delivery.installed
     if held is None or held.source != STANDALONE:
-        return Wanted(source=STANDALONE)
-    return Wanted(source=STANDALONE, periods=not_over(held.periods, now), until=held.until)
+        return DesiredPlan(source=STANDALONE)
+    return DesiredPlan(source=STANDALONE, periods=not_over(held.periods, now), until=held.until)
 
 
 def _by_hems(wish: HemsWish, now: datetime) -> Outlook:
     left = () if wish.expires_at is not None and now > wish.expires_at else not_over(wish.periods, now)
-    wanted = Wanted(
+    wanted = DesiredPlan(
         source=HEMS,
         periods=left,
         expires_at=wish.expires_at,
@@ -88,7 +88,7 @@ def view(
     charger_id: str,
     terms: Terms,
     found: Outlook,
-    delivery: Delivery,
+    delivery: PlanDelivery,
     *,
     prices: Sequence[PriceSlot],
     currency: str | None,
@@ -105,7 +105,7 @@ def view(
         mode=terms.mode,
         state=found.state,
         message=found.message,
-        delivery=standing(found.wanted, delivery, now=now, online=online),
+        delivery=plan_state(found.wanted, delivery, now=now, online=online),
         problem=delivery.problem,
         source=held.source if held is not None and sure else NONE,
         zone=zone,

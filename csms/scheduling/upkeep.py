@@ -20,7 +20,7 @@ _RECONNECTED_AFTER: Final = timedelta(minutes=10)
 _REFUSED_FOR: Final = timedelta(hours=1)
 
 
-class Wanted(Struct, frozen=True, kw_only=True):
+class DesiredPlan(Struct, frozen=True, kw_only=True):
     """A schedule to be put, or without periods: that ours be deleted.
 
     `until` is for targets that end by themselves: up to then nothing flows outside of the periods.
@@ -65,7 +65,7 @@ class Installed(Struct, frozen=True, kw_only=True):
     confirmed: bool | None = None
 
 
-class Delivery(Struct, frozen=True, kw_only=True):
+class PlanDelivery(Struct, frozen=True, kw_only=True):
     """What became of a plan: what is there, and why it is not what is wanted.
 
     `refused_at`: when the charger said no to `refused`, so that it is not asked the same over and over.
@@ -73,18 +73,18 @@ class Delivery(Struct, frozen=True, kw_only=True):
 
     installed: Installed | None = None
     problem: str | None = None
-    refused: Wanted | None = None
+    refused: DesiredPlan | None = None
     refused_at: datetime | None = None
 
 
-def wants(wanted: Wanted, now: datetime) -> bool:
+def wants(wanted: DesiredPlan, now: datetime) -> bool:
     """Whether there is anything to be put."""
     return wanted.until is not None and wanted.until > now
 
 
 def decide(
-    wanted: Wanted,
-    delivery: Delivery,
+    wanted: DesiredPlan,
+    delivery: PlanDelivery,
     *,
     now: datetime,
     connector_id: int,
@@ -101,7 +101,7 @@ def decide(
     if not wants(wanted, now):
         return (
             CLEAR
-            if held is not None and not _refused(Wanted(source=NONE), delivery, now, booted_at)
+            if held is not None and not _refused(DesiredPlan(source=NONE), delivery, now, booted_at)
             else NOTHING
         )
     if _refused(wanted, delivery, now, booted_at):
@@ -119,20 +119,20 @@ def decide(
     return PUSH if held.renew_at is not None and now >= held.renew_at else NOTHING
 
 
-def _says(held: Installed, wanted: Wanted, now: datetime) -> bool:
+def _says(held: Installed, wanted: DesiredPlan, now: datetime) -> bool:
     """Whether what is there is what is wanted, as far as it is not over."""
     left = not_over(held.periods, now)
     return (held.source, left, held.until) == (wanted.source, wanted.periods, wanted.until)
 
 
-def _refused(wanted: Wanted, delivery: Delivery, now: datetime, booted_at: datetime | None) -> bool:
+def _refused(wanted: DesiredPlan, delivery: PlanDelivery, now: datetime, booted_at: datetime | None) -> bool:
     at = delivery.refused_at
     if at is None or delivery.refused != wanted or now - at > _REFUSED_FOR:
         return False
     return booted_at is None or booted_at <= at
 
 
-def standing(wanted: Wanted, delivery: Delivery, *, now: datetime, online: bool) -> str:
+def plan_state(wanted: DesiredPlan, delivery: PlanDelivery, *, now: datetime, online: bool) -> str:
     """In a word how far the charger is with what is wanted of it."""
     held, wish = delivery.installed, wants(wanted, now)
     if delivery.refused_at is not None and delivery.problem is not None:

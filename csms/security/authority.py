@@ -4,8 +4,8 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from csms import pki
 from csms.errors import StartError
+from csms.security import pki
 
 _ROOT_LIFETIME = timedelta(days=20 * 365)
 _SERVER_LIFETIME = timedelta(days=397)

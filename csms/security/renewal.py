@@ -9,11 +9,11 @@ from typing import Any
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms import pki
 from csms.adapter import Command
 from csms.db import security
 from csms.errors import CommandError
 from csms.security import authority as ca
+from csms.security import pki
 
 log = structlog.get_logger()
 _EVERY_S = 3600.0

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from csms import pki
 from csms.db import security, views
 from csms.db.security import StationCertificate
+from csms.security import pki
 
 log = structlog.get_logger()
 Change = Callable[[AsyncConnection], Awaitable[None]]

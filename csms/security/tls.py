@@ -9,8 +9,8 @@ import structlog
 from cryptography import x509
 from prometheus_client import Gauge
 
-from csms import pki
 from csms.errors import StartError
+from csms.security import pki
 
 log = structlog.get_logger()
 _EXPIRY = Gauge(

@@ -14,7 +14,7 @@ from typing import Any
 
 import aiomqtt
 
-from csms.mqtt_client import Client
+from csms.mqtt.client.aiomqtt_fixes import Client
 
 WINDOW_S = 600
 _SLOW_EVERY_S = 30

@@ -2,11 +2,11 @@
 
 Three rules, each a class:
 
-* Books:    what an event does and that it was done are one database transaction; done twice, it does nothing.
+* Bills:    what an event does and that it was done are one database transaction; done twice, it does nothing.
 * Replay:   a gap in `seq` is filled from csms itself, and so is what a broker has dropped without a gap.
 * Consumer: a message is acknowledged to the broker after the commit, not before.
 
-To make it yours, replace `Books._book` (books.py) and the tables behind it.
+To make it yours, replace `Bills._book` (bills.py) and the tables behind it.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import paho.mqtt.client as mqtt
-from books import Books, Outcome
+from bills import Bills, Outcome
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -92,7 +92,7 @@ class Consumer:
 
     def __init__(
         self,
-        books: Books,
+        bills: Bills,
         replay: Replay,
         *,
         broker: str = "mqtt://localhost:1883",
@@ -103,7 +103,7 @@ class Consumer:
         reconcile_s: float = 300,
         retry_s: float = 1,
     ) -> None:
-        self.books = books
+        self.bills = bills
         self.replay = replay
         self.seen: collections.Counter[Outcome] = collections.Counter()
         self._topics = [(f"{prefix}/{topic}" if prefix else topic, 1) for topic in TOPICS]
@@ -195,7 +195,7 @@ class Consumer:
     def take(self, body: bytes) -> None:
         """One event, and whatever is missing before it."""
         try:
-            outcome = self.books.apply(body)
+            outcome = self.bills.apply(body)
         except (ValueError, KeyError, TypeError) as error:
             print(f"not an event ({error!r}): {body[:200]!r}", file=sys.stderr)
             return
@@ -204,34 +204,34 @@ class Consumer:
             return
         event = json.loads(body)
         if outcome is Outcome.ANEW:
-            self.books.restart(event["clientId"])
+            self.bills.restart(event["clientId"])
         self.catch_up(event["clientId"])
-        if self.books.apply(body) is Outcome.GAP:
-            self.books.skip(event["clientId"], event["seq"] - 1)
-            self.books.apply(body)
+        if self.bills.apply(body) is Outcome.GAP:
+            self.bills.skip(event["clientId"], event["seq"] - 1)
+            self.bills.apply(body)
 
     def catch_up(self, client_id: str) -> None:
         """Everything csms has of this charger behind what was applied, in order."""
         while True:
             try:
-                bodies = self.replay.after(client_id, self.books.position(client_id))
+                bodies = self.replay.after(client_id, self.bills.position(client_id))
             except Gone as gone:
                 print(f"{client_id}: {gone}", file=sys.stderr)
-                self.books.skip(client_id, gone.first_seq - 1)
+                self.bills.skip(client_id, gone.first_seq - 1)
                 continue
             if not bodies:
                 return
             for body in bodies:
-                if self.books.apply(body) is Outcome.GAP:
-                    self.books.skip(client_id, json.loads(body)["seq"] - 1)
-                    self.books.apply(body)
+                if self.bills.apply(body) is Outcome.GAP:
+                    self.bills.skip(client_id, json.loads(body)["seq"] - 1)
+                    self.bills.apply(body)
 
     def reconcile(self) -> None:
         """Also find what was dropped with nothing behind it, which no gap shows."""
         for client_id, last in list(self.replay.positions()):
-            applied = self.books.position(client_id)
+            applied = self.bills.position(client_id)
             if last < applied:
-                self.books.restart(client_id)
+                self.bills.restart(client_id)
             if last != applied:
                 self.catch_up(client_id)
 
@@ -286,7 +286,7 @@ def main() -> None:
         consumer.run()
 
 
-class _Talking(Books):
+class _Talking(Bills):
     """Says what it does."""
 
     def apply(self, body: bytes) -> Outcome:

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from csms.core import reports
 from csms.db import plans
 from csms.scheduling.periods import ChargePeriod
-from csms.scheduling.shown import PlanView, ShownSlot, Terms
-from csms.scheduling.upkeep import Delivery, Installed
+from csms.scheduling.plan_view import PlanView, ShownSlot, Terms
+from csms.scheduling.upkeep import Installed, PlanDelivery
 from tests.api.test_tariffs_cli import Ran, Told, did, ran
 from tests.api.world import World
 
@@ -86,7 +86,7 @@ async def test_what_is_on_the_charger_is_taken_off_first(world: World, client: h
         pushed_at=NOW,
     )
     async with world.engine.begin() as db:
-        await plans.deliver(db, "CP1", Delivery(installed=held))
+        await plans.deliver(db, "CP1", PlanDelivery(installed=held))
     assert (await client.delete(PLAN)).status_code == 204
     assert (await client.get(PLAN)).json()["connectors"][0]["state"] == "removing"
     async with world.engine.begin() as db:
@@ -151,7 +151,7 @@ async def test_every_word_of_a_plan_comes_back_from_the_database(
         assert await plans.shown(db, "CP1") == [VIEW]
         plan = await plans.get(db, "CP1")
         assert plan is not None
-        assert (plan.terms, plan.delivery, plan.online, plan.lost) == (terms, Delivery(), False, False)
+        assert (plan.terms, plan.delivery, plan.online, plan.lost) == (terms, PlanDelivery(), False, False)
         other = replace(VIEW, connector_id=1)
         assert await plans.show(db, other, [1])
         assert await plans.shown(db, "CP1") == [other]

@@ -15,8 +15,8 @@ from csms.core.records import Event, Frame
 from csms.core.reports import SampledValue
 from csms.core.work import Policy
 from csms.db.engine import create_engine
-from csms.frame_log import FrameLog
-from csms.ledger import Ledger
+from csms.node.frame_log import FrameLog
+from csms.node.ledger import Ledger
 from csms.ocpp.repaired import translate
 
 ADMIN_TOKEN = "the-token-of-the-settings"

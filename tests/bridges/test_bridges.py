@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 import bridges
-from csms import app, settings
-from csms.adapter import Command, Node
+from csms import settings
+from csms.adapter import AdapterHost, Command
 from csms.cli.bridge import own_node
 from csms.core import reports
 from csms.errors import BrokerAway, NotSupported, SettingsError
+from csms.run import app
 from tests.e2e.conftest import NodeFactory
 
 CHARGER = "BR-1"
@@ -23,10 +24,10 @@ class Lamp:
     """An adapter of a charger that can do little: it says what it is told on a topic of the main broker."""
 
     def __init__(self) -> None:
-        self.node: Node | None = None
+        self.node: AdapterHost | None = None
         self.heard: asyncio.Queue[Any] = asyncio.Queue()
 
-    async def run(self, node: Node) -> None:
+    async def run(self, node: AdapterHost) -> None:
         held = await node.record(reports.Connected(charger_id=CHARGER, node=node.name, protocol="lamp"))
         await node.hold(CHARGER, self)
         self.node = node

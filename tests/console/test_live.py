@@ -9,10 +9,10 @@ from starlette.requests import Request
 
 from csms.api.access import digest_of, new_secret
 from csms.console import live as live_module
+from csms.console.formatting import dom_id
 from csms.console.live import Live, Shared, changed
 from csms.console.sessions import SignedIn
 from csms.console.site import Site, Visit
-from csms.console.words import dom_id
 from csms.core import reports
 from csms.db import admin
 from tests.api.world import World

@@ -15,8 +15,8 @@ from csms.console.planned import gaps, periods, plot, table
 from csms.core import reports
 from csms.db import plans
 from csms.scheduling.periods import ChargePeriod
+from csms.scheduling.plan_view import PlanView, ShownSlot, Terms
 from csms.scheduling.prices import day_bounds
-from csms.scheduling.shown import PlanView, ShownSlot, Terms
 from tests.api.world import World
 from tests.console.test_pages import EVIL, text_of
 

@@ -9,8 +9,9 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from csms.core import commanded, courses, reports
+from csms.core import commanded, reports, session_course
 from csms.core.decide import decide
+from csms.core.device_state import CommandOutcome, DeviceState, StoredTransfer
 from csms.core.records import (
     Account,
     AccountEntry,
@@ -28,7 +29,6 @@ from csms.core.records import (
     Tag,
     Transaction,
 )
-from csms.core.remembered import CommandOutcome, Remembered, StoredTransfer
 from csms.core.transactions import content_key, ended_by
 from csms.core.usage import Evidence
 from csms.core.work import Policy, Work, tag_key
@@ -194,7 +194,7 @@ class Desk:
         self._load_accounts(work, batch)
         work.tariffs = dict(self.tariffs)
         work.group_tariffs = dict(self.group_tariffs)
-        work.evidence = {s.transaction_id: self._evidence(s) for s in courses.ending(work, batch)}
+        work.evidence = {s.transaction_id: self._evidence(s) for s in session_course.ending(work, batch)}
         for (kind, _), row in self.remembered.items():
             if any(row.charger_id == r.charger_id and kind in commanded.looks_at(r) for r in batch):
                 work.load(row)
@@ -221,7 +221,7 @@ class Desk:
             if (rental.open and mine) or rental.transaction_id in work.transactions:
                 work.load(rental)
 
-    def _evidence(self, s: courses.Stretch) -> Evidence:
+    def _evidence(self, s: session_course.ReadingsWindow) -> Evidence:
         place = s.charger_id, s.connector_id
         return Evidence(
             registers=tuple(
@@ -262,7 +262,7 @@ class Desk:
 
     def save(self, work: Work) -> None:
         for (kind, key), record in work.changed.items():
-            if isinstance(record, Remembered):
+            if isinstance(record, DeviceState):
                 self.remembered[kind, key] = record
                 continue
             table: Any = {

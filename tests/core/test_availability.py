@@ -1,7 +1,7 @@
 import pytest
 
 from csms.core.availability import in_sync
-from csms.core.remembered import Availability
+from csms.core.device_state import Availability
 from tests.core.desk import Desk
 from tests.core.stories import answered
 

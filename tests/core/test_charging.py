@@ -1,6 +1,6 @@
 import pytest
 
-from csms.core.remembered import ChargingProfile
+from csms.core.device_state import ChargingProfile
 from tests.core.desk import Desk, at, start
 from tests.core.stories import answered, profile
 

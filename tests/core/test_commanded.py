@@ -2,7 +2,7 @@ import pytest
 
 from csms.core import reports
 from csms.core.commanded import EFFECTS, looks_at
-from csms.core.remembered import Capability, ConfigurationKey
+from csms.core.device_state import Capability, ConfigurationKey
 from tests.core.desk import CP, NOW, Desk, start
 from tests.core.stories import answered
 

@@ -3,7 +3,7 @@ from datetime import timedelta
 import pytest
 
 from csms.core.composite import Period, Session, agrees, schedule
-from csms.core.remembered import ChargingProfile
+from csms.core.device_state import ChargingProfile
 from tests.core.desk import CP, NOW, at
 from tests.core.stories import profile
 

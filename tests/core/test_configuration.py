@@ -1,7 +1,7 @@
 import pytest
 
 from csms.core.configuration import chunks, in_sync, same_value, whole
-from csms.core.remembered import ConfigurationKey
+from csms.core.device_state import ConfigurationKey
 from tests.core.desk import Desk, at
 from tests.core.stories import answered
 

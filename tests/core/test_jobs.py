@@ -1,7 +1,7 @@
 import pytest
 
 from csms.core import reports
-from csms.core.remembered import Job
+from csms.core.device_state import Job
 from tests.core.desk import CP, Desk, at
 from tests.core.stories import answered
 

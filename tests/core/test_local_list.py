@@ -1,7 +1,7 @@
 import pytest
 
+from csms.core.device_state import LocalList
 from csms.core.local_list import in_sync, plan
-from csms.core.remembered import LocalList
 from tests.core.desk import Desk
 from tests.core.stories import answered
 

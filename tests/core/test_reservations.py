@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from csms.core.remembered import Reservation
+from csms.core.device_state import Reservation
 from csms.core.reservations import moment, state
 from tests.core.desk import Desk, at, start
 from tests.core.stories import answered

@@ -14,8 +14,8 @@ from csms.core.records import Frame
 from csms.core.work import Policy, Work
 from csms.db import store
 from csms.db.engine import create_engine
-from csms.frame_log import FrameLog
-from csms.ledger import Ledger
+from csms.node.frame_log import FrameLog
+from csms.node.ledger import Ledger
 from tests.core.desk import CP
 
 OPEN = Policy(enrollment="open", unknown_tags="accept")

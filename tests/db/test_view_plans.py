@@ -6,20 +6,20 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import event
 
-from csms.core import courses
+from csms.core import session_course
 from csms.core.records import Transaction
 from csms.core.tariffs import Tariff
 from csms.db import (
     accounts,
     admin,
+    charger_snapshot,
     commands,
-    evidence,
+    device_state_views,
     logs,
     outbox,
+    readings_window,
     reconcile,
-    remembered_views,
     security,
-    state,
     tables,
     views,
 )
@@ -134,13 +134,13 @@ PAGES = {
     "commands of a charger": lambda db: commands.list_commands(db, "c7"),
     "commands due": lambda db: commands.due(db, "node", NOW),
     "commands that wait too long": lambda db: commands.expire(db, NOW),
-    "configuration": lambda db: remembered_views.configuration(db, "c7"),
-    "reservations": lambda db: remembered_views.list_reservations(db, "c7"),
-    "profiles": lambda db: remembered_views.list_profiles(db, "c7"),
-    "jobs": lambda db: remembered_views.list_jobs(db, "c7"),
-    "what is known before a command": lambda db: remembered_views.facts(db, "c7", NOW),
-    "availability": lambda db: remembered_views.availability(db, "c7"),
-    "data transfers": lambda db: remembered_views.list_transfers(db, "c7"),
+    "configuration": lambda db: device_state_views.configuration(db, "c7"),
+    "reservations": lambda db: device_state_views.list_reservations(db, "c7"),
+    "profiles": lambda db: device_state_views.list_profiles(db, "c7"),
+    "jobs": lambda db: device_state_views.list_jobs(db, "c7"),
+    "what is known before a command": lambda db: device_state_views.facts(db, "c7", NOW),
+    "availability": lambda db: device_state_views.availability(db, "c7"),
+    "data transfers": lambda db: device_state_views.list_transfers(db, "c7"),
     "security events": lambda db: security.list_security_events(db, "c7"),
     "certificates": lambda db: security.certificates_of(db, "c7"),
     "accounts": lambda db: accounts.list_accounts(db, after_id="a2"),
@@ -157,8 +157,8 @@ PAGES = {
 }  # fmt: skip
 # These speak to the driver.
 RAW = {
-    "retained state": lambda db: state.snapshots(db, ["c7", "c8"]),
-    "the course of a session": lambda db: evidence.load(db, [courses.running(SESSION, NOW)]),
+    "retained state": lambda db: charger_snapshot.snapshots(db, ["c7", "c8"]),
+    "the course of a session": lambda db: readings_window.load(db, [session_course.running(SESSION, NOW)]),
     "the outbox": lambda db: outbox.pending(db, [1, 2], 100),
     "the outbox, counted": outbox.counts,
     "what is parked": lambda db: outbox.parked(db, 100),

@@ -18,10 +18,11 @@ import httpx
 import pytest
 import uvloop
 
-from csms import app, settings
+from csms import settings
 from csms.adapter import Adapter
-from csms.embedding import BrokerAddress
-from csms.mqtt_client import Client
+from csms.mqtt.client.aiomqtt_fixes import Client
+from csms.mqtt.config import BrokerAddress
+from csms.run import app
 from tests.contract import breach
 from tests.services import unused_port
 

@@ -15,10 +15,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from typer.testing import CliRunner
 
-from csms import pki
 from csms.cli import app as cli
-from csms.embedding import BrokerAddress
 from csms.mqtt import relay
+from csms.mqtt.config import BrokerAddress
+from csms.security import pki
 from tests.e2e.conftest import TOKEN
 from tests.e2e.raw import RawChargePoint
 from tests.mqtt.conftest import POLITE

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from csms.delivery import Delivery
+from csms.node.command_dispatcher import CommandDispatcher
 from tests.core.stories import profile
 from tests.e2e.obedient import obedient
 
@@ -221,4 +221,4 @@ async def test_one_that_has_booted_is_left_alone(start_node, monkeypatch):
 
 def soon(monkeypatch):
     """Half a second after the connection instead of twelve."""
-    monkeypatch.setitem(Delivery.__init__.__kwdefaults__, "introduce_after_s", 0.5)
+    monkeypatch.setitem(CommandDispatcher.__init__.__kwdefaults__, "introduce_after_s", 0.5)

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from csms import app
 from csms.ocpp import server
+from csms.run import app
 from csms.settings import Settings
 from tests.e2e.bare import BareChargePoint
 from tests.e2e.conftest import Node, NodeFactory

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from csms import assembly
 from csms.embedded import EmbeddedPostgres
-from csms.ledger import Ledger
-from csms.node import LocalNode
+from csms.node.ledger import Ledger
+from csms.node.node import Node
 from csms.ocpp import server
+from csms.run import assembly
 from tests import services
 from tests.e2e.conftest import NodeFactory
 from tests.e2e.raw import RawChargePoint
@@ -39,7 +39,7 @@ async def test_while_postgres_is_away_nobody_loses_anything(
     postgres: Any, start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, down, up = postgres
-    monkeypatch.setattr(assembly, "LocalNode", functools.partial(LocalNode, away_limit_s=0.5))
+    monkeypatch.setattr(assembly, "Node", functools.partial(Node, away_limit_s=0.5))
     monkeypatch.setattr(server, "_SWEEP_S", 0.1)
     node = await start_node(database_url=url)
     idle, busy = Site(node), Site(node)

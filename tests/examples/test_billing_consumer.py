@@ -7,13 +7,13 @@ import subprocess
 import sys
 import threading
 
-import books
+import bills as bills_module
 import httpx
 import pytest
-from books import Books, Outcome
+from bills import Bills, Outcome
 from consumer import Consumer, Gone, Replay
 
-from csms.embedding import BrokerAddress
+from csms.mqtt.config import BrokerAddress
 from tests.e2e.conftest import TOKEN
 from tests.e2e.raw import RawChargePoint
 from tests.mqtt.conftest import POLITE
@@ -66,7 +66,7 @@ class Kept:
 
 @pytest.fixture
 def ledger(tmp_path):
-    made = Books(str(tmp_path / "bills.sqlite"))
+    made = Bills(str(tmp_path / "bills.sqlite"))
     yield made
     made.close()
 
@@ -150,11 +150,11 @@ def test_reconciling_finds_what_was_dropped_with_nothing_behind_it(ledger):
 
 def test_killed_within_the_effect_nothing_of_it_is_left(ledger, monkeypatch):
     def killed(self, event):
-        Books._original(self, event)
+        Bills._original(self, event)
         raise SystemExit
 
-    monkeypatch.setattr(Books, "_original", Books._book, raising=False)
-    monkeypatch.setattr(Books, "_book", killed)
+    monkeypatch.setattr(Bills, "_original", Bills._book, raising=False)
+    monkeypatch.setattr(Bills, "_book", killed)
     with pytest.raises(SystemExit):
         ledger.apply(bill(1, 288))
     assert (bills(ledger), applied(ledger), ledger.position("CP1")) == ([], [], 0)
@@ -180,7 +180,7 @@ def test_it_can_be_started_as_the_readme_says():
         check=True,
     )
     assert "--mqtt-version" in done.stdout
-    assert books.__file__.endswith("examples/billing_consumer/books.py")
+    assert bills_module.__file__.endswith("examples/billing_consumer/bills.py")
 
 
 # --- against a node and a real broker --------------------------------------------------------------------
@@ -193,7 +193,7 @@ async def running(node, server, path, *, version="5", kind=Consumer, **more):
     ready = threading.Event()
 
     def work():
-        database, replay = Books(str(path)), Replay(node.running.http, TOKEN)
+        database, replay = Bills(str(path)), Replay(node.running.http, TOKEN)
         made["consumer"] = kind(
             database,
             replay,
@@ -229,7 +229,7 @@ class Killed(BaseException):
 
 
 def look(path, query):
-    reader = Books(str(path))
+    reader = Bills(str(path))
     try:
         return reader.rows(query)
     finally:

@@ -19,7 +19,8 @@ from csms.core import events
 from csms.core.records import Event
 from csms.db import outbox, store
 from csms.db.engine import create_engine
-from csms.mqtt.link import Link, LinkConfig
+from csms.mqtt.client.connection import LinkConfig
+from csms.mqtt.client.link import BrokerLink
 
 _names = itertools.count()
 WAIT_S = 20
@@ -76,7 +77,7 @@ def resume(server: Any) -> None:
 
 
 @contextlib.asynccontextmanager
-async def connected(link: Link, *work: Coroutine[Any, Any, Any]) -> AsyncIterator[Link]:
+async def connected(link: BrokerLink, *work: Coroutine[Any, Any, Any]) -> AsyncIterator[BrokerLink]:
     async with running(link.run()):
         async with asyncio.timeout(WAIT_S):
             await link.wait_connected()

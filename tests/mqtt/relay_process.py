@@ -5,8 +5,9 @@ import os
 
 from csms.db import outbox
 from csms.db.engine import create_engine
+from csms.mqtt.client.connection import LinkConfig
+from csms.mqtt.client.supervised import PublishingLink
 from csms.mqtt.config import RelayConfig
-from csms.mqtt.link import LinkConfig, PublishingLink
 from csms.mqtt.messages import EventForm
 from csms.mqtt.relay import Relay
 

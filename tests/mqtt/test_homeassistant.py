@@ -13,7 +13,7 @@ import pytest
 from csms.core.events import topic_level
 from csms.core.pricing import Tariff
 from csms.core.records import ChargerState, Connector, Transaction
-from csms.db.state import Snapshot
+from csms.db.charger_snapshot import StateSnapshot
 from csms.mqtt.homeassistant import configs
 from csms.mqtt.state import described
 from tests.e2e.conftest import NodeFactory, start_node
@@ -24,7 +24,7 @@ __all__ = ["start_node"]
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def snapshot(charger_id: str = "CP 1", *, currency: str = "EUR", charging: bool = True) -> Snapshot:
+def snapshot(charger_id: str = "CP 1", *, currency: str = "EUR", charging: bool = True) -> StateSnapshot:
     transaction = Transaction(
         id=402,
         charger_id=charger_id,
@@ -49,7 +49,7 @@ def snapshot(charger_id: str = "CP 1", *, currency: str = "EUR", charging: bool 
             power_w=7200,
         ),
     )
-    return Snapshot(
+    return StateSnapshot(
         ChargerState(charger_id=charger_id, online=True, node="n1"),
         connectors,
         (transaction,) if charging else (),

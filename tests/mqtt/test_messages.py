@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from csms.core.records import Event
-from csms.mqtt import packets
+from csms.mqtt.client import packets
 from csms.mqtt.messages import EventForm
 
 BODY = b'{"timestamp":"2023-12-07T10:15:30Z","clientId":"CP/1","eventType":"started","payload":{"duration":90.0}}'

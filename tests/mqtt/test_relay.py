@@ -18,11 +18,11 @@ from csms.core.records import Event
 from csms.core.tariffs import Tariff
 from csms.core.work import Policy
 from csms.db import outbox
-from csms.ledger import Ledger
+from csms.mqtt.client.supervised import PublishingLink
 from csms.mqtt.config import RelayConfig
-from csms.mqtt.link import PublishingLink
 from csms.mqtt.messages import EventForm
 from csms.mqtt.relay import Relay
+from csms.node.ledger import Ledger
 from tests.mqtt.conftest import POLITE, Log, config, connected, pause, resume, running, until, watching
 from tests.services import REPOSITORY, unused_port
 

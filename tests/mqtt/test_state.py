@@ -10,11 +10,12 @@ import pytest
 from csms.core import reports
 from csms.core.tariffs import Band, Tariff
 from csms.core.work import Policy
-from csms.db import state as rows
+from csms.db import charger_snapshot as rows
 from csms.errors import UnknownCharger
-from csms.ledger import Ledger
-from csms.mqtt.link import Link, PublishingLink
+from csms.mqtt.client.link import BrokerLink
+from csms.mqtt.client.supervised import PublishingLink
 from csms.mqtt.state import StatePublisher, service_presence
+from csms.node.ledger import Ledger
 from tests.mqtt.conftest import POLITE, config, connected, running, until, watching
 
 POLICY = Policy(
@@ -221,7 +222,7 @@ async def test_a_late_joiner_gets_the_state_and_a_broker_that_forgot_is_told_aga
 
 async def test_the_service_itself_is_retained_with_a_will(mosquitto):
     server = mosquitto()
-    link = Link(
+    link = BrokerLink(
         config(server), presence=service_presence("node/1", clock=lambda: datetime(2026, 1, 1, tzinfo=UTC))
     )
     async with watching(server, "csms/service/#") as watcher:

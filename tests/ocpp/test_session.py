@@ -12,8 +12,8 @@ from csms.ocpp.session import (
     Dropped,
     IncomingCall,
     LateAnswer,
+    OcppSession,
     Refused,
-    Session,
     TimedOut,
     Unsolicited,
 )
@@ -22,7 +22,7 @@ from csms.ocpp.session import (
 @pytest.fixture
 def session():
     numbers = iter(range(1, 1000))
-    s = Session("CP1", new_id=lambda: f"id-{next(numbers)}")
+    s = OcppSession("CP1", new_id=lambda: f"id-{next(numbers)}")
     s.open_for_calls(0.0)
     return s
 
@@ -69,7 +69,7 @@ def test_calls_go_out_one_by_one_in_order(session):
 
 
 def test_nothing_of_ours_is_sent_before_the_session_is_open_for_calls():
-    session = Session("CP1")
+    session = OcppSession("CP1")
     session.call("TriggerMessage", b"{}", 0, 30, "t")
     session.answer("a")
     assert sent(session) == [[3, "a", {}]]
@@ -175,7 +175,7 @@ def test_closing_fails_every_call_and_says_which_were_sent(session):
 def test_ids_are_unique_across_sessions_and_short_enough():
     ids = set()
     for _ in range(50):
-        session = Session("CP1")
+        session = OcppSession("CP1")
         session.open_for_calls(0)
         session.call("Reset", b"{}", 0, 30, None)
         ids.add(sent(session)[0][1])
@@ -191,7 +191,7 @@ def test_ids_are_unique_across_sessions_and_short_enough():
     )
 )
 def test_every_call_ends_exactly_once_and_at_most_one_is_outstanding(steps):
-    session, asked, ended, outstanding, now, timed_out = Session("CP1"), 0, [], [], 0.0, []
+    session, asked, ended, outstanding, now, timed_out = OcppSession("CP1"), 0, [], [], 0.0, []
     for step in steps:
         now += 1
         match step:

@@ -8,15 +8,15 @@ from zoneinfo import ZoneInfo
 import pytest
 from msgspec.structs import replace
 
-from csms.adapter import Heard
+from csms.adapter import BrokerMessage
 from csms.core.records import ChargerState, Connector
+from csms.db.charger_snapshot import StateSnapshot
 from csms.db.plans import Plan
-from csms.db.state import Snapshot
 from csms.plans.hems import addressed, obey, settled, status, status_topic
 from csms.scheduling.hems import HemsWish
 from csms.scheduling.periods import ChargePeriod
-from csms.scheduling.shown import Terms
-from csms.scheduling.upkeep import Delivery, Installed, Wanted
+from csms.scheduling.plan_view import Terms
+from csms.scheduling.upkeep import DesiredPlan, Installed, PlanDelivery
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 ZONE = ZoneInfo("Europe/Amsterdam")
@@ -35,13 +35,13 @@ HELD = Installed(
 )
 
 
-def plan(wish: HemsWish | None = None, delivery: Delivery | None = None, **more: Any) -> Plan:
+def plan(wish: HemsWish | None = None, delivery: PlanDelivery | None = None, **more: Any) -> Plan:
     usual: dict[str, Any] = {
         "charger_id": "CP/1",
         "terms": Terms(mode="hems", limit_a=12),
         "removed": False,
         "hems": wish or HemsWish(),
-        "delivery": delivery or Delivery(),
+        "delivery": delivery or PlanDelivery(),
         "online": True,
     }
     return Plan(**(usual | more))
@@ -49,7 +49,7 @@ def plan(wish: HemsWish | None = None, delivery: Delivery | None = None, **more:
 
 def said(end: str, content: Any = b"", *, retained: bool = False, of: Plan | None = None) -> HemsWish | None:
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
-    heard = Heard(topic=f"hems/ocpp/CP%2F1/schedule/{end}", body=body, retained=retained)
+    heard = BrokerMessage(topic=f"hems/ocpp/CP%2F1/schedule/{end}", body=body, retained=retained)
     return obey(heard, of or plan(), zone=ZONE, now=NOW)
 
 
@@ -68,7 +68,7 @@ def test_a_schedule_is_wanted_until_the_charger_has_it() -> None:
         NOW,
     )
     assert settled(wish, plan(wish), in_place=False, now=NOW) == wish
-    done = settled(wish, plan(wish, Delivery(installed=HELD)), in_place=True, now=NOW)
+    done = settled(wish, plan(wish, PlanDelivery(installed=HELD)), in_place=True, now=NOW)
     assert done == replace(wish, result="success")
     # The same again is followed already; a kept one is not even that.
     again = said("set", SET, of=plan(done))
@@ -79,7 +79,7 @@ def test_a_schedule_is_wanted_until_the_charger_has_it() -> None:
 
 def test_a_refusal_is_told_and_the_wish_stays() -> None:
     wish = HemsWish(periods=(PERIOD,), result="pending")
-    no = Delivery(problem="no smart charging", refused=Wanted(source="hems"), refused_at=NOW)
+    no = PlanDelivery(problem="no smart charging", refused=DesiredPlan(source="hems"), refused_at=NOW)
     told = settled(wish, plan(wish, no), in_place=False, now=NOW)
     assert (told.result, told.error, told.periods) == ("error", "no smart charging", (PERIOD,))
 
@@ -108,7 +108,7 @@ def test_a_clear_counts_when_somebody_sends_it() -> None:
     assert said("clear", b"", retained=True, of=plan(before)) is None
     wish = said("clear", b"whatever", of=plan(before))
     assert wish == HemsWish(digest="d", command_at=NOW, result="pending")
-    assert settled(wish, plan(wish, Delivery(installed=HELD)), in_place=False, now=NOW) == wish
+    assert settled(wish, plan(wish, PlanDelivery(installed=HELD)), in_place=False, now=NOW) == wish
     assert settled(wish, plan(wish), in_place=False, now=NOW).result == "cleared"
 
 
@@ -122,7 +122,7 @@ def test_a_wish_expires_when_the_charger_is_rid_of_it() -> None:
     wish = HemsWish(periods=(PERIOD,), expires_at=NOW, digest="d", command_at=NOW, result="success")
     late = NOW + timedelta(seconds=1)
     assert settled(wish, plan(wish), in_place=False, now=NOW) == wish
-    assert settled(wish, plan(wish, Delivery(installed=HELD)), in_place=False, now=late) == wish
+    assert settled(wish, plan(wish, PlanDelivery(installed=HELD)), in_place=False, now=late) == wish
     assert settled(wish, plan(wish), in_place=False, now=late) == HemsWish(
         digest="d", command_at=NOW, result="expired"
     )
@@ -142,7 +142,7 @@ def test_a_wish_expires_when_the_charger_is_rid_of_it() -> None:
 def test_the_status_of_all_connectors(
     statuses: tuple[str, ...], online: bool, state: str, ready: bool
 ) -> None:
-    snapshot = Snapshot(
+    snapshot = StateSnapshot(
         ChargerState(charger_id="CP/1"),
         (
             Connector(charger_id="CP/1", connector_id=0, status="Faulted"),
@@ -153,7 +153,7 @@ def test_the_status_of_all_connectors(
         ),
         (),
     )
-    told = status(plan(delivery=Delivery(installed=HELD), online=online), snapshot, now=NOW)
+    told = status(plan(delivery=PlanDelivery(installed=HELD), online=online), snapshot, now=NOW)
     assert (told.state, told.charger_state, told.ready_for_schedule) == (state, state, ready)
     assert (told.schedule_source, told.next_period_start) == ("hems", "2026-11-21T13:00:00+00:00")
     assert told.current_power_kw == (3.68 * len(statuses) if statuses and online else None)

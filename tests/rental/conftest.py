@@ -9,10 +9,10 @@ import httpx
 import msgspec
 import pytest
 
-from csms.adapter import Heard
+from csms.adapter import BrokerMessage
 from csms.api.access import digest_of
 from csms.db import accounts
-from csms.rental import words
+from csms.rental import translations
 from csms.rental.app import Rental, create_rental
 from tests.api.world import World, running
 
@@ -38,7 +38,7 @@ class Street:
 
     def says(self, status: str, age_s: float = 0.0, **more: Any) -> None:
         body = msgspec.json.encode({"status": status, "ageS": age_s} | more)
-        self.rental.watcher.heard(Heard(topic=f"rentals/{CHARGER}/live", body=body))
+        self.rental.watcher.heard(BrokerMessage(topic=f"rentals/{CHARGER}/live", body=body))
 
     async def phone(self, uid: str = UID, amount_minor: int = 10_000) -> "Phone":
         async with self.world.engine.begin() as db:
@@ -81,7 +81,7 @@ class Phone:
         return await self.http.post(f"/r/{CHARGER}/{button}", data={"csrf": found[1]}, headers=headers)
 
     def shows(self, message: str, language: str = "uk") -> bool:
-        return words.text(message, language) in self.text
+        return translations.text(message, language) in self.text
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from csms.core.reports import Rent, RentalTerms, Start
 from csms.core.tariffs import Tariff
 from csms.db import tariffs
 from csms.errors import ChargerOffline
-from csms.rental import words
+from csms.rental import translations
 from tests.rental.conftest import CHARGER, IN_JSON, OTHER, UID, Phone, Street
 
 
@@ -25,7 +25,7 @@ async def test_nobody_sees_or_does_anything_without_signing_in(street: Street) -
     assert (await http.get("/r/sign-in")).status_code == 200
     wrong = await http.post("/r/sign-in", data={"token": "csms_guess"})
     assert wrong.status_code == 403
-    assert words.text("bad_code", "uk") in wrong.text
+    assert translations.text("bad_code", "uk") in wrong.text
     assert street.world.asked == []
 
 
@@ -123,7 +123,7 @@ async def test_without_script_the_page_comes_again_and_does_not_wait_anew(street
     for _ in range(3):
         street.pass_(5)
         page = (await phone.http.get(f"/r/{CHARGER}?again=1")).text
-    assert words.text("M2", "uk") in page
+    assert translations.text("M2", "uk") in page
 
 
 # --- reminders -------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ async def test_the_stop_of_somebody_else_is_refused_with_the_documents_message(s
     phone = await street.phone()
     refused = await phone.press("stop")
     assert refused.status_code == 403
-    assert words.text("M1", "uk") in refused.text
+    assert translations.text("M1", "uk") in refused.text
     assert OTHER not in refused.text
     quietly = await phone.press("stop", **{"HX-Request": "true"})
     assert quietly.status_code == 403
@@ -209,11 +209,11 @@ async def test_the_stop_of_somebody_else_is_refused_with_the_documents_message(s
     assert (in_json.status_code, in_json.headers["content-type"]) == (403, "application/problem+json")
     assert in_json.json() == {
         "type": "urn:csms:problem:rental:M1",
-        "title": words.text("M1", "en"),
+        "title": translations.text("M1", "en"),
         "status": 403,
-        "detail": words.text("M1", "en"),
+        "detail": translations.text("M1", "en"),
         "id": "M1",
-        "messages": {"uk": words.text("M1", "uk"), "en": words.text("M1", "en")},
+        "messages": {"uk": translations.text("M1", "uk"), "en": translations.text("M1", "en")},
     }
     assert street.world.asked == []
 
@@ -248,7 +248,7 @@ async def test_a_user_who_presses_again_at_once_has_to_wait(street: Street) -> N
     for headers in ({}, {"HX-Request": "true"}, IN_JSON):
         refused = await phone.press("open", **headers)
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
-    assert refused.json()["messages"]["en"] == words.text("too_often", "en")
+    assert refused.json()["messages"]["en"] == translations.text("too_often", "en")
     other = await street.phone(OTHER)
     assert (await other.press("open")).status_code == 303
     street.pass_(1)
@@ -352,8 +352,11 @@ async def test_errors_come_in_the_language_that_is_asked_for_and_in_both(
         assert (answer.status_code, body["status"], body["id"]) == (status, status, message)
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["content-language"] == wanted
-        assert body["detail"] == words.text(message, wanted)
-        assert body["messages"] == {"uk": words.text(message, "uk"), "en": words.text(message, "en")}
+        assert body["detail"] == translations.text(message, wanted)
+        assert body["messages"] == {
+            "uk": translations.text(message, "uk"),
+            "en": translations.text(message, "en"),
+        }
 
 
 async def test_a_station_that_cannot_be_reached_is_told_as_the_document_says(street: Street) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from csms.adapter import Heard
+from csms.adapter import BrokerMessage
 from csms.rental.live import Watcher
 
 CHARGER = "coinop-1"
@@ -38,7 +38,7 @@ class Corridor:
 
     def says(self, status: str = "ready", age_s: float = 0.0, **more: Any) -> None:
         body = msgspec.json.encode({"status": status, "ageS": age_s} | more)
-        self.watcher.heard(Heard(topic=f"rentals/{CHARGER}/live", body=body))
+        self.watcher.heard(BrokerMessage(topic=f"rentals/{CHARGER}/live", body=body))
 
     def seen(self, uid: str = "A") -> tuple[bool, bool]:
         sight = self.watcher.sight(CHARGER, uid)
@@ -152,6 +152,8 @@ async def test_nobody_looks_nobody_listens(page: Corridor) -> None:
     page.says()
     assert page.seen() == (False, False)
     await page.scan()
-    page.watcher.heard(Heard(topic=f"rentals/{CHARGER}/live", body=b"no json"))
-    page.watcher.heard(Heard(topic=f"rentals/{CHARGER}/live", body=b'{"status":"ready"}', retained=True))
+    page.watcher.heard(BrokerMessage(topic=f"rentals/{CHARGER}/live", body=b"no json"))
+    page.watcher.heard(
+        BrokerMessage(topic=f"rentals/{CHARGER}/live", body=b'{"status":"ready"}', retained=True)
+    )
     assert page.seen() == (False, False)

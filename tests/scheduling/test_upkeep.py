@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from csms.scheduling.hems import HemsWish
 from csms.scheduling.outlook import outlook, view
 from csms.scheduling.periods import ChargePeriod
+from csms.scheduling.plan_view import Terms
 from csms.scheduling.prices import PriceSlot
-from csms.scheduling.shown import Terms
 from csms.scheduling.upkeep import (
     AWAY,
     CLEAR,
@@ -28,12 +28,12 @@ from csms.scheduling.upkeep import (
     REFUSED,
     RENEW,
     STANDALONE,
-    Delivery,
+    DesiredPlan,
     Installed,
-    Wanted,
+    PlanDelivery,
     by_time,
     decide,
-    standing,
+    plan_state,
 )
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -44,7 +44,7 @@ def at(minutes: float) -> datetime:
 
 
 LATER = ChargePeriod(at(30), at(60), 16)
-WANTED = Wanted(source=STANDALONE, periods=(LATER,), until=LATER.end)
+WANTED = DesiredPlan(source=STANDALONE, periods=(LATER,), until=LATER.end)
 HELD = Installed(
     source=STANDALONE,
     periods=(ChargePeriod(at(-60), at(-30), 16), LATER),
@@ -56,11 +56,11 @@ HELD = Installed(
     phases=3,
     pushed_at=at(-90),
 )
-THERE = Delivery(installed=HELD)
-NO = Delivery(problem="no", refused=WANTED, refused_at=at(-5))
+THERE = PlanDelivery(installed=HELD)
+NO = PlanDelivery(problem="no", refused=WANTED, refused_at=at(-5))
 
 
-def decided(wanted: Wanted, delivery: Delivery, **more: Any) -> str:
+def decided(wanted: DesiredPlan, delivery: PlanDelivery, **more: Any) -> str:
     usual = {"now": NOW, "connector_id": 0, "phases": 3, "connected_at": at(-600), "booted_at": at(-600)}
     return decide(wanted, delivery, **(usual | more))
 
@@ -68,7 +68,7 @@ def decided(wanted: Wanted, delivery: Delivery, **more: Any) -> str:
 @pytest.mark.parametrize(
     ("wanted", "delivery", "more", "due"),
     [
-        pytest.param(WANTED, Delivery(), {}, PUSH, id="new"),
+        pytest.param(WANTED, PlanDelivery(), {}, PUSH, id="new"),
         pytest.param(WANTED, THERE, {}, NOTHING, id="there, and a period that is over is no reason"),
         pytest.param(
             replace(WANTED, periods=(replace(LATER, current_a=10),)), THERE, {}, PUSH, id="another current"
@@ -81,33 +81,39 @@ def decided(wanted: Wanted, delivery: Delivery, **more: Any) -> str:
         pytest.param(WANTED, THERE, {"connected_at": at(-1)}, PUSH, id="back after a long time"),
         pytest.param(
             WANTED,
-            Delivery(installed=replace(HELD, pushed_at=at(-3))),
+            PlanDelivery(installed=replace(HELD, pushed_at=at(-3))),
             {"connected_at": at(-1)},
             NOTHING,
             id="a line that keeps breaking",
         ),
         pytest.param(WANTED, THERE, {"lost": True}, PUSH, id="somebody cleared it"),
-        pytest.param(WANTED, Delivery(installed=replace(HELD, renew_at=NOW)), {}, PUSH, id="the rest is due"),
-        pytest.param(WANTED, Delivery(installed=replace(HELD, renew_at=at(1))), {}, NOTHING, id="not yet"),
-        pytest.param(WANTED, Delivery(installed=replace(HELD, unsure=True)), {}, PUSH, id="no answer came"),
-        pytest.param(Wanted(source=NONE), THERE, {}, CLEAR, id="not wanted any more"),
+        pytest.param(
+            WANTED, PlanDelivery(installed=replace(HELD, renew_at=NOW)), {}, PUSH, id="the rest is due"
+        ),
+        pytest.param(
+            WANTED, PlanDelivery(installed=replace(HELD, renew_at=at(1))), {}, NOTHING, id="not yet"
+        ),
+        pytest.param(
+            WANTED, PlanDelivery(installed=replace(HELD, unsure=True)), {}, PUSH, id="no answer came"
+        ),
+        pytest.param(DesiredPlan(source=NONE), THERE, {}, CLEAR, id="not wanted any more"),
         pytest.param(replace(WANTED, periods=(), until=at(-1)), THERE, {}, CLEAR, id="over"),
-        pytest.param(replace(WANTED, periods=()), Delivery(), {}, PUSH, id="wait"),
-        pytest.param(Wanted(source=NONE), Delivery(), {}, NOTHING, id="nothing"),
+        pytest.param(replace(WANTED, periods=()), PlanDelivery(), {}, PUSH, id="wait"),
+        pytest.param(DesiredPlan(source=NONE), PlanDelivery(), {}, NOTHING, id="nothing"),
         pytest.param(WANTED, NO, {}, NOTHING, id="refused"),
         pytest.param(WANTED, NO, {"now": at(56)}, PUSH, id="refused an hour ago"),
         pytest.param(WANTED, NO, {"booted_at": at(-1)}, PUSH, id="refused before it was restarted"),
         pytest.param(replace(WANTED, until=at(70)), NO, {}, PUSH, id="refused something else"),
         pytest.param(
-            Wanted(source=NONE),
-            replace(THERE, problem="no", refused=Wanted(source=NONE), refused_at=NOW),
+            DesiredPlan(source=NONE),
+            replace(THERE, problem="no", refused=DesiredPlan(source=NONE), refused_at=NOW),
             {},
             NOTHING,
             id="not even cleared",
         ),
     ],
 )
-def test_what_is_due(wanted: Wanted, delivery: Delivery, more: dict[str, Any], due: str) -> None:
+def test_what_is_due(wanted: DesiredPlan, delivery: PlanDelivery, more: dict[str, Any], due: str) -> None:
     assert decided(wanted, delivery, **more) == due
 
 
@@ -116,16 +122,16 @@ def test_what_is_due(wanted: Wanted, delivery: Delivery, more: dict[str, Any], d
     [
         (WANTED, THERE, True, IN_PLACE),
         (WANTED, THERE, False, IN_PLACE),
-        (WANTED, Delivery(), True, PENDING),
-        (WANTED, Delivery(), False, AWAY),
-        (WANTED, Delivery(installed=replace(HELD, unsure=True)), True, PENDING),
+        (WANTED, PlanDelivery(), True, PENDING),
+        (WANTED, PlanDelivery(), False, AWAY),
+        (WANTED, PlanDelivery(installed=replace(HELD, unsure=True)), True, PENDING),
         (WANTED, NO, True, REFUSED),
-        (Wanted(source=NONE), Delivery(), True, NOT_WANTED),
-        (Wanted(source=NONE), THERE, False, AWAY),
+        (DesiredPlan(source=NONE), PlanDelivery(), True, NOT_WANTED),
+        (DesiredPlan(source=NONE), THERE, False, AWAY),
     ],
 )
-def test_how_far_it_is(wanted: Wanted, delivery: Delivery, online: bool, word: str) -> None:
-    assert standing(wanted, delivery, now=NOW, online=online) == word
+def test_how_far_it_is(wanted: DesiredPlan, delivery: PlanDelivery, online: bool, word: str) -> None:
+    assert plan_state(wanted, delivery, now=NOW, online=online) == word
 
 
 def test_time_asks_for_an_expiry_before_an_end_and_an_end_before_a_renewal() -> None:
@@ -154,7 +160,7 @@ def seen(
     prices: tuple[PriceSlot, ...] = CURVE,
     problem: str | None = None,
     wish: HemsWish | None = None,
-    delivery: Delivery | None = None,
+    delivery: PlanDelivery | None = None,
     now: datetime = NOW,
     removed: bool = False,
 ) -> Any:
@@ -163,7 +169,7 @@ def seen(
         prices=prices,
         problem=problem,
         wish=wish or HemsWish(),
-        delivery=delivery or Delivery(),
+        delivery=delivery or PlanDelivery(),
         zone=ZoneInfo("Europe/Amsterdam"),
         now=now,
         removed=removed,
@@ -173,7 +179,9 @@ def seen(
 def test_prices_below_the_limit_are_wanted_until_the_last_of_them() -> None:
     look = seen()
     assert (look.state, look.message) == ("scheduled", "2 slots at 1 price levels")
-    assert look.wanted == Wanted(source=STANDALONE, periods=(ChargePeriod(at(15), at(45), 16),), until=at(45))
+    assert look.wanted == DesiredPlan(
+        source=STANDALONE, periods=(ChargePeriod(at(15), at(45), 16),), until=at(45)
+    )
     # With the last chosen slot the profile goes, and the charger charges at any price again.
     assert seen(now=at(50)).wanted.until is None
 
@@ -181,9 +189,9 @@ def test_prices_below_the_limit_are_wanted_until_the_last_of_them() -> None:
 def test_a_charger_may_wait_for_as_long_as_prices_are_known() -> None:
     waiting = Terms(otherwise="wait")
     assert seen(waiting).wanted.until == at(60)
-    assert seen(waiting, now=at(50)).wanted == Wanted(source=STANDALONE, until=at(60))
+    assert seen(waiting, now=at(50)).wanted == DesiredPlan(source=STANDALONE, until=at(60))
     dear = seen(Terms(otherwise="wait", max_price=Decimal("0.05")))
-    assert (dear.state, dear.wanted) == ("no_eligible_slots", Wanted(source=STANDALONE, until=at(60)))
+    assert (dear.state, dear.wanted) == ("no_eligible_slots", DesiredPlan(source=STANDALONE, until=at(60)))
     assert seen(Terms(max_price=Decimal("0.05"))).wanted.until is None
 
 
@@ -200,7 +208,7 @@ def test_a_hems_is_followed_as_it_says_and_prices_do_not_count() -> None:
     by_hems = Terms(mode="hems", max_price=Decimal("0.01"))
     wish = HemsWish(periods=(LATER,), expires_at=at(45), source_id="battery")
     look = seen(by_hems, wish=wish)
-    assert look.wanted == Wanted(
+    assert look.wanted == DesiredPlan(
         source=HEMS, periods=(LATER,), until=LATER.end, expires_at=at(45), source_id="battery"
     )
     assert (look.state, look.message, look.plan) == ("scheduled", "1 periods", None)

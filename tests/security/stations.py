@@ -16,8 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from websockets.exceptions import InvalidStatus
 
-from csms import pki
-from csms.security import authority
+from csms.security import authority, pki
 from tests.e2e.raw import RawChargePoint
 
 _SHA256 = hashes.SHA256()

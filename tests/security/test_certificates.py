@@ -6,10 +6,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography import x509
 
-from csms import pki
 from csms.db.engine import create_engine
 from csms.errors import ChargerOffline
-from csms.security import authority
+from csms.security import authority, pki
 from csms.security.renewal import Renewal
 from tests.security.stations import (
     KEY,

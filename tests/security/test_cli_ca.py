@@ -6,9 +6,9 @@ import pytest
 from cryptography import x509
 from typer.testing import CliRunner
 
-from csms import pki
 from csms.cli.ca import app
 from csms.errors import CsmsError, StartError
+from csms.security import pki
 
 run = CliRunner()
 

@@ -5,11 +5,11 @@ from http import HTTPStatus
 
 import pytest
 
-from csms import pki
 from csms.adapter import Admission
 from csms.ocpp import login
 from csms.ocpp.handshake import Refusal
 from csms.ocpp.login import Certificate, Login
+from csms.security import pki
 
 CP = "cp-1"
 

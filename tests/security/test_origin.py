@@ -8,8 +8,8 @@ from urllib.parse import quote
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from csms import pki
 from csms.ocpp.origin import Forwarded, certificate_in, origin_of
+from csms.security import pki
 from tests.security.stations import issue
 
 TRUSTED = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")]

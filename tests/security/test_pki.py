@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import NameOID
 
-from csms import pki
+from csms.security import pki
 from tests.security.stations import csr, issue, small_keys, station_key
 
 NOW = datetime.now(UTC).replace(microsecond=0)

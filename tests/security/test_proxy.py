@@ -5,8 +5,9 @@ from urllib.parse import quote
 
 import pytest
 
-from csms import pki, settings
+from csms import settings
 from csms.errors import SettingsError
+from csms.security import pki
 from tests.security.stations import KEY, basic, booted, issue, refused
 from tests.security.test_keys import charger, register
 

@@ -10,10 +10,11 @@ from cryptography import x509
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidMessage
 
-from csms import pki, settings
+from csms import settings
 from csms.errors import StartError
+from csms.run.security import secure
+from csms.security import pki
 from csms.security.tls import ServerTls
-from csms.security.wiring import secure
 from tests.security.stations import KEY, Pki, basic, booted, is_rsa, issue, refused
 from tests.security.test_keys import register
 from tests.services import unused_port

@@ -15,7 +15,7 @@ from asyncpg.transaction import Transaction
 
 from csms.core.records import Event
 from csms.db import outbox, store
-from csms.mqtt.publisher import Publisher
+from csms.mqtt.client.publisher import Publisher
 from csms.ocpp.wire import Socket
 
 STARTING = "while it starts"

@@ -15,8 +15,8 @@ from bridges.charge_amps import demo, settings
 from bridges.charge_amps.both import BothClouds
 from bridges.charge_amps.eapi import EapiCloud
 from bridges.charge_amps.web import WebCloud
-from csms.embedding import BrokerAddress
 from csms.errors import SettingsError
+from csms.mqtt.config import BrokerAddress
 from csms.scheduling.feeds import read_feed
 from csms.simulate.clock import UNBOUNDED_LEAD_S, SimulatedClock
 from tests.e2e.conftest import NodeFactory

@@ -11,7 +11,7 @@ import pytest
 
 from bridges.coin_op import settings
 from bridges.coin_op.adapter import CoinOp
-from csms.mqtt_client import Client
+from csms.mqtt.client.aiomqtt_fixes import Client
 from csms.simulate.coin_op import Behaviour, Fleet, Station
 from tests.e2e.conftest import Node, NodeFactory, node, start_node
 

@@ -12,7 +12,7 @@ from bridges.coin_op.acts import Alarm, EndRental, Odd, Presence, Probe, Rules
 from bridges.coin_op.packet import parse
 from bridges.coin_op.station import Station
 from csms.core import reports
-from csms.core.remembered import BridgeNotes
+from csms.core.device_state import BridgeNotes
 from csms.core.tariffs import Tariff
 from tests.core.desk import NOW, Desk
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from csms.rental import live, words
+from csms.rental import live, translations
 from csms.simulate.coin_op import Behaviour, Station
 from tests.bridges.coin_op.conftest import UID, SiteFactory
 
@@ -61,7 +61,7 @@ class Tab:
         return "error" not in answer and bool(answer["result"]["result"].get("value"))
 
     async def shows(self, message: str) -> None:
-        await self.until(f"document.body.innerText.includes({json.dumps(words.text(message, 'uk'))})")
+        await self.until(f"document.body.innerText.includes({json.dumps(translations.text(message, 'uk'))})")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from csms.embedded import EmbeddedPostgres
-from csms.embedding import BrokerAddress
+from csms.mqtt.config import BrokerAddress
 from csms.simulate.coin_op import Behaviour, Station
 from tests.bridges.coin_op.conftest import UID, Site, SiteFactory
 from tests.services import REPOSITORY, Mosquitto, unused_port

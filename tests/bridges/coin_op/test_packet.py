@@ -4,7 +4,7 @@ import pytest
 
 from bridges.coin_op.packet import BadPacket, command, parse, parse_command, usable_id
 from bridges.coin_op.scales import Scales
-from bridges.coin_op.words import Word, word
+from bridges.coin_op.status_mapping import Word, word
 
 CHARGING = {
     "status": "charging",

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from csms.rental import words
+from csms.rental import translations
 from csms.simulate.coin_op import Behaviour, Station
 from tests.bridges.coin_op.conftest import SLOW_TO_LEAVE, UID, Site, SiteFactory
 
@@ -51,7 +51,7 @@ class Phone:
         return await self.http.post(f"/r/coinop-{station_id}/{button}", data={"csrf": found[1]})
 
     async def until(self, message: str, language: str = "uk", timeout_s: float = 15) -> str:
-        wanted = words.text(message, language)
+        wanted = translations.text(message, language)
         try:
             async with asyncio.timeout(timeout_s):
                 while wanted not in await self.look():
@@ -89,10 +89,10 @@ async def test_a_whole_rental_from_scan_to_receipt(start_site: SiteFactory, phon
     assert site.stations["s1"].uid == UID
     assert site.sent("connect") == [UID]
     await phone.until("M3")  # charged, by now
-    assert words.text("B2", "uk") in phone.text
+    assert translations.text("B2", "uk") in phone.text
     assert "0.110" in phone.text
     again = await phone.scan()  # a reload in mid-session
-    assert words.text("station", "uk") in again
+    assert translations.text("station", "uk") in again
     await phone.until("B2")
     await phone.press("stop")
     await phone.until("M4")
@@ -118,11 +118,11 @@ async def test_somebody_elses_station(start_site: SiteFactory, phones: Any) -> N
     await renter.until("B2")
     await other.until("M1")
     assert UID not in other.text
-    assert words.text("B2", "uk") not in other.text
+    assert translations.text("B2", "uk") not in other.text
     before = list(site.commands)
     refused = await other.http.post("/r/coinop-s1/stop", data={"csrf": _CSRF.search(await other.scan())[1]})
     assert refused.status_code == 403
-    assert words.text("M1", "uk") in refused.text
+    assert translations.text("M1", "uk") in refused.text
     assert site.sent("stop") == []
     assert [c for c in site.commands if c not in before and not c[1].startswith("hello:")] == []
     assert await site.number()
@@ -133,7 +133,7 @@ async def test_too_little_money(start_site: SiteFactory, phones: Any) -> None:
     poor, broke = await phones(site).sign_in("1.64"), await phones(site, "broke").sign_in("")
     await broke.scan()
     await broke.until("M5")
-    assert words.text("B1", "uk") not in broke.text
+    assert translations.text("B1", "uk") not in broke.text
     await poor.scan()
     await poor.until("B1")
     await poor.press("open")

@@ -12,8 +12,8 @@ import msgspec
 
 from bridges.coin_op import settings
 from bridges.coin_op.adapter import CoinOp
-from csms.adapter import Admission, Command, Heard, Standing
-from csms.core.remembered import BridgeNotes
+from csms.adapter import Admission, BrokerMessage, ChargerSnapshot, Command
+from csms.core.device_state import BridgeNotes
 from csms.errors import LedgerError
 from csms.simulate.coin_op import Station
 from tests.bridges.coin_op.story import TARIFF
@@ -50,7 +50,7 @@ class Town:
         self.enrollment: dict[str, str] = {}
         self.held: set[str] = set()
         self.database_away = self.dead = False
-        self._listeners: list[tuple[str, asyncio.Queue[Heard]]] = []
+        self._listeners: list[tuple[str, asyncio.Queue[BrokerMessage]]] = []
         self._tasks: list[asyncio.Task[Any]] = []
 
     # --- time ------------------------------------------------------------------------------------
@@ -92,9 +92,9 @@ class Town:
     async def registered(self, prefix: str) -> list[str]:
         return sorted(name for name in self.enrollment if name.startswith(prefix))
 
-    async def standing(self, charger_id: str) -> Standing:
+    async def standing(self, charger_id: str) -> ChargerSnapshot:
         notes = [row.notes for row in self.desk.recall(BridgeNotes) if row.charger_id == charger_id]
-        return Standing(
+        return ChargerSnapshot(
             connectors=tuple(c for (of, _), c in self.desk.connectors.items() if of == charger_id),
             transactions=tuple(
                 t for t in self.desk.transactions.values() if t.open and t.charger_id == charger_id
@@ -108,8 +108,8 @@ class Town:
     async def release(self, charger_id: str, _adapter: Any) -> None:
         self.held.discard(charger_id)
 
-    async def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[Heard]:
-        mine = (topic, asyncio.Queue[Heard]())
+    async def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[BrokerMessage]:
+        mine = (topic, asyncio.Queue[BrokerMessage]())
         self._listeners.append(mine)
         try:
             while True:
@@ -133,7 +133,7 @@ class Town:
             self.live.append(msgspec.json.decode(body))
         for wanted, queue in self._listeners:
             if _matches(wanted.split("/"), levels):
-                queue.put_nowait(Heard(topic=topic, body=body, retained=retained))
+                queue.put_nowait(BrokerMessage(topic=topic, body=body, retained=retained))
         station = self.stations.get(levels[1])
         if levels[-1] == "commands" and station is not None:
             station.obey(body, retained=retained)

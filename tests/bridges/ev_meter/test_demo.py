@@ -1,7 +1,7 @@
 import asyncio
 
 import bridges
-from csms.embedding import BrokerAddress
+from csms.mqtt.config import BrokerAddress
 from csms.simulate.clock import UNBOUNDED_LEAD_S, SimulatedClock
 from tests.mqtt.conftest import running
 

@@ -16,7 +16,7 @@ from bridges.ev_meter.adapter import EvMeter
 from bridges.ev_meter.backend import Backend, vendor_link
 from bridges.ev_meter.frame import decode
 from bridges.ev_meter.settings import EvMeterSettings
-from csms.adapter import Standing
+from csms.adapter import ChargerSnapshot
 from csms.core import reports
 from csms.errors import SettingsError
 from tests.bridges.ev_meter.site import PEER, SERIAL, SSID, Site, at_work, polled, until
@@ -303,7 +303,7 @@ class Deaf:
         return None
 
     async def standing(self, charger_id):
-        return Standing()
+        return ChargerSnapshot()
 
     def post(self, report):
         pass

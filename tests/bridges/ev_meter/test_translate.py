@@ -10,7 +10,7 @@ from bridges.ev_meter.session import Session
 from bridges.ev_meter.status import Shown
 from bridges.ev_meter.steps import Begin, End, Note, Read, Rules
 from bridges.ev_meter.translate import identity, power_w, reading, report_of, temperature_c
-from csms.adapter import Standing
+from csms.adapter import ChargerSnapshot
 from csms.core.units import measure
 from csms.simulate.clock import SimulatedClock
 from csms.simulate.ev_meter import State, encode, neighbourhood
@@ -127,7 +127,7 @@ def test_a_charger_in_use_is_billed_for_what_it_gave(seed, gap_s):
     real = [0.0]
     clock = SimulatedClock(1, monotonic=lambda: real[0], wall=lambda: NOW)
     (charger,) = neighbourhood(1, clock, seed=seed % 5000)
-    session = Session(Rules(), Standing())
+    session = Session(Rules(), ChargerSnapshot())
     first, sold, running = None, 0, None
     for look in range(200):
         real[0] += gap_s if look else 1  # nobody comes in the first minute

@@ -10,7 +10,7 @@ from bridges.ev_meter.session import Session
 from bridges.ev_meter.status import Shown
 from bridges.ev_meter.steps import Begin, End, Note, Read, Rules
 from bridges.ev_meter.translate import power_w
-from csms.adapter import Standing
+from csms.adapter import ChargerSnapshot
 from csms.core.pricing import Tariff
 from csms.core.records import Connector, Transaction
 from tests.bridges.ev_meter.vectors import PAYLOADS
@@ -44,9 +44,9 @@ def charging(total: int, session: int, **changes: Any) -> WorkingInfo:
 class Watched:
     """`told` collects everything but baselines and notes; `baselines` and `notes` the rest."""
 
-    def __init__(self, standing: Standing | None = None, **rules: Any) -> None:
+    def __init__(self, standing: ChargerSnapshot | None = None, **rules: Any) -> None:
         self.rules = Rules(**rules)
-        self.session = Session(self.rules, standing or Standing())
+        self.session = Session(self.rules, standing or ChargerSnapshot())
         self.steps: list[Any] = []
         self.baselines: list[int] = []
         self.notes: list[str] = []
@@ -61,7 +61,7 @@ class Watched:
 
     def restart(self) -> None:
         """A new process knows only what the ledger has."""
-        standing = Standing(
+        standing = ChargerSnapshot(
             connectors=(self._connector,), transactions=() if self._running is None else (self._running,)
         )
         self.session = Session(self.rules, standing)

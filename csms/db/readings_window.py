@@ -1,0 +1,71 @@
+"""The courses of sessions as the database has them, thinned to what their price depends on (core/session_course.ReadingsWindow)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from csms.core.session_course import ReadingsWindow
+from csms.core.usage import Evidence
+
+Db = Any  # an asyncpg connection: the driver ships no types
+
+# By readings_charger_id_sampled_at_idx, in the partitions since the start. A clock-aligned reading names no
+# transaction: it is the same register.
+_REGISTERS = """
+SELECT w.transaction_id, r.first_at, r.first_wh, r.last_at, r.last_wh
+FROM unnest($1::int4[], $2::text[], $3::int4[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
+            $7::text[], $8::float8[])
+    AS w (transaction_id, charger_id, connector_id, since, until, received_since, edges, step_s)
+CROSS JOIN LATERAL (
+    SELECT min(sampled_at) AS first_at, (array_agg(energy_wh ORDER BY sampled_at, energy_wh))[1] AS first_wh,
+        max(sampled_at) AS last_at, (array_agg(energy_wh ORDER BY sampled_at DESC, energy_wh DESC))[1] AS last_wh
+    FROM readings
+    WHERE readings.charger_id = w.charger_id AND sampled_at >= w.since AND sampled_at <= w.until
+        AND received_at >= w.received_since AND connector_id = w.connector_id AND energy_wh IS NOT NULL
+        AND (readings.transaction_id = w.transaction_id OR readings.transaction_id IS NULL)
+    GROUP BY width_bucket(sampled_at, w.edges::timestamptz[]),
+        floor(extract(epoch FROM sampled_at - w.since) / w.step_s)
+) r
+"""
+MOST_STATUSES = 200
+# By status_history_charger_id_recorded_at_idx, the newest ones.
+_STATUSES = f"""
+SELECT w.transaction_id, s.at, s.status
+FROM unnest($1::int4[], $2::text[], $3::int4[], $4::timestamptz[], $5::timestamptz[])
+    AS w (transaction_id, charger_id, connector_id, until, received_since)
+CROSS JOIN LATERAL (
+    SELECT coalesce(reported_at, recorded_at) AS at, status FROM status_history
+    WHERE status_history.charger_id = w.charger_id AND recorded_at >= w.received_since
+        AND connector_id = w.connector_id AND coalesce(reported_at, recorded_at) <= w.until
+    ORDER BY recorded_at DESC LIMIT {MOST_STATUSES}
+) s
+"""
+
+
+async def load(db: Db, wanted: Sequence[ReadingsWindow]) -> dict[int, Evidence]:
+    """By transaction id: at most two statements, however many sessions."""
+    if not wanted:
+        return {}
+    registers: dict[int, set[tuple[datetime, int]]] = {s.transaction_id: set() for s in wanted}
+    for number, first_at, first_wh, last_at, last_wh in await db.fetch(
+        _REGISTERS,
+        *_columns(wanted, "transaction_id", "charger_id", "connector_id", "since", "until", "received_since"),
+        ["{" + ",".join(edge.isoformat() for edge in s.edges) + "}" for s in wanted],
+        [s.step_s for s in wanted],
+    ):
+        registers[number] |= {(first_at, first_wh), (last_at, last_wh)}
+    statuses: dict[int, list[tuple[datetime, str]]] = {s.transaction_id: [] for s in wanted}
+    if told := [s for s in wanted if s.statuses]:
+        for number, at, status in await db.fetch(
+            _STATUSES,
+            *_columns(told, "transaction_id", "charger_id", "connector_id", "until", "received_since"),
+        ):
+            statuses[number].append((at, status))
+    return {
+        number: Evidence(registers=tuple(sorted(found)), statuses=tuple(statuses[number]))
+        for number, found in registers.items()
+    }
+
+
+def _columns(wanted: Sequence[ReadingsWindow], *names: str) -> list[list[Any]]:
+    return [[getattr(s, name) for s in wanted] for name in names]

@@ -1,0 +1,141 @@
+"""The link of a node to the broker: what it subscribes to, its commands and replies, its presence."""
+
+import asyncio
+import contextlib
+import uuid
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from functools import lru_cache
+
+import structlog
+from paho.mqtt.client import topic_matches_sub
+from prometheus_client import Counter
+
+from csms.mqtt.client.connection import LinkConfig, MqttConnection, MqttMessage
+from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
+from csms.mqtt.client.supervised import Supervised
+
+MessageHandler = Callable[[MqttMessage], None]
+Presence = Callable[[str, bool], MqttMessage]
+log = structlog.get_logger()
+
+_DROPPED = Counter("csms_mqtt_received_dropped_total", "Messages a slow reader did not get.", ["topic"])
+_FAREWELL_S = 1.0
+
+
+def prefixed(prefix: str, topic: str) -> str:
+    """A topic below the installation's prefix (MQTT_TOPIC_PREFIX; empty: none)."""
+    return f"{prefix}/{topic}" if prefix else topic
+
+
+class BrokerLink(Supervised[MqttConnection]):
+    """Subscriptions stand again after each reconnect.
+
+    `presence(session, online)` gives the retained message that says whether we are there: published as
+    online after each connect, as offline before a clean end, and left with the broker as our last will.
+    `session` names the connection, because a will may come after the next connection's online.
+    """
+
+    def __init__(self, config: LinkConfig, *, presence: Presence | None = None) -> None:
+        super().__init__(config)
+        self._presence = presence
+        self._session = ""
+        self._handlers: dict[str, list[MessageHandler]] = {}
+        self._qos: dict[str, int] = {}
+
+    async def subscribe(self, topic: str, handler: MessageHandler, *, qos: int = 1) -> None:
+        """Have `handler` called with each message, now and after every reconnect. It must not block.
+
+        Without a connection this only takes note. Raises Refused when the broker does not allow it.
+        """
+        self._handlers.setdefault(topic, []).append(handler)
+        self._qos[topic] = max(qos, self._qos.get(topic, 0))
+        if self._connection is not None:
+            with contextlib.suppress(BrokerDisconnected):
+                await self._connection.subscribed(topic, self._qos[topic])
+
+    async def unsubscribe(self, topic: str, handler: MessageHandler) -> None:
+        handlers = self._handlers.get(topic, [])
+        if handler in handlers:
+            handlers.remove(handler)
+        if not handlers and self._handlers.pop(topic, None) is not None:
+            del self._qos[topic]
+            if self._connection is not None:
+                with contextlib.suppress(BrokerDisconnected):
+                    await self._connection.ask(self._connection.unsubscribe(topic))
+
+    async def listen(
+        self, topic: str, *, qos: int = 1, max_waiting: int = 10_000
+    ) -> AsyncIterator[MqttMessage]:
+        """Messages on a topic. A reader that falls `max_waiting` behind loses the oldest, and that is counted."""
+        waiting: deque[MqttMessage] = deque()
+        arrived = asyncio.Event()
+
+        def keep(message: MqttMessage) -> None:
+            if len(waiting) >= max_waiting:
+                waiting.popleft()
+                _DROPPED.labels(topic).inc()
+            waiting.append(message)
+            arrived.set()
+
+        try:
+            await self.subscribe(topic, keep, qos=qos)
+            while True:
+                await arrived.wait()
+                while waiting:
+                    yield waiting.popleft()
+                arrived.clear()
+        finally:
+            await self.unsubscribe(topic, keep)
+
+    # --- the connection --------------------------------------------------------------------------
+
+    def _make(self) -> MqttConnection:
+        self._session = uuid.uuid4().hex
+        will = self._presence(self._session, False) if self._presence is not None else None
+        return MqttConnection(self.config, self._dispatch, self._down, will)
+
+    async def _greet(self, connection: MqttConnection) -> None:
+        if self._presence is not None:
+            await self._tell(connection, self._presence(self._session, True))
+        standing: dict[str, int] = {}
+        while missing := [item for item in self._qos.items() if item not in standing.items()]:
+            for topic, qos in missing:
+                await self._subscribe_again(connection, topic, qos)
+                standing[topic] = qos
+
+    async def _take_leave(self, connection: MqttConnection) -> None:
+        if self._presence is not None:
+            async with asyncio.timeout(_FAREWELL_S):
+                await self._tell(connection, self._presence(self._session, False))
+
+    async def _subscribe_again(self, connection: MqttConnection, topic: str, qos: int) -> None:
+        try:
+            await connection.subscribed(topic, qos)
+        except PublishRefused as error:
+            log.error("mqtt subscription refused", topic=self.config.topic_shown(topic), error=str(error))
+
+    async def _tell(self, connection: MqttConnection, message: MqttMessage) -> None:
+        try:
+            await connection.send(message)
+        except (PublishRefused, BrokerDisconnected) as error:
+            log.warning("mqtt presence not published", topic=message.topic, error=str(error))
+
+    def _dispatch(self, message: MqttMessage) -> None:
+        for topic, handlers in list(self._handlers.items()):
+            if not _matches(topic, message.topic):
+                continue
+            for handler in list(handlers):
+                try:
+                    handler(message)
+                except Exception:
+                    log.exception("mqtt message not handled", topic=self.config.topic_shown(message.topic))
+
+
+@lru_cache(maxsize=1 << 16)  # a charger says much on one topic
+def _matches(subscription: str, topic: str) -> bool:
+    if subscription == topic:
+        return True
+    if subscription.startswith("$share/"):
+        subscription = subscription.split("/", 2)[2]
+    return topic_matches_sub(subscription, topic)

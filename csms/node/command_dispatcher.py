@@ -1,0 +1,222 @@
+"""The delivery of queued commands: each node sends those of the chargers it holds, in order, one at a time.
+
+It also asks a charger that is back without a BootNotification who and how it is.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import structlog
+from prometheus_client import Counter
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from csms.adapter import Command
+from csms.core import command_queue
+from csms.db import commands
+from csms.errors import CommandError
+from csms.node.command_audit import outcome_of
+
+log = structlog.get_logger()
+_DELIVERED = Counter(
+    "csms_queue_attempts_total", "Attempts to send queued commands, by how they ended.", ["state"]
+)
+_OWN = "csms"
+_EXPIRE_EVERY_S = 5.0
+_ABANDONED_EVERY_S = 60.0
+_INTRODUCTION_LASTS = timedelta(minutes=2)
+
+Send = Callable[[str, Command], Awaitable[Mapping[str, Any]]]
+
+
+class CommandDispatcher:
+    """One per node. `send` has a charger perform a command and raises CommandError.
+
+    `introduce_after_s`: how long after a connection a BootNotification may come by itself.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        node: str,
+        send: Send,
+        *,
+        poll_s: float = 1.0,
+        introduce_after_s: float = 12.0,
+        most_at_once: int = 100,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._engine = engine
+        self._node = node
+        self._send = send
+        self._poll_s = poll_s
+        self._introduce_after_s = introduce_after_s
+        self._most_at_once = most_at_once
+        self._clock = clock
+        self._awake = asyncio.Event()
+        self._busy: dict[str, asyncio.Task[None]] = {}
+        self._arrivals: deque[tuple[float, str]] = deque()
+
+    def nudge(self) -> None:
+        """A command was queued: look now."""
+        self._awake.set()
+
+    def presence(self, charger_id: str) -> None:
+        """This node has begun or ceased to hold a charger."""
+        self._arrivals.append((time.monotonic() + self._introduce_after_s, charger_id))
+        self._awake.set()
+
+    async def run(self) -> None:
+        """Deliver until cancelled. While the database is away nothing is sent, and nothing is lost."""
+        started, paused, expired_at, looked_at = False, False, 0.0, time.monotonic()
+        try:
+            while True:
+                try:
+                    if not started:
+                        await self._take_up(node=self._node)
+                        started = True
+                    now = time.monotonic()
+                    if now - expired_at > _EXPIRE_EVERY_S:
+                        expired_at = now
+                        async with self._engine.begin() as db:
+                            await commands.expire(db, self._clock())
+                    if now - looked_at > _ABANDONED_EVERY_S:
+                        looked_at = now
+                        await self._take_up()
+                    await self._introduce_arrivals()
+                    await self._deliver_due()
+                    paused = False
+                except Exception as error:
+                    if not paused:
+                        log.warning("delivery paused", error=str(error) or type(error).__name__)
+                    paused = True
+                await self._rest()
+        finally:
+            tasks = list(self._busy.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _rest(self) -> None:
+        try:
+            async with asyncio.timeout(self._poll_s):
+                await self._awake.wait()
+        except TimeoutError:
+            pass
+        self._awake.clear()
+
+    async def _take_up(self, *, node: str | None = None) -> None:
+        """What a node that died was sending: again where that does no harm."""
+        now = self._clock()
+        async with self._engine.begin() as db:
+            for row in await commands.abandoned(db, now, node=node):
+                await self._follow(db, row, command_queue.NO_ANSWER, row.attempts)
+
+    async def _deliver_due(self) -> None:
+        free = self._most_at_once - len(self._busy)
+        if free <= 0:
+            return
+        async with self._engine.connect() as db:
+            due = await commands.due(db, self._node, self._clock(), most=self._most_at_once)
+        for row in [row for row in due if row.charger_id not in self._busy][:free]:
+            task = asyncio.create_task(self._deliver(row), name=f"deliver {row.action}")
+            self._busy[row.charger_id] = task
+            task.add_done_callback(partial(self._done, row.charger_id))
+
+    def _done(self, charger_id: str, _task: "asyncio.Task[None]") -> None:
+        del self._busy[charger_id]
+        self._awake.set()
+
+    async def _deliver(self, row: commands.Due) -> None:
+        try:
+            async with self._engine.begin() as db:
+                attempts = await commands.claim(db, row.id, self._node, self._clock())
+            if attempts is None:
+                return
+            state, error = await self._attempt(row, attempts)
+            _DELIVERED.labels(state).inc()
+            async with self._engine.begin() as db:
+                if not await self._follow(db, row, state, attempts):
+                    await commands.settle(db, row.id, state, self._clock(), error=error)
+        except Exception as failure:
+            log.exception(
+                "command not delivered", charger=row.charger_id, action=row.action, error=str(failure)
+            )
+
+    async def _attempt(self, row: commands.Due, attempts: int) -> tuple[str, str | None]:
+        """One attempt: the state it ended in, and why."""
+        try:
+            if attempts > 1 and await self._happened(row):
+                return command_queue.CONFIRMED, None
+            await self._send(
+                row.charger_id,
+                Command(
+                    id=row.id,
+                    action=row.action,
+                    payload=row.payload,
+                    timeout_s=row.timeout_s,
+                    requested_by=row.requested_by,
+                ),
+            )
+        except CommandError as error:
+            return outcome_of(error), str(error)
+        return command_queue.ANSWERED, None
+
+    async def _happened(self, row: commands.Due) -> bool:
+        question = command_queue.question(row.action, row.payload)
+        if question is None:
+            return False
+        action, payload = question
+        answer = await self._send(
+            row.charger_id,
+            Command(action=action, payload=payload, timeout_s=row.timeout_s, requested_by=_OWN),
+        )
+        return command_queue.happened(row.action, row.payload, answer)
+
+    async def _follow(self, db: Any, row: commands.Due, state: str, attempts: int) -> bool:
+        """Queue it once more if its class allows. Whether it was."""
+        again = command_queue.next_try(row.action, state, attempts, self._clock(), row.expires_at)
+        if again is None:
+            return False
+        await commands.wait_on(db, row.id, state, again.at, counted=state != command_queue.NOT_SENT)
+        return True
+
+    # --- chargers that came back without a boot ----------------------------------------------------------
+
+    async def _introduce_arrivals(self) -> None:
+        while self._arrivals and self._arrivals[0][0] <= time.monotonic():
+            await self._introduce(self._arrivals[0][1])
+            self._arrivals.popleft()
+
+    async def _introduce(self, charger_id: str) -> None:
+        now = self._clock()
+        async with self._engine.begin() as db:
+            found = await commands.returned(db, charger_id)
+            if found is None or not found.online or found.node != self._node:
+                return
+            if not found.protocol.startswith("ocpp"):
+                return
+            for payload in command_queue.introductions(
+                now=now,
+                connected_at=found.connected_at,
+                booted_at=found.booted_at,
+                asked_at=found.asked_at,
+                lacking=found.lacking,
+            ):
+                # The id says which connection it is for: asked once, whatever happens in between.
+                await commands.add(
+                    db,
+                    command_id=f"introduction/{found.generation}/{payload['requestedMessage']}/{charger_id}",
+                    charger_id=charger_id,
+                    action="TriggerMessage",
+                    payload=payload,
+                    requested_by=_OWN,
+                    now=now,
+                    timeout_s=30,
+                    expires_at=now + _INTRODUCTION_LASTS,
+                    queued=True,
+                )

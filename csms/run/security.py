@@ -1,0 +1,129 @@
+"""Settings to the parts that secure a node: CA, TLS listener, the gate's rules, the keeper of credentials."""
+
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+from cryptography import x509
+from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from csms.errors import StartError
+from csms.ocpp.gate import Rules
+from csms.run.data_dir import data_dir
+from csms.security import authority as ca
+from csms.security import pki
+from csms.security.stations import StationSecurity
+from csms.security.tls import ServerTls, read_cas
+from csms.settings import Settings
+
+log = structlog.get_logger()
+_DEFAULT_ORGANIZATION = "csms"
+
+
+class Secured(Struct, frozen=True, kw_only=True):
+    """`server_directory`: where our own CA's server certificates lie, if those are used."""
+
+    rules: Rules
+    stations: StationSecurity
+    authority: Callable[[], pki.Authority]
+    tls: ServerTls | None
+    server_directory: Path | None = None
+
+
+def organization(settings: Settings) -> str:
+    """What our own certificates say in O."""
+    return settings.csms_cpo_name or _DEFAULT_ORGANIZATION
+
+
+def authority_of(settings: Settings) -> Callable[[], pki.Authority]:
+    """Our CA; made when it is first asked for. Raises StartError."""
+    kept: list[pki.Authority] = []
+
+    def authority() -> pki.Authority:
+        if not kept:
+            kept.append(
+                ca.load_or_make(
+                    data_dir(settings.csms_data_dir),
+                    cert_file=settings.csms_ca_cert_file,
+                    key_file=settings.csms_ca_key_file,
+                    organization=organization(settings),
+                )
+            )
+        return kept[0]
+
+    return authority
+
+
+def secure(settings: Settings, engine: AsyncEngine) -> Secured:
+    """Everything a node needs to be safe. Raises StartError."""
+    authority = authority_of(settings)
+    reachable = settings.csms_ocpp_tls_port is not None or bool(settings.csms_trusted_proxies)
+    pem, certificates = _client_cas(settings, authority) if reachable else (None, [])
+    tls, server_directory = None, None
+    if settings.csms_ocpp_tls_port is not None:
+        pairs, server_directory = _pairs(settings, authority)
+        tls = ServerTls(pairs, pem)
+    return Secured(
+        rules=Rules(
+            trusted_proxies=settings.csms_trusted_proxies,
+            certificate_header=settings.csms_trusted_proxy_cert_header,
+            client_cas=tuple(certificates),
+            organization=settings.csms_cpo_name,
+            failures_per_minute=settings.csms_ocpp_login_failures_per_minute,
+        ),
+        stations=StationSecurity(
+            engine,
+            authority,
+            organization=settings.csms_cpo_name,
+            certificate_days=settings.csms_certificate_days,
+        ),
+        authority=authority,
+        tls=tls,
+        server_directory=server_directory,
+    )
+
+
+def server_names(settings: Settings) -> list[str]:
+    """What our own server certificates are made out to: CSMS_OCPP_TLS_NAMES, or this machine's names."""
+    if settings.csms_ocpp_tls_names:
+        return list(settings.csms_ocpp_tls_names)
+    return list(dict.fromkeys([socket.getfqdn(), socket.gethostname(), "localhost", "127.0.0.1"]))
+
+
+def _client_cas(
+    settings: Settings, authority: Callable[[], pki.Authority]
+) -> tuple[str, list[x509.Certificate]]:
+    """Whoever may have signed a charge point's certificate: our own CA, and those of the file."""
+    text, certificates = authority().pem, [authority().certificate]
+    if settings.csms_ocpp_tls_client_ca_file is not None:
+        more, others = read_cas(settings.csms_ocpp_tls_client_ca_file)
+        text, certificates = f"{text}\n{more}", [*certificates, *others]
+    return text, certificates
+
+
+def _made_out_to(cert_file: Path, names: Sequence[str]) -> bool:
+    """Whether a certificate of ours carries the names that are asked for now, if any are."""
+    presented = pki.presented(pki.read_presented(cert_file.read_bytes()))
+    return not names or (
+        presented.names[0] == names[0][:64] and set(names) <= {*presented.names, *presented.addresses}
+    )
+
+
+def _pairs(settings: Settings, authority: Callable[[], pki.Authority]) -> tuple[list[ca.Pair], Path | None]:
+    certs, keys = settings.csms_ocpp_tls_cert_file, settings.csms_ocpp_tls_key_file
+    if certs or keys:
+        if len(certs) != len(keys):
+            raise StartError(
+                "CSMS_OCPP_TLS_CERT_FILE and CSMS_OCPP_TLS_KEY_FILE name as many files, in the same order."
+            )
+        return list(zip(certs, keys, strict=True)), None
+    directory = data_dir(settings.csms_data_dir)
+    pairs = ca.server_pairs(directory)
+    if not pairs or not _made_out_to(pairs[0][0], settings.csms_ocpp_tls_names):
+        pairs = ca.issue_server(
+            authority(), directory, server_names(settings), organization=organization(settings)
+        )
+        log.info("server certificates issued", names=server_names(settings), files=[str(c) for c, _ in pairs])
+    return pairs, directory

@@ -1,0 +1,62 @@
+"""Which database and which broker: the ones that were named, or our own, started from wheels.
+
+Entered on the main thread before the event loop runs: an embedded server dies with the thread that started it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from csms.errors import StartError
+from csms.mqtt.config import BrokerAddress
+from csms.run.data_dir import data_dir
+from csms.settings import Settings
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[str]:
+    """The database's address; an embedded one runs for as long as this context."""
+    if settings.database_url is not None:
+        yield settings.database_url
+        return
+    from csms.embedded import EmbeddedError, EmbeddedPostgres
+
+    try:
+        server = EmbeddedPostgres(data_dir(settings.csms_data_dir))
+        server.__enter__()
+    except EmbeddedError as error:
+        raise StartError(str(error)) from None
+    try:
+        yield server.url
+    finally:
+        server.__exit__(None, None, None)
+
+
+@contextmanager
+def broker(settings: Settings) -> Iterator[BrokerAddress | None]:
+    """The broker's address, None when MQTT is switched off."""
+    if not settings.mqtt:
+        yield None
+        return
+    if not settings.embedded_broker:
+        port = settings.mqtt_port or (8883 if settings.mqtt_tls else 1883)
+        scheme = "mqtts" if settings.mqtt_tls else "mqtt"
+        url = f"{scheme}://{settings.mqtt_host}:{port}"
+        yield BrokerAddress(settings.mqtt_host, port, settings.mqtt_protocol_version, url)
+        return
+    from csms.embedded import EmbeddedBroker, EmbeddedError
+
+    try:
+        server = EmbeddedBroker(data_dir(settings.csms_data_dir), port=settings.mqtt_port or 1883)
+        server.__enter__()
+    except EmbeddedError as error:
+        raise StartError(str(error)) from None
+    try:
+        five = settings.mqtt_protocol_version == "5"
+        yield BrokerAddress(
+            server.host,
+            server.port_v5 if five else server.port,
+            settings.mqtt_protocol_version,
+            f"mqtt://{server.host}:{server.port} (MQTT 5: {server.port_v5})",
+        )
+    finally:
+        server.__exit__(None, None, None)

@@ -1,0 +1,36 @@
+"""The prices that are known, as feeds have brought them."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from csms.scheduling.feeds import Feed
+from csms.scheduling.prices import PriceSlot, tidied
+
+_KEPT: Final = timedelta(days=2)
+
+
+class PriceTable:
+    """A feed replaces what it covers; what is older than two days is dropped. `problem`: why there are none."""
+
+    def __init__(self, currency: str) -> None:
+        self.slots: tuple[PriceSlot, ...] = ()
+        self.problem: str | None = None
+        self.currency = currency
+
+    def take(self, feed: Feed, now: datetime) -> bool:
+        """False: the feed is in another currency than the threshold, nothing can be compared."""
+        if feed.currency is not None and feed.currency != self.currency:
+            self.problem = f"Prices are in {feed.currency}, the threshold is in {self.currency}"
+            self.slots = ()
+            return False
+        self.problem = None
+        if not feed.slots:
+            return True
+        first, last = feed.slots[0].start, feed.slots[-1].end
+        others = [
+            slot
+            for slot in self.slots
+            if (slot.end <= first or slot.start >= last) and slot.end > now - _KEPT
+        ]
+        self.slots = tidied([*others, *feed.slots])
+        return True

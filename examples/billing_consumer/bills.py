@@ -1,0 +1,112 @@
+"""The consumer's database: what was billed, what was applied already, and how far."""
+
+import enum
+import json
+import sqlite3
+from typing import Any
+
+
+class Outcome(enum.Enum):
+    APPLIED = "applied"
+    KNOWN = "known"  # had already: nothing was done
+    GAP = "gap"  # something before it is missing: nothing was done
+    ANEW = "anew"  # the charger was deleted in csms and counts from 1 again: nothing was done
+
+
+class Bills:
+    """SQLite: bills, what was applied already (inbox), and how far each charger's events were applied."""
+
+    def __init__(self, path: str) -> None:
+        # No transactions behind our back: they begin and end where it says so.
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.executescript(
+            """
+            PRAGMA journal_mode = WAL;
+            CREATE TABLE IF NOT EXISTS bills (
+                client_id TEXT NOT NULL, transaction_id INTEGER NOT NULL, revision INTEGER NOT NULL,
+                amount_minor INTEGER NOT NULL, currency TEXT NOT NULL, id_tag TEXT NOT NULL,
+                PRIMARY KEY (client_id, transaction_id)
+            );
+            CREATE TABLE IF NOT EXISTS inbox (
+                event_id TEXT PRIMARY KEY, client_id TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL
+            );
+            CREATE TABLE IF NOT EXISTS positions (client_id TEXT PRIMARY KEY, seq INTEGER NOT NULL);
+            CREATE TABLE IF NOT EXISTS holes (
+                client_id TEXT NOT NULL, after_seq INTEGER NOT NULL, before_seq INTEGER NOT NULL,
+                noticed_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
+            );
+            """
+        )
+
+    def apply(self, body: bytes) -> Outcome:
+        """The effect of one event, all or nothing. Raises ValueError or KeyError for what is no event."""
+        event = json.loads(body)
+        client_id, seq = str(event["clientId"]), int(event["seq"])
+        with self._transaction():
+            last = self.position(client_id)
+            if seq > last + 1:
+                return Outcome.GAP
+            if self._db.execute("SELECT 1 FROM inbox WHERE event_id = ?", [event["eventId"]]).fetchone():
+                if seq > last:  # only after `restart`
+                    self._advance(client_id, seq)
+                return Outcome.KNOWN
+            if seq <= last:
+                return Outcome.ANEW
+            self._book(event)
+            self._db.execute(
+                "INSERT INTO inbox VALUES (?, ?, ?, ?)", [event["eventId"], client_id, seq, body]
+            )
+            self._advance(client_id, seq)
+        return Outcome.APPLIED
+
+    def _book(self, event: dict[str, Any]) -> None:
+        """What the event means to us: here only the bill. Of one transaction the highest revision holds."""
+        if event["eventType"] != "session_cost":
+            return
+        cost = event["payload"]
+        self._db.execute(
+            """
+            INSERT INTO bills VALUES (:client_id, :transactionId, :revision, :amountMinor, :currency, :idTag)
+            ON CONFLICT (client_id, transaction_id) DO UPDATE SET
+                revision = excluded.revision, amount_minor = excluded.amount_minor,
+                currency = excluded.currency, id_tag = excluded.id_tag
+            WHERE excluded.revision > bills.revision
+            """,
+            cost | {"client_id": event["clientId"]},
+        )
+
+    def position(self, client_id: str) -> int:
+        """The last seq applied; 0: none yet."""
+        row = self._db.execute("SELECT seq FROM positions WHERE client_id = ?", [client_id]).fetchone()
+        return row[0] if row else 0
+
+    def skip(self, client_id: str, to: int) -> None:
+        """What lies between is gone for good: write that down for a human, and go on behind it."""
+        with self._transaction():
+            after = self.position(client_id)
+            self._db.execute(
+                "INSERT INTO holes (client_id, after_seq, before_seq) VALUES (?, ?, ?)",
+                [client_id, after, to + 1],
+            )
+            self._advance(client_id, to)
+
+    def restart(self, client_id: str) -> None:
+        """From the beginning again; what was applied is still known by its eventId."""
+        with self._transaction():
+            self._advance(client_id, 0)
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        return self._db.execute(query, values).fetchall()
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _advance(self, client_id: str, seq: int) -> None:
+        self._db.execute(
+            "INSERT INTO positions VALUES (?, ?) ON CONFLICT (client_id) DO UPDATE SET seq = excluded.seq",
+            [client_id, seq],
+        )
+
+    def _transaction(self) -> sqlite3.Connection:
+        self._db.execute("BEGIN IMMEDIATE")
+        return self._db  # as a context: COMMIT at its end, ROLLBACK on an exception

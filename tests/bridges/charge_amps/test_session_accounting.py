@@ -1,0 +1,373 @@
+"""What polls and history mean for transactions: the cases T1 to T10 that need no network, and status words."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from bridges.charge_amps.lenient import number
+from bridges.charge_amps.port import ChargePoint, ConnectorView, Session
+from bridges.charge_amps.session_accounting import Books, OwnStart, base_of, counted_key, id_tag
+from bridges.charge_amps.statuses import error_code, ocpp_status, word
+from csms.core import reports
+from csms.core.pricing import Tariff
+from csms.core.records import Connector, Transaction
+from csms.scheduling.hems import hems_state
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+HALO = ChargePoint(id="CA-1", online=True)
+OLD = ChargePoint(id="CA-1", online=True, capi=True)
+ACCEPTED = reports.Authorization(status="Accepted")
+
+
+def view(
+    status: str | None = "Charging", session: str | None = "7", kwh: str | None = "0", **more: object
+) -> ConnectorView:
+    return ConnectorView(
+        number=1,
+        status=status,
+        session_id=session,
+        energy_kwh=number(kwh),
+        session_started_at=NOW if session else None,
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def session(session_id: str = "7", kwh: str | None = "3.42", ended: bool = True, **more: object) -> Session:
+    return Session(
+        id=session_id,
+        connector_id=1,
+        started_at=NOW,
+        ended_at=NOW + timedelta(hours=1) if ended else None,
+        energy_kwh=number(kwh),
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def begun(
+    books: Books, seen: ConnectorView, transaction_id: int = 402, point: ChargePoint = HALO
+) -> reports.Start:
+    assert books.begins(point, seen)
+    start = books.start(seen, None, NOW)
+    books.started(
+        start,
+        reports.Started(
+            transaction_id=transaction_id, authorization=ACCEPTED, meter_start_wh=start.meter_wh or 0
+        ),
+        seen,
+    )
+    return start
+
+
+def ended(books: Books, history: Session | None, at: datetime = NOW) -> reports.Stop | None:
+    assert books.closing is not None
+    closing = books.closing
+    stop = books.stop(closing, history, at)
+    if stop is not None:
+        books.stopped(closing, stop)
+    return stop
+
+
+def registers(books: Books, *readings: str) -> list[str]:
+    found = []
+    for kwh in readings:
+        meter = books.reading(view(kwh=kwh), NOW)
+        assert meter is not None
+        assert meter.transaction_id == 402
+        found.append(meter.readings[0].samples[0].value)
+    return found
+
+
+def fresh(register_wh: int = 0) -> Books:
+    books = Books("CA-1", 1)
+    books.register_wh = register_wh
+    return books
+
+
+# --- sessions ----------------------------------------------------------------------------------------
+
+
+def test_t1_history_has_the_last_word_on_the_energy() -> None:
+    books = fresh(10_000)
+    start = begun(books, view())
+    assert (start.key, start.meter_wh, start.at) == ("session-7", 10_000, NOW)
+    assert registers(books, "0", "1.2", "3.4") == ["10000", "11200", "13400"]
+    gone = view("Available", None, "0")
+    books.ended(HALO, gone, NOW)
+    stop = ended(books, session())
+    assert stop is not None
+    assert (stop.transaction_id, stop.meter_wh, stop.reason) == (402, 13_420, "EVDisconnected")
+    assert stop.at == NOW + timedelta(hours=1)
+    assert books.register_wh == 13_420
+
+
+def test_t2_a_pause_ends_nothing() -> None:
+    books = fresh()
+    begun(books, view())
+    for status in ("SuspendedEVSE", "SuspendedEV", "Finishing", "Preparing"):
+        books.ended(HALO, view(status), NOW)
+    assert books.running is not None
+    assert not books.begins(HALO, view("SuspendedEVSE"))
+
+
+def test_t3_another_id_closes_one_and_opens_the_next() -> None:
+    books = fresh()
+    begun(books, view())
+    registers(books, "2")
+    other = view(session="8", kwh="0.1")
+    books.ended(HALO, other, NOW)
+    assert books.reading(other, NOW) is None, "not of the transaction that is closing"
+    stop = ended(books, session(kwh="2.5"))
+    assert stop is not None
+    assert (stop.meter_wh, stop.reason) == (2500, "Other")
+    start = begun(books, other, 403)
+    assert (start.key, start.meter_wh) == ("session-8", 2500)
+
+
+def test_t4_a_session_that_ended_while_nobody_looked() -> None:
+    books = fresh(5000)
+    missed = session("9", "1.5", rfid="04a1b2c3")
+    start = books.missed(missed, NOW)
+    assert (start.key, start.meter_wh, start.id_tag, start.at) == ("session-9", 5000, "04A1B2C3", NOW)
+    stop = books.missed_stop(
+        missed, reports.Started(transaction_id=7, authorization=ACCEPTED, meter_start_wh=5000)
+    )
+    assert (stop.meter_wh, stop.at, stop.anomalies) == (6500, NOW + timedelta(hours=1), ("backfilled",))
+    books.booked(stop)
+    assert (books.register_wh, books.booked_until) == (6500, stop.at)
+
+
+def test_t5_a_finished_session_that_is_shown_again_is_nothing_new() -> None:
+    books = fresh()
+    begun(books, view())
+    books.ended(HALO, view(session_ended_at=NOW), NOW)
+    assert not books.begins(HALO, view("Finishing")), "closing"
+    ended(books, session())
+    assert not books.begins(HALO, view("Finishing")), "closed"
+    assert books.begins(HALO, view(session="8"))
+
+
+@pytest.mark.parametrize("capi", [False, True])
+def test_t6_a_digit_means_what_its_kind_of_charger_means(capi: bool) -> None:
+    assert word("2", capi=capi) == ("Connected" if capi else "Charging")
+    assert word("1", capi=capi) == ("Charging" if capi else "Preparing")
+    assert word("77", capi=capi) is None
+
+
+def test_t7_an_empty_card_is_no_tag() -> None:
+    nobody = session(rfid="00000000000000", user_id="3f2a9c6e-1b2c-4d5e-8f90-123456789abc")
+    assert id_tag(nobody, None) == "CA-3f2a9c6e-1b2c-4d5"
+    assert len(id_tag(nobody, None)) == 20
+    assert id_tag(session(rfid="04a1b2c3"), None) == "04A1B2C3"
+    assert id_tag(session(rfid="ab" * 11), None) == "CA-UNKNOWN"
+    assert id_tag(nobody, OwnStart(id_tag="ALICE", reference="r", at=NOW)) == "ALICE"
+    assert id_tag(None, None) == "CA-UNKNOWN"
+
+
+def test_t8_offline_makes_it_unavailable_and_ends_nothing() -> None:
+    books = fresh()
+    begun(books, view())
+    away = ChargePoint(id="CA-1", online=False)
+    nothing = view(None, None, None)
+    books.ended(away, nothing, NOW)
+    status = books.status(away, nothing, NOW)
+    assert status is not None
+    assert status.status == "Unavailable"
+    books.told(status)
+    assert books.status(away, nothing, NOW) is None
+    assert books.running is not None
+    assert not books.begins(away, view(session="8"))
+
+
+def test_an_answer_with_a_hole_in_it_ends_nothing() -> None:
+    books = fresh()
+    begun(books, view())
+    books.ended(HALO, view("Charging", None), NOW)
+    books.ended(HALO, view(None, None), NOW)
+    assert books.running is not None
+    assert books.reading(view("Charging", None), NOW) is None
+
+
+def test_t10_energy_as_a_string() -> None:
+    books = fresh()
+    begun(books, view())
+    assert registers(books, "3.4") == ["3400"]
+
+
+def test_a_reading_says_what_the_cloud_says_and_no_more() -> None:
+    books = fresh()
+    begun(books, view())
+    assert books.reading(view(kwh=None), NOW) is None
+    meter = books.reading(view(kwh=None, power_w=11040), NOW)
+    assert meter is not None
+    assert [(s.measurand, s.value, s.unit) for s in meter.readings[0].samples] == [
+        ("Power.Active.Import", "11040", "W")
+    ]
+
+
+def test_the_register_never_goes_back() -> None:
+    books = fresh()
+    begun(books, view())
+    assert registers(books, "3.4", "0", "3.5") == ["3400", "3400", "3500"]
+
+
+def test_history_that_lags_is_waited_for_and_then_left_behind() -> None:
+    books = fresh()
+    begun(books, view())
+    registers(books, "2")
+    books.ended(HALO, view("Available", None), NOW)
+    assert ended(books, session(ended=False)) is None
+    books.postpone()
+    assert books.closing is None
+    begun(books, view(session="8"), 403)
+    (late,) = books.late
+    stop = books.stop(late, session(kwh="2.2"), NOW)
+    assert stop is not None
+    books.stopped(late, stop)
+    assert (stop.transaction_id, stop.meter_wh, books.late) == (402, 2200, [])
+    assert not books.begins(HALO, view(session="7"))
+
+
+def test_our_own_stop_is_remote() -> None:
+    books = fresh()
+    begun(books, view())
+    books.own_stop_of = 402
+    books.ended(HALO, view("Available", None), NOW)
+    stop = ended(books, session())
+    assert stop is not None
+    assert stop.reason == "Remote"
+
+
+def test_our_own_start_gives_its_tag_to_the_session_it_made() -> None:
+    def tag(own: OwnStart, history: Session | None) -> str:
+        books = fresh()
+        books.own_start = own
+        return books.start(view(), history, NOW).id_tag
+
+    own = OwnStart(id_tag="ALICE", reference="ref-1", at=NOW - timedelta(minutes=1))
+    assert tag(own, None) == "ALICE"
+    assert tag(own, session(external_id="ref-1", rfid="04A1")) == "04A1"
+    assert tag(own, session(external_id="another", user_id="u")) == "CA-u"
+    assert tag(OwnStart(id_tag="ALICE", reference="r", at=NOW - timedelta(hours=1)), None) == "CA-UNKNOWN"
+
+
+# --- chargers without session ids --------------------------------------------------------------------
+
+
+def test_without_session_ids_the_energy_is_counted_from_the_edge() -> None:
+    books = fresh(1000)
+    first = view("Charging", None, "250.5")
+    assert not books.begins(OLD, view("Connected", None, "250.5"))
+    start = begun(books, first, point=OLD)
+    assert start.meter_wh == 1000
+    assert base_of(start.key) == Decimal("250.5")
+    values = []
+    for kwh in ("250.5", "251", "253.25", "0.5", "1"):  # a counter that begins anew
+        meter = books.reading(view("Charging", None, kwh), NOW)
+        assert meter is not None
+        values.append(meter.readings[0].samples[0].value)
+    assert values == ["1000", "1500", "3750", "4250", "4750"]
+    books.ended(OLD, view("Connected", None, "1"), NOW)
+    assert books.running is not None, "a pause"
+    books.ended(OLD, view("Available", None, "1"), NOW)
+    stop = ended(books, None, NOW + timedelta(hours=2))
+    assert stop is not None
+    assert (stop.meter_wh, stop.at) == (4750, NOW + timedelta(hours=2))
+
+
+def test_a_counted_session_goes_on_after_a_restart_with_what_was_charged_meanwhile() -> None:
+    books = fresh()
+    books.resume(
+        Connector(
+            charger_id="CA-1", connector_id=1, energy_wh=3000, status="Charging", newest_reading_at=NOW
+        ),
+        [transaction(counted_key(1, NOW, Decimal("250.5")), meter_start_wh=1000)],
+    )
+    meter = books.reading(view("Charging", None, "255.5"), NOW)
+    assert meter is not None
+    assert meter.readings[0].samples[0].value == "6000"
+
+
+def transaction(key: str, meter_start_wh: int) -> Transaction:
+    return Transaction(
+        id=402,
+        charger_id="CA-1",
+        connector_id=1,
+        key=key,
+        id_tag="T",
+        authorization_status="Accepted",
+        meter_start_wh=meter_start_wh,
+        started_at=NOW,
+        start_received_at=NOW,
+        tariff=Tariff(),
+    )
+
+
+def test_a_session_goes_on_after_a_restart() -> None:
+    books = fresh()
+    books.resume(
+        Connector(
+            charger_id="CA-1", connector_id=1, energy_wh=3000, status="Charging", newest_reading_at=NOW
+        ),
+        [transaction("session-7", 1000)],
+    )
+    assert not books.begins(HALO, view())
+    assert books.status(HALO, view(), NOW) is None, "no news"
+    assert registers(books, "2.5") == ["3500"]
+    assert books.booked_until == NOW
+
+
+# --- statuses ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raw", "capi", "mode", "in_session", "expected", "hems"),
+    [
+        ("Available", False, None, False, "Available", "idle"),
+        ("available", True, None, False, "Available", "idle"),
+        ("Connected", True, "On", False, "Preparing", "plugged_in"),
+        ("Connected", True, "Schedule", True, "SuspendedEVSE", "plugged_in"),
+        ("Connected", True, "Schedule", False, "Preparing", "plugged_in"),
+        ("Preparing", False, None, False, "Preparing", "plugged_in"),
+        ("Charging", False, None, True, "Charging", "charging"),
+        ("SuspendedEV", False, None, True, "SuspendedEV", "plugged_in"),
+        ("SuspendedEVSE", False, None, True, "SuspendedEVSE", "plugged_in"),
+        ("Finishing", False, None, False, "Finishing", "plugged_in"),
+        ("Reserved", False, None, False, "Reserved", "idle"),
+        ("Unavailable", False, None, False, "Unavailable", "error"),
+        ("Faulted", False, None, False, "Faulted", "error"),
+        ("Error", True, None, False, "Faulted", "error"),
+        ("Unknown", False, None, False, None, "error"),
+        ("Teleporting", False, None, False, None, "error"),
+        (None, False, None, False, None, "error"),
+    ],
+)
+def test_statuses(
+    raw: str | None, capi: bool, mode: str | None, in_session: bool, expected: str | None, hems: str
+) -> None:
+    status = ocpp_status(raw, capi=capi, mode=mode, in_session=in_session)
+    assert status == expected
+    assert hems_state(status, online=True) == hems
+    assert hems_state(status, online=False) == "offline"
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "expected"),
+    [
+        (None, "Available", "NoError"),
+        ("GroundFailure", "Faulted", "GroundFailure"),
+        ("noerror", "Faulted", "OtherError"),
+        ("E42", "Faulted", "OtherError"),
+        ("E42", "Charging", "NoError"),
+    ],
+)
+def test_error_codes(raw: str | None, status: str, expected: str) -> None:
+    assert error_code(raw, status) == expected
+
+
+def test_a_status_that_is_unknown_is_told_after_three_polls() -> None:
+    books = fresh()
+    told = [books.status(HALO, view("Unknown"), NOW) for _ in range(3)]
+    assert told[:2] == [None, None]
+    assert told[2] is not None
+    assert told[2].status == "Unavailable"

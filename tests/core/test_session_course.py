@@ -1,0 +1,220 @@
+"""The course of a session through the ledger's decisions: which evidence counts, by whose clock, what is billed."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from msgspec.structs import replace
+
+from csms.core import reports, session_course
+from csms.core.tariffs import Band, Tariff
+from tests.core.desk import CP, Desk, meter, register, start, status, stop
+
+# A Friday, 21:00 in Vienna.
+EVENING = datetime(2023, 12, 8, 20, tzinfo=UTC)
+NIGHT = Tariff(
+    id="night",
+    version=3,
+    currency="EUR",
+    energy_rate=Decimal("0.40"),
+    bands=(Band(name="night", start="22:00", end="06:00", energy_rate=Decimal("0.20")),),
+)
+PARKING = Tariff(energy_rate=Decimal("0.10"), idle_rate=Decimal("0.05"), idle_grace_min=10)
+
+
+def at(minutes):
+    return EVENING + timedelta(minutes=minutes)
+
+
+@pytest.fixture
+def desk():
+    return desk_with(NIGHT)
+
+
+def desk_with(tariff):
+    desk = Desk(unknown_tags="accept", tariff=tariff, time_zone="Europe/Vienna")
+    desk.now = EVENING
+    return desk
+
+
+def told(desk):
+    return desk.payloads("session_cost")[-1]
+
+
+def bill(desk):
+    return [
+        (line["component"], line.get("band"), line.get("quantity"), line["amountMinor"])
+        for line in told(desk)["breakdown"]
+    ]
+
+
+def began(desk, **given):
+    return desk.tell(start(**({"at": EVENING} | given))).transaction_id
+
+
+def test_a_session_across_the_edge_of_a_band(desk):
+    number = began(desk)
+    assert desk.transactions[number].tariff.time_zone == "Europe/Vienna"
+    for minutes, wh in ((30, 4000), (60, 10_000), (90, 12_000)):
+        desk.now = at(minutes)
+        desk.tell(meter(number, register(wh, at(minutes))))
+    desk.now = at(120)
+    desk.tell(stop(number, meter_wh=13_000, at=at(120)))
+    assert bill(desk) == [("energy", None, 9.0, 360), ("energy", "night", 3.0, 60)]
+    cost = told(desk)
+    assert (cost["estimatedCost"], cost["amountMinor"], cost["currency"]) == (4.2, 420, "EUR")
+    assert (cost["energyRate"], cost["timeRate"], cost["pricingModel"]) == (0.35, 0.0, "energy_based")
+    assert (cost["tariffId"], cost["tariffVersion"], cost["revision"]) == ("night", 3, 1)
+    assert desk.transactions[number].bill.lines[1].band == "night"
+
+
+def test_readings_of_the_same_batch_and_of_the_stop_itself_count(desk):
+    number = began(desk)
+    desk.now = at(120)
+    desk.batch(
+        meter(number, register(10_000, at(60))),
+        stop(number, meter_wh=13_000, at=at(120), readings=[register(13_000, at(90))]),
+    )
+    assert bill(desk) == [("energy", None, 9.0, 360), ("energy", "night", 3.0, 60)]
+
+
+def test_a_whole_session_in_one_batch(desk):
+    desk.now = at(120)
+    answers = desk.batch(
+        start(at=EVENING), meter(None, register(10_000, at(60))), stop(1, meter_wh=13_000, at=at(120))
+    )
+    assert answers[0].transaction_id == 1
+    assert bill(desk) == [("energy", None, 9.0, 360), ("energy", "night", 3.0, 60)]
+
+
+def test_clock_aligned_readings_without_a_transaction_count(desk):
+    number = began(desk)
+    desk.now = at(60)
+    desk.tell(meter(None, register(10_000, at(60), context="Sample.Clock")))
+    desk.now = at(120)
+    desk.tell(stop(number, meter_wh=13_000, at=at(120)))
+    assert bill(desk) == [("energy", None, 9.0, 360), ("energy", "night", 3.0, 60)]
+
+
+def test_other_connectors_and_sessions_do_not_count(desk):
+    first = began(desk, connector_id=2)
+    desk.now = at(1)
+    number = began(desk, at=at(0.5))
+    desk.tell(meter(first, register(1500, at(60)), connector_id=2))
+    desk.now = at(120)
+    desk.tell(stop(number, meter_wh=13_000, at=at(120.5)))
+    assert [line[2] for line in bill(desk)] == [5.95, 6.05]
+
+
+def test_the_price_is_that_of_the_start(desk):
+    number = began(desk)
+    desk.policy = replace(desk.policy, tariff=Tariff(energy_rate=Decimal(99)), time_zone="Asia/Tokyo")
+    desk.now = at(120)
+    desk.tell(stop(number, meter_wh=13_000, at=at(120)))
+    assert told(desk)["amountMinor"] == 360
+
+
+def test_the_stop_that_comes_after_all_is_priced_again_with_its_readings(desk):
+    number = began(desk)
+    desk.now = at(30)
+    desk.tell(meter(number, register(9_000, at(30))))
+    desk.now = at(300)
+    began(desk, at=at(290), meter_wh=20_000)  # the charger has forgotten the first
+    assert (told(desk)["revision"], told(desk)["amountMinor"]) == (1, 320)
+    desk.tell(stop(number, meter_wh=13_000, at=at(120), readings=[register(10_000, at(60))]))
+    assert (told(desk)["revision"], told(desk)["transactionId"]) == (2, number)
+    assert bill(desk) == [("energy", None, 9.0, 360), ("energy", "night", 3.0, 60)]
+    assert desk.told().count("session_cost") == 2
+
+
+def test_a_charger_with_a_wrong_clock_from_the_start_is_placed_by_ours(desk):
+    wrong = datetime(1970, 1, 1, tzinfo=UTC)
+    number = began(desk, at=wrong)
+    desk.now = at(60)
+    desk.tell(meter(number, register(10_000, wrong + timedelta(minutes=60))))
+    desk.now = at(120)
+    desk.tell(stop(number, meter_wh=13_000, at=wrong + timedelta(minutes=120)))
+    assert bill(desk) == [("energy", None, 9.0, 360), ("energy", "night", 3.0, 60)]
+
+
+def test_a_clock_set_in_mid_session_leaves_only_ours(desk):
+    wrong = datetime(1970, 1, 1, tzinfo=UTC)
+    number = began(desk, at=wrong)
+    desk.tell(meter(number, register(10_000, wrong + timedelta(minutes=1))))
+    desk.now = at(120)
+    desk.tell(stop(number, meter_wh=13_000, at=at(120)))
+    assert bill(desk) == [("energy", None, 6.0, 240), ("energy", "night", 6.0, 120)]
+
+
+def test_a_register_of_the_session_is_split_as_well(desk):
+    number = began(desk, meter_wh=500_000)
+    desk.tell(meter(number, register(9_000, at(60))))
+    desk.now = at(120)
+    desk.tell(stop(number, meter_wh=12_000, at=at(120), session_register=True))
+    assert bill(desk) == [("energy", None, 9.0, 360), ("energy", "night", 3.0, 60)]
+
+
+def test_a_car_that_stays_pays_after_the_grace():
+    desk = desk_with(PARKING)
+    number = began(desk)
+    desk.tell(status("Charging", at(0)))
+    for minutes, wh in ((30, 6000), (45, 11_000), (60, 11_000)):
+        desk.now = at(minutes)
+        desk.tell(meter(number, register(wh, at(minutes))))
+    desk.tell(status("SuspendedEV", at(40)))
+    desk.now = at(100)
+    desk.batch(status("SuspendedEVSE", at(90)), stop(number, meter_wh=11_000, at=at(100)))
+    # From 40 (the car's word between two readings) to 90 (the charger's own doing), 10 minutes free.
+    assert bill(desk) == [("energy", None, 10.0, 100), ("idle", None, 40.0, 200)]
+    assert (told(desk)["energyRate"], told(desk)["pricingModel"]) == (0.1, "energy_based")
+
+
+def test_plain_tariffs_ask_for_nothing():
+    desk = Desk(unknown_tags="accept", tariff=Tariff(energy_rate=Decimal("0.12"), minimum=Decimal(1)))
+    number = desk.tell(start()).transaction_id
+    batch = [stop(number), start(at=EVENING), reports.Reconcile(charger_id=CP, transaction_id=number)]
+    assert session_course.ending(desk.load(batch), batch) == []
+    desk.tell(batch[0])
+    assert desk.transactions[number].bill is None
+    assert bill(desk) == [("energy", None, 24.0, 288)]
+
+
+def test_what_is_looked_up_is_bounded(desk):
+    number = began(desk)
+    desk.now = at(60)
+    batch = [stop(number, at=at(10 * 365 * 1440)), meter(number), reports.Seen(charger_id=CP)]
+    (wanted,) = session_course.ending(desk.load(batch), batch)
+    assert wanted.until == EVENING + session_course.LONGEST
+    assert len(wanted.edges) <= 31 * 3
+    assert wanted.step_s == session_course.LONGEST.total_seconds() / 1000
+    assert not wanted.statuses
+
+
+@pytest.mark.parametrize(
+    ("tag", "charger", "group", "stored", "expected"),
+    [
+        ("tag", "charger", "group", "default", "tag"),
+        (None, "charger", "group", "default", "charger"),
+        (None, None, "group", "default", "group"),
+        (None, None, None, "default", "default"),
+        (None, None, None, None, "settings"),
+        ("gone", "charger", "group", "default", "charger"),
+    ],
+)
+def test_whose_tariff_comes_first(tag, charger, group, stored, expected):
+    desk = Desk(tariff=Tariff(id="settings"))
+    desk.tariffs = {name: Tariff(id=name) for name in ("tag", "charger", "group", stored) if name}
+    desk.tell(reports.Seen(charger_id=CP))
+    desk.chargers[CP] = replace(desk.chargers[CP], tariff_id=charger, group_id="yard")
+    if group is not None:
+        desk.group_tariffs["yard"] = group
+    desk.with_tag("USER123", tariff_id=tag)
+    number = desk.tell(start()).transaction_id
+    assert desk.transactions[number].tariff.id == expected
+
+
+def test_the_chargers_own_zone_comes_before_the_settings(desk):
+    desk.tell(reports.Seen(charger_id=CP))
+    desk.chargers[CP] = replace(desk.chargers[CP], time_zone="Asia/Tokyo")
+    number = began(desk)
+    assert desk.transactions[number].tariff.time_zone == "Asia/Tokyo"
