@@ -1,0 +1,80 @@
+"""Find the log calls of a module: level, event, fields."""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tools.source import Module
+
+_LEVELS = ("debug", "info", "warning", "error", "exception", "critical")
+_RECEIVER = re.compile(r"_?(log|logger)", re.IGNORECASE)
+_KEY = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+# Arguments of the logger itself: no field of the event.
+_NO_FIELDS = {"exc_info", "stack_info", "stacklevel"}
+
+
+@dataclass(frozen=True, slots=True)
+class LogCall:
+    """A call of a logger's method. `event` is its first argument where that is a constant string."""
+
+    module: str
+    place: str
+    level: str
+    event: str | None
+    shown: str
+    fields: tuple[str, ...]
+
+    @property
+    def has_key(self) -> bool:
+        """Whether the event is a constant snake_case string."""
+        return self.event is not None and _KEY.fullmatch(self.event) is not None
+
+
+def log_calls(module: Module) -> Iterator[LogCall]:
+    """The module's log calls, by structlog or by logging, in the order of the text.
+
+    A logger is what bears the name log or logger, also as an attribute or after `.bind(field=…)`.
+    """
+    calls = [node for node in ast.walk(module.tree) if isinstance(node, ast.Call)]
+    for call in sorted(calls, key=lambda node: (node.lineno, node.col_offset)):
+        function = call.func
+        if not isinstance(function, ast.Attribute) or function.attr not in {*_LEVELS, "log"}:
+            continue
+        bound = _bound_fields(function.value)
+        if bound is None:
+            continue
+        arguments = call.args
+        level = function.attr
+        if level == "log":  # log.log(level, event)
+            arguments, level = arguments[1:], ast.unparse(arguments[0]) if arguments else "?"
+        first = arguments[0] if arguments else None
+        event = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else None
+        yield LogCall(
+            module.name,
+            f"{module.path.as_posix()}:{call.lineno}",
+            "error" if level == "exception" else level,
+            event,
+            ast.unparse(first) if first is not None else "nothing",
+            tuple(bound + _fields(call)),
+        )
+
+
+def _bound_fields(receiver: ast.expr) -> list[str] | None:
+    """The fields bound to a logger in the same expression; None where the receiver is no logger."""
+    if isinstance(receiver, ast.Call):
+        function = receiver.func
+        if isinstance(function, ast.Attribute) and function.attr == "bind":
+            before = _bound_fields(function.value)
+            return None if before is None else before + _fields(receiver)
+        return None
+    name = receiver.attr if isinstance(receiver, ast.Attribute) else getattr(receiver, "id", "")
+    return [] if _RECEIVER.fullmatch(name) else None
+
+
+def _fields(call: ast.Call) -> list[str]:
+    return [
+        keyword.arg if keyword.arg is not None else "…"  # **fields
+        for keyword in call.keywords
+        if keyword.arg not in _NO_FIELDS
+    ]
