@@ -389,7 +389,7 @@ def main() -> int:
     chosen = parser.parse_args()
     changed = write() if chosen.write else differing()
     for name in changed:
-        print(f"{'written' if chosen.write else 'differs'}: docs/{name}")  # noqa: T201
+        print(f"{'written' if chosen.write else 'differs'}: docs/{name}")
     return 1 if changed and not chosen.write else 0
 
 
