@@ -92,7 +92,7 @@ class AdapterHost(Protocol):
     async def registered(self, prefix: str) -> list[str]:
         """The chargers on record whose ids begin like that, by id. Raises while the database is away."""
 
-    async def standing(self, charger_id: str) -> ChargerSnapshot:
+    async def snapshot(self, charger_id: str) -> ChargerSnapshot:
         """What is on record of a charger now. Raises while the database is away."""
 
     def accepting(self) -> bool:

@@ -48,7 +48,9 @@ class BrokerAway(CsmsError):
 
 
 class CommandError(CsmsError):
-    """A command did not get its answer."""
+    """A command did not get its answer. `recorded`: its end has been reported to the ledger."""
+
+    recorded = False
 
 
 class UnknownCharger(CommandError):

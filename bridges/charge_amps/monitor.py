@@ -134,7 +134,7 @@ class Monitor:
 
     async def _open_books(self, node: AdapterHost, number: int) -> None:
         books = Books(self.charger_id, number)
-        standing = await node.standing(self.charger_id)
+        standing = await node.snapshot(self.charger_id)
         known = next((one for one in standing.connectors if one.connector_id == number), None)
         books.resume(known, standing.transactions)
         self.books[number] = books

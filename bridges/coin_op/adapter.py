@@ -313,7 +313,7 @@ class CoinOp:
         standing = ChargerSnapshot()
         if admission is not None:
             async with self._looking_up:
-                standing = await self.node.standing(charger_id)
+                standing = await self.node.snapshot(charger_id)
         if station_id in self.lines:
             return self.lines[station_id]
         blocked = admission is not None and admission.enrollment != "Accepted"

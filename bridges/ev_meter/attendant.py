@@ -162,7 +162,7 @@ class Attendant:
         """Go on from what the ledger has."""
         while True:
             try:
-                standing = await self._node.standing(self._id)
+                standing = await self._node.snapshot(self._id)
                 break
             except Exception as error:
                 log.warning("ev-meter waits for the database", charger=self._id, error=str(error))

@@ -2,20 +2,19 @@
 
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, Field
 
 from csms.api import pages
-from csms.api.access import digest_of, new_secret
-from csms.api.deps import Api
 from csms.api.models import Input, Model
-from csms.api.problems import Problem
-from csms.api.security import Deps, operator, viewer
-from csms.core.currencies import minor_digits
+from csms.api.security import Context, operator, viewer
 from csms.core.records import AccountEntry
 from csms.db import accounts
+from csms.service import accounts as service
+from csms.service import cursors
+from csms.service.access import digest_of, new_secret
 
 router = APIRouter(prefix="/accounts", tags=["accounts"])
 AccountId = Annotated[str, Path(max_length=128, description="The user's id, as the stations know it")]
@@ -53,9 +52,9 @@ class AccountOut(Model):
         return cls(
             id=account.id,
             currency=account.currency,
-            balance=major(account.balance_minor, account.currency),
-            held=major(view.held_minor, account.currency),
-            available=major(view.available_minor, account.currency),
+            balance=service.major(account.balance_minor, account.currency),
+            held=service.major(view.held_minor, account.currency),
+            available=service.major(view.available_minor, account.currency),
             blocked=account.blocked,
             created_at=view.created_at,
         )
@@ -71,7 +70,7 @@ class EntryIn(Input):
 
     key: Annotated[str, Field(min_length=1, max_length=128)]
     amount: Amount
-    kind: Literal["top_up", "correction"] = "top_up"
+    kind: service.EntryKind = "top_up"
     note: Annotated[str | None, Field(max_length=500)] = None
 
 
@@ -89,8 +88,8 @@ class EntryOut(Model):
         return cls(
             key=entry.key,
             kind=entry.kind,
-            amount=major(entry.amount_minor, currency),
-            balance=major(entry.balance_minor, currency),
+            amount=service.major(entry.amount_minor, currency),
+            balance=service.major(entry.balance_minor, currency),
             transaction_id=entry.transaction_id,
             note=entry.note,
             recorded_at=entry.recorded_at,
@@ -114,110 +113,69 @@ class LinkOut(Model):
     expires_at: datetime
 
 
-def major(amount_minor: int, currency: str) -> Decimal:
-    return Decimal(amount_minor).scaleb(-minor_digits(currency))
-
-
-def minor(amount: Decimal, currency: str) -> int:
-    """Raises Problem 422 for what the currency has no coin for."""
-    scaled = amount.scaleb(minor_digits(currency))
-    if scaled != scaled.to_integral_value():
-        raise Problem(422, "invalid-request", f"{currency} has {minor_digits(currency)} decimals.")
-    return int(scaled)
-
-
-def _usable(account_id: str) -> str:
-    if not account_id or not account_id.isprintable():
-        raise Problem(422, "invalid-request", "An account's id is made of 1 to 128 printable characters.")
-    return account_id
-
-
-async def _known(api: Api, account_id: str) -> accounts.AccountView:
-    async with api.engine.connect() as db:
-        view = await accounts.get(db, _usable(account_id))
-    if view is None:
-        raise Problem(404, "not-found", f"There is no account {account_id!r}.")
-    return view
-
-
 @router.get("", dependencies=[viewer])
 async def list_accounts(
-    api: Deps, limit: Annotated[int, Query(ge=1, le=1000)] = 100, cursor: pages.Cursor = None
+    context: Context, limit: Annotated[int, Query(ge=1, le=1000)] = 100, cursor: pages.Cursor = None
 ) -> AccountPage:
-    after = pages.decode(cursor, tuple[str])
-    async with api.engine.connect() as db:
+    after = cursors.decode(cursor, tuple[str])
+    async with context.engine.connect() as db:
         found = await accounts.list_accounts(
             db, after_id=after[0].replace("\0", "") if after else "", limit=limit + 1
         )
-    items, following = pages.cut(found, limit, lambda view: (view.account.id,))
+    items, following = cursors.cut(found, limit, lambda view: (view.account.id,))
     return AccountPage(items=[AccountOut.of(view) for view in items], next_cursor=following)
 
 
 @router.get("/{account_id}", dependencies=[viewer])
-async def get_account(api: Deps, account_id: AccountId) -> AccountOut:
-    return AccountOut.of(await _known(api, account_id))
+async def get_account(context: Context, account_id: AccountId) -> AccountOut:
+    return AccountOut.of(await service.known(context, account_id))
 
 
 @router.put("/{account_id}", dependencies=[operator], responses={201: {"model": AccountOut}})
-async def put_account(api: Deps, account_id: AccountId, account: AccountIn, response: Response) -> AccountOut:
+async def put_account(
+    context: Context, account_id: AccountId, account: AccountIn, response: Response
+) -> AccountOut:
     """Make an account, or block a known one. Its currency cannot be changed (409)."""
-    async with api.engine.begin() as db:
-        new = await accounts.put(db, _usable(account_id), account.currency, blocked=account.blocked)
+    async with context.engine.begin() as db:
+        new = await accounts.put(db, service.usable(account_id), account.currency, blocked=account.blocked)
     response.status_code = 201 if new else 200
-    return AccountOut.of(await _known(api, account_id))
+    return AccountOut.of(await service.known(context, account_id))
 
 
 @router.post("/{account_id}/entries", dependencies=[operator], status_code=201)
-async def add_entry(api: Deps, account_id: AccountId, entry: EntryIn) -> EntryOut:
+async def add_entry(context: Context, account_id: AccountId, entry: EntryIn) -> EntryOut:
     """Top up, or correct. 409: the key stands for another entry already."""
-    return await enter(api, account_id, entry)
-
-
-async def enter(api: Api, account_id: str, entry: EntryIn) -> EntryOut:
-    """Raises Problem, Conflict."""
-    view = await _known(api, account_id)
-    currency = view.account.currency
-    amount_minor = minor(entry.amount, currency)
-    if amount_minor == 0 or (entry.kind == "top_up" and amount_minor < 0):
-        raise Problem(422, "invalid-request", "A top-up is more than 0; a correction is not 0.")
-    async with api.engine.begin() as db:
-        made = await accounts.enter(
-            db,
-            account_id,
-            key=f"operator:{account_id}:{entry.key}",
-            kind=entry.kind,
-            amount_minor=amount_minor,
-            note=entry.note,
-            now=api.now(),
-        )
+    made, currency = await service.enter(
+        context, account_id, key=entry.key, amount=entry.amount, kind=entry.kind, note=entry.note
+    )
     return EntryOut.of(made, currency)
 
 
 @router.get("/{account_id}/entries", dependencies=[viewer])
 async def list_entries(
-    api: Deps,
+    context: Context,
     account_id: AccountId,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: pages.Cursor = None,
 ) -> EntryPage:
     """The newest first; nothing is ever taken away."""
-    view = await _known(api, account_id)
-    before = pages.decode(cursor, tuple[int])
-    async with api.engine.connect() as db:
+    view = await service.known(context, account_id)
+    before = cursors.decode(cursor, tuple[int])
+    async with context.engine.connect() as db:
         found = await accounts.entries(
             db, account_id, before_id=before[0] if before else None, limit=limit + 1
         )
-    items, following = pages.cut(found, limit, lambda row: (row[0],))
+    items, following = cursors.cut(found, limit, lambda row: (row[0],))
     return EntryPage(
         items=[EntryOut.of(entry, view.account.currency) for _, entry in items], next_cursor=following
     )
 
 
 @router.post("/{account_id}/links", dependencies=[operator], status_code=201)
-async def add_link(api: Deps, account_id: AccountId, link: LinkIn) -> LinkOut:
+async def add_link(context: Context, account_id: AccountId, link: LinkIn) -> LinkOut:
     """A token that signs this user in to the rental page once. Only a digest of it is kept."""
-    await _known(api, account_id)
-    secret, expires_at = new_secret(), api.now() + timedelta(seconds=link.expires_in_s)
-    async with api.engine.begin() as db:
+    await service.known(context, account_id)
+    secret, expires_at = new_secret(), context.now() + timedelta(seconds=link.expires_in_s)
+    async with context.engine.begin() as db:
         await accounts.add_token(db, account_id, accounts.LINK, digest_of(secret), expires_at)
     return LinkOut(token=secret, path=f"/r/sign-in?token={secret}", expires_at=expires_at)

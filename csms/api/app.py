@@ -23,14 +23,15 @@ from csms.api import (
     plans,
     problems,
     quarantine,
-    registers,
     reservations,
+    tags,
     tariffs,
+    tokens,
     transactions,
 )
-from csms.api.deps import Api
 from csms.api.models import ProblemOut
 from csms.api.probes import Gauges, probes
+from csms.service.context import ServiceContext
 
 PREFIX = "/api/v1"
 _LARGEST_BODY = 1024 * 1024
@@ -41,9 +42,9 @@ _PROBLEM: dict[str, Any] = {
 }
 
 
-def create_app(deps: Api, *, console: ASGIApp | None = None) -> ASGIApp:
+def create_app(context: ServiceContext, *, console: ASGIApp | None = None) -> ASGIApp:
     """`console` serves every address that is none of ours."""
-    app, own = _app(), {"api": deps, "console": console, "gauges": Gauges()}
+    app, own = _app(), {"context": context, "console": console, "gauges": Gauges()}
 
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"] = scope.get("state", {}) | own
@@ -84,7 +85,8 @@ def _v1() -> APIRouter:
         v1.include_router(part.router)
     v1.include_router(chargers.router)
     v1.include_router(transactions.router)
-    v1.include_router(registers.router)
+    v1.include_router(tags.router)
+    v1.include_router(tokens.router)
     v1.include_router(accounts.router)
     v1.include_router(quarantine.router)
     v1.include_router(tariffs.router)
@@ -129,6 +131,3 @@ class _Envelope:
             await send(message)
 
         await self._app(scope, bounded, with_headers)
-
-
-__all__ = ["Api", "create_app"]

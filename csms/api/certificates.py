@@ -7,13 +7,14 @@ from fastapi import APIRouter, Path, Query, Response
 
 from csms.api import pages
 from csms.api.chargers import ChargerId
-from csms.api.commands import known
-from csms.api.deps import Api
 from csms.api.models import CertificateOut, Certificates, Revocation, SecurityEventOut, SecurityEventPage
-from csms.api.problems import Problem
-from csms.api.security import Deps, operator, viewer
+from csms.api.security import Context, operator, viewer
 from csms.db import security
 from csms.security import pki
+from csms.service import cursors
+from csms.service.chargers import known
+from csms.service.context import ServiceContext
+from csms.service.problems import Problem
 
 router = APIRouter()
 _CRL_LIFETIME = timedelta(days=7)
@@ -22,36 +23,36 @@ _PEM: dict[int | str, dict[str, Any]] = {200: {"content": {"application/x-pem-fi
 
 @router.get("/chargers/{charger_id:path}/security-events", dependencies=[viewer], tags=["chargers"])
 async def list_security_events(
-    api: Deps,
+    context: Context,
     charger_id: ChargerId,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: pages.Cursor = None,
 ) -> SecurityEventPage:
     """What the charger has told of its security log (SecurityEventNotification), the newest first."""
-    await known(api, charger_id)
-    after = pages.decode(cursor, tuple[int])
-    async with api.engine.connect() as db:
+    await known(context, charger_id)
+    after = cursors.decode(cursor, tuple[int])
+    async with context.engine.connect() as db:
         found = await security.list_security_events(
             db, charger_id, before_id=after[0] if after else None, limit=limit + 1
         )
-    items, following = pages.cut(found, limit, lambda view: (view.id,))
+    items, following = cursors.cut(found, limit, lambda view: (view.id,))
     return SecurityEventPage(
         items=[SecurityEventOut.model_validate(view) for view in items], next_cursor=following
     )
 
 
 @router.get("/chargers/{charger_id:path}/certificates", dependencies=[viewer], tags=["chargers"])
-async def list_certificates(api: Deps, charger_id: ChargerId) -> Certificates:
+async def list_certificates(context: Context, charger_id: ChargerId) -> Certificates:
     """The client certificates our CA has issued to the charger, the newest first."""
-    await known(api, charger_id)
-    async with api.engine.connect() as db:
+    await known(context, charger_id)
+    async with context.engine.connect() as db:
         found = await security.certificates_of(db, charger_id)
     return Certificates(items=[CertificateOut.model_validate(view) for view in found])
 
 
 @router.post("/certificates/{serial}/revoke", dependencies=[operator], tags=["certificates"])
 async def revoke_certificate(
-    api: Deps,
+    context: Context,
     serial: Annotated[str, Path(description="The serial number in hex", max_length=80)],
     revocation: Revocation,
 ) -> CertificateOut:
@@ -62,30 +63,30 @@ async def revoke_certificate(
     number = pki.normal_serial(serial)
     if number is None:
         raise Problem(422, "invalid-request", f"{serial!r} is no serial number in hex.")
-    async with api.engine.begin() as db:
+    async with context.engine.begin() as db:
         view = await security.revoke_certificate(db, number, revocation.reason)
     return CertificateOut.model_validate(view)
 
 
 @router.get("/ca/certificate", dependencies=[viewer], tags=["certificates"], responses=_PEM)
-async def ca_certificate(api: Deps) -> Response:
+async def ca_certificate(context: Context) -> Response:
     """Our CA's certificate in PEM: what charge points must trust (InstallCertificate, CentralSystemRootCertificate)."""
-    return _pem(_authority(api).pem)
+    return _pem(_authority(context).pem)
 
 
 @router.get("/ca/crl", dependencies=[viewer], tags=["certificates"], responses=_PEM)
-async def revocation_list(api: Deps) -> Response:
+async def revocation_list(context: Context) -> Response:
     """What is revoked, as a CRL (RFC 5280) in PEM: for a proxy that ends TLS."""
-    authority = _authority(api)
-    async with api.engine.connect() as db:
+    authority = _authority(context)
+    async with context.engine.connect() as db:
         revoked = await security.revoked_certificates(db)
     return _pem(authority.revocation_list(revoked, now=datetime.now(UTC), lifetime=_CRL_LIFETIME))
 
 
-def _authority(api: Api) -> pki.Authority:
-    if api.authority is None:
+def _authority(context: ServiceContext) -> pki.Authority:
+    if context.authority is None:
         raise Problem(404, "no-ca", "This node has no CA.")
-    return api.authority()
+    return context.authority()
 
 
 def _pem(text: str) -> Response:

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from csms.api.chargers import ChargerId
-from csms.api.commands import Operator, known, perform
+from csms.api.commands import Operator
 from csms.api.device_state_models import (
     ChargingProfileOut,
     ChargingProfiles,
@@ -11,34 +11,36 @@ from csms.api.device_state_models import (
     CompositeOut,
     PeriodOut,
 )
-from csms.api.security import Deps, viewer
+from csms.api.security import Context, viewer
 from csms.core import composite
 from csms.core.answers import objects
 from csms.core.reservations import moment
 from csms.db import device_state_views, views
+from csms.service.chargers import known
+from csms.service.commands import perform
 
 router = APIRouter(prefix="/chargers", tags=["smart charging"])
 
 
 @router.get("/{charger_id:path}/charging-profiles", dependencies=[viewer])
-async def list_profiles(api: Deps, charger_id: ChargerId, past: bool = False) -> ChargingProfiles:
+async def list_profiles(context: Context, charger_id: ChargerId, past: bool = False) -> ChargingProfiles:
     """The profiles installed on a charger by all we know. `past`: replaced and cleared ones too.
 
     Profiles are set and cleared with the commands SetChargingProfile and ClearChargingProfile.
     """
-    await known(api, charger_id)
-    async with api.engine.connect() as db:
+    await known(context, charger_id)
+    async with context.engine.connect() as db:
         rows = await device_state_views.list_profiles(db, charger_id, past=past)
     return ChargingProfiles(items=[ChargingProfileOut.of(row) for row in rows])
 
 
 @router.post("/{charger_id:path}/composite-schedule")
 async def composite_schedule(
-    api: Deps, charger_id: ChargerId, asked: CompositeIn, who: Operator
+    context: Context, charger_id: ChargerId, asked: CompositeIn, who: Operator
 ) -> CompositeOut:
     """What limits a connector from now on, by our own reckoning, beside what the charger says of it."""
-    await known(api, charger_id)
-    begin = api.now().replace(microsecond=0)
+    await known(context, charger_id)
+    begin = context.now().replace(microsecond=0)
     reported = None
     if asked.ask:
         payload = {
@@ -46,9 +48,11 @@ async def composite_schedule(
             "duration": asked.duration_s,
             "chargingRateUnit": asked.charging_rate_unit,
         }
-        _, reported = await perform(api, who, charger_id, "GetCompositeSchedule", payload, asked.timeout_s)
+        _, reported = await perform(
+            context, who, charger_id, "GetCompositeSchedule", payload, asked.timeout_s
+        )
         begin = moment(reported.get("scheduleStart")) or begin
-    async with api.engine.connect() as db:
+    async with context.engine.connect() as db:
         profiles = await device_state_views.list_profiles(db, charger_id)
         view = await views.get_charger(db, charger_id)
     running = [

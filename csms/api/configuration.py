@@ -3,40 +3,42 @@
 from fastapi import APIRouter
 
 from csms.api.chargers import ChargerId
-from csms.api.commands import Operator, known, perform
-from csms.api.deps import Api
+from csms.api.commands import Operator
 from csms.api.device_state_models import Configuration, ConfigurationKeyOut, Refresh
-from csms.api.security import Deps, viewer
+from csms.api.security import Context, viewer
 from csms.core.configuration import chunks, in_sync, whole
 from csms.db import device_state_views
+from csms.service.chargers import known
+from csms.service.commands import perform
+from csms.service.context import ServiceContext
 
 router = APIRouter(prefix="/chargers", tags=["configuration"])
 
 
 @router.get("/{charger_id:path}/configuration", dependencies=[viewer])
-async def get_configuration(api: Deps, charger_id: ChargerId, drift: bool = False) -> Configuration:
+async def get_configuration(context: Context, charger_id: ChargerId, drift: bool = False) -> Configuration:
     """What is known of a charger's configuration keys, without asking it. `drift`: only where it differs."""
-    await known(api, charger_id)
-    return await _shown(api, charger_id, drift=drift)
+    await known(context, charger_id)
+    return await _shown(context, charger_id, drift=drift)
 
 
 @router.post("/{charger_id:path}/configuration/refresh")
 async def refresh_configuration(
-    api: Deps, charger_id: ChargerId, asked: Refresh, who: Operator
+    context: Context, charger_id: ChargerId, asked: Refresh, who: Operator
 ) -> Configuration:
     """Ask the charger for these keys (none: all), in as many requests as its GetConfigurationMaxKeys demands."""
-    await known(api, charger_id)
-    async with api.engine.connect() as db:
+    await known(context, charger_id)
+    async with context.engine.connect() as db:
         most = whole(await device_state_views.configuration(db, charger_id), "GetConfigurationMaxKeys")
     for keys in chunks(asked.keys, most):
         await perform(
-            api, who, charger_id, "GetConfiguration", {"key": keys} if keys else {}, asked.timeout_s
+            context, who, charger_id, "GetConfiguration", {"key": keys} if keys else {}, asked.timeout_s
         )
-    return await _shown(api, charger_id)
+    return await _shown(context, charger_id)
 
 
-async def _shown(api: Api, charger_id: str, *, drift: bool = False) -> Configuration:
-    async with api.engine.connect() as db:
+async def _shown(context: ServiceContext, charger_id: str, *, drift: bool = False) -> Configuration:
+    async with context.engine.connect() as db:
         rows = await device_state_views.configuration(db, charger_id)
     if drift:
         rows = [row for row in rows if in_sync(row) is False]

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Query
 
 from csms.api import pages
 from csms.api.chargers import ChargerId
-from csms.api.commands import known
 from csms.api.device_state_models import (
     Availabilities,
     AvailabilityOut,
@@ -17,55 +16,57 @@ from csms.api.device_state_models import (
     TransferOut,
     TransferPage,
 )
-from csms.api.security import Deps, viewer
+from csms.api.security import Context, viewer
 from csms.db import device_state_views
+from csms.service import cursors
+from csms.service.chargers import known
 
 router = APIRouter(prefix="/chargers", tags=["chargers"], dependencies=[viewer])
 
 
 @router.get("/{charger_id:path}/jobs")
-async def list_jobs(api: Deps, charger_id: ChargerId) -> Jobs:
+async def list_jobs(context: Context, charger_id: ChargerId) -> Jobs:
     """Firmware updates, diagnostics and logs with every step the charger told of, the newest first.
 
     They begin with the commands UpdateFirmware, SignedUpdateFirmware, GetDiagnostics and GetLog.
     """
-    await known(api, charger_id)
-    async with api.engine.connect() as db:
+    await known(context, charger_id)
+    async with context.engine.connect() as db:
         rows = await device_state_views.list_jobs(db, charger_id)
     return Jobs(items=[JobOut.of(row) for row in rows])
 
 
 @router.get("/{charger_id:path}/availability")
-async def list_availability(api: Deps, charger_id: ChargerId) -> Availabilities:
+async def list_availability(context: Context, charger_id: ChargerId) -> Availabilities:
     """Each connector's reported status beside what the last ChangeAvailability asked of it."""
-    await known(api, charger_id)
-    async with api.engine.connect() as db:
+    await known(context, charger_id)
+    async with context.engine.connect() as db:
         plugs = await device_state_views.availability(db, charger_id)
     return Availabilities(items=[AvailabilityOut.of(plug) for plug in plugs])
 
 
 @router.get("/{charger_id:path}/capabilities")
-async def list_capabilities(api: Deps, charger_id: ChargerId) -> Capabilities:
+async def list_capabilities(context: Context, charger_id: ChargerId) -> Capabilities:
     """What the charger's answers have shown it to know and not to know."""
-    await known(api, charger_id)
-    async with api.engine.connect() as db:
+    await known(context, charger_id)
+    async with context.engine.connect() as db:
         rows = await device_state_views.list_capabilities(db, charger_id)
     return Capabilities(items=[CapabilityOut.of(row) for row in rows])
 
 
 @router.get("/{charger_id:path}/data-transfers")
 async def list_transfers(
-    api: Deps,
+    context: Context,
     charger_id: ChargerId,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: pages.Cursor = None,
 ) -> TransferPage:
     """Vendor data from the charger and what it was told, the newest first."""
-    await known(api, charger_id)
-    before = pages.decode(cursor, tuple[int])
-    async with api.engine.connect() as db:
+    await known(context, charger_id)
+    before = cursors.decode(cursor, tuple[int])
+    async with context.engine.connect() as db:
         found = await device_state_views.list_transfers(
             db, charger_id, before=before[0] if before else None, limit=limit + 1
         )
-    items, following = pages.cut(found, limit, lambda row: (row.id,))
+    items, following = cursors.cut(found, limit, lambda row: (row.id,))
     return TransferPage(items=[TransferOut.of(row) for row in items], next_cursor=following)

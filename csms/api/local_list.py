@@ -4,42 +4,46 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from csms.api.access import Identity
 from csms.api.chargers import ChargerId
-from csms.api.commands import Operator, enqueue, known, perform
-from csms.api.deps import Api
+from csms.api.commands import Operator
 from csms.api.device_state_models import LocalListIn, LocalListOut
-from csms.api.problems import Problem, invalid_command
-from csms.api.security import Deps, viewer
+from csms.api.security import Context, viewer
 from csms.core.configuration import whole
 from csms.core.device_state import LocalList
 from csms.core.local_list import Update, plan
 from csms.db import device_state_views
 from csms.errors import ChargerRefused
+from csms.service.access import Identity
+from csms.service.chargers import known
+from csms.service.commands import enqueue, perform
+from csms.service.context import ServiceContext
+from csms.service.problems import Problem, invalid_command
 
 router = APIRouter(prefix="/chargers", tags=["local list"])
 _NO_LIST = -1
 
 
 @router.get("/{charger_id:path}/local-list", dependencies=[viewer])
-async def get_local_list(api: Deps, charger_id: ChargerId) -> LocalListOut:
+async def get_local_list(context: Context, charger_id: ChargerId) -> LocalListOut:
     """What the charger's list shall be, what it holds by the updates it took, and the version it reported."""
-    await known(api, charger_id)
-    row, _ = await _read(api, charger_id)
+    await known(context, charger_id)
+    row, _ = await _read(context, charger_id)
     return LocalListOut.of(row, [])
 
 
 @router.put("/{charger_id:path}/local-list")
-async def put_local_list(api: Deps, charger_id: ChargerId, asked: LocalListIn, who: Operator) -> LocalListOut:
+async def put_local_list(
+    context: Context, charger_id: ChargerId, asked: LocalListIn, who: Operator
+) -> LocalListOut:
     """Set the list and bring the charger to it: by differences where possible, whole where not.
 
     Split by the charger's SendLocalListMaxLength. After VersionMismatch or Failed the whole list is sent once.
     A charger without such a list answers NotSupported (`lastStatus`). With `queue` the updates wait for it.
     What is wanted is kept even when the charger cannot be reached (409).
     """
-    await known(api, charger_id)
+    await known(context, charger_id)
     if asked.entries is None:
-        async with api.engine.connect() as db:
+        async with context.engine.connect() as db:
             wanted = await device_state_views.tag_entries(db)
     else:
         wanted = {
@@ -48,30 +52,30 @@ async def put_local_list(api: Deps, charger_id: ChargerId, asked: LocalListIn, w
         }
         if len({id_tag.lower() for id_tag in wanted}) < len(asked.entries):
             raise invalid_command(["entries: a tag is in the list twice"])
-    _, limits = await _read(api, charger_id)
+    _, limits = await _read(context, charger_id)
     most = limits["LocalAuthListMaxLength"]
     if most is not None and len(wanted) > most:
         raise invalid_command(
             [f"entries: {len(wanted)} are more than this charger's {most} (LocalAuthListMaxLength)"]
         )
-    async with api.engine.begin() as db:
-        await device_state_views.want_local_list(db, charger_id, wanted, api.now())
+    async with context.engine.begin() as db:
+        await device_state_views.want_local_list(db, charger_id, wanted, context.now())
     if asked.queue:
-        sent = await _queue(api, who, charger_id, wanted, asked)
+        sent = await _queue(context, who, charger_id, wanted, asked)
     else:
-        sent = await _bring(api, who, charger_id, wanted, asked)
-    row, _ = await _read(api, charger_id)
+        sent = await _bring(context, who, charger_id, wanted, asked)
+    row, _ = await _read(context, charger_id)
     return LocalListOut.of(row, sent)
 
 
 async def _queue(
-    api: Api, who: Identity, charger_id: str, wanted: dict[str, Any], asked: LocalListIn
+    context: ServiceContext, who: Identity, charger_id: str, wanted: dict[str, Any], asked: LocalListIn
 ) -> list[dict[str, Any]]:
-    row, limits = await _read(api, charger_id)
+    row, limits = await _read(context, charger_id)
     sent = []
     for update in plan(row, wanted, most=limits["SendLocalListMaxLength"], full=asked.full):
         command_id = await enqueue(
-            api,
+            context,
             who,
             charger_id,
             "SendLocalList",
@@ -84,23 +88,25 @@ async def _queue(
 
 
 async def _bring(
-    api: Api, who: Identity, charger_id: str, wanted: dict[str, Any], asked: LocalListIn
+    context: ServiceContext, who: Identity, charger_id: str, wanted: dict[str, Any], asked: LocalListIn
 ) -> list[dict[str, Any]]:
     """Send what is missing; once more, whole, when the charger refused a part of it."""
-    row, limits = await _read(api, charger_id)
+    row, limits = await _read(context, charger_id)
     if row is None or row.reported_version is None:
         try:
-            _, answer = await perform(api, who, charger_id, "GetLocalListVersion", {}, asked.timeout_s)
+            _, answer = await perform(context, who, charger_id, "GetLocalListVersion", {}, asked.timeout_s)
         except ChargerRefused:
             answer = {}
         if answer.get("listVersion") == _NO_LIST:
             raise Problem(409, "no-local-list", f"{charger_id} has no local authorisation list.")
     sent: list[dict[str, Any]] = []
     for full in (asked.full, True):
-        row, limits = await _read(api, charger_id)
+        row, limits = await _read(context, charger_id)
         status: str | None = "Accepted"
         for update in plan(row, wanted, most=limits["SendLocalListMaxLength"], full=full):
-            _, answer = await perform(api, who, charger_id, "SendLocalList", update.payload, asked.timeout_s)
+            _, answer = await perform(
+                context, who, charger_id, "SendLocalList", update.payload, asked.timeout_s
+            )
             status = answer.get("status")
             sent.append(_told(update, status))
             if status != "Accepted":
@@ -119,8 +125,8 @@ def _told(update: Update, status: str | None) -> dict[str, Any]:
     }
 
 
-async def _read(api: Api, charger_id: str) -> tuple[LocalList | None, dict[str, int | None]]:
-    async with api.engine.connect() as db:
+async def _read(context: ServiceContext, charger_id: str) -> tuple[LocalList | None, dict[str, int | None]]:
+    async with context.engine.connect() as db:
         row = await device_state_views.local_list(db, charger_id)
         keys = await device_state_views.configuration(db, charger_id)
     return row, {name: whole(keys, name) for name in ("SendLocalListMaxLength", "LocalAuthListMaxLength")}

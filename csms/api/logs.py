@@ -1,24 +1,25 @@
 """What passed: business events byte for byte, raw OCPP frames (also live), quarantine."""
 
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from csms.api import pages, streams
-from csms.api.chargers import ChargerId, unknown, usable
-from csms.api.deps import Api
+from csms.api import pages
+from csms.api.chargers import ChargerId
 from csms.api.models import MessageOut, MessagePage
-from csms.api.problems import Problem
-from csms.api.security import Deps, viewer
+from csms.api.security import Context, viewer
 from csms.core.records import Event
 from csms.db import logs, views
+from csms.service import cursors, event_stream
+from csms.service.chargers import unknown, usable
+from csms.service.context import ServiceContext
+from csms.service.frame_tail import FrameTail
+from csms.service.problems import Problem
 
 router = APIRouter()
 _LOOK_EVERY_S = 0.5
-# Frames are written up to half a second after their time, several nodes' clocks aside: look back this far.
-_OVERLAP = timedelta(seconds=10)
 _BIGINT = 2**63 - 1
 
 
@@ -33,7 +34,7 @@ _BIGINT = 2**63 - 1
     responses={200: {"content": {"application/json": {}, "application/x-ndjson": {}}}},
 )
 async def replay_events(
-    api: Deps,
+    context: Context,
     request: Request,
     client_id: Annotated[str | None, Query(alias="clientId", max_length=255)] = None,
     after_seq: Annotated[int | None, Query(alias="afterSeq", ge=0, le=_BIGINT)] = None,
@@ -50,10 +51,10 @@ async def replay_events(
             raise Problem(
                 422, "invalid-request", "afterSeq counts one charger's events: say which (clientId)."
             )
-        async with api.engine.connect() as db:
-            found = (await logs.recent_events(db, api.now(), limit))[::-1]
+        async with context.engine.connect() as db:
+            found = (await logs.recent_events(db, context.now(), limit))[::-1]
         return _bodies(request, found, {})
-    async with api.engine.connect() as db:
+    async with context.engine.connect() as db:
         first, last = await logs.kept_events(db, usable(client_id))
         if first is None and last == 0 and not await views.charger_exists(db, client_id):
             raise unknown(client_id)
@@ -104,19 +105,19 @@ def _message(message: logs.Message) -> MessageOut:
     responses={200: {"content": {"text/event-stream": {}}}},
 )
 async def list_messages(
-    api: Deps,
+    context: Context,
     request: Request,
     charger_id: ChargerId,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: pages.Cursor = None,
-) -> MessagePage | streams.EventStream:
+) -> MessagePage | event_stream.EventStream:
     """Raw OCPP frames, both directions, newest first.
 
     With `Accept: text/event-stream` the ones that come from now on, as events named `message`.
     """
-    before = pages.decode(cursor, tuple[datetime, str])
+    before = cursors.decode(cursor, tuple[datetime, str])
     live = "text/event-stream" in request.headers.get("accept", "")
-    async with api.engine.connect() as db:
+    async with context.engine.connect() as db:
         if not await views.charger_exists(db, usable(charger_id)):
             raise unknown(charger_id)
         if not live:
@@ -125,34 +126,17 @@ async def list_messages(
             except ValueError:
                 raise Problem(422, "invalid-cursor", "The cursor is none of this list.") from None
     if live:
-        return streams.EventStream(_live_messages(api, charger_id))
-    items, following = pages.cut(found, limit, lambda message: (message.at, message.place))
+        return event_stream.EventStream(_live_messages(context, charger_id))
+    items, following = cursors.cut(found, limit, lambda message: (message.at, message.place))
     return MessagePage(items=[_message(message) for message in items], next_cursor=following)
 
 
-class Tail:
-    """A charger's frames as they are written: each look returns those that no look before has seen."""
-
-    def __init__(self, api: Api, charger_id: str) -> None:
-        self._api = api
-        self._charger_id = charger_id
-        self._known: set[str] | None = None
-
-    async def look(self) -> list[logs.Message]:
-        """Oldest first. The first look sees what is there already, and returns nothing."""
-        async with self._api.engine.connect() as db:
-            found = await logs.messages_since(db, self._charger_id, self._api.now() - _OVERLAP)
-        fresh = [] if self._known is None else [m for m in found if m.place not in self._known]
-        self._known = {message.place for message in found}
-        return fresh
-
-
-async def _live_messages(api: Api, charger_id: str) -> AsyncIterator[bytes]:
-    tail = Tail(api, charger_id)
+async def _live_messages(context: ServiceContext, charger_id: str) -> AsyncIterator[bytes]:
+    tail = FrameTail(context, charger_id)
     await tail.look()
-    while not await streams.pause(api.closing, _LOOK_EVERY_S):
+    while not await event_stream.pause(context.closing, _LOOK_EVERY_S):
         yield b"".join(
-            streams.event(
+            event_stream.event(
                 _message(message).model_dump_json(by_alias=True),
                 name="message",
                 event_id=message.at.isoformat(),

@@ -8,12 +8,12 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
-from csms.api.progress import progress, summary
 from csms.core.pricing import Component, Cost, Unit
 from csms.core.records import Connector
 from csms.db.admin import TagView
 from csms.db.tariffs import TariffView
 from csms.db.views import ChargerView, ReadingView, Session
+from csms.service.session_progress import progress, summary
 
 
 def printable(value: str) -> str:

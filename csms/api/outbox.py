@@ -7,10 +7,11 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from csms.api import pages
-from csms.api.chargers import usable
 from csms.api.models import Input, Model
-from csms.api.security import Deps, operator, viewer
+from csms.api.security import Context, operator, viewer
 from csms.db import logs, outbox
+from csms.service import cursors
+from csms.service.chargers import usable
 
 router = APIRouter(tags=["events"])
 
@@ -52,7 +53,7 @@ class Freed(Model):
 
 @router.get("/events/positions", dependencies=[viewer])
 async def positions(
-    api: Deps,
+    context: Context,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     cursor: pages.Cursor = None,
 ) -> PositionPage:
@@ -61,10 +62,10 @@ async def positions(
     A consumer compares them with what it has applied and asks the replay for the rest: that also finds what a
     broker dropped with nothing behind it, which no gap shows.
     """
-    after = pages.decode(cursor, tuple[str])
-    async with api.engine.connect() as db:
+    after = cursors.decode(cursor, tuple[str])
+    async with context.engine.connect() as db:
         found = await logs.positions(db, after=after[0] if after else None, limit=limit + 1)
-    items, following = pages.cut(found, limit, lambda position: (position[0],))
+    items, following = cursors.cut(found, limit, lambda position: (position[0],))
     return PositionPage(
         items=[PositionOut(client_id=charger_id, last_seq=seq) for charger_id, seq in items],
         next_cursor=following,
@@ -73,12 +74,12 @@ async def positions(
 
 @router.get("/events/parked", dependencies=[viewer])
 async def parked(
-    api: Deps,
+    context: Context,
     client_id: Annotated[str | None, Query(alias="clientId", max_length=255)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> ParkedList:
     """Events set aside because the broker kept refusing them, the oldest first, with its reason."""
-    async with api.engine.connect() as connection:
+    async with context.engine.connect() as connection:
         found = await outbox.parked(await outbox.driver(connection), limit, _charger(client_id))
     return ParkedList(
         items=[
@@ -98,16 +99,16 @@ async def parked(
 
 
 @router.post("/events/parked/revive", dependencies=[operator])
-async def revive(api: Deps, chosen: ChosenCharger) -> Freed:
+async def revive(context: Context, chosen: ChosenCharger) -> Freed:
     """Send them after all, of one charger or of all: when the cause is mended."""
-    async with api.engine.connect() as connection:
+    async with context.engine.connect() as connection:
         return Freed(events=await outbox.revive(await outbox.driver(connection), _charger(chosen.client_id)))
 
 
 @router.post("/events/parked/discard", dependencies=[operator])
-async def discard(api: Deps, chosen: ChosenCharger) -> Freed:
+async def discard(context: Context, chosen: ChosenCharger) -> Freed:
     """Never send them; the replay still has them."""
-    async with api.engine.connect() as connection:
+    async with context.engine.connect() as connection:
         return Freed(events=await outbox.discard(await outbox.driver(connection), _charger(chosen.client_id)))
 
 

@@ -9,16 +9,17 @@ from msgspec.structs import replace
 from pydantic import Field
 
 from csms.api import pages
-from csms.api.chargers import ChargerId, unknown, usable
-from csms.api.commands import known
-from csms.api.deps import Api
+from csms.api.chargers import ChargerId
 from csms.api.models import Input, Model
-from csms.api.problems import Problem
-from csms.api.security import Deps, operator, viewer
+from csms.api.security import Context, operator, viewer
 from csms.db import plans, views
 from csms.scheduling.outlook import REMOVING
 from csms.scheduling.plan_view import PlanView, Terms
 from csms.scheduling.upkeep import AWAY, PENDING
+from csms.service import cursors
+from csms.service.chargers import known, unknown, usable
+from csms.service.context import ServiceContext
+from csms.service.problems import Problem
 
 router = APIRouter(tags=["plans"])
 Mode = Literal["standalone", "hems"]
@@ -116,15 +117,15 @@ class PlanPage(Model):
 
 @router.get("/plans", dependencies=[viewer])
 async def list_plans(
-    api: Deps,
+    context: Context,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: pages.Cursor = None,
 ) -> PlanPage:
     """The OCPP chargers that are planned, without prices."""
-    after = pages.decode(cursor, tuple[str])
-    async with api.engine.connect() as db:
+    after = cursors.decode(cursor, tuple[str])
+    async with context.engine.connect() as db:
         found = await plans.list_plans(db, after_id=after[0] if after else "", limit=limit + 1)
-        items, following = pages.cut(found, limit, lambda plan: (plan.charger_id,))
+        items, following = cursors.cut(found, limit, lambda plan: (plan.charger_id,))
         out = [
             _out(
                 plan.charger_id,
@@ -137,19 +138,19 @@ async def list_plans(
 
 
 @router.get("/chargers/{charger_id:path}/plan", dependencies=[viewer])
-async def get_plan(api: Deps, charger_id: ChargerId) -> PlanOut:
+async def get_plan(context: Context, charger_id: ChargerId) -> PlanOut:
     """A charger's plan: prices, what was chosen, what is on the charger. 404 when it has none."""
-    await known(api, charger_id)
-    return await _read(api, charger_id)
+    await known(context, charger_id)
+    return await _read(context, charger_id)
 
 
 @router.put("/chargers/{charger_id:path}/plan", dependencies=[operator])
-async def put_plan(api: Deps, charger_id: ChargerId, asked: PlanIn) -> PlanOut:
+async def put_plan(context: Context, charger_id: ChargerId, asked: PlanIn) -> PlanOut:
     """Plan an OCPP charger, or change how. It is put on the charger as soon as that is connected.
 
     Profiles that are not ours are left alone. 409 for chargers that are reached through a bridge.
     """
-    async with api.engine.begin() as db:
+    async with context.engine.begin() as db:
         view = await views.get_charger(db, usable(charger_id))
         if view is None:
             raise unknown(charger_id)
@@ -161,27 +162,27 @@ async def put_plan(api: Deps, charger_id: ChargerId, asked: PlanIn) -> PlanOut:
             )
         before = await plans.get(db, charger_id)
         terms = Terms() if before is None or before.removed else before.terms
-        await plans.put(db, charger_id, replace(terms, **asked.given()), api.now())
-    api.planned()
-    return await _read(api, charger_id)
+        await plans.put(db, charger_id, replace(terms, **asked.given()), context.now())
+    context.plan_changed()
+    return await _read(context, charger_id)
 
 
 @router.delete("/chargers/{charger_id:path}/plan", status_code=204, dependencies=[operator])
-async def delete_plan(api: Deps, charger_id: ChargerId) -> None:
+async def delete_plan(context: Context, charger_id: ChargerId) -> None:
     """Plan it no more. Our charging profile is taken off the charger as soon as that is connected."""
-    await known(api, charger_id)
-    async with api.engine.begin() as db:
+    await known(context, charger_id)
+    async with context.engine.begin() as db:
         plan = await plans.get(db, charger_id)
         if plan is None:
             raise _none(charger_id)
-        await plans.remove(db, charger_id, api.now())
+        await plans.remove(db, charger_id, context.now())
         if plan.delivery.installed is None and plan.node is None:
             await plans.forget(db, charger_id)  # no node has ever told anything of it
-    api.planned()
+    context.plan_changed()
 
 
-async def _read(api: Api, charger_id: str) -> PlanOut:
-    async with api.engine.connect() as db:
+async def _read(context: ServiceContext, charger_id: str) -> PlanOut:
+    async with context.engine.connect() as db:
         plan, found = await plans.get(db, charger_id), await plans.shown(db, charger_id)
     if plan is None and not found:
         raise _none(charger_id)

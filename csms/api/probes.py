@@ -5,11 +5,11 @@ import time
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge, generate_latest
 
-from csms.api.deps import Api
 from csms.api.models import CheckOut, HealthOut
-from csms.api.problems import database_away
-from csms.api.security import Deps
+from csms.api.security import Context
 from csms.db import views
+from csms.service.context import ServiceContext
+from csms.service.problems import database_away
 
 _KEPT_S = 5.0
 
@@ -38,15 +38,15 @@ class Gauges:
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, registry=self._registry)
 
-    async def render(self, api: Api) -> bytes:
+    async def render(self, context: ServiceContext) -> bytes:
         if time.monotonic() - self._asked_at > _KEPT_S:
             self._asked_at = time.monotonic()
-            await self._ask(api)
+            await self._ask(context)
         return generate_latest(self._registry)
 
-    async def _ask(self, api: Api) -> None:
+    async def _ask(self, context: ServiceContext) -> None:
         try:
-            async with api.engine.connect() as db:
+            async with context.engine.connect() as db:
                 figures = await views.gauges(db)
         except Exception as error:
             if not database_away(error):
@@ -69,19 +69,19 @@ def probes() -> APIRouter:
         return HealthOut(status="ok", checks=[])
 
     @router.get("/health/ready", responses={503: {"model": HealthOut}})
-    async def ready(api: Deps, response: Response) -> HealthOut:
+    async def ready(context: Context, response: Response) -> HealthOut:
         """Whether this node can take chargers: 503 when not; `degraded` is 200 with the reasons."""
-        report = await api.condition()
+        report = await context.condition()
         response.status_code = 503 if report.state == "failing" else 200
         return HealthOut(
             status=report.state, checks=[CheckOut.model_validate(check) for check in report.checks]
         )
 
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-    async def metrics(request: Request, api: Deps) -> Response:
+    async def metrics(request: Request, context: Context) -> Response:
         """Prometheus."""
         gauges: Gauges = request.state.gauges
-        content = generate_latest(REGISTRY) + await gauges.render(api)
+        content = generate_latest(REGISTRY) + await gauges.render(context)
         return Response(content, media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -6,23 +6,23 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from csms.api.access import ADMIN, OPERATOR, VIEWER, Identity
-from csms.api.deps import Api
-from csms.api.problems import Problem
+from csms.service.access import ADMIN, OPERATOR, VIEWER, Identity
+from csms.service.context import ServiceContext
+from csms.service.problems import Problem
 
 _bearer = HTTPBearer(auto_error=False, description="A token made with `csms tokens add` or POST /tokens.")
 
 
-def api_of(request: Request) -> Api:
-    api: Api = request.state.api
-    return api
+def context_of(request: Request) -> ServiceContext:
+    context: ServiceContext = request.state.context
+    return context
 
 
-Deps = Annotated[Api, Depends(api_of)]
+Context = Annotated[ServiceContext, Depends(context_of)]
 
 
 async def _identity(
-    api: Deps, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    context: Context, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Identity:
     if credentials is None:
         raise Problem(
@@ -31,7 +31,7 @@ async def _identity(
             "Send a token: `Authorization: Bearer …`.",
             headers={"WWW-Authenticate": 'Bearer realm="csms"'},
         )
-    identity = await api.access.identify(credentials.credentials)
+    identity = await context.access.identify(credentials.credentials)
     if identity is None:
         raise Problem(
             401,

@@ -7,9 +7,8 @@ from msgspec.structs import asdict
 
 from csms.api import pages
 from csms.api.models import CostOut, TariffOut
-from csms.api.problems import Problem
-from csms.api.registers import nameable, named
-from csms.api.security import Deps, administrator, viewer
+from csms.api.security import Context, administrator, viewer
+from csms.api.tags import nameable, named
 from csms.api.tariff_models import (
     GroupIn,
     GroupOut,
@@ -24,6 +23,8 @@ from csms.api.tariff_models import (
 from csms.core.pricing import duration_s, session_cost
 from csms.core.tariffs import Tariff, faults, zone_exists
 from csms.db import tariffs
+from csms.service import cursors
+from csms.service.problems import Problem
 
 router = APIRouter(tags=["tariffs"])
 _TARIFF = Annotated[str, Path(max_length=255)]
@@ -46,22 +47,22 @@ def _wrong(found: list[tuple[str, str]]) -> Problem:
 
 @router.get("/tariffs", dependencies=[viewer])
 async def list_tariffs(
-    api: Deps, limit: Annotated[int, Query(ge=1, le=1000)] = 100, cursor: pages.Cursor = None
+    context: Context, limit: Annotated[int, Query(ge=1, le=1000)] = 100, cursor: pages.Cursor = None
 ) -> TariffPage:
-    after = pages.decode(cursor, tuple[str])
-    async with api.engine.connect() as db:
+    after = cursors.decode(cursor, tuple[str])
+    async with context.engine.connect() as db:
         found = await tariffs.list_tariffs(
             db, after_id=after[0].replace("\0", "") if after else "", limit=limit + 1
         )
     items = found[:limit]
     return TariffPage(
         items=[TariffOut.of(view) for view in items],
-        next_cursor=pages.encode(items[-1].tariff.id) if len(found) > limit else None,
+        next_cursor=cursors.encode(items[-1].tariff.id) if len(found) > limit else None,
     )
 
 
-async def _found(api: Deps, tariff_id: str, version: int | None = None) -> tariffs.TariffView:
-    async with api.engine.connect() as db:
+async def _found(context: Context, tariff_id: str, version: int | None = None) -> tariffs.TariffView:
+    async with context.engine.connect() as db:
         view = await tariffs.get_tariff(db, named(tariff_id, "tariff"), version)
     if view is None:
         which = f"tariff {tariff_id!r}" if version is None else f"version {version} of tariff {tariff_id!r}"
@@ -70,19 +71,19 @@ async def _found(api: Deps, tariff_id: str, version: int | None = None) -> tarif
 
 
 @router.get("/tariffs/{tariff_id:path}/versions", dependencies=[viewer])
-async def list_versions(api: Deps, tariff_id: _TARIFF) -> TariffVersions:
+async def list_versions(context: Context, tariff_id: _TARIFF) -> TariffVersions:
     """The newest first. Those of a deleted tariff stay."""
-    async with api.engine.connect() as db:
+    async with context.engine.connect() as db:
         found = await tariffs.versions(db, named(tariff_id, "tariff"))
     if not found:
-        return TariffVersions(items=[TariffOut.of(await _found(api, tariff_id))])
+        return TariffVersions(items=[TariffOut.of(await _found(context, tariff_id))])
     return TariffVersions(items=[TariffOut.of(view) for view in found])
 
 
 @router.post("/tariffs/{tariff_id:path}/price", dependencies=[viewer])
-async def price(api: Deps, tariff_id: _TARIFF, session: PriceIn) -> PriceOut:
+async def price(context: Context, tariff_id: _TARIFF, session: PriceIn) -> PriceOut:
     """What a session would cost. Nothing is stored."""
-    tariff = (await _found(api, tariff_id)).tariff
+    tariff = (await _found(context, tariff_id)).tariff
     zone = tariff.time_zone or session.time_zone or "UTC"
     if not zone_exists(zone):
         raise _wrong([("/timeZone", f"{zone!r} is no IANA time zone, such as Europe/Vienna")])
@@ -106,38 +107,38 @@ async def price(api: Deps, tariff_id: _TARIFF, session: PriceIn) -> PriceOut:
 
 @router.get("/tariffs/{tariff_id:path}", dependencies=[viewer])
 async def get_tariff(
-    api: Deps, tariff_id: _TARIFF, version: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None
+    context: Context, tariff_id: _TARIFF, version: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None
 ) -> TariffOut:
-    return TariffOut.of(await _found(api, tariff_id, version))
+    return TariffOut.of(await _found(context, tariff_id, version))
 
 
 @router.put("/tariffs/{tariff_id:path}", dependencies=[administrator], responses={201: {"model": TariffOut}})
-async def put_tariff(api: Deps, tariff_id: _TARIFF, tariff: TariffIn, response: Response) -> TariffOut:
+async def put_tariff(context: Context, tariff_id: _TARIFF, tariff: TariffIn, response: Response) -> TariffOut:
     """Make or replace a tariff. A change makes a new version; transactions keep the prices they started under.
 
     The tariff `default` comes before the settings' one for whatever has no other.
     """
     terms = Tariff(id=nameable(tariff_id, "tariff id", 64), **tariff.terms(all_of_them=True))
-    async with api.engine.begin() as db:
+    async with context.engine.begin() as db:
         _, new = await tariffs.put_tariff(db, _in_order(terms))
     response.status_code = 201 if new else 200
-    return TariffOut.of(await _found(api, tariff_id))
+    return TariffOut.of(await _found(context, tariff_id))
 
 
 @router.patch("/tariffs/{tariff_id:path}", dependencies=[administrator])
-async def change_tariff(api: Deps, tariff_id: _TARIFF, tariff: TariffTerms) -> TariffOut:
+async def change_tariff(context: Context, tariff_id: _TARIFF, tariff: TariffTerms) -> TariffOut:
     """Change what is named; bands are one thing."""
-    async with api.engine.begin() as db:
+    async with context.engine.begin() as db:
         known = await tariffs.lock_tariff(db, named(tariff_id, "tariff"))
         terms = {**asdict(known), **tariff.terms(all_of_them=False)}
         await tariffs.put_tariff(db, _in_order(Tariff(**terms)))
-    return TariffOut.of(await _found(api, tariff_id))
+    return TariffOut.of(await _found(context, tariff_id))
 
 
 @router.delete("/tariffs/{tariff_id:path}", status_code=204, dependencies=[administrator])
-async def delete_tariff(api: Deps, tariff_id: _TARIFF) -> None:
+async def delete_tariff(context: Context, tariff_id: _TARIFF) -> None:
     """409 while a charger, a group or a tag is priced by it. Its versions stay readable."""
-    async with api.engine.begin() as db:
+    async with context.engine.begin() as db:
         await tariffs.delete_tariff(db, named(tariff_id, "tariff"))
 
 
@@ -145,22 +146,22 @@ async def delete_tariff(api: Deps, tariff_id: _TARIFF) -> None:
 
 
 @router.get("/groups", dependencies=[viewer])
-async def list_groups(api: Deps) -> Groups:
+async def list_groups(context: Context) -> Groups:
     """Groups of chargers that are priced alike."""
-    async with api.engine.connect() as db:
+    async with context.engine.connect() as db:
         return Groups(items=[GroupOut.of(group) for group in await tariffs.list_groups(db)])
 
 
 @router.get("/groups/{group_id:path}", dependencies=[viewer])
-async def get_group(api: Deps, group_id: _GROUP) -> GroupOut:
-    async with api.engine.connect() as db:
+async def get_group(context: Context, group_id: _GROUP) -> GroupOut:
+    async with context.engine.connect() as db:
         return GroupOut.of(await tariffs.get_group(db, named(group_id, "group")))
 
 
 @router.put("/groups/{group_id:path}", dependencies=[administrator], responses={201: {"model": GroupOut}})
-async def put_group(api: Deps, group_id: _GROUP, group: GroupIn, response: Response) -> GroupOut:
+async def put_group(context: Context, group_id: _GROUP, group: GroupIn, response: Response) -> GroupOut:
     """Make a group or change its tariff. Chargers join it by their `groupId`."""
-    async with api.engine.begin() as db:
+    async with context.engine.begin() as db:
         new = await tariffs.put_group(db, nameable(group_id, "group id", 64), group.tariff_id)
         made = await tariffs.get_group(db, group_id)
     response.status_code = 201 if new else 200
@@ -168,7 +169,7 @@ async def put_group(api: Deps, group_id: _GROUP, group: GroupIn, response: Respo
 
 
 @router.delete("/groups/{group_id:path}", status_code=204, dependencies=[administrator])
-async def delete_group(api: Deps, group_id: _GROUP) -> None:
+async def delete_group(context: Context, group_id: _GROUP) -> None:
     """409 while chargers are in it."""
-    async with api.engine.begin() as db:
+    async with context.engine.begin() as db:
         await tariffs.delete_group(db, named(group_id, "group"))

@@ -10,14 +10,15 @@ from fastapi import APIRouter, Query
 from starlette.responses import StreamingResponse
 
 from csms.api import pages
-from csms.api.deps import Api
 from csms.api.models import ReadingOut, ReadingPage, TransactionOut, TransactionPage
-from csms.api.problems import Problem
-from csms.api.progress import progress
-from csms.api.security import Deps, viewer
+from csms.api.security import Context, viewer
 from csms.core.events import timestamp
 from csms.db import views
 from csms.db.views import Session
+from csms.service import cursors
+from csms.service.context import ServiceContext
+from csms.service.problems import Problem
+from csms.service.session_progress import progress
 
 router = APIRouter(tags=["transactions"])
 _CSV_PAGE = 1000
@@ -63,7 +64,7 @@ def _filters(
 
 @router.get("/transactions", dependencies=[viewer])
 async def list_transactions(
-    api: Deps,
+    context: Context,
     charger: ChargerFilter = None,
     active: bool | None = None,
     started_from: From = None,
@@ -73,19 +74,19 @@ async def list_transactions(
     cursor: pages.Cursor = None,
 ) -> TransactionPage:
     """The newest start first."""
-    before = pages.decode(cursor, tuple[datetime, int])
-    async with api.engine.connect() as db:
+    before = cursors.decode(cursor, tuple[datetime, int])
+    async with context.engine.connect() as db:
         found = await views.list_transactions(
             db,
             **_filters(charger, active, started_from, started_before, id_tag),
             before=before,
             limit=limit + 1,
         )
-    items, now = found[:limit], api.now()
+    items, now = found[:limit], context.now()
     last = items[-1].transaction if len(found) > limit else None
     return TransactionPage(
         items=[TransactionOut.of(session, now) for session in items],
-        next_cursor=pages.encode(last.started_at, last.id) if last else None,
+        next_cursor=cursors.encode(last.started_at, last.id) if last else None,
     )
 
 
@@ -96,7 +97,7 @@ async def list_transactions(
     responses={200: {"content": {"text/csv": {}}}},
 )
 async def transactions_csv(
-    api: Deps,
+    context: Context,
     charger: ChargerFilter = None,
     active: bool | None = None,
     started_from: From = None,
@@ -105,29 +106,31 @@ async def transactions_csv(
 ) -> StreamingResponse:
     """All transactions the filters let through, the newest start first, however many there are."""
     filters = _filters(charger, active, started_from, started_before, id_tag)
-    first = await _csv_page(api, filters, None)
+    first = await _csv_page(context, filters, None)
     return StreamingResponse(
-        _csv(api, filters, first),
+        _csv(context, filters, first),
         media_type="text/csv; charset=utf-8",
         headers={"Content-Disposition": 'attachment; filename="transactions.csv"'},
     )
 
 
-async def _csv_page(api: Api, filters: dict[str, Any], before: tuple[datetime, int] | None) -> list[Session]:
-    async with api.engine.connect() as db:
+async def _csv_page(
+    context: ServiceContext, filters: dict[str, Any], before: tuple[datetime, int] | None
+) -> list[Session]:
+    async with context.engine.connect() as db:
         return await views.list_transactions(db, **filters, before=before, limit=_CSV_PAGE)
 
 
-async def _csv(api: Api, filters: dict[str, Any], page: list[Session]) -> AsyncIterator[str]:
+async def _csv(context: ServiceContext, filters: dict[str, Any], page: list[Session]) -> AsyncIterator[str]:
     """Page by page: a slow reader holds no database connection."""
     yield _lines([_COLUMNS])
     while page:
-        now = api.now()
+        now = context.now()
         yield _lines([_row(session, now) for session in page])
         if len(page) < _CSV_PAGE:
             return
         last = page[-1].transaction
-        page = await _csv_page(api, filters, (last.started_at, last.id))
+        page = await _csv_page(context, filters, (last.started_at, last.id))
 
 
 def _lines(rows: Sequence[Sequence[Any]]) -> str:
@@ -166,8 +169,8 @@ def _cell(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-async def _found(api: Api, transaction_id: int) -> Session:
-    async with api.engine.connect() as db:
+async def _found(context: ServiceContext, transaction_id: int) -> Session:
+    async with context.engine.connect() as db:
         session = await views.get_transaction(db, transaction_id)
     if session is None:
         raise Problem(404, "not-found", f"There is no transaction {transaction_id}.")
@@ -175,24 +178,24 @@ async def _found(api: Api, transaction_id: int) -> Session:
 
 
 @router.get("/transactions/{transaction_id}", dependencies=[viewer])
-async def get_transaction(api: Deps, transaction_id: int) -> TransactionOut:
-    return TransactionOut.of(await _found(api, transaction_id), api.now())
+async def get_transaction(context: Context, transaction_id: int) -> TransactionOut:
+    return TransactionOut.of(await _found(context, transaction_id), context.now())
 
 
 @router.get("/transactions/{transaction_id}/readings", dependencies=[viewer])
 async def list_readings(
-    api: Deps,
+    context: Context,
     transaction_id: int,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     cursor: pages.Cursor = None,
 ) -> ReadingPage:
     """Oldest first, by the charger's clock."""
-    after = pages.decode(cursor, tuple[datetime, bytes])
-    session = await _found(api, transaction_id)
-    async with api.engine.connect() as db:
+    after = cursors.decode(cursor, tuple[datetime, bytes])
+    session = await _found(context, transaction_id)
+    async with context.engine.connect() as db:
         found = await views.list_readings(db, session.transaction, after=after, limit=limit + 1)
     items = found[:limit]
     return ReadingPage(
         items=[ReadingOut.of(view) for view in items],
-        next_cursor=pages.encode(items[-1].sampled_at, items[-1].digest) if len(found) > limit else None,
+        next_cursor=cursors.encode(items[-1].sampled_at, items[-1].digest) if len(found) > limit else None,
     )

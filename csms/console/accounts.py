@@ -1,18 +1,19 @@
 """Accounts for operators: balances, who rents what now, one account's entries, top-ups that can be sent twice."""
 
+from decimal import Decimal, InvalidOperation
 from uuid import uuid4
 
-from pydantic import ValidationError
 from starlette.responses import RedirectResponse, Response
 
-from csms.api import accounts as api
-from csms.api import pages as cursors
-from csms.api.problems import Problem
 from csms.console.formatting import account_url
 from csms.console.site import Site, Visit
 from csms.db import accounts, admin, views
+from csms.service import accounts as service
+from csms.service import cursors
+from csms.service.problems import Problem
 
 _PAGE = 50
+_MOST = 1_000_000_000
 
 
 async def list_accounts(site: Site, visit: Visit) -> Response:
@@ -22,7 +23,7 @@ async def list_accounts(site: Site, visit: Visit) -> Response:
         after = cursors.decode(query.get("cursor"), tuple[str])
     except Problem as problem:
         return site.problem(visit, 422, problem.detail)
-    async with site.api.engine.connect() as db:
+    async with site.context.engine.connect() as db:
         found = await accounts.list_accounts(
             db,
             after_id=after[0].replace("\0", "") if after else "",
@@ -48,7 +49,7 @@ async def account(site: Site, visit: Visit) -> Response:
         before = cursors.decode(visit.request.query_params.get("cursor"), tuple[int])
     except Problem as problem:
         return site.problem(visit, 422, problem.detail)
-    async with site.api.engine.connect() as db:
+    async with site.context.engine.connect() as db:
         view = await accounts.get(db, account_id)
         if view is None:
             return site.problem(visit, 404, f"There is no account {account_id!r}.")
@@ -75,20 +76,20 @@ async def enter(site: Site, visit: Visit) -> Response:
     """Top up, or correct; the form's key makes a second sending of it the first."""
     account_id = _id_of(visit)
     form = await visit.request.form()
+    kind = str(form.get("kind", "top_up"))
+    amount = _amount(str(form.get("amount", "")))
+    key, note = str(form.get("key", ""))[:128], str(form.get("note", "")).replace("\0", "").strip()[:500]
+    if amount is None or kind not in {"top_up", "correction"} or not key:
+        return site.problem(visit, 422, "amount: a number with at most three decimals.")
     try:
-        entry = api.EntryIn.model_validate(
-            {
-                "key": str(form.get("key", "")),
-                "amount": str(form.get("amount", "")).strip().replace(",", "."),
-                "kind": str(form.get("kind", "top_up")),
-                "note": str(form.get("note", "")).replace("\0", "").strip() or None,
-            }
+        await service.enter(
+            site.context,
+            account_id,
+            key=key,
+            amount=amount,
+            kind="top_up" if kind == "top_up" else "correction",
+            note=note or None,
         )
-    except ValidationError as error:
-        first = error.errors()[0]
-        return site.problem(visit, 422, f"{first['loc'][0]}: {first['msg']}.")
-    try:
-        await api.enter(site.api, account_id, entry)
     except Problem as refused:
         return site.problem(visit, refused.status, refused.detail)
     except (admin.Missing, admin.Conflict) as error:
@@ -98,3 +99,14 @@ async def enter(site: Site, visit: Visit) -> Response:
 
 def _id_of(visit: Visit) -> str:
     return str(visit.request.path_params["account_id"]).replace("\0", "")[:128]
+
+
+def _amount(text: str) -> Decimal | None:
+    """An amount as people type it; None: it is none, or an absurd one."""
+    try:
+        amount = Decimal(text.strip().replace(",", "."))
+    except InvalidOperation:
+        return None
+    if not amount.is_finite() or abs(amount) > _MOST or amount != round(amount, 3):
+        return None
+    return amount

@@ -7,16 +7,16 @@ from starlette.background import BackgroundTask
 from starlette.datastructures import FormData
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from csms.api import commands
-from csms.api.chargers import usable
-from csms.api.enrollment import enrollment_changed
-from csms.api.models import RepairIn
-from csms.api.problems import Problem, of_command
-from csms.api.quarantine import book
 from csms.console.formatting import charger_url, pretty
 from csms.console.site import Site, Visit
 from csms.db import admin, outbox, views
 from csms.errors import ChargerRefused, CommandError
+from csms.service import chargers as service
+from csms.service import quarantine
+from csms.service.chargers import usable
+from csms.service.commands import perform
+from csms.service.enrollment import announce_enrollment
+from csms.service.problems import Problem, of_command
 
 
 class BadForm(Exception):
@@ -72,11 +72,11 @@ async def command(site: Site, visit: Visit) -> Response:
         action, payload = command_of(form)
     except BadForm as error:
         return _answer(site, visit, charger_id, good=False, headline=str(error))
-    async with site.api.engine.connect() as db:
+    async with site.context.engine.connect() as db:
         if not await views.charger_exists(db, charger_id):
             return site.problem(visit, 404, f"There is no charger {charger_id!r}.")
     try:
-        _, answer = await commands.perform(site.api, visit.identity, charger_id, action, payload)
+        _, answer = await perform(site.context, visit.identity, charger_id, action, payload)
     except Problem as refused:
         problems = [error["detail"] for error in refused.more.get("errors", [{"detail": refused.detail}])]
         return _answer(
@@ -120,14 +120,13 @@ async def settings(site: Site, visit: Visit) -> Response:
     if "tariffId" in form:
         values["tariff_id"] = str(form["tariffId"]).replace("\0", "") or None
     try:
-        async with site.api.engine.begin() as db:
-            await admin.change_charger(db, charger_id, values)
+        _, announce = await service.change(site.context, charger_id, values)
     except (admin.Missing, admin.Conflict) as error:
         return site.problem(visit, 404 if isinstance(error, admin.Missing) else 409, str(error))
     told = None
-    if "enrollment" in values:
+    if announce:
         # The charger learns of it beside this answer: it may take its time.
-        told = BackgroundTask(enrollment_changed, site.api, charger_id, values["enrollment"])
+        told = BackgroundTask(announce_enrollment, site.context, charger_id, values["enrollment"])
     if "hx-request" in visit.request.headers:
         return Response(status_code=204, headers={"HX-Refresh": "true"}, background=told)
     return RedirectResponse(charger_url(charger_id), 303, background=told)
@@ -139,8 +138,7 @@ async def resolve(site: Site, visit: Visit) -> Response:
     if not note:
         return site.problem(visit, 422, "Say what was done about it.")
     try:
-        async with site.api.engine.begin() as db:
-            await admin.resolve_quarantined(db, visit.request.path_params["held_id"], note)
+        await quarantine.resolve(site.context, visit.request.path_params["held_id"], note)
     except (admin.Missing, admin.Conflict) as error:
         return site.problem(visit, 404 if isinstance(error, admin.Missing) else 409, str(error))
     return RedirectResponse("/quarantine", 303)
@@ -148,7 +146,7 @@ async def resolve(site: Site, visit: Visit) -> Response:
 
 async def revive(site: Site, visit: Visit) -> Response:
     """Send all parked events after all."""
-    async with site.api.engine.connect() as db:
+    async with site.context.engine.connect() as db:
         await outbox.revive(await outbox.driver(db))
     return RedirectResponse("/events", 303)
 
@@ -157,17 +155,23 @@ async def repair(site: Site, visit: Visit) -> Response:
     """Book what lies in quarantine, as the form has it."""
     form = await visit.request.form()
     try:
-        asked = RepairIn(
-            payload=json.loads(str(form.get("payload", ""))),
-            transaction_id=_number(form, "transactionId"),
-            note=str(form.get("note", "")).strip()[:2000],
-        )
+        payload = json.loads(str(form.get("payload", "")))
+        transaction_id = _number(form, "transactionId")
     except BadForm as error:
         return site.problem(visit, 422, str(error))
     except ValueError:
+        payload = None
+    if not isinstance(payload, dict):
         return site.problem(visit, 422, "The message must be a JSON object, a transaction's id a number.")
     try:
-        booked = await book(site.api, visit.identity, visit.request.path_params["held_id"], asked)
+        booked = await quarantine.book(
+            site.context,
+            visit.identity,
+            visit.request.path_params["held_id"],
+            payload=payload,
+            transaction_id=transaction_id,
+            note=str(form.get("note", "")).strip()[:2000],
+        )
     except Problem as refused:
         return site.problem(visit, refused.status, refused.detail)
     return RedirectResponse("/quarantine?resolved=true" if booked is None else f"/transactions/{booked}", 303)

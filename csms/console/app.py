@@ -1,36 +1,28 @@
 """The console as an ASGI application, to be served below everything the REST interface does not answer."""
 
-import os
-
 import asyncpg
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import Route
 
-from csms.api.deps import Api
-from csms.api.problems import Problem, database_away
 from csms.console import accounts, actions, pages
 from csms.console.live import Live
-from csms.console.site import STATIC, Handler, Site
+from csms.console.site import FILES, Handler, Site
+from csms.service.context import ServiceContext
+from csms.service.problems import Problem, database_away
+from csms.service.security_headers import SecurityHeaders
 
 log = structlog.get_logger()
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
-    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
 
 
-def create_console(deps: Api) -> Starlette:
-    """Pages for people: `create_app(deps, console=create_console(deps))`."""
-    site = Site(deps)
+def create_console(context: ServiceContext) -> Starlette:
+    """Pages for people: `create_app(context, console=create_console(context))`."""
+    site = Site(context)
     shown = pages.Pages(Live(site))
 
     def page(path: str, handler: Handler) -> Route:
@@ -73,9 +65,9 @@ def create_console(deps: Api) -> Starlette:
             Route("/sign-in", sign_in_form, methods=["GET"]),
             Route("/sign-in", sign_in, methods=["POST"]),
             action("/sign-out", pages.sign_out, "viewer"),
-            Mount("/static", _Static(directory=STATIC)),
+            *FILES.routes(),
         ],
-        middleware=[Middleware(Headers)],
+        middleware=[Middleware(SecurityHeaders)],
         exception_handlers=dict.fromkeys(
             (
                 HTTPException,
@@ -109,39 +101,3 @@ async def _failed(site: Site, request: Request, error: Exception) -> Response:
     if visit is None:
         return HTMLResponse(site.fragment("bare_problem.html", who=None, sentence=sentence), status)
     return site.problem(visit, status, sentence)
-
-
-class _Static(StaticFiles):
-    """Addresses carry the content's digest, so what is behind one never changes."""
-
-    def file_response(
-        self,
-        full_path: str | os.PathLike[str],
-        stat_result: os.stat_result,
-        scope: Scope,
-        status_code: int = 200,
-    ) -> Response:
-        response = super().file_response(full_path, stat_result, scope, status_code)
-        kept = "public, max-age=31536000, immutable" if scope["query_string"] else "no-cache"
-        response.headers["Cache-Control"] = kept
-        return response
-
-
-class Headers:
-    """A page runs no script and loads nothing but ours, and stands in nobody's frame."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["Content-Security-Policy"] = _POLICY
-                headers["Referrer-Policy"] = "same-origin"
-                headers["X-Frame-Options"] = "DENY"
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers.setdefault("Cache-Control", "no-store")
-            await send(message)
-
-        await self._app(scope, receive, with_headers)

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from csms.api import streams
-from csms.api.logs import Tail
-from csms.api.problems import database_away
 from csms.console.formatting import dom_id
 from csms.console.site import Site, Visit
 from csms.core.records import Event
 from csms.db import logs, views
+from csms.service import event_stream
+from csms.service.frame_tail import FrameTail
+from csms.service.problems import database_away
 
 T = TypeVar("T")
 LOOK_EVERY_S = 1.0
@@ -47,13 +47,13 @@ class Overview:
         self._containing = containing
 
     async def fragments(self) -> dict[str, str]:
-        site, now = self._site, self._site.api.now()
-        async with site.api.engine.connect() as db:
+        site, now = self._site, self._site.context.now()
+        async with site.context.engine.connect() as db:
             chargers = await views.list_chargers(db, containing=self._containing or None, limit=500)
             totals = await views.totals(db, midnight(now))
             held = await logs.count_quarantine(db)
             running = await views.list_transactions(db, active=True, limit=100)
-        report = await site.api.condition()
+        report = await site.context.condition()
         made = {
             "notice": site.fragment("_notice.html", checks=[c for c in report.checks if c.state != "ok"]),
             "totals": site.fragment("_totals.html", totals=totals, quarantine=held),
@@ -91,8 +91,8 @@ class Live:
         return self._overviews[containing]
 
     async def _recent_events(self) -> list[Event]:
-        async with self._site.api.engine.connect() as db:
-            return await logs.recent_events(db, self._site.api.now(), EVENTS)
+        async with self._site.context.engine.connect() as db:
+            return await logs.recent_events(db, self._site.context.now(), EVENTS)
 
     async def recent_events(self) -> list[Event]:
         return await self._events.get()
@@ -106,13 +106,15 @@ class Live:
             except Exception as error:
                 if not database_away(error):
                     raise
-                report = await self._site.api.condition()
+                report = await self._site.context.condition()
                 before = {}
-                yield streams.event(self._site.fragment("_notice.html", checks=report.checks), name="notice")
+                yield event_stream.event(
+                    self._site.fragment("_notice.html", checks=report.checks), name="notice"
+                )
                 continue
             fresh = changed(before, after)
             before = after
-            yield b"".join(streams.event(text, name=name) for name, text in fresh.items())
+            yield b"".join(event_stream.event(text, name=name) for name, text in fresh.items())
 
     async def stream_events(self, visit: Visit) -> AsyncIterator[bytes]:
         known, sent = {(event.charger_id, event.seq) for event in await self.recent_events()}, 0
@@ -125,38 +127,44 @@ class Live:
                 # The page has grown long enough: begin again with the newest.
                 sent, known = 0, {(event.charger_id, event.seq) for event in events}
                 text = self._site.fragment("_event_list.html", events=events)
-                yield streams.event(text, name="event-list")
+                yield event_stream.event(text, name="event-list")
             elif fresh:
-                yield streams.event(self._site.fragment("_events.html", events=fresh), name="events")
+                yield event_stream.event(self._site.fragment("_events.html", events=fresh), name="events")
             else:
                 yield b""
 
     async def stream_charger(self, visit: Visit, charger_id: str) -> AsyncIterator[bytes]:
         site, sent, before, look = self._site, 0, dict[str, str](), 0
-        tail = Tail(site.api, charger_id)
+        tail = FrameTail(site.context, charger_id)
         async for _ in self._looks(visit):
             fresh = await tail.look()
             after = await self.charger_fragments(charger_id, sessions=look % _SESSIONS_EVERY == 0)
-            out = [streams.event(text, name=name) for name, text in after.items() if before.get(name) != text]
+            out = [
+                event_stream.event(text, name=name)
+                for name, text in after.items()
+                if before.get(name) != text
+            ]
             before |= after
             look += 1
             sent += len(fresh)
             if sent > _MOST_FRAMES:
                 # The page has grown long enough: begin again with the newest.
                 sent = 0
-                async with site.api.engine.connect() as db:
+                async with site.context.engine.connect() as db:
                     newest = await logs.list_messages(db, charger_id, limit=FRAMES)
                 out.append(
-                    streams.event(site.fragment("_frame_list.html", messages=newest), name="frame-list")
+                    event_stream.event(site.fragment("_frame_list.html", messages=newest), name="frame-list")
                 )
             elif fresh:
-                out.append(streams.event(site.fragment("_frames.html", messages=fresh[::-1]), name="frames"))
+                out.append(
+                    event_stream.event(site.fragment("_frames.html", messages=fresh[::-1]), name="frames")
+                )
             yield b"".join(out)
 
     async def charger_fragments(self, charger_id: str, *, sessions: bool = True) -> dict[str, str]:
         """The live parts of a charger's page; none when there is no such charger."""
         site = self._site
-        async with site.api.engine.connect() as db:
+        async with site.context.engine.connect() as db:
             view = await views.get_charger(db, charger_id)
             if view is None:
                 return {}
@@ -173,7 +181,7 @@ class Live:
     async def _looks(self, visit: Visit) -> AsyncIterator[None]:
         """Once a second, until the program ends or the visitor's token is revoked."""
         yield
-        while not await streams.pause(self._site.api.closing, LOOK_EVERY_S):
-            if await self._site.api.access.by_id(visit.identity.token_id) is None:
+        while not await event_stream.pause(self._site.context.closing, LOOK_EVERY_S):
+            if await self._site.context.access.by_id(visit.identity.token_id) is None:
                 return
             yield

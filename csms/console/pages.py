@@ -5,17 +5,16 @@ from datetime import datetime, timedelta
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from csms.api import pages as cursors
-from csms.api.chargers import usable
-from csms.api.problems import Problem
-from csms.api.streams import EventStream
 from csms.console import sessions
 from csms.console.live import FRAMES, Live
 from csms.console.site import Site, Visit
 from csms.core.clocks import suspect
 from csms.core.quarantine import REPAIRABLE
 from csms.db import logs, outbox, plans, tariffs, views
-from csms.service import qr
+from csms.service import cursors, qr
+from csms.service.chargers import usable
+from csms.service.event_stream import EventStream
+from csms.service.problems import Problem
 
 _PAGE = 50
 _EVENTS_BEFORE = timedelta(minutes=1)
@@ -39,7 +38,7 @@ class Pages:
 
     async def charger(self, site: Site, visit: Visit) -> Response:
         charger_id = usable(visit.request.path_params["charger_id"])
-        async with site.api.engine.connect() as db:
+        async with site.context.engine.connect() as db:
             view = await views.get_charger(db, charger_id)
             if view is None:
                 return site.problem(visit, 404, f"There is no charger {charger_id!r}.")
@@ -60,19 +59,21 @@ class Pages:
 
     async def plan(self, site: Site, visit: Visit) -> Response:
         charger_id = usable(visit.request.path_params["charger_id"])
-        async with site.api.engine.connect() as db:
+        async with site.context.engine.connect() as db:
             view = await views.get_charger(db, charger_id)
             if view is None:
                 return site.problem(visit, 404, f"There is no charger {charger_id!r}.")
             plan, shown = await plans.get(db, charger_id), await plans.shown(db, charger_id)
         ocpp = view.charger.protocol.startswith("ocpp")
-        return site.page("plan.html", visit, view=view, plan=plan, shown=shown, ocpp=ocpp, now=site.api.now())
+        return site.page(
+            "plan.html", visit, view=view, plan=plan, shown=shown, ocpp=ocpp, now=site.context.now()
+        )
 
     async def qr_code(self, site: Site, visit: Visit) -> Response:
         """The code to be glued to a charger: the address of its rental page, as this console is reached."""
         charger_id = usable(visit.request.path_params["charger_id"])
         kind = visit.request.path_params["kind"]
-        async with site.api.engine.connect() as db:
+        async with site.context.engine.connect() as db:
             known = await views.charger_exists(db, charger_id)
         if not known or kind not in qr.MEDIA_TYPES:
             return site.problem(visit, 404, f"There is no charger {charger_id!r}.")
@@ -82,7 +83,7 @@ class Pages:
 
     async def stream_charger(self, site: Site, visit: Visit) -> Response:
         charger_id = usable(visit.request.path_params["charger_id"])
-        async with site.api.engine.connect() as db:
+        async with site.context.engine.connect() as db:
             if not await views.charger_exists(db, charger_id):
                 return Response(status_code=404)
         return EventStream(self._live.stream_charger(visit, charger_id))
@@ -97,7 +98,7 @@ class Pages:
             before = cursors.decode(query.get("cursor"), tuple[datetime, int])
         except Problem as problem:
             return site.problem(visit, 422, problem.detail)
-        async with site.api.engine.connect() as db:
+        async with site.context.engine.connect() as db:
             found = await views.list_transactions(
                 db,
                 charger_id=charger_id or None,
@@ -117,7 +118,7 @@ class Pages:
 
     async def transaction(self, site: Site, visit: Visit) -> Response:
         transaction_id = visit.request.path_params["transaction_id"]
-        async with site.api.engine.connect() as db:
+        async with site.context.engine.connect() as db:
             session = await views.get_transaction(db, transaction_id)
             if session is None:
                 return site.problem(visit, 404, f"There is no transaction {transaction_id}.")
@@ -140,7 +141,7 @@ class Pages:
     # --- events, quarantine ----------------------------------------------------------------------
 
     async def events(self, site: Site, visit: Visit) -> Response:
-        async with site.api.engine.connect() as db:
+        async with site.context.engine.connect() as db:
             parked = await outbox.parked(await outbox.driver(db), _PAGE)
         return site.page("events.html", visit, events=await self._live.recent_events(), parked=parked)
 
@@ -148,14 +149,14 @@ class Pages:
         return EventStream(self._live.stream_events(visit))
 
     async def tariffs(self, site: Site, visit: Visit) -> Response:
-        async with site.api.engine.connect() as db:
+        async with site.context.engine.connect() as db:
             known = await tariffs.list_tariffs(db)
             groups = await tariffs.list_groups(db)
         return site.page("tariffs.html", visit, known=known, groups=groups)
 
     async def quarantine(self, site: Site, visit: Visit) -> Response:
         resolved = visit.request.query_params.get("resolved") == "true"
-        async with site.api.engine.connect() as db:
+        async with site.context.engine.connect() as db:
             held = await logs.list_quarantine(db, resolved=resolved, limit=_PAGE)
         return site.page("quarantine.html", visit, held=held, resolved=resolved, repairable=REPAIRABLE)
 
@@ -165,7 +166,7 @@ class Pages:
 
 async def show_sign_in(site: Site, request: Request) -> Response:
     ticket = request.query_params.get("ticket")
-    if ticket is not None and site.sessions.take_ticket(ticket, site.api.now()):
+    if ticket is not None and site.sessions.take_ticket(ticket, site.context.now()):
         return _signed_in(site, request, 0, "/")
     wrong = "This link has been used or is too old." if ticket is not None else ""
     return _sign_in_form(site, request.query_params.get("next", ""), wrong)
@@ -173,7 +174,7 @@ async def show_sign_in(site: Site, request: Request) -> Response:
 
 async def sign_in(site: Site, request: Request) -> Response:
     form = await request.form()
-    identity = await site.api.access.identify(str(form.get("token", "")).strip())
+    identity = await site.context.access.identify(str(form.get("token", "")).strip())
     following = str(form.get("next", ""))
     if identity is None:
         return _sign_in_form(site, following, "This token is unknown or has been revoked.", status=401)
@@ -188,7 +189,7 @@ def _signed_in(site: Site, request: Request, token_id: int, following: str) -> R
     # Only to an address of our own: `//elsewhere` and `/\elsewhere` are somebody else's.
     own = following.startswith("/") and not following.startswith(("//", "/\\"))
     response = RedirectResponse(following if own else "/", 303)
-    site.sessions.begin(response, token_id, site.api.now(), secure=request.url.scheme == "https")
+    site.sessions.begin(response, token_id, site.context.now(), secure=request.url.scheme == "https")
     return response
 
 

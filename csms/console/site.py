@@ -1,8 +1,6 @@
 """What every page needs: templates, who is looking, and the guard before the door."""
 
-import hashlib
 from collections.abc import Awaitable, Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,14 +10,15 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from csms.api.access import Identity
-from csms.api.deps import Api
-from csms.api.progress import progress, summary
 from csms.console import formatting, planned, plots, weeks
 from csms.console.sessions import Sessions, SignedIn
 from csms.db.views import ChargerView, Session
+from csms.service.access import Identity
+from csms.service.context import ServiceContext
+from csms.service.session_progress import progress, summary
+from csms.service.static_files import PageFiles
 
-STATIC = Path(__file__).resolve().parent / "static"
+FILES = PageFiles("/static", Path(__file__).resolve().parent / "static")
 
 
 class Visit(Struct, frozen=True):
@@ -36,9 +35,9 @@ Handler = Callable[["Site", Visit], Awaitable[Response]]
 class Site:
     """One per console: the node's interface, sessions, templates."""
 
-    def __init__(self, api: Api) -> None:
-        self.api = api
-        self.sessions = Sessions(api.admin_token)
+    def __init__(self, context: ServiceContext) -> None:
+        self.context = context
+        self.sessions = Sessions(context.admin_token)
         self.templates = Environment(
             loader=PackageLoader("csms.console"),
             autoescape=True,
@@ -69,10 +68,10 @@ class Site:
             )
         }
         self.templates.globals |= {
-            "asset": asset,
-            "progress": lambda session: progress(session, api.now()),
+            "asset": FILES.url,
+            "progress": lambda session: progress(session, context.now()),
             "summary": summary,
-            "ago": lambda at: formatting.ago(at, api.now()),
+            "ago": lambda at: formatting.ago(at, context.now()),
             "session_on": _session_on,
             "sparkline": plots.sparkline,
             "plot": plots.plot,
@@ -95,10 +94,10 @@ class Site:
 
     async def visit(self, request: Request) -> Visit | None:
         """None: not signed in, too long ago, or with a token that has been revoked since."""
-        session = self.sessions.read(request, self.api.now())
+        session = self.sessions.read(request, self.context.now())
         if session is None:
             return None
-        identity = await self.api.access.by_id(session.token_id)
+        identity = await self.context.access.by_id(session.token_id)
         return None if identity is None else Visit(request, identity, session)
 
     def guarded(self, handler: Handler, role: str = "viewer") -> Callable[[Request], Awaitable[Response]]:
@@ -141,10 +140,3 @@ def _to_sign_in(request: Request) -> Response:
     if path.startswith("/stream/"):
         return Response(status_code=401)
     return RedirectResponse(address, 303)
-
-
-@cache
-def asset(name: str) -> str:
-    """The address of a static file, with its content's digest: browsers may keep it for ever."""
-    digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
-    return f"/static/{name}?v={digest}"

@@ -7,21 +7,11 @@ from typing import Any, Final
 from msgspec import Struct
 
 from csms.core.command_checks import OCPP
+from csms.core.command_states import NO_ANSWER, NOT_SENT
 from csms.core.configuration import same_value
 from csms.core.masking import is_secret
 
 SAFE, RECONCILE, MANUAL = "safe", "reconcile", "manual"
-WAITING, SENDING, ANSWERED, REFUSED, NO_ANSWER, NOT_SENT, FAILED = (
-    "waiting",
-    "sending",
-    "answered",
-    "refused",
-    "no_answer",
-    "not_sent",
-    "failed",
-)
-CONFIRMED, EXPIRED, CANCELLED = "confirmed", "expired", "cancelled"
-OPEN: Final = (WAITING, SENDING)
 
 # Asking twice does no harm.
 _SAFE = {

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.answers import clean
-from csms.core.command_queue import CANCELLED, EXPIRED, NO_ANSWER, OPEN, SENDING, WAITING
+from csms.core.command_states import CANCELLED, EXPIRED, NO_ANSWER, OPEN, SENDING, WAITING
 from csms.core.masking import masked
 from csms.db.admin import Conflict, Missing
 from csms.db.device_state_tables import commands, data_transfers, reservation_ids
@@ -117,23 +117,6 @@ async def add(
         .returning(commands.c.id)
     )
     return made is not None
-
-
-async def settle(
-    db: AsyncConnection,
-    command_id: str,
-    state: str,
-    now: datetime,
-    *,
-    answer: Any = None,
-    error: str | None = None,
-) -> None:
-    """The end of a command that is still being sent by its row: nobody has recorded one."""
-    await db.execute(
-        update(commands)
-        .where(commands.c.id == command_id, commands.c.state == SENDING)
-        .values(state=state, ended_at=now, answer=clean(answer), error=clean(error))
-    )
 
 
 async def cancel(db: AsyncConnection, command_id: str, now: datetime) -> CommandView:

@@ -42,6 +42,8 @@ _LIVE: Final[dict[type[DeviceState], str]] = {
     Reservation: "ended_at IS NULL",
 }
 
+# An end without an answer is that of a command that is still being sent: the node that holds the charger and the
+# node that asked may both report one.
 _OUTCOME = """
 INSERT INTO commands (id, charger_id, action, payload, requested_by, requested_at, state, attempts, sent_at,
                       ended_at, answer, error)
@@ -51,6 +53,7 @@ ON CONFLICT (id) DO UPDATE SET
     answer = coalesce(excluded.answer, commands.answer), error = excluded.error,
     sent_at = excluded.sent_at, ended_at = excluded.ended_at,
     payload = CASE WHEN excluded.state IN ('not_sent', 'no_answer') THEN commands.payload ELSE excluded.payload END
+WHERE commands.state = 'sending' OR excluded.state IN ('answered', 'refused')
 """
 # A late answer also ends the waiting for another attempt.
 _LATE = """

@@ -1,4 +1,4 @@
-"""Every command that an adapter performs ends in a report, whoever asked for it and however it ended."""
+"""The end of every command becomes a report, so that the ledger alone writes it, however the command ended."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,52 +11,64 @@ from msgspec.structs import replace
 
 from csms.adapter import Adapter, AdapterHost, Command
 from csms.core import reports
+from csms.core.command_states import (
+    ANSWERED,
+    CONFIRMED,
+    FAILED,
+    NO_ANSWER,
+    NOT_SENT,
+    REFUSED,
+    CommandState,
+)
 from csms.errors import ChargerBusy, ChargerOffline, ChargerRefused, ChargerTimeout, CommandError
 
 log = structlog.get_logger()
-_PATIENCE_S = 5.0
-
 Record = Callable[[reports.Report[Any]], Awaitable[Any]]
 
 
-class AuditedAdapter:
-    """An adapter as others see it: what it performs is recorded before the answer is passed on.
+class CommandAudit:
+    """Reports the ends of commands to the ledger.
 
-    While the database is away an answer waits no longer than five seconds for it; it is recorded all the same.
+    While the database is away the caller waits `patience_s` for the ledger at most; the end is recorded all the same.
     """
 
     def __init__(
-        self, adapter: Adapter, record: Record, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        record: Record,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        patience_s: float = 5.0,
     ) -> None:
-        self._adapter = adapter
+        self.now = clock
         self._record = record
-        self._clock = clock
+        self._patience_s = patience_s
 
-    async def run(self, node: AdapterHost) -> None:
-        await self._adapter.run(node)
+    async def answered(
+        self, charger_id: str, command: Command, sent_at: datetime, answer: dict[str, Any]
+    ) -> None:
+        """The charger answered."""
+        await self._ended(charger_id, command, sent_at, ANSWERED, answer=answer)
 
-    async def perform(self, charger_id: str, command: Command) -> Mapping[str, Any]:
-        command = command if command.id is not None else replace(command, id=uuid4().hex)
-        sent_at = self._clock()
-        try:
-            answer = await self._adapter.perform(charger_id, command)
-        except CommandError as error:
-            await self._ended(charger_id, command, sent_at, outcome_of(error), _refusal(error), str(error))
-            raise
-        await self._ended(charger_id, command, sent_at, "answered", dict(answer), None)
-        return answer
+    async def confirmed(self, charger_id: str, command: Command) -> None:
+        """The charger's state shows that an earlier attempt was carried out."""
+        await self._ended(charger_id, command, self.now(), CONFIRMED)
 
-    async def hang_up(self, charger_id: str, generation: int) -> None:
-        await self._adapter.hang_up(charger_id, generation)
+    async def failed(self, charger_id: str, command: Command, sent_at: datetime, error: CommandError) -> None:
+        """There was no answer, or a CALLERROR. Marks `error` as recorded."""
+        error.recorded = True
+        await self._ended(
+            charger_id, command, sent_at, outcome_of(error), answer=_refusal(error), error=str(error)
+        )
 
     async def _ended(
         self,
         charger_id: str,
         command: Command,
         sent_at: datetime,
-        outcome: str,
-        answer: dict[str, Any] | None,
-        error: str | None,
+        outcome: CommandState,
+        *,
+        answer: dict[str, Any] | None = None,
+        error: str | None = None,
     ) -> None:
         assert command.id is not None
         report = reports.Commanded(
@@ -71,25 +83,55 @@ class AuditedAdapter:
             requested_by=command.requested_by,
         )
         try:
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(self._patience_s):
                 await self._record(report)
         except TimeoutError:
-            log.warning("a command's outcome is recorded later", charger=charger_id, action=command.action)
+            log.warning("command_outcome_delayed", charger=charger_id, action=command.action)
         except Exception as failure:
-            # The charger has acted: whoever asked shall hear it.
-            log.error("outcome not recorded", charger=charger_id, action=command.action, error=str(failure))
+            # The charger has acted: the caller must hear of it.
+            log.error(
+                "command_outcome_not_recorded",
+                charger=charger_id,
+                action=command.action,
+                error=str(failure),
+            )
 
 
-def outcome_of(error: CommandError) -> str:
+class AuditedAdapter:
+    """An adapter whose commands are audited before their answer is passed on."""
+
+    def __init__(self, adapter: Adapter, audit: CommandAudit) -> None:
+        self._adapter = adapter
+        self._audit = audit
+
+    async def run(self, node: AdapterHost) -> None:
+        await self._adapter.run(node)
+
+    async def perform(self, charger_id: str, command: Command) -> Mapping[str, Any]:
+        command = command if command.id is not None else replace(command, id=uuid4().hex)
+        sent_at = self._audit.now()
+        try:
+            answer = await self._adapter.perform(charger_id, command)
+        except CommandError as error:
+            await self._audit.failed(charger_id, command, sent_at, error)
+            raise
+        await self._audit.answered(charger_id, command, sent_at, dict(answer))
+        return answer
+
+    async def hang_up(self, charger_id: str, generation: int) -> None:
+        await self._adapter.hang_up(charger_id, generation)
+
+
+def outcome_of(error: CommandError) -> CommandState:
     """How a command ended that got no answer: refused, not_sent, no_answer or failed."""
     match error:
         case ChargerRefused():
-            return "refused"
+            return REFUSED
         case ChargerBusy() | ChargerOffline():
-            return "not_sent"
+            return NOT_SENT
         case ChargerTimeout():
-            return "no_answer"
-    return "failed"
+            return NO_ANSWER
+    return FAILED
 
 
 def _refusal(error: CommandError) -> dict[str, Any] | None:

@@ -13,13 +13,14 @@ from typing import Any
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from csms.adapter import Command
 from csms.core import command_queue
+from csms.core.command_states import ANSWERED, CONFIRMED, NO_ANSWER, NOT_SENT, CommandState
 from csms.db import commands
 from csms.errors import CommandError
-from csms.node.command_audit import outcome_of
+from csms.node.command_audit import CommandAudit, outcome_of
 
 log = structlog.get_logger()
 _DELIVERED = Counter(
@@ -34,7 +35,8 @@ Send = Callable[[str, Command], Awaitable[Mapping[str, Any]]]
 
 
 class CommandDispatcher:
-    """One per node. `send` has a charger perform a command and raises CommandError.
+    """One per node. `send` has a charger perform a command, sees to it that its end is recorded, and raises
+    CommandError.
 
     `introduce_after_s`: how long after a connection a BootNotification may come by itself.
     """
@@ -44,6 +46,7 @@ class CommandDispatcher:
         engine: AsyncEngine,
         node: str,
         send: Send,
+        audit: CommandAudit,
         *,
         poll_s: float = 1.0,
         introduce_after_s: float = 12.0,
@@ -53,6 +56,7 @@ class CommandDispatcher:
         self._engine = engine
         self._node = node
         self._send = send
+        self._audit = audit
         self._poll_s = poll_s
         self._introduce_after_s = introduce_after_s
         self._most_at_once = most_at_once
@@ -114,7 +118,7 @@ class CommandDispatcher:
         now = self._clock()
         async with self._engine.begin() as db:
             for row in await commands.abandoned(db, now, node=node):
-                await self._follow(db, row, command_queue.NO_ANSWER, row.attempts)
+                await self._follow(db, row, NO_ANSWER, row.attempts)
 
     async def _deliver_due(self) -> None:
         free = self._most_at_once - len(self._busy)
@@ -137,34 +141,32 @@ class CommandDispatcher:
                 attempts = await commands.claim(db, row.id, self._node, self._clock())
             if attempts is None:
                 return
-            state, error = await self._attempt(row, attempts)
+            state = await self._attempt(row, attempts)
             _DELIVERED.labels(state).inc()
             async with self._engine.begin() as db:
-                if not await self._follow(db, row, state, attempts):
-                    await commands.settle(db, row.id, state, self._clock(), error=error)
+                await self._follow(db, row, state, attempts)
         except Exception as failure:
             log.exception(
                 "command not delivered", charger=row.charger_id, action=row.action, error=str(failure)
             )
 
-    async def _attempt(self, row: commands.Due, attempts: int) -> tuple[str, str | None]:
-        """One attempt: the state it ended in, and why."""
+    async def _attempt(self, row: commands.Due, attempts: int) -> CommandState:
+        """Send it once; the state it ended in."""
+        command = Command(
+            id=row.id,
+            action=row.action,
+            payload=row.payload,
+            timeout_s=row.timeout_s,
+            requested_by=row.requested_by,
+        )
         try:
             if attempts > 1 and await self._happened(row):
-                return command_queue.CONFIRMED, None
-            await self._send(
-                row.charger_id,
-                Command(
-                    id=row.id,
-                    action=row.action,
-                    payload=row.payload,
-                    timeout_s=row.timeout_s,
-                    requested_by=row.requested_by,
-                ),
-            )
+                await self._audit.confirmed(row.charger_id, command)
+                return CONFIRMED
+            await self._send(row.charger_id, command)
         except CommandError as error:
-            return outcome_of(error), str(error)
-        return command_queue.ANSWERED, None
+            return outcome_of(error)
+        return ANSWERED
 
     async def _happened(self, row: commands.Due) -> bool:
         question = command_queue.question(row.action, row.payload)
@@ -177,13 +179,13 @@ class CommandDispatcher:
         )
         return command_queue.happened(row.action, row.payload, answer)
 
-    async def _follow(self, db: Any, row: commands.Due, state: str, attempts: int) -> bool:
-        """Queue it once more if its class allows. Whether it was."""
+    async def _follow(
+        self, db: AsyncConnection, row: commands.Due, state: CommandState, attempts: int
+    ) -> None:
+        """Queue it once more if its class allows."""
         again = command_queue.next_try(row.action, state, attempts, self._clock(), row.expires_at)
-        if again is None:
-            return False
-        await commands.wait_on(db, row.id, state, again.at, counted=state != command_queue.NOT_SENT)
-        return True
+        if again is not None:
+            await commands.wait_on(db, row.id, state, again.at, counted=state != NOT_SENT)
 
     # --- chargers that came back without a boot ----------------------------------------------------------
 

@@ -1,139 +1,184 @@
-"""A running node as its adapters see it: the ledger, the log of frames, the way to and from the other nodes."""
+"""A running node: the ledger, the frame log, the broker, and the way to the chargers of every node."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, TypeVar
 
-import structlog
 from prometheus_client import Counter, Gauge
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms.adapter import Adapter, Admission, BrokerMessage, ChargerSnapshot
+from csms.adapter import EVERY_GENERATION, Adapter, Admission, BrokerMessage, ChargerSnapshot, Command
 from csms.core.records import Frame
 from csms.core.reports import Held, Report
-from csms.errors import BrokerAway
-from csms.node.command_audit import AuditedAdapter
+from csms.db import admission, plans
+from csms.db.charger_snapshot import charger_snapshot
+from csms.errors import BrokerAway, CommandError, UnknownCharger
+from csms.node.broker import NodeBroker
+from csms.node.command_audit import AuditedAdapter, CommandAudit
+from csms.node.command_dispatcher import CommandDispatcher
 from csms.node.frame_log import FrameLog
+from csms.node.health import Check, HealthReport
 from csms.node.ledger import Ledger
+from csms.node.router import CommandRouter
 from csms.scheduling.plan_view import PlanView
 
 R = TypeVar("R")
-log = structlog.get_logger()
 _LOST = Counter("csms_posts_dropped_total", "Reports that may be lost and were, under pressure.")
 _HELD = Gauge("csms_chargers_held", "Chargers connected to this node.")
-
-
-class Router(Protocol):
-    """Finds the node that holds a charger."""
-
-    def hold(self, charger_id: str, adapter: Adapter) -> None: ...
-    def release(self, charger_id: str, adapter: Adapter) -> None: ...
-    async def hang_up(self, node: str, charger_id: str, generation: int) -> None: ...
-
-
-class Link(Protocol):
-    """The way to the broker, for what is no event."""
-
-    @property
-    def connected(self) -> bool: ...
-    @property
-    def prefix(self) -> str: ...
-    async def publish(
-        self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None = None, bare: bool = False
-    ) -> None: ...
-    def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[BrokerMessage]: ...
+_FAILING_AFTER_S = 10.0
 
 
 class Node:
-    """Implements `csms.adapter.Node`."""
+    """Implements `csms.adapter.AdapterHost` for adapters, and has chargers perform commands for services.
+
+    `broker` is None without MQTT: then only chargers of this node can be reached. Chargers are kept outside once
+    Postgres has been away for `away_limit_s`.
+    """
 
     def __init__(
         self,
         name: str,
+        engine: AsyncEngine,
         ledger: Ledger,
         frames: FrameLog,
-        router: Router,
-        admit: Callable[[str], Awaitable[Admission | None]],
-        stand: Callable[[str], Awaitable[ChargerSnapshot]],
-        registered: Callable[[str], Awaitable[list[str]]],
         *,
-        link: Link | None = None,
-        on_frame: Callable[[Frame], None] | None = None,
-        on_presence: Callable[[str], None] | None = None,
-        show: Callable[[PlanView, Sequence[int]], Awaitable[bool]] | None = None,
+        broker: NodeBroker | None = None,
         away_limit_s: float = 10,
     ) -> None:
         self.name = name
-        self._ledger = ledger
+        self.engine = engine
+        self.ledger = ledger
+        self.broker = broker
+        self._audit = CommandAudit(ledger.record)
+        self.router = CommandRouter(
+            None if broker is None else broker.commands,
+            name,
+            self._holder,
+            prefix="" if broker is None else broker.prefix,
+        )
+        self.dispatcher = CommandDispatcher(engine, name, self.send, self._audit)
         self._frames = frames
-        self._router = router
-        self._admit = admit
-        self._stand = stand
-        self._registered = registered
-        self._link = link
-        self._on_frame = on_frame
-        self._on_presence = on_presence
-        self._show = show
+        self._admissions = admission.Admissions(engine)
         self._away_limit_s = away_limit_s
         self._held: set[str] = set()
-        self._recording: dict[Adapter, AuditedAdapter] = {}
+        self._watchers: list[Callable[[str], None]] = [self.dispatcher.presence]
+        if broker is not None:
+            self._watchers.append(broker.connection_changed)
+        self._audited: dict[Adapter, AuditedAdapter] = {}
+
+    # --- for services ----------------------------------------------------------------------------
+
+    async def send(self, charger_id: str, command: Command) -> dict[str, Any]:
+        """Have a charger perform a command, on whichever node it is connected; its answer in OCPP's JSON.
+
+        The ledger keeps the end of a command that has a row. Raises CommandError: ChargerOffline means that
+        nothing was sent, ChargerTimeout that it is not known.
+        """
+        sent_at = self._audit.now()
+        try:
+            return await self.router.send(charger_id, command)
+        except CommandError as error:
+            # Without a mark no adapter has had the command, or the holder's answer is lost.
+            if command.id is not None and not error.recorded and not isinstance(error, UnknownCharger):
+                await self._audit.failed(charger_id, command, sent_at, error)
+            raise
+
+    async def disconnect(self, charger_id: str) -> None:
+        """End a charger's connection, on whichever node it is. Raises UnknownCharger."""
+        node = await self._holder(charger_id)
+        if node is not None:
+            await self.router.hang_up(node, charger_id, EVERY_GENERATION)
+
+    def watch(self, watcher: Callable[[str], None]) -> None:
+        """Call `watcher` with the id of each charger that this node begins or ceases to hold."""
+        self._watchers.append(watcher)
+
+    def health(self) -> HealthReport:
+        """The state of this node's parts; the database is asked by `csms.node.health.DatabaseProbe`."""
+        away_s = self.ledger.away_s()
+        checks = [Check(name="ledger", detail="Reports are made durable.")]
+        if away_s:
+            checks = [
+                Check(
+                    name="ledger",
+                    state="failing" if away_s > _FAILING_AFTER_S else "degraded",
+                    detail=f"Postgres has been away for {away_s:.0f} s; reports wait.",
+                )
+            ]
+        if self.broker is not None:
+            checks += self.broker.checks()
+        return HealthReport(tuple(checks))
+
+    async def _holder(self, charger_id: str) -> str | None:
+        return await admission.holder(self.engine, charger_id)
+
+    # --- for adapters: reports -------------------------------------------------------------------
 
     async def record(self, report: Report[R]) -> R:
-        answer = await self._ledger.record(report)
+        answer = await self.ledger.record(report)
         if isinstance(answer, Held) and answer.previous_node not in {None, self.name}:
             assert answer.previous_node is not None
-            await self._router.hang_up(answer.previous_node, report.charger_id, answer.generation)
+            await self.router.hang_up(answer.previous_node, report.charger_id, answer.generation)
         return answer
 
     def post(self, report: Report[Any]) -> None:
-        if not self._ledger.post(report):
+        if not self.ledger.post(report):
             _LOST.inc()
 
     def frame(self, frame: Frame) -> None:
         self._frames.put(frame)
-        if self._on_frame is not None:
-            self._on_frame(frame)
+        if self.broker is not None:
+            self.broker.frame_passed(frame)
+
+    # --- for adapters: what is on record ---------------------------------------------------------
 
     async def admission(self, charger_id: str) -> Admission | None:
-        return await self._admit(charger_id)
+        return await self._admissions(charger_id)
 
     async def registered(self, prefix: str) -> list[str]:
-        return await self._registered(prefix)
+        return await admission.registered(self.engine, prefix)
 
-    async def standing(self, charger_id: str) -> ChargerSnapshot:
-        return await self._stand(charger_id)
+    async def snapshot(self, charger_id: str) -> ChargerSnapshot:
+        return await charger_snapshot(self.engine, charger_id)
 
     def accepting(self) -> bool:
-        return self._ledger.away_s() < self._away_limit_s
+        return self.ledger.away_s() < self._away_limit_s
+
+    async def show_plan(self, shown: PlanView, only: Sequence[int]) -> bool:
+        async with self.engine.begin() as db:
+            return await plans.show(db, shown, only)
+
+    # --- for adapters: who holds a charger -------------------------------------------------------
 
     async def hold(self, charger_id: str, adapter: Adapter) -> None:
         self._held.add(charger_id)
-        _HELD.set(len(self._held))
-        self._router.hold(charger_id, self._recorded(adapter))
-        if self._on_presence is not None:
-            self._on_presence(charger_id)
+        self.router.hold(charger_id, self._audited_adapter(adapter))
+        self._presence_changed(charger_id)
 
     async def release(self, charger_id: str, adapter: Adapter) -> None:
         self._held.discard(charger_id)
+        self.router.release(charger_id, self._audited_adapter(adapter))
+        self._presence_changed(charger_id)
+
+    def _presence_changed(self, charger_id: str) -> None:
         _HELD.set(len(self._held))
-        self._router.release(charger_id, self._recorded(adapter))
-        if self._on_presence is not None:
-            self._on_presence(charger_id)
+        for watcher in self._watchers:
+            watcher(charger_id)
 
-    async def show_plan(self, shown: PlanView, only: Sequence[int]) -> bool:
-        return self._show is not None and await self._show(shown, only)
+    def _audited_adapter(self, adapter: Adapter) -> AuditedAdapter:
+        if adapter not in self._audited:
+            self._audited[adapter] = AuditedAdapter(adapter, self._audit)
+        return self._audited[adapter]
 
-    def _recorded(self, adapter: Adapter) -> AuditedAdapter:
-        if adapter not in self._recording:
-            self._recording[adapter] = AuditedAdapter(adapter, self._ledger.record)
-        return self._recording[adapter]
+    # --- for adapters: the broker ----------------------------------------------------------------
 
     @property
     def broker_connected(self) -> bool:
-        return self._link is not None and self._link.connected
+        return self.broker is not None and self.broker.link.connected
 
     @property
     def topic_prefix(self) -> str:
-        return "" if self._link is None else self._link.prefix
+        return "" if self.broker is None else self.broker.prefix
 
     async def publish(
         self,
@@ -144,13 +189,13 @@ class Node:
         expiry_s: int | None = None,
         bare: bool = False,
     ) -> None:
-        if self._link is None:
+        if self.broker is None:
             raise BrokerAway(f"{topic} was not published: MQTT is off (MQTT_ENABLED=false).")
-        await self._link.publish(topic, payload, retain=retain, expiry_s=expiry_s, bare=bare)
+        await self.broker.publish(topic, payload, retain=retain, expiry_s=expiry_s, bare=bare)
 
     async def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[BrokerMessage]:
-        if self._link is None:
+        if self.broker is None:
             await asyncio.Event().wait()
             return
-        async for message in self._link.listen(topic, bare=bare):
+        async for message in self.broker.listen(topic, bare=bare):
             yield message

@@ -55,6 +55,7 @@ class Failure(Struct, rename="camel", kw_only=True, omit_defaults=True):
     description: str = ""
     details: Any = None
     problems: list[str] = []
+    recorded: bool = False
 
 
 class Reply(Struct, rename="camel", kw_only=True):
@@ -79,17 +80,27 @@ hang_up = msgspec.json.Decoder(HangUp).decode
 
 
 def failure(error: CommandError) -> Failure:
-    kind = type(error).__name__
+    kind, recorded = type(error).__name__, error.recorded
     if isinstance(error, ChargerRefused):
-        return Failure(kind=kind, code=error.code, description=error.description, details=error.details)
+        return Failure(
+            kind=kind,
+            code=error.code,
+            description=error.description,
+            details=error.details,
+            recorded=recorded,
+        )
     if isinstance(error, InvalidCommand):
-        return Failure(kind=kind, problems=error.problems)
-    return Failure(kind=kind, text=str(error))
+        return Failure(kind=kind, problems=error.problems, recorded=recorded)
+    return Failure(kind=kind, text=str(error), recorded=recorded)
 
 
 def error(failed: Failure) -> CommandError:
+    made: CommandError
     if failed.kind == "ChargerRefused":
-        return ChargerRefused(failed.code, failed.description, failed.details)
-    if failed.kind == "InvalidCommand":
-        return InvalidCommand(failed.problems)
-    return _PLAIN.get(failed.kind, CommandError)(failed.text)
+        made = ChargerRefused(failed.code, failed.description, failed.details)
+    elif failed.kind == "InvalidCommand":
+        made = InvalidCommand(failed.problems)
+    else:
+        made = _PLAIN.get(failed.kind, CommandError)(failed.text)
+    made.recorded = failed.recorded
+    return made

@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from csms.core.pricing import Cost
 from csms.rental import translations
 from csms.rental.page_state import Numbers, Shown
-from csms.rental.requests import address, asset, language_of, money
+from csms.rental.requests import FILES, address, language_of, money
 
 _PROBLEM: Final = "application/problem+json"
 
@@ -78,7 +78,7 @@ class Pages:
             lstrip_blocks=True,
         )
         self._templates.globals |= {
-            "asset": asset,
+            "asset": FILES.url,
             "clock": translations.clock,
             "money": money,
             "address": address,

@@ -13,12 +13,9 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import Route
 
-from csms.adapter import AdapterHost, Command
-from csms.api.deps import Api
-from csms.console.app import Headers
+from csms.adapter import Command
 from csms.core.currencies import minor_digits
 from csms.db import accounts
 from csms.errors import ChargerOffline, ChargerTimeout, CommandError
@@ -28,7 +25,9 @@ from csms.rental.limits import Limiter
 from csms.rental.live import Watcher
 from csms.rental.page_state import OPEN, STOP, Shown, shown
 from csms.rental.payments import Order, PaymentProvider
-from csms.rental.requests import OWN, VENDOR, address, amount_minor_of, next_of, safe
+from csms.rental.requests import FILES, address, amount_minor_of, next_of, safe
+from csms.service.context import ServiceContext
+from csms.service.security_headers import SecurityHeaders
 
 log = structlog.get_logger()
 _PATIENCE_S: Final = 45.0
@@ -52,18 +51,17 @@ class Rental:
 
     def __init__(
         self,
-        api: Api,
-        node: AdapterHost | None,
+        context: ServiceContext,
         *,
         provider: PaymentProvider | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.api = api
+        self.context = context
         self.provider = provider
         self.clock = clock
-        self.watcher = Watcher(node, clock=clock)
+        self.watcher = Watcher(context.node, clock=clock)
         self.pages = Pages()
-        self.gate = Gate(api, self.pages)
+        self.gate = Gate(context, self.pages)
         self.limiter = Limiter(clock=clock)
         self._pending: dict[Place, str] = {}
         self._notes: dict[Place, tuple[float, str]] = {}
@@ -93,7 +91,7 @@ class Rental:
         return await self._press(visit, STOP)
 
     async def _view(self, visit: Visit) -> accounts.RentalView:
-        async with self.api.engine.connect() as db:
+        async with self.context.engine.connect() as db:
             view = await accounts.rental_view(db, visit.charger_id, visit.uid)
         if view is None:
             raise Refusal(404, "no_station")
@@ -106,7 +104,7 @@ class Rental:
             view,
             visit.account,
             self.watcher.sight(visit.charger_id, visit.uid),
-            now=self.api.now(),
+            now=self.context.now(),
             pending=self._pending.get(visit.place),
             note=note or self._note(visit.place),
         )
@@ -184,7 +182,7 @@ class Rental:
     async def _perform(self, place: Place, command: Command) -> None:
         note: str | None = None
         try:
-            answer = await self.api.send(place[1], command)
+            answer = await self.context.node.send(place[1], command)
             if answer.get("status") != "Accepted":
                 reason = (answer.get("statusInfo") or {}).get("reasonCode", "")
                 note = _NOTES.get(reason, "gone_wrong")
@@ -217,7 +215,7 @@ class Rental:
         if self.provider is None or amount_minor is None:
             raise Refusal(422, "gone_wrong")
         payment_id = uuid4().hex
-        async with self.api.engine.begin() as db:
+        async with self.context.engine.begin() as db:
             await accounts.begin_payment(db, payment_id, account.id, self.provider.name, amount_minor)
         back = safe(next_of(visit.request))
         order = Order(
@@ -241,15 +239,15 @@ class Rental:
             return Response(status_code=403)
         if outcome.paid is None:
             return Response(status_code=204)
-        async with self.api.engine.begin() as db:
+        async with self.context.engine.begin() as db:
             known = await accounts.settle_payment(
-                db, outcome.payment_id, self.provider.name, paid=outcome.paid, now=self.api.now()
+                db, outcome.payment_id, self.provider.name, paid=outcome.paid, now=self.context.now()
             )
         return Response(status_code=204 if known else 404)
 
 
 def create_rental(rental: Rental) -> Starlette:
-    """Pages for renters: everything below /r/."""
+    """Pages for renters, to be mounted below /r."""
     gate = rental.gate
 
     def page(path: str, handler: Callable[[Visit], Awaitable[Response]], method: str = "GET") -> Route:
@@ -267,18 +265,17 @@ def create_rental(rental: Rental) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/r/sign-in", gate.show_sign_in, methods=["GET"]),
-            Route("/r/sign-in", gate.sign_in, methods=["POST"]),
-            page("/r/sign-out", gate.sign_out, "POST"),
-            page("/r/top-up", rental.top_up, "POST"),
-            Route("/r/payments/{provider}", rental.paid, methods=["POST"]),
-            Mount("/r/static/vendor", StaticFiles(directory=VENDOR)),
-            Mount("/r/static", StaticFiles(directory=OWN)),
-            page("/r/{charger_id}", rental.page),
-            page("/r/{charger_id}/state", rental.state),
-            page("/r/{charger_id}/open", rental.open, "POST"),
-            page("/r/{charger_id}/stop", rental.stop, "POST"),
+            Route("/sign-in", gate.show_sign_in, methods=["GET"]),
+            Route("/sign-in", gate.sign_in, methods=["POST"]),
+            page("/sign-out", gate.sign_out, "POST"),
+            page("/top-up", rental.top_up, "POST"),
+            Route("/payments/{provider}", rental.paid, methods=["POST"]),
+            *FILES.routes(),
+            page("/{charger_id}", rental.page),
+            page("/{charger_id}/state", rental.state),
+            page("/{charger_id}/open", rental.open, "POST"),
+            page("/{charger_id}/stop", rental.stop, "POST"),
         ],
-        middleware=[Middleware(Headers), Middleware(GZipMiddleware, minimum_size=700)],
+        middleware=[Middleware(SecurityHeaders), Middleware(GZipMiddleware, minimum_size=700)],
         exception_handlers={404: not_found, Refusal: refused, Exception: failed},
     )

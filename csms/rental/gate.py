@@ -10,11 +10,11 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from csms.api.access import digest_of, new_secret
-from csms.api.deps import Api
 from csms.db import accounts
 from csms.rental.answers import Pages, Refusal, wants_json
 from csms.rental.requests import LANGUAGE_COOKIE, form_token_of, language_of, next_of, safe
+from csms.service.access import digest_of, new_secret
+from csms.service.context import ServiceContext
 
 COOKIE: Final = "csms_rental"
 _SESSION: Final = timedelta(days=30)
@@ -47,8 +47,8 @@ class Visit(Struct, frozen=True, kw_only=True):
 
 
 class Gate:
-    def __init__(self, api: Api, pages: Pages) -> None:
-        self._api = api
+    def __init__(self, context: ServiceContext, pages: Pages) -> None:
+        self._context = context
         self._pages = pages
 
     def guarded(self, handler: Callable[[Visit], Awaitable[Response]]) -> Any:
@@ -60,8 +60,8 @@ class Gate:
             secret = bearer or request.cookies.get(COOKIE, "")
             account = None
             if secret:
-                async with self._api.engine.connect() as db:
-                    account = await accounts.session(db, digest_of(secret), self._api.now())
+                async with self._context.engine.connect() as db:
+                    account = await accounts.session(db, digest_of(secret), self._context.now())
             if account is None:
                 return self._to_sign_in(request)
             visit = Visit(request=request, account=account, secret=secret, language=language_of(request))
@@ -92,9 +92,9 @@ class Gate:
 
     async def sign_in(self, request: Request) -> Response:
         form = await request.form()
-        now = self._api.now()
+        now = self._context.now()
         secret = new_secret()
-        async with self._api.engine.begin() as db:
+        async with self._context.engine.begin() as db:
             account_id = await accounts.use_link(db, digest_of(str(form.get("token", "")).strip()), now)
             if account_id is not None:
                 await accounts.forget_tokens(db, now)
@@ -118,7 +118,7 @@ class Gate:
         return answer
 
     async def sign_out(self, visit: Visit) -> Response:
-        async with self._api.engine.begin() as db:
+        async with self._context.engine.begin() as db:
             await accounts.forget_token(db, digest_of(visit.secret))
         if wants_json(visit.request):
             return Response(status_code=204)

@@ -55,14 +55,12 @@ class Seen(Struct, kw_only=True):
 class Watcher:
     """One for each node. `run()` until cancelled."""
 
-    def __init__(self, node: AdapterHost | None, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, node: AdapterHost, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._node = node
         self._clock = clock
         self._seen: dict[str, Seen] = {}
 
     async def run(self) -> None:
-        if self._node is None:
-            return
         async for message in self._node.listen("rentals/+/live"):
             self.heard(message)
 
@@ -94,7 +92,7 @@ class Watcher:
                 seen.asked[uid] = now
             while len(seen.asked) > _MOST_LOOKING:
                 seen.asked.pop(next(iter(seen.asked)))
-        if self._node is None or (not hello and now - seen.told_at < _AGAIN_S):
+        if not hello and now - seen.told_at < _AGAIN_S:
             return
         seen.told_at = now
         body = msgspec.json.encode({"uid": uid, "hello": hello})

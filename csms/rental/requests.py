@@ -3,20 +3,18 @@
 import hashlib
 import hmac
 from decimal import Decimal, InvalidOperation
-from functools import cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from starlette.requests import Request
 
-from csms import console
 from csms.core.currencies import minor_digits
 from csms.core.pricing import Cost
 from csms.rental import translations
+from csms.service.static_files import PageFiles
 
-OWN: Final = Path(__file__).resolve().parent / "static"
-VENDOR: Final = Path(console.__file__).resolve().parent / "static" / "vendor"
+FILES: Final = PageFiles("/r/static", Path(__file__).resolve().parent / "static")
 LANGUAGE_COOKIE: Final = "csms_rental_lang"
 _MOST_TOP_UP: Final = 100_000
 
@@ -27,13 +25,6 @@ def address(charger_id: str) -> str:
 
 def money(cost: Cost) -> str:
     return f"{cost.amount:.{minor_digits(cost.currency)}f} {cost.currency}"
-
-
-@cache
-def asset(name: str) -> str:
-    """A static file's address with its content's digest: browsers may keep it."""
-    path = VENDOR / name.removeprefix("vendor/") if name.startswith("vendor/") else OWN / name
-    return f"/r/static/{name}?v={hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
 
 
 def amount_minor_of(text: str, currency: str) -> int | None:

@@ -8,64 +8,58 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
-from csms.adapter import AdapterHost
 from csms.api.app import create_app
-from csms.api.deps import Api
 from csms.console.app import create_console
+from csms.node.tasks import TaskStack
 from csms.rental.app import Rental, create_rental
 from csms.rental.payments import PaymentProvider
-from csms.run.assembly import Company
-
-
-class Below:
-    """What lies below a path goes to one application, all else to another."""
-
-    def __init__(self, path: str, below: ASGIApp, otherwise: ASGIApp) -> None:
-        self._path, self._below, self._otherwise = path, below, otherwise
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        inside = scope["type"] == "http" and scope["path"].startswith(self._path)
-        await (self._below if inside else self._otherwise)(scope, receive, send)
+from csms.service.context import ServiceContext
 
 
 class _Http(uvicorn.Server):
-    """Signals are the command's business."""
+    """Leaves signals to the command."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
         yield
 
 
+def create_pages(context: ServiceContext, rental: Rental) -> Starlette:
+    """The pages for people: the rental page below /r, the console at every other address."""
+    return Starlette(
+        routes=[Mount("/r", create_rental(rental)), Mount("/", create_console(context))],
+    )
+
+
 @asynccontextmanager
 async def http(
-    api: Api,
+    context: ServiceContext,
     sock: socket.socket,
-    company: Company,
-    node: AdapterHost | None = None,
+    tasks: TaskStack,
     *,
     provider: PaymentProvider | None = None,
 ) -> AsyncIterator[None]:
     """REST, console, rental page, health and metrics on a bound socket, for as long as this context."""
-    rental = Rental(api, node, provider=provider)
-    await company.start(rental.run(), "rental pages")
-    pages = Below("/r/", create_rental(rental), create_console(api))
+    rental = Rental(context, provider=provider)
+    await tasks.start(rental.run(), "rental pages")
     config = uvicorn.Config(
-        create_app(api, console=pages),
+        create_app(context, console=create_pages(context, rental)),
         log_config=None,
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=3,
-        # Longer than clients and proxies keep one: who hangs up first must not be we, in the middle of a request.
+        # Longer than clients and proxies keep one: this side must not close in the middle of a request.
         timeout_keep_alive=75,
         server_header=False,
     )
     server = _Http(config)
-    async with company.task(server.serve(sockets=[sock]), "http") as task:
+    async with tasks.task(server.serve(sockets=[sock]), "http") as task:
         try:
             yield
         finally:
-            api.closing.set()
+            context.closing.set()
             server.should_exit = True
             await asyncio.wait({task}, timeout=5)

@@ -16,7 +16,7 @@ async def world(database_url: str) -> AsyncIterator[World]:
 @pytest_asyncio.fixture
 async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
     """With the administrator's token."""
-    transport = httpx.ASGITransport(create_app(world.api), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(create_app(world.context), raise_app_exceptions=False)
     async with httpx.AsyncClient(
         transport=transport,
         base_url="http://csms/api/v1",

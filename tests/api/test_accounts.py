@@ -92,7 +92,7 @@ async def test_a_link_is_shown_once_and_stored_as_a_digest(client, world):
     await made(client)
     link = (await client.post(f"{ADDRESS}/links", json={"expiresInS": 60})).json()
     assert link["path"].endswith(link["token"])
-    from csms.api.access import digest_of
+    from csms.service.access import digest_of
 
     async with world.engine.begin() as db:
         assert await accounts.use_link(db, digest_of(link["token"]), world.now) == ADDRESS.rpartition("/")[2]

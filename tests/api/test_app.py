@@ -7,9 +7,13 @@ import httpx
 import pytest
 
 from csms.api.app import create_app
-from csms.api.deps import Api
-from csms.api.health import Check, HealthReport
+from csms.core.work import Policy
 from csms.db.engine import create_engine
+from csms.node.frame_log import FrameLog
+from csms.node.health import Check, HealthReport
+from csms.node.ledger import Ledger
+from csms.node.node import Node
+from csms.service.context import ServiceContext
 from tests.api.world import ADMIN_TOKEN, World
 from tests.services import DatabaseFactory
 
@@ -109,7 +113,9 @@ async def test_live_and_ready_need_no_token(client: httpx.AsyncClient):
 
 @pytest.mark.parametrize(("state", "status"), [("degraded", 200), ("failing", 503)])
 async def test_ready_says_what_is_wrong(world: World, client: httpx.AsyncClient, state: str, status: int):
-    world.api.health = lambda: HealthReport((Check(name="mqtt", state=state, detail="The broker is away."),))
+    world.node.health = lambda: HealthReport(
+        (Check(name="mqtt", state=state, detail="The broker is away."),)
+    )
     answer = await client.get("http://csms/health/ready")
     assert answer.status_code == status
     assert answer.json()["status"] == state
@@ -138,12 +144,10 @@ async def test_while_postgres_is_away_answers_are_503_and_health_says_so(databas
     url = await databases.create()
     await databases.drop(url)
 
-    async def send(*_: object) -> dict[str, object]:
-        raise AssertionError
-
     engine = create_engine(url)
-    api = Api(engine=engine, send=send, check_command=lambda *_: [], admin_token=ADMIN_TOKEN)
-    transport = httpx.ASGITransport(create_app(api), raise_app_exceptions=False)
+    node = Node("n1", engine, Ledger(engine, Policy()), FrameLog(engine))
+    context = ServiceContext(node=node, admin_token=ADMIN_TOKEN)
+    transport = httpx.ASGITransport(create_app(context), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://csms") as client:
         headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
         for path in ("/chargers", "/transactions.csv", "/events?clientId=x"):

@@ -240,7 +240,7 @@ async def test_a_command_that_breaks_the_schema_is_not_sent(world: World, client
         "/chargers/CP1/commands", json={"action": "Reset", "payload": {"type": "Warm"}}
     )
     assert answer.status_code == 422
-    assert answer.json()["errors"] == [{"detail": "type: 'Hard' or 'Soft' is expected"}]
+    assert answer.json()["errors"] == [{"detail": "type: 'Warm' is not one of Hard, Soft"}]
     assert world.asked == []
 
 

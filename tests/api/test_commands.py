@@ -44,7 +44,8 @@ async def test_every_failure_is_written_down(world: World, client: httpx.AsyncCl
     world.answer = error
     assert (await client.post("/chargers/CP1/commands", json=RESET)).status_code == status
     (kept,) = (await listed(client))["items"]
-    assert (kept["state"], kept["error"], kept["response"]) == (state, str(error), None)
+    refusal = {"code": "InternalError", "description": "why", "details": {}} if state == "refused" else None
+    assert (kept["state"], kept["error"], kept["response"]) == (state, str(error), refusal)
 
 
 async def test_commands_are_paged_and_filtered(world: World, client: httpx.AsyncClient):
@@ -65,7 +66,7 @@ async def test_a_queued_command_is_told_to_the_node_and_can_be_cancelled(
 ):
     await world.connect("CP1")
     nudged = []
-    world.api.queued = lambda: nudged.append(True)
+    world.node.dispatcher.nudge = lambda: nudged.append(True)
     answer = await client.post("/chargers/CP1/commands", json=RESET | {"queue": True, "expiresInS": 60})
     assert (answer.status_code, nudged, world.asked) == (202, [True], [])
     place = answer.headers["location"].removeprefix("/api/v1")

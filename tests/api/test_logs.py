@@ -116,7 +116,7 @@ async def test_frames_come_newest_first_in_pages_even_within_one_moment(
 @pytest.mark.parametrize("place", ["(1,1)'; --", "(1,1", "(99999999999,1)", ""])
 async def test_a_forged_cursor_is_refused(world: World, client: httpx.AsyncClient, place: str):
     await world.connect("CP1")
-    cursor = logs_api.pages.encode(world.now, place)
+    cursor = logs_api.cursors.encode(world.now, place)
     answer = await client.get("/chargers/CP1/messages", params={"cursor": cursor})
     assert answer.status_code == 422
 
@@ -125,7 +125,7 @@ async def test_frames_arrive_live(world: World, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(logs_api, "_LOOK_EVERY_S", 0.01)
     await world.connect("CP1")
     await world.frame("CP1", "[an old one]")
-    looks = logs_api._live_messages(world.api, "CP1")
+    looks = logs_api._live_messages(world.context, "CP1")
     assert await anext(looks) == b""
     await world.frame("CP1", '[2,"1","Heartbeat",{}]')
     await world.frame("CP1", '[3,"1",{}]', outgoing=True)
@@ -137,14 +137,14 @@ async def test_frames_arrive_live(world: World, monkeypatch: pytest.MonkeyPatch)
                 assert name == "event: message"
                 got.append(json.loads(data.removeprefix("data: ")))
             if len(got) == 2:
-                world.api.closing.set()
+                world.context.closing.set()
     assert [item["frame"] for item in got] == ['[2,"1","Heartbeat",{}]', '[3,"1",{}]']
     assert [item["direction"] for item in got] == ["in", "out"]
 
 
 async def test_a_live_stream_ends_when_the_program_does(world: World, client: httpx.AsyncClient):
     await world.connect("CP1")
-    world.api.closing.set()
+    world.context.closing.set()
     answer = await client.get("/chargers/CP1/messages", headers={"Accept": "text/event-stream"})
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.text == "retry: 2000\n\n"

@@ -45,7 +45,7 @@ async def show(world: World, view: PlanView) -> None:
 
 async def test_a_plan_is_made_changed_and_removed(world: World, client: httpx.AsyncClient) -> None:
     nudged: list[int] = []
-    world.api.planned = lambda: nudged.append(1)
+    world.context.plan_changed = lambda: nudged.append(1)
     assert (await client.get(PLAN)).status_code == 404
     assert (await client.put(PLAN, json={})).status_code == 404
     await client.put("/chargers/CP1", json={})

@@ -8,8 +8,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms.adapter import Command
-from csms.api.deps import Api
+from csms.adapter import AdapterHost, Command
 from csms.core import reports
 from csms.core.records import Event, Frame
 from csms.core.reports import SampledValue
@@ -17,7 +16,8 @@ from csms.core.work import Policy
 from csms.db.engine import create_engine
 from csms.node.frame_log import FrameLog
 from csms.node.ledger import Ledger
-from csms.ocpp.repaired import translate
+from csms.node.node import Node
+from csms.service.context import ServiceContext
 
 ADMIN_TOKEN = "the-token-of-the-settings"
 
@@ -26,14 +26,45 @@ def sample(value: float, measurand: str = "Energy.Active.Import.Register", unit:
     return SampledValue(value=str(value), measurand=measurand, unit=unit)
 
 
+class ObedientAdapter:
+    """Answers every command with `node.answer`."""
+
+    def __init__(self, node: "HarnessNode") -> None:
+        self._node = node
+
+    async def run(self, node: AdapterHost) -> None:
+        raise AssertionError
+
+    async def perform(self, charger_id: str, command: Command) -> Mapping[str, Any]:
+        self._node.asked.append((charger_id, command))
+        if isinstance(self._node.answer, Exception):
+            raise self._node.answer
+        return self._node.answer
+
+    async def hang_up(self, charger_id: str, generation: int) -> None:
+        raise AssertionError
+
+
+class HarnessNode(Node):
+    """A node that holds every charger it is asked for."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.asked: list[tuple[str, Command]] = []
+        self.answer: Mapping[str, Any] | Exception = {"status": "Accepted"}
+        self._adapter = ObedientAdapter(self)
+
+    async def send(self, charger_id: str, command: Command) -> dict[str, Any]:
+        await self.hold(charger_id, self._adapter)
+        return await super().send(charger_id, command)
+
+
 class World:
-    """`record()` reports as an edge would. `api` is what create_app takes; `asked` what was sent to chargers."""
+    """`record()` reports as an edge would. `context` is what create_app takes; `asked` what was sent to chargers."""
 
     def __init__(self, engine: AsyncEngine, now: datetime | None = None) -> None:
         self.engine = engine
         self.now = now or datetime.now(UTC).replace(microsecond=0)
-        self.asked: list[tuple[str, Command]] = []
-        self.answer: Mapping[str, Any] | Exception = {"status": "Accepted"}
         self.events: list[Event] = []
         self.ledger = Ledger(
             engine,
@@ -42,32 +73,21 @@ class World:
             clock=lambda: self.now,
         )
         self.frames = FrameLog(engine, gather_s=0.01)
-        self.api = Api(
-            engine=engine,
-            send=self._send,
-            check_command=self._check,
-            admin_token=ADMIN_TOKEN,
-            now=lambda: self.now,
-            book=self._book,
-        )
+        self.node = HarnessNode("n1", engine, self.ledger, self.frames)
+        self.context = ServiceContext(node=self.node, admin_token=ADMIN_TOKEN, now=lambda: self.now)
         self._messages = 0
 
-    async def _send(self, charger_id: str, command: Command) -> Mapping[str, Any]:
-        self.asked.append((charger_id, command))
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+    @property
+    def asked(self) -> list[tuple[str, Command]]:
+        return self.node.asked
 
-    async def _book(
-        self, charger_id: str, action: str, payload: dict[str, Any], repair: reports.Repair
-    ) -> Any:
-        return await self.record(translate(charger_id, action, payload, repair, self.now))
+    @property
+    def answer(self) -> Mapping[str, Any] | Exception:
+        return self.node.answer
 
-    @staticmethod
-    def _check(action: str, payload: dict[str, Any]) -> list[str]:
-        if action == "Reset" and payload.get("type") not in {"Hard", "Soft"}:
-            return ["type: 'Hard' or 'Soft' is expected"]
-        return []
+    @answer.setter
+    def answer(self, answer: Mapping[str, Any] | Exception) -> None:
+        self.node.answer = answer
 
     async def record(self, report: reports.Report[Any]) -> Any:
         return await self.ledger.record(report)
@@ -177,7 +197,7 @@ async def running(database_url: str, now: datetime | None = None) -> AsyncIterat
     try:
         yield world
     finally:
-        world.api.closing.set()
+        world.context.closing.set()
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)

@@ -70,7 +70,7 @@ async def test_a_bridge_inside_a_node_charges_like_any_other(start_node: NodeFac
     started = await lamp.node.record(
         reports.Start(charger_id=CHARGER, connector_id=1, id_tag="L", key="1", meter_wh=1000, at=at)
     )
-    standing = await lamp.node.standing(CHARGER)
+    standing = await lamp.node.snapshot(CHARGER)
     assert [transaction.id for transaction in standing.transactions] == [started.transaction_id]
     await lamp.node.record(
         reports.Stop(charger_id=CHARGER, transaction_id=started.transaction_id, meter_wh=3000, at=at)

@@ -17,7 +17,7 @@ async def world(database_url: str) -> AsyncIterator[World]:
 @pytest_asyncio.fixture
 async def stranger(world: World) -> AsyncIterator[httpx.AsyncClient]:
     """A browser that has not signed in."""
-    app = create_app(world.api, console=create_console(world.api))
+    app = create_app(world.context, console=create_console(world.context))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://csms") as made:
         yield made

@@ -5,10 +5,10 @@ from decimal import Decimal
 
 import httpx
 
-from csms.api.access import digest_of
 from csms.core import reports
 from csms.core.tariffs import Tariff
 from csms.db import accounts, admin, tariffs
+from csms.service.access import digest_of
 from tests.api.world import World
 from tests.console.test_pages import EVIL, text_of
 

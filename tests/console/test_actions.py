@@ -82,7 +82,7 @@ async def test_a_wrong_command_is_explained_and_not_sent(world: World, browser: 
     await world.connect("CP1")
     answer = await _press(browser, "/chargers/CP1/commands", action="Reset", type="Warm")
     assert "not sent" in answer.text
-    assert "is expected" in answer.text
+    assert "is not one of Hard, Soft" in answer.text
     bad = await _press(browser, "/chargers/CP1/commands", action="Custom", customAction="X", payload="{")
     assert "not JSON" in bad.text
     assert world.asked == []

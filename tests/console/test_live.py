@@ -7,7 +7,6 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from csms.api.access import digest_of, new_secret
 from csms.console import live as live_module
 from csms.console.formatting import dom_id
 from csms.console.live import Live, Shared, changed
@@ -15,6 +14,7 @@ from csms.console.sessions import SignedIn
 from csms.console.site import Site, Visit
 from csms.core import reports
 from csms.db import admin
+from csms.service.access import digest_of, new_secret
 from tests.api.world import World
 
 
@@ -26,9 +26,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 async def _visit(world: World, query: str = "", token_id: int = 0) -> Visit:
     request = Request({"type": "http", "path": "/", "headers": [], "query_string": query.encode()})
     if token_id:
-        identity = await world.api.access.by_id(token_id)
+        identity = await world.context.access.by_id(token_id)
     else:
-        identity = await world.api.access.identify(world.api.admin_token)
+        identity = await world.context.access.identify(world.context.admin_token)
     assert identity is not None
     return Visit(request, identity, SignedIn(identity.token_id, 0, ""))
 
@@ -49,7 +49,7 @@ async def test_only_what_changed_is_pushed(world: World):
     await world.connect("CP1")
     await world.connect("CP2")
     await world.status("CP1", 1, "Available")
-    stream = Live(Site(world.api)).stream_overview(await _visit(world))
+    stream = Live(Site(world.context)).stream_overview(await _visit(world))
     assert names(await _next(stream)) == ["notice", "totals", "running", "cards"]
     await world.status("CP1", 1, "Preparing")
     pushed = await _next(stream)
@@ -61,7 +61,7 @@ async def test_only_what_changed_is_pushed(world: World):
         got |= set(names(await _next(stream)))
     await world.connect("CP3")
     assert "cards" in names(await _next(stream))
-    world.api.closing.set()
+    world.context.closing.set()
     assert [chunk async for chunk in stream if chunk] == []
 
 
@@ -88,7 +88,7 @@ async def test_many_who_look_ask_the_database_once():
 
 async def test_new_events_are_pushed_once(world: World):
     await world.session("CP1")
-    stream = Live(Site(world.api)).stream_events(await _visit(world))
+    stream = Live(Site(world.context)).stream_events(await _visit(world))
     assert await anext(stream) == b""
     await world.session("CP2")
     pushed = await _next(stream)
@@ -96,12 +96,12 @@ async def test_new_events_are_pushed_once(world: World):
         pushed += await _next(stream)
     assert pushed.count(b"#1<") == 1
     assert b"CP1" not in pushed
-    world.api.closing.set()
+    world.context.closing.set()
 
 
 async def test_a_long_open_events_page_begins_again(world: World, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(live_module, "_MOST_EVENTS", 3)
-    stream = Live(Site(world.api)).stream_events(await _visit(world))
+    stream = Live(Site(world.context)).stream_events(await _visit(world))
     assert await anext(stream) == b""
     seen: list[str] = []
     for _ in range(2):
@@ -112,13 +112,13 @@ async def test_a_long_open_events_page_begins_again(world: World, monkeypatch: p
         await world.status("CP1", 1, f"S{len(seen)}")
         seen += names(await _next(stream))
     assert "event-list" in seen
-    world.api.closing.set()
+    world.context.closing.set()
 
 
 async def test_a_charger_page_gets_state_and_frames(world: World):
     await world.connect("CP1")
     await world.frame("CP1", "[an old one]")
-    stream = Live(Site(world.api)).stream_charger(await _visit(world), "CP1")
+    stream = Live(Site(world.context)).stream_charger(await _visit(world), "CP1")
     assert names(await _next(stream)) == ["state", "connectors", "sessions"]
     await world.frame("CP1", '[2,"9","Heartbeat",{}]')
     pushed = await _next(stream)
@@ -126,31 +126,31 @@ async def test_a_charger_page_gets_state_and_frames(world: World):
     assert b"an old one" not in pushed
     await world.record(reports.Disconnected(charger_id="CP1", node="n1", generation=1))
     assert "state" in names(await _next(stream))
-    world.api.closing.set()
+    world.context.closing.set()
 
 
 async def test_a_long_open_page_begins_its_frames_again(world: World, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(live_module, "_MOST_FRAMES", 2)
     await world.connect("CP1")
-    stream = Live(Site(world.api)).stream_charger(await _visit(world), "CP1")
+    stream = Live(Site(world.context)).stream_charger(await _visit(world), "CP1")
     await _next(stream)
     seen: list[str] = []
     for number in range(3):
         await world.frame("CP1", f"[{number}]")
         seen += names(await _next(stream))
     assert "frame-list" in seen
-    world.api.closing.set()
+    world.context.closing.set()
 
 
 async def test_a_stream_ends_when_its_token_is_revoked(world: World):
     secret = new_secret()
     async with world.engine.begin() as db:
         token = await admin.add_token(db, "x", "viewer", digest_of(secret))
-    stream = Live(Site(world.api)).stream_overview(await _visit(world, token_id=token.id))
+    stream = Live(Site(world.context)).stream_overview(await _visit(world, token_id=token.id))
     await _next(stream)
     async with world.engine.begin() as db:
         await admin.revoke_token(db, token.id)
-    world.api.access.forget()
+    world.context.access.forget()
     async with asyncio.timeout(20):
         assert [chunk async for chunk in stream if b"totals" in chunk] == []
 
@@ -163,7 +163,7 @@ async def test_streams_are_for_those_who_signed_in(world: World, stranger: httpx
 
 async def test_streams_are_served_as_event_streams(world: World, browser: httpx.AsyncClient):
     await world.connect("CP1")
-    world.api.closing.set()
+    world.context.closing.set()
     for path in ("/stream/overview", "/stream/events", "/stream/chargers/CP1"):
         answer = await browser.get(path)
         assert answer.status_code == 200

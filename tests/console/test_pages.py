@@ -5,8 +5,8 @@ import re
 import httpx
 import pytest
 
-from csms.api.health import Check, HealthReport
 from csms.core import reports
+from csms.node.health import Check, HealthReport
 from tests.api.world import World
 
 EVIL = '<script>alert("x")</script>'
@@ -50,7 +50,7 @@ async def test_the_search_narrows_the_first_page(world: World, browser: httpx.As
 
 
 async def test_trouble_is_said_at_the_top(world: World, browser: httpx.AsyncClient):
-    world.api.health = lambda: HealthReport(
+    world.node.health = lambda: HealthReport(
         (Check(name="mqtt", state="degraded", detail="The broker is away."),)
     )
     assert "The broker is away." in (await browser.get("/")).text

@@ -6,9 +6,9 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from csms.api.access import digest_of, new_secret
 from csms.console.sessions import COOKIE, Sessions, ticket
 from csms.db import admin
+from csms.service.access import digest_of, new_secret
 from tests.api.world import ADMIN_TOKEN, World
 
 
@@ -86,7 +86,7 @@ async def test_a_revoked_token_ends_its_sessions(world: World, stranger: httpx.A
     assert (await stranger.get("/")).status_code == 200
     async with world.engine.begin() as db:
         await admin.revoke_token(db, token_id)
-    world.api.access.forget()
+    world.context.access.forget()
     assert (await stranger.get("/")).status_code == 303
 
 

@@ -4,7 +4,9 @@ from datetime import timedelta
 import pytest
 
 from csms.core import reports
-from csms.db import commands
+from csms.core.device_state import CommandOutcome
+from csms.core.work import Policy, Work
+from csms.db import commands, device_state
 from csms.db.admin import Conflict, Missing
 from csms.db.engine import create_engine
 from tests.core.desk import NOW
@@ -40,6 +42,27 @@ async def put(db, command_id, charger_id="c1", **given):
     return await commands.add(db, command_id=command_id, charger_id=charger_id, now=NOW, **given)
 
 
+async def ended(db, command_id, state, *, charger_id="c1", answer=None, error=None):
+    """What the ledger writes of the end of an attempt."""
+    work = Work(NOW, Policy(), numbers=iter(()), transaction_ids=iter(()))
+    work.add(
+        CommandOutcome(
+            id=command_id,
+            charger_id=charger_id,
+            action="ClearCache",
+            payload={},
+            requested_by="me",
+            state=state,
+            answer=answer,
+            error=error,
+            sent_at=NOW,
+            ended_at=NOW,
+            late=False,
+        )
+    )
+    await device_state.save((await db.get_raw_connection()).driver_connection, work)
+
+
 async def due(db, node="n1", now=NOW):
     return [row.id for row in await commands.due(db, node, now)]
 
@@ -66,7 +89,7 @@ async def test_a_command_that_is_sent_or_waits_for_its_next_try_holds_up_those_b
     assert await due(db) == []
     assert await due(db, now=LATER) == ["a"]
     assert await commands.claim(db, "a", "n1", LATER) == 2
-    await commands.settle(db, "a", "answered", LATER, answer={"status": "Accepted"})
+    await ended(db, "a", "answered", answer={"status": "Accepted"})
     assert await due(db) == ["b"]
 
 
@@ -105,11 +128,28 @@ async def test_only_what_waits_is_cancelled_or_expires(db):
 
 async def test_an_end_that_was_recorded_is_not_written_over(db):
     await put(db, "a", queued=False)
-    await commands.settle(db, "a", "no_answer", NOW, error="why")
-    await commands.settle(db, "a", "answered", NOW)
+    await ended(db, "a", "no_answer", error="why")
+    await ended(db, "a", "not_sent", error="another why")
     await commands.wait_on(db, "a", "not_sent", NOW, counted=True)
     view = await commands.get(db, "a")
     assert (view.state, view.error) == ("no_answer", "why")
+
+
+async def test_an_answer_counts_also_after_an_end_without_one(db):
+    await put(db, "a", queued=False)
+    await ended(db, "a", "no_answer", error="why")
+    await ended(db, "a", "answered", answer={"status": "Accepted"})
+    await ended(db, "a", "no_answer", error="why")
+    view = await commands.get(db, "a")
+    assert (view.state, view.error, view.answer) == ("answered", None, {"status": "Accepted"})
+
+
+async def test_an_attempt_whose_end_is_recorded_late_does_not_take_a_command_out_of_the_queue(db):
+    await put(db, "a")
+    await commands.claim(db, "a", "n1", NOW)
+    await commands.wait_on(db, "a", "no_answer", LATER, counted=True)
+    await ended(db, "a", "no_answer", error="why")
+    assert (await commands.get(db, "a")).state == "waiting"
 
 
 async def test_what_a_dead_node_was_sending_ends_and_the_queued_ones_are_named(db):
@@ -127,7 +167,7 @@ async def test_what_a_dead_node_was_sending_ends_and_the_queued_ones_are_named(d
 async def test_what_is_over_is_forgotten_one_day(db):
     await put(db, "a", queued=False)
     await put(db, "b")
-    await commands.settle(db, "a", "answered", NOW)
+    await ended(db, "a", "answered")
     assert await commands.forget(db, NOW) == 0
     assert await commands.forget(db, LATER) == 1
     assert [view.id for view in await commands.list_commands(db, "c1")] == ["b"]

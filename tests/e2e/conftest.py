@@ -120,7 +120,13 @@ async def nodes(
     """Starts nodes on one database and one broker; all are stopped at the end."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(*, mqtt: bool = True, bridges: Sequence[Adapter] = (), **overrides: Any) -> Node:
+        async def start(
+            *,
+            mqtt: bool = True,
+            bridges: Sequence[Adapter] = (),
+            away_limit_s: float = 10,
+            **overrides: Any,
+        ) -> Node:
             chosen = settings.load(
                 _env_file=None,
                 **{
@@ -151,7 +157,16 @@ async def nodes(
             stop = asyncio.Event()
             ports = app.bind(chosen)
             task = asyncio.create_task(
-                app.serve(chosen, url, address, ports, stop=stop, ready=ready.set_result, bridges=bridges),
+                app.serve(
+                    chosen,
+                    url,
+                    address,
+                    ports,
+                    stop=stop,
+                    ready=ready.set_result,
+                    bridges=bridges,
+                    away_limit_s=away_limit_s,
+                ),
                 name="node",
             )
             await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=20)

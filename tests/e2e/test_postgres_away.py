@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,7 @@ from websockets.exceptions import InvalidStatus
 
 from csms.embedded import EmbeddedPostgres
 from csms.node.ledger import Ledger
-from csms.node.node import Node
 from csms.ocpp import server
-from csms.run import assembly
 from tests import services
 from tests.e2e.conftest import NodeFactory
 from tests.e2e.raw import RawChargePoint
@@ -39,9 +36,8 @@ async def test_while_postgres_is_away_nobody_loses_anything(
     postgres: Any, start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, down, up = postgres
-    monkeypatch.setattr(assembly, "Node", functools.partial(Node, away_limit_s=0.5))
     monkeypatch.setattr(server, "_SWEEP_S", 0.1)
-    node = await start_node(database_url=url)
+    node = await start_node(database_url=url, away_limit_s=0.5)
     idle, busy = Site(node), Site(node)
     resting, charging = await idle.dial(chargePointModel="1"), await busy.dial(chargePointModel="1")
     down()

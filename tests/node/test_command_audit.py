@@ -4,8 +4,7 @@ import pytest
 
 from csms.adapter import Command
 from csms.errors import ChargerOffline, ChargerRefused, CommandError, LedgerError
-from csms.node import command_audit
-from csms.node.command_audit import AuditedAdapter
+from csms.node.command_audit import AuditedAdapter, CommandAudit
 
 
 class Charger:
@@ -38,7 +37,7 @@ def recorder(kept):
 async def test_an_answer_is_recorded_before_it_is_passed_on():
     kept = []
     charger = Charger({"status": "Accepted"})
-    adapter = AuditedAdapter(charger, recorder(kept))
+    adapter = AuditedAdapter(charger, CommandAudit(recorder(kept)))
     answer = await adapter.perform(
         "CP1", Command(action="Reset", payload={"type": "Soft"}, requested_by="me")
     )
@@ -63,28 +62,29 @@ async def test_an_answer_is_recorded_before_it_is_passed_on():
 )  # fmt: skip
 async def test_a_failure_is_recorded_and_raised(error, outcome, answer):
     kept = []
-    adapter = AuditedAdapter(Charger(error), recorder(kept))
-    with pytest.raises(type(error)):
+    adapter = AuditedAdapter(Charger(error), CommandAudit(recorder(kept)))
+    with pytest.raises(type(error)) as raised:
         await adapter.perform("CP1", Command(action="Reset", payload={}, id="x"))
     assert [(report.id, report.outcome, report.answer) for report in kept] == [("x", outcome, answer)]
+    assert raised.value.recorded
 
 
 async def test_an_answer_is_passed_on_though_it_cannot_be_recorded():
     async def record(report):
         raise LedgerError("refused")
 
-    adapter = AuditedAdapter(Charger({"status": "Accepted"}), record)
+    adapter = AuditedAdapter(Charger({"status": "Accepted"}), CommandAudit(record))
     assert await adapter.perform("CP1", Command(action="Reset", payload={})) == {"status": "Accepted"}
 
 
-async def test_an_answer_does_not_wait_for_the_database_for_ever(monkeypatch):
-    monkeypatch.setattr(command_audit, "_PATIENCE_S", 0.05)
-    adapter = AuditedAdapter(Charger({}), lambda report: asyncio.Event().wait())
+async def test_an_answer_does_not_wait_for_the_database_for_ever():
+    audit = CommandAudit(lambda report: asyncio.Event().wait(), patience_s=0.05)
+    adapter = AuditedAdapter(Charger({}), audit)
     assert await adapter.perform("CP1", Command(action="Reset", payload={})) == {}
 
 
 async def test_everything_else_goes_to_the_adapter():
     charger = Charger({})
-    adapter = AuditedAdapter(charger, recorder([]))
+    adapter = AuditedAdapter(charger, CommandAudit(recorder([])))
     await adapter.hang_up("CP1", 3)
     assert charger.hung_up == [("CP1", 3)]

@@ -8,12 +8,14 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from csms.adapter import BrokerMessage
-from csms.api.access import digest_of
 from csms.db import accounts
 from csms.rental import translations
 from csms.rental.app import Rental, create_rental
+from csms.service.access import digest_of
 from tests.api.world import World, running
 
 UID, OTHER = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3", "somebody-else"
@@ -28,8 +30,8 @@ class Street:
     def __init__(self, world: World, provider: Any = None) -> None:
         self.world = world
         self.seconds = 1000.0
-        self.rental = Rental(world.api, None, provider=provider, clock=lambda: self.seconds)
-        self.app = create_rental(self.rental)
+        self.rental = Rental(world.context, provider=provider, clock=lambda: self.seconds)
+        self.app = Starlette(routes=[Mount("/r", create_rental(self.rental))])
         self.phones: list[httpx.AsyncClient] = []
 
     def pass_(self, seconds: float) -> None:

@@ -265,7 +265,7 @@ async def test_a_second_tap_while_the_first_is_under_way_is_the_first(street: St
         await done.wait()
         return {"status": "Accepted"}
 
-    object.__setattr__(street.world.api, "send", slowly)
+    street.world.node.send = slowly
     phone = await street.phone()
     assert [(await phone.press("open")).status_code for _ in range(3)] == [303, 303, 303]
     assert (await phone.press("open", **IN_JSON)).json() == {"pending": "open"}
@@ -295,8 +295,8 @@ async def app_of(street: Street, uid: str = UID) -> httpx.AsyncClient:
     """Signed in with a bearer token, without a cookie."""
     await street.phone(uid)
     async with street.world.engine.begin() as db:
-        from csms.api.access import digest_of
         from csms.db import accounts
+        from csms.service.access import digest_of
 
         await accounts.add_token(
             db, uid, accounts.LINK, digest_of("another"), street.world.now.replace(year=2100)

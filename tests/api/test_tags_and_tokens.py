@@ -6,9 +6,9 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from csms.api.access import digest_of
 from csms.core import reports
 from csms.db import tables
+from csms.service.access import digest_of
 from tests.api.world import World
 
 

@@ -9,8 +9,8 @@ from typing import Literal
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-State = Literal["ok", "degraded", "failing"]
-_WORST: tuple[State, ...] = ("ok", "degraded", "failing")
+HealthState = Literal["ok", "degraded", "failing"]
+_WORST: tuple[HealthState, ...] = ("ok", "degraded", "failing")
 _PATIENCE_S = 2.0
 _KEPT_S = 1.0
 
@@ -20,7 +20,7 @@ class Check:
     """One part's state: `name` as in `database`, `mqtt`, `outbox`, `ledger`; `detail` one sentence."""
 
     name: str
-    state: State = "ok"
+    state: HealthState = "ok"
     detail: str = ""
 
 
@@ -31,7 +31,7 @@ class HealthReport:
     checks: tuple[Check, ...] = ()
 
     @property
-    def state(self) -> State:
+    def state(self) -> HealthState:
         return max((check.state for check in self.checks), key=_WORST.index, default="ok")
 
     def with_check(self, added: Check) -> "HealthReport":
@@ -41,7 +41,7 @@ class HealthReport:
         return HealthReport((worst, *(check for check in self.checks if check.name != added.name)))
 
 
-class Database:
+class DatabaseProbe:
     """Asks the database for a sign of life, at most once a second however often somebody wants to know."""
 
     def __init__(self, engine: AsyncEngine) -> None:

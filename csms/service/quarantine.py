@@ -1,0 +1,67 @@
+"""Messages in quarantine: booked after all, repaired, or noted as dealt with."""
+
+from typing import Any
+
+from csms.core.quarantine import REPAIRABLE, offered
+from csms.core.reports import Repair
+from csms.db import admin, logs
+from csms.errors import NotBookable
+from csms.ocpp.repaired import translate
+from csms.service.access import Identity
+from csms.service.context import ServiceContext
+from csms.service.problems import Problem
+
+
+async def held(context: ServiceContext, held_id: int) -> logs.Held:
+    """Raises Problem 404."""
+    async with context.engine.connect() as db:
+        found = await logs.get_quarantined(db, held_id)
+    if found is None:
+        raise Problem(404, "not-found", f"There is no message {held_id} in quarantine.")
+    return found
+
+
+async def resolve(context: ServiceContext, held_id: int, note: str) -> None:
+    """Note what was done about a message. Raises Missing, and Conflict when that was noted already."""
+    async with context.engine.begin() as db:
+        await admin.resolve_quarantined(db, held_id, note.replace("\0", ""))
+
+
+async def book(
+    context: ServiceContext,
+    who: Identity,
+    held_id: int,
+    *,
+    payload: dict[str, Any] | None,
+    transaction_id: int | None,
+    note: str,
+) -> int | None:
+    """Book a message as it stands, or as `payload` says. Returns the transaction it was booked as.
+
+    Raises Problem 404, 409 when it has been dealt with, 422 when it cannot be booked.
+    """
+    message = await held(context, held_id)
+    if message.resolved_at is not None:
+        raise Problem(409, "conflict", f"Message {held_id} has been dealt with already.")
+    if message.action not in REPAIRABLE:
+        raise Problem(422, "not-bookable", f"A {message.action} cannot be booked; resolve it with a note.")
+    if payload is None:
+        payload = offered(message.action, message.payload)
+    if payload is None:
+        raise Problem(
+            422, "not-bookable", "What came is no JSON object: send the payload as it should have been."
+        )
+    if transaction_id is not None and message.action != "StartTransaction":
+        payload = payload | {"transactionId": transaction_id}
+    order = Repair(
+        quarantine_id=held_id,
+        note=" ".join(filter(None, (note.replace("\0", "").strip(), f"repaired by {who.name}"))),
+        transaction_id=message.transaction_id if message.action == "StartTransaction" else None,
+    )
+    try:
+        report = translate(message.charger_id, message.action, payload, order, context.now())
+        answer = await context.node.record(report)
+    except NotBookable as error:
+        raise Problem(422, "not-bookable", str(error)) from None
+    booked: int | None = getattr(answer, "transaction_id", None)
+    return booked
