@@ -113,9 +113,7 @@ async def test_live_and_ready_need_no_token(client: httpx.AsyncClient):
 
 @pytest.mark.parametrize(("state", "status"), [("degraded", 200), ("failing", 503)])
 async def test_ready_says_what_is_wrong(world: World, client: httpx.AsyncClient, state: str, status: int):
-    world.node.health = lambda: HealthReport(
-        (Check(name="mqtt", state=state, detail="The broker is away."),)
-    )
+    world.node.health = lambda: HealthReport((Check(name="mqtt", state=state, detail="The broker is away."),))
     answer = await client.get("http://csms/health/ready")
     assert answer.status_code == status
     assert answer.json()["status"] == state
