@@ -1,4 +1,4 @@
-"""All that an edge sees: `Node`, what a running node offers, and `Adapter`, what an edge must do."""
+"""The contract of adapters: `Adapter`, what one must do, and `AdapterHost`, what the node that runs it offers."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
@@ -10,15 +10,15 @@ from csms.core.reports import Report
 from csms.scheduling.plan_view import PlanView
 
 R = TypeVar("R")
-# Newer than any connection: to hang up on a charger whichever it is (an operator has turned it away).
+# Newer than any connection: ends a charger's connection in any case (an operator has rejected the charger).
 EVERY_GENERATION: Final = 2**62
 
 
 class Command(Struct, frozen=True, kw_only=True):
-    """What we ask a charger to do, in OCPP 1.6 words whatever the charger speaks.
+    """A request to a charger, in OCPP 1.6 terms also where the charger speaks another protocol.
 
-    `payload` is OCPP's own JSON, already checked against the schema. `id` names its row in the table of
-    commands; without one it gets one when it is performed.
+    `payload` is OCPP's own JSON, already checked against the schema. `id` is the key of its row in the table
+    `commands`; a command without one is given one when it is performed.
     """
 
     action: str
@@ -29,10 +29,10 @@ class Command(Struct, frozen=True, kw_only=True):
 
 
 class Admission(Struct, frozen=True, kw_only=True):
-    """What an edge must know of a charger before it lets it in. `password_hash` None: no password is asked.
+    """What an adapter must know of a charger before it accepts a connection. `password_hash` None: no password is required.
 
     `security_profile` (OCPP 1.6 white paper) None: 1 with a password, 0 without. What is `pending` was sent to
-    the charger and not confirmed. `certificate_name`: what its certificate's CN may say instead of its identity.
+    the charger and has not been confirmed. `certificate_name`: what its certificate's CN may say instead of its identity.
     """
 
     charger_id: str
@@ -51,11 +51,11 @@ class Admission(Struct, frozen=True, kw_only=True):
 
 
 class ChargerSnapshot(Struct, frozen=True, kw_only=True):
-    """What is on record of a charger: a bridge that starts in mid-session goes on from here.
+    """What is on record of a charger. A bridge that starts in the middle of a session continues from it.
 
-    A connector has its last status and its last register (`energy_wh` at `reading_at`, in a transaction or not);
-    `transactions` are the open ones. Both by number; empty for a charger nobody has heard of. `notes`: what the
-    edge itself had kept (`reports.Noted`).
+    `connectors` have their last status and last register (`energy_wh` at `reading_at`, in a transaction or not);
+    `transactions` are the open ones. Both are in order of their number, and empty for an unknown charger. `notes`
+    is what the adapter itself has stored (`reports.Noted`).
     """
 
     connectors: tuple[Connector, ...] = ()
@@ -64,7 +64,7 @@ class ChargerSnapshot(Struct, frozen=True, kw_only=True):
 
 
 class BrokerMessage(Struct, frozen=True, kw_only=True):
-    """A message from the broker. `retained`: the broker had kept it, nobody has just sent it."""
+    """A message from the broker. `retained`: the broker had stored it; it was not published just now."""
 
     topic: str
     body: bytes
@@ -72,40 +72,40 @@ class BrokerMessage(Struct, frozen=True, kw_only=True):
 
 
 class AdapterHost(Protocol):
-    """What a running node offers its adapters."""
+    """What a node offers the adapters that it runs."""
 
     @property
     def name(self) -> str: ...
 
     async def record(self, report: Report[R]) -> R:
-        """Make a report durable, then answer. Safe to repeat."""
+        """Make a report durable, then return its answer. Safe to repeat."""
 
     def post(self, report: Report[Any]) -> None:
         """Record without waiting; may be lost under pressure."""
 
     def frame(self, frame: Frame) -> None:
-        """A raw frame passed: for the log and the protocol stream."""
+        """Take a raw frame for the frame log and the protocol stream."""
 
     async def admission(self, charger_id: str) -> Admission | None:
-        """None: a charger nobody has registered. Raises while the database is away."""
+        """Return what is known of a charger; None: it is not registered. Raises while the database is away."""
 
     async def registered(self, prefix: str) -> list[str]:
-        """The chargers on record whose ids begin like that, by id. Raises while the database is away."""
+        """The ids on record that begin with `prefix`, in order. Raises while the database is away."""
 
     async def snapshot(self, charger_id: str) -> ChargerSnapshot:
         """What is on record of a charger now. Raises while the database is away."""
 
     def accepting(self) -> bool:
-        """Whether reports can be made durable now. If not, chargers are better kept outside."""
+        """Whether reports can be made durable now. If not, new connections should be refused."""
 
     async def hold(self, charger_id: str, adapter: "Adapter") -> None:
-        """From now on commands for this charger come to `adapter` on this node."""
+        """Route commands for this charger to `adapter` on this node from now on."""
 
     async def release(self, charger_id: str, adapter: "Adapter") -> None:
-        """No longer."""
+        """Route no more commands for this charger to `adapter`."""
 
     async def show_plan(self, shown: PlanView, only: Sequence[int]) -> bool:
-        """Keep what people are shown of a connector's plan, and nothing of connectors that are not among `only`.
+        """Store the view of a connector's plan for people, and delete those of connectors that are not among `only`.
 
         False: the charger is not on record (yet). Raises while the database is away.
         """
@@ -116,7 +116,7 @@ class AdapterHost(Protocol):
 
     @property
     def topic_prefix(self) -> str:
-        """What stands in front of every topic of this installation (MQTT_TOPIC_PREFIX), or nothing."""
+        """The prefix of every topic of this installation (MQTT_TOPIC_PREFIX), or an empty string."""
 
     async def publish(
         self,
@@ -127,25 +127,25 @@ class AdapterHost(Protocol):
         expiry_s: int | None = None,
         bare: bool = False,
     ) -> None:
-        """Give the main broker a message, QoS 1, and wait for its word; events are the core's business.
+        """Publish a message at QoS 1 and wait for its acknowledgement. Business events are published by the core only.
 
-        `expiry_s`: how long the broker may keep it for somebody who is away (MQTT 5). `bare`: the topic is
-        somebody else's and gets no prefix. Raises BrokerAway: it was not taken, or nobody knows; it is never
-        sent later by itself.
+        `expiry_s`: how long the broker may keep it for a subscriber that is away (MQTT 5). `bare`: the topic gets no
+        prefix. Raises BrokerAway when the broker did not take it, or it is not known; it is never sent later by
+        itself.
         """
 
     def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[BrokerMessage]:
-        """Messages on a topic of the main broker (wildcards allowed), through reconnects. Without MQTT: none."""
+        """Yield messages on a topic of the main broker (wildcards allowed), also after reconnects. Without MQTT: none."""
 
 
 class Adapter(Protocol):
     """Speaks to some chargers: the OCPP server, a bridge."""
 
     async def run(self, node: AdapterHost) -> None:
-        """Record what our chargers report, and say which we hold, until cancelled."""
+        """Record what this adapter's chargers report, and hold those that are connected, until cancelled."""
 
     async def perform(self, charger_id: str, command: Command) -> Mapping[str, Any]:
-        """Have one of our chargers do something; its answer, in OCPP's JSON. Raises CommandError."""
+        """Have a charger perform a command; its answer in OCPP's JSON. Raises CommandError."""
 
     async def hang_up(self, charger_id: str, generation: int) -> None:
-        """Another node holds this charger now: end connections older than `generation`."""
+        """End connections older than `generation`: another node holds this charger now."""

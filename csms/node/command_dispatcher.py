@@ -1,6 +1,6 @@
-"""The delivery of queued commands: each node sends those of the chargers it holds, in order, one at a time.
+"""Sends queued commands: each node those of the chargers that it holds, in order, one at a time for each charger.
 
-It also asks a charger that is back without a BootNotification who and how it is.
+A charger that reconnects without a BootNotification is asked for one, and for a StatusNotification.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from csms.errors import CommandError
 from csms.node.command_audit import CommandAudit, outcome_of
 
 log = structlog.get_logger()
-_DELIVERED = Counter(
+_ATTEMPTS = Counter(
     "csms_queue_attempts_total", "Attempts to send queued commands, by how they ended.", ["state"]
 )
 _OWN = "csms"
@@ -50,7 +50,7 @@ class CommandDispatcher:
         *,
         poll_s: float = 1.0,
         introduce_after_s: float = 12.0,
-        most_at_once: int = 100,
+        max_concurrent: int = 100,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._engine = engine
@@ -59,23 +59,23 @@ class CommandDispatcher:
         self._audit = audit
         self._poll_s = poll_s
         self._introduce_after_s = introduce_after_s
-        self._most_at_once = most_at_once
+        self._max_concurrent = max_concurrent
         self._clock = clock
         self._awake = asyncio.Event()
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._arrivals: deque[tuple[float, str]] = deque()
 
     def nudge(self) -> None:
-        """A command was queued: look now."""
+        """Look for due commands now: one has been queued."""
         self._awake.set()
 
     def presence(self, charger_id: str) -> None:
-        """This node has begun or ceased to hold a charger."""
+        """Take note that this node has begun or ceased to hold a charger."""
         self._arrivals.append((time.monotonic() + self._introduce_after_s, charger_id))
         self._awake.set()
 
     async def run(self) -> None:
-        """Deliver until cancelled. While the database is away nothing is sent, and nothing is lost."""
+        """Send queued commands until cancelled. While the database is away none is sent, and none is lost."""
         started, paused, expired_at, looked_at = False, False, 0.0, time.monotonic()
         try:
             while True:
@@ -92,11 +92,11 @@ class CommandDispatcher:
                         looked_at = now
                         await self._take_up()
                     await self._introduce_arrivals()
-                    await self._deliver_due()
+                    await self._send_due()
                     paused = False
                 except Exception as error:
                     if not paused:
-                        log.warning("delivery paused", error=str(error) or type(error).__name__)
+                        log.warning("command_dispatch_paused", error=str(error) or type(error).__name__)
                     paused = True
                 await self._rest()
         finally:
@@ -114,20 +114,20 @@ class CommandDispatcher:
         self._awake.clear()
 
     async def _take_up(self, *, node: str | None = None) -> None:
-        """What a node that died was sending: again where that does no harm."""
+        """Queue again what a node that died was sending, where repeating does no harm."""
         now = self._clock()
         async with self._engine.begin() as db:
             for row in await commands.abandoned(db, now, node=node):
                 await self._follow(db, row, NO_ANSWER, row.attempts)
 
-    async def _deliver_due(self) -> None:
-        free = self._most_at_once - len(self._busy)
+    async def _send_due(self) -> None:
+        free = self._max_concurrent - len(self._busy)
         if free <= 0:
             return
         async with self._engine.connect() as db:
-            due = await commands.due(db, self._node, self._clock(), most=self._most_at_once)
+            due = await commands.due(db, self._node, self._clock(), most=self._max_concurrent)
         for row in [row for row in due if row.charger_id not in self._busy][:free]:
-            task = asyncio.create_task(self._deliver(row), name=f"deliver {row.action}")
+            task = asyncio.create_task(self._dispatch(row), name=f"dispatch {row.action}")
             self._busy[row.charger_id] = task
             task.add_done_callback(partial(self._done, row.charger_id))
 
@@ -135,19 +135,19 @@ class CommandDispatcher:
         del self._busy[charger_id]
         self._awake.set()
 
-    async def _deliver(self, row: commands.Due) -> None:
+    async def _dispatch(self, row: commands.Due) -> None:
         try:
             async with self._engine.begin() as db:
                 attempts = await commands.claim(db, row.id, self._node, self._clock())
             if attempts is None:
                 return
             state = await self._attempt(row, attempts)
-            _DELIVERED.labels(state).inc()
+            _ATTEMPTS.labels(state).inc()
             async with self._engine.begin() as db:
                 await self._follow(db, row, state, attempts)
         except Exception as failure:
             log.exception(
-                "command not delivered", charger=row.charger_id, action=row.action, error=str(failure)
+                "command_not_dispatched", charger=row.charger_id, action=row.action, error=str(failure)
             )
 
     async def _attempt(self, row: commands.Due, attempts: int) -> CommandState:
@@ -209,7 +209,7 @@ class CommandDispatcher:
                 asked_at=found.asked_at,
                 lacking=found.lacking,
             ):
-                # The id says which connection it is for: asked once, whatever happens in between.
+                # The id says which connection it is for: asked once, even if this node restarts.
                 await commands.add(
                     db,
                     command_id=f"introduction/{found.generation}/{payload['requestedMessage']}/{charger_id}",

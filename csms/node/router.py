@@ -79,7 +79,7 @@ class CommandRouter:
     async def send(self, charger_id: str, command: Command) -> dict[str, Any]:
         """Have a charger do something, wherever it is connected; its answer in OCPP's JSON. Raises CommandError.
 
-        ChargerOffline means that nothing was sent; ChargerTimeout that nobody knows.
+        ChargerOffline means that nothing was sent; ChargerTimeout that it is not known.
         """
         where = "here" if charger_id in self._adapters else "elsewhere"
         try:
@@ -167,7 +167,7 @@ class CommandRouter:
             await self._link.publish(MqttMessage(topic=self._topic(node, "control"), body=body, expiry_s=60))
         except (PublishRefused, BrokerDisconnected) as error:
             # That connection ends by itself when nothing is heard on it any more.
-            log.warning("hang-up not sent", charger=charger_id, node=node, error=str(error))
+            log.warning("hang_up_not_sent", charger=charger_id, node=node, error=str(error))
 
     # --- answering -------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class CommandRouter:
                 try:
                     await self._link.subscribe(topic, handler)
                 except PublishRefused as error:
-                    log.error("commands between nodes do not work", topic=topic, error=str(error))
+                    log.error("command_subscription_refused", topic=topic, error=str(error))
             await asyncio.Event().wait()
         finally:
             for task in list(self._tasks):
@@ -209,7 +209,7 @@ class CommandRouter:
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
         if request.expires_at <= self._clock():
-            log.warning("command came too late", charger=request.charger_id, action=request.action)
+            log.warning("command_expired", charger=request.charger_id, action=request.action)
             _COMMANDS.labels("for others", "expired").inc()
             return
         self._start(self._answer(request))
@@ -233,7 +233,7 @@ class CommandRouter:
                 router_messages.Reply(id=request.id, failure=router_messages.failure(error))
             )
         except Exception:
-            log.exception("command failed", charger=request.charger_id, action=request.action)
+            log.exception("command_failed", charger=request.charger_id, action=request.action)
             result = "failed"
             failure = router_messages.Failure(
                 kind="CommandError", text=f"{request.action} failed on node {self._node}."
@@ -246,7 +246,7 @@ class CommandRouter:
                 MqttMessage(topic=request.reply_to, body=body, content_type="application/json")
             )
         except (PublishRefused, BrokerDisconnected) as error:
-            log.warning("command's answer not sent", charger=request.charger_id, error=str(error))
+            log.warning("command_answer_not_sent", charger=request.charger_id, error=str(error))
 
     async def _perform(self, request: router_messages.Request) -> Mapping[str, Any]:
         adapter = self._adapters.get(request.charger_id)
@@ -263,7 +263,7 @@ class CommandRouter:
         try:
             await adapter.hang_up(order.charger_id, order.generation)
         except Exception:
-            log.exception("hang-up failed", charger=order.charger_id)
+            log.exception("hang_up_failed", charger=order.charger_id)
 
     def _topic(self, node: str, end: str) -> str:
         return prefixed(self._prefix, f"csms/nodes/{topic_level(node)}/{end}")

@@ -1,4 +1,4 @@
-"""The energy management system's side: `hems/ocpp/{clientId}/schedule/set` and `…/clear`, and the status it gets."""
+"""The HEMS's side: its commands `hems/ocpp/{clientId}/schedule/set` and `…/clear`, and the status it is sent."""
 
 import hashlib
 from datetime import datetime
@@ -34,28 +34,28 @@ def addressed(topic: str) -> str:
     return unquote(topic.split("/")[2])
 
 
-def obey(heard: BrokerMessage, plan: Plan, *, zone: ZoneInfo, now: datetime) -> HemsWish | None:
-    """What a message makes of the wish. None: nothing."""
+def apply_command(message: BrokerMessage, plan: Plan, *, zone: ZoneInfo, now: datetime) -> HemsWish | None:
+    """The wish after a command of the HEMS. None: the command changes nothing."""
     known = plan.hems
     if plan.terms.mode != HEMS:
         return None
-    if heard.topic.endswith("/clear"):
-        # A retained one would clear at every reconnect, whatever was asked for since.
-        if heard.retained:
+    if message.topic.endswith("/clear"):
+        # A retained one would clear at every reconnect, also what was set since.
+        if message.retained:
             return None
         return HemsWish(digest=known.digest, command_at=now, result=PENDING)
-    if not heard.topic.endswith("/set") or not heard.body:
+    if not message.topic.endswith("/set") or not message.body:
         return None
-    digest = hashlib.sha256(heard.body).hexdigest()
-    if heard.retained and digest == known.digest:
+    digest = hashlib.sha256(message.body).hexdigest()
+    if message.retained and digest == known.digest:
         return None  # counted already, and perhaps cleared since
     try:
-        schedule = read_schedule(heard.body, now=now, zone=zone, default_current_a=plan.terms.limit_a)
+        schedule = read_schedule(message.body, now=now, zone=zone, default_current_a=plan.terms.limit_a)
     except HemsRefused as refused:
-        log.error("HEMS schedule refused", topic=heard.topic, error=refused.text, detail=refused.detail)
+        log.error("hems_schedule_refused", topic=message.topic, error=refused.text, detail=refused.detail)
         return replace(known, command_at=now, result=ERROR, error=refused.text)
     if schedule.past:
-        log.warning("HEMS periods are over and left out", topic=heard.topic, periods=schedule.past)
+        log.warning("hems_past_periods_ignored", topic=message.topic, periods=schedule.past)
     same = (known.periods, known.expires_at) == (schedule.periods, schedule.expires_at)
     return HemsWish(
         periods=schedule.periods,
@@ -67,8 +67,8 @@ def obey(heard: BrokerMessage, plan: Plan, *, zone: ZoneInfo, now: datetime) -> 
     )
 
 
-def settled(wish: HemsWish, plan: Plan, *, in_place: bool, now: datetime) -> HemsWish:
-    """The wish after a look at the charger: what was pending has become so, what is over is dropped."""
+def settle_wish(wish: HemsWish, plan: Plan, *, in_place: bool, now: datetime) -> HemsWish:
+    """The wish in view of the charger: what was pending has been carried out or has failed, what has expired is dropped."""
     over = wish.expires_at is not None and now > wish.expires_at
     refused = plan.delivery.problem if plan.delivery.refused_at is not None else None
     if over and plan.delivery.installed is None and wish.periods:
@@ -85,7 +85,7 @@ def settled(wish: HemsWish, plan: Plan, *, in_place: bool, now: datetime) -> Hem
 
 
 def status(plan: Plan, snapshot: StateSnapshot | None, *, now: datetime) -> HemsStatus:
-    """What a HEMS is told. What is not known is null."""
+    """The status of a charger for its HEMS. What is not known is null."""
     held, wish, number = plan.delivery.installed, plan.hems, plan.terms.connector_id
     connectors = [] if snapshot is None else [one for one in snapshot.connectors if _meant(one, number)]
     running = (

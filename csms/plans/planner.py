@@ -1,4 +1,4 @@
-"""Keeps the plans of this node's OCPP chargers: plans anew as prices, wishes and chargers come and go."""
+"""Plans this node's OCPP chargers, again whenever prices, HEMS wishes or connections change."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from csms.core.tariffs import zone_exists
 from csms.db import charger_snapshot as rows
 from csms.db import plans
 from csms.db.plans import Plan
-from csms.mqtt import plans as told
+from csms.mqtt import plans as plan_topics
 from csms.plans import hems
 from csms.plans.retained import Retained
 from csms.plans.sources import PriceInput, PriceSource, follow, sources
@@ -31,14 +31,14 @@ log = structlog.get_logger()
 _PAUSES_S: Final = (10.0, 30.0, 60.0, 300.0)
 
 
-class Pace(Struct, frozen=True, kw_only=True):
+class PlannerPace(Struct, frozen=True, kw_only=True):
     """Seconds. `settle_s`: how long after a connection its charger may still be booting, looked at every `soon_s`."""
 
     tick_s: float = 5.0
     soon_s: float = 0.3
     heartbeat_s: float = 60.0
     settle_s: float = 2.0
-    most_at_once: int = 20
+    max_concurrent: int = 20
 
 
 class Planner:
@@ -59,16 +59,16 @@ class Planner:
         zone: str = "UTC",
         mqtt: bool = True,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        pace: Pace | None = None,
+        pace: PlannerPace | None = None,
     ) -> None:
         self._engine = engine
         self._node = node
         self._target = ProfileTarget(engine, send, clock)
         self._input = prices
-        self._book = PriceTable(currency)
+        self._prices = PriceTable(currency)
         self._zone = zone
         self._clock = clock
-        self._pace = pace = pace or Pace()
+        self._pace = pace = pace or PlannerPace()
         self._mqtt = mqtt
         self._states = Retained(node, pace.heartbeat_s * 10, clock)
         self._statuses = Retained(node, pace.heartbeat_s, clock)
@@ -81,17 +81,17 @@ class Planner:
         self._seen: dict[str, object] = {}
 
     def nudge(self) -> None:
-        """Something has changed: look now."""
+        """Plan now: something has changed."""
         self._awake.set()
 
     async def run(self) -> None:
         """Until cancelled. While the database is away nothing is planned anew."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                for source in sources(self._input, self._book, self._clock):
+                for source in sources(self._input, self._prices, self._clock):
                     tasks.create_task(self._read_prices(source))
                 tasks.create_task(self._listen())
-                tasks.create_task(self._tend())
+                tasks.create_task(self._plan_forever())
         finally:
             for task in self._busy.values():
                 task.cancel()
@@ -100,42 +100,42 @@ class Planner:
     # --- what comes in ---------------------------------------------------------------------------
 
     async def _read_prices(self, source: PriceSource) -> None:
-        async for _ in follow(source, self._node, self._book, self._clock):
+        async for _ in follow(source, self._node, self._prices, self._clock):
             self.nudge()
 
     async def _listen(self) -> None:
-        async for heard in self._node.listen(hems.COMMANDS):
+        async for message in self._node.listen(hems.COMMANDS):
             try:
-                await self._heard(heard)
+                await self._hems_command(message)
             except Exception as error:
                 # The next message may be a better one.
-                log.error("HEMS command failed", topic=heard.topic, error=repr(error), exc_info=error)
+                log.error("hems_command_failed", topic=message.topic, error=repr(error), exc_info=error)
 
-    async def _heard(self, heard: BrokerMessage) -> None:
-        """Every node hears it, and all make the same of it."""
+    async def _hems_command(self, message: BrokerMessage) -> None:
+        """Every node receives it and applies it in the same way."""
 
         def change(plan: Plan) -> Any:
-            return hems.obey(heard, plan, zone=self._zone_of(plan), now=self._clock())
+            return hems.apply_command(message, plan, zone=self._zone_of(plan), now=self._clock())
 
         async with self._engine.begin() as db:
-            changed = await plans.wish(db, hems.addressed(heard.topic), change)
+            changed = await plans.wish(db, hems.addressed(message.topic), change)
         if changed is not None:
             self.nudge()
 
     # --- the round -------------------------------------------------------------------------------
 
-    async def _tend(self) -> None:
+    async def _plan_forever(self) -> None:
         troubled = False
         while True:
             self._awake.clear()
             pause_s = self._pace.tick_s
             try:
-                if await self._round():
+                if await self._plan_all():
                     pause_s = self._pace.soon_s
                 troubled = False
             except Exception as error:
                 if not troubled:
-                    log.warning("plans not tended", error=str(error) or type(error).__name__)
+                    log.warning("planning_paused", error=str(error) or type(error).__name__)
                 troubled = True
             try:
                 async with asyncio.timeout(pause_s):
@@ -143,36 +143,38 @@ class Planner:
             except TimeoutError:
                 pass
 
-    async def _round(self) -> bool:
-        """Whether some charger has only just come."""
-        # What is being done to these now may not be in their rows yet when those are read.
+    async def _plan_all(self) -> bool:
+        """Plan every charger of this node once. True: one of them has only just connected."""
+        # The outcome for these may not be in their rows yet when the rows are read.
         under_way = set(self._busy)
         async with self._engine.connect() as db:
             found = await plans.of_node(db, self._node.name)
         failed: Exception | None = None
         for plan in found:
-            await asyncio.sleep(0)  # there may be many, and others have work to do
+            await asyncio.sleep(0)  # there may be many plans: let other tasks run
             if plan.charger_id not in under_way:
                 try:
-                    await self._look_after(plan)
-                except Exception as error:  # what is wrong with one is not the others' fault
+                    await self._plan_one(plan)
+                except Exception as error:  # one bad plan must not stop the others
                     failed = error
         if failed is not None:
             raise failed
-        await self._tell_hems([plan for plan in found if plan.terms.mode == HEMS and not plan.removed])
+        await self._publish_hems_status(
+            [plan for plan in found if plan.terms.mode == HEMS and not plan.removed]
+        )
         for charger_id in self._shown.keys() - {plan.charger_id for plan in found}:
-            # Gone, or another node's business now.
+            # Removed, or planned by another node now.
             del self._shown[charger_id]
             self._seen.pop(charger_id, None)
-            self._states.forget(told.topic(charger_id))
+            self._states.forget(plan_topics.topic(charger_id))
             self._statuses.forget(hems.status_topic(charger_id))
         return any(self._booting(plan, self._clock()) for plan in found)
 
-    async def _look_after(self, plan: Plan) -> None:
+    async def _plan_one(self, plan: Plan) -> None:
         now = self._clock()
         look = self._outlook(plan, now)
         due = self._due(plan, look, now)
-        if due != NOTHING and len(self._busy) < self._pace.most_at_once:
+        if due != NOTHING and len(self._busy) < self._pace.max_concurrent:
             task = asyncio.create_task(self._act(plan, look, due), name=f"plan of {plan.charger_id}")
             self._busy[plan.charger_id] = task
             task.add_done_callback(lambda _: self._done(plan.charger_id))
@@ -192,8 +194,8 @@ class Planner:
     def _outlook(self, plan: Plan, now: datetime) -> Outlook:
         return outlook(
             plan.terms,
-            prices=self._book.slots,
-            problem=self._book.problem,
+            prices=self._prices.slots,
+            problem=self._prices.problem,
             wish=plan.hems,
             delivery=plan.delivery,
             zone=self._zone_of(plan),
@@ -221,7 +223,7 @@ class Planner:
         )
 
     def _booting(self, plan: Plan, now: datetime) -> bool:
-        """It has connected just now, and a BootNotification may follow."""
+        """Whether the charger has connected just now, so that a BootNotification may follow."""
         since = plan.connected_at
         if not plan.online or since is None or now - since >= timedelta(seconds=self._pace.settle_s):
             return False
@@ -237,7 +239,7 @@ class Planner:
             async with self._engine.begin() as db:
                 await plans.deliver(db, charger_id, outcome.delivery)
         except Exception as error:
-            log.error("plan not delivered", charger=charger_id, error=repr(error), exc_info=error)
+            log.error("plan_not_delivered", charger=charger_id, error=repr(error), exc_info=error)
             self._rest(charger_id)
             return
         if outcome.again:
@@ -252,20 +254,20 @@ class Planner:
         self._failures[charger_id] = failures + 1
         self._not_before[charger_id] = self._clock() + timedelta(seconds=pause_s)
 
-    # --- what is told ----------------------------------------------------------------------------
+    # --- what is published ----------------------------------------------------------------------------
 
     async def _settle(self, plan: Plan, look: Outlook, now: datetime) -> None:
-        """A HEMS's command has become so, or cannot."""
+        """Record that a command of the HEMS has been carried out, or cannot be."""
         if plan.terms.mode != HEMS or plan.charger_id in self._busy:
             return
         in_place = plan_state(look.wanted, plan.delivery, now=now, online=plan.online) == IN_PLACE
 
         def change(locked: Plan) -> Any:
-            changed = hems.settled(locked.hems, locked, in_place=in_place, now=now)
-            # Another command has come meanwhile: it has a round of its own.
+            changed = hems.settle_wish(locked.hems, locked, in_place=in_place, now=now)
+            # Another command has arrived meanwhile: the next run settles that one.
             return changed if locked.hems == plan.hems and changed != locked.hems else None
 
-        if hems.settled(plan.hems, plan, in_place=in_place, now=now) != plan.hems:
+        if hems.settle_wish(plan.hems, plan, in_place=in_place, now=now) != plan.hems:
             async with self._engine.begin() as db:
                 await plans.wish(db, plan.charger_id, change)
             self.nudge()
@@ -275,22 +277,22 @@ class Planner:
         word = plan_state(look.wanted, plan.delivery, now=now, online=plan.online)
         seen = (plan.terms, plan.delivery, plan.online, look, zone, word)
         if before is None or self._seen.get(plan.charger_id) != seen:
-            shown = await self._shown_anew(plan, look, zone, now)
+            shown = await self._view_of(plan, look, zone, now)
             self._seen[plan.charger_id] = seen
         else:
             shown = before
-        await self._states.put(told.topic(plan.charger_id), told.plan_state(shown, now))
+        await self._states.put(plan_topics.topic(plan.charger_id), plan_topics.plan_state(shown, now))
         if plan.terms.mode != HEMS and (before is None or before.mode == HEMS):
             await self._statuses.take_back(hems.status_topic(plan.charger_id))
 
-    async def _shown_anew(self, plan: Plan, look: Outlook, zone: ZoneInfo, now: datetime) -> PlanView:
+    async def _view_of(self, plan: Plan, look: Outlook, zone: ZoneInfo, now: datetime) -> PlanView:
         shown = view(
             plan.charger_id,
             plan.terms,
             look,
             plan.delivery,
-            prices=self._book.slots,
-            currency=self._book.currency,
+            prices=self._prices.slots,
+            currency=self._prices.currency,
             zone=zone.key,
             online=plan.online,
             now=now,
@@ -301,7 +303,7 @@ class Planner:
             self._shown[plan.charger_id] = shown
         return shown
 
-    async def _tell_hems(self, found: list[Plan]) -> None:
+    async def _publish_hems_status(self, found: list[Plan]) -> None:
         if not found:
             return
         async with self._engine.connect() as db:
@@ -313,8 +315,8 @@ class Planner:
             await self._statuses.put(hems.status_topic(plan.charger_id), status, apart_from_time(status))
 
     async def _forget(self, plan: Plan) -> None:
-        """Nothing of ours is on the charger any more, and nothing is told of it."""
-        gone = await self._states.take_back(told.topic(plan.charger_id))
+        """Drop a removed plan: its profile is off the charger, its retained topics are cleared."""
+        gone = await self._states.take_back(plan_topics.topic(plan.charger_id))
         gone = await self._statuses.take_back(hems.status_topic(plan.charger_id)) and gone
         if gone or not self._mqtt:
             async with self._engine.begin() as db:

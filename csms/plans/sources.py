@@ -1,4 +1,4 @@
-"""Where prices come from: a topic of the broker, or an address that is asked."""
+"""Where prices come from: a topic of the broker, or an HTTP address that is polled."""
 
 import asyncio
 import random
@@ -26,7 +26,7 @@ _HOURLY_S: Final = 3600.0
 class PriceInput(Struct, frozen=True, kw_only=True):
     """Where prices come from and how they are read. `zone`: of times without an offset, and of local days.
 
-    `due_s`: how often an address is asked while tomorrow's prices are due.
+    `due_s`: how often an address is polled while tomorrow's prices are due.
     """
 
     zone: tzinfo
@@ -44,25 +44,25 @@ class PriceSource(Protocol):
         """Feeds as they come, until cancelled."""
 
 
-def sources(given: PriceInput, book: PriceTable, clock: Callable[[], datetime]) -> list[PriceSource]:
+def sources(given: PriceInput, prices: PriceTable, clock: Callable[[], datetime]) -> list[PriceSource]:
     """Those that are configured."""
     found = list[PriceSource]()
     if given.topic is not None:
         found.append(TopicPrices(given.topic, given))
     if given.url is not None:
-        found.append(AddressPrices(given.url, given, lambda: book.slots, clock))
+        found.append(AddressPrices(given.url, given, lambda: prices.slots, clock))
     return found
 
 
 async def follow(
-    source: PriceSource, node: AdapterHost, book: PriceTable, clock: Callable[[], datetime]
+    source: PriceSource, node: AdapterHost, prices: PriceTable, clock: Callable[[], datetime]
 ) -> AsyncIterator[None]:
-    """Write what comes into the book; yields each time, until cancelled."""
+    """Take feeds into the price table until cancelled; yields after each."""
     async for feed in source.feeds(node):
-        if not book.take(feed, clock()):
-            log.error("prices not used", problem=book.problem)
+        if not prices.take(feed, clock()):
+            log.error("prices_not_used", problem=prices.problem)
         elif feed.skipped:
-            log.warning("prices that cannot be used are left out", entries=feed.skipped)
+            log.warning("price_entries_skipped", entries=feed.skipped)
         yield
 
 
@@ -72,22 +72,22 @@ def read(body: bytes, given: PriceInput) -> Feed:
 
 
 class TopicPrices:
-    """Retained messages of whoever publishes prices; the topic is not ours and gets no prefix."""
+    """Retained messages of a price publisher; the topic is not below MQTT_TOPIC_PREFIX."""
 
     def __init__(self, topic: str, given: PriceInput) -> None:
         self._topic = topic
         self._given = given
 
     async def feeds(self, node: AdapterHost) -> AsyncIterator[Feed]:
-        async for heard in node.listen(self._topic, bare=True):
+        async for message in node.listen(self._topic, bare=True):
             try:
-                yield read(heard.body, self._given)
+                yield read(message.body, self._given)
             except FeedError as error:
-                log.error("prices not understood", topic=self._topic, error=str(error))
+                log.error("prices_not_readable", topic=self._topic, error=str(error))
 
 
 class AddressPrices:
-    """Asked over HTTP. With `{date}` in the address: for yesterday, today and tomorrow, because an exchange's day
+    """Polled over HTTP. With `{date}` in the address: for yesterday, today and tomorrow, because an exchange's day
     and a local day may differ; tomorrow's prices come in the afternoon."""
 
     def __init__(
@@ -121,7 +121,7 @@ class AddressPrices:
         ]
 
     def pause_s(self) -> float:
-        """Hourly; every few minutes while tomorrow's prices are due. With jitter: everybody asks at these times."""
+        """Hourly; every few minutes while tomorrow's prices are due. With jitter, as all installations poll at these times."""
         now = self._clock()
         tomorrow = now.astimezone(self._given.zone).date() + timedelta(days=1)
         hour = now.astimezone(_EXCHANGE).hour
@@ -131,7 +131,7 @@ class AddressPrices:
         return (self._given.due_s if due else _HOURLY_S) * random.uniform(0.8, 1.2)
 
     async def _ask(self, client: httpx.AsyncClient, url: str) -> Feed | None:
-        """None: nothing there yet, or nothing that can be used."""
+        """None: there are no prices yet, or none that can be used."""
         # An address can hold a key: it is not logged beyond its host.
         host = httpx.URL(url).host
         try:
@@ -141,9 +141,9 @@ class AddressPrices:
             answer.raise_for_status()
             return read(answer.content, self._given)
         except httpx.HTTPStatusError as error:
-            log.warning("prices not fetched", host=host, status=error.response.status_code)
+            log.warning("prices_not_fetched", host=host, status=error.response.status_code)
         except httpx.HTTPError as error:
-            log.warning("prices not fetched", host=host, error=type(error).__name__)
+            log.warning("prices_not_fetched", host=host, error=type(error).__name__)
         except FeedError as error:
-            log.error("prices not understood", host=host, error=str(error))
+            log.error("prices_not_readable", host=host, error=str(error))
         return None

@@ -1,4 +1,4 @@
-"""An OCPP charger as the target of a plan: its charging profile is put, read back and taken away, by commands."""
+"""An OCPP charger as the target of a plan: its charging profile is installed, read back and cleared by commands."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
@@ -27,7 +27,7 @@ from csms.scheduling.upkeep import NONE, DesiredPlan, Installed, PlanDelivery
 log = structlog.get_logger()
 REQUESTED_BY: Final = "plan"
 TAKEN: Final = "Every stack level is taken by charging profiles that are not ours"
-_SAID_NO: Final = {
+_REFUSALS: Final = {
     "Rejected": "The charger rejects the charging profile",
     "NotSupported": "The charger has no smart charging",
 }
@@ -38,7 +38,7 @@ _SLACK_S = 5  # charge points round, and take their time to answer
 Send = Callable[[str, Command], Awaitable[Mapping[str, Any]]]
 
 
-class Outcome(Struct, frozen=True):
+class TargetOutcome(Struct, frozen=True):
     """`again`: it failed for a passing reason and is worth another try."""
 
     delivery: PlanDelivery
@@ -46,15 +46,15 @@ class Outcome(Struct, frozen=True):
 
 
 class ProfileTarget:
-    """`put` and `clear` always say what has become of it; they raise only when the database is away."""
+    """`put` and `clear` return what became of the plan; they raise only when the database is away."""
 
     def __init__(self, engine: AsyncEngine, send: Send, clock: Callable[[], datetime]) -> None:
         self._engine = engine
         self._send = send
         self._clock = clock
 
-    async def put(self, plan: Plan, wanted: DesiredPlan) -> Outcome:
-        """Have a profile that says it on the charger, instead of an earlier one of ours and of nobody else's."""
+    async def put(self, plan: Plan, desired: DesiredPlan) -> TargetOutcome:
+        """Install a charging profile for the plan; it replaces an earlier one of ours, and no other."""
         held, terms = plan.delivery.installed, plan.terms
         if held is not None and held.connector_id != terms.connector_id:
             cleared = await self.clear(plan)
@@ -65,10 +65,10 @@ class ProfileTarget:
             able = await self._ability(plan)
             place = await self._place(plan, able)
             if place is None:
-                return self._refused(plan, wanted, TAKEN)
-            installed, drawn = self._drawn(plan, wanted, able, place)
+                return self._refused(plan, desired, TAKEN)
+            installed, drawn = self._drawn(plan, desired, able, place)
             if problems := await self._problems(plan.charger_id, drawn):
-                return self._refused(plan, wanted, "; ".join(problems))
+                return self._refused(plan, desired, "; ".join(problems))
             if held is not None and held.stack_level != place.stack_level:
                 # One that moves to another level might stay on the first one too.
                 await self._command(plan.charger_id, "ClearChargingProfile", {"id": held.profile_id})
@@ -78,27 +78,27 @@ class ProfileTarget:
             answer = await self._command(plan.charger_id, "SetChargingProfile", drawn.payload)
         except CommandError as error:
             if _final(error):
-                return self._refused(plan, wanted, _no(error))
+                return self._refused(plan, desired, _no(error))
             if outcome_of(error) == "not_sent":
                 return self._not_sent(plan, error)
-            # Whether it is there nobody knows: it is sent again, or cleared when it is not wanted any more.
-            return Outcome(
+            # It is not known whether the charger has it: it is sent again, or cleared when it is not desired any more.
+            return TargetOutcome(
                 PlanDelivery(installed=replace(installed, unsure=True), problem=str(error)), again=True
             )
         status = str(answer.get("status"))
         if status != "Accepted":
-            return self._refused(plan, wanted, _SAID_NO.get(status, f"The charger answers {status}"))
+            return self._refused(plan, desired, _REFUSALS.get(status, f"The charger answers {status}"))
         installed = replace(installed, pushed_at=self._clock())
-        log.info("plan on the charger", charger=plan.charger_id, source=wanted.source)
-        return Outcome(
+        log.info("plan_installed", charger=plan.charger_id, source=desired.source)
+        return TargetOutcome(
             PlanDelivery(installed=replace(installed, confirmed=await self._confirmed(plan, installed)))
         )
 
-    async def clear(self, plan: Plan) -> Outcome:
-        """Take our profile away, by its number and nothing else."""
+    async def clear(self, plan: Plan) -> TargetOutcome:
+        """Clear our profile, selected by its chargingProfileId alone."""
         held = plan.delivery.installed
         if held is None:
-            return Outcome(PlanDelivery())
+            return TargetOutcome(PlanDelivery())
         try:
             answer = await self._command(plan.charger_id, "ClearChargingProfile", {"id": held.profile_id})
         except CommandError as error:
@@ -109,13 +109,13 @@ class ProfileTarget:
         # Unknown: it is not there, or not any more.
         if status not in {"Accepted", "Unknown"}:
             return self._refused(plan, DesiredPlan(source=NONE), f"The charger answers {status}")
-        log.info("plan taken off the charger", charger=plan.charger_id)
-        return Outcome(PlanDelivery())
+        log.info("plan_cleared", charger=plan.charger_id)
+        return TargetOutcome(PlanDelivery())
 
     # --- what it needs to know -------------------------------------------------------------------
 
     async def _ability(self, plan: Plan) -> Ability:
-        """By the charger's configuration, asked for if it was never told."""
+        """What the charger can do by its configuration, which is requested if it is not on record."""
         keys = [key_id(name) for name in profiles.KEYS]
         async with self._engine.connect() as db:
             rows = await device_state_views.configuration(db, plan.charger_id)
@@ -139,22 +139,24 @@ class ProfileTarget:
         others = [Other(row.id, row.connector_id, row.purpose, row.stack_level) for row in rows]
         return profiles.place(others, plan.terms.connector_id, able, wished_level=plan.terms.stack_level)
 
-    def _drawn(self, plan: Plan, wanted: DesiredPlan, able: Ability, place: Place) -> tuple[Installed, Drawn]:
+    def _drawn(
+        self, plan: Plan, desired: DesiredPlan, able: Ability, place: Place
+    ) -> tuple[Installed, Drawn]:
         terms, now = plan.terms, self._clock()
-        assert wanted.until is not None
+        assert desired.until is not None
         drawn = profiles.draw(
-            wanted.periods,
+            desired.periods,
             now=now,
-            until=wanted.until,
+            until=desired.until,
             connector_id=terms.connector_id,
             place=place,
             able=able,
             phases=terms.phases,
         )
         installed = Installed(
-            source=wanted.source,
-            periods=wanted.periods,
-            until=wanted.until,
+            source=desired.source,
+            periods=desired.periods,
+            until=desired.until,
             profile_id=place.profile_id,
             connector_id=terms.connector_id,
             stack_level=place.stack_level,
@@ -195,8 +197,8 @@ class ProfileTarget:
             answer = await self._command(plan.charger_id, "GetCompositeSchedule", asked)
         except CommandError:
             return None
-        told = answer.get("chargingSchedule")
-        if not isinstance(told, dict) or told.get("chargingRateUnit") != installed.unit:
+        reported = answer.get("chargingSchedule")
+        if not isinstance(reported, dict) or reported.get("chargingRateUnit") != installed.unit:
             return None
         begin = moment(answer.get("scheduleStart")) or self._clock()
         async with self._engine.connect() as db:
@@ -209,9 +211,9 @@ class ProfileTarget:
         ]
         session = composite.Session(running[0].id, running[0].started_at) if running else None
         expected = composite.schedule(known, connector_id, begin, duration_s, installed.unit, session)
-        agrees = composite.agrees(expected, objects(told.get("chargingSchedulePeriod")), slack_s=_SLACK_S)
+        agrees = composite.agrees(expected, objects(reported.get("chargingSchedulePeriod")), slack_s=_SLACK_S)
         if not agrees:
-            log.warning("the charger tells of another schedule", charger=plan.charger_id)
+            log.warning("plan_not_confirmed", charger=plan.charger_id)
         return agrees
 
     # --- what has become of it -------------------------------------------------------------------
@@ -222,24 +224,24 @@ class ProfileTarget:
             Command(action=action, payload=payload, timeout_s=_TIMEOUT_S, requested_by=REQUESTED_BY),
         )
 
-    def _refused(self, plan: Plan, wanted: DesiredPlan, why: str) -> Outcome:
-        log.warning("plan refused", charger=plan.charger_id, why=why)
-        return Outcome(
+    def _refused(self, plan: Plan, desired: DesiredPlan, why: str) -> TargetOutcome:
+        log.warning("plan_refused", charger=plan.charger_id, reason=why)
+        return TargetOutcome(
             PlanDelivery(
-                installed=plan.delivery.installed, problem=why, refused=wanted, refused_at=self._clock()
+                installed=plan.delivery.installed, problem=why, refused=desired, refused_at=self._clock()
             )
         )
 
-    def _not_sent(self, plan: Plan, error: CommandError) -> Outcome:
-        return Outcome(PlanDelivery(installed=plan.delivery.installed, problem=str(error)), again=True)
+    def _not_sent(self, plan: Plan, error: CommandError) -> TargetOutcome:
+        return TargetOutcome(PlanDelivery(installed=plan.delivery.installed, problem=str(error)), again=True)
 
 
 def _final(error: CommandError) -> bool:
-    """The charger has said no; it would say it again."""
+    """Whether the charger refused and would refuse again."""
     return isinstance(error, ChargerRefused | NotSupported) and not isinstance(error, ChargerTimeout)
 
 
 def _no(error: CommandError) -> str:
     if isinstance(error, ChargerRefused) and error.code in {"NotImplemented", "NotSupported"}:
-        return _SAID_NO["NotSupported"]
+        return _REFUSALS["NotSupported"]
     return f"The charger answers {error}"

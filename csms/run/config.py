@@ -1,4 +1,4 @@
-"""Settings to the plain values that the parts are built with."""
+"""From settings to the plain values that the parts of a node are built with."""
 
 from pathlib import Path
 from zoneinfo import ZoneInfo

@@ -1,4 +1,4 @@
-"""Secrets that are made once and kept in the data directory, readable by their owner only."""
+"""The data directory, and the secrets that are generated once and kept in it, readable by their owner only."""
 
 import os
 import secrets
@@ -10,7 +10,7 @@ _ADMIN_TOKEN = "admin-token"  # noqa: S105 - a file's name
 
 
 def data_dir(path: Path) -> Path:
-    """The data directory, made if need be."""
+    """Return the data directory; it is created if it does not exist. Raises StartError."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -21,7 +21,7 @@ def data_dir(path: Path) -> Path:
 
 
 def admin_token(directory: Path) -> tuple[str, bool]:
-    """The token with every right, and whether it was made just now (then it is shown, once)."""
+    """Return the token with every right, and whether it was generated just now (then it is printed, once)."""
     path = directory / _ADMIN_TOKEN
     try:
         return path.read_text().strip(), False
@@ -35,7 +35,7 @@ def admin_token(directory: Path) -> tuple[str, bool]:
 
 
 def known_admin_token(directory: Path) -> str | None:
-    """The token a server on this machine has made, for the command line beside it."""
+    """Return the token that a server on this machine has generated, for the command line; None: there is none."""
     try:
         return (directory / _ADMIN_TOKEN).read_text().strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""Settings to the parts that secure a node: CA, TLS listener, the gate's rules, the keeper of credentials."""
+"""From settings to the parts that secure a node: CA, TLS listener, rules for connections, stored credentials."""
 
 import socket
 from collections.abc import Callable, Sequence
@@ -33,12 +33,12 @@ class Secured(Struct, frozen=True, kw_only=True):
 
 
 def organization(settings: Settings) -> str:
-    """What our own certificates say in O."""
+    """The O (organization) of certificates that our CA issues."""
     return settings.csms_cpo_name or _DEFAULT_ORGANIZATION
 
 
 def authority_of(settings: Settings) -> Callable[[], pki.Authority]:
-    """Our CA; made when it is first asked for. Raises StartError."""
+    """Return a function that returns our CA; the CA is created when it is first asked for. Raises StartError."""
     kept: list[pki.Authority] = []
 
     def authority() -> pki.Authority:
@@ -57,7 +57,7 @@ def authority_of(settings: Settings) -> Callable[[], pki.Authority]:
 
 
 def secure(settings: Settings, engine: AsyncEngine) -> Secured:
-    """Everything a node needs to be safe. Raises StartError."""
+    """Build the parts from settings. Raises StartError."""
     authority = authority_of(settings)
     reachable = settings.csms_ocpp_tls_port is not None or bool(settings.csms_trusted_proxies)
     pem, certificates = _client_cas(settings, authority) if reachable else (None, [])
@@ -86,7 +86,7 @@ def secure(settings: Settings, engine: AsyncEngine) -> Secured:
 
 
 def server_names(settings: Settings) -> list[str]:
-    """What our own server certificates are made out to: CSMS_OCPP_TLS_NAMES, or this machine's names."""
+    """The names in our own server certificates: CSMS_OCPP_TLS_NAMES, or this machine's names."""
     if settings.csms_ocpp_tls_names:
         return list(settings.csms_ocpp_tls_names)
     return list(dict.fromkeys([socket.getfqdn(), socket.gethostname(), "localhost", "127.0.0.1"]))
@@ -95,7 +95,7 @@ def server_names(settings: Settings) -> list[str]:
 def _client_cas(
     settings: Settings, authority: Callable[[], pki.Authority]
 ) -> tuple[str, list[x509.Certificate]]:
-    """Whoever may have signed a charge point's certificate: our own CA, and those of the file."""
+    """The CAs that may have signed a charge point's certificate: our own, and those of CSMS_OCPP_TLS_CLIENT_CA_FILE."""
     text, certificates = authority().pem, [authority().certificate]
     if settings.csms_ocpp_tls_client_ca_file is not None:
         more, others = read_cas(settings.csms_ocpp_tls_client_ca_file)
@@ -125,5 +125,5 @@ def _pairs(settings: Settings, authority: Callable[[], pki.Authority]) -> tuple[
         pairs = ca.issue_server(
             authority(), directory, server_names(settings), organization=organization(settings)
         )
-        log.info("server certificates issued", names=server_names(settings), files=[str(c) for c, _ in pairs])
+        log.info("server_certificates_issued", names=server_names(settings), files=[str(c) for c, _ in pairs])
     return pairs, directory

@@ -1,4 +1,4 @@
-"""Which database and which broker: the ones that were named, or our own, started from wheels.
+"""The database and the broker: those that the settings name, or embedded ones from wheels.
 
 Entered on the main thread before the event loop runs: an embedded server dies with the thread that started it.
 """
@@ -14,7 +14,7 @@ from csms.settings import Settings
 
 @contextmanager
 def database(settings: Settings) -> Iterator[str]:
-    """The database's address; an embedded one runs for as long as this context."""
+    """Yield the database's address; an embedded database runs for as long as this context."""
     if settings.database_url is not None:
         yield settings.database_url
         return
@@ -33,7 +33,7 @@ def database(settings: Settings) -> Iterator[str]:
 
 @contextmanager
 def broker(settings: Settings) -> Iterator[BrokerAddress | None]:
-    """The broker's address, None when MQTT is switched off."""
+    """Yield the broker's address, None when MQTT is switched off; an embedded broker runs for as long as this context."""
     if not settings.mqtt:
         yield None
         return

@@ -1,4 +1,4 @@
-"""Who is asking and what they may do: bearer tokens, three roles, each including the one before it."""
+"""Bearer tokens and three roles, each including the one before it: viewer, operator, admin."""
 
 import hashlib
 import hmac
@@ -34,12 +34,12 @@ def new_secret() -> str:
 
 
 def digest_of(secret: str) -> bytes:
-    """What is stored in a token's stead. The secret is random, so a plain hash gives nothing away."""
+    """Return what is stored instead of a token. The secret is random, so a plain hash is enough."""
     return hashlib.sha256(secret.encode(errors="surrogateescape")).digest()
 
 
 class Access:
-    """Turns bearer tokens into identities. What the database said is believed for five seconds."""
+    """Turns bearer tokens into identities, cached for five seconds."""
 
     def __init__(self, engine: AsyncEngine, admin_token: str) -> None:
         self._engine = engine
@@ -58,7 +58,7 @@ class Access:
             return self._remember(digest, await admin.find_token(db, digest))
 
     async def by_id(self, token_id: int) -> Identity | None:
-        """Who signed in with the token of this id, if it is still good."""
+        """Return the holder of the token with this id; None: it has been revoked."""
         if token_id == _BOOTSTRAP_ID:
             return self._admin
         if (known := self._remembered(token_id)) is not None:
@@ -67,7 +67,7 @@ class Access:
             return self._remember(token_id, await admin.get_token(db, token_id))
 
     def forget(self) -> None:
-        """Tokens have changed: ask the database again."""
+        """Drop the cache: tokens have changed."""
         self._kept.clear()
 
     def _remembered(self, key: bytes | int) -> Identity | None:

@@ -1,4 +1,4 @@
-"""Server-sent events: a generator's events on the wire until the client goes or the program ends."""
+"""Server-sent events: streams a generator until the client disconnects or the program ends."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ _ALIVE_EVERY_S = 15.0
 
 
 async def pause(closing: asyncio.Event, seconds: float) -> bool:
-    """Sleep between two looks. True: the program is ending, look no more."""
+    """Sleep for `seconds`. True: the program is ending, so the stream must end."""
     try:
         async with asyncio.timeout(seconds):
             await closing.wait()
@@ -25,8 +25,8 @@ def event(data: str, *, name: str | None = None, event_id: str | None = None) ->
 
 
 class EventStream(StreamingResponse):
-    """Sends what `source` yields; an empty yield means nothing new and now and then becomes a comment, so
-    that no proxy takes the stream for dead."""
+    """Sends what `source` yields. An empty chunk means nothing new; at times it becomes a comment, so that no proxy
+    closes the stream as idle."""
 
     media_type = "text/event-stream"
 

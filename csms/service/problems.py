@@ -99,5 +99,5 @@ def of_database(error: Exception) -> Problem:
             "The database does not answer; try again in a few seconds.",
             headers={"Retry-After": "5"},
         )
-    log.error("request failed", error=str(error), exc_info=error)
+    log.error("request_failed", error=str(error), exc_info=error)
     return Problem(500, "internal-error", "Something went wrong here; the log says what.")

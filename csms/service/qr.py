@@ -11,12 +11,12 @@ MEDIA_TYPES: Final = {SVG: "image/svg+xml", PDF: "application/pdf"}
 
 
 def address(base_url: str, charger_id: str) -> str:
-    """Where the page of a charger is."""
+    """Return the address of a charger's rental page."""
     return f"{base_url.rstrip('/')}/r/{quote(charger_id, safe='')}"
 
 
 def code(text: str, kind: str) -> bytes:
-    """The code as a file. A quarter of it may be scratched away (level Q)."""
+    """Return the code as a file of type `kind`. It is readable with a quarter of it damaged (error correction level Q)."""
     drawn = segno.make(text, error="q", micro=False)
     out = io.BytesIO()
     if kind == PDF:

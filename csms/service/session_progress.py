@@ -1,4 +1,4 @@
-"""How far a session is: its final figures, or the ones so far while it runs. And one word for a charger."""
+"""The figures of a session: final, or so far while it runs. And one status for a whole charger."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -11,8 +11,8 @@ from csms.core.pricing import Bill, Cost, duration_s, session_cost
 from csms.core.records import Connector, Transaction
 from csms.db.views import Session
 
-# The most telling first: what an operator must see of several connectors.
-_TELLING = (
+# In order of importance to an operator who sees one status for several connectors.
+_BY_IMPORTANCE = (
     "Faulted",
     "Charging",
     "SuspendedEV",
@@ -37,7 +37,7 @@ class Progress(Struct, frozen=True, kw_only=True):
 
 
 def progress(session: Session, now: datetime) -> Progress:
-    """Of a running session what the connector's last reading says, if it belongs to this transaction."""
+    """Of a running session the figures come from the connector's last reading, if that names this transaction."""
     t, plug = session.transaction, session.connector
     if t.stopped_at is not None:
         seconds = t.duration_s if t.duration_s is not None else duration_s(t.started_at, t.stopped_at)
@@ -64,13 +64,13 @@ def progress(session: Session, now: datetime) -> Progress:
 
 
 def _plain_bill(t: Transaction, seconds: Decimal) -> Bill:
-    """Of a tariff that needs nothing else: the same again, unless an older release has priced it otherwise."""
+    """The bill of a session stored without one, unless an older release has priced it differently."""
     cost = session_cost(t.tariff, t.energy_wh or 0, seconds)
     return cost.bill if not t.tariff.needs_course and cost.amount_minor == t.cost_minor else Bill()
 
 
 def _so_far(t: Transaction, read_at: datetime | None, now: datetime) -> Decimal:
-    """Time is measured by one clock: where the charger's is far from ours, from its start to its last reading."""
+    """The duration by one clock: by the charger's, from start to last reading, where it is far from ours."""
     if abs(t.start_received_at - t.started_at) > _CLOCKS_APART:
         if read_at is not None and read_at >= t.started_at:
             return duration_s(t.started_at, read_at)
@@ -79,9 +79,9 @@ def _so_far(t: Transaction, read_at: datetime | None, now: datetime) -> Decimal:
 
 
 def summary(connectors: Sequence[Connector]) -> str | None:
-    """One status for the whole charger: a fault or outage of the whole, else the most telling connector's."""
+    """One status for the whole charger: a fault or outage of the whole, else the most important of its connectors'."""
     whole = next((c.status for c in connectors if c.connector_id == 0), None)
     if whole in {"Faulted", "Unavailable"}:
         return whole
     known = {c.status for c in connectors if c.connector_id != 0 and c.status is not None}
-    return next((status for status in _TELLING if status in known), whole)
+    return next((status for status in _BY_IMPORTANCE if status in known), whole)

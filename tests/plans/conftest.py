@@ -31,7 +31,7 @@ async def node(
     patch = pytest.MonkeyPatch()
     patch.setattr(target, "_TIMEOUT_S", 1.0)
     patch.setattr(planner, "_PAUSES_S", (0.5,))
-    patch.setattr(planner, "Pace", partial(planner.Pace, tick_s=0.2, settle_s=1, soon_s=0.1))
+    patch.setattr(planner, "PlannerPace", partial(planner.PlannerPace, tick_s=0.2, settle_s=1, soon_s=0.1))
     directory = tmp_path_factory.mktemp("node")
     async with node_for_many(
         databases,

@@ -12,7 +12,7 @@ from csms.adapter import BrokerMessage
 from csms.core.records import ChargerState, Connector
 from csms.db.charger_snapshot import StateSnapshot
 from csms.db.plans import Plan
-from csms.plans.hems import addressed, obey, settled, status, status_topic
+from csms.plans.hems import addressed, apply_command, settle_wish, status, status_topic
 from csms.scheduling.hems import HemsWish
 from csms.scheduling.periods import ChargePeriod
 from csms.scheduling.plan_view import Terms
@@ -50,7 +50,7 @@ def plan(wish: HemsWish | None = None, delivery: PlanDelivery | None = None, **m
 def said(end: str, content: Any = b"", *, retained: bool = False, of: Plan | None = None) -> HemsWish | None:
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     heard = BrokerMessage(topic=f"hems/ocpp/CP%2F1/schedule/{end}", body=body, retained=retained)
-    return obey(heard, of or plan(), zone=ZONE, now=NOW)
+    return apply_command(heard, of or plan(), zone=ZONE, now=NOW)
 
 
 def test_topics_name_the_charger() -> None:
@@ -67,8 +67,8 @@ def test_a_schedule_is_wanted_until_the_charger_has_it() -> None:
         "pending",
         NOW,
     )
-    assert settled(wish, plan(wish), in_place=False, now=NOW) == wish
-    done = settled(wish, plan(wish, PlanDelivery(installed=HELD)), in_place=True, now=NOW)
+    assert settle_wish(wish, plan(wish), in_place=False, now=NOW) == wish
+    done = settle_wish(wish, plan(wish, PlanDelivery(installed=HELD)), in_place=True, now=NOW)
     assert done == replace(wish, result="success")
     # The same again is followed already; a kept one is not even that.
     again = said("set", SET, of=plan(done))
@@ -80,7 +80,7 @@ def test_a_schedule_is_wanted_until_the_charger_has_it() -> None:
 def test_a_refusal_is_told_and_the_wish_stays() -> None:
     wish = HemsWish(periods=(PERIOD,), result="pending")
     no = PlanDelivery(problem="no smart charging", refused=DesiredPlan(source="hems"), refused_at=NOW)
-    told = settled(wish, plan(wish, no), in_place=False, now=NOW)
+    told = settle_wish(wish, plan(wish, no), in_place=False, now=NOW)
     assert (told.result, told.error, told.periods) == ("error", "no smart charging", (PERIOD,))
 
 
@@ -108,8 +108,8 @@ def test_a_clear_counts_when_somebody_sends_it() -> None:
     assert said("clear", b"", retained=True, of=plan(before)) is None
     wish = said("clear", b"whatever", of=plan(before))
     assert wish == HemsWish(digest="d", command_at=NOW, result="pending")
-    assert settled(wish, plan(wish, PlanDelivery(installed=HELD)), in_place=False, now=NOW) == wish
-    assert settled(wish, plan(wish), in_place=False, now=NOW).result == "cleared"
+    assert settle_wish(wish, plan(wish, PlanDelivery(installed=HELD)), in_place=False, now=NOW) == wish
+    assert settle_wish(wish, plan(wish), in_place=False, now=NOW).result == "cleared"
 
 
 def test_what_is_no_command_is_none() -> None:
@@ -121,9 +121,9 @@ def test_what_is_no_command_is_none() -> None:
 def test_a_wish_expires_when_the_charger_is_rid_of_it() -> None:
     wish = HemsWish(periods=(PERIOD,), expires_at=NOW, digest="d", command_at=NOW, result="success")
     late = NOW + timedelta(seconds=1)
-    assert settled(wish, plan(wish), in_place=False, now=NOW) == wish
-    assert settled(wish, plan(wish, PlanDelivery(installed=HELD)), in_place=False, now=late) == wish
-    assert settled(wish, plan(wish), in_place=False, now=late) == HemsWish(
+    assert settle_wish(wish, plan(wish), in_place=False, now=NOW) == wish
+    assert settle_wish(wish, plan(wish, PlanDelivery(installed=HELD)), in_place=False, now=late) == wish
+    assert settle_wish(wish, plan(wish), in_place=False, now=late) == HemsWish(
         digest="d", command_at=NOW, result="expired"
     )
 
