@@ -195,5 +195,5 @@ def _signed_in(site: Site, request: Request, token_id: int, following: str) -> R
 
 async def sign_out(site: Site, visit: Visit) -> Response:
     response = RedirectResponse("/sign-in", 303)
-    sessions.Sessions.end(response)
+    sessions.ConsoleSessions.end(response)
     return response

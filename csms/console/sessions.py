@@ -1,40 +1,45 @@
-"""Signing in: a bearer token becomes a signed cookie, which names the token but is none; forms are signed too."""
+"""Signing in: a bearer token becomes a signed cookie, which names the token but does not contain it; forms are signed too."""
 
 import hashlib
 import hmac
 import secrets
 from datetime import datetime, timedelta
+from typing import Any
 
+from itsdangerous import BadData, URLSafeSerializer
 from msgspec import Struct
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 
-COOKIE = "csms_session"
+SESSION_COOKIE = "csms_session"
 _LASTS = timedelta(hours=12)
 _TICKET_LASTS = timedelta(hours=1)
 
 
-class SignedIn(Struct, frozen=True):
-    """What the cookie says: which token, until when, and a secret of this session."""
+class ConsoleSession(Struct, frozen=True):
+    """The content of the cookie: which token, until when (Unix time), and a secret of this session."""
 
     token_id: int
     expires_at: int
     nonce: str
 
 
-class Sessions:
-    """Signs with a key made of the administrator's token: every node has the same, and a new token ends all
-    sessions. Whether the session's token is still good must be asked at every request."""
+class ConsoleSessions:
+    """Signs with a key derived from the administrator's token: it is the same on every node, and a new token ends
+    all sessions. Whether the session's token is still valid must be asked at every request."""
 
     def __init__(self, admin_token: str) -> None:
-        self._key = _key(admin_token)
+        self._sessions = _signer(admin_token, "session")
+        self._forms = _signer(admin_token, "form")
+        self._tickets = _signer(admin_token, "ticket")
         self._used_tickets: set[str] = set()
 
     def begin(self, response: Response, token_id: int, now: datetime, *, secure: bool) -> None:
-        session = f"{token_id}.{int((now + _LASTS).timestamp())}.{secrets.token_urlsafe(16)}"
+        """Set the cookie of a new session."""
+        content = [token_id, int((now + _LASTS).timestamp()), secrets.token_urlsafe(16)]
         response.set_cookie(
-            COOKIE,
-            f"{session}.{_signature(self._key, 'session', session)}",
+            SESSION_COOKIE,
+            _signed(self._sessions, content),
             max_age=int(_LASTS.total_seconds()),
             httponly=True,
             samesite="strict",
@@ -43,46 +48,47 @@ class Sessions:
 
     @staticmethod
     def end(response: Response) -> None:
-        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        """Delete the cookie."""
+        response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="strict")
 
-    def read(self, connection: HTTPConnection, now: datetime) -> SignedIn | None:
-        """None: no cookie, not ours, or too old."""
-        session, _, signature = connection.cookies.get(COOKIE, "").rpartition(".")
-        if not _same(signature, _signature(self._key, "session", session)):
+    def read(self, connection: HTTPConnection, now: datetime) -> ConsoleSession | None:
+        """Return the session of a request; None: it has no cookie, a forged one, or one that has expired."""
+        try:
+            session = ConsoleSession(*self._sessions.loads(connection.cookies.get(SESSION_COOKIE, "")))
+        except BadData:
             return None
-        token_id, expires_at, nonce = session.split(".")
-        signed_in = SignedIn(int(token_id), int(expires_at), nonce)
-        return signed_in if signed_in.expires_at > now.timestamp() else None
+        return session if session.expires_at > now.timestamp() else None
 
-    def form_token(self, session: SignedIn) -> str:
-        """What a form of this session must carry: another site cannot know it."""
-        return _signature(self._key, "form", f"{session.token_id}.{session.nonce}")
+    def form_token(self, session: ConsoleSession) -> str:
+        """Return what a form of this session must carry; another site cannot know it."""
+        return _signed(self._forms, [session.token_id, session.nonce])
 
-    def good_form(self, session: SignedIn, token: str) -> bool:
-        return _same(token, self.form_token(session))
+    def good_form(self, session: ConsoleSession, token: str) -> bool:
+        return hmac.compare_digest(token.encode(errors="replace"), self.form_token(session).encode())
 
     def take_ticket(self, ticket: str, now: datetime) -> bool:
         """Whether this is a ticket of `ticket()`, in time, and used for the first time on this node."""
-        content, _, signature = ticket.rpartition(".")
-        if not _same(signature, _signature(self._key, "ticket", content)) or content in self._used_tickets:
+        try:
+            expires_at, nonce = self._tickets.loads(ticket)
+        except BadData:
             return False
-        self._used_tickets.add(content)
-        return int(content.partition(".")[0]) > now.timestamp()
+        if nonce in self._used_tickets:
+            return False
+        self._used_tickets.add(nonce)
+        return bool(expires_at > now.timestamp())
 
 
 def ticket(admin_token: str, now: datetime) -> str:
-    """For an address that signs its first visitor in as administrator: `/sign-in?ticket=…`, good for an hour."""
-    content = f"{int((now + _TICKET_LASTS).timestamp())}.{secrets.token_urlsafe(16)}"
-    return f"{content}.{_signature(_key(admin_token), 'ticket', content)}"
+    """Return the secret of a link that signs its first visitor in as administrator: `/sign-in?ticket=…`, good for an hour."""
+    content = [int((now + _TICKET_LASTS).timestamp()), secrets.token_urlsafe(16)]
+    return _signed(_signer(admin_token, "ticket"), content)
 
 
-def _key(admin_token: str) -> bytes:
-    return hashlib.sha256(b"csms console\0" + admin_token.encode()).digest()
+def _signer(admin_token: str, purpose: str) -> URLSafeSerializer:
+    key = hashlib.sha256(b"csms console\0" + admin_token.encode()).digest()
+    return URLSafeSerializer(key, salt=purpose, signer_kwargs={"digest_method": hashlib.sha256})
 
 
-def _signature(key: bytes, purpose: str, content: str) -> str:
-    return hmac.new(key, f"{purpose}\0{content}".encode(), hashlib.sha256).hexdigest()
-
-
-def _same(given: str, expected: str) -> bool:
-    return hmac.compare_digest(given.encode(errors="replace"), expected.encode())
+def _signed(signer: URLSafeSerializer, content: Any) -> str:
+    signed = signer.dumps(content)
+    return signed if isinstance(signed, str) else signed.decode()

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from csms.console import formatting, planned, plots, weeks
-from csms.console.sessions import Sessions, SignedIn
+from csms.console.sessions import ConsoleSession, ConsoleSessions
 from csms.db.views import ChargerView, Session
 from csms.service.access import Identity
 from csms.service.context import ServiceContext
@@ -26,7 +26,7 @@ class Visit(Struct, frozen=True):
 
     request: Request
     identity: Identity
-    session: SignedIn
+    session: ConsoleSession
 
 
 Handler = Callable[["Site", Visit], Awaitable[Response]]
@@ -37,7 +37,7 @@ class Site:
 
     def __init__(self, context: ServiceContext) -> None:
         self.context = context
-        self.sessions = Sessions(context.admin_token)
+        self.sessions = ConsoleSessions(context.admin_token)
         self.templates = Environment(
             loader=PackageLoader("csms.console"),
             autoescape=True,

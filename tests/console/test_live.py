@@ -10,7 +10,7 @@ from starlette.requests import Request
 from csms.console import live as live_module
 from csms.console.formatting import dom_id
 from csms.console.live import Live, Shared, changed
-from csms.console.sessions import SignedIn
+from csms.console.sessions import ConsoleSession
 from csms.console.site import Site, Visit
 from csms.core import reports
 from csms.db import admin
@@ -30,7 +30,7 @@ async def _visit(world: World, query: str = "", token_id: int = 0) -> Visit:
     else:
         identity = await world.context.access.identify(world.context.admin_token)
     assert identity is not None
-    return Visit(request, identity, SignedIn(identity.token_id, 0, ""))
+    return Visit(request, identity, ConsoleSession(identity.token_id, 0, ""))
 
 
 def names(chunk: bytes) -> list[str]:

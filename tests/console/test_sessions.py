@@ -6,7 +6,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from csms.console.sessions import COOKIE, Sessions, ticket
+from csms.console.sessions import SESSION_COOKIE, ConsoleSessions, ticket
 from csms.db import admin
 from csms.service.access import digest_of, new_secret
 from tests.api.world import ADMIN_TOKEN, World
@@ -66,7 +66,7 @@ async def test_a_wrong_token_does_not_sign_in(stranger: httpx.AsyncClient, token
     "value", ["", ".", "0.9999999999.x.", "0.9999999999.x." + "0" * 64, "é.", "a.b.c.d.e"]
 )
 async def test_a_forged_cookie_is_no_session(stranger: httpx.AsyncClient, value: str):
-    answer = await stranger.get("/", headers={"Cookie": f"{COOKIE}={value}".encode()})
+    answer = await stranger.get("/", headers={"Cookie": f"{SESSION_COOKIE}={value}".encode()})
     assert answer.status_code == 303
 
 
@@ -76,7 +76,7 @@ async def test_a_session_ends_with_time_and_with_the_administrators_token(
     assert (await browser.get("/")).status_code == 200
     world.later(hours=13)
     assert (await browser.get("/")).status_code == 303
-    other = Sessions("another token")
+    other = ConsoleSessions("another token")
     assert not other.take_ticket(ticket(ADMIN_TOKEN, world.now), world.now)
 
 
