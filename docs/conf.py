@@ -19,6 +19,7 @@ html_theme = "furo"
 html_title = "csms"
 html_show_copyright = False
 html_copy_source = False
+html_extra_path = ["site"]
 
 
 def check_mentions(_: Sphinx) -> None:
