@@ -287,7 +287,7 @@ def main() -> None:
 
 
 class _Talking(Bills):
-    """Bills that print each applied event."""
+    """Bills that print new amounts and events that were not applied."""
 
     def apply(self, body: bytes) -> Outcome:
         outcome, event = super().apply(body), json.loads(body)
