@@ -11,10 +11,10 @@ BIN := $(V)/bin
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(V)/pycache
 unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help install run bench test suite check fix format lint types imports migrations guard house migration fuzz soak clean lock \
-  homeassistant
+  homeassistant docs
 
 # What `make check` and CI run, in this order; each is a target of its own.
-CHECKS := format lint types imports migrations suite guard
+CHECKS := format lint types imports migrations docs suite guard
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ migrations: $(STAMP)
 guard: $(STAMP)
 	@if [ "$$(uname)" = Linux ]; then $(BIN)/python -m benchmarks.guard; else echo "the guard runs on Linux only"; fi
 
+docs: $(STAMP)  ## build the documentation into build/docs and check its links
+	@$(BIN)/sphinx-build -q -W --keep-going -E -b html -c docs . build/docs
+
 fix: $(STAMP)  ## format and repair what can be repaired
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
@@ -118,4 +121,4 @@ lock:  ## write requirements.lock anew (maintainers; needs uv)
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras --no-header --no-annotate -o requirements.lock pyproject.toml
 
 clean:  ## remove .venv and caches
-	rm -rf $(V) $(HA) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(V) $(HA) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

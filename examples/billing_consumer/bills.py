@@ -1,4 +1,4 @@
-"""The consumer's database: what was billed, what was applied already, and how far."""
+"""The consumer's database: bills, applied events, and the position of each charger."""
 
 import enum
 import json
@@ -8,16 +8,16 @@ from typing import Any
 
 class Outcome(enum.Enum):
     APPLIED = "applied"
-    KNOWN = "known"  # had already: nothing was done
-    GAP = "gap"  # something before it is missing: nothing was done
-    ANEW = "anew"  # the charger was deleted in csms and counts from 1 again: nothing was done
+    KNOWN = "known"  # applied before: skipped
+    GAP = "gap"  # an earlier event is missing: not applied
+    ANEW = "anew"  # the charger was deleted in csms and counts from 1 again: not applied
 
 
 class Bills:
-    """SQLite: bills, what was applied already (inbox), and how far each charger's events were applied."""
+    """SQLite: bills, applied events (inbox), and the last applied seq of each charger."""
 
     def __init__(self, path: str) -> None:
-        # No transactions behind our back: they begin and end where it says so.
+        # Autocommit: database transactions begin and end only where this module says so.
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.executescript(
             """
@@ -39,7 +39,7 @@ class Bills:
         )
 
     def apply(self, body: bytes) -> Outcome:
-        """The effect of one event, all or nothing. Raises ValueError or KeyError for what is no event."""
+        """Apply one event, all or nothing. Raise ValueError or KeyError for input that is not an event."""
         event = json.loads(body)
         client_id, seq = str(event["clientId"]), int(event["seq"])
         with self._transaction():
@@ -60,7 +60,7 @@ class Bills:
         return Outcome.APPLIED
 
     def _book(self, event: dict[str, Any]) -> None:
-        """What the event means to us: here only the bill. Of one transaction the highest revision holds."""
+        """Write the bill. For one transaction the highest revision holds."""
         if event["eventType"] != "session_cost":
             return
         cost = event["payload"]
@@ -76,12 +76,12 @@ class Bills:
         )
 
     def position(self, client_id: str) -> int:
-        """The last seq applied; 0: none yet."""
+        """Return the last applied seq, 0 if none."""
         row = self._db.execute("SELECT seq FROM positions WHERE client_id = ?", [client_id]).fetchone()
         return row[0] if row else 0
 
     def skip(self, client_id: str, to: int) -> None:
-        """What lies between is gone for good: write that down for a human, and go on behind it."""
+        """Record that the events in between are lost, to be resolved by hand, and continue after them."""
         with self._transaction():
             after = self.position(client_id)
             self._db.execute(
@@ -91,7 +91,7 @@ class Bills:
             self._advance(client_id, to)
 
     def restart(self, client_id: str) -> None:
-        """From the beginning again; what was applied is still known by its eventId."""
+        """Start from the beginning; applied events are still known by their eventId."""
         with self._transaction():
             self._advance(client_id, 0)
 

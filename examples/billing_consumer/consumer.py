@@ -1,12 +1,12 @@
-"""A billing consumer that neither loses nor doubles an event, however often it, csms or the broker dies.
+"""A billing consumer that loses no event and applies none twice, however often it, csms or the broker dies.
 
 Three rules, each a class:
 
-* Bills:    what an event does and that it was done are one database transaction; done twice, it does nothing.
-* Replay:   a gap in `seq` is filled from csms itself, and so is what a broker has dropped without a gap.
-* Consumer: a message is acknowledged to the broker after the commit, not before.
+* Bills:    the effect of an event and the note that it was applied are one database transaction, so a second time is skipped.
+* Replay:   csms itself fills a gap in `seq`, and returns events that the broker dropped without a visible gap.
+* Consumer: a message is acknowledged to the broker after the commit, never before.
 
-To make it yours, replace `Bills._book` (bills.py) and the tables behind it.
+To adapt it, replace `Bills._book` (bills.py) and its tables.
 """
 
 import argparse
@@ -40,7 +40,7 @@ _MQTT_5 = "5"
 
 
 class Gone(Exception):
-    """csms does not keep these events any more; its first is `first_seq`."""
+    """csms no longer keeps these events; the first that it keeps is `first_seq`."""
 
     def __init__(self, first_seq: int) -> None:
         super().__init__(f"events before seq {first_seq} are no longer kept")
@@ -48,7 +48,7 @@ class Gone(Exception):
 
 
 class Replay:
-    """The REST side of csms: the same bytes again, and how far each charger's events go."""
+    """The replay over REST: the same bytes as over MQTT, and the last seq of each charger."""
 
     def __init__(self, url: str, token: str) -> None:
         self._http = httpx.Client(
@@ -56,7 +56,7 @@ class Replay:
         )
 
     def after(self, client_id: str, seq: int) -> list[bytes]:
-        """A charger's next events, in order. Raises Gone; empty when there are none, or no such charger."""
+        """Return a charger's next events in order, none if there are none or the charger is unknown. Raise Gone."""
         answer = self._http.get(
             "/events",
             params={"clientId": client_id, "afterSeq": seq, "limit": 500},
@@ -70,7 +70,7 @@ class Replay:
         return [line for line in answer.raise_for_status().content.split(b"\n") if line]
 
     def positions(self) -> Iterator[tuple[str, int]]:
-        """(clientId, last seq) of every charger."""
+        """Yield (clientId, last seq) of every charger."""
         params: dict[str, Any] = {"limit": 1000}
         while True:
             page = self._http.get("/events/positions", params=params).raise_for_status().json()
@@ -84,11 +84,11 @@ class Replay:
 
 
 class _Stopped(Exception):
-    """In the middle of an event: it must not be acknowledged."""
+    """The consumer stops in the middle of an event, which must not be acknowledged."""
 
 
 class Consumer:
-    """Messages in, one after the other: apply, then acknowledge. `run()` until `stop()`."""
+    """Apply MQTT messages one after the other and acknowledge each afterwards. `run()` lasts until `stop()`."""
 
     def __init__(
         self,
@@ -119,8 +119,8 @@ class Consumer:
             address.port or (8883 if address.scheme == "mqtts" else 1883),
         )
         five = version == _MQTT_5
-        # manual_ack: paho would acknowledge before we have seen the message. A durable session (the fixed
-        # identifier, clean_session=False or an expiry) makes the broker keep what comes while we are away.
+        # manual_ack: paho would acknowledge before this consumer has seen the message. A durable session (the fixed
+        # identifier, clean_session=False or an expiry) makes the broker keep messages while the consumer is disconnected.
         self._mqtt = mqtt.Client(
             mqtt.CallbackAPIVersion.VERSION2,
             client_id,
@@ -141,7 +141,7 @@ class Consumer:
         self._mqtt.on_subscribe = self._on_subscribe
         self._mqtt.on_message = self._on_message
 
-    # --- the broker's side (paho's thread): nothing but taking note ------------------------------------
+    # --- callbacks in paho's thread: they only take note ------------------------------------------------
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
@@ -154,16 +154,16 @@ class Consumer:
         for (topic, _), reason in zip(self._topics, reasons, strict=False):
             if reason.is_failure:
                 print(f"the broker refuses {topic}: {reason}", file=sys.stderr)
-        self._reconcile_at = 0.0  # from here on everything comes; what came before is asked for
+        self._reconcile_at = 0.0  # new events arrive from here on; earlier ones are fetched
         self._waiting.put(None)
 
     def _on_message(self, client: Any, userdata: Any, message: mqtt.MQTTMessage) -> None:
         self._waiting.put((self._connection, message))
 
-    # --- our side --------------------------------------------------------------------------------------
+    # --- the consumer's own thread ----------------------------------------------------------------------
 
     def run(self) -> None:
-        """Consume until `stop()`. Whatever it does not live to do is done by the next one."""
+        """Consume until `stop()`. Work that this process does not finish is done by the next one."""
         self._mqtt.connect_async(self._host, self._port, keepalive=60, **self._connect_options)
         self._mqtt.loop_start()
         try:
@@ -193,7 +193,7 @@ class Consumer:
         self._waiting.put(None)
 
     def take(self, body: bytes) -> None:
-        """One event, and whatever is missing before it."""
+        """Apply one event, and the missing events before it."""
         try:
             outcome = self.bills.apply(body)
         except (ValueError, KeyError, TypeError) as error:
@@ -211,7 +211,7 @@ class Consumer:
             self.bills.apply(body)
 
     def catch_up(self, client_id: str) -> None:
-        """Everything csms has of this charger behind what was applied, in order."""
+        """Apply all later events that csms has of this charger, in order."""
         while True:
             try:
                 bodies = self.replay.after(client_id, self.bills.position(client_id))
@@ -227,7 +227,7 @@ class Consumer:
                     self.bills.apply(body)
 
     def reconcile(self) -> None:
-        """Also find what was dropped with nothing behind it, which no gap shows."""
+        """Find events that were dropped without a later event, which no gap shows."""
         for client_id, last in list(self.replay.positions()):
             applied = self.bills.position(client_id)
             if last < applied:
@@ -236,12 +236,12 @@ class Consumer:
                 self.catch_up(client_id)
 
     def acknowledge(self, connection: int, message: mqtt.MQTTMessage) -> None:
-        """Numbers belong to a connection: on a newer one this message comes again, under another number."""
+        """Acknowledge, unless the connection is a newer one: there the message comes again under another number."""
         if connection == self._connection:
             self._mqtt.ack(message.mid, message.qos)
 
     def _again_and_again(self, work: Any, *given: Any) -> None:
-        """Until csms answers: an event that is only half understood is neither applied nor acknowledged."""
+        """Wait until csms answers: an event whose predecessors are missing is neither applied nor acknowledged."""
         while not self._stopping:
             try:
                 return work(*given)
@@ -287,7 +287,7 @@ def main() -> None:
 
 
 class _Talking(Bills):
-    """Says what it does."""
+    """Bills that print new amounts and events that were not applied."""
 
     def apply(self, body: bytes) -> Outcome:
         outcome, event = super().apply(body), json.loads(body)
