@@ -10,8 +10,8 @@ from csms.api.app import create_app
 from csms.api.deps import Api
 from csms.api.health import Check, HealthReport
 from csms.db.engine import create_engine
-from tests.api.world import ADMIN_TOKEN, World
-from tests.services import DatabaseFactory
+from tests.harness.api_harness import ADMIN_TOKEN, World
+from tests.harness.servers import DatabaseFactory
 
 
 async def test_openapi_describes_every_address_of_the_contract(client: httpx.AsyncClient):

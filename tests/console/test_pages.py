@@ -7,7 +7,7 @@ import pytest
 
 from csms.api.health import Check, HealthReport
 from csms.core import reports
-from tests.api.world import World
+from tests.harness.api_harness import World
 
 EVIL = '<script>alert("x")</script>'
 

@@ -9,7 +9,7 @@ import pytest
 from csms.api.access import digest_of, new_secret
 from csms.console.sessions import COOKIE, Sessions, ticket
 from csms.db import admin
-from tests.api.world import ADMIN_TOKEN, World
+from tests.harness.api_harness import ADMIN_TOKEN, World
 
 
 def form_token(page: str) -> str:
