@@ -21,8 +21,8 @@ import structlog
 import uvloop
 
 from csms import log
-from tests import services
-from tests.services import Addresses, Broker, DatabaseFactory, Mosquitto, Services
+from tests.harness import servers
+from tests.harness.servers import Addresses, Broker, DatabaseFactory, Mosquitto, Services
 
 _SERVICES = pytest.StashKey[Services]()
 _TASK_GRACE_S = 0.25
@@ -127,7 +127,7 @@ def pytest_collection() -> Iterator[Any]:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return services.planned()
+    return servers.planned()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -164,7 +164,7 @@ async def databases(addresses: Addresses) -> AsyncIterator[DatabaseFactory]:
 @pytest_asyncio.fixture(scope="session")
 async def template_database(addresses: Addresses) -> str:
     """The name of the migrated database that tests get copies of; made once per run. Do not connect to it."""
-    return await services.make_template(addresses.database_url, addresses.run_id)
+    return await servers.make_template(addresses.database_url, addresses.run_id)
 
 
 @pytest_asyncio.fixture
@@ -186,7 +186,7 @@ async def empty_database_url(databases: DatabaseFactory) -> AsyncIterator[str]:
 @pytest.fixture(scope="session")
 def copy_cluster(addresses: Addresses) -> Callable[[Path], None]:
     """`copy_cluster(state_dir)`: as `own_cluster`, where the test wants it."""
-    return functools.partial(services.copy_cluster, Path(addresses.directory))
+    return functools.partial(servers.copy_cluster, Path(addresses.directory))
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
 
     With `users`, anonymous clients are refused.
     """
-    if services.mosquitto_program() is None:
+    if servers.mosquitto_program() is None:
         pytest.skip("Mosquitto is not installed")
     started: list[Mosquitto] = []
 
@@ -237,8 +237,8 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
 
 @pytest.fixture
 def unused_port() -> int:
-    """A loopback port nobody listens on; for more than one: `tests.services.unused_port()`."""
-    return services.unused_port()
+    """A loopback port nobody listens on; for more than one: `tests.harness.servers.unused_port()`."""
+    return servers.unused_port()
 
 
 # -- the log -----------------------------------------------------------------------------------------------

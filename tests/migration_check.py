@@ -23,7 +23,7 @@ from csms.db.engine import create_engine
 from csms.db.tables import metadata
 from csms.embedded.errors import EmbeddedError
 from csms.embedded.postgres import EmbeddedPostgres
-from tests.services import with_database
+from tests.harness.servers import with_database
 
 # Everything but the partitions and alembic's own table. What autogenerate does not compare (checks, expressions,
 # storage parameters, sequences) is compared here, in Postgres's own words.

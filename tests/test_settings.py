@@ -6,7 +6,7 @@ from csms import settings
 from csms.errors import SettingsError, StartError
 from csms.mqtt.config import BrokerAddress
 from csms.run.config import link_config, policy, price_input
-from tests.services import REPOSITORY
+from tests.harness.servers import REPOSITORY
 
 
 def load(**given):

@@ -4,7 +4,7 @@ import httpx
 import pytest_asyncio
 
 from csms.api.app import create_app
-from tests.api.world import ADMIN_TOKEN, World, running
+from tests.harness.api_harness import ADMIN_TOKEN, World, running
 
 
 @pytest_asyncio.fixture

@@ -14,8 +14,8 @@ from csms.node.health import Check, HealthReport
 from csms.node.ledger import Ledger
 from csms.node.node import Node
 from csms.service.context import ServiceContext
-from tests.api.world import ADMIN_TOKEN, World
-from tests.services import DatabaseFactory
+from tests.harness.api_harness import ADMIN_TOKEN, World
+from tests.harness.servers import DatabaseFactory
 
 
 async def test_openapi_describes_every_address_of_the_contract(client: httpx.AsyncClient):

@@ -16,7 +16,7 @@ from csms.errors import (
     NotSupported,
     UnknownCharger,
 )
-from tests.api.world import World
+from tests.harness.api_harness import World
 
 
 async def test_a_charger_is_shown_with_connectors_status_and_running_transaction(

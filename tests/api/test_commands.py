@@ -2,7 +2,7 @@ import httpx
 import pytest
 
 from csms.errors import ChargerBusy, ChargerOffline, ChargerRefused, ChargerTimeout, NotSupported
-from tests.api.world import World
+from tests.harness.api_harness import World
 
 RESET = {"action": "Reset", "payload": {"type": "Soft"}}
 

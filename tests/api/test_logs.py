@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from csms.api import logs as logs_api
-from tests.api.world import ADMIN_TOKEN, World
+from tests.harness.api_harness import ADMIN_TOKEN, World
 
 
 async def test_events_are_replayed_byte_for_byte(world: World, client: httpx.AsyncClient):

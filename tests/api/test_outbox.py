@@ -3,7 +3,7 @@
 import httpx
 from sqlalchemy import text
 
-from tests.api.world import World
+from tests.harness.api_harness import World
 
 
 async def park(world: World, *keys: tuple[str, int]) -> None:

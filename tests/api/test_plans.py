@@ -13,7 +13,7 @@ from csms.scheduling.periods import ChargePeriod
 from csms.scheduling.plan_view import PlanView, ShownSlot, Terms
 from csms.scheduling.upkeep import Installed, PlanDelivery
 from tests.api.test_tariffs_cli import Ran, Told, did, ran
-from tests.api.world import World
+from tests.harness.api_harness import World
 
 __all__ = ["did", "ran"]
 PLAN = "/chargers/CP1/plan"

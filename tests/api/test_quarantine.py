@@ -3,7 +3,7 @@
 import httpx
 
 from csms.core import reports
-from tests.api.world import World
+from tests.harness.api_harness import World
 
 
 async def test_quarantine_is_listed_shown_and_resolved_once(world: World, client: httpx.AsyncClient):

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from csms.core import reports
 from csms.db import tables
 from csms.service.access import digest_of
-from tests.api.world import World
+from tests.harness.api_harness import World
 
 
 async def test_a_tag_is_made_replaced_changed_and_deleted_whatever_its_case(client: httpx.AsyncClient):

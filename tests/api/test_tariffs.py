@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from csms.core import reports
-from tests.api.world import World, sample
+from tests.harness.api_harness import World, sample
 
 NIGHT = {"name": "night", "start": "22:00", "end": "06:00", "energyRate": "0.20"}
 DAY = {

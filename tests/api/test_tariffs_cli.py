@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from csms.cli import app
 from csms.cli import client as cli_client
 from csms.errors import CsmsError
-from tests.api.world import World
+from tests.harness.api_harness import World
 
 Told = Callable[..., Awaitable[str]]
 Ran = Callable[..., Awaitable[Any]]

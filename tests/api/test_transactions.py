@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from csms.api import transactions as transactions_api
-from tests.api.world import World
+from tests.harness.api_harness import World
 
 
 async def _all(client: httpx.AsyncClient, path: str, **params: object) -> list[dict[str, object]]:

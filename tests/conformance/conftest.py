@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.bench import VALID, Bench
-from tests.conformance.charge_point import ChargePoint
 from tests.e2e.conftest import Node, node_for_many, start_node
+from tests.harness.conformance.bench import VALID, Bench
+from tests.harness.conformance.charge_point import ChargePoint
 
 __all__ = ["start_node"]
 

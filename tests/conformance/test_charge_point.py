@@ -10,7 +10,7 @@ import pytest
 from ocpp.exceptions import OCPPError
 from websockets.asyncio.server import ServerConnection, serve
 
-from tests.conformance.charge_point import ChargePoint
+from tests.harness.conformance.charge_point import ChargePoint
 
 RESET = [2, "1", "Reset", {"type": "Hard"}]
 

@@ -1,6 +1,6 @@
 """Firmware and diagnostics."""
 
-from tests.conformance.bench import Bench, ahead
+from tests.harness.conformance.bench import Bench, ahead
 
 LOCATION = "https://files.example/firmware-2.0.bin"
 UPLOAD = "ftp://files.example/diagnostics/"

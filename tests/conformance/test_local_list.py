@@ -1,7 +1,7 @@
 """Local authorization list."""
 
-from tests.conformance.bench import ACCEPTED, VALID, Bench
-from tests.conformance.charge_point import Payload
+from tests.harness.conformance.bench import ACCEPTED, VALID, Bench
+from tests.harness.conformance.charge_point import Payload
 
 FULL: Payload = {
     "listVersion": 1,

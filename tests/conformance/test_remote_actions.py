@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.conformance.bench import ACCEPTED, VALID, Bench
+from tests.harness.conformance.bench import ACCEPTED, VALID, Bench
 
 CONFIGURATION = [
     {"key": "HeartbeatInterval", "readonly": False, "value": "300"},

@@ -1,7 +1,7 @@
 """Remote trigger."""
 
-from tests.conformance.bench import ACCEPTED, Bench
-from tests.conformance.charge_point import clock
+from tests.harness.conformance.bench import ACCEPTED, Bench
+from tests.harness.conformance.charge_point import clock
 
 
 async def test_tc_054_trigger_message(bench: Bench) -> None:

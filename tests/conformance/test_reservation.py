@@ -2,8 +2,8 @@
 
 import asyncio
 
-from tests.conformance.bench import ACCEPTED, VALID, Bench, ahead
-from tests.conformance.charge_point import Payload
+from tests.harness.conformance.bench import ACCEPTED, VALID, Bench, ahead
+from tests.harness.conformance.charge_point import Payload
 
 RESERVATION_ID = 31
 FAMILY, SECOND = "FAMILY", "SECOND-TAG"

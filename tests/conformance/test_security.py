@@ -6,9 +6,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from websockets.exceptions import InvalidStatus
 
-from tests.conformance.bench import ACCEPTED, Bench, ahead
-from tests.conformance.certificates import Authority, hash_data, is_genuine, pem, sign
-from tests.conformance.charge_point import Payload
+from tests.harness.conformance.bench import ACCEPTED, Bench, ahead
+from tests.harness.conformance.certificates import Authority, hash_data, is_genuine, pem, sign
+from tests.harness.conformance.charge_point import Payload
 
 FIRMWARE = b"firmware 2.0"
 

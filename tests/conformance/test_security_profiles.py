@@ -14,12 +14,12 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 
-from tests.conformance.bench import ACCEPTED, BOOT, VALID, Bench
-from tests.conformance.certificates import Authority, pem, request, write_pair
-from tests.conformance.charge_point import ChargePoint, Payload
 from tests.conformance.conftest import SETTINGS
 from tests.e2e.conftest import NodeFactory
-from tests.services import unused_port
+from tests.harness.conformance.bench import ACCEPTED, BOOT, VALID, Bench
+from tests.harness.conformance.certificates import Authority, pem, request, write_pair
+from tests.harness.conformance.charge_point import ChargePoint, Payload
+from tests.harness.servers import unused_port
 
 PASSWORD, FQDN = "twenty-letters-long!", "localhost"
 NEW_KEY = "00ff" * 9 + "beef"

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tests.conformance.bench import ACCEPTED, VALID, Bench
+from tests.harness.conformance.bench import ACCEPTED, VALID, Bench
 
 
 async def test_tc_001_cold_boot_charge_point(bench: Bench) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.conformance.bench import ACCEPTED, VALID, Bench, ahead
-from tests.conformance.charge_point import Payload
+from tests.harness.conformance.bench import ACCEPTED, VALID, Bench, ahead
+from tests.harness.conformance.charge_point import Payload
 
 
 def _schedule(kind: str) -> Payload:

@@ -1,6 +1,6 @@
 """Refusals, failures, offline behaviour, data transfer."""
 
-from tests.conformance.bench import ACCEPTED, BLOCKED, EXPIRED, UNKNOWN, VALID, Bench, ago, ahead
+from tests.harness.conformance.bench import ACCEPTED, BLOCKED, EXPIRED, UNKNOWN, VALID, Bench, ago, ahead
 
 
 async def _refused(bench: Bench, id_tag: str, status: str) -> None:

@@ -5,7 +5,7 @@ import pytest_asyncio
 
 from csms.api.app import create_app
 from csms.console.app import create_console
-from tests.api.world import ADMIN_TOKEN, World, running
+from tests.harness.api_harness import ADMIN_TOKEN, World, running
 
 
 @pytest_asyncio.fixture

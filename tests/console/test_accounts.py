@@ -9,8 +9,8 @@ from csms.core import reports
 from csms.core.tariffs import Tariff
 from csms.db import accounts, admin, tariffs
 from csms.service.access import digest_of
-from tests.api.world import World
 from tests.console.test_pages import EVIL, text_of
+from tests.harness.api_harness import World
 
 UID = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3"
 

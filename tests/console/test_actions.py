@@ -10,8 +10,8 @@ from csms.console.actions import BadForm, command_of
 from csms.core import reports
 from csms.errors import ChargerOffline, ChargerRefused
 from tests.api.test_outbox import park
-from tests.api.world import World
 from tests.console.test_sessions import form_token
+from tests.harness.api_harness import World
 
 
 async def _press(

@@ -15,7 +15,7 @@ from csms.console.site import Site, Visit
 from csms.core import reports
 from csms.db import admin
 from csms.service.access import digest_of, new_secret
-from tests.api.world import World
+from tests.harness.api_harness import World
 
 
 @pytest.fixture(autouse=True)

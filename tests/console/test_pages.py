@@ -7,7 +7,7 @@ import pytest
 
 from csms.core import reports
 from csms.node.health import Check, HealthReport
-from tests.api.world import World
+from tests.harness.api_harness import World
 
 EVIL = '<script>alert("x")</script>'
 

@@ -17,8 +17,8 @@ from csms.db import plans
 from csms.scheduling.periods import ChargePeriod
 from csms.scheduling.plan_view import PlanView, ShownSlot, Terms
 from csms.scheduling.prices import day_bounds
-from tests.api.world import World
 from tests.console.test_pages import EVIL, text_of
+from tests.harness.api_harness import World
 
 ZONE = ZoneInfo("Europe/Amsterdam")
 QUARTER = timedelta(minutes=15)

@@ -9,7 +9,7 @@ import pytest
 from csms.console.sessions import SESSION_COOKIE, ConsoleSessions, ticket
 from csms.db import admin
 from csms.service.access import digest_of, new_secret
-from tests.api.world import ADMIN_TOKEN, World
+from tests.harness.api_harness import ADMIN_TOKEN, World
 
 
 def form_token(page: str) -> str:

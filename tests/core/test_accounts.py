@@ -8,8 +8,8 @@ from msgspec.structs import replace
 
 from csms.core import reports
 from csms.core.tariffs import Tariff
-from tests.core.desk import CP, NOW, Desk, meter, register, start, status, stop
-from tests.core.stories import answered
+from tests.harness.command_answers import answered
+from tests.harness.fake_store import CP, NOW, Desk, meter, register, start, status, stop
 
 # 0.0005 UAH a second, 0.012 UAH a Wh: 15 minutes and 100 Wh are 1.65.
 TARIFF = Tariff(id="coin", currency="UAH", energy_rate=Decimal("12.00"), time_rate=Decimal("0.03"))

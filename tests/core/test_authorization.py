@@ -2,7 +2,7 @@ import pytest
 
 from csms.core import reports
 from csms.core.work import tag_key
-from tests.core.desk import CP, NOW, Desk, at, start, stop
+from tests.harness.fake_store import CP, NOW, Desk, at, start, stop
 
 
 def ask(desk, id_tag="user123"):

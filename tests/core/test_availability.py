@@ -2,8 +2,8 @@ import pytest
 
 from csms.core.availability import in_sync
 from csms.core.device_state import Availability
-from tests.core.desk import Desk
-from tests.core.stories import answered
+from tests.harness.command_answers import answered
+from tests.harness.fake_store import Desk
 
 
 @pytest.fixture

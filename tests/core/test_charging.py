@@ -1,8 +1,8 @@
 import pytest
 
 from csms.core.device_state import ChargingProfile
-from tests.core.desk import Desk, at, start
-from tests.core.stories import answered, profile
+from tests.harness.command_answers import answered, profile
+from tests.harness.fake_store import Desk, at, start
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from csms.core.clocks import proves_older, suspect
-from tests.core.desk import NOW, at
+from tests.harness.fake_store import NOW, at
 
 LOST = datetime(1970, 1, 1, 0, 5, tzinfo=UTC)
 

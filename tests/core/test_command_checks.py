@@ -3,8 +3,8 @@ import copy
 import pytest
 
 from csms.core.command_checks import Facts, check, for_schema
-from tests.core.desk import NOW, at
-from tests.core.stories import profile
+from tests.harness.command_answers import profile
+from tests.harness.fake_store import NOW, at
 
 FACTS = Facts(
     now=NOW,

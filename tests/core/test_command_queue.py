@@ -11,7 +11,7 @@ from csms.core.command_queue import (
     question,
     queue_problems,
 )
-from tests.core.desk import NOW, at
+from tests.harness.fake_store import NOW, at
 
 CHANGE = {"key": "K", "value": "true"}
 

@@ -3,8 +3,8 @@ import pytest
 from csms.core import reports
 from csms.core.commanded import EFFECTS, looks_at
 from csms.core.device_state import Capability, ConfigurationKey
-from tests.core.desk import CP, NOW, Desk, start
-from tests.core.stories import answered
+from tests.harness.command_answers import answered
+from tests.harness.fake_store import CP, NOW, Desk, start
 
 
 @pytest.fixture

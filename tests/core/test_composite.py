@@ -4,8 +4,8 @@ import pytest
 
 from csms.core.composite import Period, Session, agrees, schedule
 from csms.core.device_state import ChargingProfile
-from tests.core.desk import CP, NOW, at
-from tests.core.stories import profile
+from tests.harness.command_answers import profile
+from tests.harness.fake_store import CP, NOW, at
 
 START = NOW.replace(hour=0, minute=0, second=0)
 

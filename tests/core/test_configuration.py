@@ -2,8 +2,8 @@ import pytest
 
 from csms.core.configuration import chunks, in_sync, same_value, whole
 from csms.core.device_state import ConfigurationKey
-from tests.core.desk import Desk, at
-from tests.core.stories import answered
+from tests.harness.command_answers import answered
+from tests.harness.fake_store import Desk, at
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import pytest
 
 from csms.core import reports
 from csms.core.decide import _DECISIONS
-from tests.core.desk import CP, NOW, Desk, at, meter, register, start, status, stop
+from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, start, status, stop
 
 
 @pytest.fixture

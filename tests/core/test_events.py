@@ -8,7 +8,7 @@ import pytest
 
 from csms.core import events, payloads, reports
 from csms.core.tariffs import Tariff
-from tests.core.desk import CP, NOW, Desk, at, meter, register, sample, start, status, stop
+from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, sample, start, status, stop
 
 CUSTOMERS_ENVELOPE = ["timestamp", "clientId", "eventType", "eventId", "payload"]
 ADDED_TO_ENVELOPE = ["seq", "schemaVersion", "dedupKey"]

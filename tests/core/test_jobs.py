@@ -2,8 +2,8 @@ import pytest
 
 from csms.core import reports
 from csms.core.device_state import Job
-from tests.core.desk import CP, Desk, at
-from tests.core.stories import answered
+from tests.harness.command_answers import answered
+from tests.harness.fake_store import CP, Desk, at
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ import pytest
 
 from csms.core.device_state import LocalList
 from csms.core.local_list import in_sync, plan
-from tests.core.desk import Desk
-from tests.core.stories import answered
+from tests.harness.command_answers import answered
+from tests.harness.fake_store import Desk
 
 OK = {"status": "Accepted"}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from csms.core import reports
-from tests.core.desk import NOW, Desk, meter, register, start, status, stop
+from tests.harness.fake_store import NOW, Desk, meter, register, start, status, stop
 
 CHARGERS = ("a", "b")
 chargers = st.sampled_from(CHARGERS)

@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from csms.core import reports
-from tests.core.desk import CP, NOW, Desk, at, status
+from tests.harness.fake_store import CP, NOW, Desk, at, status
 
 
 def connected(node="n1", **given):

@@ -10,7 +10,7 @@ from csms.core.currencies import minor_digits
 from csms.core.pricing import duration_s, rounded, session_cost
 from csms.core.tariffs import Band, Tariff
 from csms.core.usage import Course, Evidence
-from tests.core.desk import NOW
+from tests.harness.fake_store import NOW
 
 
 def tariff(energy="0", time="0", fee="0", currency="USD"):

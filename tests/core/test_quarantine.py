@@ -3,7 +3,7 @@
 from csms.core import reports
 from csms.core.quarantine import offered
 from csms.errors import NotBookable
-from tests.core.desk import CP, Desk, at, start, stop
+from tests.harness.fake_store import CP, Desk, at, start, stop
 
 
 def repair(entry: int = 1, **given) -> reports.Repair:

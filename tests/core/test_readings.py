@@ -6,7 +6,7 @@ import pytest
 
 from csms.core import reports
 from csms.core.readings import digest_of
-from tests.core.desk import CP, NOW, Desk, at, meter, register, sample, start, stop
+from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, sample, start, stop
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from csms.core import reports
-from tests.core.desk import CP, Desk, at, meter, register, start, status, stop
+from tests.harness.fake_store import CP, Desk, at, meter, register, start, status, stop
 
 
 def found(desk: Desk, transaction_id: int, connector_id: int = 1) -> reports.Reconcile:

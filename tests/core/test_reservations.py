@@ -4,8 +4,8 @@ import pytest
 
 from csms.core.device_state import Reservation
 from csms.core.reservations import moment, state
-from tests.core.desk import Desk, at, start
-from tests.core.stories import answered
+from tests.harness.command_answers import answered
+from tests.harness.fake_store import Desk, at, start
 
 
 @pytest.fixture

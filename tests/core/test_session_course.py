@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from csms.core import reports, session_course
 from csms.core.tariffs import Band, Tariff
-from tests.core.desk import CP, Desk, meter, register, start, status, stop
+from tests.harness.fake_store import CP, Desk, meter, register, start, status, stop
 
 # A Friday, 21:00 in Vienna.
 EVENING = datetime(2023, 12, 8, 20, tzinfo=UTC)

@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.core.desk import CP, NOW, Desk, at, start, status, stop
+from tests.harness.fake_store import CP, NOW, Desk, at, start, status, stop
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 
 from csms.core import reports
 from csms.core.tariffs import Tariff
-from tests.core.desk import CP, NOW, Desk, at, meter, register, sample, start, stop
+from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, sample, start, stop
 
 CENTS = Tariff(energy_rate=Decimal("0.12"), time_rate=Decimal("0.01"))
 

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from csms.core.units import default_unit, measure, number
-from tests.core.desk import sample
+from tests.harness.fake_store import sample
 
 
 def measured(*samples):

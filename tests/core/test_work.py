@@ -7,7 +7,7 @@ from csms.core import presence, reports, transactions
 from csms.core.decide import decide
 from csms.core.records import QuarantineEntry, Tag
 from csms.core.work import Policy, Work
-from tests.core.desk import CP, NOW, Desk, at, meter, register, start, status, stop
+from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, start, status, stop
 
 
 class Broken(Exception):

@@ -4,8 +4,8 @@ from csms.adapter import ChargerSnapshot
 from csms.core import reports
 from csms.db import charger_snapshot
 from csms.db.engine import create_engine
-from tests.core.desk import CP, at, meter, register, start, status, stop
-from tests.db.books import running
+from tests.harness.fake_store import CP, at, meter, register, start, status, stop
+from tests.harness.ledger_harness import running
 
 
 async def test_a_stranger_has_no_standing(database_url):

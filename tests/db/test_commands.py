@@ -9,8 +9,8 @@ from csms.core.work import Policy, Work
 from csms.db import commands, device_state
 from csms.db.admin import Conflict, Missing
 from csms.db.engine import create_engine
-from tests.core.desk import NOW
-from tests.db.books import running
+from tests.harness.fake_store import NOW
+from tests.harness.ledger_harness import running
 
 LATER = NOW + timedelta(minutes=5)
 

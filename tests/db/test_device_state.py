@@ -6,9 +6,9 @@ from csms.core.device_state import CommandOutcome, StoredTransfer
 from csms.db import device_state
 from csms.db import device_state_tables as tables
 from csms.db.engine import create_engine
-from tests.core.desk import CP, NOW, Desk, at, start
-from tests.core.stories import answered, profile
-from tests.db.books import Books
+from tests.harness.command_answers import answered, profile
+from tests.harness.fake_store import CP, NOW, Desk, at, start
+from tests.harness.ledger_harness import Books
 
 GIVEN = device_state.TABLES | {StoredTransfer: tables.data_transfers}
 ENTRY = {"idTag": "a", "idTagInfo": {"status": "Accepted"}}

@@ -14,7 +14,7 @@ from csms.cli.migrate import _current
 from csms.db import engine as module
 from csms.db.engine import create_engine, database_url, driver_options
 from csms.errors import SettingsError, StartError
-from tests.db.proxy import through_a_proxy
+from tests.harness.postgres_proxy import through_a_proxy
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg"])

@@ -13,8 +13,8 @@ from csms.db.partitions import ensure
 from csms.db.tables import metadata
 from csms.errors import StartError
 from tests import migration_check
-from tests.db.books import connected
-from tests.services import REPOSITORY
+from tests.harness.ledger_harness import connected
+from tests.harness.servers import REPOSITORY
 
 
 def alembic(url, *arguments):

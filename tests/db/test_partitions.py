@@ -6,9 +6,9 @@ from sqlalchemy import text
 
 from csms.db import partitions, tables
 from csms.db.engine import create_engine
-from tests.core.desk import meter, register, start
-from tests.db.books import connected, frame, logging_frames, running
-from tests.services import without_days
+from tests.harness.fake_store import meter, register, start
+from tests.harness.ledger_harness import connected, frame, logging_frames, running
+from tests.harness.servers import without_days
 
 TODAY = datetime.now(UTC).date()
 

@@ -10,8 +10,8 @@ from csms.core.work import Work
 from csms.db import store
 from csms.db.engine import create_engine
 from csms.db.partitions import ensure
-from tests.core.desk import CP, NOW, at, meter, register, start, stop
-from tests.db.books import OPEN
+from tests.harness.fake_store import CP, NOW, at, meter, register, start, stop
+from tests.harness.ledger_harness import OPEN
 
 FILL = """
 INSERT INTO chargers (id) SELECT 'c' || n FROM generate_series(1, 3000) n;

@@ -14,8 +14,8 @@ from csms.core.tariffs import Tariff
 from csms.core.work import Work, tag_key
 from csms.db import account_tables, store, tables
 from csms.db.engine import create_engine
-from tests.core.desk import CP, NOW, Desk, at, meter, register, sample, start, status, stop
-from tests.db.books import OPEN, Books, Counting, connected, running
+from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, sample, start, status, stop
+from tests.harness.ledger_harness import OPEN, Books, Counting, connected, running
 
 # Columns that the ledger neither reads nor writes.
 CREDENTIALS = {

@@ -13,8 +13,8 @@ from csms.core.work import Work
 from csms.db import store
 from csms.db.engine import create_engine
 from csms.db.partitions import ensure
-from tests.core.desk import NOW, at, meter, register, start, status, stop
-from tests.db.books import OPEN, Books
+from tests.harness.fake_store import NOW, at, meter, register, start, status, stop
+from tests.harness.ledger_harness import OPEN, Books
 
 
 @pytest.fixture

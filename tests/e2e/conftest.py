@@ -23,8 +23,8 @@ from csms.adapter import Adapter
 from csms.mqtt.client.aiomqtt_fixes import Client
 from csms.mqtt.config import BrokerAddress
 from csms.run import app
-from tests.contract import breach
-from tests.services import unused_port
+from tests.harness.event_schemas import breach
+from tests.harness.servers import unused_port
 
 EVENTS = {"transactions", "connectors", "billing", "chargepoints", "errors"}
 TOKEN = "test-token-with-every-right"

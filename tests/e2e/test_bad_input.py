@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import Opcode
 
 from tests.e2e.conftest import Node, NodeFactory
-from tests.e2e.raw import RawChargePoint
+from tests.harness.charge_points.raw import RawChargePoint
 
 Dial = Callable[..., Awaitable[RawChargePoint]]
 START = {"connectorId": 1, "idTag": "user123", "meterStart": 1000, "timestamp": "2023-12-07T10:15:30Z"}

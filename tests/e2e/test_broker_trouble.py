@@ -20,7 +20,7 @@ from csms.mqtt import relay
 from csms.mqtt.config import BrokerAddress
 from csms.security import pki
 from tests.e2e.conftest import TOKEN
-from tests.e2e.raw import RawChargePoint
+from tests.harness.charge_points.raw import RawChargePoint
 from tests.mqtt.conftest import POLITE
 
 USERS = {"csms": "right", "consumer": "right"}

@@ -3,8 +3,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.core.stories import profile
-from tests.e2e.obedient import obedient
+from tests.harness.charge_points.answering import obedient
+from tests.harness.command_answers import profile
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from csms.cli import app
 from tests.e2e.conftest import TOKEN, Node
-from tests.e2e.raw import RawChargePoint
+from tests.harness.charge_points.raw import RawChargePoint
 
 pytestmark = pytest.mark.timeout(120)
 

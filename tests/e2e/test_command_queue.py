@@ -4,8 +4,8 @@ import json
 import pytest
 
 from csms.node.command_dispatcher import CommandDispatcher
-from tests.core.stories import profile
-from tests.e2e.obedient import obedient
+from tests.harness.charge_points.answering import obedient
+from tests.harness.command_answers import profile
 
 KEY = {"key": "K", "value": "1"}
 

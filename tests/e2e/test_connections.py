@@ -12,10 +12,10 @@ import pytest
 from csms.ocpp import server
 from csms.run import app
 from csms.settings import Settings
-from tests.e2e.bare import BareChargePoint
 from tests.e2e.conftest import Node, NodeFactory
-from tests.e2e.raw import RawChargePoint
-from tests.e2e.site import Site, start
+from tests.harness.charge_points.bare import BareChargePoint
+from tests.harness.charge_points.raw import RawChargePoint
+from tests.harness.charging_site import Site, start
 
 STATUS = {"connectorId": 1, "errorCode": "NoError", "status": "Charging"}
 

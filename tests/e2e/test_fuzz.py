@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from csms.ocpp import frames
 from csms.ocpp.messages import INBOUND, TRANSACTION_ACTIONS
-from tests.e2e.driver import Driver, driving
+from tests.harness.node_thread import Driver, driving
 
 # `CSMS_FUZZ_EXAMPLES=20000` for a long run.
 EXAMPLES = int(os.environ.get("CSMS_FUZZ_EXAMPLES", "60"))

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.e2e.driver import Driver, driving
+from tests.harness.node_thread import Driver, driving
 
 connectors = st.integers(1, 2)
 registers = st.integers(0, 9000)

@@ -12,16 +12,16 @@ from websockets.exceptions import InvalidStatus
 from csms.embedded import EmbeddedPostgres
 from csms.node.ledger import Ledger
 from csms.ocpp import server
-from tests import services
 from tests.e2e.conftest import NodeFactory
-from tests.e2e.raw import RawChargePoint
-from tests.e2e.site import Site, start
+from tests.harness import servers
+from tests.harness.charge_points.raw import RawChargePoint
+from tests.harness.charging_site import Site, start
 
 
 @pytest.fixture
 async def postgres(own_cluster: Path) -> AsyncIterator[tuple[str, Callable[[], None], Callable[[], str]]]:
     """A Postgres of the test's own: its URL, and how to stop and to start it."""
-    port = services.unused_port()
+    port = servers.unused_port()
     settings = {"fsync": "off", "max_connections": "60"}
     with contextlib.ExitStack() as running:
 

@@ -1,8 +1,8 @@
 """The probes of docs/resilience.md, and that the page says what they show."""
 
 from tests.e2e.conftest import Node
-from tests.e2e.probes import PAGE, PROBES, page, peers, run_here
-from tests.e2e.site import Site
+from tests.harness.charging_site import Site
+from tests.harness.field_probes import PAGE, PROBES, page, peers, run_here
 
 
 async def test_all_are_answered_and_kept_and_the_page_says_so(shared_node: Node) -> None:
@@ -12,4 +12,4 @@ async def test_all_are_answered_and_kept_and_the_page_says_so(shared_node: Node)
         probe.title for probe, result in zip(PROBES, results, strict=True) if probe.keeps and not result.kept
     ] == []
     assert len({probe.title for probe in PROBES}) == len(PROBES) >= 30
-    assert PAGE.read_text() == page(results, peers()), "python -m tests.e2e.probes --write"
+    assert PAGE.read_text() == page(results, peers()), "python -m tests.harness.field_probes --write"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Node, NodeFactory
-from tests.e2e.raw import RawChargePoint
-from tests.e2e.site import Site, moment, start, stop, values
+from tests.harness.charge_points.raw import RawChargePoint
+from tests.harness.charging_site import Site, moment, start, stop, values
 
 ABB = {"chargePointVendor": "ABB", "chargePointModel": "CDT_TACW22::NET_WIFI"}
 OPENEVSE = {

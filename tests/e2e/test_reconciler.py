@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.e2e.conftest import Node, NodeFactory
-from tests.e2e.site import Site, moment, start, stop, values
+from tests.harness.charging_site import Site, moment, start, stop, values
 
 AFTER_S = 1.0
 FREE = {"connectorId": 1, "errorCode": "NoError", "status": "Available"}

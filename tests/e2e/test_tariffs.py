@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.e2e.conftest import Node
-from tests.e2e.raw import RawChargePoint
+from tests.harness.charge_points.raw import RawChargePoint
 
 
 def values(transaction_id: int, at: datetime, energy_wh: int) -> dict[str, Any]:

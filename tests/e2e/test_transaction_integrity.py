@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Node, NodeFactory
-from tests.e2e.site import Site, moment, start, stop, values
+from tests.harness.charging_site import Site, moment, start, stop, values
 
 SESSION = ["started", "completed", "session_cost"]
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from csms.embedded.processes import command_line, is_alive
-from tests.services import REPOSITORY
+from tests.harness.servers import REPOSITORY
 
 
 @contextmanager
@@ -66,7 +66,9 @@ def program() -> Iterator[Callable[..., Program]]:
     with ExitStack() as started:
 
         def start(what: str, state_dir: Path, *, python: str = sys.executable, **options: Any) -> Program:
-            running = Program([python, "-m", "tests.embedded.program", what, str(state_dir)], **options)
+            running = Program(
+                [python, "-m", "tests.harness.embedded_program", what, str(state_dir)], **options
+            )
             started.callback(lambda: running.process.poll() is None and running.kill())
             return running
 

@@ -15,7 +15,7 @@ from csms.embedded import EmbeddedBroker, EmbeddedError
 from csms.embedded import broker as broker_module
 from csms.embedded.ports import is_free
 from tests.embedded.conftest import Program, eventually, gone
-from tests.services import Broker, unused_port
+from tests.harness.servers import Broker, unused_port
 
 V311 = aiomqtt.ProtocolVersion.V311
 V5 = aiomqtt.ProtocolVersion.V5

@@ -5,7 +5,7 @@ import pytest
 
 from csms.embedded.errors import EmbeddedError
 from csms.embedded.ports import any_free_port, is_accepting, is_free, next_free_port
-from tests.services import unused_port
+from tests.harness.servers import unused_port
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from csms.embedded.ports import is_accepting, is_free
 from csms.embedded.postgres_binaries import find_postgres
 from csms.embedded.processes import Account, drop_account, start_bound, tail
 from tests.embedded.conftest import Program, eventually, gone, needs_root, sleeping
-from tests.services import REPOSITORY, unused_port
+from tests.harness.servers import REPOSITORY, unused_port
 
 FAST = {"fsync": "off"}
 

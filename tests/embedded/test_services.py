@@ -11,8 +11,8 @@ import aiomqtt
 import asyncpg
 import pytest
 
-from tests import services
-from tests.services import REPOSITORY, Addresses, Broker, DatabaseFactory, Mosquitto, unused_port
+from tests.harness import servers
+from tests.harness.servers import REPOSITORY, Addresses, Broker, DatabaseFactory, Mosquitto, unused_port
 
 
 async def test_every_test_has_a_database_of_its_own(
@@ -55,7 +55,7 @@ def test_a_test_without_a_loop_can_use_a_database_too(database_url: str) -> None
 
 async def test_the_template_is_made_once(addresses: Addresses, template_database: str) -> None:
     names = await asyncio.gather(
-        *(services.make_template(addresses.database_url, addresses.run_id) for _ in range(3))
+        *(servers.make_template(addresses.database_url, addresses.run_id) for _ in range(3))
     )
     assert set(names) == {template_database}
 
@@ -120,7 +120,7 @@ async def test_a_private_mosquitto_that_persists_remembers_over_a_stop(
 
 
 def test_two_ports_differ(unused_port: int) -> None:
-    assert len({unused_port, services.unused_port(), services.unused_port()}) == 3
+    assert len({unused_port, servers.unused_port(), servers.unused_port()}) == 3
 
 
 def test_a_topic_prefix_holds_no_wildcard(topic_prefix: str) -> None:
@@ -194,8 +194,8 @@ def test_uses(number, database_url, broker):
     used = {note.read_text() for note in notes.iterdir()}
     assert len(used) == 1
     address, broker_port = used.pop().split()
-    assert services.is_free(int(address.rpartition(":")[2]))
-    assert services.is_free(int(broker_port))
+    assert servers.is_free(int(address.rpartition(":")[2]))
+    assert servers.is_free(int(broker_port))
     assert "Postgres: " in done.stdout
     assert "iotcore" in done.stdout
 
@@ -216,7 +216,7 @@ def test_uses(database_url, empty_database_url, addresses):
     )
     assert "1 passed" in done.stdout, done.stdout + done.stderr
     assert "CSMS_TEST_DATABASE_URL" in done.stdout
-    prefix = services.database_prefix((tmp_path / "run_id").read_text())
+    prefix = servers.database_prefix((tmp_path / "run_id").read_text())
 
     async def left() -> list[object]:
         connection = await asyncpg.connect(addresses.database_url)

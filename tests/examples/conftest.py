@@ -3,7 +3,7 @@
 import sys
 
 from tests.e2e.conftest import start_node
-from tests.services import REPOSITORY
+from tests.harness.servers import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "examples" / "billing_consumer"))
 

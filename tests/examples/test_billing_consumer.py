@@ -15,9 +15,9 @@ from consumer import Consumer, Gone, Replay
 
 from csms.mqtt.config import BrokerAddress
 from tests.e2e.conftest import TOKEN
-from tests.e2e.raw import RawChargePoint
+from tests.harness.charge_points.raw import RawChargePoint
+from tests.harness.servers import REPOSITORY
 from tests.mqtt.conftest import POLITE
-from tests.services import REPOSITORY
 
 
 def event(seq, *, kind="meter_reading", charger="CP1", life=1, **payload):

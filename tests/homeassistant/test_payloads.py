@@ -2,7 +2,7 @@
 
 from bridges import BRIDGES
 from bridges.charge_amps.discovery import entities
-from tests.ha_discovery import check
+from tests.harness.homeassistant_discovery import check
 from tests.homeassistant.payloads import payloads
 
 

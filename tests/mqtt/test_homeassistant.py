@@ -17,8 +17,8 @@ from csms.db.charger_snapshot import StateSnapshot
 from csms.mqtt.homeassistant import configs
 from csms.mqtt.state import described
 from tests.e2e.conftest import NodeFactory, start_node
-from tests.e2e.raw import RawChargePoint
-from tests.ha_discovery import check
+from tests.harness.charge_points.raw import RawChargePoint
+from tests.harness.homeassistant_discovery import check
 
 __all__ = ["start_node"]
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)

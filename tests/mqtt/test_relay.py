@@ -23,8 +23,8 @@ from csms.mqtt.config import RelayConfig
 from csms.mqtt.messages import EventForm
 from csms.mqtt.relay import Relay
 from csms.node.ledger import Ledger
+from tests.harness.servers import REPOSITORY, unused_port
 from tests.mqtt.conftest import POLITE, Log, config, connected, pause, resume, running, until, watching
-from tests.services import REPOSITORY, unused_port
 
 QUICK = RelayConfig(groups=2, batch=50, poll_s=0.05, concurrency=20, retry_min_s=0.01, retry_max_s=0.02)
 
@@ -168,7 +168,7 @@ async def test_a_killed_relay_loses_nothing(engine, log, database_url, broker, t
     }
     async with watching(broker, f"{topic_prefix}/csms/#") as watcher:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.mqtt.relay_process"], cwd=REPOSITORY, env=environment
+            [sys.executable, "-m", "tests.harness.relay_process"], cwd=REPOSITORY, env=environment
         )
         try:
             await watcher.got(60)

@@ -6,8 +6,8 @@ from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
 from csms.db import logs
 from csms.db.engine import create_engine
 from csms.node.frame_log import FrameLog
-from tests.core.desk import CP
-from tests.db.books import connected, count, frame, logging_frames, until
+from tests.harness.fake_store import CP
+from tests.harness.ledger_harness import connected, count, frame, logging_frames, until
 from tests.node.test_ledger import held_up
 
 

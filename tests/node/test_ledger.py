@@ -10,8 +10,8 @@ from csms.core import reports
 from csms.db.engine import create_engine
 from csms.errors import LedgerError
 from csms.node.ledger import Ledger
-from tests.core.desk import CP, at, meter, register, start, status, stop
-from tests.db.books import OPEN, Counting, connected, count, running, seqs_are_gapless, until
+from tests.harness.fake_store import CP, at, meter, register, start, status, stop
+from tests.harness.ledger_harness import OPEN, Counting, connected, count, running, seqs_are_gapless, until
 
 
 @contextlib.asynccontextmanager

@@ -10,10 +10,10 @@ from csms.core import reports
 from csms.db.engine import create_engine
 from csms.embedded.postgres import EmbeddedPostgres
 from csms.node.ledger import Ledger
-from tests import services
-from tests.core.desk import CP, at, meter, register, start, status, stop
-from tests.db.books import OPEN, connected, count, running, seqs_are_gapless, until
-from tests.db.proxy import through_a_proxy
+from tests.harness import servers
+from tests.harness.fake_store import CP, at, meter, register, start, status, stop
+from tests.harness.ledger_harness import OPEN, connected, count, running, seqs_are_gapless, until
+from tests.harness.postgres_proxy import through_a_proxy
 
 
 async def hang_up_on(url):
@@ -94,7 +94,7 @@ async def test_a_commit_whose_outcome_nobody_heard_of_is_not_done_twice(database
 
 
 async def test_postgres_stopped_and_started_again_loses_and_doubles_nothing(own_cluster):
-    port = services.unused_port()
+    port = servers.unused_port()
     settings = {"fsync": "off", "max_connections": "20"}
     charging = []
     with contextlib.ExitStack() as server:
@@ -219,7 +219,7 @@ async def test_a_postgres_that_recovers_from_a_crash_is_waited_for(database_url)
 
 
 async def test_without_a_database_the_ledger_waits_for_one():
-    port = services.unused_port()
+    port = servers.unused_port()
     engine = create_engine(f"postgresql://nobody@127.0.0.1:{port}/none")
     ledger = Ledger(engine, OPEN)
     run = asyncio.create_task(ledger.run())

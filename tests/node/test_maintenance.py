@@ -9,7 +9,7 @@ from csms import settings
 from csms.db import outbox
 from csms.db.engine import create_engine
 from csms.node import maintenance
-from tests.db.books import connected
+from tests.harness.ledger_harness import connected
 from tests.mqtt.conftest import Log
 
 NOW = datetime.now(UTC)

@@ -5,7 +5,7 @@ import pytest
 from csms.core.reports import Transferred
 from csms.ocpp import data_transfer
 from csms.ocpp.data_transfer import Registry, Transfer
-from tests.services import REPOSITORY
+from tests.harness.servers import REPOSITORY
 
 
 def answer(registry, vendor_id="Acme", message_id=None, data=None):

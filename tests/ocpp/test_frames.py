@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from csms.ocpp import frames
 from csms.ocpp.frames import Call, CallError, CallResult, Malformed, parse
-from tests.ocpp.schemas import any_json
+from tests.harness.ocpp_schemas import any_json
 
 
 def kinds(message):

@@ -19,7 +19,7 @@ from csms.ocpp.messages import (
     firmware,
     security,
 )
-from tests.ocpp.schemas import accepts
+from tests.harness.ocpp_schemas import accepts
 
 T = "2024-05-06T07:08:09Z"
 AT = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from csms.ocpp.messages import INBOUND, OUTBOUND, Decoded, decode, decode_response
-from tests.ocpp.schemas import payloads, validator
+from tests.harness.ocpp_schemas import payloads, validator
 
 TYPES = sorted(INBOUND) + sorted(f"{action}Response" for action in OUTBOUND)
 

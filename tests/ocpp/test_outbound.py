@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from csms.ocpp.messages import OUTBOUND
 from csms.ocpp.outbound import REQUEST_ACTIONS, check_request
-from tests.ocpp.schemas import any_json, payloads
+from tests.harness.ocpp_schemas import any_json, payloads
 
 
 def problems(action, payload):

@@ -12,7 +12,7 @@ from csms.ocpp import frames
 from csms.ocpp.messages import INBOUND, TRANSACTION_ACTIONS, Decoded, Unreadable, decode
 from csms.ocpp.messages.core import MeterValues, StartTransaction, StatusNotification
 from csms.ocpp.repair import KINDS, Notes, compile_repair
-from tests.ocpp.schemas import any_json, any_object
+from tests.harness.ocpp_schemas import any_json, any_object
 
 CORPUS = json.loads((Path(__file__).parent / "fixtures" / "corpus.json").read_text())
 

@@ -14,7 +14,7 @@ import pytest
 
 from csms.plans import planner, target
 from tests.e2e.conftest import Node, node_for_many
-from tests.e2e.obedient import Obedient, obedient
+from tests.harness.charge_points.answering import Obedient, obedient
 
 PRICES = f"test/prices-{secrets.token_hex(6)}"
 KEYS = {

@@ -10,7 +10,7 @@ import pytest
 from csms.plans import planner
 from csms.scheduling.profiles import FIRST_ID
 from tests.e2e.conftest import TOKEN, Node
-from tests.e2e.obedient import Obedient
+from tests.harness.charge_points.answering import Obedient
 from tests.plans.conftest import Planned, Wire, configuration
 
 

@@ -16,7 +16,7 @@ from csms.db import accounts
 from csms.rental import translations
 from csms.rental.app import Rental, create_rental
 from csms.service.access import digest_of
-from tests.api.world import World, running
+from tests.harness.api_harness import World, running
 
 UID, OTHER = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3", "somebody-else"
 CHARGER = "coinop-1"

@@ -10,7 +10,7 @@ from csms.db import accounts
 from csms.errors import SettingsError
 from csms.rental import payments
 from csms.rental.payments import Order, Outcome
-from tests.api.world import World
+from tests.harness.api_harness import World
 from tests.rental.conftest import UID, Street
 
 

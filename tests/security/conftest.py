@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import node, start_node
-from tests.security.stations import Pki
+from tests.harness.security_clients import Pki
 
 __all__ = ["node", "start_node"]
 

@@ -10,7 +10,7 @@ from csms.db.engine import create_engine
 from csms.errors import ChargerOffline
 from csms.security import authority, pki
 from csms.security.renewal import Renewal
-from tests.security.stations import (
+from tests.harness.security_clients import (
     KEY,
     Pki,
     basic,
@@ -153,7 +153,7 @@ async def test_while_it_waits_for_an_operator_it_may_renew_if_it_was_asked_to(st
     """A00.FR.806: credentials can be updated in the Pending state."""
     node = await tls_node(start_node, certificates)
     await register(node, "cp", password=KEY, securityProfile=2, enrollment="Pending")
-    from tests.e2e.raw import RawChargePoint
+    from tests.harness.charge_points.raw import RawChargePoint
 
     station = await RawChargePoint.dial(
         node.running.ocpp_tls, "cp", ssl=certificates.client(), additional_headers=basic("cp", KEY)

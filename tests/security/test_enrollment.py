@@ -2,8 +2,8 @@
 
 import asyncio
 
-from tests.e2e.raw import RawChargePoint
-from tests.security.stations import booted, refused
+from tests.harness.charge_points.raw import RawChargePoint
+from tests.harness.security_clients import booted, refused
 
 BOOT = {"chargePointVendor": "V", "chargePointModel": "M"}
 

@@ -13,8 +13,8 @@ from csms.db import admin
 from csms.db.admission import admissions
 from csms.db.engine import create_engine
 from csms.security.stations import StationSecurity
-from tests.e2e.raw import RawChargePoint
-from tests.security.stations import KEY, OTHER_KEY, basic, booted, command, dialled, refused
+from tests.harness.charge_points.raw import RawChargePoint
+from tests.harness.security_clients import KEY, OTHER_KEY, basic, booted, command, dialled, refused
 
 _FILES = 4096
 

@@ -1,6 +1,6 @@
 """Too many failed logins are put off, by real sockets."""
 
-from tests.security.stations import KEY, basic, booted, refused
+from tests.harness.security_clients import KEY, basic, booted, refused
 from tests.security.test_keys import register
 
 

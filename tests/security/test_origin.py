@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from csms.ocpp.origin import Forwarded, certificate_in, origin_of
 from csms.security import pki
-from tests.security.stations import issue
+from tests.harness.security_clients import issue
 
 TRUSTED = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")]
 SAID = Forwarded(protocol=["https"], addresses=["203.0.113.9"], certificate="MAA=")

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import NameOID
 
 from csms.security import pki
-from tests.security.stations import csr, issue, small_keys, station_key
+from tests.harness.security_clients import csr, issue, small_keys, station_key
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 CA = pki.make_root("Test CPO", now=NOW, lifetime=timedelta(days=30))

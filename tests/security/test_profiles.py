@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.security.stations import KEY, basic, booted, command, issue, refused
+from tests.harness.security_clients import KEY, basic, booted, command, issue, refused
 from tests.security.test_keys import charger, register
 from tests.security.test_tls import tls_node
 

@@ -8,7 +8,7 @@ import pytest
 from csms import settings
 from csms.errors import SettingsError
 from csms.security import pki
-from tests.security.stations import KEY, basic, booted, issue, refused
+from tests.harness.security_clients import KEY, basic, booted, issue, refused
 from tests.security.test_keys import charger, register
 
 

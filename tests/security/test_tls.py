@@ -15,9 +15,9 @@ from csms.errors import StartError
 from csms.run.security import secure
 from csms.security import pki
 from csms.security.tls import ServerTls
-from tests.security.stations import KEY, Pki, basic, booted, is_rsa, issue, refused
+from tests.harness.security_clients import KEY, Pki, basic, booted, is_rsa, issue, refused
+from tests.harness.servers import unused_port
 from tests.security.test_keys import register
-from tests.services import unused_port
 
 SUITES = [
     ("ECDHE-ECDSA-AES128-GCM-SHA256", False),

@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from csms.simulate import SimulatedChargePoint
-from tests.simulate.central import Central, charge_point, play, running, until
+from tests.harness.central_system import Central, charge_point, play, running, until
 
 PATH = "/ocpp/CP1"
 

@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from csms.cli.simulate import simulate
-from tests.simulate.central import Central, until
+from tests.harness.central_system import Central, until
 
 app = typer.Typer()
 app.command()(simulate)

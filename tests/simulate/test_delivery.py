@@ -1,6 +1,6 @@
 import asyncio
 
-from tests.simulate.central import Central, charge_point, play, running, until
+from tests.harness.central_system import Central, charge_point, play, running, until
 
 TRANSACTION = ("StartTransaction", "MeterValues", "StopTransaction")
 

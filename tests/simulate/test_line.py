@@ -1,7 +1,7 @@
 import asyncio
 import base64
 
-from tests.simulate.central import Central, charge_point, running, until
+from tests.harness.central_system import Central, charge_point, running, until
 
 
 async def test_it_dials_with_identity_subprotocol_and_basic_auth():

@@ -7,7 +7,7 @@ from ocpp.messages import CallResult
 
 from csms.simulate import SimulatedChargePoint
 from csms.simulate.link import Link
-from tests.simulate.central import Central, charge_point, running, until
+from tests.harness.central_system import Central, charge_point, running, until
 
 PATH = "/ocpp/CP1"
 

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.simulate.central import Central, charge_point, running, until
+from tests.harness.central_system import Central, charge_point, running, until
 
 PATH = "/ocpp/CP1"
 

@@ -12,14 +12,14 @@ from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
-from tests import services
-from tests.services import Mosquitto
-from tests.soak.audit import Books
-from tests.soak.campaign import Losses, Stage
-from tests.soak.consumer import Consumer
-from tests.soak.load import Load
-from tests.soak.nursery import Nursery, forked
-from tests.soak.servers import OwnPostgres, own_postgres
+from tests.harness import servers
+from tests.harness.servers import Mosquitto
+from tests.harness.soak.audit import Books
+from tests.harness.soak.campaign import Losses, Stage
+from tests.harness.soak.consumer import Consumer
+from tests.harness.soak.load import Load
+from tests.harness.soak.node_forker import Nursery, forked
+from tests.harness.soak.own_postgres import OwnPostgres, own_postgres
 
 NURSERY = pytest.StashKey[Nursery]()
 # A consumer that is away or slow is to lose nothing.
@@ -31,7 +31,7 @@ CRASH_PROOF = ("autosave_on_changes true", "autosave_interval 1")
 @pytest.fixture
 def durable_broker(request: pytest.FixtureRequest, broker: Any) -> Any:
     """Mosquitto where it is installed, with what a durable consumer needs; else the embedded broker."""
-    if services.mosquitto_program() is None:
+    if servers.mosquitto_program() is None:
         return broker
     start: Callable[..., Mosquitto] = request.getfixturevalue("mosquitto")
     return start(*DURABLE)

@@ -6,9 +6,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from tests.soak.audit import Records, collected, problems_of
-from tests.soak.campaign import TARIFF, Stage
-from tests.soak.load import Load
+from tests.harness.soak.audit import Records, collected, problems_of
+from tests.harness.soak.campaign import TARIFF, Stage
+from tests.harness.soak.load import Load
 
 
 def without(rows: list[Any], index: int = -1) -> list[Any]:

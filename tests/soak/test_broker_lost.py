@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.soak.campaign import Losses, Stage
-from tests.soak.disasters import lose_the_broker
-from tests.soak.load import Load
+from tests.harness.soak.campaign import Losses, Stage
+from tests.harness.soak.load import Load
+from tests.harness.soak.outages import lose_the_broker
 
 
 @pytest.mark.timeout(120)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.soak import doom
-from tests.soak.campaign import Losses, Stage, kill_again_and_again
-from tests.soak.load import Load
+from tests.harness.soak import kill_points
+from tests.harness.soak.campaign import Losses, Stage, kill_again_and_again
+from tests.harness.soak.load import Load
 
 _KILLS = 20
 
@@ -21,7 +21,7 @@ async def test_a_node_killed_twenty_times_loses_nothing(stage: Stage) -> None:
     )
     assert not books.problems, books.report
     assert losses.total == _KILLS
-    assert len(losses.by_point) >= len(doom.POINTS) - 2
+    assert len(losses.by_point) >= len(kill_points.POINTS) - 2
     assert books.transactions >= load.chargers * load.connectors
     assert books.duplicates > 0, "no kill fell between a PUBACK and the DELETE"
     assert books.resends > 0, "no kill fell between a commit and its answer"

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.soak.campaign import Losses, Stage
-from tests.soak.disasters import fill_the_disk, lose_postgres
-from tests.soak.load import Load
-from tests.soak.servers import OwnPostgres
+from tests.harness.soak.campaign import Losses, Stage
+from tests.harness.soak.load import Load
+from tests.harness.soak.outages import fill_the_disk, lose_postgres
+from tests.harness.soak.own_postgres import OwnPostgres
 
 
 @pytest.mark.timeout(120)

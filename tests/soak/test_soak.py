@@ -13,12 +13,12 @@ import pytest
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tests.soak.audit import Books
-from tests.soak.campaign import Losses, Stage, kill_again_and_again
+from tests.harness.soak.audit import Books
+from tests.harness.soak.campaign import Losses, Stage, kill_again_and_again
+from tests.harness.soak.load import Load
+from tests.harness.soak.outages import fill_the_disk, lose_one_of_two, lose_postgres, lose_the_broker
+from tests.harness.soak.own_postgres import OwnPostgres
 from tests.soak.conftest import FIGURES, Figures
-from tests.soak.disasters import fill_the_disk, lose_one_of_two, lose_postgres, lose_the_broker
-from tests.soak.load import Load
-from tests.soak.servers import OwnPostgres
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(86_400)]
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.soak.campaign import Losses, Stage
-from tests.soak.disasters import lose_one_of_two
-from tests.soak.load import Load
+from tests.harness.soak.campaign import Losses, Stage
+from tests.harness.soak.load import Load
+from tests.harness.soak.outages import lose_one_of_two
 
 
 @pytest.mark.timeout(120)

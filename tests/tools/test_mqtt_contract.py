@@ -10,8 +10,8 @@ import pytest
 from csms.core import events, payloads
 from csms.core.payloads import Payload
 from csms.mqtt.messages import EventForm
-from tests.contract import breach
-from tests.services import REPOSITORY
+from tests.harness.event_schemas import breach
+from tests.harness.servers import REPOSITORY
 from tools import mqtt_contract
 
 DOCS = REPOSITORY / "docs"

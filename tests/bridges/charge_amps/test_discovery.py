@@ -12,7 +12,7 @@ from bridges.charge_amps.monitor import Monitor
 from bridges.charge_amps.port import ChargePoint
 from tests.bridges.charge_amps.conftest import POINT, Play
 from tests.bridges.charge_amps.test_schedules import Wire, wire
-from tests.ha_discovery import check
+from tests.harness.homeassistant_discovery import check
 
 __all__ = ["wire"]
 

@@ -10,9 +10,9 @@ import pytest
 
 from csms.errors import ChargerTimeout, NotSupported
 from csms.simulate.coin_op import Behaviour, Station
-from tests import virtual
-from tests.bridges.coin_op.town import Town
-from tests.core.stories import answered
+from tests.harness import virtual_clock
+from tests.harness.bridges.virtual_fleet import Town
+from tests.harness.command_answers import answered
 
 PLAIN = Behaviour(plug_s=40, charge_s=100_000, unplug_s=20)
 
@@ -34,7 +34,7 @@ def test_a_station_that_does_not_react_is_asked_not_told_again():
             town.says("s1", "busy", uid="A", time=1, energy=0)  # late, and still a rental
             await town.until(lambda: town.line().transaction_id)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_stop_that_is_not_obeyed_is_said_and_asked_about():
@@ -48,7 +48,7 @@ def test_a_stop_that_is_not_obeyed_is_said_and_asked_about():
             assert town.sent("stop") == ["A"]
             assert town.sent("hello") == ["csms"]
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_strangers_make_no_rows_until_they_are_registered():
@@ -63,7 +63,7 @@ def test_strangers_make_no_rows_until_they_are_registered():
             town.says("s9", "ready")
             await town.until(lambda: town.is_free("s9"))
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_blocked_station_starts_nothing():
@@ -79,7 +79,7 @@ def test_a_blocked_station_starts_nothing():
             await town.ask("TriggerMessage", requestedMessage="BootNotification")
             assert not town.line().station.blocked
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_retained_command_is_cleared():
@@ -88,7 +88,7 @@ def test_a_retained_command_is_cleared():
             town.deliver("charger/s1/commands", b"connect:A", retained=True)
             await town.until(lambda: town.commands[-1][2] == "")
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_commands_are_not_retained_and_expire():
@@ -98,7 +98,7 @@ def test_commands_are_not_retained_and_expire():
             await town.stop()
             assert town.options == [{"retain": False, "expiry_s": 10}] * 2
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_what_a_station_cannot_do_is_said():
@@ -111,7 +111,7 @@ def test_what_a_station_cannot_do_is_said():
             assert answer == {"status": "Accepted"}
             assert town.sent("hello") == ["csms"]
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_a_station_out_of_service_is_not_opened():
@@ -122,7 +122,7 @@ def test_a_station_out_of_service_is_not_opened():
             town.desk.tell(answered("ChangeAvailability", out, answer, charger_id="coinop-s1"))
             assert (await town.rent())["statusInfo"] == {"reasonCode": "Inoperative"}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("uid", ["csms", "a:b", "", "x" * 129])
@@ -132,7 +132,7 @@ def test_nobody_rents_under_a_name_that_is_none(uid):
             assert (await town.rent(uid))["statusInfo"] == {"reasonCode": "InvalidUser"}
             assert town.sent("connect") == []
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_five_connects_a_minute_are_enough_for_a_station():
@@ -151,7 +151,7 @@ def test_five_connects_a_minute_are_enough_for_a_station():
                 reasons.append(answer.get("statusInfo", {}).get("reasonCode", answer["status"]))
             assert reasons == ["Accepted"] * 5 + ["TooOften"]
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_odd_stations_are_billed_like_any_other(given):
             powers = {p.get("currentPower") for p in town.desk.payloads("meter_reading")}
             assert powers <= {2.21, 0.0, None}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_an_idle_station_that_answers_no_more_is_nobodys():
@@ -191,7 +191,7 @@ def test_an_idle_station_that_answers_no_more_is_nobodys():
             await town.bridge.hello(town.line(), "csms")
             await town.until(town.is_free)
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize("autostop", ["never", "at_max_debt"])
@@ -211,7 +211,7 @@ def test_a_debt_ends_a_rental_only_where_the_operator_has_said_so(autostop):
                 assert town.transaction.stop_reason == "Remote"
                 assert 100 <= debt <= 100 + 50  # looked at once a minute
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_while_the_books_are_away_no_door_is_opened():
@@ -224,4 +224,4 @@ def test_while_the_books_are_away_no_door_is_opened():
             await asyncio.sleep(30)
             assert town.sent("connect") == []
 
-    virtual.run(story())
+    virtual_clock.run(story())

@@ -4,8 +4,8 @@ from decimal import Decimal
 
 import pytest
 
-from tests.bridges.coin_op.story import TARIFF, Story
-from tests.core.desk import Desk
+from tests.harness.bridges.coin_op_station import TARIFF, Story
+from tests.harness.fake_store import Desk
 
 
 def renting(balance_minor: int, **rules: object) -> Story:

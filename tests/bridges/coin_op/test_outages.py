@@ -13,7 +13,7 @@ from csms.embedded import EmbeddedPostgres
 from csms.mqtt.config import BrokerAddress
 from csms.simulate.coin_op import Behaviour, Station
 from tests.bridges.coin_op.conftest import UID, Site, SiteFactory
-from tests.services import REPOSITORY, Mosquitto, unused_port
+from tests.harness.servers import REPOSITORY, Mosquitto, unused_port
 
 LONG = Behaviour(plug_s=40, charge_s=100_000, unplug_s=20)
 

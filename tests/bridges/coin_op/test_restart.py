@@ -4,7 +4,7 @@ import pytest
 
 from bridges.coin_op import notes
 from csms.core.device_state import BridgeNotes
-from tests.bridges.coin_op.story import Story
+from tests.harness.bridges.coin_op_station import Story
 
 TENTHS = {"voltage": 231.4, "current": 9650, "power": 22107, "pf": 99}
 

@@ -15,9 +15,9 @@ import pytest
 from csms.core.pricing import session_cost
 from csms.errors import ChargerOffline
 from csms.simulate.coin_op import Behaviour, Station
-from tests import virtual
-from tests.bridges.coin_op.story import TARIFF, Story, whole_rental
-from tests.bridges.coin_op.town import Town
+from tests.harness import virtual_clock
+from tests.harness.bridges.coin_op_station import TARIFF, Story, whole_rental
+from tests.harness.bridges.virtual_fleet import Town
 
 UID = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3"
 HOURS = Behaviour(plug_s=40, charge_s=3560, unplug_s=20)
@@ -193,7 +193,7 @@ def test_01_the_whole_way_over_commands():
             ]
             assert (town.sent("connect"), town.sent("stop")) == (["A"], ["A"])
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_05_somebody_elses_station_gets_no_command_and_no_name():
@@ -207,7 +207,7 @@ def test_05_somebody_elses_station_gets_no_command_and_no_name():
             assert [text for _, _, text in town.commands[before:] if not text.startswith("hello:")] == []
             assert town.stations["s1"].uid == "B"
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 @pytest.mark.parametrize(("says_at", "offline"), [(None, True), (14.9, False)])
@@ -238,7 +238,7 @@ def test_06_silence_after_hello_is_told_after_fifteen_seconds_and_not_before(say
             else:
                 assert await asked == {"status": "Accepted"}
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_06_a_station_is_offline_after_three_hellos_and_back_with_its_next_word():
@@ -251,7 +251,7 @@ def test_06_a_station_is_offline_after_three_hellos_and_back_with_its_next_word(
             await town.until(town.is_free)
             assert town.statuses[-1] == "Available"
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_07_two_taps_are_one_connect_and_one_transaction():
@@ -266,7 +266,7 @@ def test_07_two_taps_are_one_connect_and_one_transaction():
             assert town.sent("connect") == ["A"]
             assert town.transaction.open
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_08_a_foreign_stop_changes_nothing_and_is_never_sent():
@@ -284,7 +284,7 @@ def test_08_a_foreign_stop_changes_nothing_and_is_never_sent():
             assert town.transaction.open
             assert town.line().station.session.stop_asked_at is None
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_09_a_bridge_that_starts_in_mid_session_goes_on_with_the_same_transaction():
@@ -305,7 +305,7 @@ def test_09_a_bridge_that_starts_in_mid_session_goes_on_with_the_same_transactio
             assert abs(t.duration_s - town.stations["s1"].time) <= 1
             assert len(town.desk.payloads("session_cost")) == 1
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_14_packets_come_every_second_for_ten_minutes_after_an_own_command():
@@ -332,7 +332,7 @@ def test_14_packets_come_every_second_for_ten_minutes_after_an_own_command():
             assert gaps(1310, 1690) == {30}
             assert not town.line().station.stale(town.bridge.now())
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_15_debits_on_the_way_add_up_to_the_same_cent():
@@ -358,7 +358,7 @@ def test_15_debits_on_the_way_add_up_to_the_same_cent():
             assert town.desk.accounts[UID].balance_minor == 10_000 - 180
             assert town.transaction.cost == Decimal("1.80")
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_16_a_uid_of_28_characters_is_sent_and_billed_whole():
@@ -371,7 +371,7 @@ def test_16_a_uid_of_28_characters_is_sent_and_billed_whole():
             assert (town.sent("connect"), town.sent("stop")) == ([UID], [UID])
             assert town.transaction.account_id == UID
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def test_17_ten_thousand_packets_of_two_stations_keep_the_order_of_each():
@@ -389,7 +389,7 @@ def test_17_ten_thousand_packets_of_two_stations_keep_the_order_of_each():
             await town.until(lambda: all(order and order[-1] == 5000 for order in taken.values()))
             assert taken["s1"] == taken["s2"] == list(range(1, 5001))
 
-    virtual.run(story())
+    virtual_clock.run(story())
 
 
 def _noting(follow: Any, order: list[int]) -> Any:

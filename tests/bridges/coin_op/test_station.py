@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from csms.core.pricing import session_cost
-from tests.bridges.coin_op.story import TARIFF, Story, whole_rental
+from tests.harness.bridges.coin_op_station import TARIFF, Story, whole_rental
 
 
 @pytest.mark.parametrize(

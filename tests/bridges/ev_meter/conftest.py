@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.bridges.ev_meter.site import Site, at_work
+from tests.harness.bridges.ev_meter_site import Site, at_work
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from csms.core import reports
 from csms.errors import LedgerError
 from csms.simulate.ev_meter import State, encode
-from tests.bridges.ev_meter.site import polled, until
 from tests.e2e.conftest import TOKEN
+from tests.harness.bridges.ev_meter_site import polled, until
 
 
 async def shows(node, name, status):

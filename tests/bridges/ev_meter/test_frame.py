@@ -16,7 +16,7 @@ from bridges.ev_meter.frame import (
     decode_frame,
     request,
 )
-from tests.bridges.ev_meter.vectors import PAYLOADS, SCENARIO, expected, told
+from tests.harness.bridges.ev_meter_vectors import PAYLOADS, SCENARIO, expected, told
 
 FUZZ = int(os.environ.get("CSMS_FUZZ_EXAMPLES", "300"))
 ACCOUNT = Account("00000000-0000-4000-8000-000000000001", bytes(range(48)))

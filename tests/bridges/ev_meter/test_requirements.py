@@ -19,8 +19,8 @@ from bridges.ev_meter.settings import EvMeterSettings
 from csms.adapter import ChargerSnapshot
 from csms.core import reports
 from csms.errors import SettingsError
-from tests.bridges.ev_meter.site import PEER, SERIAL, SSID, Site, at_work, polled, until
 from tests.bridges.ev_meter.test_bridge import shows
+from tests.harness.bridges.ev_meter_site import PEER, SERIAL, SSID, Site, at_work, polled, until
 from tests.mqtt.conftest import running, watching
 
 REPOSITORY = Path(__file__).parents[3]

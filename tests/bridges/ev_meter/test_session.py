@@ -11,8 +11,8 @@ from bridges.ev_meter.status import Shown
 from bridges.ev_meter.steps import KEY, Begin, End, Read
 from bridges.ev_meter.translate import power_w
 from tests.bridges.ev_meter.test_frame import FUZZ
-from tests.bridges.ev_meter.vectors import PAYLOADS, SCENARIO, STATUSES, expected, told
-from tests.bridges.ev_meter.watched import Watched, at, charging, idle, info, waiting
+from tests.harness.bridges.ev_meter_session import Watched, at, charging, idle, info, waiting
+from tests.harness.bridges.ev_meter_vectors import PAYLOADS, SCENARIO, STATUSES, expected, told
 
 MISSED = ("missed_session", "meter_start_estimated", "meter_stop_estimated")
 

@@ -15,7 +15,7 @@ from csms.core.units import measure
 from csms.simulate.clock import SimulatedClock
 from csms.simulate.ev_meter import State, encode, neighbourhood
 from tests.bridges.ev_meter.test_frame import FUZZ
-from tests.bridges.ev_meter.vectors import PAYLOADS, expected
+from tests.harness.bridges.ev_meter_vectors import PAYLOADS, expected
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ import aiomqtt
 import pytest
 
 from csms.mqtt.client.aiomqtt_fixes import Client
-from tests.services import Mosquitto
+from tests.harness.servers import Mosquitto
 
 
 class Deaf:

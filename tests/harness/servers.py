@@ -30,7 +30,7 @@ from csms.embedded.postgres import EmbeddedPostgres
 from csms.embedded.postgres_binaries import find_postgres
 from csms.embedded.processes import open_log, start_bound, stop, tail
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 _DIRECTORY_PREFIX = "csms-test-"
 _MEMORY = Path("/dev/shm")  # noqa: S108
 _MEMORY_NEEDED_BYTES = 512 * 1024 * 1024

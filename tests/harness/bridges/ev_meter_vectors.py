@@ -11,9 +11,9 @@ from bridges.ev_meter.frame import WorkingInfo
 
 _HERE = Path(__file__).parent
 VECTORS: dict[str, dict[str, Any]] = {
-    row["id"]: row for row in json.loads((_HERE / "vectors.json").read_text())
+    row["id"]: row for row in json.loads((_HERE / "ev_meter_vectors.json").read_text())
 }
-SCENARIO: list[dict[str, Any]] = json.loads((_HERE / "scenario.json").read_text())
+SCENARIO: list[dict[str, Any]] = json.loads((_HERE / "ev_meter_scenario.json").read_text())
 PAYLOADS: dict[str, bytes] = {name: base64.b64decode(row["payload"]) for name, row in VECTORS.items()}
 # What it means as a status, without and with an open transaction.
 STATUSES: dict[str, tuple[str, str]] = {

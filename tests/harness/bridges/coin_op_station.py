@@ -14,7 +14,7 @@ from bridges.coin_op.station import Station
 from csms.core import reports
 from csms.core.device_state import BridgeNotes
 from csms.core.tariffs import Tariff
-from tests.core.desk import NOW, Desk
+from tests.harness.fake_store import NOW, Desk
 
 CHARGER = "coinop-7"
 # 0.0005 UAH a second, 0.012 UAH a Wh.

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from tests.e2e.conftest import Node, NodeFactory, nodes
-from tests.e2e.raw import RawChargePoint
+from tests.harness.charge_points.raw import RawChargePoint
 
 T = TypeVar("T")
 _PATIENCE_S = 30

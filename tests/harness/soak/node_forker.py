@@ -24,7 +24,7 @@ from typing import Any
 from csms import log, settings
 from csms.api.app import _app
 from csms.cli import serve
-from tests.soak import doom
+from tests.harness.soak import kill_points
 
 _START_S = 30.0
 
@@ -237,7 +237,7 @@ def _be_a_node(order: dict[str, Any], reports: int) -> None:
         output = os.open(order["log"], os.O_WRONLY | os.O_APPEND)
         sys.stdout = sys.stderr = os.fdopen(output, "w", buffering=1)
         if order["doom"]:
-            doom.meet(**order["doom"])
+            kill_points.meet(**order["doom"])
         chosen = settings.load(_env_file=None, **order["settings"])
         log.configure(chosen.csms_log, verbose=False)
         serve.run(chosen, lambda _running: _tell(reports, "ready", os.getpid()))

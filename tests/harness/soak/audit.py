@@ -16,8 +16,8 @@ from msgspec.structs import replace
 
 from csms.core.events import timestamp
 from csms.core.pricing import Tariff, duration_s, session_cost
-from tests.soak.consumer import Consumer
-from tests.soak.load import Load
+from tests.harness.soak.consumer import Consumer
+from tests.harness.soak.load import Load
 
 _WAIT_S = 30.0
 

@@ -13,7 +13,7 @@ from bridges.ev_meter.translate import power_w
 from csms.adapter import ChargerSnapshot
 from csms.core.pricing import Tariff
 from csms.core.records import Connector, Transaction
-from tests.bridges.ev_meter.vectors import PAYLOADS
+from tests.harness.bridges.ev_meter_vectors import PAYLOADS
 
 T0 = datetime(2026, 3, 1, 8, tzinfo=UTC)
 IDLE = decode(PAYLOADS["S01"])

@@ -1,4 +1,4 @@
-"""Probes: what chargers in the field send, and what comes of it. `python -m tests.e2e.probes --write` runs them
+"""Probes: what chargers in the field send, and what comes of it. `python -m tests.harness.field_probes --write` runs them
 against a node of ours and writes docs/resilience.md; `--peer NAME URL` records another central system's answers.
 """
 
@@ -16,10 +16,10 @@ from msgspec import Struct
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from tests.e2e.site import Site, moment, start, stop, values
+from tests.harness.charging_site import Site, moment, start, stop, values
 
 HERE = Path(__file__).parent
-PAGE = HERE.parent.parent / "docs" / "resilience.md"
+PAGE = HERE.parents[1] / "docs" / "resilience.md"
 PEERS = HERE / "probed_peers.json"
 _ANSWER_S = 3.0
 
@@ -337,7 +337,7 @@ def page(results: list[Result], peers: dict[str, Any]) -> str:
         "# Resilience: what chargers send, and what comes of it",
         "",
         "Every line is a probe over a real socket: a message as chargers in the field are known to send it, the",
-        "answer it got, and what was found in the database afterwards. `python -m tests.e2e.probes --write` runs",
+        "answer it got, and what was found in the database afterwards. `python -m tests.harness.field_probes --write` runs",
         "them against a fresh node and writes this page; the tests run them on every commit and fail when an answer",
         "or this page differs.",
         "",
@@ -380,14 +380,14 @@ def peers() -> dict[str, Any]:
 
 
 async def write() -> None:
-    from tests import services  # noqa: PLC0415 - only this command starts servers
     from tests.e2e.conftest import nodes  # noqa: PLC0415
+    from tests.harness import servers  # noqa: PLC0415 - only this command starts servers
 
-    running = services.Services()
+    running = servers.Services()
     try:
         addresses = running.addresses()
-        template = await services.make_template(addresses.database_url, addresses.run_id)
-        url = services.with_database(addresses.database_url, template)
+        template = await servers.make_template(addresses.database_url, addresses.run_id)
+        url = servers.with_database(addresses.database_url, template)
         with tempfile.TemporaryDirectory() as directory:
             async with nodes(url, None, "", Path(directory)) as begin:
                 node = await begin(mqtt=False)

@@ -16,12 +16,12 @@ import httpx
 
 from csms.core.pricing import Tariff
 from csms.db.outbox import LOCK_CLASS
-from tests.services import Mosquitto, unused_port
-from tests.soak import doom
-from tests.soak.audit import Books, audit
-from tests.soak.consumer import Consumer
-from tests.soak.load import Load
-from tests.soak.nursery import NodeProcess, Nursery
+from tests.harness.servers import Mosquitto, unused_port
+from tests.harness.soak import kill_points
+from tests.harness.soak.audit import Books, audit
+from tests.harness.soak.consumer import Consumer
+from tests.harness.soak.load import Load
+from tests.harness.soak.node_forker import NodeProcess, Nursery
 
 TARIFF = Tariff(energy_rate=Decimal("0.37"), time_rate=Decimal("0.013"))
 # A death that waits for something which does not happen comes all the same.
@@ -78,7 +78,7 @@ class Stage:
 
     async def doomed(self, name: str, point: str, occurrence: int) -> NodeProcess:
         """A node that will die at the n-th occurrence of a point (at RANDOM: when we say so)."""
-        if point == doom.RANDOM:
+        if point == kill_points.RANDOM:
             return await self.start(name)
         return await self.start(name, point=point, occurrence=occurrence)
 
@@ -141,7 +141,7 @@ async def kill_again_and_again(
     """
     rng = random.Random(seed)
     until = time.monotonic() + seconds
-    for point in itertools.cycle(doom.POINTS):
+    for point in itertools.cycle(kill_points.POINTS):
         losses.count(await _one_death(stage, "node-a", point, rng, losses, longest))
         if losses.total >= kills and time.monotonic() >= until:
             break
@@ -152,7 +152,7 @@ async def _one_death(
     stage: Stage, name: str, point: str, rng: random.Random, losses: Losses, longest: int
 ) -> str:
     """How it died in the end."""
-    if point == doom.STARTING:
+    if point == kill_points.STARTING:
         node = await stage.start(name)
         if await node.ended(rng.uniform(0, 0.25)):
             raise AssertionError(f"{name} ended while it started; see {stage.nursery.log_path}")
@@ -173,4 +173,4 @@ async def met(stage: Stage, node: NodeProcess, rng: random.Random) -> str:
         return node.doom
     node.kill()
     await node.dead.wait()
-    return doom.RANDOM
+    return kill_points.RANDOM

@@ -16,8 +16,8 @@ from csms.adapter import Admission, BrokerMessage, ChargerSnapshot, Command
 from csms.core.device_state import BridgeNotes
 from csms.errors import LedgerError
 from csms.simulate.coin_op import Station
-from tests.bridges.coin_op.story import TARIFF
-from tests.core.desk import NOW, Desk
+from tests.harness.bridges.coin_op_station import TARIFF
+from tests.harness.fake_store import NOW, Desk
 
 PREFIX = "coinop-"
 

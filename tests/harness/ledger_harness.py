@@ -16,7 +16,7 @@ from csms.db import store
 from csms.db.engine import create_engine
 from csms.node.frame_log import FrameLog
 from csms.node.ledger import Ledger
-from tests.core.desk import CP
+from tests.harness.fake_store import CP
 
 OPEN = Policy(enrollment="open", unknown_tags="accept")
 
@@ -110,7 +110,7 @@ async def seqs_are_gapless(url: str) -> bool:
 
 
 class Books:
-    """As tests.core.desk.Desk, with Postgres behind it."""
+    """As tests.harness.fake_store.Desk, with Postgres behind it."""
 
     def __init__(self, db: Any, policy: Policy = OPEN) -> None:
         self.db = db

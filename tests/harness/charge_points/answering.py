@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from tests.e2e.raw import RawChargePoint
+from tests.harness.charge_points.raw import RawChargePoint
 
 Answer = dict[str, Any] | Callable[[dict[str, Any]], Any] | None
 

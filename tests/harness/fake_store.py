@@ -32,7 +32,7 @@ from csms.core.records import (
 from csms.core.transactions import content_key, ended_by
 from csms.core.usage import Evidence
 from csms.core.work import Policy, Work, tag_key
-from tests.contract import breach
+from tests.harness.event_schemas import breach
 
 NOW = datetime(2023, 12, 7, 10, 15, 30, tzinfo=UTC)
 CP = "charge-point-001"

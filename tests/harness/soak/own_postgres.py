@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncpg
 
 from csms.embedded import EmbeddedPostgres
-from tests.services import unused_port
+from tests.harness.servers import unused_port
 
 _DISK_MB = 320
 _TEMPLATE = "csms"

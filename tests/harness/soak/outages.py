@@ -6,10 +6,10 @@ import random
 import time
 
 from csms.db.outbox import LANES
-from tests.soak import doom
-from tests.soak.campaign import Losses, Stage, met
-from tests.soak.load import Load
-from tests.soak.servers import NO_SPACE, OwnPostgres
+from tests.harness.soak import kill_points
+from tests.harness.soak.campaign import Losses, Stage, met
+from tests.harness.soak.load import Load
+from tests.harness.soak.own_postgres import NO_SPACE, OwnPostgres
 
 _WAIT_S = 30.0
 _FULL_S = 1.0
@@ -69,13 +69,15 @@ async def fill_the_disk(stage: Stage, load: Load, losses: Losses, postgres: OwnP
 async def lose_one_of_two(stage: Stage, load: Load, losses: Losses, times: int, *, seed: int = 0) -> None:
     """The node that holds the lanes is killed; its chargers dial the other, which takes the lanes over."""
     rng = random.Random(seed)
-    points = itertools.cycle((doom.ACKNOWLEDGED, doom.RANDOM, doom.PUBLISHED, doom.DELETED))
+    points = itertools.cycle(
+        (kill_points.ACKNOWLEDGED, kill_points.RANDOM, kill_points.PUBLISHED, kill_points.DELETED)
+    )
     names = itertools.cycle(("node-a", "node-b"))
     holder = await stage.doomed(next(names), next(points), rng.randint(20, 60))
     assert await holder.ready_or_dead()
     for number in range(times):
         # A node without lanes neither publishes nor deletes: its own end can only come after the holder's.
-        point = next(points) if number < times - 1 else doom.RANDOM
+        point = next(points) if number < times - 1 else kill_points.RANDOM
         other = await stage.doomed(next(names), point, rng.randint(20, 60))
         assert await other.ready_or_dead(), f"{other.name} did not start; see {stage.nursery.log_path}"
         losses.count(await met(stage, holder, rng))

@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from websockets.exceptions import InvalidStatus
 
 from csms.security import authority, pki
-from tests.e2e.raw import RawChargePoint
+from tests.harness.charge_points.raw import RawChargePoint
 
 _SHA256 = hashes.SHA256()
 KEY = "8f3c19d2a47be05566778899aabbccdd"  # 16 bytes in hex
@@ -80,7 +80,7 @@ class Pki:
     @property
     def settings(self) -> dict[str, Any]:
         """What turns TLS on for a node of `start_node`."""
-        from tests.services import unused_port
+        from tests.harness.servers import unused_port
 
         return {
             "csms_ocpp_tls_port": unused_port(),

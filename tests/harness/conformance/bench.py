@@ -9,8 +9,8 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.conformance.charge_point import ChargePoint, Payload, Received, clock
 from tests.e2e.conftest import Node
+from tests.harness.conformance.charge_point import ChargePoint, Payload, Received, clock
 
 VALID, BLOCKED, EXPIRED, UNKNOWN = "VALID-TAG", "BLOCKED-TAG", "EXPIRED-TAG", "UNKNOWN-TAG"
 ACCEPTED = {"status": "Accepted"}

@@ -4,7 +4,7 @@ from itertools import count
 from typing import Any
 
 from csms.core import reports
-from tests.core.desk import CP, NOW
+from tests.harness.fake_store import CP, NOW
 
 _ids = count(1)
 
