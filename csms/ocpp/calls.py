@@ -14,7 +14,7 @@ from csms.core import reports
 from csms.ocpp import handlers, messages
 from csms.ocpp.certificates import StationCertificates
 from csms.ocpp.connections import Connection
-from csms.ocpp.quirks import QUIRKS, Behaviours
+from csms.ocpp.quirks import Behaviours, observations
 from csms.ocpp.session import Dropped, IncomingCall
 
 log = structlog.get_logger()
@@ -64,6 +64,7 @@ class Calls:
             outcome = await self._not_understood(connection, call, action, decoded)
         else:
             outcome = await self._handled(connection, call, action, handler, decoded.message)
+        connection.has_called = True
         spent = time.perf_counter() - began
         _counted(action if handler else "unknown", outcome).inc()
         _timed(action if handler else "unknown").observe(spent)
@@ -101,15 +102,14 @@ class Calls:
             return "InternalError"
         if isinstance(answer, reports.Booted):
             connection.accepted = answer.status == "Accepted"
-            connection.booted = True
             connection.know(
                 message.charge_point_vendor,
                 message.charge_point_model,
                 message.firmware_version,
                 answer.time_zone,
             )
-            if applied := _applied(connection.behaviours, answer.time_zone):
-                await self.deviated(connection, action, applied, wait=False)
+            if known := _known(connection.behaviours, answer.time_zone):
+                await self.deviated(connection, action, known, wait=False)
         connection.session.answer(call.message_id, messages.encode(handler.response(call, answer)))
         status = getattr(answer, "status", None) or getattr(
             getattr(answer, "authorization", None), "status", None
@@ -172,13 +172,9 @@ class Calls:
             self._node.post(report)
 
 
-def _applied(behaviours: Behaviours, time_zone: str | None) -> list[reports.Deviation]:
-    """What we know of this charge point beforehand, to be seen where its other deviations are."""
-    found = [
-        reports.Deviation(field=rule.name, kind="quirk_applied", detail=rule.note)
-        for rule in QUIRKS
-        if rule.name in behaviours.rules
-    ]
+def _known(behaviours: Behaviours, time_zone: str | None) -> list[reports.Deviation]:
+    """What is known of this charge point beforehand, to be seen where its other deviations are."""
+    found = list(observations(behaviours))
     if behaviours.local_time_zone and time_zone is None:
         detail = "It sends local time without a zone, read as UTC: set this charger's time zone."
         found.append(reports.Deviation(field="timeZone", kind="time_zone_unset", detail=detail))

@@ -23,10 +23,10 @@ class Connection:
         "answered_ping",
         "answering",
         "behaviours",
-        "booted",
         "charger_id",
         "connected_at",
         "generation",
+        "has_called",
         "last_csr",
         "pending",
         "pinging",
@@ -48,7 +48,7 @@ class Connection:
         self.generation = 0
         self.superseded_by = 0
         self.accepted = False
-        self.booted = False
+        self.has_called = False  # it has sent a CALL, so it has booted before (OCPP 1.6, 4.2)
         self.connected_at = now
         self.seen_posted_at = now
         self.answered_ping = False

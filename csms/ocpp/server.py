@@ -24,7 +24,14 @@ from csms.adapter import EVERY_GENERATION, AdapterHost, Command
 from csms.core import reports
 from csms.core.masking import WITHOUT_SECRETS, masked, masked_frame
 from csms.core.records import Frame
-from csms.errors import ChargerBusy, ChargerOffline, ChargerRefused, ChargerTimeout, CommandError
+from csms.errors import (
+    ChargerBusy,
+    ChargerOffline,
+    ChargerRefused,
+    ChargerTimeout,
+    CommandError,
+    NotSupported,
+)
 from csms.ocpp import frames, handshake, messages
 from csms.ocpp.calls import Calls
 from csms.ocpp.certificates import StationCertificates
@@ -141,6 +148,10 @@ class OcppServer:
         connection = self._connections.get(charger_id)
         if connection is None:
             raise ChargerOffline(f"{charger_id} is not connected")
+        if command.action == "ChangeAvailability" and connection.behaviours.no_change_availability:
+            raise NotSupported(
+                f"{charger_id} is of a kind that never answers ChangeAvailability: nothing was sent"
+            )
         token = Asked(command, self._clock())
         change = change_in(command) if self._changes is not None else None
         if change is None or self._changes is None:
@@ -192,7 +203,9 @@ class OcppServer:
         for late in connection.session.tick(now):
             error = ChargerTimeout(f"{connection.charger_id} did not answer {late.action} in time")
             _reject(connection, late.token, error)
-        if not connection.session.is_open_for_calls and now - connection.connected_at > self._calls_after_s:
+        waited = now - connection.connected_at > self._calls_after_s
+        may_boot = connection.behaviours.no_calls_before_boot and not connection.has_called
+        if waited and not may_boot and not connection.session.is_open_for_calls:
             connection.session.open_for_calls(now)
             if connection.behaviours.no_boot_on_reconnect:
                 self._spawn(self._ask_how_it_is(connection))
@@ -289,6 +302,9 @@ class OcppServer:
             log.info(
                 "disconnected", charger=charger_id, code=socket.close_code, reason=socket.close_reason or None
             )
+            if connection.behaviours.never_reconnects:
+                remedy = "restart it by hand: chargers of this kind do not connect again by themselves"
+                log.warning("charger_restart_needed", charger=charger_id, remedy=remedy)
         if connection.generation:
             node.post(
                 reports.Disconnected(
@@ -420,7 +436,8 @@ class OcppServer:
             now = time.monotonic()
             accepting = self._running().accepting()
             for connection in self._connections:
-                if not accepting and not connection.answering:
+                lost_for_good = connection.behaviours.never_reconnects
+                if not accepting and not connection.answering and not lost_for_good:
                     # What a charge point has not sent yet costs it no attempt: better outside than unanswered.
                     self._spawn(self._close(connection, 1013, "the database is away, try again later"))
                     continue

@@ -19,6 +19,7 @@ from tests import services
 from tests.e2e.conftest import NodeFactory
 from tests.e2e.raw import RawChargePoint
 from tests.e2e.site import Site, start
+from tests.e2e.test_quirks import recorded_boot
 
 
 @pytest.fixture
@@ -42,8 +43,9 @@ async def test_while_postgres_is_away_nobody_loses_anything(
     monkeypatch.setattr(assembly, "Node", functools.partial(Node, away_limit_s=0.5))
     monkeypatch.setattr(server, "_SWEEP_S", 0.1)
     node = await start_node(database_url=url)
-    idle, busy = Site(node), Site(node)
+    idle, busy, lasting = Site(node), Site(node), Site(node)
     resting, charging = await idle.dial(chargePointModel="1"), await busy.dial(chargePointModel="1")
+    kept = await lasting.dial(**recorded_boot("teison-no-redial"))
     down()
     await charging.send([2, "m1", "StartTransaction", start()])
     # Who has asked nothing is sent away, and nobody is let in: what is not sent costs no attempt.
@@ -53,8 +55,10 @@ async def test_while_postgres_is_away_nobody_loses_anything(
     assert refused.value.response.status_code == 503
     ready = await node.api.get("/health/ready")
     assert ready.status_code == 503
-    # Who has asked keeps its line, and its answer comes when it can be given.
+    # One that has asked keeps its connection, and its answer comes when it can be given. So does one that would never
+    # come back.
     assert await charging.silence()
+    await kept.ask("Heartbeat", {})
     up()
     kind, message_id, answer = await charging.receive(timeout_s=40)
     assert (kind, message_id, answer["idTagInfo"]["status"]) == (3, "m1", "Accepted")
@@ -63,7 +67,7 @@ async def test_while_postgres_is_away_nobody_loses_anything(
     again = await idle.dial()
     assert (await again.boot())["status"] == "Accepted"
     assert (await again.ask("StartTransaction", start(), "m1"))["transactionId"] != row["id"]
-    for site in (idle, busy):
+    for site in (idle, busy, lasting):
         await site.hang_up()
 
 
