@@ -1,19 +1,22 @@
 """One call of a charge point: decode, record, answer. What belongs to a transaction is always acknowledged."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 import structlog
+from msgspec import Raw
 from prometheus_client import Counter, Histogram
 
 from csms.adapter import AdapterHost
 from csms.core import reports
+from csms.core.masking import masked_frame
 from csms.ocpp import handlers, messages
 from csms.ocpp.certificates import StationCertificates
 from csms.ocpp.connections import Connection
+from csms.ocpp.lenient import Deviation
 from csms.ocpp.quirks import Behaviours, observations
 from csms.ocpp.session import Dropped, IncomingCall
 
@@ -52,7 +55,7 @@ class Calls:
         handler = handlers.HANDLERS.get(action)
         decoded = messages.decode(action, call.payload, zone=connection.zone)
         if event.deviations or decoded.deviations:
-            found = _deviations(event.deviations, decoded.deviations)
+            found = as_reported(event.payload, *event.deviations, *decoded.deviations)
             await self.deviated(connection, action, found, wait=handler is None or handler.report is None)
         outcome = "answered"
         if not self._admitted(connection, action):
@@ -181,9 +184,8 @@ def _known(behaviours: Behaviours, time_zone: str | None) -> list[reports.Deviat
     return found
 
 
-def _deviations(*found: Iterable[Any]) -> list[reports.Deviation]:
-    return [
-        reports.Deviation(field=d.field, kind=d.kind, detail=str(d.detail))
-        for several in found
-        for d in several
-    ]
+def as_reported(payload: Raw, *found: Deviation) -> list[reports.Deviation]:
+    """Deviations of a payload for the ledger; without examples if the payload holds a password."""
+    raw = bytes(payload)
+    secret = masked_frame(raw) != raw
+    return [reports.Deviation(field=d.field, kind=d.kind, detail="" if secret else d.detail) for d in found]

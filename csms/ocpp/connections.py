@@ -3,7 +3,7 @@
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, tzinfo
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from csms.ocpp.quirks import Behaviours, quirks_for
@@ -55,7 +55,7 @@ class Connection:
         self.pinging = False
         self.triggered: set[str] = set()
         self.answering = False  # a call of the charge point is being recorded
-        self.pending: dict[object, asyncio.Future[bytes]] = {}
+        self.pending: dict[object, asyncio.Future[dict[str, Any]]] = {}
         self.profile = profile
         self.last_csr: tuple[bytes, float] | None = None
         # What to do with the status that answers a change of credentials, also when it comes late.

@@ -114,6 +114,21 @@ def read_json(data: bytes, notes: Notes) -> Any:
     return value
 
 
+def plain(value: Any) -> Any:
+    """A value of `read_json` as JSON that every encoder and Postgres take: no Decimal, no NUL, no lone surrogate."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, dict):
+        return {scrub(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, int) and INT64_MIN <= value <= INT64_MAX:
+        return value
+    if isinstance(value, int | Decimal):
+        return float(value) if -(10**300) < value < 10**300 else None
+    return value
+
+
 def _json_int(digits: str) -> int | Decimal:
     # int() refuses more than 4,300 digits; nothing above 19 fits anyway.
     return int(digits) if len(digits) <= 40 else Decimal(digits)

@@ -20,13 +20,14 @@ from csms.ocpp.lenient import (
     Deviation,
     Kind,
     Notes,
+    plain,
     read_json,
     read_number,
     read_timestamp,
     scrub,
 )
 
-__all__ = ["KINDS", "TEXT_CAP", "Deviation", "Kind", "Notes", "compile_repair", "read_json", "scrub"]
+__all__ = ["KINDS", "TEXT_CAP", "Deviation", "Kind", "Notes", "compile_repair", "plain", "read_json", "scrub"]
 
 TEXT_CAP: Final = 1000  # characters kept of a text whose schema sets a limit; unlimited ones are never cut
 

@@ -33,11 +33,12 @@ from csms.errors import (
     NotSupported,
 )
 from csms.ocpp import frames, handshake, messages
-from csms.ocpp.calls import Calls
+from csms.ocpp.calls import Calls, as_reported
 from csms.ocpp.certificates import StationCertificates
 from csms.ocpp.connections import Connection, Connections
 from csms.ocpp.credentials import CredentialChanges, Security, change_in
 from csms.ocpp.gate import Gate, Rules
+from csms.ocpp.lenient import Deviation
 from csms.ocpp.listeners import TlsListener, listen
 from csms.ocpp.liveness import Liveness, ping
 from csms.ocpp.session import Answered, Dropped, IncomingCall, LateAnswer, Refused, Unsolicited
@@ -164,7 +165,7 @@ class OcppServer:
 
     async def _call(self, connection: Connection, command: Command, token: object) -> dict[str, Any]:
         charger_id = connection.charger_id
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         connection.pending[token] = answer
         if command.action in _TRIGGERS:
             requested = str(command.payload.get("requestedMessage"))
@@ -180,17 +181,15 @@ class OcppServer:
             await self._flush(connection)
             async with asyncio.timeout(command.timeout_s * 2):
                 await self._await_answer(connection, answer)
-            return dict(msgspec.json.decode(answer.result(), type=dict[str, Any]))
+            return answer.result()
         except TimeoutError:
             if connection.session.cancel(token):
                 raise ChargerBusy(f"{charger_id} was busy: {command.action} was not sent") from None
             raise ChargerTimeout(f"{charger_id} did not answer {command.action} in time") from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise ChargerRefused("FormationViolation", "the charge point's answer is not an object") from None
         finally:
             connection.pending.pop(token, None)
 
-    async def _await_answer(self, connection: Connection, answer: "asyncio.Future[bytes]") -> None:
+    async def _await_answer(self, connection: Connection, answer: "asyncio.Future[dict[str, Any]]") -> None:
         """Wait, and keep the session's clock: whoever waits gives up the outstanding call when it is due."""
         while not answer.done():
             deadline = connection.session.next_deadline()
@@ -330,16 +329,16 @@ class OcppServer:
                 connection.session.open_for_calls(now)
         elif isinstance(event, Answered | LateAnswer):
             self._log(connection, frame, "result", event.action)
-            if not _resolve(connection, event.token, bytes(event.payload)):
-                self._late(connection, event.token, "answered", _json(event.payload))
-            self._settle_late(connection, event.token, event.payload)
+            await self._answered(connection, event)
         elif isinstance(event, Refused):
             self._log(connection, frame, "error", event.action)
-            error = ChargerRefused(event.code, event.description, _json(event.details))
+            await self._tolerated(connection, event.action, event.details, event.deviations)
+            details = messages.read_plain(event.details)
+            error = ChargerRefused(event.code, event.description, {} if details is None else details)
             if not _reject(connection, event.token, error):
                 told = {"code": error.code, "description": error.description, "details": error.details}
                 self._late(connection, event.token, "refused", told)
-            self._settle_late(connection, event.token, None)
+            self._settle_late(connection, event.token, "Rejected")
         else:
             await self._odd(connection, frame, event)
         if connection.session.has_data_to_send:
@@ -348,10 +347,28 @@ class OcppServer:
             connection.seen_posted_at = now
             self._running().post(reports.Seen(charger_id=connection.charger_id))
 
-    def _late(self, connection: Connection, token: "Asked", outcome: str, answer: Any) -> None:
+    async def _answered(self, connection: Connection, event: Answered | LateAnswer) -> None:
+        """Read a CALLRESULT as tolerantly as a CALL and give it to the caller, or book it if it comes too late."""
+        read = messages.read_answer(event.action, event.payload, zone=connection.zone)
+        await self._tolerated(connection, event.action, event.payload, (*event.deviations, *read.deviations))
+        if isinstance(read, messages.Unreadable):
+            _reject(connection, event.token, ChargerRefused(read.code, read.description))
+            self._settle_late(connection, event.token, "")
+            return
+        if not _resolve(connection, event.token, read.message):
+            self._late(connection, event.token, "answered", read.message)
+        self._settle_late(connection, event.token, str(read.message.get("status")))
+
+    async def _tolerated(
+        self, connection: Connection, action: str, payload: msgspec.Raw, found: tuple[Deviation, ...]
+    ) -> None:
+        if found:
+            await self._calls.deviated(connection, action, as_reported(payload, *found), wait=False)
+
+    def _late(self, connection: Connection, token: "Asked", outcome: str, answer: dict[str, Any]) -> None:
         """An answer that nobody waits for any more: the charge point did act, so it counts."""
         command = token.command
-        if command.id is None or not isinstance(answer, dict):
+        if command.id is None:
             return
         log.info("late answer", charger=connection.charger_id, action=command.action)
         report = reports.Commanded(
@@ -374,13 +391,12 @@ class OcppServer:
         except Exception as error:
             log.error("late answer not recorded", charger=report.charger_id, error=str(error))
 
-    def _settle_late(self, connection: Connection, token: object, answer: msgspec.Raw | None) -> None:
+    def _settle_late(self, connection: Connection, token: object, status: str) -> None:
         """Nobody waits for this answer any more, and still it says which key or profile counts."""
         if token in connection.pending:
             return
         settle = connection.unsettled.pop(token, None)
         if settle is not None:
-            status = "Rejected" if answer is None else _status(answer)
             self._spawn(_settled(settle(status), connection.charger_id))
 
     async def _odd(self, connection: Connection, frame: bytes, event: Unsolicited | Dropped) -> None:
@@ -499,7 +515,7 @@ class Asked:
         self.at = at
 
 
-def _resolve(connection: Connection, token: object, payload: bytes) -> bool:
+def _resolve(connection: Connection, token: object, payload: dict[str, Any]) -> bool:
     """False: nobody waits for it any more."""
     answer = connection.pending.get(token)
     if answer is None or answer.done():
@@ -514,18 +530,6 @@ def _reject(connection: Connection, token: object, error: CommandError) -> bool:
         return False
     answer.set_exception(error)
     return True
-
-
-def _json(details: msgspec.Raw) -> Any:
-    try:
-        return msgspec.json.decode(details)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}
-
-
-def _status(payload: msgspec.Raw) -> str:
-    answer = _json(payload)
-    return str(answer.get("status")) if isinstance(answer, dict) else ""
 
 
 async def _settled(settling: Awaitable[None], charger_id: str) -> None:

@@ -21,7 +21,7 @@ from csms.ocpp.messages import (
     smart_charging,
 )
 from csms.ocpp.messages.fields import Sent, TimeCheck, plausible
-from csms.ocpp.repair import Deviation, Kind, Notes, compile_repair, read_json
+from csms.ocpp.repair import Deviation, Kind, Notes, compile_repair, plain, read_json
 
 Request: TypeAlias = (
     core.BootNotification
@@ -259,6 +259,37 @@ def decode_response(
     if reader is None:
         return _no_such_action(action)
     return reader.decode(payload, zone)
+
+
+def read_answer(
+    action: str, payload: Raw | bytes, *, zone: tzinfo = UTC
+) -> Decoded[dict[str, Any]] | Unreadable:
+    """A charge point's CALLRESULT in OCPP's JSON: as it came if it is by the book, else repaired. Never raises.
+
+    An object of which no message can be made (a status that OCPP does not know, or none) is given as it came, with its
+    deviations: a charge point that answers "OK" did answer. Unreadable: no object at all.
+    """
+    data = bytes(payload)
+    decoded = decode_response(action, data, zone=zone)
+    if isinstance(decoded, Decoded) and decoded.deviations:
+        return Decoded(msgspec.json.decode(_encoder.encode(decoded.message)), decoded.deviations)
+    value = read_plain(data)
+    if isinstance(value, dict):
+        return Decoded(value, decoded.deviations)
+    return Unreadable("FormationViolation", "the answer is not an object", decoded.deviations)
+
+
+def read_plain(payload: Raw | bytes) -> Any:
+    """JSON of a charge point as plain JSON, with `read_json`'s tolerance; None if it cannot be read."""
+    data = bytes(payload)
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return plain(read_json(data, Notes()))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _no_such_action(action: str) -> Unreadable:

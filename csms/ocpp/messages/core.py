@@ -10,6 +10,7 @@ from csms.ocpp.messages.fields import (
     Int,
     Maybe,
     Received,
+    ReceivedAnswer,
     Sent,
     Text20,
     Text25,
@@ -253,49 +254,49 @@ class DataTransferResponse(Sent, frozen=True):
 # --- what charge points answer ------------------------------------------------------------------------------------
 
 
-class ChangeAvailabilityResponse(Received, frozen=True):
+class ChangeAvailabilityResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected", "Scheduled"]
 
 
-class ChangeConfigurationResponse(Received, frozen=True):
+class ChangeConfigurationResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected", "RebootRequired", "NotSupported"]
 
 
-class ClearCacheResponse(Received, frozen=True):
+class ClearCacheResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected"]
 
 
-class DataTransferAnswer(Received, frozen=True):
+class DataTransferAnswer(ReceivedAnswer, frozen=True):
     """DataTransfer.conf from a charge point."""
 
     status: DataTransferStatus
     data: Maybe[Annotated[str, Meta(extra={"json_text": True})]] = None
 
 
-class KeyValue(Received, frozen=True):
+class KeyValue(ReceivedAnswer, frozen=True):
     key: Text50
     readonly: Annotated[bool, Meta(extra={"missing": False})]
     value: Maybe[Text500] = None
 
 
-class GetConfigurationResponse(Received, frozen=True):
+class GetConfigurationResponse(ReceivedAnswer, frozen=True):
     configuration_key: tuple[KeyValue, ...] = ()
     unknown_key: tuple[Text50, ...] = ()
 
 
-class RemoteStartTransactionResponse(Received, frozen=True):
+class RemoteStartTransactionResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected"]
 
 
-class RemoteStopTransactionResponse(Received, frozen=True):
+class RemoteStopTransactionResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected"]
 
 
-class ResetResponse(Received, frozen=True):
+class ResetResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected"]
 
 
-class UnlockConnectorResponse(Received, frozen=True):
+class UnlockConnectorResponse(ReceivedAnswer, frozen=True):
     status: Annotated[
         Literal["Unlocked", "UnlockFailed", "NotSupported"], Meta(extra={"aliases": {"Accepted": "Unlocked"}})
     ]

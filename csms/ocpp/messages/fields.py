@@ -48,6 +48,10 @@ class Received(Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fie
     """A payload that a charge point sent. `gc=False`: a decoded tree cannot contain a cycle."""
 
 
+class ReceivedAnswer(Received, frozen=True, gc=False, omit_defaults=True):
+    """A payload that answers a call of ours. Made JSON again after a repair, it has no nulls."""
+
+
 class Sent(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
     """A payload that we send: strict, nulls left out."""
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from csms.ocpp.messages.fields import Maybe, Received, Sent, Text255
+from csms.ocpp.messages.fields import Maybe, Received, ReceivedAnswer, Sent, Text255
 
 DiagnosticsStatus = Literal["Idle", "Uploaded", "UploadFailed", "Uploading"]
 FirmwareStatus = Literal[
@@ -26,9 +26,9 @@ class FirmwareStatusNotificationResponse(Sent, frozen=True):
     pass
 
 
-class GetDiagnosticsResponse(Received, frozen=True):
+class GetDiagnosticsResponse(ReceivedAnswer, frozen=True):
     file_name: Maybe[Text255] = None
 
 
-class UpdateFirmwareResponse(Received, frozen=True):
+class UpdateFirmwareResponse(ReceivedAnswer, frozen=True):
     pass

@@ -6,6 +6,7 @@ from csms.ocpp.messages.fields import (
     Int,
     Maybe,
     Received,
+    ReceivedAnswer,
     Sent,
     Text40,
     Text50,
@@ -87,38 +88,38 @@ class SignedFirmwareStatusNotificationResponse(Sent, frozen=True):
 # --- what charge points answer ------------------------------------------------------------------------------------
 
 
-class CertificateSignedResponse(Received, frozen=True):
+class CertificateSignedResponse(ReceivedAnswer, frozen=True):
     status: GenericStatus
 
 
-class InstallCertificateResponse(Received, frozen=True):
+class InstallCertificateResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Failed", "Rejected"]
 
 
-class DeleteCertificateResponse(Received, frozen=True):
+class DeleteCertificateResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Failed", "NotFound"]
 
 
-class CertificateHashData(Received, frozen=True):
+class CertificateHashData(ReceivedAnswer, frozen=True):
     hash_algorithm: Literal["SHA256", "SHA384", "SHA512"]
     issuer_name_hash: Text128
     issuer_key_hash: Text128
     serial_number: Text40
 
 
-class GetInstalledCertificateIdsResponse(Received, frozen=True):
+class GetInstalledCertificateIdsResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "NotFound"]
     certificate_hash_data: tuple[CertificateHashData, ...] = ()
 
 
-class ExtendedTriggerMessageResponse(Received, frozen=True):
+class ExtendedTriggerMessageResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected", "NotImplemented"]
 
 
-class GetLogResponse(Received, frozen=True):
+class GetLogResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected", "AcceptedCanceled"]
     filename: Maybe[Text255] = None
 
 
-class SignedUpdateFirmwareResponse(Received, frozen=True):
+class SignedUpdateFirmwareResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected", "AcceptedCanceled", "InvalidCertificate", "RevokedCertificate"]
