@@ -20,8 +20,8 @@ from csms.node import reconciler
 from csms.node.ledger import Ledger
 from csms.ocpp import data_transfer
 from csms.ocpp.listeners import TlsListener
-from csms.ocpp.outbound import check_request
-from csms.ocpp.repaired import translate
+from csms.ocpp.operator_repair import repaired_report
+from csms.ocpp.request_schema import check_request
 from csms.ocpp.server import OcppServer
 from csms.plans.planner import Planner
 from csms.rental import payments
@@ -127,7 +127,7 @@ async def serve(
                 await router.hang_up(held_by, charger_id, EVERY_GENERATION)
 
         async def book(charger_id: str, action: str, payload: dict[str, Any], repair: Repair) -> Any:
-            report = translate(charger_id, action, payload, repair, datetime.now(UTC))
+            report = repaired_report(charger_id, action, payload, repair, datetime.now(UTC))
             return await ledger.record(report)
 
         planner = Planner(

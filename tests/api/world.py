@@ -17,7 +17,7 @@ from csms.core.work import Policy
 from csms.db.engine import create_engine
 from csms.node.frame_log import FrameLog
 from csms.node.ledger import Ledger
-from csms.ocpp.repaired import translate
+from csms.ocpp.operator_repair import repaired_report
 
 ADMIN_TOKEN = "the-token-of-the-settings"
 
@@ -61,7 +61,7 @@ class World:
     async def _book(
         self, charger_id: str, action: str, payload: dict[str, Any], repair: reports.Repair
     ) -> Any:
-        return await self.record(translate(charger_id, action, payload, repair, self.now))
+        return await self.record(repaired_report(charger_id, action, payload, repair, self.now))
 
     @staticmethod
     def _check(action: str, payload: dict[str, Any]) -> list[str]:

@@ -50,10 +50,10 @@ FULL = [
             "meterType": "MT",
             "meterSerialNumber": "MS",
         },
-        core.BootNotification("V", "M", "S1", "S2", "1.0", "I", "J", "MT", "MS"),
+        core.BootNotificationRequest("V", "M", "S1", "S2", "1.0", "I", "J", "MT", "MS"),
     ),
-    ("Heartbeat", {}, core.Heartbeat()),
-    ("Authorize", {"idTag": "TAG"}, core.Authorize("TAG")),
+    ("Heartbeat", {}, core.HeartbeatRequest()),
+    ("Authorize", {"idTag": "TAG"}, core.AuthorizeRequest("TAG")),
     (
         "StatusNotification",
         {
@@ -65,24 +65,24 @@ FULL = [
             "vendorId": "v",
             "vendorErrorCode": "e",
         },
-        core.StatusNotification(1, "OtherError", "Faulted", "i", AT, "v", "e"),
+        core.StatusNotificationRequest(1, "OtherError", "Faulted", "i", AT, "v", "e"),
     ),
     (
         "StartTransaction",
         {"connectorId": 1, "idTag": "TAG", "meterStart": 7, "timestamp": T, "reservationId": 3},
-        core.StartTransaction(1, "TAG", 7, AT, 3),
+        core.StartTransactionRequest(1, "TAG", 7, AT, 3),
     ),
     (
         "MeterValues",
         {"connectorId": 1, "transactionId": 5, "meterValue": [{"timestamp": T, "sampledValue": [SAMPLE, {"value": "1"}]}]},
-        core.MeterValues(
+        core.MeterValuesRequest(
             1,
             (
-                core.MeterValue(
+                core.OcppMeterValue(
                     AT,
                     (
-                        core.SampledValue("12.5", "Sample.Periodic", "Raw", "Power.Active.Import", "L1", "Outlet", "kW"),
-                        core.SampledValue("1"),
+                        core.OcppSampledValue("12.5", "Sample.Periodic", "Raw", "Power.Active.Import", "L1", "Outlet", "kW"),
+                        core.OcppSampledValue("1"),
                     ),
                 ),
             ),
@@ -99,22 +99,22 @@ FULL = [
             "reason": "Local",
             "transactionData": [{"timestamp": T, "sampledValue": [{"value": "1"}]}],
         },
-        core.StopTransaction(9, AT, 5, "TAG", "Local", (core.MeterValue(AT, (core.SampledValue("1"),)),)),
+        core.StopTransactionRequest(9, AT, 5, "TAG", "Local", (core.OcppMeterValue(AT, (core.OcppSampledValue("1"),)),)),
     ),
-    ("DataTransfer", {"vendorId": "v", "messageId": "m", "data": "d\\\n"}, core.DataTransfer("v", "m", "d\\\n")),
-    ("DiagnosticsStatusNotification", {"status": "Idle"}, firmware.DiagnosticsStatusNotification("Idle")),
-    ("FirmwareStatusNotification", {"status": "Installed"}, firmware.FirmwareStatusNotification("Installed")),
+    ("DataTransfer", {"vendorId": "v", "messageId": "m", "data": "d\\\n"}, core.DataTransferRequest("v", "m", "d\\\n")),
+    ("DiagnosticsStatusNotification", {"status": "Idle"}, firmware.DiagnosticsStatusNotificationRequest("Idle")),
+    ("FirmwareStatusNotification", {"status": "Installed"}, firmware.FirmwareStatusNotificationRequest("Installed")),
     (
         "SecurityEventNotification",
         {"type": "TamperDetectionActivated", "timestamp": T, "techInfo": "t"},
-        security.SecurityEventNotification("TamperDetectionActivated", AT, "t"),
+        security.SecurityEventNotificationRequest("TamperDetectionActivated", AT, "t"),
     ),
-    ("SignCertificate", {"csr": "c" * 5500}, security.SignCertificate("c" * 5500)),
-    ("LogStatusNotification", {"status": "Uploaded", "requestId": 4}, security.LogStatusNotification("Uploaded", 4)),
+    ("SignCertificate", {"csr": "c" * 5500}, security.SignCertificateRequest("c" * 5500)),
+    ("LogStatusNotification", {"status": "Uploaded", "requestId": 4}, security.LogStatusNotificationRequest("Uploaded", 4)),
     (
         "SignedFirmwareStatusNotification",
         {"status": "SignatureVerified", "requestId": 4},
-        security.SignedFirmwareStatusNotification("SignatureVerified", 4),
+        security.SignedFirmwareStatusNotificationRequest("SignatureVerified", 4),
     ),
 ]  # fmt: skip
 
@@ -172,12 +172,12 @@ def test_a_payload_that_is_no_json_is_a_formation_violation():
 
 @pytest.mark.parametrize("payload", [b"{}", b"null", b"[]", b'""', b'{"extra":1}'])
 def test_a_heartbeat_is_a_heartbeat_whatever_it_carries(payload):
-    assert decode("Heartbeat", payload).message == core.Heartbeat()
+    assert decode("Heartbeat", payload).message == core.HeartbeatRequest()
 
 
 def test_a_boot_notification_is_read_without_the_required_names():
     result = decode("BootNotification", b'{"chargePointVendor":"V"}')
-    assert result.message == core.BootNotification("V", "")
+    assert result.message == core.BootNotificationRequest("V", "")
     assert [d.field for d in result.deviations] == ["chargePointModel"]
 
 

@@ -26,7 +26,7 @@ def test_every_rule_matches_its_recording_and_every_frame_is_read(quirk):
     messages, kinds = [], set()
     for frame in recording["frames"]:
         call = frames.parse(frame)
-        assert isinstance(call, frames.Call)
+        assert isinstance(call, frames.CallFrame)
         decoded = decode(call.action, call.payload)
         assert isinstance(decoded, Decoded), decoded
         messages.append(decoded.message)

@@ -11,6 +11,9 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
+from csms.core.reports import Deviation
+from csms.ocpp.lenient_values import DeviationNotes, plain, read_json
+from csms.ocpp.message_repair import compile_repair
 from csms.ocpp.messages import (
     core,
     firmware,
@@ -21,25 +24,24 @@ from csms.ocpp.messages import (
     smart_charging,
 )
 from csms.ocpp.messages.fields import Sent, TimeCheck, plausible
-from csms.ocpp.repair import Deviation, Kind, Notes, compile_repair, plain, read_json
 
-Request: TypeAlias = (
-    core.BootNotification
-    | core.Heartbeat
-    | core.Authorize
-    | core.StatusNotification
-    | core.StartTransaction
-    | core.MeterValues
-    | core.StopTransaction
-    | core.DataTransfer
-    | firmware.DiagnosticsStatusNotification
-    | firmware.FirmwareStatusNotification
-    | security.SecurityEventNotification
-    | security.SignCertificate
-    | security.LogStatusNotification
-    | security.SignedFirmwareStatusNotification
+ChargePointRequest: TypeAlias = (
+    core.BootNotificationRequest
+    | core.HeartbeatRequest
+    | core.AuthorizeRequest
+    | core.StatusNotificationRequest
+    | core.StartTransactionRequest
+    | core.MeterValuesRequest
+    | core.StopTransactionRequest
+    | core.DataTransferRequest
+    | firmware.DiagnosticsStatusNotificationRequest
+    | firmware.FirmwareStatusNotificationRequest
+    | security.SecurityEventNotificationRequest
+    | security.SignCertificateRequest
+    | security.LogStatusNotificationRequest
+    | security.SignedFirmwareStatusNotificationRequest
 )
-Response: TypeAlias = (
+ChargePointResponse: TypeAlias = (
     core.ChangeAvailabilityResponse
     | core.ChangeConfigurationResponse
     | core.ClearCacheResponse
@@ -127,7 +129,7 @@ class _Reader:
         return self._decode_odd(data, zone)
 
     def _decode_odd(self, data: bytes, zone: tzinfo) -> Decoded[Any] | Unreadable:
-        notes = Notes(zone)
+        notes = DeviationNotes(zone)
         try:
             value = read_json(data, notes)
         except ValueError as error:
@@ -143,7 +145,7 @@ class _Reader:
         return Decoded(message, deviations)
 
 
-_CODES: Final[dict[Kind, ErrorCode]] = {
+_CODES: Final[dict[str, ErrorCode]] = {
     "missing": "OccurenceConstraintViolation",
     "null_dropped": "OccurenceConstraintViolation",
     "unknown_value": "PropertyConstraintViolation",
@@ -169,14 +171,14 @@ def _at(message: Any) -> bool:
     return plausible(message.timestamp)
 
 
-def _meter_values_at(message: core.MeterValues) -> bool:
+def _meter_values_at(message: core.MeterValuesRequest) -> bool:
     for m in message.meter_value:  # noqa: SIM110
         if not plausible(m.timestamp):
             return False
     return True
 
 
-def _stop_at(message: core.StopTransaction) -> bool:
+def _stop_at(message: core.StopTransactionRequest) -> bool:
     return plausible(message.timestamp) and all(
         plausible(m.timestamp) for m in message.transaction_data or ()
     )
@@ -188,20 +190,20 @@ def _schedule_at(message: smart_charging.GetCompositeScheduleResponse) -> bool:
 
 
 _REQUESTS: Final = {
-    "BootNotification": _Reader(core.BootNotification),
-    "Heartbeat": _Reader(core.Heartbeat),
-    "Authorize": _Reader(core.Authorize),
-    "StatusNotification": _Reader(core.StatusNotification, _at),
-    "StartTransaction": _Reader(core.StartTransaction, _at, identified=True),
-    "MeterValues": _Reader(core.MeterValues, _meter_values_at, identified=True),
-    "StopTransaction": _Reader(core.StopTransaction, _stop_at, identified=True),
-    "DataTransfer": _Reader(core.DataTransfer),
-    "DiagnosticsStatusNotification": _Reader(firmware.DiagnosticsStatusNotification),
-    "FirmwareStatusNotification": _Reader(firmware.FirmwareStatusNotification),
-    "SecurityEventNotification": _Reader(security.SecurityEventNotification, _at),
-    "SignCertificate": _Reader(security.SignCertificate),
-    "LogStatusNotification": _Reader(security.LogStatusNotification),
-    "SignedFirmwareStatusNotification": _Reader(security.SignedFirmwareStatusNotification),
+    "BootNotification": _Reader(core.BootNotificationRequest),
+    "Heartbeat": _Reader(core.HeartbeatRequest),
+    "Authorize": _Reader(core.AuthorizeRequest),
+    "StatusNotification": _Reader(core.StatusNotificationRequest, _at),
+    "StartTransaction": _Reader(core.StartTransactionRequest, _at, identified=True),
+    "MeterValues": _Reader(core.MeterValuesRequest, _meter_values_at, identified=True),
+    "StopTransaction": _Reader(core.StopTransactionRequest, _stop_at, identified=True),
+    "DataTransfer": _Reader(core.DataTransferRequest),
+    "DiagnosticsStatusNotification": _Reader(firmware.DiagnosticsStatusNotificationRequest),
+    "FirmwareStatusNotification": _Reader(firmware.FirmwareStatusNotificationRequest),
+    "SecurityEventNotification": _Reader(security.SecurityEventNotificationRequest, _at),
+    "SignCertificate": _Reader(security.SignCertificateRequest),
+    "LogStatusNotification": _Reader(security.LogStatusNotificationRequest),
+    "SignedFirmwareStatusNotification": _Reader(security.SignedFirmwareStatusNotificationRequest),
 }
 _RESPONSES: Final = {
     "CancelReservation": _Reader(reservation.CancelReservationResponse),
@@ -239,7 +241,9 @@ TRANSACTION_ACTIONS: Final = frozenset({"StartTransaction", "StopTransaction", "
 _encoder: Final = msgspec.json.Encoder()
 
 
-def decode(action: str, payload: Raw | bytes, *, zone: tzinfo = UTC) -> Decoded[Request] | Unreadable:
+def decode(
+    action: str, payload: Raw | bytes, *, zone: tzinfo = UTC
+) -> Decoded[ChargePointRequest] | Unreadable:
     """Read the payload of a charge point's CALL. Never raises.
 
     `zone` is what timestamps without a zone are in. A transaction message (TRANSACTION_ACTIONS) is Unreadable only
@@ -253,7 +257,7 @@ def decode(action: str, payload: Raw | bytes, *, zone: tzinfo = UTC) -> Decoded[
 
 def decode_response(
     action: str, payload: Raw | bytes, *, zone: tzinfo = UTC
-) -> Decoded[Response] | Unreadable:
+) -> Decoded[ChargePointResponse] | Unreadable:
     """Read the payload of a charge point's CALLRESULT to our CALL of `action`. Never raises."""
     reader = _RESPONSES.get(action)
     if reader is None:
@@ -287,7 +291,7 @@ def read_plain(payload: Raw | bytes) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:
-        return plain(read_json(data, Notes()))
+        return plain(read_json(data, DeviationNotes()))
     except (ValueError, RecursionError):
         return None
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
 
-from csms.ocpp.lenient import INT64_MAX, INT64_MIN
+from csms.ocpp.lenient_values import INT64_MAX, INT64_MIN
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ else:
 
 Int = Annotated[int, Meta(ge=INT64_MIN, le=INT64_MAX)]
 Wh = Annotated[int, Meta(ge=INT64_MIN, le=INT64_MAX, extra={"round": True})]
-Timestamp = Annotated[datetime, Meta(tz=True)]
+OcppTimestamp = Annotated[datetime, Meta(tz=True)]
 IdToken = Annotated[str, Meta(max_length=20)]
 Text20 = Annotated[str, Meta(max_length=20)]
 Text25 = Annotated[str, Meta(max_length=25)]

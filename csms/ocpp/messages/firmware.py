@@ -10,7 +10,7 @@ FirmwareStatus = Literal[
 ]
 
 
-class DiagnosticsStatusNotification(Received, frozen=True):
+class DiagnosticsStatusNotificationRequest(Received, frozen=True):
     status: DiagnosticsStatus
 
 
@@ -18,7 +18,7 @@ class DiagnosticsStatusNotificationResponse(Sent, frozen=True):
     pass
 
 
-class FirmwareStatusNotification(Received, frozen=True):
+class FirmwareStatusNotificationRequest(Received, frozen=True):
     status: FirmwareStatus
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 from csms.ocpp.messages.fields import (
     Int,
     Maybe,
+    OcppTimestamp,
     Received,
     ReceivedAnswer,
     Sent,
@@ -13,7 +14,6 @@ from csms.ocpp.messages.fields import (
     Text128,
     Text255,
     Text5500,
-    Timestamp,
 )
 
 GenericStatus = Literal["Accepted", "Rejected"]
@@ -47,9 +47,9 @@ UploadLogStatus = Literal[
 # --- what charge points tell us -----------------------------------------------------------------------------------
 
 
-class SecurityEventNotification(Received, frozen=True):
+class SecurityEventNotificationRequest(Received, frozen=True):
     type: Text50
-    timestamp: Maybe[Timestamp]
+    timestamp: Maybe[OcppTimestamp]
     tech_info: Maybe[Text255] = None
 
 
@@ -57,7 +57,7 @@ class SecurityEventNotificationResponse(Sent, frozen=True):
     pass
 
 
-class SignCertificate(Received, frozen=True):
+class SignCertificateRequest(Received, frozen=True):
     csr: Text5500
 
 
@@ -65,7 +65,7 @@ class SignCertificateResponse(Sent, frozen=True):
     status: GenericStatus
 
 
-class LogStatusNotification(Received, frozen=True):
+class LogStatusNotificationRequest(Received, frozen=True):
     """`request_id` is absent only if the charge point is Idle and was triggered."""
 
     status: UploadLogStatus
@@ -76,7 +76,7 @@ class LogStatusNotificationResponse(Sent, frozen=True):
     pass
 
 
-class SignedFirmwareStatusNotification(Received, frozen=True):
+class SignedFirmwareStatusNotificationRequest(Received, frozen=True):
     status: SignedFirmwareStatus
     request_id: Maybe[Int] = None
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from csms.ocpp.messages.fields import Int, Maybe, ReceivedAnswer, Timestamp
+from csms.ocpp.messages.fields import Int, Maybe, OcppTimestamp, ReceivedAnswer
 
 
 class SetChargingProfileResponse(ReceivedAnswer, frozen=True):
@@ -25,12 +25,12 @@ class ChargingSchedule(ReceivedAnswer, frozen=True):
     charging_rate_unit: Literal["A", "W"]
     charging_schedule_period: tuple[ChargingSchedulePeriod, ...]
     duration: Maybe[Int] = None
-    start_schedule: Maybe[Timestamp] = None
+    start_schedule: Maybe[OcppTimestamp] = None
     min_charging_rate: Maybe[float] = None
 
 
 class GetCompositeScheduleResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected"]
     connector_id: Maybe[Int] = None
-    schedule_start: Maybe[Timestamp] = None
+    schedule_start: Maybe[OcppTimestamp] = None
     charging_schedule: Maybe[ChargingSchedule] = None
