@@ -14,7 +14,7 @@ from msgspec import Struct
 from csms.core.reports import Transferred
 
 log = structlog.get_logger()
-GROUP: Final = "csms.data_transfer"
+ENTRY_POINT_GROUP: Final = "csms.data_transfer"
 
 
 class Transfer(Struct, frozen=True, kw_only=True):
@@ -26,26 +26,28 @@ class Transfer(Struct, frozen=True, kw_only=True):
     data: str | None = None
 
 
-Handler = Callable[[Transfer], Transferred]
+TransferHandler = Callable[[Transfer], Transferred]
 
 
 class Registry:
     """Handlers by vendorId and messageId. A handler without messageId takes all of its vendor's others."""
 
     def __init__(self) -> None:
-        self._handlers: dict[str, dict[str | None, Handler]] = {}
+        self._handlers: dict[str, dict[str | None, TransferHandler]] = {}
 
-    def register(self, vendor_id: str, message_id: str | None, handler: Handler) -> None:
+    def register(self, vendor_id: str, message_id: str | None, handler: TransferHandler) -> None:
         """Raises ValueError when somebody else has it."""
         own = self._handlers.setdefault(vendor_id.lower(), {})
         if message_id in own:
             raise ValueError(f"{vendor_id}/{message_id or '*'} has a handler already")
         own[message_id] = handler
 
-    def handler(self, vendor_id: str, message_id: str | None = None) -> Callable[[Handler], Handler]:
+    def handler(
+        self, vendor_id: str, message_id: str | None = None
+    ) -> Callable[[TransferHandler], TransferHandler]:
         """`register` as a decorator."""
 
-        def registered(handler: Handler) -> Handler:
+        def registered(handler: TransferHandler) -> TransferHandler:
             self.register(vendor_id, message_id, handler)
             return handler
 
@@ -73,7 +75,7 @@ class Registry:
     def load_entry_points(self) -> int:
         """Have installed packages register theirs. One that fails is logged and left out. How many did."""
         loaded = 0
-        for entry in entry_points(group=GROUP):
+        for entry in entry_points(group=ENTRY_POINT_GROUP):
             try:
                 entry.load()(self)
                 loaded += 1

@@ -7,7 +7,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
-from csms.ocpp.lenient import JSON, Deviation, Notes, scrub
+from csms.core.reports import Deviation
+from csms.ocpp.lenient_values import JSON, DeviationNotes, scrub
 
 CALL: Final = 2
 CALLRESULT: Final = 3
@@ -21,7 +22,7 @@ _EMPTY: Final = Raw(b"{}")
 _NULL: Final = Raw(b"null")
 
 
-class Call(Struct, frozen=True, gc=False):
+class CallFrame(Struct, frozen=True, gc=False):
     """`[2, id, action, payload]`. `payload` is the sender's own text: only `messages.decode` reads all of it."""
 
     message_id: str
@@ -30,7 +31,7 @@ class Call(Struct, frozen=True, gc=False):
     deviations: tuple[Deviation, ...] = ()
 
 
-class CallResult(Struct, frozen=True, gc=False):
+class CallResultFrame(Struct, frozen=True, gc=False):
     """`[3, id, payload]`"""
 
     message_id: str
@@ -38,7 +39,7 @@ class CallResult(Struct, frozen=True, gc=False):
     deviations: tuple[Deviation, ...] = ()
 
 
-class CallError(Struct, frozen=True, gc=False):
+class CallErrorFrame(Struct, frozen=True, gc=False):
     """`[4, id, code, description, details]`; details as JSON."""
 
     message_id: str
@@ -48,7 +49,7 @@ class CallError(Struct, frozen=True, gc=False):
     deviations: tuple[Deviation, ...] = ()
 
 
-class Malformed(Struct, frozen=True, gc=False):
+class MalformedFrame(Struct, frozen=True, gc=False):
     """A frame that cannot be used.
 
     `answerable`: it is a CALL with an id, so a CALLERROR can be sent. Everything else is dropped and logged: text
@@ -68,7 +69,7 @@ _read_result = msgspec.json.Decoder(tuple[int, str, Raw]).decode
 _read_error = msgspec.json.Decoder(tuple[int, str, str, str, Raw]).decode
 
 
-def parse(frame: str | bytes) -> Call | CallResult | CallError | Malformed:
+def parse(frame: str | bytes) -> CallFrame | CallResultFrame | CallErrorFrame | MalformedFrame:
     """Read one WebSocket message. Never raises.
 
     A payload that is missing or null equals `{}`; surplus elements, numeric and over-long ids (up to 255 characters),
@@ -85,15 +86,15 @@ def parse(frame: str | bytes) -> Call | CallResult | CallError | Malformed:
                     and action.isalpha()
                     and len(action) <= 50
                 ):
-                    return Call(message_id, action, _EMPTY if payload == _NULL else payload)
+                    return CallFrame(message_id, action, _EMPTY if payload == _NULL else payload)
             case b"[3,":
                 _, message_id, payload = _read_result(data)
                 if len(message_id) <= _ID_RULE and message_id.isprintable():
-                    return CallResult(message_id, _EMPTY if payload == _NULL else payload)
+                    return CallResultFrame(message_id, _EMPTY if payload == _NULL else payload)
             case b"[4,":
                 _, message_id, code, description, details = _read_error(data)
                 if len(message_id) <= _ID_RULE and message_id.isprintable():
-                    return CallError(
+                    return CallErrorFrame(
                         message_id, scrub(code), scrub(description), _EMPTY if details == _NULL else details
                     )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -104,8 +105,8 @@ def parse(frame: str | bytes) -> Call | CallResult | CallError | Malformed:
 # --- frames that are not by the book ------------------------------------------------------------------------------
 
 
-def _parse_odd(data: bytes) -> Call | CallResult | CallError | Malformed:
-    notes = Notes()
+def _parse_odd(data: bytes) -> CallFrame | CallResultFrame | CallErrorFrame | MalformedFrame:
+    notes = DeviationNotes()
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -113,50 +114,52 @@ def _parse_odd(data: bytes) -> Call | CallResult | CallError | Malformed:
         notes.add("", "encoding_repaired", "not UTF-8")
     elements, problem = _split(text, notes)
     if not elements:
-        return Malformed("FormationViolation", problem or "an empty array")
+        return MalformedFrame("FormationViolation", problem or "an empty array")
     kind = elements[0][0]
     if isinstance(kind, (str, Decimal)) and str(kind) in {"2", "3", "4", "2.0", "3.0", "4.0"}:
         notes.add("messageTypeId", "wrong_type", kind)
         kind = int(str(kind)[0])
     if isinstance(kind, bool) or kind not in (CALL, CALLRESULT, CALLERROR):
-        return Malformed("ProtocolError", f"unknown message type {str(kind)[:20]!r}")
+        return MalformedFrame("ProtocolError", f"unknown message type {str(kind)[:20]!r}")
     message_id = _id(elements[1][0], notes) if len(elements) > 1 else None
     if message_id is None:
         action = elements[2][0] if kind == CALL and len(elements) > 2 else None
         known = action if isinstance(action, str) and scrub(action) == action else None
-        return Malformed("FormationViolation", problem or "no usable message id", action=known)
+        return MalformedFrame("FormationViolation", problem or "no usable message id", action=known)
     if kind == CALL:
         return _call(message_id, elements, problem, notes)
     if problem:
-        return Malformed("FormationViolation", problem, message_id)
+        return MalformedFrame("FormationViolation", problem, message_id)
     return _answer(kind, message_id, elements, notes)
 
 
-def _call(message_id: str, elements: list[tuple[Any, str]], problem: str, notes: Notes) -> Call | Malformed:
+def _call(
+    message_id: str, elements: list[tuple[Any, str]], problem: str, notes: DeviationNotes
+) -> CallFrame | MalformedFrame:
     action = elements[2][0] if len(elements) > 2 else None
     if not isinstance(action, str) or not action or len(action) > _ACTION_LIMIT or scrub(action) != action:
-        return Malformed("FormationViolation", problem or "no action", message_id, answerable=True)
+        return MalformedFrame("FormationViolation", problem or "no action", message_id, answerable=True)
     if problem:
-        return Malformed("FormationViolation", problem, message_id, action, answerable=True)
+        return MalformedFrame("FormationViolation", problem, message_id, action, answerable=True)
     _count(elements, 4, notes)
-    return Call(message_id, action, _payload(elements, 3), tuple(notes.deviations))
+    return CallFrame(message_id, action, _payload(elements, 3), tuple(notes.deviations))
 
 
 def _answer(
-    kind: int, message_id: str, elements: list[tuple[Any, str]], notes: Notes
-) -> CallResult | CallError:
+    kind: int, message_id: str, elements: list[tuple[Any, str]], notes: DeviationNotes
+) -> CallResultFrame | CallErrorFrame:
     if kind == CALLRESULT:
         _count(elements, 3, notes)
-        return CallResult(message_id, _payload(elements, 2), tuple(notes.deviations))
+        return CallResultFrame(message_id, _payload(elements, 2), tuple(notes.deviations))
     _count(elements, 5, notes)
     texts = [e[0] if isinstance(e[0], str) else e[1] for e in elements[2:4]]
     code, description = (scrub(t) for t in [*texts, "", ""][:2])
-    return CallError(
+    return CallErrorFrame(
         message_id, code or "GenericError", description, _payload(elements, 4), tuple(notes.deviations)
     )
 
 
-def _id(value: Any, notes: Notes) -> str | None:
+def _id(value: Any, notes: DeviationNotes) -> str | None:
     if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
         notes.add("messageId", "message_id_type", value)
         value = str(value)
@@ -173,7 +176,7 @@ def _payload(elements: list[tuple[Any, str]], position: int) -> Raw:
     return Raw(elements[position][1].encode(errors="replace"))
 
 
-def _count(elements: list[tuple[Any, str]], expected: int, notes: Notes) -> None:
+def _count(elements: list[tuple[Any, str]], expected: int, notes: DeviationNotes) -> None:
     if len(elements) != expected:
         notes.add("", "frame_elements", f"{len(elements)} instead of {expected}")
 
@@ -181,7 +184,7 @@ def _count(elements: list[tuple[Any, str]], expected: int, notes: Notes) -> None
 _SPACE: Final = " \t\r\n"
 
 
-def _split(text: str, notes: Notes) -> tuple[list[tuple[Any, str]], str]:
+def _split(text: str, notes: DeviationNotes) -> tuple[list[tuple[Any, str]], str]:
     """The elements of a JSON array, each with its own text, and what stopped the reading (empty: nothing)."""
     elements: list[tuple[Any, str]] = []
     at = len(text) - len(text.lstrip("\ufeff" + _SPACE))

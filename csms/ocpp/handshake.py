@@ -8,11 +8,11 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
-SUBPROTOCOL = "ocpp1.6"
+OCPP_SUBPROTOCOL = "ocpp1.6"
 MAX_IDENTITY = 255
 
 
-class Refusal(Struct, frozen=True):
+class HandshakeRefusal(Struct, frozen=True):
     """Why the upgrade is refused; the text goes to the charge point's log, so it says what to do."""
 
     status: HTTPStatus
@@ -30,15 +30,15 @@ def identity(path: str) -> str | None:
     return name if 0 < len(name) <= MAX_IDENTITY and name.isprintable() else None
 
 
-def choose_subprotocol(offered: Sequence[str]) -> str | Refusal | None:
+def choose_subprotocol(offered: Sequence[str]) -> str | HandshakeRefusal | None:
     """Ours if it is offered, None if nothing is (taken as 1.6), else a refusal."""
     if not offered:
         return None
     for name in offered:
-        if name.lower() == SUBPROTOCOL:
+        if name.lower() == OCPP_SUBPROTOCOL:
             return name
-    return Refusal(
-        HTTPStatus.BAD_REQUEST, f"Sub-protocol {SUBPROTOCOL} is spoken here, not {', '.join(offered)}.\n"
+    return HandshakeRefusal(
+        HTTPStatus.BAD_REQUEST, f"Sub-protocol {OCPP_SUBPROTOCOL} is spoken here, not {', '.join(offered)}.\n"
     )
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from msgspec import Struct
 from websockets.asyncio.server import Server, ServerConnection, serve
 
-from csms.ocpp.gate import Gate
-from csms.ocpp.wire import Socket
+from csms.ocpp.admission import AdmissionControl
+from csms.ocpp.websocket import ChargePointSocket
 
 _OPENING_S = 20
 
@@ -24,7 +24,7 @@ class TlsListener(Struct, frozen=True, kw_only=True):
 
 async def listen(
     handle: Callable[[ServerConnection], Awaitable[None]],
-    gate: Gate,
+    gate: AdmissionControl,
     sock: socket.socket,
     tls: ssl.SSLContext | None = None,
     *,
@@ -45,5 +45,5 @@ async def listen(
         open_timeout=_OPENING_S,
         close_timeout=5,
         server_header=None,
-        create_connection=Socket,
+        create_connection=ChargePointSocket,
     )

@@ -6,7 +6,7 @@ from typing import Literal
 from msgspec import Struct
 from websockets.exceptions import ConnectionClosed
 
-from csms.ocpp.connections import Connection
+from csms.ocpp.connection import ChargePointConnection
 
 
 class Liveness(Struct, frozen=True):
@@ -26,7 +26,7 @@ class Liveness(Struct, frozen=True):
         return "quiet" if self.ping_interval_s and quiet_s > self.ping_interval_s else "alive"
 
 
-async def ping(connection: Connection, timeout_s: float) -> None:
+async def ping(connection: ChargePointConnection, timeout_s: float) -> None:
     """Ask for a pong; one that comes is a sign of life."""
     connection.pinging = True
     try:

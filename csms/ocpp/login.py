@@ -7,14 +7,14 @@ from typing import Final
 from msgspec import Struct
 
 from csms.adapter import Admission
-from csms.ocpp.handshake import Refusal
+from csms.ocpp.handshake import HandshakeRefusal
 from csms.security import pki
 
 NONE, BASIC, TLS_BASIC, TLS_CERTIFICATE = range(4)
 _REVOKED: Final = "revoked"
 
 
-class Certificate(Struct, frozen=True, kw_only=True):
+class ClientCertificate(Struct, frozen=True, kw_only=True):
     """What is known of a client certificate that TLS, or we, have found to be signed by a trusted CA.
 
     `owner` and `status` are what our own table says of its serial number, None if it is not in there.
@@ -25,17 +25,19 @@ class Certificate(Struct, frozen=True, kw_only=True):
     status: str | None = None
 
 
-class Login(Struct, frozen=True, kw_only=True):
+class LoginCredentials(Struct, frozen=True, kw_only=True):
     """What came with a handshake. `opened_by`: the hash that the password given has matched."""
 
     tls: bool
-    certificate: Certificate | None = None
+    certificate: ClientCertificate | None = None
     bad_certificate: str | None = None
     password_given: bool = False
     opened_by: str | None = None
 
 
-def certificate_matches(certificate: Certificate, admission: Admission, organization: str | None) -> bool:
+def certificate_matches(
+    certificate: ClientCertificate, admission: Admission, organization: str | None
+) -> bool:
     """Whether it is this charge point's: issued to it by us, or named after it (A00.FR.404, A00.FR.405)."""
     if certificate.status == _REVOKED:
         return False
@@ -47,7 +49,7 @@ def certificate_matches(certificate: Certificate, admission: Admission, organiza
     return pki.belongs_to(presented, admission.charger_id, admission.certificate_name)
 
 
-def reached(login: Login, admission: Admission, organization: str | None = None) -> int:
+def reached(login: LoginCredentials, admission: Admission, organization: str | None = None) -> int:
     """The profile that this login satisfies, 0 to 3."""
     certificate = login.certificate
     if login.tls and certificate is not None and certificate_matches(certificate, admission, organization):
@@ -57,7 +59,9 @@ def reached(login: Login, admission: Admission, organization: str | None = None)
     return NONE
 
 
-def judge(login: Login, admission: Admission, organization: str | None = None) -> int | Refusal:
+def judge(
+    login: LoginCredentials, admission: Admission, organization: str | None = None
+) -> int | HandshakeRefusal:
     """The profile reached, or why that is not enough. A profile above the one required is welcome."""
     if login.certificate is not None and login.certificate.status == _REVOKED:
         return _forbidden("This client certificate has been revoked: ask for a new one.")
@@ -73,11 +77,11 @@ def judge(login: Login, admission: Admission, organization: str | None = None) -
         why = login.bad_certificate or "no client certificate came"
         return _forbidden(f"Security profile 3 is required: {why}.")
     if not login.password_given:
-        return Refusal(
+        return HandshakeRefusal(
             HTTPStatus.UNAUTHORIZED,
             f"Security profile {required} is required: send identity and password (HTTP Basic).\n",
         )
-    return Refusal(HTTPStatus.UNAUTHORIZED, "Identity and password do not match.\n")
+    return HandshakeRefusal(HTTPStatus.UNAUTHORIZED, "Identity and password do not match.\n")
 
 
 def candidates(admission: Admission) -> Sequence[str]:
@@ -86,5 +90,5 @@ def candidates(admission: Admission) -> Sequence[str]:
     return (*known, *admission.pending_password_hashes)
 
 
-def _forbidden(text: str) -> Refusal:
-    return Refusal(HTTPStatus.FORBIDDEN, f"{text}\n")
+def _forbidden(text: str) -> HandshakeRefusal:
+    return HandshakeRefusal(HTTPStatus.FORBIDDEN, f"{text}\n")

@@ -9,12 +9,12 @@ from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
 
-Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+IpNetwork: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _BEGIN = b"-----BEGIN"
 
 
-class Origin(Struct, frozen=True, kw_only=True):
+class ConnectionOrigin(Struct, frozen=True, kw_only=True):
     """`certificate` is the client's, in DER or PEM; `verified`: TLS has checked it already (a proxy's word is not enough)."""
 
     address: str
@@ -23,7 +23,7 @@ class Origin(Struct, frozen=True, kw_only=True):
     verified: bool = False
 
 
-class Forwarded(Struct, frozen=True, kw_only=True):
+class ForwardedHeaders(Struct, frozen=True, kw_only=True):
     """What the headers of a handshake say; believed from trusted proxies only."""
 
     protocol: Sequence[str] = ()
@@ -32,18 +32,27 @@ class Forwarded(Struct, frozen=True, kw_only=True):
 
 
 def origin_of(
-    peer: str, certificate: bytes | None, forwarded: Forwarded, trusted: Sequence[Network], *, tls: bool
-) -> Origin:
+    peer: str,
+    certificate: bytes | None,
+    forwarded: ForwardedHeaders,
+    trusted: Sequence[IpNetwork],
+    *,
+    tls: bool,
+) -> ConnectionOrigin:
     """`peer` is the socket's address, `certificate` the one TLS has verified on it."""
     address = _parsed(peer)
     if address is None or not _within(address, trusted):
-        return Origin(address=peer, tls=tls, certificate=certificate, verified=certificate is not None)
+        return ConnectionOrigin(
+            address=peer, tls=tls, certificate=certificate, verified=certificate is not None
+        )
     ended = forwarded.protocol[-1].lower() in {"https", "wss"} if forwarded.protocol else tls
     sent = certificate_in(forwarded.certificate) if ended else None
-    return Origin(address=_client(address, forwarded.addresses, trusted), tls=ended, certificate=sent)
+    return ConnectionOrigin(
+        address=_client(address, forwarded.addresses, trusted), tls=ended, certificate=sent
+    )
 
 
-def _client(peer: _Address, addresses: Sequence[str], trusted: Sequence[Network]) -> str:
+def _client(peer: _Address, addresses: Sequence[str], trusted: Sequence[IpNetwork]) -> str:
     """The last address that no trusted proxy has: what stands before it anybody may have written."""
     client = peer
     for text in reversed(addresses):
@@ -92,5 +101,5 @@ def _parsed(text: str) -> _Address | None:
     return mapped if mapped is not None else address
 
 
-def _within(address: _Address, networks: Sequence[Network]) -> bool:
+def _within(address: _Address, networks: Sequence[IpNetwork]) -> bool:
     return any(address.version == network.version and address in network for network in networks)

@@ -1,59 +1,72 @@
-"""What known charge points do differently, as data: rules by vendor, model and firmware.
+"""What known charge points do differently from OCPP 1.6, as data: rules by vendor, model and firmware.
 
-The wire layer reads every deviation without knowing the charge point. A rule says what cannot be seen in one message:
-what its numbers mean, and what must not be sent to it. Each rule has recorded frames under tests/ocpp/fixtures.
+The decoder tolerates a deviation without knowing the charge point. A rule says what cannot be seen in one message: what
+its numbers mean, what must not be sent to it, how it connects. Each rule has recorded frames in tests/ocpp/fixtures.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Final
 
 from msgspec import Struct, structs
 
+from csms.core.reports import Deviation
+
 
 class Behaviours(Struct, frozen=True):
-    """How to treat one charge point. The defaults are the specification."""
+    """How the central system treats one charge point. The defaults are the specification.
 
-    rules: tuple[str, ...] = ()  # the names of the rules that applied
+    Each behaviour is read by the code that acts on it: a test holds the fields against csms. What no code acts on is
+    the note of a rule.
+    """
+
+    rules: tuple[str, ...] = ()  # the names of the rules that apply
 
     # What its messages mean
-    session_register: bool = False  # the energy register counts from 0 in each transaction
-    energy_kwh_labelled_wh: bool = False  # the energy register is in kWh although its unit says Wh
-    local_time_zone: bool = False  # timestamps without zone are the site's local time, not UTC
-    clock_unset_after_boot: bool = (
-        False  # records made before the first BootNotification.conf carry wrong times
-    )
-    unreliable_id_tag: bool = False  # the idTag of StopTransaction is not to be trusted
-    unreliable_transaction_id: bool = False  # repeats an old id or sends an impossible one: go by connector
-    closing_values_after_stop: bool = False  # MeterValues of a transaction come after its StopTransaction
-    skips_stop_transaction: bool = False  # a transaction may end with Available, or the next start, alone
+    session_register: bool = False
+    energy_kwh_labelled_wh: bool = False
+    local_time_zone: bool = False
+    unreliable_id_tag: bool = False
+    unreliable_transaction_id: bool = False
 
-    # What it can be asked
+    # What may be sent to it
     no_change_availability: bool = False
-    force_power_profile: bool = False  # charging profiles in W only
-    stack_level_zero: bool = False  # charging profiles at stack level 0 only
-    accepts_any_measurand: bool = False  # says Accepted to measurands that it never delivers
-    rejects_measurand_lists: bool = False  # refuses the whole list for one measurand that it does not have
-    no_calls_before_boot: bool = False  # restarts if called before BootNotification.conf
+    no_calls_before_boot: bool = False
+    force_power_profile: bool = False
+    stack_level_zero: bool = False
 
     # How it connects
-    no_boot_on_reconnect: bool = False  # trigger BootNotification and StatusNotification
-    silence_before_reconnect_s: int = 0  # how long it may stay away before it dials again
-    never_reconnects: bool = False  # must be restarted after a lost connection
+    no_boot_on_reconnect: bool = False
+    never_reconnects: bool = False
+
+
+SENTENCES: Final = {
+    "session_register": "Its energy register counts from 0 in each transaction and is billed so.",
+    "energy_kwh_labelled_wh": "Its energy register is read as kWh although its unit says Wh.",
+    "local_time_zone": "Its times have no zone: they are read in the time zone that is set for the charger.",
+    "unreliable_id_tag": "The idTag of its StopTransaction is ignored.",
+    "unreliable_transaction_id": "An ended or impossible transactionId means the transaction on the connector.",
+    "no_change_availability": "ChangeAvailability is not sent to it: it never answers.",
+    "no_calls_before_boot": "Commands wait for its BootNotification or another call: sent earlier, they restart it.",
+    "force_power_profile": "Plans are sent to it in W only.",
+    "stack_level_zero": "Plans are sent to it at stack level 0 only.",
+    "no_boot_on_reconnect": "After a reconnect it is asked for BootNotification and StatusNotification.",
+    "never_reconnects": "It is not disconnected while the database is away, as it never connects again by itself.",
+}
 
 
 class Quirk(Struct, frozen=True):
     """One rule. Patterns are shell globs on lower-case text; it applies if one of each kind matches.
 
-    `behaviours` are fields of Behaviours; a later rule overrides an earlier one. A rule without any documents what
-    the wire layer already copes with, and keeps its fixture.
+    `behaviours` are fields of Behaviours; a later rule overrides an earlier one. `note` is what an operator should know
+    and no code acts on: nothing needs to be done, or nothing can be done here.
     """
 
     name: str
-    note: str
     vendor: tuple[str, ...]
     behaviours: dict[str, Any]
+    note: str = ""
     model: tuple[str, ...] = ("*",)
     firmware: tuple[str, ...] = ("*",)
 
@@ -65,106 +78,83 @@ class Quirk(Struct, frozen=True):
         )
 
 
+_CLOSING_VALUES: Final = "Its closing MeterValues come after StopTransaction: they are kept as readings."
+_SKIPS_STOP: Final = "It may leave out StopTransaction: the stop is then inferred, as for every charger."
+
 # Vendors spell themselves in several ways, so patterns are broad; where a wrong match would cost money
 # (session_register, energy_kwh_labelled_wh) they are narrow.
 QUIRKS: Final[tuple[Quirk, ...]] = (
     Quirk(
         "abb-terra-ac",
-        "Energy starts from 0 in each transaction; profiles only at stack level 0; boot loop when called too early.",
         ("abb*",),
         {"session_register": True, "stack_level_zero": True, "no_calls_before_boot": True},
         model=("*tacw*", "*terra*ac*"),
     ),
     Quirk(
         "alfen-impossible-transaction",
-        "After one lost answer every MeterValues carries 9223372036854775807; mended in firmware 6.0.",
         ("alfen*",),
         {"unreliable_transaction_id": True},
+        "After one lost answer all its MeterValues name transaction 9223372036854775807: update to firmware 6.0.",
         firmware=("[1-5].*",),
     ),
     Quirk(
         "charge-amps-hz",
-        "Frequency in Hz, a unit that the schema does not have: kept as it is.",
         ("charge*amps*",),
         {},
+        "It sends Frequency in Hz, a unit that OCPP 1.6 does not have: it is kept as it is.",
     ),
     Quirk(
         "bs-closing-values",
-        "Closing values come after StopTransaction, and idTags come back corrupted.",
         ("bs*",),
-        {"closing_values_after_stop": True, "unreliable_id_tag": True},
+        {"unreliable_id_tag": True},
+        _CLOSING_VALUES,
         model=("*ev22*",),
     ),
     Quirk(
         "en-plus",
-        "Says Accepted to every measurand and delivers five; a transaction may end without StopTransaction.",
         ("en+*", "en*plus*"),
-        {"no_change_availability": True, "accepts_any_measurand": True, "skips_stop_transaction": True},
+        {"no_change_availability": True},
+        f"It accepts every measurand and delivers five. {_SKIPS_STOP}",
     ),
     Quirk(
         "evbox-measurands",
-        "MeterValuesSampledData is Rejected as a whole for one measurand too many.",
         ("ev*box*",),
-        {"rejects_measurand_lists": True},
+        {},
+        "It rejects a list of measurands with one that it does not have: send only those it has (OCPP 1.6, 3.16.4).",
     ),
     Quirk(
         "foxess-slow-redial",
-        "Waits 6 to 19 minutes before it dials again.",
         ("fox*ess*",),
-        {"silence_before_reconnect_s": 19 * 60},
+        {},
+        "After a lost connection it may stay away for 19 minutes.",
     ),
     Quirk(
         "grizzl-e-old-transaction",
-        "Leaves out StopTransaction or keeps sending the id of an ended transaction.",
         ("*grizzl*", "united chargers*"),
-        {"skips_stop_transaction": True, "unreliable_transaction_id": True},
+        {"unreliable_transaction_id": True},
+        _SKIPS_STOP,
     ),
-    Quirk("growatt-local-time", "Local time without a zone.", ("growatt*",), {"local_time_zone": True}),
-    Quirk(
-        "huawei-power-profiles",
-        "Charging profiles in W only; one object where arrays belong.",
-        ("huawei*",),
-        {"force_power_profile": True},
-    ),
+    Quirk("growatt-local-time", ("growatt*",), {"local_time_zone": True}),
+    Quirk("huawei-power-profiles", ("huawei*",), {"force_power_profile": True}),
     Quirk(
         "mennekes-slow-redial",
-        "May take a quarter of an hour to come back.",
         ("mennekes*",),
-        {"silence_before_reconnect_s": 15 * 60},
+        {},
+        "After a lost connection it may stay away for 15 minutes.",
     ),
     Quirk(
         "openevse-kwh",
-        "The energy register is in kWh, labelled Wh; records from before the first boot answer are stamped 1970.",
         ("openevse*",),
-        {"energy_kwh_labelled_wh": True, "clock_unset_after_boot": True},
+        {"energy_kwh_labelled_wh": True},
+        "What it records before its first boot is answered is stamped 1970: our clock counts there, as for every charger.",
         firmware=("4.*", "v4.*"),
     ),
-    Quirk(
-        "ocular-closing-values",
-        "The same hardware as BS EV22.",
-        ("ocular*",),
-        {"closing_values_after_stop": True, "unreliable_id_tag": True},
-    ),
-    Quirk("teison-no-redial", "Does not dial again by itself.", ("teison*",), {"never_reconnects": True}),
-    Quirk(
-        "wallbox-profiles",
-        "Charging profiles at stack level 0 only.",
-        ("wall*box*",),
-        {"stack_level_zero": True},
-    ),
-    Quirk(
-        "wallbox-reconnect",
-        "Firmware 6 reconnects without BootNotification.",
-        ("wall*box*",),
-        {"no_boot_on_reconnect": True},
-        firmware=("6.*",),
-    ),
-    Quirk(
-        "zaptec-skips-stop",
-        "A transaction may end without StopTransaction.",
-        ("zaptec*",),
-        {"skips_stop_transaction": True},
-    ),
+    # The same hardware as the BS EV22.
+    Quirk("ocular-closing-values", ("ocular*",), {"unreliable_id_tag": True}, _CLOSING_VALUES),
+    Quirk("teison-no-redial", ("teison*",), {"never_reconnects": True}),
+    Quirk("wallbox-profiles", ("wall*box*",), {"stack_level_zero": True}),
+    Quirk("wallbox-reconnect", ("wall*box*",), {"no_boot_on_reconnect": True}, firmware=("6.*",)),
+    Quirk("zaptec-skips-stop", ("zaptec*",), {}, _SKIPS_STOP),
 )
 
 
@@ -183,3 +173,13 @@ def combine(rules: Iterable[Quirk]) -> Behaviours:
     chosen = tuple(rules)
     merged = {name: value for rule in chosen for name, value in rule.behaviours.items()}
     return structs.replace(Behaviours(rules=tuple(r.name for r in chosen)), **merged)
+
+
+def observations(behaviours: Behaviours) -> Iterator[Deviation]:
+    """What an operator is shown of a known charge point, beside the deviations that its messages had."""
+    for name, sentence in SENTENCES.items():
+        if getattr(behaviours, name):
+            yield Deviation(field=name, kind="quirk_applied", detail=sentence)
+    for rule in QUIRKS:
+        if rule.note and rule.name in behaviours.rules:
+            yield Deviation(field=rule.name, kind="quirk_note", detail=rule.note)

@@ -24,17 +24,32 @@ from csms.adapter import EVERY_GENERATION, AdapterHost, Command
 from csms.core import reports
 from csms.core.masking import WITHOUT_SECRETS, masked, masked_frame
 from csms.core.records import Frame
-from csms.errors import ChargerBusy, ChargerOffline, ChargerRefused, ChargerTimeout, CommandError
+from csms.core.reports import Deviation
+from csms.errors import (
+    ChargerBusy,
+    ChargerOffline,
+    ChargerRefused,
+    ChargerTimeout,
+    CommandError,
+    NotSupported,
+)
 from csms.ocpp import frames, handshake, messages
-from csms.ocpp.calls import Calls
-from csms.ocpp.certificates import StationCertificates
-from csms.ocpp.connections import Connection, Connections
-from csms.ocpp.credentials import CredentialChanges, Security, change_in
-from csms.ocpp.gate import Gate, Rules
+from csms.ocpp.admission import AdmissionControl, AdmissionRules
+from csms.ocpp.certificate_signing import CertificateSigning
+from csms.ocpp.connection import ChargePointConnection, ConnectionRegistry
+from csms.ocpp.credential_changes import CredentialChanges, CredentialStore, change_in
+from csms.ocpp.incoming_calls import IncomingCalls, as_reported
 from csms.ocpp.listeners import TlsListener, listen
 from csms.ocpp.liveness import Liveness, ping
-from csms.ocpp.session import Answered, Dropped, IncomingCall, LateAnswer, Refused, Unsolicited
-from csms.ocpp.wire import Socket
+from csms.ocpp.session import (
+    CallAnswered,
+    CallAnsweredLate,
+    CallRefused,
+    FrameDropped,
+    IncomingCall,
+    UnsolicitedAnswer,
+)
+from csms.ocpp.websocket import ChargePointSocket
 
 log = structlog.get_logger()
 _DROPPED = Counter("csms_ocpp_frames_dropped_total", "Frames that could not be answered.")
@@ -66,8 +81,8 @@ class OcppServer:
         calls_after_s: float = 10,
         enrollment: str = "approve",
         tls: TlsListener | None = None,
-        security: Security | None = None,
-        rules: Rules | None = None,
+        security: CredentialStore | None = None,
+        rules: AdmissionRules | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._sock = sock
@@ -77,9 +92,9 @@ class OcppServer:
         self._enrollment = enrollment
         self._tls = tls
         self._security = security
-        self._rules = rules or Rules()
+        self._rules = rules or AdmissionRules()
         self._clock = clock
-        self._connections = Connections()
+        self._connections = ConnectionRegistry()
         self._node: AdapterHost | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._serving: set[asyncio.Task[Any]] = set()
@@ -91,7 +106,9 @@ class OcppServer:
         """Serve until cancelled; then tell the charge points that we come back (1012)."""
         self._node = node
         self._guard(node)
-        self._gate = Gate(node, enrollment=self._enrollment, security=self._security, rules=self._rules)
+        self._gate = AdmissionControl(
+            node, enrollment=self._enrollment, security=self._security, rules=self._rules
+        )
         sockets: list[tuple[socket.socket, ssl.SSLContext | None]] = [(self._sock, None)]
         if self._tls is not None:
             sockets.append((self._tls.sock, self._tls.context))
@@ -132,15 +149,19 @@ class OcppServer:
                 tls=self._tls is not None or bool(self._rules.trusted_proxies),
                 certificates=bool(self._rules.client_cas),
             )
-            certificates = StationCertificates(self._security, self.perform, self._spawn)
+            certificates = CertificateSigning(self._security, self.perform, self._spawn)
         self._changes = changes
-        self._calls = Calls(node, self._clock, certificates)
+        self._calls = IncomingCalls(node, self._clock, certificates)
 
     async def perform(self, charger_id: str, command: Command) -> Mapping[str, Any]:
         """Call the charge point and give its answer. One call is outstanding; the others wait their turn."""
         connection = self._connections.get(charger_id)
         if connection is None:
             raise ChargerOffline(f"{charger_id} is not connected")
+        if command.action == "ChangeAvailability" and connection.behaviours.no_change_availability:
+            raise NotSupported(
+                f"{charger_id} is of a kind that never answers ChangeAvailability: nothing was sent"
+            )
         token = Asked(command, self._clock())
         change = change_in(command) if self._changes is not None else None
         if change is None or self._changes is None:
@@ -151,9 +172,11 @@ class OcppServer:
             )
         return masked(answer)  # type: ignore[no-any-return]
 
-    async def _call(self, connection: Connection, command: Command, token: object) -> dict[str, Any]:
+    async def _call(
+        self, connection: ChargePointConnection, command: Command, token: object
+    ) -> dict[str, Any]:
         charger_id = connection.charger_id
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         connection.pending[token] = answer
         if command.action in _TRIGGERS:
             requested = str(command.payload.get("requestedMessage"))
@@ -169,17 +192,17 @@ class OcppServer:
             await self._flush(connection)
             async with asyncio.timeout(command.timeout_s * 2):
                 await self._await_answer(connection, answer)
-            return dict(msgspec.json.decode(answer.result(), type=dict[str, Any]))
+            return answer.result()
         except TimeoutError:
             if connection.session.cancel(token):
                 raise ChargerBusy(f"{charger_id} was busy: {command.action} was not sent") from None
             raise ChargerTimeout(f"{charger_id} did not answer {command.action} in time") from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise ChargerRefused("FormationViolation", "the charge point's answer is not an object") from None
         finally:
             connection.pending.pop(token, None)
 
-    async def _await_answer(self, connection: Connection, answer: "asyncio.Future[bytes]") -> None:
+    async def _await_answer(
+        self, connection: ChargePointConnection, answer: "asyncio.Future[dict[str, Any]]"
+    ) -> None:
         """Wait, and keep the session's clock: whoever waits gives up the outstanding call when it is due."""
         while not answer.done():
             deadline = connection.session.next_deadline()
@@ -188,16 +211,18 @@ class OcppServer:
             self._tick(connection, time.monotonic())
             await self._flush(connection)
 
-    def _tick(self, connection: Connection, now: float) -> None:
+    def _tick(self, connection: ChargePointConnection, now: float) -> None:
         for late in connection.session.tick(now):
             error = ChargerTimeout(f"{connection.charger_id} did not answer {late.action} in time")
             _reject(connection, late.token, error)
-        if not connection.session.is_open_for_calls and now - connection.connected_at > self._calls_after_s:
+        waited = now - connection.connected_at > self._calls_after_s
+        may_boot = connection.behaviours.no_calls_before_boot and not connection.has_called
+        if waited and not may_boot and not connection.session.is_open_for_calls:
             connection.session.open_for_calls(now)
             if connection.behaviours.no_boot_on_reconnect:
                 self._spawn(self._ask_how_it_is(connection))
 
-    async def _ask_how_it_is(self, connection: Connection) -> None:
+    async def _ask_how_it_is(self, connection: ChargePointConnection) -> None:
         """It came back without saying how it is, and never would."""
         for message in ("BootNotification", "StatusNotification"):
             command = Command(action="TriggerMessage", payload={"requestedMessage": message})
@@ -212,7 +237,7 @@ class OcppServer:
         connection.superseded_by = max(connection.superseded_by, generation)
         await self._close_if_superseded(connection)
 
-    async def _close_if_superseded(self, connection: Connection) -> None:
+    async def _close_if_superseded(self, connection: ChargePointConnection) -> None:
         if 0 < connection.generation < connection.superseded_by:
             elsewhere = "a newer connection of this charge point is open elsewhere"
             ended = "an operator has ended this connection"
@@ -223,13 +248,13 @@ class OcppServer:
 
     async def _serve(self, socket: ServerConnection) -> None:
         node = self._running()
-        assert isinstance(socket, Socket)
+        assert isinstance(socket, ChargePointSocket)
         assert socket.request is not None
         charger_id = handshake.identity(socket.request.path)
         assert charger_id is not None
         entry = self._gate.entry(socket)
         address = _address(socket, entry.address)
-        connection = Connection(charger_id, socket, profile=entry.profile)
+        connection = ChargePointConnection(charger_id, socket, profile=entry.profile)
         task = asyncio.current_task()
         assert task is not None
         self._serving.add(task)
@@ -268,7 +293,7 @@ class OcppServer:
         finally:
             await self._ended(connection)
 
-    def _abandon(self, connection: Connection) -> None:
+    def _abandon(self, connection: ChargePointConnection) -> None:
         """Nobody will answer on this connection any more: whoever waits hears it now."""
         charger_id = connection.charger_id
         for lost in connection.session.close():
@@ -280,7 +305,7 @@ class OcppServer:
             )
             _reject(connection, lost.token, error)
 
-    async def _ended(self, connection: Connection) -> None:
+    async def _ended(self, connection: ChargePointConnection) -> None:
         node, charger_id = self._running(), connection.charger_id
         self._abandon(connection)
         socket = connection.socket
@@ -289,6 +314,9 @@ class OcppServer:
             log.info(
                 "disconnected", charger=charger_id, code=socket.close_code, reason=socket.close_reason or None
             )
+            if connection.behaviours.never_reconnects:
+                remedy = "restart it by hand: chargers of this kind do not connect again by themselves"
+                log.warning("charger_restart_needed", charger=charger_id, remedy=remedy)
         if connection.generation:
             node.post(
                 reports.Disconnected(
@@ -299,7 +327,7 @@ class OcppServer:
                 )
             )
 
-    async def _receive(self, connection: Connection, frame: bytes) -> None:
+    async def _receive(self, connection: ChargePointConnection, frame: bytes) -> None:
         now = time.monotonic()
         event = connection.session.receive(frame, now)
         if isinstance(event, IncomingCall):
@@ -312,18 +340,18 @@ class OcppServer:
             await self._flush(connection, event.action)
             if event.action == "BootNotification":
                 connection.session.open_for_calls(now)
-        elif isinstance(event, Answered | LateAnswer):
+        elif isinstance(event, CallAnswered | CallAnsweredLate):
             self._log(connection, frame, "result", event.action)
-            if not _resolve(connection, event.token, bytes(event.payload)):
-                self._late(connection, event.token, "answered", _json(event.payload))
-            self._settle_late(connection, event.token, event.payload)
-        elif isinstance(event, Refused):
+            await self._answered(connection, event)
+        elif isinstance(event, CallRefused):
             self._log(connection, frame, "error", event.action)
-            error = ChargerRefused(event.code, event.description, _json(event.details))
+            await self._tolerated(connection, event.action, event.details, event.deviations)
+            details = messages.read_plain(event.details)
+            error = ChargerRefused(event.code, event.description, {} if details is None else details)
             if not _reject(connection, event.token, error):
                 told = {"code": error.code, "description": error.description, "details": error.details}
                 self._late(connection, event.token, "refused", told)
-            self._settle_late(connection, event.token, None)
+            self._settle_late(connection, event.token, "Rejected")
         else:
             await self._odd(connection, frame, event)
         if connection.session.has_data_to_send:
@@ -332,10 +360,36 @@ class OcppServer:
             connection.seen_posted_at = now
             self._running().post(reports.Seen(charger_id=connection.charger_id))
 
-    def _late(self, connection: Connection, token: "Asked", outcome: str, answer: Any) -> None:
+    async def _answered(
+        self, connection: ChargePointConnection, event: CallAnswered | CallAnsweredLate
+    ) -> None:
+        """Read a CALLRESULT as tolerantly as a CALL and give it to the caller, or book it if it comes too late."""
+        read = messages.read_answer(event.action, event.payload, zone=connection.zone)
+        await self._tolerated(connection, event.action, event.payload, (*event.deviations, *read.deviations))
+        if isinstance(read, messages.Unreadable):
+            _reject(connection, event.token, ChargerRefused(read.code, read.description))
+            self._settle_late(connection, event.token, "")
+            return
+        if not _resolve(connection, event.token, read.message):
+            self._late(connection, event.token, "answered", read.message)
+        self._settle_late(connection, event.token, str(read.message.get("status")))
+
+    async def _tolerated(
+        self,
+        connection: ChargePointConnection,
+        action: str,
+        payload: msgspec.Raw,
+        found: tuple[Deviation, ...],
+    ) -> None:
+        if found:
+            await self._calls.deviated(connection, action, as_reported(payload, *found), wait=False)
+
+    def _late(
+        self, connection: ChargePointConnection, token: "Asked", outcome: str, answer: dict[str, Any]
+    ) -> None:
         """An answer that nobody waits for any more: the charge point did act, so it counts."""
         command = token.command
-        if command.id is None or not isinstance(answer, dict):
+        if command.id is None:
             return
         log.info("late answer", charger=connection.charger_id, action=command.action)
         report = reports.Commanded(
@@ -358,29 +412,30 @@ class OcppServer:
         except Exception as error:
             log.error("late answer not recorded", charger=report.charger_id, error=str(error))
 
-    def _settle_late(self, connection: Connection, token: object, answer: msgspec.Raw | None) -> None:
+    def _settle_late(self, connection: ChargePointConnection, token: object, status: str) -> None:
         """Nobody waits for this answer any more, and still it says which key or profile counts."""
         if token in connection.pending:
             return
         settle = connection.unsettled.pop(token, None)
         if settle is not None:
-            status = "Rejected" if answer is None else _status(answer)
             self._spawn(_settled(settle(status), connection.charger_id))
 
-    async def _odd(self, connection: Connection, frame: bytes, event: Unsolicited | Dropped) -> None:
+    async def _odd(
+        self, connection: ChargePointConnection, frame: bytes, event: UnsolicitedAnswer | FrameDropped
+    ) -> None:
         """Frames that lead nowhere are logged and counted. One that tells of a transaction is kept."""
         self._log(connection, frame, "odd", getattr(event, "action", None), event.message_id)
         _DROPPED.inc()
-        reason = event.reason if isinstance(event, Dropped) else "an answer to nothing we asked"
+        reason = event.reason if isinstance(event, FrameDropped) else "an answer to nothing we asked"
         log.info(
             "frame dropped", charger=connection.charger_id, reason=reason, frame=masked_frame(frame)[:200]
         )
-        kind = "unsolicited" if isinstance(event, Unsolicited) else "malformed_frame"
+        kind = "unsolicited" if isinstance(event, UnsolicitedAnswer) else "malformed_frame"
         found = [reports.Deviation(field="", kind=kind, detail=reason)]
         action = getattr(event, "action", None)
-        telling = isinstance(event, Dropped) and action in messages.TRANSACTION_ACTIONS
+        telling = isinstance(event, FrameDropped) and action in messages.TRANSACTION_ACTIONS
         await self._calls.deviated(connection, (action or "")[:50], found, wait=not telling)
-        if not isinstance(event, Dropped):
+        if not isinstance(event, FrameDropped):
             return
         if telling:
             # Never a CALLERROR: an acknowledgement, once it is kept.
@@ -390,7 +445,7 @@ class OcppServer:
 
     # --- sockets ---------------------------------------------------------------------------------
 
-    async def _flush(self, connection: Connection, action: str | None = None) -> None:
+    async def _flush(self, connection: ChargePointConnection, action: str | None = None) -> None:
         for data in connection.session.data_to_send():
             self._log_sent(connection, data, action)
             if connection.socket.send_now(data):
@@ -405,7 +460,7 @@ class OcppServer:
             except ConnectionClosed:
                 return
 
-    async def _close(self, connection: Connection, code: int, reason: str) -> None:
+    async def _close(self, connection: ChargePointConnection, code: int, reason: str) -> None:
         try:
             async with asyncio.timeout(_CLOSE_S):
                 await connection.socket.close(code, reason)
@@ -420,7 +475,8 @@ class OcppServer:
             now = time.monotonic()
             accepting = self._running().accepting()
             for connection in self._connections:
-                if not accepting and not connection.answering:
+                lost_for_good = connection.behaviours.never_reconnects
+                if not accepting and not connection.answering and not lost_for_good:
                     # What a charge point has not sent yet costs it no attempt: better outside than unanswered.
                     self._spawn(self._close(connection, 1013, "the database is away, try again later"))
                     continue
@@ -443,7 +499,7 @@ class OcppServer:
     # --- the log of frames -----------------------------------------------------------------------
 
     def _log(
-        self, connection: Connection, frame: bytes, kind: str, action: str | None, message_id: str | None = None,
+        self, connection: ChargePointConnection, frame: bytes, kind: str, action: str | None, message_id: str | None = None,
         *, outgoing: bool = False,
     ) -> None:  # fmt: skip
         self._running().frame(
@@ -458,10 +514,10 @@ class OcppServer:
             )
         )
 
-    def _log_sent(self, connection: Connection, data: bytes, action: str | None) -> None:
+    def _log_sent(self, connection: ChargePointConnection, data: bytes, action: str | None) -> None:
         if data.startswith(b"[2,"):
             sent = frames.parse(data)
-            assert isinstance(sent, frames.Call)
+            assert isinstance(sent, frames.CallFrame)
             self._log(connection, data, "call", sent.action, sent.message_id, outgoing=True)
         else:
             kind = "error" if data.startswith(b"[4,") else "result"
@@ -482,7 +538,7 @@ class Asked:
         self.at = at
 
 
-def _resolve(connection: Connection, token: object, payload: bytes) -> bool:
+def _resolve(connection: ChargePointConnection, token: object, payload: dict[str, Any]) -> bool:
     """False: nobody waits for it any more."""
     answer = connection.pending.get(token)
     if answer is None or answer.done():
@@ -491,24 +547,12 @@ def _resolve(connection: Connection, token: object, payload: bytes) -> bool:
     return True
 
 
-def _reject(connection: Connection, token: object, error: CommandError) -> bool:
+def _reject(connection: ChargePointConnection, token: object, error: CommandError) -> bool:
     answer = connection.pending.get(token)
     if answer is None or answer.done():
         return False
     answer.set_exception(error)
     return True
-
-
-def _json(details: msgspec.Raw) -> Any:
-    try:
-        return msgspec.json.decode(details)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}
-
-
-def _status(payload: msgspec.Raw) -> str:
-    answer = _json(payload)
-    return str(answer.get("status")) if isinstance(answer, dict) else ""
 
 
 async def _settled(settling: Awaitable[None], charger_id: str) -> None:

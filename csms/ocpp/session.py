@@ -30,12 +30,12 @@ from uuid import uuid4
 
 from msgspec import Raw, Struct
 
+from csms.core.reports import Deviation
 from csms.ocpp import frames
-from csms.ocpp.lenient import Deviation
 
 _OVERDUE_KEPT: Final = 100
 
-Token: TypeAlias = Any  # what the caller knows a call by; handed back untouched
+CallToken: TypeAlias = Any  # what the caller knows a call by; handed back untouched
 
 
 class IncomingCall(Struct, frozen=True):
@@ -47,19 +47,19 @@ class IncomingCall(Struct, frozen=True):
     deviations: tuple[Deviation, ...] = ()
 
 
-class Answered(Struct, frozen=True):
+class CallAnswered(Struct, frozen=True):
     """The CALLRESULT to our call."""
 
-    token: Token
+    token: CallToken
     action: str
     payload: Raw
     deviations: tuple[Deviation, ...] = ()
 
 
-class Refused(Struct, frozen=True):
+class CallRefused(Struct, frozen=True):
     """The CALLERROR to our call. `details` is JSON. `late`: after TimedOut had been reported."""
 
-    token: Token
+    token: CallToken
     action: str
     code: str
     description: str
@@ -68,16 +68,16 @@ class Refused(Struct, frozen=True):
     deviations: tuple[Deviation, ...] = ()
 
 
-class LateAnswer(Struct, frozen=True):
+class CallAnsweredLate(Struct, frozen=True):
     """The CALLRESULT to a call of ours that had timed out: the charge point did act."""
 
-    token: Token
+    token: CallToken
     action: str
     payload: Raw
     deviations: tuple[Deviation, ...] = ()
 
 
-class Unsolicited(Struct, frozen=True):
+class UnsolicitedAnswer(Struct, frozen=True):
     """An answer to nothing we asked on this connection. `code` is None for a CALLRESULT."""
 
     message_id: str
@@ -85,7 +85,7 @@ class Unsolicited(Struct, frozen=True):
     code: str | None = None
 
 
-class Dropped(Struct, frozen=True):
+class FrameDropped(Struct, frozen=True):
     """A frame that could not be used. `answerable`: a CALL with an id, which wants a CALLERROR (`refuse`), or an
     acknowledgement if it tells of a transaction: whoever knows the actions decides. `action` if it could be read.
     """
@@ -97,31 +97,33 @@ class Dropped(Struct, frozen=True):
     answerable: bool = False
 
 
-class TimedOut(Struct, frozen=True):
+class CallTimedOut(Struct, frozen=True):
     """Our call was sent and not answered in time."""
 
-    token: Token
+    token: CallToken
     action: str
 
 
-class Abandoned(Struct, frozen=True):
+class CallAbandoned(Struct, frozen=True):
     """Our call ended with the connection. `sent`: the charge point may have acted on it."""
 
-    token: Token
+    token: CallToken
     action: str
     sent: bool
     reason: str
 
 
-Event: TypeAlias = IncomingCall | Answered | Refused | LateAnswer | Unsolicited | Dropped
+SessionEvent: TypeAlias = (
+    IncomingCall | CallAnswered | CallRefused | CallAnsweredLate | UnsolicitedAnswer | FrameDropped
+)
 
 
-class _Call(Struct):
+class _OwnCall(Struct):
     message_id: str
     action: str
     payload: bytes
     timeout_s: float
-    token: Token
+    token: CallToken
     deadline: float = 0.0
 
 
@@ -133,9 +135,9 @@ class OcppSession:
         self._new_id = new_id
         self._open = False
         self._closed = False
-        self._outstanding: _Call | None = None
-        self._waiting: deque[_Call] = deque()
-        self._overdue: OrderedDict[str, _Call] = OrderedDict()
+        self._outstanding: _OwnCall | None = None
+        self._waiting: deque[_OwnCall] = deque()
+        self._overdue: OrderedDict[str, _OwnCall] = OrderedDict()
         self._out: list[bytes] = []
 
     @property
@@ -149,37 +151,37 @@ class OcppSession:
 
     # --- in ---
 
-    def receive(self, frame: str | bytes, now: float) -> Event:
+    def receive(self, frame: str | bytes, now: float) -> SessionEvent:
         """Take one WebSocket message; exactly one event comes of it. Afterwards send `data_to_send()`."""
         if self._closed:
-            return Dropped("GenericError", "the session is closed")
+            return FrameDropped("GenericError", "the session is closed")
         match frames.parse(frame):
-            case frames.Call() as call:
+            case frames.CallFrame() as call:
                 return IncomingCall(call.message_id, call.action, call.payload, call.deviations)
-            case frames.CallResult() as result:
+            case frames.CallResultFrame() as result:
                 return self._answered(result, now)
-            case frames.CallError() as error:
+            case frames.CallErrorFrame() as error:
                 return self._refused(error, now)
-            case frames.Malformed() as bad:
-                return Dropped(bad.code, bad.description, bad.message_id, bad.action, bad.answerable)
+            case frames.MalformedFrame() as bad:
+                return FrameDropped(bad.code, bad.description, bad.message_id, bad.action, bad.answerable)
 
-    def _answered(self, result: frames.CallResult, now: float) -> Event:
+    def _answered(self, result: frames.CallResultFrame, now: float) -> SessionEvent:
         call, late = self._take(result.message_id, now)
         if call is None:
-            return Unsolicited(result.message_id, result.payload)
+            return UnsolicitedAnswer(result.message_id, result.payload)
         if late:
-            return LateAnswer(call.token, call.action, result.payload, result.deviations)
-        return Answered(call.token, call.action, result.payload, result.deviations)
+            return CallAnsweredLate(call.token, call.action, result.payload, result.deviations)
+        return CallAnswered(call.token, call.action, result.payload, result.deviations)
 
-    def _refused(self, error: frames.CallError, now: float) -> Event:
+    def _refused(self, error: frames.CallErrorFrame, now: float) -> SessionEvent:
         call, late = self._take(error.message_id, now)
         if call is None:
-            return Unsolicited(error.message_id, error.details, error.code)
-        return Refused(
+            return UnsolicitedAnswer(error.message_id, error.details, error.code)
+        return CallRefused(
             call.token, call.action, error.code, error.description, error.details, late, error.deviations
         )
 
-    def _take(self, message_id: str, now: float) -> tuple[_Call | None, bool]:
+    def _take(self, message_id: str, now: float) -> tuple[_OwnCall | None, bool]:
         call = self._outstanding
         if call is not None and call.message_id == message_id:
             self._outstanding = None
@@ -201,14 +203,14 @@ class OcppSession:
         if not self._closed:
             self._out.append(frames.render_error(message_id, code, description, details))
 
-    def call(self, action: str, payload: bytes, now: float, timeout_s: float, token: Token) -> None:
+    def call(self, action: str, payload: bytes, now: float, timeout_s: float, token: CallToken) -> None:
         """Call the charge point as soon as it is our turn. Raises RuntimeError after `close`."""
         if self._closed:
             raise RuntimeError(f"the session of {self.identity} is closed")
-        self._waiting.append(_Call(self._new_id(), action, payload, timeout_s, token))
+        self._waiting.append(_OwnCall(self._new_id(), action, payload, timeout_s, token))
         self._advance(now)
 
-    def cancel(self, token: Token) -> bool:
+    def cancel(self, token: CallToken) -> bool:
         """Withdraw a call that has not been sent. False: it has been, or is unknown."""
         for call in self._waiting:
             if call.token == token:
@@ -243,7 +245,7 @@ class OcppSession:
         """When `tick` has something to do, on the caller's clock."""
         return None if self._outstanding is None else self._outstanding.deadline
 
-    def tick(self, now: float) -> list[TimedOut]:
+    def tick(self, now: float) -> list[CallTimedOut]:
         """Give up the outstanding call if it is due, and send the next one."""
         call = self._outstanding
         if call is None or now < call.deadline:
@@ -253,16 +255,16 @@ class OcppSession:
         if len(self._overdue) > _OVERDUE_KEPT:
             self._overdue.popitem(last=False)
         self._advance(now)
-        return [TimedOut(call.token, call.action)]
+        return [CallTimedOut(call.token, call.action)]
 
-    def close(self, reason: str = "connection closed") -> list[Abandoned]:
+    def close(self, reason: str = "connection closed") -> list[CallAbandoned]:
         """End the session; the calls that fail with it, oldest first. Safe to repeat."""
         self._closed = True
         self._out.clear()
-        failed = [Abandoned(c.token, c.action, sent=False, reason=reason) for c in self._waiting]
+        failed = [CallAbandoned(c.token, c.action, sent=False, reason=reason) for c in self._waiting]
         if self._outstanding is not None:
             failed.insert(
-                0, Abandoned(self._outstanding.token, self._outstanding.action, sent=True, reason=reason)
+                0, CallAbandoned(self._outstanding.token, self._outstanding.action, sent=True, reason=reason)
             )
         self._outstanding = None
         self._waiting.clear()

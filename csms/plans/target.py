@@ -18,8 +18,8 @@ from csms.db import device_state_views, views
 from csms.db.plans import Plan
 from csms.errors import ChargerRefused, ChargerTimeout, CommandError, NotSupported
 from csms.node.command_audit import outcome_of
-from csms.ocpp.outbound import check_request
 from csms.ocpp.quirks import quirks_for
+from csms.ocpp.request_schema import check_request
 from csms.scheduling import profiles
 from csms.scheduling.profiles import Ability, Drawn, Other, Place
 from csms.scheduling.upkeep import NONE, DesiredPlan, Installed, PlanDelivery

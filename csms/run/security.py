@@ -10,7 +10,7 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.errors import StartError
-from csms.ocpp.gate import Rules
+from csms.ocpp.admission import AdmissionRules
 from csms.run.data_dir import data_dir
 from csms.security import authority as ca
 from csms.security import pki
@@ -25,7 +25,7 @@ _DEFAULT_ORGANIZATION = "csms"
 class Secured(Struct, frozen=True, kw_only=True):
     """`server_directory`: where our own CA's server certificates lie, if those are used."""
 
-    rules: Rules
+    rules: AdmissionRules
     stations: StationSecurity
     authority: Callable[[], pki.Authority]
     tls: ServerTls | None
@@ -66,7 +66,7 @@ def secure(settings: Settings, engine: AsyncEngine) -> Secured:
         pairs, server_directory = _pairs(settings, authority)
         tls = ServerTls(pairs, pem)
     return Secured(
-        rules=Rules(
+        rules=AdmissionRules(
             trusted_proxies=settings.csms_trusted_proxies,
             certificate_header=settings.csms_trusted_proxy_cert_header,
             client_cas=tuple(certificates),

@@ -7,7 +7,7 @@ from uuid import uuid4
 from csms.adapter import Command
 from csms.core import command_checks, command_queue
 from csms.db import commands, device_state_views
-from csms.ocpp.outbound import check_request
+from csms.ocpp.request_schema import check_request
 from csms.service.access import Identity
 from csms.service.context import ServiceContext
 from csms.service.problems import invalid_command

@@ -6,7 +6,7 @@ from csms.core.quarantine import REPAIRABLE, offered
 from csms.core.reports import Repair
 from csms.db import admin, logs
 from csms.errors import NotBookable
-from csms.ocpp.repaired import translate
+from csms.ocpp.operator_repair import repaired_report
 from csms.service.access import Identity
 from csms.service.context import ServiceContext
 from csms.service.problems import Problem
@@ -59,7 +59,7 @@ async def book(
         transaction_id=message.transaction_id if message.action == "StartTransaction" else None,
     )
     try:
-        report = translate(message.charger_id, message.action, payload, order, context.now())
+        report = repaired_report(message.charger_id, message.action, payload, order, context.now())
         answer = await context.node.record(report)
     except NotBookable as error:
         raise Problem(422, "not-bookable", str(error)) from None

@@ -265,6 +265,45 @@ async def test_a_senseless_answer_to_a_command_is_reported_and_harms_nothing(sit
     await point.ask("Heartbeat", {})
 
 
+@pytest.mark.parametrize(
+    ("data", "kept", "kind"),
+    [
+        (b'"caf\xe9"', "caf\ufffd", "encoding_repaired"),
+        (b'"\\ud800"', "\ufffd", "surrogate_replaced"),
+        (b'"\\u0000a\tb"', "a\tb", "nul_removed"),
+        (b"NaN", None, "null_dropped"),
+    ],
+)
+async def test_an_odd_answer_to_a_command_is_repaired_as_a_call_is(
+    site: Site, data: bytes, kept: str | None, kind: str
+) -> None:
+    point = await site.dial(chargePointModel="1")
+    asked = site.command("DataTransfer", vendorId="v")
+    _, message_id, _, _ = await point.receive()
+    await point.send(b'[3,"%b",{"status":"accepted","data":%b}]' % (message_id.encode(), data))
+    answer = {"status": "Accepted"} | ({} if kept is None else {"data": kept})
+    assert (await asked).json() == {"response": answer}
+    await point.ask("StatusNotification", STATUS)
+    assert {kind, "enum_respelled"} <= await site.deviations()
+
+
+async def test_no_password_is_kept_with_the_deviations_of_an_answer(site: Site) -> None:
+    point = await site.dial(chargePointModel="1")
+    asked = site.command("GetConfiguration")
+    _, message_id, _, _ = await point.receive()
+    keys = [{"key": "AuthorizationKey", "readonly": False, "value": 31337}, {"key": "K", "readonly": 1}]
+    await point.send([3, message_id, {"configurationKey": keys}])
+    assert (await asked).json()["response"]["configurationKey"] == [
+        {"key": "AuthorizationKey", "readonly": False, "value": "***"},
+        {"key": "K", "readonly": True},
+    ]
+    await point.ask("StatusNotification", STATUS)
+    response = await site.node.api.get(f"/api/v1/chargers/{site.charger}/deviations")
+    found = {item["field"]: item for item in response.json()["items"]}
+    assert found["configurationKey[0].value"]["kind"] == "wrong_type"
+    assert "31337" not in response.text
+
+
 # --- the slow and the hostile ----------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from csms.embedded import EmbeddedPostgres
 from csms.node.ledger import Ledger
 from csms.ocpp import server
 from tests.e2e.conftest import NodeFactory
+from tests.e2e.test_quirks import recorded_boot
 from tests.harness import servers
 from tests.harness.charge_points.raw import RawChargePoint
 from tests.harness.charging_site import Site, start
@@ -38,8 +39,9 @@ async def test_while_postgres_is_away_nobody_loses_anything(
     url, down, up = postgres
     monkeypatch.setattr(server, "_SWEEP_S", 0.1)
     node = await start_node(database_url=url, away_limit_s=0.5)
-    idle, busy = Site(node), Site(node)
+    idle, busy, lasting = Site(node), Site(node), Site(node)
     resting, charging = await idle.dial(chargePointModel="1"), await busy.dial(chargePointModel="1")
+    kept = await lasting.dial(**recorded_boot("teison-no-redial"))
     down()
     await charging.send([2, "m1", "StartTransaction", start()])
     # Who has asked nothing is sent away, and nobody is let in: what is not sent costs no attempt.
@@ -49,8 +51,10 @@ async def test_while_postgres_is_away_nobody_loses_anything(
     assert refused.value.response.status_code == 503
     ready = await node.api.get("/health/ready")
     assert ready.status_code == 503
-    # Who has asked keeps its line, and its answer comes when it can be given.
+    # One that has asked keeps its connection, and its answer comes when it can be given. So does one that would never
+    # come back.
     assert await charging.silence()
+    await kept.ask("Heartbeat", {})
     up()
     kind, message_id, answer = await charging.receive(timeout_s=40)
     assert (kind, message_id, answer["idTagInfo"]["status"]) == (3, "m1", "Accepted")
@@ -59,7 +63,7 @@ async def test_while_postgres_is_away_nobody_loses_anything(
     again = await idle.dial()
     assert (await again.boot())["status"] == "Accepted"
     assert (await again.ask("StartTransaction", start(), "m1"))["transactionId"] != row["id"]
-    for site in (idle, busy):
+    for site in (idle, busy, lasting):
         await site.hang_up()
 
 

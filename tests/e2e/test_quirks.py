@@ -1,14 +1,18 @@
 """Known charge points on a whole node: what their messages mean, also after a reconnect without a boot."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.e2e.conftest import Node, NodeFactory
 from tests.harness.charge_points.raw import RawChargePoint
 from tests.harness.charging_site import Site, moment, start, stop, values
+from tests.harness.servers import REPOSITORY
 
 ABB = {"chargePointVendor": "ABB", "chargePointModel": "CDT_TACW22::NET_WIFI"}
 OPENEVSE = {
@@ -20,6 +24,19 @@ GROWATT = {"chargePointVendor": "Growatt", "chargePointModel": "THOR-11AS-P"}
 BS = {"chargePointVendor": "BS", "chargePointModel": "EV22"}
 GRIZZL = {"chargePointVendor": "United Chargers", "chargePointModel": "Grizzl-E"}
 WALLBOX = {"chargePointVendor": "Wall Box Chargers", "chargePointModel": "PPR1", "firmwareVersion": "6.4.12"}
+
+
+RECORDINGS = REPOSITORY / "tests" / "ocpp" / "fixtures" / "quirks"
+
+
+def recorded_boot(rule: str) -> dict[str, Any]:
+    """The BootNotification that a rule's charge point was recorded with."""
+    frame: list[Any] = json.loads(json.loads((RECORDINGS / f"{rule}.json").read_text())["frames"][0])
+    return dict(frame[3])
+
+
+def reset(site: Site) -> "asyncio.Task[Any]":
+    return site.command("Reset", type="Soft")
 
 
 @pytest.fixture
@@ -135,3 +152,48 @@ async def test_one_that_returns_without_a_word_is_asked_how_it_is(start_node: No
         await point.send([3, message_id, {"status": "Accepted"}])
     assert asked == [("TriggerMessage", "BootNotification"), ("TriggerMessage", "StatusNotification")]
     await site.hang_up()
+
+
+async def test_commands_wait_for_a_sign_of_boot_where_earlier_ones_would_restart_it(
+    start_node: NodeFactory,
+) -> None:
+    node = await start_node(csms_ocpp_calls_after_s=0.2)
+    site, other = Site(node), Site(node)
+    await site.dial(**recorded_boot("abb-terra-ac"))
+    await other.dial(chargePointModel="any")
+    point, any_point = await site.dial(), await other.dial()
+    waiting, sent = reset(site), reset(other)
+    # The timer is over for both: the other one has its command.
+    _, message_id, action, _ = await any_point.receive(timeout_s=15)
+    await any_point.send([3, message_id, {"status": "Accepted"}])
+    assert (action, (await sent).status_code) == ("Reset", 200)
+    # The first frame that comes is the answer to its own call, and the command comes after it.
+    await point.ask("Heartbeat", {})
+    _, message_id, action, _ = await point.receive(timeout_s=15)
+    await point.send([3, message_id, {"status": "Accepted"}])
+    assert (action, (await waiting).status_code) == ("Reset", 200)
+    for one in (site, other):
+        await one.hang_up()
+
+
+async def test_change_availability_is_not_sent_to_one_that_never_answers_it(site: Site) -> None:
+    point = await site.dial(**recorded_boot("en-plus"))
+    refused = await site.command("ChangeAvailability", connectorId=1, type="Inoperative")
+    assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (501, "not-supported")
+    assert "nothing was sent" in refused.json()["detail"]
+    asked = reset(site)
+    _, message_id, action, _ = await point.receive()
+    assert action == "Reset"
+    await point.send([3, message_id, {"status": "Accepted"}])
+    assert (await asked).status_code == 200
+
+
+async def test_the_loss_of_one_that_never_connects_again_is_a_warning(start_node: NodeFactory) -> None:
+    node = await start_node()
+    with capture_logs() as lines:
+        for rule in ("teison-no-redial", "mennekes-slow-redial"):
+            site = Site(node, charger=rule)
+            await (await site.dial(**recorded_boot(rule))).close()
+            await site.offline()
+    warnings = [line for line in lines if line["event"] == "charger_restart_needed"]
+    assert [(line["log_level"], line["charger"]) for line in warnings] == [("warning", "teison-no-redial")]

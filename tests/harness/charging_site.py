@@ -1,9 +1,12 @@
 """One charge point's side of a story, and all that the central system kept of it."""
 
+import asyncio
 import json
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import httpx
 
 from tests.e2e.conftest import Node
 from tests.harness.charge_points.raw import RawChargePoint
@@ -64,6 +67,18 @@ class Site:
         response = await self.node.api.put(f"/api/v1/tags/{id_tag}", json=given)
         assert response.status_code in {200, 201}, response.text
         return id_tag
+
+    def command(self, action: str, **payload: Any) -> "asyncio.Task[httpx.Response]":
+        """Sent in the background; await it for the API's answer."""
+        body = {"action": action, "payload": payload}
+        return asyncio.create_task(self.node.api.post(f"/api/v1/chargers/{self.charger}/commands", json=body))
+
+    async def offline(self) -> None:
+        """Wait until the end of its connection is on record."""
+        query = "SELECT online FROM charger_states WHERE charger_id = $1"
+        async with asyncio.timeout(15):
+            while (await self.node.fetch(query, self.charger))[0]["online"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
 
     async def transactions(self) -> list[dict[str, Any]]:
         return await self._rows("transactions", "id")

@@ -57,8 +57,8 @@ def add_ours(registry):
 
 def test_installed_packages_bring_theirs(monkeypatch, registry):
     entries = [
-        metadata.EntryPoint(name="good", value=f"{__name__}:add_ours", group=data_transfer.GROUP),
-        metadata.EntryPoint(name="bad", value="nowhere:nothing", group=data_transfer.GROUP),
+        metadata.EntryPoint(name="good", value=f"{__name__}:add_ours", group=data_transfer.ENTRY_POINT_GROUP),
+        metadata.EntryPoint(name="bad", value="nowhere:nothing", group=data_transfer.ENTRY_POINT_GROUP),
     ]
     monkeypatch.setattr(data_transfer, "entry_points", lambda group: entries)
     assert registry.load_entry_points() == 1

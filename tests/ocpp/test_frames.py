@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from csms.ocpp import frames
-from csms.ocpp.frames import Call, CallError, CallResult, Malformed, parse
+from csms.ocpp.frames import CallErrorFrame, CallFrame, CallResultFrame, MalformedFrame, parse
 from tests.harness.ocpp_schemas import any_json
 
 
@@ -35,7 +35,7 @@ def test_a_call_keeps_its_payload_as_the_bytes_that_came():
 )
 def test_text_bytes_white_space_and_byte_order_mark_read_alike(frame):
     call = parse(frame)
-    assert isinstance(call, Call)
+    assert isinstance(call, CallFrame)
     assert (call.message_id, call.action, bytes(call.payload), kinds(call)) == ("19", "Heartbeat", b"{}", [])
 
 
@@ -53,7 +53,7 @@ def test_text_bytes_white_space_and_byte_order_mark_read_alike(frame):
 )
 def test_small_departures_are_tolerated_and_noted(frame, noted):
     call = parse(frame)
-    assert isinstance(call, Call)
+    assert isinstance(call, CallFrame)
     assert (call.message_id, call.action, bytes(call.payload)) == ("19", "Heartbeat", b"{}")
     assert kinds(call) == noted
 
@@ -69,7 +69,7 @@ def test_a_long_id_is_tolerated_up_to_255_characters():
 
 def test_a_payload_that_is_not_quite_json_is_kept_for_the_repair():
     call = parse(b'[2,"19","StatusNotification",{"info":"caf\xe9 \\ud800 \x01"}]')
-    assert isinstance(call, Call)
+    assert isinstance(call, CallFrame)
     assert kinds(call) == ["encoding_repaired"]
     assert bytes(call.payload) == '{"info":"caf\ufffd \\ud800 \x01"}'.encode()
 
@@ -81,7 +81,7 @@ def test_a_payload_that_is_not_quite_json_is_kept_for_the_repair():
 )  # fmt: skip
 def test_what_cannot_be_attributed_to_a_call_is_dropped(frame):
     bad = parse(frame)
-    assert isinstance(bad, Malformed)
+    assert isinstance(bad, MalformedFrame)
     assert not bad.answerable
     assert bad.description
 
@@ -100,7 +100,7 @@ def test_what_cannot_be_attributed_to_a_call_is_dropped(frame):
 )
 def test_a_broken_call_with_an_id_can_be_answered(frame, action):
     bad = parse(frame)
-    assert isinstance(bad, Malformed)
+    assert isinstance(bad, MalformedFrame)
     assert (bad.answerable, bad.message_id, bad.action, bad.code) == (
         True,
         "19",
@@ -111,12 +111,12 @@ def test_a_broken_call_with_an_id_can_be_answered(frame, action):
 
 def test_answers_are_read():
     result = parse('[3,"7",{"status":"Accepted"}]')
-    assert isinstance(result, CallResult)
+    assert isinstance(result, CallResultFrame)
     assert (result.message_id, bytes(result.payload)) == ("7", b'{"status":"Accepted"}')
     assert bytes(parse('[3,"7",null]').payload) == b"{}"
     assert bytes(parse('[3,"7"]').payload) == b"{}"
     error = parse('[4,"7","NotSupported","no","{}"]')
-    assert isinstance(error, CallError)
+    assert isinstance(error, CallErrorFrame)
     assert (error.code, error.description) == ("NotSupported", "no")
 
 
@@ -131,7 +131,7 @@ def test_answers_are_read():
 )
 def test_incomplete_errors_are_read(frame, code, description):
     error = parse(frame)
-    assert isinstance(error, CallError)
+    assert isinstance(error, CallErrorFrame)
     assert (error.code, error.description, bytes(error.details)) == (code, description, b"{}")
 
 
@@ -160,7 +160,7 @@ def test_no_input_raises(frame):
 @given(st.lists(any_json, max_size=6))
 def test_no_array_raises_and_every_usable_answer_can_be_rendered(elements):
     message = parse(json.dumps(elements))
-    if isinstance(message, Malformed) and message.answerable:
+    if isinstance(message, MalformedFrame) and message.answerable:
         assert (
             json.loads(frames.render_error(message.message_id, message.code, message.description))[1]
             == message.message_id

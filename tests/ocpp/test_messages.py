@@ -17,6 +17,8 @@ from csms.ocpp.messages import (
     decode_response,
     encode,
     firmware,
+    read_answer,
+    read_plain,
     security,
 )
 from tests.harness.ocpp_schemas import accepts
@@ -48,10 +50,10 @@ FULL = [
             "meterType": "MT",
             "meterSerialNumber": "MS",
         },
-        core.BootNotification("V", "M", "S1", "S2", "1.0", "I", "J", "MT", "MS"),
+        core.BootNotificationRequest("V", "M", "S1", "S2", "1.0", "I", "J", "MT", "MS"),
     ),
-    ("Heartbeat", {}, core.Heartbeat()),
-    ("Authorize", {"idTag": "TAG"}, core.Authorize("TAG")),
+    ("Heartbeat", {}, core.HeartbeatRequest()),
+    ("Authorize", {"idTag": "TAG"}, core.AuthorizeRequest("TAG")),
     (
         "StatusNotification",
         {
@@ -63,24 +65,24 @@ FULL = [
             "vendorId": "v",
             "vendorErrorCode": "e",
         },
-        core.StatusNotification(1, "OtherError", "Faulted", "i", AT, "v", "e"),
+        core.StatusNotificationRequest(1, "OtherError", "Faulted", "i", AT, "v", "e"),
     ),
     (
         "StartTransaction",
         {"connectorId": 1, "idTag": "TAG", "meterStart": 7, "timestamp": T, "reservationId": 3},
-        core.StartTransaction(1, "TAG", 7, AT, 3),
+        core.StartTransactionRequest(1, "TAG", 7, AT, 3),
     ),
     (
         "MeterValues",
         {"connectorId": 1, "transactionId": 5, "meterValue": [{"timestamp": T, "sampledValue": [SAMPLE, {"value": "1"}]}]},
-        core.MeterValues(
+        core.MeterValuesRequest(
             1,
             (
-                core.MeterValue(
+                core.OcppMeterValue(
                     AT,
                     (
-                        core.SampledValue("12.5", "Sample.Periodic", "Raw", "Power.Active.Import", "L1", "Outlet", "kW"),
-                        core.SampledValue("1"),
+                        core.OcppSampledValue("12.5", "Sample.Periodic", "Raw", "Power.Active.Import", "L1", "Outlet", "kW"),
+                        core.OcppSampledValue("1"),
                     ),
                 ),
             ),
@@ -97,22 +99,22 @@ FULL = [
             "reason": "Local",
             "transactionData": [{"timestamp": T, "sampledValue": [{"value": "1"}]}],
         },
-        core.StopTransaction(9, AT, 5, "TAG", "Local", (core.MeterValue(AT, (core.SampledValue("1"),)),)),
+        core.StopTransactionRequest(9, AT, 5, "TAG", "Local", (core.OcppMeterValue(AT, (core.OcppSampledValue("1"),)),)),
     ),
-    ("DataTransfer", {"vendorId": "v", "messageId": "m", "data": "d\\\n"}, core.DataTransfer("v", "m", "d\\\n")),
-    ("DiagnosticsStatusNotification", {"status": "Idle"}, firmware.DiagnosticsStatusNotification("Idle")),
-    ("FirmwareStatusNotification", {"status": "Installed"}, firmware.FirmwareStatusNotification("Installed")),
+    ("DataTransfer", {"vendorId": "v", "messageId": "m", "data": "d\\\n"}, core.DataTransferRequest("v", "m", "d\\\n")),
+    ("DiagnosticsStatusNotification", {"status": "Idle"}, firmware.DiagnosticsStatusNotificationRequest("Idle")),
+    ("FirmwareStatusNotification", {"status": "Installed"}, firmware.FirmwareStatusNotificationRequest("Installed")),
     (
         "SecurityEventNotification",
         {"type": "TamperDetectionActivated", "timestamp": T, "techInfo": "t"},
-        security.SecurityEventNotification("TamperDetectionActivated", AT, "t"),
+        security.SecurityEventNotificationRequest("TamperDetectionActivated", AT, "t"),
     ),
-    ("SignCertificate", {"csr": "c" * 5500}, security.SignCertificate("c" * 5500)),
-    ("LogStatusNotification", {"status": "Uploaded", "requestId": 4}, security.LogStatusNotification("Uploaded", 4)),
+    ("SignCertificate", {"csr": "c" * 5500}, security.SignCertificateRequest("c" * 5500)),
+    ("LogStatusNotification", {"status": "Uploaded", "requestId": 4}, security.LogStatusNotificationRequest("Uploaded", 4)),
     (
         "SignedFirmwareStatusNotification",
         {"status": "SignatureVerified", "requestId": 4},
-        security.SignedFirmwareStatusNotification("SignatureVerified", 4),
+        security.SignedFirmwareStatusNotificationRequest("SignatureVerified", 4),
     ),
 ]  # fmt: skip
 
@@ -170,12 +172,12 @@ def test_a_payload_that_is_no_json_is_a_formation_violation():
 
 @pytest.mark.parametrize("payload", [b"{}", b"null", b"[]", b'""', b'{"extra":1}'])
 def test_a_heartbeat_is_a_heartbeat_whatever_it_carries(payload):
-    assert decode("Heartbeat", payload).message == core.Heartbeat()
+    assert decode("Heartbeat", payload).message == core.HeartbeatRequest()
 
 
 def test_a_boot_notification_is_read_without_the_required_names():
     result = decode("BootNotification", b'{"chargePointVendor":"V"}')
-    assert result.message == core.BootNotification("V", "")
+    assert result.message == core.BootNotificationRequest("V", "")
     assert [d.field for d in result.deviations] == ["chargePointModel"]
 
 
@@ -283,6 +285,55 @@ def test_odd_answers_are_repaired(action, payload, check):
 def test_unknown_answers_are_unreadable():
     assert decode_response("Reset", b'{"status":"Maybe"}').code == "PropertyConstraintViolation"
     assert decode_response("Heartbeat", b"{}").code == "NotImplemented"
+
+
+@pytest.mark.parametrize(("action", "payload"), ANSWERS, ids=[a for a, _ in ANSWERS])
+def test_an_answer_by_the_book_is_given_as_it_came(action, payload):
+    assert read_answer(action, json.dumps(payload).encode()) == Decoded(payload)
+
+
+@pytest.mark.parametrize(
+    ("action", "payload", "repaired", "kinds"),
+    [
+        ("DataTransfer", b'{"status":"Accepted","data":"caf\xe9"}', {"status": "Accepted", "data": "caf\ufffd"}, ["encoding_repaired"]),
+        ("DataTransfer", b'{"status":"Accepted","data":"a\tb"}', {"status": "Accepted", "data": "a\tb"}, []),
+        ("DataTransfer", b'{"status":"Accepted","data":"\\ud800"}', {"status": "Accepted", "data": "\ufffd"}, ["surrogate_replaced"]),
+        ("GetConfiguration", b'{"unknownKey":NaN}', {}, ["null_dropped"]),
+        ("GetConfiguration", b'{"configurationKey":{"key":"K","value":true},"unknownKey":null}',
+         {"configurationKey": [{"key": "K", "readonly": False, "value": "true"}]}, ["wrapped", "wrong_type", "missing", "null_dropped"]),
+        ("GetCompositeSchedule", b'{"status":"accepted","scheduleStart":"2024-05-06T09:08:09+02"}',
+         {"status": "Accepted", "scheduleStart": T}, ["enum_respelled", "odd_timestamp"]),
+        # No message can be made of these, and yet they answer.
+        ("Reset", b'{"status":"OK","extra":1.50}', {"status": "OK", "extra": 1.5}, ["unknown_value", "extra_dropped"]),
+        ("Reset", b'{"status":"\xe9"}', {"status": "\ufffd"}, ["encoding_repaired", "unknown_value"]),
+        ("Reset", b"{}", {}, ["missing"]),
+        ("Unheard", b'{"a":1}', {"a": 1}, []),
+    ],
+)  # fmt: skip
+def test_an_odd_answer_is_given_repaired(action, payload, repaired, kinds):
+    answer = read_answer(action, payload)
+    assert isinstance(answer, Decoded)
+    assert answer.message == repaired
+    assert [d.kind for d in answer.deviations] == kinds
+
+
+@pytest.mark.parametrize("payload", [b"[1]", b"7", b'"text"', b"{", b"[" * 5000 + b"]" * 5000])
+def test_an_answer_that_is_no_object_is_unreadable(payload):
+    assert read_answer("Reset", payload).code == "FormationViolation"
+
+
+@pytest.mark.parametrize(
+    ("payload", "value"),
+    [
+        (b'{"a":[1,2.5,"x"]}', {"a": [1, 2.5, "x"]}),
+        (b'{"\xe9\\u0000":NaN,"b":1.50,"c":"\\ud800"}', {"\ufffd": None, "b": 1.5, "c": "\ufffd"}),
+        (b"[\t" + b"9" * 400 + b", 99999999999999999999, 1e999, \t\x01", None),
+        (b'["\t",' + b"9" * 400 + b",99999999999999999999,1e999]", ["\t", None, 1e20, None]),
+        (b"nothing", None),
+    ],
+)
+def test_any_json_of_a_charge_point_is_read_as_plain_json(payload, value):
+    assert read_plain(payload) == value
 
 
 INFO = core.IdTagInfo("Accepted", expiry_date=AT, parent_id_tag="P")

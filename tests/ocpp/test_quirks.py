@@ -1,15 +1,18 @@
 """Quirks: every rule has recorded frames that are read, and matches the charge point that sent them."""
 
+import ast
 import json
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 
-from csms.ocpp import frames
+from csms.ocpp import frames, quirks
 from csms.ocpp.messages import Decoded, decode
-from csms.ocpp.quirks import QUIRKS, Behaviours, Quirk, combine, quirks_for
+from csms.ocpp.quirks import QUIRKS, SENTENCES, Behaviours, Quirk, combine, observations, quirks_for
+from tests.harness.servers import REPOSITORY
 
+BEHAVIOURS = {f.name for f in structs.fields(Behaviours)} - {"rules"}
 FIXTURES = Path(__file__).parent / "fixtures" / "quirks"
 
 
@@ -23,7 +26,7 @@ def test_every_rule_matches_its_recording_and_every_frame_is_read(quirk):
     messages, kinds = [], set()
     for frame in recording["frames"]:
         call = frames.parse(frame)
-        assert isinstance(call, frames.Call)
+        assert isinstance(call, frames.CallFrame)
         decoded = decode(call.action, call.payload)
         assert isinstance(decoded, Decoded), decoded
         messages.append(decoded.message)
@@ -52,8 +55,36 @@ def test_rule_names_are_unique_and_behaviours_exist():
 
 
 def test_every_behaviour_has_a_rule():
-    used = {name for quirk in QUIRKS for name in quirk.behaviours}
-    assert used == {f.name for f in structs.fields(Behaviours)} - {"rules"}
+    assert {name for quirk in QUIRKS for name in quirk.behaviours} == BEHAVIOURS
+
+
+def test_every_behaviour_is_read_by_the_code_that_acts_on_it():
+    sources = [p for p in (REPOSITORY / "csms").rglob("*.py") if p != Path(quirks.__file__)]
+    read = {
+        node.attr
+        for source in sources
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+    assert read >= BEHAVIOURS
+
+
+def test_every_behaviour_has_a_sentence_that_the_database_keeps_whole():
+    assert set(SENTENCES) == BEHAVIOURS
+    texts = [*SENTENCES.values(), *(quirk.note for quirk in QUIRKS)]
+    assert max(len(text) for text in texts) <= 200  # core.decide cuts there
+
+
+@pytest.mark.parametrize("quirk", QUIRKS, ids=lambda q: q.name)
+def test_operators_see_what_is_applied_and_apart_from_it_what_is_only_known(quirk):
+    found = {(d.kind, d.field) for d in observations(combine([quirk]))}
+    noted = {("quirk_note", quirk.name)} if quirk.note else set()
+    assert found == {("quirk_applied", name) for name in quirk.behaviours} | noted
+    assert found
+
+
+def test_operators_see_nothing_of_an_unknown_charge_point():
+    assert list(observations(Behaviours())) == []
 
 
 @pytest.mark.parametrize("identity", [("Nobody", "Thing", "1.0"), (None, None, None), ("", "", "")])
@@ -70,8 +101,6 @@ def test_a_rule_can_be_limited_to_a_model_and_to_a_firmware():
 
 
 def test_the_later_rule_wins():
-    first = Quirk("first", "", ("*",), {"silence_before_reconnect_s": 60, "stack_level_zero": True})
-    second = Quirk("second", "", ("*",), {"silence_before_reconnect_s": 90})
-    assert combine([first, second]) == Behaviours(
-        rules=("first", "second"), silence_before_reconnect_s=90, stack_level_zero=True
-    )
+    first = Quirk("first", ("*",), {"never_reconnects": True, "stack_level_zero": True})
+    second = Quirk("second", ("*",), {"never_reconnects": False})
+    assert combine([first, second]) == Behaviours(rules=("first", "second"), stack_level_zero=True)

@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csms.ocpp.session import (
-    Abandoned,
-    Answered,
-    Dropped,
+    CallAbandoned,
+    CallAnswered,
+    CallAnsweredLate,
+    CallRefused,
+    CallTimedOut,
+    FrameDropped,
     IncomingCall,
-    LateAnswer,
     OcppSession,
-    Refused,
-    TimedOut,
-    Unsolicited,
+    UnsolicitedAnswer,
 )
 
 
@@ -58,12 +58,12 @@ def test_calls_go_out_one_by_one_in_order(session):
     assert sent(session) == [[2, "id-1", "A1", {}]]
     assert session.waiting == 2
     event = session.receive('[3,"id-1",{"status":"Accepted"}]', 5)
-    assert event == Answered(1, "A1", event.payload)
+    assert event == CallAnswered(1, "A1", event.payload)
     assert bytes(event.payload) == b'{"status":"Accepted"}'
     assert sent(session) == [[2, "id-2", "A2", {}]]
     event = session.receive('[4,"id-2","NotSupported","no",{"x":1}]', 6)
     assert (type(event), event.token, event.code, event.description, bytes(event.details), event.late) == (
-        Refused, 2, "NotSupported", "no", b'{"x":1}', False,
+        CallRefused, 2, "NotSupported", "no", b'{"x":1}', False,
     )  # fmt: skip
     assert sent(session) == [[2, "id-3", "A3", {}]]
 
@@ -85,10 +85,10 @@ def test_a_call_times_out_counted_from_being_sent_and_the_next_follows(session):
     session.call("A2", b"{}", 10, 5, 2)
     assert session.next_deadline() == 30
     assert session.tick(29.9) == []
-    assert session.tick(30) == [TimedOut(1, "A1")]
+    assert session.tick(30) == [CallTimedOut(1, "A1")]
     assert session.next_deadline() == 35
     assert [f[2] for f in sent(session)] == ["A1", "A2"]
-    assert session.tick(35) == [TimedOut(2, "A2")]
+    assert session.tick(35) == [CallTimedOut(2, "A2")]
     assert session.next_deadline() is None
     assert session.tick(1000) == []
 
@@ -98,9 +98,9 @@ def test_an_answer_after_the_time_out_is_kept_and_does_not_disturb_the_next_call
     session.call("A2", b"{}", 0, 30, 2)
     session.tick(30)
     late = session.receive('[3,"id-1",{"status":"Accepted"}]', 31)
-    assert (type(late), late.token, late.action) == (LateAnswer, 1, "A1")
-    assert type(session.receive('[3,"id-1",{}]', 32)) is Unsolicited
-    assert type(session.receive('[3,"id-2",{}]', 33)) is Answered
+    assert (type(late), late.token, late.action) == (CallAnsweredLate, 1, "A1")
+    assert type(session.receive('[3,"id-1",{}]', 32)) is UnsolicitedAnswer
+    assert type(session.receive('[3,"id-2",{}]', 33)) is CallAnswered
 
 
 def test_a_late_refusal_says_so(session):
@@ -112,15 +112,15 @@ def test_a_late_refusal_says_so(session):
 def test_only_the_latest_overdue_calls_are_remembered(session):
     for n in range(150):
         session.call("A", b"{}", n, 1, n)
-        assert session.tick(n + 1) == [TimedOut(n, "A")]
-    assert type(session.receive('[3,"id-1",{}]', 999)) is Unsolicited
+        assert session.tick(n + 1) == [CallTimedOut(n, "A")]
+    assert type(session.receive('[3,"id-1",{}]', 999)) is UnsolicitedAnswer
     assert session.receive('[3,"id-150",{}]', 999).token == 149
 
 
 def test_answers_to_nothing_are_unsolicited(session):
     result = session.receive('[3,"other",{"a":1}]', 0)
     assert (type(result), result.message_id, result.code, bytes(result.payload)) == (
-        Unsolicited,
+        UnsolicitedAnswer,
         "other",
         None,
         b'{"a":1}',
@@ -131,7 +131,7 @@ def test_answers_to_nothing_are_unsolicited(session):
 def test_a_broken_call_can_be_answered_and_other_garbage_not(session):
     event = session.receive('[2,"a","StopTransaction",{"x":}]', 0)
     assert (type(event), event.answerable, event.message_id, event.action) == (
-        Dropped,
+        FrameDropped,
         True,
         "a",
         "StopTransaction",
@@ -141,7 +141,7 @@ def test_a_broken_call_can_be_answered_and_other_garbage_not(session):
     assert sent(session)[0][:3] == [4, "a", "FormationViolation"]
     for frame in ("hello", "[]", '[9,"a",{}]', '[3,"a"'):
         event = session.receive(frame, 0)
-        assert (type(event), event.answerable) == (Dropped, False)
+        assert (type(event), event.answerable) == (FrameDropped, False)
         assert event.reason
     assert session.data_to_send() == []
 
@@ -160,14 +160,14 @@ def test_closing_fails_every_call_and_says_which_were_sent(session):
     session.call("A1", b"{}", 0, 30, 1)
     session.call("A2", b"{}", 0, 30, 2)
     assert session.close("gone") == [
-        Abandoned(1, "A1", sent=True, reason="gone"),
-        Abandoned(2, "A2", sent=False, reason="gone"),
+        CallAbandoned(1, "A1", sent=True, reason="gone"),
+        CallAbandoned(2, "A2", sent=False, reason="gone"),
     ]
     assert session.close() == []
     session.answer("a")
     assert session.data_to_send() == []
     assert session.next_deadline() is None
-    assert type(session.receive('[2,"a","Heartbeat",{}]', 1)) is Dropped
+    assert type(session.receive('[2,"a","Heartbeat",{}]', 1)) is FrameDropped
     with pytest.raises(RuntimeError):
         session.call("A3", b"{}", 0, 30, 3)
 
@@ -203,10 +203,10 @@ def test_every_call_ends_exactly_once_and_at_most_one_is_outstanding(steps):
             case "result" | "error" if outstanding:
                 body = "{}" if step == "result" else '"InternalError","",{}'
                 event = session.receive(f'[{3 if step == "result" else 4},"{outstanding.pop()}",{body}]', now)
-                assert isinstance(event, (Answered, Refused))
+                assert isinstance(event, (CallAnswered, CallRefused))
                 ended.append(event.token)
             case "late" if timed_out:
-                assert isinstance(session.receive(f'[3,"{timed_out.pop()}",{{}}]', now), LateAnswer)
+                assert isinstance(session.receive(f'[3,"{timed_out.pop()}",{{}}]', now), CallAnsweredLate)
             case "tick":
                 for late in session.tick(now):
                     ended.append(late.token)
@@ -217,7 +217,7 @@ def test_every_call_ends_exactly_once_and_at_most_one_is_outstanding(steps):
                 if session.cancel(asked - 1):
                     ended.append(asked - 1)
             case "junk":
-                assert isinstance(session.receive("junk", now), Dropped)
+                assert isinstance(session.receive("junk", now), FrameDropped)
         outstanding += [json.loads(f)[1] for f in session.data_to_send() if f.startswith(b"[2,")]
         assert len(outstanding) <= 1
     ended += [a.token for a in session.close()]

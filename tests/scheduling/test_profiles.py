@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csms.core.command_checks import Facts, check
-from csms.ocpp.outbound import check_request
+from csms.ocpp.request_schema import check_request
 from csms.scheduling.periods import ChargePeriod, merged
 from csms.scheduling.prices import PriceSlot, day_bounds
 from csms.scheduling.profiles import (

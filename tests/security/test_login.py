@@ -7,8 +7,8 @@ import pytest
 
 from csms.adapter import Admission
 from csms.ocpp import login
-from csms.ocpp.handshake import Refusal
-from csms.ocpp.login import Certificate, Login
+from csms.ocpp.handshake import HandshakeRefusal
+from csms.ocpp.login import ClientCertificate, LoginCredentials
 from csms.security import pki
 
 CP = "cp-1"
@@ -18,7 +18,7 @@ def certificate(*names, owner=None, status=None, organizations=("Test CPO",)):
     presented = pki.Presented(
         serial="1", names=names or (CP,), organizations=organizations, not_after=datetime.now(UTC)
     )
-    return Certificate(presented=presented, owner=owner, status=status)
+    return ClientCertificate(presented=presented, owner=owner, status=status)
 
 
 def admission(profile=None, *, password="h", name=None):
@@ -31,14 +31,14 @@ def admission(profile=None, *, password="h", name=None):
     )
 
 
-NOTHING = Login(tls=False)
-PASSWORD = Login(tls=False, password_given=True, opened_by="h")
-WRONG = Login(tls=False, password_given=True)
-TLS = Login(tls=True)
-TLS_PASSWORD = Login(tls=True, password_given=True, opened_by="h")
-TLS_WRONG = Login(tls=True, password_given=True)
-CERTIFICATE = Login(tls=True, certificate=certificate())
-OTHERS_CERTIFICATE = Login(tls=True, certificate=certificate("cp-2"))
+NOTHING = LoginCredentials(tls=False)
+PASSWORD = LoginCredentials(tls=False, password_given=True, opened_by="h")
+WRONG = LoginCredentials(tls=False, password_given=True)
+TLS = LoginCredentials(tls=True)
+TLS_PASSWORD = LoginCredentials(tls=True, password_given=True, opened_by="h")
+TLS_WRONG = LoginCredentials(tls=True, password_given=True)
+CERTIFICATE = LoginCredentials(tls=True, certificate=certificate())
+OTHERS_CERTIFICATE = LoginCredentials(tls=True, certificate=certificate("cp-2"))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_every_login_passes_where_its_profile_is_enough_and_nowhere_else(came, p
         if profile >= required:
             assert verdict == profile
         else:
-            assert isinstance(verdict, Refusal)
+            assert isinstance(verdict, HandshakeRefusal)
             assert verdict.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
             assert len(verdict.text.split()) > 5
 
@@ -81,7 +81,7 @@ def test_a_wrong_password_is_401_and_a_wrong_line_403():
 
 def test_a_revoked_certificate_is_refused_whatever_else_came():
     for required in range(4):
-        came = Login(tls=True, certificate=certificate(status="revoked"), opened_by="h")
+        came = LoginCredentials(tls=True, certificate=certificate(status="revoked"), opened_by="h")
         assert "revoked" in login.judge(came, admission(required)).text
 
 

@@ -8,12 +8,12 @@ from urllib.parse import quote
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from csms.ocpp.origin import Forwarded, certificate_in, origin_of
+from csms.ocpp.origin import ForwardedHeaders, certificate_in, origin_of
 from csms.security import pki
 from tests.harness.security_clients import issue
 
 TRUSTED = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")]
-SAID = Forwarded(protocol=["https"], addresses=["203.0.113.9"], certificate="MAA=")
+SAID = ForwardedHeaders(protocol=["https"], addresses=["203.0.113.9"], certificate="MAA=")
 
 
 def test_without_trust_the_socket_alone_speaks():
@@ -33,7 +33,9 @@ def test_a_trusted_proxy_speaks_for_the_client(peer):
 
 
 def test_a_certificate_on_a_line_that_was_not_encrypted_is_nothing():
-    origin = origin_of("10.1.2.3", None, Forwarded(protocol=["http"], certificate="MAA="), TRUSTED, tls=False)
+    origin = origin_of(
+        "10.1.2.3", None, ForwardedHeaders(protocol=["http"], certificate="MAA="), TRUSTED, tls=False
+    )
     assert not origin.tls
     assert origin.certificate is None
 
@@ -51,7 +53,10 @@ def test_a_certificate_on_a_line_that_was_not_encrypted_is_nothing():
     ],
 )
 def test_the_client_is_the_last_address_that_is_no_proxys(addresses, client):
-    assert origin_of("10.0.0.1", None, Forwarded(addresses=addresses), TRUSTED, tls=False).address == client
+    assert (
+        origin_of("10.0.0.1", None, ForwardedHeaders(addresses=addresses), TRUSTED, tls=False).address
+        == client
+    )
 
 
 def test_a_certificate_is_read_in_every_form_proxies_send_it():

@@ -11,6 +11,9 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
+from csms.core.reports import Deviation
+from csms.ocpp.lenient_values import DeviationNotes, plain, read_json
+from csms.ocpp.message_repair import compile_repair
 from csms.ocpp.messages import (
     core,
     firmware,
@@ -21,25 +24,24 @@ from csms.ocpp.messages import (
     smart_charging,
 )
 from csms.ocpp.messages.fields import Sent, TimeCheck, plausible
-from csms.ocpp.repair import Deviation, Kind, Notes, compile_repair, read_json
 
-Request: TypeAlias = (
-    core.BootNotification
-    | core.Heartbeat
-    | core.Authorize
-    | core.StatusNotification
-    | core.StartTransaction
-    | core.MeterValues
-    | core.StopTransaction
-    | core.DataTransfer
-    | firmware.DiagnosticsStatusNotification
-    | firmware.FirmwareStatusNotification
-    | security.SecurityEventNotification
-    | security.SignCertificate
-    | security.LogStatusNotification
-    | security.SignedFirmwareStatusNotification
+ChargePointRequest: TypeAlias = (
+    core.BootNotificationRequest
+    | core.HeartbeatRequest
+    | core.AuthorizeRequest
+    | core.StatusNotificationRequest
+    | core.StartTransactionRequest
+    | core.MeterValuesRequest
+    | core.StopTransactionRequest
+    | core.DataTransferRequest
+    | firmware.DiagnosticsStatusNotificationRequest
+    | firmware.FirmwareStatusNotificationRequest
+    | security.SecurityEventNotificationRequest
+    | security.SignCertificateRequest
+    | security.LogStatusNotificationRequest
+    | security.SignedFirmwareStatusNotificationRequest
 )
-Response: TypeAlias = (
+ChargePointResponse: TypeAlias = (
     core.ChangeAvailabilityResponse
     | core.ChangeConfigurationResponse
     | core.ClearCacheResponse
@@ -127,7 +129,7 @@ class _Reader:
         return self._decode_odd(data, zone)
 
     def _decode_odd(self, data: bytes, zone: tzinfo) -> Decoded[Any] | Unreadable:
-        notes = Notes(zone)
+        notes = DeviationNotes(zone)
         try:
             value = read_json(data, notes)
         except ValueError as error:
@@ -143,7 +145,7 @@ class _Reader:
         return Decoded(message, deviations)
 
 
-_CODES: Final[dict[Kind, ErrorCode]] = {
+_CODES: Final[dict[str, ErrorCode]] = {
     "missing": "OccurenceConstraintViolation",
     "null_dropped": "OccurenceConstraintViolation",
     "unknown_value": "PropertyConstraintViolation",
@@ -169,14 +171,14 @@ def _at(message: Any) -> bool:
     return plausible(message.timestamp)
 
 
-def _meter_values_at(message: core.MeterValues) -> bool:
+def _meter_values_at(message: core.MeterValuesRequest) -> bool:
     for m in message.meter_value:  # noqa: SIM110
         if not plausible(m.timestamp):
             return False
     return True
 
 
-def _stop_at(message: core.StopTransaction) -> bool:
+def _stop_at(message: core.StopTransactionRequest) -> bool:
     return plausible(message.timestamp) and all(
         plausible(m.timestamp) for m in message.transaction_data or ()
     )
@@ -188,20 +190,20 @@ def _schedule_at(message: smart_charging.GetCompositeScheduleResponse) -> bool:
 
 
 _REQUESTS: Final = {
-    "BootNotification": _Reader(core.BootNotification),
-    "Heartbeat": _Reader(core.Heartbeat),
-    "Authorize": _Reader(core.Authorize),
-    "StatusNotification": _Reader(core.StatusNotification, _at),
-    "StartTransaction": _Reader(core.StartTransaction, _at, identified=True),
-    "MeterValues": _Reader(core.MeterValues, _meter_values_at, identified=True),
-    "StopTransaction": _Reader(core.StopTransaction, _stop_at, identified=True),
-    "DataTransfer": _Reader(core.DataTransfer),
-    "DiagnosticsStatusNotification": _Reader(firmware.DiagnosticsStatusNotification),
-    "FirmwareStatusNotification": _Reader(firmware.FirmwareStatusNotification),
-    "SecurityEventNotification": _Reader(security.SecurityEventNotification, _at),
-    "SignCertificate": _Reader(security.SignCertificate),
-    "LogStatusNotification": _Reader(security.LogStatusNotification),
-    "SignedFirmwareStatusNotification": _Reader(security.SignedFirmwareStatusNotification),
+    "BootNotification": _Reader(core.BootNotificationRequest),
+    "Heartbeat": _Reader(core.HeartbeatRequest),
+    "Authorize": _Reader(core.AuthorizeRequest),
+    "StatusNotification": _Reader(core.StatusNotificationRequest, _at),
+    "StartTransaction": _Reader(core.StartTransactionRequest, _at, identified=True),
+    "MeterValues": _Reader(core.MeterValuesRequest, _meter_values_at, identified=True),
+    "StopTransaction": _Reader(core.StopTransactionRequest, _stop_at, identified=True),
+    "DataTransfer": _Reader(core.DataTransferRequest),
+    "DiagnosticsStatusNotification": _Reader(firmware.DiagnosticsStatusNotificationRequest),
+    "FirmwareStatusNotification": _Reader(firmware.FirmwareStatusNotificationRequest),
+    "SecurityEventNotification": _Reader(security.SecurityEventNotificationRequest, _at),
+    "SignCertificate": _Reader(security.SignCertificateRequest),
+    "LogStatusNotification": _Reader(security.LogStatusNotificationRequest),
+    "SignedFirmwareStatusNotification": _Reader(security.SignedFirmwareStatusNotificationRequest),
 }
 _RESPONSES: Final = {
     "CancelReservation": _Reader(reservation.CancelReservationResponse),
@@ -239,7 +241,9 @@ TRANSACTION_ACTIONS: Final = frozenset({"StartTransaction", "StopTransaction", "
 _encoder: Final = msgspec.json.Encoder()
 
 
-def decode(action: str, payload: Raw | bytes, *, zone: tzinfo = UTC) -> Decoded[Request] | Unreadable:
+def decode(
+    action: str, payload: Raw | bytes, *, zone: tzinfo = UTC
+) -> Decoded[ChargePointRequest] | Unreadable:
     """Read the payload of a charge point's CALL. Never raises.
 
     `zone` is what timestamps without a zone are in. A transaction message (TRANSACTION_ACTIONS) is Unreadable only
@@ -253,12 +257,43 @@ def decode(action: str, payload: Raw | bytes, *, zone: tzinfo = UTC) -> Decoded[
 
 def decode_response(
     action: str, payload: Raw | bytes, *, zone: tzinfo = UTC
-) -> Decoded[Response] | Unreadable:
+) -> Decoded[ChargePointResponse] | Unreadable:
     """Read the payload of a charge point's CALLRESULT to our CALL of `action`. Never raises."""
     reader = _RESPONSES.get(action)
     if reader is None:
         return _no_such_action(action)
     return reader.decode(payload, zone)
+
+
+def read_answer(
+    action: str, payload: Raw | bytes, *, zone: tzinfo = UTC
+) -> Decoded[dict[str, Any]] | Unreadable:
+    """A charge point's CALLRESULT in OCPP's JSON: as it came if it is by the book, else repaired. Never raises.
+
+    An object of which no message can be made (a status that OCPP does not know, or none) is given as it came, with its
+    deviations: a charge point that answers "OK" did answer. Unreadable: no object at all.
+    """
+    data = bytes(payload)
+    decoded = decode_response(action, data, zone=zone)
+    if isinstance(decoded, Decoded) and decoded.deviations:
+        return Decoded(msgspec.json.decode(_encoder.encode(decoded.message)), decoded.deviations)
+    value = read_plain(data)
+    if isinstance(value, dict):
+        return Decoded(value, decoded.deviations)
+    return Unreadable("FormationViolation", "the answer is not an object", decoded.deviations)
+
+
+def read_plain(payload: Raw | bytes) -> Any:
+    """JSON of a charge point as plain JSON, with `read_json`'s tolerance; None if it cannot be read."""
+    data = bytes(payload)
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return plain(read_json(data, DeviationNotes()))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _no_such_action(action: str) -> Unreadable:

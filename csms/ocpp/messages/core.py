@@ -9,14 +9,15 @@ from csms.ocpp.messages.fields import (
     IdToken,
     Int,
     Maybe,
+    OcppTimestamp,
     Received,
+    ReceivedAnswer,
     Sent,
     Text20,
     Text25,
     Text50,
     Text255,
     Text500,
-    Timestamp,
     Wh,
     normalise_times,
 )
@@ -117,7 +118,7 @@ StopReason = Annotated[
 # --- what charge points tell us -----------------------------------------------------------------------------------
 
 
-class BootNotification(Received, frozen=True):
+class BootNotificationRequest(Received, frozen=True):
     charge_point_vendor: Annotated[Text20, Meta(extra={"missing": ""})]
     charge_point_model: Annotated[Text20, Meta(extra={"missing": ""})]
     charge_point_serial_number: Maybe[Text25] = None
@@ -138,7 +139,7 @@ class BootNotificationResponse(Sent, frozen=True):
         normalise_times(self, "current_time")
 
 
-class Heartbeat(Received, frozen=True):
+class HeartbeatRequest(Received, frozen=True):
     pass
 
 
@@ -149,7 +150,7 @@ class HeartbeatResponse(Sent, frozen=True):
         normalise_times(self, "current_time")
 
 
-class Authorize(Received, frozen=True):
+class AuthorizeRequest(Received, frozen=True):
     id_tag: IdToken
 
 
@@ -166,14 +167,14 @@ class AuthorizeResponse(Sent, frozen=True):
     id_tag_info: IdTagInfo
 
 
-class StatusNotification(Received, frozen=True):
+class StatusNotificationRequest(Received, frozen=True):
     """`info` keeps an `errorCode` that OCPP does not know, if the charge point gave no info of its own."""
 
     connector_id: Int
     error_code: ChargePointErrorCode
     status: ChargePointStatus
     info: Maybe[Text50] = None
-    timestamp: Maybe[Timestamp] = None
+    timestamp: Maybe[OcppTimestamp] = None
     vendor_id: Maybe[Text255] = None
     vendor_error_code: Maybe[Text50] = None
 
@@ -182,13 +183,13 @@ class StatusNotificationResponse(Sent, frozen=True):
     pass
 
 
-class StartTransaction(Received, frozen=True):
+class StartTransactionRequest(Received, frozen=True):
     """A field is None (`id_tag`: empty) only if the charge point left it out or nothing could be made of it."""
 
     connector_id: Maybe[Int]
     id_tag: Annotated[IdToken, Meta(extra={"missing": ""})]
     meter_start: Maybe[Wh]
-    timestamp: Maybe[Timestamp]
+    timestamp: Maybe[OcppTimestamp]
     reservation_id: Maybe[Int] = None
 
 
@@ -197,7 +198,7 @@ class StartTransactionResponse(Sent, frozen=True):
     transaction_id: int
 
 
-class SampledValue(Received, frozen=True):
+class OcppSampledValue(Received, frozen=True):
     """One reading. Everything is text as the charge point wrote it: unknown units and measurands are kept."""
 
     value: Annotated[str, Meta(extra={"missing": ""})]
@@ -209,14 +210,14 @@ class SampledValue(Received, frozen=True):
     unit: Maybe[Text50] = None
 
 
-class MeterValue(Received, frozen=True):
-    timestamp: Maybe[Timestamp]
-    sampled_value: tuple[SampledValue, ...]
+class OcppMeterValue(Received, frozen=True):
+    timestamp: Maybe[OcppTimestamp]
+    sampled_value: tuple[OcppSampledValue, ...]
 
 
-class MeterValues(Received, frozen=True):
+class MeterValuesRequest(Received, frozen=True):
     connector_id: Maybe[Int]
-    meter_value: tuple[MeterValue, ...]
+    meter_value: tuple[OcppMeterValue, ...]
     transaction_id: Maybe[Int] = None
 
 
@@ -224,22 +225,22 @@ class MeterValuesResponse(Sent, frozen=True):
     pass
 
 
-class StopTransaction(Received, frozen=True):
+class StopTransactionRequest(Received, frozen=True):
     """`reason` None means Local (OCPP-J errata 2.6)."""
 
     meter_stop: Maybe[Wh]
-    timestamp: Maybe[Timestamp]
+    timestamp: Maybe[OcppTimestamp]
     transaction_id: Maybe[Int]
     id_tag: Maybe[IdToken] = None
     reason: Maybe[StopReason] = None
-    transaction_data: Maybe[tuple[MeterValue, ...]] = None
+    transaction_data: Maybe[tuple[OcppMeterValue, ...]] = None
 
 
 class StopTransactionResponse(Sent, frozen=True):
     id_tag_info: IdTagInfo | None = None
 
 
-class DataTransfer(Received, frozen=True):
+class DataTransferRequest(Received, frozen=True):
     vendor_id: Annotated[Text255, Meta(extra={"missing": ""})]
     message_id: Maybe[Text50] = None
     data: Maybe[Annotated[str, Meta(extra={"json_text": True})]] = None
@@ -253,49 +254,49 @@ class DataTransferResponse(Sent, frozen=True):
 # --- what charge points answer ------------------------------------------------------------------------------------
 
 
-class ChangeAvailabilityResponse(Received, frozen=True):
+class ChangeAvailabilityResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected", "Scheduled"]
 
 
-class ChangeConfigurationResponse(Received, frozen=True):
+class ChangeConfigurationResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected", "RebootRequired", "NotSupported"]
 
 
-class ClearCacheResponse(Received, frozen=True):
+class ClearCacheResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected"]
 
 
-class DataTransferAnswer(Received, frozen=True):
+class DataTransferAnswer(ReceivedAnswer, frozen=True):
     """DataTransfer.conf from a charge point."""
 
     status: DataTransferStatus
     data: Maybe[Annotated[str, Meta(extra={"json_text": True})]] = None
 
 
-class KeyValue(Received, frozen=True):
+class KeyValue(ReceivedAnswer, frozen=True):
     key: Text50
     readonly: Annotated[bool, Meta(extra={"missing": False})]
     value: Maybe[Text500] = None
 
 
-class GetConfigurationResponse(Received, frozen=True):
+class GetConfigurationResponse(ReceivedAnswer, frozen=True):
     configuration_key: tuple[KeyValue, ...] = ()
     unknown_key: tuple[Text50, ...] = ()
 
 
-class RemoteStartTransactionResponse(Received, frozen=True):
+class RemoteStartTransactionResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected"]
 
 
-class RemoteStopTransactionResponse(Received, frozen=True):
+class RemoteStopTransactionResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected"]
 
 
-class ResetResponse(Received, frozen=True):
+class ResetResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected"]
 
 
-class UnlockConnectorResponse(Received, frozen=True):
+class UnlockConnectorResponse(ReceivedAnswer, frozen=True):
     status: Annotated[
         Literal["Unlocked", "UnlockFailed", "NotSupported"], Meta(extra={"aliases": {"Accepted": "Unlocked"}})
     ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
 
-from csms.ocpp.lenient import INT64_MAX, INT64_MIN
+from csms.ocpp.lenient_values import INT64_MAX, INT64_MIN
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ else:
 
 Int = Annotated[int, Meta(ge=INT64_MIN, le=INT64_MAX)]
 Wh = Annotated[int, Meta(ge=INT64_MIN, le=INT64_MAX, extra={"round": True})]
-Timestamp = Annotated[datetime, Meta(tz=True)]
+OcppTimestamp = Annotated[datetime, Meta(tz=True)]
 IdToken = Annotated[str, Meta(max_length=20)]
 Text20 = Annotated[str, Meta(max_length=20)]
 Text25 = Annotated[str, Meta(max_length=25)]
@@ -46,6 +46,10 @@ Text5500 = Annotated[str, Meta(max_length=5500)]
 
 class Received(Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fields=True):
     """A payload that a charge point sent. `gc=False`: a decoded tree cannot contain a cycle."""
+
+
+class ReceivedAnswer(Received, frozen=True, gc=False, omit_defaults=True):
+    """A payload that answers a call of ours. Made JSON again after a repair, it has no nulls."""
 
 
 class Sent(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):

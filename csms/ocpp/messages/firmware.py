@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from csms.ocpp.messages.fields import Maybe, Received, Sent, Text255
+from csms.ocpp.messages.fields import Maybe, Received, ReceivedAnswer, Sent, Text255
 
 DiagnosticsStatus = Literal["Idle", "Uploaded", "UploadFailed", "Uploading"]
 FirmwareStatus = Literal[
@@ -10,7 +10,7 @@ FirmwareStatus = Literal[
 ]
 
 
-class DiagnosticsStatusNotification(Received, frozen=True):
+class DiagnosticsStatusNotificationRequest(Received, frozen=True):
     status: DiagnosticsStatus
 
 
@@ -18,7 +18,7 @@ class DiagnosticsStatusNotificationResponse(Sent, frozen=True):
     pass
 
 
-class FirmwareStatusNotification(Received, frozen=True):
+class FirmwareStatusNotificationRequest(Received, frozen=True):
     status: FirmwareStatus
 
 
@@ -26,9 +26,9 @@ class FirmwareStatusNotificationResponse(Sent, frozen=True):
     pass
 
 
-class GetDiagnosticsResponse(Received, frozen=True):
+class GetDiagnosticsResponse(ReceivedAnswer, frozen=True):
     file_name: Maybe[Text255] = None
 
 
-class UpdateFirmwareResponse(Received, frozen=True):
+class UpdateFirmwareResponse(ReceivedAnswer, frozen=True):
     pass

@@ -2,14 +2,14 @@
 
 from typing import Literal
 
-from csms.ocpp.messages.fields import Int, Received
+from csms.ocpp.messages.fields import Int, ReceivedAnswer
 
 
-class GetLocalListVersionResponse(Received, frozen=True):
+class GetLocalListVersionResponse(ReceivedAnswer, frozen=True):
     """-1: not supported; 0: the list is empty (5.10)."""
 
     list_version: Int
 
 
-class SendLocalListResponse(Received, frozen=True):
+class SendLocalListResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Failed", "NotSupported", "VersionMismatch"]

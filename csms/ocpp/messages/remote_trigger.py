@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from csms.ocpp.messages.fields import Received
+from csms.ocpp.messages.fields import ReceivedAnswer
 
 
-class TriggerMessageResponse(Received, frozen=True):
+class TriggerMessageResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected", "NotImplemented"]

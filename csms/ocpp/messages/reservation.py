@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-from csms.ocpp.messages.fields import Received
+from csms.ocpp.messages.fields import ReceivedAnswer
 
 
-class ReserveNowResponse(Received, frozen=True):
+class ReserveNowResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Faulted", "Occupied", "Rejected", "Unavailable"]
 
 
-class CancelReservationResponse(Received, frozen=True):
+class CancelReservationResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected"]

@@ -5,14 +5,15 @@ from typing import Literal
 from csms.ocpp.messages.fields import (
     Int,
     Maybe,
+    OcppTimestamp,
     Received,
+    ReceivedAnswer,
     Sent,
     Text40,
     Text50,
     Text128,
     Text255,
     Text5500,
-    Timestamp,
 )
 
 GenericStatus = Literal["Accepted", "Rejected"]
@@ -46,9 +47,9 @@ UploadLogStatus = Literal[
 # --- what charge points tell us -----------------------------------------------------------------------------------
 
 
-class SecurityEventNotification(Received, frozen=True):
+class SecurityEventNotificationRequest(Received, frozen=True):
     type: Text50
-    timestamp: Maybe[Timestamp]
+    timestamp: Maybe[OcppTimestamp]
     tech_info: Maybe[Text255] = None
 
 
@@ -56,7 +57,7 @@ class SecurityEventNotificationResponse(Sent, frozen=True):
     pass
 
 
-class SignCertificate(Received, frozen=True):
+class SignCertificateRequest(Received, frozen=True):
     csr: Text5500
 
 
@@ -64,7 +65,7 @@ class SignCertificateResponse(Sent, frozen=True):
     status: GenericStatus
 
 
-class LogStatusNotification(Received, frozen=True):
+class LogStatusNotificationRequest(Received, frozen=True):
     """`request_id` is absent only if the charge point is Idle and was triggered."""
 
     status: UploadLogStatus
@@ -75,7 +76,7 @@ class LogStatusNotificationResponse(Sent, frozen=True):
     pass
 
 
-class SignedFirmwareStatusNotification(Received, frozen=True):
+class SignedFirmwareStatusNotificationRequest(Received, frozen=True):
     status: SignedFirmwareStatus
     request_id: Maybe[Int] = None
 
@@ -87,38 +88,38 @@ class SignedFirmwareStatusNotificationResponse(Sent, frozen=True):
 # --- what charge points answer ------------------------------------------------------------------------------------
 
 
-class CertificateSignedResponse(Received, frozen=True):
+class CertificateSignedResponse(ReceivedAnswer, frozen=True):
     status: GenericStatus
 
 
-class InstallCertificateResponse(Received, frozen=True):
+class InstallCertificateResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Failed", "Rejected"]
 
 
-class DeleteCertificateResponse(Received, frozen=True):
+class DeleteCertificateResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Failed", "NotFound"]
 
 
-class CertificateHashData(Received, frozen=True):
+class CertificateHashData(ReceivedAnswer, frozen=True):
     hash_algorithm: Literal["SHA256", "SHA384", "SHA512"]
     issuer_name_hash: Text128
     issuer_key_hash: Text128
     serial_number: Text40
 
 
-class GetInstalledCertificateIdsResponse(Received, frozen=True):
+class GetInstalledCertificateIdsResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "NotFound"]
     certificate_hash_data: tuple[CertificateHashData, ...] = ()
 
 
-class ExtendedTriggerMessageResponse(Received, frozen=True):
+class ExtendedTriggerMessageResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected", "NotImplemented"]
 
 
-class GetLogResponse(Received, frozen=True):
+class GetLogResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected", "AcceptedCanceled"]
     filename: Maybe[Text255] = None
 
 
-class SignedUpdateFirmwareResponse(Received, frozen=True):
+class SignedUpdateFirmwareResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected", "AcceptedCanceled", "InvalidCertificate", "RevokedCertificate"]

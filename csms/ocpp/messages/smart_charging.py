@@ -2,18 +2,18 @@
 
 from typing import Literal
 
-from csms.ocpp.messages.fields import Int, Maybe, Received, Timestamp
+from csms.ocpp.messages.fields import Int, Maybe, OcppTimestamp, ReceivedAnswer
 
 
-class SetChargingProfileResponse(Received, frozen=True):
+class SetChargingProfileResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected", "NotSupported"]
 
 
-class ClearChargingProfileResponse(Received, frozen=True):
+class ClearChargingProfileResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Unknown"]
 
 
-class ChargingSchedulePeriod(Received, frozen=True):
+class ChargingSchedulePeriod(ReceivedAnswer, frozen=True):
     """`limit` in the schedule's unit, from `start_period` seconds on. A multiple of 0.1 by the rules, not checked."""
 
     start_period: Int
@@ -21,16 +21,16 @@ class ChargingSchedulePeriod(Received, frozen=True):
     number_phases: Maybe[Int] = None
 
 
-class ChargingSchedule(Received, frozen=True):
+class ChargingSchedule(ReceivedAnswer, frozen=True):
     charging_rate_unit: Literal["A", "W"]
     charging_schedule_period: tuple[ChargingSchedulePeriod, ...]
     duration: Maybe[Int] = None
-    start_schedule: Maybe[Timestamp] = None
+    start_schedule: Maybe[OcppTimestamp] = None
     min_charging_rate: Maybe[float] = None
 
 
-class GetCompositeScheduleResponse(Received, frozen=True):
+class GetCompositeScheduleResponse(ReceivedAnswer, frozen=True):
     status: Literal["Accepted", "Rejected"]
     connector_id: Maybe[Int] = None
-    schedule_start: Maybe[Timestamp] = None
+    schedule_start: Maybe[OcppTimestamp] = None
     charging_schedule: Maybe[ChargingSchedule] = None

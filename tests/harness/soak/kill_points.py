@@ -16,7 +16,7 @@ from asyncpg.transaction import Transaction
 from csms.core.records import Event
 from csms.db import outbox, store
 from csms.mqtt.client.publisher import Publisher
-from csms.ocpp.wire import Socket
+from csms.ocpp.websocket import ChargePointSocket
 
 STARTING = "while it starts"
 RANDOM = "at random"
@@ -96,16 +96,16 @@ def _in_the_ledger(point: str, due: Callable[[], bool]) -> None:
 
 
 def _at_the_socket(due: Callable[[], bool]) -> None:
-    send_now = Socket.send_now
+    send_now = ChargePointSocket.send_now
 
-    def send_then(socket: Socket, text: bytes) -> bool:
+    def send_then(socket: ChargePointSocket, text: bytes) -> bool:
         sent = send_now(socket, text)
         if sent and b'"transactionId"' in text and due():
             # The loop has handed the bytes to the kernel by its next turn; what is in the kernel arrives.
             asyncio.get_running_loop().call_soon(die)
         return sent
 
-    Socket.send_now = send_then  # type: ignore[method-assign]
+    ChargePointSocket.send_now = send_then  # type: ignore[method-assign]
 
 
 def _at_the_broker(due: Callable[[], bool]) -> None:

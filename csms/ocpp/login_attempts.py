@@ -11,7 +11,7 @@ _ADDRESS_FACTOR: Final = 6
 _IDENTITY_FACTOR: Final = 10
 
 
-class Attempts:
+class LoginAttempts:
     """`limit` failures in `window_s` seconds; 0: no limit. At most `max_keys` counts are kept, the oldest go."""
 
     def __init__(self, limit: int, *, window_s: float = 60, max_keys: int = 20_000) -> None:

@@ -10,9 +10,10 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final, Literal, get_args
 
 import msgspec
-from msgspec import Struct
 
-Kind = Literal[
+from csms.core.reports import Deviation
+
+DeviationKind = Literal[
     "clock_not_set",  # a time before 2000: kept, but the charger's clock was not set
     "element_dropped",  # an item of an array could not be read at all
     "empty_payload",  # an empty array or string where an object belongs
@@ -41,7 +42,7 @@ Kind = Literal[
     "wrapped",  # one object where an array belongs
     "wrong_type",  # a value of another JSON type: converted if possible, otherwise left out
 ]
-KINDS: Final[frozenset[str]] = frozenset(get_args(Kind))
+DEVIATION_KINDS: Final[frozenset[str]] = frozenset(get_args(DeviationKind))
 
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
@@ -50,19 +51,12 @@ _DETAIL_CAP: Final = 120
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-class Deviation(Struct, frozen=True, gc=False):
-    """One departure from the specification that was tolerated.
+class DeviationNotes:
+    """Collects the deviations of one message, and the zone that its naive timestamps are in.
 
-    `field` is the path in OCPP's own names (`meterValue[0].timestamp`; empty: the whole message).
+    A deviation's `field` is a path in OCPP's own names (`meterValue[0].timestamp`; empty: the whole message), its `kind`
+    a DeviationKind.
     """
-
-    field: str
-    kind: Kind
-    detail: str = ""
-
-
-class Notes:
-    """Collects the deviations of one message, and the zone that its naive timestamps are in."""
 
     __slots__ = ("deviations", "zone")
 
@@ -70,11 +64,12 @@ class Notes:
         self.deviations: list[Deviation] = []
         self.zone = zone
 
-    def add(self, field: str, kind: Kind, detail: object = "") -> None:
+    def add(self, field: str, kind: DeviationKind, detail: object = "") -> None:
         if len(self.deviations) < _MAX_DEVIATIONS:
-            self.deviations.append(Deviation(scrub(field)[:_DETAIL_CAP], kind, _shown(detail)))
+            field = scrub(field)[:_DETAIL_CAP]
+            self.deviations.append(Deviation(field=field, kind=kind, detail=_shown(detail)))
         elif len(self.deviations) == _MAX_DEVIATIONS:
-            self.deviations.append(Deviation("", "more"))
+            self.deviations.append(Deviation(field="", kind="more"))
 
 
 def scrub(text: str) -> str:
@@ -92,7 +87,7 @@ def _shown(value: object) -> str:
     return str(value)[:_DETAIL_CAP]
 
 
-def read_json(data: bytes, notes: Notes) -> Any:
+def read_json(data: bytes, notes: DeviationNotes) -> Any:
     """Parse JSON text as leniently as can be done without guessing.
 
     Tolerates a byte order mark, bytes that are not UTF-8, control characters in strings, lone surrogates, NaN (as
@@ -111,6 +106,21 @@ def read_json(data: bytes, notes: Notes) -> Any:
         raise ValueError("nested too deeply") from None
     if rest := text[end:].strip(" \t\r\n"):
         notes.add("", "trailing_dropped", rest)
+    return value
+
+
+def plain(value: Any) -> Any:
+    """A value of `read_json` as JSON that every encoder and Postgres take: no Decimal, no NUL, no lone surrogate."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, dict):
+        return {scrub(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, int) and INT64_MIN <= value <= INT64_MAX:
+        return value
+    if isinstance(value, int | Decimal):
+        return float(value) if -(10**300) < value < 10**300 else None
     return value
 
 
@@ -168,7 +178,7 @@ _TIMESTAMP = re.compile(
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def read_timestamp(value: Any, field: str, notes: Notes) -> datetime | None:
+def read_timestamp(value: Any, field: str, notes: DeviationNotes) -> datetime | None:
     """A time as an aware datetime, or None; every departure from RFC 3339 is noted.
 
     Accepts a missing zone (read in `notes.zone`), fractions of any length, one-digit fields, 24:00, second 60,
@@ -193,7 +203,7 @@ def read_timestamp(value: Any, field: str, notes: Notes) -> datetime | None:
     return moment
 
 
-def _read_epoch(value: Any, field: str, notes: Notes) -> datetime | None:
+def _read_epoch(value: Any, field: str, notes: DeviationNotes) -> datetime | None:
     number = read_number(value)
     # Below 2001 as seconds it is more likely a counter than a time.
     if number is None or not 10**9 <= number < 10**13:
@@ -202,7 +212,7 @@ def _read_epoch(value: Any, field: str, notes: Notes) -> datetime | None:
     return _EPOCH + timedelta(seconds=float(number if number < 10**11 else number / 1000))
 
 
-def _read_text_time(text: str, field: str, notes: Notes) -> datetime | None:
+def _read_text_time(text: str, field: str, notes: DeviationNotes) -> datetime | None:
     try:
         return msgspec.convert(text, datetime)
     except (msgspec.ValidationError, UnicodeEncodeError):

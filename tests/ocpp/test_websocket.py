@@ -12,7 +12,7 @@ from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
-from csms.ocpp.wire import Socket
+from csms.ocpp.websocket import ChargePointSocket
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ async def line():
     kept: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def handle(socket):
-        assert isinstance(socket, Socket)
+        assert isinstance(socket, ChargePointSocket)
         with contextlib.suppress(ConnectionClosed):
             while True:
                 message = await socket.receive()
@@ -30,7 +30,13 @@ async def line():
                     await socket.send(message, text=True)
 
     async with serve(
-        handle, "127.0.0.1", 0, create_connection=Socket, compression=None, max_size=100_000, max_queue=8
+        handle,
+        "127.0.0.1",
+        0,
+        create_connection=ChargePointSocket,
+        compression=None,
+        max_size=100_000,
+        max_queue=8,
     ) as server:
         port = server.sockets[0].getsockname()[1]
 

@@ -21,10 +21,10 @@ from websockets.typing import Subprotocol
 from csms.adapter import AdapterHost, Admission
 from csms.core.passwords import is_slow, verify_password
 from csms.ocpp import handshake, login
-from csms.ocpp.attempts import Attempts
-from csms.ocpp.credentials import Security
-from csms.ocpp.handshake import Refusal
-from csms.ocpp.origin import Forwarded, Network, Origin, origin_of
+from csms.ocpp.credential_changes import CredentialStore
+from csms.ocpp.handshake import HandshakeRefusal
+from csms.ocpp.login_attempts import LoginAttempts
+from csms.ocpp.origin import ConnectionOrigin, ForwardedHeaders, IpNetwork, origin_of
 from csms.security import pki
 
 log = structlog.get_logger()
@@ -32,33 +32,33 @@ _REFUSED = Counter("csms_ocpp_handshakes_refused_total", "Refused handshakes, by
 _FAILED = Counter("csms_ocpp_logins_failed_total", "Handshakes with a wrong password or an unknown identity.")
 _LIMITED = Counter("csms_ocpp_logins_limited_total", "Handshakes put off because too many had failed before.")
 _ADMISSION_S = 10.0
-_AWAY = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The database is away: try again later.\n")
+_AWAY = HandshakeRefusal(HTTPStatus.SERVICE_UNAVAILABLE, "The database is away: try again later.\n")
 
 
-class Rules(Struct, frozen=True, kw_only=True):
+class AdmissionRules(Struct, frozen=True, kw_only=True):
     """How the gate judges. `client_cas`: who may have signed a certificate that a trusted proxy forwards.
 
     `organization`: what O of a client certificate must say that is in no table of ours (None: anything).
     """
 
-    trusted_proxies: Sequence[Network] = ()
+    trusted_proxies: Sequence[IpNetwork] = ()
     certificate_header: str = "X-SSL-Client-Cert"
     client_cas: Sequence[Any] = ()
     organization: str | None = None
     failures_per_minute: int = 10
 
 
-_NO_RULES: Final = Rules()
+_NO_RULES: Final = AdmissionRules()
 
 
-class Entry(Struct, frozen=True):
+class AdmittedHandshake(Struct, frozen=True):
     """What the gate has found out about a connection: the profile it has reached and where it comes from."""
 
     profile: int = 0
     address: str | None = None
 
 
-class Gate:
+class AdmissionControl:
     """`enrollment` closed: charge points nobody registered are turned away."""
 
     def __init__(
@@ -66,23 +66,23 @@ class Gate:
         node: AdapterHost,
         *,
         enrollment: str,
-        security: Security | None = None,
-        rules: Rules = _NO_RULES,
+        security: CredentialStore | None = None,
+        rules: AdmissionRules = _NO_RULES,
     ) -> None:
         self._node = node
         self._enrollment = enrollment
         self._security = security
         self._rules = rules
-        self._attempts = Attempts(rules.failures_per_minute)
-        self._entries: WeakKeyDictionary[ServerConnection, Entry] = WeakKeyDictionary()
+        self._attempts = LoginAttempts(rules.failures_per_minute)
+        self._entries: WeakKeyDictionary[ServerConnection, AdmittedHandshake] = WeakKeyDictionary()
 
-    def entry(self, socket: ServerConnection) -> Entry:
-        return self._entries.get(socket) or Entry()
+    def entry(self, socket: ServerConnection) -> AdmittedHandshake:
+        return self._entries.get(socket) or AdmittedHandshake()
 
     async def process_request(self, socket: ServerConnection, request: Request) -> Response | None:
         origin = self._origin(socket, request.headers)
         verdict = await self._judge(request, origin)
-        if isinstance(verdict, Entry):
+        if isinstance(verdict, AdmittedHandshake):
             self._entries[socket] = verdict
             return None
         _REFUSED.labels(verdict.status.value).inc()
@@ -100,17 +100,19 @@ class Gate:
             response.headers["Retry-After"] = str(verdict.retry_after_s)
         return response
 
-    async def _judge(self, request: Request, origin: Origin) -> Entry | Refusal:
+    async def _judge(
+        self, request: Request, origin: ConnectionOrigin
+    ) -> AdmittedHandshake | HandshakeRefusal:
         charger_id = handshake.identity(request.path)
         if charger_id is None:
-            return Refusal(HTTPStatus.NOT_FOUND, "Connect to ws://…/<charge point identity>.\n")
+            return HandshakeRefusal(HTTPStatus.NOT_FOUND, "Connect to ws://…/<charge point identity>.\n")
         choice = handshake.choose_subprotocol(_offered(request.headers))
-        if isinstance(choice, Refusal):
+        if isinstance(choice, HandshakeRefusal):
             return choice
         wait_s = self._attempts.wait_s(origin.address, charger_id, time.monotonic())
         if wait_s:
             _LIMITED.inc()
-            return Refusal(
+            return HandshakeRefusal(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 "Too many failed logins: try again later.\n",
                 max(1, math.ceil(wait_s)),
@@ -127,34 +129,34 @@ class Gate:
             log.warning("admission not decided", charger=charger_id, error=str(error) or type(error).__name__)
             return _AWAY
         verdict = login.judge(came, admission, self._rules.organization)
-        if isinstance(verdict, Refusal):
+        if isinstance(verdict, HandshakeRefusal):
             if verdict.status is HTTPStatus.UNAUTHORIZED and came.password_given:
                 self._fail(origin, charger_id)
             return verdict
         self._attempts.succeeded(origin.address, charger_id)
         await self._settle(admission, came, verdict)
-        return Entry(verdict, origin.address)
+        return AdmittedHandshake(verdict, origin.address)
 
-    def _stranger(self, charger_id: str, origin: Origin) -> Entry | Refusal:
+    def _stranger(self, charger_id: str, origin: ConnectionOrigin) -> AdmittedHandshake | HandshakeRefusal:
         if self._enrollment != "closed":
-            return Entry(0, origin.address)
+            return AdmittedHandshake(0, origin.address)
         self._fail(origin, charger_id)
-        return Refusal(HTTPStatus.NOT_FOUND, f"Charge point {charger_id} is not registered.\n")
+        return HandshakeRefusal(HTTPStatus.NOT_FOUND, f"Charge point {charger_id} is not registered.\n")
 
-    def _fail(self, origin: Origin, charger_id: str) -> None:
+    def _fail(self, origin: ConnectionOrigin, charger_id: str) -> None:
         _FAILED.inc()
         self._attempts.failed(origin.address, charger_id, time.monotonic())
 
     # --- what came with it -----------------------------------------------------------------------
 
-    def _origin(self, socket: ServerConnection, headers: Headers) -> Origin:
+    def _origin(self, socket: ServerConnection, headers: Headers) -> ConnectionOrigin:
         transport = socket.transport
         peer = transport.get_extra_info("peername")
         tls = transport.get_extra_info("ssl_object")
         return origin_of(
             str(peer[0]) if isinstance(peer, tuple) else "local",
             tls.getpeercert(binary_form=True) if tls is not None else None,
-            Forwarded(
+            ForwardedHeaders(
                 protocol=_listed(headers, "X-Forwarded-Proto"),
                 addresses=_listed(headers, "X-Forwarded-For"),
                 certificate=_single(headers, self._rules.certificate_header),
@@ -163,7 +165,9 @@ class Gate:
             tls=tls is not None,
         )
 
-    async def _login(self, headers: Headers, origin: Origin, admission: Admission) -> login.Login:
+    async def _login(
+        self, headers: Headers, origin: ConnectionOrigin, admission: Admission
+    ) -> login.LoginCredentials:
         certificate, bad = await self._certificate(origin)
         password = handshake.password_of(_single(headers, "Authorization"), admission.charger_id)
         given = "Authorization" in headers
@@ -174,7 +178,7 @@ class Gate:
                 if await _verified(password, stored):
                     opened_by = stored
                     break
-        return login.Login(
+        return login.LoginCredentials(
             tls=origin.tls,
             certificate=certificate,
             bad_certificate=bad,
@@ -182,7 +186,9 @@ class Gate:
             opened_by=opened_by,
         )
 
-    async def _certificate(self, origin: Origin) -> tuple[login.Certificate | None, str | None]:
+    async def _certificate(
+        self, origin: ConnectionOrigin
+    ) -> tuple[login.ClientCertificate | None, str | None]:
         """The client's certificate, or why it cannot be used."""
         if origin.certificate is None:
             return None, None
@@ -200,9 +206,9 @@ class Gate:
         owner = status = None
         if self._security is not None:
             owner, status = await self._security.certificate_status(presented.serial)
-        return login.Certificate(presented=presented, owner=owner, status=status), None
+        return login.ClientCertificate(presented=presented, owner=owner, status=status), None
 
-    async def _settle(self, admission: Admission, came: login.Login, profile: int) -> None:
+    async def _settle(self, admission: Admission, came: login.LoginCredentials, profile: int) -> None:
         """What was sent to the charge point and never confirmed: now it shows which it uses."""
         security, charger_id = self._security, admission.charger_id
         if security is None:

@@ -24,7 +24,7 @@ _FINAL_BINARY: Final = 0x80 | Opcode.BINARY
 _TWO_BYTES, _EIGHT_BYTES = 126, 127
 
 
-class Socket(ServerConnection):
+class ChargePointSocket(ServerConnection):
     """Knows when anything came last: some charge points send nothing but pings for hours, others never answer one."""
 
     heard_at = 0.0

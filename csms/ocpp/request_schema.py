@@ -21,7 +21,7 @@ from csms.ocpp.messages import OUTBOUND
 REQUEST_ACTIONS: Final = OUTBOUND
 
 
-class Problem(Struct, frozen=True):
+class SchemaProblem(Struct, frozen=True):
     """One breach of the schema. `field` is a path in OCPP's own names, empty for the payload itself."""
 
     field: str
@@ -64,27 +64,27 @@ def _validator(action: str) -> Draft4Validator:
     return Draft4Validator(json.loads(text, parse_float=Decimal), format_checker=_formats)
 
 
-def check_request(action: str, payload: Mapping[str, Any]) -> list[Problem]:
+def check_request(action: str, payload: Mapping[str, Any]) -> list[SchemaProblem]:
     """Everything in `payload` that OCPP 1.6 does not allow in `action`.req; empty if it may be sent.
 
     The payload is in OCPP's own JSON. An action that is no central-system request is a problem too.
     """
     if action not in REQUEST_ACTIONS:
-        return [Problem("", f"{action} is not a request of a central system")]
+        return [SchemaProblem("", f"{action} is not a request of a central system")]
     try:
         text = json.dumps(payload, allow_nan=False)
         value = json.loads(text, parse_float=Decimal)
     except (TypeError, ValueError, RecursionError) as error:
-        return [Problem("", f"not JSON: {error}")]
+        return [SchemaProblem("", f"not JSON: {error}")]
     problems = {_problem(error) for error in _validator(action).iter_errors(value)}
     return sorted(problems, key=lambda p: (p.field, p.text))
 
 
-def _problem(error: ValidationError) -> Problem:
+def _problem(error: ValidationError) -> SchemaProblem:
     field = ""
     for step in error.absolute_path:
         field += f"[{step}]" if isinstance(step, int) else f".{step}" if field else step
-    return Problem(field, _text(error))
+    return SchemaProblem(field, _text(error))
 
 
 def _text(error: ValidationError) -> str:

@@ -18,18 +18,18 @@ from msgspec import Struct
 from csms.adapter import Admission, Command
 from csms.core.passwords import hash_password
 from csms.errors import ChargerRefused, InvalidCommand
-from csms.ocpp.connections import Connection
+from csms.ocpp.connection import ChargePointConnection
 from csms.security import pki
 
 log = structlog.get_logger()
 _TAKEN = {"Accepted", "RebootRequired"}
 _BASIC, _TLS_BASIC, _TLS_CERTIFICATE = 1, 2, 3
 
-Call = Callable[[object], Awaitable[Mapping[str, Any]]]
-Settle = Callable[[str], Awaitable[None]]
+SendChange = Callable[[object], Awaitable[Mapping[str, Any]]]
+SettleChange = Callable[[str], Awaitable[None]]
 
 
-class Security(Protocol):
+class CredentialStore(Protocol):
     """Where charge points' credentials are kept. Every method may raise while the database is away."""
 
     async def offer_password(self, charger_id: str, password_hash: str) -> None: ...
@@ -43,15 +43,15 @@ class Security(Protocol):
     async def certificate_answered(self, serial: str, *, accepted: bool) -> None: ...
 
 
-class NewKey(Struct, frozen=True):
+class NewAuthorizationKey(Struct, frozen=True):
     value: str
 
 
-class NewProfile(Struct, frozen=True):
+class NewSecurityProfile(Struct, frozen=True):
     profile: int
 
 
-def change_in(command: Command) -> NewKey | NewProfile | None:
+def change_in(command: Command) -> NewAuthorizationKey | NewSecurityProfile | None:
     """What of the credentials a command changes, if anything. Raises InvalidCommand."""
     if command.action != "ChangeConfiguration":
         return None
@@ -59,11 +59,11 @@ def change_in(command: Command) -> NewKey | NewProfile | None:
     if key == "authorizationkey":
         if not value:
             raise InvalidCommand(["value: an AuthorizationKey cannot be empty"])
-        return NewKey(value)
+        return NewAuthorizationKey(value)
     if key == "securityprofile":
         if value.strip() not in {"0", "1", "2", "3"}:
             raise InvalidCommand(["value: a SecurityProfile is 0, 1, 2 or 3"])
-        return NewProfile(int(value))
+        return NewSecurityProfile(int(value))
     return None
 
 
@@ -85,7 +85,7 @@ class CredentialChanges:
 
     def __init__(
         self,
-        security: Security,
+        security: CredentialStore,
         admission: Callable[[str], Awaitable[Admission | None]],
         *,
         tls: bool,
@@ -97,7 +97,11 @@ class CredentialChanges:
         self._certificates = certificates
 
     async def perform(
-        self, connection: Connection, change: NewKey | NewProfile, token: object, call: Call
+        self,
+        connection: ChargePointConnection,
+        change: NewAuthorizationKey | NewSecurityProfile,
+        token: object,
+        call: SendChange,
     ) -> Mapping[str, Any]:
         """Send the change and settle it by the answer; one that comes late settles it too."""
         settle = await self._offer(connection.charger_id, change)
@@ -112,9 +116,9 @@ class CredentialChanges:
         await settle(str(answer.get("status")))
         return answer
 
-    async def _offer(self, charger_id: str, change: NewKey | NewProfile) -> Settle:
+    async def _offer(self, charger_id: str, change: NewAuthorizationKey | NewSecurityProfile) -> SettleChange:
         security = self._security
-        if isinstance(change, NewProfile):
+        if isinstance(change, NewSecurityProfile):
             admission = await self._admission(charger_id)
             assert admission is not None, "whoever is connected is known"
             found = obstacle(admission, change.profile, tls=self._tls, certificates=self._certificates)

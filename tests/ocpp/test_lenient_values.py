@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csms.ocpp.lenient import Notes, read_json, read_number, read_timestamp, scrub
+from csms.ocpp.lenient_values import DeviationNotes, read_json, read_number, read_timestamp, scrub
 
 
 @pytest.mark.parametrize(
@@ -65,19 +65,21 @@ T = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
     ],
 )
 def test_times(text, moment, kinds):
-    notes = Notes()
+    notes = DeviationNotes()
     assert read_timestamp(text, "timestamp", notes) == moment
     assert [d.kind for d in notes.deviations] == kinds
 
 
 def test_times_come_back_in_utc():
-    moment = read_timestamp("2024-05-06T07:08:09", "t", Notes(timezone(timedelta(hours=5, minutes=30))))
+    moment = read_timestamp(
+        "2024-05-06T07:08:09", "t", DeviationNotes(timezone(timedelta(hours=5, minutes=30)))
+    )
     assert (moment.tzinfo, moment.hour, moment.minute) == (UTC, 1, 38)
 
 
 def test_json_keeps_every_digit():
     assert read_json(
-        b'{"a":21.40000000000000000001,"b":1e400,"c":123456789012345678901234567890}', Notes()
+        b'{"a":21.40000000000000000001,"b":1e400,"c":123456789012345678901234567890}', DeviationNotes()
     ) == {
         "a": Decimal("21.40000000000000000001"),
         "b": Decimal("1e400"),
@@ -97,7 +99,7 @@ def test_json_keeps_every_digit():
     ],
 )
 def test_json_that_is_not_quite_json(data, value, kinds):
-    notes = Notes()
+    notes = DeviationNotes()
     assert read_json(data, notes) == value
     assert [d.kind for d in notes.deviations] == kinds
 
@@ -105,17 +107,17 @@ def test_json_that_is_not_quite_json(data, value, kinds):
 @pytest.mark.parametrize("data", [b"", b"{", b"{'a':1}", b"[" * 200_000, b"hello"])
 def test_what_is_no_json_is_a_value_error(data):
     with pytest.raises(ValueError):
-        read_json(data, Notes())
+        read_json(data, DeviationNotes())
 
 
 def test_huge_integers_do_not_trip_pythons_digit_limit():
-    assert isinstance(read_json(b"1" * 10_000, Notes()), Decimal)
+    assert isinstance(read_json(b"1" * 10_000, DeviationNotes()), Decimal)
 
 
 @settings(deadline=None)
 @given(st.one_of(st.text(), st.integers(), st.floats().map(str), st.booleans(), st.none()))
 def test_no_time_raises_and_every_time_can_be_stored(value):
-    moment = read_timestamp(value, "t", Notes())
+    moment = read_timestamp(value, "t", DeviationNotes())
     assert moment is None or (moment.tzinfo is UTC and 1970 <= moment.year <= 9999)
 
 

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from csms.ocpp.messages import OUTBOUND
-from csms.ocpp.outbound import REQUEST_ACTIONS, check_request
+from csms.ocpp.request_schema import REQUEST_ACTIONS, check_request
 from tests.harness.ocpp_schemas import any_json, payloads
 
 

@@ -1,21 +1,25 @@
 """One call of a charge point: decode, record, answer. What belongs to a transaction is always acknowledged."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 import structlog
+from msgspec import Raw
+from msgspec.structs import replace
 from prometheus_client import Counter, Histogram
 
 from csms.adapter import AdapterHost
 from csms.core import reports
-from csms.ocpp import handlers, messages
-from csms.ocpp.certificates import StationCertificates
-from csms.ocpp.connections import Connection
-from csms.ocpp.quirks import QUIRKS, Behaviours
-from csms.ocpp.session import Dropped, IncomingCall
+from csms.core.masking import masked_frame
+from csms.core.reports import Deviation
+from csms.ocpp import call_handlers, messages
+from csms.ocpp.certificate_signing import CertificateSigning
+from csms.ocpp.connection import ChargePointConnection
+from csms.ocpp.quirks import Behaviours, observations
+from csms.ocpp.session import FrameDropped, IncomingCall
 
 log = structlog.get_logger()
 _CALLS = Counter(
@@ -29,30 +33,30 @@ _FREQUENT = {"Heartbeat", "MeterValues", "StartTransaction", "StatusNotification
 _ALWAYS = {"BootNotification", "Heartbeat", "SecurityEventNotification"}
 
 
-class Calls:
+class IncomingCalls:
     """Puts an answer into the connection's session for each call; the server sends it."""
 
     def __init__(
         self,
         node: AdapterHost,
         clock: Callable[[], datetime],
-        certificates: StationCertificates | None = None,
+        certificates: CertificateSigning | None = None,
     ) -> None:
         self._node = node
         self._clock = clock
         self._certificates = certificates
 
-    async def answer(self, connection: Connection, event: IncomingCall) -> None:
+    async def answer(self, connection: ChargePointConnection, event: IncomingCall) -> None:
         """Decode, record, answer. Whatever happens, a call that belongs to a transaction is acknowledged."""
         began = time.perf_counter()
         action, message_id = event.action, event.message_id
-        call = handlers.Call(
+        call = call_handlers.CallContext(
             connection.charger_id, message_id, bytes(event.payload), self._clock(), connection.behaviours
         )
-        handler = handlers.HANDLERS.get(action)
+        handler = call_handlers.CALL_HANDLERS.get(action)
         decoded = messages.decode(action, call.payload, zone=connection.zone)
         if event.deviations or decoded.deviations:
-            found = _deviations(event.deviations, decoded.deviations)
+            found = as_reported(event.payload, *event.deviations, *decoded.deviations)
             await self.deviated(connection, action, found, wait=handler is None or handler.report is None)
         outcome = "answered"
         if not self._admitted(connection, action):
@@ -64,6 +68,7 @@ class Calls:
             outcome = await self._not_understood(connection, call, action, decoded)
         else:
             outcome = await self._handled(connection, call, action, handler, decoded.message)
+        connection.has_called = True
         spent = time.perf_counter() - began
         _counted(action if handler else "unknown", outcome).inc()
         _timed(action if handler else "unknown").observe(spent)
@@ -79,10 +84,10 @@ class Calls:
 
     async def _handled(
         self,
-        connection: Connection,
-        call: handlers.Call,
+        connection: ChargePointConnection,
+        call: call_handlers.CallContext,
         action: str,
-        handler: handlers.Handler,
+        handler: call_handlers.CallHandler,
         message: Any,
     ) -> str:
         try:
@@ -101,15 +106,14 @@ class Calls:
             return "InternalError"
         if isinstance(answer, reports.Booted):
             connection.accepted = answer.status == "Accepted"
-            connection.booted = True
             connection.know(
                 message.charge_point_vendor,
                 message.charge_point_model,
                 message.firmware_version,
                 answer.time_zone,
             )
-            if applied := _applied(connection.behaviours, answer.time_zone):
-                await self.deviated(connection, action, applied, wait=False)
+            if known := _known(connection.behaviours, answer.time_zone):
+                await self.deviated(connection, action, known, wait=False)
         connection.session.answer(call.message_id, messages.encode(handler.response(call, answer)))
         status = getattr(answer, "status", None) or getattr(
             getattr(answer, "authorization", None), "status", None
@@ -117,7 +121,7 @@ class Calls:
         return str(status or "answered")
 
     async def _not_understood(
-        self, connection: Connection, call: handlers.Call, action: str, decoded: Any
+        self, connection: ChargePointConnection, call: call_handlers.CallContext, action: str, decoded: Any
     ) -> str:
         unreadable = decoded if isinstance(decoded, messages.Unreadable) else None
         description = unreadable.description if unreadable else f"{action} is not implemented"
@@ -127,22 +131,24 @@ class Calls:
         connection.session.refuse(call.message_id, code, description)
         return code
 
-    async def quarantine(self, connection: Connection, call: handlers.Call, action: str, error: str) -> str:
+    async def quarantine(
+        self, connection: ChargePointConnection, call: call_handlers.CallContext, action: str, error: str
+    ) -> str:
         """Keep what cannot be booked and acknowledge it: an error could make the charge point forget a session."""
-        kept = await self._node.record(handlers.quarantined(call, action, error))
-        connection.session.answer(call.message_id, handlers.acknowledged(action, kept))
+        kept = await self._node.record(call_handlers.quarantined(call, action, error))
+        connection.session.answer(call.message_id, call_handlers.acknowledged(action, kept))
         log.warning("quarantined", charger=connection.charger_id, action=action, error=error)
         return "quarantined"
 
-    async def rescue(self, connection: Connection, event: Dropped, frame: bytes) -> None:
+    async def rescue(self, connection: ChargePointConnection, event: FrameDropped, frame: bytes) -> None:
         """A frame that was dropped although it tells of a transaction: kept and acknowledged after all."""
         assert event.action is not None
-        call = handlers.Call(connection.charger_id, event.message_id or "", frame, self._clock())
+        call = call_handlers.CallContext(connection.charger_id, event.message_id or "", frame, self._clock())
         if event.message_id is not None:
             await self.quarantine(connection, call, event.action, event.reason)
             return
         # Nothing to answer under: the evidence is all that can be had.
-        await self._node.record(handlers.quarantined(call, event.action, event.reason))
+        await self._node.record(call_handlers.quarantined(call, event.action, event.reason))
         log.warning(
             "quarantined",
             charger=connection.charger_id,
@@ -152,7 +158,7 @@ class Calls:
         )
 
     @staticmethod
-    def _admitted(connection: Connection, action: str) -> bool:
+    def _admitted(connection: ChargePointConnection, action: str) -> bool:
         """Before a charge point is accepted only its boot, what we asked for, and its transactions are taken."""
         return (
             connection.accepted
@@ -162,7 +168,7 @@ class Calls:
         )
 
     async def deviated(
-        self, connection: Connection, action: str, found: list[reports.Deviation], *, wait: bool
+        self, connection: ChargePointConnection, action: str, found: list[Deviation], *, wait: bool
     ) -> None:
         """`wait`: no other report follows, so a flood of nonsense is held up by its own commits."""
         report = reports.Deviated(charger_id=connection.charger_id, action=action, deviations=found)
@@ -172,22 +178,16 @@ class Calls:
             self._node.post(report)
 
 
-def _applied(behaviours: Behaviours, time_zone: str | None) -> list[reports.Deviation]:
-    """What we know of this charge point beforehand, to be seen where its other deviations are."""
-    found = [
-        reports.Deviation(field=rule.name, kind="quirk_applied", detail=rule.note)
-        for rule in QUIRKS
-        if rule.name in behaviours.rules
-    ]
+def _known(behaviours: Behaviours, time_zone: str | None) -> list[Deviation]:
+    """What is known of this charge point beforehand, to be seen where its other deviations are."""
+    found = list(observations(behaviours))
     if behaviours.local_time_zone and time_zone is None:
         detail = "It sends local time without a zone, read as UTC: set this charger's time zone."
-        found.append(reports.Deviation(field="timeZone", kind="time_zone_unset", detail=detail))
+        found.append(Deviation(field="timeZone", kind="time_zone_unset", detail=detail))
     return found
 
 
-def _deviations(*found: Iterable[Any]) -> list[reports.Deviation]:
-    return [
-        reports.Deviation(field=d.field, kind=d.kind, detail=str(d.detail))
-        for several in found
-        for d in several
-    ]
+def as_reported(payload: Raw, *found: Deviation) -> list[Deviation]:
+    """Deviations of a payload for the ledger; without examples if the payload holds a password."""
+    raw = bytes(payload)
+    return [replace(one, detail="") for one in found] if masked_frame(raw) != raw else list(found)

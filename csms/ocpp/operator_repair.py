@@ -8,24 +8,26 @@ from msgspec.structs import replace
 
 from csms.core import reports
 from csms.errors import NotBookable
-from csms.ocpp import handlers, messages
+from csms.ocpp import call_handlers, messages
 
 
-def translate(
+def repaired_report(
     charger_id: str, action: str, payload: dict[str, Any], repair: reports.Repair, now: datetime
 ) -> reports.Report[Any]:
     """A transaction message as its report. Raises NotBookable: what of it cannot be read.
 
     Times without a zone are UTC. A deviation that would be repaired in a charger's message is refused here.
     """
-    call = handlers.Call(charger_id, f"quarantine/{repair.quarantine_id}", json.dumps(payload).encode(), now)
+    call = call_handlers.CallContext(
+        charger_id, f"quarantine/{repair.quarantine_id}", json.dumps(payload).encode(), now
+    )
     decoded = messages.decode(action, call.payload, zone=UTC)
     if isinstance(decoded, messages.Unreadable):
         raise NotBookable(f"The payload is no {action}: {decoded.description}.")
     if decoded.deviations:
         found = "; ".join(f"{d.field}: {d.kind}" for d in decoded.deviations)
         raise NotBookable(f"The payload is no {action} by the OCPP schema: {found}.")
-    report = handlers.HANDLERS[action].report
+    report = call_handlers.CALL_HANDLERS[action].report
     assert report is not None
     translated: reports.Report[Any] = replace(
         report(call, decoded.message), message_id=None, digest=call.digest, repair=repair

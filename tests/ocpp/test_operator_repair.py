@@ -6,7 +6,7 @@ import pytest
 
 from csms.core import reports
 from csms.errors import NotBookable
-from csms.ocpp.repaired import translate
+from csms.ocpp.operator_repair import repaired_report
 
 NOW = datetime(2023, 12, 7, 12, tzinfo=UTC)
 ORDER = reports.Repair(quarantine_id=7, note="", transaction_id=12)
@@ -14,7 +14,7 @@ ORDER = reports.Repair(quarantine_id=7, note="", transaction_id=12)
 
 def test_a_stop_becomes_a_stop_with_its_order() -> None:
     payload = {"transactionId": 5, "meterStop": 25000, "timestamp": "2023-12-07T11:45:30Z", "reason": "Local"}
-    report = translate("CP", "StopTransaction", payload, ORDER, NOW)
+    report = repaired_report("CP", "StopTransaction", payload, ORDER, NOW)
     assert isinstance(report, reports.Stop)
     assert (report.transaction_id, report.meter_wh, report.at) == (
         5,
@@ -30,7 +30,7 @@ def test_readings_become_readings() -> None:
         "transactionId": 5,
         "meterValue": [{"timestamp": "2023-12-07T11:00:00Z", "sampledValue": [{"value": "12"}]}],
     }
-    report = translate("CP", "MeterValues", payload, ORDER, NOW)
+    report = repaired_report("CP", "MeterValues", payload, ORDER, NOW)
     assert isinstance(report, reports.Meter)
     assert report.readings[0].samples[0].value == "12"
 
@@ -46,4 +46,4 @@ def test_readings_become_readings() -> None:
 )
 def test_what_a_charger_is_forgiven_an_operator_is_told(payload, says) -> None:
     with pytest.raises(NotBookable, match=says):
-        translate("CP", "StopTransaction", payload, ORDER, NOW)
+        repaired_report("CP", "StopTransaction", payload, ORDER, NOW)

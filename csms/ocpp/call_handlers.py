@@ -18,7 +18,7 @@ from csms.ocpp.quirks import Behaviours
 _INT31 = 2**31
 
 
-class Call(Struct, frozen=True):
+class CallContext(Struct, frozen=True):
     """What the translation may need of a call beside its message."""
 
     charger_id: str
@@ -33,14 +33,14 @@ class Call(Struct, frozen=True):
         return sha256(self.payload).digest()[:16]
 
 
-class Handler(Struct, frozen=True):
+class CallHandler(Struct, frozen=True):
     """`report` None: the edge answers by itself. `response` turns the ledger's answer into the payload."""
 
-    report: Callable[[Call, Any], reports.Report[Any]] | None
-    response: Callable[[Call, Any], Sent]
+    report: Callable[[CallContext, Any], reports.Report[Any]] | None
+    response: Callable[[CallContext, Any], Sent]
 
 
-def natural_key(message: core.StartTransaction, call: Call) -> str:
+def natural_key(message: core.StartTransactionRequest, call: CallContext) -> str:
     """What a charge point repeats when it reports the same start again, under whatever message id.
 
     Without a timestamp nothing tells two starts apart but the message itself.
@@ -50,7 +50,7 @@ def natural_key(message: core.StartTransaction, call: Call) -> str:
     return f"{message.connector_id}/{message.id_tag}/{message.timestamp.isoformat()}/{message.meter_start}"
 
 
-def readings(values: Sequence[core.MeterValue], behaviours: Behaviours) -> list[reports.Reading]:
+def readings(values: Sequence[core.OcppMeterValue], behaviours: Behaviours) -> list[reports.Reading]:
     relabel = behaviours.energy_kwh_labelled_wh
     return [
         reports.Reading(
@@ -61,7 +61,7 @@ def readings(values: Sequence[core.MeterValue], behaviours: Behaviours) -> list[
     ]
 
 
-def _in_kwh(sample: core.SampledValue) -> core.SampledValue:
+def _in_kwh(sample: core.OcppSampledValue) -> core.OcppSampledValue:
     if sample.measurand in {None, ENERGY_REGISTER} and sample.unit in {None, "Wh"}:
         return replace(sample, unit="kWh")
     return sample
@@ -71,7 +71,7 @@ def _register_wh(register: int | None, behaviours: Behaviours) -> int | None:
     return register * 1000 if register is not None and behaviours.energy_kwh_labelled_wh else register
 
 
-def _boot(call: Call, m: core.BootNotification) -> reports.Boot:
+def _boot(call: CallContext, m: core.BootNotificationRequest) -> reports.Boot:
     return reports.Boot(
         charger_id=call.charger_id,
         vendor=m.charge_point_vendor or None,
@@ -85,25 +85,25 @@ def _boot(call: Call, m: core.BootNotification) -> reports.Boot:
     )
 
 
-def _booted(call: Call, answer: reports.Booted) -> Sent:
+def _booted(call: CallContext, answer: reports.Booted) -> Sent:
     return core.BootNotificationResponse(
         status=_word(answer.status), current_time=call.now, interval=answer.interval_s
     )
 
 
-def _heartbeat(call: Call, _answer: None) -> Sent:
+def _heartbeat(call: CallContext, _answer: None) -> Sent:
     return core.HeartbeatResponse(current_time=call.now)
 
 
-def _authorize(call: Call, m: core.Authorize) -> reports.Authorize:
+def _authorize(call: CallContext, m: core.AuthorizeRequest) -> reports.Authorize:
     return reports.Authorize(charger_id=call.charger_id, id_tag=m.id_tag)
 
 
-def _authorized(_call: Call, answer: reports.Authorization) -> Sent:
+def _authorized(_call: CallContext, answer: reports.Authorization) -> Sent:
     return core.AuthorizeResponse(id_tag_info=_id_tag_info(answer))
 
 
-def _status(call: Call, m: core.StatusNotification) -> reports.Status:
+def _status(call: CallContext, m: core.StatusNotificationRequest) -> reports.Status:
     return reports.Status(
         charger_id=call.charger_id,
         connector_id=_connector(m.connector_id),
@@ -116,7 +116,7 @@ def _status(call: Call, m: core.StatusNotification) -> reports.Status:
     )
 
 
-def _start(call: Call, m: core.StartTransaction) -> reports.Start:
+def _start(call: CallContext, m: core.StartTransactionRequest) -> reports.Start:
     meter_start = m.meter_start
     if meter_start is None and call.behaviours.session_register:
         meter_start = 0
@@ -133,13 +133,13 @@ def _start(call: Call, m: core.StartTransaction) -> reports.Start:
     )
 
 
-def _started(_call: Call, answer: reports.Started) -> Sent:
+def _started(_call: CallContext, answer: reports.Started) -> Sent:
     return core.StartTransactionResponse(
         id_tag_info=_id_tag_info(answer.authorization), transaction_id=answer.transaction_id
     )
 
 
-def _meter(call: Call, m: core.MeterValues) -> reports.Meter:
+def _meter(call: CallContext, m: core.MeterValuesRequest) -> reports.Meter:
     # A reading is known again by its own time; only one without a time needs the message's identity.
     timeless = any(value.timestamp is None for value in m.meter_value)
     return reports.Meter(
@@ -152,7 +152,7 @@ def _meter(call: Call, m: core.MeterValues) -> reports.Meter:
     )
 
 
-def _stop(call: Call, m: core.StopTransaction) -> reports.Stop:
+def _stop(call: CallContext, m: core.StopTransactionRequest) -> reports.Stop:
     return reports.Stop(
         charger_id=call.charger_id,
         message_id=call.message_id,
@@ -168,12 +168,12 @@ def _stop(call: Call, m: core.StopTransaction) -> reports.Stop:
     )
 
 
-def _stopped(_call: Call, answer: reports.Stopped) -> Sent:
+def _stopped(_call: CallContext, answer: reports.Stopped) -> Sent:
     info = answer.authorization
     return core.StopTransactionResponse(id_tag_info=None if info is None else _id_tag_info(info))
 
 
-def _data_transfer(call: Call, m: core.DataTransfer) -> reports.DataTransferred:
+def _data_transfer(call: CallContext, m: core.DataTransferRequest) -> reports.DataTransferred:
     answer = data_transfer.REGISTRY.answer(
         data_transfer.Transfer(
             charger_id=call.charger_id, vendor_id=m.vendor_id, message_id=m.message_id, data=m.data
@@ -190,11 +190,11 @@ def _data_transfer(call: Call, m: core.DataTransfer) -> reports.DataTransferred:
     )
 
 
-def _transferred(_call: Call, answer: reports.Transferred) -> Sent:
+def _transferred(_call: CallContext, answer: reports.Transferred) -> Sent:
     return core.DataTransferResponse(status=_word(answer.status), data=answer.data)
 
 
-def _progress(kind: str) -> Callable[[Call, Any], reports.Progress]:
+def _progress(kind: str) -> Callable[[CallContext, Any], reports.Progress]:
     return lambda call, m: reports.Progress(
         charger_id=call.charger_id,
         kind=kind,
@@ -203,7 +203,7 @@ def _progress(kind: str) -> Callable[[Call, Any], reports.Progress]:
     )
 
 
-def _security_event(call: Call, m: security.SecurityEventNotification) -> reports.SecurityEvent:
+def _security_event(call: CallContext, m: security.SecurityEventNotificationRequest) -> reports.SecurityEvent:
     return reports.SecurityEvent(
         charger_id=call.charger_id,
         message_id=call.message_id,
@@ -214,40 +214,42 @@ def _security_event(call: Call, m: security.SecurityEventNotification) -> report
     )
 
 
-def _sign_certificate(_call: Call, signed: bool | None) -> Sent:
+def _sign_certificate(_call: CallContext, signed: bool | None) -> Sent:
     return security.SignCertificateResponse(status="Accepted" if signed else "Rejected")
 
 
-def _empty(response: type[Sent]) -> Callable[[Call, Any], Sent]:
+def _empty(response: type[Sent]) -> Callable[[CallContext, Any], Sent]:
     fixed = response()
     return lambda _call, _answer: fixed
 
 
-HANDLERS: dict[str, Handler] = {
-    "Authorize": Handler(_authorize, _authorized),
-    "BootNotification": Handler(_boot, _booted),
-    "DataTransfer": Handler(_data_transfer, _transferred),
-    "DiagnosticsStatusNotification": Handler(
+CALL_HANDLERS: dict[str, CallHandler] = {
+    "Authorize": CallHandler(_authorize, _authorized),
+    "BootNotification": CallHandler(_boot, _booted),
+    "DataTransfer": CallHandler(_data_transfer, _transferred),
+    "DiagnosticsStatusNotification": CallHandler(
         _progress("diagnostics"), _empty(firmware.DiagnosticsStatusNotificationResponse)
     ),
-    "FirmwareStatusNotification": Handler(
+    "FirmwareStatusNotification": CallHandler(
         _progress("firmware"), _empty(firmware.FirmwareStatusNotificationResponse)
     ),
-    "Heartbeat": Handler(None, _heartbeat),
-    "LogStatusNotification": Handler(_progress("log"), _empty(security.LogStatusNotificationResponse)),
-    "MeterValues": Handler(_meter, _empty(core.MeterValuesResponse)),
-    "SecurityEventNotification": Handler(_security_event, _empty(security.SecurityEventNotificationResponse)),
-    "SignCertificate": Handler(None, _sign_certificate),
-    "SignedFirmwareStatusNotification": Handler(
+    "Heartbeat": CallHandler(None, _heartbeat),
+    "LogStatusNotification": CallHandler(_progress("log"), _empty(security.LogStatusNotificationResponse)),
+    "MeterValues": CallHandler(_meter, _empty(core.MeterValuesResponse)),
+    "SecurityEventNotification": CallHandler(
+        _security_event, _empty(security.SecurityEventNotificationResponse)
+    ),
+    "SignCertificate": CallHandler(None, _sign_certificate),
+    "SignedFirmwareStatusNotification": CallHandler(
         _progress("signed_firmware"), _empty(security.SignedFirmwareStatusNotificationResponse)
     ),
-    "StartTransaction": Handler(_start, _started),
-    "StatusNotification": Handler(_status, _empty(core.StatusNotificationResponse)),
-    "StopTransaction": Handler(_stop, _stopped),
+    "StartTransaction": CallHandler(_start, _started),
+    "StatusNotification": CallHandler(_status, _empty(core.StatusNotificationResponse)),
+    "StopTransaction": CallHandler(_stop, _stopped),
 }
 
 
-def quarantined(call: Call, action: str, error: str) -> reports.Quarantined:
+def quarantined(call: CallContext, action: str, error: str) -> reports.Quarantined:
     """A transaction message that nobody can book: kept as it came."""
     return reports.Quarantined(
         charger_id=call.charger_id,

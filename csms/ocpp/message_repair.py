@@ -13,20 +13,14 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from csms.ocpp.lenient import (
+from csms.ocpp.lenient_values import (
     INT64_MAX,
     INT64_MIN,
-    KINDS,
-    Deviation,
-    Kind,
-    Notes,
-    read_json,
+    DeviationNotes,
     read_number,
     read_timestamp,
     scrub,
 )
-
-__all__ = ["KINDS", "TEXT_CAP", "Deviation", "Kind", "Notes", "compile_repair", "read_json", "scrub"]
 
 TEXT_CAP: Final = 1000  # characters kept of a text whose schema sets a limit; unlimited ones are never cut
 
@@ -37,11 +31,11 @@ class _Lost:
 
 _LOST: Final = _Lost()
 
-Fix = Callable[[Any, str, Notes], Any]
+Fix = Callable[[Any, str, DeviationNotes], Any]
 
 
 def _fix_text(limit: int | None, *, json_text: bool) -> Fix:
-    def fix(value: Any, field: str, notes: Notes) -> Any:
+    def fix(value: Any, field: str, notes: DeviationNotes) -> Any:
         if not isinstance(value, str):
             if isinstance(value, bool):
                 text = "true" if value else "false"
@@ -75,7 +69,7 @@ def _text_of(value: Any) -> str:
 
 
 def _fix_int(*, rounding: bool) -> Fix:
-    def fix(value: Any, field: str, notes: Notes) -> Any:
+    def fix(value: Any, field: str, notes: DeviationNotes) -> Any:
         number = read_number(value)
         if number is None:
             notes.add(field, "wrong_type", value)
@@ -103,7 +97,7 @@ def _fix_int(*, rounding: bool) -> Fix:
     return fix
 
 
-def _fix_float(value: Any, field: str, notes: Notes) -> Any:
+def _fix_float(value: Any, field: str, notes: DeviationNotes) -> Any:
     number = read_number(value)
     if number is None or (isinstance(number, Decimal) and number.adjusted() > 300):
         notes.add(field, "wrong_type", value)
@@ -123,7 +117,7 @@ _BOOLEANS: Final[dict[object, bool]] = {
 }
 
 
-def _fix_bool(value: Any, field: str, notes: Notes) -> Any:
+def _fix_bool(value: Any, field: str, notes: DeviationNotes) -> Any:
     if isinstance(value, bool):
         return value
     notes.add(field, "wrong_type", value)
@@ -132,7 +126,7 @@ def _fix_bool(value: Any, field: str, notes: Notes) -> Any:
     return _BOOLEANS.get(value, _LOST) if isinstance(value, int) else _LOST
 
 
-def _fix_time(value: Any, field: str, notes: Notes) -> Any:
+def _fix_time(value: Any, field: str, notes: DeviationNotes) -> Any:
     moment = read_timestamp(value, field, notes)
     return _LOST if moment is None else moment
 
@@ -148,7 +142,7 @@ def _fix_enum(values: tuple[Any, ...], hints: dict[str, Any]) -> Fix:
     respelled = {fold(v) for v in values}
     fallback = hints.get("unknown", _LOST)
 
-    def fix(value: Any, field: str, notes: Notes) -> Any:
+    def fix(value: Any, field: str, notes: DeviationNotes) -> Any:
         if not isinstance(value, str):
             notes.add(field, "wrong_type", value)
             return fallback
@@ -162,7 +156,7 @@ def _fix_enum(values: tuple[Any, ...], hints: dict[str, Any]) -> Fix:
 
 
 def _fix_array(item: Fix) -> Fix:
-    def fix(value: Any, field: str, notes: Notes) -> Any:
+    def fix(value: Any, field: str, notes: DeviationNotes) -> Any:
         if not isinstance(value, list):
             if not isinstance(value, (dict, str)) or value == "":
                 notes.add(field, "wrong_type", value)
@@ -248,7 +242,7 @@ def _fix_object(kind: msgspec.inspect.StructType) -> Fix:
     required = [f for f in fields if f.required]
     build: Callable[..., Any] = kind.cls
 
-    def fix(value: Any, path: str, notes: Notes) -> Any:
+    def fix(value: Any, path: str, notes: DeviationNotes) -> Any:
         if not isinstance(value, dict):
             notes.add(path, "wrong_type", value)
             return _LOST
@@ -286,7 +280,7 @@ def _fix_object(kind: msgspec.inspect.StructType) -> Fix:
     return fix
 
 
-def compile_repair(message: type[Struct]) -> Callable[[Any, Notes], Any]:
+def compile_repair(message: type[Struct]) -> Callable[[Any, DeviationNotes], Any]:
     """A function (JSON value, notes) -> an instance of `message`, or None if nothing can be made of the value.
 
     The function never raises. What it changed, and why it gave up, is in the notes.
@@ -294,7 +288,7 @@ def compile_repair(message: type[Struct]) -> Callable[[Any, Notes], Any]:
     kind = msgspec.inspect.type_info(message)
     fix = _fixer(kind, {})
 
-    def repair(value: Any, notes: Notes) -> Any:
+    def repair(value: Any, notes: DeviationNotes) -> Any:
         if value is None or value in ([], ""):
             if value is not None:
                 notes.add("", "empty_payload", value)

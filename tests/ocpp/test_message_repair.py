@@ -9,23 +9,24 @@ import pytest
 from hypothesis import given, settings
 
 from csms.ocpp import frames
+from csms.ocpp.lenient_values import DEVIATION_KINDS, DeviationNotes
+from csms.ocpp.message_repair import compile_repair
 from csms.ocpp.messages import INBOUND, TRANSACTION_ACTIONS, Decoded, Unreadable, decode
-from csms.ocpp.messages.core import MeterValues, StartTransaction, StatusNotification
-from csms.ocpp.repair import KINDS, Notes, compile_repair
+from csms.ocpp.messages.core import MeterValuesRequest, StartTransactionRequest, StatusNotificationRequest
 from tests.harness.ocpp_schemas import any_json, any_object
 
 CORPUS = json.loads((Path(__file__).parent / "fixtures" / "corpus.json").read_text())
 
 
 def repaired(message, value, zone=UTC):
-    notes = Notes(zone)
+    notes = DeviationNotes(zone)
     return compile_repair(message)(value, notes), [(d.field, d.kind) for d in notes.deviations]
 
 
 @pytest.mark.parametrize("case", CORPUS, ids=lambda c: c["name"])
 def test_messages_seen_in_the_field_are_read(case):
     call = frames.parse(case["frame"])
-    assert isinstance(call, frames.Call)
+    assert isinstance(call, frames.CallFrame)
     decoded = decode(call.action, call.payload)
     assert isinstance(decoded, Decoded), decoded
     assert sorted({d.kind for d in decoded.deviations}) == case["deviations"]
@@ -37,16 +38,16 @@ def test_messages_seen_in_the_field_are_read(case):
 
 
 def test_every_kind_of_deviation_is_a_lower_case_word():
-    assert len(KINDS) == 27
-    assert all(kind == kind.lower() and " " not in kind for kind in KINDS)
+    assert len(DEVIATION_KINDS) == 27
+    assert all(kind == kind.lower() and " " not in kind for kind in DEVIATION_KINDS)
 
 
 def test_a_lost_field_does_not_take_the_message_with_it():
     message, notes = repaired(
-        StartTransaction,
+        StartTransactionRequest,
         {"connectorId": {}, "idTag": ["x"], "meterStart": True, "timestamp": "soon", "reservationId": "no"},
     )
-    assert message == StartTransaction(connector_id=None, id_tag="", meter_start=None, timestamp=None)
+    assert message == StartTransactionRequest(connector_id=None, id_tag="", meter_start=None, timestamp=None)
     assert notes == [
         ("connectorId", "wrong_type"),
         ("idTag", "wrong_type"),
@@ -58,7 +59,7 @@ def test_a_lost_field_does_not_take_the_message_with_it():
 
 def test_deviations_name_the_path_in_ocpps_own_names():
     _, notes = repaired(
-        MeterValues,
+        MeterValuesRequest,
         {
             "connectorId": 1,
             "meterValue": [
@@ -74,9 +75,9 @@ def test_deviations_name_the_path_in_ocpps_own_names():
 
 
 def test_missing_arrays_become_empty():
-    assert repaired(MeterValues, {"connectorId": 1})[0].meter_value == ()
+    assert repaired(MeterValuesRequest, {"connectorId": 1})[0].meter_value == ()
     message, notes = repaired(
-        MeterValues, {"connectorId": 1, "meterValue": [{"timestamp": "2024-01-01T00:00:00Z"}]}
+        MeterValuesRequest, {"connectorId": 1, "meterValue": [{"timestamp": "2024-01-01T00:00:00Z"}]}
     )
     assert message.meter_value[0].sampled_value == ()
     assert notes == [("meterValue[0].sampledValue", "missing")]
@@ -84,9 +85,9 @@ def test_missing_arrays_become_empty():
 
 def test_the_charge_points_own_info_wins_over_the_unknown_error_code():
     base = {"connectorId": 1, "errorCode": "E42", "status": "Faulted"}
-    assert repaired(StatusNotification, base)[0].info == "E42"
-    assert repaired(StatusNotification, {**base, "info": "own"})[0].info == "own"
-    assert repaired(StatusNotification, {**base, "errorCode": "noerror"})[0].info is None
+    assert repaired(StatusNotificationRequest, base)[0].info == "E42"
+    assert repaired(StatusNotificationRequest, {**base, "info": "own"})[0].info == "own"
+    assert repaired(StatusNotificationRequest, {**base, "errorCode": "noerror"})[0].info is None
 
 
 @pytest.mark.parametrize(
@@ -94,13 +95,15 @@ def test_the_charge_points_own_info_wins_over_the_unknown_error_code():
     [("available", "Available"), ("Suspended EV", "SuspendedEV"), ("SuspendedEvse", "SuspendedEVSE"), ("Occupied", "Preparing"), ("fault", "Faulted")],
 )  # fmt: skip
 def test_statuses_are_recognised_in_other_spellings(spelled, status):
-    message, _ = repaired(StatusNotification, {"connectorId": 1, "errorCode": "NoError", "status": spelled})
+    message, _ = repaired(
+        StatusNotificationRequest, {"connectorId": 1, "errorCode": "NoError", "status": spelled}
+    )
     assert message.status == status
 
 
 def test_an_exact_key_wins_over_a_similar_one():
     message, notes = repaired(
-        StartTransaction,
+        StartTransactionRequest,
         {"IDTAG": "b", "idTag": "a", "connectorId": 1, "meterStart": 0, "timestamp": "2024-01-01T00:00:00Z"},
     )
     assert message.id_tag == "a"
@@ -109,9 +112,9 @@ def test_an_exact_key_wins_over_a_similar_one():
 
 def test_texts_are_not_cut_below_the_cap_of_a_thousand():
     base = {"connectorId": 1, "errorCode": "NoError", "status": "Available"}
-    message, notes = repaired(StatusNotification, {**base, "info": "i" * 1000})
+    message, notes = repaired(StatusNotificationRequest, {**base, "info": "i" * 1000})
     assert (len(message.info), notes) == (1000, [("info", "too_long")])
-    message, notes = repaired(StatusNotification, {**base, "info": "i" * 1001})
+    message, notes = repaired(StatusNotificationRequest, {**base, "info": "i" * 1001})
     assert (len(message.info), notes) == (1000, [("info", "too_long"), ("info", "truncated")])
 
 
@@ -123,17 +126,17 @@ def test_signed_readings_are_never_cut():
             {"timestamp": "2024-01-01T00:00:00Z", "sampledValue": [{"value": signed, "format": "SignedData"}]}
         ],
     }
-    assert repaired(MeterValues, value)[0].meter_value[0].sampled_value[0].value == signed
+    assert repaired(MeterValuesRequest, value)[0].meter_value[0].sampled_value[0].value == signed
 
 
 def test_the_list_of_deviations_is_bounded():
-    _, notes = repaired(MeterValues, {"connectorId": 1, "meterValue": [1] * 1000})
+    _, notes = repaired(MeterValuesRequest, {"connectorId": 1, "meterValue": [1] * 1000})
     assert len(notes) == 51
     assert notes[-1] == ("", "more")
 
 
 def test_details_and_paths_can_be_stored_as_text():
-    notes = Notes()
+    notes = DeviationNotes()
     notes.add("a\x00\ud800", "extra_dropped", "b\x00\udfff" * 100)
     assert notes.deviations[0].field == "a\ufffd"
     notes.deviations[0].detail.encode()
@@ -178,7 +181,7 @@ def storable(result):
         assert len(result.description) <= 255
         check(result.description)
     for deviation in result.deviations:
-        assert deviation.kind in KINDS
+        assert deviation.kind in DEVIATION_KINDS
         check(deviation)
 
 

@@ -1,10 +1,10 @@
 """Failed logins: a sliding window for each, small for a pair, wider for an address, bounded in all."""
 
-from csms.ocpp.attempts import Attempts
+from csms.ocpp.login_attempts import LoginAttempts
 
 
 def test_ten_failures_are_looked_at_and_then_one_waits_for_the_first_to_be_a_minute_old():
-    attempts = Attempts(10)
+    attempts = LoginAttempts(10)
     for second in range(10):
         assert attempts.wait_s("10.0.0.1", "cp", second) == 0
         attempts.failed("10.0.0.1", "cp", second)
@@ -15,7 +15,7 @@ def test_ten_failures_are_looked_at_and_then_one_waits_for_the_first_to_be_a_min
 
 
 def test_neighbours_behind_the_same_router_still_come_in():
-    attempts = Attempts(10)
+    attempts = LoginAttempts(10)
     for _ in range(10):
         attempts.failed("10.0.0.1", "wrong", 0)
     assert attempts.wait_s("10.0.0.1", "wrong", 1) == 59
@@ -23,7 +23,7 @@ def test_neighbours_behind_the_same_router_still_come_in():
 
 
 def test_an_address_that_tries_many_identities_is_put_off():
-    attempts = Attempts(10)
+    attempts = LoginAttempts(10)
     for number in range(60):
         attempts.failed("10.0.0.1", f"cp-{number}", 0)
     assert attempts.wait_s("10.0.0.1", "any", 1) == 59
@@ -31,7 +31,7 @@ def test_an_address_that_tries_many_identities_is_put_off():
 
 
 def test_an_identity_that_is_tried_from_many_addresses_is_put_off():
-    attempts = Attempts(10)
+    attempts = LoginAttempts(10)
     for number in range(100):
         attempts.failed(f"10.0.0.{number}", "cp", 0)
     assert attempts.wait_s("10.0.1.1", "cp", 1) == 59
@@ -39,7 +39,7 @@ def test_an_identity_that_is_tried_from_many_addresses_is_put_off():
 
 
 def test_success_begins_the_pairs_count_anew():
-    attempts = Attempts(2)
+    attempts = LoginAttempts(2)
     attempts.failed("a", "cp", 0)
     attempts.succeeded("a", "cp")
     attempts.failed("a", "cp", 1)
@@ -47,14 +47,14 @@ def test_success_begins_the_pairs_count_anew():
 
 
 def test_memory_is_bounded_whatever_comes():
-    attempts = Attempts(10, max_keys=100)
+    attempts = LoginAttempts(10, max_keys=100)
     for number in range(5000):
         attempts.failed(f"10.0.{number // 250}.{number % 250}", f"cp-{number}", number)
     assert len(attempts) <= 100
 
 
 def test_zero_is_no_limit():
-    attempts = Attempts(0)
+    attempts = LoginAttempts(0)
     for _ in range(1000):
         attempts.failed("a", "cp", 0)
     assert attempts.wait_s("a", "cp", 0) == 0

@@ -3,18 +3,18 @@
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, tzinfo
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from csms.ocpp.quirks import Behaviours, quirks_for
 from csms.ocpp.session import OcppSession
-from csms.ocpp.wire import Socket
+from csms.ocpp.websocket import ChargePointSocket
 
 if TYPE_CHECKING:
     import asyncio
 
 
-class Connection:
+class ChargePointConnection:
     """One socket of one charge point, from its handshake to its end."""
 
     __slots__ = (
@@ -23,10 +23,10 @@ class Connection:
         "answered_ping",
         "answering",
         "behaviours",
-        "booted",
         "charger_id",
         "connected_at",
         "generation",
+        "has_called",
         "last_csr",
         "pending",
         "pinging",
@@ -40,7 +40,7 @@ class Connection:
         "zone",
     )
 
-    def __init__(self, charger_id: str, socket: Socket, *, profile: int = 0) -> None:
+    def __init__(self, charger_id: str, socket: ChargePointSocket, *, profile: int = 0) -> None:
         now = time.monotonic()
         self.charger_id = charger_id
         self.socket = socket
@@ -48,14 +48,14 @@ class Connection:
         self.generation = 0
         self.superseded_by = 0
         self.accepted = False
-        self.booted = False
+        self.has_called = False  # it has sent a CALL, so it has booted before (OCPP 1.6, 4.2)
         self.connected_at = now
         self.seen_posted_at = now
         self.answered_ping = False
         self.pinging = False
         self.triggered: set[str] = set()
         self.answering = False  # a call of the charge point is being recorded
-        self.pending: dict[object, asyncio.Future[bytes]] = {}
+        self.pending: dict[object, asyncio.Future[dict[str, Any]]] = {}
         self.profile = profile
         self.last_csr: tuple[bytes, float] | None = None
         # What to do with the status that answers a change of credentials, also when it comes late.
@@ -78,29 +78,29 @@ class Connection:
             self.zone = UTC
 
 
-class Connections:
+class ConnectionRegistry:
     """The live connections of this node, by charge point."""
 
     def __init__(self) -> None:
-        self._by_charger: dict[str, Connection] = {}
+        self._by_charger: dict[str, ChargePointConnection] = {}
 
-    def add(self, connection: Connection) -> Connection | None:
+    def add(self, connection: ChargePointConnection) -> ChargePointConnection | None:
         """Register the newest connection. Returns the one it replaces."""
         replaced = self._by_charger.get(connection.charger_id)
         self._by_charger[connection.charger_id] = connection
         return replaced
 
-    def remove(self, connection: Connection) -> bool:
+    def remove(self, connection: ChargePointConnection) -> bool:
         """Unregister this very connection. False: a newer one has taken its place."""
         if self._by_charger.get(connection.charger_id) is not connection:
             return False
         del self._by_charger[connection.charger_id]
         return True
 
-    def get(self, charger_id: str) -> Connection | None:
+    def get(self, charger_id: str) -> ChargePointConnection | None:
         return self._by_charger.get(charger_id)
 
-    def __iter__(self) -> Iterator[Connection]:
+    def __iter__(self) -> Iterator[ChargePointConnection]:
         return iter(list(self._by_charger.values()))
 
     def __len__(self) -> int:

@@ -10,8 +10,8 @@ from prometheus_client import Counter
 
 from csms.adapter import Command
 from csms.errors import CommandError
-from csms.ocpp.connections import Connection
-from csms.ocpp.credentials import Security
+from csms.ocpp.connection import ChargePointConnection
+from csms.ocpp.credential_changes import CredentialStore
 from csms.security import pki
 
 log = structlog.get_logger()
@@ -25,15 +25,15 @@ Perform = Callable[[str, Command], Awaitable[Mapping[str, Any]]]
 Spawn = Callable[[Any], None]
 
 
-class StationCertificates:
+class CertificateSigning:
     """Signs requests of charge points that have proved who they are; unproved ones (profile 0) are rejected."""
 
-    def __init__(self, security: Security, perform: Perform, spawn: Spawn) -> None:
+    def __init__(self, security: CredentialStore, perform: Perform, spawn: Spawn) -> None:
         self._security = security
         self._perform = perform
         self._spawn = spawn
 
-    async def requested(self, connection: Connection, csr: str) -> bool:
+    async def requested(self, connection: ChargePointConnection, csr: str) -> bool:
         """Whether SignCertificate.conf says Accepted; if so the certificate follows by itself, after the answer."""
         charger_id = connection.charger_id
         digest, now = sha256(csr.encode(errors="replace")).digest(), time.monotonic()
