@@ -64,7 +64,7 @@ def test_a_bridge_alone_is_a_node_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
 async def test_a_bridge_inside_a_node_charges_like_any_other(start_node: NodeFactory) -> None:
     lamp = Lamp()
     node = await start_node(bridges=[lamp])
-    await node.eventually(lambda: lamp.node)
+    await node.until(lambda: lamp.node)
     assert lamp.node is not None
     at = datetime.now(UTC)
     started = await lamp.node.record(
@@ -75,7 +75,7 @@ async def test_a_bridge_inside_a_node_charges_like_any_other(start_node: NodeFac
     await lamp.node.record(
         reports.Stop(charger_id=CHARGER, transaction_id=started.transaction_id, meter_wh=3000, at=at)
     )
-    (cost,) = await node.eventually(lambda: node.of("session_cost", CHARGER))
+    (cost,) = await node.until(lambda: node.of("session_cost", CHARGER))
     assert cost["payload"]["energyConsumed"] == 2.0
     charger = (await node.api.get(f"/api/v1/chargers/{CHARGER}")).json()
     assert (charger["protocol"], charger["online"]) == ("lamp", True)
@@ -103,9 +103,9 @@ async def test_a_bridge_alone_is_commanded_through_the_central_system(
     try:
         async with asyncio.timeout(20):
             await ready
-        await node.eventually(lambda: lamp.node)
+        await node.until(lambda: lamp.node)
         assert lamp.node is not None
-        await node.eventually(lambda: lamp.node and lamp.node.broker_connected)
+        await node.until(lambda: lamp.node and lamp.node.broker_connected)
         stopped = await node.api.post(
             f"/api/v1/chargers/{CHARGER}/commands",
             json={"action": "RemoteStopTransaction", "payload": {"transactionId": 1}},
@@ -133,7 +133,7 @@ async def test_a_retained_message_is_known_as_such_and_no_broker_is_an_error(
 ) -> None:
     lamp = Lamp()
     node = await start_node(bridges=[lamp])
-    await node.eventually(lambda: lamp.node and lamp.node.broker_connected)
+    await node.until(lambda: lamp.node and lamp.node.broker_connected)
     assert lamp.node is not None
     await lamp.node.publish("lamps/8/said", b"kept", retain=True)
     async with asyncio.timeout(10):
@@ -147,7 +147,7 @@ async def test_a_retained_message_is_known_as_such_and_no_broker_is_an_error(
 
     dark = Lamp()
     await start_node(mqtt=False, bridges=[dark], csms_node="node-dark")
-    await node.eventually(lambda: dark.node)
+    await node.until(lambda: dark.node)
     assert dark.node is not None
     assert dark.node.broker_connected is False
     with pytest.raises(BrokerAway, match="MQTT is off"):

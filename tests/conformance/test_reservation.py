@@ -1,9 +1,8 @@
 """Reservation."""
 
-import asyncio
-
 from tests.harness.conformance.bench import ACCEPTED, VALID, Bench, ahead
 from tests.harness.conformance.charge_point import Payload
+from tests.harness.waiting import until
 
 RESERVATION_ID = 31
 FAMILY, SECOND = "FAMILY", "SECOND-TAG"
@@ -62,9 +61,11 @@ async def test_tc_047_reservation_of_a_connector_expire(bench: Bench) -> None:
     reservation shows as expired by then; no transaction is stored."""
     await bench.booted()
     await _reserved(bench, expiryDate=ahead(seconds=1))
-    async with asyncio.timeout(10):
-        while await _state(bench) != "expired":
-            await asyncio.sleep(0.05)
+
+    async def is_expired() -> bool:
+        return await _state(bench) == "expired"
+
+    await until(is_expired, 10)
     await bench.status(1, "Available")
     assert (await bench.connector(1))["status"] == "Available"
     await bench.no_transaction()

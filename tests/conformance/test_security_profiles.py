@@ -20,6 +20,7 @@ from tests.harness.conformance.bench import ACCEPTED, BOOT, VALID, Bench
 from tests.harness.conformance.certificates import Authority, pem, request, write_pair
 from tests.harness.conformance.charge_point import ChargePoint, Payload
 from tests.harness.servers import unused_port
+from tests.harness.waiting import until
 
 PASSWORD, FQDN = "twenty-letters-long!", "localhost"
 NEW_KEY = "00ff" * 9 + "beef"
@@ -224,7 +225,7 @@ async def _certificate(
     def signed() -> list[Payload]:
         return [r.payload for r in bench.point.received if r.action == "CertificateSigned"]
 
-    (payload,) = await bench.node.eventually(signed)
+    (payload,) = await bench.node.until(signed)
     chain = payload["certificateChain"]
     certificate = x509.load_pem_x509_certificates(chain.encode())[0]
     assert certificate.public_key() == key.public_key()
@@ -238,12 +239,12 @@ async def _certificate(
 async def _certificate_stands(bench: Bench, status: str, certificate: x509.Certificate) -> None:
     """Stored under its serial number, with what the charge point said of it."""
     expected = [(f"{certificate.serial_number:x}", status)]
-    found: list[tuple[str, str]] = []
-    async with asyncio.timeout(10):
-        while found != expected:
-            items = (await bench.api("GET", f"/chargers/{bench.id}/certificates"))["items"]
-            found = [(item["serial"], item["status"]) for item in items]
-            await asyncio.sleep(0.05)
+
+    async def is_stored() -> bool:
+        items = (await bench.api("GET", f"/chargers/{bench.id}/certificates"))["items"]
+        return [(item["serial"], item["status"]) for item in items] == expected
+
+    await until(is_stored, 10)
 
 
 @pytest.mark.parametrize("cn", [BOOT["chargePointSerialNumber"], IDENTITY])

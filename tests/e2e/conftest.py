@@ -25,6 +25,7 @@ from csms.mqtt.config import BrokerAddress
 from csms.run import app
 from tests.harness.event_schemas import breach
 from tests.harness.servers import unused_port
+from tests.harness.waiting import until
 
 EVENTS = {"transactions", "connectors", "billing", "chargepoints", "errors"}
 TOKEN = "test-token-with-every-right"
@@ -74,16 +75,14 @@ class Node:
         if self.reader is not None:
             await self.reader.close(timeout=5)
 
-    async def eventually(self, condition: Callable[[], Any], timeout_s: float = 10) -> Any:
-        """Wait until something is true; say what was seen when it never is."""
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not (result := condition()):
-                    await asyncio.sleep(0.02)
-                return result
-        except TimeoutError:
+    async def until(self, condition: Callable[[], Any], timeout_s: float = 10) -> Any:
+        """Poll until the condition holds. A failure names the events that were seen."""
+
+        def seen() -> str:
             kinds = [f"{e['clientId']} {e['eventType']}" for e in self.events]
-            raise AssertionError(f"never came true; events seen: {kinds}") from None
+            return f"events seen: {kinds}"
+
+        return await until(condition, timeout_s, what=seen)
 
     def of(self, kind: str, charger: str | None = None) -> list[dict[str, Any]]:
         return [e for e in self.events if e["eventType"] == kind and charger in (None, e["clientId"])]

@@ -13,6 +13,7 @@ from websockets.frames import Opcode
 
 from tests.e2e.conftest import Node, NodeFactory
 from tests.harness.charge_points.raw import RawChargePoint
+from tests.harness.waiting import until
 
 Dial = Callable[..., Awaitable[RawChargePoint]]
 START = {"connectorId": 1, "idTag": "user123", "meterStart": 1000, "timestamp": "2023-12-07T10:15:30Z"}
@@ -103,7 +104,7 @@ async def test_what_nobody_can_answer_is_dropped_and_logged(
     await charge_point.send(frame)
     await alive(charge_point)
     raw = frame.encode() if isinstance(frame, str) else frame
-    await eventually(node, "SELECT 1 FROM messages WHERE frame = $1 AND NOT outgoing", raw)
+    await until_logged(node, "SELECT 1 FROM messages WHERE frame = $1 AND NOT outgoing", raw)
     assert [d["kind"] for d in await deviations(node, charger)] in (["malformed_frame"], ["unsolicited"])
 
 
@@ -198,7 +199,7 @@ async def test_a_text_frame_that_is_not_utf8_is_read_all_the_same(
         {"info": "gr\ufffdn"}
     ]
     # Consumers of the protocol stream get JSON.
-    await node.eventually(lambda: any("gr\ufffdn" in str(body["payload"]) for _, body in node.protocol))
+    await node.until(lambda: any("gr\ufffdn" in str(body["payload"]) for _, body in node.protocol))
 
 
 async def test_a_message_in_many_fragments_is_one_message(dial: Dial) -> None:
@@ -387,8 +388,6 @@ async def one(node: Node, query: str, *args: Any) -> Any:
     return value
 
 
-async def eventually(node: Node, query: str, *args: Any) -> None:
+async def until_logged(node: Node, query: str, *args: Any) -> None:
     """Until the log of frames, which is written behind, has it."""
-    async with asyncio.timeout(10):
-        while not await node.fetch(query, *args):
-            await asyncio.sleep(0.05)
+    await until(lambda: node.fetch(query, *args), 10)

@@ -4,7 +4,6 @@ Every broker here is a real Mosquitto.
 """
 
 import asyncio
-import contextlib
 import unittest.mock
 from datetime import UTC, datetime, timedelta
 
@@ -21,6 +20,7 @@ from csms.mqtt.config import BrokerAddress
 from csms.security import pki
 from tests.e2e.conftest import TOKEN
 from tests.harness.charge_points.raw import RawChargePoint
+from tests.harness.waiting import until
 from tests.mqtt.conftest import POLITE
 
 USERS = {"csms": "right", "consumer": "right"}
@@ -41,14 +41,13 @@ async def health(node):
 async def says(node, name, *words):
     """Wait for a part's sentence to have these words; then also its state."""
     detail = ""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(10):
-            while True:
-                state, detail = (await health(node)).get(name, ("", ""))
-                if all(word in detail for word in words):
-                    return state
-                await asyncio.sleep(0.05)
-    raise AssertionError(f"{name} never said {words}, but: {detail}")
+
+    async def state_with_the_words():
+        nonlocal detail
+        state, detail = (await health(node)).get(name, ("", ""))
+        return state if all(word in detail for word in words) else None
+
+    return await until(state_with_the_words, 10, what=lambda: f"{name} never said {words}, but: {detail}")
 
 
 async def charge(node, charger="CP1", meter_start=1000):
@@ -76,6 +75,10 @@ async def waiting(node):
     return [(row["charger_id"], row["seq"]) for row in rows]
 
 
+async def outbox_is_empty(node):
+    return not await waiting(node)
+
+
 SESSION = [("CP1", 1), ("CP1", 2), ("CP1", 3)]
 
 
@@ -87,9 +90,7 @@ async def test_without_its_broker_a_node_starts_serves_and_tells_later(start_nod
     await charge(node)
     assert await waiting(node) == SESSION
     server.start()
-    async with asyncio.timeout(10):
-        while await waiting(node):
-            await asyncio.sleep(0.05)
+    await until(lambda: outbox_is_empty(node), 10)
     assert await says(node, "mqtt", "Connected") == "ok"
 
 
@@ -119,12 +120,10 @@ async def test_with_tls_and_client_certificates_events_arrive(start_node, mosqui
         mqtt_tls_key_file=tmp_path / "client.key",
     )
     await charge(node)
-    await node.eventually(lambda: node.of("session_cost"))
+    await node.until(lambda: node.of("session_cost"))
     assert await says(node, "mqtt", "Connected") == "ok"
     # A consumer may have an event before the broker's acknowledgement has taken it off the outbox.
-    async with asyncio.timeout(10):
-        while await waiting(node):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    await until(lambda: outbox_is_empty(node), 10)
 
 
 @pytest.mark.parametrize(
@@ -168,12 +167,10 @@ async def test_a_refused_topic_is_a_failure_until_the_operator_has_mended_it(
     )
     await charge(node)
     await charge(node, "CP2")
-    await node.eventually(lambda: node.of("session_cost", "CP2"))
-    async with asyncio.timeout(10):
-        while not (
-            rows := await node.fetch("SELECT seq, attempts, last_error FROM outbox WHERE attempts > 0")
-        ):
-            await asyncio.sleep(0.05)
+    await node.until(lambda: node.of("session_cost", "CP2"))
+    rows = await until(
+        lambda: node.fetch("SELECT seq, attempts, last_error FROM outbox WHERE attempts > 0"), 10
+    )
     assert rows[0]["seq"] == 3
     assert rows[0]["last_error"] == "Not authorized (0x87)"
     assert not node.of("session_cost", "CP1")
@@ -186,10 +183,12 @@ async def test_a_refused_topic_is_a_failure_until_the_operator_has_mended_it(
     assert "Not authorized (0x87)" in out
     server.allow(f"{READ_ALL}user csms\ntopic readwrite #\n")
     assert await csms(node, "events", "revive", "CP1") == (0, "1 events will be sent.\n")
-    await node.eventually(lambda: node.of("session_cost", "CP1"))
-    async with asyncio.timeout(5):
-        while (await health(node))["outbox"] != ("ok", "0 events wait, the oldest for 0 s."):
-            await asyncio.sleep(0.05)
+    await node.until(lambda: node.of("session_cost", "CP1"))
+
+    async def nothing_waits():
+        return (await health(node))["outbox"] == ("ok", "0 events wait, the oldest for 0 s.")
+
+    await until(nothing_waits, 5)
     assert await csms(node, "events", "parked") == (0, "")
     assert (await csms(node, "events", "discard"))[1].startswith("0 events will not be sent")
 
@@ -227,7 +226,7 @@ async def test_connections_and_quarantine_are_told_when_switched_on(start_node):
         "StopTransaction", {"transactionId": 4711, "meterStop": 1, "timestamp": "2026-11-01T11:30:00Z"}
     )
     await point.close()
-    await node.eventually(lambda: node.of("disconnected"))
+    await node.until(lambda: node.of("disconnected"))
     assert [(event["eventType"], event["seq"]) for event in node.events] == [
         ("connected", 1),
         ("booted", 2),

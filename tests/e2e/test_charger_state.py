@@ -5,6 +5,7 @@ import pytest
 
 from tests.harness.charge_points.answering import obedient
 from tests.harness.command_answers import profile
+from tests.harness.waiting import until
 
 
 @pytest.fixture
@@ -83,9 +84,7 @@ async def test_one_that_could_not_be_sent_in_time_is_known_not_to_have_been(node
 async def test_a_connection_that_ends_in_the_middle_leaves_it_open_what_happened(node):
     async with obedient(node.ocpp, node.name, Reset=None) as charge_point:
         waiting = asyncio.create_task(command(node, "Reset", {"type": "Soft"}, expect=504))
-        async with asyncio.timeout(10):
-            while not charge_point.held:
-                await asyncio.sleep(0.02)
+        await until(lambda: charge_point.held, 10)
     answer = await waiting
     assert "may have acted" in answer.json()["detail"]
     (kept,) = await items(node, "commands")

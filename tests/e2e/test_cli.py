@@ -137,7 +137,7 @@ async def test_an_operators_day(node: Node) -> None:
         assert "CP-CLI\tonline\tAccepted" in (await csms("chargers", node=node))[1]
         rows = list(csv.DictReader(io.StringIO((await csms("transactions", "--csv", node=node))[1])))
         assert len(rows) == 1
-        await node.eventually(lambda: node.of("session_cost", "CP-CLI"))
+        await node.until(lambda: node.of("session_cost", "CP-CLI"))
         replayed = (await csms("events", "replay", "CP-CLI", node=node))[1].splitlines()
         assert [line.encode() for line in replayed] == [body for _, body in node.bodies]
     finally:

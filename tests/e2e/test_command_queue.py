@@ -6,6 +6,7 @@ import pytest
 from csms.node.command_dispatcher import CommandDispatcher
 from tests.harness.charge_points.answering import obedient
 from tests.harness.command_answers import profile
+from tests.harness.waiting import until
 
 KEY = {"key": "K", "value": "1"}
 
@@ -24,17 +25,22 @@ async def states(node):
     return [(row["action"], row["state"], row["attempts"]) for row in rows]
 
 
-async def until(node, *expected):
-    async with asyncio.timeout(15):
-        while [state for _, state, _ in await states(node)] != list(expected):  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
+async def reached(node, *expected):
+    """The commands have these states, in the order they were queued."""
+
+    async def holds():
+        return [state for _, state, _ in await states(node)] == list(expected)
+
+    await until(holds, 15)
 
 
 async def attempted(node):
     """The first command has been tried once and waits for the next time."""
-    async with asyncio.timeout(15):
-        while (await states(node))[0][1:] != ("waiting", 1):
-            await asyncio.sleep(0.05)
+
+    async def holds():
+        return (await states(node))[0][1:] == ("waiting", 1)
+
+    await until(holds, 15)
 
 
 async def at_once(node):
@@ -60,7 +66,7 @@ async def test_commands_wait_for_their_charger_and_come_in_order(registered):
         record = await queue(node, action, payload)
         assert (record["state"], record["attempts"]) == ("waiting", 0)
     async with obedient(node.ocpp, node.name) as charge_point:
-        await until(node, "answered", "answered", "answered")
+        await reached(node, "answered", "answered", "answered")
         assert charge_point.actions() == ["ChangeConfiguration", "Reset", "ClearCache"]
     (kept, *_) = (await node.api.get(f"{node.url}/commands", params={"action": "Reset"})).json()["items"]
     assert (kept["response"], kept["attempts"], kept["repeatable"]) == ({"status": "Accepted"}, 1, "manual")
@@ -72,7 +78,7 @@ async def test_a_payload_waits_as_it_was_given(registered):
     payload = {"csChargingProfiles": chosen, "connectorId": 0}
     await queue(node, "SetChargingProfile", payload)
     async with obedient(node.ocpp, node.name) as charge_point:
-        await until(node, "answered")
+        await reached(node, "answered")
         (sent,) = charge_point.payloads("SetChargingProfile")
     assert json.dumps(sent) == json.dumps(payload)
 
@@ -80,7 +86,7 @@ async def test_a_payload_waits_as_it_was_given(registered):
 async def test_one_for_a_connected_charger_goes_out_at_once(node):
     async with obedient(node.ocpp, node.name) as charge_point:
         await queue(node, "ClearCache")
-        await until(node, "answered")
+        await reached(node, "answered")
         assert charge_point.actions() == ["ClearCache"]
 
 
@@ -88,13 +94,14 @@ async def test_one_is_sent_by_whichever_node_has_the_charger(start_node):
     one, other = await start_node(csms_node="node-a"), await start_node(csms_node="node-b")
     async with obedient(other.ocpp, other.name) as charge_point:
         await queue(one, "Reset", {"type": "Soft"})
-        await until(one, "answered")
-        async with asyncio.timeout(15):
-            # The nodes hear of each other once both are connected to the broker.
-            while (
-                await one.api.post(f"{one.url}/commands", json={"action": "ClearCache"})
-            ).status_code != 200:
-                await asyncio.sleep(0.1)
+        await reached(one, "answered")
+
+        async def is_sent():
+            answer = await one.api.post(f"{one.url}/commands", json={"action": "ClearCache"})
+            return answer.status_code == 200
+
+        # The nodes hear of each other once both are connected to the broker.
+        await until(is_sent, 15, every_s=0.1)
         assert charge_point.actions() == ["Reset", "ClearCache"]
     kept = (await one.api.get(f"{one.url}/commands")).json()["items"][0]
     assert (kept["action"], kept["state"], kept["requestedBy"]) == ("ClearCache", "answered", "admin")
@@ -106,12 +113,12 @@ async def test_what_waits_can_be_cancelled_and_what_waits_too_long_expires(regis
     await queue(node, "ClearCache", expiresInS=1)
     cancelled = await node.api.delete(f"/api/v1/commands/{first['id']}")
     assert cancelled.json()["state"] == "cancelled"
-    await until(node, "cancelled", "expired")
+    await reached(node, "cancelled", "expired")
     assert (await node.api.delete(f"/api/v1/commands/{first['id']}")).status_code == 409
     assert (await node.api.delete("/api/v1/commands/none")).status_code == 404
     async with obedient(node.ocpp, node.name) as charge_point:
         await queue(node, "TriggerMessage", {"requestedMessage": "Heartbeat"})
-        await until(node, "cancelled", "expired", "answered")
+        await reached(node, "cancelled", "expired", "answered")
         assert charge_point.actions() == ["TriggerMessage"]
 
 
@@ -130,11 +137,11 @@ async def test_what_cannot_be_sent_or_kept_is_not_queued(registered):
 async def test_a_safe_command_is_repeated_after_a_silence(node):
     async with obedient(node.ocpp, node.name, ClearCache=None) as charge_point:
         await queue(node, "ClearCache")
-        await until(node, "waiting")
+        await reached(node, "waiting")
         await attempted(node)
         charge_point.answers["ClearCache"] = {"status": "Accepted"}
         await at_once(node)
-        await until(node, "answered")
+        await reached(node, "answered")
         assert charge_point.actions() == ["ClearCache", "ClearCache"]
         assert (await states(node))[0][2] == 2
 
@@ -142,7 +149,7 @@ async def test_a_safe_command_is_repeated_after_a_silence(node):
 async def test_a_manual_command_is_never_repeated(node):
     async with obedient(node.ocpp, node.name, Reset=None) as charge_point:
         await queue(node, "Reset", {"type": "Soft"})
-        await until(node, "no_answer")
+        await reached(node, "no_answer")
         assert charge_point.actions() == ["Reset"]
 
 
@@ -154,7 +161,7 @@ async def test_before_a_change_is_repeated_the_charger_is_asked_whether_it_happe
         await queue(node, "ChangeConfiguration", KEY)
         await attempted(node)
         await at_once(node)
-        await until(node, "confirmed", "answered")
+        await reached(node, "confirmed", "answered")
         assert charge_point.actions() == ["ChangeConfiguration", "GetConfiguration"]
 
 
@@ -163,17 +170,15 @@ async def test_a_late_answer_ends_the_waiting_for_another_attempt(node):
         await queue(node, "ClearCache")
         await attempted(node)
         await charge_point.raw.send([3, charge_point.held[0], {"status": "Accepted"}])
-        await until(node, "answered")
+        await reached(node, "answered")
         assert charge_point.actions() == ["ClearCache"]
 
 
 async def test_a_connection_lost_in_the_middle_counts_as_no_answer(node):
     async with obedient(node.ocpp, node.name, Reset=None) as charge_point:
         await queue(node, "Reset", {"type": "Soft"}, timeoutS=60)
-        async with asyncio.timeout(10):
-            while not charge_point.held:
-                await asyncio.sleep(0.02)
-    await until(node, "no_answer")
+        await until(lambda: charge_point.held, 10)
+    await reached(node, "no_answer")
 
 
 async def test_what_a_dead_node_was_sending_is_taken_up(start_node):
@@ -185,14 +190,14 @@ async def test_what_a_dead_node_was_sending_is_taken_up(start_node):
     await asyncio.wait({node.task}, timeout=20)
     await node.fetch("UPDATE commands SET state = 'sending', node = 'node-a', sent_at = now(), attempts = 1")
     await start_node()
-    await until(node, "waiting", "no_answer")
+    await reached(node, "waiting", "no_answer")
 
 
 async def test_a_charger_back_without_a_boot_is_asked_who_it_is(start_node, monkeypatch):
     soon(monkeypatch)
     node = await start_node(csms_ocpp_calls_after_s=0.3)
     async with obedient(node.ocpp, node.name, boot=False) as charge_point:
-        await until(node, "answered", "answered")
+        await reached(node, "answered", "answered")
         assert charge_point.payloads("TriggerMessage") == [
             {"requestedMessage": "BootNotification"},
             {"requestedMessage": "StatusNotification"},
@@ -203,7 +208,7 @@ async def test_a_charger_back_without_a_boot_is_asked_who_it_is(start_node, monk
     await node.fetch("UPDATE commands SET requested_at = requested_at - interval '11 minutes'")
     lacking = {"status": "NotImplemented"}
     async with obedient(node.ocpp, node.name, boot=False, TriggerMessage=lacking):
-        await until(node, *["answered"] * 4)
+        await reached(node, *["answered"] * 4)
     await node.fetch("UPDATE commands SET requested_at = requested_at - interval '11 minutes'")
     async with obedient(node.ocpp, node.name, boot=False) as charge_point:
         await asyncio.sleep(1.5)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -16,6 +16,7 @@ from tests.e2e.conftest import Node, NodeFactory
 from tests.harness.charge_points.bare import BareChargePoint
 from tests.harness.charge_points.raw import RawChargePoint
 from tests.harness.charging_site import Site, start
+from tests.harness.waiting import until
 
 STATUS = {"connectorId": 1, "errorCode": "NoError", "status": "Charging"}
 
@@ -32,13 +33,6 @@ async def state(site: Site) -> dict[str, Any]:
         "SELECT online, node, generation FROM charger_states WHERE charger_id = $1", site.charger
     )
     return row
-
-
-async def until(condition: Callable[[], Awaitable[Any]], timeout_s: float = 15) -> Any:
-    async with asyncio.timeout(timeout_s):
-        while not (result := await condition()):
-            await asyncio.sleep(0.02)
-        return result
 
 
 def command(

@@ -63,7 +63,7 @@ def holds(payload: dict[str, Any], customers: dict[str, Any]) -> bool:
 
 
 async def expect_the_customers_events(node: Node, charger: str, transaction_id: int) -> None:
-    await node.eventually(lambda: node.of("session_cost", charger))
+    await node.until(lambda: node.of("session_cost", charger))
     (started,) = node.of("started", charger)
     (completed,) = node.of("completed", charger)
     (cost,) = node.of("session_cost", charger)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.e2e.conftest import Node, NodeFactory
 from tests.harness.charging_site import Site, moment, start, stop, values
+from tests.harness.waiting import until
 
 AFTER_S = 1.0
 FREE = {"connectorId": 1, "errorCode": "NoError", "status": "Available"}
@@ -26,9 +27,10 @@ async def site(node: Node) -> AsyncIterator[Site]:
 
 
 async def closed(site: Site, timeout_s: float = 15) -> None:
-    async with asyncio.timeout(timeout_s):
-        while any(row["stopped_at"] is None for row in await site.transactions()):
-            await asyncio.sleep(0.1)
+    async def all_stopped() -> bool:
+        return all(row["stopped_at"] is not None for row in await site.transactions())
+
+    await until(all_stopped, timeout_s)
 
 
 async def test_a_connector_that_stays_free_ends_it_and_the_real_stop_amends(site: Site) -> None:
@@ -49,7 +51,7 @@ async def test_a_connector_that_stays_free_ends_it_and_the_real_stop_amends(site
     assert (updated["energyUsed"], updated["revision"]) == (7.0, 2)
     assert [cost["revision"] for cost in await site.payloads("session_cost")] == [1, 2]
     assert (await site.told())[-4:] == ["completed", "session_cost", "updated", "session_cost"]
-    await site.node.eventually(lambda: site.node.of("updated", site.charger))
+    await site.node.until(lambda: site.node.of("updated", site.charger))
 
 
 async def test_a_boot_ends_what_was_running_unless_it_still_runs(site: Site) -> None:

@@ -41,7 +41,7 @@ async def test_a_session_across_the_edge_of_a_band_on_mqtt(node: Node) -> None:
         )
     finally:
         await point.close()
-    (cost,) = await node.eventually(lambda: node.of("session_cost", "CP-NIGHT"))
+    (cost,) = await node.until(lambda: node.of("session_cost", "CP-NIGHT"))
     payload = cost["payload"]
     # 9 kWh until 22:00 (half way between two readings), 3 kWh after.
     assert payload["breakdown"] == [

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 
 from csms.embedded.processes import command_line, is_alive
 from tests.harness.servers import REPOSITORY
+from tests.harness.waiting import until_blocking
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def state_directory() -> Iterator[Path]:
     directory.chmod(0o755)
     yield directory / "state"
     # A server whose program was killed is still on its way out, and clears up at the same time.
-    assert eventually(lambda: shutil.rmtree(directory, ignore_errors=True) or not directory.exists())
+    until_blocking(lambda: shutil.rmtree(directory, ignore_errors=True) or not directory.exists())
 
 
 @pytest.fixture
@@ -81,27 +81,15 @@ def sleeping(**options: Any) -> Iterator["subprocess.Popen[bytes]"]:
     with subprocess.Popen(["/bin/sleep", "60"], cwd="/", **options) as process:
         try:
             # Right after its start a process has no command line yet.
-            for _ in range(1000):
-                if command_line(process.pid) == "/bin/sleep 60":
-                    break
-                time.sleep(0.01)
+            until_blocking(lambda: command_line(process.pid) == "/bin/sleep 60", 10)
             yield process
         finally:
             process.kill()
 
 
-def eventually(condition: Callable[[], bool], *, within_s: float = 20) -> bool:
-    deadline = time.monotonic() + within_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def gone(pid: int, *, within_s: float = 20) -> bool:
-    """Whether a process that is not our child has ended, or does so in time."""
-    return eventually(lambda: not is_alive(pid), within_s=within_s)
+def until_gone(pid: int) -> None:
+    """Wait until a process that is not our child has ended."""
+    until_blocking(lambda: not is_alive(pid))
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

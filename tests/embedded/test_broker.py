@@ -14,8 +14,10 @@ import pytest
 from csms.embedded import EmbeddedBroker, EmbeddedError
 from csms.embedded import broker as broker_module
 from csms.embedded.ports import is_free
-from tests.embedded.conftest import Program, eventually, gone
+from csms.embedded.processes import is_alive
+from tests.embedded.conftest import Program, until_gone
 from tests.harness.servers import Broker, unused_port
+from tests.harness.waiting import until_blocking
 
 V311 = aiomqtt.ProtocolVersion.V311
 V5 = aiomqtt.ProtocolVersion.V5
@@ -119,7 +121,7 @@ def test_a_stop_frees_both_ports_and_leaves_only_the_log(tmp_path: Path) -> None
         assert pid is not None
         assert os.getsid(pid) == pid  # Ctrl-C passes it by
     assert started.pid is None
-    assert gone(pid, within_s=0)
+    assert not is_alive(pid)
     assert is_free(started.port)
     assert is_free(started.port_v5)
     assert [path.name for path in tmp_path.iterdir()] == ["broker.log"]
@@ -169,9 +171,9 @@ def test_a_killed_program_leaves_no_broker(
     assert not is_free(killed.info["port"])
     killed.process.send_signal(number)
     killed.end()
-    assert gone(killed.info["pid"])
-    assert eventually(lambda: is_free(killed.info["port"]))
-    assert eventually(lambda: is_free(killed.info["port_v5"]))
+    until_gone(killed.info["pid"])
+    until_blocking(lambda: is_free(killed.info["port"]))
+    until_blocking(lambda: is_free(killed.info["port_v5"]))
 
 
 def test_a_missing_wheel_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,10 @@ import pytest
 from csms.embedded import EmbeddedError, EmbeddedPostgres
 from csms.embedded.ports import is_accepting, is_free
 from csms.embedded.postgres_binaries import find_postgres
-from csms.embedded.processes import Account, drop_account, start_bound, tail
-from tests.embedded.conftest import Program, eventually, gone, needs_root, sleeping
+from csms.embedded.processes import Account, drop_account, is_alive, start_bound, tail
+from tests.embedded.conftest import Program, needs_root, sleeping, until_gone
 from tests.harness.servers import REPOSITORY, unused_port
+from tests.harness.waiting import until_blocking
 
 FAST = {"fsync": "off"}
 
@@ -51,7 +52,7 @@ def test_data_url_and_password_outlive_a_restart(state_dir: Path) -> None:
         url, pid = first.url, first.pid
         assert pid is not None
     assert first.pid is None
-    assert gone(pid, within_s=0)
+    assert not is_alive(pid)
     with EmbeddedPostgres(state_dir, settings=FAST) as second:
         assert second.url == url
         assert query(second.url, "SELECT n FROM kept") == 7
@@ -104,7 +105,7 @@ def test_a_killed_program_leaves_no_server_and_the_next_one_goes_on(
     with EmbeddedPostgres(cluster) as postgres:  # at once: the old server may still be on its way out
         assert query(postgres.url, "SELECT n FROM kept") == 7
         assert postgres.pid != killed.info["pid"]
-    assert gone(killed.info["pid"])
+    until_gone(killed.info["pid"])
 
 
 def test_a_program_and_server_killed_together_recover(cluster: Path, program: Callable[..., Program]) -> None:
@@ -142,7 +143,7 @@ def test_a_server_left_running_is_replaced(cluster: Path) -> None:
         (cluster / "leftover.log").open("wb") as log,
         start_bound(arguments, log=log, account=account) as leftover,
     ):
-        assert eventually(lambda: is_accepting(postgres.port) or leftover.poll() is not None)
+        until_blocking(lambda: is_accepting(postgres.port) or leftover.poll() is not None)
         with EmbeddedPostgres(cluster, settings=FAST) as again:
             assert leftover.wait(10) == 0
             assert again.pid != leftover.pid
@@ -308,11 +309,11 @@ def test_an_ordinary_user_runs_the_servers_below_a_closed_home(
     killed = program(what, home / "state", python=python, **options)
     assert killed.info["uid"] == entry.pw_uid
     killed.kill()
-    assert gone(killed.info["pid"])
+    until_gone(killed.info["pid"])
     again = program(what, home / "state", python=python, **options)
     if what == "postgres":
         assert query(again.info["url"], "SELECT 1") == 1
     else:
         assert is_accepting(again.info["port"])
     assert again.end() == (0, "")
-    assert gone(again.info["pid"], within_s=0)
+    assert not is_alive(again.info["pid"])

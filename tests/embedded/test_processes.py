@@ -21,7 +21,8 @@ from csms.embedded.processes import (
     stop_stranger,
     tail,
 )
-from tests.embedded.conftest import eventually, gone, needs_root, sleeping
+from tests.embedded.conftest import needs_root, sleeping, until_gone
+from tests.harness.waiting import until_blocking
 
 
 def test_programs_get_none_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,9 +95,9 @@ def test_a_server_hears_of_our_death_though_ctrl_c_is_ignored(tmp_path: Path) ->
     )
     with parent:
         pid = int(parent.stdout.readline())
-        assert eventually(lambda: command_line(pid) == "/bin/sleep 60")
+        until_blocking(lambda: command_line(pid) == "/bin/sleep 60")
         parent.kill()
-    assert gone(pid)
+    until_gone(pid)
 
 
 @needs_root
@@ -115,10 +116,10 @@ def test_a_server_gives_up_root_and_still_hears_of_our_death(tmp_path: Path) -> 
     with parent:
         pid = int(parent.stdout.readline())
         # The program is `sleep` once the stub has dropped its rights and asked for the signal.
-        assert eventually(lambda: command_line(pid) == "/bin/sleep 60")
+        until_blocking(lambda: command_line(pid) == "/bin/sleep 60")
         assert Path(f"/proc/{pid}").stat().st_uid == account.uid
         parent.kill()
-    assert gone(pid)
+    until_gone(pid)
 
 
 def test_a_server_may_only_be_started_on_the_main_thread(tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_a_stubborn_process_is_killed_in_the_end(tmp_path: Path) -> None:
     code = "import signal, time; signal.signal(2, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
     with open_log(path) as log:
         server = start_bound([sys.executable, "-c", code], log=log)
-    assert eventually(lambda: "deaf" in tail(path))
+    until_blocking(lambda: "deaf" in tail(path))
     stop(server, ((signal.SIGINT, 0.1), (signal.SIGKILL, 5.0)))
     assert server.returncode == -signal.SIGKILL
 
@@ -173,7 +174,7 @@ def test_the_command_line_of_nobody_is_empty() -> None:
 
 def test_a_zombie_is_not_alive() -> None:
     with subprocess.Popen(["/bin/true"]) as short:
-        assert eventually(lambda: not is_alive(short.pid))
+        until_blocking(lambda: not is_alive(short.pid))
         assert short.returncode is None  # nobody has asked for its status yet
 
 

@@ -284,16 +284,16 @@ async def test_sessions_become_bills_and_repetitions_do_not(start_node, mosquitt
     try:
         async with running(node, server, path) as taker:
             transaction = await session(point, readings=3)
-            await node.eventually(lambda: look(path, "SELECT * FROM bills"))
+            await node.until(lambda: look(path, "SELECT * FROM bills"))
             topic, body = node.bodies[-1]
             # The broker delivers it again: a second message, as after a crash of csms.
             await asyncio.to_thread(publish, server, f"{node.prefix}/{topic}", body)
-            await node.eventually(lambda: taker.seen[Outcome.KNOWN])
+            await node.until(lambda: taker.seen[Outcome.KNOWN])
         assert look(path, "SELECT transaction_id, amount_minor, currency FROM bills") == [
             (transaction, 288, "USD")
         ]
         # Two subscribers: neither waits for the other.
-        await node.eventually(
+        await node.until(
             lambda: (
                 [row[0] for row in look(path, "SELECT body FROM inbox ORDER BY seq")]
                 == list(dict.fromkeys(body for _, body in node.bodies))
@@ -312,7 +312,7 @@ async def test_away_for_longer_than_the_brokers_queue_holds(start_node, mosquitt
     try:
         async with running(node, server, path, version=version):
             await session(one)
-            await node.eventually(lambda: look(path, "SELECT * FROM bills"))
+            await node.until(lambda: look(path, "SELECT * FROM bills"))
         for number in range(4):
             await session(one, 100_000 + 30_000 * number, readings=3)
             await session(other, 100_000 + 30_000 * number, readings=3)  # unknown to it until now
@@ -320,7 +320,7 @@ async def test_away_for_longer_than_the_brokers_queue_holds(start_node, mosquitt
         kept = await node.fetch("SELECT charger_id, seq, body FROM events ORDER BY charger_id, seq")
         assert len(kept) > 40
         async with running(node, server, path, version=version) as taker:
-            await node.eventually(
+            await node.until(
                 lambda: (
                     look(path, "SELECT client_id, seq FROM positions ORDER BY 1")
                     == [(row["charger_id"], row["event_seq"]) for row in last]
@@ -351,12 +351,12 @@ async def test_killed_between_the_effect_and_the_acknowledgement(start_node, mos
     try:
         async with running(node, server, path, kind=Mortal):
             await session(point)
-            await node.eventually(lambda: look(path, "SELECT * FROM bills"))
+            await node.until(lambda: look(path, "SELECT * FROM bills"))
         async with running(node, server, path) as taker:
             # The broker never heard that it was dealt with, so it sends it again; once is enough.
-            await node.eventually(lambda: taker.seen[Outcome.KNOWN])
+            await node.until(lambda: taker.seen[Outcome.KNOWN])
             await session(point, 60_000)
-            await node.eventually(lambda: len(look(path, "SELECT * FROM bills")) == 2)
+            await node.until(lambda: len(look(path, "SELECT * FROM bills")) == 2)
         assert look(path, "SELECT sum(amount_minor), count(*) FROM bills") == [(2 * 288, 2)]
     finally:
         await point.close()
@@ -377,12 +377,12 @@ async def test_while_csms_does_not_answer_the_consumer_waits_for_it(start_node, 
 
     try:
         await session(point)
-        await node.eventually(lambda: node.of("session_cost"))
+        await node.until(lambda: node.of("session_cost"))
         async with running(node, server, path, kind=Silent):
-            await node.eventually(lambda: "does not answer" in capfd.readouterr().err)
+            await node.until(lambda: "does not answer" in capfd.readouterr().err)
             assert look(path, "SELECT * FROM inbox") == []
             Silent.away = False
-            await node.eventually(lambda: look(path, "SELECT * FROM bills"))
+            await node.until(lambda: look(path, "SELECT * FROM bills"))
     finally:
         await point.close()
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
@@ -158,14 +157,6 @@ class Central:
     async def ask(self, path: str, action: str, **payload: Any) -> Any:
         """Calls the charge point; the call_result."""
         return await self.sessions[path].call(getattr(call, action)(**payload), suppress=False)
-
-
-async def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:
-    """Polls until `condition()` is true; fails when it never is."""
-    end = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < end, "the condition never came true"
-        await asyncio.sleep(0.005)
 
 
 FAST = 36_000.0

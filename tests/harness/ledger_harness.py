@@ -88,16 +88,6 @@ async def logging_frames(url: str, **given: Any) -> AsyncIterator[FrameLog]:
         await engine.dispose()
 
 
-async def until(condition: Any, timeout_s: float = 20) -> None:
-    """Wait for a condition (a function, maybe async) to hold."""
-    async with asyncio.timeout(timeout_s):
-        while True:
-            held = condition()
-            if await held if asyncio.iscoroutine(held) else held:
-                return
-            await asyncio.sleep(0.01)
-
-
 async def count(url: str, table: str, where: str = "true") -> int:
     async with connected(url) as db:
         return int(await db.fetchval(f"SELECT count(*) FROM {table} WHERE {where}"))

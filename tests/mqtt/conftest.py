@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,21 +21,12 @@ from csms.db import outbox, store
 from csms.db.engine import create_engine
 from csms.mqtt.client.connection import LinkConfig
 from csms.mqtt.client.link import BrokerLink
+from tests.harness.waiting import until
 
 _names = itertools.count()
 WAIT_S = 20
 # Mosquitto 2.0.11 hangs up after a publish it denies when this is 0, as the fixture sets it.
 POLITE = "max_queued_messages 100000"
-
-
-async def until(condition: Callable[[], Any], what: str = "the condition") -> None:
-    """Wait, bounded, until it holds."""
-    try:
-        async with asyncio.timeout(WAIT_S):
-            while not condition():
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        pytest.fail(f"waited {WAIT_S} s for {what}")
 
 
 @contextlib.asynccontextmanager
@@ -105,7 +96,9 @@ class Watcher:
         return [str(message.topic) for message in self.messages]
 
     async def got(self, count: int) -> list[aiomqtt.Message]:
-        await until(lambda: len(self.messages) >= count, f"{count} messages, got {len(self.messages)}")
+        await until(
+            lambda: len(self.messages) >= count, what=lambda: f"{count} messages, got {len(self.messages)}"
+        )
         return self.messages
 
 
@@ -212,9 +205,10 @@ class Log:
             return [dict(row) for row in await db.fetch(sql, *values)]
 
     async def empty(self) -> None:
-        async with asyncio.timeout(WAIT_S):
-            while await self.rows():
-                await asyncio.sleep(0.02)
+        async def is_empty() -> bool:
+            return not await self.rows()
+
+        await until(is_empty)
 
 
 @pytest.fixture

@@ -153,10 +153,10 @@ async def test_a_node_publishes_them_and_again_when_home_assistant_starts(
                         if "/csms_HA_1_" in topic and topic.endswith("/status/config")
                     ]
 
-                await node.eventually(lambda: len(status()) == 1)
+                await node.until(lambda: len(status()) == 1)
                 check(*next((topic.replace(discovery, "homeassistant"), one) for topic, one in heard))
                 await client.publish(f"{discovery}/status", b"online")
-                await node.eventually(lambda: len(status()) == 2)
+                await node.until(lambda: len(status()) == 2)
             finally:
                 await charger.close()
         finally:

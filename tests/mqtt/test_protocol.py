@@ -8,7 +8,8 @@ import pytest
 from csms.core.records import Frame
 from csms.mqtt.client.supervised import PublishingLink
 from csms.mqtt.protocol import ProtocolStream, protocol_message
-from tests.mqtt.conftest import config, connected, running, until, watching
+from tests.harness.waiting import until
+from tests.mqtt.conftest import config, connected, running, watching
 
 AT = datetime(2023, 12, 7, 10, 15, 30, 250_000, tzinfo=UTC)
 

@@ -24,7 +24,8 @@ from csms.mqtt.messages import EventForm
 from csms.mqtt.relay import Relay
 from csms.node.ledger import Ledger
 from tests.harness.servers import REPOSITORY, unused_port
-from tests.mqtt.conftest import POLITE, Log, config, connected, pause, resume, running, until, watching
+from tests.harness.waiting import until
+from tests.mqtt.conftest import POLITE, Log, config, connected, pause, resume, running, watching
 
 QUICK = RelayConfig(groups=2, batch=50, poll_s=0.05, concurrency=20, retry_min_s=0.01, retry_max_s=0.02)
 
@@ -38,7 +39,7 @@ async def relaying(engine, link, settings):
     """A relay that holds all lanes."""
     relay = Relay(engine, link, settings)
     async with connected(link), running(relay.run()):
-        await until(lambda: len(relay.lanes) == outbox.LANES, "all lanes")
+        await until(lambda: len(relay.lanes) == outbox.LANES, what="all lanes")
         yield relay
 
 
@@ -215,7 +216,7 @@ async def test_the_session_is_cut_and_the_lanes_are_won_again(engine, log, broke
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-        await until(lambda: len(relay.lanes) < outbox.LANES, "the loss")
+        await until(lambda: len(relay.lanes) < outbox.LANES, what="the loss")
         await engine.dispose()  # those of the pool may not have heard of it yet
         relay.notify(await log.commit(log.events(["A", "B", "A"])))
         await until(lambda: len(relay.lanes) == outbox.LANES)
@@ -250,7 +251,9 @@ async def test_a_broker_killed_with_publishes_in_flight(engine, log, mosquitto):
         async with watching(server, "csms/#") as after:
             link.config = there
             await log.empty()
-            await until(lambda: [own[-1] for own in firsts(after.messages).values()] == [4] * 30, "the rest")
+            await until(
+                lambda: [own[-1] for own in firsts(after.messages).values()] == [4] * 30, what="the rest"
+            )
             numbers = firsts(after.messages)
             assert same_bytes(after.messages, log.committed)
             # A charger's numbers run on without a hole from wherever this watcher came in.
@@ -296,11 +299,13 @@ async def test_a_poison_event_is_parked_and_the_others_pass(engine, log, mosquit
     ):
         relay.notify(await log.commit(log.events(["BAD", "GOOD"])))
         relay.notify(await log.commit([*log.events(["BAD"], kind="completed"), *log.events(["GOOD"])]))
-        await until(lambda: len(watcher.messages) == 3, "the good ones and what follows the bad one")
-        async with asyncio.timeout(10):
-            while len(rows := await log.rows()) != 1:  # those that were published are deleted soon after
-                await asyncio.sleep(0.05)
-        (row,) = rows
+        await until(lambda: len(watcher.messages) == 3, what="the good ones and what follows the bad one")
+
+        async def only_row():
+            rows = await log.rows()
+            return rows if len(rows) == 1 else None  # those that were published are deleted soon after
+
+        (row,) = await until(only_row, 10)
         assert (row["charger_id"], row["seq"], row["attempts"], row["dead"]) == ("BAD", 1, 10, True)
         assert "Not authorized (0x87)" in row["last_error"]
         assert firsts(watcher.messages) == {"GOOD": [1, 2], "BAD": [2]}
@@ -323,10 +328,12 @@ async def test_an_event_at_which_the_broker_hangs_up_is_found_and_parked(engine,
         )
         relay.notify(await log.commit(log.events(["BAD"])))
 
-        async with asyncio.timeout(40):
-            while len(rows := await log.rows()) != 1 or not rows[0]["dead"]:
-                await asyncio.sleep(0.05)
-        assert rows[0]["seq"] == 1
+        async def only_the_parked_row():
+            rows = await log.rows()
+            return rows if len(rows) == 1 and rows[0]["dead"] else None
+
+        (row,) = await until(only_the_parked_row, 40)
+        assert row["seq"] == 1
         await until(lambda: set(firsts(watcher.messages)) == {"BAD", *(f"C{n}" for n in range(10))})
         assert firsts(watcher.messages)["BAD"] == [2]
         assert not any(lanes.suspects for lanes in relay._groups)
@@ -336,9 +343,11 @@ async def test_events_that_are_no_longer_stored_are_parked(engine, log, broker, 
     await log.commit(log.events(["A"]))
     await log.query("DELETE FROM events")
     async with relaying(engine, PublishingLink(config(broker)), relay_config(topic_prefix)):
-        async with asyncio.timeout(10):
-            while not (await log.rows())[0]["dead"]:
-                await asyncio.sleep(0.02)
+
+        async def is_parked():
+            return (await log.rows())[0]["dead"]
+
+        await until(is_parked, 10)
 
 
 async def test_revived_events_are_sent_late(engine, log, broker, topic_prefix):

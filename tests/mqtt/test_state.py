@@ -16,7 +16,8 @@ from csms.mqtt.client.link import BrokerLink
 from csms.mqtt.client.supervised import PublishingLink
 from csms.mqtt.state import StatePublisher, service_presence
 from csms.node.ledger import Ledger
-from tests.mqtt.conftest import POLITE, config, connected, running, until, watching
+from tests.harness.waiting import until
+from tests.mqtt.conftest import POLITE, config, connected, running, watching
 
 POLICY = Policy(
     enrollment="open",

@@ -7,7 +7,8 @@ from csms.db import logs
 from csms.db.engine import create_engine
 from csms.node.frame_log import FrameLog
 from tests.harness.fake_store import CP
-from tests.harness.ledger_harness import connected, count, frame, logging_frames, until
+from tests.harness.ledger_harness import connected, count, frame, logging_frames
+from tests.harness.waiting import until
 from tests.node.test_ledger import held_up
 
 

@@ -11,7 +11,8 @@ from csms.db.engine import create_engine
 from csms.errors import LedgerError
 from csms.node.ledger import Ledger
 from tests.harness.fake_store import CP, at, meter, register, start, status, stop
-from tests.harness.ledger_harness import OPEN, Counting, connected, count, running, seqs_are_gapless, until
+from tests.harness.ledger_harness import OPEN, Counting, connected, count, running, seqs_are_gapless
+from tests.harness.waiting import until
 
 
 @contextlib.asynccontextmanager

@@ -12,8 +12,9 @@ from csms.embedded.postgres import EmbeddedPostgres
 from csms.node.ledger import Ledger
 from tests.harness import servers
 from tests.harness.fake_store import CP, at, meter, register, start, status, stop
-from tests.harness.ledger_harness import OPEN, connected, count, running, seqs_are_gapless, until
+from tests.harness.ledger_harness import OPEN, connected, count, running, seqs_are_gapless
 from tests.harness.postgres_proxy import through_a_proxy
+from tests.harness.waiting import until
 
 
 async def hang_up_on(url):

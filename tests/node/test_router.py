@@ -21,7 +21,8 @@ from csms.mqtt.client.connection import MqttMessage
 from csms.mqtt.client.link import BrokerLink
 from csms.node import router_messages
 from csms.node.router import CommandRouter
-from tests.mqtt.conftest import config, connected, pause, running, until, watching
+from tests.harness.waiting import until
+from tests.mqtt.conftest import config, connected, pause, running, watching
 
 RESET = Command(action="Reset", payload={"type": "Soft"}, timeout_s=5)
 

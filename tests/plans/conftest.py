@@ -15,6 +15,7 @@ import pytest
 from csms.plans import planner, target
 from tests.e2e.conftest import Node, node_for_many
 from tests.harness.charge_points.answering import Obedient, obedient
+from tests.harness.waiting import until
 
 PRICES = f"test/prices-{secrets.token_hex(6)}"
 KEYS = {
@@ -123,12 +124,13 @@ class Planned:
         self, condition: Callable[[dict[str, Any]], bool], timeout_s: float = 10
     ) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not condition(found := await self.seen()):
-                    await asyncio.sleep(0.03)
-        except TimeoutError:
-            raise AssertionError(f"never came true: {found}") from None
+
+        async def holds() -> bool:
+            nonlocal found
+            found = await self.seen()
+            return condition(found)
+
+        await until(holds, timeout_s, what=lambda: found)
         return found
 
     async def delivered(self, word: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ async def test_a_plan_goes_where_its_charger_is(
         await here.delivered("in_place")
         assert len(profiles(point)) == 1
     async with there.connected() as point:
-        await there.node.eventually(lambda: profiles(point))
+        await there.node.until(lambda: profiles(point))
         await wish(asked((30, 60), max_current=8))
         await there.until(lambda seen: [one["currentA"] for one in seen["running"]] == [8])
         assert [limit for _, limit in limits(profiles(point)[-1])] == [0, 8]

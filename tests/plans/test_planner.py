@@ -91,7 +91,7 @@ async def test_prices_become_a_charging_profile(node: Node, wire: Wire, planned:
             *(False, True, True, False, True),
             *[False] * 3,
         ]
-        await node.eventually(lambda: state(wire, planned).get("delivery") == "in_place")
+        await node.until(lambda: state(wire, planned).get("delivery") == "in_place")
         assert state(wire, planned) | {"since": None} == {
             "mode": "standalone",
             "state": "scheduled",
@@ -109,7 +109,7 @@ async def test_prices_become_a_charging_profile(node: Node, wire: Wire, planned:
         # The same prices again are no news; a longer list is.
         await wire.prices(False, True, True, False, True)
         await wire.prices(False, True, True, False, True, True)
-        await node.eventually(lambda: len(profiles(point)) > 1)
+        await node.until(lambda: len(profiles(point)) > 1)
         await planned.until(lambda seen: seen["slotsChosen"] == 4 and seen["delivery"] == "in_place")
         assert len(profiles(point)) == 2
         # It was all done by commands as an operator's are.
@@ -117,10 +117,10 @@ async def test_prices_become_a_charging_profile(node: Node, wire: Wire, planned:
         assert {one["requestedBy"] for one in kept} == {"plan"}
         # A plan that is removed is taken off the charger, and by its number alone.
         await planned.clear()
-        await node.eventually(lambda: point.payloads("ClearChargingProfile"))
+        await node.until(lambda: point.payloads("ClearChargingProfile"))
         assert point.payloads("ClearChargingProfile") == [{"id": FIRST_ID}]
         await planned.until(lambda seen: not seen)
-        await node.eventually(lambda: wire.last[f"csms/state/{planned.charger}/plan"] is None)
+        await node.until(lambda: wire.last[f"csms/state/{planned.charger}/plan"] is None)
 
 
 async def test_nothing_cheap_enough_leaves_no_profile_unless_it_shall_wait(
@@ -159,7 +159,7 @@ async def test_a_charger_that_is_away_gets_the_plan_of_now_when_it_is_back(
         assert [limit for _, limit in limits(profile)] == [0, 10]
     # And after a restart it gets it once more, though nothing has changed.
     async with planned.connected() as point:
-        await node.eventually(lambda: profiles(point))
+        await node.until(lambda: profiles(point))
         assert [limit for _, limit in limits(profiles(point)[0])] == [0, 10]
 
 
@@ -189,7 +189,7 @@ async def test_a_charger_that_refuses_says_so_and_is_not_pestered(
         await planned.put()
         seen = await planned.delivered("refused")
         assert (seen["problem"], seen["source"], seen["running"]) == (problem, "none", [])
-        await node.eventually(lambda: state(wire, planned).get("problem") == problem)
+        await node.until(lambda: state(wire, planned).get("problem") == problem)
         assert state(wire, planned)["delivery"] == "refused"
         await wire.prices(False, True, False, True)  # a reason to look, none to ask again
         point.answers["SetChargingProfile"] = {"status": "Accepted"}
@@ -240,10 +240,10 @@ async def test_profiles_of_others_stay(node: Node, wire: Wire, planned: Planned)
             "SetChargingProfile",
             {"connectorId": 0, "csChargingProfiles": theirs | {"chargingProfileId": 6, "stackLevel": 7}},
         )
-        await node.eventually(lambda: profiles(point)[-1]["stackLevel"] == 6)
+        await node.until(lambda: profiles(point)[-1]["stackLevel"] == 6)
         # And all are cleared: ours comes back.
         await command("ClearChargingProfile", {})
-        await node.eventually(lambda: profiles(point)[-1]["stackLevel"] == 8)
+        await node.until(lambda: profiles(point)[-1]["stackLevel"] == 8)
 
 
 async def test_a_chargers_own_limits_are_kept(node: Node, wire: Wire, planned: Planned) -> None:
@@ -325,12 +325,12 @@ async def test_a_hems_is_obeyed(node: Node, wire: Wire, planned: Planned) -> Non
             "StatusNotification", {"connectorId": 1, "errorCode": "NoError", "status": "Preparing"}
         )
         await planned.put(mode="hems", limitA=12)
-        await node.eventually(lambda: status().get("ready_for_schedule") is True)
+        await node.until(lambda: status().get("ready_for_schedule") is True)
         assert (status()["state"], status()["schedule_source"]) == ("plugged_in", "none")
 
         wish = asked((30, 60), (-30, -10), source_id="battery", max_current=10)
         await wire.send(f"{topic}/schedule/set", wish)
-        await node.eventually(lambda: status().get("last_command_result") == "success")
+        await node.until(lambda: status().get("last_command_result") == "success")
         assert [limit for _, limit in limits(profiles(point)[-1])] == [0, 10]
         told = status()
         assert (told["schedule_source"], told["schedule_active"]) == ("hems", True)
@@ -344,26 +344,26 @@ async def test_a_hems_is_obeyed(node: Node, wire: Wire, planned: Planned) -> Non
         bad = asked((90, 120))
         bad["periods"].append({"start": "tomorrow-or-so-in-words"})
         await wire.send(f"{topic}/schedule/set", bad)
-        await node.eventually(lambda: status().get("last_command_result") == "error")
+        await node.until(lambda: status().get("last_command_result") == "error")
         assert (status()["error"], status()["schedule_source"]) == ("Invalid schedule payload", "hems")
         assert len(profiles(point)) == 1
 
         # What the broker has kept counts once; a kept clear never does.
         wish = asked((30, 60), (90, 120), expires=600)
         await wire.send(f"{topic}/schedule/set", wish, retain=True)
-        await node.eventually(lambda: status().get("last_command_result") == "success")
+        await node.until(lambda: status().get("last_command_result") == "success")
         assert status()["error"] is None
         assert [limit for _, limit in limits(profiles(point)[-1])] == [0, 12, 0, 12]
 
         await wire.send(f"{topic}/schedule/clear", b"now")
-        await node.eventually(lambda: status().get("last_command_result") == "cleared")
+        await node.until(lambda: status().get("last_command_result") == "cleared")
         assert (status()["schedule_source"], status()["next_period_start"]) == ("none", None)
         assert point.payloads("ClearChargingProfile") == [{"id": FIRST_ID}]
         assert (await planned.seen())["state"] == "idle"
 
         # Back to prices: what the HEMS was told is taken back.
         await planned.put(mode="standalone")
-        await node.eventually(lambda: wire.last[f"{topic}/status"] is None)
+        await node.until(lambda: wire.last[f"{topic}/status"] is None)
         await wire.send(f"{topic}/schedule/set", b"", retain=True)
 
 
@@ -373,13 +373,13 @@ async def test_a_hems_schedule_for_a_charger_that_is_away_is_kept_for_it(
     topic = f"hems/ocpp/{planned.charger}"
     async with planned.connected():
         await planned.put(mode="hems")
-        await node.eventually(lambda: wire.last.get(f"{topic}/status"))
-    await node.eventually(lambda: wire.last[f"{topic}/status"]["state"] == "offline")
+        await node.until(lambda: wire.last.get(f"{topic}/status"))
+    await node.until(lambda: wire.last[f"{topic}/status"]["state"] == "offline")
     await wire.send(f"{topic}/schedule/set", asked((30, 60)))
-    await node.eventually(lambda: wire.last[f"{topic}/status"]["last_command_result"] == "pending")
+    await node.until(lambda: wire.last[f"{topic}/status"]["last_command_result"] == "pending")
     assert wire.last[f"{topic}/status"]["ready_for_schedule"] is False
     async with planned.connected() as point:
-        await node.eventually(lambda: wire.last[f"{topic}/status"]["last_command_result"] == "success")
+        await node.until(lambda: wire.last[f"{topic}/status"]["last_command_result"] == "success")
         assert len(profiles(point)) == 1
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from csms.simulate.charge_point import SimulatedChargePoint
 from tests.e2e.conftest import Node
+from tests.harness.waiting import until
 from tests.plans.conftest import Planned, Wire
 
 
@@ -44,14 +45,14 @@ async def test_a_car_charges_in_the_chosen_times_only(node: Node, wire: Wire) ->
         connector = next((one for one in charger["connectors"] if one["connectorId"] == 1), None)
         return (connector["status"], connector["powerW"] or 0) if connector is not None else ("", 0)
 
-    async def becomes(word: str) -> int:
-        async with asyncio.timeout(15):
-            while (now := await status())[0] != word:
-                await asyncio.sleep(0.05)
-        return now[1]
+    async def becomes(word: str) -> None:
+        async def holds() -> bool:
+            return (await status())[0] == word
+
+        await until(holds, 15)
 
     async with simulated(node, planned.charger) as point:
-        await node.eventually(lambda: point.in_service)
+        await node.until(lambda: point.in_service)
         await wire.prices(True, True, False, True)
         await planned.put(limitA=10)
         # Its own composite schedule says what we wanted.
@@ -59,7 +60,7 @@ async def test_a_car_charges_in_the_chosen_times_only(node: Node, wire: Wire) ->
         await command("RemoteStartTransaction", {"idTag": "DRIVER", "connectorId": 1})
         await becomes("Charging")
         (connector,) = point.connectors.values()
-        await node.eventually(lambda: connector.power_w > 0)
+        await node.until(lambda: connector.power_w > 0)
         assert connector.power_w <= 10 * 230 * 3 + 1
         # Too dear now: the car waits, its session goes on.
         await planned.put(maxPrice="0.01", otherwise="wait")
@@ -70,7 +71,7 @@ async def test_a_car_charges_in_the_chosen_times_only(node: Node, wire: Wire) ->
         await becomes("Charging")
         # Nothing of ours is left: it charges as it likes.
         await planned.clear()
-        await node.eventually(lambda: connector.power_w > 10 * 230 * 3 + 1)
+        await node.until(lambda: connector.power_w > 10 * 230 * 3 + 1)
 
 
 async def test_after_a_reset_the_plan_is_sent_again(node: Node, wire: Wire, planned: Planned) -> None:
@@ -81,16 +82,18 @@ async def test_after_a_reset_the_plan_is_sent_again(node: Node, wire: Wire, plan
         return len(found.json()["items"])
 
     async with simulated(node, planned.charger) as point:
-        await node.eventually(lambda: point.in_service)
+        await node.until(lambda: point.in_service)
         await wire.prices(False, True)
         await planned.put()
         await planned.delivered("in_place")
         assert await sent() == 1
         body = {"action": "Reset", "payload": {"type": "Soft"}}
         await node.api.post(f"/api/v1/chargers/{planned.charger}/commands", json=body)
-        async with asyncio.timeout(10):
-            while await sent() < 2:
-                await asyncio.sleep(0.05)
+
+        async def is_sent_again() -> bool:
+            return await sent() >= 2
+
+        await until(is_sent_again, 10)
         await planned.delivered("in_place")
         assert point.counters.boots == 2
         assert await sent() == 2

@@ -1,6 +1,5 @@
 """Certificates over OCPP: TC_074 and TC_077, requests that are refused, revocation, renewal, security events."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -22,6 +21,7 @@ from tests.harness.security_clients import (
     small_keys,
     station_key,
 )
+from tests.harness.waiting import until
 from tests.security.test_keys import register
 from tests.security.test_tls import tls_node
 
@@ -30,12 +30,12 @@ TRIGGER = {"requestedMessage": "SignChargePointCertificate"}
 
 async def settled(node, identity, status):
     """The charger's newest certificate, once it has this status."""
-    async with asyncio.timeout(10):
-        while True:
-            found = (await node.api.get(f"/api/v1/chargers/{identity}/certificates")).json()["items"]
-            if found and found[0]["status"] == status:
-                return found[0]
-            await asyncio.sleep(0.05)
+
+    async def with_the_status():
+        found = (await node.api.get(f"/api/v1/chargers/{identity}/certificates")).json()["items"]
+        return found[0] if found and found[0]["status"] == status else None
+
+    return await until(with_the_status, 10)
 
 
 async def connected(node, certificates, identity="cp", **more):
@@ -211,9 +211,11 @@ async def test_deleting_a_charger_revokes_its_certificates(start_node, certifica
     chain = await signed(station, csr(key, cn="cp"), "Accepted")
     await settled(node, "cp", "accepted")
     await station.close()
-    async with asyncio.timeout(10):
-        while (await node.api.delete("/api/v1/chargers/cp")).status_code != 204:
-            await asyncio.sleep(0.1)
+
+    async def is_deleted():
+        return (await node.api.delete("/api/v1/chargers/cp")).status_code == 204
+
+    await until(is_deleted, 10)
     await register(node, "cp")
     status, _ = await refused(node.running.ocpp_tls, "cp", ssl=certificates.client(chain, key))
     assert status == 403

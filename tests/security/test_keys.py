@@ -15,6 +15,7 @@ from csms.db.engine import create_engine
 from csms.security.stations import StationSecurity
 from tests.harness.charge_points.raw import RawChargePoint
 from tests.harness.security_clients import KEY, OTHER_KEY, basic, booted, command, dialled, refused
+from tests.harness.waiting import until
 
 _FILES = 4096
 
@@ -27,6 +28,10 @@ async def register(node, identity, **settings):
 
 async def charger(node, identity):
     return (await node.api.get(f"/api/v1/chargers/{identity}")).json()
+
+
+async def password_is_settled(node):
+    return not (await charger(node, "cp"))["passwordPending"]
 
 
 async def test_tc_085_basic_authentication(node):
@@ -108,13 +113,7 @@ async def test_an_answer_that_comes_late_still_settles_it(node):
     message_id, answer = await command(node, station, "ChangeConfiguration", change, None)
     assert answer.status_code == 504
     await station.send([3, message_id, {"status": "Accepted"}])
-
-    async def settled():
-        return not (await charger(node, "cp"))["passwordPending"]
-
-    async with asyncio.timeout(10):
-        while not await settled():
-            await asyncio.sleep(0.05)
+    await until(lambda: password_is_settled(node), 10)
     assert (await refused(node.ocpp, "cp", additional_headers=basic("cp", KEY)))[0] == 401
     await station.close()
 
@@ -166,11 +165,8 @@ async def test_the_key_is_nowhere_but_on_the_wire(node, capsys):
     await station.send(f'[2,"9","ChangeConfiguration",{{"key":"AuthorizationKey","value":"{KEY}"')
     await station.receive()
     # A frame is written down within half a second.
-    async with asyncio.timeout(10):
-        while not await node.fetch(
-            "SELECT 1 FROM messages WHERE frame LIKE '%\"***\"%' AND action IS NULL LIMIT 1"
-        ):
-            await asyncio.sleep(0.1)
+    logged = "SELECT 1 FROM messages WHERE frame LIKE '%\"***\"%' AND action IS NULL LIMIT 1"
+    await until(lambda: node.fetch(logged), 10)
     frames = await node.fetch("SELECT frame FROM messages")
     assert sum(b"***" in row["frame"] for row in frames) == 6
     assert not [row for row in frames if KEY.encode() in row["frame"]]
@@ -213,11 +209,8 @@ async def test_a_thousand_charge_points_log_in_at_once(start_node, database_url)
         for station in stations:
             stack.push_async_callback(station.close)
         print(f"1000 logins: {time.perf_counter() - began:.1f} s")
-        async with asyncio.timeout(20):
-            while not await node.fetch(
-                "SELECT 1 FROM charger_states HAVING count(*) FILTER (WHERE online) = 1000"
-            ):
-                await asyncio.sleep(0.1)
+        all_online = "SELECT 1 FROM charger_states HAVING count(*) FILTER (WHERE online) = 1000"
+        await until(lambda: node.fetch(all_online), 20, every_s=0.1)
         # One that fails meanwhile is told so.
         async with dialled(node.ocpp, "storm-1", additional_headers=basic("storm-1", KEY)):
             assert (await refused(node.ocpp, "storm-2"))[0] == 401
@@ -255,8 +248,6 @@ async def test_an_answer_counts_although_whoever_asked_has_gone(node):
     asked.cancel()
     await asyncio.gather(asked, return_exceptions=True)
     await station.send([3, call[1], {"status": "Accepted"}])
-    async with asyncio.timeout(10):
-        while (await charger(node, "cp"))["passwordPending"]:
-            await asyncio.sleep(0.05)
+    await until(lambda: password_is_settled(node), 10)
     assert (await refused(node.ocpp, "cp", additional_headers=basic("cp", KEY)))[0] == 401
     await station.close()

@@ -3,7 +3,8 @@ import itertools
 import pytest
 
 from csms.simulate import SimulatedChargePoint
-from tests.harness.central_system import Central, charge_point, play, running, until
+from tests.harness.central_system import Central, charge_point, play, running
+from tests.harness.waiting import until
 
 PATH = "/ocpp/CP1"
 

@@ -7,7 +7,8 @@ import typer
 from typer.testing import CliRunner
 
 from csms.cli.simulate import simulate
-from tests.harness.central_system import Central, until
+from tests.harness.central_system import Central
+from tests.harness.waiting import until
 
 app = typer.Typer()
 app.command()(simulate)

@@ -5,7 +5,8 @@ import pytest
 
 from csms.simulate.connector import sampled_values
 from csms.simulate.curves import AC_22, DC_150, VEHICLES, Charge
-from tests.harness.central_system import Central, charge_point, play, running, until
+from tests.harness.central_system import Central, charge_point, play, running
+from tests.harness.waiting import until
 
 ALL = ("Energy.Active.Import.Register", "Power.Active.Import", "Current.Import", "Voltage", "SoC")
 

@@ -1,6 +1,7 @@
 import asyncio
 
-from tests.harness.central_system import Central, charge_point, play, running, until
+from tests.harness.central_system import Central, charge_point, play, running
+from tests.harness.waiting import until
 
 TRANSACTION = ("StartTransaction", "MeterValues", "StopTransaction")
 

@@ -4,7 +4,8 @@ import time
 import pytest
 
 from csms.simulate import Fleet
-from tests.harness.central_system import FAST, Central, until
+from tests.harness.central_system import FAST, Central
+from tests.harness.waiting import until
 
 
 async def test_a_fleet_plays_its_sessions_and_sums_them_up():

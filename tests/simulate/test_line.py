@@ -1,7 +1,8 @@
 import asyncio
 import base64
 
-from tests.harness.central_system import Central, charge_point, running, until
+from tests.harness.central_system import Central, charge_point, running
+from tests.harness.waiting import until
 
 
 async def test_it_dials_with_identity_subprotocol_and_basic_auth():

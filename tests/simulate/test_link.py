@@ -7,7 +7,8 @@ from ocpp.messages import CallResult
 
 from csms.simulate import SimulatedChargePoint
 from csms.simulate.link import Link
-from tests.harness.central_system import Central, charge_point, running, until
+from tests.harness.central_system import Central, charge_point, running
+from tests.harness.waiting import until
 
 PATH = "/ocpp/CP1"
 

@@ -1,6 +1,7 @@
 import pytest
 
-from tests.harness.central_system import Central, charge_point, running, until
+from tests.harness.central_system import Central, charge_point, running
+from tests.harness.waiting import until
 
 PATH = "/ocpp/CP1"
 

@@ -160,10 +160,10 @@ async def test_entities_appear_and_appear_again_when_home_assistant_starts(play:
     def configured() -> list[str]:
         return [topic for topic, _ in wire.came if topic.endswith("/schedule_source/config")]
 
-    await node.eventually(lambda: len(configured()) == 1)
+    await node.until(lambda: len(configured()) == 1)
     await wire.client.publish(f"{prefix}/status", b'"no"')
     await wire.client.publish(f"{prefix}/status", b"online")
-    await node.eventually(lambda: len(configured()) == 2)
+    await node.until(lambda: len(configured()) == 2)
     (config,) = [content for topic, content in wire.last.items() if topic.endswith("/schedule_source/config")]
     assert re.fullmatch(rf"{play.prefix}/charge-amps/{POINT}/1/state", config["state_topic"])
-    await node.eventually(lambda: wire.state.get("schedule_source") == "none")
+    await node.until(lambda: wire.state.get("schedule_source") == "none")

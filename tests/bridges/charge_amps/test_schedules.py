@@ -14,6 +14,7 @@ from bridges.charge_amps.adapter import ChargeAmpsAdapter
 from csms.simulate.charge_amps import CloudServer, Connector
 from tests.bridges.charge_amps.conftest import POINT, HandClock, Play
 from tests.e2e.conftest import Node
+from tests.harness.waiting import until
 
 MIDNIGHT = datetime(2026, 11, 20, 23, tzinfo=UTC)  # Saturday, 00:00 in Amsterdam
 
@@ -106,17 +107,19 @@ PRICES = "energy_prices/attributes"
 
 async def shows(node: Node, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """What REST and console show of the plan, once it is so."""
-    one: dict[str, Any] = {}
-    async with asyncio.timeout(10):
-        while True:
-            answer = await node.api.get(f"/api/v1/chargers/{POINT}/plan")
-            if answer.is_success and condition(one := answer.json()["connectors"][0]):
-                return one
-            await asyncio.sleep(0.05)
+
+    async def shown() -> dict[str, Any] | None:
+        answer = await node.api.get(f"/api/v1/chargers/{POINT}/plan")
+        connector: dict[str, Any] | None = answer.json()["connectors"][0] if answer.is_success else None
+        return connector if connector is not None and condition(connector) else None
+
+    found = await until(shown, 10)
+    assert found is not None
+    return found
 
 
 async def scheduled(node: Node, wire: Wire, status: str = "scheduled") -> dict[str, Any]:
-    await node.eventually(lambda: wire.state.get("schedule_status") == status)
+    await node.until(lambda: wire.state.get("schedule_status") == status)
     return wire.state
 
 
@@ -202,10 +205,10 @@ async def test_scenario_all_over_is_deleted_and_tomorrows_prices_are_a_new_plan(
     node, _ = await play.start()
     await scheduled(node, wire)
     play.clock.advance(hours=14)
-    await node.eventually(lambda: connector(play).schedule is None)
+    await node.until(lambda: connector(play).schedule is None)
     assert wire.state["schedule_source"] in {"standalone", "none"}
     await wire.send(PRICES, curve(*S2, *([0.5] * 94 + [0.01] * 2)), retain=True)
-    await node.eventually(lambda: periods(play) == [(603000, 604800)])
+    await node.until(lambda: periods(play) == [(603000, 604800)])
 
 
 async def test_the_edge_of_the_week_is_written_anew(play: Play, wire: Wire, server: CloudServer) -> None:
@@ -214,9 +217,9 @@ async def test_the_edge_of_the_week_is_written_anew(play: Play, wire: Wire, serv
     prices = [0.5] * 94 + [0.1] * 2 + [0.1] * 6 + [0.5] * 90
     await wire.send(PRICES, curve(*prices, start=sunday), retain=True)
     node, _ = await play.start()
-    await node.eventually(lambda: periods(play) == [(0, 5400), (603000, 604800)])
+    await node.until(lambda: periods(play) == [(0, 5400), (603000, 604800)])
     play.clock.now = datetime(2026, 11, 22, 23, 5, tzinfo=UTC)
-    await node.eventually(lambda: periods(play) == [(0, 5400)])
+    await node.until(lambda: periods(play) == [(0, 5400)])
     assert puts(server) == 2
     schedule = connector(play).schedule
     assert schedule is not None
@@ -264,7 +267,7 @@ async def test_faults_while_writing_are_survived_and_nothing_is_claimed(
             await scheduled(node, wire, "error")
             assert connector(play).schedule is before
             play.clock.advance(seconds=301)
-        await node.eventually(lambda start_s=start_s: periods(play) == [(start_s, start_s + 900)])
+        await node.until(lambda start_s=start_s: periods(play) == [(start_s, start_s + 900)])
         state = await scheduled(node, wire)
         assert state["schedule_source"] == "standalone"
         assert fault.seen == 1
@@ -278,9 +281,9 @@ async def test_a_schedule_that_was_taken_away_is_put_back_and_one_replaced_is_le
     await scheduled(node, wire)
     connector(play).schedule = None
     play.clock.advance(minutes=16)
-    await node.eventually(lambda: periods(play) == [(439200, 442800), (479700, 482400)])
+    await node.until(lambda: periods(play) == [(439200, 442800), (479700, 482400)])
     keeper = adapter.connectors[POINT, 1].keeper
-    await node.eventually(
+    await node.until(
         lambda: (
             not keeper.busy and keeper.kept.schedule_id == str((connector(play).schedule or {})["scheduleId"])
         )
@@ -289,7 +292,7 @@ async def test_a_schedule_that_was_taken_away_is_put_back_and_one_replaced_is_le
     foreign["schedulePeriods"] = [{"from": 0, "to": 60, "maxCurrent": 6.0}]
     connector(play).schedule = foreign
     play.clock.advance(minutes=16)
-    await node.eventually(lambda: wire.state.get("schedule_source") == "none")
+    await node.until(lambda: wire.state.get("schedule_source") == "none")
     await scheduled(node, wire, "error")
     assert connector(play).schedule is foreign
 
@@ -333,12 +336,12 @@ HEMS_WEEK = [(511200, 514800), (525600, 540000)]
 @asynccontextmanager
 async def hems(play: Play, wire: Wire, **changes: Any) -> AsyncIterator[tuple[Node, ChargeAmpsAdapter]]:
     node, adapter = await play.start(mode="hems", **changes)
-    await node.eventually(lambda: wire.status.get("ready_for_schedule"))
+    await node.until(lambda: wire.status.get("ready_for_schedule"))
     yield node, adapter
 
 
 async def obeyed(node: Node, wire: Wire, result: str) -> dict[str, Any]:
-    await node.eventually(lambda: wire.status.get("last_command_result") == result)
+    await node.until(lambda: wire.status.get("last_command_result") == result)
     return wire.status
 
 
@@ -371,7 +374,7 @@ async def test_scenario_hems_mode_startup_and_valid_schedule_received(
 
         play.clock.advance(minutes=1)
         await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
-        await node.eventually(lambda: wire.status["last_command_at"] == play.clock.now.isoformat())
+        await node.until(lambda: wire.status["last_command_at"] == play.clock.now.isoformat())
         assert puts(server) == 1, "the same again is not written again"
 
         await wire.send("hems/charge-amps/1/schedule/clear", b"")
@@ -385,7 +388,7 @@ async def test_scenario_hems_mode_startup_and_valid_schedule_received(
 
         play.clock.advance(minutes=1)
         await wire.send("hems/charge-amps/1/schedule/clear", b"null")
-        await node.eventually(lambda: wire.status["last_command_at"] == play.clock.now.isoformat())
+        await node.until(lambda: wire.status["last_command_at"] == play.clock.now.isoformat())
         assert (wire.status["last_command_result"], deletes(server)) == ("cleared", 1)
 
 
@@ -455,7 +458,7 @@ async def test_scenario_schedule_with_expiration(play: Play, wire: Wire, server:
         again = {**HEMS_SET, "expires_at": "2026-11-22T09:00:00+01:00"}
         again["periods"] = [{"start": "2026-11-22T08:30:00+01:00", "end": "2026-11-22T10:00:00+01:00"}]
         await wire.send("hems/charge-amps/1/schedule/set", again)
-        await node.eventually(lambda: puts(server) == 2)
+        await node.until(lambda: puts(server) == 2)
         play.clock.now = datetime(2026, 11, 22, 8, 0, 1, tzinfo=UTC)
         status = await obeyed(node, wire, "expired")
         assert (status["schedule_source"], connector(play).schedule) == ("none", None)
@@ -500,8 +503,8 @@ async def test_h10_a_failed_write_is_an_error_and_is_tried_again(
         assert (status["schedule_source"], status["error"]) == ("none", "Failed to apply schedule to charger")
         assert status["schedule_active"] is False
         play.clock.advance(seconds=1)
-        await node.eventually(lambda: play.clock.advance(seconds=1) and fault.seen == 2)
-        await node.eventually(
+        await node.until(lambda: play.clock.advance(seconds=1) and fault.seen == 2)
+        await node.until(
             lambda: play.clock.advance(seconds=1) and wire.status["last_command_result"] == "success"
         )
         status = wire.status
@@ -540,30 +543,28 @@ async def test_scenario_status_on_state_change_and_readiness(
     async with hems(play, wire) as (node, _):
         assert (wire.status["state"], wire.status["ready_for_schedule"]) == ("idle", True)
         connector(play).plugged = True
-        await node.eventually(lambda: wire.status["state"] == "plugged_in")
+        await node.until(lambda: wire.status["state"] == "plugged_in")
         play.cloud.plug_in(POINT)
-        await node.eventually(lambda: wire.status["state"] == "charging")
+        await node.until(lambda: wire.status["state"] == "charging")
         assert wire.status["current_power_kw"] == 11.04
         assert wire.status["session_energy_kwh"] == 0
-        await node.eventually(
+        await node.until(
             lambda: play.let(minutes=1) or (wire.status["session_energy_kwh"] or 0) >= 0.5  # the heartbeat
         )
         play.cloud.unplug(POINT)
-        await node.eventually(lambda: wire.status["state"] == "idle")
+        await node.until(lambda: wire.status["state"] == "idle")
         assert wire.status["session_energy_kwh"] is None
         connector(play).fault = "GroundFailure"
-        await node.eventually(lambda: wire.status["state"] == "error")
+        await node.until(lambda: wire.status["state"] == "error")
         assert wire.status["ready_for_schedule"] is False
         connector(play).fault = None
         play.cloud.charge_points[POINT].online = False
-        await node.eventually(lambda: wire.status["state"] == "offline")
+        await node.until(lambda: wire.status["state"] == "offline")
         assert wire.status["ready_for_schedule"] is False
         assert wire.status["current_power_kw"] is None, "missing is not 0"
         before = len(wire.came)
         play.clock.advance(seconds=61)
-        await node.eventually(
-            lambda: "hems/charge-amps/1/status" in [topic for topic, _ in wire.came[before:]]
-        )
+        await node.until(lambda: "hems/charge-amps/1/status" in [topic for topic, _ in wire.came[before:]])
 
 
 async def test_an_operator_takes_the_connector_out_of_service(
@@ -579,4 +580,4 @@ async def test_an_operator_takes_the_connector_out_of_service(
             )
             assert answer.json()["response"] == {"status": "Accepted"}
             assert connector(play).mode == mode
-            await node.eventually(lambda mode=mode: wire.status["ready_for_schedule"] is (mode == "Schedule"))
+            await node.until(lambda mode=mode: wire.status["ready_for_schedule"] is (mode == "Schedule"))

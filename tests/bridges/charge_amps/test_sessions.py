@@ -9,6 +9,7 @@ import pytest
 from csms.simulate.charge_amps import CloudServer
 from tests.bridges.charge_amps.conftest import POINT, HandClock, Play
 from tests.e2e.conftest import Node
+from tests.harness.waiting import until
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def clock() -> HandClock:
 
 async def running(node: Node) -> dict[str, Any]:
     """The event of the start."""
-    (started,) = await node.eventually(lambda: node.of("started", POINT))
+    (started,) = await node.until(lambda: node.of("started", POINT))
     return dict(started["payload"])
 
 
@@ -32,11 +33,11 @@ def status(node: Node) -> str | None:
 async def polled(play: Play, node: Node, times: int = 2) -> None:
     """Wait until the bridge has looked again, from the beginning of a poll to its end."""
     seen = len(play.server.sent("GET", "/status$"))
-    await node.eventually(lambda: len(play.server.sent("GET", "/status$")) >= seen + times)
+    await node.until(lambda: len(play.server.sent("GET", "/status$")) >= seen + times)
 
 
 async def completed(node: Node, count: int = 1) -> list[dict[str, Any]]:
-    found = await node.eventually(
+    found = await node.until(
         lambda: node.of("completed", POINT) if len(node.of("completed", POINT)) >= count else None
     )
     return [event["payload"] for event in found]
@@ -50,7 +51,7 @@ async def test_a_session_becomes_a_transaction_like_any_other(play: Play) -> Non
     assert (started["idTag"], started["meterStart"], started["connectorId"]) == ("04A1B2C3", 0, 1)
     began = play.clock.now
     play.let(minutes=30)
-    await node.eventually(
+    await node.until(
         lambda: [e for e in node.of("meter_reading", POINT) if e["payload"].get("sessionEnergy") == 5.52]
     )
     reading = node.of("meter_reading", POINT)[-1]["payload"]
@@ -60,7 +61,7 @@ async def test_a_session_becomes_a_transaction_like_any_other(play: Play) -> Non
     assert (done["meterStop"], done["energyUsed"], done["duration"]) == (5520, 5.52, 30)
     assert done["reason"] == "EVDisconnected"
     assert done["startTime"].startswith(began.strftime("%Y-%m-%dT%H:%M:%S"))
-    await node.eventually(lambda: node.of("session_cost", POINT))
+    await node.until(lambda: node.of("session_cost", POINT))
     await polled(play, node)
     words = [
         e["payload"]["status"] for e in node.of("status_changed", POINT) if e["payload"]["connectorId"] == 1
@@ -83,7 +84,7 @@ async def test_t2_a_pause_by_schedule_stays_one_transaction(play: Play) -> None:
     play.let(minutes=10)
     connector = play.cloud.charge_points[POINT].connectors[0]
     connector.mode = "Schedule"
-    await node.eventually(lambda: status(node) == "SuspendedEVSE")
+    await node.until(lambda: status(node) == "SuspendedEVSE")
     play.let(hours=1)
     await polled(play, node)
     connector.mode = "On"
@@ -105,7 +106,7 @@ async def test_t3_two_sessions_between_two_polls(play: Play) -> None:
     play.let(minutes=15)
     (first,) = await completed(node)
     assert first["meterStop"] == 5520
-    _, second = await node.eventually(lambda: len(found := node.of("started", POINT)) == 2 and found)
+    _, second = await node.until(lambda: len(found := node.of("started", POINT)) == 2 and found)
     assert second["payload"]["meterStart"] == 5520
     await polled(play, node)
     play.cloud.unplug(POINT)
@@ -131,7 +132,7 @@ async def test_t4_what_happened_while_the_bridge_was_away_is_booked_from_history
         ends.append(play.clock.now)
     play.let(minutes=30)
     node, _ = await play.start(which="both")
-    await node.eventually(lambda: len(node.of("completed", POINT)) >= 3)
+    await node.until(lambda: len(node.of("completed", POINT)) >= 3)
     done = [event["payload"] for event in node.of("completed", POINT)]
     assert [one["meterStop"] for one in done] == [11040, 16560, 27600]
     assert [one["stopTime"][:19] for one in done] == [end.isoformat()[:19] for end in ends]
@@ -178,14 +179,16 @@ async def test_t8_a_charger_offline_in_mid_session_keeps_its_transaction(play: P
     play.cloud.plug_in(POINT)
     await running(node)
     play.cloud.charge_points[POINT].online = False
-    await node.eventually(lambda: status(node) == "Unavailable")
-    async with asyncio.timeout(10):
-        while (await node.api.get(f"/api/v1/chargers/{POINT}")).json()["online"]:
-            await asyncio.sleep(0.02)
+    await node.until(lambda: status(node) == "Unavailable")
+
+    async def is_offline() -> bool:
+        return not (await node.api.get(f"/api/v1/chargers/{POINT}")).json()["online"]
+
+    await until(is_offline, 10)
     assert node.of("completed", POINT) == []
     play.let(minutes=5)
     play.cloud.charge_points[POINT].online = True
-    await node.eventually(lambda: status(node) == "Charging")
+    await node.until(lambda: status(node) == "Charging")
     play.let(minutes=25)
     play.cloud.unplug(POINT)
     (done,) = await completed(node)
@@ -197,12 +200,12 @@ async def test_t9_faults_in_mid_session_claim_nothing(play: Play, server: CloudS
     kinds = ["401", "403", "429", "500", "timeout", "truncated", "html", "strings", "nulls"]
     for count, kind in enumerate(kinds, 1):
         play.cloud.plug_in(POINT)
-        await node.eventually(lambda count=count: len(node.of("started", POINT)) == count)
+        await node.until(lambda count=count: len(node.of("started", POINT)) == count)
         play.let(minutes=15)
         await polled(play, node)
         times = 1 if kind == "timeout" else 2  # twice: the read that is repeated fails too
         status_fault = server.fail("/status$", kind, times=times, retry_after_s=0)
-        await node.eventually(lambda fault=status_fault: fault.seen == fault.times)
+        await node.until(lambda fault=status_fault: fault.seen == fault.times)
         play.let(minutes=15)
         await polled(play, node)
         fault = server.fail("/chargingsessions", kind, times=times, retry_after_s=0)
@@ -221,15 +224,15 @@ async def test_a_cloud_that_is_away_makes_chargers_offline_and_back(play: Play, 
     play.cloud.plug_in(POINT)
     await running(node)
     fault = server.fail("chargepoints", "500", times=1000)
-    await node.eventually(lambda: not adapter.monitors[POINT].online)
-    await node.eventually(lambda: status(node) == "Unavailable")
+    await node.until(lambda: not adapter.monitors[POINT].online)
+    await node.until(lambda: status(node) == "Unavailable")
     answer = await node.api.post(
         f"/api/v1/chargers/{POINT}/commands",
         json={"action": "RemoteStopTransaction", "payload": {"transactionId": 1}},
     )
     assert answer.status_code == 409, answer.text
     fault.times = 0
-    await node.eventually(lambda: adapter.monitors[POINT].online)
+    await node.until(lambda: adapter.monitors[POINT].online)
     play.let(minutes=30)
     play.cloud.unplug(POINT)
     (done,) = await completed(node)
@@ -239,7 +242,7 @@ async def test_a_cloud_that_is_away_makes_chargers_offline_and_back(play: Play, 
 async def test_wrong_credentials_end_nothing_and_are_tried_slowly(play: Play, server: CloudServer) -> None:
     server.fail("auth/login", "403", times=2)
     node, adapter = await play.start()
-    await node.eventually(lambda: server.logins >= 1 or server.sent("POST", "auth/login"))
+    await node.until(lambda: server.logins >= 1 or server.sent("POST", "auth/login"))
     assert not node.task.done()
     assert adapter.monitors == {}
 
@@ -254,7 +257,7 @@ async def test_remote_start_stop_and_availability_go_the_ordinary_way(play: Play
         )
         return answer.status_code, answer.json().get("response", answer.json())
 
-    await node.eventually(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
+    await node.until(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
     accepted, rejected = (200, {"status": "Accepted"}), (200, {"status": "Rejected"})
     assert await ask("RemoteStartTransaction", idTag="ALICE", connectorId=1) == rejected, "no car"
     play.cloud.plug_in(POINT)
@@ -289,7 +292,7 @@ async def test_a_lost_answer_to_a_remote_start_is_a_timeout_and_the_session_is_b
 ) -> None:
     play.cloud.auto_start = False
     node, adapter = await play.start(rfid="00AABBCC")
-    await node.eventually(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
+    await node.until(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
     play.cloud.plug_in(POINT)
     server.fail("remotestart", "lost_answer")
     answer = await node.api.post(
@@ -302,18 +305,18 @@ async def test_a_lost_answer_to_a_remote_start_is_a_timeout_and_the_session_is_b
 
 async def test_the_web_api_alone_books_sessions_by_counting(play: Play) -> None:
     node, _ = await play.start("web")
-    await node.eventually(lambda: node.of("status_changed", POINT))
+    await node.until(lambda: node.of("status_changed", POINT))
     play.cloud.plug_in(POINT)
     await running(node)
     play.let(minutes=30)
-    await node.eventually(
+    await node.until(
         lambda: [e for e in node.of("meter_reading", POINT) if e["payload"].get("sessionEnergy") == 5.52]
     )
     await play.stop(node)
     play.let(minutes=30)
     node, adapter = await play.start("web")
-    await node.eventually(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
-    await node.eventually(lambda: adapter.monitors[POINT].books[1].register_wh == 11040)
+    await node.until(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
+    await node.until(lambda: adapter.monitors[POINT].books[1].register_wh == 11040)
     play.cloud.unplug(POINT)
     (done,) = await completed(node)
     assert (done["energyUsed"], done["idTag"]) == (11.04, "CA-UNKNOWN")
@@ -336,13 +339,13 @@ async def test_secrets_appear_nowhere(
 
 async def test_a_charger_taken_by_another_node_is_let_go(play: Play, server: CloudServer) -> None:
     node, adapter = await play.start()
-    await node.eventually(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
+    await node.until(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
     generation = adapter.monitors[POINT].generation
     assert generation is not None
     await adapter.hang_up(POINT, generation)
     assert not adapter.monitors[POINT].passive, "that is our own"
     await adapter.hang_up(POINT, generation + 1)
-    await node.eventually(lambda: adapter.monitors[POINT].generation is None)
+    await node.until(lambda: adapter.monitors[POINT].generation is None)
     polls = len(server.sent("GET", "/status$"))
     await asyncio.sleep(0.2)
     assert len(server.sent("GET", "/status$")) == polls

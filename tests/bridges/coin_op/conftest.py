@@ -62,7 +62,7 @@ class Site:
         return await self.command("RemoteStopTransaction", station_id, transactionId=number)
 
     async def number(self, station_id: str = "s1") -> int:
-        await self.node.eventually(
+        await self.node.until(
             lambda: station_id in self.bridge.lines and self.line(station_id).transaction_id
         )
         return int(self.line(station_id).transaction_id)
@@ -132,7 +132,7 @@ async def start_site(start_node: NodeFactory, topic_prefix: str) -> AsyncIterato
                 )
                 stack.push_async_callback(_ended, asyncio.create_task(site.fleet.run()))
                 for station in () if alone else stations:
-                    await running.eventually(lambda station=station: site.came(station))
+                    await running.until(lambda station=station: site.came(station))
             return site
 
         yield start

@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 from csms.rental import live, translations
 from csms.simulate.coin_op import Behaviour, Station
 from tests.bridges.coin_op.conftest import UID, SiteFactory
+from tests.harness.waiting import until
 
 CHROMIUM = next(
     (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
@@ -48,10 +49,8 @@ class Tab:
 
     async def until(self, script: str, timeout_s: float = 20) -> None:
         try:
-            async with asyncio.timeout(timeout_s):
-                while not await self._holds(script):
-                    await asyncio.sleep(0.1)
-        except TimeoutError:
+            await until(lambda: self._holds(script), timeout_s, every_s=0.1)
+        except AssertionError:
             shown = await self.run("document.body.innerText")
             raise AssertionError(f"{script} never came true on:\n{shown}") from None
 
@@ -82,10 +81,7 @@ async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
     )
     try:
         port_file = tmp_path / "DevToolsActivePort"
-        async with asyncio.timeout(30):
-            while not (port_file.exists() and port_file.read_text().strip()):  # noqa: ASYNC240
-                await asyncio.sleep(0.05)
-        port = port_file.read_text().split()[0]  # noqa: ASYNC240
+        port = (await until(lambda: port_file.exists() and port_file.read_text().split(), 30))[0]
         async with httpx.AsyncClient() as http:
             made = (await http.put(f"http://127.0.0.1:{port}/json/new?about:blank")).json()
         async with connect(made["webSocketDebuggerUrl"], max_size=None) as socket:
@@ -120,7 +116,7 @@ async def test_a_rental_with_double_taps_a_reload_a_stranger_and_a_silence(
     await tab.shows("B1")
     await tab.run("(() => { const b = document.querySelector('button.open'); b.click(); b.click(); })()")
     await tab.shows("B2")
-    await site.node.eventually(lambda: station.state == "charging")
+    await site.node.until(lambda: station.state == "charging")
     await tab.until("document.querySelector('section.charging dd') !== null")
     before = await tab.run("document.querySelector('dd').innerText")
     await tab.until(f"document.querySelector('dd').innerText !== {json.dumps(before)}")

@@ -31,16 +31,16 @@ async def test_a_whole_rental_over_ocpps_own_words(start_site: SiteFactory) -> N
     answer = await site.rent(UID)
     assert answer.json().get("response") == {"status": "Accepted"}, answer.text
     assert station.uid == UID
-    await node.eventually(lambda: station.state == "completed", 30)
+    await node.until(lambda: station.state == "completed", 30)
     assert (await site.stop()).json()["response"] == {"status": "Accepted"}
-    await node.eventually(lambda: station.state == "ready")
-    (bill,) = await node.eventually(lambda: node.of("session_cost"))
+    await node.until(lambda: station.state == "ready")
+    (bill,) = await node.until(lambda: node.of("session_cost"))
     (done,) = node.of("completed")
     assert (done["payload"]["reason"], done["payload"]["idTag"]) == ("Remote", UID)
     assert done["payload"]["energyUsed"] == bill["payload"]["energyConsumed"] == 0.11
     seconds = done["payload"]["durationSeconds"]
     assert bill["payload"]["amountMinor"] == round(seconds * 0.05 + 110 * 1.2)
-    await node.eventually(lambda: node.of("status_changed")[-1]["payload"]["status"] == "Available")
+    await node.until(lambda: node.of("status_changed")[-1]["payload"]["status"] == "Available")
     # It may have been heard while it was still starting up.
     assert [e["payload"]["status"] for e in node.of("status_changed")][-6:] == [
         "Available",
@@ -62,11 +62,11 @@ async def test_a_whole_rental_over_ocpps_own_words(start_site: SiteFactory) -> N
     await site.command("ChangeAvailability", connectorId=0, type="Inoperative")
     assert (await site.rent()).json()["response"]["statusInfo"] == {"reasonCode": "Inoperative"}
     await node.api.patch("/api/v1/chargers/coinop-s1", json={"enrollment": "Rejected"})
-    await node.eventually(lambda: site.line().station.blocked)
+    await node.until(lambda: site.line().station.blocked)
     assert (await site.rent()).json()["response"]["statusInfo"] == {"reasonCode": "Blocked"}
     object.__setattr__(station, "behaviour", Behaviour(silent=True))
     await node.api.patch("/api/v1/chargers/coinop-s1", json={"enrollment": "Accepted"})
-    await node.eventually(lambda: not site.line().station.blocked)
+    await node.until(lambda: not site.line().station.blocked)
     # A station that does not answer is not told to open.
     site.line().station.heard_at = None
     answer = await site.rent()
@@ -86,11 +86,11 @@ async def test_what_the_broker_had_kept_starts_nothing(
     await retain(broker, status, b'{"status":"charging","uid":"A","time":999,"energy":5}')
     await retain(broker, f"{topic_prefix}/charger/s1/commands", b"connect:A")
     site = await start_site()
-    await site.node.eventually(lambda: ("charger/s1/commands", "", False) in site.commands)  # cleared
-    await site.node.eventually(lambda: "csms" in site.sent("hello"))
+    await site.node.until(lambda: ("charger/s1/commands", "", False) in site.commands)  # cleared
+    await site.node.until(lambda: "csms" in site.sent("hello"))
     assert site.line().station.session is None
     await publish(site, "charger/s1/status", {"status": "ready"})
-    await site.node.eventually(site.is_free)
+    await site.node.until(site.is_free)
     assert await site.node.fetch("SELECT id FROM transactions") == []
     await retain(broker, status, b"")
 
@@ -124,5 +124,5 @@ async def test_a_brokers_packets_keep_their_order(start_site: SiteFactory) -> No
                 await client.publish(
                     f"{site.node.prefix}/charger/{station_id}/status", json.dumps(body), qos=0
                 )
-    await site.node.eventually(lambda: all(o and o[-1] == 400 for o in orders.values()), 30)
+    await site.node.until(lambda: all(o and o[-1] == 400 for o in orders.values()), 30)
     assert orders["s1"] == orders["s2"] == list(range(1, 401))

@@ -14,6 +14,7 @@ from csms.mqtt.config import BrokerAddress
 from csms.simulate.coin_op import Behaviour, Station
 from tests.bridges.coin_op.conftest import UID, Site, SiteFactory
 from tests.harness.servers import REPOSITORY, Mosquitto, unused_port
+from tests.harness.waiting import until
 
 LONG = Behaviour(plug_s=40, charge_s=100_000, unplug_s=20)
 
@@ -52,9 +53,9 @@ async def consistent(site: Site) -> None:
 
 
 async def ended(site: Site) -> None:
-    async with asyncio.timeout(30):
-        while not await site.node.fetch("SELECT 1 FROM transactions WHERE stopped_at IS NOT NULL"):
-            await asyncio.sleep(0.1)
+    await until(
+        lambda: site.node.fetch("SELECT 1 FROM transactions WHERE stopped_at IS NOT NULL"), 30, every_s=0.1
+    )
 
 
 @pytest.mark.parametrize("debit", ["end", "dynamic"])
@@ -73,13 +74,13 @@ async def test_the_broker_is_killed(
     await has_money(site)
     await begin(site)
     server.kill()
-    await site.node.eventually(lambda: not site.bridge.node.broker_connected)
+    await site.node.until(lambda: not site.bridge.node.broker_connected)
     station = site.stations["s1"]
     behind = station.counter_wh
-    await site.node.eventually(lambda: station.counter_wh > behind + 20)
+    await site.node.until(lambda: station.counter_wh > behind + 20)
     assert site.line().station.online  # what we cannot hear is not silent
     server.start()
-    await site.node.eventually(lambda: site.line().station.session.energy_wh > behind + 20, 20)
+    await site.node.until(lambda: site.line().station.session.energy_wh > behind + 20, 20)
     await asyncio.wait_for(site.stop(), 20)
     await ended(site)
     await consistent(site)
@@ -133,16 +134,16 @@ async def test_postgres_is_killed(own_postgres: OwnPostgres, start_site: SiteFac
     await has_money(site)
     await begin(site)
     station, line = site.stations["s1"], site.line()
-    await site.node.eventually(lambda: station.counter_wh > 20)
+    await site.node.until(lambda: station.counter_wh > 20)
     own_postgres.kill()
     behind = station.counter_wh
-    await site.node.eventually(lambda: station.counter_wh > behind + 20 and line._waiting)
+    await site.node.until(lambda: station.counter_wh > behind + 20 and line._waiting)
     own_postgres.start()
-    await site.node.eventually(lambda: not line._waiting, 20)  # booked, to the last reading
+    await site.node.until(lambda: not line._waiting, 20)  # booked, to the last reading
     # The renter's stop still opens the door; it is booked when the books are back.
     await site.bridge.tell(line, "stop", UID)
     own_postgres.kill()
-    await site.node.eventually(lambda: station.state == "ready")
+    await site.node.until(lambda: station.state == "ready")
     own_postgres.start()
     await ended(site)
     await line.settled()
@@ -194,17 +195,17 @@ async def test_the_bridge_is_killed(
     await has_money(site)
     process = await bridge_process(site, server, tmp_path)
     try:
-        await site.node.eventually(lambda: station.state == "ready")
+        await site.node.until(lambda: station.state == "ready")
         async with asyncio.timeout(20):
             while not await site.node.fetch("SELECT 1 FROM charger_states WHERE online"):
                 station.obey(b"hello:bystander")
                 await asyncio.sleep(0.1)
         station.obey(f"connect:{UID}".encode())
-        await site.node.eventually(lambda: site.node.of("started"))
+        await site.node.until(lambda: site.node.of("started"))
         process.send_signal(signal.SIGKILL)
         await process.wait()
         behind = station.counter_wh
-        await site.node.eventually(lambda: station.counter_wh > behind + 20, 20)
+        await site.node.until(lambda: station.counter_wh > behind + 20, 20)
         process = await bridge_process(site, server, tmp_path)
         await asyncio.sleep(1)
         station.obey(f"stop:{UID}".encode())

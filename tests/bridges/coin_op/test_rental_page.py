@@ -11,6 +11,7 @@ import pytest
 from csms.rental import translations
 from csms.simulate.coin_op import Behaviour, Station
 from tests.bridges.coin_op.conftest import SLOW_TO_LEAVE, UID, Site, SiteFactory
+from tests.harness.waiting import until
 
 PLAIN = Behaviour(plug_s=40, charge_s=100_000, unplug_s=30)
 _CSRF = re.compile(r'name="csrf" value="([0-9a-f]+)"')
@@ -52,12 +53,13 @@ class Phone:
 
     async def until(self, message: str, language: str = "uk", timeout_s: float = 15) -> str:
         wanted = translations.text(message, language)
-        try:
-            async with asyncio.timeout(timeout_s):
-                while wanted not in await self.look():
-                    await asyncio.sleep(0.1)
-        except TimeoutError:
-            raise AssertionError(f"{wanted!r} was never shown:\n{self.text}") from None
+
+        async def is_shown() -> bool:
+            return wanted in await self.look()
+
+        await until(
+            is_shown, timeout_s, what=lambda: f"{wanted!r} was never shown:\n{self.text}", every_s=0.1
+        )
         return self.text
 
     async def balance(self) -> str:
@@ -97,7 +99,7 @@ async def test_a_whole_rental_from_scan_to_receipt(start_site: SiteFactory, phon
     await phone.press("stop")
     await phone.until("M4")
     await phone.until("free")
-    (bill,) = await site.node.eventually(lambda: site.node.of("session_cost"))
+    (bill,) = await site.node.until(lambda: site.node.of("session_cost"))
     cost = bill["payload"]["amountMinor"]
     assert f"{cost / 100:.2f} UAH" in await phone.until("B1")
     assert await phone.balance() == f"{100 - cost / 100:.2f}"

@@ -8,11 +8,12 @@ from csms.core import reports
 from csms.errors import LedgerError
 from csms.simulate.ev_meter import State, encode
 from tests.e2e.conftest import TOKEN
-from tests.harness.bridges.ev_meter_site import polled, until
+from tests.harness.bridges.ev_meter_site import polled
+from tests.harness.waiting import until
 
 
 async def shows(node, name, status):
-    await node.eventually(
+    await node.until(
         lambda: (events := node.of("status_changed", name)) and events[-1]["payload"]["status"] == status
     )
 
@@ -25,15 +26,15 @@ async def test_a_session_is_one_like_any_other(start_site, start_node):
     charger.state.plug()
     await shows(node, name, "Preparing")
     charger.state.charge(100, fresh=True)
-    (started,) = await node.eventually(lambda: node.of("started", name))
+    (started,) = await node.until(lambda: node.of("started", name))
     assert started["payload"]["meterStart"] == 1_000_000
     assert started["payload"]["idTag"] == "TAG"
     charger.state.charge(150)
-    await node.eventually(lambda: node.of("meter_reading", name))
+    await node.until(lambda: node.of("meter_reading", name))
     charger.state.rest()
     await shows(node, name, "SuspendedEV")
     charger.state.unplug()
-    (cost,) = await node.eventually(lambda: node.of("session_cost", name))
+    (cost,) = await node.until(lambda: node.of("session_cost", name))
     assert cost["payload"]["energyConsumed"] == 0.25
     assert cost["payload"]["estimatedCost"] == 0.03
     (done,) = node.of("completed", name)
@@ -76,7 +77,7 @@ async def test_two_chargers_polled_together_never_swap(start_site, start_node):
         charger.faults.before = []
         charger.state.unplug()
     for name, energy_kwh, first in zip(site.names, (0.3, 0.6), (1_000_000, 7_000_000), strict=True):
-        (done,) = await node.eventually(lambda name=name: node.of("completed", name))
+        (done,) = await node.until(lambda name=name: node.of("completed", name))
         assert (done["payload"]["energyUsed"], done["payload"]["meterStart"]) == (energy_kwh, first)
     assert all(charger.asked.most_waiting <= 1 for charger in site.chargers)
 
@@ -87,19 +88,19 @@ async def test_a_restart_in_mid_session_continues_the_same_transaction(start_sit
     node = await start_node(bridges=[site.bridge()])
     await shows(node, name, "Available")
     state.charge(100, fresh=True)
-    (started,) = await node.eventually(lambda: node.of("started", name))
+    (started,) = await node.until(lambda: node.of("started", name))
     state.charge(100)
-    await node.eventually(lambda: node.of("meter_reading", name))
+    await node.until(lambda: node.of("meter_reading", name))
     node.stop.set()
     await node.task
 
     state.charge(1000)
     again = await start_node(bridges=[site.bridge()])
-    await again.eventually(
+    await again.until(
         lambda: any(e["payload"].get("totalEnergy") == 1001.2 for e in again.of("meter_reading", name))
     )
     state.unplug()
-    (done,) = await again.eventually(lambda: again.of("completed", name))
+    (done,) = await again.until(lambda: again.of("completed", name))
     assert done["payload"]["transactionId"] == started["payload"]["transactionId"]
     assert done["payload"]["energyUsed"] == 1.2
     assert again.of("started", name) == []
@@ -129,7 +130,7 @@ async def test_a_charger_nobody_ever_reached_is_listed_as_offline(start_site, st
     site.charger.faults.silent = True
     node = await start_node(bridges=[site.bridge()])
     await shows(node, site.name, "Unavailable")
-    await node.eventually(lambda: site.asked() >= 4)
+    await node.until(lambda: site.asked() >= 4)
     listed = (await node.api.get(f"/api/v1/chargers/{site.name}")).json()
     assert (listed["protocol"], listed["online"], listed["enrollment"]) == ("ev-meter", False, "Accepted")
 
@@ -144,7 +145,7 @@ async def test_a_missed_session_is_reported_once(start_site, start_node):
     state.charge(1234, fresh=True)
     state.unplug()
     site.charger.faults.silent = False
-    (done,) = await node.eventually(lambda: node.of("completed", name))
+    (done,) = await node.until(lambda: node.of("completed", name))
     assert (done["payload"]["energyUsed"], done["payload"]["anomaly"]) == (1.234, "missed_session")
     await polled(site)
     node.stop.set()
@@ -166,7 +167,7 @@ async def test_a_session_missed_while_the_bridge_was_down_is_reported_once(start
     state.charge(777, fresh=True)
     state.unplug()
     again = await start_node(bridges=[site.bridge()])
-    (done,) = await again.eventually(lambda: again.of("completed", name))
+    (done,) = await again.until(lambda: again.of("completed", name))
     assert (done["payload"]["energyUsed"], done["payload"]["anomaly"]) == (0.777, "missed_session")
     await polled(site, 3)
     assert len(await again.fetch("SELECT 1 FROM transactions")) == 1
@@ -211,10 +212,10 @@ async def test_the_broker_may_restart(mosquitto, start_site, start_node):
     node = await start_node(bridges=[site.bridge()])
     await shows(node, name, "Available")
     state.charge(100, fresh=True)
-    (started,) = await node.eventually(lambda: node.of("started", name))
+    (started,) = await node.until(lambda: node.of("started", name))
     server.restart()
     state.charge(100)
-    await node.eventually(
+    await node.until(
         lambda: any(e["payload"].get("totalEnergy") == 1000.2 for e in node.of("meter_reading", name))
     )
     server.stop()
@@ -222,7 +223,7 @@ async def test_the_broker_may_restart(mosquitto, start_site, start_node):
     server.start()
     await shows(node, name, "Charging")
     state.unplug()
-    (done,) = await node.eventually(lambda: node.of("completed", name))
+    (done,) = await node.until(lambda: node.of("completed", name))
     assert done["payload"]["transactionId"] == started["payload"]["transactionId"]
 
 
@@ -312,7 +313,7 @@ async def test_after_a_refused_report_it_goes_on_from_the_record(start_site, sta
     node = await start_node(bridges=[bridge])
     await shows(node, site.name, "Available")
     site.charger.state.charge(100, fresh=True)
-    (started,) = await node.eventually(lambda: node.of("started", site.name))
+    (started,) = await node.until(lambda: node.of("started", site.name))
     assert given[0].refused == 1
     assert started["payload"]["meterStart"] == 1_000_000
 

@@ -11,7 +11,7 @@ async def test_the_demo_charges_through_the_real_adapter(broker, start_node):
     adapter, simulated = bridges.play("ev_meter", BrokerAddress(broker.host, broker.port_v5, "5", ""), clock)
     async with running(simulated):
         node = await start_node(bridges=[adapter])
-        (reading, *_) = await node.eventually(lambda: node.of("meter_reading", "EVM-001"), 30)
+        (reading, *_) = await node.until(lambda: node.of("meter_reading", "EVM-001"), 30)
         node.stop.set()
         await asyncio.wait({node.task})
     assert node.of("started", "EVM-001")[0]["payload"]["idTag"] == "DAVE"

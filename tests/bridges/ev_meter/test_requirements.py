@@ -20,7 +20,8 @@ from csms.adapter import ChargerSnapshot
 from csms.core import reports
 from csms.errors import SettingsError
 from tests.bridges.ev_meter.test_bridge import shows
-from tests.harness.bridges.ev_meter_site import PEER, SERIAL, SSID, Site, at_work, polled, until
+from tests.harness.bridges.ev_meter_site import PEER, SERIAL, SSID, Site, at_work, polled
+from tests.harness.waiting import until
 from tests.mqtt.conftest import running, watching
 
 REPOSITORY = Path(__file__).parents[3]
@@ -185,14 +186,14 @@ async def test_nfr_2_ssid_macs_and_serials_never_leave_the_bridge(start_site, st
         prefix = node.prefix
         await shows(node, name, "Available")
         state.charge(100, fresh=True)
-        await node.eventually(lambda: node.of("started", name))
+        await node.until(lambda: node.of("started", name))
         state.charge(100)
-        await node.eventually(lambda: node.of("meter_reading", name))
+        await node.until(lambda: node.of("meter_reading", name))
         state.errors = 4
         await shows(node, name, "Faulted")
         state.errors = 0
         state.unplug()
-        await node.eventually(lambda: node.of("completed", name))
+        await node.until(lambda: node.of("completed", name))
         seen = [str(m.topic) + " " + bytes(m.payload).decode(errors="replace") for m in watcher.messages]
         published = [text for text in seen if text.startswith(prefix)]
         pages = [

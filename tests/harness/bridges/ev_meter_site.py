@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from msgspec.structs import replace
@@ -16,6 +16,7 @@ from bridges.ev_meter.frame import Account
 from csms.mqtt.client.connection import LinkConfig
 from csms.simulate.clock import UNBOUNDED_LEAD_S, SimulatedClock
 from csms.simulate.ev_meter import Backend, Charger, State
+from tests.harness.waiting import until
 from tests.mqtt.conftest import running
 
 SSID = "Nextdoor WLAN"
@@ -105,10 +106,3 @@ async def polled(site: Site, times: int = 2) -> None:
             for charger, count in zip(site.chargers, before, strict=True)
         )
     )
-
-
-async def until(condition: Callable[[], Any], timeout_s: float = 15) -> Any:
-    async with asyncio.timeout(timeout_s):
-        while not (result := condition()):
-            await asyncio.sleep(0.01)
-    return result

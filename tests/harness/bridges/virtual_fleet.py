@@ -18,6 +18,7 @@ from csms.errors import LedgerError
 from csms.simulate.coin_op import Station
 from tests.harness.bridges.coin_op_station import TARIFF
 from tests.harness.fake_store import NOW, Desk
+from tests.harness.waiting import until
 
 PREFIX = "coinop-"
 
@@ -60,10 +61,7 @@ class Town:
         return asyncio.get_running_loop().time()
 
     async def until(self, condition: Callable[[], Any], within_s: float = 600) -> Any:
-        async with asyncio.timeout(within_s):
-            while not (result := condition()):
-                await asyncio.sleep(0.1)
-            return result
+        return await until(condition, within_s, every_s=0.1)
 
     # --- what the bridge sees of a node --------------------------------------------------------------
 

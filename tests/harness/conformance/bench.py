@@ -3,7 +3,6 @@
 `verify` is what every case asserts at its end: the wire, the database and the broker tell the same story.
 """
 
-import asyncio
 import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -11,6 +10,7 @@ from typing import Any
 
 from tests.e2e.conftest import Node
 from tests.harness.conformance.charge_point import ChargePoint, Payload, Received, clock
+from tests.harness.waiting import until
 
 VALID, BLOCKED, EXPIRED, UNKNOWN = "VALID-TAG", "BLOCKED-TAG", "EXPIRED-TAG", "UNKNOWN-TAG"
 ACCEPTED = {"status": "Accepted"}
@@ -192,7 +192,7 @@ class Bench:
                 if transaction_id in {None, event["payload"].get("transactionId")}
             ]
 
-        (event,) = await self.node.eventually(found)
+        (event,) = await self.node.until(found)
         return event
 
     async def events(self, *kinds: str) -> list[Payload]:
@@ -215,9 +215,10 @@ class Bench:
         return row | {"steps": [step["status"] for step in json.loads(row["progress"])]}
 
     async def goes_offline(self) -> None:
-        async with asyncio.timeout(10):
-            while (await self.charger())["online"]:
-                await asyncio.sleep(0.05)
+        async def is_offline() -> bool:
+            return not (await self.charger())["online"]
+
+        await until(is_offline, 10)
 
     async def no_transaction(self) -> None:
         """Nothing booked, nothing told."""
@@ -255,7 +256,7 @@ class Bench:
                 if event["clientId"] == self.id
             ]
 
-        await self.node.eventually(lambda: len(told()) >= len(stored))
+        await self.node.until(lambda: len(told()) >= len(stored))
         assert told() == [(row["topic"], row["body"]) for row in stored]
         assert [
             (e["payload"]["connectorId"], e["payload"]["previousStatus"], e["payload"]["status"],
@@ -282,14 +283,16 @@ class Bench:
 
     async def _frames_were_kept(self) -> None:
         passed = Counter((not f.sent, _without_secret(f.text)) for f in self.point.frames)
-        try:
-            async with asyncio.timeout(10):
-                while (logged := await self._logged()) != passed:
-                    await asyncio.sleep(0.05)
-        except TimeoutError:
-            raise AssertionError(
-                f"not in the log: {passed - logged}; only there: {logged - passed}"
-            ) from None
+        logged: Counter[tuple[bool, str]] = Counter()
+
+        async def all_logged() -> bool:
+            nonlocal logged
+            logged = await self._logged()
+            return logged == passed
+
+        await until(
+            all_logged, 10, what=lambda: f"not in the log: {passed - logged}; only there: {logged - passed}"
+        )
 
         def streamed() -> Counter[tuple[bool, str]]:
             return Counter(
@@ -299,7 +302,7 @@ class Bench:
             )
 
         expected = Counter((not f.sent, f.parts[1]) for f in self.point.frames)
-        await self.node.eventually(lambda: streamed() == expected)
+        await self.node.until(lambda: streamed() == expected)
 
     async def _logged(self) -> Counter[tuple[bool, str]]:
         rows = await self.node.fetch("SELECT outgoing, frame FROM messages WHERE charger_id = $1", self.id)

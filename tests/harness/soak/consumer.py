@@ -12,6 +12,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from tests.harness.waiting import until
+
 _WAIT_S = 10.0
 
 
@@ -80,9 +82,7 @@ class Consumer:
 
     async def back(self) -> None:
         """Wait until the broker has us again."""
-        async with asyncio.timeout(_WAIT_S):
-            while self._client is None or not self._client.is_connected():
-                await asyncio.sleep(0.02)
+        await until(lambda: self._client is not None and self._client.is_connected(), _WAIT_S)
 
     async def has(self, count: int, patience_s: float) -> None:
         """Wait until so many different messages are there, or none has come for a while."""

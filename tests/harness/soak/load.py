@@ -11,6 +11,7 @@ from csms.simulate.charge_point import SimulatedChargePoint
 from csms.simulate.clock import SimulatedClock, parse_time
 from csms.simulate.curves import OUTLETS
 from csms.simulate.records import BelievedTransaction, ChargerEvent
+from tests.harness.waiting import until
 
 REGISTER = "Energy.Active.Import.Register"
 # As patient as a charger can be told to be: what is lost then, we have lost. Between two tries a real one waits a
@@ -106,16 +107,14 @@ class Load:
 
     async def delivered(self, transactions: int, timeout_s: float = _WAIT_S) -> None:
         """Wait until so many stops were acknowledged."""
-        async with asyncio.timeout(timeout_s):
-            while sum(each.stop_acknowledged for _, each in self.believed()) < transactions:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        await until(
+            lambda: sum(each.stop_acknowledged for _, each in self.believed()) >= transactions, timeout_s
+        )
 
     async def progress(self, acknowledged: int, timeout_s: float = _WAIT_S) -> None:
         """Wait until that many more messages than now were answered: the load is alive."""
-        goal = sum(point.counters.answers for point in self.points) + acknowledged
-        async with asyncio.timeout(timeout_s):
-            while sum(point.counters.answers for point in self.points) < goal:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        goal = self.count("answers") + acknowledged
+        await until(lambda: self.count("answers") >= goal, timeout_s)
 
     def believed(self) -> list[tuple[str, BelievedTransaction]]:
         return [(point.identity, each) for point in self.points for each in point.transactions]

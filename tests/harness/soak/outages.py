@@ -9,7 +9,9 @@ from csms.db.outbox import LANES
 from tests.harness.soak import kill_points
 from tests.harness.soak.campaign import Losses, Stage, met
 from tests.harness.soak.load import Load
+from tests.harness.soak.node_forker import NodeProcess
 from tests.harness.soak.own_postgres import NO_SPACE, OwnPostgres
+from tests.harness.waiting import until
 
 _WAIT_S = 30.0
 _FULL_S = 1.0
@@ -56,9 +58,7 @@ async def fill_the_disk(stage: Stage, load: Load, losses: Losses, postgres: OwnP
         # Postgres' own log lies on the full disk: the node says what it was answered.
         refused = stage.nursery.log.count(NO_SPACE)
         await postgres.fill()
-        async with asyncio.timeout(_WAIT_S):
-            while stage.nursery.log.count(NO_SPACE) == refused:
-                await asyncio.sleep(0.05)
+        await until(lambda refused=refused: stage.nursery.log.count(NO_SPACE) > refused, _WAIT_S)
         await asyncio.sleep(_FULL_S)
         await postgres.free()
         losses.count("disk full" if postgres.real_disk else "disk full, as a trigger says")
@@ -82,10 +82,12 @@ async def lose_one_of_two(stage: Stage, load: Load, losses: Losses, times: int, 
         assert await other.ready_or_dead(), f"{other.name} did not start; see {stage.nursery.log_path}"
         losses.count(await met(stage, holder, rng))
         died = time.monotonic()
-        async with asyncio.timeout(_WAIT_S):
+
+        async def has_taken_over(other: NodeProcess = other) -> bool:
             # It has the lanes, or had them long enough to meet its own end.
-            while await stage.lanes_held() < LANES and not other.dead.is_set():
-                await asyncio.sleep(0.02)
+            return await stage.lanes_held() >= LANES or other.dead.is_set()
+
+        await until(has_taken_over, _WAIT_S)
         losses.slowest_takeover_s = max(losses.slowest_takeover_s, time.monotonic() - died)
         holder = other
     await load.progress(50)

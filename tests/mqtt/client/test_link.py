@@ -14,7 +14,8 @@ from csms.mqtt.client.connection import LinkConfig, MqttMessage
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
 from csms.mqtt.client.faults import sentence
 from csms.mqtt.client.link import BrokerLink, prefixed
-from tests.mqtt.conftest import POLITE, config, connected, pause, resume, running, until, watching
+from tests.harness.waiting import until
+from tests.mqtt.conftest import POLITE, config, connected, pause, resume, running, watching
 
 ACL = "user csms\ntopic readwrite allowed/#\n"
 USERS = {"csms": "secret"}
@@ -274,7 +275,7 @@ async def test_tls_is_verified_and_mistrust_is_said_clearly(mosquitto, tmp_path)
     ):
         link = BrokerLink(wrong)
         async with running(link.run()):
-            await until(lambda link=link, words=words: words in (link.last_error or ""), words)
+            await until(lambda link=link, words=words: words in (link.last_error or ""), what=words)
 
 
 async def test_tls_to_a_plain_port_is_said_clearly(mosquitto):

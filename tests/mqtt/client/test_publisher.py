@@ -8,8 +8,9 @@ from csms.mqtt.client import packets
 from csms.mqtt.client.connection import MqttMessage
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
 from csms.mqtt.client.supervised import PublishingLink
+from tests.harness.waiting import until
 from tests.mqtt.client.test_link import ACL, USERS, certificates
-from tests.mqtt.conftest import POLITE, config, connected, pause, resume, running, until, watching
+from tests.mqtt.conftest import POLITE, config, connected, pause, resume, running, watching
 
 
 def message(topic, body=b"{}", **more):
@@ -194,7 +195,7 @@ async def test_tls_is_verified_and_mistrust_is_said_clearly(mosquitto, tmp_path)
     ):
         link = PublishingLink(wrong)
         async with running(link.run()):
-            await until(lambda link=link, words=words: words in (link.last_error or ""), words)
+            await until(lambda link=link, words=words: words in (link.last_error or ""), what=words)
 
 
 async def test_a_host_that_is_not_there_is_said_clearly(unused_port):
