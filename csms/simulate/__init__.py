@@ -5,11 +5,13 @@ Stands alone: it knows OCPP and nothing of the central system in this project.
 
 from csms.simulate.charge_point import SimulatedChargePoint
 from csms.simulate.clock import SimulatedClock
+from csms.simulate.controller import ChargePointOptions
 from csms.simulate.fleet import Fleet, FleetSummary
 from csms.simulate.records import BelievedTransaction, ChargerEvent, Counters
 
 __all__ = [
     "BelievedTransaction",
+    "ChargePointOptions",
     "ChargerEvent",
     "Counters",
     "Fleet",
