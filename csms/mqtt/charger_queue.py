@@ -29,7 +29,7 @@ from msgspec import Struct
 
 from csms.core.records import Event
 
-Key = tuple[str, int]
+EventKey = tuple[str, int]
 _UNSURE = -1  # no number follows it
 
 
@@ -41,7 +41,7 @@ class PendingEvent(Struct):
     drops: int = 0
 
     @property
-    def key(self) -> Key:
+    def key(self) -> EventKey:
         return self.event.charger_id, self.event.seq
 
 
@@ -52,7 +52,7 @@ class ChargerQueue:
         self.waiting = 0
         self.in_flight: dict[str, PendingEvent] = {}
         self.held: dict[str, float] = {}
-        self.known: set[Key] = set()
+        self.known: set[EventKey] = set()
         self.repeated = 0
         self._max_waiting = max_waiting
         self._announce = ready
@@ -143,7 +143,7 @@ class ChargerQueue:
         self._last.pop(charger_id, None)
         self._landed(item)
 
-    def deleted(self, keys: Iterable[Key]) -> None:
+    def deleted(self, keys: Iterable[EventKey]) -> None:
         """Their rows are gone from the outbox."""
         self.known.difference_update(keys)
 

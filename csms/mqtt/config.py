@@ -2,13 +2,13 @@
 
 from msgspec import Struct
 
-from csms.mqtt.messages import EventForm
+from csms.mqtt.messages import EventFormat
 
 
 class RelayConfig(Struct, frozen=True, kw_only=True):
     """`groups`: sessions (and advisory lock holders) the 64 lanes are spread over."""
 
-    form: EventForm = EventForm()
+    form: EventFormat = EventFormat()
     groups: int = 4
     batch: int = 200
     poll_s: float = 0.2

@@ -13,13 +13,13 @@ from csms.core.events import topic_level
 from csms.db.charger_snapshot import StateSnapshot
 from csms.mqtt.client.link import prefixed
 
-STATUSES: Final = [
+_STATUSES: Final = [
     "Available", "Preparing", "Charging", "SuspendedEV", "SuspendedEVSE", "Finishing", "Reserved",
     "Unavailable", "Faulted",
 ]  # fmt: skip
 
 
-def configs(
+def discovery_configs(
     snapshot: StateSnapshot, *, node: str, prefix: str, discovery: str, currency: str
 ) -> dict[str, dict[str, Any]]:
     """Topic → config. `discovery`: Home Assistant's own prefix, which knows nothing of ours."""
@@ -94,7 +94,7 @@ def _entities(number: int, base: str, readings: str, currency: str) -> list[tupl
                 "state_topic": f"{base}/connectors/{number}",
                 "value_template": "{{ value_json.status }}",
                 "device_class": "enum",
-                "options": STATUSES,
+                "options": _STATUSES,
             },
         ),
         (

@@ -11,9 +11,9 @@ from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from csms.db import outbox
-from csms.mqtt.charger_queue import ChargerQueue, Key, PendingEvent
+from csms.mqtt.charger_queue import ChargerQueue, EventKey, PendingEvent
 from csms.mqtt.client.errors import PublishRefused
-from csms.mqtt.client.supervised import PublishingLink
+from csms.mqtt.client.reconnecting import PublishingLink
 from csms.mqtt.config import RelayConfig
 
 log = structlog.get_logger()
@@ -28,7 +28,7 @@ _QUERY_TIMEOUT_S = 30
 _GATHER_S = 0.05
 
 
-class Lanes:
+class LaneWorker:
     """Some lanes: one database session that locks, reads and deletes, and their line-up."""
 
     def __init__(
@@ -37,10 +37,10 @@ class Lanes:
         link: PublishingLink,
         config: RelayConfig,
         lanes: Sequence[int],
-        ready: "Callable[[Lanes], None]",
+        ready: "Callable[[LaneWorker], None]",
     ) -> None:
         self.lanes: set[int] = set()
-        self.suspects: set[Key] = set()  # events under way when the connection ended, several times
+        self.suspects: set[EventKey] = set()  # events under way when the connection ended, several times
         self.lineup = ChargerQueue(config.batch * 10, lambda: ready(self))
         self._engine = engine
         self._link = link
@@ -51,7 +51,7 @@ class Lanes:
         self._wake = asyncio.Event()
         self._asked = False
         self._lost = False
-        self._acked: list[Key] = []
+        self._acked: list[EventKey] = []
         self._refused: list[tuple[PendingEvent, PublishRefused]] = []
 
     # --- for the publishers ------------------------------------------------------------------------

@@ -16,7 +16,7 @@ METER_READING = "meter_reading"
 _CATEGORIES = {"transactions": "transaction", "connectors": "connector"}
 
 
-class EventForm(Struct, frozen=True, kw_only=True):
+class EventFormat(Struct, frozen=True, kw_only=True):
     """How events are put on the wire. Nothing in it may differ between nodes: receivers compare id and source."""
 
     prefix: str = ""

@@ -18,7 +18,7 @@ from csms.mqtt.client import packets
 from csms.mqtt.client.connection import MqttMessage
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
 from csms.mqtt.client.link import prefixed
-from csms.mqtt.client.supervised import PublishingLink
+from csms.mqtt.client.reconnecting import PublishingLink
 
 log = structlog.get_logger()
 _FRAMES = Counter(

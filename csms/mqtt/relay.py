@@ -31,10 +31,10 @@ from csms.core.records import Event
 from csms.db import outbox
 from csms.mqtt.charger_queue import PendingEvent
 from csms.mqtt.client.errors import NO_MATCHING_SUBSCRIBERS, BrokerDisconnected, PublishRefused
-from csms.mqtt.client.supervised import PublishingLink
+from csms.mqtt.client.reconnecting import PublishingLink
 from csms.mqtt.config import RelayConfig
-from csms.mqtt.lanes import LOCK_RETRY_S, Lanes, driver
-from csms.mqtt.thinning import Thinning
+from csms.mqtt.lanes import LOCK_RETRY_S, LaneWorker, driver
+from csms.mqtt.thinning import ReadingThinning
 
 log = structlog.get_logger()
 
@@ -93,16 +93,16 @@ class Relay:
         self._link = link
         self._config = config
         self._clock = clock
-        self._thinning = Thinning(config.meter_min_interval_s)
+        self._thinning = ReadingThinning(config.meter_min_interval_s)
         self._loop = asyncio.get_running_loop()
-        self._turns: deque[Lanes] = deque()  # one for each charger that has an event ready
+        self._turns: deque[LaneWorker] = deque()  # one for each charger that has an event ready
         self._flying = 0
         self._pumping = False
         self._far: set[int] = set()
         self._far_known = asyncio.Event()
         self._counts = outbox.Counts(pending=0, dead=0, oldest_at=None)
         self._groups = [
-            Lanes(engine, link, config, range(first, outbox.LANES, config.groups), self._ready)
+            LaneWorker(engine, link, config, range(first, outbox.LANES, config.groups), self._ready)
             for first in range(config.groups)
         ]
         link.on_connected(self._wake)
@@ -166,7 +166,7 @@ class Relay:
 
     # --- publishing ------------------------------------------------------------------------------
 
-    def _ready(self, group: "Lanes") -> None:
+    def _ready(self, group: "LaneWorker") -> None:
         self._turns.append(group)
         self._pump_soon()
 
@@ -189,7 +189,7 @@ class Relay:
             if item is not None:
                 self._publish(group, item, careful=careful)
 
-    def _publish(self, group: "Lanes", item: PendingEvent, *, careful: bool) -> None:
+    def _publish(self, group: "LaneWorker", item: PendingEvent, *, careful: bool) -> None:
         event = item.event
         if not self._thinning.wanted(event):
             _THINNED.inc()
@@ -206,7 +206,7 @@ class Relay:
 
     def _landed(
         self,
-        group: "Lanes",
+        group: "LaneWorker",
         item: PendingEvent,
         careful: bool,
         outcome: int | BrokerDisconnected | PublishRefused,
@@ -226,7 +226,7 @@ class Relay:
         if self._turns:
             self._pump_soon()
 
-    def _dropped(self, group: "Lanes", item: PendingEvent, error: str, *, careful: bool) -> None:
+    def _dropped(self, group: "LaneWorker", item: PendingEvent, error: str, *, careful: bool) -> None:
         """The connection ended with this event under way; usually that is the broker's death, not the event."""
         _PUBLISHED.labels("unknown", "disconnected").inc()
         if careful and item.key in group.suspects:

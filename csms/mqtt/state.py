@@ -36,9 +36,9 @@ from csms.db import charger_snapshot as rows
 from csms.db.charger_snapshot import StateSnapshot
 from csms.mqtt.client.connection import MqttMessage
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
-from csms.mqtt.client.link import Presence, prefixed
-from csms.mqtt.client.publisher import Outcome
-from csms.mqtt.client.supervised import PublishingLink
+from csms.mqtt.client.link import PresenceMessage, prefixed
+from csms.mqtt.client.publisher import PublishOutcome
+from csms.mqtt.client.reconnecting import PublishingLink
 from csms.mqtt.messages import METER_READING
 
 log = structlog.get_logger()
@@ -99,7 +99,7 @@ class TransactionState(Struct, rename="camel", kw_only=True):
 
 def service_presence(
     node: str, prefix: str = "", clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-) -> Presence:
+) -> PresenceMessage:
     """`csms/service/{node}/status`, for a Link: online, offline, last will."""
     topic = prefixed(prefix, f"csms/service/{topic_level(node)}/status")
 
@@ -114,7 +114,7 @@ def service_presence(
     return presence
 
 
-def described(snapshot: StateSnapshot) -> dict[str, Struct | None]:
+def state_topics(snapshot: StateSnapshot) -> dict[str, Struct | None]:
     """A charger's state as {the topic's end: content}; None: delete it."""
     state = snapshot.state
     running = {t.connector_id: t for t in snapshot.transactions}
@@ -291,14 +291,14 @@ class StatePublisher:
         answered = asyncio.get_running_loop().create_future()
         left = 1
 
-        def one_less(charger_id: str, end: str, content: Struct | None, outcome: Outcome) -> None:
+        def one_less(charger_id: str, end: str, content: Struct | None, outcome: PublishOutcome) -> None:
             nonlocal left
             left -= 1
             self._settled(charger_id, end, content, outcome)
             if not left and not answered.done():
                 answered.set_result(None)
 
-        def discovered(topic: str, content: dict[str, Any], outcome: Outcome) -> None:
+        def discovered(topic: str, content: dict[str, Any], outcome: PublishOutcome) -> None:
             nonlocal left
             left -= 1
             if isinstance(outcome, PublishRefused):
@@ -311,7 +311,7 @@ class StatePublisher:
         for snapshot in snapshots:
             charger_id = snapshot.state.charger_id
             published = self._published.setdefault(charger_id, {})
-            for end, content in described(snapshot).items():
+            for end, content in state_topics(snapshot).items():
                 if end not in published or published[end] != _apart_from_seq(content):
                     left += 1
                     topic = prefixed(self._prefix, f"csms/state/{topic_level(charger_id)}/{end}")
@@ -330,7 +330,7 @@ class StatePublisher:
         if left:
             await answered
 
-    def _settled(self, charger_id: str, end: str, content: Struct | None, outcome: Outcome) -> None:
+    def _settled(self, charger_id: str, end: str, content: Struct | None, outcome: PublishOutcome) -> None:
         if isinstance(outcome, BrokerDisconnected):
             return  # all of it is published again after the reconnect
         if isinstance(outcome, PublishRefused):

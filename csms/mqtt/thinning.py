@@ -24,7 +24,7 @@ class _Body(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Body).decode
 
 
-class Thinning:
+class ReadingThinning:
     """Remembers when each connector's last reading went out. Event times decide, so a backlog is thinned too."""
 
     def __init__(self, interval_s: float) -> None:

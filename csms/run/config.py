@@ -8,7 +8,7 @@ from csms.core.work import Policy
 from csms.errors import StartError
 from csms.mqtt.client.connection import LinkConfig
 from csms.mqtt.config import BrokerAddress, RelayConfig
-from csms.mqtt.messages import EventForm
+from csms.mqtt.messages import EventFormat
 from csms.plans.sources import PriceInput
 from csms.scheduling.feeds import Markup
 from csms.settings import Settings
@@ -85,7 +85,7 @@ def price_input(settings: Settings) -> PriceInput:
 
 def relay_config(settings: Settings) -> RelayConfig:
     return RelayConfig(
-        form=EventForm(
+        form=EventFormat(
             prefix=settings.mqtt_topic_prefix,
             qos=settings.mqtt_qos,
             meter_qos=settings.mqtt_meter_qos,

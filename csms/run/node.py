@@ -14,7 +14,7 @@ from csms.errors import StartError
 from csms.mqtt import homeassistant
 from csms.mqtt.client.connection import MqttMessage
 from csms.mqtt.client.link import BrokerLink
-from csms.mqtt.client.supervised import PublishingLink
+from csms.mqtt.client.reconnecting import PublishingLink
 from csms.mqtt.config import BrokerAddress
 from csms.mqtt.protocol import ProtocolStream
 from csms.mqtt.relay import Relay
@@ -119,7 +119,7 @@ async def _state_publisher(
     discovery = settings.mqtt_homeassistant_prefix
 
     def described(snapshot: StateSnapshot) -> dict[str, dict[str, Any]]:
-        return homeassistant.configs(
+        return homeassistant.discovery_configs(
             snapshot, node=node, prefix=prefix, discovery=discovery, currency=settings.csms_currency
         )
 

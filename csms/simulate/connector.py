@@ -7,16 +7,18 @@ from typing import Any
 
 from csms.simulate.clock import event_within, ocpp_time
 from csms.simulate.controller import ChargePointController
-from csms.simulate.curves import Charge, Outlet, Reading, phases_used
+from csms.simulate.curves import Charge, Outlet, SimulatedReading, phases_used
 from csms.simulate.plan import SessionPlan, SessionPlanner
-from csms.simulate.profiles import Moment
+from csms.simulate.profiles import LimitMoment
 from csms.simulate.records import BelievedTransaction
 
 _WATCH_S = 60.0
 """How often (simulated s) a session without meter samples looks at its battery."""
 
 
-def sampled_values(reading: Reading, outlet: Outlet, measurands: tuple[str, ...], context: str) -> list[Any]:
+def sampled_values(
+    reading: SimulatedReading, outlet: Outlet, measurands: tuple[str, ...], context: str
+) -> list[Any]:
     """A reading as OCPP SampledValues. AC outlets do not know the state of charge."""
     values: list[dict[str, str]] = []
 
@@ -255,11 +257,11 @@ class SimulatedConnector:
     def _limit_w(self, at_s: float) -> float | None:
         return 0.0 if self._unpaid else self.controller.profiles.limit_w(self.moment(self._stamp(at_s)))
 
-    def moment(self, at: datetime) -> Moment:
+    def moment(self, at: datetime) -> LimitMoment:
         """What a charging profile needs to know to give this connector's limit."""
         phases = phases_used(self.charge.vehicle, self.outlet) if self.charge else self.outlet.phases
         running = self.transaction
-        return Moment(
+        return LimitMoment(
             self.connector_id,
             at,
             phases,

@@ -15,12 +15,12 @@ from urllib.parse import quote
 from ocpp.v16 import call
 
 from csms.simulate.clock import SimulatedClock, event_within, lead_s, ocpp_time
-from csms.simulate.configuration import Configuration
+from csms.simulate.configuration import SimulatedConfiguration
 from csms.simulate.connection import ANSWER_ERRORS, CONNECTION_ERRORS, SimulatedConnection
 from csms.simulate.curves import AC_22, Outlet
-from csms.simulate.delivery import Delivery
-from csms.simulate.line import Line
-from csms.simulate.profiles import ChargingProfiles
+from csms.simulate.delivery import TransactionDelivery
+from csms.simulate.line import SimulatedLine
+from csms.simulate.profiles import InstalledProfiles
 from csms.simulate.records import ChargerEvent, Counters
 from csms.simulate.tags import KnownTags
 
@@ -75,8 +75,8 @@ class ChargePointController:
         self.options = options
         self.password = options.password
         self.clock = options.clock or SimulatedClock(options.speed, lead_s(options.speed))
-        self.configuration = Configuration(options.connectors, options.configuration)
-        self.profiles = ChargingProfiles()
+        self.configuration = SimulatedConfiguration(options.connectors, options.configuration)
+        self.profiles = InstalledProfiles()
         self.tags = KnownTags()
         self.counters = Counters()
         self.registration: str | None = None
@@ -84,7 +84,7 @@ class ChargePointController:
         self.firmware_status = self.diagnostics_status = "Idle"
         self.finishing = self.rebooting = False
         self.statuses = dict.fromkeys(range(options.connectors + 1), "Available")
-        self.line = Line(
+        self.line = SimulatedLine(
             f"{url.rstrip('/')}/{quote(identity, safe='')}",
             credentials=self._credentials,
             ping_s=lambda: self.configuration.number("WebSocketPingInterval"),
@@ -93,7 +93,7 @@ class ChargePointController:
             reconnect_s=options.reconnect_s,
             rng=random.Random(f"{options.seed}/{identity}/line"),
         )
-        self.delivery = Delivery(self.counters, self.tell, same_message_id=options.same_message_id)
+        self.delivery = TransactionDelivery(self.counters, self.tell, same_message_id=options.same_message_id)
         self._apply_retry_policy()
         # The identity may be longer than a serial number may be.
         self._serial = hashlib.sha256(identity.encode()).hexdigest()[:12].upper()

@@ -13,7 +13,7 @@ from csms.simulate.queue import Action, TransactionMessage, TransactionQueue
 from csms.simulate.records import BelievedTransaction, Counters
 
 
-class Delivery:
+class TransactionDelivery:
     """`started`, `sampled` and `stopped` queue messages; `send` delivers them on one connection until that ends."""
 
     def __init__(

@@ -38,7 +38,7 @@ class FleetSummary:
         return not (counters.lost or counters.transaction_callerrors or counters.invalid_answers)
 
 
-class Fleet:
+class SimulatedFleet:
     """`charge_points` are there from the start, so that anything may be read of them while `run` goes on.
 
     Their identities are PREFIX-001 and so on. `sessions` is for each connector; `speed`, and `lead` (simulated seconds

@@ -16,7 +16,7 @@ from csms.simulate.records import Counters
 _SUBPROTOCOL = Subprotocol("ocpp1.6")
 
 
-class Line:
+class SimulatedLine:
     """`hold` keeps a connection and reconnects after a pause that doubles, with jitter, within `reconnect_s`.
 
     `credentials` (for HTTP Basic) and `ping_s` are asked for at each attempt.

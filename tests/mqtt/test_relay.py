@@ -18,9 +18,9 @@ from csms.core.records import Event
 from csms.core.tariffs import Tariff
 from csms.core.work import Policy
 from csms.db import outbox
-from csms.mqtt.client.supervised import PublishingLink
+from csms.mqtt.client.reconnecting import PublishingLink
 from csms.mqtt.config import RelayConfig
-from csms.mqtt.messages import EventForm
+from csms.mqtt.messages import EventFormat
 from csms.mqtt.relay import Relay
 from csms.node.ledger import Ledger
 from tests.mqtt.conftest import POLITE, Log, config, connected, pause, resume, running, until, watching
@@ -30,7 +30,7 @@ QUICK = RelayConfig(groups=2, batch=50, poll_s=0.05, concurrency=20, retry_min_s
 
 
 def relay_config(prefix: str = "", **changes) -> RelayConfig:
-    return structs.replace(QUICK, form=EventForm(prefix=prefix), **changes)
+    return structs.replace(QUICK, form=EventFormat(prefix=prefix), **changes)
 
 
 @contextlib.asynccontextmanager

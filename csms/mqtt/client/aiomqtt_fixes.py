@@ -12,7 +12,7 @@ import aiomqtt
 T = TypeVar("T")
 
 
-class Client(aiomqtt.Client):
+class MqttClient(aiomqtt.Client):
     """aiomqtt 2.5 asks for a socket's readiness one turn of the loop later, when paho may have closed it: an error in
     the log, and under uvloop a watcher of a number that may be somebody else's. Its timer runs on for up to a second, its calls
     wait ten seconds for answers that cannot come any more, and the reason is complained of as never looked at.

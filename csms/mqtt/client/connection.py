@@ -24,9 +24,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from csms.mqtt.client.aiomqtt_fixes import Client
+from csms.mqtt.client.aiomqtt_fixes import MqttClient
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
-from csms.mqtt.client.faults import closed_at_once
+from csms.mqtt.client.faults import closed_before_connack
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -99,7 +99,7 @@ class MqttMessage(Struct, frozen=True, kw_only=True):
     properties: bytes | None = None
 
 
-class MqttConnection(Client):
+class MqttConnection(MqttClient):
     """`lost` is done when the connection is, and `ended` is called at once; `deliver` gets each incoming message.
 
     Neither callback may block.
@@ -282,7 +282,7 @@ class MqttConnection(Client):
             # aiomqtt would wait for the CONNACK until its timeout.
             self._connected.set_exception(
                 aiomqtt.MqttError(
-                    closed_at_once(
+                    closed_before_connack(
                         version=self._config.version,
                         tls=self._config.tls,
                         certificate=self._config.tls_cert_file is not None,

@@ -30,7 +30,7 @@ _DISCONNECT = {
 }
 
 
-def sentence(error: BaseException, host: str, port: int, *, tls: bool = False) -> str:
+def connection_failure(error: BaseException, host: str, port: int, *, tls: bool = False) -> str:
     """`error` as raised by aiomqtt, asyncio or ssl while connecting to, or connected with, host:port."""
     broker = f"The MQTT broker at {host}:{port}"
     if isinstance(error, MqttConnectError):
@@ -54,7 +54,7 @@ def sentence(error: BaseException, host: str, port: int, *, tls: bool = False) -
     return f"{broker} cannot be used: {error or type(error).__name__}."
 
 
-def closed_at_once(*, version: str, tls: bool, certificate: bool) -> str:
+def closed_before_connack(*, version: str, tls: bool, certificate: bool) -> str:
     """The broker hung up before it said anything: what it may have missed."""
     if not tls:
         wanted = "TLS (MQTT_TLS=true)"

@@ -13,10 +13,10 @@ from prometheus_client import Counter
 
 from csms.mqtt.client.connection import LinkConfig, MqttConnection, MqttMessage
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
-from csms.mqtt.client.supervised import Supervised
+from csms.mqtt.client.reconnecting import ReconnectingLink
 
 MessageHandler = Callable[[MqttMessage], None]
-Presence = Callable[[str, bool], MqttMessage]
+PresenceMessage = Callable[[str, bool], MqttMessage]
 log = structlog.get_logger()
 
 _DROPPED = Counter("csms_mqtt_received_dropped_total", "Messages a slow reader did not get.", ["topic"])
@@ -28,7 +28,7 @@ def prefixed(prefix: str, topic: str) -> str:
     return f"{prefix}/{topic}" if prefix else topic
 
 
-class BrokerLink(Supervised[MqttConnection]):
+class BrokerLink(ReconnectingLink[MqttConnection]):
     """Subscriptions stand again after each reconnect.
 
     `presence(session, online)` gives the retained message that says whether we are there: published as
@@ -36,7 +36,7 @@ class BrokerLink(Supervised[MqttConnection]):
     `session` names the connection, because a will may come after the next connection's online.
     """
 
-    def __init__(self, config: LinkConfig, *, presence: Presence | None = None) -> None:
+    def __init__(self, config: LinkConfig, *, presence: PresenceMessage | None = None) -> None:
         super().__init__(config)
         self._presence = presence
         self._session = ""

@@ -18,11 +18,11 @@ _SIZES: Final = {1: 1, 2: 4, 17: 4, 19: 2, 23: 1, 24: 4, 25: 1, 33: 2, 34: 2, 35
 _TEXTS: Final = {3: 1, 8: 1, 9: 1, 18: 1, 21: 1, 22: 1, 26: 1, 28: 1, 31: 1, 38: 2}
 
 
-class Broken(Exception):
+class MalformedPacket(Exception):
     """What came is no MQTT."""
 
 
-class Packet(Struct, frozen=True):
+class MqttPacket(Struct, frozen=True):
     """Type (1 to 15), flags, and what follows the fixed header."""
 
     kind: int
@@ -45,7 +45,7 @@ def text(value: str | bytes) -> bytes:
     return len(data).to_bytes(2, "big") + data
 
 
-def size(number: int) -> bytes:
+def variable_integer(number: int) -> bytes:
     """A variable byte integer."""
     if number < 128:
         return bytes((number,))
@@ -71,7 +71,7 @@ def connect(
     parts.append(text(identifier))
     parts += [text(given) for given in (username, password) if given is not None]
     body = b"".join(parts)
-    return b"\x10" + size(len(body)) + body
+    return b"\x10" + variable_integer(len(body)) + body
 
 
 def publish(
@@ -82,9 +82,9 @@ def publish(
     if qos:
         parts.append(packet_id.to_bytes(2, "big"))
     if properties is not None:
-        parts += (size(len(properties)), properties)
+        parts += (variable_integer(len(properties)), properties)
     head = b"".join(parts)
-    return b"%c%b%b%b" % (0x30 | qos << 1 | retain, size(len(head) + len(body)), head, body)
+    return b"%c%b%b%b" % (0x30 | qos << 1 | retain, variable_integer(len(head) + len(body)), head, body)
 
 
 def publish_properties(
@@ -108,9 +108,9 @@ def release(packet_id: int) -> bytes:
     return b"\x62\x02" + packet_id.to_bytes(2, "big")
 
 
-def split(data: bytes) -> tuple[list[Packet], bytes]:
+def split(data: bytes) -> tuple[list[MqttPacket], bytes]:
     """The whole packets at the beginning of `data`, and the rest. Raises Broken."""
-    packets: list[Packet] = []
+    packets: list[MqttPacket] = []
     at, end = 0, len(data)
     while end - at >= 2:
         first, length = data[at], data[at + 1]
@@ -126,34 +126,34 @@ def split(data: bytes) -> tuple[list[Packet], bytes]:
                 if byte < 128:
                     break
             else:
-                raise Broken("a packet without a length")
+                raise MalformedPacket("a packet without a length")
         if at + head + length > end:
             break
-        packets.append(Packet(first >> 4, first & 0x0F, data[at + head : at + head + length]))
+        packets.append(MqttPacket(first >> 4, first & 0x0F, data[at + head : at + head + length]))
         at += head + length
     return packets, data[at:]
 
 
-def acknowledgement(packet: Packet) -> Acknowledgement:
+def acknowledgement(packet: MqttPacket) -> Acknowledgement:
     """Read a PUBACK, PUBREC or PUBCOMP. Raises Broken."""
     body = packet.body
     if len(body) < 2:
-        raise Broken("an acknowledgement of nothing")
+        raise MalformedPacket("an acknowledgement of nothing")
     return Acknowledgement(body[0] << 8 | body[1], body[2] if len(body) > 2 else 0)
 
 
-def connack(packet: Packet, *, five: bool) -> tuple[int, dict[int, int]]:
+def connack(packet: MqttPacket, *, five: bool) -> tuple[int, dict[int, int]]:
     """Reason code and, with MQTT 5, the broker's limits by property. Raises Broken."""
     body = packet.body
     if len(body) < 2:
-        raise Broken("a CONNACK without a reason")
+        raise MalformedPacket("a CONNACK without a reason")
     limits: dict[int, int] = {}
     if five and len(body) > 2:
         limits = {kind: value for kind, value in _properties(body[2:]) if isinstance(value, int)}
     return body[1], limits
 
 
-def disconnect_reason(packet: Packet) -> int:
+def disconnect_reason(packet: MqttPacket) -> int:
     return packet.body[0] if packet.body else 0
 
 
@@ -162,14 +162,14 @@ def _properties(data: bytes) -> Iterator[tuple[int, Any]]:
     length, at = 0, 0
     for shift in (0, 7, 14, 21):
         if at >= len(data):
-            raise Broken("properties without a length")
+            raise MalformedPacket("properties without a length")
         length |= (data[at] & 0x7F) << shift
         at += 1
         if data[at - 1] < 128:
             break
     end = at + length
     if end > len(data):
-        raise Broken("properties that end too early")
+        raise MalformedPacket("properties that end too early")
     while at < end:
         kind = data[at]
         at += 1
@@ -181,4 +181,4 @@ def _properties(data: bytes) -> Iterator[tuple[int, Any]]:
                 at += 2 + int.from_bytes(data[at : at + 2], "big")
             yield kind, None
         else:
-            raise Broken(f"unknown property {kind}")
+            raise MalformedPacket(f"unknown property {kind}")

@@ -28,11 +28,11 @@ from csms.mqtt.client.connection import (
     tls_context,
 )
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
-from csms.mqtt.client.faults import closed_at_once
+from csms.mqtt.client.faults import closed_before_connack
 
 # Reason code (0, or 0x10: nobody listens), or why not.
-Outcome = int | BrokerDisconnected | PublishRefused
-Done = Callable[[Outcome], None]
+PublishOutcome = int | BrokerDisconnected | PublishRefused
+PublishCallback = Callable[[PublishOutcome], None]
 _WIDEST = 65_535
 # What a 3.1.1 broker says in its CONNACK, as MQTT 5 would.
 _RETURN_CODES = {1: 0x84, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87}
@@ -43,12 +43,12 @@ _GATHER_S = 0.002
 _FINAL = frozenset({packets.PUBACK, packets.PUBCOMP})
 
 
-class _Flying:
+class _InFlight:
     """A publish the broker has not acknowledged."""
 
     __slots__ = ("done", "due")
 
-    def __init__(self, due: float, done: Done) -> None:
+    def __init__(self, due: float, done: PublishCallback) -> None:
         self.due = due
         self.done = done
 
@@ -73,8 +73,8 @@ class Publisher(asyncio.Protocol):
         self._window = config.max_inflight
         self._largest = 256 * 1024 * 1024
         self._highest_qos = 2
-        self._flying: dict[int, _Flying] = {}
-        self._waiting: deque[tuple[MqttMessage, bytes, Done]] = deque()
+        self._flying: dict[int, _InFlight] = {}
+        self._waiting: deque[tuple[MqttMessage, bytes, PublishCallback]] = deque()
         self._next_id = 0
         self._out: list[bytes] = []
         self._flushed_at = 0.0
@@ -163,7 +163,7 @@ class Publisher(asyncio.Protocol):
         """
         answer: asyncio.Future[int] = self._loop.create_future()
 
-        def done(outcome: Outcome) -> None:
+        def done(outcome: PublishOutcome) -> None:
             if answer.done():
                 return
             if isinstance(outcome, int):
@@ -174,7 +174,7 @@ class Publisher(asyncio.Protocol):
         self.begin(message, done)
         return answer.result() if answer.done() else await answer
 
-    def begin(self, message: MqttMessage, done: Done) -> None:
+    def begin(self, message: MqttMessage, done: PublishCallback) -> None:
         """Publish without waiting: `done` is called once, perhaps at once, and must not block or raise."""
         if self.lost.done():
             done(BrokerDisconnected("The connection has ended."))
@@ -195,7 +195,7 @@ class Publisher(asyncio.Protocol):
         else:
             self._waiting.append((message, properties, done))
 
-    def _fly(self, message: MqttMessage, topic: bytes, properties: bytes, done: Done) -> None:
+    def _fly(self, message: MqttMessage, topic: bytes, properties: bytes, done: PublishCallback) -> None:
         number = self._next_id
         while True:
             number = number % _WIDEST + 1
@@ -203,7 +203,7 @@ class Publisher(asyncio.Protocol):
                 break
         self._next_id = number
         due = self._loop.time() + self._config.publish_timeout_s
-        self._flying[number] = _Flying(due, done)
+        self._flying[number] = _InFlight(due, done)
         self._publish(message, topic, properties, number)
         if self._watch is None:
             self._watch = self._loop.call_at(due, self._overdue)
@@ -305,7 +305,7 @@ class Publisher(asyncio.Protocol):
             config = self._config
             certificate = config.tls_cert_file is not None
             error = aiomqtt.MqttError(
-                closed_at_once(version=config.version, tls=config.tls, certificate=certificate)
+                closed_before_connack(version=config.version, tls=config.tls, certificate=certificate)
             )
         self._end(error)
 
@@ -316,14 +316,14 @@ class Publisher(asyncio.Protocol):
             came, self._rest = packets.split(self._rest + data if self._rest else data)
             for packet in came:
                 self._receive(packet)
-        except packets.Broken as error:
+        except packets.MalformedPacket as error:
             self.drop(f"what it says is no MQTT: {error}")
         else:
             while self._waiting and len(self._flying) < self._window:
                 message, properties, done = self._waiting.popleft()
                 self._fly(message, self._topic(message.topic), properties, done)
 
-    def _receive(self, packet: packets.Packet) -> None:
+    def _receive(self, packet: packets.MqttPacket) -> None:
         kind = packet.kind
         if kind in _FINAL:
             number = packets.acknowledgement(packet)
@@ -341,7 +341,7 @@ class Publisher(asyncio.Protocol):
                 aiomqtt.MqttCodeError(_reason(PacketTypes.DISCONNECT, packets.disconnect_reason(packet)))
             )
         elif kind != packets.PINGRESP:
-            raise packets.Broken(f"a packet of type {kind} that nobody asked for")
+            raise packets.MalformedPacket(f"a packet of type {kind} that nobody asked for")
 
     def _settled(self, number: int, reason: int) -> None:
         flying = self._flying.pop(number, None)
@@ -352,10 +352,10 @@ class Publisher(asyncio.Protocol):
         else:
             flying.done(reason)
 
-    def _connected(self, packet: packets.Packet) -> None:
+    def _connected(self, packet: packets.MqttPacket) -> None:
         code, limits = packets.connack(packet, five=self._five)
         if self._accepted.done():
-            raise packets.Broken("a second CONNACK")
+            raise packets.MalformedPacket("a second CONNACK")
         if code:
             code = code if self._five else _RETURN_CODES.get(code, 0x80)
             self._accepted.set_exception(MqttConnectError(_reason(PacketTypes.CONNACK, code)))

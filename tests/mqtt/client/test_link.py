@@ -12,7 +12,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from csms.mqtt.client.connection import LinkConfig, MqttMessage
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
-from csms.mqtt.client.faults import sentence
+from csms.mqtt.client.faults import connection_failure
 from csms.mqtt.client.link import BrokerLink, prefixed
 from tests.mqtt.conftest import POLITE, config, connected, pause, resume, running, until, watching
 
@@ -309,9 +309,9 @@ def test_prefix():
 
 def test_sentences_for_codes():
     refused = MqttConnectError(ReasonCode(PacketTypes.CONNACK, identifier=0x97))
-    assert "quota" in sentence(refused, "h", 1)
-    assert "at h:1" in sentence(aiomqtt.MqttError("odd"), "h", 1)
-    assert "is not trusted" in sentence(ssl.SSLCertVerificationError("x"), "h", 1)
+    assert "quota" in connection_failure(refused, "h", 1)
+    assert "at h:1" in connection_failure(aiomqtt.MqttError("odd"), "h", 1)
+    assert "is not trusted" in connection_failure(ssl.SSLCertVerificationError("x"), "h", 1)
 
 
 def certificates(directory):

@@ -7,7 +7,7 @@ import pytest
 from csms.mqtt.client import packets
 from csms.mqtt.client.connection import MqttMessage
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
-from csms.mqtt.client.supervised import PublishingLink
+from csms.mqtt.client.reconnecting import PublishingLink
 from tests.mqtt.client.test_link import ACL, USERS, certificates
 from tests.mqtt.conftest import POLITE, config, connected, pause, resume, running, until, watching
 

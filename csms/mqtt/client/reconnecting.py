@@ -13,8 +13,8 @@ from prometheus_client import Counter, Gauge
 
 from csms.mqtt.client.connection import LinkConfig, MqttConnection, MqttMessage
 from csms.mqtt.client.errors import BrokerDisconnected
-from csms.mqtt.client.faults import sentence
-from csms.mqtt.client.publisher import Done, Publisher
+from csms.mqtt.client.faults import connection_failure
+from csms.mqtt.client.publisher import PublishCallback, Publisher
 
 C = TypeVar("C", MqttConnection, Publisher)
 log = structlog.get_logger()
@@ -24,7 +24,7 @@ _CONNECTIONS = Counter("csms_mqtt_connections_total", "Connections made to the b
 _STABLE_S = 5.0
 
 
-class Supervised(ABC, Generic[C]):
+class ReconnectingLink(ABC, Generic[C]):
     """`run()` keeps the connection. Nothing is queued while there is none: publish raises Disconnected."""
 
     def __init__(self, config: LinkConfig) -> None:
@@ -131,19 +131,19 @@ class Supervised(ABC, Generic[C]):
             self.last_error = "The connection to the MQTT broker ended."
 
     def _failed(self, error: Exception) -> None:
-        text = sentence(error, self.config.host, self.config.port, tls=self.config.tls)
+        text = connection_failure(error, self.config.host, self.config.port, tls=self.config.tls)
         if text != self.last_error:
             log.warning("mqtt not connected", link=self.config.name, error=text)
         self.last_error = text
 
 
-class PublishingLink(Supervised[Publisher]):
+class PublishingLink(ReconnectingLink[Publisher]):
     """For what leaves in numbers: events, state, the protocol stream. It subscribes to nothing."""
 
     def _make(self) -> Publisher:
         return Publisher(self.config, self._down)
 
-    def begin(self, message: MqttMessage, done: Done) -> None:
+    def begin(self, message: MqttMessage, done: PublishCallback) -> None:
         """Publish without waiting: `done` gets the reason code, Refused or Disconnected, once, perhaps at once."""
         if self._connection is None:
             done(BrokerDisconnected(self.last_error or "There is no connection to the broker."))
