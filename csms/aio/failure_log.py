@@ -12,13 +12,17 @@ class FailureLog:
     """Catch what a repeated step raises, and log the first failure of a row.
 
     `while True: with failures: await step()`. The warning `event` has the fields `error` and `fields`; it is logged again
-    only after the step has succeeded. Until then failures are logged at level debug. Cancellation passes through.
+    only after the step has succeeded. Until then failures are logged at level debug. A step that goes on for long calls
+    `succeeded` once it works. Cancellation passes through.
     """
 
     def __init__(self, event: str, **fields: Any) -> None:
         self.failing = False
         self._event = event
         self._fields = fields
+
+    def succeeded(self) -> None:
+        self.failing = False
 
     def __enter__(self) -> None:
         pass
@@ -27,7 +31,7 @@ class FailureLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         if error is None:
-            self.failing = False
+            self.succeeded()
         if not isinstance(error, Exception):
             return False
         write = log.debug if self.failing else log.warning

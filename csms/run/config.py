@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 from csms.core.tariffs import Tariff
 from csms.core.work import Policy
 from csms.errors import StartError
-from csms.mqtt.client.connection import LinkConfig
+from csms.mqtt.client.config import LinkConfig
 from csms.mqtt.config import BrokerAddress, RelayConfig
 from csms.mqtt.messages import EventFormat
 from csms.plans.sources import PriceInput
@@ -92,7 +92,7 @@ def relay_config(settings: Settings) -> RelayConfig:
             meter_expiry_s=settings.mqtt_meter_expiry_s,
             cloudevents=settings.mqtt_cloudevents,
         ),
-        groups=settings.outbox_lanes,
+        sessions=settings.outbox_lanes,
         batch=settings.outbox_batch,
         poll_s=settings.outbox_poll_ms / 1000,
         concurrency=settings.mqtt_concurrency,

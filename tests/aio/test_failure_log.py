@@ -34,6 +34,15 @@ def test_it_says_whether_the_last_attempt_failed() -> None:
     assert not failures.failing
 
 
+def test_a_step_that_has_worked_for_a_while_is_logged_when_it_fails() -> None:
+    failures = FailureLog("step_failed")
+    attempt(failures, ValueError())
+    with capture_logs() as lines, failures:
+        failures.succeeded()
+        raise ValueError("later")
+    assert [(line["log_level"], line["error"]) for line in lines] == [("warning", "later")]
+
+
 def test_a_cancellation_passes_through() -> None:
     with pytest.raises(asyncio.CancelledError):
         attempt(FailureLog("step_failed"), asyncio.CancelledError())

@@ -114,10 +114,10 @@ def test_what_is_put_together_from_parts_is_the_same_byte_for_byte(kind, charger
                 event_type=event_type,
                 topic=f"csms/{category}/x/{event_type}",
             )
-            readable, wired = form.message(event), form.wire(event)
+            readable, encoded = form.message(event), form.encode(event)
             properties = packets.publish_properties(
                 expiry_s=readable.expiry_s, content_type=readable.content_type, user=readable.user
             )
-            assert (wired.properties or properties) == properties
-            assert (wired.topic, wired.body, wired.qos) == (readable.topic, readable.body, readable.qos)
-            assert (wired.properties is not None) == (cloudevents == "binary")
+            assert (encoded.properties or properties) == properties
+            assert (encoded.topic, encoded.body, encoded.qos) == (readable.topic, readable.body, readable.qos)
+            assert (encoded.properties is not None) == (cloudevents == "binary")

@@ -7,19 +7,19 @@ from msgspec import Struct
 
 CONNACK, PUBACK, PUBREC, PUBREL, PUBCOMP, PINGRESP, DISCONNECT = 2, 4, 5, 6, 7, 13, 14
 PINGREQ: Final = b"\xc0\x00"
-GOODBYE: Final = b"\xe0\x00"
+DISCONNECT_PACKET: Final = b"\xe0\x00"
 _LONGEST_HEAD: Final = 5
 _TEXT_LIMIT: Final = 65_535
 _PAYLOAD_FORMAT, _EXPIRY, _CONTENT_TYPE, _USER = b"\x01\x01", b"\x02", b"\x03", b"\x26"
 RECEIVE_MAXIMUM, MAXIMUM_QOS, RETAIN_AVAILABLE, MAXIMUM_PACKET_SIZE, SERVER_KEEP_ALIVE = 33, 36, 37, 39, 19
-# Sizes of the properties that brokers send; those named here are text (a length first), 38 is two texts.
+# Sizes (bytes) of the properties that brokers send. Those in _TEXTS are strings with their length; 38 is two of them.
 _SIZES: Final = {1: 1, 2: 4, 17: 4, 19: 2, 23: 1, 24: 4, 25: 1, 33: 2, 34: 2, 35: 2, 36: 1, 37: 1, 39: 4, 40: 1,
                  41: 1, 42: 1}  # fmt: skip
 _TEXTS: Final = {3: 1, 8: 1, 9: 1, 18: 1, 21: 1, 22: 1, 26: 1, 28: 1, 31: 1, 38: 2}
 
 
 class MalformedPacket(Exception):
-    """What came is no MQTT."""
+    """What was received is not MQTT."""
 
 
 class MqttPacket(Struct, frozen=True):
@@ -31,22 +31,22 @@ class MqttPacket(Struct, frozen=True):
 
 
 class Acknowledgement(Struct, frozen=True):
-    """PUBACK, PUBREC, PUBCOMP: for which packet, and how it ended (0 below MQTT 5)."""
+    """PUBACK, PUBREC or PUBCOMP: of which packet, with which reason code (0 with MQTT 3.1.1)."""
 
     packet_id: int
     reason: int
 
 
 def text(value: str | bytes) -> bytes:
-    """A length and UTF-8. Raises ValueError for what brokers hang up at: too long, NUL, lone surrogates."""
+    """Encode a UTF-8 string with its length. Raises ValueError when it is too long or has lone surrogates."""
     data = value if isinstance(value, bytes) else value.encode()
     if len(data) > _TEXT_LIMIT:
-        raise ValueError(f"{len(data)} bytes of text are too many")
+        raise ValueError(f"a string of {len(data)} bytes is too long for MQTT")
     return len(data).to_bytes(2, "big") + data
 
 
 def variable_integer(number: int) -> bytes:
-    """A variable byte integer."""
+    """Encode a variable byte integer (MQTT 5, 1.5.5)."""
     if number < 128:
         return bytes((number,))
     if number < 16_384:
@@ -61,12 +61,12 @@ def variable_integer(number: int) -> bytes:
 
 
 def connect(
-    identifier: str, *, five: bool, keepalive_s: int, username: str | None, password: str | None
+    identifier: str, *, v5: bool, keepalive_s: int, username: str | None, password: str | None
 ) -> bytes:
-    """CONNECT with a clean start and without a will."""
+    """Encode CONNECT, with a clean start and without a will."""
     flags = 0x02 | (0x80 if username is not None else 0) | (0x40 if password is not None else 0)
-    parts = [text("MQTT"), bytes((5 if five else 4, flags)), keepalive_s.to_bytes(2, "big")]
-    if five:
+    parts = [text("MQTT"), bytes((5 if v5 else 4, flags)), keepalive_s.to_bytes(2, "big")]
+    if v5:
         parts.append(b"\x00")
     parts.append(text(identifier))
     parts += [text(given) for given in (username, password) if given is not None]
@@ -77,7 +77,7 @@ def connect(
 def publish(
     topic: bytes, body: bytes, *, qos: int, retain: bool, packet_id: int, properties: bytes | None
 ) -> bytes:
-    """PUBLISH. `properties` without their length; None below MQTT 5. `topic` as `text` makes it."""
+    """Encode PUBLISH. `topic` as `text` returns it; `properties` without their length, None with MQTT 3.1.1."""
     parts = [topic]
     if qos:
         parts.append(packet_id.to_bytes(2, "big"))
@@ -90,7 +90,7 @@ def publish(
 def publish_properties(
     *, expiry_s: int | None, content_type: str | None, user: Iterable[tuple[str, str]]
 ) -> bytes:
-    """The properties of a PUBLISH."""
+    """Encode the properties of a PUBLISH, without their length."""
     parts = []
     if content_type is not None:
         if content_type.endswith("json"):
@@ -104,12 +104,12 @@ def publish_properties(
 
 
 def release(packet_id: int) -> bytes:
-    """PUBREL, the third of the four packets of QoS 2."""
+    """Encode PUBREL, the third of the four packets of QoS 2."""
     return b"\x62\x02" + packet_id.to_bytes(2, "big")
 
 
 def split(data: bytes) -> tuple[list[MqttPacket], bytes]:
-    """The whole packets at the beginning of `data`, and the rest. Raises Broken."""
+    """Return the complete packets at the beginning of `data`, and the rest. Raises MalformedPacket."""
     packets: list[MqttPacket] = []
     at, end = 0, len(data)
     while end - at >= 2:
@@ -126,7 +126,7 @@ def split(data: bytes) -> tuple[list[MqttPacket], bytes]:
                 if byte < 128:
                     break
             else:
-                raise MalformedPacket("a packet without a length")
+                raise MalformedPacket("a packet with a length of more than four bytes")
         if at + head + length > end:
             break
         packets.append(MqttPacket(first >> 4, first & 0x0F, data[at + head : at + head + length]))
@@ -135,20 +135,20 @@ def split(data: bytes) -> tuple[list[MqttPacket], bytes]:
 
 
 def acknowledgement(packet: MqttPacket) -> Acknowledgement:
-    """Read a PUBACK, PUBREC or PUBCOMP. Raises Broken."""
+    """Read a PUBACK, PUBREC or PUBCOMP. Raises MalformedPacket."""
     body = packet.body
     if len(body) < 2:
-        raise MalformedPacket("an acknowledgement of nothing")
+        raise MalformedPacket("an acknowledgement without a packet identifier")
     return Acknowledgement(body[0] << 8 | body[1], body[2] if len(body) > 2 else 0)
 
 
-def connack(packet: MqttPacket, *, five: bool) -> tuple[int, dict[int, int]]:
-    """Reason code and, with MQTT 5, the broker's limits by property. Raises Broken."""
+def connack(packet: MqttPacket, *, v5: bool) -> tuple[int, dict[int, int]]:
+    """Read a CONNACK: reason code and, with MQTT 5, the broker's limits by property. Raises MalformedPacket."""
     body = packet.body
     if len(body) < 2:
-        raise MalformedPacket("a CONNACK without a reason")
+        raise MalformedPacket("a CONNACK without a reason code")
     limits: dict[int, int] = {}
-    if five and len(body) > 2:
+    if v5 and len(body) > 2:
         limits = {kind: value for kind, value in _properties(body[2:]) if isinstance(value, int)}
     return body[1], limits
 
@@ -158,7 +158,7 @@ def disconnect_reason(packet: MqttPacket) -> int:
 
 
 def _properties(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Properties with their length before them."""
+    """Read properties, which their length precedes. Yields number and value (None: a string)."""
     length, at = 0, 0
     for shift in (0, 7, 14, 21):
         if at >= len(data):
@@ -169,7 +169,7 @@ def _properties(data: bytes) -> Iterator[tuple[int, Any]]:
             break
     end = at + length
     if end > len(data):
-        raise MalformedPacket("properties that end too early")
+        raise MalformedPacket("properties that are longer than their packet")
     while at < end:
         kind = data[at]
         at += 1

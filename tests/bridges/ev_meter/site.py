@@ -13,7 +13,7 @@ from bridges.ev_meter.adapter import EvMeter
 from bridges.ev_meter.backend import broker_link
 from bridges.ev_meter.config import Config, Pace, device, rules
 from bridges.ev_meter.frame import Account
-from csms.mqtt.client.connection import LinkConfig
+from csms.mqtt.client.config import LinkConfig
 from csms.simulate.clock import UNBOUNDED_LEAD_S, SimulatedClock
 from csms.simulate.ev_meter import FakeBackend, FakeCharger, FakeChargerState
 from tests.mqtt.conftest import running

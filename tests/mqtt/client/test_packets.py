@@ -7,7 +7,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from csms.mqtt.client import packets
-from csms.mqtt.client.connection import MqttMessage, publish_properties
+from csms.mqtt.client.connection import publish_properties
+from csms.mqtt.client.message import MqttMessage
 
 
 def test_sizes_are_variable_byte_integers():
@@ -58,7 +59,7 @@ def test_acknowledgements_and_limits_are_read():
     limits = b"\x21\x00\x14" + b"\x12\x00\x01x" + b"\x26\x00\x01a\x00\x01b" + b"\x27\x00\x00\x03\xe8"
     body = b"\x00\x00" + packets.variable_integer(len(limits)) + limits
     (connack,), _ = packets.split(b"\x20" + packets.variable_integer(len(body)) + body)
-    code, found = packets.connack(connack, five=True)
+    code, found = packets.connack(connack, v5=True)
     assert code == 0
     assert found[packets.RECEIVE_MAXIMUM] == 20
     assert found[packets.MAXIMUM_PACKET_SIZE] == 1000
@@ -73,11 +74,11 @@ def test_an_acknowledgement_of_nothing_is_no_mqtt(body):
 @pytest.mark.parametrize("properties", [b"\xff", b"\x05\x21", b"\x02\xf0\x00", b""])
 def test_broken_properties_are_no_mqtt(properties):
     with pytest.raises(packets.MalformedPacket):
-        packets.connack(packets.MqttPacket(packets.CONNACK, 0, b"\0\0" + properties + b"\xff"), five=True)
+        packets.connack(packets.MqttPacket(packets.CONNACK, 0, b"\0\0" + properties + b"\xff"), v5=True)
 
 
 def test_text_that_cannot_be_sent_is_refused():
-    with pytest.raises(ValueError, match="too many"):
+    with pytest.raises(ValueError, match="too long"):
         packets.text("x" * 65_536)
     with pytest.raises(UnicodeEncodeError):
         packets.text("\ud800")
