@@ -96,23 +96,23 @@ def _mac(number: int) -> str:
 
 
 def _vendor(host: str, port: int, given: dict[str, Any], pipe: Any) -> None:
-    from csms.simulate.ev_meter import Backend, Charger, State
+    from csms.simulate.ev_meter import FakeBackend, FakeCharger, FakeChargerState
 
     began = time.monotonic()
 
-    def live(busy: bool, state: State) -> None:
+    def live(busy: bool, state: FakeChargerState) -> None:
         if busy:
             flowed = int((time.monotonic() - began) * 11_052 / 3600)
             state.charge(0)
             state.session_wh, state.total_wh = flowed, 1_000_000 + flowed
 
-    def charger(number: int) -> Charger:
+    def charger(number: int) -> FakeCharger:
         busy = number < given["chargers"] * given["busy"]
-        return Charger(State(mac=_mac(number)), live=lambda state: live(busy, state))
+        return FakeCharger(FakeChargerState(mac=_mac(number)), live=lambda state: live(busy, state))
 
     async def run() -> None:
         chargers = [charger(number) for number in range(given["chargers"])]
-        backend = Backend(host, port, chargers, uuid=UUID, token=TOKEN)
+        backend = FakeBackend(host, port, chargers, uuid=UUID, token=TOKEN)
         task = asyncio.create_task(backend.run())
         await backend.connected.wait()
         pipe.send("ready")

@@ -77,10 +77,11 @@ def _time_zone(value: str) -> str:
 
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Rate = Annotated[Decimal, Field(ge=0, le=1_000_000)]
+TariffRate = Annotated[Decimal, Field(ge=0, le=1_000_000)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_names)]
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)]
+Networks = Annotated[
+    tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...], NoDecode, BeforeValidator(_networks)
+]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 
 
@@ -129,8 +130,8 @@ class Settings(BaseSettings):
     csms_node: str = Field(default_factory=socket.gethostname, min_length=1)
     csms_log: Literal["auto", "console", "json"] = "auto"
     csms_currency: Annotated[str, AfterValidator(_currency)] = "USD"
-    csms_energy_rate: Rate = Decimal("0.12")
-    csms_time_rate: Rate = Decimal(0)
+    csms_energy_rate: TariffRate = Decimal("0.12")
+    csms_time_rate: TariffRate = Decimal(0)
     csms_time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
     csms_prices_topic: Annotated[str | None, BeforeValidator(off)] = (
         "energy_prices/sensor/price_import/attributes"

@@ -34,18 +34,22 @@ class LogCall:
 def log_calls(module: Module) -> Iterator[LogCall]:
     """The module's log calls, by structlog or by logging, in the order of the text.
 
-    A logger is what bears the name log or logger, also as an attribute or after `.bind(field=…)`.
+    A logger is what bears the name log or logger, also as an attribute or after `.bind(field=…)`. `FailureLog` is given the
+    event, and its fields but `error`, when it is made.
     """
     calls = [node for node in ast.walk(module.tree) if isinstance(node, ast.Call)]
     for call in sorted(calls, key=lambda node: (node.lineno, node.col_offset)):
         function = call.func
-        if not isinstance(function, ast.Attribute) or function.attr not in {*_LEVELS, "log"}:
-            continue
-        bound = _bound_fields(function.value)
-        if bound is None:
-            continue
         arguments = call.args
-        level = function.attr
+        if isinstance(function, ast.Name) and function.id == "FailureLog":
+            level, bound, more = "warning", [], ["error"]
+        elif isinstance(function, ast.Attribute) and function.attr in {*_LEVELS, "log"}:
+            receiver = _bound_fields(function.value)
+            if receiver is None:
+                continue
+            level, bound, more = function.attr, receiver, []
+        else:
+            continue
         if level == "log":  # log.log(level, event)
             arguments, level = arguments[1:], ast.unparse(arguments[0]) if arguments else "?"
         first = arguments[0] if arguments else None
@@ -56,7 +60,7 @@ def log_calls(module: Module) -> Iterator[LogCall]:
             "error" if level == "exception" else level,
             event,
             ast.unparse(first) if first is not None else "nothing",
-            tuple(bound + _fields(call)),
+            (*bound, *_fields(call), *more),
         )
 
 

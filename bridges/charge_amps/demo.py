@@ -19,7 +19,7 @@ from bridges.charge_amps.eapi import EapiCloud
 from bridges.charge_amps.web import WebCloud
 from csms.adapter import Adapter
 from csms.mqtt.config import BrokerAddress
-from csms.simulate.charge_amps import ChargePoint, Cloud, CloudServer
+from csms.simulate.charge_amps import FakeChargePoint, FakeCloud, FakeCloudServer
 from csms.simulate.charge_amps.server import API_KEY, EMAIL, PASSWORD
 from csms.simulate.clock import SimulatedClock
 
@@ -33,10 +33,13 @@ def play(broker: BrokerAddress, simulated: SimulatedClock) -> tuple[Adapter, Cor
     def clock() -> datetime:
         return simulated.at(simulated.now_s())
 
-    points = [ChargePoint("CA-GARAGE", name="Garage"), ChargePoint("CA-YARD", name="Yard", type="AURA")]
-    server = CloudServer(
+    points = [
+        FakeChargePoint("CA-GARAGE", name="Garage"),
+        FakeChargePoint("CA-YARD", name="Yard", type="AURA"),
+    ]
+    server = FakeCloudServer(
         # The data of an earlier run stay: its sessions are not these.
-        Cloud(*points, clock=clock, first_session=int(time.time()))
+        FakeCloud(*points, clock=clock, first_session=int(time.time()))
     )
     url = server.bind()
     official = EapiCloud(f"{url}/api/v5", EMAIL, PASSWORD, API_KEY, write_gap_s=0.1, clock=clock)
@@ -52,14 +55,14 @@ def play(broker: BrokerAddress, simulated: SimulatedClock) -> tuple[Adapter, Cor
     return ChargeAmpsAdapter(config, BothClouds(official, web), clock), _run(server, broker)
 
 
-async def _run(server: CloudServer, broker: BrokerAddress) -> None:
+async def _run(server: FakeCloudServer, broker: BrokerAddress) -> None:
     async with server.running(), asyncio.TaskGroup() as tasks:
         tasks.create_task(_publish_prices(server.cloud, broker))
         for point in server.cloud.charge_points.values():
             tasks.create_task(_drive(server.cloud, point))
 
 
-async def _drive(cloud: Cloud, point: ChargePoint) -> None:
+async def _drive(cloud: FakeCloud, point: FakeChargePoint) -> None:
     """A car comes, charges when power is cheap, and leaves."""
     while True:
         await asyncio.sleep(random.uniform(5, 20))
@@ -68,7 +71,7 @@ async def _drive(cloud: Cloud, point: ChargePoint) -> None:
         cloud.unplug(point.id)
 
 
-async def _publish_prices(cloud: Cloud, broker: BrokerAddress) -> None:
+async def _publish_prices(cloud: FakeCloud, broker: BrokerAddress) -> None:
     """Today's and tomorrow's, as a price add-on does: 15-minute slots, cheap ones in every other hour."""
     version = aiomqtt.ProtocolVersion.V5 if broker.version == "5" else aiomqtt.ProtocolVersion.V311
     while True:

@@ -9,7 +9,7 @@ from bridges.coin_op.adapter import CoinOp
 from csms.adapter import Adapter
 from csms.mqtt.config import BrokerAddress
 from csms.simulate.clock import SimulatedClock
-from csms.simulate.coin_op import Behaviour, Fleet, Station, rent_for_ever
+from csms.simulate.coin_op import FakeStation, FakeStationFleet, StationBehaviour, rent_for_ever
 
 
 def play(broker: BrokerAddress, _clock: SimulatedClock) -> tuple[Adapter, Coroutine[Any, Any, None]]:
@@ -19,10 +19,12 @@ def play(broker: BrokerAddress, _clock: SimulatedClock) -> tuple[Adapter, Corout
 
 async def _stations(broker: BrokerAddress) -> None:
     stations = [
-        Station(id="demo-1", behaviour=Behaviour(plug_s=6, charge_s=70, unplug_s=8)),
-        Station(id="demo-2", behaviour=Behaviour(plug_s=9, charge_s=200, unplug_s=8, energy="cumulative")),
+        FakeStation(id="demo-1", behaviour=StationBehaviour(plug_s=6, charge_s=70, unplug_s=8)),
+        FakeStation(
+            id="demo-2", behaviour=StationBehaviour(plug_s=9, charge_s=200, unplug_s=8, energy="cumulative")
+        ),
     ]
-    fleet = Fleet(broker.host, broker.port, stations, version=broker.version)
+    fleet = FakeStationFleet(broker.host, broker.port, stations, version=broker.version)
     async with asyncio.TaskGroup() as group:
         group.create_task(fleet.run())
         group.create_task(

@@ -13,7 +13,7 @@ from bridges.ev_meter.config import Config
 from bridges.ev_meter.login import HOST
 from csms.adapter import AdapterHost, Command
 from csms.errors import NotSupported
-from csms.mqtt.client.connection import LinkConfig
+from csms.mqtt.client.config import LinkConfig
 
 log = structlog.get_logger()
 _TELLING: Final = {"StatusNotification", "MeterValues"}

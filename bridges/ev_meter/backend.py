@@ -16,9 +16,10 @@ from prometheus_client import Counter
 from bridges.ev_meter import login
 from bridges.ev_meter.config import Device
 from bridges.ev_meter.frame import Account, BadFrame, OtherFrame, WorkingInfo, decode, request
-from csms.mqtt.client.connection import LinkConfig, MqttMessage
+from csms.mqtt.client.config import LinkConfig
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
 from csms.mqtt.client.link import BrokerLink
+from csms.mqtt.client.message import MqttMessage
 
 log = structlog.get_logger()
 _REPLIES: Final = Counter(

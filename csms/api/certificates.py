@@ -83,7 +83,7 @@ async def revocation_list(context: Context) -> Response:
     return _pem(authority.revocation_list(revoked, now=datetime.now(UTC), lifetime=_CRL_LIFETIME))
 
 
-def _authority(context: ServiceContext) -> pki.Authority:
+def _authority(context: ServiceContext) -> pki.CertificateAuthority:
     if context.authority is None:
         raise Problem(404, "no-ca", "This node has no CA.")
     return context.authority()

@@ -89,7 +89,7 @@ def crl() -> None:
     print(Client().call("GET", "/ca/crl").text, end="")
 
 
-def _describe(known: pki.Authority) -> None:
+def _describe(known: pki.CertificateAuthority) -> None:
     certificate = known.certificate
     left = certificate.not_valid_after_utc - datetime.now(UTC)
     print(f"subject: {certificate.subject.rfc4514_string()}")

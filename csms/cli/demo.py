@@ -18,8 +18,8 @@ from csms.adapter import Adapter
 from csms.cli.serve import run
 from csms.mqtt.config import BrokerAddress
 from csms.run import app
-from csms.simulate.clock import Chronicle, SimulatedClock
-from csms.simulate.fleet import Fleet
+from csms.simulate.clock import SimulatedClock, SimulatedTimeFile
+from csms.simulate.fleet import SimulatedFleet
 
 EXAMPLE = "Example:  csms demo --chargers 6 --speed 30"
 
@@ -61,7 +61,7 @@ def demo(
     out.print("Starting a Postgres database and an MQTT broker …", style="dim")
 
     others: list[Coroutine[Any, Any, None]] = []
-    chronicle = Chronicle(chosen.csms_data_dir / "clock")
+    chronicle = SimulatedTimeFile(chosen.csms_data_dir / "clock")
     clock = SimulatedClock(speed, chronicle.lead_s())
 
     def with_bridges(broker: BrokerAddress | None) -> list[Adapter]:
@@ -70,7 +70,9 @@ def demo(
         return [adapter for adapter, _ in played]
 
     async def beside(running: app.Running, broker: BrokerAddress | None) -> None:
-        fleet = Fleet(running.ocpp, chargers=chargers, prefix="DEMO", ramp_s=1, tags=_TAGS, clock=clock)
+        fleet = SimulatedFleet(
+            running.ocpp, chargers=chargers, prefix="DEMO", ramp_s=1, tags=_TAGS, clock=clock
+        )
         guests = [asyncio.create_task(simulated) for simulated in (*others, chronicle.keep(clock))]
         watching = asyncio.create_task(_watch(broker, out)) if broker is not None else None
         try:

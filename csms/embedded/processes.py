@@ -43,7 +43,7 @@ os.execv(sys.argv[5], sys.argv[5:])
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SystemAccount:
     """The system user a program is to run as."""
 
     name: str
@@ -52,7 +52,7 @@ class Account:
 
 
 def run(
-    arguments: Sequence[str], *, account: Account | None, timeout_s: float = 60, stdin: str = ""
+    arguments: Sequence[str], *, account: SystemAccount | None, timeout_s: float = 60, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """Run a short program to its end as `account` (None: as ourselves); output and errors in `stdout`."""
     return subprocess.run(
@@ -82,7 +82,7 @@ def start_bound(
     arguments: Sequence[str],
     *,
     log: IO[bytes],
-    account: Account | None = None,
+    account: SystemAccount | None = None,
     death_signal: int = signal.SIGINT,
     environment: Mapping[str, str] | None = None,
 ) -> "subprocess.Popen[bytes]":
@@ -152,7 +152,7 @@ def is_alive(pid: int) -> bool:
     return state.split()[0] not in {"Z", "X"}
 
 
-def stop_stranger(pid: int, expected: str, steps: Sequence[tuple[int | None, float]]) -> bool:
+def stop_foreign_process(pid: int, expected: str, steps: Sequence[tuple[int | None, float]]) -> bool:
     """Stop a process that is not our child, as long as its command line holds `expected`.
 
     Each step is a signal (None: only wait) and the seconds it is given. Returns whether it is gone.
@@ -179,7 +179,7 @@ def _wait_for_its_files(pid: int, patience_s: float = 2.0) -> None:
         time.sleep(0.01)
 
 
-def drop_account(owned: Path) -> Account | None:
+def unprivileged_account(owned: Path) -> SystemAccount | None:
     """Whom to run Postgres as: None = ourselves; as root, who owns `owned`, else `postgres`, else `nobody`."""
     if os.geteuid() != 0:
         return None
@@ -196,7 +196,7 @@ def drop_account(owned: Path) -> Account | None:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
-        return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+        return SystemAccount(entry.pw_name, entry.pw_uid, entry.pw_gid)
     raise EmbeddedError(
         "Postgres refuses to run as root and this machine has neither a user postgres nor a user nobody: "
         "start csms as an ordinary user, or set DATABASE_URL."

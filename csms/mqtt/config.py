@@ -2,14 +2,14 @@
 
 from msgspec import Struct
 
-from csms.mqtt.messages import EventForm
+from csms.mqtt.messages import EventFormat
 
 
 class RelayConfig(Struct, frozen=True, kw_only=True):
-    """`groups`: sessions (and advisory lock holders) the 64 lanes are spread over."""
+    """`sessions`: database sessions that the 64 lanes are divided among (OUTBOX_LANES)."""
 
-    form: EventForm = EventForm()
-    groups: int = 4
+    form: EventFormat = EventFormat()
+    sessions: int = 4
     batch: int = 200
     poll_s: float = 0.2
     concurrency: int = 100
@@ -20,7 +20,10 @@ class RelayConfig(Struct, frozen=True, kw_only=True):
 
 
 class BrokerAddress(Struct, frozen=True):
-    """Where our link connects, and where a user's client may: an embedded broker speaks 3.1.1 and 5 on two ports."""
+    """Where csms connects (`host`, `port`), and the address for a user's client (`url`).
+
+    They differ with the embedded broker, which speaks MQTT 3.1.1 and 5 on two ports.
+    """
 
     host: str
     port: int

@@ -1,7 +1,7 @@
-"""Home Assistant's MQTT discovery for every charger, whatever it speaks: entities made of the topics there are.
+"""Home Assistant's MQTT discovery: the entities of a charger, made from the topics csms publishes anyway.
 
-Status, power, energy and cost of the running session, the meter's register, whether it is connected. Values come
-from the retained state and, for the register, from the events `meter_reading`. A value that is not known is
+They are status, power, energy and cost of the running session, the meter's register, and whether the charger is connected.
+Values come from the retained state and, for the register, from the `meter_reading` events. An unknown value is
 unavailable, never 0.
 """
 
@@ -13,16 +13,16 @@ from csms.core.events import topic_level
 from csms.db.charger_snapshot import StateSnapshot
 from csms.mqtt.client.link import prefixed
 
-STATUSES: Final = [
+_STATUSES: Final = [
     "Available", "Preparing", "Charging", "SuspendedEV", "SuspendedEVSE", "Finishing", "Reserved",
     "Unavailable", "Faulted",
 ]  # fmt: skip
 
 
-def configs(
+def discovery_configs(
     snapshot: StateSnapshot, *, node: str, prefix: str, discovery: str, currency: str
 ) -> dict[str, dict[str, Any]]:
-    """Topic → config. `discovery`: Home Assistant's own prefix, which knows nothing of ours."""
+    """Return the config payloads by topic. `discovery` is Home Assistant's own prefix, without `prefix`."""
     charger_id = snapshot.state.charger_id
     level = topic_level(charger_id)
     base = prefixed(prefix, f"csms/state/{level}")
@@ -35,9 +35,9 @@ def configs(
         "topic": prefixed(prefix, f"csms/service/{topic_level(node)}/status"),
         "value_template": "{{ value_json.status }}",
     }
-    place, entity = f"csms_{_segment(charger_id)}", f"csms_{_plain(charger_id)}".lower()
-    found: dict[str, dict[str, Any]] = {
-        f"{discovery}/binary_sensor/{place}/connection/config": {
+    node_id, entity = f"csms_{_unique_id(charger_id)}", f"csms_{_plain(charger_id)}".lower()
+    configs: dict[str, dict[str, Any]] = {
+        f"{discovery}/binary_sensor/{node_id}/connection/config": {
             **common,
             "name": "Connection",
             "unique_id": f"csms_{charger_id}_connection",
@@ -48,34 +48,36 @@ def configs(
             "availability": [service],
         }
     }
-    running = {one.connector_id: one for one in snapshot.transactions}
+    transactions = {transaction.connector_id: transaction for transaction in snapshot.transactions}
     for connector in snapshot.connectors:
         number = connector.connector_id
         if number == 0:
-            continue  # the charger as a whole has neither a meter nor sessions
-        transaction = running.get(number)
-        for key, particular in _entities(
+            continue  # the charger as a whole has no meter and no sessions
+        transaction = transactions.get(number)
+        for key, own in _entities(
             number,
             base,
             prefixed(prefix, f"csms/transactions/{level}/meter_reading"),
             transaction.tariff.currency if transaction is not None else currency,
         ):
-            session = particular.pop("of_session", False)
-            available = [service, _there(f"{base}/connection", "value_json.online")]
+            session = own.pop("of_session", False)
+            available = [service, _available_if(f"{base}/connection", "value_json.online")]
             if session:
-                available.append(_there(f"{base}/connectors/{number}", "value_json.transactionId is defined"))
-            found[f"{discovery}/sensor/{place}_{number}/{key}/config"] = {
+                available.append(
+                    _available_if(f"{base}/connectors/{number}", "value_json.transactionId is defined")
+                )
+            configs[f"{discovery}/sensor/{node_id}_{number}/{key}/config"] = {
                 **common,
-                **particular,
+                **own,
                 "unique_id": f"csms_{charger_id}_{number}_{key}",
                 "default_entity_id": f"sensor.{entity}_{number}_{key}",
                 "availability": available,
             }
-    return found
+    return configs
 
 
 def _entities(number: int, base: str, readings: str, currency: str) -> list[tuple[str, dict[str, Any]]]:
-    """(name, what is particular about it). `of_session`: there only while a session runs."""
+    """Return (name, own part of the config). `of_session`: available only while a session runs."""
     session = f"{base}/transactions/{number}"
     register = (
         f"{{% if value_json.payload.connectorId == {number} and value_json.payload.totalEnergy is defined %}}"
@@ -94,7 +96,7 @@ def _entities(number: int, base: str, readings: str, currency: str) -> list[tupl
                 "state_topic": f"{base}/connectors/{number}",
                 "value_template": "{{ value_json.status }}",
                 "device_class": "enum",
-                "options": STATUSES,
+                "options": _STATUSES,
             },
         ),
         (
@@ -140,16 +142,16 @@ def _entities(number: int, base: str, readings: str, currency: str) -> list[tupl
     ]
 
 
-def _there(topic: str, condition: str) -> dict[str, str]:
+def _available_if(topic: str, condition: str) -> dict[str, str]:
     return {"topic": topic, "value_template": f"{{{{ 'online' if {condition} else 'offline' }}}}"}
 
 
-def _segment(text: str) -> str:
-    """What discovery topics allow; another for every identity, also where signs had to be replaced."""
+def _unique_id(text: str) -> str:
+    """Return a node id for discovery topics. It differs for each identity, also where characters were replaced."""
     plain = _plain(text)
     return plain if plain == text else f"{plain}_{crc32(text.encode(errors='replace')):08x}"
 
 
 def _plain(text: str) -> str:
-    """What entity ids allow. Home Assistant numbers those that are alike."""
+    """Replace what entity ids do not allow. Home Assistant numbers ids that are equal."""
     return re.sub(r"[^A-Za-z0-9_]", "_", text)

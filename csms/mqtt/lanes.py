@@ -1,4 +1,4 @@
-"""A share of the lanes: one database session that locks, reads and deletes, and the line-up between them."""
+"""One database session of the relay: locks its share of the lanes, reads their events, deletes what was published."""
 
 import asyncio
 import contextlib
@@ -10,10 +10,11 @@ import structlog
 from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from csms.aio import FailureLog
 from csms.db import outbox
-from csms.mqtt.charger_queue import ChargerQueue, Key, PendingEvent
+from csms.mqtt.charger_queue import ChargerQueue, EventKey, PendingEvent
 from csms.mqtt.client.errors import PublishRefused
-from csms.mqtt.client.supervised import PublishingLink
+from csms.mqtt.client.publishing_link import PublishingLink
 from csms.mqtt.config import RelayConfig
 
 log = structlog.get_logger()
@@ -26,84 +27,85 @@ _REPEATED = Counter(
 LOCK_RETRY_S = 1.0
 _QUERY_TIMEOUT_S = 30
 _GATHER_S = 0.05
+_STOP_S = 2
 
 
-class Lanes:
-    """Some lanes: one database session that locks, reads and deletes, and their line-up."""
+class LaneWorker:
+    """`lanes` are those it holds of `share`; `queue` has their events. `ready` is called when an event may go."""
 
     def __init__(
         self,
         engine: AsyncEngine,
         link: PublishingLink,
         config: RelayConfig,
-        lanes: Sequence[int],
-        ready: "Callable[[Lanes], None]",
+        share: Sequence[int],
+        ready: "Callable[[LaneWorker], None]",
     ) -> None:
         self.lanes: set[int] = set()
-        self.suspects: set[Key] = set()  # events under way when the connection ended, several times
-        self.lineup = ChargerQueue(config.batch * 10, lambda: ready(self))
+        # Events that were in flight several times when the connection ended.
+        self.suspects: set[EventKey] = set()
+        self.queue = ChargerQueue(config.batch * 10, lambda: ready(self))
         self._engine = engine
         self._link = link
         self._config = config
-        self._wanted = lanes
+        self._share = share
         self._connection: AsyncConnection | None = None
         self._db: Any = None
         self._wake = asyncio.Event()
-        self._asked = False
+        self._read_due = False
         self._lost = False
-        self._acked: list[Key] = []
+        self._acknowledged: list[EventKey] = []
         self._refused: list[tuple[PendingEvent, PublishRefused]] = []
 
-    # --- for the publishers ------------------------------------------------------------------------
+    # --- called by the relay -----------------------------------------------------------------------
 
-    def ask(self) -> None:
-        """There is something in the outbox that has not come here by itself."""
-        self._asked = True
+    def request_read(self) -> None:
+        """Read the outbox soon: it holds events that were not handed over."""
+        self._read_due = True
         self._wake.set()
 
     def delivered(self, item: PendingEvent) -> None:
-        self.lineup.delivered(item)
-        self._acked.append(item.key)
+        self.queue.delivered(item)
+        self._acknowledged.append(item.key)
         self._wake.set()
 
     def refused(self, item: PendingEvent, error: PublishRefused) -> None:
-        self.lineup.refused(item)
+        self.queue.refused(item)
         self._refused.append((item, error))
         self._wake.set()
 
     @property
     def busy(self) -> bool:
-        unread = self._asked and self._may_read()
-        return bool(self.lineup.waiting or self.lineup.in_flight or self._acked or self._refused or unread)
+        """Whether an event is yet to be read, published or deleted."""
+        unread = self._read_due and self._may_read()
+        return bool(
+            self.queue.waiting or self.queue.in_flight or self._acknowledged or self._refused or unread
+        )
 
     # --- the loop ----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Hold as many of the lanes as can be had, for ever."""
-        complained = False
+        """Hold as many lanes of the share as are free, until cancelled."""
+        failures = FailureLog("relay_session_failed")
         while True:
-            try:
+            with failures:
                 db = await self._open()
-                complained = False
+                failures.succeeded()
                 await self._serve(db)
-            except Exception as error:
-                if not complained:
-                    log.warning("relay has no database", error=str(error) or type(error).__name__)
-                complained = True
             await self._close()
             await asyncio.sleep(LOCK_RETRY_S * random.uniform(0.5, 1.5))
 
     async def _serve(self, db: Any) -> None:
         loop = asyncio.get_running_loop()
-        next_try = next_poll = 0.0
+        next_lock = next_poll = 0.0
         while not self._lost:
             now = loop.time()
             async with asyncio.timeout(_QUERY_TIMEOUT_S):
-                if len(self.lanes) < len(self._wanted) and now >= next_try:
-                    next_try = now + LOCK_RETRY_S * random.uniform(0.8, 1.2)
+                if len(self.lanes) < len(self._share) and now >= next_lock:
+                    next_lock = now + LOCK_RETRY_S * random.uniform(0.8, 1.2)
                     await self._take(db)
-                await self._settle(db, now)
-                if self._may_read() and (self._asked or now >= next_poll):
+                await self._record_outcomes(db, now)
+                if self._may_read() and (self._read_due or now >= next_poll):
                     next_poll = now + self._config.poll_s * random.uniform(0.8, 1.2)
                     await self._read(db)
             wait_until = min(next_poll if self._may_read() else now + self._config.poll_s, now + LOCK_RETRY_S)
@@ -111,65 +113,59 @@ class Lanes:
                 async with asyncio.timeout_at(max(wait_until, now + 0.001)):
                     await self._wake.wait()
             self._wake.clear()
-            if self._acked and not (self._asked or self._refused or self._lost):
-                # A deletion is in no hurry, and costs the same for one event as for many.
+            if self._acknowledged and not (self._read_due or self._refused or self._lost):
+                # Deleting is not urgent, and costs the same for one event as for many.
                 await asyncio.sleep(_GATHER_S)
 
     def _may_read(self) -> bool:
-        return bool(self.lanes) and self._link.connected and self.lineup.waiting < self._config.batch
+        return bool(self.lanes) and self._link.connected and self.queue.waiting < self._config.batch
 
     async def _take(self, db: Any) -> None:
-        free = await outbox.take_lanes(db, [lane for lane in self._wanted if lane not in self.lanes])
+        free = await outbox.take_lanes(db, [lane for lane in self._share if lane not in self.lanes])
         if free:
             self.lanes.update(free)
-            self._asked = True
-            log.info("relay took lanes", lanes=len(free), held=len(self.lanes))
+            self._read_due = True
+            log.info("lanes_taken", lanes=len(free), held=len(self.lanes))
 
-    async def _settle(self, db: Any, now: float) -> None:
-        """Write down what became of the events under way."""
-        if self._acked:
-            acked = self._acked[:1000]
-            await outbox.delete(db, acked)
-            del self._acked[: len(acked)]
-            self.lineup.deleted(acked)
+    async def _record_outcomes(self, db: Any, now: float) -> None:
+        """Delete the acknowledged events; count the refusals of the others, and park those refused too often."""
+        if self._acknowledged:
+            keys = self._acknowledged[:1000]
+            await outbox.delete(db, keys)
+            del self._acknowledged[: len(keys)]
+            self.queue.deleted(keys)
         while self._refused:
             item, error = self._refused[0]
-            attempts, dead = await outbox.failed(db, *item.key, str(error), permanent=error.permanent)
+            attempts, parked = await outbox.failed(db, *item.key, str(error), permanent=error.permanent)
             del self._refused[0]
-            if dead:
+            delay_s = 0.0
+            if parked:
                 self.suspects.discard(item.key)
                 _PARKED.inc()
-                log.error(
-                    "event parked: the broker keeps refusing it",
-                    event_id=item.event.event_id,
-                    topic=item.event.topic,
-                    error=str(error),
-                )
-            delay_s = (
-                0.0
-                if dead
-                else min(self._config.retry_min_s * 2 ** min(attempts, 20) / 2, self._config.retry_max_s)
-            )
-            self.lineup.hold(item.key[0], now + delay_s * random.uniform(0.8, 1.2))
-        if self.lineup.held and self.lineup.release(now):
-            self._asked = True
+                event = item.event
+                log.error("event_parked", event_id=event.event_id, topic=event.topic, error=str(error))
+            else:
+                growing_s = self._config.retry_min_s * 2 ** min(attempts, 20) / 2
+                delay_s = min(growing_s, self._config.retry_max_s) * random.uniform(0.8, 1.2)
+            self.queue.pause(item.key[0], now + delay_s)
+        if self.queue.paused and self.queue.resume(now):
+            self._read_due = True
 
     async def _read(self, db: Any) -> None:
-        self._asked = False
-        limit = self._config.batch + len(self.lineup.known)
-        before = self.lineup.repeated
-        rows = await outbox.pending(db, sorted(self.lanes), limit, list(self.lineup.held))
+        self._read_due = False
+        limit = self._config.batch + len(self.queue.known)
+        repeated = self.queue.repeated
+        rows = await outbox.pending(db, sorted(self.lanes), limit, list(self.queue.paused))
         if self._lost:
             return
-        gone = [(row.charger_id, row.seq) for row in rows if row.event is None]
-        self.lineup.load(PendingEvent(row.event, row.attempts) for row in rows if row.event is not None)
-        if self.lineup.repeated > before:
-            _REPEATED.inc(self.lineup.repeated - before)
-        if gone:
-            log.error("events parked: they are no longer stored", count=len(gone))
-            await outbox.park(db, gone, "The event is no longer stored.")
+        missing = [(row.charger_id, row.seq) for row in rows if row.event is None]
+        self.queue.load(PendingEvent(row.event, row.attempts) for row in rows if row.event is not None)
+        _REPEATED.inc(self.queue.repeated - repeated)
+        if missing:
+            log.error("events_without_body_parked", count=len(missing))
+            await outbox.park(db, missing, "The event is no longer stored.")
         if len(rows) >= limit:
-            self._asked = True
+            self._read_due = True
 
     # --- the session -------------------------------------------------------------------------------
 
@@ -178,24 +174,24 @@ class Lanes:
         connection = await self._engine.connect()
         self._connection = connection
         db = self._db = await driver(connection)
-        # Out of the pool: it is ours for long, and must end when we let it go.
+        # Out of the pool: the session is held for long, and its locks have to end with it.
         await connection.run_sync(lambda sync: sync.detach())
         db.add_termination_listener(self._terminated)
         await outbox.prepare(db)
-        await db.add_listener(outbox.CHANNEL, self._nudged)
+        await db.add_listener(outbox.CHANNEL, self._notified)
         return db
 
     def _terminated(self, _db: Any) -> None:
-        """The session is gone and its locks with it: nothing more of these lanes until they are ours again."""
+        """The session has ended and its locks with it: publish nothing of these lanes until they are taken again."""
         self._lost = True
         self.lanes.clear()
         self.suspects.clear()
-        self.lineup.forget()
+        self.queue.forget()
         self._wake.set()
 
-    def _nudged(self, _db: Any, _pid: int, _channel: str, payload: str) -> None:
+    def _notified(self, _db: Any, _pid: int, _channel: str, payload: str) -> None:
         if not self.lanes.isdisjoint(int(lane) for lane in payload.split(",") if lane.isdigit()):
-            self.ask()
+            self.request_read()
 
     async def _close(self) -> None:
         self._terminated(None)
@@ -208,15 +204,16 @@ class Lanes:
                 await connection.close()
 
     async def stop(self) -> None:
-        """Note what was acknowledged, and leave the lanes to others at once."""
+        """Delete what was acknowledged, and release the lanes for other nodes at once."""
         if (db := self._db) is not None:
             with contextlib.suppress(Exception):
-                async with asyncio.timeout(2):
-                    while self._acked and not self._lost:
-                        await self._settle(db, 0)
+                async with asyncio.timeout(_STOP_S):
+                    while self._acknowledged and not self._lost:
+                        await self._record_outcomes(db, 0)
                     await outbox.give_back(db)
         await self._close()
 
 
 async def driver(connection: AsyncConnection) -> Any:
+    """Return asyncpg's connection."""
     return (await connection.get_raw_connection()).driver_connection

@@ -1,4 +1,4 @@
-"""A stored event as a message: topic, bytes and MQTT 5 properties. Pure, and the same for every attempt."""
+"""An event as an MQTT message: topic, bytes and MQTT 5 properties. Pure; each attempt gives the same bytes."""
 
 from datetime import datetime
 from functools import lru_cache
@@ -9,15 +9,15 @@ from msgspec import Struct
 from csms.core.events import SCHEMA_VERSION, timestamp, topic_level
 from csms.core.records import Event
 from csms.mqtt.client import packets
-from csms.mqtt.client.connection import MqttMessage
+from csms.mqtt.client.message import MqttMessage
 
 OFF, BINARY, STRUCTURED = "off", "binary", "structured"
 METER_READING = "meter_reading"
 _CATEGORIES = {"transactions": "transaction", "connectors": "connector"}
 
 
-class EventForm(Struct, frozen=True, kw_only=True):
-    """How events are put on the wire. Nothing in it may differ between nodes: receivers compare id and source."""
+class EventFormat(Struct, frozen=True, kw_only=True):
+    """How events are published. It has to be the same on all nodes: receivers compare id and source."""
 
     prefix: str = ""
     qos: int = 1
@@ -26,16 +26,18 @@ class EventForm(Struct, frozen=True, kw_only=True):
     cloudevents: str = BINARY
     source: str = "/csms"
 
-    def wire(self, event: Event) -> MqttMessage:
-        """`message`, its properties as bytes: the same ones, put together from what seldom changes."""
+    def encode(self, event: Event) -> MqttMessage:
+        """Return `message` with encoded properties, which is much faster: most of their bytes come from caches."""
         if self.cloudevents != BINARY:
             return self.message(event)
         metered = event.event_type == METER_READING
         event_id = packets.text(event.event_id)
         seq = str(event.seq).encode()
-        head = _head(self.meter_expiry_s or None if metered else None)
+        head = _first_properties(self.meter_expiry_s or None if metered else None)
         category = event.topic.split("/", 2)[1]
-        first, second, third, fourth = _about(event.charger_id, event.event_type, category, self.source)
+        first, second, third, fourth = _fixed_properties(
+            event.charger_id, event.event_type, category, self.source
+        )
         properties = b"%b%b%b%c%c%b%b%b%b%b%b%b" % (
             head,
             event_id,
@@ -46,7 +48,7 @@ class EventForm(Struct, frozen=True, kw_only=True):
             second,
             event_id,
             third,
-            _stamp(event.recorded_at),
+            _time_value(event.recorded_at),
             _SEQUENCE % event.seq,
             fourth,
         )
@@ -58,6 +60,7 @@ class EventForm(Struct, frozen=True, kw_only=True):
         )
 
     def message(self, event: Event) -> MqttMessage:
+        """Return the message of an event, its properties as text."""
         metered = event.event_type == METER_READING
         structured = self.cloudevents == STRUCTURED
         return MqttMessage(
@@ -70,9 +73,9 @@ class EventForm(Struct, frozen=True, kw_only=True):
         )
 
     def _user_properties(self, event: Event) -> list[tuple[str, str]]:
-        # Brokers refuse control characters in properties, and an identity may hold some.
+        # Brokers refuse control characters in properties; an identity may contain some.
         charger = event.charger_id if event.charger_id.isprintable() else topic_level(event.charger_id)
-        ours = [
+        own = [
             ("eventId", event.event_id),
             ("eventType", event.event_type),
             ("clientId", charger),
@@ -80,9 +83,9 @@ class EventForm(Struct, frozen=True, kw_only=True):
             ("schemaVersion", SCHEMA_VERSION),
         ]
         if self.cloudevents != BINARY:
-            return ours
+            return own
         # CloudEvents 1.0, MQTT binding 3.1: attributes keep their names, datacontenttype is the Content Type.
-        return [*ours, *((name, charger if name in _IDENTITY else v) for name, v in self._attributes(event))]
+        return [*own, *((name, charger if name in _IDENTITY else v) for name, v in self._attributes(event))]
 
     def _structured(self, event: Event) -> bytes:
         document = {
@@ -101,7 +104,7 @@ class EventForm(Struct, frozen=True, kw_only=True):
             ("type", f"csms.{_CATEGORIES.get(category, category)}.{event.event_type}.v1"),
             ("subject", event.charger_id),
             ("time", timestamp(event.recorded_at)),
-            # Compared as text (CloudEvents sequence extension), hence the zeros.
+            # Compared as text (CloudEvents sequence extension), hence the leading zeros.
             ("sequence", f"{event.seq:019d}"),
             ("partitionkey", event.charger_id),
         ]
@@ -116,19 +119,21 @@ def _user(name: str, value: str) -> bytes:
 
 
 def _name(name: str) -> bytes:
-    """A user property up to its value."""
+    """Encode a user property up to its value."""
     return b"\x26" + packets.text(name)
 
 
 @lru_cache(maxsize=64)
-def _head(expiry_s: int | None) -> bytes:
+def _first_properties(expiry_s: int | None) -> bytes:
     properties = packets.publish_properties(expiry_s=expiry_s, content_type="application/json", user=())
     return properties + _name("eventId")
 
 
 @lru_cache(maxsize=50_000)
-def _about(charger_id: str, event_type: str, category: str, source: str) -> tuple[bytes, bytes, bytes, bytes]:
-    """What stands between the parts that differ with each event."""
+def _fixed_properties(
+    charger_id: str, event_type: str, category: str, source: str
+) -> tuple[bytes, bytes, bytes, bytes]:
+    """Return the bytes between the values that differ with each event."""
     charger = charger_id if charger_id.isprintable() else topic_level(charger_id)
     kind = f"csms.{_CATEGORIES.get(category, category)}.{event_type}.v1"
     return (
@@ -140,5 +145,5 @@ def _about(charger_id: str, event_type: str, category: str, source: str) -> tupl
 
 
 @lru_cache(maxsize=256)
-def _stamp(moment: datetime) -> bytes:
+def _time_value(moment: datetime) -> bytes:
     return packets.text(timestamp(moment))

@@ -1,4 +1,4 @@
-"""A charger's plan as it is told: `csms/state/{clientId}/plan`, retained, gone with the plan."""
+"""A charger's plan as retained state: `csms/state/{clientId}/plan`, deleted with the plan."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -43,7 +43,7 @@ def topic(charger_id: str) -> str:
 
 
 def plan_state(view: PlanView, now: datetime) -> PlanState:
-    """`now` names the running or next period among those on the charger."""
+    """Return the state of a plan, with the running or next period at `now` among those on the charger."""
     period = current_or_next(view.running, now)
     return PlanState(
         mode=view.mode,

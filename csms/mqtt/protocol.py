@@ -1,4 +1,4 @@
-"""The protocol stream: every OCPP frame as it passes, for debugging. Best effort, bounded, apart from the outbox."""
+"""The protocol stream: every OCPP frame, for debugging. Best effort, bounded, independent of the outbox."""
 
 import asyncio
 from collections import deque
@@ -15,10 +15,11 @@ from csms.core.masking import WITHOUT_SECRETS, masked_frame, without_id_tags
 from csms.core.payloads import ClientId, Timestamp
 from csms.core.records import Frame
 from csms.mqtt.client import packets
-from csms.mqtt.client.connection import MqttMessage
-from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
+from csms.mqtt.client.errors import BrokerDisconnected
 from csms.mqtt.client.link import prefixed
-from csms.mqtt.client.supervised import PublishingLink
+from csms.mqtt.client.message import MqttMessage
+from csms.mqtt.client.publisher import PublishOutcome
+from csms.mqtt.client.publishing_link import PublishingLink
 
 log = structlog.get_logger()
 _FRAMES = Counter(
@@ -27,9 +28,9 @@ _FRAMES = Counter(
 _FRAMES_PUBLISHED = _FRAMES.labels("published")
 _PROPERTIES = packets.publish_properties(expiry_s=None, content_type="application/json", user=())
 _PAUSE_S = 0.001
-# Frames that pass within a moment go out in one piece: nobody acts on this stream.
+# Frames of one moment are written together: nothing acts on this stream, so the delay does no harm.
 _GATHER_S = 0.005
-_AT_ONCE = 200
+_BATCH = 200
 
 
 class ProtocolEnvelope(Struct, rename="camel", kw_only=True):
@@ -56,16 +57,16 @@ _text = msgspec.json.Decoder(str).decode
 def protocol_message(
     frame: Frame, *, prefix: str = "", qos: int = 0, mask_id_tags: bool = False
 ) -> MqttMessage:
-    """Topic and body of one frame; the OCPP payload unchanged, but for secrets. Raises on what is no OCPP frame.
+    """Return the message of one frame, its OCPP payload unchanged except for secrets. Raises if it is no OCPP frame.
 
     Calls go to `ocpp/messages/{id}/{action}`, results and errors to `ocpp/responses/{id}/{action}`.
     """
-    # The edge has done so already; but this stream leaves the house.
+    # The OCPP server has masked secrets already; here it is done again, since this stream leaves csms.
     text = frame.frame if frame.action in WITHOUT_SECRETS else masked_frame(frame.frame)
     if mask_id_tags:
         text = without_id_tags(text)
     if not text.isascii():
-        text = text.decode(errors="replace").encode()  # what consumers get is JSON, hence UTF-8
+        text = text.decode(errors="replace").encode()  # consumers get JSON, hence UTF-8
     parts = _parts(text)
     action = frame.action or "Unknown"
     request_id = _text(parts[1])
@@ -99,7 +100,7 @@ def _topic(prefix: str, stream: str, charger_id: str, action: str) -> str:
 
 
 class ProtocolStream:
-    """`put` never waits; under pressure, or while the broker is away, the oldest frames go."""
+    """`put` never waits. When more than `max_waiting` frames wait for the broker, the oldest are dropped."""
 
     def __init__(
         self,
@@ -116,14 +117,14 @@ class ProtocolStream:
         self._mask_id_tags = mask_id_tags
         self._max_waiting = max_waiting
         self._frames: deque[Frame] = deque()
-        self._arrived = asyncio.Event()
+        self._some = asyncio.Event()
 
     def put(self, frame: Frame) -> None:
         if len(self._frames) >= self._max_waiting:
             self._frames.popleft()
             _FRAMES.labels("dropped").inc()
         self._frames.append(frame)
-        self._arrived.set()
+        self._some.set()
 
     @property
     def waiting(self) -> int:
@@ -132,15 +133,15 @@ class ProtocolStream:
     async def run(self) -> None:
         """Publish until cancelled."""
         while True:
-            await self._arrived.wait()
+            await self._some.wait()
             await self._link.wait_connected()
             if self._link.congested:
                 await asyncio.sleep(_PAUSE_S)
                 continue
             if not self._frames:
-                self._arrived.clear()
+                self._some.clear()
                 continue
-            for _ in range(min(len(self._frames), _AT_ONCE)):
+            for _ in range(min(len(self._frames), _BATCH)):
                 self._publish(self._frames.popleft())
             await asyncio.sleep(_GATHER_S)
 
@@ -150,17 +151,17 @@ class ProtocolStream:
                 frame, prefix=self._prefix, qos=self._qos, mask_id_tags=self._mask_id_tags
             )
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError, TypeError):
-            # Nested a thousand deep, say: a charge point's frame must not end the stream.
+            # A frame of a charger, nested a thousand levels deep for example, must not end the stream.
             _FRAMES.labels("unreadable").inc()
             return
-        self._link.begin(message, _counted)
+        self._link.begin(message, _count)
 
 
-def _counted(outcome: int | BrokerDisconnected | PublishRefused) -> None:
+def _count(outcome: PublishOutcome) -> None:
     if isinstance(outcome, int):
         _FRAMES_PUBLISHED.inc()
     elif isinstance(outcome, BrokerDisconnected):
         _FRAMES.labels("dropped").inc()
     else:
         _FRAMES.labels("refused").inc()
-        log.debug("protocol event refused", error=str(outcome))
+        log.debug("protocol_message_refused", error=str(outcome))

@@ -1,17 +1,17 @@
-"""The relay tells the world: it publishes what the outbox holds and deletes what the broker has acknowledged.
+"""The relay publishes the events of the outbox and deletes those that the broker has acknowledged.
 
     ledger: COMMIT → notify(events) ─┐
-    outbox: SELECT of the oldest ────┴→ line-up → publish (QoS 1) → PUBACK → DELETE
+    outbox: SELECT of the oldest ────┴→ charger queue → publish (QoS 1) → PUBACK → DELETE
 
-Delivery is at least once, with the same bytes every time. Order: csms/mqtt/charger_queue.py. Who sends: each of the 64
-lanes (a hash of the charger's id) belongs to the node whose database session holds the lane's advisory lock. A
-node that dies loses its session, so another takes its lanes within a second or two. SELECT and DELETE run on
-that same session, so a relay that has lost its lock notices with its next batch; what it sends until then
-are repetitions of what the new owner sends, never something newer.
+Delivery is at least once, with the same bytes each time. The order is that of csms/mqtt/charger_queue.py. Each of the 64
+lanes (a hash of the charger's id) belongs to the node whose database session holds the lane's advisory lock. A node that
+dies loses its session, so another one takes its lanes within a second or two. SELECT and DELETE run on that same session,
+so a relay that has lost a lock notices it with its next batch. What it publishes until then repeats what the new owner
+publishes; it is never a newer event.
 
-A broker that is away costs no attempts: events wait here and in the outbox. A refused event is tried again
-with growing pauses while the other chargers' events pass, and parked (`dead`) after ten refusals that trying
-again cannot cure. An event at which brokers hang up, instead of refusing it, is found by sending one at a time.
+While the broker is unreachable no attempts are counted: events wait here and in the outbox. A refused event is tried again
+after growing pauses while events of other chargers pass, and is parked after ten refusals that a retry cannot change. An
+event that makes the broker close the connection, instead of refusing it, is found by publishing one event at a time.
 """
 
 import asyncio
@@ -27,14 +27,16 @@ from msgspec import Struct
 from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from csms.aio import FailureLog
 from csms.core.records import Event
 from csms.db import outbox
 from csms.mqtt.charger_queue import PendingEvent
 from csms.mqtt.client.errors import NO_MATCHING_SUBSCRIBERS, BrokerDisconnected, PublishRefused
-from csms.mqtt.client.supervised import PublishingLink
+from csms.mqtt.client.publisher import PublishOutcome
+from csms.mqtt.client.publishing_link import PublishingLink
 from csms.mqtt.config import RelayConfig
-from csms.mqtt.lanes import LOCK_RETRY_S, Lanes, driver
-from csms.mqtt.thinning import Thinning
+from csms.mqtt.lanes import LOCK_RETRY_S, LaneWorker, driver
+from csms.mqtt.thinning import ReadingThinning
 
 log = structlog.get_logger()
 
@@ -50,7 +52,7 @@ _PENDING = Gauge(
     "csms_outbox_unpublished", "Events the broker has not acknowledged (counted up to a million)."
 )
 _OLDEST = Gauge("csms_outbox_oldest_age_seconds", "Age of the oldest of them.")
-_DEAD = Gauge("csms_outbox_parked", "Events set aside because the broker keeps refusing them.")
+_PARKED = Gauge("csms_outbox_parked", "Events set aside because the broker keeps refusing them.")
 _THINNED = Counter(
     "csms_mqtt_readings_thinned_total", "Meter readings left out by MQTT_METER_MIN_INTERVAL_S."
 )
@@ -60,26 +62,26 @@ _DELIVERED = {
 }
 _LANES = Gauge("csms_outbox_lanes_held", "Lanes of the outbox this node relays.")
 
-_HUNG_UP = 0x80
+_UNSPECIFIED_ERROR = 0x80
 _SUSPECT_AFTER = 3
-_NUDGE_EVERY_S = 0.1
+_NOTIFY_EVERY_S = 0.1
 _COUNT_EVERY_S = 5.0
 
 
 class RelayHealth(Struct, frozen=True, kw_only=True):
-    """`lagging` is worth an alarm, not a restart. Counts are those of the whole outbox, some seconds old."""
+    """`lagging` calls for an alarm, not for a restart. Counts are those of the whole outbox, some seconds old."""
 
     connected: bool
     problem: str | None
     pending: int
     oldest_age_s: float
-    dead: int
+    parked: int
     lanes: int
     lagging: bool
 
 
 class Relay:
-    """See the module. `run()` until cancelled; `notify` belongs into the ledger's `on_commit`."""
+    """See the module. `run()` until cancelled; the ledger calls `notify` after each commit."""
 
     def __init__(
         self,
@@ -93,53 +95,53 @@ class Relay:
         self._link = link
         self._config = config
         self._clock = clock
-        self._thinning = Thinning(config.meter_min_interval_s)
+        self._thinning = ReadingThinning(config.meter_min_interval_s)
         self._loop = asyncio.get_running_loop()
-        self._turns: deque[Lanes] = deque()  # one for each charger that has an event ready
-        self._flying = 0
-        self._pumping = False
-        self._far: set[int] = set()
-        self._far_known = asyncio.Event()
+        self._ready: deque[LaneWorker] = deque()  # one entry for each charger that has an event ready
+        self._in_flight = 0
+        self._pump_scheduled = False
+        self._foreign_lanes: set[int] = set()
+        self._foreign_written = asyncio.Event()
         self._counts = outbox.Counts(pending=0, dead=0, oldest_at=None)
-        self._groups = [
-            Lanes(engine, link, config, range(first, outbox.LANES, config.groups), self._ready)
-            for first in range(config.groups)
+        self._workers = [
+            LaneWorker(engine, link, config, range(first, outbox.LANES, config.sessions), self._has_ready)
+            for first in range(config.sessions)
         ]
         link.on_connected(self._wake)
 
     def notify(self, events: Sequence[Event]) -> None:
-        """These events are committed, in this order. Costs no I/O; lanes of other nodes are woken soon after."""
+        """Take events that were committed, in this order. No I/O; lanes of other nodes are notified soon after."""
         for event in events:
             lane = outbox.lane(event.charger_id)
-            group = self._groups[lane % len(self._groups)]
-            if lane in group.lanes:
-                if not group.lineup.hand_over(event):
-                    group.ask()
+            worker = self._workers[lane % len(self._workers)]
+            if lane in worker.lanes:
+                if not worker.queue.hand_over(event):
+                    worker.request_read()
             else:
-                self._far.add(lane)
-                self._far_known.set()
+                self._foreign_lanes.add(lane)
+                self._foreign_written.set()
 
     async def run(self) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-                for group in self._groups:
-                    tasks.create_task(group.run(), name="relay lanes")
-                tasks.create_task(_again_and_again(self._nudge), name="relay nudge")
-                tasks.create_task(_again_and_again(self._count), name="relay counts")
+                for worker in self._workers:
+                    tasks.create_task(worker.run(), name="relay lanes")
+                tasks.create_task(self._repeat(self._notify_others), name="relay notifications")
+                tasks.create_task(self._repeat(self._count), name="relay counts")
         finally:
-            for group in self._groups:
-                await group.stop()
+            for worker in self._workers:
+                await worker.stop()
             _LANES.set(0)
 
     async def drain(self, timeout_s: float = 5) -> bool:
-        """Wait until all that was handed over is published and deleted.
+        """Wait until all events that were handed over are published and deleted.
 
-        False: the time was up, or there is no broker to wait for.
+        False: the time was up, or the broker is not connected.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                # Asked only at shutdown: an event would have to be kept at every acknowledgement.
-                while any(lanes.busy for lanes in self._groups):
+                # Polled, since only shutdown asks: an event would have to be kept up to date at every acknowledgement.
+                while any(worker.busy for worker in self._workers):
                     if not self._link.connected:
                         return False
                     await asyncio.sleep(0.01)
@@ -148,8 +150,8 @@ class Relay:
 
     @property
     def lanes(self) -> set[int]:
-        """The lanes this node relays at the moment."""
-        return set().union(*(group.lanes for group in self._groups))
+        """The lanes this node holds now."""
+        return set().union(*(worker.lanes for worker in self._workers))
 
     def health(self) -> RelayHealth:
         oldest = self._counts.oldest_at
@@ -159,100 +161,97 @@ class Relay:
             problem=self._link.last_error,
             pending=self._counts.pending,
             oldest_age_s=age_s,
-            dead=self._counts.dead,
+            parked=self._counts.dead,
             lanes=len(self.lanes),
             lagging=age_s > self._config.max_lag_s,
         )
 
     # --- publishing ------------------------------------------------------------------------------
 
-    def _ready(self, group: "Lanes") -> None:
-        self._turns.append(group)
-        self._pump_soon()
+    def _has_ready(self, worker: LaneWorker) -> None:
+        self._ready.append(worker)
+        self._schedule_pump()
 
-    def _pump_soon(self) -> None:
-        """At the end of this turn of the loop, for all that became ready in it."""
-        if not self._pumping:
-            self._pumping = True
+    def _schedule_pump(self) -> None:
+        """Publish at the end of this turn of the loop, for all that becomes ready in it."""
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
             self._loop.call_soon(self._pump)
 
     def _pump(self) -> None:
-        """Send what may go, no more than `concurrency` at a time."""
-        self._pumping = False
-        turns, limit = self._turns, self._config.concurrency
-        while turns and self._flying < limit and self._link.connected:
-            careful = any(lanes.suspects for lanes in self._groups)
-            if careful and self._flying:
+        """Publish what may go, at most `concurrency` events at a time."""
+        self._pump_scheduled = False
+        ready, limit = self._ready, self._config.concurrency
+        while ready and self._in_flight < limit and self._link.connected:
+            alone = any(worker.suspects for worker in self._workers)
+            if alone and self._in_flight:
                 return
-            group = turns.popleft()
-            item = group.lineup.next()
+            worker = ready.popleft()
+            item = worker.queue.next()
             if item is not None:
-                self._publish(group, item, careful=careful)
+                self._publish(worker, item, alone=alone)
 
-    def _publish(self, group: "Lanes", item: PendingEvent, *, careful: bool) -> None:
+    def _publish(self, worker: LaneWorker, item: PendingEvent, *, alone: bool) -> None:
         event = item.event
-        if not self._thinning.wanted(event):
+        if not self._thinning.passes(event):
             _THINNED.inc()
-            group.delivered(item)
+            worker.delivered(item)
             return
-        self._flying += 1
+        self._in_flight += 1
         try:
-            message = self._config.form.wire(event)
+            message = self._config.form.encode(event)
         except Exception as error:
-            log.exception("event not publishable", charger=event.charger_id, event_id=event.event_id)
-            self._landed(group, item, careful, PublishRefused(_HUNG_UP, f"{type(error).__name__}: {error}"))
+            log.exception("event_not_encodable", charger=event.charger_id, event_id=event.event_id)
+            refused = PublishRefused(_UNSPECIFIED_ERROR, f"{type(error).__name__}: {error}")
+            self._answered(worker, item, alone, refused)
         else:
-            self._link.begin(message, partial(self._landed, group, item, careful))
+            self._link.begin(message, partial(self._answered, worker, item, alone))
 
-    def _landed(
-        self,
-        group: "Lanes",
-        item: PendingEvent,
-        careful: bool,
-        outcome: int | BrokerDisconnected | PublishRefused,
-    ) -> None:
-        self._flying -= 1
+    def _answered(self, worker: LaneWorker, item: PendingEvent, alone: bool, outcome: PublishOutcome) -> None:
+        self._in_flight -= 1
         if isinstance(outcome, int):
             (_DELIVERED.get(outcome) or _PUBLISHED.labels("published", f"0x{outcome:02X}")).inc()
             _LATENCY.observe(max((self._clock() - item.event.recorded_at).total_seconds(), 0))
-            if group.suspects:
-                group.suspects.discard(item.key)
-            group.delivered(item)
+            if worker.suspects:
+                worker.suspects.discard(item.key)
+            worker.delivered(item)
         elif isinstance(outcome, PublishRefused):
             _PUBLISHED.labels("refused", f"0x{outcome.code:02X}").inc()
-            group.refused(item, outcome)
+            worker.refused(item, outcome)
         else:
-            self._dropped(group, item, str(outcome), careful=careful)
-        if self._turns:
-            self._pump_soon()
+            self._dropped(worker, item, outcome, alone=alone)
+        if self._ready:
+            self._schedule_pump()
 
-    def _dropped(self, group: "Lanes", item: PendingEvent, error: str, *, careful: bool) -> None:
-        """The connection ended with this event under way; usually that is the broker's death, not the event."""
+    def _dropped(
+        self, worker: LaneWorker, item: PendingEvent, error: BrokerDisconnected, *, alone: bool
+    ) -> None:
+        """The connection ended with this event in flight; usually because of the broker, not of the event."""
         _PUBLISHED.labels("unknown", "disconnected").inc()
-        if careful and item.key in group.suspects:
-            # It was alone on its way this time.
-            group.refused(item, PublishRefused(_HUNG_UP, f"The broker hangs up when this is sent. {error}"))
+        if alone and item.key in worker.suspects:
+            text = f"The broker hangs up when this is sent. {error}"
+            worker.refused(item, PublishRefused(_UNSPECIFIED_ERROR, text))
             return
         item.drops += 1
         if item.drops >= _SUSPECT_AFTER:
-            group.suspects.add(item.key)
-        group.lineup.again(item)
+            worker.suspects.add(item.key)
+        worker.queue.retry(item)
 
-    # --- beside ----------------------------------------------------------------------------------
+    # --- other nodes, figures --------------------------------------------------------------------
 
     def _wake(self) -> None:
-        self._pump_soon()
-        for group in self._groups:
-            group.ask()
+        self._schedule_pump()
+        for worker in self._workers:
+            worker.request_read()
 
-    async def _nudge(self) -> None:
-        """Other nodes hold lanes we have written to: at most ten times a second, outside every transaction."""
-        await self._far_known.wait()
-        self._far_known.clear()
-        lanes, self._far = self._far, set()
+    async def _notify_others(self) -> None:
+        """Notify the nodes that hold lanes written to here: at most ten times a second, outside every transaction."""
+        await self._foreign_written.wait()
+        self._foreign_written.clear()
+        lanes, self._foreign_lanes = self._foreign_lanes, set()
         async with self._engine.connect() as connection:
             await outbox.notify(await driver(connection), lanes)
-        await asyncio.sleep(_NUDGE_EVERY_S)
+        await asyncio.sleep(_NOTIFY_EVERY_S)
 
     async def _count(self) -> None:
         await self._refresh_counts()
@@ -263,15 +262,14 @@ class Relay:
         async with self._engine.connect() as connection:
             self._counts = await outbox.counts(await driver(connection))
         _PENDING.set(self._counts.pending)
-        _DEAD.set(self._counts.dead)
+        _PARKED.set(self._counts.dead)
         _OLDEST.set(self.health().oldest_age_s)
 
-
-async def _again_and_again(step: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Repeat a step that needs the database; while that is away, every second."""
-    while True:
-        try:
-            await step()
-        except Exception as error:
-            log.debug("relay", step=step.__name__, error=str(error))
-            await asyncio.sleep(LOCK_RETRY_S)
+    async def _repeat(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Repeat a step that needs the database, until cancelled; after a failure, a second later."""
+        failures = FailureLog("relay_step_failed", step=step.__name__.strip("_"))
+        while True:
+            with failures:
+                await step()
+            if failures.failing:
+                await asyncio.sleep(LOCK_RETRY_S)

@@ -1,21 +1,14 @@
-"""Retained state topics: what is true now, for those who come late. Events say what happened, state what is.
+"""Retained state: what is true now, for clients that connect later. Events say what has happened.
 
-Events only say *which* charger changed. What is published is read from the database, all rows of a charger
-in one snapshot, so it is right however many changes came together; `seq` in it is the last event it includes.
-After each (re)connect everything of this node's chargers is published again: brokers forget.
+This module has the topics and their content; csms/mqtt/state_publisher.py publishes them.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
-import structlog
 from msgspec import UNSET, Meta, Struct, UnsetType
-from prometheus_client import Counter
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.core import pricing, session_course
 from csms.core.events import kwh, timestamp, topic_level
@@ -30,23 +23,11 @@ from csms.core.payloads import (
     Timestamp,
     TransactionId,
 )
-from csms.core.records import Connector, Event, Transaction
+from csms.core.records import Connector, Transaction
 from csms.core.usage import Evidence
-from csms.db import charger_snapshot as rows
 from csms.db.charger_snapshot import StateSnapshot
-from csms.mqtt.client.connection import MqttMessage
-from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
-from csms.mqtt.client.link import Presence, prefixed
-from csms.mqtt.client.publisher import Outcome
-from csms.mqtt.client.supervised import PublishingLink
-from csms.mqtt.messages import METER_READING
-
-log = structlog.get_logger()
-_PUBLISHED = Counter("csms_mqtt_state_total", "Retained state messages, by what became of them.", ["result"])
-_AT_ONCE = 200
-_GATHER_S = 0.05
-_READINGS_EVERY_S = 1.0
-_RETRY_S = 1.0
+from csms.mqtt.client.link import PresenceMessage, prefixed
+from csms.mqtt.client.message import MqttMessage
 
 LastSeq = Annotated[
     int, Meta(description="The charger's last event included: apply those with a higher one.", ge=0)
@@ -58,7 +39,7 @@ class ServiceStatus(Struct, rename="camel", kw_only=True):
 
     status: Literal["online", "offline"]
     session: Annotated[str, Meta(description="Names one connection of one node.")]
-    # A will is written at connect time: when it will be true nobody knows.
+    # Absent from a last will, which is written when the connection is made.
     since: Timestamp | UnsetType = UNSET
 
 
@@ -99,8 +80,8 @@ class TransactionState(Struct, rename="camel", kw_only=True):
 
 def service_presence(
     node: str, prefix: str = "", clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-) -> Presence:
-    """`csms/service/{node}/status`, for a Link: online, offline, last will."""
+) -> PresenceMessage:
+    """Return what BrokerLink publishes as presence: `csms/service/{node}/status`, online, offline or as last will."""
     topic = prefixed(prefix, f"csms/service/{topic_level(node)}/status")
 
     def presence(session: str, online: bool) -> MqttMessage:
@@ -114,10 +95,10 @@ def service_presence(
     return presence
 
 
-def described(snapshot: StateSnapshot) -> dict[str, Struct | None]:
-    """A charger's state as {the topic's end: content}; None: delete it."""
+def state_topics(snapshot: StateSnapshot) -> dict[str, Struct | None]:
+    """Return a charger's state as {last levels of the topic: content}. Content None: the topic is to be deleted."""
     state = snapshot.state
-    running = {t.connector_id: t for t in snapshot.transactions}
+    transactions = {transaction.connector_id: transaction for transaction in snapshot.transactions}
     since = state.connected_at if state.online else state.last_seen_at
     topics: dict[str, Struct | None] = {
         "connection": ConnectionState(
@@ -128,7 +109,7 @@ def described(snapshot: StateSnapshot) -> dict[str, Struct | None]:
         )
     }
     for connector in snapshot.connectors:
-        number, transaction = connector.connector_id, running.get(connector.connector_id)
+        number, transaction = connector.connector_id, transactions.get(connector.connector_id)
         if connector.status is not None:
             topics[f"connectors/{number}"] = ConnectorState(
                 connector_id=number,
@@ -138,14 +119,16 @@ def described(snapshot: StateSnapshot) -> dict[str, Struct | None]:
                 since=timestamp(connector.status_recorded_at) if connector.status_recorded_at else UNSET,
                 seq=state.event_seq,
             )
-        topics[f"transactions/{number}"] = _running(transaction, connector, snapshot) if transaction else None
-    for number, transaction in running.items():
+        topics[f"transactions/{number}"] = (
+            _transaction_state(transaction, connector, snapshot) if transaction else None
+        )
+    for number, transaction in transactions.items():
         if f"transactions/{number}" not in topics:
-            topics[f"transactions/{number}"] = _running(transaction, None, snapshot)
+            topics[f"transactions/{number}"] = _transaction_state(transaction, None, snapshot)
     return topics
 
 
-def _running(
+def _transaction_state(
     transaction: Transaction, connector: Connector | None, snapshot: StateSnapshot
 ) -> TransactionState:
     energy_wh, as_of = 0, transaction.started_at
@@ -178,169 +161,3 @@ def _running(
     content.session_energy = kwh(energy_wh)
     content.running_cost = float(pricing.session_cost(tariff, energy_wh, seconds, course).amount)
     return content
-
-
-class StatePublisher:
-    """`notify` belongs into the ledger's `on_commit`, `connection_changed` where a charger comes or goes.
-
-    `discovery`: what else is to be published of a charger, as {topic: content}, when that has changed; and all
-    of it again (`publish_all`) when somebody asks.
-    """
-
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        link: PublishingLink,
-        node: str,
-        *,
-        prefix: str = "",
-        qos: int = 1,
-        discovery: Callable[[StateSnapshot], dict[str, dict[str, Any]]] | None = None,
-    ) -> None:
-        self._engine = engine
-        self._link = link
-        self._node = node
-        self._prefix = prefix
-        self._qos = qos
-        self._discovery = discovery
-        self._discovered: dict[str, dict[str, Any]] = {}
-        self._changed: set[str] = set()
-        self._some = asyncio.Event()
-        self._all = False
-        self._published: dict[str, dict[str, Any]] = {}
-        self._later: set[str] = set()
-        link.on_connected(self._rebuild)
-
-    def notify(self, events: Sequence[Event]) -> None:
-        """These were committed. Readings wait for those of other chargers, up to a second: what is read and published
-        together costs less, and once a second and charger is enough. Anything else goes out soon.
-        """
-        soon = set()
-        for event in events:
-            if event.event_type != METER_READING:
-                soon.add(event.charger_id)
-                continue
-            if not self._later:
-                asyncio.get_running_loop().call_later(_READINGS_EVERY_S, self._now_due)
-            self._later.add(event.charger_id)
-        if soon:
-            self.changed(soon)
-
-    def _now_due(self) -> None:
-        due, self._later = self._later, set()
-        self.changed(due)
-
-    def changed(self, charger_ids: Iterable[str]) -> None:
-        """Something of these chargers was committed."""
-        if self._link.connected:
-            self._changed.update(charger_ids)
-            self._some.set()
-
-    def connection_changed(self, charger_id: str) -> None:
-        """A charger came or went. What another node may have published of it meanwhile is not known here."""
-        self._published.pop(charger_id, None)
-        self.changed([charger_id])
-
-    def publish_all(self) -> None:
-        """Everything of this node's chargers, again."""
-        self._rebuild()
-
-    def _rebuild(self) -> None:
-        self._all = True
-        self._some.set()
-
-    async def run(self) -> None:
-        """Publish until cancelled."""
-        while True:
-            await self._some.wait()
-            await self._link.wait_connected()
-            self._some.clear()
-            try:
-                await self._step()
-            except Exception as error:
-                log.warning("state not published", error=str(error) or type(error).__name__)
-                self._some.set()
-                await asyncio.sleep(_RETRY_S)
-                continue
-            await asyncio.sleep(_GATHER_S)
-
-    async def _step(self) -> None:
-        if self._all:
-            ours = await self._read(lambda db: rows.chargers_of(db, self._node))
-            self._published.clear()
-            self._discovered.clear()
-            self._changed.update(ours)
-            self._all = False
-        while self._changed and not self._all:
-            some = sorted(self._changed)[:_AT_ONCE]
-            # Before the read: what changes during it must be read again.
-            self._changed.difference_update(some)
-            try:
-                snapshots = await self._read(lambda db, some=some: rows.snapshots(db, some))  # type: ignore[misc]
-                await self._publish_all(snapshots)
-            except BaseException:
-                self._changed.update(some)
-                raise
-
-    async def _read(self, query: Callable[[Any], Awaitable[Any]]) -> Any:
-        async with self._engine.connect() as connection:
-            return await query((await connection.get_raw_connection()).driver_connection)
-
-    async def _publish_all(self, snapshots: Sequence[StateSnapshot]) -> None:
-        """Back when the broker has answered to all of it."""
-        answered = asyncio.get_running_loop().create_future()
-        left = 1
-
-        def one_less(charger_id: str, end: str, content: Struct | None, outcome: Outcome) -> None:
-            nonlocal left
-            left -= 1
-            self._settled(charger_id, end, content, outcome)
-            if not left and not answered.done():
-                answered.set_result(None)
-
-        def discovered(topic: str, content: dict[str, Any], outcome: Outcome) -> None:
-            nonlocal left
-            left -= 1
-            if isinstance(outcome, PublishRefused):
-                log.warning("discovery refused", topic=topic, error=str(outcome))
-            if not isinstance(outcome, BrokerDisconnected):
-                self._discovered[topic] = content
-            if not left and not answered.done():
-                answered.set_result(None)
-
-        for snapshot in snapshots:
-            charger_id = snapshot.state.charger_id
-            published = self._published.setdefault(charger_id, {})
-            for end, content in described(snapshot).items():
-                if end not in published or published[end] != _apart_from_seq(content):
-                    left += 1
-                    topic = prefixed(self._prefix, f"csms/state/{topic_level(charger_id)}/{end}")
-                    body = b"" if content is None else msgspec.json.encode(content)
-                    message = MqttMessage(topic=topic, body=body, qos=self._qos, retain=True)
-                    self._link.begin(message, partial(one_less, charger_id, end, content))
-            configs = {} if self._discovery is None else self._discovery(snapshot)
-            for topic, config in configs.items():
-                if self._discovered.get(topic) != config:
-                    left += 1
-                    message = MqttMessage(
-                        topic=topic, body=msgspec.json.encode(config), qos=self._qos, retain=True
-                    )
-                    self._link.begin(message, partial(discovered, topic, config))
-        left -= 1
-        if left:
-            await answered
-
-    def _settled(self, charger_id: str, end: str, content: Struct | None, outcome: Outcome) -> None:
-        if isinstance(outcome, BrokerDisconnected):
-            return  # all of it is published again after the reconnect
-        if isinstance(outcome, PublishRefused):
-            _PUBLISHED.labels("refused").inc()
-            log.warning("state refused", charger=charger_id, topic=end, error=str(outcome))
-        else:
-            _PUBLISHED.labels("published").inc()
-        self._published.setdefault(charger_id, {})[end] = _apart_from_seq(content)
-
-
-def _apart_from_seq(content: Struct | None) -> Any:
-    """Every event raises seq; that alone is no news."""
-    return None if content is None else msgspec.structs.replace(content, seq=0)

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Sequence
 from csms.adapter import BrokerMessage
 from csms.core.records import Event, Frame
 from csms.errors import BrokerAway
-from csms.mqtt.client.connection import MqttMessage
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
 from csms.mqtt.client.link import BrokerLink, prefixed
+from csms.mqtt.client.message import MqttMessage
 from csms.mqtt.protocol import ProtocolStream
 from csms.mqtt.relay import Relay
-from csms.mqtt.state import StatePublisher
+from csms.mqtt.state_publisher import StatePublisher
 from csms.node.health import Check
 
 
@@ -96,11 +96,11 @@ class NodeBroker:
                 )
             )
         outbox = f"{relay.pending} events wait, the oldest for {relay.oldest_age_s:.0f} s."
-        if relay.dead:
+        if relay.parked:
             outbox += (
-                f" {relay.dead} are parked, as the broker refuses them: see `csms events parked`,"
+                f" {relay.parked} are parked, as the broker refuses them: see `csms events parked`,"
                 " mend the cause, then `csms events revive`."
             )
-        bad = relay.lagging or relay.dead
+        bad = relay.lagging or relay.parked
         checks.append(Check(name="outbox", state="degraded" if bad else "ok", detail=outbox))
         return checks

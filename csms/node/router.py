@@ -18,9 +18,9 @@ from prometheus_client import Counter
 from csms.adapter import Adapter, Command
 from csms.core.events import topic_level
 from csms.errors import ChargerOffline, ChargerTimeout, CommandError
-from csms.mqtt.client.connection import MqttMessage
 from csms.mqtt.client.errors import NO_MATCHING_SUBSCRIBERS, BrokerDisconnected, PublishRefused
 from csms.mqtt.client.link import BrokerLink, prefixed
+from csms.mqtt.client.message import MqttMessage
 from csms.node import router_messages
 
 log = structlog.get_logger()

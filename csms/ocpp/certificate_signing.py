@@ -55,7 +55,7 @@ class CertificateSigning:
         self._spawn(self._deliver(charger_id, issued))
         return True
 
-    async def _deliver(self, charger_id: str, issued: pki.Issued) -> None:
+    async def _deliver(self, charger_id: str, issued: pki.IssuedCertificate) -> None:
         command = Command(action="CertificateSigned", payload={"certificateChain": issued.chain})
         try:
             status = (await self._perform(charger_id, command)).get("status")

@@ -20,7 +20,7 @@ class ClientCertificate(Struct, frozen=True, kw_only=True):
     `owner` and `status` are what our own table says of its serial number, None if it is not in there.
     """
 
-    presented: pki.Presented
+    presented: pki.PresentedCertificate
     owner: str | None = None
     status: str | None = None
 

@@ -6,9 +6,9 @@ from zoneinfo import ZoneInfo
 from csms.core.tariffs import Tariff
 from csms.core.work import Policy
 from csms.errors import StartError
-from csms.mqtt.client.connection import LinkConfig
+from csms.mqtt.client.config import LinkConfig
 from csms.mqtt.config import BrokerAddress, RelayConfig
-from csms.mqtt.messages import EventForm
+from csms.mqtt.messages import EventFormat
 from csms.plans.sources import PriceInput
 from csms.scheduling.feeds import Markup
 from csms.settings import Settings
@@ -85,14 +85,14 @@ def price_input(settings: Settings) -> PriceInput:
 
 def relay_config(settings: Settings) -> RelayConfig:
     return RelayConfig(
-        form=EventForm(
+        form=EventFormat(
             prefix=settings.mqtt_topic_prefix,
             qos=settings.mqtt_qos,
             meter_qos=settings.mqtt_meter_qos,
             meter_expiry_s=settings.mqtt_meter_expiry_s,
             cloudevents=settings.mqtt_cloudevents,
         ),
-        groups=settings.outbox_lanes,
+        sessions=settings.outbox_lanes,
         batch=settings.outbox_batch,
         poll_s=settings.outbox_poll_ms / 1000,
         concurrency=settings.mqtt_concurrency,

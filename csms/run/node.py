@@ -12,13 +12,14 @@ from csms.db.charger_snapshot import StateSnapshot
 from csms.db.engine import create_engine, no_database
 from csms.errors import StartError
 from csms.mqtt import homeassistant
-from csms.mqtt.client.connection import MqttMessage
 from csms.mqtt.client.link import BrokerLink
-from csms.mqtt.client.supervised import PublishingLink
+from csms.mqtt.client.message import MqttMessage
+from csms.mqtt.client.publishing_link import PublishingLink
 from csms.mqtt.config import BrokerAddress
 from csms.mqtt.protocol import ProtocolStream
 from csms.mqtt.relay import Relay
-from csms.mqtt.state import StatePublisher, service_presence
+from csms.mqtt.state import service_presence
+from csms.mqtt.state_publisher import StatePublisher
 from csms.node import maintenance
 from csms.node.broker import NodeBroker
 from csms.node.frame_log import FrameLog
@@ -119,7 +120,7 @@ async def _state_publisher(
     discovery = settings.mqtt_homeassistant_prefix
 
     def described(snapshot: StateSnapshot) -> dict[str, dict[str, Any]]:
-        return homeassistant.configs(
+        return homeassistant.discovery_configs(
             snapshot, node=node, prefix=prefix, discovery=discovery, currency=settings.csms_currency
         )
 

@@ -14,7 +14,7 @@ from csms.ocpp.admission import AdmissionRules
 from csms.run.data_dir import data_dir
 from csms.security import authority as ca
 from csms.security import pki
-from csms.security.stations import StationSecurity
+from csms.security.charger_credentials import ChargerCredentials
 from csms.security.tls import ServerTls, read_cas
 from csms.settings import Settings
 
@@ -26,8 +26,8 @@ class Secured(Struct, frozen=True, kw_only=True):
     """`server_directory`: where our own CA's server certificates lie, if those are used."""
 
     rules: AdmissionRules
-    stations: StationSecurity
-    authority: Callable[[], pki.Authority]
+    stations: ChargerCredentials
+    authority: Callable[[], pki.CertificateAuthority]
     tls: ServerTls | None
     server_directory: Path | None = None
 
@@ -37,11 +37,11 @@ def organization(settings: Settings) -> str:
     return settings.csms_cpo_name or _DEFAULT_ORGANIZATION
 
 
-def authority_of(settings: Settings) -> Callable[[], pki.Authority]:
+def authority_of(settings: Settings) -> Callable[[], pki.CertificateAuthority]:
     """Return a function that returns our CA; the CA is created when it is first asked for. Raises StartError."""
-    kept: list[pki.Authority] = []
+    kept: list[pki.CertificateAuthority] = []
 
-    def authority() -> pki.Authority:
+    def authority() -> pki.CertificateAuthority:
         if not kept:
             kept.append(
                 ca.load_or_make(
@@ -73,7 +73,7 @@ def secure(settings: Settings, engine: AsyncEngine) -> Secured:
             organization=settings.csms_cpo_name,
             failures_per_minute=settings.csms_ocpp_login_failures_per_minute,
         ),
-        stations=StationSecurity(
+        stations=ChargerCredentials(
             engine,
             authority,
             organization=settings.csms_cpo_name,
@@ -93,7 +93,7 @@ def server_names(settings: Settings) -> list[str]:
 
 
 def _client_cas(
-    settings: Settings, authority: Callable[[], pki.Authority]
+    settings: Settings, authority: Callable[[], pki.CertificateAuthority]
 ) -> tuple[str, list[x509.Certificate]]:
     """The CAs that may have signed a charge point's certificate: our own, and those of CSMS_OCPP_TLS_CLIENT_CA_FILE."""
     text, certificates = authority().pem, [authority().certificate]
@@ -111,7 +111,9 @@ def _made_out_to(cert_file: Path, names: Sequence[str]) -> bool:
     )
 
 
-def _pairs(settings: Settings, authority: Callable[[], pki.Authority]) -> tuple[list[ca.Pair], Path | None]:
+def _pairs(
+    settings: Settings, authority: Callable[[], pki.CertificateAuthority]
+) -> tuple[list[ca.CertificateFiles], Path | None]:
     certs, keys = settings.csms_ocpp_tls_cert_file, settings.csms_ocpp_tls_key_file
     if certs or keys:
         if len(certs) != len(keys):

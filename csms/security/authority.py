@@ -12,12 +12,12 @@ _SERVER_LIFETIME = timedelta(days=397)
 _RENEW_SERVER = timedelta(days=30)
 SERVER_KINDS = ("ecdsa", "rsa")
 
-Pair = tuple[Path, Path]
+CertificateFiles = tuple[Path, Path]
 
 
 def load_or_make(
     directory: Path, *, cert_file: Path | None, key_file: Path | None, organization: str
-) -> pki.Authority:
+) -> pki.CertificateAuthority:
     """The CA of the given files, or the one in `directory`/ca, which is made if there is none. Raises StartError."""
     if cert_file is not None or key_file is not None:
         if cert_file is None or key_file is None:
@@ -27,13 +27,13 @@ def load_or_make(
     return known if known is not None else make(directory, organization=organization)
 
 
-def load_known(directory: Path) -> pki.Authority | None:
+def load_known(directory: Path) -> pki.CertificateAuthority | None:
     """The CA in the data directory, if one was made."""
     cert_file, key_file = _root_files(directory)
     return _load(cert_file, key_file) if cert_file.exists() and key_file.exists() else None
 
 
-def make(directory: Path, *, organization: str) -> pki.Authority:
+def make(directory: Path, *, organization: str) -> pki.CertificateAuthority:
     """Make the CA of a data directory. Raises StartError if there is one: its certificates are out in the field."""
     cert_file, key_file = _root_files(directory)
     if cert_file.exists() or key_file.exists():
@@ -51,20 +51,20 @@ def root_file(directory: Path) -> Path:
     return _root_files(directory)[0]
 
 
-def server_pairs(directory: Path) -> list[Pair]:
+def server_pairs(directory: Path) -> list[CertificateFiles]:
     """The server certificates (and keys) in the data directory: ECDSA and RSA side by side."""
     pairs = [_server_files(directory, kind) for kind in SERVER_KINDS]
     return [pair for pair in pairs if pair[0].exists() and pair[1].exists()]
 
 
 def issue_server(
-    authority: pki.Authority,
+    authority: pki.CertificateAuthority,
     directory: Path,
     names: list[str],
     *,
     organization: str,
     lifetime: timedelta = _SERVER_LIFETIME,
-) -> list[Pair]:
+) -> list[CertificateFiles]:
     """A certificate of each kind for the central system; charge points check that its CN is our FQDN."""
     pairs = []
     for kind in SERVER_KINDS:
@@ -103,7 +103,7 @@ def write(path: Path, content: bytes, *, secret: bool = False) -> None:
         raise StartError(f"{path} cannot be written ({error.strerror}): check CSMS_DATA_DIR.") from None
 
 
-def _load(cert_file: Path, key_file: Path) -> pki.Authority:
+def _load(cert_file: Path, key_file: Path) -> pki.CertificateAuthority:
     try:
         return pki.load_authority(cert_file.read_bytes(), key_file.read_bytes())
     except OSError as error:
@@ -112,9 +112,9 @@ def _load(cert_file: Path, key_file: Path) -> pki.Authority:
         raise StartError(f"{cert_file} and {key_file}: {error}.") from None
 
 
-def _root_files(directory: Path) -> Pair:
+def _root_files(directory: Path) -> CertificateFiles:
     return directory / "ca" / "root.pem", directory / "ca" / "root.key"
 
 
-def _server_files(directory: Path, kind: str) -> Pair:
+def _server_files(directory: Path, kind: str) -> CertificateFiles:
     return directory / "tls" / f"server-{kind}.pem", directory / "tls" / f"server-{kind}.key"

@@ -29,7 +29,7 @@ class InvalidCertificate(CsmsError):
     """A certificate or request that cannot be used; the sentence says why."""
 
 
-class Presented(Struct, frozen=True, kw_only=True):
+class PresentedCertificate(Struct, frozen=True, kw_only=True):
     """What a certificate says. `names`: CN, then subjectAltName (DNS, URI); `addresses`: its IP addresses."""
 
     serial: str
@@ -39,7 +39,7 @@ class Presented(Struct, frozen=True, kw_only=True):
     not_after: datetime
 
 
-class Issued(Struct, frozen=True, kw_only=True):
+class IssuedCertificate(Struct, frozen=True, kw_only=True):
     """A certificate we have made. `pem` is the leaf alone, `chain` what a charge point gets."""
 
     serial: str
@@ -50,7 +50,7 @@ class Issued(Struct, frozen=True, kw_only=True):
     not_after: datetime
 
 
-class Authority:
+class CertificateAuthority:
     """A CA: certificate and private key. `chain`: sub-CAs up to, and without, the root."""
 
     def __init__(
@@ -80,7 +80,7 @@ class Authority:
 
     def sign_request(
         self, request: x509.CertificateSigningRequest, *, now: datetime, lifetime: timedelta
-    ) -> Issued:
+    ) -> IssuedCertificate:
         """A client certificate for a charge point: the request's own subject and key, nothing else of it."""
         elliptic = isinstance(request.public_key(), ec.EllipticCurvePublicKey)
         usage = _usage(digital_signature=True, key_agreement=elliptic)
@@ -100,7 +100,7 @@ class Authority:
         organization: str,
         now: datetime,
         lifetime: timedelta,
-    ) -> Issued:
+    ) -> IssuedCertificate:
         """A certificate for the central system: CN and the first subjectAltName are the first name."""
         subject = _subject(names[0], organization)
         usage = _usage(digital_signature=True, key_encipherment=isinstance(key, rsa.RSAPrivateKey))
@@ -151,13 +151,13 @@ class Authority:
     def _authority_key(self) -> x509.AuthorityKeyIdentifier:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(self.certificate.public_key())  # type: ignore[arg-type]
 
-    def _issued(self, builder: x509.CertificateBuilder) -> Issued:
+    def _issued(self, builder: x509.CertificateBuilder) -> IssuedCertificate:
         certificate = builder.sign(self._key, hashes.SHA256())
         parts = [certificate]
         if not _is_root(self.certificate):
             parts.append(self.certificate)
         parts += self._chain
-        return Issued(
+        return IssuedCertificate(
             serial=serial_of(certificate),
             subject=certificate.subject.rfc4514_string(),
             pem=_pem(certificate),
@@ -170,7 +170,7 @@ class Authority:
 # --- making ----------------------------------------------------------------------------------------------
 
 
-def make_root(organization: str, *, now: datetime, lifetime: timedelta) -> Authority:
+def make_root(organization: str, *, now: datetime, lifetime: timedelta) -> CertificateAuthority:
     """A new root CA with a P-256 key."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _subject(f"{organization} charging root", organization)
@@ -187,10 +187,10 @@ def make_root(organization: str, *, now: datetime, lifetime: timedelta) -> Autho
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    return Authority(certificate, key)
+    return CertificateAuthority(certificate, key)
 
 
-def load_authority(certificates_pem: bytes, private_key_pem: bytes) -> Authority:
+def load_authority(certificates_pem: bytes, private_key_pem: bytes) -> CertificateAuthority:
     """The first certificate is the CA's, the others lead to the root. Raises InvalidCertificate."""
     try:
         first, *others = x509.load_pem_x509_certificates(certificates_pem)
@@ -199,7 +199,7 @@ def load_authority(certificates_pem: bytes, private_key_pem: bytes) -> Authority
         raise InvalidCertificate(f"not a CA certificate and its unencrypted key in PEM: {error}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise InvalidCertificate("the CA's key must be RSA or EC")
-    return Authority(first, key, [c for c in others if not _is_root(c)])
+    return CertificateAuthority(first, key, [c for c in others if not _is_root(c)])
 
 
 def new_key(kind: str) -> PrivateKey:
@@ -283,7 +283,7 @@ def read_presented(der_or_pem: bytes) -> x509.Certificate:
         raise InvalidCertificate(f"not a certificate: {error}") from None
 
 
-def presented(certificate: x509.Certificate) -> Presented:
+def presented(certificate: x509.Certificate) -> PresentedCertificate:
     """What of a client certificate decides whom it belongs to."""
     names, addresses = list(_all(certificate.subject, NameOID.COMMON_NAME)), list[str]()
     try:
@@ -293,7 +293,7 @@ def presented(certificate: x509.Certificate) -> Presented:
         addresses = [str(address) for address in alternative.get_values_for_type(x509.IPAddress)]
     except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
         pass
-    return Presented(
+    return PresentedCertificate(
         serial=serial_of(certificate),
         names=tuple(names),
         addresses=tuple(addresses),
@@ -327,7 +327,7 @@ def verify_issued(
     raise InvalidCertificate("the client certificate was not issued by a CA that is trusted here")
 
 
-def belongs_to(certificate: Presented, charger_id: str, certificate_name: str | None) -> bool:
+def belongs_to(certificate: PresentedCertificate, charger_id: str, certificate_name: str | None) -> bool:
     """Whether one of its names is the charge point's identity, or the name an operator has set for it."""
     allowed = [charger_id] if certificate_name is None else [charger_id, certificate_name]
     return any(name in allowed for name in certificate.names)

@@ -20,8 +20,6 @@ _EVERY_S = 3600.0
 _REMINDED_EVERY = timedelta(days=1)
 _TRIGGER_TIMEOUT_S = 30.0
 
-Send = Callable[[str, Command], Awaitable[Mapping[str, Any]]]
-
 
 class Renewal:
     """`server_directory`: where our own CA's server certificates lie, if they are used; they are renewed too."""
@@ -30,11 +28,11 @@ class Renewal:
         self,
         engine: AsyncEngine,
         node: str,
-        send: Send,
+        send: Callable[[str, Command], Awaitable[Mapping[str, Any]]],
         *,
         days_before: int = 30,
         kept_days: int = 365,
-        authority: Callable[[], pki.Authority] | None = None,
+        authority: Callable[[], pki.CertificateAuthority] | None = None,
         organization: str = "",
         server_directory: Path | None = None,
     ) -> None:

@@ -11,6 +11,7 @@ from prometheus_client import Gauge
 
 from csms.errors import StartError
 from csms.security import pki
+from csms.security.authority import CertificateFiles
 
 log = structlog.get_logger()
 _EXPIRY = Gauge(
@@ -22,7 +23,6 @@ CIPHERS = (
     ":ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384"
     ":AES128-GCM-SHA256:AES256-GCM-SHA384"
 )
-Pair = tuple[Path, Path]
 
 
 class ServerTls:
@@ -32,7 +32,9 @@ class ServerTls:
     must come is the security profile's business. Raises StartError.
     """
 
-    def __init__(self, pairs: Sequence[Pair], client_cas: str | None, *, look_every_s: float = 10) -> None:
+    def __init__(
+        self, pairs: Sequence[CertificateFiles], client_cas: str | None, *, look_every_s: float = 10
+    ) -> None:
         if not pairs:
             raise StartError(
                 "TLS needs a certificate: set CSMS_OCPP_TLS_CERT_FILE and CSMS_OCPP_TLS_KEY_FILE."
@@ -96,7 +98,7 @@ def read_cas(path: Path) -> tuple[str, list[x509.Certificate]]:
         raise StartError(f"CSMS_OCPP_TLS_CLIENT_CA_FILE={path} holds no certificates: {error}.") from None
 
 
-def _load(context: ssl.SSLContext, pairs: Sequence[Pair]) -> None:
+def _load(context: ssl.SSLContext, pairs: Sequence[CertificateFiles]) -> None:
     for cert_file, key_file in pairs:
         try:
             context.load_cert_chain(cert_file, key_file, password=lambda: b"")

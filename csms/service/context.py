@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from csms.node.health import DatabaseProbe, HealthReport
 from csms.node.node import Node
 from csms.plans.planner import Planner
-from csms.security.pki import Authority
+from csms.security.pki import CertificateAuthority
 from csms.service.access import Access
 
 
@@ -25,7 +25,7 @@ class ServiceContext:
     node: Node
     admin_token: str
     planner: Planner | None = None
-    authority: Callable[[], Authority] | None = None
+    authority: Callable[[], CertificateAuthority] | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     access: Access = field(init=False)

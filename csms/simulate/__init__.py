@@ -5,15 +5,17 @@ Stands alone: it knows OCPP and nothing of the central system in this project.
 
 from csms.simulate.charge_point import SimulatedChargePoint
 from csms.simulate.clock import SimulatedClock
-from csms.simulate.fleet import Fleet, FleetSummary
+from csms.simulate.controller import ChargePointOptions
+from csms.simulate.fleet import FleetSummary, SimulatedFleet
 from csms.simulate.records import BelievedTransaction, ChargerEvent, Counters
 
 __all__ = [
     "BelievedTransaction",
+    "ChargePointOptions",
     "ChargerEvent",
     "Counters",
-    "Fleet",
     "FleetSummary",
     "SimulatedChargePoint",
     "SimulatedClock",
+    "SimulatedFleet",
 ]

@@ -68,7 +68,7 @@ class SimulatedClock:
         await asyncio.sleep(self.real_delay_s(self.now_s() + simulated_s))
 
 
-class Chronicle:
+class SimulatedTimeFile:
     """A file that says how far simulated time has come: the next run on the same data goes on there.
 
     A charger whose clock is set back by days reports nothing that is news.

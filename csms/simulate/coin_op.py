@@ -14,7 +14,7 @@ from typing import Any
 
 import aiomqtt
 
-from csms.mqtt.client.aiomqtt_fixes import Client
+from csms.mqtt.client.aiomqtt_fixes import MqttClient
 
 WINDOW_S = 600
 _SLOW_EVERY_S = 30
@@ -29,7 +29,7 @@ def protocol(version: str) -> aiomqtt.ProtocolVersion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Behaviour:
+class StationBehaviour:
     """How a station, its meter and its line behave; seconds are the station's own."""
 
     energy: str = "session"  # or cumulative
@@ -49,11 +49,11 @@ class Behaviour:
 
 
 @dataclass(slots=True, kw_only=True)
-class Station:
+class FakeStation:
     """One station: `obey` a command, `second` by second; what it says goes to `said`."""
 
     id: str
-    behaviour: Behaviour = field(default_factory=Behaviour)
+    behaviour: StationBehaviour = field(default_factory=StationBehaviour)
     seed: int = 0
     state: str = "init"
     uid: str | None = None
@@ -213,14 +213,14 @@ class Station:
         return self._chance.random() < self.behaviour.double
 
 
-class Fleet:
+class FakeStationFleet:
     """Stations on a broker, `speed` of their seconds a real one. `run()` until cancelled; it reconnects."""
 
     def __init__(
         self,
         host: str,
         port: int,
-        stations: Sequence[Station],
+        stations: Sequence[FakeStation],
         *,
         speed: float = 1.0,
         prefix: str = "",
@@ -236,7 +236,7 @@ class Fleet:
         self._prefix = f"{prefix}/" if prefix else ""
         self._version = protocol(version)
         self._username, self._password = username, password
-        self._clients: dict[str, Client] = {}
+        self._clients: dict[str, MqttClient] = {}
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -244,7 +244,7 @@ class Fleet:
                 group.create_task(self._line(station), name=f"line {station.id}")
                 group.create_task(self._clock(station), name=f"clock {station.id}")
 
-    async def _clock(self, station: Station) -> None:
+    async def _clock(self, station: FakeStation) -> None:
         began, passed = time.monotonic(), 0
         while True:
             passed += 1
@@ -253,7 +253,7 @@ class Fleet:
             await self._deliver(station)
             _still_wanted()
 
-    async def _line(self, station: Station) -> None:
+    async def _line(self, station: FakeStation) -> None:
         """Its connection: subscribe, say how it is, obey."""
         while True:
             with contextlib.suppress(aiomqtt.MqttError):
@@ -275,13 +275,13 @@ class Fleet:
             _still_wanted()
             await asyncio.sleep(0.2)
 
-    def _client(self, station: Station) -> Client:
+    def _client(self, station: FakeStation) -> MqttClient:
         will = None
         if station.behaviour.last_will:
             will = aiomqtt.Will(
                 f"{self._prefix}charger/{station.id}/availability", b"offline", 0, retain=True
             )
-        return Client(
+        return MqttClient(
             self._host,
             self._port,
             identifier=f"sim-{station.id}-{random.getrandbits(32):08x}",
@@ -291,7 +291,7 @@ class Fleet:
             password=self._password,
         )
 
-    async def _deliver(self, station: Station) -> None:
+    async def _deliver(self, station: FakeStation) -> None:
         client = self._clients.get(station.id)
         said, station.said = station.said, []
         if client is None or station.behaviour.silent:
@@ -316,7 +316,7 @@ def _still_wanted() -> None:
         raise asyncio.CancelledError
 
 
-class App:
+class RenterApp:
     """A user's app as the stations' description has it: it talks to the broker itself."""
 
     def __init__(self, host: str, port: int, uid: str, *, prefix: str = "", version: str = "3.1.1") -> None:
@@ -327,7 +327,7 @@ class App:
     async def rent(self, station_id: str, stay_s: float) -> None:
         """Hello, connect when the station is free, stop after `stay_s` real seconds."""
         topic = f"{self._prefix}charger/{station_id}"
-        async with Client(self._host, self._port, protocol=self._version) as client:
+        async with MqttClient(self._host, self._port, protocol=self._version) as client:
             await client.subscribe(f"{topic}/status", qos=1)
             await client.publish(f"{topic}/commands", f"hello:{self._uid}", qos=1)
             async for message in client.messages:
@@ -360,7 +360,7 @@ async def rent_for_ever(
             visit += 1
             with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
                 async with asyncio.timeout(stay_s + 30):
-                    guest = App(host, port, f"guest-{number}-{visit}", version=version)
+                    guest = RenterApp(host, port, f"guest-{number}-{visit}", version=version)
                     await guest.rent(station_id, stay_s)
             _still_wanted()
 

@@ -42,7 +42,7 @@ class _Key:
     secret: bool = False
 
 
-class Configuration:
+class SimulatedConfiguration:
     """Keys are compared without regard to case, as the specification's CiString asks."""
 
     def __init__(self, connectors: int, overrides: Mapping[str, str] | None = None) -> None:

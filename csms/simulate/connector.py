@@ -1,24 +1,24 @@
-"""One connector: it waits for a driver, charges, samples its meter and reports, whether or not the line is up."""
+"""One connector: waits for a driver, charges, samples its meter and reports, with or without a connection."""
 
 import asyncio
 import random
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from csms.simulate.clock import event_within, ocpp_time
-from csms.simulate.curves import Charge, Outlet, Reading, phases_used
+from csms.simulate.controller import ChargePointController
+from csms.simulate.curves import Charge, Outlet, SimulatedReading, phases_used
 from csms.simulate.plan import SessionPlan, SessionPlanner
-from csms.simulate.profiles import Moment
+from csms.simulate.profiles import LimitMoment
 from csms.simulate.records import BelievedTransaction
-
-if TYPE_CHECKING:
-    from csms.simulate.charge_point import SimulatedChargePoint
 
 _WATCH_S = 60.0
 """How often (simulated s) a session without meter samples looks at its battery."""
 
 
-def sampled_values(reading: Reading, outlet: Outlet, measurands: tuple[str, ...], context: str) -> list[Any]:
+def sampled_values(
+    reading: SimulatedReading, outlet: Outlet, measurands: tuple[str, ...], context: str
+) -> list[Any]:
     """A reading as OCPP SampledValues. AC outlets do not know the state of charge."""
     values: list[dict[str, str]] = []
 
@@ -46,20 +46,14 @@ def sampled_values(reading: Reading, outlet: Outlet, measurands: tuple[str, ...]
 
 
 class SimulatedConnector:
-    """`status` is what stands on its display; `transaction` the running one, if any."""
+    """`transaction` is the running one, if any."""
 
     def __init__(
-        self,
-        station: "SimulatedChargePoint",
-        connector_id: int,
-        outlet: Outlet,
-        planner: SessionPlanner,
-        seed: str,
+        self, controller: ChargePointController, connector_id: int, planner: SessionPlanner, seed: str
     ) -> None:
-        self.station = station
+        self.controller = controller
         self.connector_id = connector_id
-        self.outlet = outlet
-        self.status = "Available"
+        self.outlet = controller.options.outlet
         self.operative = True
         self.transaction: BelievedTransaction | None = None
         self.charge: Charge | None = None
@@ -74,6 +68,7 @@ class SimulatedConnector:
         self._unpaid = False
         self._stop_reason: str | None = None
         self._wake = asyncio.Event()
+        controller.on_change(self.nudge)
 
     @property
     def register_wh(self) -> int:
@@ -87,27 +82,29 @@ class SimulatedConnector:
     def free(self) -> bool:
         return self.operative and not self._busy and self._remote is None
 
-    # What others ask of it
+    # --- requests --------------------------------------------------------------------------------
 
     def start_remotely(self, id_tag: str, profile: dict[str, Any] | None) -> None:
         self._remote = (id_tag, profile)
         self._wake.set()
 
     def stop(self, reason: str) -> None:
-        """Ends a running session; nothing happens without one."""
+        """End the running session, if there is one."""
         if self._busy and self._stop_reason is None:
             self._stop_reason = reason
             self._wake.set()
 
     def nudge(self) -> None:
-        """Something it waits for may have changed."""
+        """Look again at what it waits for."""
         self._wake.set()
 
     def start_answered(self, transaction: BelievedTransaction) -> None:
-        """The central system answered StartTransaction. A refused tag ends the session, or stops its energy."""
+        """Note the central system's answer to StartTransaction. A refused tag ends the session, or its energy."""
+        if transaction.id_tag_info:
+            self.controller.tags.remember(transaction.id_tag, transaction.id_tag_info)
         if transaction.id_tag_status == "Accepted" or transaction is not self.transaction:
             return
-        if self.station.configuration.flag("StopTransactionOnInvalidId"):
+        if self.controller.configuration.flag("StopTransactionOnInvalidId"):
             self.stop("DeAuthorized")
         else:
             self._unpaid = True
@@ -131,15 +128,13 @@ class SimulatedConnector:
             self._show("Reserved" if self.reservation else "Available")
 
     def _show(self, status: str) -> None:
-        if status != self.status:
-            self.status = status
-            self.station.status_changed(self)
+        self.controller.show(self.connector_id, status)
 
-    # Its life
+    # --- sessions --------------------------------------------------------------------------------
 
     async def run(self, sessions: int | None) -> None:
-        """Sessions one after another; returns after `sessions` of them, or when the station is finishing."""
-        while not self.station.finishing and (sessions is None or self.sessions_done < sessions):
+        """Play one session after another, until there were `sessions` of them or the charge point is finishing."""
+        while not self.controller.finishing and (sessions is None or self.sessions_done < sessions):
             plan = self._planner.next()
             start = await self._next_driver(plan)
             if start is None:
@@ -154,19 +149,19 @@ class SimulatedConnector:
             self._rest()
 
     async def _next_driver(self, plan: SessionPlan) -> tuple[str, bool] | None:
-        """(idTag, started remotely), None when there will be no more."""
-        clock = self.station.clock
+        """Return (idTag, started remotely); None: there will be no more drivers."""
+        clock = self.controller.clock
         comes_s: float | None = None
-        while not self.station.finishing:
+        while not self.controller.finishing:
             wait_s: float | None = None
-            if self.station.in_service and self.operative:
+            if self.controller.in_service and self.operative:
                 if self._remote:
                     id_tag, profile = self._remote
                     self._remote = None
                     if profile:
-                        self.station.profiles.install(self.connector_id, profile)
+                        self.controller.profiles.install(self.connector_id, profile)
                     return id_tag, True
-                if self.station.automatic and (
+                if self.controller.options.automatic and (
                     self.reservation is None or self.reservation[1] == plan.id_tag
                 ):
                     if comes_s is None:
@@ -182,21 +177,21 @@ class SimulatedConnector:
         await event_within(self._wake, real_s)
 
     async def _until(self, simulated_s: float) -> None:
-        """Waits for that reading of the clock, or until somebody stops the session."""
+        """Wait for that reading of the clock, or until the session is stopped."""
         while self._stop_reason is None:
-            real_s = self.station.clock.real_delay_s(simulated_s)
+            real_s = self.controller.clock.real_delay_s(simulated_s)
             if real_s == 0:
                 return
             await self._wait(real_s)
 
     async def _session(self, plan: SessionPlan, id_tag: str, remote: bool) -> None:
-        station, clock = self.station, self.station.clock
+        controller, clock = self.controller, self.controller.clock
         self._show("Preparing")
         await self._until(clock.now_s() + plan.plug_in_s)
-        asks = not remote or station.configuration.flag("AuthorizeRemoteTxRequests")
-        if asks and self._stop_reason is None and not await station.authorized(id_tag):
-            station.counters.refused += 1
-            station.tell("refused", id_tag, self.connector_id)
+        asks = not remote or controller.configuration.flag("AuthorizeRemoteTxRequests")
+        if asks and self._stop_reason is None and not await controller.authorized(id_tag):
+            controller.counters.refused += 1
+            controller.tell("refused", id_tag, self.connector_id)
             return
         if self._stop_reason is not None:
             return
@@ -209,7 +204,7 @@ class SimulatedConnector:
         reservation = self.reservation if self.reservation and self.reservation[1] == id_tag else None
         self.reservation = None if reservation else self.reservation
         begin = self._meter_value(begun_s, "Transaction.Begin", "StopTxnSampledData")
-        station.delivery.started(transaction, reservation[0] if reservation else None)
+        controller.delivery.started(transaction, reservation[0] if reservation else None, self.start_answered)
         self._show("Charging")
         ended_s = await self._charge(plan, transaction, begun_s)
         self._register = self.charge.register
@@ -219,30 +214,30 @@ class SimulatedConnector:
         transaction.stop_reason = reason
         end = self._meter_value(ended_s, "Transaction.End", "StopTxnSampledData")
         self.charge.power_w = 0.0
-        station.delivery.stopped(transaction, [value for value in (begin, end) if value])
+        controller.delivery.stopped(transaction, [value for value in (begin, end) if value])
         self.transaction = None
-        station.profiles.clear(connector_id=self.connector_id, purpose="TxProfile")
+        controller.profiles.clear(connector_id=self.connector_id, purpose="TxProfile")
         self._show("Finishing")
-        if reason not in {"EVDisconnected", "HardReset", "SoftReset"} and not station.finishing:
+        if reason not in {"EVDisconnected", "HardReset", "SoftReset"} and not controller.finishing:
             self._stop_reason = None
             await self._until(clock.now_s() + plan.unplug_s)
 
     async def _charge(self, plan: SessionPlan, transaction: BelievedTransaction, begun_s: float) -> float:
-        """Charges until plan or a stop ends it; the reading of the clock at its end.
+        """Charge until the plan or a stop ends it. Returns the reading of the clock at the end.
 
-        Samples lie on an exact grid from the start, whatever the event loop's delays: the same seed gives the
-        same series.
+        Samples lie on an exact grid from the start, independent of delays of the event loop: the same seed gives
+        the same series.
         """
-        station, charge = self.station, self.charge
+        controller, charge = self.controller, self.charge
         assert charge is not None
         last_s, end_s = begun_s, begun_s + plan.charge_s
         sampled_s = begun_s
         while True:
-            interval_s = station.configuration.number("MeterValueSampleInterval")
+            interval_s = controller.configuration.number("MeterValueSampleInterval")
             next_s = min(sampled_s + (interval_s or _WATCH_S), end_s)
             await self._until(next_s)
             stopped = self._stop_reason is not None
-            now_s = min(max(station.clock.now_s(), last_s), next_s) if stopped else next_s
+            now_s = min(max(controller.clock.now_s(), last_s), next_s) if stopped else next_s
             self._advance(last_s, now_s)
             last_s = now_s
             if stopped or now_s >= end_s or charge.soc_percent >= plan.target_soc_percent:
@@ -251,7 +246,7 @@ class SimulatedConnector:
             if interval_s:
                 value = self._meter_value(now_s, "Sample.Periodic", "MeterValuesSampledData")
                 if value:
-                    station.delivery.sampled(transaction, value)
+                    controller.delivery.sampled(transaction, value)
 
     def _advance(self, from_s: float, to_s: float) -> None:
         assert self.charge is not None
@@ -260,13 +255,13 @@ class SimulatedConnector:
             self._show("Charging" if self.charge.power_w > 0 else "SuspendedEVSE")
 
     def _limit_w(self, at_s: float) -> float | None:
-        return 0.0 if self._unpaid else self.station.profiles.limit_w(self.moment(self._stamp(at_s)))
+        return 0.0 if self._unpaid else self.controller.profiles.limit_w(self.moment(self._stamp(at_s)))
 
-    def moment(self, at: datetime) -> Moment:
+    def moment(self, at: datetime) -> LimitMoment:
         """What a charging profile needs to know to give this connector's limit."""
         phases = phases_used(self.charge.vehicle, self.outlet) if self.charge else self.outlet.phases
         running = self.transaction
-        return Moment(
+        return LimitMoment(
             self.connector_id,
             at,
             phases,
@@ -275,17 +270,17 @@ class SimulatedConnector:
         )
 
     def _stamp(self, simulated_s: float) -> datetime:
-        return self.station.clock.at(simulated_s)
+        return self.controller.clock.at(simulated_s)
 
     def _meter_value(self, at_s: float, context: str, key: str) -> dict[str, Any] | None:
         assert self.charge is not None
-        measurands = self.station.configuration.measurands(key)
+        measurands = self.controller.configuration.measurands(key)
         values = sampled_values(self.charge.reading(self._rng), self.outlet, measurands, context)
         return {"timestamp": ocpp_time(self._stamp(at_s)), "sampled_value": values} if values else None
 
     def triggered_meter_value(self) -> dict[str, Any]:
         """The meter right now, for TriggerMessage."""
-        at_s = self.station.clock.now_s()
+        at_s = self.controller.clock.now_s()
         if self.charge:
             value = self._meter_value(at_s, "Trigger", "MeterValuesSampledData")
             if value:

@@ -89,7 +89,7 @@ def power_w(vehicle: Vehicle, outlet: Outlet, soc_percent: float, limit_w: float
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class SimulatedReading:
     """What the meter shows at one moment. `voltage_v` and `current_a` have an entry for each phase used."""
 
     register_wh: int
@@ -127,11 +127,13 @@ class Charge:
             self.soc_percent = min(100.0, self.soc_percent + gained)
             done_s += step_s
 
-    def reading(self, rng: random.Random) -> Reading:
+    def reading(self, rng: random.Random) -> SimulatedReading:
         phases = phases_used(self.vehicle, self.outlet)
         if self.outlet.current == "DC":
             volts: tuple[float, ...] = (round(330 + 0.8 * self.soc_percent + rng.uniform(-1, 1), 1),)
         else:
             volts = tuple(round(MAINS_V + rng.uniform(-3, 3), 1) for _ in range(phases))
         amps = tuple(round(self.power_w / phases / volt, 2) for volt in volts)
-        return Reading(self.register_wh, round(self.power_w, 1), volts, amps, round(self.soc_percent, 1))
+        return SimulatedReading(
+            self.register_wh, round(self.power_w, 1), volts, amps, round(self.soc_percent, 1)
+        )

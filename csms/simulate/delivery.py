@@ -1,4 +1,4 @@
-"""Brings a charge point's transaction messages to its central system, one by one, and keeps the books of it."""
+"""Delivers a charge point's transaction messages to its central system, one by one, and counts what became of them."""
 
 import asyncio
 import time
@@ -8,29 +8,21 @@ from typing import Any
 from ocpp.v16 import call
 
 from csms.simulate.clock import event_within, ocpp_time
-from csms.simulate.line import GONE, REFUSED, Line
-from csms.simulate.link import Link, RefusedCall
+from csms.simulate.connection import ANSWER_ERRORS, CONNECTION_ERRORS, RefusedCall, SimulatedConnection
 from csms.simulate.queue import Action, TransactionMessage, TransactionQueue
 from csms.simulate.records import BelievedTransaction, Counters
 
 
-class Delivery:
-    """`started`, `sampled` and `stopped` queue; `send` delivers on one connection until that ends."""
+class TransactionDelivery:
+    """`started`, `sampled` and `stopped` queue messages; `send` delivers them on one connection until that ends."""
 
     def __init__(
-        self,
-        line: Line,
-        counters: Counters,
-        tell: Callable[[str, str, int | None], None],
-        start_answered: Callable[[BelievedTransaction], None],
-        *,
-        same_message_id: bool,
+        self, counters: Counters, tell: Callable[[str, str, int | None], None], *, same_message_id: bool
     ) -> None:
         self.transactions: list[BelievedTransaction] = []
-        self._line = line
         self._counters = counters
         self._tell = tell
-        self._start_answered = start_answered
+        self._start_answered: dict[int, Callable[[BelievedTransaction], None]] = {}
         self._queue = TransactionQueue(same_message_id=same_message_id)
         self._moved = asyncio.Event()
         self._closed = False
@@ -45,12 +37,19 @@ class Delivery:
         self._queue.retry_interval_s = retry_interval_s
 
     def close(self) -> None:
-        """The simulation ends: a call cut off from here on is nobody's failure."""
+        """End the simulation: a call that is cut off from now on is not counted as lost."""
         self._closed = True
 
-    def started(self, transaction: BelievedTransaction, reservation_id: int | None) -> None:
+    def started(
+        self,
+        transaction: BelievedTransaction,
+        reservation_id: int | None,
+        answered: Callable[[BelievedTransaction], None],
+    ) -> None:
+        """Queue StartTransaction. `answered` is called when the central system has answered it."""
         self.transactions.append(transaction)
         transaction.key = len(self.transactions) - 1
+        self._start_answered[transaction.key] = answered
         self._enqueue(
             "StartTransaction",
             transaction,
@@ -69,7 +68,7 @@ class Delivery:
         )
 
     def stopped(self, transaction: BelievedTransaction, data: list[dict[str, Any]]) -> None:
-        """The transaction's stop is filled in; `data` becomes transactionData."""
+        """Queue StopTransaction, from the stop fields of `transaction`; `data` becomes transactionData."""
         assert transaction.stopped_at is not None
         self._enqueue(
             "StopTransaction",
@@ -87,8 +86,11 @@ class Delivery:
         self._queue.append(action, transaction.key, payload)
         self._moved.set()
 
-    async def send(self, link: Link) -> None:
-        """Raises one of GONE when the connection ends; what was in flight then has used up an attempt."""
+    async def send(self, connection: SimulatedConnection) -> None:
+        """Deliver until the connection ends, then raise one of CONNECTION_ERRORS.
+
+        The message that was in flight then has used up an attempt.
+        """
         while True:
             self._moved.clear()
             message = self._queue.take(time.monotonic())
@@ -100,11 +102,11 @@ class Delivery:
                 self._tell("resend", f"{message.action}, attempt {message.attempts}", None)
             payload = getattr(call, message.action)(**message.payload)
             try:
-                answer = await self._line.call(link, payload, message.message_id)
-            except (*GONE, asyncio.CancelledError):
+                answer = await connection.ask(payload, message.message_id)
+            except (*CONNECTION_ERRORS, asyncio.CancelledError):
                 self._unanswered(message)
                 raise
-            except REFUSED as error:
+            except ANSWER_ERRORS as error:
                 if isinstance(error, RefusedCall):
                     self._counters.transaction_callerrors += 1
                     self._tell("callerror", f"{message.action}: {error}", None)
@@ -126,7 +128,7 @@ class Delivery:
         transaction.transaction_id = answer.transaction_id
         transaction.id_tag_info = answer.id_tag_info
         self._tell("start_answered", str(transaction.id_tag_status), transaction.connector_id)
-        self._start_answered(transaction)
+        self._start_answered.pop(transaction.key)(transaction)
 
     def _unanswered(self, message: TransactionMessage) -> None:
         if self._closed:
@@ -134,4 +136,5 @@ class Delivery:
         if self._queue.failed(message, time.monotonic()):
             self._counters.lost += 1
             self.transactions[message.transaction].lost = True
+            self._start_answered.pop(message.transaction, None)
             self._tell("lost", f"{message.action} after {message.attempts} attempts", None)

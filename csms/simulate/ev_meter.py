@@ -17,15 +17,15 @@ import aiomqtt
 
 from csms.simulate.clock import SimulatedClock
 
-COMMANDS = "/BLEWIFI/Chargers/"
-REPLIES = "/BLEWIFI/users/"
+COMMAND_TOPIC = "/BLEWIFI/Chargers/"
+REPLY_TOPIC = "/BLEWIFI/users/"
 UNPLUGGED, PLUGGED, WANTS, VENTILATE, BROKEN = 1, 2, 3, 4, 5
 NOT_CHARGING, CLOSED_1, CLOSED_3, READY = 1, 2, 3, 7
 NO_TIME = 2**64 - 1
 
 
 @dataclass
-class State:
+class FakeChargerState:
     """What a charger shows. Energy in Wh, volts and amperes for L1 to L3."""
 
     mac: str
@@ -64,7 +64,7 @@ class State:
         self.ev, self.charging, self.amperes, self.start_ms = UNPLUGGED, READY, (0.0, 0.0, 0.0), NO_TIME
 
 
-def encode(state: State) -> bytes:
+def encode(state: FakeChargerState) -> bytes:
     """A WorkingInfo frame, as the hardware sends it."""
     version, ssid = state.version.encode(), state.ssid.encode()
     body = (
@@ -87,7 +87,7 @@ def encode(state: State) -> bytes:
 
 
 @dataclass
-class Faults:
+class AnswerFaults:
     """What goes wrong with a charger's answers. `before`: frames that arrive ahead of its own."""
 
     silent: bool = False
@@ -99,7 +99,7 @@ class Faults:
 
 
 @dataclass
-class Asked:
+class RequestLog:
     """What a charger was asked so far. `waiting`: not answered yet."""
 
     times: list[float] = field(default_factory=list)
@@ -107,13 +107,15 @@ class Asked:
     most_waiting: int = 0
 
 
-class Charger:
+class FakeCharger:
     """One simulated charger: `state` is what it shows, `live` changes it as time passes."""
 
-    def __init__(self, state: State, *, live: Callable[[State], None] | None = None) -> None:
+    def __init__(
+        self, state: FakeChargerState, *, live: Callable[[FakeChargerState], None] | None = None
+    ) -> None:
         self.state = state
-        self.faults = Faults()
-        self.asked = Asked()
+        self.faults = AnswerFaults()
+        self.asked = RequestLog()
         self._live = live
 
     def answer(self) -> list[bytes]:
@@ -127,14 +129,14 @@ class Charger:
         return [*faults.before, frame] + ([frame] if faults.twice else [])
 
 
-class Backend:
+class FakeBackend:
     """All chargers of one account, on one broker. What is no request to read counts as a violation."""
 
     def __init__(
         self,
         host: str,
         port: int,
-        chargers: Iterable[Charger],
+        chargers: Iterable[FakeCharger],
         *,
         uuid: str,
         token: bytes,
@@ -143,7 +145,7 @@ class Backend:
         password: str | None = None,
     ) -> None:
         self.chargers = {charger.state.mac: charger for charger in chargers}
-        self.reply_topic = REPLIES + uuid.encode().hex().upper()
+        self.reply_topic = REPLY_TOPIC + uuid.encode().hex().upper()
         self.violations: list[str] = []
         self.connected = asyncio.Event()
         self._request = _request(uuid, token)
@@ -161,7 +163,7 @@ class Backend:
                         host, port, protocol=version, username=username, password=password
                     ) as client:
                         for mac in self.chargers:
-                            await client.subscribe(COMMANDS + mac, qos=1)
+                            await client.subscribe(COMMAND_TOPIC + mac, qos=1)
                         self._client = client
                         self.connected.set()
                         async for message in client.messages:
@@ -180,7 +182,7 @@ class Backend:
         await self._client.publish(self.reply_topic, payload, qos=1, retain=retain)
 
     async def _on_request(self, topic: str, payload: object) -> None:
-        charger = self.chargers[topic.removeprefix(COMMANDS)]
+        charger = self.chargers[topic.removeprefix(COMMAND_TOPIC)]
         if payload != self._request:
             self.violations.append("not the request to read")
             return
@@ -198,7 +200,7 @@ class Backend:
         else:
             await self._answer(charger, 0)
 
-    async def _answer(self, charger: Charger, late_s: float) -> None:
+    async def _answer(self, charger: FakeCharger, late_s: float) -> None:
         if late_s:
             await asyncio.sleep(late_s)
         charger.asked.waiting -= 1
@@ -215,7 +217,7 @@ def _request(uuid: str, token: bytes) -> bytes:
 # --- a life of its own -----------------------------------------------------------------------------------
 
 
-class Life:
+class ChargerLife:
     """A charger that people use: cars come, wait, charge, are full, leave. Pure but for its random numbers."""
 
     def __init__(self, seed: int, clock: SimulatedClock) -> None:
@@ -227,7 +229,7 @@ class Life:
         self._amperes = 16.0
         self._owed_wh = 0.0
 
-    def __call__(self, state: State) -> None:
+    def __call__(self, state: FakeChargerState) -> None:
         """Bring `state` to the clock's time."""
         now_s = self._clock.now_s()
         while self._at_s < now_s:
@@ -244,7 +246,7 @@ class Life:
         shown = round(self._amperes + wobble, 1)
         state.amperes = (shown,) * 3 if state.phases == 2 else (shown, 0.0, 0.0)
 
-    def _flow(self, state: State, step_s: float) -> None:
+    def _flow(self, state: FakeChargerState, step_s: float) -> None:
         legs = 3 if state.phases == 2 else 1
         self._owed_wh += legs * 230 * self._amperes * step_s / 3600
         whole = int(self._owed_wh)
@@ -252,7 +254,7 @@ class Life:
         state.total_wh += whole
         state.session_wh += whole
 
-    def _next(self, state: State) -> None:
+    def _next(self, state: FakeChargerState) -> None:
         chance = self._random
         if self._phase == "idle":
             self._phase, lasts_s = "plugged", chance.uniform(60, 180)
@@ -273,13 +275,13 @@ class Life:
         self._until_s = self._at_s + lasts_s
 
 
-def neighbourhood(
+def fake_chargers(
     count: int, clock: SimulatedClock, *, seed: int = 0, total_wh: int = 1_000_000
-) -> list[Charger]:
+) -> list[FakeCharger]:
     """Chargers with lives of their own, their MAC addresses made up from their numbers."""
-    blank = State(mac="")
+    blank = FakeChargerState(mac="")
     return [
-        Charger(
+        FakeCharger(
             replace(
                 blank,
                 mac=f"0200{seed:04X}{number:04X}",
@@ -287,7 +289,7 @@ def neighbourhood(
                 volts=(230.0, 230.25, 230.5) if number % 2 else (232.75, 0.0, 0.0),
                 total_wh=total_wh + 1_000 * number,
             ),
-            live=Life(seed * 10_000 + number, clock),
+            live=ChargerLife(seed * 10_000 + number, clock),
         )
         for number in range(1, count + 1)
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from csms.simulate.charge_point import SimulatedChargePoint
 from csms.simulate.clock import SimulatedClock, lead_s
+from csms.simulate.controller import ChargePointOptions
 from csms.simulate.curves import OUTLETS
 from csms.simulate.records import BelievedTransaction, ChargerEvent, Counters
 
@@ -37,7 +38,7 @@ class FleetSummary:
         return not (counters.lost or counters.transaction_callerrors or counters.invalid_answers)
 
 
-class Fleet:
+class SimulatedFleet:
     """`charge_points` are there from the start, so that anything may be read of them while `run` goes on.
 
     Their identities are PREFIX-001 and so on. `sessions` is for each connector; `speed`, and `lead` (simulated seconds
@@ -79,14 +80,16 @@ class Fleet:
             SimulatedChargePoint(
                 f"{prefix}-{number:0{width}}",
                 url,
-                connectors=connectors,
-                password=password,
-                seed=seed,
-                clock=clock,
-                tags=tags,
-                outlet=OUTLETS[(number - 1) % len(OUTLETS)],
-                validate=validate,
-                on_event=on_event,
+                ChargePointOptions(
+                    connectors=connectors,
+                    password=password,
+                    seed=seed,
+                    clock=clock,
+                    tags=tags,
+                    outlet=OUTLETS[(number - 1) % len(OUTLETS)],
+                    validate=validate,
+                    on_event=on_event,
+                ),
             )
             for number in range(1, chargers + 1)
         ]

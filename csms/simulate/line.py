@@ -1,34 +1,25 @@
-"""The line of a charge point to its central system: dialling, redialling, and calls that end with the socket."""
+"""The line of a charge point to its central system: connects, reconnects, and makes calls that need no retry."""
 
 import asyncio
 import base64
-import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from ocpp.exceptions import OCPPError
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
-from csms.simulate.link import Link, RefusedCall
+from csms.simulate.connection import ANSWER_ERRORS, CONNECTION_ERRORS, SimulatedConnection
 from csms.simulate.records import Counters
 
-SUBPROTOCOL = Subprotocol("ocpp1.6")
-LOGGER = logging.getLogger("csms.simulate")
-
-GONE = (ConnectionError, ConnectionClosed)
-"""The connection closed in mid-call."""
-REFUSED = (RefusedCall, OCPPError, TypeError, TimeoutError)
-"""A CALLERROR, an answer (or call) that breaks the schema or its class, or none in time."""
+_SUBPROTOCOL = Subprotocol("ocpp1.6")
 
 
-class Line:
-    """`hold()` keeps a connection and redials with a jittered back-off.
+class SimulatedLine:
+    """`hold` keeps a connection and reconnects after a pause that doubles, with jitter, within `reconnect_s`.
 
-    `new_link` makes the handlers of a fresh connection; `speak` is the charge point's own part of it and runs
-    until it returns or the connection ends. `credentials` and `ping_s` are asked for at each dial.
+    `credentials` (for HTTP Basic) and `ping_s` are asked for at each attempt.
     """
 
     def __init__(
@@ -37,42 +28,44 @@ class Line:
         *,
         credentials: Callable[[], bytes | None],
         ping_s: Callable[[], float],
-        new_link: Callable[[ClientConnection], Link],
-        speak: Callable[[Link], Awaitable[None]],
         tell: Callable[[str, str], None],
         counters: Counters,
         reconnect_s: tuple[float, float],
-        validate: bool,
         rng: random.Random,
     ) -> None:
         self.address = address
-        self.link: Link | None = None
+        self.connection: SimulatedConnection | None = None
         self.last_failure = ""
         self._credentials = credentials
         self._ping_s = ping_s
-        self._new_link = new_link
-        self._speak = speak
         self._tell = tell
         self._counters = counters
         self._reconnect_s = reconnect_s
-        self._validate = validate
         self._rng = rng
         self._open = asyncio.Event()
         self._open.set()
 
     def block(self) -> None:
-        """No dialling until `unblock`: the charge point is rebooting."""
+        """Make no connection until `unblock`: the charge point is rebooting."""
         self._open.clear()
 
     def unblock(self) -> None:
         self._open.set()
 
     async def hang_up(self) -> None:
-        if self.link:
-            await self.link.connection.close()
+        if self.connection:
+            await self.connection.socket.close()
 
-    async def hold(self) -> None:
-        """Runs until cancelled."""
+    async def hold(
+        self,
+        connection_of: Callable[[ClientConnection], SimulatedConnection],
+        converse: Callable[[SimulatedConnection], Coroutine[Any, Any, None]],
+    ) -> None:
+        """Stay connected until cancelled.
+
+        `connection_of` wraps each new socket. `converse` is what the charge point says of itself on a connection; the
+        connection ends when it returns.
+        """
         shortest_s, longest_s = self._reconnect_s
         delay_s = shortest_s
         while True:
@@ -80,16 +73,16 @@ class Line:
             try:
                 async with connect(
                     self.address,
-                    subprotocols=[SUBPROTOCOL],
+                    subprotocols=[_SUBPROTOCOL],
                     additional_headers=self._headers(),
                     user_agent_header=None,
                     compression=None,
                     proxy=None,
                     ping_interval=self._ping_s() or None,
                     close_timeout=1,
-                ) as connection:
+                ) as socket:
                     delay_s = shortest_s
-                    await self._talk(connection)
+                    await self._serve(connection_of(socket), converse)
                 self._tell("disconnected", "")
             except InvalidStatus as refused:
                 self._failed(f"the handshake was answered {refused.response.status_code}")
@@ -108,61 +101,32 @@ class Line:
             return {}
         return {"Authorization": f"Basic {base64.b64encode(credentials).decode()}"}
 
-    async def _talk(self, connection: ClientConnection) -> None:
-        link = self.link = self._new_link(connection)
+    async def _serve(
+        self,
+        connection: SimulatedConnection,
+        converse: Callable[[SimulatedConnection], Coroutine[Any, Any, None]],
+    ) -> None:
+        self.connection = connection
         self._counters.connections += 1
         self._tell("connected", "")
-        parts = [asyncio.create_task(link.start()), asyncio.create_task(_awaited(self._speak(link)))]
+        parts = [asyncio.create_task(connection.start()), asyncio.create_task(converse(connection))]
         try:
             await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self.link = None
-            link.shut()
+            self.connection = None
+            connection.end()
             for part in parts:
                 part.cancel()
             ends = await asyncio.gather(*parts, return_exceptions=True)
         for end in ends:
-            if isinstance(end, Exception) and not isinstance(end, GONE):
+            if isinstance(end, Exception) and not isinstance(end, CONNECTION_ERRORS):
                 raise end
 
-    async def call(self, link: Link, payload: Any, message_id: str | None = None) -> Any:
-        """The answer's call_result object; raises one of GONE or REFUSED."""
-        self._counters.calls += 1
-        pending = asyncio.ensure_future(
-            link.call(
-                payload, suppress=False, unique_id=message_id, skip_schema_validation=not self._validate
-            )
-        )
-        link.hold(pending)
-        try:
-            answer = await pending
-        except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if link.gone and not (current and current.cancelling()):
-                raise ConnectionResetError("the connection closed before the answer came") from None
-            raise
-        except TimeoutError:
-            self._counters.timeouts += 1
-            raise
-        except RefusedCall:
-            self._counters.callerrors += 1
-            raise
-        except (OCPPError, TypeError) as error:
-            self._counters.invalid_answers += 1
-            LOGGER.warning("%s: %s: %s", link.id, type(payload).__name__, error)
-            raise
-        self._counters.answers += 1
-        return answer
-
     async def attempt(self, payload: Any) -> Any:
-        """The answer, or None when offline, refused or unanswered: for whatever needs no retry."""
-        if self.link is None:
+        """Make a call that needs no retry. None: not connected, refused or not answered."""
+        if self.connection is None:
             return None
         try:
-            return await self.call(self.link, payload)
-        except (*GONE, *REFUSED):
+            return await self.connection.ask(payload)
+        except (*CONNECTION_ERRORS, *ANSWER_ERRORS):
             return None
-
-
-async def _awaited(work: Awaitable[None]) -> None:
-    await work

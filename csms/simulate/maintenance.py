@@ -1,73 +1,81 @@
-"""What a simulated charge point does on its own time when told to: reboot, update, upload, let a booking lapse."""
+"""Work a simulated charge point does after it has answered: reboot, update firmware, upload, expire a reservation."""
 
 import asyncio
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from ocpp.v16 import call
 
 from csms.simulate.connector import SimulatedConnector
-
-if TYPE_CHECKING:
-    from csms.simulate.charge_point import SimulatedChargePoint
+from csms.simulate.controller import ChargePointController
 
 _STEP_S = 30.0
 """How long (simulated s) a download, an installation or an upload takes."""
 
 
-async def reboot(station: "SimulatedChargePoint", reason: str, *, deliver: bool) -> None:
-    """Stops the transactions for `reason`, hangs up and starts again. `deliver` sends what waits first; what is
-    still queued survives, as it does in a charge point's flash memory."""
-    if station.rebooting:
+async def reboot(
+    controller: ChargePointController,
+    connectors: Iterable[SimulatedConnector],
+    reason: str,
+    *,
+    deliver: bool,
+) -> None:
+    """Stop the transactions for `reason`, close the connection and start again.
+
+    `deliver` sends the queued messages first. Those still queued survive, as in a charge point's flash memory.
+    """
+    if controller.rebooting:
         return
-    station.rebooting = True
-    station.line.block()
+    controller.rebooting = True
+    controller.line.block()
     try:
-        for connector in station.connectors.values():
+        for connector in connectors:
             connector.stop(reason)
-        patience = time.monotonic() + station.call_timeout_s
-        while time.monotonic() < patience and (  # noqa: ASYNC110 - several conditions, bounded
-            any(one.transaction for one in station.connectors.values())
-            or (deliver and station.undelivered and station.connected)
+        deadline = time.monotonic() + controller.options.call_timeout_s
+        while time.monotonic() < deadline and (  # noqa: ASYNC110 - several conditions, bounded
+            any(connector.transaction for connector in connectors)
+            or (deliver and controller.undelivered and controller.connected)
         ):
             await asyncio.sleep(0.01)
-        station.registration = None
-        await station.line.hang_up()
-        await asyncio.sleep(station.reboot_s)
+        controller.registration = None
+        await controller.line.hang_up()
+        await asyncio.sleep(controller.options.reboot_s)
     finally:
-        station.rebooting = False
-        station.line.unblock()
-        station.nudge_all()
+        controller.rebooting = False
+        controller.line.unblock()
+        controller.changed()
 
 
-async def update_firmware(station: "SimulatedChargePoint") -> None:
-    """Download, install, reboot with the next patch version, report Installed."""
+async def update_firmware(
+    controller: ChargePointController, connectors: Iterable[SimulatedConnector]
+) -> None:
+    """Download, install, reboot with the next patch version, and report Installed."""
     for status in ("Downloading", "Downloaded", "Installing"):
-        station.firmware_status = status
-        await station.line.attempt(call.FirmwareStatusNotification(status))
-        await station.clock.sleep(_STEP_S)
-    major, minor, patch = station.firmware_version.split(".")
-    station.firmware_version = f"{major}.{minor}.{int(patch) + 1}"
-    await reboot(station, "Reboot", deliver=True)
-    station.firmware_status = "Installed"
-    patience = time.monotonic() + station.call_timeout_s
-    while station.registration != "Accepted" and time.monotonic() < patience:  # noqa: ASYNC110 - bounded
+        controller.firmware_status = status
+        await controller.line.attempt(call.FirmwareStatusNotification(status))
+        await controller.clock.sleep(_STEP_S)
+    major, minor, patch = controller.firmware_version.split(".")
+    controller.firmware_version = f"{major}.{minor}.{int(patch) + 1}"
+    await reboot(controller, connectors, "Reboot", deliver=True)
+    controller.firmware_status = "Installed"
+    deadline = time.monotonic() + controller.options.call_timeout_s
+    while controller.registration != "Accepted" and time.monotonic() < deadline:  # noqa: ASYNC110 - bounded
         await asyncio.sleep(0.02)
-    await station.line.attempt(call.FirmwareStatusNotification("Installed"))
-    station.firmware_status = "Idle"
+    await controller.line.attempt(call.FirmwareStatusNotification("Installed"))
+    controller.firmware_status = "Idle"
 
 
-async def upload_diagnostics(station: "SimulatedChargePoint") -> None:
+async def upload_diagnostics(controller: ChargePointController) -> None:
     for status in ("Uploading", "Uploaded"):
-        station.diagnostics_status = status
-        await station.line.attempt(call.DiagnosticsStatusNotification(status))
-        await station.clock.sleep(_STEP_S)
-    station.diagnostics_status = "Idle"
+        controller.diagnostics_status = status
+        await controller.line.attempt(call.DiagnosticsStatusNotification(status))
+        await controller.clock.sleep(_STEP_S)
+    controller.diagnostics_status = "Idle"
 
 
 async def expire_reservation(connector: SimulatedConnector, reservation_id: int, at: datetime) -> None:
-    """A booking is made for the real world: its expiry follows the wall clock."""
+    """Cancel a reservation at its expiry, which is real time: the central system set it."""
     await asyncio.sleep(max(0.0, (at - datetime.now(UTC)).total_seconds()))
     if connector.reservation and connector.reservation[0] == reservation_id:
         connector.reserve(None)

@@ -13,7 +13,7 @@ _PERIOD = {"Daily": timedelta(days=1), "Weekly": timedelta(weeks=1)}
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class LimitMoment:
     """For which connector, transaction and time a limit is asked. `phases` converts amperes."""
 
     connector_id: int
@@ -23,12 +23,12 @@ class Moment:
     started_at: datetime | None = None
 
 
-def _in_force(profile: Mapping[str, Any], moment: Moment) -> bool:
+def _in_force(profile: Mapping[str, Any], moment: LimitMoment) -> bool:
     first, last = profile.get("valid_from"), profile.get("valid_to")
     return not ((first and moment.at < parse_time(first)) or (last and moment.at >= parse_time(last)))
 
 
-def _offset_s(profile: Mapping[str, Any], moment: Moment) -> float | None:
+def _offset_s(profile: Mapping[str, Any], moment: LimitMoment) -> float | None:
     """Seconds into the schedule, None when it has not begun."""
     schedule = profile["charging_schedule"]
     fixed = schedule.get("start_schedule")
@@ -42,7 +42,7 @@ def _offset_s(profile: Mapping[str, Any], moment: Moment) -> float | None:
     return elapsed.total_seconds()
 
 
-def _limit_w(profile: Mapping[str, Any], moment: Moment) -> float | None:
+def _limit_w(profile: Mapping[str, Any], moment: LimitMoment) -> float | None:
     """The profile's own limit (W) at this moment, None outside its schedule."""
     if not _in_force(profile, moment):
         return None
@@ -60,7 +60,7 @@ def _limit_w(profile: Mapping[str, Any], moment: Moment) -> float | None:
     return limit
 
 
-class ChargingProfiles:
+class InstalledProfiles:
     """Profiles are the `csChargingProfiles` of SetChargingProfile with snake_case keys."""
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class ChargingProfiles:
         self._installed = [(at, profile) for at, profile in self._installed if not matches(at, profile)]
         return before - len(self._installed)
 
-    def _strongest(self, purpose: str, moment: Moment) -> float | None:
+    def _strongest(self, purpose: str, moment: LimitMoment) -> float | None:
         best: tuple[tuple[int, bool], float] | None = None
         for at, profile in self._installed:
             if profile["charging_profile_purpose"] != purpose or at not in {0, moment.connector_id}:
@@ -113,7 +113,7 @@ class ChargingProfiles:
                 best = (rank, limit)
         return best[1] if best else None
 
-    def limit_w(self, moment: Moment) -> float | None:
+    def limit_w(self, moment: LimitMoment) -> float | None:
         """The composite limit: a TxProfile before TxDefaultProfile, under ChargePointMaxProfile."""
         if not self._installed:
             return None
@@ -123,7 +123,7 @@ class ChargingProfiles:
         ceiling = self._strongest("ChargePointMaxProfile", moment)
         return min((value for value in (limit, ceiling) if value is not None), default=None)
 
-    def composite(self, moment: Moment, duration_s: int, otherwise_w: float) -> list[tuple[int, float]]:
+    def composite(self, moment: LimitMoment, duration_s: int, otherwise_w: float) -> list[tuple[int, float]]:
         """The (offset s, limit W) steps from `moment` on, as GetCompositeSchedule wants them."""
         offsets = {0}
         for _, profile in self._installed:
@@ -140,7 +140,7 @@ class ChargingProfiles:
             offsets |= {ceil(mark - began_s + whole_s * turn) for mark in marks for turn in turns}
         steps: list[tuple[int, float]] = []
         for offset in sorted(value for value in offsets if 0 <= value < duration_s):
-            later = Moment(
+            later = LimitMoment(
                 moment.connector_id,
                 moment.at + timedelta(seconds=offset),
                 moment.phases,

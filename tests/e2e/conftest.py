@@ -20,7 +20,7 @@ import uvloop
 
 from csms import settings
 from csms.adapter import Adapter
-from csms.mqtt.client.aiomqtt_fixes import Client
+from csms.mqtt.client.aiomqtt_fixes import MqttClient
 from csms.mqtt.config import BrokerAddress
 from csms.run import app
 from tests.harness.event_schemas import breach
@@ -92,7 +92,7 @@ async def _collect(node: Node, subscribed: asyncio.Event) -> None:
     """What a consumer sees: every topic below the test's prefix, in order of arrival."""
     assert node.broker is not None
     version = aiomqtt.ProtocolVersion.V5 if node.broker.version == "5" else aiomqtt.ProtocolVersion.V311
-    async with Client(node.broker.host, node.broker.port, protocol=version, **node.login) as client:
+    async with MqttClient(node.broker.host, node.broker.port, protocol=version, **node.login) as client:
         await client.subscribe(f"{node.prefix}/#", qos=1)
         subscribed.set()
         async for message in client.messages:

@@ -16,7 +16,7 @@ import pytest
 from csms.embedded import EmbeddedError, EmbeddedPostgres
 from csms.embedded.ports import is_accepting, is_free
 from csms.embedded.postgres_binaries import find_postgres
-from csms.embedded.processes import Account, drop_account, is_alive, start_bound, tail
+from csms.embedded.processes import SystemAccount, is_alive, start_bound, tail, unprivileged_account
 from tests.embedded.conftest import Program, needs_root, sleeping, until_gone
 from tests.harness.servers import REPOSITORY, unused_port
 from tests.harness.waiting import until_blocking
@@ -122,7 +122,7 @@ def test_a_stale_pid_file_naming_a_living_stranger_is_no_obstacle(cluster: Path)
     with EmbeddedPostgres(cluster, settings=FAST) as postgres:
         pid_file = postgres.data_dir / "postmaster.pid"
         lines = pid_file.read_text().splitlines()
-        account = drop_account(postgres.data_dir)
+        account = unprivileged_account(postgres.data_dir)
     # Of the server's own user: Postgres takes such a process for a server of its own and would not start.
     user = {"user": account.uid, "group": account.gid} if account else {}
     with sleeping(**user) as stranger:
@@ -137,7 +137,7 @@ def test_a_stale_pid_file_naming_a_living_stranger_is_no_obstacle(cluster: Path)
 def test_a_server_left_running_is_replaced(cluster: Path) -> None:
     """As on systems without a death signal: the old server is in good health and nobody's child."""
     with EmbeddedPostgres(cluster, settings=FAST) as postgres:
-        account = drop_account(postgres.data_dir)
+        account = unprivileged_account(postgres.data_dir)
     arguments = [find_postgres().postgres, "-D", str(postgres.data_dir), "-p", str(postgres.port), "-k", ""]
     with (
         (cluster / "leftover.log").open("wb") as log,
@@ -272,7 +272,7 @@ def test_as_root_data_that_went_out_of_reach_are_not_replaced_by_an_empty_databa
         EmbeddedPostgres(cluster, shared_dir=cluster.parent / "shared").__enter__()
 
 
-def python_for(account: Account) -> tuple[str, dict[str, str]]:
+def python_for(account: SystemAccount) -> tuple[str, dict[str, str]]:
     """An interpreter that user can run with our packages: this one may lie in a closed home directory."""
     environment = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), sysconfig.get_path("platlib")])}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
@@ -301,7 +301,7 @@ def test_an_ordinary_user_runs_the_servers_below_a_closed_home(
     what: str, state_dir: Path, program: Callable[..., Program]
 ) -> None:
     entry = pwd.getpwnam("nobody")
-    python, environment = python_for(Account(entry.pw_name, entry.pw_uid, entry.pw_gid))
+    python, environment = python_for(SystemAccount(entry.pw_name, entry.pw_uid, entry.pw_gid))
     home = state_dir.parent / "home"
     home.mkdir(mode=0o700)
     os.chown(home, entry.pw_uid, entry.pw_gid)

@@ -9,7 +9,7 @@ import pytest
 from csms.embedded import postgres_binaries
 from csms.embedded.errors import EmbeddedError
 from csms.embedded.postgres_binaries import PostgresBinaries, find_postgres, prepare_shared, reachable_for
-from csms.embedded.processes import drop_account, run
+from csms.embedded.processes import run, unprivileged_account
 from tests.embedded.conftest import needs_root
 
 
@@ -107,7 +107,7 @@ def closed_wheel(state_dir: Path) -> Iterator[PostgresBinaries]:
 
 @needs_root
 def test_a_wheel_out_of_reach_is_copied_once(closed_wheel: PostgresBinaries, state_dir: Path) -> None:
-    account = drop_account(Path("/nonexistent"))
+    account = unprivileged_account(Path("/nonexistent"))
     shared = state_dir.parent / "shared"
     copied = reachable_for(closed_wheel, account, shared)
     assert copied.directory.is_relative_to(shared)
@@ -125,7 +125,7 @@ def test_a_system_postgres_out_of_reach_is_not_copied(state_dir: Path) -> None:
     home.mkdir(mode=0o700)
     closed = PostgresBinaries(pretend_postgres(home / "bin", "17.4"), 17, "system")
     with pytest.raises(EmbeddedError, match="cannot run"):
-        reachable_for(closed, drop_account(Path("/nonexistent")), state_dir.parent / "shared")
+        reachable_for(closed, unprivileged_account(Path("/nonexistent")), state_dir.parent / "shared")
 
 
 def test_an_ordinary_user_needs_no_copy(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ from csms.embedded.errors import EmbeddedError
 from csms.embedded.processes import (
     DirectoryLock,
     command_line,
-    drop_account,
     is_alive,
     open_log,
     run,
     start_bound,
     stop,
-    stop_stranger,
+    stop_foreign_process,
     tail,
+    unprivileged_account,
 )
 from tests.embedded.conftest import needs_root, sleeping, until_gone
 from tests.harness.waiting import until_blocking
@@ -35,7 +35,7 @@ def test_programs_get_none_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> No
 
 @needs_root
 def test_a_program_runs_as_the_account_and_without_our_groups() -> None:
-    account = drop_account(Path("/nonexistent"))
+    account = unprivileged_account(Path("/nonexistent"))
     assert account is not None
     assert account.name in {"postgres", "nobody"}
     shown = run(["/usr/bin/id", "-u"], account=account).stdout
@@ -47,14 +47,14 @@ def test_a_program_runs_as_the_account_and_without_our_groups() -> None:
 @needs_root
 def test_the_owner_of_existing_data_comes_first(tmp_path: Path) -> None:
     os.chown(tmp_path, 1, 1)  # a system account that every Unix has
-    account = drop_account(tmp_path)
+    account = unprivileged_account(tmp_path)
     assert account is not None
     assert account.uid == 1
 
 
 def test_an_ordinary_user_stays_who_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert drop_account(tmp_path) is None
+    assert unprivileged_account(tmp_path) is None
 
 
 def test_root_without_anybody_to_become_is_told_what_to_do(
@@ -66,7 +66,7 @@ def test_root_without_anybody_to_become_is_told_what_to_do(
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(processes.pwd, "getpwnam", unknown)
     with pytest.raises(EmbeddedError, match="DATABASE_URL"):
-        drop_account(tmp_path / "absent")
+        unprivileged_account(tmp_path / "absent")
 
 
 def test_a_server_has_a_session_of_its_own_so_ctrl_c_passes_it_by(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_server_hears_of_our_death_though_ctrl_c_is_ignored(tmp_path: Path) ->
 
 @needs_root
 def test_a_server_gives_up_root_and_still_hears_of_our_death(tmp_path: Path) -> None:
-    account = drop_account(Path("/nonexistent"))
+    account = unprivileged_account(Path("/nonexistent"))
     assert account is not None
     code = (
         "import sys; from pathlib import Path; from csms.embedded.processes import *;"
@@ -150,19 +150,19 @@ def test_a_stubborn_process_is_killed_in_the_end(tmp_path: Path) -> None:
 
 def test_a_stranger_with_another_command_line_is_left_alone() -> None:
     with sleeping() as bystander:
-        assert stop_stranger(bystander.pid, "-D /some/data ", ((signal.SIGKILL, 1.0),))
+        assert stop_foreign_process(bystander.pid, "-D /some/data ", ((signal.SIGKILL, 1.0),))
         assert bystander.poll() is None
 
 
 def test_a_leftover_with_the_expected_command_line_is_stopped() -> None:
     with sleeping() as leftover:
-        assert stop_stranger(leftover.pid, "sleep 60", ((None, 0.05), (signal.SIGTERM, 10.0)))
+        assert stop_foreign_process(leftover.pid, "sleep 60", ((None, 0.05), (signal.SIGTERM, 10.0)))
         assert leftover.wait(5) == -signal.SIGTERM
 
 
 def test_a_leftover_that_does_not_stop_is_reported() -> None:
     with sleeping() as leftover:
-        assert not stop_stranger(leftover.pid, "sleep 60", ((None, 0.05),))
+        assert not stop_foreign_process(leftover.pid, "sleep 60", ((None, 0.05),))
 
 
 def test_the_command_line_of_nobody_is_empty() -> None:

@@ -15,7 +15,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 
-from csms.simulate import SimulatedChargePoint
+from csms.simulate import ChargePointOptions, SimulatedChargePoint
 
 NOW = "2026-01-01T00:00:00Z"
 Verdict = str | None
@@ -168,7 +168,7 @@ def charge_point(central: Central, identity: str = "CP1", **options: Any) -> Sim
     keys = {"TransactionMessageRetryInterval": "0.02", "MeterValueSampleInterval": "300"}
     keys |= options.pop("configuration", {})
     settings = {"speed": FAST, "reconnect_s": (0.01, 0.05), "reboot_s": 0.02, "configuration": keys} | options
-    return SimulatedChargePoint(identity, central.url, **settings)
+    return SimulatedChargePoint(identity, central.url, ChargePointOptions(**settings))
 
 
 @contextlib.asynccontextmanager

@@ -41,7 +41,9 @@ def station_key(kind: str = "ecdsa") -> Any:
     return pki.new_key(kind)
 
 
-def issue(ca: pki.Authority, cn: str, *, o: str | None = "Test CPO", days: float = 30) -> tuple[str, Any]:
+def issue(
+    ca: pki.CertificateAuthority, cn: str, *, o: str | None = "Test CPO", days: float = 30
+) -> tuple[str, Any]:
     """A client certificate in PEM, and its key."""
     key = station_key()
     request = pki.read_request(csr(key, cn=cn, o=o))

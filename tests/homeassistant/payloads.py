@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from csms.mqtt.homeassistant import configs
+from csms.mqtt.homeassistant import discovery_configs
 from tests.bridges.charge_amps import test_discovery as charge_amps
 from tests.mqtt.test_homeassistant import snapshot
 
@@ -27,7 +27,7 @@ def payloads() -> Iterator[dict[str, Any]]:
     for prefix in PREFIXES:
         for kind, charger_id, currency in CHARGERS:
             for charging in (True, False):
-                found = configs(
+                found = discovery_configs(
                     snapshot(charger_id, currency=currency, charging=charging),
                     node="cellar",
                     prefix=prefix,

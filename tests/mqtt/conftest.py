@@ -19,7 +19,7 @@ from csms.core import events
 from csms.core.records import Event
 from csms.db import outbox, store
 from csms.db.engine import create_engine
-from csms.mqtt.client.connection import LinkConfig
+from csms.mqtt.client.config import LinkConfig
 from csms.mqtt.client.link import BrokerLink
 from tests.harness.waiting import until
 

@@ -14,8 +14,8 @@ from csms.core.events import topic_level
 from csms.core.pricing import Tariff
 from csms.core.records import ChargerState, Connector, Transaction
 from csms.db.charger_snapshot import StateSnapshot
-from csms.mqtt.homeassistant import configs
-from csms.mqtt.state import described
+from csms.mqtt.homeassistant import discovery_configs
+from csms.mqtt.state import state_topics
 from tests.e2e.conftest import NodeFactory, start_node
 from tests.harness.charge_points.raw import RawChargePoint
 from tests.harness.homeassistant_discovery import check
@@ -57,7 +57,7 @@ def snapshot(charger_id: str = "CP 1", *, currency: str = "EUR", charging: bool 
 
 
 def made(prefix: str = "") -> dict[str, dict]:
-    return configs(snapshot(), node="n1", prefix=prefix, discovery="homeassistant", currency="USD")
+    return discovery_configs(snapshot(), node="n1", prefix=prefix, discovery="homeassistant", currency="USD")
 
 
 @pytest.mark.parametrize("key", ["connection", "status", "power", "session_energy", "session_cost", "energy"])
@@ -90,7 +90,7 @@ def test_templates_read_what_is_really_published() -> None:
     """Each entity on the payloads of the topics that it names."""
     published = {
         f"csms/state/{topic_level('CP 1')}/{end}": msgspec.json.decode(msgspec.json.encode(content))
-        for end, content in described(snapshot()).items()
+        for end, content in state_topics(snapshot()).items()
         if content is not None
     }
     found = {one["name"]: one for one in made().values()}
@@ -110,7 +110,7 @@ def test_templates_read_what_is_really_published() -> None:
     assert [render(one["value_template"], published[one["topic"]]) for one in session[1:]] == ["online"] * 2
     idle = {
         f"csms/state/{topic_level('CP 1')}/{end}": msgspec.json.decode(msgspec.json.encode(content))
-        for end, content in described(snapshot(charging=False)).items()
+        for end, content in state_topics(snapshot(charging=False)).items()
     }
     assert render(session[2]["value_template"], idle[session[2]["topic"]]) == "offline", (
         "no session, no power"
@@ -167,7 +167,9 @@ async def test_a_node_publishes_them_and_again_when_home_assistant_starts(
 def test_chargers_whose_names_look_alike_have_topics_of_their_own():
     names = ["CP 1", "CP-1", "CP_1", "Гараж1", "Склад1"]
     topics = [
-        set(configs(snapshot(name), node="n1", prefix="", discovery="homeassistant", currency="USD"))
+        set(
+            discovery_configs(snapshot(name), node="n1", prefix="", discovery="homeassistant", currency="USD")
+        )
         for name in names
     ]
     assert sum(map(len, topics)) == len(set().union(*topics))

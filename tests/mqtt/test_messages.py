@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from csms.core.records import Event
 from csms.mqtt.client import packets
-from csms.mqtt.messages import EventForm
+from csms.mqtt.messages import EventFormat
 
 BODY = b'{"timestamp":"2023-12-07T10:15:30Z","clientId":"CP/1","eventType":"started","payload":{"duration":90.0}}'
 EVENT = Event(
@@ -42,7 +42,7 @@ CLOUD = {
 
 
 def test_binary_is_the_customers_envelope_byte_for_byte_with_attributes_beside():
-    message = EventForm().message(EVENT)
+    message = EventFormat().message(EVENT)
     assert message.body is BODY
     assert message.topic == EVENT.topic
     assert (message.qos, message.retain) == (1, False)
@@ -51,17 +51,17 @@ def test_binary_is_the_customers_envelope_byte_for_byte_with_attributes_beside()
 
 
 def test_off_leaves_the_attributes_out():
-    assert dict(EventForm(cloudevents="off").message(EVENT).user) == OURS
+    assert dict(EventFormat(cloudevents="off").message(EVENT).user) == OURS
 
 
 def test_structured_wraps_the_same_bytes():
-    message = EventForm(cloudevents="structured").message(EVENT)
+    message = EventFormat(cloudevents="structured").message(EVENT)
     document = json.loads(message.body)
     assert BODY in message.body
     assert document.pop("data") == json.loads(BODY)
     assert document == CLOUD | {"datacontenttype": "application/json"}
     assert message.content_type == "application/cloudevents+json"
-    assert message.body == EventForm(cloudevents="structured").message(EVENT).body
+    assert message.body == EventFormat(cloudevents="structured").message(EVENT).body
 
 
 @pytest.mark.parametrize(
@@ -74,23 +74,23 @@ def test_structured_wraps_the_same_bytes():
 )
 def test_types(topic, kind):
     event = replace(EVENT, topic=topic, event_type=topic.rsplit("/", 1)[1])
-    assert dict(EventForm().message(event).user)["type"] == kind
+    assert dict(EventFormat().message(event).user)["type"] == kind
 
 
 def test_only_readings_expire_and_may_have_their_own_qos():
-    form = EventForm(meter_qos=0, meter_expiry_s=60)
+    form = EventFormat(meter_qos=0, meter_expiry_s=60)
     assert (form.message(READING).qos, form.message(READING).expiry_s) == (0, 60)
     assert (form.message(EVENT).qos, form.message(EVENT).expiry_s) == (1, None)
-    assert EventForm(meter_expiry_s=0).message(READING).expiry_s is None
-    assert EventForm().message(READING).expiry_s == 3600
+    assert EventFormat(meter_expiry_s=0).message(READING).expiry_s is None
+    assert EventFormat().message(READING).expiry_s == 3600
 
 
 def test_prefix():
-    assert EventForm(prefix="tenant/a").message(EVENT).topic == "tenant/a/csms/transactions/CP%2F1/started"
+    assert EventFormat(prefix="tenant/a").message(EVENT).topic == "tenant/a/csms/transactions/CP%2F1/started"
 
 
 def test_properties_hold_nothing_a_broker_would_hang_up_at():
-    message = EventForm().message(replace(EVENT, charger_id="CP\x01\n"))
+    message = EventFormat().message(replace(EVENT, charger_id="CP\x01\n"))
     assert all(value.isprintable() for _, value in message.user)
     assert dict(message.user)["subject"] == "CP%01%0A"
 
@@ -103,7 +103,7 @@ def test_properties_hold_nothing_a_broker_would_hang_up_at():
 def test_what_is_put_together_from_parts_is_the_same_byte_for_byte(kind, charger_id, expiry_s):
     category, event_type = kind
     for cloudevents in ("binary", "structured", "off"):
-        form = EventForm(
+        form = EventFormat(
             prefix="t", meter_qos=0, meter_expiry_s=expiry_s, source="/a", cloudevents=cloudevents
         )
         for seq in (7, 10**9):
@@ -114,10 +114,10 @@ def test_what_is_put_together_from_parts_is_the_same_byte_for_byte(kind, charger
                 event_type=event_type,
                 topic=f"csms/{category}/x/{event_type}",
             )
-            readable, wired = form.message(event), form.wire(event)
+            readable, encoded = form.message(event), form.encode(event)
             properties = packets.publish_properties(
                 expiry_s=readable.expiry_s, content_type=readable.content_type, user=readable.user
             )
-            assert (wired.properties or properties) == properties
-            assert (wired.topic, wired.body, wired.qos) == (readable.topic, readable.body, readable.qos)
-            assert (wired.properties is not None) == (cloudevents == "binary")
+            assert (encoded.properties or properties) == properties
+            assert (encoded.topic, encoded.body, encoded.qos) == (readable.topic, readable.body, readable.qos)
+            assert (encoded.properties is not None) == (cloudevents == "binary")

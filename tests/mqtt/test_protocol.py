@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from csms.core.records import Frame
-from csms.mqtt.client.supervised import PublishingLink
+from csms.mqtt.client.publishing_link import PublishingLink
 from csms.mqtt.protocol import ProtocolStream, protocol_message
 from tests.harness.waiting import until
 from tests.mqtt.conftest import config, connected, running, watching

@@ -18,20 +18,20 @@ from csms.core.records import Event
 from csms.core.tariffs import Tariff
 from csms.core.work import Policy
 from csms.db import outbox
-from csms.mqtt.client.supervised import PublishingLink
+from csms.mqtt.client.publishing_link import PublishingLink
 from csms.mqtt.config import RelayConfig
-from csms.mqtt.messages import EventForm
+from csms.mqtt.messages import EventFormat
 from csms.mqtt.relay import Relay
 from csms.node.ledger import Ledger
 from tests.harness.servers import REPOSITORY, unused_port
 from tests.harness.waiting import until
 from tests.mqtt.conftest import POLITE, Log, config, connected, pause, resume, running, watching
 
-QUICK = RelayConfig(groups=2, batch=50, poll_s=0.05, concurrency=20, retry_min_s=0.01, retry_max_s=0.02)
+QUICK = RelayConfig(sessions=2, batch=50, poll_s=0.05, concurrency=20, retry_min_s=0.01, retry_max_s=0.02)
 
 
 def relay_config(prefix: str = "", **changes) -> RelayConfig:
-    return structs.replace(QUICK, form=EventForm(prefix=prefix), **changes)
+    return structs.replace(QUICK, form=EventFormat(prefix=prefix), **changes)
 
 
 @contextlib.asynccontextmanager
@@ -93,13 +93,13 @@ async def test_the_usual_case_needs_no_select_and_takes_milliseconds(engine, log
     ):
         relay.notify(await log.commit(log.events(["A"])))
         await watcher.got(1)
-        reads = [lanes.lineup.repeated for lanes in relay._groups]
+        reads = [worker.queue.repeated for worker in relay._workers]
         for n in range(2, 12):
             began = asyncio.get_running_loop().time()
             relay.notify(await log.commit(log.events(["A"])))
             await watcher.got(n)
             assert asyncio.get_running_loop().time() - began < 5  # far below the poll
-        assert reads == [lanes.lineup.repeated for lanes in relay._groups]
+        assert reads == [worker.queue.repeated for worker in relay._workers]
         assert_told(watcher, log)
 
 
@@ -238,7 +238,9 @@ async def test_a_broker_killed_with_publishes_in_flight(engine, log, mosquitto):
             pause(server)
             relay.notify(await log.commit(log.events(chargers)))
             relay.notify(await log.commit(log.events(chargers)))
-            await until(lambda: sum(len(g.lineup.in_flight) for g in relay._groups) == QUICK.concurrency)
+            await until(
+                lambda: sum(len(worker.queue.in_flight) for worker in relay._workers) == QUICK.concurrency
+            )
             # The watcher below shall be there before the relay is back: until then it knocks at a closed door.
             there, link.config = link.config, structs.replace(link.config, port=unused_port())
             server.kill()
@@ -246,7 +248,7 @@ async def test_a_broker_killed_with_publishes_in_flight(engine, log, mosquitto):
         assert relay.health().problem
         relay.notify(await log.commit(log.events(chargers)))
         assert all(row["attempts"] == 0 for row in await log.rows())
-        await until(lambda: all(not g.lineup.in_flight for g in relay._groups))
+        await until(lambda: all(not worker.queue.in_flight for worker in relay._workers))
         server.start()
         async with watching(server, "csms/#") as after:
             link.config = there
@@ -310,7 +312,7 @@ async def test_a_poison_event_is_parked_and_the_others_pass(engine, log, mosquit
         assert "Not authorized (0x87)" in row["last_error"]
         assert firsts(watcher.messages) == {"GOOD": [1, 2], "BAD": [2]}
         await relay._refresh_counts()
-        assert relay.health().dead == 1
+        assert relay.health().parked == 1
 
 
 @pytest.mark.parametrize("version", ["5", "3.1.1"])
@@ -336,7 +338,7 @@ async def test_an_event_at_which_the_broker_hangs_up_is_found_and_parked(engine,
         assert row["seq"] == 1
         await until(lambda: set(firsts(watcher.messages)) == {"BAD", *(f"C{n}" for n in range(10))})
         assert firsts(watcher.messages)["BAD"] == [2]
-        assert not any(lanes.suspects for lanes in relay._groups)
+        assert not any(worker.suspects for worker in relay._workers)
 
 
 async def test_events_that_are_no_longer_stored_are_parked(engine, log, broker, topic_prefix):

@@ -13,8 +13,9 @@ from csms.core.work import Policy
 from csms.db import charger_snapshot as rows
 from csms.errors import UnknownCharger
 from csms.mqtt.client.link import BrokerLink
-from csms.mqtt.client.supervised import PublishingLink
-from csms.mqtt.state import StatePublisher, service_presence
+from csms.mqtt.client.publishing_link import PublishingLink
+from csms.mqtt.state import service_presence
+from csms.mqtt.state_publisher import StatePublisher
 from csms.node.ledger import Ledger
 from tests.harness.waiting import until
 from tests.mqtt.conftest import POLITE, config, connected, running, watching

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from csms.core.records import Event
-from csms.mqtt.thinning import Thinning
+from csms.mqtt.thinning import ReadingThinning
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -29,29 +29,29 @@ def event(seq, seconds, *, kind="meter_reading", connector=1, transaction=5, con
 
 
 def test_nothing_is_thinned_by_default():
-    thinning = Thinning(0)
-    assert all(thinning.wanted(event(n, n)) for n in range(5))
+    thinning = ReadingThinning(0)
+    assert all(thinning.passes(event(n, n)) for n in range(5))
 
 
 def test_one_in_a_while_per_connector():
-    thinning = Thinning(60)
-    wanted = [s for s in range(0, 200, 10) if thinning.wanted(event(s, s))]
-    assert wanted == [0, 60, 120, 180]
-    assert thinning.wanted(event(1000, 181, connector=2))
+    thinning = ReadingThinning(60)
+    passed = [s for s in range(0, 200, 10) if thinning.passes(event(s, s))]
+    assert passed == [0, 60, 120, 180]
+    assert thinning.passes(event(1000, 181, connector=2))
 
 
 def test_the_same_event_again_is_still_wanted():
-    thinning = Thinning(60)
-    assert thinning.wanted(event(1, 0))
-    assert thinning.wanted(event(1, 0))
+    thinning = ReadingThinning(60)
+    assert thinning.passes(event(1, 0))
+    assert thinning.passes(event(1, 0))
 
 
 def test_first_last_and_status_edges_always_pass():
-    thinning = Thinning(60)
-    assert thinning.wanted(event(1, 0))
-    assert thinning.wanted(event(2, 1, transaction=6))
-    assert thinning.wanted(event(3, 2, transaction=6, context="Transaction.End"))
-    assert not thinning.wanted(event(4, 3, transaction=6))
-    assert thinning.wanted(event(5, 4, kind="status_changed", transaction=6))
-    assert thinning.wanted(event(6, 5, transaction=6))
-    assert thinning.wanted(event(7, 6, kind="completed", transaction=6))
+    thinning = ReadingThinning(60)
+    assert thinning.passes(event(1, 0))
+    assert thinning.passes(event(2, 1, transaction=6))
+    assert thinning.passes(event(3, 2, transaction=6, context="Transaction.End"))
+    assert not thinning.passes(event(4, 3, transaction=6))
+    assert thinning.passes(event(5, 4, kind="status_changed", transaction=6))
+    assert thinning.passes(event(6, 5, transaction=6))
+    assert thinning.passes(event(7, 6, kind="completed", transaction=6))

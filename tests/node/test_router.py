@@ -17,8 +17,8 @@ from csms.errors import (
     NotSupported,
     UnknownCharger,
 )
-from csms.mqtt.client.connection import MqttMessage
 from csms.mqtt.client.link import BrokerLink
+from csms.mqtt.client.message import MqttMessage
 from csms.node import router_messages
 from csms.node.router import CommandRouter
 from tests.harness.waiting import until

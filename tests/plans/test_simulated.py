@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from csms.simulate.charge_point import SimulatedChargePoint
+from csms.simulate import ChargePointOptions, SimulatedChargePoint
 from tests.e2e.conftest import Node
 from tests.harness.waiting import until
 from tests.plans.conftest import Planned, Wire
@@ -16,12 +16,14 @@ async def simulated(node: Node, identity: str) -> AsyncIterator[SimulatedChargeP
     point = SimulatedChargePoint(
         identity,
         node.ocpp,
-        automatic=False,
-        seed=145,
-        charge_s=(36_000, 36_000),
-        reconnect_s=(0.05, 0.2),
-        reboot_s=0.1,
-        configuration={"MeterValueSampleInterval": "1"},
+        ChargePointOptions(
+            automatic=False,
+            seed=145,
+            charge_s=(36_000, 36_000),
+            reconnect_s=(0.05, 0.2),
+            reboot_s=0.1,
+            configuration={"MeterValueSampleInterval": "1"},
+        ),
     )
     task = asyncio.create_task(point.run(), name="simulated")
     try:

@@ -12,7 +12,7 @@ from csms.core.passwords import hash_password
 from csms.db import admin
 from csms.db.admission import admissions
 from csms.db.engine import create_engine
-from csms.security.stations import StationSecurity
+from csms.security.charger_credentials import ChargerCredentials
 from tests.harness.charge_points.raw import RawChargePoint
 from tests.harness.security_clients import KEY, OTHER_KEY, basic, booted, command, dialled, refused
 from tests.harness.waiting import until
@@ -219,7 +219,7 @@ async def test_a_thousand_charge_points_log_in_at_once(start_node, database_url)
 async def test_the_last_three_keys_without_an_answer_are_kept(database_url):
     engine = create_engine(database_url)
     try:
-        stations = StationSecurity(engine, None)
+        stations = ChargerCredentials(engine, None)
         async with engine.begin() as db:
             await admin.register_charger(db, "cp", {"password_hash": "old"})
         for key in "abcde":

@@ -15,7 +15,7 @@ CP = "cp-1"
 
 
 def certificate(*names, owner=None, status=None, organizations=("Test CPO",)):
-    presented = pki.Presented(
+    presented = pki.PresentedCertificate(
         serial="1", names=names or (CP,), organizations=organizations, not_after=datetime.now(UTC)
     )
     return ClientCertificate(presented=presented, owner=owner, status=status)

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from csms.simulate import SimulatedChargePoint
+from csms.simulate import ChargePointOptions
 from tests.harness.central_system import Central, charge_point, play, running
 from tests.harness.waiting import until
 
@@ -109,6 +109,6 @@ async def test_time_stamps_never_lie_in_the_future_and_sessions_never_overlap():
 
 def test_what_cannot_be_simulated_is_refused():
     with pytest.raises(ValueError, match="connector"):
-        SimulatedChargePoint("X", "ws://127.0.0.1:1", connectors=0)
+        ChargePointOptions(connectors=0)
     with pytest.raises(ValueError, match="idTag"):
-        SimulatedChargePoint("X", "ws://127.0.0.1:1", tags=["x" * 21])
+        ChargePointOptions(tags=["x" * 21])

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from csms.simulate.clock import (
     SESSION_S,
     UNBOUNDED_LEAD_S,
-    Chronicle,
     SimulatedClock,
+    SimulatedTimeFile,
     lead_s,
     ocpp_time,
     parse_time,
@@ -88,7 +88,7 @@ def test_times_are_utc_with_z_and_are_read_with_or_without_a_zone():
 async def test_the_next_run_goes_on_where_the_last_one_came_to(tmp_path):
     note = tmp_path / "clock"
     wall = datetime(2026, 11, 21, 12, tzinfo=UTC)
-    chronicle = Chronicle(note, wall=lambda: wall)
+    chronicle = SimulatedTimeFile(note, wall=lambda: wall)
     assert chronicle.lead_s() == UNBOUNDED_LEAD_S
     real_s = 0.0
     first = SimulatedClock(60, UNBOUNDED_LEAD_S, wall=lambda: wall, monotonic=lambda: real_s)

@@ -2,11 +2,13 @@
 
 import pytest
 
-from csms.simulate.coin_op import Behaviour, Station
+from csms.simulate.coin_op import FakeStation, StationBehaviour
 
 
 def ready(**behaviour):
-    station = Station(id="s", behaviour=Behaviour(**({"plug_s": 5, "charge_s": 100_000} | behaviour)))
+    station = FakeStation(
+        id="s", behaviour=StationBehaviour(**({"plug_s": 5, "charge_s": 100_000} | behaviour))
+    )
     run(station, 3)
     assert station.state == "ready"
     station.said.clear()

@@ -1,6 +1,6 @@
 import pytest
 
-from csms.simulate.configuration import Configuration
+from csms.simulate.configuration import SimulatedConfiguration
 
 CORE_KEYS = {
     "AuthorizeRemoteTxRequests",
@@ -28,14 +28,14 @@ CORE_KEYS = {
 
 
 def test_every_required_core_key_is_there():
-    known, unknown = Configuration(2).report(None)
+    known, unknown = SimulatedConfiguration(2).report(None)
     assert {entry["key"] for entry in known} >= CORE_KEYS
     assert unknown == []
     assert {"key": "NumberOfConnectors", "readonly": True, "value": "2"} in known
 
 
 def test_keys_are_found_without_regard_to_case_and_unknown_ones_are_named():
-    known, unknown = Configuration(1).report(["heartbeatinterval", "Nonsense"])
+    known, unknown = SimulatedConfiguration(1).report(["heartbeatinterval", "Nonsense"])
     assert [entry["key"] for entry in known] == ["HeartbeatInterval"]
     assert unknown == ["Nonsense"]
 
@@ -58,11 +58,11 @@ def test_keys_are_found_without_regard_to_case_and_unknown_ones_are_named():
     ],
 )
 def test_changes_are_checked(key, value, status):
-    assert Configuration(1).change(key, value) == status
+    assert SimulatedConfiguration(1).change(key, value) == status
 
 
 def test_the_key_of_the_charge_point_is_never_shown():
-    configuration = Configuration(1)
+    configuration = SimulatedConfiguration(1)
     configuration.change("AuthorizationKey", "11" * 16)
     assert configuration.text("AuthorizationKey") == "11" * 16
     known, _ = configuration.report(["AuthorizationKey"])
@@ -71,4 +71,4 @@ def test_the_key_of_the_charge_point_is_never_shown():
 
 def test_a_misspelt_override_is_an_error():
     with pytest.raises(ValueError, match="Heartbeet"):
-        Configuration(1, {"Heartbeet": "1"})
+        SimulatedConfiguration(1, {"Heartbeet": "1"})

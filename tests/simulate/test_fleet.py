@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from csms.simulate import Fleet
+from csms.simulate import SimulatedFleet
 from tests.harness.central_system import FAST, Central
 from tests.harness.waiting import until
 
@@ -11,7 +11,7 @@ from tests.harness.waiting import until
 async def test_a_fleet_plays_its_sessions_and_sums_them_up():
     events = []
     async with Central() as central:
-        summary = await Fleet(
+        summary = await SimulatedFleet(
             central.url,
             chargers=6,
             prefix="T",
@@ -36,7 +36,7 @@ async def test_a_fleet_plays_its_sessions_and_sums_them_up():
 
 async def test_when_its_time_is_over_sessions_end_and_are_delivered():
     async with Central() as central:
-        summary = await Fleet(central.url, chargers=3, speed=1200, duration_s=0.6, ramp_s=0).run()
+        summary = await SimulatedFleet(central.url, chargers=3, speed=1200, duration_s=0.6, ramp_s=0).run()
     assert summary.sessions == summary.delivered == len(central.actions("StartTransaction"))
     assert summary.connected == 0
     assert summary.undelivered == 0
@@ -45,7 +45,7 @@ async def test_when_its_time_is_over_sessions_end_and_are_delivered():
 async def test_cancelled_it_ends_cleanly_with_a_summary():
     before = asyncio.all_tasks()
     async with Central() as central:
-        task = asyncio.create_task(Fleet(central.url, chargers=3, speed=1200, ramp_s=0).run())
+        task = asyncio.create_task(SimulatedFleet(central.url, chargers=3, speed=1200, ramp_s=0).run())
         await until(lambda: len(central.actions("StartTransaction")) == 3)
         task.cancel()
         summary = await task
@@ -57,7 +57,9 @@ async def test_cancelled_twice_it_ends_at_once():
     async with Central() as central:
         central.verdict = lambda action, payload: "silent" if action == "StopTransaction" else None
         before = asyncio.all_tasks()
-        task = asyncio.create_task(Fleet(central.url, chargers=1, speed=1200, ramp_s=0, grace_s=60).run())
+        task = asyncio.create_task(
+            SimulatedFleet(central.url, chargers=1, speed=1200, ramp_s=0, grace_s=60).run()
+        )
         await until(lambda: central.actions("StartTransaction"))
         task.cancel()
         await until(lambda: central.actions("StopTransaction"))
@@ -70,7 +72,7 @@ async def test_cancelled_twice_it_ends_at_once():
 async def test_with_nobody_there_it_says_why():
     async with Central() as central:
         url = central.url
-    summary = await Fleet(url, chargers=2, duration_s=0.2, ramp_s=0).run()
+    summary = await SimulatedFleet(url, chargers=2, duration_s=0.2, ramp_s=0).run()
     assert summary.ever_connected == 0
     assert summary.last_failure
 
@@ -78,7 +80,7 @@ async def test_with_nobody_there_it_says_why():
 async def test_callerrors_to_transaction_messages_are_a_fault():
     async with Central() as central:
         central.verdict = lambda action, payload: "error" if action == "MeterValues" else None
-        fleet = Fleet(central.url, chargers=1, sessions=1, speed=FAST, grace_s=0.1)
+        fleet = SimulatedFleet(central.url, chargers=1, sessions=1, speed=FAST, grace_s=0.1)
         task = asyncio.create_task(fleet.run())
         await until(lambda: fleet.summary().counters.transaction_callerrors)
         task.cancel()
@@ -91,7 +93,7 @@ async def test_callerrors_to_transaction_messages_are_a_fault():
 async def test_dialling_is_spread_over_the_ramp():
     async with Central() as central:
         begun = time.monotonic()
-        fleet = Fleet(central.url, chargers=4, ramp_s=0.8, duration_s=10)
+        fleet = SimulatedFleet(central.url, chargers=4, ramp_s=0.8, duration_s=10)
         task = asyncio.create_task(fleet.run())
         await until(lambda: fleet.summary().connected == 4)
         assert time.monotonic() - begun >= 0.55
@@ -101,4 +103,4 @@ async def test_dialling_is_spread_over_the_ramp():
 
 def test_an_empty_fleet_is_refused():
     with pytest.raises(ValueError, match="at least one"):
-        Fleet("ws://127.0.0.1:1", chargers=0)
+        SimulatedFleet("ws://127.0.0.1:1", chargers=0)

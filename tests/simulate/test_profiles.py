@@ -3,10 +3,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from csms.simulate.profiles import ChargingProfiles, Moment
+from csms.simulate.profiles import InstalledProfiles, LimitMoment
 
 T0 = datetime(2026, 5, 1, 12, tzinfo=UTC)
-HERE = Moment(1, T0, phases=3, transaction_id=9, started_at=T0)
+HERE = LimitMoment(1, T0, phases=3, transaction_id=9, started_at=T0)
 
 
 def profile(number, purpose, limit, *, level=0, unit="W", kind="Absolute", periods=None, **extra):
@@ -30,7 +30,7 @@ def after(seconds):
 
 
 def test_a_transaction_profile_beats_the_default_under_the_ceiling():
-    profiles = ChargingProfiles()
+    profiles = InstalledProfiles()
     assert profiles.limit_w(HERE) is None
     profiles.install(0, profile(1, "TxDefaultProfile", 5000))
     assert profiles.limit_w(HERE) == 5000
@@ -42,7 +42,7 @@ def test_a_transaction_profile_beats_the_default_under_the_ceiling():
 
 
 def test_the_highest_stack_level_in_force_wins():
-    profiles = ChargingProfiles()
+    profiles = InstalledProfiles()
     profiles.install(1, profile(1, "TxDefaultProfile", 5000, level=1))
     profiles.install(1, profile(2, "TxDefaultProfile", 9000, level=2, valid_to="2026-05-01T12:00:10Z"))
     assert profiles.limit_w(HERE) == 9000
@@ -50,19 +50,19 @@ def test_the_highest_stack_level_in_force_wins():
 
 
 def test_a_profile_of_another_transaction_does_not_count():
-    profiles = ChargingProfiles()
+    profiles = InstalledProfiles()
     profiles.install(1, profile(1, "TxProfile", 5000, transaction_id=8))
     assert profiles.limit_w(HERE) is None
 
 
 def test_amperes_count_for_each_phase():
-    profiles = ChargingProfiles()
+    profiles = InstalledProfiles()
     profiles.install(1, profile(1, "TxDefaultProfile", 10, unit="A"))
     assert profiles.limit_w(HERE) == 6900
 
 
 def test_relative_schedules_start_with_the_transaction_and_end_with_their_duration():
-    profiles = ChargingProfiles()
+    profiles = InstalledProfiles()
     periods = [{"start_period": 0, "limit": 5000}, {"start_period": 60, "limit": 2000}]
     profiles.install(1, profile(1, "TxProfile", 0, kind="Relative", periods=periods, duration=120))
     assert [profiles.limit_w(after(s)) for s in (0, 59, 60, 119, 120)] == [5000, 5000, 2000, 2000, None]
@@ -70,7 +70,7 @@ def test_relative_schedules_start_with_the_transaction_and_end_with_their_durati
 
 @pytest.mark.parametrize(("kind", "days"), [("Daily", 1), ("Weekly", 7)])
 def test_recurring_schedules_come_again(kind, days):
-    profiles = ChargingProfiles()
+    profiles = InstalledProfiles()
     begins = "2026-04-01T12:00:00Z"
     made = profile(1, "TxDefaultProfile", 4000, kind="Recurring", recurrency_kind=kind, duration=60)
     made["charging_schedule"]["start_schedule"] = begins
@@ -83,7 +83,7 @@ def test_recurring_schedules_come_again(kind, days):
 
 
 def test_same_purpose_and_level_replaces_and_clear_counts():
-    profiles = ChargingProfiles()
+    profiles = InstalledProfiles()
     profiles.install(1, profile(1, "TxDefaultProfile", 1000))
     profiles.install(1, profile(2, "TxDefaultProfile", 2000))
     assert profiles.limit_w(HERE) == 2000
@@ -95,7 +95,7 @@ def test_same_purpose_and_level_replaces_and_clear_counts():
 
 
 def test_the_composite_schedule_shows_each_step_once():
-    profiles = ChargingProfiles()
+    profiles = InstalledProfiles()
     periods = [{"start_period": 0, "limit": 5000}, {"start_period": 60, "limit": 2000}]
     profiles.install(
         1,
@@ -108,7 +108,7 @@ def test_the_composite_schedule_shows_each_step_once():
 
 
 def test_a_composite_schedule_asked_for_within_a_second_has_every_step():
-    profiles = ChargingProfiles()
+    profiles = InstalledProfiles()
     periods = [{"start_period": 0, "limit": 0}, {"start_period": 60, "limit": 2000}]
     profiles.install(
         0, profile(1, "TxDefaultProfile", 0, periods=periods, start_schedule="2026-05-01T12:00:00Z")

@@ -44,6 +44,13 @@ def test_an_event_is_a_row_with_its_levels_modules_and_fields(tree: Path) -> Non
     ]
 
 
+def test_the_event_of_a_failure_log_is_a_warning_with_the_error(written: Written) -> None:
+    code = 'FailureLog("round_failed", charger=charger)'
+    root = written({"csms/plans/target.py": code, "bridges/one.py": "", "docs/a.md": ""})
+    logs.main(["--write"], root)
+    assert rows(root) == ["| `round_failed` | warning | `csms.plans.target` | `charger`, `error` |  |"]
+
+
 def test_a_page_with_all_meanings_is_right(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mean(tree, "plan_lost", "A plan is gone; it is made anew.")
     mean(tree, "plan_taken", "The charger has a plan.")

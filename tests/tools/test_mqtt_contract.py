@@ -9,7 +9,7 @@ import pytest
 
 from csms.core import events, payloads
 from csms.core.payloads import Payload
-from csms.mqtt.messages import EventForm
+from csms.mqtt.messages import EventFormat
 from tests.harness.event_schemas import breach
 from tests.harness.servers import REPOSITORY
 from tools import mqtt_contract
@@ -125,9 +125,9 @@ def test_what_the_customers_consumers_read_is_required():
 
 def test_the_user_properties_are_those_we_send():
     headers = mqtt_contract.asyncapi()["components"]["messages"]["started"]["headers"]
-    assert [name for name, _ in EventForm().message(event()).user] == list(headers["properties"])
-    assert [name for name, _ in EventForm(cloudevents="off").message(event()).user] == headers["required"]
-    assert EventForm().meter_expiry_s == next(
+    assert [name for name, _ in EventFormat().message(event()).user] == list(headers["properties"])
+    assert [name for name, _ in EventFormat(cloudevents="off").message(event()).user] == headers["required"]
+    assert EventFormat().meter_expiry_s == next(
         line.expiry_s for line in mqtt_contract.CONTRACT if line.name == "meter_reading"
     )
 

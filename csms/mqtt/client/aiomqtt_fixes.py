@@ -1,4 +1,4 @@
-"""aiomqtt's client without what it leaves behind when a broker goes away."""
+"""aiomqtt's client, with repairs for what happens when a broker goes away."""
 
 import asyncio
 import math
@@ -12,10 +12,12 @@ import aiomqtt
 T = TypeVar("T")
 
 
-class Client(aiomqtt.Client):
-    """aiomqtt 2.5 asks for a socket's readiness one turn of the loop later, when paho may have closed it: an error in
-    the log, and under uvloop a watcher of a number that may be somebody else's. Its timer runs on for up to a second, its calls
-    wait ten seconds for answers that cannot come any more, and the reason is complained of as never looked at.
+class MqttClient(aiomqtt.Client):
+    """A client that ends its calls and tasks when the connection ends.
+
+    aiomqtt 2.5 registers a socket with the loop one turn later, when paho may have closed it: that is an error in the log,
+    and under uvloop a watcher of a file number that may belong to another socket. Its timer runs on for up to a second,
+    its calls wait ten seconds for answers that cannot come, and the exception of the end is logged as never retrieved.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -1,8 +1,8 @@
-"""One connection to a broker, from CONNECT to its end; never used twice.
+"""One connection to a broker, from CONNECT to its end. It is not used again.
 
-aiomqtt 2.5 connects paho with asyncio for us. It drops a PUBACK's reason code, leaves publishes hanging when
-the connection breaks, and queues incoming messages without a bound, so those three are done here. A client
-that connects again would send what is left in paho's queue: hence a new one for each connection.
+aiomqtt 2.5 runs paho on asyncio. It drops the reason code of a PUBACK, leaves publishes waiting when the connection
+breaks, and queues incoming messages without a bound, so those three are done here. A client that connects again would
+send what is left in paho's queue, so each connection has a new client.
 """
 
 import asyncio
@@ -11,98 +11,43 @@ import logging
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
 import aiomqtt
 import structlog
-from msgspec import Struct
 from paho.mqtt import MQTTException
 from paho.mqtt.client import MQTTMessage
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from csms.mqtt.client.aiomqtt_fixes import Client
+from csms.mqtt.client.aiomqtt_fixes import MqttClient
+from csms.mqtt.client.config import LinkConfig
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
-from csms.mqtt.client.faults import closed_at_once
+from csms.mqtt.client.faults import closed_before_connack
+from csms.mqtt.client.message import MqttMessage
 
 T = TypeVar("T")
 log = structlog.get_logger()
-# What paho complains about ends a connection, and that is told once, by the link.
+# What paho logs ends the connection, which the link logs once.
 _silent = logging.getLogger("csms.mqtt.paho")
 _silent.setLevel(logging.CRITICAL)
 
-NO_DELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
+_NO_DELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 PACKET_TOO_LARGE, TOPIC_NAME_INVALID = 0x95, 0x90
 QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
-_CROWD = 50
-_HEADROOM = 1024  # a packet's topic and properties, roughly
+MAX_PACKET_BYTES = 256 * 1024 * 1024  # MQTT 5, 2.1.4: the largest remaining length
+_CONGESTED_FROM = 50  # packets that wait for the socket
+_HEADROOM_BYTES = 1024  # roughly a packet's topic and properties
+_GOODBYE_S = 2
 
 
-class LinkConfig(Struct, frozen=True, kw_only=True):
-    """How to reach the broker. `client_id` gets `-{node}` unless it holds `{node}` or `{instance}`.
+class MqttConnection(MqttClient):
+    """Publishes and subscribes. `deliver` gets each incoming message; `ended` is called as soon as the connection ends.
 
-    `topics_hidden`: they name people or accounts, so no log shows them. Nor does this show its password.
-    """
-
-    host: str = "localhost"
-    port: int = 1883
-    version: str = "5"  # or "3.1.1"
-    client_id: str = "csms"
-    node: str = "node"
-    name: str = "main"  # the metrics' label, and the client id's last part unless it is "main"
-    username: str | None = None
-    password: str | None = None
-    tls: bool = False
-    tls_ca_file: str | None = None
-    tls_cert_file: str | None = None
-    tls_key_file: str | None = None
-    tls_insecure: bool = False
-    keepalive_s: int = 30
-    connect_timeout_s: float = 10
-    publish_timeout_s: float = 5
-    reconnect_min_s: float = 1
-    reconnect_max_s: float = 30
-    max_inflight: int = 20
-    topics_hidden: bool = False
-
-    def __repr__(self) -> str:
-        return f"LinkConfig({self.name}: {self.host}:{self.port})"
-
-    def topic_shown(self, topic: str) -> str:
-        return "(hidden)" if self.topics_hidden else topic
-
-    @property
-    def identifier(self) -> str:
-        """Two clients with one identifier throw each other out for ever: every link of every node has its own."""
-        own = self.client_id.replace("{node}", self.node).replace("{instance}", self.node)
-        if own == self.client_id:
-            own = f"{own}-{self.node}"
-        return own if self.name == "main" else f"{own}-{self.name}"
-
-
-class MqttMessage(Struct, frozen=True, kw_only=True):
-    """A message to or from the broker. The last four need MQTT 5 and are left out below it.
-
-    `properties`: those three as bytes, from whoever has them ready; only a Publisher takes them.
-    """
-
-    topic: str
-    body: bytes
-    qos: int = 1
-    retain: bool = False
-    expiry_s: int | None = None
-    content_type: str | None = None
-    user: Sequence[tuple[str, str]] = ()
-    properties: bytes | None = None
-
-
-class MqttConnection(Client):
-    """`lost` is done when the connection is, and `ended` is called at once; `deliver` gets each incoming message.
-
-    Neither callback may block.
+    `lost` is done from then on. Neither callback may block.
     """
 
     def __init__(
@@ -123,7 +68,7 @@ class MqttConnection(Client):
             timeout=config.connect_timeout_s,
             keepalive=config.keepalive_s,
             max_inflight_messages=config.max_inflight,
-            socket_options=NO_DELAY,
+            socket_options=_NO_DELAY,
             logger=_silent,
         )
         self.pending_calls_threshold = 10_000
@@ -133,23 +78,23 @@ class MqttConnection(Client):
         self._ended = ended
         self._acks: dict[int, asyncio.Future[int]] = {}
         self._v5 = config.version == "5"
-        self._max_body = 256 * 1024 * 1024
+        self._max_body = MAX_PACKET_BYTES
         self._client.connect_timeout = config.connect_timeout_s
         if self._v5:
             self._handle_pubrec = self._client._handle_pubrec  # noqa: SLF001
             self._client._handle_pubrec = self._on_pubrec  # type: ignore[method-assign]  # noqa: SLF001
 
-    # --- life ------------------------------------------------------------------------------------
+    # --- opening and closing ---------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Connect. Raises MqttError or OSError; then nothing is left behind."""
+        """Connect. Raises MqttError or OSError, after releasing everything."""
         try:
             if self._config.tls:
-                context = await asyncio.to_thread(tls_context, self._config)
+                context = await asyncio.to_thread(self._config.tls_context)
                 self._client.tls_set_context(context)
-                # paho's own leaves the socket open when the handshake fails.
+                # paho's own method leaves the socket open when the handshake fails.
                 self._client._ssl_wrap_socket = partial(_handshake, context, self._config)  # type: ignore[method-assign]  # noqa: SLF001
-            # paho's connect blocks a thread, which cannot be interrupted: a cancelled open waits for it.
+            # paho connects in a thread, which cannot be interrupted: a cancelled open waits for it.
             connecting = asyncio.ensure_future(self.__aenter__())
             try:
                 await asyncio.shield(connecting)
@@ -163,14 +108,14 @@ class MqttConnection(Client):
         self._disconnected.add_done_callback(self._on_lost)
 
     async def close(self) -> None:
-        """Say goodbye (then there is no last will), or just clear up when the connection is gone already."""
-        self.timeout = 2
+        """Disconnect, so that no last will is sent; or only release resources when the connection has ended."""
+        self.timeout = _GOODBYE_S
         with contextlib.suppress(aiomqtt.MqttError):
             await self.__aexit__(None, None, None)
         await self._abandon()
 
     def drop(self, reason: str) -> None:
-        """Give the connection up."""
+        """End the connection without a goodbye."""
         if not self._disconnected.done():
             self._disconnected.set_exception(aiomqtt.MqttError(reason))
             self._on_lost(self._disconnected)
@@ -194,7 +139,7 @@ class MqttConnection(Client):
             self.lost.set_result(None)
         else:
             self.lost.set_exception(error)
-            self.lost.exception()  # it may be of interest to nobody
+            self.lost.exception()  # mark it as retrieved: it may not be awaited
         acks, self._acks = self._acks, {}
         for ack in acks.values():
             if not ack.done():
@@ -203,9 +148,10 @@ class MqttConnection(Client):
     # --- outgoing --------------------------------------------------------------------------------
 
     async def send(self, message: MqttMessage) -> int:
-        """Publish; back with the reason code (0, or 0x10: nobody listens) once the broker has acknowledged.
+        """Publish. Returns the broker's reason code: 0, or 0x10 when there is no subscriber.
 
-        At QoS 0 back when handed to the socket. Raises Refused, or Disconnected as soon as the connection ends.
+        At QoS 0 it returns 0 once the message is handed to the socket. Raises PublishRefused, or BrokerDisconnected as
+        soon as the connection ends.
         """
         if self.lost.done():
             raise BrokerDisconnected("The connection has ended.")
@@ -230,7 +176,7 @@ class MqttConnection(Client):
             async with asyncio.timeout(self._config.publish_timeout_s):
                 return await ack
         except TimeoutError:
-            # It would stay in paho's queue and overtake what is sent after it: better a new connection.
+            # The message would stay in paho's queue and be sent after later ones, hence a new connection.
             self.drop("timed out waiting for an acknowledgement")
             raise BrokerDisconnected("The broker did not acknowledge in time.") from None
         finally:
@@ -238,11 +184,11 @@ class MqttConnection(Client):
 
     @property
     def congested(self) -> bool:
-        """Whether the socket takes less than we send."""
-        return len(self._client._out_packet) > _CROWD  # noqa: SLF001
+        """Whether the socket accepts less than is sent."""
+        return len(self._client._out_packet) > _CONGESTED_FROM  # noqa: SLF001
 
     async def ask(self, call: Coroutine[Any, Any, T]) -> T:
-        """Await one of aiomqtt's own calls, but not beyond the connection's end."""
+        """Await one of aiomqtt's calls, until the connection ends at the latest. Raises BrokerDisconnected."""
         task = asyncio.ensure_future(call)
         try:
             watched: list[asyncio.Future[Any]] = [task, self.lost]
@@ -255,8 +201,8 @@ class MqttConnection(Client):
         finally:
             task.cancel()
 
-    async def subscribed(self, topic: str, qos: int) -> None:
-        """SUBSCRIBE. Raises Refused."""
+    async def checked_subscribe(self, topic: str, qos: int) -> None:
+        """Subscribe. Raises PublishRefused when the broker does not allow it."""
         codes = await self.ask(self.subscribe(topic, qos))
         for code in codes:
             value = code.value if isinstance(code, ReasonCode) else code
@@ -268,21 +214,21 @@ class MqttConnection(Client):
     def _on_connect(
         self, client: Any, userdata: Any, flags: Any, reason_code: ReasonCode, properties: Any = None
     ) -> None:
-        # Neither paho nor aiomqtt looks at what an MQTT 5 broker says it can take.
+        # Neither paho nor aiomqtt heeds the limits that an MQTT 5 broker sends.
         if (window := getattr(properties, "ReceiveMaximum", None)) is not None:
             client._max_inflight_messages = min(window, self._config.max_inflight)  # noqa: SLF001
         if (size := getattr(properties, "MaximumPacketSize", None)) is not None:
-            self._max_body = max(size - _HEADROOM, 0)
+            self._max_body = max(size - _HEADROOM_BYTES, 0)
         super()._on_connect(client, userdata, flags, reason_code, properties)
 
     def _on_disconnect(
         self, client: Any, userdata: Any, flags: Any, reason_code: ReasonCode, properties: Any = None
     ) -> None:
         if not self._connected.done():
-            # aiomqtt would wait for the CONNACK until its timeout.
+            # Without this aiomqtt waits for the CONNACK until its timeout.
             self._connected.set_exception(
                 aiomqtt.MqttError(
-                    closed_at_once(
+                    closed_before_connack(
                         version=self._config.version,
                         tls=self._config.tls,
                         certificate=self._config.tls_cert_file is not None,
@@ -294,7 +240,7 @@ class MqttConnection(Client):
             self._on_lost(self._disconnected)
 
     def _on_pubrec(self) -> Any:
-        """QoS 2: paho goes on with PUBREL after a refusal, at which brokers hang up."""
+        """Handle a PUBREC. paho sends PUBREL after a refusal too, at which brokers close the connection."""
         packet = self._client._in_packet["packet"]  # noqa: SLF001
         if len(packet) < 3 or packet[2] < 0x80:
             return self._handle_pubrec()
@@ -305,10 +251,10 @@ class MqttConnection(Client):
             return self._client._do_on_publish(mid, reason, properties)  # noqa: SLF001
 
     def _quick_ack(self) -> None:
-        """Have the kernel acknowledge what was read at once.
+        """Have the kernel acknowledge at once what was read.
 
-        A broker without TCP_NODELAY (Mosquitto's default) holds its next packet back until that comes, and
-        kernels like to wait 40 ms with it. The option does not last, so it is set after each packet.
+        A broker without TCP_NODELAY (Mosquitto's default) holds its next packet back until the acknowledgement, which
+        the kernel may delay by 40 ms. The option does not last, so it is set after each packet.
         """
         sock = self._client.socket()
         if QUICK_ACK is not None and isinstance(sock, socket.socket):
@@ -332,7 +278,7 @@ class MqttConnection(Client):
 
     def _on_message(self, client: Any, userdata: Any, message: MQTTMessage) -> None:
         self._quick_ack()
-        # An exception here would end the connection, so nothing a stranger publishes may raise one.
+        # An exception here would end the connection, so no published message may cause one.
         try:
             properties = message.properties
             self._deliver(
@@ -346,12 +292,12 @@ class MqttConnection(Client):
                 )
             )
         except Exception:
-            topic = self._config.topic_shown(repr(getattr(message, "_topic", b"")))
-            log.exception("mqtt message not understood", topic=topic)
+            topic = self._config.loggable_topic(repr(getattr(message, "_topic", b"")))
+            log.exception("mqtt_message_not_read", topic=topic)
 
 
 def publish_properties(message: MqttMessage) -> Properties | None:
-    """MQTT 5 properties of a PUBLISH; None when there are none."""
+    """Return the MQTT 5 properties of a PUBLISH; None when there are none."""
     if message.expiry_s is None and message.content_type is None and not message.user:
         return None
     properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
@@ -375,20 +321,3 @@ def _handshake(context: ssl.SSLContext, config: LinkConfig, sock: socket.socket)
         wrapped.close()
         raise
     return wrapped
-
-
-def tls_context(config: LinkConfig) -> ssl.SSLContext:
-    """Read anew for each connection, so that renewed certificates need no restart."""
-    try:
-        context = ssl.create_default_context(cafile=config.tls_ca_file)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"MQTT_TLS_CA_FILE {config.tls_ca_file} is not there") from None
-    if config.tls_cert_file is not None:
-        try:
-            context.load_cert_chain(config.tls_cert_file, config.tls_key_file)
-        except FileNotFoundError:
-            raise FileNotFoundError("MQTT_TLS_CERT_FILE or MQTT_TLS_KEY_FILE is not there") from None
-    if config.tls_insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

@@ -1,4 +1,4 @@
-"""Why there is no connection, in a sentence for the operator: what is wrong and which setting mends it."""
+"""Why there is no connection, in a sentence for the operator: what is wrong and which setting to change."""
 
 import socket
 import ssl
@@ -20,18 +20,18 @@ _CONNACK = {
     0x9F: "says that clients connect too often",
 }
 _DISCONNECT = {
-    0x80: "ended the connection without a word: a restart, a packet it does not take, "
+    0x80: "ended the connection without a reason: a restart, a packet it does not take, "
     "or another client with the same identifier (give each node its own CSMS_NODE)",
     0x8B: "is shutting down",
-    0x8D: "heard nothing from us for too long",
+    0x8D: "received nothing from csms for too long",
     0x8E: "ended this connection for another client with the same identifier: give each node its own CSMS_NODE",
     0x95: "ended the connection: a packet was larger than it takes",
-    0x98: "ended the connection by an operator's hand",
+    0x98: "ended the connection by administrative action",
 }
 
 
-def sentence(error: BaseException, host: str, port: int, *, tls: bool = False) -> str:
-    """`error` as raised by aiomqtt, asyncio or ssl while connecting to, or connected with, host:port."""
+def connection_failure(error: BaseException, host: str, port: int, *, tls: bool = False) -> str:
+    """Explain an error that aiomqtt, asyncio or ssl raised while connecting to, or connected to, host:port."""
     broker = f"The MQTT broker at {host}:{port}"
     if isinstance(error, MqttConnectError):
         code = _value(error.rc)
@@ -54,8 +54,8 @@ def sentence(error: BaseException, host: str, port: int, *, tls: bool = False) -
     return f"{broker} cannot be used: {error or type(error).__name__}."
 
 
-def closed_at_once(*, version: str, tls: bool, certificate: bool) -> str:
-    """The broker hung up before it said anything: what it may have missed."""
+def closed_before_connack(*, version: str, tls: bool, certificate: bool) -> str:
+    """Explain a connection that the broker closed without a CONNACK."""
     if not tls:
         wanted = "TLS (MQTT_TLS=true)"
     elif certificate:
@@ -66,7 +66,7 @@ def closed_at_once(*, version: str, tls: bool, certificate: bool) -> str:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """aiomqtt raises `MqttError(text) from None`; what it stands for is still the context."""
+    """Return the OSError behind an MqttError: aiomqtt raises `from None`, which keeps it as the context."""
     if isinstance(error, MqttError) and isinstance(error.__context__, OSError):
         return error.__context__
     return error

@@ -1,4 +1,4 @@
-"""The link of a node to the broker: what it subscribes to, its commands and replies, its presence."""
+"""The link that subscribes: commands and replies between nodes, topics that adapters listen to, presence."""
 
 import asyncio
 import contextlib
@@ -11,32 +11,34 @@ import structlog
 from paho.mqtt.client import topic_matches_sub
 from prometheus_client import Counter
 
-from csms.mqtt.client.connection import LinkConfig, MqttConnection, MqttMessage
+from csms.mqtt.client.config import LinkConfig
+from csms.mqtt.client.connection import MqttConnection
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
-from csms.mqtt.client.supervised import Supervised
+from csms.mqtt.client.message import MqttMessage
+from csms.mqtt.client.reconnecting import ReconnectingLink
 
 MessageHandler = Callable[[MqttMessage], None]
-Presence = Callable[[str, bool], MqttMessage]
+PresenceMessage = Callable[[str, bool], MqttMessage]
 log = structlog.get_logger()
 
 _DROPPED = Counter("csms_mqtt_received_dropped_total", "Messages a slow reader did not get.", ["topic"])
-_FAREWELL_S = 1.0
+_GOODBYE_S = 1.0
 
 
 def prefixed(prefix: str, topic: str) -> str:
-    """A topic below the installation's prefix (MQTT_TOPIC_PREFIX; empty: none)."""
+    """Return the topic below MQTT_TOPIC_PREFIX; an empty prefix changes nothing."""
     return f"{prefix}/{topic}" if prefix else topic
 
 
-class BrokerLink(Supervised[MqttConnection]):
-    """Subscriptions stand again after each reconnect.
+class BrokerLink(ReconnectingLink[MqttConnection]):
+    """Subscriptions are made again after each reconnect.
 
-    `presence(session, online)` gives the retained message that says whether we are there: published as
-    online after each connect, as offline before a clean end, and left with the broker as our last will.
-    `session` names the connection, because a will may come after the next connection's online.
+    `presence(session, online)` returns the retained message that says whether this node is connected. It is published as
+    online after each connect, as offline before a clean end, and left with the broker as last will. `session` names the
+    connection, because a will may be published after the next connection's online.
     """
 
-    def __init__(self, config: LinkConfig, *, presence: Presence | None = None) -> None:
+    def __init__(self, config: LinkConfig, *, presence: PresenceMessage | None = None) -> None:
         super().__init__(config)
         self._presence = presence
         self._session = ""
@@ -44,15 +46,16 @@ class BrokerLink(Supervised[MqttConnection]):
         self._qos: dict[str, int] = {}
 
     async def subscribe(self, topic: str, handler: MessageHandler, *, qos: int = 1) -> None:
-        """Have `handler` called with each message, now and after every reconnect. It must not block.
+        """Have `handler` called with each message, also after a reconnect. It must not block.
 
-        Without a connection this only takes note. Raises Refused when the broker does not allow it.
+        Without a connection the subscription is made with the next one. Raises PublishRefused when the broker does not
+        allow it.
         """
         self._handlers.setdefault(topic, []).append(handler)
         self._qos[topic] = max(qos, self._qos.get(topic, 0))
         if self._connection is not None:
             with contextlib.suppress(BrokerDisconnected):
-                await self._connection.subscribed(topic, self._qos[topic])
+                await self._connection.checked_subscribe(topic, self._qos[topic])
 
     async def unsubscribe(self, topic: str, handler: MessageHandler) -> None:
         handlers = self._handlers.get(topic, [])
@@ -67,7 +70,7 @@ class BrokerLink(Supervised[MqttConnection]):
     async def listen(
         self, topic: str, *, qos: int = 1, max_waiting: int = 10_000
     ) -> AsyncIterator[MqttMessage]:
-        """Messages on a topic. A reader that falls `max_waiting` behind loses the oldest, and that is counted."""
+        """Yield the messages on a topic. A reader that falls `max_waiting` behind loses the oldest, which are counted."""
         waiting: deque[MqttMessage] = deque()
         arrived = asyncio.Event()
 
@@ -96,43 +99,46 @@ class BrokerLink(Supervised[MqttConnection]):
         return MqttConnection(self.config, self._dispatch, self._down, will)
 
     async def _greet(self, connection: MqttConnection) -> None:
-        if self._presence is not None:
-            await self._tell(connection, self._presence(self._session, True))
-        standing: dict[str, int] = {}
-        while missing := [item for item in self._qos.items() if item not in standing.items()]:
+        await self._publish_presence(connection, online=True)
+        subscribed: dict[str, int] = {}
+        # Subscriptions may be added while these are made.
+        while missing := [item for item in self._qos.items() if item not in subscribed.items()]:
             for topic, qos in missing:
                 await self._subscribe_again(connection, topic, qos)
-                standing[topic] = qos
+                subscribed[topic] = qos
 
     async def _take_leave(self, connection: MqttConnection) -> None:
-        if self._presence is not None:
-            async with asyncio.timeout(_FAREWELL_S):
-                await self._tell(connection, self._presence(self._session, False))
+        async with asyncio.timeout(_GOODBYE_S):
+            await self._publish_presence(connection, online=False)
 
     async def _subscribe_again(self, connection: MqttConnection, topic: str, qos: int) -> None:
         try:
-            await connection.subscribed(topic, qos)
+            await connection.checked_subscribe(topic, qos)
         except PublishRefused as error:
-            log.error("mqtt subscription refused", topic=self.config.topic_shown(topic), error=str(error))
+            log.error("mqtt_subscription_refused", topic=self.config.loggable_topic(topic), error=str(error))
 
-    async def _tell(self, connection: MqttConnection, message: MqttMessage) -> None:
+    async def _publish_presence(self, connection: MqttConnection, *, online: bool) -> None:
+        if self._presence is None:
+            return
+        message = self._presence(self._session, online)
         try:
             await connection.send(message)
         except (PublishRefused, BrokerDisconnected) as error:
-            log.warning("mqtt presence not published", topic=message.topic, error=str(error))
+            log.warning("mqtt_presence_not_published", topic=message.topic, error=str(error))
 
     def _dispatch(self, message: MqttMessage) -> None:
-        for topic, handlers in list(self._handlers.items()):
-            if not _matches(topic, message.topic):
+        for subscription, handlers in list(self._handlers.items()):
+            if not _matches(subscription, message.topic):
                 continue
             for handler in list(handlers):
                 try:
                     handler(message)
                 except Exception:
-                    log.exception("mqtt message not handled", topic=self.config.topic_shown(message.topic))
+                    topic = self.config.loggable_topic(message.topic)
+                    log.exception("mqtt_message_handler_failed", topic=topic)
 
 
-@lru_cache(maxsize=1 << 16)  # a charger says much on one topic
+@lru_cache(maxsize=1 << 16)  # a charger publishes often on one topic
 def _matches(subscription: str, topic: str) -> bool:
     if subscription == topic:
         return True

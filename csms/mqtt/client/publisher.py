@@ -1,9 +1,9 @@
-"""A connection that only publishes, many messages at a time: the same port as `Connection`, a tenth of its cost.
+"""A connection that only publishes, many messages at a time. It has the interface of `MqttConnection`.
 
-aiomqtt over paho takes 40 to 100 µs of CPU for a publish and its acknowledgement, more than all the rest that a
-meter reading costs; this takes some 5 (docs/decisions/0009). What it owes for that is the same care: reason codes,
-MQTT 5 properties and limits, an end that everybody who waits hears of at once, and nothing kept for the next
-connection. Subscriptions and commands stay with aiomqtt.
+aiomqtt over paho takes 40 to 100 µs of CPU for a publish and its acknowledgement, more than all the rest of a meter
+reading takes; this takes about 5 (docs/decisions/0009). As `MqttConnection` does, it heeds reason codes and the broker's
+MQTT 5 properties and limits, fails all waiting publishes as soon as the connection ends, and keeps nothing for the next
+connection. Subscriptions and commands use `MqttConnection`.
 """
 
 import asyncio
@@ -19,42 +19,38 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from csms.mqtt.client import packets
-from csms.mqtt.client.connection import (
-    PACKET_TOO_LARGE,
-    QUICK_ACK,
-    TOPIC_NAME_INVALID,
-    LinkConfig,
-    MqttMessage,
-    tls_context,
-)
+from csms.mqtt.client.config import LinkConfig
+from csms.mqtt.client.connection import MAX_PACKET_BYTES, PACKET_TOO_LARGE, QUICK_ACK, TOPIC_NAME_INVALID
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
-from csms.mqtt.client.faults import closed_at_once
+from csms.mqtt.client.faults import closed_before_connack
+from csms.mqtt.client.message import MqttMessage
 
-# Reason code (0, or 0x10: nobody listens), or why not.
-Outcome = int | BrokerDisconnected | PublishRefused
-Done = Callable[[Outcome], None]
-_WIDEST = 65_535
-# What a 3.1.1 broker says in its CONNACK, as MQTT 5 would.
+# The reason code (0, or 0x10: no subscriber), or why the message was not published.
+PublishOutcome = int | BrokerDisconnected | PublishRefused
+PublishCallback = Callable[[PublishOutcome], None]
+_MAX_PACKET_ID = 65_535
+# The return codes of a 3.1.1 CONNACK as MQTT 5 reason codes.
 _RETURN_CODES = {1: 0x84, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87}
-_BUFFER = 256 * 1024
-_FAREWELL_S = 1.0
-_CROWD = 1000
+_BUFFER_BYTES = 256 * 1024
+_GOODBYE_S = 1.0
+_CONGESTED_FROM = 1000  # messages that wait for the send window
+_CACHED_TOPICS = 20_000
 _GATHER_S = 0.002
 _FINAL = frozenset({packets.PUBACK, packets.PUBCOMP})
 
 
-class _Flying:
-    """A publish the broker has not acknowledged."""
+class _InFlight:
+    """A publish that the broker has not acknowledged. `due`: when it is given up, in loop time."""
 
     __slots__ = ("done", "due")
 
-    def __init__(self, due: float, done: Done) -> None:
+    def __init__(self, due: float, done: PublishCallback) -> None:
         self.due = due
         self.done = done
 
 
 class Publisher(asyncio.Protocol):
-    """`lost` is done when the connection is, and `ended` is called at once. Neither callback may block."""
+    """Publishes. `ended` is called as soon as the connection ends and must not block; `lost` is done from then on."""
 
     def __init__(
         self,
@@ -65,33 +61,33 @@ class Publisher(asyncio.Protocol):
         self.lost: asyncio.Future[None] = self._loop.create_future()
         self._paused = False
         self._config = config
-        self._five = config.version == "5"
+        self._v5 = config.version == "5"
         self._ended = ended
         self._transport: Any = None
         self._accepted: asyncio.Future[None] = self._loop.create_future()
         self._rest = b""
         self._window = config.max_inflight
-        self._largest = 256 * 1024 * 1024
+        self._largest = MAX_PACKET_BYTES
         self._highest_qos = 2
-        self._flying: dict[int, _Flying] = {}
-        self._waiting: deque[tuple[MqttMessage, bytes, Done]] = deque()
-        self._next_id = 0
-        self._out: list[bytes] = []
+        self._in_flight: dict[int, _InFlight] = {}
+        self._waiting: deque[tuple[MqttMessage, bytes, PublishCallback]] = deque()
+        self._last_id = 0
+        self._unwritten: list[bytes] = []
         self._flushed_at = 0.0
-        self._watch: asyncio.TimerHandle | None = None
-        self._alive: asyncio.TimerHandle | None = None
+        self._ack_timer: asyncio.TimerHandle | None = None
+        self._ping_timer: asyncio.TimerHandle | None = None
         self._keepalive_s = config.keepalive_s
-        self._heard = True
+        self._received_any = True
         self._topics: dict[str, bytes] = {}
 
-    # --- life ------------------------------------------------------------------------------------
+    # --- opening and closing ---------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Connect. Raises MqttError, OSError or TimeoutError; then nothing is left behind."""
+        """Connect. Raises MqttError, OSError or TimeoutError, after releasing everything."""
         config = self._config
         try:
             async with asyncio.timeout(config.connect_timeout_s):
-                context = await asyncio.to_thread(tls_context, config) if config.tls else None
+                context = await asyncio.to_thread(config.tls_context) if config.tls else None
                 await self._loop.create_connection(
                     lambda: self,
                     config.host,
@@ -102,7 +98,7 @@ class Publisher(asyncio.Protocol):
                 self._write(
                     packets.connect(
                         config.identifier,
-                        five=self._five,
+                        v5=self._v5,
                         keepalive_s=config.keepalive_s,
                         username=config.username,
                         password=config.password,
@@ -112,58 +108,59 @@ class Publisher(asyncio.Protocol):
         except BaseException:
             self._end(None)
             raise
-        self._alive = self._loop.call_later(self._keepalive_s / 2, self._keep_alive)
+        self._ping_timer = self._loop.call_later(self._keepalive_s / 2, self._keep_alive)
 
     async def close(self) -> None:
-        """Say goodbye, or just clear up when the connection is gone already."""
+        """Disconnect, or only release resources when the connection has ended."""
         if not self.lost.done() and self._transport is not None:
-            self._write(packets.GOODBYE)
+            self._write(packets.DISCONNECT_PACKET)
             self._flush()
             self._transport.close()
             with contextlib.suppress(TimeoutError, aiomqtt.MqttError):
-                async with asyncio.timeout(_FAREWELL_S):
+                async with asyncio.timeout(_GOODBYE_S):
                     await asyncio.shield(self.lost)
         self._end(None)
 
     def drop(self, reason: str) -> None:
-        """Give the connection up."""
+        """End the connection without a goodbye."""
         self._end(aiomqtt.MqttError(reason))
 
     def _end(self, error: Exception | None) -> None:
-        for timer in (self._watch, self._alive):
+        for timer in (self._ack_timer, self._ping_timer):
             if timer is not None:
                 timer.cancel()
         if self._transport is not None:
             self._transport.abort()
         if not self._accepted.done():
             self._accepted.set_exception(error or aiomqtt.MqttError("given up"))
-            self._accepted.exception()  # `open` may have been cancelled
+            self._accepted.exception()  # mark it as retrieved: `open` may have been cancelled
         if self.lost.done():
             return
         if error is None:
             self.lost.set_result(None)
         else:
             self.lost.set_exception(error)
-            self.lost.exception()  # it may be of interest to nobody
+            self.lost.exception()  # mark it as retrieved: it may not be awaited
         self._ended()
-        flying, self._flying = self._flying, {}
+        in_flight, self._in_flight = self._in_flight, {}
         waiting, self._waiting = self._waiting, deque()
-        gone = BrokerDisconnected("The connection ended before the broker's answer.")
-        for one in flying.values():
-            one.done(gone)
+        disconnected = BrokerDisconnected("The connection ended before the broker's answer.")
+        for publish in in_flight.values():
+            publish.done(disconnected)
         for _, _, done in waiting:
-            done(gone)
+            done(disconnected)
 
     # --- outgoing --------------------------------------------------------------------------------
 
     async def send(self, message: MqttMessage) -> int:
-        """Publish; back with the reason code (0, or 0x10: nobody listens) once the broker has acknowledged.
+        """Publish. Returns the broker's reason code: 0, or 0x10 when there is no subscriber.
 
-        At QoS 0 back when handed to the socket. Raises Refused, or Disconnected as soon as the connection ends.
+        At QoS 0 it returns 0 once the message is handed to the socket. Raises PublishRefused, or BrokerDisconnected as
+        soon as the connection ends.
         """
         answer: asyncio.Future[int] = self._loop.create_future()
 
-        def done(outcome: Outcome) -> None:
+        def done(outcome: PublishOutcome) -> None:
             if answer.done():
                 return
             if isinstance(outcome, int):
@@ -174,8 +171,8 @@ class Publisher(asyncio.Protocol):
         self.begin(message, done)
         return answer.result() if answer.done() else await answer
 
-    def begin(self, message: MqttMessage, done: Done) -> None:
-        """Publish without waiting: `done` is called once, perhaps at once, and must not block or raise."""
+    def begin(self, message: MqttMessage, done: PublishCallback) -> None:
+        """Publish without waiting. `done` is called once, perhaps before this returns; it must not block or raise."""
         if self.lost.done():
             done(BrokerDisconnected("The connection has ended."))
             return
@@ -190,53 +187,51 @@ class Publisher(asyncio.Protocol):
         elif message.qos == 0 or self._highest_qos == 0:
             self._publish(message, topic, properties, 0)
             done(0)
-        elif len(self._flying) < self._window and not self._waiting:
-            self._fly(message, topic, properties, done)
+        elif len(self._in_flight) < self._window and not self._waiting:
+            self._send(message, topic, properties, done)
         else:
             self._waiting.append((message, properties, done))
 
-    def _fly(self, message: MqttMessage, topic: bytes, properties: bytes, done: Done) -> None:
-        number = self._next_id
-        while True:
-            number = number % _WIDEST + 1
-            if number not in self._flying:
-                break
-        self._next_id = number
+    def _send(self, message: MqttMessage, topic: bytes, properties: bytes, done: PublishCallback) -> None:
+        packet_id = self._last_id % _MAX_PACKET_ID + 1
+        while packet_id in self._in_flight:
+            packet_id = packet_id % _MAX_PACKET_ID + 1
+        self._last_id = packet_id
         due = self._loop.time() + self._config.publish_timeout_s
-        self._flying[number] = _Flying(due, done)
-        self._publish(message, topic, properties, number)
-        if self._watch is None:
-            self._watch = self._loop.call_at(due, self._overdue)
+        self._in_flight[packet_id] = _InFlight(due, done)
+        self._publish(message, topic, properties, packet_id)
+        if self._ack_timer is None:
+            self._ack_timer = self._loop.call_at(due, self._overdue)
 
-    def _publish(self, message: MqttMessage, topic: bytes, properties: bytes, number: int) -> None:
+    def _publish(self, message: MqttMessage, topic: bytes, properties: bytes, packet_id: int) -> None:
         self._write(
             packets.publish(
                 topic,
                 message.body,
                 qos=min(message.qos, self._highest_qos),
                 retain=message.retain,
-                packet_id=number,
-                properties=properties if self._five else None,
+                packet_id=packet_id,
+                properties=properties if self._v5 else None,
             )
         )
 
     @property
     def congested(self) -> bool:
-        """Whether the broker takes less than we send."""
-        return self._paused or len(self._waiting) > _CROWD
+        """Whether the broker accepts less than is sent."""
+        return self._paused or len(self._waiting) > _CONGESTED_FROM
 
     def _topic(self, topic: str) -> bytes:
         known = self._topics.get(topic)
         if known is None:
             if not topic or any(sign in topic for sign in "+#\0"):
-                raise ValueError("A topic to publish to is not empty and has no wildcards")
-            if len(self._topics) >= 20_000:
+                raise ValueError("A topic to publish to has at least one character and no wildcards")
+            if len(self._topics) >= _CACHED_TOPICS:
                 self._topics.clear()
             known = self._topics[topic] = packets.text(topic)
         return known
 
     def _properties(self, message: MqttMessage) -> bytes:
-        if not self._five:
+        if not self._v5:
             return b""
         if message.properties is not None:
             return message.properties
@@ -245,49 +240,51 @@ class Publisher(asyncio.Protocol):
         )
 
     def _write(self, packet: bytes) -> None:
-        """What is written in one turn of the loop goes out in one piece, and no sooner than a moment after the last
-        piece: a system call that wakes the broker costs more than a packet, and a quiet line waits for nothing."""
-        if not self._out:
+        """Write soon: together with what else is written in this turn of the loop, and at most once in _GATHER_S.
+
+        A system call that wakes the broker costs more than a packet. The first packet after a pause does not wait.
+        """
+        if not self._unwritten:
             wait_s = self._flushed_at + _GATHER_S - self._loop.time()
             if wait_s > 0:
                 self._loop.call_later(wait_s, self._flush)
             else:
                 self._loop.call_soon(self._flush)
-        self._out.append(packet)
+        self._unwritten.append(packet)
 
     def _flush(self) -> None:
-        out, self._out = self._out, []
+        packets_, self._unwritten = self._unwritten, []
         self._flushed_at = self._loop.time()
-        if out and self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"".join(out))
+        if packets_ and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(packets_))
 
     # --- time ------------------------------------------------------------------------------------
 
     def _overdue(self) -> None:
-        """The oldest flies first: only its time is watched."""
-        self._watch = None
-        oldest = next(iter(self._flying.values()), None)
+        """Drop the connection if the oldest publish is overdue. The timer follows the oldest one only."""
+        self._ack_timer = None
+        oldest = next(iter(self._in_flight.values()), None)
         if oldest is None:
             return
         if oldest.due <= self._loop.time():
             self.drop("timed out waiting for an acknowledgement")
         else:
-            self._watch = self._loop.call_at(oldest.due, self._overdue)
+            self._ack_timer = self._loop.call_at(oldest.due, self._overdue)
 
     def _keep_alive(self) -> None:
-        """Twice within the keepalive: ask, and if nothing at all was heard since the last asking, give up."""
-        if not self._heard:
-            self.drop("timed out: the broker has gone silent")
+        """Ping twice within the keepalive interval. Drop the connection if nothing was received since the last ping."""
+        if not self._received_any:
+            self.drop("timed out: the broker sent nothing for a keepalive interval")
             return
-        self._heard = False
+        self._received_any = False
         self._write(packets.PINGREQ)
-        self._alive = self._loop.call_later(self._keepalive_s / 2, self._keep_alive)
+        self._ping_timer = self._loop.call_later(self._keepalive_s / 2, self._keep_alive)
 
     # --- the socket ------------------------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
-        transport.set_write_buffer_limits(high=_BUFFER)
+        transport.set_write_buffer_limits(high=_BUFFER_BYTES)
         if self.lost.done():
             transport.abort()
 
@@ -301,38 +298,38 @@ class Publisher(asyncio.Protocol):
         self._fail(error or aiomqtt.MqttCodeError(_reason(PacketTypes.DISCONNECT, 0x80)))
 
     def _fail(self, error: Exception) -> None:
-        if not self._accepted.done() and (_wordless(error) or not isinstance(error, aiomqtt.MqttError)):
+        if not self._accepted.done() and (_has_no_reason(error) or not isinstance(error, aiomqtt.MqttError)):
             config = self._config
             certificate = config.tls_cert_file is not None
             error = aiomqtt.MqttError(
-                closed_at_once(version=config.version, tls=config.tls, certificate=certificate)
+                closed_before_connack(version=config.version, tls=config.tls, certificate=certificate)
             )
         self._end(error)
 
     def data_received(self, data: bytes) -> None:
-        self._heard = True
+        self._received_any = True
         self._quick_ack()
         try:
-            came, self._rest = packets.split(self._rest + data if self._rest else data)
-            for packet in came:
+            received, self._rest = packets.split(self._rest + data if self._rest else data)
+            for packet in received:
                 self._receive(packet)
-        except packets.Broken as error:
-            self.drop(f"what it says is no MQTT: {error}")
+        except packets.MalformedPacket as error:
+            self.drop(f"what it sends is not MQTT: {error}")
         else:
-            while self._waiting and len(self._flying) < self._window:
+            while self._waiting and len(self._in_flight) < self._window:
                 message, properties, done = self._waiting.popleft()
-                self._fly(message, self._topic(message.topic), properties, done)
+                self._send(message, self._topic(message.topic), properties, done)
 
-    def _receive(self, packet: packets.Packet) -> None:
+    def _receive(self, packet: packets.MqttPacket) -> None:
         kind = packet.kind
         if kind in _FINAL:
-            number = packets.acknowledgement(packet)
-            self._settled(number.packet_id, number.reason)
+            final = packets.acknowledgement(packet)
+            self._acknowledged(final.packet_id, final.reason)
         elif kind == packets.PUBREC:
             received = packets.acknowledgement(packet)
             if received.reason >= 0x80:
-                self._settled(received.packet_id, received.reason)
-            elif received.packet_id in self._flying:
+                self._acknowledged(received.packet_id, received.reason)
+            elif received.packet_id in self._in_flight:
                 self._write(packets.release(received.packet_id))
         elif kind == packets.CONNACK:
             self._connected(packet)
@@ -341,33 +338,33 @@ class Publisher(asyncio.Protocol):
                 aiomqtt.MqttCodeError(_reason(PacketTypes.DISCONNECT, packets.disconnect_reason(packet)))
             )
         elif kind != packets.PINGRESP:
-            raise packets.Broken(f"a packet of type {kind} that nobody asked for")
+            raise packets.MalformedPacket(f"a packet of type {kind}, which a publisher does not expect")
 
-    def _settled(self, number: int, reason: int) -> None:
-        flying = self._flying.pop(number, None)
-        if flying is None:
+    def _acknowledged(self, packet_id: int, reason: int) -> None:
+        publish = self._in_flight.pop(packet_id, None)
+        if publish is None:
             return
         if reason >= 0x80:
-            flying.done(PublishRefused(reason, _reason(PacketTypes.PUBACK, reason).getName()))
+            publish.done(PublishRefused(reason, _reason(PacketTypes.PUBACK, reason).getName()))
         else:
-            flying.done(reason)
+            publish.done(reason)
 
-    def _connected(self, packet: packets.Packet) -> None:
-        code, limits = packets.connack(packet, five=self._five)
+    def _connected(self, packet: packets.MqttPacket) -> None:
+        code, limits = packets.connack(packet, v5=self._v5)
         if self._accepted.done():
-            raise packets.Broken("a second CONNACK")
+            raise packets.MalformedPacket("a second CONNACK")
         if code:
-            code = code if self._five else _RETURN_CODES.get(code, 0x80)
+            code = code if self._v5 else _RETURN_CODES.get(code, 0x80)
             self._accepted.set_exception(MqttConnectError(_reason(PacketTypes.CONNACK, code)))
             return
-        self._window = min(self._window, limits.get(packets.RECEIVE_MAXIMUM, _WIDEST))
+        self._window = min(self._window, limits.get(packets.RECEIVE_MAXIMUM, _MAX_PACKET_ID))
         self._largest = limits.get(packets.MAXIMUM_PACKET_SIZE, self._largest)
         self._highest_qos = limits.get(packets.MAXIMUM_QOS, 2)
         self._keepalive_s = limits.get(packets.SERVER_KEEP_ALIVE, self._keepalive_s) or self._keepalive_s
         self._accepted.set_result(None)
 
     def _quick_ack(self) -> None:
-        """See `Connection`: Mosquitto holds its next packet back until the kernel has acknowledged the last one."""
+        """Have the kernel acknowledge at once what was read; see `MqttConnection`."""
         if QUICK_ACK is not None:
             with contextlib.suppress(OSError, AttributeError):
                 self._transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, QUICK_ACK, 1)
@@ -380,6 +377,6 @@ def _reason(kind: int, code: int) -> ReasonCode:
         return ReasonCode(kind, identifier=0x80)
 
 
-def _wordless(error: Exception) -> bool:
+def _has_no_reason(error: Exception) -> bool:
     code = getattr(error, "rc", None)
     return isinstance(code, ReasonCode) and code.value == 0x80

@@ -3,8 +3,8 @@
 Stands alone: it knows nothing of the bridge in this project. `CloudServer` serves a `Cloud` over HTTP on loopback.
 """
 
-from csms.simulate.charge_amps.cloud import ChargePoint, Cloud, Connector, Session
-from csms.simulate.charge_amps.faults import Fault
-from csms.simulate.charge_amps.server import CloudServer
+from csms.simulate.charge_amps.cloud import FakeChargePoint, FakeCloud, FakeConnector, FakeSession
+from csms.simulate.charge_amps.faults import InjectedFault
+from csms.simulate.charge_amps.server import FakeCloudServer
 
-__all__ = ["ChargePoint", "Cloud", "CloudServer", "Connector", "Fault", "Session"]
+__all__ = ["FakeChargePoint", "FakeCloud", "FakeCloudServer", "FakeConnector", "FakeSession", "InjectedFault"]

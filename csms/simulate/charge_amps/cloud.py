@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-WEEK_S = 604_800
+SCHEDULE_WEEK_S = 604_800
 _STEP = timedelta(minutes=1)
 NO_RFID = "00000000000000"
 
 
 @dataclass
-class Session:
+class FakeSession:
     """A charging session; open while `ended_at` is None."""
 
     id: int
@@ -27,7 +27,7 @@ class Session:
 
 
 @dataclass
-class Connector:
+class FakeConnector:
     """`mode` is On, Off or Schedule. `wants_w`: what the car would take; 0: it is full."""
 
     number: int
@@ -35,7 +35,7 @@ class Connector:
     mode: str = "On"
     plugged: bool = False
     wants_w: float = 0.0
-    session: Session | None = None
+    session: FakeSession | None = None
     fault: str | None = None
     max_current: float = 16.0
     schedule: dict[str, Any] | None = None
@@ -44,7 +44,7 @@ class Connector:
 
 
 @dataclass
-class ChargePoint:
+class FakeChargePoint:
     """`ocpp_version` None: one of the older kind, which speaks CAPI and knows other status words."""
 
     id: str
@@ -53,20 +53,22 @@ class ChargePoint:
     ocpp_version: str | None = "1.6"
     firmware: str = "184"
     online: bool = True
-    connectors: list[Connector] = field(default_factory=lambda: [Connector(1), Connector(2, kind="Schuko")])
-    sessions: list[Session] = field(default_factory=list)
+    connectors: list[FakeConnector] = field(
+        default_factory=lambda: [FakeConnector(1), FakeConnector(2, kind="Schuko")]
+    )
+    sessions: list[FakeSession] = field(default_factory=list)
     boots: int = 0
 
-    def connector(self, number: int) -> Connector | None:
+    def connector(self, number: int) -> FakeConnector | None:
         return next((connector for connector in self.connectors if connector.number == number), None)
 
 
-class Cloud:
+class FakeCloud:
     """Everything behind the HTTP: `tick` lets time pass up to what `clock` says."""
 
     def __init__(
         self,
-        *charge_points: ChargePoint,
+        *charge_points: FakeChargePoint,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         first_session: int = 7,
     ) -> None:
@@ -137,12 +139,12 @@ class Cloud:
                         connector.total_kwh += kwh
             self._now = upto
 
-    def power_w(self, point: ChargePoint, connector: Connector, at: datetime) -> float:
+    def power_w(self, point: FakeChargePoint, connector: FakeConnector, at: datetime) -> float:
         if connector.session is None or connector.fault or connector.wants_w <= 0:
             return 0.0
         return min(connector.wants_w, self.limit_a(connector, at) * 690)
 
-    def limit_a(self, connector: Connector, at: datetime) -> float:
+    def limit_a(self, connector: FakeConnector, at: datetime) -> float:
         """What the connector allows now, amperes a phase."""
         if connector.mode == "Off":
             return 0.0
@@ -152,36 +154,36 @@ class Cloud:
         if schedule is None:
             return 0.0
         start = datetime.fromisoformat(schedule["startOfSchedule"])
-        second = (at - start).total_seconds() % WEEK_S
+        second = (at - start).total_seconds() % SCHEDULE_WEEK_S
         for period in schedule["schedulePeriods"]:
             if period["from"] <= second < period["to"]:
                 return min(float(period["maxCurrent"]), connector.max_current)
         return float(schedule.get("defaultCurrent") or 0)
 
     def _open(
-        self, point_id: str, connector: Connector, rfid: str = NO_RFID, external_id: str | None = None
+        self, point_id: str, connector: FakeConnector, rfid: str = NO_RFID, external_id: str | None = None
     ) -> None:
-        session = Session(
+        session = FakeSession(
             next(self._session_ids), connector.number, self.clock(), rfid=rfid, external_id=external_id
         )
         connector.session = session
         self.charge_points[point_id].sessions.append(session)
 
-    def _close(self, connector: Connector) -> None:
+    def _close(self, connector: FakeConnector) -> None:
         if connector.session is not None:
             now = self.clock()
             connector.session.ended_at = now
             connector.session.shown_until = now + timedelta(seconds=self.shows_finished_s)
             connector.session = None
 
-    def _at(self, point_id: str, number: int) -> Connector:
+    def _at(self, point_id: str, number: int) -> FakeConnector:
         connector = self.charge_points[point_id].connector(number)
         assert connector is not None, (point_id, number)
         return connector
 
     # --- what the APIs say -----------------------------------------------------------------------
 
-    def status(self, point: ChargePoint, connector: Connector) -> str:
+    def status(self, point: FakeChargePoint, connector: FakeConnector) -> str:
         """In the words of its kind: OCPP's or CAPI's."""
         capi = point.ocpp_version is None
         if connector.fault:
@@ -196,11 +198,11 @@ class Cloud:
             return "Connected"
         return "SuspendedEV" if self.limit_a(connector, self.clock()) > 0 else "SuspendedEVSE"
 
-    def phases(self, point: ChargePoint, connector: Connector) -> list[float]:
+    def phases(self, point: FakeChargePoint, connector: FakeConnector) -> list[float]:
         """Amperes a phase, at 230 V."""
         return [round(self.power_w(point, connector, self.clock()) / 690, 2)] * 3
 
-    def eapi_status(self, point: ChargePoint) -> dict[str, Any]:
+    def eapi_status(self, point: FakeChargePoint) -> dict[str, Any]:
         """ChargePointStatus of the official API."""
         self.tick()
         return {
@@ -209,7 +211,7 @@ class Cloud:
             "connectorStatuses": [self._eapi_connector(point, connector) for connector in point.connectors],
         }
 
-    def _eapi_connector(self, point: ChargePoint, connector: Connector) -> dict[str, Any]:
+    def _eapi_connector(self, point: FakeChargePoint, connector: FakeConnector) -> dict[str, Any]:
         session = connector.session
         last = next((s for s in reversed(point.sessions) if s.connector == connector.number), None)
         if session is None and last is not None and last.shown_until and self.clock() < last.shown_until:
@@ -235,7 +237,7 @@ class Cloud:
             "sessionId": session.id if session is not None else None,
         }
 
-    def eapi_point(self, point: ChargePoint) -> dict[str, Any]:
+    def eapi_point(self, point: FakeChargePoint) -> dict[str, Any]:
         return {
             "id": point.id,
             "name": point.name,
@@ -251,12 +253,12 @@ class Cloud:
             ],
         }
 
-    def history(self, point: ChargePoint) -> list[dict[str, Any]]:
+    def history(self, point: FakeChargePoint) -> list[dict[str, Any]]:
         """Sessions, newest first."""
         self.tick()
         return [self.session(point, session) for session in reversed(point.sessions)]
 
-    def session(self, point: ChargePoint, session: Session) -> dict[str, Any]:
+    def session(self, point: FakeChargePoint, session: FakeSession) -> dict[str, Any]:
         """As history has it: the end may come late."""
         ended = session.ended_at
         if ended is not None and self.clock() < ended + timedelta(seconds=self.history_lag_s):
@@ -274,7 +276,7 @@ class Cloud:
             "externalTransactionId": session.external_id,
         }
 
-    def web_point(self, point: ChargePoint) -> dict[str, Any]:
+    def web_point(self, point: FakeChargePoint) -> dict[str, Any]:
         """As the web application gets it."""
         self.tick()
         return {
@@ -288,7 +290,7 @@ class Cloud:
             "connectors": [self._web_connector(point, connector) for connector in point.connectors],
         }
 
-    def _web_connector(self, point: ChargePoint, connector: Connector) -> dict[str, Any]:
+    def _web_connector(self, point: FakeChargePoint, connector: FakeConnector) -> dict[str, Any]:
         amperes = self.phases(point, connector)
         return {
             "connectorId": connector.number,

@@ -4,11 +4,23 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-KINDS = ("401", "403", "429", "500", "503", "timeout", "lost_answer", "truncated", "html", "strings", "nulls")
+FAULT_KINDS = (
+    "401",
+    "403",
+    "429",
+    "500",
+    "503",
+    "timeout",
+    "lost_answer",
+    "truncated",
+    "html",
+    "strings",
+    "nulls",
+)
 
 
 @dataclass
-class Fault:
+class InjectedFault:
     """`route` is searched in "METHOD /path". `timeout`: nothing is done and nothing answered; `lost_answer`: it
     is done and nothing answered; `strings`, `nulls`: numbers come as strings, values as null."""
 
@@ -19,7 +31,7 @@ class Fault:
     seen: int = 0
 
     def __post_init__(self) -> None:
-        assert self.kind in KINDS, self.kind
+        assert self.kind in FAULT_KINDS, self.kind
 
     def hits(self, method: str, path: str) -> bool:
         if self.seen >= self.times or re.search(self.route, f"{method} {path}", re.IGNORECASE) is None:

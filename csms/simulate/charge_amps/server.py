@@ -13,15 +13,15 @@ import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
 
-from csms.simulate.charge_amps.cloud import WEEK_S, ChargePoint, Cloud, Connector
-from csms.simulate.charge_amps.faults import Fault, hollow, stringly
-from csms.simulate.charge_amps.tokens import Tokens
+from csms.simulate.charge_amps.cloud import SCHEDULE_WEEK_S, FakeChargePoint, FakeCloud, FakeConnector
+from csms.simulate.charge_amps.faults import InjectedFault, hollow, stringly
+from csms.simulate.charge_amps.tokens import FakeTokens
 
 EMAIL, PASSWORD, API_KEY = "driver@example.org", "correct horse", "key-from-support"
 _HANG_S = 5.0
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """An answer that is no 2xx."""
 
     def __init__(self, status: int, body: Any = None) -> None:
@@ -30,13 +30,13 @@ class Refused(Exception):
         self.body = body
 
 
-class CloudServer:
+class FakeCloudServer:
     """Serves a cloud while `running()`. `requests` is what came in, `(method, path, body)`; bodies of logins stay out."""
 
-    def __init__(self, cloud: Cloud) -> None:
+    def __init__(self, cloud: FakeCloud) -> None:
         self.cloud = cloud
-        self.tokens = Tokens(cloud.clock)
-        self.faults: list[Fault] = []
+        self.tokens = FakeTokens(cloud.clock)
+        self.faults: list[InjectedFault] = []
         self.requests: list[tuple[str, str, Any]] = []
         self.logins = 0
         self.strict_bodies = True
@@ -44,9 +44,9 @@ class CloudServer:
         self._sock: socket.socket | None = None
         self._closing = asyncio.Event()
 
-    def fail(self, route: str, kind: str, times: int = 1, retry_after_s: int = 1) -> Fault:
+    def fail(self, route: str, kind: str, times: int = 1, retry_after_s: int = 1) -> InjectedFault:
         """Have the next `times` requests on a route fail; see Fault."""
-        fault = Fault(route, kind, times, retry_after_s)
+        fault = InjectedFault(route, kind, times, retry_after_s)
         self.faults.append(fault)
         return fault
 
@@ -65,7 +65,7 @@ class CloudServer:
         return self.url
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["CloudServer"]:
+    async def running(self) -> AsyncIterator["FakeCloudServer"]:
         if self._sock is None:
             self.bind()
         assert self._sock is not None
@@ -111,7 +111,7 @@ class CloudServer:
             return Response("<html><body>Bad gateway</body></html>", 200, media_type="text/html")
         try:
             result = self._route(request, method, path, body)
-        except Refused as refused:
+        except RequestRefused as refused:
             text = b"" if refused.body is None else json.dumps(refused.body).encode()
             return Response(text, refused.status, media_type="application/json")
         if kind == "lost_answer":
@@ -135,7 +135,7 @@ class CloudServer:
         if low == "/api/v5/auth/refreshtoken":
             return self._refresh(body)
         if not self.tokens.accepts(request.headers.get("authorization")):
-            raise Refused(401, {"message": "Unauthorized"})
+            raise RequestRefused(401, {"message": "Unauthorized"})
         self.cloud.tick()
         official = low.startswith("/api/v5")
         routes = self._official() if official else self._web()
@@ -144,14 +144,14 @@ class CloudServer:
             found = re.fullmatch(prefix + pattern, path.rstrip("/"), re.IGNORECASE)
             if wanted == method and found is not None:
                 return handler(body, request, *found.groups())
-        raise Refused(404, {"message": "Not found"})
+        raise RequestRefused(404, {"message": "Not found"})
 
     def _login(self, request: Request, body: Any, *, official: bool) -> Any:
         self.logins += 1
         if official and request.headers.get("apikey") != API_KEY:
-            raise Refused(401, {"message": "apiKey"})
+            raise RequestRefused(401, {"message": "apiKey"})
         if not isinstance(body, dict) or (body.get("email"), body.get("password")) != (EMAIL, PASSWORD):
-            raise Refused(401 if official else 403, {"message": "Wrong e-mail or password"})
+            raise RequestRefused(401 if official else 403, {"message": "Wrong e-mail or password"})
         tokens = self.tokens.issue()
         user = {"id": "user-0001", "claims": ["3f2a-organisation:Owner"]}
         return (
@@ -161,7 +161,7 @@ class CloudServer:
     def _refresh(self, body: Any) -> Any:
         tokens = self.tokens.refreshed(str(body.get("refreshToken")) if isinstance(body, dict) else "")
         if tokens is None:
-            raise Refused(401, {"message": "refresh token"})
+            raise RequestRefused(401, {"message": "refresh token"})
         return {"message": "", "user": {"id": "user-0001"}, **tokens}
 
     # --- routes ----------------------------------------------------------------------------------
@@ -199,19 +199,19 @@ class CloudServer:
             ("GET", r"/chargepoints/([^/]+)", lambda _b, _r, p: cloud.web_point(self._point(p))),
         ]
 
-    def _points(self) -> list[ChargePoint]:
+    def _points(self) -> list[FakeChargePoint]:
         return list(self.cloud.charge_points.values())
 
-    def _point(self, point_id: str) -> ChargePoint:
+    def _point(self, point_id: str) -> FakeChargePoint:
         for known in self._points():
             if known.id.lower() == point_id.lower():
                 return known
-        raise Refused(404, {"message": "charge point"})
+        raise RequestRefused(404, {"message": "charge point"})
 
-    def _connector(self, point_id: str, number: str | int) -> Connector:
+    def _connector(self, point_id: str, number: str | int) -> FakeConnector:
         connector = self._point(point_id).connector(int(number))
         if connector is None:
-            raise Refused(404, {"message": "connector"})
+            raise RequestRefused(404, {"message": "connector"})
         return connector
 
     def _sessions(self, body: Any, request: Request, point_id: str) -> Any:
@@ -224,7 +224,7 @@ class CloudServer:
         for session in point.sessions:
             if session.id == int(session_id):
                 return self.cloud.session(point, session)
-        raise Refused(404, {"message": "session"})
+        raise RequestRefused(404, {"message": "session"})
 
     def _settings(self, body: Any, request: Request, point_id: str, number: str) -> Any:
         connector = self._connector(point_id, number)
@@ -241,25 +241,25 @@ class CloudServer:
         connector, body = self._connector(point_id, number), self._object(body)
         current = body.get("maxCurrent")
         if connector.kind == "Schuko" or (current is not None and 0 < current < 6):
-            raise Refused(400, {"message": "settings"})
+            raise RequestRefused(400, {"message": "settings"})
         if body.get("mode") not in {"On", "Off", "Schedule"}:
-            raise Refused(400, {"message": "mode"})
+            raise RequestRefused(400, {"message": "mode"})
         connector.mode = body["mode"]
         connector.max_current = connector.max_current if current is None else float(current)
 
     def _start(self, body: Any, request: Request, point_id: str, number: str) -> Any:
         connector, body = self._connector(point_id, number), self._object(body)
         if int(body.get("rfidLength", 0)) * 2 != len(body.get("rfid", "")):
-            raise Refused(400, {"message": "rfidLength"})
+            raise RequestRefused(400, {"message": "rfidLength"})
         if not self.cloud.start(
             point_id, connector.number, rfid=body["rfid"], external_id=body.get("externalTransactionId")
         ):
-            raise Refused(409, {"message": "nothing to start"})
+            raise RequestRefused(409, {"message": "nothing to start"})
 
     def _stop(self, body: Any, request: Request, point_id: str, number: str) -> Any:
         self._object(body)
         if not self.cloud.stop(point_id, self._connector(point_id, number).number):
-            raise Refused(409, {"message": "nothing to stop"})
+            raise RequestRefused(409, {"message": "nothing to stop"})
 
     def _reboot(self, body: Any, request: Request, point_id: str) -> Any:
         self._object(body)
@@ -269,17 +269,17 @@ class CloudServer:
         if isinstance(body, dict):
             return body
         if self.strict_bodies:
-            raise Refused(400, {"message": "a JSON object is wanted"})
+            raise RequestRefused(400, {"message": "a JSON object is wanted"})
         return {}
 
     def _web_start(self, body: Any, request: Request, point_id: str, number: str) -> Any:
         tag = request.query_params.get("rfidTag", "")
         if not self.cloud.start(point_id, self._connector(point_id, number).number, rfid=tag):
-            raise Refused(409, {"message": "nothing to start"})
+            raise RequestRefused(409, {"message": "nothing to start"})
 
     def _web_stop(self, body: Any, request: Request, point_id: str, number: str) -> Any:
         if not self.cloud.stop(point_id, self._connector(point_id, number).number):
-            raise Refused(409, {"message": "nothing to stop"})
+            raise RequestRefused(409, {"message": "nothing to stop"})
 
     def _put_point(self, body: Any, request: Request) -> Any:
         point = self._point(str(self._object(body).get("id")))
@@ -299,10 +299,10 @@ class CloudServer:
         connector = self._connector(str(body.get("chargePointId")), body.get("connectorId", 0))
         for period in body["schedulePeriods"]:
             start, end, current = period["from"], period["to"], period["maxCurrent"]
-            if start > WEEK_S or end > WEEK_S:
-                raise Refused(400, _invalid("Periods From value can not exceed 604800"))
+            if start > SCHEDULE_WEEK_S or end > SCHEDULE_WEEK_S:
+                raise RequestRefused(400, _invalid("Periods From value can not exceed 604800"))
             if not 0 <= start < end or 0 < current < 6:
-                raise Refused(400, _invalid("Periods are not valid"))
+                raise RequestRefused(400, _invalid("Periods are not valid"))
         connector.schedule = {**body, "scheduleId": next(self.cloud.schedule_ids), "isSynced": False}
         connector.mode = "Schedule"  # whatever it was
         return dict(connector.schedule)
@@ -310,7 +310,7 @@ class CloudServer:
     def _delete_schedule(self, body: Any, request: Request, point_id: str, number: str) -> Any:
         connector = self._connector(point_id, number)
         if connector.schedule is None:
-            raise Refused(404, {"message": "no schedule"})
+            raise RequestRefused(404, {"message": "no schedule"})
         connector.schedule = None
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 
-class Tokens:
+class FakeTokens:
     """`life_s`: how long an access token lasts."""
 
     def __init__(self, clock: Callable[[], datetime], life_s: float = 7200) -> None:

@@ -13,7 +13,7 @@ from bridges.charge_amps.both import BothClouds
 from bridges.charge_amps.config import Config, Pace
 from bridges.charge_amps.eapi import EapiCloud
 from bridges.charge_amps.web import WebCloud
-from csms.simulate.charge_amps import ChargePoint, Cloud, CloudServer
+from csms.simulate.charge_amps import FakeChargePoint, FakeCloud, FakeCloudServer
 from csms.simulate.charge_amps.server import API_KEY, EMAIL, PASSWORD
 from tests.e2e.conftest import Node
 
@@ -42,9 +42,9 @@ def clock() -> HandClock:
 
 
 @pytest.fixture
-async def server(clock: HandClock) -> AsyncIterator[CloudServer]:
+async def server(clock: HandClock) -> AsyncIterator[FakeCloudServer]:
     """One Halo of the new kind."""
-    async with CloudServer(Cloud(ChargePoint(POINT), clock=clock)).running() as running:
+    async with FakeCloudServer(FakeCloud(FakeChargePoint(POINT), clock=clock)).running() as running:
         yield running
 
 
@@ -61,7 +61,7 @@ FAST = Pace(
 class Play:
     """A node with the bridge in it, and the cloud it looks at."""
 
-    def __init__(self, server: CloudServer, clock: HandClock, start_node: Any, prefix: str) -> None:
+    def __init__(self, server: FakeCloudServer, clock: HandClock, start_node: Any, prefix: str) -> None:
         self.server = server
         self.cloud = server.cloud
         self.clock = clock
@@ -100,5 +100,5 @@ class Play:
 
 
 @pytest.fixture
-def play(server: CloudServer, clock: HandClock, start_node: Any, topic_prefix: str) -> Play:
+def play(server: FakeCloudServer, clock: HandClock, start_node: Any, topic_prefix: str) -> Play:
     return Play(server, clock, start_node, topic_prefix)

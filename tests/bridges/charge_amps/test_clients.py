@@ -15,7 +15,7 @@ from bridges.charge_amps.http import expiry
 from bridges.charge_amps.port import CloudAway, CloudError, CloudRefused, LoginRefused
 from bridges.charge_amps.web import WebCloud, schedule_body
 from bridges.charge_amps.week import Week, WeekPeriod
-from csms.simulate.charge_amps import CloudServer
+from csms.simulate.charge_amps import FakeCloudServer
 from csms.simulate.charge_amps.server import API_KEY, EMAIL, PASSWORD
 from tests.bridges.charge_amps.conftest import POINT, HandClock
 
@@ -26,7 +26,7 @@ C4 = Week(
 
 
 @pytest.fixture
-async def eapi(server: CloudServer, clock: HandClock) -> AsyncIterator[EapiCloud]:
+async def eapi(server: FakeCloudServer, clock: HandClock) -> AsyncIterator[EapiCloud]:
     cloud = EapiCloud(
         f"{server.url}/api/v5", EMAIL, PASSWORD, API_KEY, write_gap_s=0, timeout_s=0.3, clock=clock
     )
@@ -35,7 +35,7 @@ async def eapi(server: CloudServer, clock: HandClock) -> AsyncIterator[EapiCloud
 
 
 @pytest.fixture
-async def web(server: CloudServer, clock: HandClock) -> AsyncIterator[WebCloud]:
+async def web(server: FakeCloudServer, clock: HandClock) -> AsyncIterator[WebCloud]:
     cloud = WebCloud(f"{server.url}/api", EMAIL, PASSWORD, write_gap_s=0, timeout_s=0.3, clock=clock)
     yield cloud
     await cloud.close()
@@ -52,13 +52,13 @@ def clouds(eapi: EapiCloud, web: WebCloud) -> Clouds:
 # --- tokens ------------------------------------------------------------------------------------------
 
 
-async def test_one_login_serves_many_calls_at_once(server: CloudServer, eapi: EapiCloud) -> None:
+async def test_one_login_serves_many_calls_at_once(server: FakeCloudServer, eapi: EapiCloud) -> None:
     await asyncio.gather(*(eapi.charge_points() for _ in range(5)))
     assert server.logins == 1
 
 
 async def test_a_token_is_refreshed_before_it_ends_and_the_refresh_token_rotates(
-    server: CloudServer, eapi: EapiCloud, clock: HandClock
+    server: FakeCloudServer, eapi: EapiCloud, clock: HandClock
 ) -> None:
     for _ in range(3):
         await eapi.charge_points()
@@ -68,7 +68,7 @@ async def test_a_token_is_refreshed_before_it_ends_and_the_refresh_token_rotates
 
 
 async def test_a_refused_refresh_leads_to_a_login(
-    server: CloudServer, eapi: EapiCloud, clock: HandClock
+    server: FakeCloudServer, eapi: EapiCloud, clock: HandClock
 ) -> None:
     await eapi.charge_points()
     server.tokens.revoke(refresh_too=True)
@@ -79,7 +79,7 @@ async def test_a_refused_refresh_leads_to_a_login(
 
 @pytest.mark.parametrize("which", ["eapi", "web"])
 async def test_a_refused_token_is_renewed_once_and_the_call_repeated(
-    server: CloudServer, which: str, clouds: Clouds
+    server: FakeCloudServer, which: str, clouds: Clouds
 ) -> None:
     cloud = clouds[which]
     await cloud.charge_points()
@@ -91,7 +91,7 @@ async def test_a_refused_token_is_renewed_once_and_the_call_repeated(
     assert await cloud.charge_points()
 
 
-async def test_wrong_credentials_are_a_refusal_in_words_without_them(server: CloudServer) -> None:
+async def test_wrong_credentials_are_a_refusal_in_words_without_them(server: FakeCloudServer) -> None:
     web = WebCloud(f"{server.url}/api", EMAIL, "guess")
     eapi = EapiCloud(f"{server.url}/api/v5", EMAIL, PASSWORD, "no key")
     for cloud in (web, eapi):
@@ -115,7 +115,7 @@ def test_the_end_of_a_token_is_read_if_it_has_one() -> None:
 
 
 async def test_status_and_sessions_of_the_official_api(
-    server: CloudServer, eapi: EapiCloud, clock: HandClock
+    server: FakeCloudServer, eapi: EapiCloud, clock: HandClock
 ) -> None:
     server.cloud.plug_in(POINT, rfid="04a1b2c3")
     clock.advance(minutes=30)
@@ -138,7 +138,7 @@ async def test_status_and_sessions_of_the_official_api(
     assert await eapi.session(POINT, "99") is None
 
 
-async def test_status_of_the_web_api(server: CloudServer, web: WebCloud, clock: HandClock) -> None:
+async def test_status_of_the_web_api(server: FakeCloudServer, web: WebCloud, clock: HandClock) -> None:
     server.cloud.plug_in(POINT)
     clock.advance(hours=1)
     (point,) = await web.charge_points()
@@ -150,7 +150,7 @@ async def test_status_of_the_web_api(server: CloudServer, web: WebCloud, clock: 
 
 @pytest.mark.parametrize("which", ["eapi", "web"])
 async def test_numbers_as_strings_are_numbers(
-    server: CloudServer, which: str, clouds: Clouds, clock: HandClock
+    server: FakeCloudServer, which: str, clouds: Clouds, clock: HandClock
 ) -> None:
     cloud = clouds[which]
     server.cloud.plug_in(POINT)
@@ -162,7 +162,7 @@ async def test_numbers_as_strings_are_numbers(
 
 
 @pytest.mark.parametrize("which", ["eapi", "web"])
-async def test_a_status_of_nulls_is_no_status(server: CloudServer, which: str, clouds: Clouds) -> None:
+async def test_a_status_of_nulls_is_no_status(server: FakeCloudServer, which: str, clouds: Clouds) -> None:
     cloud = clouds[which]
     (point,) = await cloud.charge_points()
     server.fail("chargepoints", "nulls")
@@ -175,7 +175,9 @@ async def test_a_status_of_nulls_is_no_status(server: CloudServer, which: str, c
 
 @pytest.mark.parametrize("which", ["eapi", "web"])
 @pytest.mark.parametrize("kind", ["500", "503", "timeout", "truncated", "html", "429"])
-async def test_a_read_is_repeated_once(server: CloudServer, which: str, kind: str, clouds: Clouds) -> None:
+async def test_a_read_is_repeated_once(
+    server: FakeCloudServer, which: str, kind: str, clouds: Clouds
+) -> None:
     cloud = clouds[which]
     await cloud.charge_points()
     server.fail("chargepoints/owned", kind, retry_after_s=0)
@@ -185,7 +187,7 @@ async def test_a_read_is_repeated_once(server: CloudServer, which: str, kind: st
         await cloud.charge_points()
 
 
-async def test_a_long_retry_after_is_left_to_the_caller(server: CloudServer, eapi: EapiCloud) -> None:
+async def test_a_long_retry_after_is_left_to_the_caller(server: FakeCloudServer, eapi: EapiCloud) -> None:
     await eapi.charge_points()
     server.fail("chargepoints/owned", "429", retry_after_s=600)
     with pytest.raises(CloudAway) as away:
@@ -198,7 +200,7 @@ async def test_a_long_retry_after_is_left_to_the_caller(server: CloudServer, eap
     [("500", True), ("timeout", True), ("lost_answer", True), ("truncated", True), ("429", False)],
 )
 async def test_a_write_is_never_repeated_and_says_whether_it_may_have_been_done(
-    server: CloudServer, web: WebCloud, kind: str, perhaps: bool
+    server: FakeCloudServer, web: WebCloud, kind: str, perhaps: bool
 ) -> None:
     await web.charge_points()
     server.fail("smartChargingSchedules", kind)
@@ -245,7 +247,7 @@ def test_the_body_of_a_schedule() -> None:
     }
 
 
-async def test_a_schedule_is_put_read_back_and_deleted(server: CloudServer, web: WebCloud) -> None:
+async def test_a_schedule_is_put_read_back_and_deleted(server: FakeCloudServer, web: WebCloud) -> None:
     assert await web.schedule(POINT, 1) is None
     await web.delete_schedule(POINT, 1)  # none there: done
     schedule_id = await web.put_schedule(POINT, 1, C4, "Europe/Amsterdam")
@@ -268,7 +270,7 @@ async def test_a_bad_schedule_is_refused_with_the_clouds_words(web: WebCloud) ->
 
 
 @pytest.mark.parametrize("which", ["eapi", "web"])
-async def test_modes_start_and_stop(server: CloudServer, which: str, clouds: Clouds) -> None:
+async def test_modes_start_and_stop(server: FakeCloudServer, which: str, clouds: Clouds) -> None:
     cloud = clouds[which]
     server.cloud.auto_start = False
     connector = server.cloud.charge_points[POINT].connectors[0]

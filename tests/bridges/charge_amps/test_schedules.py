@@ -11,7 +11,7 @@ import aiomqtt
 import pytest
 
 from bridges.charge_amps.adapter import ChargeAmpsAdapter
-from csms.simulate.charge_amps import CloudServer, Connector
+from csms.simulate.charge_amps import FakeCloudServer, FakeConnector
 from tests.bridges.charge_amps.conftest import POINT, HandClock, Play
 from tests.e2e.conftest import Node
 from tests.harness.waiting import until
@@ -67,7 +67,7 @@ async def wired(broker: Any, topic_prefix: str) -> AsyncIterator[Wire]:
         await asyncio.gather(reading, return_exceptions=True)
 
 
-def connector(play: Play) -> Connector:
+def connector(play: Play) -> FakeConnector:
     return play.cloud.charge_points[POINT].connectors[0]
 
 
@@ -76,11 +76,11 @@ def periods(play: Play) -> list[tuple[int, int]] | None:
     return schedule and [(one["from"], one["to"]) for one in schedule["schedulePeriods"]]
 
 
-def puts(server: CloudServer) -> int:
+def puts(server: FakeCloudServer) -> int:
     return len(server.sent("PUT", "smartChargingSchedules"))
 
 
-def deletes(server: CloudServer) -> int:
+def deletes(server: FakeCloudServer) -> int:
     return len(server.sent("DELETE", "smartChargingSchedules"))
 
 
@@ -131,7 +131,7 @@ def clock() -> HandClock:
     return HandClock(MIDNIGHT + timedelta(hours=1))
 
 
-async def test_scenario_standalone_mode_startup(play: Play, wire: Wire, server: CloudServer) -> None:
+async def test_scenario_standalone_mode_startup(play: Play, wire: Wire, server: FakeCloudServer) -> None:
     node, _ = await play.start()
     state = await scheduled(node, wire, "waiting_for_prices")
     assert (state["operation_mode"], state["schedule_source"]) == ("standalone", "none")
@@ -170,7 +170,7 @@ async def test_scenario_standalone_mode_startup(play: Play, wire: Wire, server: 
 
 
 async def test_a_restart_finds_its_own_schedule_and_writes_nothing(
-    play: Play, wire: Wire, server: CloudServer
+    play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     await wire.send(PRICES, curve(*S2), retain=True)
     node, _ = await play.start()
@@ -186,7 +186,7 @@ async def test_a_restart_finds_its_own_schedule_and_writes_nothing(
 
 
 async def test_scenario_no_slots_below_threshold_deletes_what_was_there(
-    play: Play, wire: Wire, server: CloudServer
+    play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     await wire.send(PRICES, curve(*S2), retain=True)
     node, _ = await play.start()
@@ -199,7 +199,7 @@ async def test_scenario_no_slots_below_threshold_deletes_what_was_there(
 
 
 async def test_scenario_all_over_is_deleted_and_tomorrows_prices_are_a_new_plan(
-    play: Play, wire: Wire, server: CloudServer
+    play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     await wire.send(PRICES, curve(*S2), retain=True)
     node, _ = await play.start()
@@ -211,7 +211,7 @@ async def test_scenario_all_over_is_deleted_and_tomorrows_prices_are_a_new_plan(
     await node.until(lambda: periods(play) == [(603000, 604800)])
 
 
-async def test_the_edge_of_the_week_is_written_anew(play: Play, wire: Wire, server: CloudServer) -> None:
+async def test_the_edge_of_the_week_is_written_anew(play: Play, wire: Wire, server: FakeCloudServer) -> None:
     sunday = datetime(2026, 11, 21, 23, tzinfo=UTC)
     play.clock.now = sunday + timedelta(hours=20)
     prices = [0.5] * 94 + [0.1] * 2 + [0.1] * 6 + [0.5] * 90
@@ -227,7 +227,7 @@ async def test_the_edge_of_the_week_is_written_anew(play: Play, wire: Wire, serv
 
 
 async def test_a_users_own_schedule_is_not_overwritten_unless_told_to(
-    play: Play, wire: Wire, server: CloudServer
+    play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     own = {
         "scheduleId": 77,
@@ -253,7 +253,7 @@ async def test_a_users_own_schedule_is_not_overwritten_unless_told_to(
 
 
 async def test_faults_while_writing_are_survived_and_nothing_is_claimed(
-    play: Play, wire: Wire, server: CloudServer
+    play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     node, _ = await play.start()
     for number, kind in enumerate(["500", "timeout", "lost_answer", "truncated", "html", "429"]):
@@ -274,7 +274,7 @@ async def test_faults_while_writing_are_survived_and_nothing_is_claimed(
 
 
 async def test_a_schedule_that_was_taken_away_is_put_back_and_one_replaced_is_left(
-    play: Play, wire: Wire, server: CloudServer
+    play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     await wire.send(PRICES, curve(*S2), retain=True)
     node, adapter = await play.start()
@@ -297,7 +297,9 @@ async def test_a_schedule_that_was_taken_away_is_put_back_and_one_replaced_is_le
     assert connector(play).schedule is foreign
 
 
-async def test_prices_in_another_currency_are_refused(play: Play, wire: Wire, server: CloudServer) -> None:
+async def test_prices_in_another_currency_are_refused(
+    play: Play, wire: Wire, server: FakeCloudServer
+) -> None:
     await wire.send(PRICES, {**curve(*S2), "currency": "SEK"}, retain=True)
     node, _ = await play.start()
     state = await scheduled(node, wire, "error")
@@ -308,7 +310,9 @@ async def test_prices_in_another_currency_are_refused(play: Play, wire: Wire, se
     await scheduled(node, wire)
 
 
-async def test_automation_off_leaves_the_charger_alone(play: Play, wire: Wire, server: CloudServer) -> None:
+async def test_automation_off_leaves_the_charger_alone(
+    play: Play, wire: Wire, server: FakeCloudServer
+) -> None:
     await wire.send(PRICES, curve(*S2), retain=True)
     node, _ = await play.start()
     await scheduled(node, wire)
@@ -346,7 +350,7 @@ async def obeyed(node: Node, wire: Wire, result: str) -> dict[str, Any]:
 
 
 async def test_scenario_hems_mode_startup_and_valid_schedule_received(
-    play: Play, wire: Wire, server: CloudServer
+    play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     """H1, H7, H9, H13."""
     await wire.send(PRICES, curve(*S2), retain=True)
@@ -392,7 +396,9 @@ async def test_scenario_hems_mode_startup_and_valid_schedule_received(
         assert (wire.status["last_command_result"], deletes(server)) == ("cleared", 1)
 
 
-async def test_scenario_threshold_ignored_in_hems_mode(play: Play, wire: Wire, server: CloudServer) -> None:
+async def test_scenario_threshold_ignored_in_hems_mode(
+    play: Play, wire: Wire, server: FakeCloudServer
+) -> None:
     """H13: no price is looked at, the schedule is applied exactly as received, the sensor stays off (S14)."""
     await wire.send(PRICES, curve(*[0.9] * 96), retain=True)
     async with hems(play, wire) as (node, adapter):
@@ -403,7 +409,7 @@ async def test_scenario_threshold_ignored_in_hems_mode(play: Play, wire: Wire, s
         assert wire.state["price_threshold_active"] is False
 
 
-async def test_scenario_clear_schedule_command(play: Play, wire: Wire, server: CloudServer) -> None:
+async def test_scenario_clear_schedule_command(play: Play, wire: Wire, server: FakeCloudServer) -> None:
     async with hems(play, wire) as (node, _):
         await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
         await obeyed(node, wire, "success")
@@ -429,7 +435,7 @@ REFUSED = [
 ]
 
 
-async def test_scenario_invalid_schedule_payload(play: Play, wire: Wire, server: CloudServer) -> None:
+async def test_scenario_invalid_schedule_payload(play: Play, wire: Wire, server: FakeCloudServer) -> None:
     """H2, H3, H5, H14: the message is refused as a whole, what was there stays."""
     async with hems(play, wire) as (node, _):
         await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
@@ -448,7 +454,7 @@ async def test_scenario_invalid_schedule_payload(play: Play, wire: Wire, server:
             assert (status["error"], puts(server)) == (None, 1)
 
 
-async def test_scenario_schedule_with_expiration(play: Play, wire: Wire, server: CloudServer) -> None:
+async def test_scenario_schedule_with_expiration(play: Play, wire: Wire, server: FakeCloudServer) -> None:
     """H6: by timer; then, with a restart in between, at start."""
     async with hems(play, wire) as (node, _):
         await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
@@ -475,7 +481,7 @@ async def test_scenario_schedule_with_expiration(play: Play, wire: Wire, server:
 
 
 async def test_h8_a_retained_clear_is_ignored_and_a_retained_set_applied_once(
-    play: Play, wire: Wire, server: CloudServer
+    play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     await wire.send("hems/charge-amps/1/schedule/clear", b"x", retain=True)
     await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET, retain=True)
@@ -494,7 +500,7 @@ async def test_h8_a_retained_clear_is_ignored_and_a_retained_set_applied_once(
 
 
 async def test_h10_a_failed_write_is_an_error_and_is_tried_again(
-    play: Play, wire: Wire, server: CloudServer
+    play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     async with hems(play, wire) as (node, _):
         fault = server.fail("PUT .*smartChargingSchedules", "500", times=2)
@@ -515,7 +521,7 @@ async def test_h10_a_failed_write_is_an_error_and_is_tried_again(
         assert (status["schedule_source"], status["error"]) == ("hems", "Failed to clear schedule")
 
 
-async def test_h12_scenario_mode_switch_at_runtime(play: Play, wire: Wire, server: CloudServer) -> None:
+async def test_h12_scenario_mode_switch_at_runtime(play: Play, wire: Wire, server: FakeCloudServer) -> None:
     await wire.send(PRICES, curve(*S2), retain=True)
     node, _ = await play.start()
     await scheduled(node, wire)
@@ -538,7 +544,7 @@ async def test_h12_scenario_mode_switch_at_runtime(play: Play, wire: Wire, serve
 
 
 async def test_scenario_status_on_state_change_and_readiness(
-    play: Play, wire: Wire, server: CloudServer
+    play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     async with hems(play, wire) as (node, _):
         assert (wire.status["state"], wire.status["ready_for_schedule"]) == ("idle", True)
@@ -568,7 +574,7 @@ async def test_scenario_status_on_state_change_and_readiness(
 
 
 async def test_an_operator_takes_the_connector_out_of_service(
-    play: Play, wire: Wire, server: CloudServer
+    play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     async with hems(play, wire) as (node, _):
         await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)

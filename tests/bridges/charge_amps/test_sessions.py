@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from csms.simulate.charge_amps import CloudServer
+from csms.simulate.charge_amps import FakeCloudServer
 from tests.bridges.charge_amps.conftest import POINT, HandClock, Play
 from tests.e2e.conftest import Node
 from tests.harness.waiting import until
@@ -195,7 +195,7 @@ async def test_t8_a_charger_offline_in_mid_session_keeps_its_transaction(play: P
     assert (done["energyUsed"], len(node.of("started", POINT))) == (5.52, 1)
 
 
-async def test_t9_faults_in_mid_session_claim_nothing(play: Play, server: CloudServer) -> None:
+async def test_t9_faults_in_mid_session_claim_nothing(play: Play, server: FakeCloudServer) -> None:
     node, _ = await play.start()
     kinds = ["401", "403", "429", "500", "timeout", "truncated", "html", "strings", "nulls"]
     for count, kind in enumerate(kinds, 1):
@@ -219,7 +219,9 @@ async def test_t9_faults_in_mid_session_claim_nothing(play: Play, server: CloudS
     assert await node.fetch("SELECT 1 FROM quarantine") == []
 
 
-async def test_a_cloud_that_is_away_makes_chargers_offline_and_back(play: Play, server: CloudServer) -> None:
+async def test_a_cloud_that_is_away_makes_chargers_offline_and_back(
+    play: Play, server: FakeCloudServer
+) -> None:
     node, adapter = await play.start()
     play.cloud.plug_in(POINT)
     await running(node)
@@ -239,7 +241,9 @@ async def test_a_cloud_that_is_away_makes_chargers_offline_and_back(play: Play, 
     assert (done["energyUsed"], len(node.of("started", POINT))) == (5.52, 1)
 
 
-async def test_wrong_credentials_end_nothing_and_are_tried_slowly(play: Play, server: CloudServer) -> None:
+async def test_wrong_credentials_end_nothing_and_are_tried_slowly(
+    play: Play, server: FakeCloudServer
+) -> None:
     server.fail("auth/login", "403", times=2)
     node, adapter = await play.start()
     await node.until(lambda: server.logins >= 1 or server.sent("POST", "auth/login"))
@@ -288,7 +292,7 @@ async def test_remote_start_stop_and_availability_go_the_ordinary_way(play: Play
 
 
 async def test_a_lost_answer_to_a_remote_start_is_a_timeout_and_the_session_is_booked(
-    play: Play, server: CloudServer
+    play: Play, server: FakeCloudServer
 ) -> None:
     play.cloud.auto_start = False
     node, adapter = await play.start(rfid="00AABBCC")
@@ -323,7 +327,7 @@ async def test_the_web_api_alone_books_sessions_by_counting(play: Play) -> None:
 
 
 async def test_secrets_appear_nowhere(
-    play: Play, capfd: pytest.CaptureFixture[str], server: CloudServer
+    play: Play, capfd: pytest.CaptureFixture[str], server: FakeCloudServer
 ) -> None:
     server.fail("/status$", "500", times=3)
     server.fail("auth", "html", times=1)
@@ -337,7 +341,7 @@ async def test_secrets_appear_nowhere(
     assert "the-charger's-own-secret" not in dumped
 
 
-async def test_a_charger_taken_by_another_node_is_let_go(play: Play, server: CloudServer) -> None:
+async def test_a_charger_taken_by_another_node_is_let_go(play: Play, server: FakeCloudServer) -> None:
     node, adapter = await play.start()
     await node.until(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
     generation = adapter.monitors[POINT].generation

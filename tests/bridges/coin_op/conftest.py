@@ -11,16 +11,16 @@ import pytest
 
 from bridges.coin_op import settings
 from bridges.coin_op.adapter import CoinOp
-from csms.mqtt.client.aiomqtt_fixes import Client
-from csms.simulate.coin_op import Behaviour, Fleet, Station
+from csms.mqtt.client.aiomqtt_fixes import MqttClient
+from csms.simulate.coin_op import FakeStation, FakeStationFleet, StationBehaviour
 from tests.e2e.conftest import Node, NodeFactory, node, start_node
 
 __all__ = ["node", "start_node"]
 
 UID = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3"
 # 110 Wh
-QUICK = Behaviour(plug_s=40, charge_s=180, unplug_s=20)
-SLOW_TO_LEAVE = Behaviour(plug_s=40, charge_s=180, unplug_s=300)
+QUICK = StationBehaviour(plug_s=40, charge_s=180, unplug_s=20)
+SLOW_TO_LEAVE = StationBehaviour(plug_s=40, charge_s=180, unplug_s=300)
 
 
 class Site:
@@ -29,14 +29,14 @@ class Site:
     def __init__(self, node: Node, bridge: CoinOp) -> None:
         self.node = node
         self.bridge = bridge
-        self.stations: dict[str, Station] = {}
+        self.stations: dict[str, FakeStation] = {}
         self.commands: list[tuple[str, str, bool]] = []
-        self.fleet: Fleet | None = None
+        self.fleet: FakeStationFleet | None = None
 
     def line(self, station_id: str = "s1") -> Any:
         return self.bridge.lines[station_id]
 
-    def came(self, station: Station) -> bool:
+    def came(self, station: FakeStation) -> bool:
         """Whether the bridge knows it by now; what it said before the bridge had subscribed is lost."""
         if station.behaviour.silent or self.is_free(station.id):
             return True
@@ -84,7 +84,7 @@ async def start_site(start_node: NodeFactory, topic_prefix: str) -> AsyncIterato
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(
-            *stations: Station,
+            *stations: FakeStation,
             speed: float = 200.0,
             register: bool = True,
             node: Any = None,
@@ -122,7 +122,7 @@ async def start_site(start_node: NodeFactory, topic_prefix: str) -> AsyncIterato
                 address = running.broker
                 assert address is not None
                 # The embedded broker drops 3.1.1 clients that are sent a message with an expiry.
-                site.fleet = Fleet(
+                site.fleet = FakeStationFleet(
                     address.host,
                     address.port,
                     stations,
@@ -142,7 +142,7 @@ async def _overhear(site: Site, subscribed: asyncio.Event) -> None:
     """What a bystander sees of commands."""
     address, prefix = site.node.broker, site.node.prefix
     assert address is not None
-    async with Client(address.host, address.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+    async with MqttClient(address.host, address.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
         await client.subscribe(f"{prefix}/charger/+/commands", qos=1)
         subscribed.set()
         async for message in client.messages:

@@ -9,16 +9,16 @@ from decimal import Decimal
 import pytest
 
 from csms.errors import ChargerTimeout, NotSupported
-from csms.simulate.coin_op import Behaviour, Station
+from csms.simulate.coin_op import FakeStation, StationBehaviour
 from tests.harness import virtual_clock
 from tests.harness.bridges.virtual_fleet import Town
 from tests.harness.command_answers import answered
 
-PLAIN = Behaviour(plug_s=40, charge_s=100_000, unplug_s=20)
+PLAIN = StationBehaviour(plug_s=40, charge_s=100_000, unplug_s=20)
 
 
-def plain(station_id: str = "s1") -> Station:
-    return Station(id=station_id, behaviour=PLAIN)
+def plain(station_id: str = "s1") -> FakeStation:
+    return FakeStation(id=station_id, behaviour=PLAIN)
 
 
 def test_a_station_that_does_not_react_is_asked_not_told_again():
@@ -166,7 +166,7 @@ def test_five_connects_a_minute_are_enough_for_a_station():
 )
 def test_odd_stations_are_billed_like_any_other(given):
     async def story():
-        odd = Station(id="s1", behaviour=Behaviour(plug_s=20, charge_s=600, unplug_s=5, **given))
+        odd = FakeStation(id="s1", behaviour=StationBehaviour(plug_s=20, charge_s=600, unplug_s=5, **given))
         async with Town(odd, meter_interval_s=10) as town:
             town.deliver("charger/s1/commands", b"connect:A")
             await asyncio.sleep(700)

@@ -13,14 +13,14 @@ import pytest
 from websockets.asyncio.client import connect
 
 from csms.rental import live, translations
-from csms.simulate.coin_op import Behaviour, Station
+from csms.simulate.coin_op import FakeStation, StationBehaviour
 from tests.bridges.coin_op.conftest import UID, SiteFactory
 from tests.harness.waiting import until
 
 CHROMIUM = next(
     (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
 )
-STAYS = Behaviour(plug_s=40, charge_s=100_000, unplug_s=600)
+STAYS = StationBehaviour(plug_s=40, charge_s=100_000, unplug_s=600)
 
 
 class Tab:
@@ -95,7 +95,7 @@ async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
 async def test_a_rental_with_double_taps_a_reload_a_stranger_and_a_silence(
     start_site: SiteFactory, tab: Tab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = await start_site(Station(id="s1", behaviour=STAYS), speed=100, require_account=True)
+    site = await start_site(FakeStation(id="s1", behaviour=STAYS), speed=100, require_account=True)
     api, station = site.node.api, site.stations["s1"]
     await api.put(f"/api/v1/accounts/{UID}", json={"currency": "UAH"})
     await api.post(f"/api/v1/accounts/{UID}/entries", json={"key": "1", "amount": "500"})
@@ -135,7 +135,7 @@ async def test_a_rental_with_double_taps_a_reload_a_stranger_and_a_silence(
     # The station is gone. The fifteen seconds themselves are in tests/rental/test_live.py, on a virtual clock.
     for name, seconds in (("ANSWER_S", 1.0), ("_ASK_AFTER_S", 1.0), ("_GRACE_S", 0.0)):
         monkeypatch.setattr(live, name, seconds)
-    object.__setattr__(station, "behaviour", Behaviour(silent=True))
+    object.__setattr__(station, "behaviour", StationBehaviour(silent=True))
     await tab.ask("Page.reload")
     await tab.shows("M2")
     assert await tab.run("document.querySelector('button.open') === null")

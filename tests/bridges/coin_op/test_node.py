@@ -6,7 +6,7 @@ from typing import Any
 
 import aiomqtt
 
-from csms.simulate.coin_op import Behaviour, Station
+from csms.simulate.coin_op import FakeStation, StationBehaviour
 from tests.bridges.coin_op.conftest import QUICK, UID, Site, SiteFactory
 
 V5 = aiomqtt.ProtocolVersion.V5
@@ -21,7 +21,7 @@ async def publish(site: Site, topic: str, body: Any) -> None:
 
 async def test_a_whole_rental_over_ocpps_own_words(start_site: SiteFactory) -> None:
     """Of a user whose id is longer than OCPP allows."""
-    site = await start_site(Station(id="s1", behaviour=QUICK))
+    site = await start_site(FakeStation(id="s1", behaviour=QUICK))
     node, station = site.node, site.stations["s1"]
     queued = await node.api.post(
         "/api/v1/chargers/coinop-s1/commands",
@@ -64,7 +64,7 @@ async def test_a_whole_rental_over_ocpps_own_words(start_site: SiteFactory) -> N
     await node.api.patch("/api/v1/chargers/coinop-s1", json={"enrollment": "Rejected"})
     await node.until(lambda: site.line().station.blocked)
     assert (await site.rent()).json()["response"]["statusInfo"] == {"reasonCode": "Blocked"}
-    object.__setattr__(station, "behaviour", Behaviour(silent=True))
+    object.__setattr__(station, "behaviour", StationBehaviour(silent=True))
     await node.api.patch("/api/v1/chargers/coinop-s1", json={"enrollment": "Accepted"})
     await node.until(lambda: not site.line().station.blocked)
     # A station that does not answer is not told to open.

@@ -11,12 +11,12 @@ import pytest
 
 from csms.embedded import EmbeddedPostgres
 from csms.mqtt.config import BrokerAddress
-from csms.simulate.coin_op import Behaviour, Station
+from csms.simulate.coin_op import FakeStation, StationBehaviour
 from tests.bridges.coin_op.conftest import UID, Site, SiteFactory
 from tests.harness.servers import REPOSITORY, Mosquitto, unused_port
 from tests.harness.waiting import until
 
-LONG = Behaviour(plug_s=40, charge_s=100_000, unplug_s=20)
+LONG = StationBehaviour(plug_s=40, charge_s=100_000, unplug_s=20)
 
 
 async def has_money(site: Site) -> None:
@@ -65,7 +65,7 @@ async def test_the_broker_is_killed(
     server = mosquitto()
     address = BrokerAddress(server.host, server.port, "5", "mqtt://test")
     site = await start_site(
-        Station(id="s1", behaviour=LONG),
+        FakeStation(id="s1", behaviour=LONG),
         node={"broker_address": address},
         version="3.1.1",  # as real stations
         require_account=True,
@@ -125,7 +125,7 @@ async def test_postgres_is_killed(own_postgres: OwnPostgres, start_site: SiteFac
     """With -9, twice: between two debits, and when the renter's stop has been sent."""
     url = own_postgres.start()
     site = await start_site(
-        Station(id="s1", behaviour=LONG),
+        FakeStation(id="s1", behaviour=LONG),
         node={"database_url": url},
         require_account=True,
         debit="dynamic",
@@ -190,7 +190,7 @@ async def test_the_bridge_is_killed(
 ) -> None:
     server = mosquitto()
     address = BrokerAddress(server.host, server.port, "5", "mqtt://test")
-    station = Station(id="s1", behaviour=LONG)
+    station = FakeStation(id="s1", behaviour=LONG)
     site = await start_site(station, node={"broker_address": address}, version="3.1.1", alone=True, speed=50)
     await has_money(site)
     process = await bridge_process(site, server, tmp_path)

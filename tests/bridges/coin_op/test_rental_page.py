@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from csms.rental import translations
-from csms.simulate.coin_op import Behaviour, Station
+from csms.simulate.coin_op import FakeStation, StationBehaviour
 from tests.bridges.coin_op.conftest import SLOW_TO_LEAVE, UID, Site, SiteFactory
 from tests.harness.waiting import until
 
-PLAIN = Behaviour(plug_s=40, charge_s=100_000, unplug_s=30)
+PLAIN = StationBehaviour(plug_s=40, charge_s=100_000, unplug_s=30)
 _CSRF = re.compile(r'name="csrf" value="([0-9a-f]+)"')
 
 
@@ -80,7 +80,7 @@ async def phones() -> AsyncIterator[Any]:
 
 
 async def test_a_whole_rental_from_scan_to_receipt(start_site: SiteFactory, phones: Any) -> None:
-    site = await start_site(Station(id="s1", behaviour=SLOW_TO_LEAVE), require_account=True)
+    site = await start_site(FakeStation(id="s1", behaviour=SLOW_TO_LEAVE), require_account=True)
     phone = await phones(site).sign_in()
     await phone.scan()
     await phone.until("B1")
@@ -110,7 +110,7 @@ async def test_a_whole_rental_from_scan_to_receipt(start_site: SiteFactory, phon
 
 
 async def test_somebody_elses_station(start_site: SiteFactory, phones: Any) -> None:
-    site = await start_site(Station(id="s1", behaviour=PLAIN), require_account=True)
+    site = await start_site(FakeStation(id="s1", behaviour=PLAIN), require_account=True)
     renter, other = await phones(site).sign_in(), await phones(site, "somebody-else").sign_in()
     await renter.scan()
     await renter.until("B1")
@@ -131,7 +131,7 @@ async def test_somebody_elses_station(start_site: SiteFactory, phones: Any) -> N
 
 
 async def test_too_little_money(start_site: SiteFactory, phones: Any) -> None:
-    site = await start_site(Station(id="s1", behaviour=PLAIN), require_account=True)
+    site = await start_site(FakeStation(id="s1", behaviour=PLAIN), require_account=True)
     poor, broke = await phones(site).sign_in("1.64"), await phones(site, "broke").sign_in("")
     await broke.scan()
     await broke.until("M5")

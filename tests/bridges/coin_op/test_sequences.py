@@ -14,18 +14,19 @@ import pytest
 
 from csms.core.pricing import session_cost
 from csms.errors import ChargerOffline
-from csms.simulate.coin_op import Behaviour, Station
+from csms.simulate.coin_op import FakeStation, StationBehaviour
 from tests.harness import virtual_clock
 from tests.harness.bridges.coin_op_station import TARIFF, Story, whole_rental
 from tests.harness.bridges.virtual_fleet import Town
 
 UID = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3"
-HOURS = Behaviour(plug_s=40, charge_s=3560, unplug_s=20)
+HOURS = StationBehaviour(plug_s=40, charge_s=3560, unplug_s=20)
 
 
-def station(station_id: str = "s1", **behaviour: Any) -> Station:
-    return Station(
-        id=station_id, behaviour=Behaviour(**({"plug_s": 40, "charge_s": 3560, "unplug_s": 20} | behaviour))
+def station(station_id: str = "s1", **behaviour: Any) -> FakeStation:
+    return FakeStation(
+        id=station_id,
+        behaviour=StationBehaviour(**({"plug_s": 40, "charge_s": 3560, "unplug_s": 20} | behaviour)),
     )
 
 

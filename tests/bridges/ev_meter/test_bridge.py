@@ -6,7 +6,7 @@ import pytest
 
 from csms.core import reports
 from csms.errors import LedgerError
-from csms.simulate.ev_meter import State, encode
+from csms.simulate.ev_meter import FakeChargerState, encode
 from tests.e2e.conftest import TOKEN
 from tests.harness.bridges.ev_meter_site import polled
 from tests.harness.waiting import until
@@ -176,13 +176,13 @@ async def test_a_session_missed_while_the_bridge_was_down_is_reported_once(start
 async def test_what_nobody_asked_for_counts_and_what_is_kept_does_not(start_site, start_node):
     site = await start_site()
     mac = site.charger.state.mac
-    await site.backend.say(encode(State(mac=mac, ev=5)), retain=True)
+    await site.backend.say(encode(FakeChargerState(mac=mac, ev=5)), retain=True)
     node = await start_node(bridges=[site.bridge(pace={"idle_s": 30, "charging_s": 30})])
     name = site.name
     await shows(node, name, "Available")
     asked = site.asked()
-    await site.backend.say(encode(State(mac="FFFFFFFFFFFF", ev=5)))
-    await site.backend.say(encode(State(mac=mac, ev=2)))
+    await site.backend.say(encode(FakeChargerState(mac="FFFFFFFFFFFF", ev=5)))
+    await site.backend.say(encode(FakeChargerState(mac=mac, ev=2)))
     await shows(node, name, "Preparing")
     assert site.asked() == asked
     assert [e["payload"]["status"] for e in node.of("status_changed")] == ["Available", "Preparing"]

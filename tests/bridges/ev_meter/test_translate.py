@@ -13,7 +13,7 @@ from bridges.ev_meter.translate import identity, power_w, reading, report_of, te
 from csms.adapter import ChargerSnapshot
 from csms.core.units import measure
 from csms.simulate.clock import SimulatedClock
-from csms.simulate.ev_meter import State, encode, neighbourhood
+from csms.simulate.ev_meter import FakeChargerState, encode, fake_chargers
 from tests.bridges.ev_meter.test_frame import FUZZ
 from tests.harness.bridges.ev_meter_vectors import PAYLOADS, expected
 
@@ -113,7 +113,7 @@ def test_steps_become_reports():
 
 
 def test_the_simulator_speaks_what_we_read():
-    state = State(mac="020000AABBCC", ssid="TEST-NET", serial=300_001, temperature=35, peer=0)
+    state = FakeChargerState(mac="020000AABBCC", ssid="TEST-NET", serial=300_001, temperature=35, peer=0)
     assert encode(state) == PAYLOADS["S01"]
     state.charge(5250, fresh=True)
     decoded = decode(encode(state))
@@ -126,7 +126,7 @@ def test_a_charger_in_use_is_billed_for_what_it_gave(seed, gap_s):
     """Whatever people do and whenever we look: every watt-hour is in exactly one session."""
     real = [0.0]
     clock = SimulatedClock(1, monotonic=lambda: real[0], wall=lambda: NOW)
-    (charger,) = neighbourhood(1, clock, seed=seed % 5000)
+    (charger,) = fake_chargers(1, clock, seed=seed % 5000)
     session = Session(Rules(), ChargerSnapshot())
     first, sold, running = None, 0, None
     for look in range(200):

@@ -13,9 +13,9 @@ from bridges.ev_meter.adapter import EvMeter
 from bridges.ev_meter.backend import broker_link
 from bridges.ev_meter.config import Config, Pace, device, rules
 from bridges.ev_meter.frame import Account
-from csms.mqtt.client.connection import LinkConfig
+from csms.mqtt.client.config import LinkConfig
 from csms.simulate.clock import UNBOUNDED_LEAD_S, SimulatedClock
-from csms.simulate.ev_meter import Backend, Charger, State
+from csms.simulate.ev_meter import FakeBackend, FakeCharger, FakeChargerState
 from tests.harness.waiting import until
 from tests.mqtt.conftest import running
 
@@ -34,17 +34,17 @@ class Site:
         self.token = secrets.token_bytes(48)
         self.clock = SimulatedClock(600, UNBOUNDED_LEAD_S)
         self.chargers = [
-            Charger(State(mac=f"{own}{number:04X}", ssid=SSID, serial=SERIAL, peer=PEER))
+            FakeCharger(FakeChargerState(mac=f"{own}{number:04X}", ssid=SSID, serial=SERIAL, peer=PEER))
             for number in range(1, count + 1)
         ]
         self.names = [f"EV-{own[:4]}-{number}" for number in range(1, count + 1)]
         self.broker, self.login = broker, login or {}
-        self.backend = Backend(
+        self.backend = FakeBackend(
             broker.host, broker.port, self.chargers, uuid=self.uuid, token=self.token, **self.login
         )
 
     @property
-    def charger(self) -> Charger:
+    def charger(self) -> FakeCharger:
         return self.chargers[0]
 
     @property

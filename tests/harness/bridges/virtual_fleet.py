@@ -15,7 +15,7 @@ from bridges.coin_op.adapter import CoinOp
 from csms.adapter import Admission, BrokerMessage, ChargerSnapshot, Command
 from csms.core.device_state import BridgeNotes
 from csms.errors import LedgerError
-from csms.simulate.coin_op import Station
+from csms.simulate.coin_op import FakeStation
 from tests.harness.bridges.coin_op_station import TARIFF
 from tests.harness.fake_store import NOW, Desk
 from tests.harness.waiting import until
@@ -37,7 +37,7 @@ class Town:
     broker_connected = True
     topic_prefix = ""
 
-    def __init__(self, *stations: Station, **given: Any) -> None:
+    def __init__(self, *stations: FakeStation, **given: Any) -> None:
         self.desk = Desk(unknown_tags="accept", tariff=TARIFF)
         self.stations = {station.id: station for station in stations}
         self.settings = settings.load(
@@ -142,7 +142,7 @@ class Town:
         body = msgspec.json.encode({"status": status} | fields)
         self.deliver(f"charger/{station_id}/status", body, retained=retained)
 
-    def _speak(self, station: Station) -> None:
+    def _speak(self, station: FakeStation) -> None:
         said, station.said = station.said, []
         if station.behaviour.silent:
             return
@@ -156,7 +156,7 @@ class Town:
                 for _ in range(0 if station.lost() else 2 if station.doubled() else 1):
                     self.deliver(topic, body)
 
-    async def _live_on(self, station: Station) -> None:
+    async def _live_on(self, station: FakeStation) -> None:
         station.said = [station.status()]
         self._speak(station)
         while True:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from csms.simulate.charge_point import SimulatedChargePoint
 from csms.simulate.clock import SimulatedClock, parse_time
+from csms.simulate.controller import ChargePointOptions
 from csms.simulate.curves import OUTLETS
 from csms.simulate.records import BelievedTransaction, ChargerEvent
 from tests.harness.waiting import until
@@ -64,20 +65,22 @@ class Load:
             point = SimulatedChargePoint(
                 f"SOAK-{number:03}",
                 self.urls[number % len(self.urls)],
-                connectors=self.connectors,
-                seed=f"{self.seed}",
-                clock=clock,
-                outlet=OUTLETS[number % len(OUTLETS)],
-                tags=("SIMTAG", "SECONDTAG"),
-                idle_s=(60, 600),
-                charge_s=(900, 4_200),
-                reconnect_s=(0.05, 0.2),
-                # Both are seen in the field, whatever the specification says.
-                same_message_id=number % 3 == 1,
-                boot_on_reconnect=number % 4 == 1,
-                validate=False,
-                configuration=_KEYS,
-                on_event=self._happened,
+                ChargePointOptions(
+                    connectors=self.connectors,
+                    seed=f"{self.seed}",
+                    clock=clock,
+                    outlet=OUTLETS[number % len(OUTLETS)],
+                    tags=("SIMTAG", "SECONDTAG"),
+                    idle_s=(60, 600),
+                    charge_s=(900, 4_200),
+                    reconnect_s=(0.05, 0.2),
+                    # Both are seen in the field, whatever the specification says.
+                    same_message_id=number % 3 == 1,
+                    boot_on_reconnect=number % 4 == 1,
+                    validate=False,
+                    configuration=_KEYS,
+                    on_event=self._happened,
+                ),
             )
             self._watch(point)
             self.points.append(point)

@@ -8,7 +8,7 @@ from typing import Any, Self
 import aiomqtt
 import pytest
 
-from csms.mqtt.client.aiomqtt_fixes import Client
+from csms.mqtt.client.aiomqtt_fixes import MqttClient
 from tests.harness.servers import Mosquitto
 
 
@@ -40,14 +40,14 @@ class Deaf:
             pass
 
 
-def client(server: Deaf | Mosquitto) -> Client:
-    return Client(server.host, server.port, protocol=aiomqtt.ProtocolVersion.V311, timeout=30)
+def client(server: Deaf | Mosquitto) -> MqttClient:
+    return MqttClient(server.host, server.port, protocol=aiomqtt.ProtocolVersion.V311, timeout=30)
 
 
 @pytest.mark.parametrize(
     "ask", [lambda c: c.publish("t", b"x", qos=1), lambda c: c.subscribe("t")], ids=["publish", "subscribe"]
 )
-async def test_who_waits_for_an_answer_hears_of_the_end(ask: Callable[[Client], Any]) -> None:
+async def test_who_waits_for_an_answer_hears_of_the_end(ask: Callable[[MqttClient], Any]) -> None:
     async with Deaf() as broker, asyncio.timeout(5):
         with pytest.raises(aiomqtt.MqttError, match="Disconnected"):
             async with client(broker) as one:

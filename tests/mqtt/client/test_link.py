@@ -10,10 +10,11 @@ from aiomqtt.exceptions import MqttConnectError
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
-from csms.mqtt.client.connection import LinkConfig, MqttMessage
+from csms.mqtt.client.config import LinkConfig
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
-from csms.mqtt.client.faults import sentence
+from csms.mqtt.client.faults import connection_failure
 from csms.mqtt.client.link import BrokerLink, prefixed
+from csms.mqtt.client.message import MqttMessage
 from tests.harness.waiting import until
 from tests.mqtt.conftest import POLITE, config, connected, pause, resume, running, watching
 
@@ -146,7 +147,7 @@ async def test_topics_that_name_people_are_not_logged(mosquitto, log_output):
     await link.subscribe("allowed/alice", lambda message: 1 / 0)
     async with connected(link):
         await link.publish(message("allowed/alice"))
-        await until(lambda: "not handled" in log_output.getvalue())
+        await until(lambda: "mqtt_message_handler_failed" in log_output.getvalue())
     assert "(hidden)" in log_output.getvalue()
     assert "alice" not in log_output.getvalue()
     assert "secret" not in repr(link.config)
@@ -270,7 +271,7 @@ async def test_tls_is_verified_and_mistrust_is_said_clearly(mosquitto, tmp_path)
         assert await link.publish(message("a")) in {0, 0x10}
     for wrong, words in (
         (config(server, tls=True, host="localhost"), "MQTT_TLS_CA_FILE"),
-        (config(server, tls=True, tls_ca_file=str(tmp_path / "none.pem")), "is not there"),
+        (config(server, tls=True, tls_ca_file=str(tmp_path / "none.pem")), "does not exist"),
         (config(server), "closed the connection at once"),
     ):
         link = BrokerLink(wrong)
@@ -310,9 +311,9 @@ def test_prefix():
 
 def test_sentences_for_codes():
     refused = MqttConnectError(ReasonCode(PacketTypes.CONNACK, identifier=0x97))
-    assert "quota" in sentence(refused, "h", 1)
-    assert "at h:1" in sentence(aiomqtt.MqttError("odd"), "h", 1)
-    assert "is not trusted" in sentence(ssl.SSLCertVerificationError("x"), "h", 1)
+    assert "quota" in connection_failure(refused, "h", 1)
+    assert "at h:1" in connection_failure(aiomqtt.MqttError("odd"), "h", 1)
+    assert "is not trusted" in connection_failure(ssl.SSLCertVerificationError("x"), "h", 1)
 
 
 def certificates(directory):

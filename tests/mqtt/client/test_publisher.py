@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from csms.mqtt.client import packets
-from csms.mqtt.client.connection import MqttMessage
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
-from csms.mqtt.client.supervised import PublishingLink
+from csms.mqtt.client.message import MqttMessage
+from csms.mqtt.client.publishing_link import PublishingLink
 from tests.harness.waiting import until
 from tests.mqtt.client.test_link import ACL, USERS, certificates
 from tests.mqtt.conftest import POLITE, config, connected, pause, resume, running, watching
@@ -190,7 +190,7 @@ async def test_tls_is_verified_and_mistrust_is_said_clearly(mosquitto, tmp_path)
         assert await link.publish(message("a")) in {0, 0x10}
     for wrong, words in (
         (config(server, tls=True, host="localhost"), "MQTT_TLS_CA_FILE"),
-        (config(server, tls=True, tls_ca_file=str(tmp_path / "none.pem")), "is not there"),
+        (config(server, tls=True, tls_ca_file=str(tmp_path / "none.pem")), "does not exist"),
         (config(server), "closed the connection at once"),
     ):
         link = PublishingLink(wrong)

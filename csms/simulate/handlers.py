@@ -1,26 +1,20 @@
-"""What a simulated charge point answers to its central system: one instance for each connection."""
+"""What a simulated charge point answers to its central system's calls."""
 
-import asyncio
-import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
-from ocpp.messages import MessageType
 from ocpp.routing import after as ocpp_after
 from ocpp.routing import on as ocpp_on
-from ocpp.v16 import ChargePoint, call_result
+from ocpp.v16 import call, call_result
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed
 
 from csms.simulate import maintenance
 from csms.simulate.clock import ocpp_time, parse_time
+from csms.simulate.connection import SimulatedConnection
 from csms.simulate.connector import SimulatedConnector
+from csms.simulate.controller import ChargePointController
 from csms.simulate.curves import MAINS_V
 
-if TYPE_CHECKING:
-    from csms.simulate.charge_point import SimulatedChargePoint
-
-LOGGER = logging.getLogger("csms.simulate")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -29,72 +23,34 @@ def _on(action: str) -> Callable[[F], F]:
 
 
 def _after(action: str) -> Callable[[F], F]:
-    """The package awaits `on` handlers in line, so whatever calls out starts here, after the answer is sent."""
+    """Run after the answer is sent. The ocpp package awaits `on` handlers in line, so calls of our own start here."""
     return cast(Callable[[F], F], ocpp_after(action))
 
 
-class RefusedCall(Exception):
-    """The central system answered CALLERROR (`code`)."""
+class AnsweringConnection(SimulatedConnection):
+    """Answers the central system's calls on one connection."""
 
-    def __init__(self, code: str, description: str) -> None:
-        super().__init__(f"{code}: {description}" if description else code)
-        self.code = code
-
-
-class Link(ChargePoint):  # type: ignore[misc]
-    """`gone` is set once the connection is over; calls that still wait are then cancelled."""
-
-    def __init__(self, station: "SimulatedChargePoint", connection: ClientConnection) -> None:
-        super().__init__(station.identity, connection, station.call_timeout_s, LOGGER)
-        self.station = station
-        self.connection = connection
-        self.gone = False
-        self._pending: set[asyncio.Future[Any]] = set()
-
-    def hold(self, pending: asyncio.Future[Any]) -> None:
-        """Ties a call to this connection's life."""
-        self._pending.add(pending)
-        pending.add_done_callback(self._pending.discard)
-        if self.gone:
-            pending.cancel()
-
-    def shut(self) -> None:
-        self.gone = True
-        for pending in self._pending:
-            pending.cancel()
-
-    async def start(self) -> None:
-        """Reads until the connection closes. A frame that the package cannot stand does not end it."""
-        while True:
-            frame = await self.connection.recv()
-            try:
-                await self.route_message(frame)
-            except ConnectionClosed:
-                raise
-            except Exception:
-                LOGGER.exception("%s: frame not understood: %.200s", self.id, frame)
-
-    async def _get_specific_response(self, unique_id: str, timeout: float) -> Any:  # noqa: ASYNC109 - overrides
-        """The answer to that call; late answers to earlier ones are passed over.
-
-        In place of the package's own for two reasons: it waits with asyncio.wait_for, which before Python 3.12
-        swallows a cancellation that meets an answer, and it raises one class for a CALLERROR and for an answer
-        that breaks the schema.
-        """
-        async with asyncio.timeout(timeout):
-            while True:
-                response = await self._response_queue.get()
-                if response.unique_id == unique_id:
-                    break
-                LOGGER.info("%s: an answer came too late: %s", self.id, response)
-        if response.message_type_id == MessageType.CallError:
-            raise RefusedCall(str(response.error_code), str(response.error_description))
-        return response
+    def __init__(
+        self,
+        controller: ChargePointController,
+        connectors: Mapping[int, SimulatedConnector],
+        socket: ClientConnection,
+    ) -> None:
+        options = controller.options
+        super().__init__(
+            controller.identity,
+            socket,
+            call_timeout_s=options.call_timeout_s,
+            validate=options.validate,
+            counters=controller.counters,
+        )
+        self.controller = controller
+        self.connectors = connectors
 
     def _connector(self, connector_id: int) -> SimulatedConnector | None:
-        return self.station.connectors.get(connector_id)
+        return self.connectors.get(connector_id)
 
-    # Core
+    # --- core ---------------------------------------------------------------------------------
 
     @_on("RemoteStartTransaction")
     def on_remote_start(self, id_tag: str, connector_id: int | None = None, **_: Any) -> Any:
@@ -110,9 +66,9 @@ class Link(ChargePoint):  # type: ignore[misc]
             found.start_remotely(id_tag, charging_profile)
 
     def _startable(self, id_tag: str, connector_id: int | None) -> SimulatedConnector | None:
-        if not self.station.in_service:
+        if not self.controller.in_service:
             return None
-        for connector in self.station.connectors.values():
+        for connector in self.connectors.values():
             wanted = connector_id in {None, connector.connector_id}
             if (
                 wanted
@@ -123,7 +79,7 @@ class Link(ChargePoint):  # type: ignore[misc]
         return None
 
     def _running(self, transaction_id: int) -> SimulatedConnector | None:
-        for connector in self.station.connectors.values():
+        for connector in self.connectors.values():
             if connector.transaction and connector.transaction.transaction_id == transaction_id:
                 return connector
         return None
@@ -144,7 +100,11 @@ class Link(ChargePoint):  # type: ignore[misc]
 
     @_after("Reset")
     def after_reset(self, type: str) -> None:  # noqa: A002
-        self.station.spawn(maintenance.reboot(self.station, f"{type}Reset", deliver=type == "Soft"))
+        self.controller.spawn(
+            maintenance.reboot(
+                self.controller, self.connectors.values(), f"{type}Reset", deliver=type == "Soft"
+            )
+        )
 
     @_on("UnlockConnector")
     def on_unlock(self, connector_id: int) -> Any:
@@ -167,40 +127,40 @@ class Link(ChargePoint):  # type: ignore[misc]
     @_after("ChangeAvailability")
     def after_change_availability(self, connector_id: int, type: str) -> None:  # noqa: A002
         if connector_id == 0:
-            self.station.set_operative(type == "Operative")
+            self.controller.set_operative(type == "Operative")
         for connector in self._chosen(connector_id) or ():
             connector.set_operative(type == "Operative")
 
     def _chosen(self, connector_id: int) -> list[SimulatedConnector] | None:
         """The connectors meant: all of them for 0, None when there is no such connector."""
         if connector_id == 0:
-            return list(self.station.connectors.values())
+            return list(self.connectors.values())
         connector = self._connector(connector_id)
         return [connector] if connector else None
 
     @_on("GetConfiguration")
     def on_get_configuration(self, key: list[str] | None = None) -> Any:
-        known, unknown = self.station.configuration.report(key)
+        known, unknown = self.controller.configuration.report(key)
         return call_result.GetConfiguration(known, unknown or None)
 
     @_on("ChangeConfiguration")
     def on_change_configuration(self, key: str, value: str) -> Any:
-        return call_result.ChangeConfiguration(self.station.configuration.change(key, value))
+        return call_result.ChangeConfiguration(self.controller.configuration.change(key, value))
 
     @_after("ChangeConfiguration")
     def after_change_configuration(self, key: str, value: str) -> None:
-        self.station.configuration_changed(key)
+        self.controller.configuration_changed(key)
 
     @_on("ClearCache")
     def on_clear_cache(self) -> Any:
-        self.station.tags.clear_cache()
+        self.controller.tags.clear_cache()
         return call_result.ClearCache("Accepted")
 
     @_on("DataTransfer")
     def on_data_transfer(self, vendor_id: str, **_: Any) -> Any:
         return call_result.DataTransfer("UnknownVendorId")
 
-    # Remote trigger
+    # --- remote trigger -----------------------------------------------------------------------
 
     @_on("TriggerMessage")
     def on_trigger(self, requested_message: str, connector_id: int | None = None) -> Any:
@@ -210,13 +170,45 @@ class Link(ChargePoint):  # type: ignore[misc]
     @_after("TriggerMessage")
     def after_trigger(self, requested_message: str, connector_id: int | None = None) -> None:
         if connector_id is None or self._chosen(connector_id) is not None:
-            self.station.triggered(requested_message, connector_id)
+            self._send_triggered(requested_message, connector_id)
 
-    # Local list
+    def _send_triggered(self, requested: str, connector_id: int | None) -> None:
+        """Send what TriggerMessage asked for; `connector_id` None means all connectors."""
+        controller = self.controller
+        numbers = [0, *self.connectors] if connector_id is None else [connector_id]
+        wanted: list[Any] = []
+        if requested == "BootNotification":
+            controller.boot_again()
+        elif requested == "Heartbeat":
+            wanted = [call.Heartbeat()]
+        elif requested == "StatusNotification":
+            wanted = [
+                call.StatusNotification(number, "NoError", controller.statuses[number], controller.now())
+                for number in numbers
+            ]
+        elif requested == "FirmwareStatusNotification":
+            wanted = [call.FirmwareStatusNotification(controller.firmware_status)]
+        elif requested == "DiagnosticsStatusNotification":
+            wanted = [call.DiagnosticsStatusNotification(controller.diagnostics_status)]
+        elif requested == "MeterValues":
+            for connector in (self.connectors[number] for number in numbers if number):
+                value = connector.triggered_meter_value()
+                if connector.transaction:
+                    controller.delivery.sampled(connector.transaction, value)
+                else:
+                    wanted.append(call.MeterValues(connector.connector_id, [value]))
+        if wanted:
+            controller.spawn(self._send_each(wanted))
+
+    async def _send_each(self, payloads: list[Any]) -> None:
+        for payload in payloads:
+            await self.controller.line.attempt(payload)
+
+    # --- local list ---------------------------------------------------------------------------
 
     @_on("GetLocalListVersion")
     def on_get_local_list_version(self) -> Any:
-        return call_result.GetLocalListVersion(self.station.tags.list_version)
+        return call_result.GetLocalListVersion(self.controller.tags.list_version)
 
     @_on("SendLocalList")
     def on_send_local_list(
@@ -226,9 +218,9 @@ class Link(ChargePoint):  # type: ignore[misc]
         local_authorization_list: list[dict[str, Any]] | None = None,
     ) -> Any:
         entries = local_authorization_list or []
-        return call_result.SendLocalList(self.station.tags.update_list(list_version, update_type, entries))
+        return call_result.SendLocalList(self.controller.tags.update_list(list_version, update_type, entries))
 
-    # Reservation
+    # --- reservation --------------------------------------------------------------------------
 
     @_on("ReserveNow")
     def on_reserve(
@@ -244,18 +236,18 @@ class Link(ChargePoint):  # type: ignore[misc]
             return call_result.ReserveNow("Occupied")
         connector.reserve((reservation_id, id_tag))
         until = parse_time(expiry_date)
-        self.station.spawn(maintenance.expire_reservation(connector, reservation_id, until))
+        self.controller.spawn(maintenance.expire_reservation(connector, reservation_id, until))
         return call_result.ReserveNow("Accepted")
 
     @_on("CancelReservation")
     def on_cancel_reservation(self, reservation_id: int) -> Any:
-        for connector in self.station.connectors.values():
+        for connector in self.connectors.values():
             if connector.reservation and connector.reservation[0] == reservation_id:
                 connector.reserve(None)
                 return call_result.CancelReservation("Accepted")
         return call_result.CancelReservation("Rejected")
 
-    # Smart charging
+    # --- smart charging -----------------------------------------------------------------------
 
     @_on("SetChargingProfile")
     def on_set_profile(self, connector_id: int, cs_charging_profiles: dict[str, Any]) -> Any:
@@ -266,7 +258,7 @@ class Link(ChargePoint):  # type: ignore[misc]
             connector = self._connector(connector_id)
             refused = connector is None or connector.transaction is None
         if not refused:
-            self.station.profiles.install(connector_id, cs_charging_profiles)
+            self.controller.profiles.install(connector_id, cs_charging_profiles)
         return call_result.SetChargingProfile("Rejected" if refused else "Accepted")
 
     @_on("ClearChargingProfile")
@@ -277,7 +269,7 @@ class Link(ChargePoint):  # type: ignore[misc]
         charging_profile_purpose: str | None = None,
         stack_level: int | None = None,
     ) -> Any:
-        removed = self.station.profiles.clear(id, connector_id, charging_profile_purpose, stack_level)
+        removed = self.controller.profiles.clear(id, connector_id, charging_profile_purpose, stack_level)
         return call_result.ClearChargingProfile("Accepted" if removed else "Unknown")
 
     @_on("GetCompositeSchedule")
@@ -285,10 +277,10 @@ class Link(ChargePoint):  # type: ignore[misc]
         chosen = self._chosen(connector_id)
         if not chosen:
             return call_result.GetCompositeSchedule("Rejected")
-        now = self.station.clock.at(self.station.clock.now_s())
+        now = self.controller.clock.at(self.controller.clock.now_s())
         moment = chosen[0].moment(now)
         share = MAINS_V * moment.phases if charging_rate_unit == "A" else 1.0
-        steps = self.station.profiles.composite(moment, duration, float(chosen[0].outlet.power_w))
+        steps = self.controller.profiles.composite(moment, duration, float(chosen[0].outlet.power_w))
         periods = [{"start_period": at, "limit": round(limit / share, 1)} for at, limit in steps]
         return call_result.GetCompositeSchedule(
             "Accepted",
@@ -301,7 +293,7 @@ class Link(ChargePoint):  # type: ignore[misc]
             },
         )
 
-    # Firmware
+    # --- firmware -----------------------------------------------------------------------------
 
     @_on("UpdateFirmware")
     def on_update_firmware(self, location: str, retrieve_date: str, **_: Any) -> Any:
@@ -309,12 +301,12 @@ class Link(ChargePoint):  # type: ignore[misc]
 
     @_after("UpdateFirmware")
     def after_update_firmware(self, location: str, retrieve_date: str, **_: Any) -> None:
-        self.station.spawn(maintenance.update_firmware(self.station))
+        self.controller.spawn(maintenance.update_firmware(self.controller, self.connectors.values()))
 
     @_on("GetDiagnostics")
     def on_get_diagnostics(self, location: str, **_: Any) -> Any:
-        return call_result.GetDiagnostics(f"diagnostics-{self.station.identity}.log"[:255])
+        return call_result.GetDiagnostics(f"diagnostics-{self.controller.identity}.log"[:255])
 
     @_after("GetDiagnostics")
     def after_get_diagnostics(self, location: str, **_: Any) -> None:
-        self.station.spawn(maintenance.upload_diagnostics(self.station))
+        self.controller.spawn(maintenance.upload_diagnostics(self.controller))

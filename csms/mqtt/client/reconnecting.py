@@ -1,4 +1,4 @@
-"""Staying connected: connects, says when it stands, and comes back for as long as it runs."""
+"""A connection that is opened again whenever it ends."""
 
 import asyncio
 import contextlib
@@ -11,10 +11,12 @@ from typing import Generic, TypeVar
 import structlog
 from prometheus_client import Counter, Gauge
 
-from csms.mqtt.client.connection import LinkConfig, MqttConnection, MqttMessage
+from csms.mqtt.client.config import LinkConfig
+from csms.mqtt.client.connection import MqttConnection
 from csms.mqtt.client.errors import BrokerDisconnected
-from csms.mqtt.client.faults import sentence
-from csms.mqtt.client.publisher import Done, Publisher
+from csms.mqtt.client.faults import connection_failure
+from csms.mqtt.client.message import MqttMessage
+from csms.mqtt.client.publisher import Publisher
 
 C = TypeVar("C", MqttConnection, Publisher)
 log = structlog.get_logger()
@@ -24,8 +26,8 @@ _CONNECTIONS = Counter("csms_mqtt_connections_total", "Connections made to the b
 _STABLE_S = 5.0
 
 
-class Supervised(ABC, Generic[C]):
-    """`run()` keeps the connection. Nothing is queued while there is none: publish raises Disconnected."""
+class ReconnectingLink(ABC, Generic[C]):
+    """`run()` keeps a connection. Nothing is queued without one: `publish` raises BrokerDisconnected."""
 
     def __init__(self, config: LinkConfig) -> None:
         self.config = config
@@ -37,13 +39,13 @@ class Supervised(ABC, Generic[C]):
 
     @abstractmethod
     def _make(self) -> C:
-        """A connection to open, once; it calls `_down` when it ends."""
+        """Return a connection to be opened once; it calls `_down` when it ends."""
 
     async def _greet(self, connection: C) -> None:
-        """What must be said before others may use the connection."""
+        """Send what has to come first on a new connection."""
 
     async def _take_leave(self, connection: C) -> None:
-        """What must be said before a clean end."""
+        """Send what has to come last before a clean end."""
 
     # --- state -----------------------------------------------------------------------------------
 
@@ -53,21 +55,21 @@ class Supervised(ABC, Generic[C]):
 
     @property
     def congested(self) -> bool:
-        """Whether the broker takes less than we send; worth a pause at QoS 0."""
+        """Whether the broker accepts less than is sent; at QoS 0 the sender should pause."""
         return self._connection is not None and self._connection.congested
 
     async def wait_connected(self) -> None:
         await self._up.wait()
 
     def on_connected(self, callback: Callable[[], None]) -> None:
-        """Have something called after each connect, when the subscriptions stand. It must not block."""
+        """Have `callback` called after each connect, when the subscriptions are made. It must not block."""
         self._on_connected.append(callback)
 
     async def publish(self, message: MqttMessage) -> int:
-        """Back once the broker has acknowledged: 0, or 0x10 when nobody has subscribed (MQTT 5).
+        """Publish, and wait for the acknowledgement. Returns 0, or 0x10 when there is no subscriber (MQTT 5).
 
-        Raises Refused (reason code >= 0x80: an access list, a quota…) and Disconnected, the moment the
-        connection ends; then nobody knows whether the broker has it. Never sent later by itself.
+        Raises PublishRefused (reason code >= 0x80: an access list, a quota …), and BrokerDisconnected as soon as the
+        connection ends, when it is unknown whether the broker has the message. It is not sent again later.
         """
         connection = self._connection
         if connection is None:
@@ -77,7 +79,7 @@ class Supervised(ABC, Generic[C]):
     # --- the connection --------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Stay connected until cancelled; then say goodbye."""
+        """Stay connected until cancelled, then disconnect cleanly."""
         failures = 0
         while True:
             began = time.monotonic()
@@ -87,7 +89,7 @@ class Supervised(ABC, Generic[C]):
                 self._failed(error)
             finally:
                 _CONNECTED.labels(self.config.name).set(0)
-            # A broker that takes us in only to throw us out is not asked again at once either.
+            # A broker that accepts connections only to close them is not asked again at once either.
             failures = 0 if time.monotonic() - began > _STABLE_S else min(failures + 1, 20)
             delay_s = self.config.reconnect_min_s * 2 ** max(failures - 1, 0)
             await asyncio.sleep(min(delay_s, self.config.reconnect_max_s) * random.uniform(0.5, 1))
@@ -116,36 +118,22 @@ class Supervised(ABC, Generic[C]):
         self._up.set()
         _CONNECTED.labels(self.config.name).set(1)
         _CONNECTIONS.labels(self.config.name).inc()
-        log.info("mqtt connected", link=self.config.name, host=self.config.host, port=self.config.port)
+        log.info("mqtt_connected", link=self.config.name, host=self.config.host, port=self.config.port)
         for callback in self._on_connected:
             try:
                 callback()
             except Exception:
-                log.exception("mqtt callback failed")
+                log.exception("mqtt_connect_callback_failed", link=self.config.name)
 
     def _down(self) -> None:
-        """At once, so that nobody who learns of the loss finds us still up."""
+        """Called at once, so that `connected` is false before any waiting publish learns of the end."""
         self._connection = None
         self._up.clear()
         if self.last_error is None:
             self.last_error = "The connection to the MQTT broker ended."
 
     def _failed(self, error: Exception) -> None:
-        text = sentence(error, self.config.host, self.config.port, tls=self.config.tls)
+        text = connection_failure(error, self.config.host, self.config.port, tls=self.config.tls)
         if text != self.last_error:
-            log.warning("mqtt not connected", link=self.config.name, error=text)
+            log.warning("mqtt_not_connected", link=self.config.name, error=text)
         self.last_error = text
-
-
-class PublishingLink(Supervised[Publisher]):
-    """For what leaves in numbers: events, state, the protocol stream. It subscribes to nothing."""
-
-    def _make(self) -> Publisher:
-        return Publisher(self.config, self._down)
-
-    def begin(self, message: MqttMessage, done: Done) -> None:
-        """Publish without waiting: `done` gets the reason code, Refused or Disconnected, once, perhaps at once."""
-        if self._connection is None:
-            done(BrokerDisconnected(self.last_error or "There is no connection to the broker."))
-        else:
-            self._connection.begin(message, done)

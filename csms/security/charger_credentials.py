@@ -15,7 +15,7 @@ log = structlog.get_logger()
 Change = Callable[[AsyncConnection], Awaitable[None]]
 
 
-class StationSecurity:
+class ChargerCredentials:
     """Implements `csms.ocpp.credentials.Security`. `authority` gives our CA; None: requests for certificates are rejected.
 
     `organization`: what O must say in a request and a certificate (None: anything).
@@ -24,7 +24,7 @@ class StationSecurity:
     def __init__(
         self,
         engine: AsyncEngine,
-        authority: Callable[[], pki.Authority] | None,
+        authority: Callable[[], pki.CertificateAuthority] | None,
         *,
         organization: str | None = None,
         certificate_days: int = 365,
@@ -68,7 +68,7 @@ class StationSecurity:
             known = await security.certificate_by_serial(db, serial)
         return (None, None) if known is None else (known.charger_id, known.status)
 
-    async def sign(self, charger_id: str, csr: str) -> pki.Issued:
+    async def sign(self, charger_id: str, csr: str) -> pki.IssuedCertificate:
         """Check a charge point's request and sign it; kept before it is given. Raises InvalidCertificate."""
         if self._authority is None:
             raise pki.InvalidCertificate("there is no CA here that signs requests")

@@ -1,12 +1,8 @@
-import asyncio
 import contextlib
 import itertools
 
 import pytest
-from ocpp.messages import CallResult
 
-from csms.simulate import SimulatedChargePoint
-from csms.simulate.link import Link
 from tests.harness.central_system import Central, charge_point, running
 from tests.harness.waiting import until
 
@@ -208,25 +204,3 @@ async def test_a_pending_charge_point_starts_nothing():
         async with running(one):
             await until(lambda: one.registration == "Pending")
             assert (await central.ask(PATH, "RemoteStartTransaction", id_tag="R")).status == "Rejected"
-
-
-@pytest.mark.parametrize("turns", range(4))
-async def test_a_cancellation_is_heard_even_when_an_answer_meets_it(turns):
-    link = Link(SimulatedChargePoint("X", "ws://127.0.0.1:1"), None)
-    waiting = asyncio.create_task(link._get_specific_response("1", 5))
-    await asyncio.sleep(0.01)
-    link._response_queue.put_nowait(CallResult("1", {}))
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    asked = waiting.cancel()
-    await asyncio.wait([waiting])
-    assert waiting.cancelled() == asked
-
-
-async def test_a_late_answer_is_passed_over():
-    link = Link(SimulatedChargePoint("X", "ws://127.0.0.1:1"), None)
-    for message_id in ("late", "due"):
-        link._response_queue.put_nowait(CallResult(message_id, {}))
-    assert (await link._get_specific_response("due", 5)).unique_id == "due"
-    with pytest.raises(TimeoutError):
-        await link._get_specific_response("never", 0.01)

@@ -1,0 +1,33 @@
+import asyncio
+
+import pytest
+from ocpp.messages import CallResult
+
+from csms.simulate import Counters
+from csms.simulate.connection import SimulatedConnection
+
+
+def idle_connection():
+    return SimulatedConnection("X", None, call_timeout_s=5, validate=True, counters=Counters())
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_cancellation_is_heard_even_when_an_answer_meets_it(turns):
+    connection = idle_connection()
+    waiting = asyncio.create_task(connection._get_specific_response("1", 5))
+    await asyncio.sleep(0.01)
+    connection._response_queue.put_nowait(CallResult("1", {}))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    asked = waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled() == asked
+
+
+async def test_a_late_answer_is_passed_over():
+    connection = idle_connection()
+    for message_id in ("late", "due"):
+        connection._response_queue.put_nowait(CallResult(message_id, {}))
+    assert (await connection._get_specific_response("due", 5)).unique_id == "due"
+    with pytest.raises(TimeoutError):
+        await connection._get_specific_response("never", 0.01)
