@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from csms.core.reports import Deviation
+from csms.core.text import storable
 
 DeviationKind = Literal[
     "clock_not_set",  # a time before 2000: kept, but the charger's clock was not set
@@ -48,7 +49,6 @@ INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
 _MAX_DEVIATIONS: Final = 50
 _DETAIL_CAP: Final = 120
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class DeviationNotes:
@@ -66,20 +66,15 @@ class DeviationNotes:
 
     def add(self, field: str, kind: DeviationKind, detail: object = "") -> None:
         if len(self.deviations) < _MAX_DEVIATIONS:
-            field = scrub(field)[:_DETAIL_CAP]
+            field = storable(field)[:_DETAIL_CAP]
             self.deviations.append(Deviation(field=field, kind=kind, detail=_shown(detail)))
         elif len(self.deviations) == _MAX_DEVIATIONS:
             self.deviations.append(Deviation(field="", kind="more"))
 
 
-def scrub(text: str) -> str:
-    """`text` without U+0000 (Postgres text refuses it) and with U+FFFD for each lone surrogate (UTF-8 refuses it)."""
-    return _SURROGATE.sub("\ufffd", text).replace("\x00", "")
-
-
 def _shown(value: object) -> str:
     if isinstance(value, str):
-        return scrub(value[:_DETAIL_CAP])
+        return storable(value[:_DETAIL_CAP])
     if isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, (dict, list)):
@@ -112,9 +107,9 @@ def read_json(data: bytes, notes: DeviationNotes) -> Any:
 def plain(value: Any) -> Any:
     """A value of `read_json` as JSON that every encoder and Postgres take: no Decimal, no NUL, no lone surrogate."""
     if isinstance(value, str):
-        return scrub(value)
+        return storable(value)
     if isinstance(value, dict):
-        return {scrub(key): plain(item) for key, item in value.items()}
+        return {storable(key): plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [plain(item) for item in value]
     if isinstance(value, int) and INT64_MIN <= value <= INT64_MAX:

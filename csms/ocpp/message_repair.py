@@ -1,8 +1,8 @@
-"""Turn any JSON value into a message, keeping all that can be kept, and write down every change.
+"""Turn any JSON value into a message, keep all that can be kept, and note every change as a deviation.
 
-Runs only when the strict typed decoder has refused a payload: `compile_repair(Struct)` builds, once per message,
-a function that turns any JSON value into that Struct. It never raises and never loses more than one field for one
-defect. What a field may become is said beside the field, in `messages.fields`.
+It runs only if the strict typed decoder has refused a payload. `compile_repair(Struct)` builds, once per message, a
+function that turns any JSON value into that Struct. It never raises and never loses more than one field for one defect.
+The hints beside a field say what it may become (`messages.fields`).
 """
 
 import json
@@ -13,20 +13,20 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from csms.core.text import storable
 from csms.ocpp.lenient_values import (
     INT64_MAX,
     INT64_MIN,
     DeviationNotes,
     read_number,
     read_timestamp,
-    scrub,
 )
 
 TEXT_CAP: Final = 1000  # characters kept of a text whose schema sets a limit; unlimited ones are never cut
 
 
 class _Lost:
-    """Marks a value of which nothing can be made; why has been noted."""
+    """Marks a value of which nothing can be made; the reason has been noted."""
 
 
 _LOST: Final = _Lost()
@@ -51,8 +51,8 @@ def _fix_text(limit: int | None, *, json_text: bool) -> Fix:
         if "\x00" in value:
             value = value.replace("\x00", "")
             notes.add(field, "nul_removed")
-        if not value.isascii() and (scrubbed := scrub(value)) != value:
-            value = scrubbed
+        if not value.isascii() and (stored := storable(value)) != value:
+            value = stored
             notes.add(field, "surrogate_replaced")
         if limit is not None and len(value) > limit:
             notes.add(field, "too_long", f"{len(value)} characters, {limit} allowed")
@@ -266,7 +266,7 @@ def _fix_object(kind: msgspec.inspect.StructType) -> Fix:
                 continue
             found[f.attribute] = fixed
             if f.spill and fixed != raw and fold(fixed) != fold(str(raw)):
-                found.setdefault(f.spill, scrub(str(raw))[:TEXT_CAP])
+                found.setdefault(f.spill, storable(str(raw))[:TEXT_CAP])
         for f in required:
             if f.attribute in found:
                 continue
