@@ -20,7 +20,7 @@ from benchmarks import machine
 from benchmarks.results import Result, Size, say
 from benchmarks.servers import CSMS, Services
 from bridges.coin_op import settings as bridge_settings
-from bridges.coin_op.adapter import CoinOp
+from bridges.coin_op.adapter import CoinOpAdapter
 from csms import log, settings
 from csms.embedded.ports import LOOPBACK
 from csms.mqtt.config import BrokerAddress
@@ -79,7 +79,7 @@ def _generator(*given: Any) -> None:
 # --- the bridge ------------------------------------------------------------------------------------------
 
 
-class Counted(CoinOp):
+class Counted(CoinOpAdapter):
     """Notes what it takes, in which order."""
 
     def __init__(self, chosen: bridge_settings.CoinOpSettings) -> None:

@@ -28,7 +28,7 @@ def create(name: str) -> Adapter:
     return adapter
 
 
-def play(
+def create_demo(
     name: str, broker: BrokerAddress, clock: SimulatedClock
 ) -> tuple[Adapter, Coroutine[Any, Any, None]]:
     """For `csms demo`: the adapter, and simulated chargers of its kind that run until cancelled, by `clock`."""

@@ -14,13 +14,20 @@ from prometheus_client import Counter, Gauge
 
 from bridges.coin_op import notes
 from bridges.coin_op import packet as wire
-from bridges.coin_op.acts import Alarm, EndRental, Odd, Presence, Probe, Rules
+from bridges.coin_op.actions import (
+    ReachabilityChange,
+    SendHello,
+    SendStop,
+    StationAlarm,
+    StationAnomaly,
+    StationRules,
+)
 from bridges.coin_op.commands import Commands
-from bridges.coin_op.line import Line
-from bridges.coin_op.live import Live
-from bridges.coin_op.packet import BadPacket, Packet
+from bridges.coin_op.live_status import LiveStatusPublisher
+from bridges.coin_op.packet import MalformedPacket, StatusPacket
 from bridges.coin_op.settings import CoinOpSettings
-from bridges.coin_op.station import Station
+from bridges.coin_op.station_handler import StationHandler
+from bridges.coin_op.station_tracker import StationTracker
 from csms.adapter import AdapterHost, BrokerMessage, ChargerSnapshot, Command
 from csms.core import reports
 from csms.core.records import Frame
@@ -42,13 +49,13 @@ _MOST_STRANGERS = 10_000
 _LOGGED_BYTES = 200
 
 
-class CoinOp:
+class CoinOpAdapter:
     """Implements `csms.adapter.Adapter`. One process should hear a broker's stations, not several."""
 
     def __init__(self, settings: CoinOpSettings) -> None:
         self.settings = settings
-        self.lines: dict[str, Line] = {}
-        self.rules = Rules(
+        self.lines: dict[str, StationHandler] = {}
+        self.rules = StationRules(
             power_scale=settings.power_scale,
             energy_mode=settings.energy_mode,
             rated_power_w=settings.rated_power_w,
@@ -65,10 +72,10 @@ class CoinOp:
         )
         self._node: AdapterHost | None = None
         self._commands = Commands(self)
-        self._live = Live(self)
+        self._live = LiveStatusPublisher(self)
         # Thousands that come at once must not take every connection to the database; who they are is asked together.
         self._looking_up = asyncio.Semaphore(_LOOKING_UP)
-        self._meeting: dict[str, list[tuple[Packet, bool]]] = {}
+        self._meeting: dict[str, list[tuple[StatusPacket, bool]]] = {}
         self._strangers: dict[str, datetime] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._logged_at: datetime | None = None
@@ -118,7 +125,7 @@ class CoinOp:
         if line is not None:
             await self.admit(line)
 
-    async def admit(self, line: Line) -> None:
+    async def admit(self, line: StationHandler) -> None:
         admission = await self.node.admission(line.charger_id)
         line.station.blocked = admission is None or admission.enrollment != "Accepted"
 
@@ -144,14 +151,14 @@ class CoinOp:
             self._on_command(message, levels[1])
 
     def _on_status(self, message: BrokerMessage, station_id: str) -> None:
-        if not wire.usable_id(station_id):
+        if not wire.is_valid_station_id(station_id):
             _PACKETS.labels("bad_id").inc()
             return
         if message.retained and not message.body:
             return
         try:
-            packet = wire.parse(message.body)
-        except BadPacket as error:
+            packet = wire.parse_status(message.body)
+        except MalformedPacket as error:
             _PACKETS.labels(error.kind).inc()
             self._log_rarely(station_id, error.kind, message.body)
             return
@@ -168,7 +175,12 @@ class CoinOp:
             self.start(self._meet(station_id))
 
     def _hear(
-        self, line: Line, packet: Packet, message: BrokerMessage | None, *, retained: bool = False
+        self,
+        line: StationHandler,
+        packet: StatusPacket,
+        message: BrokerMessage | None,
+        *,
+        retained: bool = False,
     ) -> None:
         retained = message.retained if message is not None else retained
         now, before = self.now(), line.station.status
@@ -199,29 +211,29 @@ class CoinOp:
 
     # --- what follows ----------------------------------------------------------------------------
 
-    def do(self, line: Line, acts: Any) -> None:
+    def do(self, line: StationHandler, acts: Any) -> None:
         for act in acts:
             match act:
-                case Probe():
+                case SendHello():
                     self.start(self.hello(line, self.settings.service_uid))
-                case EndRental():
+                case SendStop():
                     self.start(self._commands.end(line))
-                case Alarm():
+                case StationAlarm():
                     _ALARMS.labels(act.kind).inc()
                     log.error("somebody should look", charger=line.charger_id, alarm=act.kind)
-                case Odd(kind="unexpected_transition"):
+                case StationAnomaly(kind="unexpected_transition"):
                     _UNEXPECTED.inc()
-                case Odd():
+                case StationAnomaly():
                     _ODD.labels(act.kind).inc()
                 case reports.Start():
                     line.put(replace(act, terms=self.terms))
-                case reports.Report() | Presence():
+                case reports.Report() | ReachabilityChange():
                     line.put(act)
 
-    def _owes(self, line: Line, left: reports.BalanceLeft) -> None:
+    def _owes(self, line: StationHandler, left: reports.BalanceLeft) -> None:
         self.do(line, line.station.owes(left))
 
-    async def hello(self, line: Line, uid: str) -> None:
+    async def hello(self, line: StationHandler, uid: str) -> None:
         """Ask a station how it is; the answer goes to all. While the broker is away nobody is asked."""
         try:
             await self.tell(line, wire.HELLO, uid)
@@ -229,9 +241,9 @@ class CoinOp:
             return
         line.station.asked(self.now())
 
-    async def tell(self, line: Line, verb: str, uid: str) -> None:
+    async def tell(self, line: StationHandler, verb: str, uid: str) -> None:
         """Send a command once: never retained, gone from the broker in ten seconds. Raises BrokerAway."""
-        body = wire.command(verb, uid)
+        body = wire.encode_command(verb, uid)
         await self.node.publish(
             f"charger/{line.station_id}/commands", body, retain=False, expiry_s=COMMAND_EXPIRY_S
         )
@@ -248,7 +260,7 @@ class CoinOp:
         except BrokerAway as error:
             log.warning("a retained command was not cleared", topic=topic, error=str(error))
 
-    def _frame(self, line: Line, action: str, body: bytes, *, outgoing: bool) -> None:
+    def _frame(self, line: StationHandler, action: str, body: bytes, *, outgoing: bool) -> None:
         """For the log of frames, in OCPP's shape; packets only where the state changes."""
         at = self.now()
         try:
@@ -291,7 +303,7 @@ class CoinOp:
         for packet, retained in packets:
             self._hear(line, packet, None, retained=retained)
 
-    async def _line(self, station_id: str) -> Line | None:
+    async def _line(self, station_id: str) -> StationHandler | None:
         """The station's line, made from what is on record; None for a stranger, who is looked up again later."""
         if station_id in self.lines:
             return self.lines[station_id]
@@ -319,11 +331,11 @@ class CoinOp:
         blocked = admission is not None and admission.enrollment != "Accepted"
         # Soon after the start, but not all at once; later the intervals keep them apart.
         soon = random.uniform(0, min(len(self.lines) / 100, 60)) / self.rules.probe_interval_s
-        station = Station(charger_id, self.rules, self.now(), jitter=min(soon, 1), blocked=blocked)
-        line = Line(self.node, self, station, station_id, left=self._owes)
+        station = StationTracker(charger_id, self.rules, self.now(), jitter=min(soon, 1), blocked=blocked)
+        line = StationHandler(self.node, self, station, station_id, left=self._owes)
         running = standing.transactions[0] if standing.transactions else None
         connector = next((c for c in standing.connectors if c.connector_id == 1), None)
-        station.resume(running, connector, notes.read(standing.notes))
+        station.resume(running, connector, notes.decode(standing.notes))
         line.transaction_id = None if running is None else running.id
         self.lines[station_id] = line
         _STATIONS.set(len(self.lines))
@@ -335,7 +347,7 @@ class CoinOp:
             try:
                 known = await self.node.registered(self.settings.id_prefix)
                 ids = [charger_id.removeprefix(self.settings.id_prefix) for charger_id in known]
-                new = [each for each in ids if wire.usable_id(each) and each not in self.lines]
+                new = [each for each in ids if wire.is_valid_station_id(each) and each not in self.lines]
                 for station_id in new:
                     self._strangers.pop(station_id, None)
                 for first in range(0, len(new), _TOGETHER):

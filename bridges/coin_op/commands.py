@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from bridges.coin_op import packet as wire
-from bridges.coin_op.line import Line
-from bridges.coin_op.packet import Packet
+from bridges.coin_op.packet import StatusPacket
+from bridges.coin_op.station_handler import StationHandler
 from csms.adapter import Command
 from csms.core import reports
 from csms.errors import BrokerAway, ChargerOffline, ChargerTimeout, NotSupported
 
 if TYPE_CHECKING:
-    from bridges.coin_op.adapter import CoinOp
+    from bridges.coin_op.adapter import CoinOpAdapter
 
 log = structlog.get_logger()
 ACCEPTED: Final = "Accepted"
@@ -27,10 +27,10 @@ _PATIENCE_S: Final = 5.0
 class Commands:
     """`connect` and `stop` are sent at most once for each time they are asked for; after silence we look (hello)."""
 
-    def __init__(self, adapter: "CoinOp") -> None:
+    def __init__(self, adapter: "CoinOpAdapter") -> None:
         self._adapter = adapter
 
-    async def perform(self, line: Line, command: Command) -> Mapping[str, Any]:
+    async def perform(self, line: StationHandler, command: Command) -> Mapping[str, Any]:
         """The answer in OCPP's JSON; a refusal says why in `statusInfo.reasonCode`. Raises CommandError."""
         payload = command.payload
         match command.action:
@@ -49,12 +49,12 @@ class Commands:
 
     # --- connect ---------------------------------------------------------------------------------
 
-    async def _start(self, line: Line, uid: str, connector_id: Any) -> str:
+    async def _start(self, line: StationHandler, uid: str, connector_id: Any) -> str:
         """Accepted, or why not. Two at the same time from one user are one."""
         if line.connecting is not None:
             renter, outcome = line.connecting
             return await asyncio.shield(outcome) if renter == uid else "Occupied"
-        if connector_id not in {None, 1} or not wire.usable_uid(uid) or uid == self._service_uid:
+        if connector_id not in {None, 1} or not wire.is_valid_uid(uid) or uid == self._service_uid:
             return "InvalidUser"
         outcome = asyncio.get_running_loop().create_future()
         line.connecting = (uid, outcome)
@@ -69,7 +69,7 @@ class Commands:
         outcome.set_result(reason)
         return reason
 
-    async def _connect(self, line: Line, uid: str) -> str:
+    async def _connect(self, line: StationHandler, uid: str) -> str:
         station = line.station
         if station.blocked:
             return "Blocked"
@@ -106,13 +106,13 @@ class Commands:
         await self._adapter.node.record(reports.Unrented(charger_id=line.charger_id, account_id=uid))
         return "NoReaction"
 
-    async def _opened(self, line: Line, uid: str) -> bool:
+    async def _opened(self, line: StationHandler, uid: str) -> bool:
         """Send the one connect and wait for the door. Nobody knows what came of a publish that failed: we look."""
         settings = self._adapter.settings
         line.station.invited = uid
 
-        def ours(packet: Packet) -> bool:
-            return packet.status in wire.RENTED and packet.uid == uid
+        def ours(packet: StatusPacket) -> bool:
+            return packet.status in wire.RENTAL_STATES and packet.uid == uid
 
         busy = asyncio.ensure_future(line.next(ours, settings.answer_s))
         try:
@@ -127,19 +127,19 @@ class Commands:
         await self._adapter.hello(line, uid)
         return await line.next(ours, settings.answer_s / 3) is not None
 
-    async def _fresh(self, line: Line, uid: str) -> bool:
+    async def _fresh(self, line: StationHandler, uid: str) -> bool:
         """Whether the station has said, not longer than 15 seconds ago, how it is; if not, ask."""
         heard_at = line.station.heard_at
         if heard_at is not None and self._adapter.now() - heard_at <= _FRESH:
             return True
         return await self._asked(line, uid)
 
-    async def _asked(self, line: Line, uid: str) -> bool:
+    async def _asked(self, line: StationHandler, uid: str) -> bool:
         answer = asyncio.ensure_future(line.next(lambda _: True, self._adapter.settings.answer_s))
         await self._adapter.hello(line, uid)
         return await answer is not None
 
-    def _too_often(self, line: Line) -> bool:
+    def _too_often(self, line: StationHandler) -> bool:
         now = self._adapter.now()
         times = line.commanded
         if len(times) == _COMMANDS_A_MINUTE and now - times[0] < timedelta(minutes=1):
@@ -149,7 +149,7 @@ class Commands:
 
     # --- stop ------------------------------------------------------------------------------------
 
-    async def _stop(self, line: Line, transaction_id: Any) -> Mapping[str, Any]:
+    async def _stop(self, line: StationHandler, transaction_id: Any) -> Mapping[str, Any]:
         """Open the door of the rental that is named. Only somebody who asks for it may have this sent."""
         session = line.station.session
         if session is None or line.transaction_id is None or transaction_id != line.transaction_id:
@@ -158,7 +158,7 @@ class Commands:
             raise ChargerTimeout(f"{line.charger_id} did not say that it has ended the rental.")
         return {"status": ACCEPTED}
 
-    async def end(self, line: Line) -> None:
+    async def end(self, line: StationHandler) -> None:
         """The renter's debt has reached what the operator allows (COINOP_AUTOSTOP)."""
         session = line.station.session
         if session is None:
@@ -166,7 +166,7 @@ class Commands:
         log.warning("a rental is ended for debt", charger=line.charger_id, uid=session.uid)
         await self._stopped(line, session.uid)
 
-    async def _stopped(self, line: Line, uid: str) -> bool:
+    async def _stopped(self, line: StationHandler, uid: str) -> bool:
         """Send one stop, however many ask for it at the same time; whether it was obeyed."""
         if line.stopping is None:
             line.stopping = asyncio.ensure_future(self._closed(line, uid))
@@ -177,7 +177,7 @@ class Commands:
             if line.stopping is stopping and stopping.done():
                 line.stopping = None
 
-    async def _closed(self, line: Line, uid: str) -> bool:
+    async def _closed(self, line: StationHandler, uid: str) -> bool:
         ended = asyncio.ensure_future(
             line.next(lambda p: p.status in {wire.DONE, wire.READY}, self._adapter.settings.answer_s)
         )
@@ -189,7 +189,7 @@ class Commands:
 
     # --- the rest --------------------------------------------------------------------------------
 
-    async def _trigger(self, line: Line, message: str) -> Mapping[str, Any]:
+    async def _trigger(self, line: StationHandler, message: str) -> Mapping[str, Any]:
         if message == "BootNotification":  # an operator has let it in
             await self._adapter.admit(line)
             return {"status": ACCEPTED}

@@ -5,15 +5,15 @@ from collections.abc import Coroutine
 from typing import Any
 
 from bridges.coin_op import settings
-from bridges.coin_op.adapter import CoinOp
+from bridges.coin_op.adapter import CoinOpAdapter
 from csms.adapter import Adapter
 from csms.mqtt.config import BrokerAddress
 from csms.simulate.clock import SimulatedClock
 from csms.simulate.coin_op import Behaviour, Fleet, Station, rent_for_ever
 
 
-def play(broker: BrokerAddress, _clock: SimulatedClock) -> tuple[Adapter, Coroutine[Any, Any, None]]:
-    adapter = CoinOp(settings.load(open_enrollment=True, meter_interval_s=10, require_account=False))
+def create_demo(broker: BrokerAddress, _clock: SimulatedClock) -> tuple[Adapter, Coroutine[Any, Any, None]]:
+    adapter = CoinOpAdapter(settings.load(open_enrollment=True, meter_interval_s=10, require_account=False))
     return adapter, _stations(broker)
 
 

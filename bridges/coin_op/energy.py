@@ -5,15 +5,15 @@ from typing import Final
 from msgspec import Struct
 
 AUTO, PER_SESSION, CUMULATIVE = "auto", "session", "cumulative"
-UNCERTAIN, RESET, JUMP = "energy_baseline_uncertain", "meter_reset", "energy_jump"
-_ON_TIME_S: Final = 2
+BASELINE_UNCERTAIN, METER_RESET, ENERGY_JUMP = "energy_baseline_uncertain", "meter_reset", "energy_jump"
+_FIRST_PACKET_S: Final = 2
 _MARGIN, _SLACK_WH = 1.2, 2.0
 _AGREEING: Final = 3
 # What is kept of a session is whole Wh: after a restart the counter may seem to have fallen by less.
 _ROUNDING_WH: Final = 1.0
 
 
-def plausible_wh(rated_w: float, elapsed_s: float) -> float:
+def max_plausible_wh(rated_w: float, elapsed_s: float) -> float:
     """The most energy that can have flowed."""
     return rated_w * max(elapsed_s, 0) / 3600 * _MARGIN + _SLACK_WH
 
@@ -25,7 +25,7 @@ class Baseline(Struct, frozen=True):
     certain: bool = True
 
 
-class Habits:
+class CounterBehaviour:
     """What a station's counter is known to do: start each session at 0, or go on."""
 
     def __init__(self, mode: str, rated_w: float) -> None:
@@ -44,14 +44,14 @@ class Habits:
         """The baseline of a session whose first packet says this."""
         if counter_wh is None:
             return Baseline(self.last_done_wh or 0.0, certain=False)
-        if time_s <= _ON_TIME_S:
+        if time_s <= _FIRST_PACKET_S:
             if self._mode == AUTO:
                 self.resets = counter_wh <= 1
             return Baseline(counter_wh)
         # The door was opened before we looked.
         guesses = [0.0] if self.resets else [] if self.last_done_wh is None else [self.last_done_wh]
         for guess in guesses:
-            if 0 <= counter_wh - guess <= plausible_wh(self._rated_w, time_s):
+            if 0 <= counter_wh - guess <= max_plausible_wh(self._rated_w, time_s):
                 return Baseline(guess)
         return Baseline(counter_wh, certain=False)
 
@@ -86,7 +86,7 @@ class SessionEnergy:
 
     def take(self, counter_wh: float, elapsed_s: float) -> str | None:
         """A new reading of the counter, so many seconds after the last good one; what was odd about it."""
-        limit_wh = plausible_wh(self._rated_w, elapsed_s)
+        limit_wh = max_plausible_wh(self._rated_w, elapsed_s)
         delta_wh = counter_wh - self._counter_wh
         if 0 <= delta_wh <= limit_wh:
             self.total_wh += delta_wh
@@ -97,7 +97,7 @@ class SessionEnergy:
         if delta_wh < 0 and counter_wh <= limit_wh:
             self.total_wh += counter_wh  # what has flowed since it was set to 0
             self._accept(counter_wh)
-            return RESET
+            return METER_RESET
         return self._outlier(counter_wh, limit_wh)
 
     def _accept(self, counter_wh: float) -> None:
@@ -110,10 +110,10 @@ class SessionEnergy:
             self._outliers = []
         self._outliers.append(counter_wh)
         if len(self._outliers) < _AGREEING:
-            return JUMP
+            return ENERGY_JUMP
         self.total_wh += counter_wh - self._outliers[0]
         self._accept(counter_wh)
-        return RESET
+        return METER_RESET
 
 
 def whole_wh(energy_wh: float) -> int:

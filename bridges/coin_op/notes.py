@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 
-class SessionNotes(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RentalNotes(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Of the running rental. `shift_wh`: how far the counter stands from where its energy would have brought it."""
 
     uid: str
@@ -17,7 +17,7 @@ class SessionNotes(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop_asked_at: datetime | None = None
 
 
-class Notes(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class StationNotes(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`power_scale`: what turns its power into watts; `resets`: its counter begins each session at 0.
 
     `last_done_wh`: what the counter read when the last rental ended.
@@ -26,19 +26,19 @@ class Notes(Struct, frozen=True, kw_only=True, omit_defaults=True):
     power_scale: float | None = None
     resets: bool | None = None
     last_done_wh: float | None = None
-    session: SessionNotes | None = None
+    session: RentalNotes | None = None
 
     def plain(self) -> dict[str, Any]:
         written: dict[str, Any] = msgspec.to_builtins(self)
         return written
 
 
-NOTHING = Notes()
+NO_NOTES = StationNotes()
 
 
-def read(notes: dict[str, Any]) -> Notes:
+def decode(notes: dict[str, Any]) -> StationNotes:
     """What cannot be read (an older or a newer bridge has written it) is not known."""
     try:
-        return msgspec.convert(notes, Notes, strict=False)
+        return msgspec.convert(notes, StationNotes, strict=False)
     except msgspec.ValidationError:
-        return NOTHING
+        return NO_NOTES

@@ -8,8 +8,8 @@ import msgspec
 from msgspec import Struct
 
 INIT, READY, BUSY, CHARGING, COMPLETED, DONE = "init", "ready", "busy", "charging", "completed", "done"
-STATES: Final = frozenset({INIT, READY, BUSY, CHARGING, COMPLETED, DONE})
-RENTED: Final = frozenset({BUSY, CHARGING, COMPLETED})
+STATION_STATES: Final = frozenset({INIT, READY, BUSY, CHARGING, COMPLETED, DONE})
+RENTAL_STATES: Final = frozenset({BUSY, CHARGING, COMPLETED})
 HELLO, CONNECT, STOP = "hello", "connect", "stop"
 VERBS: Final = frozenset({HELLO, CONNECT, STOP})
 
@@ -24,7 +24,7 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 _NO_NUMBER = re.compile(rb"(?<=[:\[,\s])[+-]?(?:nan|inf(?:inity)?)(?=[\s,}\]])", re.IGNORECASE)
 
 
-class BadPacket(Exception):
+class MalformedPacket(Exception):
     """Not a status. `kind` is what it is counted by."""
 
     def __init__(self, kind: str) -> None:
@@ -32,7 +32,7 @@ class BadPacket(Exception):
         self.kind = kind
 
 
-class Packet(Struct, frozen=True, kw_only=True):
+class StatusPacket(Struct, frozen=True, kw_only=True):
     """A status as sent, scales not yet applied; None is what was missing or unusable.
 
     `time_s` counts whole seconds since the door was opened. `energy_wh` is a counter, `current` mA, `power` W or
@@ -53,19 +53,19 @@ class Packet(Struct, frozen=True, kw_only=True):
     oddities: tuple[str, ...] = ()
 
 
-def usable_id(station_id: str) -> bool:
+def is_valid_station_id(station_id: str) -> bool:
     """Whether a station's id can stand in a topic."""
     return _ID.fullmatch(station_id) is not None
 
 
-def usable_uid(uid: str) -> bool:
+def is_valid_uid(uid: str) -> bool:
     """Whether a uid may be sent in a command."""
     return _UID.fullmatch(uid) is not None
 
 
-def command(verb: str, uid: str) -> bytes:
+def encode_command(verb: str, uid: str) -> bytes:
     """Raises ValueError for a uid that would make another command of it."""
-    if verb not in VERBS or not usable_uid(uid):
+    if verb not in VERBS or not is_valid_uid(uid):
         raise ValueError(f"no command: {verb}:{uid!r}")
     return f"{verb}:{uid}".encode()
 
@@ -78,22 +78,22 @@ def parse_command(body: bytes) -> tuple[str, str] | None:
         return None
     text = text.removesuffix("\n").removesuffix("\r")
     verb, colon, uid = text.partition(":")
-    if verb not in VERBS or not colon or not usable_uid(uid):
+    if verb not in VERBS or not colon or not is_valid_uid(uid):
         return None
     return verb, uid
 
 
-def parse(body: bytes) -> Packet:
+def parse_status(body: bytes) -> StatusPacket:
     """Raises BadPacket for what cannot be a status; single fields that are no good are left out and named."""
     fields = _object(body)
     oddities: list[str] = []
     word = fields.get("status")
     if not isinstance(word, str) or not word.strip():
-        raise BadPacket("no_status")
+        raise MalformedPacket("no_status")
     status = word.strip().lower()
     if status != word:
         oddities.append("status_spelling")
-    return Packet(
+    return StatusPacket(
         status=status[:64],
         uid=_uid(fields.get("uid"), oddities),
         time_s=_time(fields, oddities),
@@ -111,20 +111,20 @@ def parse(body: bytes) -> Packet:
 
 def _object(body: bytes) -> dict[str, Any]:
     if len(body) > MAX_BYTES:
-        raise BadPacket("too_large")
+        raise MalformedPacket("too_large")
     try:
         body.decode()
     except UnicodeDecodeError:
-        raise BadPacket("not_utf8") from None
+        raise MalformedPacket("not_utf8") from None
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):
         try:
             value = msgspec.json.decode(_NO_NUMBER.sub(b"null", body))
         except (msgspec.DecodeError, RecursionError):
-            raise BadPacket("not_json") from None
+            raise MalformedPacket("not_json") from None
     if not isinstance(value, dict):
-        raise BadPacket("no_object")
+        raise MalformedPacket("no_object")
     return value
 
 
@@ -135,7 +135,7 @@ def _uid(value: Any, oddities: list[str]) -> str | None:
         oddities.append("bad_uid")
         return None
     if len(value) > 128 or not value.isprintable():
-        raise BadPacket("bad_uid")
+        raise MalformedPacket("bad_uid")
     return value
 
 

@@ -5,12 +5,12 @@ from typing import Final
 
 from msgspec import Struct
 
-from bridges.coin_op.packet import BUSY, CHARGING, COMPLETED, DONE, INIT, READY, Packet
-from bridges.coin_op.scales import Values
-from bridges.coin_op.session import Session
+from bridges.coin_op.meter_units import Measurements
+from bridges.coin_op.packet import BUSY, CHARGING, COMPLETED, DONE, INIT, READY, StatusPacket
+from bridges.coin_op.rental import StationRental
 from csms.core import reports
 
-CONNECTOR: Final = 1
+STATION_CONNECTOR_ID: Final = 1
 _LOW_V, _HIGH_V = 180, 260
 _STATUS: Final = {
     INIT: "Unavailable",
@@ -22,7 +22,7 @@ _STATUS: Final = {
 }
 
 
-class Word(Struct, frozen=True):
+class StationStatus(Struct, frozen=True):
     """A connector's status as OCPP says it."""
 
     status: str
@@ -30,33 +30,35 @@ class Word(Struct, frozen=True):
     info: str | None = None
 
 
-OFFLINE: Final = Word("Unavailable", info="offline")
+STATION_OFFLINE: Final = StationStatus("Unavailable", info="offline")
 
 
-def word(packet: Packet, values: Values) -> Word:
+def station_status(packet: StatusPacket, values: Measurements) -> StationStatus:
     status = _STATUS[packet.status]
     if packet.status == READY:
         if packet.out_active:
-            return Word("Faulted", "PowerSwitchFailure", "output_on_in_ready")
+            return StationStatus("Faulted", "PowerSwitchFailure", "output_on_in_ready")
         if packet.doors_closed is False:
-            return Word("Faulted", "ConnectorLockFailure", "door_open_in_ready")
+            return StationStatus("Faulted", "ConnectorLockFailure", "door_open_in_ready")
     volts = values.voltage_v
     if packet.status in {BUSY, CHARGING, COMPLETED} and volts is not None:
         if volts < _LOW_V:
-            return Word(status, "UnderVoltage")
+            return StationStatus(status, "UnderVoltage")
         if volts > _HIGH_V:
-            return Word(status, "OverVoltage")
-    return Word(status)
+            return StationStatus(status, "OverVoltage")
+    return StationStatus(status)
 
 
-def unknown(status: str, last: Word | None) -> Word:
-    return Word("Unavailable" if last is None else last.status, "OtherError", f"unknown_status:{status}"[:50])
+def unknown_status(status: str, last: StationStatus | None) -> StationStatus:
+    return StationStatus(
+        "Unavailable" if last is None else last.status, "OtherError", f"unknown_status:{status}"[:50]
+    )
 
 
-def status(charger_id: str, word: Word, at: datetime) -> reports.Status:
+def status_report(charger_id: str, word: StationStatus, at: datetime) -> reports.Status:
     return reports.Status(
         charger_id=charger_id,
-        connector_id=CONNECTOR,
+        connector_id=STATION_CONNECTOR_ID,
         status=word.status,
         error_code=word.error_code,
         info=word.info,
@@ -64,10 +66,10 @@ def status(charger_id: str, word: Word, at: datetime) -> reports.Status:
     )
 
 
-def start(charger_id: str, session: Session) -> reports.Start:
+def start_report(charger_id: str, session: StationRental) -> reports.Start:
     return reports.Start(
         charger_id=charger_id,
-        connector_id=CONNECTOR,
+        connector_id=STATION_CONNECTOR_ID,
         id_tag=session.uid,
         account_id=session.uid,
         key=f"{session.uid}|{session.started_at.isoformat()}",
@@ -76,14 +78,16 @@ def start(charger_id: str, session: Session) -> reports.Start:
     )
 
 
-def meter(charger_id: str, session: Session) -> reports.Meter:
+def meter_report(charger_id: str, session: StationRental) -> reports.Meter:
     """Of the running transaction, whose number the adapter knows."""
     return reports.Meter(
-        charger_id=charger_id, connector_id=CONNECTOR, readings=[_reading(session, "Sample.Periodic")]
+        charger_id=charger_id,
+        connector_id=STATION_CONNECTOR_ID,
+        readings=[_reading(session, "Sample.Periodic")],
     )
 
 
-def stop(charger_id: str, session: Session, reason: str, *, inferred: bool) -> reports.Stop:
+def stop_report(charger_id: str, session: StationRental, reason: str, *, inferred: bool) -> reports.Stop:
     return reports.Stop(
         charger_id=charger_id,
         transaction_id=None,
@@ -97,7 +101,7 @@ def stop(charger_id: str, session: Session, reason: str, *, inferred: bool) -> r
     )
 
 
-def _reading(session: Session, context: str) -> reports.Reading:
+def _reading(session: StationRental, context: str) -> reports.Reading:
     values = session.values
     given: tuple[tuple[str, float | None, str | None], ...] = (
         ("Energy.Active.Import.Register", session.register_wh, "Wh"),

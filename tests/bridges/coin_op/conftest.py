@@ -10,7 +10,7 @@ import aiomqtt
 import pytest
 
 from bridges.coin_op import settings
-from bridges.coin_op.adapter import CoinOp
+from bridges.coin_op.adapter import CoinOpAdapter
 from csms.mqtt.client.aiomqtt_fixes import Client
 from csms.simulate.coin_op import Behaviour, Fleet, Station
 from tests.e2e.conftest import Node, NodeFactory, node, start_node
@@ -26,7 +26,7 @@ SLOW_TO_LEAVE = Behaviour(plug_s=40, charge_s=180, unplug_s=300)
 class Site:
     """The node, its bridge, the stations; `speed` station seconds a real one."""
 
-    def __init__(self, node: Node, bridge: CoinOp) -> None:
+    def __init__(self, node: Node, bridge: CoinOpAdapter) -> None:
         self.node = node
         self.bridge = bridge
         self.stations: dict[str, Station] = {}
@@ -104,7 +104,7 @@ async def start_site(start_node: NodeFactory, topic_prefix: str) -> AsyncIterato
                 }
                 | given,
             )
-            bridge = CoinOp(chosen)
+            bridge = CoinOpAdapter(chosen)
             running = await start_node(
                 bridges=[] if alone else [bridge],
                 csms_currency="UAH",

@@ -11,7 +11,7 @@ from typing import Any, Self
 import msgspec
 
 from bridges.coin_op import settings
-from bridges.coin_op.adapter import CoinOp
+from bridges.coin_op.adapter import CoinOpAdapter
 from csms.adapter import Admission, BrokerMessage, ChargerSnapshot, Command
 from csms.core.device_state import BridgeNotes
 from csms.errors import LedgerError
@@ -22,7 +22,7 @@ from tests.harness.fake_store import NOW, Desk
 PREFIX = "coinop-"
 
 
-class Bridge(CoinOp):
+class Bridge(CoinOpAdapter):
     """The clock is the loop's."""
 
     def now(self) -> datetime:  # type: ignore[override]

@@ -10,7 +10,7 @@ from csms.core.reports import Report
 NEVER, AT_MAX_DEBT = "never", "at_max_debt"
 
 
-class Rules(Struct, frozen=True, kw_only=True):
+class StationRules(Struct, frozen=True, kw_only=True):
     """What an operator has set. `max_debt` in the account's major unit."""
 
     power_scale: str = "auto"
@@ -23,30 +23,30 @@ class Rules(Struct, frozen=True, kw_only=True):
     max_debt: Decimal = Decimal(100)
 
 
-class Probe(Struct, frozen=True):
+class SendHello(Struct, frozen=True):
     """Ask the station how it is (hello)."""
 
 
-class Presence(Struct, frozen=True):
+class ReachabilityChange(Struct, frozen=True):
     """The station can be reached, or not any more."""
 
     online: bool
 
 
-class EndRental(Struct, frozen=True):
+class SendStop(Struct, frozen=True):
     """Send the running rental's stop, once: the operator has said so beforehand."""
 
 
-class Alarm(Struct, frozen=True):
+class StationAlarm(Struct, frozen=True):
     """Somebody should look."""
 
     kind: str
 
 
-class Odd(Struct, frozen=True):
+class StationAnomaly(Struct, frozen=True):
     """Something to count."""
 
     kind: str
 
 
-Act = Report[Any] | Probe | Presence | EndRental | Alarm | Odd
+StationAction = Report[Any] | SendHello | ReachabilityChange | SendStop | StationAlarm | StationAnomaly

@@ -4,14 +4,14 @@ from typing import Final
 
 from msgspec import Struct
 
-from bridges.coin_op.packet import Packet
+from bridges.coin_op.packet import StatusPacket
 
 AUTO, WATTS, TENTHS = "auto", "1", "0.1"
 _DECIDED_AFTER: Final = 5
 _ENOUGH_CURRENT_A: Final = 0.2
 
 
-class Values(Struct, frozen=True, kw_only=True):
+class Measurements(Struct, frozen=True, kw_only=True):
     """A packet's measurements in our units; None: unknown."""
 
     voltage_v: float | None = None
@@ -21,7 +21,7 @@ class Values(Struct, frozen=True, kw_only=True):
     power_factor: float | None = None
 
 
-class Scales:
+class MeterUnits:
     """One station's units. `power` is AUTO, or WATTS or TENTHS as an operator has set it.
 
     The power's unit is decided by P = U x I x pf once five packets in a row agree. A wrong one costs no money:
@@ -37,10 +37,10 @@ class Scales:
         """Found out before a restart; what an operator has set wins."""
         self.power = self.power if self.power is not None else power
 
-    def read(self, packet: Packet) -> Values:
+    def read(self, packet: StatusPacket) -> Measurements:
         voltage_v = _tenths(packet.voltage, 80, 260)
         current_a, factor = self._current_and_factor(packet, voltage_v)
-        return Values(
+        return Measurements(
             voltage_v=voltage_v,
             current_a=current_a,
             power_w=self._power(packet.power, voltage_v, current_a, factor),
@@ -49,7 +49,7 @@ class Scales:
         )
 
     def _current_and_factor(
-        self, packet: Packet, voltage_v: float | None
+        self, packet: StatusPacket, voltage_v: float | None
     ) -> tuple[float | None, float | None]:
         current, pf, power = packet.current, packet.pf, packet.power
         milli = None if current is None else current / 1000

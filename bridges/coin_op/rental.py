@@ -4,16 +4,16 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from bridges.coin_op.energy import Baseline, SessionEnergy, whole_wh
-from bridges.coin_op.notes import SessionNotes
-from bridges.coin_op.packet import Packet
-from bridges.coin_op.scales import Values
+from bridges.coin_op.meter_units import Measurements
+from bridges.coin_op.notes import RentalNotes
+from bridges.coin_op.packet import StatusPacket
 from csms.core.records import Connector, Transaction
 
-DIRECT, DRIFT, NO_TIME = "origin_direct", "clock_drift", "bad_time"
-WINDOW: Final = timedelta(minutes=10)
+ORIGIN_DIRECT, CLOCK_DRIFT, BAD_TIME = "origin_direct", "clock_drift", "bad_time"
+FREQUENT_PACKETS_FOR: Final = timedelta(minutes=10)
 
 
-class Session:
+class StationRental:
     """`time_s` is the station's own count, the one that is billed; `started_at` is its zero on our clock."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Session:
         self.energy = energy if energy is not None else SessionEnergy(baseline.counter_wh, rated_w)
         self.time_s = time_s
         self.heard_at = now
-        self.values = Values()
+        self.values = Measurements()
         self.flags: dict[str, None] = {}
         self.most_current_a = 0.0
         self.own_command_at = started_at
@@ -60,10 +60,10 @@ class Session:
 
     def in_window(self, now: datetime) -> bool:
         """Whether the station sends every second."""
-        return now - self.own_command_at < WINDOW
+        return now - self.own_command_at < FREQUENT_PACKETS_FOR
 
-    def notes(self) -> SessionNotes:
-        return SessionNotes(
+    def notes(self) -> RentalNotes:
+        return RentalNotes(
             uid=self.uid,
             started_at=self.started_at,
             shift_wh=self.energy.shift_wh,
@@ -74,17 +74,17 @@ class Session:
     def flag(self, name: str) -> None:
         self.flags[name] = None
 
-    def take(self, packet: Packet, values: Values, now: datetime) -> list[str]:
+    def take(self, packet: StatusPacket, values: Measurements, now: datetime) -> list[str]:
         """A packet of this session; what was odd about it."""
         odd: list[str] = []
         by_wall_s = int((now - self.started_at).total_seconds())
         if packet.time_s is None:
             self.time_s = max(self.time_s, by_wall_s)
-            odd.append(NO_TIME)
+            odd.append(BAD_TIME)
         else:
             self.time_s = max(self.time_s, packet.time_s)
             if abs(by_wall_s - packet.time_s) > 60 + packet.time_s / 100:
-                odd.append(DRIFT)
+                odd.append(CLOCK_DRIFT)
         if packet.energy_wh is not None:
             elapsed_s = max((now - self._energy_at).total_seconds(), self.time_s - self._energy_time_s)
             trouble = self.energy.take(packet.energy_wh, elapsed_s)
@@ -101,9 +101,9 @@ class Session:
         return odd
 
 
-def resumed(
-    transaction: Transaction, connector: Connector | None, notes: SessionNotes | None, rated_w: float
-) -> Session:
+def resume_rental(
+    transaction: Transaction, connector: Connector | None, notes: RentalNotes | None, rated_w: float
+) -> StationRental:
     """A rental that was on record when we started."""
     last_wh, last_at = transaction.meter_start_wh, transaction.started_at
     if connector is not None and connector.reading_transaction_id == transaction.id:
@@ -112,7 +112,7 @@ def resumed(
     mine = (transaction.id_tag, transaction.started_at)
     if notes is not None and (notes.uid, notes.started_at) != mine:
         notes = None
-    session = Session(
+    session = StationRental(
         transaction.id_tag,
         transaction.started_at,
         Baseline(transaction.meter_start_wh),
@@ -132,11 +132,11 @@ def resumed(
     return session
 
 
-def _newest(before: Values, now: Values) -> Values:
+def _newest(before: Measurements, now: Measurements) -> Measurements:
     """What is not known this time stays as it was; it never counts as 0."""
-    return Values(
+    return Measurements(
         **{
             name: getattr(before, name) if getattr(now, name) is None else getattr(now, name)
-            for name in Values.__struct_fields__
+            for name in Measurements.__struct_fields__
         }
     )

@@ -10,28 +10,28 @@ import structlog
 from msgspec.structs import replace
 from prometheus_client import Counter
 
-from bridges.coin_op.acts import Presence
-from bridges.coin_op.packet import Packet
-from bridges.coin_op.station import Station
+from bridges.coin_op.actions import ReachabilityChange
+from bridges.coin_op.packet import StatusPacket
+from bridges.coin_op.station_tracker import StationTracker
 from csms.adapter import Adapter, AdapterHost
 from csms.core import reports
 from csms.core.command_queue import RENTAL
 from csms.errors import LedgerError
 
 log = structlog.get_logger()
-PROTOCOL = RENTAL
+COIN_OP_PROTOCOL = RENTAL
 _LOST = Counter("coinop_reports_dropped_total", "Statuses and readings given up while Postgres was away.")
 _MOST_WAITING = 500
 
-Item = reports.Report[Any] | Presence
-Left = Callable[["Line", reports.BalanceLeft], None]
+Item = reports.Report[Any] | ReachabilityChange
+Left = Callable[["StationHandler", reports.BalanceLeft], None]
 
 
-class Line:
+class StationHandler:
     """Reports are recorded one after the other, so that a station's facts keep their order."""
 
     def __init__(
-        self, node: AdapterHost, adapter: Adapter, station: Station, station_id: str, *, left: Left
+        self, node: AdapterHost, adapter: Adapter, station: StationTracker, station_id: str, *, left: Left
     ) -> None:
         self.station = station
         self.station_id = station_id
@@ -47,20 +47,20 @@ class Line:
         self._left = left
         self._generation: int | None = None
         self._waiting: deque[Item] = deque()
-        self._waiters: list[tuple[Callable[[Packet], bool], asyncio.Future[Packet]]] = []
+        self._waiters: list[tuple[Callable[[StatusPacket], bool], asyncio.Future[StatusPacket]]] = []
         self._writer: asyncio.Task[None] | None = None
 
     # --- what is heard ---------------------------------------------------------------------------
 
-    def heard(self, packet: Packet) -> None:
+    def heard(self, packet: StatusPacket) -> None:
         """Wake whoever waits for such a packet."""
         for wanted, future in list(self._waiters):
             if not future.done() and wanted(packet):
                 future.set_result(packet)
 
-    async def next(self, wanted: Callable[[Packet], bool], within_s: float) -> Packet | None:
+    async def next(self, wanted: Callable[[StatusPacket], bool], within_s: float) -> StatusPacket | None:
         """The first such packet from now on; None: none came."""
-        future: asyncio.Future[Packet] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[StatusPacket] = asyncio.get_running_loop().create_future()
         entry = (wanted, future)
         self._waiters.append(entry)
         try:
@@ -99,14 +99,16 @@ class Line:
 
     async def _record(self, item: Item) -> None:
         match item:
-            case Presence(online=True):
+            case ReachabilityChange(online=True):
                 held = await self._node.record(
-                    reports.Connected(charger_id=self.charger_id, node=self._node.name, protocol=PROTOCOL)
+                    reports.Connected(
+                        charger_id=self.charger_id, node=self._node.name, protocol=COIN_OP_PROTOCOL
+                    )
                 )
                 self._generation = held.generation
                 self.station.blocked = held.enrollment != "Accepted"
                 await self._node.hold(self.charger_id, self._adapter)
-            case Presence():
+            case ReachabilityChange():
                 await self._leave()
             case reports.Start():
                 started = await self._node.record(item)
