@@ -88,13 +88,13 @@ class Counted(CoinOpAdapter):
         self.disorder = 0
         self.last: dict[str, int] = {}
 
-    def _hear(self, line: Any, packet: Any, message: Any, **more: Any) -> None:
+    def deliver(self, station: Any, packet: Any, **more: Any) -> None:
         self.taken += 1
-        before = self.last.get(line.station_id, -1)
+        before = self.last.get(station.station_id, -1)
         if packet.time_s is not None:
             self.disorder += packet.time_s < before
-            self.last[line.station_id] = packet.time_s
-        super()._hear(line, packet, message, **more)
+            self.last[station.station_id] = packet.time_s
+        super().deliver(station, packet, **more)
 
 
 class Spent(Struct, frozen=True):
@@ -147,8 +147,8 @@ async def _run(services: Services, url: str, stations: int, seconds: int) -> Res
         await asyncio.sleep(0.05)
     behind_s = time.monotonic() - ended
     async with asyncio.timeout(_CATCHING_UP_S):
-        for line in list(bridge.lines.values()):
-            await line.settled()
+        for station in list(bridge.stations.values()):
+            await station.drained()
     db = await asyncpg.connect(url)
     begun = await db.fetchval("SELECT count(*) FROM transactions")
     readings = await db.fetchval("SELECT count(*) FROM readings")

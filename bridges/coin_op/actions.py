@@ -1,4 +1,4 @@
-"""What an operator has set for a station, and what a station may ask to be done beside being reported."""
+"""What an operator configures for a station, and what its tracker asks for besides the recording of reports."""
 
 from decimal import Decimal
 from typing import Any
@@ -11,7 +11,7 @@ NEVER, AT_MAX_DEBT = "never", "at_max_debt"
 
 
 class StationRules(Struct, frozen=True, kw_only=True):
-    """What an operator has set. `max_debt` in the account's major unit."""
+    """An operator's settings for a station. `max_debt` is in the major unit of the account's currency."""
 
     power_scale: str = "auto"
     energy_mode: str = "auto"
@@ -24,29 +24,29 @@ class StationRules(Struct, frozen=True, kw_only=True):
 
 
 class SendHello(Struct, frozen=True):
-    """Ask the station how it is (hello)."""
+    """Send `hello`, which makes the station send its status."""
+
+
+class SendStop(Struct, frozen=True):
+    """Send `stop` for the open rental, once. An operator has configured this (COINOP_AUTOSTOP)."""
 
 
 class ReachabilityChange(Struct, frozen=True):
-    """The station can be reached, or not any more."""
+    """The station has become reachable, or unreachable."""
 
     online: bool
 
 
-class SendStop(Struct, frozen=True):
-    """Send the running rental's stop, once: the operator has said so beforehand."""
-
-
 class StationAlarm(Struct, frozen=True):
-    """Somebody should look."""
+    """A condition that an operator must look at."""
 
     kind: str
 
 
 class StationAnomaly(Struct, frozen=True):
-    """Something to count."""
+    """A deviation in what a station sends, to be counted."""
 
     kind: str
 
 
-StationAction = Report[Any] | SendHello | ReachabilityChange | SendStop | StationAlarm | StationAnomaly
+StationAction = Report[Any] | SendHello | SendStop | ReachabilityChange | StationAlarm | StationAnomaly

@@ -1,4 +1,7 @@
-"""For `csms demo`: two stations, and guests whose apps talk to the broker themselves. In real time: a station says no time."""
+"""Coin-op stations for `csms demo`: two stations, and renters whose apps use the broker directly.
+
+They run in real time, since a station's packets carry no time of day.
+"""
 
 import asyncio
 from collections.abc import Coroutine
@@ -14,10 +17,10 @@ from csms.simulate.coin_op import Behaviour, Fleet, Station, rent_for_ever
 
 def create_demo(broker: BrokerAddress, _clock: SimulatedClock) -> tuple[Adapter, Coroutine[Any, Any, None]]:
     adapter = CoinOpAdapter(settings.load(open_enrollment=True, meter_interval_s=10, require_account=False))
-    return adapter, _stations(broker)
+    return adapter, _run_stations(broker)
 
 
-async def _stations(broker: BrokerAddress) -> None:
+async def _run_stations(broker: BrokerAddress) -> None:
     stations = [
         Station(id="demo-1", behaviour=Behaviour(plug_s=6, charge_s=70, unplug_s=8)),
         Station(id="demo-2", behaviour=Behaviour(plug_s=9, charge_s=200, unplug_s=8, energy="cumulative")),

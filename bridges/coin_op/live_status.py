@@ -1,38 +1,34 @@
-"""What a page shows from second to second: published while somebody watches, never kept.
+"""Publish a station's status every time it changes, to the rental pages that show it. Nothing of it is stored.
 
 `rentals/{charger}/watch` asks for 60 seconds of it, `rentals/{charger}/live` carries it.
 """
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from bridges.coin_op import packet as wire
 from bridges.coin_op.station_handler import StationHandler
-from csms.adapter import BrokerMessage
 from csms.errors import BrokerAway
 
-if TYPE_CHECKING:
-    from bridges.coin_op.adapter import CoinOpAdapter
-
-_WATCHED: Final = timedelta(seconds=60)
-_HELLO_EVERY: Final = timedelta(seconds=1)
-_RENEW: Final = timedelta(minutes=9)
-_decode = msgspec.json.decode
-_encode = msgspec.json.Encoder().encode
+_WATCHED_FOR: Final = timedelta(seconds=60)
+_MIN_HELLO_INTERVAL: Final = timedelta(seconds=1)
+# The station sends every second for ten minutes after a command of its renter; a hello a minute before prolongs that.
+_RENEW_AFTER: Final = timedelta(minutes=9)
+_EXPIRY_S: Final = 5
 
 
 class WatchRequest(Struct, frozen=True, kw_only=True):
-    """Somebody looks; `uid` as whom the station is asked, in any case with `hello`."""
+    """A page shows the station. `uid`: the renter to send a hello as; `hello`: send one in any case."""
 
     uid: str | None = None
     hello: bool = False
 
 
 class LiveStatus(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A station as it was heard `age_s` ago; `uid` is the renter, not to be shown to others."""
+    """A station's status, received `age_s` seconds ago. `uid` is the renter, who must not be shown to others."""
 
     status: str
     age_s: float = 0.0
@@ -43,62 +39,59 @@ class LiveStatus(Struct, frozen=True, kw_only=True, rename="camel", omit_default
 
 
 class LiveStatusPublisher:
-    def __init__(self, adapter: "CoinOpAdapter") -> None:
-        self._adapter = adapter
+    """Publishes the status of one station while a page watches it."""
 
-    def watched(self, message: BrokerMessage) -> None:
-        charger_id = message.topic.split("/")[1]
-        line = self._adapter.lines.get(charger_id.removeprefix(self._adapter.settings.id_prefix))
-        if line is None or message.retained:
-            return
+    def __init__(self, station: StationHandler) -> None:
+        self._station = station
+        self._watched_until: datetime | None = None
+        self._hello_at: datetime | None = None
+
+    def watch(self, body: bytes) -> None:
+        """Take a watch request, and send the station a hello where it asks for one or the renter's window ends."""
         try:
-            watch = _decode(message.body, type=WatchRequest)
+            request = msgspec.json.decode(body, type=WatchRequest)
         except msgspec.MsgspecError:
             return
-        now = self._adapter.now()
-        line.watched_until = now + _WATCHED
-        self.heard(line, now)
-        session = line.station.session
-        uid = watch.uid if watch.uid is not None and wire.is_valid_uid(watch.uid) else None
-        mine = session is not None and session.uid == uid
-        wanes = mine and session is not None and now - session.own_command_at >= _RENEW
-        asked_just_now = line.hello_at is not None and now - line.hello_at < _HELLO_EVERY
-        if (watch.hello or wanes) and not asked_just_now:
-            line.hello_at = now
-            self._adapter.start(self._adapter.hello(line, uid or self._adapter.settings.service_uid))
+        station, now = self._station, self._station.now()
+        self._watched_until = now + _WATCHED_FOR
+        self.publish()
+        rental = station.tracker.rental
+        uid = request.uid if request.uid is not None and wire.is_valid_uid(request.uid) else None
+        renew = rental is not None and rental.uid == uid and now - rental.last_own_command_at >= _RENEW_AFTER
+        just_sent = self._hello_at is not None and now - self._hello_at < _MIN_HELLO_INTERVAL
+        if (request.hello or renew) and not just_sent:
+            self._hello_at = now
+            station.spawn(station.hello(uid))
 
-    def heard(self, line: StationHandler, now: datetime) -> None:
-        """Pass it on, and how old it is, if somebody watches."""
-        station = line.station
-        if line.watched_until is None or now > line.watched_until:
+    def publish(self) -> None:
+        """Publish the status and its age, if a page watches."""
+        now, received_at = self._station.now(), self._station.tracker.last_packet_at
+        status = self._station.tracker.status
+        if self._watched_until is None or now > self._watched_until or status is None or received_at is None:
             return
-        if station.status is None or station.heard_at is None:
-            return
-        self._adapter.start(self._publish(line.charger_id, self._figures(line, now)))
+        self._station.spawn(self._publish(self._live_status(status, now - received_at)))
 
-    def _figures(self, line: StationHandler, now: datetime) -> LiveStatus:
-        station = line.station
-        session, packet = station.session, station.last
-        assert station.status is not None
-        assert station.heard_at is not None
-        age_s = round((now - station.heard_at).total_seconds(), 3)
-        if session is None:
-            return LiveStatus(
-                status=station.status, age_s=age_s, uid=packet.uid if packet is not None else None
-            )
+    def _live_status(self, status: str, age: timedelta) -> LiveStatus:
+        age_s = round(age.total_seconds(), 3)
+        rental, packet = self._station.tracker.rental, self._station.tracker.last_packet
+        if rental is None:
+            return LiveStatus(status=status, age_s=age_s, uid=packet.uid if packet is not None else None)
         return LiveStatus(
-            status=station.status,
+            status=status,
             age_s=age_s,
-            uid=session.uid,
-            time_s=session.time_s,
-            energy_wh=round(session.energy_wh, 1),
-            power_w=session.values.power_w,
+            uid=rental.uid,
+            time_s=rental.time_s,
+            energy_wh=round(rental.energy_wh, 1),
+            power_w=rental.measurements.power_w,
         )
 
-    async def _publish(self, charger_id: str, figures: LiveStatus) -> None:
+    async def _publish(self, live_status: LiveStatus) -> None:
         try:
-            await self._adapter.node.publish(
-                f"rentals/{charger_id}/live", _encode(figures), retain=False, expiry_s=5
+            await self._station.node.publish(
+                f"rentals/{self._station.charger_id}/live",
+                msgspec.json.encode(live_status),
+                retain=False,
+                expiry_s=_EXPIRY_S,
             )
         except BrokerAway:
             return

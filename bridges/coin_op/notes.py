@@ -1,4 +1,4 @@
-"""What the bridge wants to know of a station after its own restart, beside what the books say. Pure."""
+"""What the bridge keeps of a station over its own restart, besides what the ledger has. Pure."""
 
 from datetime import datetime
 from typing import Any
@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class RentalNotes(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Of the running rental. `shift_wh`: how far the counter stands from where its energy would have brought it."""
+    """Notes on the open rental. `shift_wh`: see `SessionEnergy.shift_wh`."""
 
     uid: str
     started_at: datetime
@@ -18,9 +18,10 @@ class RentalNotes(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class StationNotes(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`power_scale`: what turns its power into watts; `resets`: its counter begins each session at 0.
+    """Notes on a station, as stored with `reports.Noted`.
 
-    `last_done_wh`: what the counter read when the last rental ended.
+    `power_scale` turns its power into watts; `resets`: its energy counter starts each rental at 0; `last_done_wh`: the
+    counter at the end of the last rental.
     """
 
     power_scale: float | None = None
@@ -28,16 +29,16 @@ class StationNotes(Struct, frozen=True, kw_only=True, omit_defaults=True):
     last_done_wh: float | None = None
     session: RentalNotes | None = None
 
-    def plain(self) -> dict[str, Any]:
-        written: dict[str, Any] = msgspec.to_builtins(self)
-        return written
+    def to_builtins(self) -> dict[str, Any]:
+        builtins: dict[str, Any] = msgspec.to_builtins(self)
+        return builtins
 
 
 NO_NOTES = StationNotes()
 
 
 def decode(notes: dict[str, Any]) -> StationNotes:
-    """What cannot be read (an older or a newer bridge has written it) is not known."""
+    """Decode stored notes. Notes of another release of the bridge that do not fit are ignored."""
     try:
         return msgspec.convert(notes, StationNotes, strict=False)
     except msgspec.ValidationError:

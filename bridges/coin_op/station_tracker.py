@@ -1,9 +1,10 @@
-"""One station: what its packets mean in our words, and what its silence means. Pure: every moment is given.
+"""Track one station: what its packets mean, and what its silence means. Pure: the caller gives the time.
 
-The station is the master of state and time; we follow and never predict. Any status may come at any time: what is
-not in the table of transitions is applied and counted.
+The station is the master of state and time; the tracker follows and never predicts. Any status may come at any time:
+a transition that is not in `_TRANSITIONS` is applied and counted.
 """
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -19,7 +20,7 @@ from bridges.coin_op.actions import (
     StationAnomaly,
     StationRules,
 )
-from bridges.coin_op.energy import CounterBehaviour
+from bridges.coin_op.energy import BASELINE_UNCERTAIN, CounterBehaviour
 from bridges.coin_op.meter_units import AUTO, Measurements, MeterUnits
 from bridges.coin_op.notes import NO_NOTES, StationNotes
 from bridges.coin_op.packet import BUSY, CHARGING, COMPLETED, DONE, INIT, READY, StatusPacket
@@ -28,7 +29,7 @@ from csms.core import reports
 from csms.core.currencies import minor_digits
 from csms.core.records import Connector, Transaction
 
-_NORMAL: Final = frozenset(
+_TRANSITIONS: Final = frozenset(
     {
         (INIT, READY),
         (READY, BUSY),
@@ -41,17 +42,18 @@ _NORMAL: Final = frozenset(
         (DONE, READY),
     }
 )
-_LATE_S, _FAR_S, _LONGEST_GAP_S = 2, 30, 30
-_RETURN: Final = timedelta(seconds=120)
-_REMEMBERED_STOP: Final = timedelta(seconds=60)
-_SILENT: Final = timedelta(seconds=95)
-_STALE, _STALE_OUTSIDE = timedelta(seconds=5), timedelta(seconds=65)
-_LONG_OFFLINE, _LONG_DONE = timedelta(minutes=30), timedelta(minutes=15)
-_MISSES: Final = 3
+# A packet whose time lies so far behind the rental's belongs to another rental of the same renter, else it is late.
+_NEW_RENTAL_BUSY_S, _NEW_RENTAL_S = 2, 30
+_MAX_INFERRED_S: Final = 30
+_REBOOT_RETURN: Final = timedelta(seconds=120)
+_STOP_IS_REMOTE_FOR: Final = timedelta(seconds=60)
+_SILENT_AFTER: Final = timedelta(seconds=95)
+_OFFLINE_ALARM_AFTER, _DONE_ALARM_AFTER = timedelta(minutes=30), timedelta(minutes=15)
+_OFFLINE_AFTER_HELLOS: Final = 3
 
 
 class StationTracker:
-    """`hear` and `tick` say what is to be done; reports are to be recorded in this order."""
+    """The state of one station. Each method returns actions; reports among them must be recorded in this order."""
 
     def __init__(
         self,
@@ -65,300 +67,312 @@ class StationTracker:
         self.charger_id = charger_id
         self.rules = rules
         self.blocked = blocked
-        self.scales = MeterUnits(rules.power_scale)
-        self.habits = CounterBehaviour(rules.energy_mode, rules.rated_power_w)
+        self.units = MeterUnits(rules.power_scale)
+        self.counter = CounterBehaviour(rules.energy_mode, rules.rated_power_w)
         self.status: str | None = None
-        self.last: StatusPacket | None = None
-        self.session: StationRental | None = None
+        self.last_packet: StatusPacket | None = None
+        self.rental: StationRental | None = None
         self.online = False
-        self.heard_at: datetime | None = None
-        self.invited: str | None = None  # whom we have sent a connect for
-        self._ended: StationRental | None = None
-        self._reported: status_mapping.StationStatus | None = None
-        self._asked_at: datetime | None = None
-        self._misses = 0
-        self._next_probe_at = now + timedelta(seconds=rules.probe_interval_s * jitter)
-        self._since = now
+        self.last_packet_at: datetime | None = None
+        self.connecting_uid: str | None = None  # for whom the bridge has sent `connect`
+        self._last_rental: StationRental | None = None
+        self._reported_status: status_mapping.StationStatus | None = None
+        self._hello_at: datetime | None = None  # of the first hello that has no answer yet
+        self._unanswered_hellos = 0
+        self._next_hello_at = now + timedelta(seconds=rules.probe_interval_s * jitter)
+        self._status_since = now
         self._offline_since = now
-        self._alarmed: set[str] = set()
-        self._noted = NO_NOTES
+        self._raised_alarms: set[str] = set()
+        self._recorded_notes = NO_NOTES
+
+    # --- restart of the bridge -------------------------------------------------------------------
 
     def resume(
         self, transaction: Transaction | None, connector: Connector | None, notes: StationNotes = NO_NOTES
     ) -> None:
-        """Go on with what was on record when we started; `notes` are those that we had kept ourselves."""
-        self.scales.learned(notes.power_scale)
-        self.habits.learned(notes.resets, notes.last_done_wh)
+        """Go on from what was on record at the start of the bridge, and from its own notes."""
+        self.units.restore(notes.power_scale)
+        self.counter.restore(notes.resets, notes.last_done_wh)
         if connector is not None:
-            if transaction is None and connector.energy_wh is not None and self.habits.last_done_wh is None:
-                self.habits.last_done_wh = float(connector.energy_wh)
+            if transaction is None and connector.energy_wh is not None and self.counter.last_done_wh is None:
+                self.counter.last_done_wh = float(connector.energy_wh)
             if connector.status is not None:
-                self._reported = status_mapping.StationStatus(
+                self._reported_status = status_mapping.StationStatus(
                     connector.status, connector.error_code, connector.info
                 )
         if transaction is not None:
-            self.session = resume_rental(transaction, connector, notes.session, self.rules.rated_power_w)
-        self._noted = self.notes()
+            self.rental = resume_rental(transaction, connector, notes.session, self.rules.rated_power_w)
+        self._recorded_notes = self.notes()
 
     def notes(self) -> StationNotes:
-        """What a restart must not lose."""
+        """Return what must survive a restart of the bridge."""
         return StationNotes(
-            power_scale=self.scales.power if self.rules.power_scale == AUTO else None,
-            resets=self.habits.resets,
-            last_done_wh=self.habits.last_done_wh,
-            session=None if self.session is None else self.session.notes(),
+            power_scale=self.units.power_scale if self.rules.power_scale == AUTO else None,
+            resets=self.counter.resets,
+            last_done_wh=self.counter.last_done_wh,
+            session=None if self.rental is None else self.rental.notes(),
         )
 
-    def _noting(self, acts: list[StationAction]) -> list[StationAction]:
-        """With our notes, when something is recorded anyway and they have changed: not for every packet."""
-        recorded = any(isinstance(act, reports.Start | reports.Meter | reports.Stop) for act in acts)
-        if not recorded or (notes := self.notes()) == self._noted:
-            return acts
-        self._noted = notes
-        return [*acts, reports.Noted(charger_id=self.charger_id, notes=notes.plain())]
+    def _noted(self) -> reports.Noted:
+        return reports.Noted(charger_id=self.charger_id, notes=self._recorded_notes.to_builtins())
 
-    # --- what is heard ---------------------------------------------------------------------------
+    def _with_notes(self, actions: list[StationAction]) -> list[StationAction]:
+        """Add changed notes to what is recorded anyway, since a record for every packet would be too many."""
+        recorded = any(isinstance(one, reports.Start | reports.Meter | reports.Stop) for one in actions)
+        if not recorded or (notes := self.notes()) == self._recorded_notes:
+            return actions
+        self._recorded_notes = notes
+        return [*actions, self._noted()]
 
-    def hear(self, packet: StatusPacket, now: datetime, *, retained: bool = False) -> list[StationAction]:
-        """A status packet. A retained one has no known age: it starts and stops nothing, we ask."""
-        acts: list[StationAction] = [StationAnomaly(kind) for kind in packet.oddities]
+    # --- packets ---------------------------------------------------------------------------------
+
+    def receive(self, packet: StatusPacket, now: datetime, *, retained: bool = False) -> list[StationAction]:
+        """Apply a packet. A retained one has no known age: it starts and stops nothing, and leads to a hello."""
+        actions = _anomalies(packet.anomalies)
         if retained:
-            self.last = self.last or packet
-            return [*acts, SendHello()]
-        self.heard_at, self._asked_at, self._misses = now, None, 0
-        self._next_probe_at = now + timedelta(seconds=self.rules.probe_interval_s)
-        self._alarmed.discard("offline_in_rental")
+            self.last_packet = self.last_packet or packet
+            return [*actions, SendHello()]
+        self.last_packet_at, self._hello_at, self._unanswered_hellos = now, None, 0
+        self._next_hello_at = now + timedelta(seconds=self.rules.probe_interval_s)
+        self._raised_alarms.discard("offline_in_rental")
         if not self.online:
             self.online = True
-            acts.append(ReachabilityChange(True))
+            actions.append(ReachabilityChange(True))
         if packet.status not in wire.STATION_STATES:
-            acts += self._word(status_mapping.unknown_status(packet.status, self._reported), now)
-            return [*acts, StationAnomaly("unknown_status")]
-        if (dropped := self._repeats(packet, now)) is not None:
-            return [*acts, StationAnomaly(dropped)]
+            actions += self._report_status(
+                status_mapping.unknown_status(packet.status, self._reported_status), now
+            )
+            return [*actions, StationAnomaly("unknown_status")]
+        if (dropped := self._drop_reason(packet, now)) is not None:
+            return [*actions, StationAnomaly(dropped)]
         changed = packet.status != self.status
-        if changed and self.status is not None and (self.status, packet.status) not in _NORMAL:
-            acts.append(StationAnomaly("unexpected_transition"))
-        values = self.scales.read(packet)
-        acts += self._follow(packet, values, now, changed=changed)
+        if changed and self.status is not None and (self.status, packet.status) not in _TRANSITIONS:
+            actions.append(StationAnomaly("unexpected_transition"))
+        measurements = self.units.measurements(packet)
+        actions += self._apply(packet, measurements, now, changed=changed)
         if changed:
-            self._since = now
-            self._alarmed.clear()
-        self.status, self.last = packet.status, packet
-        acts += self._word(status_mapping.station_status(packet, values), now)
-        return self._noting(acts)
+            self._status_since = now
+            self._raised_alarms.clear()
+        self.status, self.last_packet = packet.status, packet
+        actions += self._report_status(status_mapping.station_status(packet, measurements), now)
+        return self._with_notes(actions)
 
-    def _repeats(self, packet: StatusPacket, now: datetime) -> str | None:
-        """Why a packet is not taken: it is there already, or came too late."""
-        session = self.session
-        if session is None and self._of_the_past(packet, now):
+    def _drop_reason(self, packet: StatusPacket, now: datetime) -> str | None:
+        """Return why a packet must be dropped: `double` or `late`; None: it is new."""
+        rental = self.rental
+        if rental is None and self._is_of_last_rental(packet, now):
             return "late"
-        if session is None or packet.time_s is None or packet.uid not in {None, session.uid}:
-            last = self.last
+        if rental is None or packet.time_s is None or packet.uid not in {None, rental.uid}:
+            last = self.last_packet
             if packet.time_s is None or last is None or self.status != packet.status:
                 return None
             return "double" if (last.time_s, last.uid) == (packet.time_s, packet.uid) else None
         if packet.status not in wire.RENTAL_STATES or packet.status != self.status:
             return None
-        behind_s = session.time_s - packet.time_s
+        behind_s = rental.time_s - packet.time_s
         if behind_s == 0:
             return "double"
-        return "late" if behind_s > 0 and not self._anew(packet, session) else None
+        return "late" if behind_s > 0 and not self._is_new_rental(packet, rental) else None
 
-    def _of_the_past(self, packet: StatusPacket, now: datetime) -> bool:
-        """Whether a packet belongs to the rental that is over: the two topics keep no order between them."""
-        if self._ended is None or packet.time_s is None or packet.uid != self._ended.uid:
+    def _is_of_last_rental(self, packet: StatusPacket, now: datetime) -> bool:
+        """Return whether a packet belongs to the rental that has ended: the two status topics have no common order."""
+        ended = self._last_rental
+        if ended is None or packet.time_s is None or packet.uid != ended.uid:
             return False
         if packet.status == DONE:
-            return self.status == READY and packet.time_s == self._ended.time_s
+            return self.status == READY and packet.time_s == ended.time_s
         began_at = now - timedelta(seconds=packet.time_s)
-        return packet.status in wire.RENTAL_STATES and began_at < self._ended.heard_at - timedelta(seconds=1)
+        return packet.status in wire.RENTAL_STATES and began_at < ended.last_packet_at - timedelta(seconds=1)
 
     @staticmethod
-    def _anew(packet: StatusPacket, session: StationRental) -> bool:
-        """Whether the same user's count began again: another rental."""
+    def _is_new_rental(packet: StatusPacket, rental: StationRental) -> bool:
+        """Return whether the count of the same renter has started again."""
         if packet.time_s is None:
             return False
-        behind_s = session.time_s - packet.time_s
-        return behind_s > (_LATE_S if packet.status == BUSY else _FAR_S)
+        behind_s = rental.time_s - packet.time_s
+        return behind_s > (_NEW_RENTAL_BUSY_S if packet.status == BUSY else _NEW_RENTAL_S)
 
-    def _follow(
-        self, packet: StatusPacket, values: Measurements, now: datetime, *, changed: bool
+    def _apply(
+        self, packet: StatusPacket, measurements: Measurements, now: datetime, *, changed: bool
     ) -> list[StationAction]:
-        session = self.session
+        rental = self.rental
         if packet.status in wire.RENTAL_STATES:
-            own = session is not None and packet.uid in {None, session.uid}
-            acts: list[StationAction] = []
-            if session is not None and (not own or self._anew(packet, session)):
-                acts += self._close(session, "Other", inferred=True)
-                session = None
-            if session is None:
-                return acts + self._begin(packet, values, now)
-            return acts + self._go_on(session, packet, values, now, changed=changed)
-        if packet.status == INIT:
-            if session is not None and session.rebooted_at is None:
-                session.rebooted_at = now
-            return []
+            actions: list[StationAction] = []
+            if rental is not None and (
+                packet.uid not in {None, rental.uid} or self._is_new_rental(packet, rental)
+            ):
+                actions += self._end_rental(rental, "Other", inferred=True)
+                rental = None
+            if rental is None:
+                return actions + self._start_rental(packet, measurements, now)
+            return actions + self._update_rental(rental, packet, measurements, now, changed=changed)
         if packet.status == DONE:
-            return self._done(session, packet, values, now)
-        if session is None:
+            return self._done(rental, packet, measurements, now)
+        if rental is None:
             return []
-        if session.rebooted_at is not None:
-            return self._close(session, "Reboot", inferred=True)
-        gap_s = min(max((now - session.heard_at).total_seconds(), 0), _LONGEST_GAP_S)
-        session.time_s += int(gap_s)
-        return self._close(session, "Other", inferred=True)
+        if packet.status == INIT:
+            rental.rebooted_at = rental.rebooted_at or now
+            return []
+        if rental.rebooted_at is not None:
+            return self._end_rental(rental, "Reboot", inferred=True)
+        gap_s = min(max((now - rental.last_packet_at).total_seconds(), 0), _MAX_INFERRED_S)
+        rental.time_s += int(gap_s)
+        return self._end_rental(rental, "Other", inferred=True)
 
-    def _begin(self, packet: StatusPacket, values: Measurements, now: datetime) -> list[StationAction]:
+    def _start_rental(
+        self, packet: StatusPacket, measurements: Measurements, now: datetime
+    ) -> list[StationAction]:
         if packet.uid is None:
             return [StationAnomaly("rental_without_uid")]
         if self.blocked:
             return self._alarm("rented_while_blocked")
         time_s = packet.time_s or 0
-        baseline = self.habits.begin(packet.energy_wh, time_s)
+        baseline = self.counter.baseline(packet.energy_wh, time_s)
         started_at = now - timedelta(seconds=time_s)
-        session = StationRental(
+        rental = StationRental(
             packet.uid, started_at, baseline, self.rules.rated_power_w, now=now, time_s=time_s
         )
         if not baseline.certain:
-            session.flag("energy_baseline_uncertain")
-        if self.invited != packet.uid:
-            session.flag(ORIGIN_DIRECT)
-        self.invited = None
-        self.session = session
-        odd = session.take(packet, values, now)
-        session.metered_at = now
-        return [
-            status_mapping.start_report(self.charger_id, session),
-            *(StationAnomaly(kind) for kind in odd),
-        ]
+            rental.flag(BASELINE_UNCERTAIN)
+        if self.connecting_uid != packet.uid:
+            rental.flag(ORIGIN_DIRECT)
+        self.connecting_uid = None
+        self.rental = rental
+        anomalies = rental.update(packet, measurements, now)
+        rental.metered_at = now
+        return [status_mapping.start_report(self.charger_id, rental), *_anomalies(anomalies)]
 
-    def _go_on(
+    def _update_rental(
         self,
-        session: StationRental,
+        rental: StationRental,
         packet: StatusPacket,
-        values: Measurements,
+        measurements: Measurements,
         now: datetime,
         *,
         changed: bool,
     ) -> list[StationAction]:
-        acts: list[StationAction] = [StationAnomaly(kind) for kind in session.take(packet, values, now)]
-        due = session.metered_at is None or (now - session.metered_at).total_seconds() >= (
-            self.rules.meter_interval_s
-        )
+        actions = _anomalies(rental.update(packet, measurements, now))
+        interval_s = self.rules.meter_interval_s
+        due = rental.metered_at is None or (now - rental.metered_at).total_seconds() >= interval_s
         if changed or due:
-            session.metered_at = now
-            acts.append(status_mapping.meter_report(self.charger_id, session))
-        return acts
+            rental.metered_at = now
+            actions.append(status_mapping.meter_report(self.charger_id, rental))
+        return actions
 
     def _done(
-        self, session: StationRental | None, packet: StatusPacket, values: Measurements, now: datetime
+        self, rental: StationRental | None, packet: StatusPacket, measurements: Measurements, now: datetime
     ) -> list[StationAction]:
-        acts: list[StationAction] = []
-        if session is not None and packet.uid not in {None, session.uid}:
-            acts += self._close(session, "Other", inferred=True)
-        elif session is not None:
-            acts += [StationAnomaly(kind) for kind in session.take(packet, values, now)]
-            asked_at = session.stop_asked_at
-            remote = asked_at is not None and now - asked_at <= _REMEMBERED_STOP
-            acts += self._close(session, "Remote" if remote else "Local", inferred=False)
+        actions: list[StationAction] = []
+        if rental is not None and packet.uid not in {None, rental.uid}:
+            actions += self._end_rental(rental, "Other", inferred=True)
+        elif rental is not None:
+            actions += _anomalies(rental.update(packet, measurements, now))
+            asked_at = rental.stop_asked_at
+            remote = asked_at is not None and now - asked_at <= _STOP_IS_REMOTE_FOR
+            actions += self._end_rental(rental, "Remote" if remote else "Local", inferred=False)
         if packet.energy_wh is not None:
-            self.habits.last_done_wh = packet.energy_wh
-        return acts
+            self.counter.last_done_wh = packet.energy_wh
+        return actions
 
-    def _close(self, session: StationRental, reason: str, *, inferred: bool) -> list[StationAction]:
-        self.session, self._ended = None, session
-        return [status_mapping.stop_report(self.charger_id, session, reason, inferred=inferred)]
+    def _end_rental(self, rental: StationRental, reason: str, *, inferred: bool) -> list[StationAction]:
+        self.rental, self._last_rental = None, rental
+        return [status_mapping.stop_report(self.charger_id, rental, reason, inferred=inferred)]
 
-    def _word(self, word: status_mapping.StationStatus, now: datetime) -> list[StationAction]:
-        if word == self._reported:
+    def _report_status(self, status: status_mapping.StationStatus, now: datetime) -> list[StationAction]:
+        if status == self._reported_status:
             return []
-        self._reported = word
-        return [status_mapping.status_report(self.charger_id, word, now)]
+        self._reported_status = status
+        return [status_mapping.status_report(self.charger_id, status, now)]
 
-    # --- what is sent ----------------------------------------------------------------------------
+    # --- commands --------------------------------------------------------------------------------
 
-    def commanded(self, verb: str, uid: str, now: datetime) -> list[StationAction]:
-        """A command passed, ours or an app's."""
-        session = self.session
-        if session is None or uid != session.uid:
+    def command_seen(self, verb: str, uid: str, now: datetime) -> list[StationAction]:
+        """Note a command on the station's command topic, from the bridge or from an app."""
+        rental = self.rental
+        if rental is None or uid != rental.uid:
             return []
-        session.own_command_at = now
+        rental.last_own_command_at = now
         if verb != wire.STOP:
             return []
-        session.stop_asked_at, session.stop_probed = now, False
-        self._noted = self.notes()
-        return [reports.Noted(charger_id=self.charger_id, notes=self._noted.plain())]
+        rental.stop_asked_at, rental.hello_sent_after_stop = now, False
+        self._recorded_notes = self.notes()
+        return [self._noted()]
 
-    def owes(self, left: reports.BalanceLeft) -> list[StationAction]:
-        """What the rental leaves of its renter's balance. A stop opens the door, so only a setting may have it sent."""
-        session, debt_minor = self.session, -left.balance_minor
-        most_minor = self.rules.max_debt.scaleb(minor_digits(left.currency))
-        if session is None or session.debt_raised or debt_minor < most_minor:
+    def hello_sent(self, now: datetime) -> None:
+        """Note that the bridge has sent a hello."""
+        self._hello_at = self._hello_at or now
+
+    def balance_changed(self, left: reports.BalanceLeft) -> list[StationAction]:
+        """Check the renter's debt. A stop opens the door, so it is sent only where a setting says so."""
+        rental, debt_minor = self.rental, -left.balance_minor
+        max_minor = self.rules.max_debt.scaleb(minor_digits(left.currency))
+        if rental is None or rental.debt_raised or debt_minor < max_minor:
             return []
-        session.debt_raised = True
-        ended = self.rules.autostop == AT_MAX_DEBT and session.stop_asked_at is None
-        return [StationAlarm("max_debt"), *([SendStop()] if ended else [])]
+        rental.debt_raised = True
+        stop = self.rules.autostop == AT_MAX_DEBT and rental.stop_asked_at is None
+        return [StationAlarm("max_debt"), *([SendStop()] if stop else [])]
 
-    def asked(self, now: datetime) -> None:
-        """Hello was sent."""
-        self._asked_at = self._asked_at or now
-
-    # --- what is not heard -----------------------------------------------------------------------
-
-    def stale(self, now: datetime) -> bool:
-        """Whether what we know of a rental is older than it should be."""
-        if self.session is None or self.heard_at is None:
-            return False
-        return now - self.heard_at > (_STALE if self.session.in_window(now) else _STALE_OUTSIDE)
+    # --- silence ---------------------------------------------------------------------------------
 
     def tick(self, now: datetime) -> list[StationAction]:
-        """To be called about once a second."""
-        acts: list[StationAction] = []
-        session = self.session
-        if session is not None and session.rebooted_at is not None and now - session.rebooted_at >= _RETURN:
-            acts += self._close(session, "Reboot", inferred=True)
-            session = None
-        acts += self._unanswered(session, now)
-        if session is not None:
-            acts += self._stop_without_done(session, now)
-        if self.status == DONE and self.online and now - self._since >= _LONG_DONE:
-            acts += self._alarm("done_without_ready")
-        if session is not None and not self.online and now - self._offline_since >= _LONG_OFFLINE:
-            acts += self._alarm("offline_in_rental")
-        if self._asked_at is None and self._wants_probe(session, now):
-            acts.append(SendHello())
-        return acts
+        """Apply the passing of time. Must be called about once a second."""
+        actions: list[StationAction] = []
+        rental = self.rental
+        if (
+            rental is not None
+            and rental.rebooted_at is not None
+            and now - rental.rebooted_at >= _REBOOT_RETURN
+        ):
+            actions += self._end_rental(rental, "Reboot", inferred=True)
+            rental = None
+        actions += self._check_hello(rental, now)
+        if rental is not None:
+            actions += self._check_stop(rental, now)
+        if self.status == DONE and self.online and now - self._status_since >= _DONE_ALARM_AFTER:
+            actions += self._alarm("done_without_ready")
+        if rental is not None and not self.online and now - self._offline_since >= _OFFLINE_ALARM_AFTER:
+            actions += self._alarm("offline_in_rental")
+        if self._hello_at is None and self._is_hello_due(rental, now):
+            actions.append(SendHello())
+        return actions
 
-    def _wants_probe(self, session: StationRental | None, now: datetime) -> bool:
-        if session is not None and self.online:
-            return now - max(session.heard_at, self.heard_at or session.heard_at) >= _SILENT
-        return now >= self._next_probe_at
+    def _is_hello_due(self, rental: StationRental | None, now: datetime) -> bool:
+        if rental is not None and self.online:
+            last_at = max(rental.last_packet_at, self.last_packet_at or rental.last_packet_at)
+            return now - last_at >= _SILENT_AFTER
+        return now >= self._next_hello_at
 
-    def _unanswered(self, session: StationRental | None, now: datetime) -> list[StationAction]:
-        if self._asked_at is None or (now - self._asked_at).total_seconds() < self.rules.answer_s:
+    def _check_hello(self, rental: StationRental | None, now: datetime) -> list[StationAction]:
+        """Count a hello without an answer. In a rental one is enough for offline, otherwise three in a row."""
+        if self._hello_at is None or (now - self._hello_at).total_seconds() < self.rules.answer_s:
             return []
-        self._asked_at = None
-        self._misses += 1
-        self._next_probe_at = now + timedelta(seconds=self.rules.probe_interval_s)
-        silent_in_rental = session is not None and now - session.heard_at >= _SILENT
-        if not self.online or not (self._misses >= _MISSES or silent_in_rental):
+        self._hello_at = None
+        self._unanswered_hellos += 1
+        self._next_hello_at = now + timedelta(seconds=self.rules.probe_interval_s)
+        silent_in_rental = rental is not None and now - rental.last_packet_at >= _SILENT_AFTER
+        if not self.online or not (self._unanswered_hellos >= _OFFLINE_AFTER_HELLOS or silent_in_rental):
             return []
         self.online, self._offline_since = False, now
-        return [*self._word(status_mapping.STATION_OFFLINE, now), ReachabilityChange(False)]
+        return [*self._report_status(status_mapping.STATION_OFFLINE, now), ReachabilityChange(False)]
 
-    def _stop_without_done(self, session: StationRental, now: datetime) -> list[StationAction]:
-        asked_at = session.stop_asked_at
+    def _check_stop(self, rental: StationRental, now: datetime) -> list[StationAction]:
+        """Send a hello after a stop without `done`, then raise an alarm. The stop itself is never repeated."""
+        asked_at = rental.stop_asked_at
         if asked_at is None:
             return []
         waited_s = (now - asked_at).total_seconds()
-        if waited_s >= self.rules.answer_s and not session.stop_probed:
-            session.stop_probed = True
+        if waited_s >= self.rules.answer_s and not rental.hello_sent_after_stop:
+            rental.hello_sent_after_stop = True
             return [SendHello()]
         return self._alarm("stop_without_done") if waited_s >= 2 * self.rules.answer_s else []
 
     def _alarm(self, kind: str) -> list[StationAction]:
-        if kind in self._alarmed:
+        """Raise an alarm once until the status changes."""
+        if kind in self._raised_alarms:
             return []
-        self._alarmed.add(kind)
+        self._raised_alarms.add(kind)
         return [StationAlarm(kind)]
+
+
+def _anomalies(kinds: Iterable[str]) -> list[StationAction]:
+    return [StationAnomaly(kind) for kind in kinds]

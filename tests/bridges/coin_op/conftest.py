@@ -33,8 +33,8 @@ class Site:
         self.commands: list[tuple[str, str, bool]] = []
         self.fleet: Fleet | None = None
 
-    def line(self, station_id: str = "s1") -> Any:
-        return self.bridge.lines[station_id]
+    def handler(self, station_id: str = "s1") -> Any:
+        return self.bridge.stations[station_id]
 
     def came(self, station: Station) -> bool:
         """Whether the bridge knows it by now; what it said before the bridge had subscribed is lost."""
@@ -45,8 +45,8 @@ class Site:
 
     def is_free(self, station_id: str = "s1") -> bool:
         """Ready, and on record as connected."""
-        line = self.bridge.lines.get(station_id)
-        return line is not None and line.station.status == "ready" and line._generation is not None
+        handler = self.bridge.stations.get(station_id)
+        return handler is not None and handler.tracker.status == "ready" and handler.connected
 
     async def command(self, action: str, station_id: str = "s1", **payload: Any) -> Any:
         return await self.node.api.post(
@@ -63,9 +63,9 @@ class Site:
 
     async def number(self, station_id: str = "s1") -> int:
         await self.node.eventually(
-            lambda: station_id in self.bridge.lines and self.line(station_id).transaction_id
+            lambda: station_id in self.bridge.stations and self.handler(station_id).transaction_id
         )
-        return int(self.line(station_id).transaction_id)
+        return int(self.handler(station_id).transaction_id)
 
     def sent(self, verb: str, station_id: str = "s1") -> list[str]:
         """The uids with which a command was sent."""

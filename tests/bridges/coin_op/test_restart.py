@@ -123,8 +123,8 @@ def test_notes_of_another_rental_say_nothing_of_this_one():
     story.until(300)
     story.says("busy", 0, 0, uid="B")
     story.restart()
-    story.station.resume(list(story.desk.transactions.values())[1], None, kept)
-    assert story.station.session.flags == {}
+    story.tracker.resume(list(story.desk.transactions.values())[1], None, kept)
+    assert story.tracker.rental.flags == {}
 
 
 def test_notes_are_few():

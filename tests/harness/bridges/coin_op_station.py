@@ -36,12 +36,12 @@ class Story:
         self.at = 0.0
         self.rules = StationRules(**({"rated_power_w": 3_000_000} | rules))
         self.blocked = blocked
-        self.probes = 0
-        self.ended_by_us = 0
+        self.hellos = 0
+        self.stops_sent = 0
         self.alarms: list[str] = []
-        self.odd: list[str] = []
+        self.anomalies: list[str] = []
         self.number: int | None = None
-        self.station = StationTracker(CHARGER, self.rules, self.now, blocked=blocked)
+        self.tracker = StationTracker(CHARGER, self.rules, self.now, blocked=blocked)
 
     @property
     def now(self) -> Any:
@@ -58,7 +58,7 @@ class Story:
             body |= {"energy": energy}
         retained = more.pop("retained", False)
         self._do(
-            self.station.hear(parse_status(json.dumps(body | more).encode()), self.now, retained=retained)
+            self.tracker.receive(parse_status(json.dumps(body | more).encode()), self.now, retained=retained)
         )
 
     def wait(self, seconds: float) -> None:
@@ -66,20 +66,20 @@ class Story:
         until = self.at + seconds
         while self.at < until:
             self.at = min(self.at + 1, until)
-            self._do(self.station.tick(self.now))
+            self._do(self.tracker.tick(self.now))
 
     def until(self, at: float) -> None:
         """Later, with nobody having looked at the clock in between."""
         self.at = at
 
     def command(self, verb: str, uid: str = "A") -> None:
-        self._do(self.station.commanded(verb, uid, self.now))
+        self._do(self.tracker.command_seen(verb, uid, self.now))
 
     def restart(self) -> None:
         """The bridge is killed; what is on record is all that is left."""
         open_ones = [t for t in self.desk.transactions.values() if t.open]
-        self.station = StationTracker(CHARGER, self.rules, self.now, blocked=self.blocked)
-        self.station.resume(
+        self.tracker = StationTracker(CHARGER, self.rules, self.now, blocked=self.blocked)
+        self.tracker.resume(
             open_ones[0] if open_ones else None, self.desk.connectors.get((CHARGER, 1)), self._notes()
         )
         self.number = open_ones[0].id if open_ones else None
@@ -92,17 +92,17 @@ class Story:
         for act in acts:
             match act:
                 case SendHello():
-                    self.probes += 1
-                    self.station.asked(self.now)
+                    self.hellos += 1
+                    self.tracker.hello_sent(self.now)
                 case StationAlarm():
                     self.alarms.append(act.kind)
                 case StationAnomaly():
-                    self.odd.append(act.kind)
+                    self.anomalies.append(act.kind)
                 case ReachabilityChange():
                     pass
                 case SendStop():
-                    self.ended_by_us += 1
-                    self.command("stop", self.station.session.uid)
+                    self.stops_sent += 1
+                    self.command("stop", self.tracker.rental.uid)
                 case reports.Report():
                     self._record(act)
 
@@ -115,7 +115,7 @@ class Story:
         if isinstance(report, reports.Start):
             self.number = answer.transaction_id
         if isinstance(answer, reports.BalanceLeft):
-            self._do(self.station.owes(answer))
+            self._do(self.tracker.balance_changed(answer))
 
     # --- what came of it -------------------------------------------------------------------------
 
@@ -137,7 +137,7 @@ class Story:
 def whole_rental(story: Story, first_wh: float = 0.0) -> None:
     """An hour and a half, 1,840 Wh."""
     story.says("ready")
-    story.station.invited = "A"
+    story.tracker.connecting_uid = "A"
     story.says("busy", 0, first_wh)
     story.until(40)
     story.says("charging", 40, first_wh + 1)
