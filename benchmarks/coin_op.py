@@ -20,7 +20,7 @@ from benchmarks import machine
 from benchmarks.results import Result, Size, say
 from benchmarks.servers import CSMS, Services
 from bridges.coin_op import settings as bridge_settings
-from bridges.coin_op.adapter import CoinOp
+from bridges.coin_op.adapter import CoinOpAdapter
 from csms import log, settings
 from csms.embedded.ports import LOOPBACK
 from csms.mqtt.config import BrokerAddress
@@ -79,7 +79,7 @@ def _generator(*given: Any) -> None:
 # --- the bridge ------------------------------------------------------------------------------------------
 
 
-class Counted(CoinOp):
+class Counted(CoinOpAdapter):
     """Notes what it takes, in which order."""
 
     def __init__(self, chosen: bridge_settings.CoinOpSettings) -> None:
@@ -88,13 +88,13 @@ class Counted(CoinOp):
         self.disorder = 0
         self.last: dict[str, int] = {}
 
-    def _hear(self, line: Any, packet: Any, message: Any, **more: Any) -> None:
+    def deliver(self, station: Any, packet: Any, **more: Any) -> None:
         self.taken += 1
-        before = self.last.get(line.station_id, -1)
+        before = self.last.get(station.station_id, -1)
         if packet.time_s is not None:
             self.disorder += packet.time_s < before
-            self.last[line.station_id] = packet.time_s
-        super()._hear(line, packet, message, **more)
+            self.last[station.station_id] = packet.time_s
+        super().deliver(station, packet, **more)
 
 
 class Spent(Struct, frozen=True):
@@ -147,8 +147,8 @@ async def _run(services: Services, url: str, stations: int, seconds: int) -> Res
         await asyncio.sleep(0.05)
     behind_s = time.monotonic() - ended
     async with asyncio.timeout(_CATCHING_UP_S):
-        for line in list(bridge.lines.values()):
-            await line.settled()
+        for station in list(bridge.stations.values()):
+            await station.drained()
     db = await asyncpg.connect(url)
     begun = await db.fetchval("SELECT count(*) FROM transactions")
     readings = await db.fetchval("SELECT count(*) FROM readings")

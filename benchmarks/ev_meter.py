@@ -146,20 +146,20 @@ def _busiest(times: Sequence[float]) -> int:
 
 
 def _bridge(database_url: str, host: str, port: int, port_v5: int, given: dict[str, Any], pipe: Any) -> None:
-    from bridges.ev_meter.adapter import EvMeter
-    from bridges.ev_meter.backend import broker_link
-    from bridges.ev_meter.config import Config, Pace, device
-    from bridges.ev_meter.frame import Account
+    from bridges.ev_meter.adapter import EvMeterAdapter
+    from bridges.ev_meter.config import EvMeterConfig, PollIntervals, charger_config
+    from bridges.ev_meter.frame import VendorAccount
+    from bridges.ev_meter.vendor_broker import broker_link
     from csms import settings
     from csms.db import migrate
     from csms.mqtt.config import BrokerAddress
     from csms.run import app
 
     migrate.upgrade(database_url)
-    devices = tuple(device(f"EV-{number:04}", _mac(number)) for number in range(given["chargers"]))
-    pace = Pace(requests_per_s=given["rate"])
-    bridge = EvMeter(
-        Config(account=Account(UUID, TOKEN), devices=devices, pace=pace), broker_link(host, port)
+    devices = tuple(charger_config(f"EV-{number:04}", _mac(number)) for number in range(given["chargers"]))
+    pace = PollIntervals(requests_per_s=given["rate"])
+    bridge = EvMeterAdapter(
+        EvMeterConfig(account=VendorAccount(UUID, TOKEN), devices=devices, pace=pace), broker_link(host, port)
     )
     chosen = settings.load(
         _env_file=None,

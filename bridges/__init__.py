@@ -1,6 +1,7 @@
-"""Chargers that speak no OCPP. Each folder is a bridge: its `create()` builds the adapter from settings of its own.
+"""Bridges: adapters for chargers that speak no OCPP, one folder each.
 
-Its `demo.py` has `play(broker, clock)`: an adapter and the chargers it will find, simulated, for `csms demo`.
+The package of a bridge has `create()`, which builds its adapter from the bridge's own settings. Its module `demo` has
+`create_demo(broker, clock)`, which builds an adapter with simulated chargers for `csms demo`.
 """
 
 from collections.abc import Coroutine
@@ -12,7 +13,7 @@ from csms.errors import SettingsError
 from csms.mqtt.config import BrokerAddress
 from csms.simulate.clock import SimulatedClock
 
-# What `csms bridge` and CSMS_BRIDGES take, and what each connects.
+# The names that `csms bridge` and CSMS_BRIDGES accept, and what each bridge connects.
 BRIDGES: Final[dict[str, str]] = {
     "charge_amps": "Charge Amps chargers, through the vendor's cloud; with schedules by price or by a HEMS",
     "ev_meter": "EV-Meter chargers, through the vendor's MQTT broker; watched only",
@@ -21,18 +22,18 @@ BRIDGES: Final[dict[str, str]] = {
 
 
 def create(name: str) -> Adapter:
-    """The adapter of one bridge. Raises SettingsError: no such bridge, or a setting of its own that cannot be read."""
+    """Create the adapter of one bridge. Raises SettingsError: unknown bridge, or an unusable setting of its own."""
     if name not in BRIDGES:
         raise SettingsError("CSMS_BRIDGES", repr(name), ", ".join(BRIDGES) or "nothing yet")
     adapter: Adapter = import_module(f"bridges.{name}").create()
     return adapter
 
 
-def play(
+def create_demo(
     name: str, broker: BrokerAddress, clock: SimulatedClock
 ) -> tuple[Adapter, Coroutine[Any, Any, None]]:
-    """For `csms demo`: the adapter, and simulated chargers of its kind that run until cancelled, by `clock`."""
-    played: tuple[Adapter, Coroutine[Any, Any, None]] = import_module(f"bridges.{name}.demo").play(
+    """Create an adapter, and the coroutine that runs simulated chargers for it by `clock` until cancelled."""
+    created: tuple[Adapter, Coroutine[Any, Any, None]] = import_module(f"bridges.{name}.demo").create_demo(
         broker, clock
     )
-    return played
+    return created

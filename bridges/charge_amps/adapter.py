@@ -10,15 +10,21 @@ from uuid import uuid4
 
 import structlog
 
-from bridges.charge_amps.config import Config
-from bridges.charge_amps.connector import ScheduledConnector
+from bridges.charge_amps.api_client import utc_now as wall
+from bridges.charge_amps.cloud import (
+    ChargeAmpsCloud,
+    CloudChargePoint,
+    CloudError,
+    CloudUnavailable,
+    LoginRefused,
+)
+from bridges.charge_amps.config import ChargeAmpsConfig
 from bridges.charge_amps.discovery import Discovery
-from bridges.charge_amps.http import now as wall
-from bridges.charge_amps.keeper import Kept
-from bridges.charge_amps.memory import Memory, plan_topic
 from bridges.charge_amps.monitor import Monitor
-from bridges.charge_amps.port import ChargePoint, Cloud, CloudAway, CloudError, LoginRefused
-from bridges.charge_amps.session_accounting import OwnStart
+from bridges.charge_amps.plan_store import PlanStore, plan_topic
+from bridges.charge_amps.schedule_sync import SyncState
+from bridges.charge_amps.scheduled_connector import ScheduledConnector
+from bridges.charge_amps.session_accounting import RemoteStart
 from csms.adapter import AdapterHost, Command
 from csms.errors import ChargerOffline, ChargerRefused, ChargerTimeout, CommandError, NotSupported
 from csms.plans.sources import PriceSource, follow, sources
@@ -31,7 +37,9 @@ _TRIGGERS = {"StatusNotification", "MeterValues", "Heartbeat"}
 class ChargeAmpsAdapter:
     """Implements `csms.adapter.Adapter`."""
 
-    def __init__(self, config: Config, cloud: Cloud, clock: Callable[[], datetime] = wall) -> None:
+    def __init__(
+        self, config: ChargeAmpsConfig, cloud: ChargeAmpsCloud, clock: Callable[[], datetime] = wall
+    ) -> None:
         self.monitors: dict[str, Monitor] = {}
         self.connectors: dict[tuple[str, int], ScheduledConnector] = {}
         self._config = config
@@ -42,8 +50,8 @@ class ChargeAmpsAdapter:
     # --- life ------------------------------------------------------------------------------------
 
     async def run(self, node: AdapterHost) -> None:
-        memory = Memory(node)
-        remembered: asyncio.Future[dict[str, Kept]] = asyncio.get_running_loop().create_future()
+        memory = PlanStore(node)
+        remembered: asyncio.Future[dict[str, SyncState]] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._recall(memory, remembered))
@@ -55,15 +63,15 @@ class ChargeAmpsAdapter:
             remembered.cancel()
             await self._cloud.close()
 
-    async def _recall(self, memory: Memory, remembered: "asyncio.Future[dict[str, Kept]]") -> None:
+    async def _recall(self, memory: PlanStore, remembered: "asyncio.Future[dict[str, SyncState]]") -> None:
         remembered.set_result(await memory.recall())
 
     async def _find(
         self,
         node: AdapterHost,
         tasks: asyncio.TaskGroup,
-        memory: Memory,
-        remembered: "asyncio.Future[dict[str, Kept]]",
+        memory: PlanStore,
+        remembered: "asyncio.Future[dict[str, SyncState]]",
     ) -> None:
         """The account's charge points, now and those that come later."""
         failures = 0
@@ -87,16 +95,16 @@ class ChargeAmpsAdapter:
                     log.warning("no charge point to watch", account=[point.id for point in points])
             await asyncio.sleep(wait_s)
 
-    def _wanted(self, point: ChargePoint) -> bool:
+    def _wanted(self, point: CloudChargePoint) -> bool:
         return not self._config.charge_points or point.id in self._config.charge_points
 
     def _begin(
         self,
         node: AdapterHost,
         tasks: asyncio.TaskGroup,
-        memory: Memory,
-        remembered: "asyncio.Future[dict[str, Kept]]",
-        point: ChargePoint,
+        memory: PlanStore,
+        remembered: "asyncio.Future[dict[str, SyncState]]",
+        point: CloudChargePoint,
     ) -> None:
         primary = self._config.primary or (next(iter(self.monitors), point.id))
         monitor = Monitor(point, self._cloud, self._config, self, self._clock)
@@ -132,7 +140,7 @@ class ChargeAmpsAdapter:
         tasks.create_task(monitor.run(node))
 
     async def _schedule(
-        self, connector: ScheduledConnector, remembered: "asyncio.Future[dict[str, Kept]]"
+        self, connector: ScheduledConnector, remembered: "asyncio.Future[dict[str, SyncState]]"
     ) -> None:
         kept = (await asyncio.shield(remembered)).get(
             plan_topic(connector.monitor.charger_id, connector.number)
@@ -167,7 +175,7 @@ class ChargeAmpsAdapter:
             raise ChargerTimeout(
                 f"Charge Amps' cloud did not answer within {command.timeout_s:g} s."
             ) from None
-        except CloudAway as away:
+        except CloudUnavailable as away:
             kind = ChargerTimeout if away.done_perhaps else ChargerOffline
             raise kind(f"Charge Amps' cloud: {away}") from None
         except CloudError as error:
@@ -210,7 +218,7 @@ class ChargeAmpsAdapter:
         reference = command.id or uuid4().hex
         before, books.own_start = (
             books.own_start,
-            OwnStart(id_tag=tag, reference=reference, at=self._clock()),
+            RemoteStart(id_tag=tag, reference=reference, at=self._clock()),
         )
         started = await self._cloud.start(monitor.charger_id, number, rfid, reference)
         if not started:

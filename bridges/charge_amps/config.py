@@ -6,14 +6,14 @@ from typing import Literal
 
 from msgspec import Struct
 
-from bridges.charge_amps.week import Encoding
+from bridges.charge_amps.weekly_schedule import WeekEncoding
 from csms.plans.sources import PriceInput
 from csms.scheduling.feeds import Markup, Unit
 
-Mode = Literal["standalone", "hems"]
+OperationMode = Literal["standalone", "hems"]
 
 
-class Pace(Struct, frozen=True, kw_only=True):
+class ChargeAmpsIntervals(Struct, frozen=True, kw_only=True):
     """Seconds. `settle_s`: how long an end waits for history; `gone_after`: failed polls until a charger is away."""
 
     poll_s: float = 30.0
@@ -28,7 +28,7 @@ class Pace(Struct, frozen=True, kw_only=True):
     prices_s: float = 420.0
 
 
-class Config(Struct, frozen=True, kw_only=True):
+class ChargeAmpsConfig(Struct, frozen=True, kw_only=True):
     """See docs/bridges/charge-amps.md. `charge_points` empty: all of the account; `primary` None: the first."""
 
     zone: tzinfo
@@ -36,7 +36,7 @@ class Config(Struct, frozen=True, kw_only=True):
     charge_points: tuple[str, ...] = ()
     connectors: tuple[int, ...] = (1,)
     primary: str | None = None
-    mode: Mode = "standalone"
+    mode: OperationMode = "standalone"
     automation: bool = True
     price_threshold: Decimal | None = Decimal("0.25")
     top_x: int = 16
@@ -50,11 +50,11 @@ class Config(Struct, frozen=True, kw_only=True):
     markup: Markup = Markup()
     take_over: bool = False
     mode_after_clear: Literal["on", "off", "keep"] = "on"
-    encoding: Encoding = "elapsed"
+    encoding: WeekEncoding = "elapsed"
     rfid: str | None = None
     backfill_days: int = 7
     discovery: str | None = "homeassistant"
-    pace: Pace = Pace()
+    pace: ChargeAmpsIntervals = ChargeAmpsIntervals()
 
     @property
     def prices(self) -> PriceInput:

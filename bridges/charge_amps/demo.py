@@ -13,10 +13,10 @@ from zoneinfo import ZoneInfo
 import aiomqtt
 
 from bridges.charge_amps.adapter import ChargeAmpsAdapter
-from bridges.charge_amps.both import BothClouds
-from bridges.charge_amps.config import Config, Pace
+from bridges.charge_amps.combined_cloud import CombinedCloud
+from bridges.charge_amps.config import ChargeAmpsConfig, ChargeAmpsIntervals
 from bridges.charge_amps.eapi import EapiCloud
-from bridges.charge_amps.web import WebCloud
+from bridges.charge_amps.web_api import WebApiCloud
 from csms.adapter import Adapter
 from csms.mqtt.config import BrokerAddress
 from csms.simulate.charge_amps import FakeChargePoint, FakeCloud, FakeCloudServer
@@ -28,7 +28,9 @@ _TOPIC: Final = "demo/energy_prices/attributes"
 _CARDS: Final = ("04A1B2C3", "04D4E5F6", "05070809")
 
 
-def play(broker: BrokerAddress, simulated: SimulatedClock) -> tuple[Adapter, Coroutine[Any, Any, None]]:
+def create_demo(
+    broker: BrokerAddress, simulated: SimulatedClock
+) -> tuple[Adapter, Coroutine[Any, Any, None]]:
 
     def clock() -> datetime:
         return simulated.at(simulated.now_s())
@@ -43,16 +45,16 @@ def play(broker: BrokerAddress, simulated: SimulatedClock) -> tuple[Adapter, Cor
     )
     url = server.bind()
     official = EapiCloud(f"{url}/api/v5", EMAIL, PASSWORD, API_KEY, write_gap_s=0.1, clock=clock)
-    web = WebCloud(f"{url}/api", EMAIL, PASSWORD, write_gap_s=0.1, clock=clock)
-    config = Config(
+    web = WebApiCloud(f"{url}/api", EMAIL, PASSWORD, write_gap_s=0.1, clock=clock)
+    config = ChargeAmpsConfig(
         zone=ZoneInfo(_ZONE),
         time_zone=_ZONE,
         primary=points[0].id,
         price_topic=_TOPIC,
         top_x=40,
-        pace=Pace(poll_s=60 / simulated.speed, tend_s=1, heartbeat_s=600),
+        pace=ChargeAmpsIntervals(poll_s=60 / simulated.speed, tend_s=1, heartbeat_s=600),
     )
-    return ChargeAmpsAdapter(config, BothClouds(official, web), clock), _run(server, broker)
+    return ChargeAmpsAdapter(config, CombinedCloud(official, web), clock), _run(server, broker)
 
 
 async def _run(server: FakeCloudServer, broker: BrokerAddress) -> None:

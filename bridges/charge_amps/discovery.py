@@ -7,8 +7,8 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from bridges.charge_amps.memory import state_topic
 from bridges.charge_amps.monitor import Monitor
+from bridges.charge_amps.plan_store import state_topic
 from csms.adapter import AdapterHost
 from csms.core.events import topic_level
 from csms.errors import BrokerAway

@@ -6,20 +6,20 @@ from urllib.parse import quote
 
 import httpx
 
-from bridges.charge_amps.http import Clock, Http, ask_token, now
-from bridges.charge_amps.lenient import items, moment, number, phases, power_w, text, whole
-from bridges.charge_amps.port import (
-    Capabilities,
-    ChargePoint,
-    CloudAway,
+from bridges.charge_amps.api_client import ApiClient, Clock, request_token, utc_now
+from bridges.charge_amps.cloud import (
+    CloudCapabilities,
+    CloudChargePoint,
     CloudError,
     CloudRefused,
-    ConnectorView,
+    CloudSession,
+    CloudUnavailable,
     LoginRefused,
-    Session,
+    PolledConnector,
     StoredSchedule,
 )
-from bridges.charge_amps.week import Week
+from bridges.charge_amps.json_values import items, moment, number, phases, power_w, text, whole
+from bridges.charge_amps.weekly_schedule import WeeklySchedule
 
 _NOTHING_TO_DO: Final = {400, 404, 409}
 _MOST_SESSIONS: Final = 500
@@ -28,7 +28,7 @@ _MOST_SESSIONS: Final = 500
 class EapiCloud:
     """Implements `port.Cloud`."""
 
-    capabilities = Capabilities(
+    capabilities = CloudCapabilities(
         sessions=True, session_energy=True, modes=True, remote_start=True, reboot=True
     )
 
@@ -41,12 +41,12 @@ class EapiCloud:
         *,
         write_gap_s: float = 5.0,
         timeout_s: float = 30.0,
-        clock: Clock = now,
+        clock: Clock = utc_now,
     ) -> None:
         self._credentials = {"email": email, "password": password}
         self._api_key = {"apiKey": api_key}
         self._tokens: dict[str, str] | None = None
-        self._http = Http(
+        self._http = ApiClient(
             base_url,
             self._login,
             headers={},
@@ -65,11 +65,11 @@ class EapiCloud:
         content = None
         if tokens is not None:
             try:
-                content = await ask_token(client, "/auth/refreshtoken", tokens, self._api_key)
+                content = await request_token(client, "/auth/refreshtoken", tokens, self._api_key)
             except LoginRefused:
                 content = None
         if content is None:
-            content = await ask_token(client, "/auth/login", self._credentials, self._api_key)
+            content = await request_token(client, "/auth/login", self._credentials, self._api_key)
         token, refresh = content["token"], content.get("refreshToken")
         if isinstance(refresh, str) and refresh:
             self._tokens = {"token": token, "refreshToken": refresh}
@@ -77,23 +77,23 @@ class EapiCloud:
 
     # --- reads -----------------------------------------------------------------------------------
 
-    async def charge_points(self) -> tuple[ChargePoint, ...]:
+    async def charge_points(self) -> tuple[CloudChargePoint, ...]:
         found = items(await self._http.read("/chargepoints/owned"))
         return tuple(_charge_point(item) for item in found if text(item.get("id")))
 
-    async def status(self, charge_point: ChargePoint) -> ChargePoint:
+    async def status(self, charge_point: CloudChargePoint) -> CloudChargePoint:
         content = await self._http.read(f"/chargepoints/{_part(charge_point.id)}/status")
         if not isinstance(content, dict):
-            raise CloudAway(f"the status of {charge_point.id} is no object")
+            raise CloudUnavailable(f"the status of {charge_point.id} is no object")
         online = text(content.get("status"))
         if online is None:
-            raise CloudAway(f"the status of {charge_point.id} says nothing")
+            raise CloudUnavailable(f"the status of {charge_point.id} says nothing")
         kept = {connector.number: connector for connector in charge_point.connectors}
         for item in items(content.get("connectorStatuses")):
             connector = _connector(item)
             if connector is not None:
                 kept[connector.number] = connector
-        return ChargePoint(
+        return CloudChargePoint(
             id=charge_point.id,
             name=charge_point.name,
             model=charge_point.model,
@@ -103,13 +103,13 @@ class EapiCloud:
             connectors=tuple(kept[number] for number in sorted(kept)),
         )
 
-    async def sessions(self, charge_point_id: str, since: datetime) -> tuple[Session, ...]:
+    async def sessions(self, charge_point_id: str, since: datetime) -> tuple[CloudSession, ...]:
         path = f"/chargepoints/{_part(charge_point_id)}/chargingsessions"
         params = {"startTime": since.strftime("%Y-%m-%dT%H:%M:%SZ"), "maxCount": str(_MOST_SESSIONS)}
         found = [_session(item) for item in items(await self._http.read(path, params=params))]
         return tuple(sorted((one for one in found if one is not None), key=lambda one: one.started_at))
 
-    async def session(self, charge_point_id: str, session_id: str) -> Session | None:
+    async def session(self, charge_point_id: str, session_id: str) -> CloudSession | None:
         path = f"/chargepoints/{_part(charge_point_id)}/chargingsessions/{_part(session_id)}"
         try:
             content = await self._http.read(path)
@@ -125,7 +125,7 @@ class EapiCloud:
     # --- writes ----------------------------------------------------------------------------------
 
     async def put_schedule(
-        self, charge_point_id: str, connector_id: int, week: Week, time_zone: str
+        self, charge_point_id: str, connector_id: int, week: WeeklySchedule, time_zone: str
     ) -> str | None:
         raise CloudError("the official API has no schedules for OCPP chargers")
 
@@ -176,14 +176,14 @@ def _connector_path(charge_point_id: str, connector_id: int) -> str:
     return f"/chargepoints/{_part(charge_point_id)}/connectors/{connector_id}"
 
 
-def _charge_point(item: dict[str, Any]) -> ChargePoint:
+def _charge_point(item: dict[str, Any]) -> CloudChargePoint:
     """Its `password` is the charger's own secret and goes no further than this."""
     found = [
-        ConnectorView(number=connector_id)
+        PolledConnector(number=connector_id)
         for one in items(item.get("connectors"))
         if (connector_id := whole(one.get("connectorId"))) is not None
     ]
-    return ChargePoint(
+    return CloudChargePoint(
         id=text(item.get("id")) or "",
         name=text(item.get("name")),
         model=text(item.get("type")),
@@ -193,14 +193,14 @@ def _charge_point(item: dict[str, Any]) -> ChargePoint:
     )
 
 
-def _connector(item: dict[str, Any]) -> ConnectorView | None:
+def _connector(item: dict[str, Any]) -> PolledConnector | None:
     connector_id = whole(item.get("connectorId"))
     if connector_id is None:
         return None
     measured = phases(
         [(m.get("phase"), m.get("current"), m.get("voltage")) for m in items(item.get("measurements"))]
     )
-    return ConnectorView(
+    return PolledConnector(
         number=connector_id,
         status=text(item.get("status")),
         energy_kwh=number(item.get("totalConsumptionKwh")),
@@ -212,12 +212,12 @@ def _connector(item: dict[str, Any]) -> ConnectorView | None:
     )
 
 
-def _session(item: dict[str, Any]) -> Session | None:
+def _session(item: dict[str, Any]) -> CloudSession | None:
     session_id, connector_id = text(item.get("id")), whole(item.get("connectorId"))
     started_at = moment(item.get("startTime"))
     if session_id is None or connector_id is None or started_at is None:
         return None
-    return Session(
+    return CloudSession(
         id=session_id,
         connector_id=connector_id,
         started_at=started_at,

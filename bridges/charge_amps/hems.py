@@ -5,11 +5,11 @@ from typing import Final
 
 import structlog
 
-from bridges.charge_amps.config import Config
-from bridges.charge_amps.keeper import Keeper, Kept
-from bridges.charge_amps.port import CloudError, ConnectorView
-from bridges.charge_amps.session_accounting import Books
-from bridges.charge_amps.week import HorizonTooLong
+from bridges.charge_amps.cloud import CloudError, PolledConnector
+from bridges.charge_amps.config import ChargeAmpsConfig
+from bridges.charge_amps.schedule_sync import ScheduleSync, SyncState
+from bridges.charge_amps.session_accounting import SessionAccounting
+from bridges.charge_amps.weekly_schedule import HorizonTooLong
 from csms.adapter import BrokerMessage
 from csms.scheduling.hems import INVALID, HemsRefused, HemsStatus, hems_state, iso, read_schedule
 from csms.scheduling.periods import current_or_next
@@ -25,7 +25,9 @@ def topic_name(charge_point_id: str, connector_id: int, *, primary: bool) -> str
     return str(connector_id) if primary else f"{charge_point_id}-{connector_id}"
 
 
-async def obey(heard: BrokerMessage, keeper: Keeper, config: Config, now: datetime) -> bool:
+async def execute(
+    heard: BrokerMessage, keeper: ScheduleSync, config: ChargeAmpsConfig, now: datetime
+) -> bool:
     """Follow a command. False: there was none in it. What goes wrong is in `keeper.kept` afterwards."""
     if heard.topic.endswith("/schedule/clear"):
         # A retained one would clear at every reconnect, whatever was asked for since.
@@ -62,7 +64,7 @@ async def obey(heard: BrokerMessage, keeper: Keeper, config: Config, now: dateti
     return True
 
 
-async def _clear(keeper: Keeper) -> None:
+async def _clear(keeper: ScheduleSync) -> None:
     try:
         await keeper.want(DesiredPlan(source=HEMS))
     except CloudError as error:
@@ -78,9 +80,9 @@ def status(
     connector_id: int,
     online: bool,
     ready: bool,
-    books: Books | None,
-    view: ConnectorView | None,
-    kept: Kept,
+    books: SessionAccounting | None,
+    view: PolledConnector | None,
+    kept: SyncState,
     now: datetime,
 ) -> HemsStatus:
     """What a HEMS is told. What is not known is null."""

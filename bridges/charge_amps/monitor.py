@@ -8,22 +8,22 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from bridges.charge_amps.config import Config
-from bridges.charge_amps.port import (
-    ChargePoint,
-    Cloud,
-    CloudAway,
+from bridges.charge_amps.cloud import (
+    ChargeAmpsCloud,
+    CloudChargePoint,
     CloudError,
-    ConnectorView,
+    CloudSession,
+    CloudUnavailable,
     LoginRefused,
-    Session,
+    PolledConnector,
 )
-from bridges.charge_amps.session_accounting import Books, Running
+from bridges.charge_amps.config import ChargeAmpsConfig
+from bridges.charge_amps.session_accounting import OpenTransaction, SessionAccounting
 from csms.adapter import Adapter, AdapterHost
 from csms.core import reports
 
 log = structlog.get_logger()
-PROTOCOL = "charge-amps"
+CHARGE_AMPS_PROTOCOL = "charge-amps"
 _VENDOR = "Charge Amps AB"
 _LOOKUPS = 2
 _OVERLAP = timedelta(minutes=10)
@@ -34,15 +34,15 @@ class Monitor:
 
     def __init__(
         self,
-        point: ChargePoint,
-        cloud: Cloud,
-        config: Config,
+        point: CloudChargePoint,
+        cloud: ChargeAmpsCloud,
+        config: ChargeAmpsConfig,
         adapter: Adapter,
         clock: Callable[[], datetime],
     ) -> None:
         self.point = point
-        self.views: dict[int, ConnectorView] = {}
-        self.books: dict[int, Books] = {}
+        self.views: dict[int, PolledConnector] = {}
+        self.books: dict[int, SessionAccounting] = {}
         self.on_poll: Callable[[Monitor], Awaitable[None]] | None = None
         self.generation: int | None = None
         self.online = False
@@ -96,7 +96,7 @@ class Monitor:
             if isinstance(error, LoginRefused):
                 low = high
             wait_s = min(low * 2.0 ** min(self._failures - 1, 10), high) * random.uniform(0.8, 1.2)
-            asked_s = error.retry_after_s if isinstance(error, CloudAway) else None
+            asked_s = error.retry_after_s if isinstance(error, CloudUnavailable) else None
             return float(max(wait_s, asked_s or 0.0))
         except Exception as error:
             # One odd answer must not end the bridge, nor a database that is away.
@@ -133,7 +133,7 @@ class Monitor:
             await self.on_poll(self)
 
     async def _open_books(self, node: AdapterHost, number: int) -> None:
-        books = Books(self.charger_id, number)
+        books = SessionAccounting(self.charger_id, number)
         standing = await node.snapshot(self.charger_id)
         known = next((one for one in standing.connectors if one.connector_id == number), None)
         books.resume(known, standing.transactions)
@@ -141,7 +141,7 @@ class Monitor:
 
     # --- sessions --------------------------------------------------------------------------------
 
-    async def _settle(self, node: AdapterHost, books: Books) -> bool:
+    async def _settle(self, node: AdapterHost, books: SessionAccounting) -> bool:
         """Book what has ended; False while history has not said how."""
         for late in list(books.late):
             with contextlib.suppress(CloudError):
@@ -161,8 +161,10 @@ class Monitor:
             books.postpone()
         return done
 
-    async def _close(self, node: AdapterHost, books: Books, closing: Running, *, patient: bool) -> bool:
-        session: Session | None = None
+    async def _close(
+        self, node: AdapterHost, books: SessionAccounting, closing: OpenTransaction, *, patient: bool
+    ) -> bool:
+        session: CloudSession | None = None
         if closing.session_id is not None and self._cloud.capabilities.sessions:
             session = await self._cloud.session(self.charger_id, closing.session_id)
             if session is None and patient:
@@ -192,7 +194,7 @@ class Monitor:
             if mark is not None and session.ended_at is not None and session.ended_at > mark - _OVERLAP:
                 await self._book_missed(node, self.books[session.connector_id], session)
 
-    async def _book_missed(self, node: AdapterHost, books: Books, session: Session) -> None:
+    async def _book_missed(self, node: AdapterHost, books: SessionAccounting, session: CloudSession) -> None:
         """Safe to repeat: the ledger knows the session by its key."""
         if books.running is not None and books.running.session_id == session.id:
             return
@@ -202,7 +204,7 @@ class Monitor:
         books.booked(stop)
         books.finished(session.id)
 
-    async def _take(self, node: AdapterHost, books: Books, view: ConnectorView) -> None:
+    async def _take(self, node: AdapterHost, books: SessionAccounting, view: PolledConnector) -> None:
         now = self._clock()
         if books.closing is None and books.begins(self.point, view):
             await self._begin(node, books, view)
@@ -214,9 +216,9 @@ class Monitor:
             await node.record(status)
             books.told(status)
 
-    async def _begin(self, node: AdapterHost, books: Books, view: ConnectorView) -> None:
+    async def _begin(self, node: AdapterHost, books: SessionAccounting, view: PolledConnector) -> None:
         """Ask history whose session it is; after two vain attempts without."""
-        session: Session | None = None
+        session: CloudSession | None = None
         if view.session_id is not None and self._cloud.capabilities.sessions:
             try:
                 session = await self._cloud.session(self.charger_id, view.session_id)
@@ -240,7 +242,7 @@ class Monitor:
 
     async def _connected(self, node: AdapterHost) -> None:
         held = await node.record(
-            reports.Connected(charger_id=self.charger_id, node=node.name, protocol=PROTOCOL)
+            reports.Connected(charger_id=self.charger_id, node=node.name, protocol=CHARGE_AMPS_PROTOCOL)
         )
         self.generation = held.generation
         await node.hold(self.charger_id, self._adapter)

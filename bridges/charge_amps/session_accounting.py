@@ -8,8 +8,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from bridges.charge_amps.port import ChargePoint, ConnectorView, Session
-from bridges.charge_amps.statuses import error_code, ocpp_status, word
+from bridges.charge_amps.cloud import CloudChargePoint, CloudSession, PolledConnector
+from bridges.charge_amps.status_mapping import error_code, ocpp_status, status_name
 from csms.core import reports
 from csms.core.records import Connector, Transaction
 
@@ -20,7 +20,7 @@ _OWN_START_FOR: Final = timedelta(minutes=10)
 _OVER: Final = {"Available", "Finishing"}
 
 
-class Running(Struct, frozen=True, kw_only=True):
+class OpenTransaction(Struct, frozen=True, kw_only=True):
     """The open transaction. `session_id` None: the cloud names no sessions, `base_kwh` is its counter at the start."""
 
     key: str
@@ -31,7 +31,7 @@ class Running(Struct, frozen=True, kw_only=True):
     base_kwh: Decimal | None = None
 
 
-class OwnStart(Struct, frozen=True, kw_only=True):
+class RemoteStart(Struct, frozen=True, kw_only=True):
     """A remote start of ours that waits for its session."""
 
     id_tag: str
@@ -43,12 +43,12 @@ def session_key(session_id: str) -> str:
     return f"session-{session_id}"
 
 
-def counted_key(connector_id: int, started_at: datetime, base_kwh: Decimal) -> str:
+def counted_session_key(connector_id: int, started_at: datetime, base_kwh: Decimal) -> str:
     """The key of a transaction that only we have noticed: what is needed to go on with it after a restart is in it."""
     return f"counted-{connector_id}-{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{base_kwh.normalize():f}"
 
 
-def base_of(key: str) -> Decimal | None:
+def base_kwh_of_key(key: str) -> Decimal | None:
     if not key.startswith("counted-"):
         return None
     try:
@@ -57,7 +57,7 @@ def base_of(key: str) -> Decimal | None:
         return None
 
 
-def id_tag(session: Session | None, own: OwnStart | None) -> str:
+def id_tag(session: CloudSession | None, own: RemoteStart | None) -> str:
     """Whose session it is, in at most 20 characters: the card, our own remote start, the cloud's user, nobody."""
     rfid = (session.rfid or "").upper() if session is not None else ""
     if rfid.strip("0") and len(rfid) <= _ID_TAG_MAX:
@@ -69,7 +69,7 @@ def id_tag(session: Session | None, own: OwnStart | None) -> str:
     return "CA-UNKNOWN"
 
 
-class Books:
+class SessionAccounting:
     """`register_wh` is the register we keep for the connector: the cloud counts each session from 0.
 
     The order within one poll: `ended`, `closing` (from history, as long as it takes), `begins`, `reading`, `status`.
@@ -80,11 +80,11 @@ class Books:
         self.connector_id = connector_id
         self.register_wh = 0
         self.booked_until: datetime | None = None
-        self.running: Running | None = None
-        self.closing: Running | None = None
+        self.running: OpenTransaction | None = None
+        self.closing: OpenTransaction | None = None
         self.closing_since: datetime | None = None
-        self.late: list[Running] = []
-        self.own_start: OwnStart | None = None
+        self.late: list[OpenTransaction] = []
+        self.own_start: RemoteStart | None = None
         self.own_stop_of: int | None = None
         self.last_status: str | None = None
         self._last_kwh: Decimal | None = None
@@ -105,21 +105,21 @@ class Books:
         for transaction in transactions:
             if transaction.connector_id == self.connector_id:
                 session_id = transaction.key.removeprefix("session-")
-                self.running = Running(
+                self.running = OpenTransaction(
                     key=transaction.key,
                     transaction_id=transaction.id,
                     started_at=transaction.started_at,
                     meter_start_wh=transaction.meter_start_wh,
                     session_id=session_id if session_id != transaction.key else None,
-                    base_kwh=base_of(transaction.key),
+                    base_kwh=base_kwh_of_key(transaction.key),
                 )
 
     # --- ends ------------------------------------------------------------------------------------
 
-    def ended(self, point: ChargePoint, view: ConnectorView, now: datetime) -> None:
+    def ended(self, point: CloudChargePoint, view: PolledConnector, now: datetime) -> None:
         """Notice that the running session is over: its id has gone, changed or got an end. Pauses end nothing."""
         running = self.running
-        status = word(view.status, capi=point.capi)
+        status = status_name(view.status, capi=point.capi)
         if running is None or not point.online or status is None:
             return
         if running.session_id is None:
@@ -139,7 +139,9 @@ class Books:
             self.late.append(self.closing)
             self.closing = self.closing_since = None
 
-    def stop(self, closing: Running, session: Session | None, now: datetime) -> reports.Stop | None:
+    def stop(
+        self, closing: OpenTransaction, session: CloudSession | None, now: datetime
+    ) -> reports.Stop | None:
         """The end of what is closing: by history, or by our own counting where there is none."""
         if session is not None:
             if session.ended_at is None:
@@ -157,7 +159,7 @@ class Books:
             readings=(_register(meter_wh, at, "Transaction.End"),),
         )
 
-    def stopped(self, closing: Running, stop: reports.Stop) -> None:
+    def stopped(self, closing: OpenTransaction, stop: reports.Stop) -> None:
         """The end is booked."""
         if closing.session_id is not None:
             self._finished.append(closing.session_id)
@@ -176,42 +178,44 @@ class Books:
     def finished(self, session_id: str) -> None:
         self._finished.append(session_id)
 
-    def _from_history(self, running: Running, session: Session) -> int:
+    def _from_history(self, running: OpenTransaction, session: CloudSession) -> int:
         if session.energy_kwh is None:
             return max(self.register_wh, running.meter_start_wh)
         return running.meter_start_wh + _wh(session.energy_kwh)
 
-    def _reason(self, closing: Running) -> str:
+    def _reason(self, closing: OpenTransaction) -> str:
         if self.own_stop_of == closing.transaction_id:
             return "Remote"
         return "EVDisconnected" if self._left else "Other"
 
     # --- beginnings ------------------------------------------------------------------------------
 
-    def begins(self, point: ChargePoint, view: ConnectorView) -> bool:
+    def begins(self, point: CloudChargePoint, view: PolledConnector) -> bool:
         """Whether this is a session that is not on our books."""
         if self.running is not None or not point.online:
             return False
         if view.session_id is not None:
             pending = [one.session_id for one in (self.closing, *self.late) if one is not None]
             return view.session_id not in [*self._finished, *pending]
-        return word(view.status, capi=point.capi) == "Charging" and view.energy_kwh is not None
+        return status_name(view.status, capi=point.capi) == "Charging" and view.energy_kwh is not None
 
-    def start(self, view: ConnectorView, session: Session | None, now: datetime) -> reports.Start:
+    def start(self, view: PolledConnector, session: CloudSession | None, now: datetime) -> reports.Start:
         """`session`: what history says of it, for whose it is."""
         started_at = (session.started_at if session is not None else None) or view.session_started_at or now
         key = (
             session_key(view.session_id)
             if view.session_id is not None
-            else counted_key(self.connector_id, started_at, view.energy_kwh or Decimal(0))
+            else counted_session_key(self.connector_id, started_at, view.energy_kwh or Decimal(0))
         )
         return self._start(key, started_at, session, now)
 
-    def missed(self, session: Session, now: datetime) -> reports.Start:
+    def missed(self, session: CloudSession, now: datetime) -> reports.Start:
         """The start of a session of history."""
         return self._start(session_key(session.id), session.started_at, session, now)
 
-    def _start(self, key: str, started_at: datetime, session: Session | None, now: datetime) -> reports.Start:
+    def _start(
+        self, key: str, started_at: datetime, session: CloudSession | None, now: datetime
+    ) -> reports.Start:
         return reports.Start(
             charger_id=self.charger_id,
             connector_id=self.connector_id,
@@ -221,7 +225,7 @@ class Books:
             at=started_at,
         )
 
-    def missed_stop(self, session: Session, started: reports.Started) -> reports.Stop:
+    def missed_stop(self, session: CloudSession, started: reports.Started) -> reports.Stop:
         """The end of a session of history that ended while we did not look."""
         assert session.ended_at is not None
         meter_wh = started.meter_start_wh + _wh(session.energy_kwh or Decimal(0))
@@ -235,21 +239,21 @@ class Books:
             anomalies=("backfilled",),
         )
 
-    def started(self, report: reports.Start, answer: reports.Started, view: ConnectorView) -> None:
+    def started(self, report: reports.Start, answer: reports.Started, view: PolledConnector) -> None:
         """The start is booked, now or before."""
         assert report.at is not None
-        self.running = Running(
+        self.running = OpenTransaction(
             key=report.key,
             transaction_id=answer.transaction_id,
             started_at=report.at,
             meter_start_wh=answer.meter_start_wh,
             session_id=view.session_id,
-            base_kwh=base_of(report.key),
+            base_kwh=base_kwh_of_key(report.key),
         )
         self.own_start = None
         self._last_kwh = None
 
-    def _own(self, session: Session | None, now: datetime) -> OwnStart | None:
+    def _own(self, session: CloudSession | None, now: datetime) -> RemoteStart | None:
         own = self.own_start
         if own is None or now - own.at > _OWN_START_FOR:
             return None
@@ -259,7 +263,7 @@ class Books:
 
     # --- readings and status ---------------------------------------------------------------------
 
-    def reading(self, view: ConnectorView, now: datetime) -> reports.Meter | None:
+    def reading(self, view: PolledConnector, now: datetime) -> reports.Meter | None:
         """A reading of the running session. What the cloud does not say is left out: missing is not 0."""
         running = self.running
         if running is None or view.session_id != running.session_id:
@@ -284,7 +288,7 @@ class Books:
             readings=(reports.Reading(at=now, samples=samples),),
         )
 
-    def _count(self, running: Running, kwh: Decimal) -> int:
+    def _count(self, running: OpenTransaction, kwh: Decimal) -> int:
         """The register by a session's own counter, or by a counter of any kind, which may begin anew."""
         if running.session_id is not None:
             return running.meter_start_wh + _wh(kwh)
@@ -294,7 +298,7 @@ class Books:
             return running.meter_start_wh + _wh(kwh - base) if kwh >= base else self.register_wh
         return self.register_wh + _wh(kwh - last if kwh >= last else kwh)
 
-    def status(self, point: ChargePoint, view: ConnectorView, now: datetime) -> reports.Status | None:
+    def status(self, point: CloudChargePoint, view: PolledConnector, now: datetime) -> reports.Status | None:
         """The status if it is news. One that is unknown changes nothing, unless it stays so for three polls."""
         if not point.online:
             return self.away(now)

@@ -9,11 +9,11 @@ from msgspec.structs import replace
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bridges.charge_amps.both import BothClouds
-from bridges.charge_amps.config import Config, Pace
+from bridges.charge_amps.cloud import ChargeAmpsCloud
+from bridges.charge_amps.combined_cloud import CombinedCloud
+from bridges.charge_amps.config import ChargeAmpsConfig, ChargeAmpsIntervals
 from bridges.charge_amps.eapi import EapiCloud
-from bridges.charge_amps.port import Cloud
-from bridges.charge_amps.web import WebCloud
+from bridges.charge_amps.web_api import WebApiCloud
 from csms.errors import SettingsError
 from csms.scheduling.feeds import Markup
 from csms.settings import Flag, Names, off, refusal
@@ -108,7 +108,7 @@ def load(**overrides: Any) -> ChargeAmpsSettings:
         raise refusal(error, "CHARGE_AMPS_", _SECRETS) from None
 
 
-def config(chosen: ChargeAmpsSettings) -> Config:
+def config(chosen: ChargeAmpsSettings) -> ChargeAmpsConfig:
     """The adapter's configuration. Raises SettingsError."""
     if not all(one.isdecimal() and int(one) > 0 for one in chosen.connector_ids) or not chosen.connector_ids:
         raise SettingsError(
@@ -116,7 +116,7 @@ def config(chosen: ChargeAmpsSettings) -> Config:
             repr(",".join(chosen.connector_ids)),
             "numbers from 1, comma separated",
         )
-    return Config(
+    return ChargeAmpsConfig(
         zone=ZoneInfo(chosen.timezone),
         time_zone=chosen.timezone,
         charge_points=chosen.charge_points,
@@ -140,11 +140,11 @@ def config(chosen: ChargeAmpsSettings) -> Config:
         rfid=chosen.rfid,
         backfill_days=chosen.backfill_days,
         discovery=chosen.homeassistant_prefix,
-        pace=replace(Pace(), poll_s=chosen.poll_interval_s),
+        pace=replace(ChargeAmpsIntervals(), poll_s=chosen.poll_interval_s),
     )
 
 
-def cloud(chosen: ChargeAmpsSettings, *, write_gap_s: float = 5.0) -> Cloud:
+def cloud(chosen: ChargeAmpsSettings, *, write_gap_s: float = 5.0) -> ChargeAmpsCloud:
     """The web application's API for schedules, the official one where there is a key for it. Raises SettingsError."""
     email = chosen.email.get_secret_value()
     password = _secret("PASSWORD_FILE", chosen.password, chosen.password_file)
@@ -159,8 +159,8 @@ def cloud(chosen: ChargeAmpsSettings, *, write_gap_s: float = 5.0) -> Cloud:
     if not chosen.web:
         assert official is not None
         return official
-    web = WebCloud(chosen.web_url, email, password, user_agent=chosen.user_agent, write_gap_s=write_gap_s)
-    return web if official is None else BothClouds(official, web)
+    web = WebApiCloud(chosen.web_url, email, password, user_agent=chosen.user_agent, write_gap_s=write_gap_s)
+    return web if official is None else CombinedCloud(official, web)
 
 
 def _secret(variable: str, given: SecretStr | None, file: Path | None) -> str | None:

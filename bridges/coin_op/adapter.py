@@ -1,54 +1,50 @@
-"""The bridge: hears stations on the main broker, asks them how they are, and has them do what OCPP words ask."""
+"""The coin-op bridge: receives what stations publish on the main broker, and performs OCPP commands for them."""
 
 import asyncio
 import contextlib
 import random
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import msgspec
 import structlog
-from msgspec.structs import replace
 from prometheus_client import Counter, Gauge
 
-from bridges.coin_op import notes
+from bridges.coin_op import commands, notes
 from bridges.coin_op import packet as wire
-from bridges.coin_op.acts import Alarm, EndRental, Odd, Presence, Probe, Rules
-from bridges.coin_op.commands import Commands
-from bridges.coin_op.line import Line
-from bridges.coin_op.live import Live
-from bridges.coin_op.packet import BadPacket, Packet
+from bridges.coin_op.actions import StationRules
+from bridges.coin_op.live_status import LiveStatusPublisher
+from bridges.coin_op.packet import MalformedPacket, StatusPacket
 from bridges.coin_op.settings import CoinOpSettings
-from bridges.coin_op.station import Station
+from bridges.coin_op.station_handler import ALARMS, StationHandler
+from bridges.coin_op.station_tracker import StationTracker
 from csms.adapter import AdapterHost, BrokerMessage, ChargerSnapshot, Command
 from csms.core import reports
-from csms.core.records import Frame
 from csms.errors import BrokerAway, ChargerOffline
 
 log = structlog.get_logger()
 _PACKETS = Counter("coinop_packets_total", "Packets from stations.", ["result"])
-_ODD = Counter("coinop_oddities_total", "What was odd in packets of known stations.", ["kind"])
-_UNEXPECTED = Counter("coinop_unexpected_transition_total", "Changes of state that are not in the table.")
-_ALARMS = Counter("coinop_alarms_total", "Where somebody should look.", ["kind"])
 _STATIONS = Gauge("coinop_stations", "Stations known to this bridge.")
 
-COMMAND_EXPIRY_S: Final = 10
-_REGISTRY_S, _STRANGER_S, _TICK_S = 30.0, 30.0, 1.0
-_MOST_BUFFERED = 100
-_FAREWELL_S = 5.0
-_LOOKING_UP, _TOGETHER = 4, 200
-_MOST_STRANGERS = 10_000
-_LOGGED_BYTES = 200
+_REGISTRY_INTERVAL_S, _UNREGISTERED_FOR_S, _TICK_S = 30.0, 30.0, 1.0
+_MAX_BUFFERED_PACKETS: Final = 100
+_CLOSE_TIMEOUT_S: Final = 5.0
+_PARALLEL_SNAPSHOTS, _PARALLEL_LOOKUPS = 4, 200
+_MAX_UNREGISTERED: Final = 10_000
+_LOG_INTERVAL, _LOGGED_BYTES = timedelta(seconds=10), 200
+_MESSAGES_BEFORE_PAUSE: Final = 100
 
 
-class CoinOp:
-    """Implements `csms.adapter.Adapter`. One process should hear a broker's stations, not several."""
+class CoinOpAdapter:
+    """Implements `csms.adapter.Adapter`. Run one for a broker: a second one would record every station twice."""
 
-    def __init__(self, settings: CoinOpSettings) -> None:
+    def __init__(
+        self, settings: CoinOpSettings, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
         self.settings = settings
-        self.lines: dict[str, Line] = {}
-        self.rules = Rules(
+        self.stations: dict[str, StationHandler] = {}
+        self.now = clock
+        self._rules = StationRules(
             power_scale=settings.power_scale,
             energy_mode=settings.energy_mode,
             rated_power_w=settings.rated_power_w,
@@ -58,18 +54,19 @@ class CoinOp:
             autostop=settings.autostop,
             max_debt=settings.max_debt,
         )
-        self.terms = reports.RentalTerms(
+        self._terms = reports.RentalTerms(
             dynamic=settings.debit == "dynamic",
             min_balance=settings.min_balance,
             free_s=settings.free_seconds,
         )
         self._node: AdapterHost | None = None
-        self._commands = Commands(self)
-        self._live = Live(self)
-        # Thousands that come at once must not take every connection to the database; who they are is asked together.
-        self._looking_up = asyncio.Semaphore(_LOOKING_UP)
-        self._meeting: dict[str, list[tuple[Packet, bool]]] = {}
-        self._strangers: dict[str, datetime] = {}
+        self._live_status: dict[str, LiveStatusPublisher] = {}
+        # Thousands of stations that are looked up at once must not take every connection to the database.
+        self._snapshots = asyncio.Semaphore(_PARALLEL_SNAPSHOTS)
+        self._buffered: dict[
+            str, list[tuple[StatusPacket, bool]]
+        ] = {}  # of stations that are being looked up
+        self._unregistered: dict[str, datetime] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._logged_at: datetime | None = None
 
@@ -79,64 +76,59 @@ class CoinOp:
             raise ChargerOffline("The coin-op bridge is not running.")
         return self._node
 
-    @staticmethod
-    def now() -> datetime:
-        return datetime.now(UTC)
-
     # --- Adapter ---------------------------------------------------------------------------------
 
     async def run(self, node: AdapterHost) -> None:
         self._node = node
         try:
             async with asyncio.TaskGroup() as group:
-                # One subscription for all of a station's topics keeps their order. Not a shared one: that would
-                # split one station's packets over members.
+                # One subscription for all topics of a station keeps their order. Not a shared subscription: that
+                # would split the packets of one station over its members.
                 group.create_task(self._listen("charger/#", self._on_message), name="stations")
-                group.create_task(self._listen("rentals/+/watch", self._live.watched), name="watchers")
-                group.create_task(self._registry(), name="registry")
-                group.create_task(self._clock(), name="clock")
+                group.create_task(self._listen("rentals/+/watch", self._on_watch), name="watch requests")
+                group.create_task(self._poll_registry(), name="registry")
+                group.create_task(self._tick(), name="clock")
         finally:
             self._node = None
             for task in self._tasks:
                 task.cancel()
-            lines, self.lines = list(self.lines.values()), {}
+            stations, self.stations = list(self.stations.values()), {}
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_FAREWELL_S):  # the database may be away
+                async with asyncio.timeout(_CLOSE_TIMEOUT_S):  # the database may be unreachable
                     await asyncio.gather(
-                        *self._tasks, *(line.close() for line in lines), return_exceptions=True
+                        *self._tasks, *(station.close() for station in stations), return_exceptions=True
                     )
 
     async def perform(self, charger_id: str, command: Command) -> Mapping[str, Any]:
-        line = self.lines.get(charger_id.removeprefix(self.settings.id_prefix))
-        if line is None or self._node is None:
+        station = self._station(charger_id)
+        if station is None:
             raise ChargerOffline(f"{charger_id} is not known to the coin-op bridge.")
-        return await self._commands.perform(line, command)
+        return await commands.perform(station, command)
 
     async def hang_up(self, charger_id: str, generation: int) -> None:
-        """An operator has turned it away, or another bridge hears it too: ask the books who may do what."""
-        line = self.lines.get(charger_id.removeprefix(self.settings.id_prefix))
-        if line is not None:
-            await self.admit(line)
+        """Another bridge has connected the station, or an operator has changed its enrollment: ask for the latter."""
+        station = self._station(charger_id)
+        if station is not None:
+            await station.reload_enrollment()
 
-    async def admit(self, line: Line) -> None:
-        admission = await self.node.admission(line.charger_id)
-        line.station.blocked = admission is None or admission.enrollment != "Accepted"
+    def _station(self, charger_id: str) -> StationHandler | None:
+        return self.stations.get(charger_id.removeprefix(self.settings.id_prefix))
 
-    # --- what is heard ---------------------------------------------------------------------------
+    # --- messages --------------------------------------------------------------------------------
 
-    async def _listen(self, topic: str, handle: Any) -> None:
-        heard = 0
+    async def _listen(self, topic: str, handle: Callable[[BrokerMessage], None]) -> None:
+        received = 0
         async for message in self.node.listen(topic):
             try:
                 handle(message)
             except Exception:
-                log.exception("message not handled", topic=message.topic)
-            heard += 1
-            if heard % 100 == 0:
-                await asyncio.sleep(0)  # a backlog must not keep everybody else waiting
+                log.exception("mqtt_message_not_handled", topic=message.topic)
+            received += 1
+            if received % _MESSAGES_BEFORE_PAUSE == 0:
+                await asyncio.sleep(0)  # a backlog must not starve the other tasks
 
     def _on_message(self, message: BrokerMessage) -> None:
-        """`charger/{id}/status` and its private twin `charger/{id}/{uid}/status`; `charger/{id}/commands`."""
+        """Sort `charger/{id}/status`, its private copy `charger/{id}/{uid}/status`, and `charger/{id}/commands`."""
         levels = message.topic.split("/")
         if levels[-1] == "status" and len(levels) in {3, 4}:
             self._on_status(message, levels[1])
@@ -144,211 +136,160 @@ class CoinOp:
             self._on_command(message, levels[1])
 
     def _on_status(self, message: BrokerMessage, station_id: str) -> None:
-        if not wire.usable_id(station_id):
+        if not wire.is_valid_station_id(station_id):
             _PACKETS.labels("bad_id").inc()
             return
         if message.retained and not message.body:
             return
         try:
-            packet = wire.parse(message.body)
-        except BadPacket as error:
+            packet = wire.parse_status(message.body)
+        except MalformedPacket as error:
             _PACKETS.labels(error.kind).inc()
-            self._log_rarely(station_id, error.kind, message.body)
+            self._log_malformed(station_id, error.kind, message.body)
             return
         _PACKETS.labels("retained" if message.retained else "taken").inc()
-        line = self.lines.get(station_id)
-        if line is not None:
-            self._hear(line, packet, message)
-        elif station_id in self._meeting:
-            waiting = self._meeting[station_id]
-            if len(waiting) < _MOST_BUFFERED:
-                waiting.append((packet, message.retained))
+        station = self.stations.get(station_id)
+        if station is not None:
+            self.deliver(station, packet, retained=message.retained, body=message.body)
+        elif station_id in self._buffered:
+            if len(self._buffered[station_id]) < _MAX_BUFFERED_PACKETS:
+                self._buffered[station_id].append((packet, message.retained))
         else:
-            self._meeting[station_id] = [(packet, message.retained)]
-            self.start(self._meet(station_id))
+            self._buffered[station_id] = [(packet, message.retained)]
+            self._spawn(self._admit(station_id))
 
-    def _hear(
-        self, line: Line, packet: Packet, message: BrokerMessage | None, *, retained: bool = False
+    def deliver(
+        self, station: StationHandler, packet: StatusPacket, *, retained: bool, body: bytes | None = None
     ) -> None:
-        retained = message.retained if message is not None else retained
-        now, before = self.now(), line.station.status
-        self.do(line, line.station.hear(packet, now, retained=retained))
-        if retained:
-            return
-        if message is not None and line.station.status != before:
-            self._frame(line, packet.status, message.body, outgoing=False)
-        line.heard(packet)
-        self._live.heard(line, now)
+        """Hand a packet to its station. `body`: as it came; None for a packet that was buffered."""
+        station.receive(packet, retained=retained, body=body)
+        if not retained:
+            self._live_status[station.station_id].publish()
+
+    def _on_watch(self, message: BrokerMessage) -> None:
+        station_id = message.topic.split("/")[1].removeprefix(self.settings.id_prefix)
+        if station_id in self.stations and not message.retained:
+            self._live_status[station_id].watch(message.body)
 
     def _on_command(self, message: BrokerMessage, station_id: str) -> None:
         if message.retained:
             if message.body:
-                _ALARMS.labels("retained_command").inc()
-                log.error("a retained command was found and is cleared", topic=message.topic)
-                self.start(self._clear(message.topic))
+                ALARMS.labels("retained_command").inc()
+                log.error("retained_command_found", topic=message.topic)
+                self._spawn(self._clear(message.topic))
             return
-        command, line = wire.parse_command(message.body), self.lines.get(station_id)
-        if command is not None and line is not None:
-            self.do(line, line.station.commanded(*command, self.now()))
-
-    def _log_rarely(self, station_id: str, kind: str, body: bytes) -> None:
-        now = self.now()
-        if self._logged_at is None or now - self._logged_at > timedelta(seconds=10):
-            self._logged_at = now
-            log.warning("no status packet", station=station_id, kind=kind, body=body[:_LOGGED_BYTES])
-
-    # --- what follows ----------------------------------------------------------------------------
-
-    def do(self, line: Line, acts: Any) -> None:
-        for act in acts:
-            match act:
-                case Probe():
-                    self.start(self.hello(line, self.settings.service_uid))
-                case EndRental():
-                    self.start(self._commands.end(line))
-                case Alarm():
-                    _ALARMS.labels(act.kind).inc()
-                    log.error("somebody should look", charger=line.charger_id, alarm=act.kind)
-                case Odd(kind="unexpected_transition"):
-                    _UNEXPECTED.inc()
-                case Odd():
-                    _ODD.labels(act.kind).inc()
-                case reports.Start():
-                    line.put(replace(act, terms=self.terms))
-                case reports.Report() | Presence():
-                    line.put(act)
-
-    def _owes(self, line: Line, left: reports.BalanceLeft) -> None:
-        self.do(line, line.station.owes(left))
-
-    async def hello(self, line: Line, uid: str) -> None:
-        """Ask a station how it is; the answer goes to all. While the broker is away nobody is asked."""
-        try:
-            await self.tell(line, wire.HELLO, uid)
-        except BrokerAway:
-            return
-        line.station.asked(self.now())
-
-    async def tell(self, line: Line, verb: str, uid: str) -> None:
-        """Send a command once: never retained, gone from the broker in ten seconds. Raises BrokerAway."""
-        body = wire.command(verb, uid)
-        await self.node.publish(
-            f"charger/{line.station_id}/commands", body, retain=False, expiry_s=COMMAND_EXPIRY_S
-        )
-        self.do(line, line.station.commanded(verb, uid, self.now()))
-        if uid != self.settings.service_uid:
-            log.info("command", charger=line.charger_id, verb=verb, uid=uid)
-            self._frame(line, verb, msgspec.json.encode({"uid": uid}), outgoing=True)
+        command, station = wire.parse_command(message.body), self.stations.get(station_id)
+        if command is not None and station is not None:
+            station.command_seen(*command)
 
     async def _clear(self, topic: str) -> None:
-        while not self.node.broker_connected:  # noqa: ASYNC110  # it is found while we are still subscribing
+        """Delete a retained message. It is found while the subscriptions are being made, so wait for those."""
+        node = self.node
+        while not node.broker_connected:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
         try:
-            await self.node.publish(topic, b"", retain=True)
+            await node.publish(topic, b"", retain=True)
         except BrokerAway as error:
-            log.warning("a retained command was not cleared", topic=topic, error=str(error))
+            log.warning("retained_command_not_cleared", topic=topic, error=str(error))
 
-    def _frame(self, line: Line, action: str, body: bytes, *, outgoing: bool) -> None:
-        """For the log of frames, in OCPP's shape; packets only where the state changes."""
-        at = self.now()
-        try:
-            payload = msgspec.Raw(body) if msgspec.json.decode(body) is not None else None
-        except msgspec.DecodeError:
-            payload = None
-        name = f"{line.station_id}-{at.timestamp():.3f}"
-        text = msgspec.json.encode(
-            [2, name, action, payload if payload is not None else {"text": body.decode(errors="replace")}]
-        )
-        self.node.frame(
-            Frame(
-                charger_id=line.charger_id,
-                at=at,
-                outgoing=outgoing,
-                kind="call",
-                action=action,
-                message_id=name,
-                frame=text,
-            )
-        )
+    def _log_malformed(self, station_id: str, kind: str, body: bytes) -> None:
+        now = self.now()
+        if self._logged_at is None or now - self._logged_at > _LOG_INTERVAL:
+            self._logged_at = now
+            log.warning("malformed_station_packet", station=station_id, kind=kind, body=body[:_LOGGED_BYTES])
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # --- who is known ----------------------------------------------------------------------------
+    # --- registered stations ---------------------------------------------------------------------
 
-    async def _meet(self, station_id: str) -> None:
-        """A station speaks for the first time: let it in if an operator knows it."""
+    async def _admit(self, station_id: str) -> None:
+        """Look up a station at its first packet, then apply the packets that have come since."""
         try:
-            line = await self._line(station_id)
+            station = await self._look_up(station_id)
         except Exception as error:
-            log.warning("station not looked up", station=station_id, error=str(error))
-            line = None
-        packets = self._meeting.pop(station_id, [])
-        if line is None:
+            log.warning("station_lookup_failed", station=station_id, error=str(error))
+            station = None
+        packets = self._buffered.pop(station_id, [])
+        if station is None:
             return
         for packet, retained in packets:
-            self._hear(line, packet, None, retained=retained)
+            self.deliver(station, packet, retained=retained)
 
-    async def _line(self, station_id: str) -> Line | None:
-        """The station's line, made from what is on record; None for a stranger, who is looked up again later."""
-        if station_id in self.lines:
-            return self.lines[station_id]
-        now = self.now()
-        refused_at = self._strangers.get(station_id)
-        if refused_at is not None and now - refused_at < timedelta(seconds=_STRANGER_S):
+    async def _look_up(self, station_id: str) -> StationHandler | None:
+        """Return the handler of a station, made from what is on record.
+
+        None: the station is not registered; it is looked up again after `_UNREGISTERED_FOR_S`.
+        """
+        if station_id in self.stations:
+            return self.stations[station_id]
+        now, node = self.now(), self.node
+        refused_at = self._unregistered.get(station_id)
+        if refused_at is not None and now - refused_at < timedelta(seconds=_UNREGISTERED_FOR_S):
             _PACKETS.labels("stranger").inc()
             return None
         charger_id = f"{self.settings.id_prefix}{station_id}"
-        admission = await self.node.admission(charger_id)
+        admission = await node.admission(charger_id)
         if admission is None and not self.settings.open_enrollment:
             _PACKETS.labels("stranger").inc()
             if refused_at is None:
-                log.warning("a station nobody has registered", station=station_id, register_as=charger_id)
-            if len(self._strangers) >= _MOST_STRANGERS:
-                self._strangers.clear()
-            self._strangers[station_id] = now
+                log.warning("unregistered_station_seen", station=station_id, register_as=charger_id)
+            if len(self._unregistered) >= _MAX_UNREGISTERED:
+                self._unregistered.clear()
+            self._unregistered[station_id] = now
             return None
-        standing = ChargerSnapshot()
+        snapshot = ChargerSnapshot()
         if admission is not None:
-            async with self._looking_up:
-                standing = await self.node.snapshot(charger_id)
-        if station_id in self.lines:
-            return self.lines[station_id]
-        blocked = admission is not None and admission.enrollment != "Accepted"
-        # Soon after the start, but not all at once; later the intervals keep them apart.
-        soon = random.uniform(0, min(len(self.lines) / 100, 60)) / self.rules.probe_interval_s
-        station = Station(charger_id, self.rules, self.now(), jitter=min(soon, 1), blocked=blocked)
-        line = Line(self.node, self, station, station_id, left=self._owes)
-        running = standing.transactions[0] if standing.transactions else None
-        connector = next((c for c in standing.connectors if c.connector_id == 1), None)
-        station.resume(running, connector, notes.read(standing.notes))
-        line.transaction_id = None if running is None else running.id
-        self.lines[station_id] = line
-        _STATIONS.set(len(self.lines))
-        return line
+            async with self._snapshots:
+                snapshot = await node.snapshot(charger_id)
+        if station_id not in self.stations:
+            blocked = admission is not None and admission.enrollment != "Accepted"
+            self._add(station_id, charger_id, snapshot, blocked=blocked)
+        return self.stations[station_id]
 
-    async def _registry(self) -> None:
-        """Stations that operators have registered are asked how they are, also those that never spoke."""
+    def _add(self, station_id: str, charger_id: str, snapshot: ChargerSnapshot, *, blocked: bool) -> None:
+        # The first hellos go out soon after the start, but spread; later the intervals keep them apart.
+        spread_s = random.uniform(0, min(len(self.stations) / 100, 60))
+        jitter = min(spread_s / self._rules.probe_interval_s, 1)
+        tracker = StationTracker(charger_id, self._rules, self.now(), jitter=jitter, blocked=blocked)
+        transaction = snapshot.transactions[0] if snapshot.transactions else None
+        connector = next((one for one in snapshot.connectors if one.connector_id == 1), None)
+        tracker.resume(transaction, connector, notes.decode(snapshot.notes))
+        station = StationHandler(
+            tracker,
+            station_id,
+            self.node,
+            self,
+            settings=self.settings,
+            terms=self._terms,
+            clock=self.now,
+        )
+        station.transaction_id = None if transaction is None else transaction.id
+        self._live_status[station_id] = LiveStatusPublisher(station)
+        self.stations[station_id] = station
+        _STATIONS.set(len(self.stations))
+
+    async def _poll_registry(self) -> None:
+        """Look up registered stations, so that those which have sent nothing yet get a hello too."""
         while True:
             try:
-                known = await self.node.registered(self.settings.id_prefix)
-                ids = [charger_id.removeprefix(self.settings.id_prefix) for charger_id in known]
-                new = [each for each in ids if wire.usable_id(each) and each not in self.lines]
+                registered = await self.node.registered(self.settings.id_prefix)
+                ids = [charger_id.removeprefix(self.settings.id_prefix) for charger_id in registered]
+                new = [one for one in ids if wire.is_valid_station_id(one) and one not in self.stations]
                 for station_id in new:
-                    self._strangers.pop(station_id, None)
-                for first in range(0, len(new), _TOGETHER):
-                    await asyncio.gather(*map(self._line, new[first : first + _TOGETHER]))
+                    self._unregistered.pop(station_id, None)
+                for first in range(0, len(new), _PARALLEL_LOOKUPS):
+                    await asyncio.gather(*map(self._look_up, new[first : first + _PARALLEL_LOOKUPS]))
             except Exception as error:
-                log.warning("registry not read", error=str(error) or type(error).__name__)
-            await asyncio.sleep(_REGISTRY_S)
+                log.warning("station_registry_not_read", error=str(error) or type(error).__name__)
+            await asyncio.sleep(_REGISTRY_INTERVAL_S)
 
-    async def _clock(self) -> None:
+    async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
             if not self.node.broker_connected:
-                continue  # what we cannot hear is not silent
-            now = self.now()
-            for line in list(self.lines.values()):
-                self.do(line, line.station.tick(now))
+                continue  # without the broker a silent station proves nothing
+            for station in list(self.stations.values()):
+                station.tick()

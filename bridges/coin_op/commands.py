@@ -1,207 +1,173 @@
-"""OCPP's words to a station's three: what may be sent, once, and what came of it."""
+"""Perform OCPP commands with a station's three. `connect` and `stop` are sent at most once for each command."""
 
 import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import structlog
 
 from bridges.coin_op import packet as wire
-from bridges.coin_op.line import Line
-from bridges.coin_op.packet import Packet
+from bridges.coin_op.packet import StatusPacket
+from bridges.coin_op.station_handler import StationHandler
 from csms.adapter import Command
 from csms.core import reports
 from csms.errors import BrokerAway, ChargerOffline, ChargerTimeout, NotSupported
 
-if TYPE_CHECKING:
-    from bridges.coin_op.adapter import CoinOp
-
 log = structlog.get_logger()
 ACCEPTED: Final = "Accepted"
-_FRESH: Final = timedelta(seconds=15)
-_COMMANDS_A_MINUTE: Final = 5
-_PATIENCE_S: Final = 5.0
+_STATUS_FRESH_FOR: Final = timedelta(seconds=15)
+_DATABASE_TIMEOUT_S: Final = 5.0
 
 
-class Commands:
-    """`connect` and `stop` are sent at most once for each time they are asked for; after silence we look (hello)."""
+async def perform(station: StationHandler, command: Command) -> Mapping[str, Any]:
+    """Return the answer in OCPP's JSON; a refusal has its reason in `statusInfo.reasonCode`. Raises CommandError."""
+    payload = command.payload
+    match command.action:
+        case "RemoteStartTransaction":
+            reason = await _start(station, str(payload.get("idTag", "")), payload.get("connectorId"))
+            return _answer(reason)
+        case "RemoteStopTransaction":
+            return await _stop(station, payload.get("transactionId"))
+        case "TriggerMessage":
+            return await _trigger(station, str(payload.get("requestedMessage")))
+        case "ChangeAvailability":
+            # The station has no command for this: the core refuses new rentals (csms/core/accounts.py).
+            renting = station.tracker.rental is not None and payload.get("type") == "Inoperative"
+            return {"status": "Scheduled" if renting else ACCEPTED}
+    raise NotSupported(f"A coin-op station has no {command.action}.")
 
-    def __init__(self, adapter: "CoinOp") -> None:
-        self._adapter = adapter
 
-    async def perform(self, line: Line, command: Command) -> Mapping[str, Any]:
-        """The answer in OCPP's JSON; a refusal says why in `statusInfo.reasonCode`. Raises CommandError."""
-        payload = command.payload
-        match command.action:
-            case "RemoteStartTransaction":
-                reason = await self._start(line, str(payload.get("idTag", "")), payload.get("connectorId"))
-                return _answer(reason)
-            case "RemoteStopTransaction":
-                return await self._stop(line, payload.get("transactionId"))
-            case "TriggerMessage":
-                return await self._trigger(line, str(payload.get("requestedMessage")))
-            case "ChangeAvailability":
-                # The station cannot be told: new rentals are refused here (csms/core/accounts.py).
-                running = line.station.session is not None and payload.get("type") == "Inoperative"
-                return {"status": "Scheduled" if running else ACCEPTED}
-        raise NotSupported(f"A coin-op station has no {command.action}.")
+# --- connect -----------------------------------------------------------------------------------------
 
-    # --- connect ---------------------------------------------------------------------------------
 
-    async def _start(self, line: Line, uid: str, connector_id: Any) -> str:
-        """Accepted, or why not. Two at the same time from one user are one."""
-        if line.connecting is not None:
-            renter, outcome = line.connecting
-            return await asyncio.shield(outcome) if renter == uid else "Occupied"
-        if connector_id not in {None, 1} or not wire.usable_uid(uid) or uid == self._service_uid:
-            return "InvalidUser"
-        outcome = asyncio.get_running_loop().create_future()
-        line.connecting = (uid, outcome)
+async def _start(station: StationHandler, uid: str, connector_id: Any) -> str:
+    """Return Accepted, or the reason for a refusal. Two commands of one renter at the same time are one."""
+    if station.pending_connect is not None:
+        renter, outcome = station.pending_connect
+        return await asyncio.shield(outcome) if renter == uid else "Occupied"
+    if connector_id not in {None, 1} or not wire.is_valid_uid(uid) or uid == station.settings.service_uid:
+        return "InvalidUser"
+    outcome = asyncio.get_running_loop().create_future()
+    station.pending_connect = (uid, outcome)
+    try:
+        reason = await _connect(station, uid)
+    except BaseException as error:
+        outcome.set_exception(error)
+        outcome.exception()  # there may be no second caller to retrieve it
+        raise
+    finally:
+        station.pending_connect = None
+    outcome.set_result(reason)
+    return reason
+
+
+async def _connect(station: StationHandler, uid: str) -> str:
+    tracker = station.tracker
+    if tracker.blocked:
+        return "Blocked"
+    if not await _is_status_fresh(station, uid):
+        raise ChargerOffline(f"{station.charger_id} does not answer.")
+    if tracker.rental is not None and tracker.rental.uid == uid:
+        return ACCEPTED
+    packet = tracker.last_packet
+    if tracker.rental is not None or packet is None or packet.status != wire.READY:
+        return "Occupied"
+    if packet.doors_closed is False or packet.out_active:
+        return "Faulted"
+    if _is_rate_limited(station):
+        return "TooOften"
+    settings = station.settings
+    rent = reports.Rent(
+        charger_id=station.charger_id,
+        connector_id=1,
+        account_id=uid,
+        account_required=settings.require_account,
+        terms=station.terms,
+        holds_for_s=int(settings.answer_s * 4) + 1,
+    )
+    try:
+        async with asyncio.timeout(_DATABASE_TIMEOUT_S):
+            rented = await station.node.record(rent)
+    except TimeoutError:
+        # The door must not open minutes later, when the database is back and the renter has left.
+        raise ChargerOffline("The database does not answer; nothing was sent.") from None
+    if rented.status != ACCEPTED:
+        return rented.status
+    if tracker.rental is None and tracker.status == wire.READY and await _open_door(station, uid):
+        return ACCEPTED
+    await station.node.record(reports.Unrented(charger_id=station.charger_id, account_id=uid))
+    return "NoReaction"
+
+
+async def _open_door(station: StationHandler, uid: str) -> bool:
+    """Send one `connect` and wait for the rental. After a publish with unknown outcome, ask the station (hello)."""
+    answer_s = station.settings.answer_s
+    station.tracker.connecting_uid = uid
+
+    def is_rented(packet: StatusPacket) -> bool:
+        return packet.status in wire.RENTAL_STATES and packet.uid == uid
+
+    rented = asyncio.ensure_future(station.wait_for(is_rented, answer_s))
+    try:
         try:
-            reason = await self._connect(line, uid)
-        except BaseException as error:
-            outcome.set_exception(error)
-            outcome.exception()  # nobody need have waited
-            raise
-        finally:
-            line.connecting = None
-        outcome.set_result(reason)
-        return reason
-
-    async def _connect(self, line: Line, uid: str) -> str:
-        station = line.station
-        if station.blocked:
-            return "Blocked"
-        if not await self._fresh(line, uid):
-            raise ChargerOffline(f"{line.charger_id} does not answer.")
-        if station.session is not None and station.session.uid == uid:
-            return ACCEPTED
-        packet = station.last
-        if station.session is not None or packet is None or packet.status != wire.READY:
-            return "Occupied"
-        if packet.doors_closed is False or packet.out_active:
-            return "Faulted"
-        if self._too_often(line):
-            return "TooOften"
-        settings = self._adapter.settings
-        rent = reports.Rent(
-            charger_id=line.charger_id,
-            connector_id=1,
-            account_id=uid,
-            account_required=settings.require_account,
-            terms=self._adapter.terms,
-            holds_for_s=int(settings.answer_s * 4) + 1,
-        )
-        try:
-            async with asyncio.timeout(_PATIENCE_S):
-                rented = await self._adapter.node.record(rent)
-        except TimeoutError:
-            # A door must not open minutes later, when the database is back and nobody stands there.
-            raise ChargerOffline("The database does not answer; nothing was sent.") from None
-        if rented.status != ACCEPTED:
-            return rented.status
-        if station.session is None and station.status == wire.READY and await self._opened(line, uid):
-            return ACCEPTED
-        await self._adapter.node.record(reports.Unrented(charger_id=line.charger_id, account_id=uid))
-        return "NoReaction"
-
-    async def _opened(self, line: Line, uid: str) -> bool:
-        """Send the one connect and wait for the door. Nobody knows what came of a publish that failed: we look."""
-        settings = self._adapter.settings
-        line.station.invited = uid
-
-        def ours(packet: Packet) -> bool:
-            return packet.status in wire.RENTED and packet.uid == uid
-
-        busy = asyncio.ensure_future(line.next(ours, settings.answer_s))
-        try:
-            try:
-                await self._adapter.tell(line, wire.CONNECT, uid)
-            except BrokerAway as error:
-                log.warning("connect may not have been sent", charger=line.charger_id, error=str(error))
-            if await busy is not None:
-                return True
-        finally:
-            busy.cancel()
-        await self._adapter.hello(line, uid)
-        return await line.next(ours, settings.answer_s / 3) is not None
-
-    async def _fresh(self, line: Line, uid: str) -> bool:
-        """Whether the station has said, not longer than 15 seconds ago, how it is; if not, ask."""
-        heard_at = line.station.heard_at
-        if heard_at is not None and self._adapter.now() - heard_at <= _FRESH:
-            return True
-        return await self._asked(line, uid)
-
-    async def _asked(self, line: Line, uid: str) -> bool:
-        answer = asyncio.ensure_future(line.next(lambda _: True, self._adapter.settings.answer_s))
-        await self._adapter.hello(line, uid)
-        return await answer is not None
-
-    def _too_often(self, line: Line) -> bool:
-        now = self._adapter.now()
-        times = line.commanded
-        if len(times) == _COMMANDS_A_MINUTE and now - times[0] < timedelta(minutes=1):
-            return True
-        times.append(now)
-        return False
-
-    # --- stop ------------------------------------------------------------------------------------
-
-    async def _stop(self, line: Line, transaction_id: Any) -> Mapping[str, Any]:
-        """Open the door of the rental that is named. Only somebody who asks for it may have this sent."""
-        session = line.station.session
-        if session is None or line.transaction_id is None or transaction_id != line.transaction_id:
-            return _answer("NoSuchTransaction")
-        if not await self._stopped(line, session.uid):
-            raise ChargerTimeout(f"{line.charger_id} did not say that it has ended the rental.")
-        return {"status": ACCEPTED}
-
-    async def end(self, line: Line) -> None:
-        """The renter's debt has reached what the operator allows (COINOP_AUTOSTOP)."""
-        session = line.station.session
-        if session is None:
-            return
-        log.warning("a rental is ended for debt", charger=line.charger_id, uid=session.uid)
-        await self._stopped(line, session.uid)
-
-    async def _stopped(self, line: Line, uid: str) -> bool:
-        """Send one stop, however many ask for it at the same time; whether it was obeyed."""
-        if line.stopping is None:
-            line.stopping = asyncio.ensure_future(self._closed(line, uid))
-        stopping = line.stopping
-        try:
-            return await asyncio.shield(stopping)
-        finally:
-            if line.stopping is stopping and stopping.done():
-                line.stopping = None
-
-    async def _closed(self, line: Line, uid: str) -> bool:
-        ended = asyncio.ensure_future(
-            line.next(lambda p: p.status in {wire.DONE, wire.READY}, self._adapter.settings.answer_s)
-        )
-        try:
-            await self._adapter.tell(line, wire.STOP, uid)
+            await station.send(wire.CONNECT, uid)
         except BrokerAway as error:
-            log.warning("stop may not have been sent", charger=line.charger_id, error=str(error))
-        return await ended is not None
+            log.warning(
+                "station_command_unconfirmed", charger=station.charger_id, verb=wire.CONNECT, error=str(error)
+            )
+        if await rented is not None:
+            return True
+    finally:
+        rented.cancel()
+    await station.hello(uid)
+    return await station.wait_for(is_rented, answer_s / 3) is not None
 
-    # --- the rest --------------------------------------------------------------------------------
 
-    async def _trigger(self, line: Line, message: str) -> Mapping[str, Any]:
-        if message == "BootNotification":  # an operator has let it in
-            await self._adapter.admit(line)
-            return {"status": ACCEPTED}
-        if message not in {"StatusNotification", "MeterValues"}:
-            return {"status": "NotImplemented"}
-        if not await self._asked(line, self._service_uid):
-            raise ChargerTimeout(f"{line.charger_id} does not answer.")
+async def _is_status_fresh(station: StationHandler, uid: str) -> bool:
+    """Return whether the station has sent a status within 15 seconds. If not, send a hello and wait for one."""
+    last_at = station.tracker.last_packet_at
+    if last_at is not None and station.now() - last_at <= _STATUS_FRESH_FOR:
+        return True
+    return await _answers_hello(station, uid)
+
+
+async def _answers_hello(station: StationHandler, uid: str) -> bool:
+    answer = asyncio.ensure_future(station.wait_for(lambda _: True, station.settings.answer_s))
+    await station.hello(uid)
+    return await answer is not None
+
+
+def _is_rate_limited(station: StationHandler) -> bool:
+    now, times = station.now(), station.connect_times
+    if len(times) == times.maxlen and now - times[0] < timedelta(minutes=1):
+        return True
+    times.append(now)
+    return False
+
+
+# --- stop and trigger --------------------------------------------------------------------------------
+
+
+async def _stop(station: StationHandler, transaction_id: Any) -> Mapping[str, Any]:
+    """Stop the rental of the named transaction, which opens the door. A stop of another one is refused."""
+    rental = station.tracker.rental
+    if rental is None or station.transaction_id is None or transaction_id != station.transaction_id:
+        return _answer("NoSuchTransaction")
+    if not await station.stop_rental(rental.uid):
+        raise ChargerTimeout(f"{station.charger_id} did not say that it has ended the rental.")
+    return {"status": ACCEPTED}
+
+
+async def _trigger(station: StationHandler, message: str) -> Mapping[str, Any]:
+    if message == "BootNotification":  # sent after an operator has admitted the station
+        await station.reload_enrollment()
         return {"status": ACCEPTED}
-
-    @property
-    def _service_uid(self) -> str:
-        return self._adapter.settings.service_uid
+    if message not in {"StatusNotification", "MeterValues"}:
+        return {"status": "NotImplemented"}
+    if not await _answers_hello(station, station.settings.service_uid):
+        raise ChargerTimeout(f"{station.charger_id} does not answer.")
+    return {"status": ACCEPTED}
 
 
 def _answer(reason: str) -> Mapping[str, Any]:

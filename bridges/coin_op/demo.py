@@ -1,23 +1,26 @@
-"""For `csms demo`: two stations, and guests whose apps talk to the broker themselves. In real time: a station says no time."""
+"""Coin-op stations for `csms demo`: two stations, and renters whose apps use the broker directly.
+
+They run in real time, since a station's packets carry no time of day.
+"""
 
 import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
 from bridges.coin_op import settings
-from bridges.coin_op.adapter import CoinOp
+from bridges.coin_op.adapter import CoinOpAdapter
 from csms.adapter import Adapter
 from csms.mqtt.config import BrokerAddress
 from csms.simulate.clock import SimulatedClock
 from csms.simulate.coin_op import FakeStation, FakeStationFleet, StationBehaviour, rent_for_ever
 
 
-def play(broker: BrokerAddress, _clock: SimulatedClock) -> tuple[Adapter, Coroutine[Any, Any, None]]:
-    adapter = CoinOp(settings.load(open_enrollment=True, meter_interval_s=10, require_account=False))
-    return adapter, _stations(broker)
+def create_demo(broker: BrokerAddress, _clock: SimulatedClock) -> tuple[Adapter, Coroutine[Any, Any, None]]:
+    adapter = CoinOpAdapter(settings.load(open_enrollment=True, meter_interval_s=10, require_account=False))
+    return adapter, _run_stations(broker)
 
 
-async def _stations(broker: BrokerAddress) -> None:
+async def _run_stations(broker: BrokerAddress) -> None:
     stations = [
         FakeStation(id="demo-1", behaviour=StationBehaviour(plug_s=6, charge_s=70, unplug_s=8)),
         FakeStation(

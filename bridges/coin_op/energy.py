@@ -1,32 +1,38 @@
-"""A station's energy counter to the energy of a session: positive differences only, never the counter itself. Pure."""
+"""The energy of a rental from a station's energy counter. Pure.
+
+Only positive differences count, never the counter itself: some stations start it at 0 for each rental, others do not.
+"""
 
 from typing import Final
 
 from msgspec import Struct
 
 AUTO, PER_SESSION, CUMULATIVE = "auto", "session", "cumulative"
-UNCERTAIN, RESET, JUMP = "energy_baseline_uncertain", "meter_reset", "energy_jump"
-_ON_TIME_S: Final = 2
+BASELINE_UNCERTAIN, METER_RESET, ENERGY_JUMP = "energy_baseline_uncertain", "meter_reset", "energy_jump"
+_FIRST_PACKET_S: Final = 2
 _MARGIN, _SLACK_WH = 1.2, 2.0
-_AGREEING: Final = 3
-# What is kept of a session is whole Wh: after a restart the counter may seem to have fallen by less.
+_AGREEING_READINGS: Final = 3
+# The ledger keeps whole Wh: after a restart the counter may seem to have fallen by less than one.
 _ROUNDING_WH: Final = 1.0
 
 
-def plausible_wh(rated_w: float, elapsed_s: float) -> float:
-    """The most energy that can have flowed."""
+def max_plausible_wh(rated_w: float, elapsed_s: float) -> float:
+    """Return the most energy (Wh) that can have flowed in `elapsed_s` seconds."""
     return rated_w * max(elapsed_s, 0) / 3600 * _MARGIN + _SLACK_WH
 
 
 class Baseline(Struct, frozen=True):
-    """What the counter read when the session began. `certain` False: guessed, in the user's favour."""
+    """The counter (Wh) at the start of a rental. `certain` False: estimated, in the renter's favour."""
 
     counter_wh: float
     certain: bool = True
 
 
-class Habits:
-    """What a station's counter is known to do: start each session at 0, or go on."""
+class CounterBehaviour:
+    """Whether a station's counter starts each rental at 0 (`resets`), and what it read at the last `done`.
+
+    `resets` is None until it is known.
+    """
 
     def __init__(self, mode: str, rated_w: float) -> None:
         self._mode = mode
@@ -34,30 +40,31 @@ class Habits:
         self.resets: bool | None = {PER_SESSION: True, CUMULATIVE: False}.get(mode)
         self.last_done_wh: float | None = None
 
-    def learned(self, resets: bool | None, last_done_wh: float | None) -> None:
-        """Found out before a restart; what an operator has set wins."""
+    def restore(self, resets: bool | None, last_done_wh: float | None) -> None:
+        """Take over what was known before a restart. An operator's setting takes precedence."""
         if self._mode == AUTO:
             self.resets = resets
         self.last_done_wh = last_done_wh
 
-    def begin(self, counter_wh: float | None, time_s: int) -> Baseline:
-        """The baseline of a session whose first packet says this."""
+    def baseline(self, counter_wh: float | None, time_s: int) -> Baseline:
+        """Return the baseline of a rental from the counter and the time of its first packet."""
         if counter_wh is None:
             return Baseline(self.last_done_wh or 0.0, certain=False)
-        if time_s <= _ON_TIME_S:
+        if time_s <= _FIRST_PACKET_S:
             if self._mode == AUTO:
                 self.resets = counter_wh <= 1
             return Baseline(counter_wh)
-        # The door was opened before we looked.
-        guesses = [0.0] if self.resets else [] if self.last_done_wh is None else [self.last_done_wh]
-        for guess in guesses:
-            if 0 <= counter_wh - guess <= plausible_wh(self._rated_w, time_s):
-                return Baseline(guess)
+        # The rental began before the first packet of it that arrived.
+        expected_wh = 0.0 if self.resets else self.last_done_wh
+        if expected_wh is not None and 0 <= counter_wh - expected_wh <= max_plausible_wh(
+            self._rated_w, time_s
+        ):
+            return Baseline(expected_wh)
         return Baseline(counter_wh, certain=False)
 
 
 class SessionEnergy:
-    """The energy of one session. `total_wh` may have a fraction; it never falls."""
+    """The energy of one rental. `total_wh` may have a fraction; it never falls."""
 
     def __init__(self, baseline_wh: float, rated_w: float, *, total_wh: float = 0.0) -> None:
         self.total_wh = total_wh
@@ -66,27 +73,26 @@ class SessionEnergy:
         self._outliers: list[float] = []
 
     @classmethod
-    def resumed(
+    def resume(
         cls, baseline_wh: float, rated_w: float, total_wh: float, shift_wh: float = 0.0
     ) -> "SessionEnergy":
-        """Of a session that was on record when we started."""
+        """Go on with the energy of a rental that was on record at the start of the bridge."""
         energy = cls(baseline_wh, rated_w, total_wh=total_wh)
         energy._counter_wh = baseline_wh + total_wh + shift_wh
         return energy
 
     @property
     def shift_wh(self) -> float:
-        """How far the counter stands from baseline + energy: not 0 once it has been reset."""
+        """The distance (Wh) of the counter from baseline + energy: not 0 once the counter has been reset."""
         return round(self._counter_wh - self._baseline_wh - self.total_wh, 3)
 
     @property
-    def doubted(self) -> bool:
-        """Whether the last reading was set aside."""
+    def last_reading_rejected(self) -> bool:
         return bool(self._outliers)
 
-    def take(self, counter_wh: float, elapsed_s: float) -> str | None:
-        """A new reading of the counter, so many seconds after the last good one; what was odd about it."""
-        limit_wh = plausible_wh(self._rated_w, elapsed_s)
+    def add(self, counter_wh: float, elapsed_s: float) -> str | None:
+        """Add a reading of the counter, `elapsed_s` seconds after the last accepted one. Return its anomaly, if any."""
+        limit_wh = max_plausible_wh(self._rated_w, elapsed_s)
         delta_wh = counter_wh - self._counter_wh
         if 0 <= delta_wh <= limit_wh:
             self.total_wh += delta_wh
@@ -95,27 +101,27 @@ class SessionEnergy:
         if -_ROUNDING_WH < delta_wh < 0:
             return None
         if delta_wh < 0 and counter_wh <= limit_wh:
-            self.total_wh += counter_wh  # what has flowed since it was set to 0
+            self.total_wh += counter_wh  # the energy since the reset to 0
             self._accept(counter_wh)
-            return RESET
-        return self._outlier(counter_wh, limit_wh)
+            return METER_RESET
+        return self._add_outlier(counter_wh, limit_wh)
 
     def _accept(self, counter_wh: float) -> None:
         self._counter_wh = counter_wh
         self._outliers = []
 
-    def _outlier(self, counter_wh: float, limit_wh: float) -> str:
-        """Three in a row that agree are the counter's new place; what lies between is not billed."""
+    def _add_outlier(self, counter_wh: float, limit_wh: float) -> str:
+        """Accept the third outlier in a row that agrees with the last one. The jump itself is not billed."""
         if self._outliers and not 0 <= counter_wh - self._outliers[-1] <= limit_wh:
             self._outliers = []
         self._outliers.append(counter_wh)
-        if len(self._outliers) < _AGREEING:
-            return JUMP
+        if len(self._outliers) < _AGREEING_READINGS:
+            return ENERGY_JUMP
         self.total_wh += counter_wh - self._outliers[0]
         self._accept(counter_wh)
-        return RESET
+        return METER_RESET
 
 
 def whole_wh(energy_wh: float) -> int:
-    """Half up."""
+    """Round half up to whole Wh."""
     return int(energy_wh + 0.5)

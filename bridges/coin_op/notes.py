@@ -1,4 +1,4 @@
-"""What the bridge wants to know of a station after its own restart, beside what the books say. Pure."""
+"""What the bridge keeps of a station over its own restart, besides what the ledger has. Pure."""
 
 from datetime import datetime
 from typing import Any
@@ -7,8 +7,8 @@ import msgspec
 from msgspec import Struct
 
 
-class SessionNotes(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Of the running rental. `shift_wh`: how far the counter stands from where its energy would have brought it."""
+class RentalNotes(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Notes on the open rental. `shift_wh`: see `SessionEnergy.shift_wh`."""
 
     uid: str
     started_at: datetime
@@ -17,28 +17,29 @@ class SessionNotes(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop_asked_at: datetime | None = None
 
 
-class Notes(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`power_scale`: what turns its power into watts; `resets`: its counter begins each session at 0.
+class StationNotes(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Notes on a station, as stored with `reports.Noted`.
 
-    `last_done_wh`: what the counter read when the last rental ended.
+    `power_scale` turns its power into watts; `resets`: its energy counter starts each rental at 0; `last_done_wh`: the
+    counter at the end of the last rental.
     """
 
     power_scale: float | None = None
     resets: bool | None = None
     last_done_wh: float | None = None
-    session: SessionNotes | None = None
+    session: RentalNotes | None = None
 
-    def plain(self) -> dict[str, Any]:
-        written: dict[str, Any] = msgspec.to_builtins(self)
-        return written
-
-
-NOTHING = Notes()
+    def to_builtins(self) -> dict[str, Any]:
+        builtins: dict[str, Any] = msgspec.to_builtins(self)
+        return builtins
 
 
-def read(notes: dict[str, Any]) -> Notes:
-    """What cannot be read (an older or a newer bridge has written it) is not known."""
+NO_NOTES = StationNotes()
+
+
+def decode(notes: dict[str, Any]) -> StationNotes:
+    """Decode stored notes. Notes of another release of the bridge that do not fit are ignored."""
     try:
-        return msgspec.convert(notes, Notes, strict=False)
+        return msgspec.convert(notes, StationNotes, strict=False)
     except msgspec.ValidationError:
-        return NOTHING
+        return NO_NOTES

@@ -1,4 +1,4 @@
-"""What a station sends and what it is told, on the wire: status packets in JSON, commands as plain text. Pure."""
+"""A station's wire format: status packets in JSON, commands as plain text. Pure."""
 
 import math
 import re
@@ -8,8 +8,8 @@ import msgspec
 from msgspec import Struct
 
 INIT, READY, BUSY, CHARGING, COMPLETED, DONE = "init", "ready", "busy", "charging", "completed", "done"
-STATES: Final = frozenset({INIT, READY, BUSY, CHARGING, COMPLETED, DONE})
-RENTED: Final = frozenset({BUSY, CHARGING, COMPLETED})
+STATION_STATES: Final = frozenset({INIT, READY, BUSY, CHARGING, COMPLETED, DONE})
+RENTAL_STATES: Final = frozenset({BUSY, CHARGING, COMPLETED})
 HELLO, CONNECT, STOP = "hello", "connect", "stop"
 VERBS: Final = frozenset({HELLO, CONNECT, STOP})
 
@@ -19,24 +19,24 @@ MAX_ENERGY_WH: Final = 1e7
 _LARGEST: Final = 1e15
 _ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 _UID = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
-_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
-# What C's printf makes of a meter that could not be read.
-_NO_NUMBER = re.compile(rb"(?<=[:\[,\s])[+-]?(?:nan|inf(?:inity)?)(?=[\s,}\]])", re.IGNORECASE)
+_DECIMAL = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
+# What C's printf writes for a measurement that failed.
+_PRINTED_NAN = re.compile(rb"(?<=[:\[,\s])[+-]?(?:nan|inf(?:inity)?)(?=[\s,}\]])", re.IGNORECASE)
 
 
-class BadPacket(Exception):
-    """Not a status. `kind` is what it is counted by."""
+class MalformedPacket(Exception):
+    """A packet that is not a status. `kind` is the label under which it is counted."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
         self.kind = kind
 
 
-class Packet(Struct, frozen=True, kw_only=True):
-    """A status as sent, scales not yet applied; None is what was missing or unusable.
+class StatusPacket(Struct, frozen=True, kw_only=True):
+    """A status as sent, before unit conversion. None: missing or malformed.
 
-    `time_s` counts whole seconds since the door was opened. `energy_wh` is a counter, `current` mA, `power` W or
-    0.1 W. `oddities` names what was repaired or left out.
+    `time_s` is in whole seconds since the door was opened, `energy_wh` a counter, `current` in mA, `power` in W or
+    0.1 W, `pf` in per cent. `anomalies` names the fields that were repaired or ignored.
     """
 
     status: str
@@ -50,124 +50,124 @@ class Packet(Struct, frozen=True, kw_only=True):
     pf: float | None = None
     doors_closed: bool | None = None
     out_active: bool | None = None
-    oddities: tuple[str, ...] = ()
+    anomalies: tuple[str, ...] = ()
 
 
-def usable_id(station_id: str) -> bool:
-    """Whether a station's id can stand in a topic."""
+def is_valid_station_id(station_id: str) -> bool:
+    """Return whether a station's id can be used as a topic level."""
     return _ID.fullmatch(station_id) is not None
 
 
-def usable_uid(uid: str) -> bool:
-    """Whether a uid may be sent in a command."""
+def is_valid_uid(uid: str) -> bool:
+    """Return whether a uid may be sent in a command."""
     return _UID.fullmatch(uid) is not None
 
 
-def command(verb: str, uid: str) -> bytes:
-    """Raises ValueError for a uid that would make another command of it."""
-    if verb not in VERBS or not usable_uid(uid):
-        raise ValueError(f"no command: {verb}:{uid!r}")
+def encode_command(verb: str, uid: str) -> bytes:
+    """Encode a command. Raises ValueError for an unknown verb, or a uid that would change the command."""
+    if verb not in VERBS or not is_valid_uid(uid):
+        raise ValueError(f"{verb}:{uid!r} is not a command: use {', '.join(sorted(VERBS))} and a valid uid")
     return f"{verb}:{uid}".encode()
 
 
 def parse_command(body: bytes) -> tuple[str, str] | None:
-    """Verb and uid, or None for what no station obeys."""
+    """Return verb and uid of a command, or None for what no station executes."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
         return None
     text = text.removesuffix("\n").removesuffix("\r")
     verb, colon, uid = text.partition(":")
-    if verb not in VERBS or not colon or not usable_uid(uid):
+    if verb not in VERBS or not colon or not is_valid_uid(uid):
         return None
     return verb, uid
 
 
-def parse(body: bytes) -> Packet:
-    """Raises BadPacket for what cannot be a status; single fields that are no good are left out and named."""
+def parse_status(body: bytes) -> StatusPacket:
+    """Decode a status. Malformed fields are ignored and named in `anomalies`. Raises MalformedPacket."""
     fields = _object(body)
-    oddities: list[str] = []
-    word = fields.get("status")
-    if not isinstance(word, str) or not word.strip():
-        raise BadPacket("no_status")
-    status = word.strip().lower()
-    if status != word:
-        oddities.append("status_spelling")
-    return Packet(
+    anomalies: list[str] = []
+    sent = fields.get("status")
+    if not isinstance(sent, str) or not sent.strip():
+        raise MalformedPacket("no_status")
+    status = sent.strip().lower()
+    if status != sent:
+        anomalies.append("status_spelling")
+    return StatusPacket(
         status=status[:64],
-        uid=_uid(fields.get("uid"), oddities),
-        time_s=_time(fields, oddities),
-        energy_wh=_energy(fields, oddities),
-        voltage=_number(fields, "voltage", oddities),
-        current=_number(fields, "current", oddities),
-        power=_number(fields, "power", oddities),
-        frequency=_number(fields, "frequency", oddities),
-        pf=_number(fields, "pf", oddities),
+        uid=_uid(fields.get("uid"), anomalies),
+        time_s=_time(fields, anomalies),
+        energy_wh=_energy(fields, anomalies),
+        voltage=_number(fields, "voltage", anomalies),
+        current=_number(fields, "current", anomalies),
+        power=_number(fields, "power", anomalies),
+        frequency=_number(fields, "frequency", anomalies),
+        pf=_number(fields, "pf", anomalies),
         doors_closed=_flag(fields.get("doors_closed")),
         out_active=_flag(fields.get("out_active")),
-        oddities=tuple(oddities),
+        anomalies=tuple(anomalies),
     )
 
 
 def _object(body: bytes) -> dict[str, Any]:
     if len(body) > MAX_BYTES:
-        raise BadPacket("too_large")
+        raise MalformedPacket("too_large")
     try:
         body.decode()
     except UnicodeDecodeError:
-        raise BadPacket("not_utf8") from None
+        raise MalformedPacket("not_utf8") from None
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):
         try:
-            value = msgspec.json.decode(_NO_NUMBER.sub(b"null", body))
+            value = msgspec.json.decode(_PRINTED_NAN.sub(b"null", body))
         except (msgspec.DecodeError, RecursionError):
-            raise BadPacket("not_json") from None
+            raise MalformedPacket("not_json") from None
     if not isinstance(value, dict):
-        raise BadPacket("no_object")
+        raise MalformedPacket("no_object")
     return value
 
 
-def _uid(value: Any, oddities: list[str]) -> str | None:
+def _uid(value: Any, anomalies: list[str]) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str):
-        oddities.append("bad_uid")
+        anomalies.append("bad_uid")
         return None
     if len(value) > 128 or not value.isprintable():
-        raise BadPacket("bad_uid")
+        raise MalformedPacket("bad_uid")
     return value
 
 
-def _number(fields: dict[str, Any], name: str, oddities: list[str]) -> float | None:
+def _number(fields: dict[str, Any], name: str, anomalies: list[str]) -> float | None:
     value = fields.get(name)
     if value is None:
         if name in fields:
-            oddities.append(f"no_{name}")
+            anomalies.append(f"no_{name}")
         return None
-    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+    if isinstance(value, str) and _DECIMAL.fullmatch(value.strip()):
         value = float(value)
-        oddities.append("number_as_text")
+        anomalies.append("number_as_text")
     if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
-        oddities.append(f"bad_{name}")
+        anomalies.append(f"bad_{name}")
         return None
     return value
 
 
-def _time(fields: dict[str, Any], oddities: list[str]) -> int | None:
-    value = _number(fields, "time", oddities)
+def _time(fields: dict[str, Any], anomalies: list[str]) -> int | None:
+    value = _number(fields, "time", anomalies)
     if value is None:
         return None
     if not 0 <= value <= MAX_TIME_S:
-        oddities.append("bad_time")
+        anomalies.append("bad_time")
         return None
     return math.floor(value)
 
 
-def _energy(fields: dict[str, Any], oddities: list[str]) -> float | None:
-    value = _number(fields, "energy", oddities)
+def _energy(fields: dict[str, Any], anomalies: list[str]) -> float | None:
+    value = _number(fields, "energy", anomalies)
     if value is not None and not 0 <= value <= MAX_ENERGY_WH:
-        oddities.append("bad_energy")
+        anomalies.append("bad_energy")
         return None
     return value
 

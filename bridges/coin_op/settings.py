@@ -1,4 +1,4 @@
-"""The bridge's own settings, COINOP_* (docs/bridges/coin-op.md)."""
+"""Settings of the coin-op bridge, COINOP_* (docs/bridges/coin-op.md)."""
 
 from decimal import Decimal
 from typing import Annotated, Any, Literal
@@ -34,7 +34,7 @@ class CoinOpSettings(BaseSettings):
 
 
 def load(**overrides: Any) -> CoinOpSettings:
-    """Raises SettingsError: name, value, what is allowed."""
+    """Load the settings from the environment. Raises SettingsError: name, value, what is allowed."""
     try:
         return CoinOpSettings(**overrides)
     except ValidationError as error:

@@ -1,16 +1,16 @@
-"""A station's states in OCPP 1.6 words, its rental as reports. Pure."""
+"""A station's states as OCPP 1.6 statuses, and its rentals as reports. Pure."""
 
 from datetime import datetime
 from typing import Final
 
 from msgspec import Struct
 
-from bridges.coin_op.packet import BUSY, CHARGING, COMPLETED, DONE, INIT, READY, Packet
-from bridges.coin_op.scales import Values
-from bridges.coin_op.session import Session
+from bridges.coin_op.meter_units import Measurements
+from bridges.coin_op.packet import BUSY, CHARGING, COMPLETED, DONE, INIT, READY, StatusPacket
+from bridges.coin_op.rental import StationRental
 from csms.core import reports
 
-CONNECTOR: Final = 1
+STATION_CONNECTOR_ID: Final = 1
 _LOW_V, _HIGH_V = 180, 260
 _STATUS: Final = {
     INIT: "Unavailable",
@@ -22,96 +22,102 @@ _STATUS: Final = {
 }
 
 
-class Word(Struct, frozen=True):
-    """A connector's status as OCPP says it."""
+class StationStatus(Struct, frozen=True):
+    """A station's status in OCPP 1.6 terms."""
 
     status: str
     error_code: str = "NoError"
     info: str | None = None
 
 
-OFFLINE: Final = Word("Unavailable", info="offline")
+STATION_OFFLINE: Final = StationStatus("Unavailable", info="offline")
 
 
-def word(packet: Packet, values: Values) -> Word:
+def station_status(packet: StatusPacket, measurements: Measurements) -> StationStatus:
+    """Map a packet in one of the vendor's six states."""
     status = _STATUS[packet.status]
     if packet.status == READY:
         if packet.out_active:
-            return Word("Faulted", "PowerSwitchFailure", "output_on_in_ready")
+            return StationStatus("Faulted", "PowerSwitchFailure", "output_on_in_ready")
         if packet.doors_closed is False:
-            return Word("Faulted", "ConnectorLockFailure", "door_open_in_ready")
-    volts = values.voltage_v
+            return StationStatus("Faulted", "ConnectorLockFailure", "door_open_in_ready")
+    volts = measurements.voltage_v
     if packet.status in {BUSY, CHARGING, COMPLETED} and volts is not None:
         if volts < _LOW_V:
-            return Word(status, "UnderVoltage")
+            return StationStatus(status, "UnderVoltage")
         if volts > _HIGH_V:
-            return Word(status, "OverVoltage")
-    return Word(status)
+            return StationStatus(status, "OverVoltage")
+    return StationStatus(status)
 
 
-def unknown(status: str, last: Word | None) -> Word:
-    return Word("Unavailable" if last is None else last.status, "OtherError", f"unknown_status:{status}"[:50])
+def unknown_status(status: str, last: StationStatus | None) -> StationStatus:
+    """Map a state that the vendor's document does not name: the last status is kept."""
+    return StationStatus(
+        "Unavailable" if last is None else last.status, "OtherError", f"unknown_status:{status}"[:50]
+    )
 
 
-def status(charger_id: str, word: Word, at: datetime) -> reports.Status:
+def status_report(charger_id: str, status: StationStatus, at: datetime) -> reports.Status:
     return reports.Status(
         charger_id=charger_id,
-        connector_id=CONNECTOR,
-        status=word.status,
-        error_code=word.error_code,
-        info=word.info,
+        connector_id=STATION_CONNECTOR_ID,
+        status=status.status,
+        error_code=status.error_code,
+        info=status.info,
         at=at,
     )
 
 
-def start(charger_id: str, session: Session) -> reports.Start:
+def start_report(charger_id: str, rental: StationRental) -> reports.Start:
     return reports.Start(
         charger_id=charger_id,
-        connector_id=CONNECTOR,
-        id_tag=session.uid,
-        account_id=session.uid,
-        key=f"{session.uid}|{session.started_at.isoformat()}",
-        meter_wh=session.meter_start_wh,
-        at=session.started_at,
+        connector_id=STATION_CONNECTOR_ID,
+        id_tag=rental.uid,
+        account_id=rental.uid,
+        key=f"{rental.uid}|{rental.started_at.isoformat()}",
+        meter_wh=rental.meter_start_wh,
+        at=rental.started_at,
     )
 
 
-def meter(charger_id: str, session: Session) -> reports.Meter:
-    """Of the running transaction, whose number the adapter knows."""
+def meter_report(charger_id: str, rental: StationRental) -> reports.Meter:
+    """Return a reading of the open transaction, whose id the station's handler fills in."""
     return reports.Meter(
-        charger_id=charger_id, connector_id=CONNECTOR, readings=[_reading(session, "Sample.Periodic")]
+        charger_id=charger_id,
+        connector_id=STATION_CONNECTOR_ID,
+        readings=[_reading(rental, "Sample.Periodic")],
     )
 
 
-def stop(charger_id: str, session: Session, reason: str, *, inferred: bool) -> reports.Stop:
+def stop_report(charger_id: str, rental: StationRental, reason: str, *, inferred: bool) -> reports.Stop:
     return reports.Stop(
         charger_id=charger_id,
         transaction_id=None,
-        meter_wh=session.register_wh,
-        at=session.moment,
+        meter_wh=rental.register_wh,
+        at=rental.station_time,
         reason=reason,
-        id_tag=session.uid,
-        readings=[_reading(session, "Transaction.End")],
+        id_tag=rental.uid,
+        readings=[_reading(rental, "Transaction.End")],
         inferred=inferred,
-        anomalies=tuple(session.flags),
+        anomalies=tuple(rental.flags),
     )
 
 
-def _reading(session: Session, context: str) -> reports.Reading:
-    values = session.values
-    given: tuple[tuple[str, float | None, str | None], ...] = (
-        ("Energy.Active.Import.Register", session.register_wh, "Wh"),
-        ("Power.Active.Import", values.power_w, "W"),
-        ("Current.Import", values.current_a, "A"),
-        ("Voltage", values.voltage_v, "V"),
-        ("Frequency", values.frequency_hz, "Hz"),
-        ("Power.Factor", values.power_factor, None),
+def _reading(rental: StationRental, context: str) -> reports.Reading:
+    measured = rental.measurements
+    samples: tuple[tuple[str, float | None, str | None], ...] = (
+        ("Energy.Active.Import.Register", rental.register_wh, "Wh"),
+        ("Power.Active.Import", measured.power_w, "W"),
+        ("Current.Import", measured.current_a, "A"),
+        ("Voltage", measured.voltage_v, "V"),
+        ("Frequency", measured.frequency_hz, "Hz"),
+        ("Power.Factor", measured.power_factor, None),
     )
     return reports.Reading(
-        at=session.moment,
+        at=rental.station_time,
         samples=[
             reports.SampledValue(value=_text(value), context=context, measurand=measurand, unit=unit)
-            for measurand, value, unit in given
+            for measurand, value, unit in samples
             if value is not None
         ],
     )

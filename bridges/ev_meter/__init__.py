@@ -6,8 +6,8 @@ from csms.adapter import Adapter
 def create() -> Adapter:
     """The adapter, from EVMETER_*. Raises SettingsError."""
     from bridges.ev_meter import settings
-    from bridges.ev_meter.adapter import EvMeter
-    from bridges.ev_meter.backend import vendor_link
+    from bridges.ev_meter.adapter import EvMeterAdapter
+    from bridges.ev_meter.vendor_broker import vendor_link
 
     chosen = settings.load()
-    return EvMeter(settings.config(chosen), vendor_link(settings.password(chosen).get_secret_value()))
+    return EvMeterAdapter(settings.config(chosen), vendor_link(settings.password(chosen).get_secret_value()))

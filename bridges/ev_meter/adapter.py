@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import structlog
 
-from bridges.ev_meter.attendant import Attendant
-from bridges.ev_meter.backend import Backend
-from bridges.ev_meter.config import Config
+from bridges.ev_meter.config import EvMeterConfig
 from bridges.ev_meter.login import HOST
+from bridges.ev_meter.poller import ChargerPoller
+from bridges.ev_meter.vendor_broker import VendorBroker
 from csms.adapter import AdapterHost, Command
 from csms.errors import NotSupported
 from csms.mqtt.client.config import LinkConfig
@@ -19,21 +19,25 @@ log = structlog.get_logger()
 _TELLING: Final = {"StatusNotification", "MeterValues"}
 
 
-class EvMeter:
+class EvMeterAdapter:
     """Implements `csms.adapter.Adapter`. `link` is the vendor's broker; tests and the demo give their own."""
 
     def __init__(
-        self, config: Config, link: LinkConfig, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        config: EvMeterConfig,
+        link: LinkConfig,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._config = config
         self._link = link
         self._clock = clock
-        self.attendants: dict[str, Attendant] = {}
+        self.attendants: dict[str, ChargerPoller] = {}
 
     async def run(self, node: AdapterHost) -> None:
-        backend = Backend(self._config.account, self._link, rate_s=self._config.pace.requests_per_s)
+        backend = VendorBroker(self._config.account, self._link, rate_s=self._config.pace.requests_per_s)
         self.attendants = {
-            device.charger_id: Attendant(device, self._config, backend, node, self, self._clock)
+            device.charger_id: ChargerPoller(device, self._config, backend, node, self, self._clock)
             for device in self._config.devices
         }
         # Spread over one interval, so that they are never all asked at once.

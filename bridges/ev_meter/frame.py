@@ -25,15 +25,15 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 
 
-class BadFrame(ValueError):
+class MalformedFrame(ValueError):
     """No valid frame. The text says what is wrong and quotes nothing of the content."""
 
 
-class OtherFrame(BadFrame):
+class UnsupportedFrame(MalformedFrame):
     """A whole frame of a type that we do not read."""
 
 
-class Account(Struct, frozen=True):
+class VendorAccount(Struct, frozen=True):
     """Whose chargers we ask for: the account's UUID and its token, both secret. They never show."""
 
     uuid: str
@@ -95,17 +95,17 @@ class WorkingInfo(Struct, frozen=True, kw_only=True):
 # --- the request -----------------------------------------------------------------------------------------
 
 
-def request(account: Account) -> bytes:
+def encode_request(account: VendorAccount) -> bytes:
     """The 99 bytes that ask a charger for its WorkingInfo. There is no other request."""
     uuid = account.uuid.encode()
     body = bytes(6) + bytes([WORKING_INFO_REQUEST]) + _string(uuid) + _string(account.token) + bytes(2)
     return len(body).to_bytes(2, "little") + body
 
 
-def account_from_request(frame: bytes) -> Account:
+def account_from_request(frame: bytes) -> VendorAccount:
     """The account inside a whole request, for operators who have one. Raises ValueError."""
-    account = Account(frame[11:47].decode("ascii", errors="replace"), frame[49:97])
-    if request(account) != frame:
+    account = VendorAccount(frame[11:47].decode("ascii", errors="replace"), frame[49:97])
+    if encode_request(account) != frame:
         raise ValueError("a request that reads a charger's state, and nothing else")
     return account
 
@@ -123,21 +123,21 @@ def decode(payload: bytes) -> WorkingInfo:
     Raises BadFrame; OtherFrame for a type that is not ours.
     """
     if len(payload) > LARGEST_REPLY:
-        raise BadFrame("the message is too large")
+        raise MalformedFrame("the message is too large")
     document = _json_object(payload)
     if document is None:
         return decode_frame(payload)
     text = document.get("payload_base64")
     if not isinstance(text, str) or not text:
-        raise BadFrame("the JSON has no payload_base64 with text in it")
+        raise MalformedFrame("the JSON has no payload_base64 with text in it")
     # Hexadecimal is legal base64, too: whichever yields a frame is meant.
-    problem = BadFrame("payload_base64 is neither base64 nor hexadecimal")
+    problem = MalformedFrame("payload_base64 is neither base64 nor hexadecimal")
     for candidate in _unwrapped(text):
         try:
             return decode_frame(candidate)
-        except OtherFrame:
+        except UnsupportedFrame:
             raise
-        except BadFrame as error:
+        except MalformedFrame as error:
             problem = error
     raise problem
 
@@ -176,7 +176,7 @@ class _Cursor:
     def text(self, longest: int) -> str:
         size = self.number(2)
         if size > longest:
-            raise BadFrame("a text is longer than any charger's")
+            raise MalformedFrame("a text is longer than any charger's")
         return self._take(size).decode(errors="replace")
 
     def identity(self) -> str:
@@ -189,7 +189,7 @@ class _Cursor:
 
     def _take(self, size: int) -> bytes:
         if size > self.left:
-            raise BadFrame("a field crosses the end of its frame")
+            raise MalformedFrame("a field crosses the end of its frame")
         taken = self._frame[self._at : self._at + size]
         self._at += size
         return taken
@@ -201,14 +201,14 @@ def decode_frame(frame: bytes) -> WorkingInfo:
     Raises BadFrame; OtherFrame for a type that is not ours.
     """
     if len(frame) < 4:
-        raise BadFrame("the frame is too short")
+        raise MalformedFrame("the frame is too short")
     length = int.from_bytes(frame[:2], "little")
     if length + 2 > len(frame):
-        raise BadFrame(f"the frame promises {length} bytes and brings {len(frame) - 2}")
+        raise MalformedFrame(f"the frame promises {length} bytes and brings {len(frame) - 2}")
     read = _Cursor(frame[: length + 2])
     kind = read.number(1)
     if kind != WORKING_INFO:
-        raise OtherFrame(f"the frame is of type {kind}")
+        raise UnsupportedFrame(f"the frame is of type {kind}")
     return WorkingInfo(
         flag=read.number(1),
         evse=read.number(4),

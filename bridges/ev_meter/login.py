@@ -12,7 +12,7 @@ from csms.errors import SettingsError
 HOST: Final = "iot.nayax.com"
 PORT: Final = 1883
 USERNAME: Final = "deviceEV"
-DIGEST: Final = "623f8f9f6a6176be71e20179f4c601833bcaece1e9d455b31d11321ada009f69"
+SHIPPED_SHA256: Final = "623f8f9f6a6176be71e20179f4c601833bcaece1e9d455b31d11321ada009f69"
 # Sealed: out of sight of grep, logs and screenshots. This is no encryption; MQTT needs the password itself.
 _SEALED: Final = "HR7gh8MCNiF77eaW0YTODQ=="
 _LABEL: Final = b"csms ev-meter shared device login"
@@ -24,7 +24,7 @@ def shared_password(replacement: Path | None = None) -> SecretStr:
         return SecretStr(read_secret("EVMETER_PASSWORD_FILE", replacement).decode().strip())
     sealed = base64.b64decode(_SEALED)
     password = bytes(a ^ b for a, b in zip(sealed, shake_256(_LABEL).digest(len(sealed)), strict=True))
-    if sha256(password).hexdigest() != DIGEST:
+    if sha256(password).hexdigest() != SHIPPED_SHA256:
         raise SettingsError(
             "EVMETER_PASSWORD_FILE", "(unset)", "a file, since the shipped password is damaged"
         )

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bridges.ev_meter.config import Config, Device, Pace, device, rules
-from bridges.ev_meter.frame import TOKEN_BYTES, Account, account_from_request
+from bridges.ev_meter.config import ChargerConfig, EvMeterConfig, PollIntervals, charger_config, session_rules
+from bridges.ev_meter.frame import TOKEN_BYTES, VendorAccount, account_from_request
 from bridges.ev_meter.login import read_secret, shared_password
 from csms.errors import SettingsError
 from csms.settings import refusal
@@ -53,17 +53,17 @@ def load(**overrides: Any) -> EvMeterSettings:
         raise refusal(error, "EVMETER_", secrets=()) from None
 
 
-def config(chosen: EvMeterSettings) -> Config:
+def config(chosen: EvMeterSettings) -> EvMeterConfig:
     """The adapter's configuration. Raises SettingsError, which quotes no secret and no address."""
-    return Config(
+    return EvMeterConfig(
         account=_account(chosen),
         devices=_devices(chosen),
-        rules=rules(
+        rules=session_rules(
             missed_sessions=chosen.missed_sessions,
             give_up_after_h=chosen.give_up_after_h,
             finish_after_min=chosen.finish_after_min,
         ),
-        pace=Pace(
+        pace=PollIntervals(
             idle_s=chosen.idle_interval_s,
             charging_s=chosen.charging_interval_s,
             requests_per_s=chosen.max_requests_per_s,
@@ -78,7 +78,7 @@ def password(chosen: EvMeterSettings) -> SecretStr:
 # --- the account -----------------------------------------------------------------------------------------
 
 
-def _account(chosen: EvMeterSettings) -> Account:
+def _account(chosen: EvMeterSettings) -> VendorAccount:
     if chosen.request_file is not None:
         frame = _bytes("EVMETER_REQUEST_FILE", chosen.request_file, _REQUEST_BYTES)
         try:
@@ -96,7 +96,7 @@ def _account(chosen: EvMeterSettings) -> Account:
     if len(text) == 72:  # as it stands in the reply topic
         text = _hex(text).decode(errors="replace")
     try:
-        return Account(text.lower(), token)
+        return VendorAccount(text.lower(), token)
     except ValueError as error:
         raise SettingsError("EVMETER_ACCOUNT_UUID_FILE", str(chosen.account_uuid_file), str(error)) from None
 
@@ -124,7 +124,7 @@ def _hex(text: str) -> bytes:
 # --- the chargers ----------------------------------------------------------------------------------------
 
 
-def _devices(chosen: EvMeterSettings) -> tuple[Device, ...]:
+def _devices(chosen: EvMeterSettings) -> tuple[ChargerConfig, ...]:
     variable, lines = "EVMETER_CHARGERS", chosen.chargers.get_secret_value().split(",")
     if chosen.chargers_file is not None:
         variable = "EVMETER_CHARGERS_FILE"
@@ -138,7 +138,7 @@ def _devices(chosen: EvMeterSettings) -> tuple[Device, ...]:
     return devices
 
 
-def _check(devices: tuple[Device, ...]) -> None:
+def _check(devices: tuple[ChargerConfig, ...]) -> None:
     if not devices:
         raise ValueError("at least one NAME=ADDRESS")
     if len({each.charger_id for each in devices}) < len(devices):
@@ -147,10 +147,10 @@ def _check(devices: tuple[Device, ...]) -> None:
         raise ValueError("every ADDRESS once")
 
 
-def _device(entry: str, id_tag: str | None) -> Device:
+def _device(entry: str, id_tag: str | None) -> ChargerConfig:
     """`NAME=ADDRESS`, or `NAME=ADDRESS@DEVICE` where replies carry another identity than the topic."""
     name, equals, rest = entry.partition("=")
     if not equals:
         raise ValueError("NAME=ADDRESS, such as garage=020000AABBCC: the address itself is personal")
     address, _, own = rest.partition("@")
-    return device(name.strip(), address.strip(), device_id=own.strip() or None, id_tag=id_tag)
+    return charger_config(name.strip(), address.strip(), device_id=own.strip() or None, id_tag=id_tag)

@@ -4,20 +4,20 @@ from datetime import datetime
 from typing import Any, Final
 
 from bridges.ev_meter.frame import WorkingInfo
-from bridges.ev_meter.session import CONNECTOR
-from bridges.ev_meter.status import Shown, active_phases
-from bridges.ev_meter.steps import Begin, End, Read
+from bridges.ev_meter.observations import RegisterRead, SessionBegan, SessionEnded
+from bridges.ev_meter.session_tracker import CHARGER_CONNECTOR_ID
+from bridges.ev_meter.status_mapping import ConnectorStatus, active_phases
 from csms.core import reports
 from csms.core.reports import Reading, Report, SampledValue
 
-PROTOCOL: Final = "ev-meter"
-VENDOR: Final = "EV-Meter"
+EV_METER_PROTOCOL: Final = "ev-meter"
+EV_METER_VENDOR: Final = "EV-Meter"
 REGISTER: Final = "Energy.Active.Import.Register"
 _COLDEST_C, _HOTTEST_C = -30, 100
 
 
 def report_of(
-    step: Begin | Read | End | Shown,
+    step: SessionBegan | RegisterRead | SessionEnded | ConnectorStatus,
     charger_id: str,
     *,
     id_tag: str,
@@ -26,25 +26,25 @@ def report_of(
 ) -> Report[Any]:
     """One step as a report. `transaction_id`: of the open session, if there is one."""
     match step:
-        case Begin():
+        case SessionBegan():
             return reports.Start(
                 charger_id=charger_id,
-                connector_id=CONNECTOR,
+                connector_id=CHARGER_CONNECTOR_ID,
                 id_tag=id_tag,
                 key=step.key,
                 meter_wh=step.meter_wh,
                 at=step.at,
                 anomalies=step.anomalies,
             )
-        case Read():
+        case RegisterRead():
             return reports.Meter(
                 charger_id=charger_id,
-                connector_id=CONNECTOR,
+                connector_id=CHARGER_CONNECTOR_ID,
                 transaction_id=transaction_id if step.told else None,
                 readings=(reading(step),),
                 told=step.told,
             )
-        case End():
+        case SessionEnded():
             closing = Reading(at=step.at, samples=(_register(step.meter_wh, context="Transaction.End"),))
             return reports.Stop(
                 charger_id=charger_id,
@@ -55,10 +55,10 @@ def report_of(
                 readings=(closing,) if step.closing else (),
                 anomalies=tuple(dict.fromkeys(step.anomalies)),
             )
-        case Shown():
+        case ConnectorStatus():
             return reports.Status(
                 charger_id=charger_id,
-                connector_id=CONNECTOR,
+                connector_id=CHARGER_CONNECTOR_ID,
                 status=step.status,
                 error_code=step.error_code,
                 info=step.info,
@@ -69,7 +69,7 @@ def report_of(
 
 def identity(info: WorkingInfo, charger_id: str) -> reports.Boot:
     """The charger's make. Its serial number is personal and stays here."""
-    return reports.Boot(charger_id=charger_id, vendor=VENDOR, firmware_version=firmware(info))
+    return reports.Boot(charger_id=charger_id, vendor=EV_METER_VENDOR, firmware_version=firmware(info))
 
 
 def firmware(info: WorkingInfo) -> str | None:
@@ -77,7 +77,7 @@ def firmware(info: WorkingInfo) -> str | None:
     return "".join(letter for letter in info.version if letter.isprintable()) or None
 
 
-def reading(step: Read) -> Reading:
+def reading(step: RegisterRead) -> Reading:
     """A session's reading: register, power, voltages, currents. Between sessions the register alone."""
     if not step.told:
         return Reading(at=step.at, samples=(_register(step.register_wh),))

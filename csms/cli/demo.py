@@ -65,7 +65,9 @@ def demo(
     clock = SimulatedClock(speed, chronicle.lead_s())
 
     def with_bridges(broker: BrokerAddress | None) -> list[Adapter]:
-        played = [] if broker is None else [bridges.play(name, broker, clock) for name in bridges.BRIDGES]
+        played = (
+            [] if broker is None else [bridges.create_demo(name, broker, clock) for name in bridges.BRIDGES]
+        )
         others.extend(simulated for _, simulated in played)
         return [adapter for adapter, _ in played]
 

@@ -9,11 +9,15 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from bridges.charge_amps.adapter import ChargeAmpsAdapter
-from bridges.charge_amps.both import BothClouds
-from bridges.charge_amps.config import Config, Pace
+from bridges.charge_amps.combined_cloud import CombinedCloud
+from bridges.charge_amps.config import ChargeAmpsConfig, ChargeAmpsIntervals
 from bridges.charge_amps.eapi import EapiCloud
-from bridges.charge_amps.web import WebCloud
-from csms.simulate.charge_amps import FakeChargePoint, FakeCloud, FakeCloudServer
+from bridges.charge_amps.web_api import WebApiCloud
+from csms.simulate.charge_amps import (
+    FakeChargePoint,
+    FakeCloud,
+    FakeCloudServer,
+)
 from csms.simulate.charge_amps.server import API_KEY, EMAIL, PASSWORD
 from tests.e2e.conftest import Node
 
@@ -48,7 +52,7 @@ async def server(clock: HandClock) -> AsyncIterator[FakeCloudServer]:
         yield running
 
 
-FAST = Pace(
+FAST = ChargeAmpsIntervals(
     poll_s=0.05,
     settle_s=120,
     tend_s=0.05,
@@ -68,13 +72,13 @@ class Play:
         self.prefix = prefix
         self._start_node = start_node
 
-    def clouds(self, which: str = "both") -> EapiCloud | WebCloud | BothClouds:
+    def clouds(self, which: str = "both") -> EapiCloud | WebApiCloud | CombinedCloud:
         given = {"write_gap_s": 0.0, "timeout_s": 0.5, "clock": self.clock}
         eapi = EapiCloud(f"{self.server.url}/api/v5", EMAIL, PASSWORD, API_KEY, **given)  # type: ignore[arg-type]
-        web = WebCloud(f"{self.server.url}/api", EMAIL, PASSWORD, **given)  # type: ignore[arg-type]
-        return {"both": BothClouds(eapi, web), "eapi": eapi, "web": web}[which]
+        web = WebApiCloud(f"{self.server.url}/api", EMAIL, PASSWORD, **given)  # type: ignore[arg-type]
+        return {"both": CombinedCloud(eapi, web), "eapi": eapi, "web": web}[which]
 
-    def config(self, **changes: Any) -> Config:
+    def config(self, **changes: Any) -> ChargeAmpsConfig:
         usual: dict[str, Any] = {
             "zone": ZoneInfo("Europe/Amsterdam"),
             "time_zone": "Europe/Amsterdam",
@@ -82,7 +86,7 @@ class Play:
             "discovery": None,
             "pace": FAST,
         }
-        return Config(**{**usual, **changes})
+        return ChargeAmpsConfig(**{**usual, **changes})
 
     async def start(self, which: str = "both", **changes: Any) -> tuple[Node, ChargeAmpsAdapter]:
         adapter = ChargeAmpsAdapter(self.config(**changes), self.clouds(which), self.clock)

@@ -10,18 +10,18 @@ from decimal import Decimal
 import httpx
 import pytest
 
+from bridges.charge_amps.api_client import token_expiry
+from bridges.charge_amps.cloud import CloudError, CloudRefused, CloudUnavailable, LoginRefused
 from bridges.charge_amps.eapi import EapiCloud
-from bridges.charge_amps.http import expiry
-from bridges.charge_amps.port import CloudAway, CloudError, CloudRefused, LoginRefused
-from bridges.charge_amps.web import WebCloud, schedule_body
-from bridges.charge_amps.week import Week, WeekPeriod
+from bridges.charge_amps.web_api import WebApiCloud, schedule_body
+from bridges.charge_amps.weekly_schedule import WeeklyPeriod, WeeklySchedule
 from csms.simulate.charge_amps import FakeCloudServer
 from csms.simulate.charge_amps.server import API_KEY, EMAIL, PASSWORD
 from tests.bridges.charge_amps.conftest import POINT, HandClock
 
-C4 = Week(
+C4 = WeeklySchedule(
     datetime(2026, 11, 15, 23, tzinfo=UTC),
-    (WeekPeriod(439200, 442800, 16.0), WeekPeriod(479700, 482400, 16.0)),
+    (WeeklyPeriod(439200, 442800, 16.0), WeeklyPeriod(479700, 482400, 16.0)),
 )
 
 
@@ -35,17 +35,17 @@ async def eapi(server: FakeCloudServer, clock: HandClock) -> AsyncIterator[EapiC
 
 
 @pytest.fixture
-async def web(server: FakeCloudServer, clock: HandClock) -> AsyncIterator[WebCloud]:
-    cloud = WebCloud(f"{server.url}/api", EMAIL, PASSWORD, write_gap_s=0, timeout_s=0.3, clock=clock)
+async def web(server: FakeCloudServer, clock: HandClock) -> AsyncIterator[WebApiCloud]:
+    cloud = WebApiCloud(f"{server.url}/api", EMAIL, PASSWORD, write_gap_s=0, timeout_s=0.3, clock=clock)
     yield cloud
     await cloud.close()
 
 
-Clouds = dict[str, EapiCloud | WebCloud]
+Clouds = dict[str, EapiCloud | WebApiCloud]
 
 
 @pytest.fixture
-def clouds(eapi: EapiCloud, web: WebCloud) -> Clouds:
+def clouds(eapi: EapiCloud, web: WebApiCloud) -> Clouds:
     return {"eapi": eapi, "web": web}
 
 
@@ -92,7 +92,7 @@ async def test_a_refused_token_is_renewed_once_and_the_call_repeated(
 
 
 async def test_wrong_credentials_are_a_refusal_in_words_without_them(server: FakeCloudServer) -> None:
-    web = WebCloud(f"{server.url}/api", EMAIL, "guess")
+    web = WebApiCloud(f"{server.url}/api", EMAIL, "guess")
     eapi = EapiCloud(f"{server.url}/api/v5", EMAIL, PASSWORD, "no key")
     for cloud in (web, eapi):
         with pytest.raises(LoginRefused) as refused:
@@ -106,9 +106,9 @@ def test_the_end_of_a_token_is_read_if_it_has_one() -> None:
     def token(claims: object) -> str:
         return f"x.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.y"
 
-    assert expiry(token({"exp": 1700000000})) == 1700000000
+    assert token_expiry(token({"exp": 1700000000})) == 1700000000
     for odd in ("", "opaque", "a.b.c", "a.%%%.c", token({}), token([]), token({"exp": "soon"})):
-        assert expiry(odd) is None
+        assert token_expiry(odd) is None
 
 
 # --- what is read ------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ async def test_status_and_sessions_of_the_official_api(
     assert await eapi.session(POINT, "99") is None
 
 
-async def test_status_of_the_web_api(server: FakeCloudServer, web: WebCloud, clock: HandClock) -> None:
+async def test_status_of_the_web_api(server: FakeCloudServer, web: WebApiCloud, clock: HandClock) -> None:
     server.cloud.plug_in(POINT)
     clock.advance(hours=1)
     (point,) = await web.charge_points()
@@ -166,7 +166,7 @@ async def test_a_status_of_nulls_is_no_status(server: FakeCloudServer, which: st
     cloud = clouds[which]
     (point,) = await cloud.charge_points()
     server.fail("chargepoints", "nulls")
-    with pytest.raises(CloudAway, match="says nothing"):
+    with pytest.raises(CloudUnavailable, match="says nothing"):
         await cloud.status(point)
 
 
@@ -183,14 +183,14 @@ async def test_a_read_is_repeated_once(
     server.fail("chargepoints/owned", kind, retry_after_s=0)
     assert await cloud.charge_points()
     server.fail("chargepoints/owned", kind, times=2, retry_after_s=0)
-    with pytest.raises(CloudAway):
+    with pytest.raises(CloudUnavailable):
         await cloud.charge_points()
 
 
 async def test_a_long_retry_after_is_left_to_the_caller(server: FakeCloudServer, eapi: EapiCloud) -> None:
     await eapi.charge_points()
     server.fail("chargepoints/owned", "429", retry_after_s=600)
-    with pytest.raises(CloudAway) as away:
+    with pytest.raises(CloudUnavailable) as away:
         await eapi.charge_points()
     assert away.value.retry_after_s == 600
 
@@ -200,25 +200,25 @@ async def test_a_long_retry_after_is_left_to_the_caller(server: FakeCloudServer,
     [("500", True), ("timeout", True), ("lost_answer", True), ("truncated", True), ("429", False)],
 )
 async def test_a_write_is_never_repeated_and_says_whether_it_may_have_been_done(
-    server: FakeCloudServer, web: WebCloud, kind: str, perhaps: bool
+    server: FakeCloudServer, web: WebApiCloud, kind: str, perhaps: bool
 ) -> None:
     await web.charge_points()
     server.fail("smartChargingSchedules", kind)
-    with pytest.raises(CloudAway) as away:
+    with pytest.raises(CloudUnavailable) as away:
         await web.put_schedule(POINT, 1, C4, "Europe/Amsterdam")
     assert away.value.done_perhaps is perhaps
     assert len(server.sent("PUT", "smartChargingSchedules")) == 1
 
 
 async def test_nobody_there_is_known_to_have_done_nothing(unused_port: int) -> None:
-    web = WebCloud(f"http://127.0.0.1:{unused_port}/api", EMAIL, PASSWORD)
-    with pytest.raises(CloudAway) as away:
+    web = WebApiCloud(f"http://127.0.0.1:{unused_port}/api", EMAIL, PASSWORD)
+    with pytest.raises(CloudUnavailable) as away:
         await web.put_schedule(POINT, 1, C4, "Europe/Amsterdam")
     assert not away.value.done_perhaps
     await web.close()
 
 
-async def test_certificates_are_verified(web: WebCloud, eapi: EapiCloud) -> None:
+async def test_certificates_are_verified(web: WebApiCloud, eapi: EapiCloud) -> None:
     for cloud in (web, eapi):
         transport = cloud._http.client._transport
         assert isinstance(transport, httpx.AsyncHTTPTransport)
@@ -247,7 +247,7 @@ def test_the_body_of_a_schedule() -> None:
     }
 
 
-async def test_a_schedule_is_put_read_back_and_deleted(server: FakeCloudServer, web: WebCloud) -> None:
+async def test_a_schedule_is_put_read_back_and_deleted(server: FakeCloudServer, web: WebApiCloud) -> None:
     assert await web.schedule(POINT, 1) is None
     await web.delete_schedule(POINT, 1)  # none there: done
     schedule_id = await web.put_schedule(POINT, 1, C4, "Europe/Amsterdam")
@@ -255,7 +255,7 @@ async def test_a_schedule_is_put_read_back_and_deleted(server: FakeCloudServer, 
     assert stored is not None
     assert stored.id == schedule_id
     assert stored.holds(C4)
-    assert not stored.holds(Week(C4.start, C4.periods[:1]))
+    assert not stored.holds(WeeklySchedule(C4.start, C4.periods[:1]))
     assert await web.schedule(POINT, 2) is None
     connector = server.cloud.charge_points[POINT].connectors[0]
     assert connector.mode == "Schedule"
@@ -263,8 +263,8 @@ async def test_a_schedule_is_put_read_back_and_deleted(server: FakeCloudServer, 
     assert connector.schedule is None
 
 
-async def test_a_bad_schedule_is_refused_with_the_clouds_words(web: WebCloud) -> None:
-    bad = Week(C4.start, (WeekPeriod(604800, 608400, 16.0),))
+async def test_a_bad_schedule_is_refused_with_the_clouds_words(web: WebApiCloud) -> None:
+    bad = WeeklySchedule(C4.start, (WeeklyPeriod(604800, 608400, 16.0),))
     with pytest.raises(CloudRefused, match="SCHEDULE_INVALID_DATA: Periods From value can not exceed 604800"):
         await web.put_schedule(POINT, 1, bad, "Europe/Amsterdam")
 
@@ -290,7 +290,7 @@ async def test_modes_start_and_stop(server: FakeCloudServer, which: str, clouds:
     assert not await cloud.stop(POINT, 1), "nothing left to stop"
 
 
-async def test_what_an_api_cannot_do_it_says(eapi: EapiCloud, web: WebCloud) -> None:
+async def test_what_an_api_cannot_do_it_says(eapi: EapiCloud, web: WebApiCloud) -> None:
     for impossible in (
         eapi.put_schedule(POINT, 1, C4, "UTC"),
         eapi.schedule(POINT, 1),

@@ -12,9 +12,9 @@ import pytest
 
 import bridges
 from bridges.charge_amps import demo, settings
-from bridges.charge_amps.both import BothClouds
+from bridges.charge_amps.combined_cloud import CombinedCloud
 from bridges.charge_amps.eapi import EapiCloud
-from bridges.charge_amps.web import WebCloud
+from bridges.charge_amps.web_api import WebApiCloud
 from csms.errors import SettingsError
 from csms.mqtt.config import BrokerAddress
 from csms.scheduling.feeds import read_feed
@@ -29,7 +29,7 @@ async def test_demo_charges_by_price(
     monkeypatch.setattr(demo, "_TOPIC", f"test-demo/{id(start_node)}")
     address = BrokerAddress(broker.host, broker.port_v5, "5", "mqtt://test")
     clock = SimulatedClock(60, UNBOUNDED_LEAD_S)
-    adapter, simulated = bridges.play("charge_amps", address, clock)
+    adapter, simulated = bridges.create_demo("charge_amps", address, clock)
     playing = asyncio.create_task(simulated)
     try:
         node = await start_node(bridges=[adapter])
@@ -85,7 +85,7 @@ async def test_which_apis_are_used_follows_from_what_is_given(tmp_path: Path) ->
         settings.cloud(load(api_key_file=key)),
         settings.cloud(load(api_key="k", web=False)),
     ]
-    assert [type(cloud) for cloud in made] == [WebCloud, BothClouds, EapiCloud]
+    assert [type(cloud) for cloud in made] == [WebApiCloud, CombinedCloud, EapiCloud]
     for cloud in made:
         await cloud.close()
 

@@ -7,9 +7,9 @@ from typing import Any
 import jinja2
 import pytest
 
+from bridges.charge_amps.cloud import CloudChargePoint
 from bridges.charge_amps.discovery import configs, entities
 from bridges.charge_amps.monitor import Monitor
-from bridges.charge_amps.port import ChargePoint
 from tests.bridges.charge_amps.conftest import POINT, Play
 from tests.bridges.charge_amps.test_schedules import Wire, wire
 from tests.harness.homeassistant_discovery import check
@@ -20,7 +20,7 @@ __all__ = ["wire"]
 def made(
     *, prefix: str = "", number: int = 1, primary: bool = True, bare: bool = True, point: str = POINT
 ) -> Any:
-    charge_point = ChargePoint(id=point, name="Garage", model="HALO", firmware="184")
+    charge_point = CloudChargePoint(id=point, name="Garage", model="HALO", firmware="184")
     monitor = Monitor(charge_point, None, None, None, None)  # type: ignore[arg-type]
     return configs(
         discovery="homeassistant",

@@ -5,25 +5,31 @@ from decimal import Decimal
 
 import pytest
 
-from bridges.charge_amps.lenient import number
-from bridges.charge_amps.port import ChargePoint, ConnectorView, Session
-from bridges.charge_amps.session_accounting import Books, OwnStart, base_of, counted_key, id_tag
-from bridges.charge_amps.statuses import error_code, ocpp_status, word
+from bridges.charge_amps.cloud import CloudChargePoint, CloudSession, PolledConnector
+from bridges.charge_amps.json_values import number
+from bridges.charge_amps.session_accounting import (
+    RemoteStart,
+    SessionAccounting,
+    base_kwh_of_key,
+    counted_session_key,
+    id_tag,
+)
+from bridges.charge_amps.status_mapping import error_code, ocpp_status, status_name
 from csms.core import reports
 from csms.core.pricing import Tariff
 from csms.core.records import Connector, Transaction
 from csms.scheduling.hems import hems_state
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
-HALO = ChargePoint(id="CA-1", online=True)
-OLD = ChargePoint(id="CA-1", online=True, capi=True)
+HALO = CloudChargePoint(id="CA-1", online=True)
+OLD = CloudChargePoint(id="CA-1", online=True, capi=True)
 ACCEPTED = reports.Authorization(status="Accepted")
 
 
 def view(
     status: str | None = "Charging", session: str | None = "7", kwh: str | None = "0", **more: object
-) -> ConnectorView:
-    return ConnectorView(
+) -> PolledConnector:
+    return PolledConnector(
         number=1,
         status=status,
         session_id=session,
@@ -33,8 +39,10 @@ def view(
     )
 
 
-def session(session_id: str = "7", kwh: str | None = "3.42", ended: bool = True, **more: object) -> Session:
-    return Session(
+def session(
+    session_id: str = "7", kwh: str | None = "3.42", ended: bool = True, **more: object
+) -> CloudSession:
+    return CloudSession(
         id=session_id,
         connector_id=1,
         started_at=NOW,
@@ -45,7 +53,7 @@ def session(session_id: str = "7", kwh: str | None = "3.42", ended: bool = True,
 
 
 def begun(
-    books: Books, seen: ConnectorView, transaction_id: int = 402, point: ChargePoint = HALO
+    books: SessionAccounting, seen: PolledConnector, transaction_id: int = 402, point: CloudChargePoint = HALO
 ) -> reports.Start:
     assert books.begins(point, seen)
     start = books.start(seen, None, NOW)
@@ -59,7 +67,7 @@ def begun(
     return start
 
 
-def ended(books: Books, history: Session | None, at: datetime = NOW) -> reports.Stop | None:
+def ended(books: SessionAccounting, history: CloudSession | None, at: datetime = NOW) -> reports.Stop | None:
     assert books.closing is not None
     closing = books.closing
     stop = books.stop(closing, history, at)
@@ -68,7 +76,7 @@ def ended(books: Books, history: Session | None, at: datetime = NOW) -> reports.
     return stop
 
 
-def registers(books: Books, *readings: str) -> list[str]:
+def registers(books: SessionAccounting, *readings: str) -> list[str]:
     found = []
     for kwh in readings:
         meter = books.reading(view(kwh=kwh), NOW)
@@ -78,8 +86,8 @@ def registers(books: Books, *readings: str) -> list[str]:
     return found
 
 
-def fresh(register_wh: int = 0) -> Books:
-    books = Books("CA-1", 1)
+def fresh(register_wh: int = 0) -> SessionAccounting:
+    books = SessionAccounting("CA-1", 1)
     books.register_wh = register_wh
     return books
 
@@ -149,9 +157,9 @@ def test_t5_a_finished_session_that_is_shown_again_is_nothing_new() -> None:
 
 @pytest.mark.parametrize("capi", [False, True])
 def test_t6_a_digit_means_what_its_kind_of_charger_means(capi: bool) -> None:
-    assert word("2", capi=capi) == ("Connected" if capi else "Charging")
-    assert word("1", capi=capi) == ("Charging" if capi else "Preparing")
-    assert word("77", capi=capi) is None
+    assert status_name("2", capi=capi) == ("Connected" if capi else "Charging")
+    assert status_name("1", capi=capi) == ("Charging" if capi else "Preparing")
+    assert status_name("77", capi=capi) is None
 
 
 def test_t7_an_empty_card_is_no_tag() -> None:
@@ -160,14 +168,14 @@ def test_t7_an_empty_card_is_no_tag() -> None:
     assert len(id_tag(nobody, None)) == 20
     assert id_tag(session(rfid="04a1b2c3"), None) == "04A1B2C3"
     assert id_tag(session(rfid="ab" * 11), None) == "CA-UNKNOWN"
-    assert id_tag(nobody, OwnStart(id_tag="ALICE", reference="r", at=NOW)) == "ALICE"
+    assert id_tag(nobody, RemoteStart(id_tag="ALICE", reference="r", at=NOW)) == "ALICE"
     assert id_tag(None, None) == "CA-UNKNOWN"
 
 
 def test_t8_offline_makes_it_unavailable_and_ends_nothing() -> None:
     books = fresh()
     begun(books, view())
-    away = ChargePoint(id="CA-1", online=False)
+    away = CloudChargePoint(id="CA-1", online=False)
     nothing = view(None, None, None)
     books.ended(away, nothing, NOW)
     status = books.status(away, nothing, NOW)
@@ -239,16 +247,16 @@ def test_our_own_stop_is_remote() -> None:
 
 
 def test_our_own_start_gives_its_tag_to_the_session_it_made() -> None:
-    def tag(own: OwnStart, history: Session | None) -> str:
+    def tag(own: RemoteStart, history: CloudSession | None) -> str:
         books = fresh()
         books.own_start = own
         return books.start(view(), history, NOW).id_tag
 
-    own = OwnStart(id_tag="ALICE", reference="ref-1", at=NOW - timedelta(minutes=1))
+    own = RemoteStart(id_tag="ALICE", reference="ref-1", at=NOW - timedelta(minutes=1))
     assert tag(own, None) == "ALICE"
     assert tag(own, session(external_id="ref-1", rfid="04A1")) == "04A1"
     assert tag(own, session(external_id="another", user_id="u")) == "CA-u"
-    assert tag(OwnStart(id_tag="ALICE", reference="r", at=NOW - timedelta(hours=1)), None) == "CA-UNKNOWN"
+    assert tag(RemoteStart(id_tag="ALICE", reference="r", at=NOW - timedelta(hours=1)), None) == "CA-UNKNOWN"
 
 
 # --- chargers without session ids --------------------------------------------------------------------
@@ -260,7 +268,7 @@ def test_without_session_ids_the_energy_is_counted_from_the_edge() -> None:
     assert not books.begins(OLD, view("Connected", None, "250.5"))
     start = begun(books, first, point=OLD)
     assert start.meter_wh == 1000
-    assert base_of(start.key) == Decimal("250.5")
+    assert base_kwh_of_key(start.key) == Decimal("250.5")
     values = []
     for kwh in ("250.5", "251", "253.25", "0.5", "1"):  # a counter that begins anew
         meter = books.reading(view("Charging", None, kwh), NOW)
@@ -281,7 +289,7 @@ def test_a_counted_session_goes_on_after_a_restart_with_what_was_charged_meanwhi
         Connector(
             charger_id="CA-1", connector_id=1, energy_wh=3000, status="Charging", newest_reading_at=NOW
         ),
-        [transaction(counted_key(1, NOW, Decimal("250.5")), meter_start_wh=1000)],
+        [transaction(counted_session_key(1, NOW, Decimal("250.5")), meter_start_wh=1000)],
     )
     meter = books.reading(view("Charging", None, "255.5"), NOW)
     assert meter is not None

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridges.charge_amps.week import WEEK_S, Encoding, HorizonTooLong, WeekPeriod, anchor, encode
+from bridges.charge_amps.weekly_schedule import (
+    SECONDS_PER_WEEK,
+    HorizonTooLong,
+    WeekEncoding,
+    WeeklyPeriod,
+    encode_week,
+    week_start,
+)
 from csms.scheduling.periods import ChargePeriod
 
 ZONE = ZoneInfo("Europe/Amsterdam")
@@ -100,10 +107,10 @@ def test_periods_to_weekly_seconds(
     start: str,
     elapsed: list[tuple[int, int]],
     wall: list[tuple[int, int]] | None,
-    encoding: Encoding,
+    encoding: WeekEncoding,
 ) -> None:
     read = [ChargePeriod(*(at(end) for end in period.split("/")), 16) for period in periods]
-    week = encode(read, now=read[0].start - timedelta(seconds=0), zone=ZONE, encoding=encoding)
+    week = encode_week(read, now=read[0].start - timedelta(seconds=0), zone=ZONE, encoding=encoding)
     assert week.start == at(start)
     expected = elapsed if encoding == "elapsed" or wall is None else wall
     assert [(p.from_s, p.to_s) for p in week.periods] == expected
@@ -111,32 +118,32 @@ def test_periods_to_weekly_seconds(
 
 def test_c11_the_lost_hour_is_told_and_monday_resumes() -> None:
     period = ChargePeriod(at("2026-10-25T22:30+01:00"), at("2026-10-26T00:30+01:00"), 16)
-    week = encode([period], now=at("2026-10-25T12:00+01:00"), zone=ZONE)
+    week = encode_week([period], now=at("2026-10-25T12:00+01:00"), zone=ZONE)
     assert week.lost_s == 3600
-    assert week.periods == (WeekPeriod(0, 1800, 16), WeekPeriod(603000, 604800, 16))
-    monday = encode([period], now=at("2026-10-26T00:00+01:00"), zone=ZONE)
-    assert monday.periods == (WeekPeriod(0, 1800, 16),), "what belongs to last week must not come again"
+    assert week.periods == (WeeklyPeriod(0, 1800, 16), WeeklyPeriod(603000, 604800, 16))
+    monday = encode_week([period], now=at("2026-10-26T00:00+01:00"), zone=ZONE)
+    assert monday.periods == (WeeklyPeriod(0, 1800, 16),), "what belongs to last week must not come again"
 
 
 def test_c12_monday_is_local_and_not_utc() -> None:
     period = ChargePeriod(at("2025-12-04T22:00+01:00"), at("2025-12-04T23:00+01:00"), 16)
-    (first,) = encode([period], now=period.start, zone=ZONE).periods
+    (first,) = encode_week([period], now=period.start, zone=ZONE).periods
     assert first.from_s == 338400 != 334800
 
 
 def test_what_is_over_is_left_out_and_what_runs_stays_whole() -> None:
     over = ChargePeriod(at("2026-11-21T02:00"), at("2026-11-21T03:00"), 16)
     runs = ChargePeriod(at("2026-11-21T13:15"), at("2026-11-21T14:00"), 16)
-    week = encode([over, runs], now=at("2026-11-21T13:40"), zone=ZONE)
-    assert week.periods == (WeekPeriod(479700, 482400, 16),)
+    week = encode_week([over, runs], now=at("2026-11-21T13:40"), zone=ZONE)
+    assert week.periods == (WeeklyPeriod(479700, 482400, 16),)
 
 
 def test_more_than_a_week_is_refused() -> None:
     now = at("2026-11-21T12:00")
     far = ChargePeriod(now + timedelta(days=7), now + timedelta(days=7, hours=1), 16)
     with pytest.raises(HorizonTooLong):
-        encode([ChargePeriod(now, now + timedelta(hours=1), 16), far], now=now, zone=ZONE)
-    week = encode([far], now=now, zone=ZONE)
+        encode_week([ChargePeriod(now, now + timedelta(hours=1), 16), far], now=now, zone=ZONE)
+    week = encode_week([far], now=now, zone=ZONE)
     assert len(week.periods) == 1
 
 
@@ -147,7 +154,7 @@ def test_more_than_a_week_is_refused() -> None:
     encoding=st.sampled_from(["elapsed", "wall"]),
 )
 def test_a_week_is_always_valid_and_keeps_its_length(
-    start_min: int, lengths: list[tuple[int, int]], encoding: Encoding
+    start_min: int, lengths: list[tuple[int, int]], encoding: WeekEncoding
 ) -> None:
     now = at("2026-01-01T00:00") + timedelta(minutes=start_min)
     moment, periods = now, []
@@ -155,12 +162,12 @@ def test_a_week_is_always_valid_and_keeps_its_length(
         start = moment + timedelta(minutes=gap)
         moment = start + timedelta(minutes=length)
         periods.append(ChargePeriod(start, moment, 16))
-    week = encode(periods, now=now, zone=ZONE, encoding=encoding)
+    week = encode_week(periods, now=now, zone=ZONE, encoding=encoding)
     last = 0
     for period in week.periods:
-        assert last <= period.from_s < period.to_s <= WEEK_S
+        assert last <= period.from_s < period.to_s <= SECONDS_PER_WEEK
         last = period.to_s
     if encoding == "elapsed":
         total_s = sum((p.end - p.start).total_seconds() for p in periods)
         assert sum(p.to_s - p.from_s for p in week.periods) + week.lost_s == total_s
-    assert week.start == anchor(now, ZONE)
+    assert week.start == week_start(now, ZONE)

@@ -10,7 +10,7 @@ import aiomqtt
 import pytest
 
 from bridges.coin_op import settings
-from bridges.coin_op.adapter import CoinOp
+from bridges.coin_op.adapter import CoinOpAdapter
 from csms.mqtt.client.aiomqtt_fixes import MqttClient
 from csms.simulate.coin_op import FakeStation, FakeStationFleet, StationBehaviour
 from tests.e2e.conftest import Node, NodeFactory, node, start_node
@@ -26,15 +26,15 @@ SLOW_TO_LEAVE = StationBehaviour(plug_s=40, charge_s=180, unplug_s=300)
 class Site:
     """The node, its bridge, the stations; `speed` station seconds a real one."""
 
-    def __init__(self, node: Node, bridge: CoinOp) -> None:
+    def __init__(self, node: Node, bridge: CoinOpAdapter) -> None:
         self.node = node
         self.bridge = bridge
         self.stations: dict[str, FakeStation] = {}
         self.commands: list[tuple[str, str, bool]] = []
         self.fleet: FakeStationFleet | None = None
 
-    def line(self, station_id: str = "s1") -> Any:
-        return self.bridge.lines[station_id]
+    def handler(self, station_id: str = "s1") -> Any:
+        return self.bridge.stations[station_id]
 
     def came(self, station: FakeStation) -> bool:
         """Whether the bridge knows it by now; what it said before the bridge had subscribed is lost."""
@@ -45,8 +45,8 @@ class Site:
 
     def is_free(self, station_id: str = "s1") -> bool:
         """Ready, and on record as connected."""
-        line = self.bridge.lines.get(station_id)
-        return line is not None and line.station.status == "ready" and line._generation is not None
+        handler = self.bridge.stations.get(station_id)
+        return handler is not None and handler.tracker.status == "ready" and handler.connected
 
     async def command(self, action: str, station_id: str = "s1", **payload: Any) -> Any:
         return await self.node.api.post(
@@ -63,9 +63,9 @@ class Site:
 
     async def number(self, station_id: str = "s1") -> int:
         await self.node.until(
-            lambda: station_id in self.bridge.lines and self.line(station_id).transaction_id
+            lambda: station_id in self.bridge.stations and self.handler(station_id).transaction_id
         )
-        return int(self.line(station_id).transaction_id)
+        return int(self.handler(station_id).transaction_id)
 
     def sent(self, verb: str, station_id: str = "s1") -> list[str]:
         """The uids with which a command was sent."""
@@ -104,7 +104,7 @@ async def start_site(start_node: NodeFactory, topic_prefix: str) -> AsyncIterato
                 }
                 | given,
             )
-            bridge = CoinOp(chosen)
+            bridge = CoinOpAdapter(chosen)
             running = await start_node(
                 bridges=[] if alone else [bridge],
                 csms_currency="UAH",

@@ -32,7 +32,7 @@ def test_a_station_that_does_not_react_is_asked_not_told_again():
                 ("hello:A", 15),
             ]
             town.says("s1", "busy", uid="A", time=1, energy=0)  # late, and still a rental
-            await town.until(lambda: town.line().transaction_id)
+            await town.until(lambda: town.handler().transaction_id)
 
     virtual_clock.run(story())
 
@@ -57,7 +57,7 @@ def test_strangers_make_no_rows_until_they_are_registered():
             town.says("s9", "ready")
             town.says("a b", "ready")
             await asyncio.sleep(1)
-            assert (town.desk.chargers, town.bridge.lines) == ({}, {})
+            assert (town.desk.chargers, town.bridge.stations) == ({}, {})
             town.enrollment["coinop-s9"] = "Accepted"
             await town.until(lambda: town.sent("hello", "s9") == ["csms"], within_s=120)
             town.says("s9", "ready")
@@ -73,11 +73,11 @@ def test_a_blocked_station_starts_nothing():
             await town.bridge.hang_up("coinop-s1", 0)
             assert (await town.rent())["statusInfo"] == {"reasonCode": "Blocked"}
             town.deliver("charger/s1/commands", b"connect:A")
-            await town.until(lambda: town.line().station.status == "charging")
+            await town.until(lambda: town.handler().tracker.status == "charging")
             assert town.desk.transactions == {}
             town.enrollment["coinop-s1"] = "Accepted"
             await town.ask("TriggerMessage", requestedMessage="BootNotification")
-            assert not town.line().station.blocked
+            assert not town.handler().tracker.blocked
 
     virtual_clock.run(story())
 
@@ -188,7 +188,7 @@ def test_an_idle_station_that_answers_no_more_is_nobodys():
             await town.until(lambda: not town.held, within_s=1200)
             assert not town.desk.states["coinop-s1"].online
             town.behave("s1", silent=False)
-            await town.bridge.hello(town.line(), "csms")
+            await town.handler().hello()
             await town.until(town.is_free)
 
     virtual_clock.run(story())

@@ -33,7 +33,7 @@ def test_by_default_a_rental_goes_on_and_somebody_is_told_at_the_bound(debit):
     minutes(story, 1, 12)  # 14.76
     assert story.alarms == []
     minutes(story, 13, 40)
-    assert (story.alarms, story.ended_by_us) == (["max_debt"], 0)
+    assert (story.alarms, story.stops_sent) == (["max_debt"], 0)
     assert story.transaction.open
     story.says("done", 2401, 4000)
     assert story.desk.accounts["A"].balance_minor == 1000 - story.transaction.cost_minor == -3920
@@ -43,11 +43,11 @@ def test_with_autostop_the_stop_is_sent_once_at_the_bound():
     story = renting(1000, max_debt=Decimal("5.00"), autostop="at_max_debt")
     story.says("busy", 0, 0)
     minutes(story, 1, 12)
-    assert story.ended_by_us == 0
+    assert story.stops_sent == 0
     minutes(story, 13, 13)
     story.until(790)
     story.says("done", 790, 1300)
-    assert story.ended_by_us == 1
+    assert story.stops_sent == 1
     assert story.transaction.stop_reason == "Remote"
 
 
@@ -55,16 +55,16 @@ def test_a_stop_that_is_not_obeyed_is_not_sent_again():
     story = renting(0, max_debt=Decimal(1), autostop="at_max_debt")
     story.says("busy", 0, 0)
     minutes(story, 1, 20)
-    assert (story.ended_by_us, story.alarms[0]) == (1, "max_debt")
+    assert (story.stops_sent, story.alarms[0]) == (1, "max_debt")
 
 
 def test_without_any_debt_allowed_the_balance_is_the_bound():
     story = renting(246, max_debt=Decimal(0), autostop="at_max_debt")
     story.says("busy", 0, 0)
     minutes(story, 1, 1)
-    assert story.ended_by_us == 0
+    assert story.stops_sent == 0
     minutes(story, 2, 2)
-    assert story.ended_by_us == 1
+    assert story.stops_sent == 1
 
 
 def test_a_renter_who_stops_already_is_not_stopped_again():
@@ -72,7 +72,7 @@ def test_a_renter_who_stops_already_is_not_stopped_again():
     story.says("busy", 0, 0)
     story.command("stop")
     minutes(story, 1, 2)
-    assert story.ended_by_us == 0
+    assert story.stops_sent == 0
 
 
 def test_a_bridge_that_was_restarted_still_ends_it():
@@ -81,11 +81,11 @@ def test_a_bridge_that_was_restarted_still_ends_it():
     minutes(story, 1, 2)
     story.restart()
     minutes(story, 3, 5)
-    assert story.ended_by_us == 1
+    assert story.stops_sent == 1
 
 
 def test_who_has_no_account_has_no_debt():
     story = Story(max_debt=Decimal(0), autostop="at_max_debt")
     story.says("busy", 0, 0)
     minutes(story, 1, 100)
-    assert (story.ended_by_us, story.alarms) == (0, [])
+    assert (story.stops_sent, story.alarms) == (0, [])

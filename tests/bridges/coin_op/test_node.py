@@ -62,13 +62,13 @@ async def test_a_whole_rental_over_ocpps_own_words(start_site: SiteFactory) -> N
     await site.command("ChangeAvailability", connectorId=0, type="Inoperative")
     assert (await site.rent()).json()["response"]["statusInfo"] == {"reasonCode": "Inoperative"}
     await node.api.patch("/api/v1/chargers/coinop-s1", json={"enrollment": "Rejected"})
-    await node.until(lambda: site.line().station.blocked)
+    await node.until(lambda: site.handler().tracker.blocked)
     assert (await site.rent()).json()["response"]["statusInfo"] == {"reasonCode": "Blocked"}
     object.__setattr__(station, "behaviour", StationBehaviour(silent=True))
     await node.api.patch("/api/v1/chargers/coinop-s1", json={"enrollment": "Accepted"})
-    await node.until(lambda: not site.line().station.blocked)
+    await node.until(lambda: not site.handler().tracker.blocked)
     # A station that does not answer is not told to open.
-    site.line().station.heard_at = None
+    site.handler().tracker.last_packet_at = None
     answer = await site.rent()
     assert (answer.status_code, "does not answer" in answer.text) == (409, True)
     assert len(site.sent("connect")) == 1
@@ -88,7 +88,7 @@ async def test_what_the_broker_had_kept_starts_nothing(
     site = await start_site()
     await site.node.until(lambda: ("charger/s1/commands", "", False) in site.commands)  # cleared
     await site.node.until(lambda: "csms" in site.sent("hello"))
-    assert site.line().station.session is None
+    assert site.handler().tracker.rental is None
     await publish(site, "charger/s1/status", {"status": "ready"})
     await site.node.until(site.is_free)
     assert await site.node.fetch("SELECT id FROM transactions") == []
@@ -101,20 +101,20 @@ async def test_a_brokers_packets_keep_their_order(start_site: SiteFactory) -> No
     orders: dict[str, list[int]] = {"s1": [], "s2": []}
     for station_id, order in orders.items():
         # What it says before the bridge has subscribed is lost.
-        while station_id not in site.bridge.lines:
+        while station_id not in site.bridge.stations:
             await publish(
                 site, f"charger/{station_id}/status", {"status": "busy", "uid": "A", "time": 0, "energy": 0}
             )
             await asyncio.sleep(0.05)
         await site.number(station_id)
-        line = site.line(station_id)
-        taken = line.station._follow
+        handler = site.handler(station_id)
+        receive = handler.tracker.receive
 
-        def noting(packet: Any, *args: Any, taken: Any = taken, order: Any = order, **more: Any) -> Any:
+        def noting(packet: Any, *args: Any, receive: Any = receive, order: Any = order, **more: Any) -> Any:
             order.append(packet.time_s)
-            return taken(packet, *args, **more)
+            return receive(packet, *args, **more)
 
-        line.station._follow = noting
+        handler.tracker.receive = noting
     address = site.node.broker
     assert address is not None
     async with aiomqtt.Client(address.host, address.port, protocol=V5) as client:

@@ -78,9 +78,9 @@ async def test_the_broker_is_killed(
     station = site.stations["s1"]
     behind = station.counter_wh
     await site.node.until(lambda: station.counter_wh > behind + 20)
-    assert site.line().station.online  # what we cannot hear is not silent
+    assert site.handler().tracker.online  # what we cannot hear is not silent
     server.start()
-    await site.node.until(lambda: site.line().station.session.energy_wh > behind + 20, 20)
+    await site.node.until(lambda: site.handler().tracker.rental.energy_wh > behind + 20, 20)
     await asyncio.wait_for(site.stop(), 20)
     await ended(site)
     await consistent(site)
@@ -133,20 +133,20 @@ async def test_postgres_is_killed(own_postgres: OwnPostgres, start_site: SiteFac
     )
     await has_money(site)
     await begin(site)
-    station, line = site.stations["s1"], site.line()
+    station, handler = site.stations["s1"], site.handler()
     await site.node.until(lambda: station.counter_wh > 20)
     own_postgres.kill()
     behind = station.counter_wh
-    await site.node.until(lambda: station.counter_wh > behind + 20 and line._waiting)
+    await site.node.until(lambda: station.counter_wh > behind + 20 and handler.pending_reports)
     own_postgres.start()
-    await site.node.until(lambda: not line._waiting, 20)  # booked, to the last reading
+    await site.node.until(lambda: not handler.pending_reports, 20)  # booked, to the last reading
     # The renter's stop still opens the door; it is booked when the books are back.
-    await site.bridge.tell(line, "stop", UID)
+    await handler.send("stop", UID)
     own_postgres.kill()
     await site.node.until(lambda: station.state == "ready")
     own_postgres.start()
     await ended(site)
-    await line.settled()
+    await handler.drained()
     await consistent(site)
     assert len(await site.node.fetch("SELECT 1 FROM account_entries WHERE kind = 'debit'")) > 1
 

@@ -2,9 +2,15 @@ import json
 
 import pytest
 
-from bridges.coin_op.packet import BadPacket, command, parse, parse_command, usable_id
-from bridges.coin_op.scales import Scales
-from bridges.coin_op.status_mapping import Word, word
+from bridges.coin_op.meter_units import MeterUnits
+from bridges.coin_op.packet import (
+    MalformedPacket,
+    encode_command,
+    is_valid_station_id,
+    parse_command,
+    parse_status,
+)
+from bridges.coin_op.status_mapping import StationStatus, station_status
 
 CHARGING = {
     "status": "charging",
@@ -24,32 +30,32 @@ def sent(**given):
 
 
 def values(body, power="auto"):
-    return Scales(power).read(parse(body))
+    return MeterUnits(power).measurements(parse_status(body))
 
 
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b'{"status":"ready","doors_closed":true,"out_active":false}', Word("Available")),
-        (b'{"status":"ready"}', Word("Available")),
+        (b'{"status":"ready","doors_closed":true,"out_active":false}', StationStatus("Available")),
+        (b'{"status":"ready"}', StationStatus("Available")),
         (
             b'{"status":"ready","doors_closed":false,"out_active":false}',
-            Word("Faulted", "ConnectorLockFailure", "door_open_in_ready"),
+            StationStatus("Faulted", "ConnectorLockFailure", "door_open_in_ready"),
         ),
         (
             b'{"status":"ready","out_active":true}',
-            Word("Faulted", "PowerSwitchFailure", "output_on_in_ready"),
+            StationStatus("Faulted", "PowerSwitchFailure", "output_on_in_ready"),
         ),
-        (b'{"status":"busy"}', Word("Preparing")),
-        (sent(), Word("Charging")),
-        (sent(voltage=170), Word("Charging", "UnderVoltage")),
-        (sent(voltage=2700), Word("Charging", "OverVoltage")),
-        (b'{"status":" Ready "}', Word("Available")),
+        (b'{"status":"busy"}', StationStatus("Preparing")),
+        (sent(), StationStatus("Charging")),
+        (sent(voltage=170), StationStatus("Charging", "UnderVoltage")),
+        (sent(voltage=2700), StationStatus("Charging", "OverVoltage")),
+        (b'{"status":" Ready "}', StationStatus("Available")),
     ],
 )
 def test_states_in_ocpp_words(body, said):
-    packet = parse(body)
-    assert word(packet, Scales().read(packet)) == said
+    packet = parse_status(body)
+    assert station_status(packet, MeterUnits().measurements(packet)) == said
 
 
 def test_a_full_packet_in_our_units():
@@ -84,20 +90,19 @@ def test_a_power_factor_of_exactly_one_is_settled_by_what_fits():
 
 
 def test_the_powers_scale_is_kept_after_five_packets_that_agree():
-    scales = Scales()
+    units = MeterUnits()
     for _ in range(4):
-        scales.read(parse(sent(power=22107)))
-    assert scales.power is None
-    scales.read(parse(sent(power=22107)))
-    assert scales.power == 0.1
+        units.measurements(parse_status(sent(power=22107)))
+    assert units.power_scale is None
+    units.measurements(parse_status(sent(power=22107)))
+    assert units.power_scale == 0.1
     # Nothing to compare with any more: idle current.
-    assert scales.read(parse(sent(power=120, current=60))).power_w == 12.0
+    assert units.measurements(parse_status(sent(power=120, current=60))).power_w == 12.0
 
 
-def test_a_power_that_fits_nothing_is_taken_for_watts_and_doubted():
-    scales = Scales()
-    assert scales.read(parse(sent(power=500))).power_w == 500
-    assert scales.doubtful
+def test_a_power_that_fits_nothing_is_taken_for_watts():
+    units = MeterUnits()
+    assert units.measurements(parse_status(sent(power=500))).power_w == 500
 
 
 def test_an_operators_scale_wins():
@@ -107,10 +112,10 @@ def test_an_operators_scale_wins():
 
 @pytest.mark.parametrize("bare", [b"nan", b"NaN", b"-nan", b"inf", b"-Infinity"])
 def test_a_meter_that_could_not_be_read_leaves_the_other_fields(bare):
-    packet = parse(sent().replace(b"2210.7", bare))
+    packet = parse_status(sent().replace(b"2210.7", bare))
     assert packet.power is None
     assert (packet.voltage, packet.energy_wh) == (231.4, 6)
-    assert Scales().read(packet).current_a == 9.65
+    assert MeterUnits().measurements(packet).current_a == 9.65
 
 
 @pytest.mark.parametrize(
@@ -131,8 +136,8 @@ def test_a_meter_that_could_not_be_read_leaves_the_other_fields(bare):
     ],
 )
 def test_what_is_no_status_is_refused_by_kind(body, kind):
-    with pytest.raises(BadPacket) as refused:
-        parse(body)
+    with pytest.raises(MalformedPacket) as refused:
+        parse_status(body)
     assert refused.value.kind == kind
 
 
@@ -157,17 +162,17 @@ def test_what_is_no_status_is_refused_by_kind(body, kind):
     ],
 )
 def test_a_field_that_is_no_good_is_left_out_and_named(given, field, expected, oddity):
-    packet = parse(sent(**given))
+    packet = parse_status(sent(**given))
     assert getattr(packet, field) == expected
-    assert packet.oddities == (() if oddity is None else (oddity,))
+    assert packet.anomalies == (() if oddity is None else (oddity,))
 
 
 def test_the_last_of_two_equal_keys_counts():
-    assert parse(b'{"status":"ready","status":"busy"}').status == "busy"
+    assert parse_status(b'{"status":"ready","status":"busy"}').status == "busy"
 
 
 def test_a_spelling_is_repaired_and_counted():
-    assert parse(b'{"status":"READY "}').oddities == ("status_spelling",)
+    assert parse_status(b'{"status":"READY "}').anomalies == ("status_spelling",)
 
 
 @pytest.mark.parametrize(
@@ -191,13 +196,13 @@ def test_commands_as_stations_read_them(body, read):
 
 
 def test_a_uid_cannot_make_another_command():
-    assert command("stop", "A") == b"stop:A"
+    assert encode_command("stop", "A") == b"stop:A"
     for verb, uid in (("stop", "A:B"), ("stop", ""), ("stop", "A\n"), ("open", "A"), ("stop", "x" * 129)):
-        with pytest.raises(ValueError, match="no command"):
-            command(verb, uid)
+        with pytest.raises(ValueError, match="is not a command"):
+            encode_command(verb, uid)
 
 
 @pytest.mark.parametrize("bad", ["", "a/b", "+", "#", "a b", "a\0", "x" * 65, "ä", "a\n"])
 def test_an_id_that_cannot_be_a_topic_level_is_refused(bad):
-    assert not usable_id(bad)
-    assert usable_id("St-1_a.b:c")
+    assert not is_valid_station_id(bad)
+    assert is_valid_station_id("St-1_a.b:c")

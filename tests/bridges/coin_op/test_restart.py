@@ -117,14 +117,14 @@ def test_notes_of_another_rental_say_nothing_of_this_one():
     story.says("charging", 100, 500)
     story.until(200)
     story.says("charging", 200, 3)
-    kept = notes.read(story.desk.recall(BridgeNotes)[0].notes)
+    kept = notes.decode(story.desk.recall(BridgeNotes)[0].notes)
     story.says("done", 201, 3)
     story.says("ready")
     story.until(300)
     story.says("busy", 0, 0, uid="B")
     story.restart()
-    story.station.resume(list(story.desk.transactions.values())[1], None, kept)
-    assert story.station.session.flags == {}
+    story.tracker.resume(list(story.desk.transactions.values())[1], None, kept)
+    assert story.tracker.rental.flags == {}
 
 
 def test_notes_are_few():
@@ -145,4 +145,4 @@ def test_notes_are_few():
 
 @pytest.mark.parametrize("unreadable", [{"power_scale": "tenths"}, {"session": 7}, {"unknown": 1}, {}])
 def test_notes_that_cannot_be_read_are_none(unreadable):
-    assert notes.read(unreadable) == notes.NOTHING
+    assert notes.decode(unreadable) == notes.NO_NOTES

@@ -37,29 +37,29 @@ def test_a_gap_longer_than_the_stations_own_is_not_billed():
 def test_silence_after_hello_counts_from_fifteen_seconds_on():
     story = Story(probe_interval_s=1000)
     story.says("ready")
-    station = story.station
+    tracker = story.tracker
     for _ in range(3):
-        station.asked(story.now)
+        tracker.hello_sent(story.now)
         story.wait(14.9)
-        assert station._asked_at is not None
+        assert tracker._hello_at is not None
         story.wait(0.1)
-        assert station._asked_at is None
-    assert (station.online, story.statuses[-1]) == (False, "Unavailable")
+        assert tracker._hello_at is None
+    assert (tracker.online, story.statuses[-1]) == (False, "Unavailable")
     story.wait(5)
     story.says("ready")
-    assert (station.online, story.statuses[-1]) == (True, "Available")
+    assert (tracker.online, story.statuses[-1]) == (True, "Available")
 
 
 def test_an_answer_at_the_last_moment_counts():
     story = Story(probe_interval_s=1000)
     story.says("ready")
     for _ in range(5):
-        story.station.asked(story.now)
+        story.tracker.hello_sent(story.now)
         story.wait(14.9)
         story.says("ready")
         story.wait(1)
-    assert story.station.online
-    assert story.station._misses == 0
+    assert story.tracker.online
+    assert story.tracker._unanswered_hellos == 0
 
 
 def test_what_the_other_topic_brings_late_begins_nothing():
@@ -67,7 +67,7 @@ def test_what_the_other_topic_brings_late_begins_nothing():
     whole_rental(story)
     for status in ("done", "completed"):
         story.says(status, 5400, 1840)
-    assert story.odd[-2:] == ["late", "late"]
+    assert story.anomalies[-2:] == ["late", "late"]
     assert story.statuses[-1] == "Available"
     story.says("busy", 0, 0)
     assert len(story.desk.transactions) == 2
@@ -77,7 +77,7 @@ def test_a_rental_without_a_uid_starts_nothing_but_shows():
     story = Story()
     story.says("busy", 0, 0, uid=None)
     assert story.desk.transactions == {}
-    assert (story.statuses, story.odd) == (["Preparing"], ["rental_without_uid"])
+    assert (story.statuses, story.anomalies) == (["Preparing"], ["rental_without_uid"])
 
 
 def test_a_uid_that_is_missing_later_is_that_of_the_session():
@@ -109,13 +109,13 @@ def test_a_silent_station_is_offline_after_95_seconds_and_a_hello_and_its_sessio
     story.says("busy", 0, 0)
     story.says("charging", 1, 0)
     story.wait(94)
-    assert story.probes == 0
+    assert story.hellos == 0
     story.wait(1)
-    assert story.probes == 1
+    assert story.hellos == 1
     story.wait(14)
-    assert story.station.online
+    assert story.tracker.online
     story.wait(1)
-    assert not story.station.online
+    assert not story.tracker.online
     assert story.statuses[-1] == "Unavailable"
     assert story.transaction.open
     story.wait(1800)
@@ -125,25 +125,6 @@ def test_a_silent_station_is_offline_after_95_seconds_and_a_hello_and_its_sessio
     assert story.transaction.duration_s == int(story.at)
 
 
-def test_a_packet_is_stale_after_five_seconds_or_sixty_five_outside_the_window():
-    story = Story()
-    story.says("busy", 0, 0)
-    story.wait(5)
-    assert not story.station.stale(story.now)
-    story.wait(1)
-    assert story.station.stale(story.now)
-    story.until(700)
-    story.says("charging", 700, 0)
-    story.wait(65)
-    assert not story.station.stale(story.now)
-    story.wait(1)
-    assert story.station.stale(story.now)
-    story.command("hello", "B")
-    assert not story.station.session.in_window(story.now)
-    story.command("hello")
-    assert story.station.session.in_window(story.now)
-
-
 def test_a_stop_without_done_is_asked_about_then_raised_and_never_sent_again():
     story = Story()
     story.says("busy", 0, 0)
@@ -151,7 +132,7 @@ def test_a_stop_without_done_is_asked_about_then_raised_and_never_sent_again():
     for second in range(1, 16):
         story.wait(1)
         story.says("charging", second, 0)
-    assert story.probes == 1
+    assert story.hellos == 1
     for second in range(16, 31):
         story.wait(1)
         story.says("charging", second, 0)
@@ -280,7 +261,7 @@ def test_an_idle_station_is_asked_every_five_minutes():
     story.says("ready")
     for _ in range(3):
         story.wait(299)
-        before = story.probes
+        before = story.hellos
         story.wait(1)
-        assert story.probes == before + 1
+        assert story.hellos == before + 1
         story.says("ready")

@@ -8,7 +8,9 @@ from tests.mqtt.conftest import running
 
 async def test_the_demo_charges_through_the_real_adapter(broker, start_node):
     clock = SimulatedClock(600, UNBOUNDED_LEAD_S)
-    adapter, simulated = bridges.play("ev_meter", BrokerAddress(broker.host, broker.port_v5, "5", ""), clock)
+    adapter, simulated = bridges.create_demo(
+        "ev_meter", BrokerAddress(broker.host, broker.port_v5, "5", ""), clock
+    )
     async with running(simulated):
         node = await start_node(bridges=[adapter])
         (reading, *_) = await node.until(lambda: node.of("meter_reading", "EVM-001"), 30)

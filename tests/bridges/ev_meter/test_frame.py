@@ -7,19 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridges.ev_meter.frame import (
-    Account,
-    BadFrame,
-    OtherFrame,
+    MalformedFrame,
+    UnsupportedFrame,
+    VendorAccount,
     WorkingInfo,
     account_from_request,
     decode,
     decode_frame,
-    request,
+    encode_request,
 )
 from tests.harness.bridges.ev_meter_vectors import PAYLOADS, SCENARIO, expected, told
 
 FUZZ = int(os.environ.get("CSMS_FUZZ_EXAMPLES", "300"))
-ACCOUNT = Account("00000000-0000-4000-8000-000000000001", bytes(range(48)))
+ACCOUNT = VendorAccount("00000000-0000-4000-8000-000000000001", bytes(range(48)))
 REQUEST = base64.b64decode(
     "YQAAAAAAAAAHJAAwMDAwMDAwMC0wMDAwLTQwMDAtODAwMC0wMDAwMDAwMDAwMDEwAAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4fICEiIyQl"
     "JicoKSorLC0uLwAA"
@@ -31,7 +31,7 @@ S01, S03 = PAYLOADS["S01"], PAYLOADS["S03"]
 
 
 def test_the_one_request_is_99_bytes_and_names_the_account():
-    assert request(ACCOUNT) == REQUEST
+    assert encode_request(ACCOUNT) == REQUEST
     assert len(REQUEST) == 99
     assert ACCOUNT.user_id == "30303030303030302D303030302D343030302D383030302D303030303030303030303031"
     assert account_from_request(REQUEST) == ACCOUNT
@@ -56,7 +56,7 @@ def test_a_request_that_could_do_more_than_read_is_refused(frame):
 @pytest.mark.parametrize(("uuid", "token"), [("0" * 36, bytes(48)), (ACCOUNT.uuid, bytes(47)), (ACCOUNT.uuid.replace("4", "G"), bytes(48))])  # fmt: skip
 def test_an_account_that_cannot_be_one_is_refused(uuid, token):
     with pytest.raises(ValueError, match="an account's"):
-        Account(uuid, token)
+        VendorAccount(uuid, token)
 
 
 def test_neither_an_account_nor_a_frame_shows_itself():
@@ -94,7 +94,7 @@ def test_hexadecimal_that_is_also_base64_is_taken_for_what_yields_a_frame(name):
     text = PAYLOADS[name].hex()
     assert decode(json.dumps({"payload_base64": text}).encode()) == expected(name)
     if len(text) % 4 == 0:
-        with pytest.raises(BadFrame, match="promises"):
+        with pytest.raises(MalformedFrame, match="promises"):
             decode_frame(base64.b64decode(text, validate=True))
 
 
@@ -127,33 +127,33 @@ REJECTED = {
 
 @pytest.mark.parametrize("name", REJECTED)
 def test_what_is_no_frame_is_rejected(name):
-    with pytest.raises(BadFrame) as caught:
+    with pytest.raises(MalformedFrame) as caught:
         decode(REJECTED[name])
-    assert not isinstance(caught.value, OtherFrame)
+    assert not isinstance(caught.value, UnsupportedFrame)
 
 
 @pytest.mark.parametrize("kind", [0, 2, 4, 255])
 def test_another_type_is_skipped(kind):
-    with pytest.raises(OtherFrame, match=f"type {kind}"):
+    with pytest.raises(UnsupportedFrame, match=f"type {kind}"):
         decode(S01[:2] + bytes([kind]) + S01[3:])
 
 
 def test_a_type_inside_json_is_skipped_as_well():
     other = S01[:2] + b"\x02" + S01[3:]
-    with pytest.raises(OtherFrame):
+    with pytest.raises(UnsupportedFrame):
         decode(json.dumps({"payload_base64": other.hex()}).encode())
 
 
 @pytest.mark.parametrize("name", [name for name in PAYLOADS if name != "S19"])
 def test_every_strict_prefix_is_rejected(name):
     for size in range(len(PAYLOADS[name])):
-        with pytest.raises(BadFrame):
+        with pytest.raises(MalformedFrame):
             decode(PAYLOADS[name][:size])
 
 
 def test_json_is_never_read_as_a_frame():
     text = json.dumps({"payload_base64": "zz" * 60}).encode()
-    with pytest.raises(BadFrame, match="neither base64 nor hexadecimal|promises"):
+    with pytest.raises(MalformedFrame, match="neither base64 nor hexadecimal|promises"):
         decode(text)
 
 
@@ -189,7 +189,7 @@ def damaged(draw):
 def test_garbage_raises_the_one_error_and_nothing_else(payload):
     try:
         info = decode(payload)
-    except BadFrame:
+    except MalformedFrame:
         return
     assert isinstance(info, WorkingInfo)
     assert info.left_over >= 0
@@ -203,5 +203,5 @@ def test_a_short_frame_never_yields_a_register(frame, data):
     needed = len(frame) - whole.left_over - (37 if frame == PAYLOADS["S19"] else 0)
     size = data.draw(st.integers(2, needed - 1))
     cut = (size - 2).to_bytes(2, "little") + frame[2:size]
-    with pytest.raises(BadFrame):
+    with pytest.raises(MalformedFrame):
         decode(cut)

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 
 import bridges
 from bridges.ev_meter import create, login
-from bridges.ev_meter.adapter import EvMeter
-from bridges.ev_meter.backend import Backend, vendor_link
+from bridges.ev_meter.adapter import EvMeterAdapter
 from bridges.ev_meter.frame import decode
 from bridges.ev_meter.settings import EvMeterSettings
+from bridges.ev_meter.vendor_broker import VendorBroker, vendor_link
 from csms.adapter import ChargerSnapshot
 from csms.core import reports
 from csms.errors import SettingsError
@@ -42,7 +42,7 @@ def account_files(tmp_path, monkeypatch):
 async def test_fr_1_mqtt_connection(account_files, mosquitto):
     """To iot.nayax.com, port 1883, as the vendor's own clients: MQTT 3.1.1, clean session, 60 s."""
     adapter = create()
-    assert isinstance(adapter, EvMeter)
+    assert isinstance(adapter, EvMeterAdapter)
     assert (adapter._link.host, adapter._link.port, adapter._link.tls) == ("iot.nayax.com", 1883, False)
     server = mosquitto()
     loopback = replace(adapter._link, host=server.host, port=server.port)
@@ -56,7 +56,7 @@ async def test_fr_2_authentication(mosquitto):
     """As deviceEV, with the shared password."""
     link = vendor_link(login.shared_password().get_secret_value())
     assert link.username == "deviceEV"
-    assert sha256((link.password or "").encode()).hexdigest() == login.DIGEST
+    assert sha256((link.password or "").encode()).hexdigest() == login.SHIPPED_SHA256
     server = mosquitto(users={"deviceEV": USER["password"]})
     site = Site(server, login=USER)
     async with at_work(site):
@@ -134,7 +134,7 @@ def test_nfr_2_security_of_the_tracked_files():
     for path in paths:
         if path.is_file():
             assert not reveals(path.read_bytes()), path
-    adapter = EvMeter.__new__(EvMeter)
+    adapter = EvMeterAdapter.__new__(EvMeterAdapter)
     adapter._link = vendor_link(login.shared_password().get_secret_value())
     assert not reveals(
         repr(adapter._link).encode() + repr(login.shared_password()).encode() + repr(vars(adapter)).encode()
@@ -143,7 +143,7 @@ def test_nfr_2_security_of_the_tracked_files():
 
 def test_nfr_2_it_would_be_found():
     password = login.shared_password().get_secret_value().encode()
-    assert sha256(password).hexdigest() == login.DIGEST
+    assert sha256(password).hexdigest() == login.SHIPPED_SHA256
     assert reveals(b"x" * 100 + password + b"y")
     assert not reveals(password[:-1])
 
@@ -235,13 +235,13 @@ async def test_nfr_3_error_handling(mosquitto, start_site, start_node):
 
 async def test_nfr_4_performance(start_site, monkeypatch):
     """Evenly spread, one question in flight each, together never more than the limit."""
-    sent, ask = [], Backend.ask
+    sent, ask = [], VendorBroker.ask
 
     async def noted(backend, device):
         sent.append(time.monotonic())
         await ask(backend, device)
 
-    monkeypatch.setattr(Backend, "ask", noted)
+    monkeypatch.setattr(VendorBroker, "ask", noted)
     site = await start_site(20)
     for charger in site.chargers:
         charger.faults.late_s = 0.02
@@ -254,7 +254,7 @@ async def test_nfr_4_performance(start_site, monkeypatch):
 
 def test_the_registry_has_it(account_files, monkeypatch):
     assert "ev_meter" in bridges.BRIDGES
-    assert isinstance(bridges.create("ev_meter"), EvMeter)
+    assert isinstance(bridges.create("ev_meter"), EvMeterAdapter)
     monkeypatch.delenv("EVMETER_TOKEN_FILE")
     with pytest.raises(SettingsError, match="EVMETER_TOKEN_FILE"):
         bridges.create("ev_meter")

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from bridges.ev_meter import status
+from bridges.ev_meter import status_mapping
 from bridges.ev_meter.frame import decode
-from bridges.ev_meter.status import Shown
-from bridges.ev_meter.steps import KEY, Begin, End, Read
+from bridges.ev_meter.observations import START_KEY, RegisterRead, SessionBegan, SessionEnded
+from bridges.ev_meter.status_mapping import ConnectorStatus
 from bridges.ev_meter.translate import power_w
 from tests.bridges.ev_meter.test_frame import FUZZ
 from tests.harness.bridges.ev_meter_session import Watched, at, charging, idle, info, waiting
@@ -35,29 +35,40 @@ def play(watched: Watched, *, only=None) -> dict[int, list[str]]:
 @pytest.mark.parametrize("name", STATUSES)
 def test_every_vector_has_its_status(name):
     for in_session, meant in zip((False, True), STATUSES[name], strict=True):
-        now = status.shown(expected(name), in_session=in_session, had_session=False, previous=None)
+        now = status_mapping.connector_status(
+            expected(name), in_session=in_session, had_session=False, previous=None
+        )
         assert now is not None
         assert now.status == meant
 
 
 def test_unknown_numbers_keep_the_status_and_say_nothing_at_first():
     strange = expected("S11")
-    assert status.shown(strange, in_session=False, had_session=False, previous=None) is None
-    before = Shown("Preparing")
-    assert status.shown(strange, in_session=False, had_session=False, previous=before) is before
+    assert (
+        status_mapping.connector_status(strange, in_session=False, had_session=False, previous=None) is None
+    )
+    before = ConnectorStatus("Preparing")
+    assert (
+        status_mapping.connector_status(strange, in_session=False, had_session=False, previous=before)
+        is before
+    )
 
 
 def test_errors_are_named_and_warnings_do_not_count():
-    fault = status.shown(expected("S10"), in_session=True, had_session=False, previous=None)
-    assert fault == Shown("Faulted", "OtherError", vendor_error_code="errors=0x04")
-    warned = status.shown(idle(1, warnings=255), in_session=False, had_session=False, previous=None)
-    assert warned == Shown("Available")
+    fault = status_mapping.connector_status(
+        expected("S10"), in_session=True, had_session=False, previous=None
+    )
+    assert fault == ConnectorStatus("Faulted", "OtherError", vendor_error_code="errors=0x04")
+    warned = status_mapping.connector_status(
+        idle(1, warnings=255), in_session=False, had_session=False, previous=None
+    )
+    assert warned == ConnectorStatus("Available")
 
 
 def test_an_offer_of_nothing_is_the_chargers_pause():
-    assert status.shown(
+    assert status_mapping.connector_status(
         waiting(1, set_current_a=0), in_session=True, had_session=False, previous=None
-    ) == Shown("SuspendedEVSE")
+    ) == ConnectorStatus("SuspendedEVSE")
 
 
 # --- the nine polls -------------------------------------------------------------------------------------
@@ -78,7 +89,9 @@ NINE = {
 def test_the_nine_polls():
     watched = Watched()
     assert play(watched) == NINE
-    begin, end = (next(s for s in watched.steps if isinstance(s, kind)) for kind in (Begin, End))
+    begin, end = (
+        next(s for s in watched.steps if isinstance(s, kind)) for kind in (SessionBegan, SessionEnded)
+    )
     assert (begin.at, end.at - begin.at) == (at(120), timedelta(seconds=360))
     assert end.meter_wh - begin.meter_wh == 260
     assert begin.anomalies == end.anomalies == ()
@@ -92,7 +105,7 @@ def test_a_first_look_in_mid_session_counts_back():
     said = play(watched, only=[180, 240])
     assert said[180] == ["start meterStart 1357673", "Charging"]
     assert said[240] == ["SuspendedEV", "meter 1357833"]
-    (begin,) = (step for step in watched.steps if isinstance(step, Begin))
+    (begin,) = (step for step in watched.steps if isinstance(step, SessionBegan))
     assert begin.anomalies == ("meter_start_estimated",)
 
 
@@ -104,7 +117,9 @@ def test_a_session_nobody_saw_is_reported_once():
     said[480] = watched.hear(480, frames()[480])
     assert said[240] == ["Unavailable"]
     assert said[480] == ["start meterStart 1357673", "stop meterStop 1357933 Other", "Available"]
-    begin, end = (next(s for s in watched.steps if isinstance(s, kind)) for kind in (Begin, End))
+    begin, end = (
+        next(s for s in watched.steps if isinstance(s, kind)) for kind in (SessionBegan, SessionEnded)
+    )
     assert (begin.at, end.at) == (at(60), at(480))
     assert begin.anomalies == end.anomalies == MISSED
     assert watched.hear(540, frames()[480]) == []
@@ -150,9 +165,9 @@ def test_a_restart_after_any_poll_changes_nothing(after):
 def test_the_key_of_a_start_keeps_how_sure_it_is():
     watched = Watched()
     play(watched, only=[0, 60, 120])
-    (begin,) = (step for step in watched.steps if isinstance(step, Begin))
+    (begin,) = (step for step in watched.steps if isinstance(step, SessionBegan))
     assert begin.key == "2026-03-01T08:02:00Z ±60s start=- session=45 base=1357673 meter=1357673"
-    assert KEY.match(begin.key)
+    assert START_KEY.match(begin.key)
 
 
 # --- starts ---------------------------------------------------------------------------------------------
@@ -163,7 +178,7 @@ def test_the_chargers_own_start_time_counts_when_it_lies_in_the_gap():
     watched.hear(0, idle(5000))
     began_ms = round(at(31).timestamp() * 1000)
     watched.hear(60, charging(5010, 10, start_time_ms=began_ms))
-    (begin,) = (step for step in watched.steps if isinstance(step, Begin))
+    (begin,) = (step for step in watched.steps if isinstance(step, SessionBegan))
     assert begin.at == at(31)
 
 
@@ -172,7 +187,7 @@ def test_a_start_time_that_cannot_be_true_does_not_count(seconds):
     watched = Watched()
     watched.hear(0, idle(5000))
     watched.hear(60, charging(5010, 10, start_time_ms=round(at(seconds).timestamp() * 1000)))
-    (begin,) = (step for step in watched.steps if isinstance(step, Begin))
+    (begin,) = (step for step in watched.steps if isinstance(step, SessionBegan))
     assert begin.at == at(60)
 
 
@@ -305,7 +320,7 @@ def test_after_an_outage_another_session_has_its_own_energy():
         "start meterStart 8000",
         "Charging",
     ]
-    end = next(step for step in watched.steps if isinstance(step, End))
+    end = next(step for step in watched.steps if isinstance(step, SessionEnded))
     assert end.anomalies == ("meter_stop_estimated",)
 
 
@@ -323,7 +338,7 @@ def test_a_charger_that_stays_away_is_given_up():
         watched.silence(100 + 20 * i)
     assert watched.silence(7200) == []
     assert watched.silence(7300) == ["stop meterStop 5200 Other"]
-    end = next(step for step in watched.steps if isinstance(step, End))
+    end = next(step for step in watched.steps if isinstance(step, SessionEnded))
     assert (end.at, end.anomalies) == (at(80), ("meter_stop_estimated",))
     assert watched.hear(7400, idle(6000, 1000)) == [
         "start meterStart 5200",
@@ -373,7 +388,7 @@ def test_offline_is_told_once_and_ends_with_the_first_answer():
     watched = Watched()
     watched.hear(0, waiting(1000))
     assert [watched.silence(60 * i) for i in range(1, 6)] == [[], [], ["Unavailable"], [], []]
-    assert watched.session.shown == Shown("Unavailable", info="offline")
+    assert watched.session.shown == ConnectorStatus("Unavailable", info="offline")
     assert watched.hear(400, info(ev_status=9, total_wh=1000)) == ["Preparing"]
 
 
@@ -407,16 +422,16 @@ def test_whatever_comes_sessions_are_whole_and_registers_never_fall(happenings):
             watched.hear(seconds, what)
     register = running = None
     for step in watched.steps:
-        if isinstance(step, Begin):
+        if isinstance(step, SessionBegan):
             assert running is None  # never two at a time
             register = running = step.meter_wh
             assert register >= 0
-        elif isinstance(step, Read) and step.told:
+        elif isinstance(step, RegisterRead) and step.told:
             assert running is not None
             assert step.register_wh >= register
             register = step.register_wh
-        elif isinstance(step, End):
+        elif isinstance(step, SessionEnded):
             assert step.meter_wh >= register
             running = None
-    keys = [step.key for step in watched.steps if isinstance(step, Begin)]
+    keys = [step.key for step in watched.steps if isinstance(step, SessionBegan)]
     assert len(set(keys)) == len(keys)

@@ -3,7 +3,7 @@ import base64
 import pytest
 
 from bridges.ev_meter import settings
-from bridges.ev_meter.frame import Account, request
+from bridges.ev_meter.frame import VendorAccount, encode_request
 from csms.errors import SettingsError
 
 UUID = "00000000-0000-4000-8000-000000000001"
@@ -39,9 +39,9 @@ def test_an_account_in_any_usual_form(given, uuid, token):
 
 
 def test_a_whole_request_names_its_account(given):
-    frame = request(Account(UUID, TOKEN))
+    frame = encode_request(VendorAccount(UUID, TOKEN))
     config = given(account_uuid_file=None, token_file=None, request_file=frame.hex())
-    assert config.account == Account(UUID, TOKEN)
+    assert config.account == VendorAccount(UUID, TOKEN)
 
 
 @pytest.mark.parametrize(

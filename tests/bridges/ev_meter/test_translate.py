@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bridges.ev_meter.frame import decode
-from bridges.ev_meter.session import Session
-from bridges.ev_meter.status import Shown
-from bridges.ev_meter.steps import Begin, End, Note, Read, Rules
+from bridges.ev_meter.observations import OperatorNote, RegisterRead, SessionBegan, SessionEnded, SessionRules
+from bridges.ev_meter.session_tracker import SessionTracker
+from bridges.ev_meter.status_mapping import ConnectorStatus
 from bridges.ev_meter.translate import identity, power_w, reading, report_of, temperature_c
 from csms.adapter import ChargerSnapshot
 from csms.core.units import measure
@@ -21,7 +21,7 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def read(name, **more):
-    return Read(info=expected(name), register_wh=expected(name).total_wh, at=NOW, **more)
+    return RegisterRead(info=expected(name), register_wh=expected(name).total_wh, at=NOW, **more)
 
 
 def told(step):
@@ -60,7 +60,9 @@ def test_between_sessions_the_register_alone():
 
 
 def test_a_deferred_reading_keeps_both_counters():
-    samples = reading(Read(info=expected("S03"), register_wh=2_000_000, at=NOW, deferred=True)).samples
+    samples = reading(
+        RegisterRead(info=expected("S03"), register_wh=2_000_000, at=NOW, deferred=True)
+    ).samples
     kept = [(s.measurand, s.location, s.value) for s in samples if s.measurand.startswith("Energy")]
     assert kept == [
         ("Energy.Active.Import.Register", None, "2000000"),
@@ -91,16 +93,16 @@ def test_steps_become_reports():
     def report(step):
         return report_of(step, "EV", id_tag="TAG", transaction_id=7, at=NOW)
 
-    start = report(Begin(key="k", meter_wh=5, at=NOW, anomalies=("a",)))
+    start = report(SessionBegan(key="k", meter_wh=5, at=NOW, anomalies=("a",)))
     assert (start.key, start.meter_wh, start.id_tag, start.anomalies) == ("k", 5, "TAG", ("a",))
-    stop = report(End(meter_wh=9, at=NOW, reason="Other", anomalies=("a", "b", "a"), closing=True))
+    stop = report(SessionEnded(meter_wh=9, at=NOW, reason="Other", anomalies=("a", "b", "a"), closing=True))
     assert (stop.transaction_id, stop.meter_wh, stop.reason, stop.anomalies) == (7, 9, "Other", ("a", "b"))
-    assert [s.context for s in stop.readings[0].samples] == ["Transaction.End"]
-    assert report(End(meter_wh=9, at=NOW, reason="Other")).readings == ()
+    assert [s.context for s in stop.readings[0].samples] == ["Transaction.SessionEnded"]
+    assert report(SessionEnded(meter_wh=9, at=NOW, reason="Other")).readings == ()
     assert report(read("S03")).transaction_id == 7
     quiet = report(read("S01", told=False))
     assert (quiet.transaction_id, quiet.told) == (None, False)
-    status = report(Shown("Faulted", "OtherError", vendor_error_code="errors=0x04"))
+    status = report(ConnectorStatus("Faulted", "OtherError", vendor_error_code="errors=0x04"))
     assert (status.status, status.error_code, status.vendor_error_code, status.at) == (
         "Faulted",
         "OtherError",
@@ -127,7 +129,7 @@ def test_a_charger_in_use_is_billed_for_what_it_gave(seed, gap_s):
     real = [0.0]
     clock = SimulatedClock(1, monotonic=lambda: real[0], wall=lambda: NOW)
     (charger,) = fake_chargers(1, clock, seed=seed % 5000)
-    session = Session(Rules(), ChargerSnapshot())
+    session = SessionTracker(SessionRules(), ChargerSnapshot())
     first, sold, running = None, 0, None
     for look in range(200):
         real[0] += gap_s if look else 1  # nobody comes in the first minute
@@ -135,18 +137,18 @@ def test_a_charger_in_use_is_billed_for_what_it_gave(seed, gap_s):
         first = info.total_wh if first is None else first
         for step in session.hear(info, NOW + timedelta(seconds=real[0])):
             match step:
-                case Begin():
+                case SessionBegan():
                     assert running is None
                     running = step.meter_wh
                     assert running >= first
-                case End():
+                case SessionEnded():
                     assert running is not None
                     sold += step.meter_wh - running
                     running = None
-                case Read(told=True):
+                case RegisterRead(told=True):
                     assert running is not None
                     assert step.register_wh == info.total_wh
-                case Note():
+                case OperatorNote():
                     assert "booked" in step.text
     if running is not None:
         sold += info.total_wh - running

@@ -8,9 +8,16 @@ from typing import Any
 from msgspec.structs import replace
 
 from bridges.coin_op import notes
-from bridges.coin_op.acts import Alarm, EndRental, Odd, Presence, Probe, Rules
-from bridges.coin_op.packet import parse
-from bridges.coin_op.station import Station
+from bridges.coin_op.actions import (
+    ReachabilityChange,
+    SendHello,
+    SendStop,
+    StationAlarm,
+    StationAnomaly,
+    StationRules,
+)
+from bridges.coin_op.packet import parse_status
+from bridges.coin_op.station_tracker import StationTracker
 from csms.core import reports
 from csms.core.device_state import BridgeNotes
 from csms.core.tariffs import Tariff
@@ -27,14 +34,14 @@ class Story:
     def __init__(self, *, desk: Desk | None = None, blocked: bool = False, **rules: Any) -> None:
         self.desk = desk if desk is not None else Desk(unknown_tags="accept", tariff=TARIFF)
         self.at = 0.0
-        self.rules = Rules(**({"rated_power_w": 3_000_000} | rules))
+        self.rules = StationRules(**({"rated_power_w": 3_000_000} | rules))
         self.blocked = blocked
-        self.probes = 0
-        self.ended_by_us = 0
+        self.hellos = 0
+        self.stops_sent = 0
         self.alarms: list[str] = []
-        self.odd: list[str] = []
+        self.anomalies: list[str] = []
         self.number: int | None = None
-        self.station = Station(CHARGER, self.rules, self.now, blocked=blocked)
+        self.tracker = StationTracker(CHARGER, self.rules, self.now, blocked=blocked)
 
     @property
     def now(self) -> Any:
@@ -50,50 +57,52 @@ class Story:
         if energy is not None:
             body |= {"energy": energy}
         retained = more.pop("retained", False)
-        self._do(self.station.hear(parse(json.dumps(body | more).encode()), self.now, retained=retained))
+        self._do(
+            self.tracker.receive(parse_status(json.dumps(body | more).encode()), self.now, retained=retained)
+        )
 
     def wait(self, seconds: float) -> None:
         """Let the clock run, with a tick each second."""
         until = self.at + seconds
         while self.at < until:
             self.at = min(self.at + 1, until)
-            self._do(self.station.tick(self.now))
+            self._do(self.tracker.tick(self.now))
 
     def until(self, at: float) -> None:
         """Later, with nobody having looked at the clock in between."""
         self.at = at
 
     def command(self, verb: str, uid: str = "A") -> None:
-        self._do(self.station.commanded(verb, uid, self.now))
+        self._do(self.tracker.command_seen(verb, uid, self.now))
 
     def restart(self) -> None:
         """The bridge is killed; what is on record is all that is left."""
         open_ones = [t for t in self.desk.transactions.values() if t.open]
-        self.station = Station(CHARGER, self.rules, self.now, blocked=self.blocked)
-        self.station.resume(
+        self.tracker = StationTracker(CHARGER, self.rules, self.now, blocked=self.blocked)
+        self.tracker.resume(
             open_ones[0] if open_ones else None, self.desk.connectors.get((CHARGER, 1)), self._notes()
         )
         self.number = open_ones[0].id if open_ones else None
 
-    def _notes(self) -> notes.Notes:
+    def _notes(self) -> notes.StationNotes:
         kept = self.desk.recall(BridgeNotes)
-        return notes.read(json.loads(json.dumps(kept[0].notes))) if kept else notes.NOTHING
+        return notes.decode(json.loads(json.dumps(kept[0].notes))) if kept else notes.NO_NOTES
 
     def _do(self, acts: Any) -> None:
         for act in acts:
             match act:
-                case Probe():
-                    self.probes += 1
-                    self.station.asked(self.now)
-                case Alarm():
+                case SendHello():
+                    self.hellos += 1
+                    self.tracker.hello_sent(self.now)
+                case StationAlarm():
                     self.alarms.append(act.kind)
-                case Odd():
-                    self.odd.append(act.kind)
-                case Presence():
+                case StationAnomaly():
+                    self.anomalies.append(act.kind)
+                case ReachabilityChange():
                     pass
-                case EndRental():
-                    self.ended_by_us += 1
-                    self.command("stop", self.station.session.uid)
+                case SendStop():
+                    self.stops_sent += 1
+                    self.command("stop", self.tracker.rental.uid)
                 case reports.Report():
                     self._record(act)
 
@@ -106,7 +115,7 @@ class Story:
         if isinstance(report, reports.Start):
             self.number = answer.transaction_id
         if isinstance(answer, reports.BalanceLeft):
-            self._do(self.station.owes(answer))
+            self._do(self.tracker.balance_changed(answer))
 
     # --- what came of it -------------------------------------------------------------------------
 
@@ -128,7 +137,7 @@ class Story:
 def whole_rental(story: Story, first_wh: float = 0.0) -> None:
     """An hour and a half, 1,840 Wh."""
     story.says("ready")
-    story.station.invited = "A"
+    story.tracker.connecting_uid = "A"
     story.says("busy", 0, first_wh)
     story.until(40)
     story.says("charging", 40, first_wh + 1)

@@ -6,9 +6,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from bridges.ev_meter.frame import WorkingInfo, decode
-from bridges.ev_meter.session import Session
-from bridges.ev_meter.status import Shown
-from bridges.ev_meter.steps import Begin, End, Note, Read, Rules
+from bridges.ev_meter.observations import OperatorNote, RegisterRead, SessionBegan, SessionEnded, SessionRules
+from bridges.ev_meter.session_tracker import SessionTracker
+from bridges.ev_meter.status_mapping import ConnectorStatus
 from bridges.ev_meter.translate import power_w
 from csms.adapter import ChargerSnapshot
 from csms.core.pricing import Tariff
@@ -45,8 +45,8 @@ class Watched:
     """`told` collects everything but baselines and notes; `baselines` and `notes` the rest."""
 
     def __init__(self, standing: ChargerSnapshot | None = None, **rules: Any) -> None:
-        self.rules = Rules(**rules)
-        self.session = Session(self.rules, standing or ChargerSnapshot())
+        self.rules = SessionRules(**rules)
+        self.session = SessionTracker(self.rules, standing or ChargerSnapshot())
         self.steps: list[Any] = []
         self.baselines: list[int] = []
         self.notes: list[str] = []
@@ -64,7 +64,7 @@ class Watched:
         standing = ChargerSnapshot(
             connectors=(self._connector,), transactions=() if self._running is None else (self._running,)
         )
-        self.session = Session(self.rules, standing)
+        self.session = SessionTracker(self.rules, standing)
 
     def _take(self, steps: list[Any], seconds: float) -> list[str]:
         said: list[str] = []
@@ -72,24 +72,24 @@ class Watched:
             self.steps.append(step)
             self._keep(step, at(seconds))
             match step:
-                case Begin():
+                case SessionBegan():
                     said.append(f"start meterStart {step.meter_wh}")
-                case Read(told=True):
+                case RegisterRead(told=True):
                     said.append(f"meter {step.register_wh}")
-                case Read():
+                case RegisterRead():
                     self.baselines.append(step.register_wh)
-                case End():
+                case SessionEnded():
                     said.append(f"stop meterStop {step.meter_wh} {step.reason}")
-                case Shown():
+                case ConnectorStatus():
                     said.append(step.status)
-                case Note():
+                case OperatorNote():
                     self.notes.append(step.text)
         return said
 
     def _keep(self, step: Any, now: datetime) -> None:
         """As the ledger would."""
         match step:
-            case Begin():
+            case SessionBegan():
                 assert self._running is None
                 self._running = Transaction(
                     id=1,
@@ -104,19 +104,19 @@ class Watched:
                     tariff=Tariff(),
                     anomalies=step.anomalies,
                 )
-            case Read():
+            case RegisterRead():
                 self._connector = replace(
                     self._connector,
                     energy_wh=step.register_wh,
                     reading_at=step.at,
                     power_w=round(power_w(step.info)),
                 )
-            case End():
+            case SessionEnded():
                 assert self._running is not None
                 self._running = None
                 if step.closing:
                     self._connector = replace(self._connector, energy_wh=step.meter_wh, reading_at=step.at)
-            case Shown():
+            case ConnectorStatus():
                 self._connector = replace(
                     self._connector,
                     status=step.status,

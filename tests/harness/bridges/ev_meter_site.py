@@ -9,10 +9,15 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from bridges.ev_meter.adapter import EvMeter
-from bridges.ev_meter.backend import broker_link
-from bridges.ev_meter.config import Config, Pace, device, rules
-from bridges.ev_meter.frame import Account
+from bridges.ev_meter.adapter import EvMeterAdapter
+from bridges.ev_meter.config import (
+    EvMeterConfig,
+    PollIntervals,
+    charger_config,
+    session_rules,
+)
+from bridges.ev_meter.frame import VendorAccount
+from bridges.ev_meter.vendor_broker import broker_link
 from csms.mqtt.client.config import LinkConfig
 from csms.simulate.clock import UNBOUNDED_LEAD_S, SimulatedClock
 from csms.simulate.ev_meter import FakeBackend, FakeCharger, FakeChargerState
@@ -52,8 +57,8 @@ class Site:
         return self.names[0]
 
     @property
-    def account(self) -> Account:
-        return Account(self.uuid, self.token)
+    def account(self) -> VendorAccount:
+        return VendorAccount(self.uuid, self.token)
 
     def link(self, **changes: Any) -> LinkConfig:
         link = broker_link(self.broker.host, self.broker.port, **self.login)
@@ -61,15 +66,15 @@ class Site:
 
     def bridge(
         self, *, link: LinkConfig | None = None, pace: dict[str, Any] | None = None, **chosen: Any
-    ) -> EvMeter:
-        config = Config(
+    ) -> EvMeterAdapter:
+        config = EvMeterConfig(
             account=self.account,
             devices=tuple(
-                device(name, charger.state.mac, id_tag="TAG")
+                charger_config(name, charger.state.mac, id_tag="TAG")
                 for name, charger in zip(self.names, self.chargers, strict=True)
             ),
-            rules=rules(**chosen),
-            pace=Pace(
+            rules=session_rules(**chosen),
+            pace=PollIntervals(
                 **(
                     {
                         "idle_s": 0.12,
@@ -82,7 +87,7 @@ class Site:
                 )
             ),
         )
-        return EvMeter(config, link or self.link(), clock=lambda: self.clock.at(self.clock.now_s()))
+        return EvMeterAdapter(config, link or self.link(), clock=lambda: self.clock.at(self.clock.now_s()))
 
     def asked(self) -> int:
         return sum(len(charger.asked.times) for charger in self.chargers)

@@ -11,7 +11,7 @@ from typing import Any, Self
 import msgspec
 
 from bridges.coin_op import settings
-from bridges.coin_op.adapter import CoinOp
+from bridges.coin_op.adapter import CoinOpAdapter
 from csms.adapter import Admission, BrokerMessage, ChargerSnapshot, Command
 from csms.core.device_state import BridgeNotes
 from csms.errors import LedgerError
@@ -23,11 +23,9 @@ from tests.harness.waiting import until
 PREFIX = "coinop-"
 
 
-class Bridge(CoinOp):
-    """The clock is the loop's."""
-
-    def now(self) -> datetime:  # type: ignore[override]
-        return NOW + timedelta(seconds=asyncio.get_running_loop().time())
+def loop_clock() -> datetime:
+    """Return the event loop's time, as a time of day."""
+    return NOW + timedelta(seconds=asyncio.get_running_loop().time())
 
 
 class Town:
@@ -43,7 +41,7 @@ class Town:
         self.settings = settings.load(
             _env_file=None, **{"require_account": False, "open_enrollment": True} | given
         )
-        self.bridge = Bridge(self.settings)
+        self.bridge = CoinOpAdapter(self.settings, clock=loop_clock)
         self.commands: list[tuple[float, str, str]] = []
         self.options: list[dict[str, Any]] = []
         self.heard: list[tuple[float, str, dict[str, Any]]] = []
@@ -90,7 +88,7 @@ class Town:
     async def registered(self, prefix: str) -> list[str]:
         return sorted(name for name in self.enrollment if name.startswith(prefix))
 
-    async def standing(self, charger_id: str) -> ChargerSnapshot:
+    async def snapshot(self, charger_id: str) -> ChargerSnapshot:
         notes = [row.notes for row in self.desk.recall(BridgeNotes) if row.charger_id == charger_id]
         return ChargerSnapshot(
             connectors=tuple(c for (of, _), c in self.desk.connectors.items() if of == charger_id),
@@ -186,18 +184,20 @@ class Town:
         self._tasks[0].cancel()
         await asyncio.gather(self._tasks[0], return_exceptions=True)
         self.dead = False
-        self.bridge = Bridge(self.settings)
+        self.bridge = CoinOpAdapter(self.settings, clock=loop_clock)
         self._tasks[0] = asyncio.create_task(self.bridge.run(self))
         await self.until(lambda: len(self._listeners) == 2)
 
     # --- what is asked for and what came of it ---------------------------------------------------------
 
     def is_free(self, station_id: str = "s1") -> bool:
-        line = self.bridge.lines.get(station_id)
-        return line is not None and line.station.status == "ready" and f"{PREFIX}{station_id}" in self.held
+        handler = self.bridge.stations.get(station_id)
+        return (
+            handler is not None and handler.tracker.status == "ready" and f"{PREFIX}{station_id}" in self.held
+        )
 
-    def line(self, station_id: str = "s1") -> Any:
-        return self.bridge.lines[station_id]
+    def handler(self, station_id: str = "s1") -> Any:
+        return self.bridge.stations[station_id]
 
     async def ask(self, action: str, station_id: str = "s1", **payload: Any) -> Any:
         return await self.bridge.perform(f"{PREFIX}{station_id}", Command(action=action, payload=payload))
@@ -206,9 +206,9 @@ class Town:
         return await self.ask("RemoteStartTransaction", station_id, idTag=uid, connectorId=1)
 
     async def stop(self, station_id: str = "s1") -> Any:
-        line = self.line(station_id)
-        await self.until(lambda: line.transaction_id)
-        return await self.ask("RemoteStopTransaction", station_id, transactionId=line.transaction_id)
+        handler = self.handler(station_id)
+        await self.until(lambda: handler.transaction_id)
+        return await self.ask("RemoteStopTransaction", station_id, transactionId=handler.transaction_id)
 
     def sent(self, verb: str, station_id: str = "s1") -> list[str]:
         """The uids with which a command passed."""

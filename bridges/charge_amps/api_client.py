@@ -13,17 +13,17 @@ from typing import Any, Final
 
 import httpx
 
-from bridges.charge_amps.port import CloudAway, CloudRefused, LoginRefused
+from bridges.charge_amps.cloud import CloudRefused, CloudUnavailable, LoginRefused
 
 _FRESH_S: Final = 60.0
 _TRANSIENT: Final = {408, 425, 429}
 _LONGEST_WAIT_S: Final = 5.0
 
-Login = Callable[[httpx.AsyncClient], Awaitable[str]]
+LoginCall = Callable[[httpx.AsyncClient], Awaitable[str]]
 Clock = Callable[[], datetime]
 
 
-def now() -> datetime:
+def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
@@ -33,7 +33,7 @@ def _tls() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-class Http:
+class ApiClient:
     """One base address, one token. `login(client)` gives a token or raises.
 
     A read is repeated once when it fails for a passing reason; a write never is. A refused token is renewed
@@ -43,13 +43,13 @@ class Http:
     def __init__(
         self,
         base_url: str,
-        login: Login,
+        login: LoginCall,
         *,
         headers: dict[str, str],
         refused: frozenset[int],
         write_gap_s: float = 5.0,
         timeout_s: float = 30.0,
-        clock: Clock = now,
+        clock: Clock = utc_now,
     ) -> None:
         self.client = httpx.AsyncClient(
             base_url=base_url,
@@ -76,7 +76,7 @@ class Http:
         """The JSON of an answer. Raises CloudError."""
         try:
             return await self._call(method, path, body, params)
-        except CloudAway as away:
+        except CloudUnavailable as away:
             wait_s = 0.1 if away.retry_after_s is None else away.retry_after_s
             if wait_s > _LONGEST_WAIT_S:
                 raise
@@ -129,7 +129,7 @@ class Http:
         except httpx.HTTPError as error:
             # Whatever failed before a connection stood has surely done nothing.
             unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-            raise CloudAway(
+            raise CloudUnavailable(
                 f"{method} {path}: {type(error).__name__}", done_perhaps=write and not unsent
             ) from None
 
@@ -137,32 +137,32 @@ class Http:
         """A token that lasts a while yet; one that names no end is kept until it is refused."""
         async with self._lock:
             if self._token is not None:
-                ends_at = expiry(self._token)
+                ends_at = token_expiry(self._token)
                 if ends_at is None or ends_at - self._clock().timestamp() > _FRESH_S:
                     return self._token
             self._token = await self._login(self.client)
             return self._token
 
 
-async def ask_token(
+async def request_token(
     client: httpx.AsyncClient, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
 ) -> dict[str, Any]:
     """The answer to a login, an object with a `token`. Raises LoginRefused, CloudAway."""
     try:
         answer = await client.post(path, json=body, headers=headers)
     except httpx.HTTPError as error:
-        raise CloudAway(f"POST {path}: {type(error).__name__}") from None
+        raise CloudUnavailable(f"POST {path}: {type(error).__name__}") from None
     if answer.status_code in {400, 401, 403}:
         raise LoginRefused(
             f"POST {path}: {answer.status_code}; are e-mail, password and API key right?", answer.status_code
         )
     content = _content(answer, f"POST {path}", write=False)
     if not isinstance(content, dict) or not isinstance(content.get("token"), str):
-        raise CloudAway(f"POST {path}: no token in the answer")
+        raise CloudUnavailable(f"POST {path}: no token in the answer")
     return content
 
 
-def expiry(token: str) -> float | None:
+def token_expiry(token: str) -> float | None:
     """When a JSON web token ends, as a Unix time; not verified, for it is not us it has to convince."""
     with suppress(ValueError, IndexError, TypeError):
         body = token.split(".")[1]
@@ -175,7 +175,7 @@ def expiry(token: str) -> float | None:
 def _content(answer: httpx.Response, what: str, *, write: bool) -> Any:
     status = answer.status_code
     if status in _TRANSIENT or status >= 500:
-        raise CloudAway(
+        raise CloudUnavailable(
             f"{what}: {status}", retry_after_s=_retry_after_s(answer), done_perhaps=write and status >= 500
         )
     if status >= 300:
@@ -185,7 +185,7 @@ def _content(answer: httpx.Response, what: str, *, write: bool) -> Any:
     try:
         return answer.json()
     except ValueError:
-        raise CloudAway(f"{what}: {status}, but no JSON", done_perhaps=write) from None
+        raise CloudUnavailable(f"{what}: {status}, but no JSON", done_perhaps=write) from None
 
 
 def _said(answer: httpx.Response) -> str:

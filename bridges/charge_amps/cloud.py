@@ -6,14 +6,14 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from bridges.charge_amps.week import Week, WeekPeriod
+from bridges.charge_amps.weekly_schedule import WeeklyPeriod, WeeklySchedule
 
 
 class CloudError(Exception):
     """A request came to nothing. A sentence without secrets."""
 
 
-class CloudAway(CloudError):
+class CloudUnavailable(CloudError):
     """No usable answer: worth another try. `done_perhaps`: it was a write, and it may have been carried out."""
 
     def __init__(
@@ -36,7 +36,7 @@ class LoginRefused(CloudRefused):
     """Wrong e-mail, password or API key, or no right to it."""
 
 
-class Capabilities(Struct, frozen=True, kw_only=True):
+class CloudCapabilities(Struct, frozen=True, kw_only=True):
     """What a backend can do. `session_energy`: energy counts from 0 in each session."""
 
     sessions: bool = False
@@ -53,7 +53,7 @@ class Phase(Struct, frozen=True):
     voltage_v: Decimal | None = None
 
 
-class ConnectorView(Struct, frozen=True, kw_only=True):
+class PolledConnector(Struct, frozen=True, kw_only=True):
     """A connector as polled; None: the cloud does not say. `status` as the cloud words it."""
 
     number: int
@@ -68,7 +68,7 @@ class ConnectorView(Struct, frozen=True, kw_only=True):
     error_code: str | None = None
 
 
-class ChargePoint(Struct, frozen=True, kw_only=True):
+class CloudChargePoint(Struct, frozen=True, kw_only=True):
     """`capi`: one of the older kind, with status words of its own."""
 
     id: str
@@ -77,10 +77,10 @@ class ChargePoint(Struct, frozen=True, kw_only=True):
     firmware: str | None = None
     online: bool = False
     capi: bool = False
-    connectors: tuple[ConnectorView, ...] = ()
+    connectors: tuple[PolledConnector, ...] = ()
 
 
-class Session(Struct, frozen=True, kw_only=True):
+class CloudSession(Struct, frozen=True, kw_only=True):
     """A session of the cloud's history; open while `ended_at` is None."""
 
     id: str
@@ -99,36 +99,36 @@ class StoredSchedule(Struct, frozen=True, kw_only=True):
     id: str
     connector_id: int
     start: datetime | None
-    periods: tuple[WeekPeriod, ...]
+    periods: tuple[WeeklyPeriod, ...]
     active: bool = True
     synced: bool = False
 
-    def holds(self, week: Week) -> bool:
+    def holds(self, week: WeeklySchedule) -> bool:
         """Whether this is what `week` asks for."""
         return (self.start, self.periods) == (week.start, week.periods) and self.active
 
 
-class Cloud(Protocol):
+class ChargeAmpsCloud(Protocol):
     """Raises CloudError. Reads may be repeated by the backend, writes never are."""
 
     @property
-    def capabilities(self) -> Capabilities: ...
+    def capabilities(self) -> CloudCapabilities: ...
 
-    async def charge_points(self) -> tuple[ChargePoint, ...]:
+    async def charge_points(self) -> tuple[CloudChargePoint, ...]:
         """Those of the account, with what is known of their connectors."""
 
-    async def status(self, charge_point: ChargePoint) -> ChargePoint:
+    async def status(self, charge_point: CloudChargePoint) -> CloudChargePoint:
         """The same charge point as it is now."""
 
-    async def sessions(self, charge_point_id: str, since: datetime) -> tuple[Session, ...]:
+    async def sessions(self, charge_point_id: str, since: datetime) -> tuple[CloudSession, ...]:
         """History from `since`, oldest first."""
 
-    async def session(self, charge_point_id: str, session_id: str) -> Session | None: ...
+    async def session(self, charge_point_id: str, session_id: str) -> CloudSession | None: ...
 
     async def schedule(self, charge_point_id: str, connector_id: int) -> StoredSchedule | None: ...
 
     async def put_schedule(
-        self, charge_point_id: str, connector_id: int, week: Week, time_zone: str
+        self, charge_point_id: str, connector_id: int, week: WeeklySchedule, time_zone: str
     ) -> str | None:
         """Replace the connector's whole weekly schedule; its new id. Puts the connector into mode Schedule."""
 

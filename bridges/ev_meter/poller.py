@@ -11,13 +11,13 @@ from typing import Final, assert_never
 
 import structlog
 
-from bridges.ev_meter.backend import Backend, NotAsked
-from bridges.ev_meter.config import Config, Device
+from bridges.ev_meter.config import ChargerConfig, EvMeterConfig
 from bridges.ev_meter.frame import WorkingInfo
-from bridges.ev_meter.session import MISSES, Session
-from bridges.ev_meter.status import Shown
-from bridges.ev_meter.steps import Begin, End, Note, Read, Step
-from bridges.ev_meter.translate import PROTOCOL, VENDOR, firmware, identity, report_of
+from bridges.ev_meter.observations import Observation, OperatorNote, RegisterRead, SessionBegan, SessionEnded
+from bridges.ev_meter.session_tracker import OFFLINE_AFTER_POLLS, SessionTracker
+from bridges.ev_meter.status_mapping import ConnectorStatus
+from bridges.ev_meter.translate import EV_METER_PROTOCOL, EV_METER_VENDOR, firmware, identity, report_of
+from bridges.ev_meter.vendor_broker import RequestNotSent, VendorBroker
 from csms.adapter import Adapter, AdapterHost
 from csms.core import reports
 from csms.errors import LedgerError
@@ -29,14 +29,14 @@ _SEEN_EVERY_S: Final = 60.0
 _FAREWELL_S: Final = 5.0
 
 
-class Attendant:
+class ChargerPoller:
     """`charging` and `in_flight` are for others to look at."""
 
     def __init__(
         self,
-        device: Device,
-        config: Config,
-        backend: Backend,
+        device: ChargerConfig,
+        config: EvMeterConfig,
+        backend: VendorBroker,
         node: AdapterHost,
         owner: Adapter,
         clock: Callable[[], datetime],
@@ -55,7 +55,7 @@ class Attendant:
         self._known = False
         self._seen_at = 0.0
         self._transaction_id: int | None = None
-        self._session: Session | None = None
+        self._session: SessionTracker | None = None
 
     @property
     def charging(self) -> bool:
@@ -132,7 +132,7 @@ class Attendant:
                     asked_at = time.monotonic()
                     self.in_flight = True
                     await self._backend.ask(self.device)
-                except NotAsked:
+                except RequestNotSent:
                     asked_at = time.monotonic()
                     self.in_flight = False
                     await self._silence()
@@ -152,8 +152,8 @@ class Attendant:
         interval_s = pace.idle_s
         if session is not None and session.busy:
             interval_s = pace.charging_s
-        if session is not None and session.misses >= MISSES:
-            interval_s = min(pace.idle_s * 2 ** min(session.misses - MISSES, 10), pace.offline_s)
+        if session is not None and session.misses >= OFFLINE_AFTER_POLLS:
+            interval_s = min(pace.idle_s * 2 ** min(session.misses - OFFLINE_AFTER_POLLS, 10), pace.offline_s)
         return interval_s * random.uniform(1 - pace.jitter, 1 + pace.jitter)
 
     # --- what follows ----------------------------------------------------------------------------
@@ -167,7 +167,7 @@ class Attendant:
             except Exception as error:
                 log.warning("ev-meter waits for the database", charger=self._id, error=str(error))
                 await asyncio.sleep(_AGAIN_S)
-        self._session = Session(self._rules, standing)
+        self._session = SessionTracker(self._rules, standing)
         self._known = self._session.shown is not None
         self._transaction_id = next((t.id for t in standing.transactions), None)
 
@@ -189,10 +189,10 @@ class Attendant:
             # A charger nobody has ever reached: it is known by its protocol, and offline.
             await self._hold()
         await self._do(steps, at)
-        if session.misses >= MISSES:
+        if session.misses >= OFFLINE_AFTER_POLLS:
             await self._leave("no answer")
 
-    async def _do(self, steps: list[Step], at: datetime) -> None:
+    async def _do(self, steps: list[Observation], at: datetime) -> None:
         try:
             for step in steps:
                 await self._record(step, at)
@@ -201,12 +201,12 @@ class Attendant:
             log.error("ev-meter report refused", charger=self._id, error=str(error))
             self._session = None
 
-    async def _record(self, step: Step, at: datetime) -> None:
+    async def _record(self, step: Observation, at: datetime) -> None:
         match step:
-            case Note():
+            case OperatorNote():
                 log.info("ev-meter", charger=self._id, note=step.text)
                 return
-            case Begin() | Read() | End() | Shown():
+            case SessionBegan() | RegisterRead() | SessionEnded() | ConnectorStatus():
                 report = report_of(
                     step,
                     self._id,
@@ -219,7 +219,7 @@ class Attendant:
         answer = await self._node.record(report)
         if isinstance(answer, reports.Started):
             self._transaction_id = answer.transaction_id
-        elif isinstance(step, End):
+        elif isinstance(step, SessionEnded):
             self._transaction_id = None
 
     # --- there or not ----------------------------------------------------------------------------
@@ -227,7 +227,7 @@ class Attendant:
     async def _reached(self, info: WorkingInfo) -> None:
         if self._held is None:
             await self._hold()
-        made = (VENDOR, firmware(info))
+        made = (EV_METER_VENDOR, firmware(info))
         if self._identity != made and not self._ended:
             await self._node.record(identity(info, self._id))
             self._identity = made
@@ -237,7 +237,7 @@ class Attendant:
 
     async def _hold(self) -> None:
         held = await self._node.record(
-            reports.Connected(charger_id=self._id, node=self._node.name, protocol=PROTOCOL)
+            reports.Connected(charger_id=self._id, node=self._node.name, protocol=EV_METER_PROTOCOL)
         )
         self._held, self._known = held, True
         self._identity = (held.vendor, held.firmware_version)

@@ -17,7 +17,7 @@ SINGLE_PHASE, THREE_PHASE = 1, 2
 _MOST_V, _MOST_A = 500, 100
 
 
-class Shown(Struct, frozen=True):
+class ConnectorStatus(Struct, frozen=True):
     """A connector's status as OCPP 1.6 has it."""
 
     status: str
@@ -26,7 +26,7 @@ class Shown(Struct, frozen=True):
     vendor_error_code: str | None = None
 
 
-OFFLINE: Final = Shown("Unavailable", info="offline")
+CHARGER_OFFLINE: Final = ConnectorStatus("Unavailable", info="offline")
 
 
 def plugged(info: WorkingInfo) -> bool:
@@ -39,7 +39,9 @@ def flowing(info: WorkingInfo) -> bool:
 
 def charging(info: WorkingInfo) -> bool:
     """Energy flows, and nothing is wrong."""
-    return shown(info, in_session=True, had_session=False, previous=None) == Shown("Charging")
+    return connector_status(info, in_session=True, had_session=False, previous=None) == ConnectorStatus(
+        "Charging"
+    )
 
 
 def measured(info: WorkingInfo) -> bool:
@@ -47,22 +49,24 @@ def measured(info: WorkingInfo) -> bool:
     return max(info.voltage_v) <= _MOST_V and max(info.current_a) <= _MOST_A
 
 
-def shown(info: WorkingInfo, *, in_session: bool, had_session: bool, previous: Shown | None) -> Shown | None:
+def connector_status(
+    info: WorkingInfo, *, in_session: bool, had_session: bool, previous: ConnectorStatus | None
+) -> ConnectorStatus | None:
     """The status a frame means. `had_session`: one has ended since the car was plugged in. Warnings do not count."""
     closed, state = info.charging_state in _CLOSED, info.ev_status
     if state == ERROR_STATE or info.errors:
-        return Shown("Faulted", "OtherError", vendor_error_code=f"errors=0x{info.errors:02x}")
+        return ConnectorStatus("Faulted", "OtherError", vendor_error_code=f"errors=0x{info.errors:02x}")
     if state == NOT_CONNECTED:
-        return Shown("Available")
+        return ConnectorStatus("Available")
     if state not in _PLUGGED:
         return previous
     if state != CONNECTED and closed and flowing(info):
-        return Shown("Charging")
+        return ConnectorStatus("Charging")
     if not in_session:
-        return Shown("Finishing" if had_session else "Preparing")
+        return ConnectorStatus("Finishing" if had_session else "Preparing")
     if info.charging_state == _NOT_OFFERING or (state == NEEDS_VENTILATION and not closed):
-        return Shown("SuspendedEVSE")
-    return Shown("SuspendedEV" if info.set_current_a else "SuspendedEVSE")
+        return ConnectorStatus("SuspendedEVSE")
+    return ConnectorStatus("SuspendedEV" if info.set_current_a else "SuspendedEVSE")
 
 
 def active_phases(info: WorkingInfo) -> tuple[int, ...]:

@@ -8,12 +8,12 @@ import structlog
 from msgspec import Struct
 
 from bridges.charge_amps import hems
-from bridges.charge_amps.config import Config
-from bridges.charge_amps.keeper import Keeper, Kept
-from bridges.charge_amps.memory import Memory, plan_topic, state_topic
+from bridges.charge_amps.cloud import ChargeAmpsCloud, CloudError
+from bridges.charge_amps.config import ChargeAmpsConfig
 from bridges.charge_amps.monitor import Monitor
-from bridges.charge_amps.planner import ERROR, IDLE, Planner
-from bridges.charge_amps.port import Cloud, CloudError
+from bridges.charge_amps.plan_store import PlanStore, plan_topic, state_topic
+from bridges.charge_amps.price_planner import ERROR, IDLE, PricePlanner
+from bridges.charge_amps.schedule_sync import ScheduleSync, SyncState
 from csms.adapter import AdapterHost
 from csms.plans.retained import Retained
 from csms.scheduling.hems import HemsStatus, apart_from_time, iso
@@ -25,7 +25,7 @@ from csms.scheduling.upkeep import AWAY, HEMS, IN_PLACE, NOT_WANTED, PENDING, ST
 log = structlog.get_logger()
 
 
-class ConnectorState(Struct, frozen=True, kw_only=True):
+class HomeAssistantState(Struct, frozen=True, kw_only=True):
     """`charge-amps/{charge point}/{connector}/state`, retained: what Home Assistant's entities are made of."""
 
     operation_mode: str
@@ -63,11 +63,11 @@ class ScheduledConnector:
         number: int,
         *,
         primary: bool,
-        cloud: Cloud,
-        config: Config,
+        cloud: ChargeAmpsCloud,
+        config: ChargeAmpsConfig,
         prices: PriceTable,
         node: AdapterHost,
-        memory: Memory,
+        memory: PlanStore,
         clock: Callable[[], datetime],
     ) -> None:
         self.monitor = monitor
@@ -80,7 +80,7 @@ class ScheduledConnector:
         self._state_topic = state_topic(monitor.charger_id, number)
         name = hems.topic_name(monitor.charger_id, number, primary=primary)
         self._hems_topic = f"hems/charge-amps/{name}"
-        self.keeper = Keeper(
+        self.keeper = ScheduleSync(
             cloud,
             config,
             monitor.charger_id,
@@ -89,7 +89,7 @@ class ScheduledConnector:
             remember=lambda kept: memory.remember(self._plan_topic, kept),
         )
         self.keeper.changed = self.publish
-        self.planner = Planner(prices, self.keeper, config, clock)
+        self.planner = PricePlanner(prices, self.keeper, config, clock)
         self.switched = False
         self._prices = prices
         self._shown: PlanView | None = None
@@ -97,7 +97,7 @@ class ScheduledConnector:
 
     # --- life ------------------------------------------------------------------------------------
 
-    async def run(self, remembered: Kept | None) -> None:
+    async def run(self, remembered: SyncState | None) -> None:
         await self._switch(remembered)
         await self.publish()
         async with asyncio.TaskGroup() as tasks:
@@ -105,7 +105,7 @@ class ScheduledConnector:
             if self._config.mode == HEMS:
                 tasks.create_task(self._listen())
 
-    async def _switch(self, remembered: Kept | None) -> None:
+    async def _switch(self, remembered: SyncState | None) -> None:
         """Nothing else is done before what an earlier mode has put there is gone."""
         if remembered is not None:
             self.keeper.kept = remembered
@@ -121,7 +121,7 @@ class ScheduledConnector:
                     log.warning("schedule of the other mode not deleted yet", error=str(error))
                 await asyncio.sleep(self._config.pace.retry_s[0])
         if remembered is None or remembered.mode != self._config.mode:
-            self.keeper.kept = Kept(mode=self._config.mode)
+            self.keeper.kept = SyncState(mode=self._config.mode)
             await self._memory.remember(self._plan_topic, self.keeper.kept)
         self.switched = True
 
@@ -149,7 +149,7 @@ class ScheduledConnector:
             if self.monitor.passive:
                 return
             try:
-                if await hems.obey(heard, self.keeper, self._config, self._clock()):
+                if await hems.execute(heard, self.keeper, self._config, self._clock()):
                     await self.publish(always=True)
             except Exception as error:
                 # The next message may be a better one.
@@ -230,7 +230,7 @@ class ScheduledConnector:
             now=self._clock(),
         )
 
-    def state(self) -> ConnectorState:
+    def state(self) -> HomeAssistantState:
         monitor, kept, now = self.monitor, self.keeper.kept, self._clock()
         books, view = monitor.books.get(self.number), monitor.views.get(self.number)
         running = books.running if books is not None else None
@@ -241,7 +241,7 @@ class ScheduledConnector:
         status, message = self._schedule_status()
         currents = [phase.current_a for phase in seen.phases if phase.current_a is not None] if seen else []
         voltages = [phase.voltage_v for phase in seen.phases if phase.voltage_v is not None] if seen else []
-        return ConnectorState(
+        return HomeAssistantState(
             operation_mode=self._config.mode,
             online=monitor.online,
             charger_status=books.last_status if books is not None else None,

@@ -7,17 +7,17 @@ from typing import Final
 from msgspec import Struct
 
 from bridges.ev_meter.frame import WorkingInfo
-from bridges.ev_meter.status import Shown
+from bridges.ev_meter.status_mapping import ConnectorStatus
 
-NOISE_WH: Final = 50
+TOLERANCE_WH: Final = 50
 _MOST_W: Final = 3 * 80 * 265
 _EPOCH_2019: Final = datetime(2019, 1, 1, tzinfo=UTC)
-START_ESTIMATED: Final = "meter_start_estimated"
-STOP_ESTIMATED: Final = "meter_stop_estimated"
-MISSED: Final = "missed_session"
+METER_START_ESTIMATED: Final = "meter_start_estimated"
+METER_STOP_ESTIMATED: Final = "meter_stop_estimated"
+MISSED_SESSION: Final = "missed_session"
 
 
-class Rules(Struct, frozen=True, kw_only=True):
+class SessionRules(Struct, frozen=True, kw_only=True):
     """What an operator may choose. `finish_after`: end a session in which nothing flows for so long."""
 
     missed_sessions: str = "book"  # or "log"
@@ -28,14 +28,14 @@ class Rules(Struct, frozen=True, kw_only=True):
 # --- what follows from a frame -----------------------------------------------------------------------------
 
 
-class Begin(Struct, frozen=True, kw_only=True):
+class SessionBegan(Struct, frozen=True, kw_only=True):
     key: str
     meter_wh: int
     at: datetime
     anomalies: tuple[str, ...] = ()
 
 
-class Read(Struct, frozen=True, kw_only=True):
+class RegisterRead(Struct, frozen=True, kw_only=True):
     """A reading to record; `told` False: the register alone, with no session and no news."""
 
     info: WorkingInfo
@@ -45,7 +45,7 @@ class Read(Struct, frozen=True, kw_only=True):
     deferred: bool = False
 
 
-class End(Struct, frozen=True, kw_only=True):
+class SessionEnded(Struct, frozen=True, kw_only=True):
     """`closing`: the register is further than what is on record, so it must go there with the stop."""
 
     meter_wh: int
@@ -55,18 +55,18 @@ class End(Struct, frozen=True, kw_only=True):
     closing: bool = False
 
 
-class Note(Struct, frozen=True):
+class OperatorNote(Struct, frozen=True):
     """For the operator's log."""
 
     text: str
 
 
-Step = Begin | Read | End | Shown | Note
+Observation = SessionBegan | RegisterRead | SessionEnded | ConnectorStatus | OperatorNote
 
 
 # --- the key of a start: what a restarted bridge must know of it ------------------------------------------
 
-KEY: Final = re.compile(
+START_KEY: Final = re.compile(
     r"[0-9T:.Z-]+ ±(?P<uncertain>\d+)s start=(?P<start>\d+|-) session=(?P<session>\d+) base=(?P<base>-?\d+)"
 )
 
@@ -82,7 +82,7 @@ def start_key(
     )
 
 
-class Running(Struct, kw_only=True):
+class OpenSession(Struct, kw_only=True):
     """The open session. `session_wh` is the charger's counter when it began; None: nobody remembers.
 
     `base_wh`: no less than `total` minus counter can be as long as it is this session.
@@ -109,6 +109,6 @@ def start_time(info: WorkingInfo, now: datetime) -> datetime | None:
     return began if _EPOCH_2019 < began < now + timedelta(days=1) else None
 
 
-def most_wh(gap: timedelta) -> float:
+def max_plausible_wh(gap: timedelta) -> float:
     """More than any charger gives in that time."""
-    return _MOST_W * max(gap.total_seconds(), 0) / 3600 + NOISE_WH
+    return _MOST_W * max(gap.total_seconds(), 0) / 3600 + TOLERANCE_WH

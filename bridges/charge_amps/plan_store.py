@@ -7,7 +7,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
-from bridges.charge_amps.keeper import Kept
+from bridges.charge_amps.schedule_sync import SyncState
 from csms.adapter import AdapterHost
 from csms.core.events import topic_level
 from csms.errors import BrokerAway
@@ -24,16 +24,16 @@ def state_topic(charge_point_id: str, connector_id: int) -> str:
     return f"charge-amps/{topic_level(charge_point_id)}/{connector_id}/state"
 
 
-class Memory:
+class PlanStore:
     """`recall` waits for the broker: without it nobody knows what on a charger is ours."""
 
     def __init__(self, node: AdapterHost) -> None:
         self._node = node
-        self._unsaved: dict[str, Kept] = {}
+        self._unsaved: dict[str, SyncState] = {}
 
-    async def recall(self) -> dict[str, Kept]:
+    async def recall(self) -> dict[str, SyncState]:
         """All that was remembered, by topic."""
-        found: dict[str, Kept] = {}
+        found: dict[str, SyncState] = {}
         # A message of our own is the end of those that the broker had kept: it comes after them.
         mark = f"charge-amps/{uuid4().hex}/0/plan"
         asking = asyncio.create_task(self._ask(mark), name="recall")
@@ -59,7 +59,7 @@ class Memory:
                     await self._node.publish(mark, b"", retain=False)
             await asyncio.sleep(_ASK_EVERY_S / 2)
 
-    async def remember(self, topic: str, kept: Kept) -> None:
+    async def remember(self, topic: str, kept: SyncState) -> None:
         """Now, or once the broker is back (`flush`)."""
         self._unsaved[topic] = kept
         await self.flush()
@@ -75,9 +75,9 @@ class Memory:
                 del self._unsaved[topic]
 
 
-def _read(topic: str, body: bytes) -> Kept | None:
+def _read(topic: str, body: bytes) -> SyncState | None:
     try:
-        return msgspec.json.decode(body, type=Kept)
+        return msgspec.json.decode(body, type=SyncState)
     except (msgspec.MsgspecError, ValueError) as error:
         log.error("a remembered plan cannot be read", topic=topic, error=str(error))
         return None

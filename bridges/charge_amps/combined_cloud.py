@@ -2,18 +2,24 @@
 
 from datetime import datetime
 
-from bridges.charge_amps.port import Capabilities, ChargePoint, Cloud, Session, StoredSchedule
-from bridges.charge_amps.week import Week
+from bridges.charge_amps.cloud import (
+    ChargeAmpsCloud,
+    CloudCapabilities,
+    CloudChargePoint,
+    CloudSession,
+    StoredSchedule,
+)
+from bridges.charge_amps.weekly_schedule import WeeklySchedule
 
 
-class BothClouds:
+class CombinedCloud:
     """Implements `port.Cloud`."""
 
-    capabilities = Capabilities(
+    capabilities = CloudCapabilities(
         sessions=True, session_energy=True, schedules=True, modes=True, remote_start=True, reboot=True
     )
 
-    def __init__(self, official: Cloud, web: Cloud) -> None:
+    def __init__(self, official: ChargeAmpsCloud, web: ChargeAmpsCloud) -> None:
         self._official = official
         self._web = web
 
@@ -21,23 +27,23 @@ class BothClouds:
         await self._official.close()
         await self._web.close()
 
-    async def charge_points(self) -> tuple[ChargePoint, ...]:
+    async def charge_points(self) -> tuple[CloudChargePoint, ...]:
         return await self._official.charge_points()
 
-    async def status(self, charge_point: ChargePoint) -> ChargePoint:
+    async def status(self, charge_point: CloudChargePoint) -> CloudChargePoint:
         return await self._official.status(charge_point)
 
-    async def sessions(self, charge_point_id: str, since: datetime) -> tuple[Session, ...]:
+    async def sessions(self, charge_point_id: str, since: datetime) -> tuple[CloudSession, ...]:
         return await self._official.sessions(charge_point_id, since)
 
-    async def session(self, charge_point_id: str, session_id: str) -> Session | None:
+    async def session(self, charge_point_id: str, session_id: str) -> CloudSession | None:
         return await self._official.session(charge_point_id, session_id)
 
     async def schedule(self, charge_point_id: str, connector_id: int) -> StoredSchedule | None:
         return await self._web.schedule(charge_point_id, connector_id)
 
     async def put_schedule(
-        self, charge_point_id: str, connector_id: int, week: Week, time_zone: str
+        self, charge_point_id: str, connector_id: int, week: WeeklySchedule, time_zone: str
     ) -> str | None:
         return await self._web.put_schedule(charge_point_id, connector_id, week, time_zone)
 

@@ -14,8 +14,15 @@ import structlog
 from prometheus_client import Counter
 
 from bridges.ev_meter import login
-from bridges.ev_meter.config import Device
-from bridges.ev_meter.frame import Account, BadFrame, OtherFrame, WorkingInfo, decode, request
+from bridges.ev_meter.config import ChargerConfig
+from bridges.ev_meter.frame import (
+    MalformedFrame,
+    UnsupportedFrame,
+    VendorAccount,
+    WorkingInfo,
+    decode,
+    encode_request,
+)
 from csms.mqtt.client.config import LinkConfig
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
 from csms.mqtt.client.link import BrokerLink
@@ -29,10 +36,10 @@ _REQUESTS: Final = Counter(
     "csms_ev_meter_requests_total", "EV-Meter requests, by what became of them.", ["result"]
 )
 
-Heard = Callable[[WorkingInfo], None]
+FrameListener = Callable[[WorkingInfo], None]
 
 
-class NotAsked(Exception):
+class RequestNotSent(Exception):
     """The broker could not be reached, or refused the request."""
 
 
@@ -60,24 +67,24 @@ def vendor_link(password: str) -> LinkConfig:
     return broker_link(login.HOST, login.PORT, username=login.USERNAME, password=password)
 
 
-class Backend:
+class VendorBroker:
     """Asks chargers and tells what they answer. `rate_s`: requests a second at most, whoever they go to."""
 
-    def __init__(self, account: Account, link: LinkConfig, *, rate_s: float) -> None:
+    def __init__(self, account: VendorAccount, link: LinkConfig, *, rate_s: float) -> None:
         self._link = BrokerLink(link)
-        self._request = request(account)
+        self._request = encode_request(account)
         self._replies = f"/BLEWIFI/users/{account.user_id}"
         self._gap_s = 1 / rate_s
         self._free_at = 0.0
         self._turn = asyncio.Lock()  # first come, first served
-        self._heard: dict[str, Heard] = {}
+        self._heard: dict[str, FrameListener] = {}
 
     @property
     def connected(self) -> bool:
         return self._link.connected
 
     @contextmanager
-    def listening(self, device: Device, heard: Heard) -> Iterator[None]:
+    def listening(self, device: ChargerConfig, heard: FrameListener) -> Iterator[None]:
         """Have `heard` called with every valid frame of a charger, asked for or not. It must not block."""
         self._heard[device.device_id] = heard
         try:
@@ -96,19 +103,19 @@ class Backend:
             async with asyncio.timeout(patience_s):
                 await self._link.wait_connected()
         except TimeoutError:
-            raise NotAsked(self._link.last_error or "no connection") from None
+            raise RequestNotSent(self._link.last_error or "no connection") from None
         async with self._turn:
             await asyncio.sleep(self._free_at - time.monotonic())
             self._free_at = time.monotonic() + self._gap_s
 
-    async def ask(self, device: Device) -> None:
+    async def ask(self, device: ChargerConfig) -> None:
         """Ask for a charger's WorkingInfo; the answer comes to its listener, or not. Raises NotAsked."""
         message = MqttMessage(topic=f"/BLEWIFI/Chargers/{device.address}", body=self._request)
         try:
             await self._link.publish(message)
         except (BrokerDisconnected, PublishRefused) as error:
             _REQUESTS.labels("not_sent").inc()
-            raise NotAsked(str(error)) from None
+            raise RequestNotSent(str(error)) from None
         _REQUESTS.labels("sent").inc()
 
     def _on_message(self, message: MqttMessage) -> None:
@@ -119,9 +126,9 @@ class Backend:
             return "retained"
         try:
             info = decode(message.body)
-        except OtherFrame:
+        except UnsupportedFrame:
             return "other_type"
-        except BadFrame as error:
+        except MalformedFrame as error:
             log.debug("ev-meter frame not understood", error=str(error), size=len(message.body))
             return "invalid"
         heard = self._heard.get(info.device_id)

@@ -7,10 +7,10 @@ from typing import Final
 
 import structlog
 
-from bridges.charge_amps.config import Config
-from bridges.charge_amps.keeper import Keeper
-from bridges.charge_amps.port import CloudError
-from bridges.charge_amps.week import HorizonTooLong
+from bridges.charge_amps.cloud import CloudError
+from bridges.charge_amps.config import ChargeAmpsConfig
+from bridges.charge_amps.schedule_sync import ScheduleSync
+from bridges.charge_amps.weekly_schedule import HorizonTooLong
 from csms.scheduling.periods import ChargePeriod, not_over
 from csms.scheduling.price_table import PriceTable
 from csms.scheduling.selection import WAITING_FOR_PRICES, PricePlan, plan
@@ -21,11 +21,15 @@ DISABLED, ERROR, IDLE = "disabled", "error", "idle"
 _PAUSES_S: Final = (10.0, 30.0, 60.0, 300.0)
 
 
-class Planner:
+class PricePlanner:
     """One connector's plan. `step` is safe to call at any time and as often as one likes."""
 
     def __init__(
-        self, prices: PriceTable, keeper: Keeper, config: Config, clock: Callable[[], datetime]
+        self,
+        prices: PriceTable,
+        keeper: ScheduleSync,
+        config: ChargeAmpsConfig,
+        clock: Callable[[], datetime],
     ) -> None:
         self.plan: PricePlan | None = None
         self.state = IDLE

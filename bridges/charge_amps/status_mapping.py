@@ -19,7 +19,7 @@ _ERROR_CODES: Final = {
 }  # fmt: skip
 
 
-def word(raw: str | None, *, capi: bool) -> str | None:
+def status_name(raw: str | None, *, capi: bool) -> str | None:
     """The status as a word of its kind of charger. None: the cloud says nothing, or nothing known."""
     if raw is None:
         return None
@@ -37,7 +37,7 @@ def ocpp_status(raw: str | None, *, capi: bool, mode: str | None, in_session: bo
     An old charger says "Connected" for every car that does not charge; with an open session and a closed
     schedule it is the charger that waits.
     """
-    found = word(raw, capi=capi)
+    found = status_name(raw, capi=capi)
     if found == "Error":
         return "Faulted"
     if found == "Connected":

@@ -1,20 +1,20 @@
-"""One rental: its clock and its energy, from the first packet that names a renter to the last. Pure."""
+"""One rental of a station: its time and its energy, from the first packet that names a renter to the last. Pure."""
 
 from datetime import datetime, timedelta
 from typing import Final
 
 from bridges.coin_op.energy import Baseline, SessionEnergy, whole_wh
-from bridges.coin_op.notes import SessionNotes
-from bridges.coin_op.packet import Packet
-from bridges.coin_op.scales import Values
+from bridges.coin_op.meter_units import Measurements
+from bridges.coin_op.notes import RentalNotes
+from bridges.coin_op.packet import StatusPacket
 from csms.core.records import Connector, Transaction
 
-DIRECT, DRIFT, NO_TIME = "origin_direct", "clock_drift", "bad_time"
-WINDOW: Final = timedelta(minutes=10)
+ORIGIN_DIRECT, CLOCK_DRIFT, BAD_TIME = "origin_direct", "clock_drift", "bad_time"
+_CLOCK_DRIFT_S: Final = 60
 
 
-class Session:
-    """`time_s` is the station's own count, the one that is billed; `started_at` is its zero on our clock."""
+class StationRental:
+    """A rental. `time_s` is the station's own count, which is billed; `started_at` is its zero on the bridge's clock."""
 
     def __init__(
         self,
@@ -32,13 +32,12 @@ class Session:
         self.meter_start_wh = whole_wh(baseline.counter_wh)
         self.energy = energy if energy is not None else SessionEnergy(baseline.counter_wh, rated_w)
         self.time_s = time_s
-        self.heard_at = now
-        self.values = Values()
+        self.last_packet_at = now
+        self.measurements = Measurements()
         self.flags: dict[str, None] = {}
-        self.most_current_a = 0.0
-        self.own_command_at = started_at
+        self.last_own_command_at = started_at
         self.stop_asked_at: datetime | None = None
-        self.stop_probed = False
+        self.hello_sent_after_stop = False
         self.rebooted_at: datetime | None = None
         self.debt_raised = False
         self.metered_at: datetime | None = None
@@ -54,16 +53,12 @@ class Session:
         return self.meter_start_wh + whole_wh(self.energy.total_wh)
 
     @property
-    def moment(self) -> datetime:
-        """Now by the station's count, so that the two clocks agree in what is kept."""
+    def station_time(self) -> datetime:
+        """The time by the station's count, used in records so that time and energy belong together."""
         return self.started_at + timedelta(seconds=self.time_s)
 
-    def in_window(self, now: datetime) -> bool:
-        """Whether the station sends every second."""
-        return now - self.own_command_at < WINDOW
-
-    def notes(self) -> SessionNotes:
-        return SessionNotes(
+    def notes(self) -> RentalNotes:
+        return RentalNotes(
             uid=self.uid,
             started_at=self.started_at,
             shift_wh=self.energy.shift_wh,
@@ -74,52 +69,50 @@ class Session:
     def flag(self, name: str) -> None:
         self.flags[name] = None
 
-    def take(self, packet: Packet, values: Values, now: datetime) -> list[str]:
-        """A packet of this session; what was odd about it."""
-        odd: list[str] = []
-        by_wall_s = int((now - self.started_at).total_seconds())
+    def update(self, packet: StatusPacket, measurements: Measurements, now: datetime) -> list[str]:
+        """Apply a packet of this rental. Return its anomalies, which are also flagged on the rental."""
+        anomalies: list[str] = []
+        elapsed_s = int((now - self.started_at).total_seconds())
         if packet.time_s is None:
-            self.time_s = max(self.time_s, by_wall_s)
-            odd.append(NO_TIME)
+            self.time_s = max(self.time_s, elapsed_s)
+            anomalies.append(BAD_TIME)
         else:
             self.time_s = max(self.time_s, packet.time_s)
-            if abs(by_wall_s - packet.time_s) > 60 + packet.time_s / 100:
-                odd.append(DRIFT)
+            if abs(elapsed_s - packet.time_s) > _CLOCK_DRIFT_S + packet.time_s / 100:
+                anomalies.append(CLOCK_DRIFT)
         if packet.energy_wh is not None:
-            elapsed_s = max((now - self._energy_at).total_seconds(), self.time_s - self._energy_time_s)
-            trouble = self.energy.take(packet.energy_wh, elapsed_s)
-            if trouble is not None:
-                odd.append(trouble)
-            if not self.energy.doubted:
+            since_s = max((now - self._energy_at).total_seconds(), self.time_s - self._energy_time_s)
+            anomaly = self.energy.add(packet.energy_wh, since_s)
+            if anomaly is not None:
+                anomalies.append(anomaly)
+            if not self.energy.last_reading_rejected:
                 self._energy_at, self._energy_time_s = now, self.time_s
-        self.values = _newest(self.values, values)
-        self.most_current_a = max(self.most_current_a, values.current_a or 0)
-        self.heard_at = now
+        self.measurements = _merged(self.measurements, measurements)
+        self.last_packet_at = now
         self.rebooted_at = None
-        for name in odd:
+        for name in anomalies:
             self.flag(name)
-        return odd
+        return anomalies
 
 
-def resumed(
-    transaction: Transaction, connector: Connector | None, notes: SessionNotes | None, rated_w: float
-) -> Session:
-    """A rental that was on record when we started."""
+def resume_rental(
+    transaction: Transaction, connector: Connector | None, notes: RentalNotes | None, rated_w: float
+) -> StationRental:
+    """Go on with a rental that was on record at the start of the bridge. Notes on another rental are ignored."""
     last_wh, last_at = transaction.meter_start_wh, transaction.started_at
     if connector is not None and connector.reading_transaction_id == transaction.id:
         last_wh = connector.energy_wh if connector.energy_wh is not None else last_wh
         last_at = connector.reading_at or last_at
-    mine = (transaction.id_tag, transaction.started_at)
-    if notes is not None and (notes.uid, notes.started_at) != mine:
+    if notes is not None and (notes.uid, notes.started_at) != (transaction.id_tag, transaction.started_at):
         notes = None
-    session = Session(
+    rental = StationRental(
         transaction.id_tag,
         transaction.started_at,
         Baseline(transaction.meter_start_wh),
         rated_w,
         now=last_at,
         time_s=max(int((last_at - transaction.started_at).total_seconds()), 0),
-        energy=SessionEnergy.resumed(
+        energy=SessionEnergy.resume(
             transaction.meter_start_wh,
             rated_w,
             max(last_wh - transaction.meter_start_wh, 0),
@@ -127,16 +120,16 @@ def resumed(
         ),
     )
     if notes is not None:
-        session.flags = dict.fromkeys(notes.flags)
-        session.stop_asked_at = notes.stop_asked_at
-    return session
+        rental.flags = dict.fromkeys(notes.flags)
+        rental.stop_asked_at = notes.stop_asked_at
+    return rental
 
 
-def _newest(before: Values, now: Values) -> Values:
-    """What is not known this time stays as it was; it never counts as 0."""
-    return Values(
+def _merged(before: Measurements, now: Measurements) -> Measurements:
+    """Return the newest known value of each measurement: an unknown one never counts as 0."""
+    return Measurements(
         **{
             name: getattr(before, name) if getattr(now, name) is None else getattr(now, name)
-            for name in Values.__struct_fields__
+            for name in Measurements.__struct_fields__
         }
     )

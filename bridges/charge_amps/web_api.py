@@ -6,28 +6,28 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from bridges.charge_amps.http import Clock, Http, ask_token, now
-from bridges.charge_amps.lenient import items, moment, number, phases, power_w, text, whole
-from bridges.charge_amps.port import (
-    Capabilities,
-    ChargePoint,
-    CloudAway,
+from bridges.charge_amps.api_client import ApiClient, Clock, request_token, utc_now
+from bridges.charge_amps.cloud import (
+    CloudCapabilities,
+    CloudChargePoint,
     CloudError,
     CloudRefused,
-    ConnectorView,
+    CloudSession,
+    CloudUnavailable,
     LoginRefused,
-    Session,
+    PolledConnector,
     StoredSchedule,
 )
-from bridges.charge_amps.week import Week, WeekPeriod
+from bridges.charge_amps.json_values import items, moment, number, phases, power_w, text, whole
+from bridges.charge_amps.weekly_schedule import WeeklyPeriod, WeeklySchedule
 
 _NOTHING_TO_DO: Final = {400, 404, 409}
 
 
-class WebCloud:
+class WebApiCloud:
     """Implements `port.Cloud`, without a history of sessions."""
 
-    capabilities = Capabilities(schedules=True, modes=True, remote_start=True)
+    capabilities = CloudCapabilities(schedules=True, modes=True, remote_start=True)
 
     def __init__(
         self,
@@ -38,14 +38,14 @@ class WebCloud:
         user_agent: str = "Mozilla/5.0",
         write_gap_s: float = 5.0,
         timeout_s: float = 30.0,
-        clock: Clock = now,
+        clock: Clock = utc_now,
     ) -> None:
         address = urlsplit(base_url)
         origin = f"{address.scheme}://{address.netloc}"
         # `hostName` names the site that was logged in to; of three known clients two send it.
         self._credentials = {"email": email, "password": password, "hostName": address.hostname or ""}
         self._user_id = ""
-        self._http = Http(
+        self._http = ApiClient(
             base_url,
             self._login,
             headers={
@@ -63,14 +63,14 @@ class WebCloud:
         await self._http.close()
 
     async def _login(self, client: httpx.AsyncClient) -> str:
-        content = await ask_token(client, "/auth/login", self._credentials)
+        content = await request_token(client, "/auth/login", self._credentials)
         user = content.get("user")
         self._user_id = (text(user.get("id")) if isinstance(user, dict) else None) or ""
         return str(content["token"])
 
     # --- reads -----------------------------------------------------------------------------------
 
-    async def charge_points(self) -> tuple[ChargePoint, ...]:
+    async def charge_points(self) -> tuple[CloudChargePoint, ...]:
         content = await self._http.read(
             "/users/chargepoints/owned",
             params={"expand": "ocppConfig,topChargingLimitation"},
@@ -79,22 +79,22 @@ class WebCloud:
         )
         return tuple(_charge_point(item) for item in items(content) if text(item.get("id")))
 
-    async def status(self, charge_point: ChargePoint) -> ChargePoint:
+    async def status(self, charge_point: CloudChargePoint) -> CloudChargePoint:
         content = await self._raw(charge_point.id)
         if text(content.get("chargePointStatus")) is None:
-            raise CloudAway(f"the status of {charge_point.id} says nothing")
+            raise CloudUnavailable(f"the status of {charge_point.id} says nothing")
         return _charge_point({**content, "id": charge_point.id})
 
     async def _raw(self, charge_point_id: str) -> dict[str, Any]:
         content = await self._http.read(f"/chargepoints/{_part(charge_point_id)}")
         if not isinstance(content, dict):
-            raise CloudAway(f"charge point {charge_point_id} is no object")
+            raise CloudUnavailable(f"charge point {charge_point_id} is no object")
         return content
 
-    async def sessions(self, charge_point_id: str, since: datetime) -> tuple[Session, ...]:
+    async def sessions(self, charge_point_id: str, since: datetime) -> tuple[CloudSession, ...]:
         return ()
 
-    async def session(self, charge_point_id: str, session_id: str) -> Session | None:
+    async def session(self, charge_point_id: str, session_id: str) -> CloudSession | None:
         return None
 
     async def schedule(self, charge_point_id: str, connector_id: int) -> StoredSchedule | None:
@@ -105,7 +105,7 @@ class WebCloud:
     # --- writes ----------------------------------------------------------------------------------
 
     async def put_schedule(
-        self, charge_point_id: str, connector_id: int, week: Week, time_zone: str
+        self, charge_point_id: str, connector_id: int, week: WeeklySchedule, time_zone: str
     ) -> str | None:
         content = await self._http.write(
             "PUT",
@@ -159,7 +159,9 @@ class WebCloud:
         raise CloudError("the web application's API restarts no charger")
 
 
-def schedule_body(charge_point_id: str, connector_id: int, week: Week, time_zone: str) -> dict[str, Any]:
+def schedule_body(
+    charge_point_id: str, connector_id: int, week: WeeklySchedule, time_zone: str
+) -> dict[str, Any]:
     """A schedule as it is put: outside its periods 0 A, that is no charging."""
     return {
         "scheduleId": None,
@@ -183,9 +185,9 @@ def _part(value: str) -> str:
     return quote(value, safe="")
 
 
-def _charge_point(item: dict[str, Any]) -> ChargePoint:
+def _charge_point(item: dict[str, Any]) -> CloudChargePoint:
     found = (_connector(one) for one in items(item.get("connectors")))
-    return ChargePoint(
+    return CloudChargePoint(
         id=text(item.get("id")) or "",
         name=text(item.get("name")),
         model=text(item.get("productName")) or text(item.get("productType")),
@@ -201,7 +203,7 @@ _STATUSES: Final = (
 )  # fmt: skip
 
 
-def _connector(item: dict[str, Any]) -> ConnectorView | None:
+def _connector(item: dict[str, Any]) -> PolledConnector | None:
     connector_id = whole(item.get("connectorId"))
     if connector_id is None:
         return None
@@ -209,7 +211,7 @@ def _connector(item: dict[str, Any]) -> ConnectorView | None:
     status = text(item.get("ocppStatus"))
     if status is not None and status.isdecimal():
         status = _STATUSES[int(status)] if int(status) < len(_STATUSES) else "Unknown"
-    return ConnectorView(
+    return PolledConnector(
         number=connector_id,
         status=status,
         mode=text(item.get("mode")),
@@ -225,7 +227,7 @@ def _schedule(item: dict[str, Any]) -> StoredSchedule | None:
     if schedule_id is None or connector_id is None:
         return None
     periods = [
-        WeekPeriod(start, end, float(current))
+        WeeklyPeriod(start, end, float(current))
         for one in items(item.get("schedulePeriods"))
         if (start := whole(one.get("from"))) is not None
         and (end := whole(one.get("to"))) is not None

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from bridges.charge_amps.port import Phase
+from bridges.charge_amps.cloud import Phase
 from csms.scheduling.prices import decimal as number
 
 __all__ = ["items", "moment", "number", "phases", "power_w", "text", "whole"]

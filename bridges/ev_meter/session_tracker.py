@@ -8,46 +8,46 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
-from bridges.ev_meter import status
+from bridges.ev_meter import status_mapping
 from bridges.ev_meter.frame import WorkingInfo
-from bridges.ev_meter.status import OFFLINE, Shown
-from bridges.ev_meter.steps import (
-    KEY,
-    MISSED,
-    NOISE_WH,
-    START_ESTIMATED,
-    STOP_ESTIMATED,
-    Begin,
-    End,
-    Note,
-    Read,
-    Rules,
-    Running,
-    Step,
-    most_wh,
+from bridges.ev_meter.observations import (
+    METER_START_ESTIMATED,
+    METER_STOP_ESTIMATED,
+    MISSED_SESSION,
+    START_KEY,
+    TOLERANCE_WH,
+    Observation,
+    OpenSession,
+    OperatorNote,
+    RegisterRead,
+    SessionBegan,
+    SessionEnded,
+    SessionRules,
+    max_plausible_wh,
     start_key,
     start_time,
 )
+from bridges.ev_meter.status_mapping import CHARGER_OFFLINE, ConnectorStatus
 from csms.adapter import ChargerSnapshot
 
-CONNECTOR: Final = 1
-MISSES: Final = 3  # silent polls until a charger counts as offline
-_DEFERRED_WH: Final = 100
-_STILL_POLLS: Final = 3
-_ODD_POLLS: Final = 3
+CHARGER_CONNECTOR_ID: Final = 1
+OFFLINE_AFTER_POLLS: Final = 3  # silent polls until a charger counts as offline
+_DEFERRED_AFTER_WH: Final = 100
+_DEFERRED_AFTER_POLLS: Final = 3
+_NEW_METER_AFTER_POLLS: Final = 3
 _UNCHANGED: Final = timedelta(seconds=50)
 
 
-class Session:
+class SessionTracker:
     """One charger. Feed it every valid frame (`hear`) and every poll without one (`silence`); do what it says."""
 
-    def __init__(self, rules: Rules, standing: ChargerSnapshot) -> None:
+    def __init__(self, rules: SessionRules, standing: ChargerSnapshot) -> None:
         self._rules = rules
         self.online = False
         self.misses = 0
-        self.shown: Shown | None = None
-        self._before_offline: Shown | None = None
-        self.running: Running | None = None
+        self.shown: ConnectorStatus | None = None
+        self._before_offline: ConnectorStatus | None = None
+        self.running: OpenSession | None = None
         self._had_session = False
         self._register: int | None = None  # what is booked
         self._recorded: int | None = None  # what of that the ledger has as the connector's register
@@ -65,10 +65,10 @@ class Session:
 
     def _restore(self, standing: ChargerSnapshot) -> None:
         for connector in standing.connectors:
-            if connector.connector_id != CONNECTOR:
+            if connector.connector_id != CHARGER_CONNECTOR_ID:
                 continue
             if connector.status is not None:
-                self.shown = Shown(
+                self.shown = ConnectorStatus(
                     connector.status, connector.error_code, connector.info, connector.vendor_error_code
                 )
                 self._had_session = connector.status == "Finishing"
@@ -79,10 +79,10 @@ class Session:
                 default=None,
             )
         for transaction in standing.transactions:
-            if transaction.connector_id != CONNECTOR:
+            if transaction.connector_id != CHARGER_CONNECTOR_ID:
                 continue
-            key = KEY.match(transaction.key)
-            self.running = Running(
+            key = START_KEY.match(transaction.key)
+            self.running = OpenSession(
                 meter_start_wh=transaction.meter_start_wh,
                 started_at=transaction.started_at,
                 start_ms=int(key["start"]) if key is not None and key["start"] != "-" else None,
@@ -103,48 +103,48 @@ class Session:
 
     # --- nothing heard ---------------------------------------------------------------------------
 
-    def silence(self, at: datetime) -> list[Step]:
+    def silence(self, at: datetime) -> list[Observation]:
         """A poll had no valid answer, or could not be sent."""
         self.misses += 1
-        steps: list[Step] = []
-        if self.misses >= MISSES:
+        steps: list[Observation] = []
+        if self.misses >= OFFLINE_AFTER_POLLS:
             self._returned = True
-            if self.shown != OFFLINE:
-                self._before_offline, self.shown = self.shown, OFFLINE
-                steps.append(OFFLINE)
+            if self.shown != CHARGER_OFFLINE:
+                self._before_offline, self.shown = self.shown, CHARGER_OFFLINE
+                steps.append(CHARGER_OFFLINE)
         running, heard_at = self.running, self._heard_at
         if running is not None and heard_at is not None and at - heard_at > self._rules.give_up_after:
-            steps.append(Note("a session was given up: its charger has been silent for too long"))
-            steps += self._end(heard_at, "Other", STOP_ESTIMATED)
+            steps.append(OperatorNote("a session was given up: its charger has been silent for too long"))
+            steps += self._end(heard_at, "Other", METER_STOP_ESTIMATED)
         return steps
 
     # --- a frame ---------------------------------------------------------------------------------
 
-    def hear(self, info: WorkingInfo, at: datetime) -> list[Step]:
+    def hear(self, info: WorkingInfo, at: datetime) -> list[Observation]:
         """A valid frame of this charger, whether or not it was asked for."""
         if self._last == info and self._read_at is not None and at - self._read_at < _UNCHANGED:
             self.misses = 0
-            return self._showing(info) if self.shown == OFFLINE else []
-        steps: list[Step] = []
+            return self._showing(info) if self.shown == CHARGER_OFFLINE else []
+        steps: list[Observation] = []
         before = self._register
         good = self._believe(info, at, steps)
         if self.running is not None:
             steps += self._in_session(info, at, good=good)
-        elif good or (status.charging(info) and before is not None):
+        elif good or (status_mapping.charging(info) and before is not None):
             steps += self._idle(info, at, good=good)
-        if info.ev_status == status.NOT_CONNECTED:
+        if info.ev_status == status_mapping.NOT_CONNECTED:
             self._had_session = False
         self.misses = 0
         self._returned = False
         self._last, self._heard_at, self._read_at = info, at, at
         # A status comes after the start or the stop that explains it, and before the reading it explains.
-        if steps and isinstance(steps[-1], Read) and steps[-1].told:
+        if steps and isinstance(steps[-1], RegisterRead) and steps[-1].told:
             return [*steps[:-1], *self._showing(info), steps[-1]]
         return [*steps, *self._showing(info)]
 
-    def _showing(self, info: WorkingInfo) -> list[Step]:
-        known = self._before_offline if self.shown == OFFLINE else self.shown
-        now = status.shown(
+    def _showing(self, info: WorkingInfo) -> list[Observation]:
+        known = self._before_offline if self.shown == CHARGER_OFFLINE else self.shown
+        now = status_mapping.connector_status(
             info, in_session=self.running is not None, had_session=self._had_session, previous=known
         )
         if now is None or now == self.shown:
@@ -154,31 +154,35 @@ class Session:
 
     # --- the register ----------------------------------------------------------------------------
 
-    def _believe(self, info: WorkingInfo, at: datetime, steps: list[Step]) -> bool:
+    def _believe(self, info: WorkingInfo, at: datetime, steps: list[Observation]) -> bool:
         """Whether this frame may move the meter. A total that stays odd while nothing charges is a new meter."""
         total, known = info.total_wh, self._total
         if self._lags(info):
             self._deferred, self._total = True, total
             known = total
-        odd = not status.measured(info) or total == 0
+        odd = not status_mapping.measured(info) or total == 0
         if not odd and known is not None and self._good_at is not None:
-            odd = total < known or total - known > most_wh(at - self._good_at)
+            odd = total < known or total - known > max_plausible_wh(at - self._good_at)
             running = self.running
             if odd and running is not None and known < total and (self._deferred or self._still[0]):
                 # It may have stood still since the session began.
-                odd = total - running.meter_start_wh > most_wh(at - running.started_at)
+                odd = total - running.meter_start_wh > max_plausible_wh(at - running.started_at)
         if not odd:
             self._odd, self._told_odd = (0, 0), False
             self._total, self._good_at = total, at
             return True
         if not self._told_odd:
             self._told_odd = True
-            steps.append(Note("the register is not believable; the meter stands still for now"))
+            steps.append(OperatorNote("the register is not believable; the meter stands still for now"))
         count, last = self._odd
-        steady = total and status.measured(info) and abs(total - last) <= most_wh(timedelta(minutes=5))
+        steady = (
+            total
+            and status_mapping.measured(info)
+            and abs(total - last) <= max_plausible_wh(timedelta(minutes=5))
+        )
         self._odd = (count + 1 if steady else 1 if total else 0, total)
-        if self.running is None and steady and self._odd[0] >= _ODD_POLLS:
-            steps.append(Note("the register counts from somewhere else: a new meter, taken as it is"))
+        if self.running is None and steady and self._odd[0] >= _NEW_METER_AFTER_POLLS:
+            steps.append(OperatorNote("the register counts from somewhere else: a new meter, taken as it is"))
             self._odd, self._told_odd = (0, 0), False
             self._total, self._register, self._good_at = total, total, at
             return True
@@ -203,34 +207,40 @@ class Session:
         register = info.total_wh
         if self._deferred and running.session_wh is not None:
             grown = info.session_wh - running.session_wh
-            if grown <= most_wh(at - running.started_at):
+            if grown <= max_plausible_wh(at - running.started_at):
                 register = max(register, running.meter_start_wh + grown)
         self._register = max(register, self._register or 0)
 
-    def _watch_for_lag(self, info: WorkingInfo) -> list[Step]:
+    def _watch_for_lag(self, info: WorkingInfo) -> list[Observation]:
         last = self._last
         if last is None or last.total_wh != info.total_wh or info.session_wh < self._still[1]:
             self._still = (0, info.session_wh)
             return []
         polls, counter = self._still
         self._still = (polls + 1, counter)
-        if self._deferred or polls + 1 < _STILL_POLLS or info.session_wh - counter <= _DEFERRED_WH:
+        if (
+            self._deferred
+            or polls + 1 < _DEFERRED_AFTER_POLLS
+            or info.session_wh - counter <= _DEFERRED_AFTER_WH
+        ):
             return []
         self._deferred = True
-        return [Note("the register stands still during a session: the session counter is used meanwhile")]
+        return [
+            OperatorNote("the register stands still during a session: the session counter is used meanwhile")
+        ]
 
     # --- no session ------------------------------------------------------------------------------
 
-    def _idle(self, info: WorkingInfo, at: datetime, *, good: bool, split: bool = False) -> list[Step]:
-        steps: list[Step] = []
+    def _idle(self, info: WorkingInfo, at: datetime, *, good: bool, split: bool = False) -> list[Observation]:
+        steps: list[Observation] = []
         total, known = info.total_wh, self._register
-        if not status.charging(info):
-            if known is not None and total - known > NOISE_WH:
+        if not status_mapping.charging(info):
+            if known is not None and total - known > TOLERANCE_WH:
                 steps += self._missed(info, at, known, total)
             self._register = max(total, known or 0) if self._deferred else total
             if self._register != self._recorded and not self._deferred:
                 self._recorded = self._register
-                steps.append(Read(info=info, register_wh=self._register, at=at, told=False))
+                steps.append(RegisterRead(info=info, register_wh=self._register, at=at, told=False))
             return steps
         since_counter = total - info.session_wh
         anomalies: tuple[str, ...] = ()
@@ -238,11 +248,11 @@ class Session:
         if known is None:
             known, anomalies = (
                 max(since_counter, 0) if info.session_wh <= total else total,
-                (START_ESTIMATED,),
+                (METER_START_ESTIMATED,),
             )
         elif good and not split:
-            stale = since_counter < known - NOISE_WH
-            if since_counter > known + NOISE_WH:
+            stale = since_counter < known - TOLERANCE_WH
+            if since_counter > known + TOLERANCE_WH:
                 steps += self._missed(info, at, known, since_counter)
                 known = since_counter
         steps += self._begin(info, at, known, anomalies, stale_counter=stale)
@@ -256,14 +266,14 @@ class Session:
         anomalies: tuple[str, ...],
         *,
         stale_counter: bool,
-    ) -> list[Step]:
+    ) -> list[Observation]:
         start_ms = info.start_time_ms if start_time(info, at) is not None else None
         moment = self._began_at(info, at)
         uncertain = timedelta(0)
         if moment is None:
             moment, uncertain = at, at - (self._heard_at or at)
         base_wh = max(meter_wh, info.total_wh - info.session_wh)
-        self.running = Running(
+        self.running = OpenSession(
             meter_start_wh=meter_wh,
             started_at=moment,
             start_ms=start_ms,
@@ -277,7 +287,7 @@ class Session:
         key = start_key(
             moment, uncertain, meter_wh, start_ms=start_ms, session_wh=info.session_wh, base_wh=base_wh
         )
-        return [Begin(key=key, meter_wh=meter_wh, at=moment, anomalies=anomalies)]
+        return [SessionBegan(key=key, meter_wh=meter_wh, at=moment, anomalies=anomalies)]
 
     def _began_at(self, info: WorkingInfo, at: datetime) -> datetime | None:
         """The charger's own start, if it lies in the time in which we did not look."""
@@ -286,40 +296,40 @@ class Session:
             return None
         return began
 
-    def _missed(self, info: WorkingInfo, at: datetime, from_wh: int, to_wh: int) -> list[Step]:
+    def _missed(self, info: WorkingInfo, at: datetime, from_wh: int, to_wh: int) -> list[Observation]:
         """Energy that nobody saw flow: a session that began and ended between two looks."""
         self._register = self._recorded = to_wh
         if self._rules.missed_sessions == "log":
             return [
-                Note(f"{to_wh - from_wh} Wh flowed while nobody looked; not booked"),
-                Read(info=info, register_wh=to_wh, at=at, told=False),
+                OperatorNote(f"{to_wh - from_wh} Wh flowed while nobody looked; not booked"),
+                RegisterRead(info=info, register_wh=to_wh, at=at, told=False),
             ]
         self._had_session = True
         began = self._began_at(info, at) or self._heard_at or at
-        anomalies = (MISSED, START_ESTIMATED, STOP_ESTIMATED)
+        anomalies = (MISSED_SESSION, METER_START_ESTIMATED, METER_STOP_ESTIMATED)
         key = start_key(
             began, at - began, from_wh, start_ms=None, session_wh=info.session_wh, base_wh=from_wh
         )
         return [
-            Note(f"{to_wh - from_wh} Wh flowed while nobody looked; booked as a session of its own"),
-            Begin(key=key, meter_wh=from_wh, at=began, anomalies=anomalies),
-            End(meter_wh=to_wh, at=at, reason="Other", anomalies=anomalies, closing=True),
+            OperatorNote(f"{to_wh - from_wh} Wh flowed while nobody looked; booked as a session of its own"),
+            SessionBegan(key=key, meter_wh=from_wh, at=began, anomalies=anomalies),
+            SessionEnded(meter_wh=to_wh, at=at, reason="Other", anomalies=anomalies, closing=True),
         ]
 
     # --- a session -------------------------------------------------------------------------------
 
-    def _in_session(self, info: WorkingInfo, at: datetime, *, good: bool) -> list[Step]:
+    def _in_session(self, info: WorkingInfo, at: datetime, *, good: bool) -> list[Observation]:
         running = self.running
         assert running is not None
         another = good and self._another_session(info, at)
-        if info.ev_status == status.NOT_CONNECTED:
+        if info.ev_status == status_mapping.NOT_CONNECTED:
             if not good:
-                return self._end(at, "EVDisconnected", STOP_ESTIMATED)
+                return self._end(at, "EVDisconnected", METER_STOP_ESTIMATED)
             self._advance(info, at)
             if another and self._returned:
-                return self._end(at, "Other", STOP_ESTIMATED)
+                return self._end(at, "Other", METER_STOP_ESTIMATED)
             return self._end(at, "EVDisconnected")
-        if another and status.plugged(info):
+        if another and status_mapping.plugged(info):
             return self._split(info, at)
         if not good:
             return []
@@ -329,8 +339,8 @@ class Session:
         if info.start_time_ms is not None and start_time(info, at) is not None:
             running.start_ms = info.start_time_ms
         self._recorded = self._register
-        steps.append(Read(info=info, register_wh=self._register, at=at, deferred=self._deferred))
-        if status.flowing(info):
+        steps.append(RegisterRead(info=info, register_wh=self._register, at=at, deferred=self._deferred))
+        if status_mapping.flowing(info):
             running.idle_since = None
         else:
             running.idle_since = running.idle_since or at
@@ -339,13 +349,13 @@ class Session:
                 steps += self._end(at, "Other")
         return steps
 
-    def _split(self, info: WorkingInfo, at: datetime) -> list[Step]:
+    def _split(self, info: WorkingInfo, at: datetime) -> list[Observation]:
         """Another session runs than the one we have on record: the car was changed, or plugged in again."""
         assert self._register is not None
         anomalies: Iterable[str] = ()
         if self._returned:
             self._register = min(max(info.total_wh - info.session_wh, self._register), info.total_wh)
-            anomalies = (STOP_ESTIMATED,)
+            anomalies = (METER_STOP_ESTIMATED,)
         ended = self._end(at, "Other", *anomalies)
         self._had_session = False
         return [*ended, *self._idle(info, at, good=True, split=True)]
@@ -357,19 +367,19 @@ class Session:
         began = start_time(info, at)
         if began is not None and running.start_ms is not None and info.start_time_ms != running.start_ms:
             return True
-        if self._returned and info.total_wh - info.session_wh > running.base_wh + NOISE_WH:
+        if self._returned and info.total_wh - info.session_wh > running.base_wh + TOLERANCE_WH:
             return True
         if last is not None:
             fell = info.session_wh < last.session_wh
         else:
-            fell = info.session_wh < (self._register or 0) - running.meter_start_wh - NOISE_WH
+            fell = info.session_wh < (self._register or 0) - running.meter_start_wh - TOLERANCE_WH
         if fell and running.stale_counter:
             running.stale_counter = False
             running.session_wh = 0
             return False
         return fell
 
-    def _end(self, at: datetime, reason: str, *anomalies: str) -> list[Step]:
+    def _end(self, at: datetime, reason: str, *anomalies: str) -> list[Observation]:
         running, register = self.running, self._register
         assert running is not None
         assert register is not None
@@ -378,7 +388,7 @@ class Session:
         self._had_session = True
         self._recorded = register
         return [
-            End(
+            SessionEnded(
                 meter_wh=register,
                 at=at,
                 reason=reason,

@@ -8,20 +8,26 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bridges.charge_amps.config import Config
-from bridges.charge_amps.port import Cloud, CloudAway, CloudError, StoredSchedule
-from bridges.charge_amps.week import HorizonTooLong, Week, WeekPeriod, anchor, encode
+from bridges.charge_amps.cloud import ChargeAmpsCloud, CloudError, CloudUnavailable, StoredSchedule
+from bridges.charge_amps.config import ChargeAmpsConfig
+from bridges.charge_amps.weekly_schedule import (
+    HorizonTooLong,
+    WeeklyPeriod,
+    WeeklySchedule,
+    encode_week,
+    week_start,
+)
 from csms.scheduling.periods import ChargePeriod
 from csms.scheduling.upkeep import EXPIRED, HEMS, NONE, OVER, RENEW, DesiredPlan, by_time
 
 log = structlog.get_logger()
 
 
-class NotOurs(CloudError):
+class ForeignSchedule(CloudError):
     """Somebody else's schedule is there, and nobody has told us to replace it."""
 
 
-class Kept(Struct, frozen=True, kw_only=True):
+class SyncState(Struct, frozen=True, kw_only=True):
     """What is ours on a connector, as it survives a restart: the retained topic `…/plan`.
 
     `source` none: nothing of ours is there. `periods` is what was asked for, `week` what of it was written, under
@@ -32,7 +38,7 @@ class Kept(Struct, frozen=True, kw_only=True):
     source: str = NONE
     schedule_id: str | None = None
     start: datetime | None = None
-    week: tuple[WeekPeriod, ...] = ()
+    week: tuple[WeeklyPeriod, ...] = ()
     periods: tuple[ChargePeriod, ...] = ()
     expires_at: datetime | None = None
     source_id: str | None = None
@@ -41,22 +47,22 @@ class Kept(Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
-class Keeper:
+class ScheduleSync:
     """`want` tries at once and says how it went; what failed for a passing reason is tried again by `tend`, a
     bounded number of times. `remember` stores `kept`; `changed` is called when `tend` has changed something.
     """
 
     def __init__(
         self,
-        cloud: Cloud,
-        config: Config,
+        cloud: ChargeAmpsCloud,
+        config: ChargeAmpsConfig,
         charge_point_id: str,
         connector_id: int,
         *,
         clock: Callable[[], datetime],
-        remember: Callable[[Kept], Awaitable[None]],
+        remember: Callable[[SyncState], Awaitable[None]],
     ) -> None:
-        self.kept = Kept(mode=config.mode)
+        self.kept = SyncState(mode=config.mode)
         self.pending: DesiredPlan | None = None
         self.blocked = False
         self.changed: Callable[[], Awaitable[None]] | None = None
@@ -69,7 +75,7 @@ class Keeper:
         self._lock = asyncio.Lock()
         self._attempts = 0
         self._next_at: datetime | None = None
-        self._unsure: Week | None = None
+        self._unsure: WeeklySchedule | None = None
         self._read_at: datetime | None = None
 
     @property
@@ -128,7 +134,7 @@ class Keeper:
             await self._attempt(wanted)
             await self.noted(error=None, result=_result(wanted, self._config.mode))
         elif kept.source != NONE:
-            stale = kept.start != anchor(now, self._config.zone)
+            stale = kept.start != week_start(now, self._config.zone)
             due = by_time(now, periods=kept.periods, expires_at=kept.expires_at, stale=stale)
             if due in {EXPIRED, OVER}:
                 await self._again(DesiredPlan(source=kept.source))
@@ -163,7 +169,7 @@ class Keeper:
         """One try of what is pending. What cannot pass, or has been tried often enough, is given up."""
         try:
             await self._do(wanted)
-        except CloudAway as away:
+        except CloudUnavailable as away:
             retries = self._config.pace.retry_s
             if self._attempts >= len(retries):
                 self.pending = self._next_at = None
@@ -196,7 +202,7 @@ class Keeper:
 
     async def _put(self, wanted: DesiredPlan, *, force: bool) -> None:
         now = self._clock()
-        week = encode(wanted.periods, now=now, zone=self._config.zone, encoding=self._config.encoding)
+        week = encode_week(wanted.periods, now=now, zone=self._config.zone, encoding=self._config.encoding)
         kept = self.kept
         if week.lost_s:
             log.warning("the last hour of this week cannot be written", lost_s=week.lost_s)
@@ -214,16 +220,16 @@ class Keeper:
             )
         await self._keep(kept)
 
-    def _left(self, kept: Kept, now: datetime) -> Week:
+    def _left(self, kept: SyncState, now: datetime) -> WeeklySchedule:
         """What is left of what was written: a period that is over is no reason to write again."""
-        return encode(kept.periods, now=now, zone=self._config.zone, encoding=self._config.encoding)
+        return encode_week(kept.periods, now=now, zone=self._config.zone, encoding=self._config.encoding)
 
-    async def _keep(self, kept: Kept) -> None:
+    async def _keep(self, kept: SyncState) -> None:
         if kept != self.kept:
             self.kept = kept
             await self._remember(kept)
 
-    async def _written(self, week: Week) -> str:
+    async def _written(self, week: WeeklySchedule) -> str:
         """Put it unless it is there already, and see that it is there. Its id."""
         stored = await self._read()
         if stored is not None and stored.holds(week):
@@ -233,7 +239,7 @@ class Keeper:
             if not self._config.take_over:
                 if self.active:
                     await self._lose("The schedule was replaced by somebody else")
-                raise NotOurs("A schedule of the user's own is on the charger")
+                raise ForeignSchedule("A schedule of the user's own is on the charger")
             log.warning(
                 "the user's own schedule is replaced",
                 charger=self._charge_point_id,
@@ -245,7 +251,7 @@ class Keeper:
             await self._cloud.put_schedule(
                 self._charge_point_id, self._connector_id, week, self._config.time_zone
             )
-        except CloudAway as away:
+        except CloudUnavailable as away:
             if not away.done_perhaps:
                 self._unsure = None
                 raise
@@ -255,7 +261,7 @@ class Keeper:
             raise
         stored = await self._read()
         if stored is None or not stored.holds(week):
-            raise CloudAway("The schedule read back is not the one written")
+            raise CloudUnavailable("The schedule read back is not the one written")
         self._unsure = None
         return stored.id
 
@@ -267,11 +273,11 @@ class Keeper:
         if stored is not None and (self._ours(stored) or self._config.take_over):
             try:
                 await self._cloud.delete_schedule(self._charge_point_id, self._connector_id)
-            except CloudAway as away:
+            except CloudUnavailable as away:
                 if not away.done_perhaps:
                     raise
             if await self._read() is not None:
-                raise CloudAway("The schedule is still there")
+                raise CloudUnavailable("The schedule is still there")
             stored = None
         if stored is None and self._config.mode_after_clear != "keep":
             await self._cloud.set_mode(
@@ -296,7 +302,7 @@ class Keeper:
         return self.active and (stored.start, stored.periods) == (self.kept.start, self.kept.week)
 
 
-def _of(kept: Kept) -> DesiredPlan:
+def _of(kept: SyncState) -> DesiredPlan:
     return DesiredPlan(
         source=kept.source, periods=kept.periods, expires_at=kept.expires_at, source_id=kept.source_id
     )
@@ -308,9 +314,9 @@ def _result(wanted: DesiredPlan, mode: str) -> str | None:
     return "success" if wanted.periods else "cleared"
 
 
-def _without(kept: Kept, *, error: str | None) -> Kept:
+def _without(kept: SyncState, *, error: str | None) -> SyncState:
     """Nothing of ours is there."""
-    return Kept(
+    return SyncState(
         mode=kept.mode,
         last_command_at=kept.last_command_at,
         last_command_result=kept.last_command_result,
