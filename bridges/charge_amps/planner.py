@@ -11,10 +11,10 @@ from bridges.charge_amps.config import Config
 from bridges.charge_amps.keeper import Keeper
 from bridges.charge_amps.port import CloudError
 from bridges.charge_amps.week import HorizonTooLong
-from csms.scheduling.periods import ChargePeriod, not_over
+from csms.scheduling.periods import ChargePeriod, remaining_periods
+from csms.scheduling.plan_delivery import STANDALONE, DesiredPlan
 from csms.scheduling.price_table import PriceTable
-from csms.scheduling.selection import WAITING_FOR_PRICES, PricePlan, plan
-from csms.scheduling.upkeep import STANDALONE, DesiredPlan
+from csms.scheduling.selection import WAITING_FOR_PRICES, PricePlan, plan_by_price
 
 log = structlog.get_logger()
 DISABLED, ERROR, IDLE = "disabled", "error", "idle"
@@ -58,7 +58,7 @@ class Planner:
         elif self._prices.problem is not None:
             self.state, self.message = ERROR, self._prices.problem
         else:
-            self.plan = found = plan(
+            self.plan = found = plan_by_price(
                 self._prices.slots,
                 now=now,
                 zone=self._config.zone,
@@ -66,7 +66,7 @@ class Planner:
                 threshold=self._config.price_threshold,
                 current_a=self._config.current_a,
             )
-            left = not_over(found.periods, now)
+            left = remaining_periods(found.periods, now)
             # Without prices nothing new is known: what is on the charger stays until it is over.
             if found.state != WAITING_FOR_PRICES and not await self._have(left, now):
                 return before != (self.state, self.message, self.plan, self._keeper.kept)

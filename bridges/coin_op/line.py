@@ -15,11 +15,11 @@ from bridges.coin_op.packet import Packet
 from bridges.coin_op.station import Station
 from csms.adapter import Adapter, AdapterHost
 from csms.core import reports
-from csms.core.command_queue import RENTAL
+from csms.core.command_queue import COIN_OP_PROTOCOL
 from csms.errors import LedgerError
 
 log = structlog.get_logger()
-PROTOCOL = RENTAL
+PROTOCOL = COIN_OP_PROTOCOL
 _LOST = Counter("coinop_reports_dropped_total", "Statuses and readings given up while Postgres was away.")
 _MOST_WAITING = 500
 

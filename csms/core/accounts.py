@@ -14,7 +14,7 @@ from csms.core import reports
 from csms.core.availability import INOPERATIVE
 from csms.core.currencies import minor_digits
 from csms.core.device_state import Availability
-from csms.core.presence import enrolled
+from csms.core.presence import ensure_charger
 from csms.core.pricing import duration_s, session_cost
 from csms.core.records import Account, AccountEntry, Rental, Transaction
 from csms.core.tariffs import Tariff
@@ -42,7 +42,7 @@ def available_minor(account: Account, rentals: Sequence[Rental]) -> int:
     return account.balance_minor - held
 
 
-def entered(account: Account, amount_minor: int) -> Account:
+def add_to_balance(account: Account, amount_minor: int) -> Account:
     return replace(account, balance_minor=account.balance_minor + amount_minor)
 
 
@@ -51,7 +51,7 @@ def entered(account: Account, amount_minor: int) -> Account:
 
 def rent(work: Work, r: reports.Rent) -> reports.Rented:
     """Hold money for a rental, if everything allows it. The same question again finds the same hold."""
-    enrolled(work, r.charger_id)
+    ensure_charger(work, r.charger_id)
     _release_expired(work)
     refusal = _occupied(work, r) or _inoperative(work, r)
     account = work.accounts.get(r.account_id)
@@ -75,7 +75,9 @@ def rent(work: Work, r: reports.Rent) -> reports.Rented:
     if status == _ACCEPTED:
         expires_at = work.now + timedelta(seconds=r.holds_for_s)
         if asked is None:
-            asked = _new(work, account, r.charger_id, r.connector_id, r.terms, hold_minor=max(needed, 0))
+            asked = _new_rental(
+                work, account, r.charger_id, r.connector_id, r.terms, hold_minor=max(needed, 0)
+            )
         work.put(replace(asked, expires_at=expires_at if asked.state == HELD else None))
     return reports.Rented(
         status=status, required_minor=needed, available_minor=free, currency=account.currency
@@ -83,7 +85,7 @@ def rent(work: Work, r: reports.Rent) -> reports.Rented:
 
 
 def unrented(work: Work, r: reports.Unrented) -> None:
-    enrolled(work, r.charger_id)
+    ensure_charger(work, r.charger_id)
     for rental in list(work.rentals.values()):
         if (rental.account_id, rental.charger_id, rental.state) == (r.account_id, r.charger_id, HELD):
             work.put(replace(rental, state=RELEASED, ended_at=work.now))
@@ -118,7 +120,7 @@ def _release_expired(work: Work) -> None:
 # --- from start to end -----------------------------------------------------------------------------------
 
 
-def payer(work: Work, r: reports.Start) -> str | None:
+def paying_account(work: Work, r: reports.Start) -> str | None:
     """Whose account pays for this start: one we know, in the tariff's currency."""
     account = work.accounts.get(r.account_id) if r.account_id is not None else None
     if account is None or account.currency != work.tariff_for(r.charger_id, r.id_tag).currency:
@@ -134,7 +136,7 @@ def authorization(work: Work, r: reports.Start) -> reports.Authorization | None:
     return reports.Authorization(status="Blocked" if account.blocked else _ACCEPTED)
 
 
-def begin(work: Work, r: reports.Start, transaction: Transaction) -> None:
+def begin_rental(work: Work, r: reports.Start, transaction: Transaction) -> None:
     """The rental that was asked for has begun; or one nobody asked us for, which is paid all the same."""
     account = None if transaction.account_id is None else work.accounts[transaction.account_id]
     if account is None:
@@ -149,15 +151,15 @@ def begin(work: Work, r: reports.Start, transaction: Transaction) -> None:
     )
     if asked is None:
         terms = r.terms or reports.RentalTerms()
-        asked = _new(work, account, r.charger_id, r.connector_id, terms, origin="direct")
+        asked = _new_rental(work, account, r.charger_id, r.connector_id, terms, origin="direct")
     work.put(replace(asked, state=RUNNING, transaction_id=transaction.id, expires_at=None))
 
 
-def follow(
+def debit_so_far(
     work: Work, transaction: Transaction, readings: Sequence[reports.Reading]
 ) -> reports.BalanceLeft | None:
     """Debit what has been used so far, if that is how this rental is paid for, and say what that leaves."""
-    rental = _of(work, transaction)
+    rental = _rental_of(work, transaction)
     if rental is None or not transaction.open:
         return None
     owed_minor: int | None = None
@@ -168,7 +170,7 @@ def follow(
         seconds = duration_s(transaction.started_at, reading.at)
         so_far = session_cost(transaction.tariff, register_wh - transaction.meter_start_wh, seconds)
         if rental.dynamic and so_far.amount_minor > rental.debited_minor:
-            rental = _charge(work, rental, so_far.amount_minor - rental.debited_minor)
+            rental = _debit(work, rental, so_far.amount_minor - rental.debited_minor)
         owed_minor = so_far.amount_minor - rental.debited_minor
     if owed_minor is None:
         return None
@@ -180,26 +182,26 @@ def follow(
 
 def settle(work: Work, closed: Transaction) -> None:
     """The rest, at the end; after a correction the difference. What was held is free."""
-    rental = _of(work, closed)
+    rental = _rental_of(work, closed)
     if rental is None:
         return
     total = closed.cost_minor or 0
     seconds = closed.duration_s or Decimal(0)
     powerless = closed.energy_wh == 0 and seconds <= rental.free_s
     if total != rental.debited_minor and not (powerless and rental.ended_at is not None):
-        rental = _charge(work, rental, total - rental.debited_minor)
+        rental = _debit(work, rental, total - rental.debited_minor)
     if powerless and rental.debited_minor:
-        rental = _charge(work, rental, -rental.debited_minor, note="no energy was given")
+        rental = _debit(work, rental, -rental.debited_minor, note="no energy was given")
     work.put(replace(rental, state=ENDED, ended_at=rental.ended_at or work.now))
 
 
-def _of(work: Work, transaction: Transaction) -> Rental | None:
+def _rental_of(work: Work, transaction: Transaction) -> Rental | None:
     if transaction.account_id is None:
         return None
     return next((r for r in work.rentals.values() if r.transaction_id == transaction.id), None)
 
 
-def _new(
+def _new_rental(
     work: Work,
     account: Account,
     charger_id: str,
@@ -225,9 +227,9 @@ def _new(
     return rental
 
 
-def _charge(work: Work, rental: Rental, amount_minor: int, *, note: str | None = None) -> Rental:
+def _debit(work: Work, rental: Rental, amount_minor: int, *, note: str | None = None) -> Rental:
     """Take so much from the account (a negative amount: give it back): entry, balance and rental together."""
-    account = entered(work.accounts[rental.account_id], -amount_minor)
+    account = add_to_balance(work.accounts[rental.account_id], -amount_minor)
     charged = replace(rental, debited_minor=rental.debited_minor + amount_minor, debits=rental.debits + 1)
     work.put(account)
     work.put(charged)

@@ -2,16 +2,16 @@
 
 from msgspec.structs import replace
 
-from csms.core.answers import Answer, number, text
+from csms.core.command_answers import CommandAnswer, as_int, as_text
 from csms.core.device_state import Availability
 from csms.core.work import Work
 
 OPERATIVE, INOPERATIVE = "Operative", "Inoperative"
 
 
-def changed(work: Work, done: Answer) -> None:
+def on_change_availability(work: Work, done: CommandAnswer) -> None:
     """ChangeAvailability.conf. Connector 0 stands for the charger and all its connectors."""
-    connector_id, desired = number(done.payload.get("connectorId")), text(done.payload.get("type"))
+    connector_id, desired = as_int(done.payload.get("connectorId")), as_text(done.payload.get("type"))
     if done.status not in {"Accepted", "Scheduled"} or connector_id is None or desired is None:
         return
     scheduled = done.status == "Scheduled"
@@ -29,7 +29,7 @@ def changed(work: Work, done: Answer) -> None:
     )
 
 
-def in_sync(desired: str | None, status: str | None) -> bool | None:
+def availability_in_sync(desired: str | None, status: str | None) -> bool | None:
     """Whether a connector's reported status fits what was asked. None: nothing was asked or reported.
 
     A faulted connector is neither.

@@ -11,12 +11,12 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
-from csms.core.tariffs import BASE, DAY_MIN, Tariff, minute, week
+from csms.core.tariffs import MINUTES_PER_DAY, NO_BAND, Tariff, minute_of_day, weekly_bands
 
 _DAY = timedelta(days=1)
 
 
-class Piece(Struct, frozen=True):
+class BandSpan(Struct, frozen=True):
     """From `start` up to, not including, `end`; `band` is its index in the tariff, or BASE."""
 
     start: datetime
@@ -24,41 +24,43 @@ class Piece(Struct, frozen=True):
     band: int
 
 
-def zone_of(tariff: Tariff) -> ZoneInfo:
+def tariff_zone(tariff: Tariff) -> ZoneInfo:
     return ZoneInfo(tariff.time_zone or "UTC")
 
 
 def band_at(tariff: Tariff, moment: datetime) -> int:
     """The band that applies at a moment, or BASE."""
     if not tariff.bands:
-        return BASE
-    wall = moment.astimezone(zone_of(tariff))
+        return NO_BAND
+    wall = moment.astimezone(tariff_zone(tariff))
     now = wall.hour * 60 + wall.minute
-    for start, end, band in week(tariff.bands)[wall.weekday()]:
+    for start, end, band in weekly_bands(tariff.bands)[wall.weekday()]:
         if start <= now < end:
             return band
-    return BASE
+    return NO_BAND
 
 
-def pieces(tariff: Tariff, since: datetime, until: datetime) -> list[Piece]:
+def band_spans(tariff: Tariff, since: datetime, until: datetime) -> list[BandSpan]:
     """The stretch in pieces of one band each, none missing; a moment alone is one piece without length."""
-    found: list[Piece] = []
-    cuts = [since, *edges(tariff, since, until), until]
+    found: list[BandSpan] = []
+    cuts = [since, *band_boundaries(tariff, since, until), until]
     for start, end in pairwise(cuts):
         band = band_at(tariff, start)
         if found and found[-1].band == band:
-            found[-1] = Piece(found[-1].start, end, band)
+            found[-1] = BandSpan(found[-1].start, end, band)
         else:
-            found.append(Piece(start, end, band))
+            found.append(BandSpan(start, end, band))
     return found
 
 
-def edges(tariff: Tariff, since: datetime, until: datetime) -> list[datetime]:
+def band_boundaries(tariff: Tariff, since: datetime, until: datetime) -> list[datetime]:
     """The moments in between at which another band may begin, in order, UTC. At most a few a band and day."""
     if not tariff.bands or until <= since:
         return []
-    zone = zone_of(tariff)
-    minutes = {0} | {minute(t) % DAY_MIN for band in tariff.bands for t in (band.start, band.end)}
+    zone = tariff_zone(tariff)
+    minutes = {0} | {
+        minute_of_day(t) % MINUTES_PER_DAY for band in tariff.bands for t in (band.start, band.end)
+    }
     times = [time(m // 60, m % 60) for m in minutes]
     day, last = since.astimezone(zone).date() - _DAY, until.astimezone(zone).date() + _DAY
     found = set(_clock_changes(zone, since, until))

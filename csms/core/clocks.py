@@ -7,7 +7,7 @@ _DAY_AHEAD = timedelta(hours=24)
 _HOUR_AHEAD = timedelta(hours=1)
 
 
-def suspect(moment: datetime, now: datetime) -> bool:
+def is_suspect(moment: datetime, now: datetime) -> bool:
     """A charger's time that cannot be true: before 2015, or more than a day ahead of ours."""
     return moment < _EARLIEST_PLAUSIBLE or moment > now + _DAY_AHEAD
 

@@ -9,21 +9,21 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from csms.core.charging import MAX, TX
+from csms.core.charging_profiles import MAX_PROFILE, TX_PROFILE
 from csms.core.configuration import key_id
-from csms.core.reservations import moment
+from csms.core.reservations import parse_time
 
-Payload = Mapping[str, Any]
-OCPP = "ocpp1.6"
+CommandPayload = Mapping[str, Any]
+OCPP_PROTOCOL = "ocpp1.6"
 _ID_TAG, _LONGEST_ID = 20, 128
 _UNITS = {"A": "current", "W": "power"}
 
 
-class Facts(Struct, frozen=True, kw_only=True):
+class ChargerFacts(Struct, frozen=True, kw_only=True):
     """What we know of the charger. `protocol`: what it speaks. `configuration`: reported values by folded key; `open`: id → connector."""
 
     now: datetime
-    protocol: str = OCPP
+    protocol: str = OCPP_PROTOCOL
     configuration: dict[str, str] = field(default_factory=dict)
     open: dict[int, int] = field(default_factory=dict)
 
@@ -32,7 +32,7 @@ class Facts(Struct, frozen=True, kw_only=True):
         return int(value) if value.isdecimal() else None
 
 
-def for_schema(action: str, payload: Payload, protocol: str) -> Payload:
+def payload_for_schema(action: str, payload: CommandPayload, protocol: str) -> CommandPayload:
     """A command as OCPP's schema is to see it: only OCPP's own chargers have its limit of 20 characters for an idTag."""
     id_tag = payload.get("idTag")
     if protocol.startswith("ocpp") or action != "RemoteStartTransaction" or not isinstance(id_tag, str):
@@ -40,7 +40,7 @@ def for_schema(action: str, payload: Payload, protocol: str) -> Payload:
     return {**payload, "idTag": id_tag[:_ID_TAG]} if len(id_tag) <= _LONGEST_ID else payload
 
 
-def check(action: str, payload: Payload, facts: Facts | None = None) -> list[str]:
+def find_problems(action: str, payload: CommandPayload, facts: ChargerFacts | None = None) -> list[str]:
     """Problems, each with its place in OCPP's own names; empty if it may be sent.
 
     The payload obeys the schema. Without `facts` only the payload itself is looked at.
@@ -49,20 +49,20 @@ def check(action: str, payload: Payload, facts: Facts | None = None) -> list[str
     return [] if found is None else found(payload, facts)
 
 
-def _set_profile(p: Payload, facts: Facts | None) -> list[str]:
+def _set_profile(p: CommandPayload, facts: ChargerFacts | None) -> list[str]:
     connector_id, profile = p["connectorId"], p["csChargingProfiles"]
     purpose = profile["chargingProfilePurpose"]
     problems = _profile("csChargingProfiles", profile, facts)
     if connector_id < 0:
         problems.append("connectorId: must not be negative")
-    if purpose == MAX and connector_id != 0:
+    if purpose == MAX_PROFILE and connector_id != 0:
         problems.append("connectorId: ChargePointMaxProfile is set on connector 0 only")
-    if purpose == TX and connector_id == 0:
+    if purpose == TX_PROFILE and connector_id == 0:
         problems.append("connectorId: TxProfile is set on a connector, not on 0")
     transaction_id = profile.get("transactionId")
-    if purpose != TX and transaction_id is not None:
+    if purpose != TX_PROFILE and transaction_id is not None:
         problems.append("csChargingProfiles.transactionId: only a TxProfile belongs to a transaction")
-    if purpose == TX and connector_id > 0 and facts is not None:
+    if purpose == TX_PROFILE and connector_id > 0 and facts is not None:
         if transaction_id is None and connector_id not in facts.open.values():
             problems.append("connectorId: a TxProfile needs a running transaction, and none runs there")
         elif transaction_id is not None and facts.open.get(transaction_id) != connector_id:
@@ -72,19 +72,19 @@ def _set_profile(p: Payload, facts: Facts | None) -> list[str]:
     return problems
 
 
-def _remote_start(p: Payload, facts: Facts | None) -> list[str]:
+def _remote_start(p: CommandPayload, facts: ChargerFacts | None) -> list[str]:
     problems = _positive("connectorId", p)
     profile = p.get("chargingProfile")
     if profile is not None:
         problems += _profile("chargingProfile", profile, facts)
-        if profile["chargingProfilePurpose"] != TX:
+        if profile["chargingProfilePurpose"] != TX_PROFILE:
             problems.append("chargingProfile.chargingProfilePurpose: must be TxProfile in a remote start")
         if "transactionId" in profile:
             problems.append("chargingProfile.transactionId: the transaction does not exist yet, leave it out")
     return problems
 
 
-def _profile(at: str, profile: Payload, facts: Facts | None) -> list[str]:
+def _profile(at: str, profile: CommandPayload, facts: ChargerFacts | None) -> list[str]:
     problems = []
     kind, recurrency = profile["chargingProfileKind"], profile.get("recurrencyKind")
     if kind == "Recurring" and recurrency is None:
@@ -96,13 +96,13 @@ def _profile(at: str, profile: Payload, facts: Facts | None) -> list[str]:
         problems.append(f"{at}.stackLevel: must not be negative")
     elif most is not None and level > most:
         problems.append(f"{at}.stackLevel: this charger's ChargeProfileMaxStackLevel is {most}")
-    begin, end = moment(profile.get("validFrom")), moment(profile.get("validTo"))
+    begin, end = parse_time(profile.get("validFrom")), parse_time(profile.get("validTo"))
     if begin is not None and end is not None and end <= begin:
         problems.append(f"{at}.validTo: must be later than validFrom")
     return problems + _schedule(f"{at}.chargingSchedule", profile["chargingSchedule"], kind, facts)
 
 
-def _schedule(at: str, plan: Payload, kind: str, facts: Facts | None) -> list[str]:
+def _schedule(at: str, plan: CommandPayload, kind: str, facts: ChargerFacts | None) -> list[str]:
     problems = []
     if kind == "Relative" and "startSchedule" in plan:
         problems.append(f"{at}.startSchedule: a Relative profile begins with the transaction, leave it out")
@@ -139,23 +139,23 @@ def _schedule(at: str, plan: Payload, kind: str, facts: Facts | None) -> list[st
     return problems
 
 
-def _composite(p: Payload, _facts: Facts | None) -> list[str]:
+def _composite(p: CommandPayload, _facts: ChargerFacts | None) -> list[str]:
     return _not_negative("connectorId", p) + (["duration: must be positive"] if p["duration"] <= 0 else [])
 
 
-def _clear_profile(p: Payload, _facts: Facts | None) -> list[str]:
+def _clear_profile(p: CommandPayload, _facts: ChargerFacts | None) -> list[str]:
     return _not_negative("connectorId", p) + _not_negative("stackLevel", p)
 
 
-def _reserve(p: Payload, facts: Facts | None) -> list[str]:
+def _reserve(p: CommandPayload, facts: ChargerFacts | None) -> list[str]:
     problems = _not_negative("connectorId", p)
-    expires_at = moment(p["expiryDate"])
+    expires_at = parse_time(p["expiryDate"])
     if facts is not None and expires_at is not None and expires_at <= facts.now:
         problems.append("expiryDate: is in the past")
     return problems
 
 
-def _local_list(p: Payload, facts: Facts | None) -> list[str]:
+def _local_list(p: CommandPayload, facts: ChargerFacts | None) -> list[str]:
     problems = []
     if p["listVersion"] <= 0:
         problems.append("listVersion: must be positive (0 and -1 mean something else)")
@@ -177,30 +177,30 @@ def _local_list(p: Payload, facts: Facts | None) -> list[str]:
     return problems
 
 
-def _diagnostics(p: Payload, _facts: Facts | None) -> list[str]:
-    begin, end = moment(p.get("startTime")), moment(p.get("stopTime"))
+def _diagnostics(p: CommandPayload, _facts: ChargerFacts | None) -> list[str]:
+    begin, end = parse_time(p.get("startTime")), parse_time(p.get("stopTime"))
     if begin is not None and end is not None and end <= begin:
         return ["stopTime: must be later than startTime"]
     return []
 
 
-def _availability(p: Payload, _facts: Facts | None) -> list[str]:
+def _availability(p: CommandPayload, _facts: ChargerFacts | None) -> list[str]:
     return _not_negative("connectorId", p)
 
 
-def _unlock(p: Payload, _facts: Facts | None) -> list[str]:
+def _unlock(p: CommandPayload, _facts: ChargerFacts | None) -> list[str]:
     return _positive("connectorId", p)
 
 
-def _not_negative(name: str, p: Payload) -> list[str]:
+def _not_negative(name: str, p: CommandPayload) -> list[str]:
     return [f"{name}: must not be negative"] if p.get(name, 0) < 0 else []
 
 
-def _positive(name: str, p: Payload) -> list[str]:
+def _positive(name: str, p: CommandPayload) -> list[str]:
     return [f"{name}: must be greater than 0"] if p.get(name, 1) <= 0 else []
 
 
-_CHECKS: dict[str, Callable[[Payload, Facts | None], list[str]]] = {
+_CHECKS: dict[str, Callable[[CommandPayload, ChargerFacts | None], list[str]]] = {
     "ChangeAvailability": _availability,
     "ClearChargingProfile": _clear_profile,
     "GetCompositeSchedule": _composite,

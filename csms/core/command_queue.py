@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from csms.core.command_checks import OCPP
+from csms.core.command_checks import OCPP_PROTOCOL
 from csms.core.command_states import NO_ANSWER, NOT_SENT
 from csms.core.configuration import same_value
 from csms.core.masking import is_secret
@@ -36,48 +36,48 @@ _RECONCILE = {
     "SendLocalList",
     "SetChargingProfile",
 }
-RENTAL: Final = "coinop-mqtt"
-_OPENS_A_DOOR = {"RemoteStartTransaction", "RemoteStopTransaction"}
-MOST_ATTEMPTS: Final = 5
-_NOT_SENT_AGAIN = timedelta(seconds=5)
+COIN_OP_PROTOCOL: Final = "coinop-mqtt"
+_NOT_QUEUED_FOR_COIN_OP = {"RemoteStartTransaction", "RemoteStopTransaction"}
+MAX_ATTEMPTS: Final = 5
+_RETRY_NOT_SENT = timedelta(seconds=5)
 _FIRST_RETRY = timedelta(seconds=10)
 _LAST_RETRY = timedelta(minutes=5)
-_ASKED_LATELY = timedelta(minutes=10)
+_TRIGGER_INTERVAL = timedelta(minutes=10)
 
 
-class Again(Struct, frozen=True):
+class Retry(Struct, frozen=True):
     """Send it once more, not before `at`."""
 
     at: datetime
 
 
-def class_of(action: str) -> str:
+def retry_class(action: str) -> str:
     """safe: may be repeated; reconcile: the state tells whether it happened; manual: never blindly repeated."""
     if action in _SAFE:
         return SAFE
     return RECONCILE if action in _RECONCILE else MANUAL
 
 
-def next_try(
+def next_attempt(
     action: str, state: str, attempts: int, now: datetime, expires_at: datetime | None
-) -> Again | None:
+) -> Retry | None:
     """What follows an attempt of a queued command that ended in `state`. None: nothing, that was its end.
 
     `attempts` counts this one. Not sent is not attempted: it waits on, whatever its class, until it expires.
     """
     if state == NOT_SENT:
-        at = now + _NOT_SENT_AGAIN
-    elif state == NO_ANSWER and class_of(action) != MANUAL and attempts < MOST_ATTEMPTS:
+        at = now + _RETRY_NOT_SENT
+    elif state == NO_ANSWER and retry_class(action) != MANUAL and attempts < MAX_ATTEMPTS:
         at = now + min(_FIRST_RETRY * 2 ** max(attempts - 1, 0), _LAST_RETRY)
     else:
         return None
-    return None if expires_at is not None and at >= expires_at else Again(at)
+    return None if expires_at is not None and at >= expires_at else Retry(at)
 
 
-def queue_problems(action: str, payload: Mapping[str, Any], protocol: str = OCPP) -> list[str]:
+def queue_problems(action: str, payload: Mapping[str, Any], protocol: str = OCPP_PROTOCOL) -> list[str]:
     """Why a command cannot be queued: what waits is kept, and a password is not; a rental station's door must not
     open when nobody stands before it any more."""
-    if protocol == RENTAL and action in _OPENS_A_DOOR:
+    if protocol == COIN_OP_PROTOCOL and action in _NOT_QUEUED_FOR_COIN_OP:
         return [
             f"{action}: it opens the station's door, so it cannot wait; send it while the station answers"
         ]
@@ -86,7 +86,7 @@ def queue_problems(action: str, payload: Mapping[str, Any], protocol: str = OCPP
     return []
 
 
-def question(action: str, payload: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+def reconcile_request(action: str, payload: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
     """What to ask before a command of class reconcile is sent once more. None: just send it again."""
     if action == "ChangeConfiguration":
         return "GetConfiguration", {"key": [payload["key"]]}
@@ -95,7 +95,7 @@ def question(action: str, payload: Mapping[str, Any]) -> tuple[str, dict[str, An
     return None
 
 
-def happened(action: str, payload: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
+def was_carried_out(action: str, payload: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
     """Whether the answer to that question proves that the first attempt was carried out."""
     if action == "ChangeConfiguration":
         found = answer.get("configurationKey")
@@ -109,7 +109,7 @@ def happened(action: str, payload: Mapping[str, Any], answer: Mapping[str, Any])
     return False
 
 
-def introductions(
+def reconnect_triggers(
     *,
     now: datetime,
     connected_at: datetime | None,
@@ -125,7 +125,7 @@ def introductions(
     """
     if connected_at is None or (booted_at is not None and booted_at >= connected_at):
         return []
-    if "TriggerMessage" in lacking or (asked_at is not None and now - asked_at < _ASKED_LATELY):
+    if "TriggerMessage" in lacking or (asked_at is not None and now - asked_at < _TRIGGER_INTERVAL):
         return []
     return [
         {"requestedMessage": message}

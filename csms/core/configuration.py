@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from csms.core.answers import Answer, number, objects, text
+from csms.core.command_answers import CommandAnswer, as_int, as_objects, as_text
 from csms.core.device_state import ConfigurationKey
 from csms.core.masking import is_secret
 from csms.core.work import Work
@@ -18,10 +18,10 @@ def key_id(name: str) -> str:
     return name.strip().lower()
 
 
-def reported(work: Work, done: Answer) -> None:
+def on_get_configuration(work: Work, done: CommandAnswer) -> None:
     """GetConfiguration.conf: values as reported; a value that agrees with the desired one ends a due reboot."""
-    for item in objects(done.answer.get("configurationKey")):
-        name = text(item.get("key"))
+    for item in as_objects(done.answer.get("configurationKey")):
+        name = as_text(item.get("key"))
         if not name or len(name) > _LONGEST_KEY or is_secret(name):
             continue
         raw = item.get("value")
@@ -47,9 +47,9 @@ def reported(work: Work, done: Answer) -> None:
             work.put(replace(known, supported=False, value=None, seen_at=work.now))
 
 
-def changed(work: Work, done: Answer) -> None:
+def on_change_configuration(work: Work, done: CommandAnswer) -> None:
     """ChangeConfiguration.conf: what the charger took becomes the desired value."""
-    name, value = text(done.payload.get("key")), text(done.payload.get("value"))
+    name, value = as_text(done.payload.get("key")), as_text(done.payload.get("value"))
     if not name or value is None or is_secret(name):
         return
     known = _known(work, done.charger_id, name)
@@ -65,22 +65,22 @@ def same_value(one: str | None, other: str | None) -> bool:
     return _normal(one) == _normal(other)
 
 
-def in_sync(row: ConfigurationKey) -> bool | None:
+def configuration_in_sync(row: ConfigurationKey) -> bool | None:
     """None: nothing is desired, or the charger has not reported the key since."""
     if row.desired is None or row.desired_at is None or row.seen_at is None or row.seen_at <= row.desired_at:
         return None
     return same_value(row.value, row.desired)
 
 
-def whole(rows: Iterable[ConfigurationKey], name: str) -> int | None:
+def integer_value(rows: Iterable[ConfigurationKey], name: str) -> int | None:
     """A key's reported value as a whole number."""
     for row in rows:
         if row.key_id == key_id(name) and row.supported and row.value is not None:
-            return number(int(row.value)) if row.value.strip().isdecimal() else None
+            return as_int(int(row.value)) if row.value.strip().isdecimal() else None
     return None
 
 
-def chunks(keys: Sequence[str], most: int | None) -> list[list[str]]:
+def request_chunks(keys: Sequence[str], most: int | None) -> list[list[str]]:
     """GetConfiguration requests of at most `most` keys (GetConfigurationMaxKeys). No keys: one request for all."""
     if not keys:
         return [[]]

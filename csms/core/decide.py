@@ -7,7 +7,7 @@ import msgspec
 
 from csms.core import (
     accounts,
-    commanded,
+    command_effects,
     jobs,
     presence,
     quarantine,
@@ -16,8 +16,8 @@ from csms.core import (
     statuses,
     transactions,
 )
-from csms.core.answers import clean
 from csms.core.authorization import authorize
+from csms.core.command_answers import storable
 from csms.core.device_state import BridgeNotes, StoredTransfer
 from csms.core.records import Answered, DeviationCount, QuarantineEntry, StoredSecurityEvent
 from csms.core.work import Work
@@ -29,9 +29,9 @@ def decide(work: Work, report: reports.Report[R]) -> R:
     """Change the work as the report demands and give its answer. Same message, same content: same answer."""
     decision, answer_type = _DECISIONS[type(report)]
     if isinstance(report, reports.Resendable) and report.repair is not None:
-        quarantine.claim(work, report.repair)
+        quarantine.claim_entry(work, report.repair)
         answer = decision(work, report)
-        quarantine.resolved(work, report.repair, answer)
+        quarantine.resolve_entry(work, report.repair, answer)
         return cast("R", answer)
     if not isinstance(report, reports.Resendable) or report.message_id is None:
         return cast("R", decision(work, report))
@@ -53,12 +53,12 @@ def decide(work: Work, report: reports.Report[R]) -> R:
 
 
 def _authorize(work: Work, r: reports.Authorize) -> reports.Authorization:
-    presence.enrolled(work, r.charger_id)
+    presence.ensure_charger(work, r.charger_id)
     return authorize(work, r.id_tag)
 
 
 def _quarantined(work: Work, r: reports.Quarantined) -> reports.Kept:
-    presence.enrolled(work, r.charger_id)
+    presence.ensure_charger(work, r.charger_id)
     transaction_id = next(work.transaction_ids) if r.action == "StartTransaction" else None
     work.quarantine(
         QuarantineEntry(
@@ -76,7 +76,7 @@ def _quarantined(work: Work, r: reports.Quarantined) -> reports.Kept:
 
 
 def _security_event(work: Work, r: reports.SecurityEvent) -> None:
-    presence.enrolled(work, r.charger_id)
+    presence.ensure_charger(work, r.charger_id)
     work.add(
         StoredSecurityEvent(
             charger_id=r.charger_id,
@@ -89,7 +89,7 @@ def _security_event(work: Work, r: reports.SecurityEvent) -> None:
 
 
 def _deviated(work: Work, r: reports.Deviated) -> None:
-    presence.enrolled(work, r.charger_id)
+    presence.ensure_charger(work, r.charger_id)
     for deviation in r.deviations:
         work.add(
             DeviationCount(
@@ -105,20 +105,20 @@ def _deviated(work: Work, r: reports.Deviated) -> None:
 
 
 def _noted(work: Work, r: reports.Noted) -> None:
-    presence.enrolled(work, r.charger_id)
-    work.put(BridgeNotes(charger_id=r.charger_id, notes=clean(r.notes), noted_at=work.now))
+    presence.ensure_charger(work, r.charger_id)
+    work.put(BridgeNotes(charger_id=r.charger_id, notes=storable(r.notes), noted_at=work.now))
 
 
 def _transferred(work: Work, r: reports.DataTransferred) -> reports.Transferred:
-    presence.enrolled(work, r.charger_id)
+    presence.ensure_charger(work, r.charger_id)
     work.add(
         StoredTransfer(
             charger_id=r.charger_id,
-            vendor_id=clean(r.vendor_id),
-            message_id=clean(r.vendor_message_id),
-            data=clean(r.data),
+            vendor_id=storable(r.vendor_id),
+            message_id=storable(r.vendor_message_id),
+            data=storable(r.data),
             status=r.answer.status,
-            answer=clean(r.answer.data),
+            answer=storable(r.answer.data),
             received_at=work.now,
         )
     )
@@ -141,7 +141,7 @@ _DECISIONS: dict[type[reports.Report[Any]], tuple[Callable[[Work, Any], Any], An
     reports.Reconcile: (reconciliation.reconcile, bool),
     reports.Quarantined: (_quarantined, reports.Kept),
     reports.Deviated: (_deviated, None),
-    reports.Commanded: (commanded.commanded, None),
+    reports.Commanded: (command_effects.commanded, None),
     reports.Progress: (jobs.progress, None),
     reports.Noted: (_noted, None),
     reports.DataTransferred: (_transferred, reports.Transferred),

@@ -9,20 +9,20 @@ from typing import Any
 from msgspec.structs import replace
 
 from csms.core import reports
-from csms.core.answers import Answer, number, text
+from csms.core.command_answers import CommandAnswer, as_int, as_text
 from csms.core.device_state import Job
 from csms.core.events import timestamp
 from csms.core.masking import without_credentials
-from csms.core.presence import enrolled
+from csms.core.presence import ensure_charger
 from csms.core.work import Work
 
-KINDS = {
+JOB_KINDS = {
     "UpdateFirmware": "firmware",
     "SignedUpdateFirmware": "signed_firmware",
     "GetDiagnostics": "diagnostics",
     "GetLog": "log",
 }
-REQUESTED, SUPERSEDED, NOTHING = "Requested", "Superseded", "NothingToUpload"
+REQUESTED, SUPERSEDED, NOTHING_TO_UPLOAD = "Requested", "Superseded", "NothingToUpload"
 _FINAL = {
     "BadMessage",
     "DownloadFailed",
@@ -39,20 +39,20 @@ _FINAL = {
 _KEPT = 100
 
 
-def begun(work: Work, done: Answer) -> None:
+def on_job_command(work: Work, done: CommandAnswer) -> None:
     """The charger took the order: a job. An older one of the same kind that still runs is superseded.
 
     GetDiagnostics without a file name has nothing to upload (5.9); a refused order makes a job that is over.
     """
-    kind = KINDS[done.action]
+    kind = JOB_KINDS[done.action]
     refused = done.status not in {None, "Accepted", "AcceptedCanceled"}
-    nothing = done.action == "GetDiagnostics" and not text(done.answer.get("fileName"))
+    nothing = done.action == "GetDiagnostics" and not as_text(done.answer.get("fileName"))
     p = done.payload
     where: Any = p.get("location")
     for part, field in (("log", "remoteLocation"), ("firmware", "location")):
         inner = p.get(part)
         where = inner.get(field) if isinstance(inner, dict) else where
-    status = str(done.status) if refused else NOTHING if nothing else REQUESTED
+    status = str(done.status) if refused else NOTHING_TO_UPLOAD if nothing else REQUESTED
     known = work.recalled(Job, done.charger_id, done.command_id)
     if known is not None:
         return  # the same answer again; its progress counts
@@ -65,9 +65,9 @@ def begun(work: Work, done: Answer) -> None:
             charger_id=done.charger_id,
             id=done.command_id,
             kind=kind,
-            request_id=number(p.get("requestId")),
+            request_id=as_int(p.get("requestId")),
             location=without_credentials(where) if isinstance(where, str) else None,
-            file_name=text(done.answer.get("fileName")) or text(done.answer.get("filename")),
+            file_name=as_text(done.answer.get("fileName")) or as_text(done.answer.get("filename")),
             status=status,
             requested_at=work.now,
             updated_at=work.now,
@@ -78,8 +78,8 @@ def begun(work: Work, done: Answer) -> None:
 
 def progress(work: Work, r: reports.Progress) -> None:
     """A status notification moves the job it speaks of; one that nobody here asked for makes a job of its own."""
-    enrolled(work, r.charger_id)
-    job = _meant(work, r)
+    ensure_charger(work, r.charger_id)
+    job = _find_job(work, r)
     if job is None:
         if r.status == "Idle":
             return
@@ -97,7 +97,7 @@ def progress(work: Work, r: reports.Progress) -> None:
         work.put(_moved(job, r.status, work.now, over=r.status in _FINAL))
 
 
-def _meant(work: Work, r: reports.Progress) -> Job | None:
+def _find_job(work: Work, r: reports.Progress) -> Job | None:
     jobs = [job for job in work.recall(Job, r.charger_id) if job.kind == r.kind]
     if r.request_id is not None:
         jobs = [job for job in jobs if job.request_id == r.request_id]

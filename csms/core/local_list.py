@@ -9,15 +9,15 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from csms.core.answers import Answer, number, objects, text
+from csms.core.command_answers import CommandAnswer, as_int, as_objects, as_text
 from csms.core.device_state import LocalList
 from csms.core.work import Work
 
 DEFAULT_CHUNK = 100
-Entries = Mapping[str, dict[str, Any]]
+ListEntries = Mapping[str, dict[str, Any]]
 
 
-class Update(Struct, frozen=True, kw_only=True):
+class ListUpdate(Struct, frozen=True, kw_only=True):
     """One SendLocalList. `entries` in OCPP's JSON; one without idTagInfo is taken from the list."""
 
     version: int
@@ -33,9 +33,9 @@ class Update(Struct, frozen=True, kw_only=True):
         }
 
 
-def plan(
-    known: LocalList | None, wanted: Entries, *, most: int | None = None, full: bool = False
-) -> list[Update]:
+def plan_updates(
+    known: LocalList | None, wanted: ListEntries, *, most: int | None = None, full: bool = False
+) -> list[ListUpdate]:
     """The updates that bring a charger's list to `wanted`, at most `most` entries each (SendLocalListMaxLength).
 
     Differential where we know what the charger holds and less has to be sent that way; else Full, and what
@@ -44,7 +44,7 @@ def plan(
     """
     size = max(most or DEFAULT_CHUNK, 1)
     version = 0
-    held: Entries | None = None
+    held: ListEntries | None = None
     if known is not None:
         version = max(known.sent_version or 0, known.reported_version or 0)
         held = known.sent
@@ -54,12 +54,14 @@ def plan(
             return []
         if len(entries) <= max(len(wanted), 1):
             return [
-                Update(version=version + number, kind="Differential", entries=entries[first : first + size])
+                ListUpdate(
+                    version=version + number, kind="Differential", entries=entries[first : first + size]
+                )
                 for number, first in enumerate(range(0, len(entries), size), 1)
             ]
     entries = [_entry(id_tag, info) for id_tag, info in sorted(wanted.items())]
     return [
-        Update(
+        ListUpdate(
             version=version + number,
             kind="Differential" if first else "Full",
             entries=entries[first : first + size],
@@ -68,17 +70,17 @@ def plan(
     ]
 
 
-def in_sync(known: LocalList | None) -> bool | None:
+def local_list_in_sync(known: LocalList | None) -> bool | None:
     """Whether the charger holds what it shall. None: nothing is wanted, or what it holds is not known."""
     if known is None or known.wanted is None or known.sent is None:
         return None
     return known.sent == known.wanted
 
 
-def updated(work: Work, done: Answer) -> None:
+def on_send_local_list(work: Work, done: CommandAnswer) -> None:
     """SendLocalList.conf. After anything but Accepted nobody knows what the list holds: the next update is Full."""
     known = _known(work, done.charger_id)
-    version = number(done.payload.get("listVersion"))
+    version = as_int(done.payload.get("listVersion"))
     known = replace(known, last_status=done.status, last_status_at=work.now)
     if done.status == "Accepted":
         held = _applied(known, done.payload)
@@ -95,9 +97,9 @@ def updated(work: Work, done: Answer) -> None:
     work.put(known)
 
 
-def version_reported(work: Work, done: Answer) -> None:
+def on_get_local_list_version(work: Work, done: CommandAnswer) -> None:
     """GetLocalListVersion.conf: another version than the one we sent means another list."""
-    version = number(done.answer.get("listVersion"))
+    version = as_int(done.answer.get("listVersion"))
     if version is None:
         return
     known = _known(work, done.charger_id)
@@ -113,13 +115,13 @@ def version_reported(work: Work, done: Answer) -> None:
 
 
 def _applied(known: LocalList, payload: dict[str, Any]) -> dict[str, Any] | None:
-    entries = objects(payload.get("localAuthorizationList"))
+    entries = as_objects(payload.get("localAuthorizationList"))
     full = payload.get("updateType") == "Full"
     if not full and known.sent is None:
         return None
     held: dict[str, Any] = {} if full else dict(known.sent or {})
     for entry in entries:
-        id_tag, info = text(entry.get("idTag")), entry.get("idTagInfo")
+        id_tag, info = as_text(entry.get("idTag")), entry.get("idTagInfo")
         if id_tag is None:
             continue
         if isinstance(info, dict):
@@ -129,7 +131,7 @@ def _applied(known: LocalList, payload: dict[str, Any]) -> dict[str, Any] | None
     return held
 
 
-def _difference(held: Entries, wanted: Entries) -> list[dict[str, Any]]:
+def _difference(held: ListEntries, wanted: ListEntries) -> list[dict[str, Any]]:
     gone = [{"idTag": id_tag} for id_tag in sorted(held.keys() - wanted.keys())]
     new = [_entry(id_tag, info) for id_tag, info in sorted(wanted.items()) if held.get(id_tag) != info]
     return gone + new

@@ -26,7 +26,7 @@ _SECRET_WORDS = ("authorizationkey", "password", "passphrase", "secret")
 # A cheap look first: nearly every frame passes it untouched.
 _SUSPICIOUS = re.compile(rb"authorizationkey|password|passphrase|secret|://[^/\"\s]*@|\\u00", re.IGNORECASE)
 _ID_TAGS = frozenset({"idtag", "parentidtag"})
-_ODD_ID_TAG = re.compile(rb"idtag|\\u00", re.IGNORECASE)
+_ID_TAG_OR_ESCAPE = re.compile(rb"idtag|\\u00", re.IGNORECASE)
 _IN_ADDRESS = re.compile(r"(?<=://)([^/@\s\"]*)@")
 
 
@@ -75,7 +75,7 @@ def masked_frame(frame: bytes) -> bytes:
 
 def without_id_tags(frame: bytes) -> bytes:
     """The same frame with who charges masked. One that cannot be read is replaced as a whole."""
-    if b"dTag" not in frame and _ODD_ID_TAG.search(frame) is None:
+    if b"dTag" not in frame and _ID_TAG_OR_ESCAPE.search(frame) is None:
         return frame
     try:
         return msgspec.json.encode(_without_id_tags(msgspec.json.decode(frame)))

@@ -6,10 +6,10 @@ from csms.core import events, reports
 from csms.core.records import Charger, ChargerState
 from csms.core.work import Work
 
-SEEN_EVERY_S = 60
+SEEN_INTERVAL_S = 60
 
 
-def enrolled(work: Work, charger_id: str) -> None:
+def ensure_charger(work: Work, charger_id: str) -> None:
     """See that the charger has its rows. A report that looks at nothing else may come without the charger's own:
     where the state's row is, that one is too."""
     if charger_id not in work.states or charger_id in work.chargers:
@@ -61,7 +61,7 @@ def connected(work: Work, r: reports.Connected) -> reports.Held:
 
 
 def disconnected(work: Work, r: reports.Disconnected) -> None:
-    enrolled(work, r.charger_id)
+    ensure_charger(work, r.charger_id)
     state = work.states[r.charger_id]
     if state.generation == r.generation and state.node == r.node:
         work.put(replace(state, online=False, last_seen_at=work.now))
@@ -70,7 +70,7 @@ def disconnected(work: Work, r: reports.Disconnected) -> None:
 
 
 def seen(work: Work, r: reports.Seen) -> None:
-    enrolled(work, r.charger_id)
+    ensure_charger(work, r.charger_id)
     work.put(replace(work.states[r.charger_id], last_seen_at=work.now))
 
 

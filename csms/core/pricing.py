@@ -15,17 +15,17 @@ from msgspec.structs import replace
 
 from csms.core.currencies import minor_digits
 from csms.core.exact import Fraction
-from csms.core.tariffs import BASE, Tariff
-from csms.core.usage import Course, Usage, plain, used
+from csms.core.tariffs import NO_BAND, Tariff
+from csms.core.usage import SessionTimeline, Usage, usage_by_band, usage_without_bands
 
 Component = Literal["energy", "time", "session", "idle", "minimum", "maximum", "tax"]
-Unit = Literal["kWh", "min"]
+QuantityUnit = Literal["kWh", "min"]
 _US_A_MIN = 60_000_000
 _RATE_DIGITS = Decimal("0.000001")
 _HUNDREDTH = Decimal("0.01")
 
 
-class Line(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class BillLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One component of a cost.
 
     `quantity` in kWh or minutes, for reading: the amount is computed from what it was before it was rounded. All
@@ -35,12 +35,12 @@ class Line(Struct, frozen=True, kw_only=True, omit_defaults=True):
     component: Component
     band: str | None = None
     quantity: Decimal | None = None
-    unit: Unit | None = None
+    unit: QuantityUnit | None = None
     rate: Decimal | None = None
     amount_minor: int
 
 
-class Tax(Struct, frozen=True, kw_only=True):
+class BillTax(Struct, frozen=True, kw_only=True):
     """The tax in a total. `included`: the rates have it in them, so no line does."""
 
     percent: Decimal
@@ -52,8 +52,8 @@ class Tax(Struct, frozen=True, kw_only=True):
 class Bill(Struct, frozen=True, kw_only=True):
     """How a cost came about. Its lines add up to it."""
 
-    lines: tuple[Line, ...] = ()
-    tax: Tax | None = None
+    lines: tuple[BillLine, ...] = ()
+    tax: BillTax | None = None
 
 
 class Cost(Struct, frozen=True, kw_only=True):
@@ -70,29 +70,31 @@ class Cost(Struct, frozen=True, kw_only=True):
     time_rate: Decimal = Decimal(0)
 
 
-def session_cost(tariff: Tariff, energy_wh: int, duration_s: Decimal, course: Course | None = None) -> Cost:
+def session_cost(
+    tariff: Tariff, energy_wh: int, duration_s: Decimal, course: SessionTimeline | None = None
+) -> Cost:
     """What a session costs. `duration_s` in seconds, not rounded minutes. Negative energy or time counts as zero.
 
     The course is for a tariff that `needs_course`; without it all counts as outside of the bands.
     """
     if course is not None and tariff.needs_course:
-        return priced(tariff, used(tariff, course))
-    return priced(tariff, plain(energy_wh, duration_s))
+        return price_usage(tariff, usage_by_band(tariff, course))
+    return price_usage(tariff, usage_without_bands(energy_wh, duration_s))
 
 
-def priced(tariff: Tariff, usage: Usage) -> Cost:
+def price_usage(tariff: Tariff, usage: Usage) -> Cost:
     """The cost of what was used."""
     exact = list(_components(tariff, usage))
     net = sum((amount for _, amount in exact), Fraction(0))
     if tariff.minimum is not None and net < Fraction(tariff.minimum):
-        exact.append((Line(component="minimum", amount_minor=0), Fraction(tariff.minimum) - net))
+        exact.append((BillLine(component="minimum", amount_minor=0), Fraction(tariff.minimum) - net))
         net = Fraction(tariff.minimum)
     if tariff.maximum is not None and net > Fraction(tariff.maximum):
-        exact.append((Line(component="maximum", amount_minor=0), Fraction(tariff.maximum) - net))
+        exact.append((BillLine(component="maximum", amount_minor=0), Fraction(tariff.maximum) - net))
         net = Fraction(tariff.maximum)
     percent = Fraction(tariff.tax_percent or 0)
     on_top = not tariff.tax_included
-    total = rounded(net * (100 + percent) / 100 if on_top else net, tariff.currency)
+    total = round_to_minor(net * (100 + percent) / 100 if on_top else net, tariff.currency)
     tax_minor = _half_up(total.amount_minor * percent / (100 + percent))
     net_minor = total.amount_minor - tax_minor
     exact_minor = [amount * 10 ** minor_digits(tariff.currency) for _, amount in exact]
@@ -100,14 +102,14 @@ def priced(tariff: Tariff, usage: Usage) -> Cost:
     lines = [replace(line, amount_minor=share) for (line, _), share in zip(exact, shares, strict=True)]
     tax = None
     if tariff.tax_percent is not None:
-        tax = Tax(
+        tax = BillTax(
             percent=tariff.tax_percent,
             included=tariff.tax_included,
             amount_minor=tax_minor,
             net_minor=net_minor,
         )
         if on_top:
-            lines.append(Line(component="tax", rate=tariff.tax_percent, amount_minor=tax_minor))
+            lines.append(BillLine(component="tax", rate=tariff.tax_percent, amount_minor=tax_minor))
     return replace(
         total,
         bill=Bill(lines=tuple(lines), tax=tax),
@@ -116,7 +118,7 @@ def priced(tariff: Tariff, usage: Usage) -> Cost:
     )
 
 
-def rounded(exact: Decimal | Fraction, currency: str) -> Cost:
+def round_to_minor(exact: Decimal | Fraction, currency: str) -> Cost:
     """Half up to the minor unit: the only place where money is rounded."""
     digits = minor_digits(currency)
     minor = _half_up(Fraction(exact) * 10**digits)
@@ -130,7 +132,7 @@ def duration_s(started_at: datetime, stopped_at: datetime) -> Decimal:
     return Decimal(max(micros, 0)) / 1_000_000
 
 
-def _components(tariff: Tariff, usage: Usage) -> Iterator[tuple[Line, Fraction]]:
+def _components(tariff: Tariff, usage: Usage) -> Iterator[tuple[BillLine, Fraction]]:
     """Energy, time, session fee, idle, each by band, with their exact amounts."""
     if tariff.charges("energy"):
         bands = sorted(usage.energy_wh)
@@ -144,14 +146,14 @@ def _components(tariff: Tariff, usage: Usage) -> Iterator[tuple[Line, Fraction]]
     if tariff.charges("time"):
         yield from _minutes(tariff, "time", usage.time_us)
     if tariff.session_fee:
-        yield Line(component="session", amount_minor=0), Fraction(tariff.session_fee)
+        yield BillLine(component="session", amount_minor=0), Fraction(tariff.session_fee)
     if tariff.charges("idle"):
         yield from _minutes(tariff, "idle", usage.idle_us)
 
 
 def _minutes(
     tariff: Tariff, component: Literal["time", "idle"], micros: dict[int, int]
-) -> Iterator[tuple[Line, Fraction]]:
+) -> Iterator[tuple[BillLine, Fraction]]:
     for band in sorted(micros):
         if micros[band]:
             rate = tariff.rate(component, band)
@@ -161,10 +163,10 @@ def _minutes(
 
 
 def _line(
-    tariff: Tariff, component: Component, band: int, quantity: Decimal, unit: Unit, rate: Decimal
-) -> Line:
-    name = tariff.bands[band].name if band != BASE else None
-    return Line(component=component, band=name, quantity=quantity, unit=unit, rate=rate, amount_minor=0)
+    tariff: Tariff, component: Component, band: int, quantity: Decimal, unit: QuantityUnit, rate: Decimal
+) -> BillLine:
+    name = tariff.bands[band].name if band != NO_BAND else None
+    return BillLine(component=component, band=name, quantity=quantity, unit=unit, rate=rate, amount_minor=0)
 
 
 def _average(
@@ -174,7 +176,7 @@ def _average(
     if len(rates) == 1:
         return rates.pop()
     if not rates:
-        return tariff.rate(component, BASE)
+        return tariff.rate(component, NO_BAND)
     amount = sum(Fraction(tariff.rate(component, band)) * quantity for band, quantity in quantities.items())
     mean = Fraction(amount) / sum(quantities.values())
     return (Decimal(_half_up(mean * 10**6)) * _RATE_DIGITS).normalize()

@@ -11,16 +11,16 @@ from csms.core.records import QuarantineResolution
 from csms.core.work import Work
 from csms.errors import NotBookable
 
-REPAIRABLE = frozenset({"StartTransaction", "MeterValues", "StopTransaction"})
+REPAIRABLE_ACTIONS = frozenset({"StartTransaction", "MeterValues", "StopTransaction"})
 
 
-def claim(work: Work, repair: reports.Repair) -> None:
+def claim_entry(work: Work, repair: reports.Repair) -> None:
     """Whoever books an entry first has booked it. Raises NotBookable."""
     if repair.quarantine_id not in work.quarantined:
         raise NotBookable(f"Message {repair.quarantine_id} has been dealt with already.")
 
 
-def resolved(work: Work, repair: reports.Repair, answer: Any) -> None:
+def resolve_entry(work: Work, repair: reports.Repair, answer: Any) -> None:
     """Note what became of it, in the same transaction as its effect."""
     transaction_id = getattr(answer, "transaction_id", None)
     booked = "booked" if transaction_id is None else f"booked as transaction {transaction_id}"
@@ -32,7 +32,7 @@ def resolved(work: Work, repair: reports.Repair, answer: Any) -> None:
     work.quarantined.discard(repair.quarantine_id)
 
 
-def offered(action: str, payload: bytes) -> dict[str, Any] | None:
+def repairable_message(action: str, payload: bytes) -> dict[str, Any] | None:
     """The message as OCPP's JSON for an operator to mend; None: what came is no JSON object.
 
     A stop that fitted no transaction lies there as a report, whatever its charger speaks.

@@ -8,10 +8,10 @@ import msgspec
 from msgspec.structs import replace
 
 from csms.core import events, reports
-from csms.core.answers import clean
 from csms.core.clocks import proves_older
+from csms.core.command_answers import storable
 from csms.core.records import DeviationCount, StoredReading, Transaction
-from csms.core.units import Measured, measure, number
+from csms.core.units import Measured, measure, parse_number
 from csms.core.work import Work
 
 _encode = msgspec.json.Encoder().encode
@@ -22,7 +22,7 @@ def digest_of(samples: bytes) -> bytes:
     return sha256(samples).digest()[:8]
 
 
-def take_readings(
+def store_readings(
     work: Work,
     charger_id: str,
     connector_id: int,
@@ -55,9 +55,9 @@ def take_readings(
                 samples=samples.decode(),
             )
         )
-        _remember(work, charger_id, connector_id, transaction, sampled_at, measured)
+        _update_connector(work, charger_id, connector_id, transaction, sampled_at, measured)
         if measured.skipped:
-            work.add(_left_out(work, charger_id, reading, measured.skipped))
+            work.add(_count_malformed(work, charger_id, reading, measured.skipped))
         if measured.measurands and told:
             work.emit(
                 charger_id,
@@ -65,21 +65,21 @@ def take_readings(
             )
 
 
-def _left_out(work: Work, charger_id: str, reading: reports.Reading, count: int) -> DeviationCount:
+def _count_malformed(work: Work, charger_id: str, reading: reports.Reading, count: int) -> DeviationCount:
     """Samples that are no numbers, counted with one of them."""
-    odd = (s.value for s in reading.samples if s.format != "SignedData" and number(s.value) is None)
+    odd = (s.value for s in reading.samples if s.format != "SignedData" and parse_number(s.value) is None)
     return DeviationCount(
         charger_id=charger_id,
         action="MeterValues",
         field="sampledValue.value",
         kind="not_a_number",
-        detail=(clean(next(odd, "")) or "")[:200],
+        detail=(storable(next(odd, "")) or "")[:200],
         count=count,
         last_at=work.now,
     )
 
 
-def _remember(
+def _update_connector(
     work: Work,
     charger_id: str,
     connector_id: int,

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from msgspec.structs import replace
 
 from csms.core import reports
-from csms.core.answers import Answer, number, text
 from csms.core.authorization import ACCEPTED
+from csms.core.command_answers import CommandAnswer, as_int, as_text
 from csms.core.device_state import Reservation
 from csms.core.work import Work, tag_key
 
@@ -14,18 +14,18 @@ _SLACK = timedelta(minutes=5)  # by which the charger's clock may be behind ours
 USED, CANCELLED, EXPIRED, ACTIVE = "used", "cancelled", "expired", "active"
 
 
-def state(reservation: Reservation, now: datetime) -> str:
+def reservation_state(reservation: Reservation, now: datetime) -> str:
     """active, used, cancelled or expired."""
     if reservation.ended_as is not None:
         return reservation.ended_as
     return ACTIVE if reservation.expires_at > now else EXPIRED
 
 
-def reserved(work: Work, done: Answer) -> None:
+def on_reserve_now(work: Work, done: CommandAnswer) -> None:
     """ReserveNow.conf Accepted. The same id again replaces the reservation (5.13)."""
     p = done.payload
-    reservation_id, connector_id = number(p.get("reservationId")), number(p.get("connectorId"))
-    expires_at = moment(p.get("expiryDate"))
+    reservation_id, connector_id = as_int(p.get("reservationId")), as_int(p.get("connectorId"))
+    expires_at = parse_time(p.get("expiryDate"))
     if done.status != ACCEPTED or reservation_id is None or connector_id is None or expires_at is None:
         return
     work.put(
@@ -33,23 +33,23 @@ def reserved(work: Work, done: Answer) -> None:
             charger_id=done.charger_id,
             id=reservation_id,
             connector_id=connector_id,
-            id_tag=text(p.get("idTag")) or "",
-            parent_id_tag=text(p.get("parentIdTag")),
+            id_tag=as_text(p.get("idTag")) or "",
+            parent_id_tag=as_text(p.get("parentIdTag")),
             expires_at=expires_at,
             reserved_at=work.now,
         )
     )
 
 
-def cancelled(work: Work, done: Answer) -> None:
+def on_cancel_reservation(work: Work, done: CommandAnswer) -> None:
     """CancelReservation.conf. Rejected means that the charger has no such reservation: it is over either way."""
-    reservation_id = number(done.payload.get("reservationId"))
+    reservation_id = as_int(done.payload.get("reservationId"))
     known = work.recalled(Reservation, done.charger_id, reservation_id)
     if known is not None and known.ended_at is None and done.status in {"Accepted", "Rejected"}:
         work.put(replace(known, ended_at=work.now, ended_as=CANCELLED))
 
 
-def honour(
+def use_reservation(
     work: Work, start: reports.Start, transaction_id: int, started_at: datetime, parent_id_tag: str | None
 ) -> bool:
     """End the reservation that this start uses. True: it broke one of somebody else on the same connector.
@@ -82,7 +82,7 @@ def _is_for(reservation: Reservation, id_tag: str, parent_id_tag: str | None) ->
     return group is not None and parent_id_tag is not None and tag_key(group) == tag_key(parent_id_tag)
 
 
-def moment(value: object) -> datetime | None:
+def parse_time(value: object) -> datetime | None:
     """An OCPP time; without a zone it is UTC."""
     if not isinstance(value, str):
         return None

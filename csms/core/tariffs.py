@@ -13,12 +13,12 @@ from msgspec.structs import replace
 from csms.core.currencies import CURRENCIES
 
 ENERGY_BASED, TIME_BASED, ENERGY_AND_TIME, FLAT = "energy_based", "time_based", "energy_and_time", "flat"
-DEFAULT = "default"
+DEFAULT_TARIFF_ID = "default"
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-DAY_MIN = 24 * 60
-BASE = -1  # in place of a band's index: no band applies, the tariff's own rates do
-MOST_BANDS = 168  # an hour of the week each
-MOST_GRACE_MIN = 7 * DAY_MIN
+MINUTES_PER_DAY = 24 * 60
+NO_BAND = -1  # in place of a band's index: no band applies, the tariff's own rates do
+MAX_BANDS = 168  # an hour of the week each
+MAX_GRACE_MIN = 7 * MINUTES_PER_DAY
 _TIME = re.compile(r"([01]\d|2[0-3]):([0-5]\d)|24:00")
 
 
@@ -45,7 +45,7 @@ class Tariff(Struct, frozen=True, kw_only=True):
     `tax_included`, else before it. `time_zone` is the bands' clock; None = the charger's, then the default.
     """
 
-    id: str = DEFAULT
+    id: str = DEFAULT_TARIFF_ID
     version: int = 1
     currency: str = "USD"
     energy_rate: Decimal = Decimal(0)  # per kWh
@@ -79,12 +79,12 @@ class Tariff(Struct, frozen=True, kw_only=True):
 
     def charges(self, component: str) -> bool:
         """Whether this component (energy, time, idle) costs anything at any time."""
-        return any(self.rate(component, band) > 0 for band in range(BASE, len(self.bands)))
+        return any(self.rate(component, band) > 0 for band in range(NO_BAND, len(self.bands)))
 
     def rate(self, component: str, band: int) -> Decimal:
         """What a kWh or a minute costs in a band, or in none (BASE)."""
         name = f"{component}_rate"
-        own = getattr(self.bands[band], name) if band != BASE else None
+        own = getattr(self.bands[band], name) if band != NO_BAND else None
         rate: Decimal = getattr(self, name) if own is None else own
         return rate
 
@@ -93,7 +93,7 @@ class Tariff(Struct, frozen=True, kw_only=True):
         return replace(self, time_zone=time_zone) if self.bands and self.time_zone is None else self
 
 
-class Fault(Struct, frozen=True):
+class TariffProblem(Struct, frozen=True):
     """What is wrong: where (JSON pointer), and why in a sentence's words."""
 
     pointer: str
@@ -111,75 +111,81 @@ def _zones() -> set[str]:
     return available_timezones()
 
 
-def faults(tariff: Tariff) -> list[Fault]:
+def tariff_problems(tariff: Tariff) -> list[TariffProblem]:
     """All that is wrong with a tariff's terms; nothing else is ever priced by."""
     found = []
     if tariff.currency not in CURRENCIES:
-        found.append(Fault("/currency", f"{tariff.currency!r} is no currency of ISO 4217, such as EUR"))
+        found.append(
+            TariffProblem("/currency", f"{tariff.currency!r} is no currency of ISO 4217, such as EUR")
+        )
     if tariff.time_zone is not None and not zone_exists(tariff.time_zone):
         wrong = f"{tariff.time_zone!r} is no IANA time zone, such as Europe/Vienna"
-        found.append(Fault("/timeZone", wrong))
+        found.append(TariffProblem("/timeZone", wrong))
     if tariff.minimum is not None and tariff.maximum is not None and tariff.minimum > tariff.maximum:
-        found.append(Fault("/maximum", f"the maximum {tariff.maximum} is below the minimum {tariff.minimum}"))
-    if len(tariff.bands) > MOST_BANDS:
-        return [*found, Fault("/bands", f"at most {MOST_BANDS} bands")]
+        found.append(
+            TariffProblem("/maximum", f"the maximum {tariff.maximum} is below the minimum {tariff.minimum}")
+        )
+    if len(tariff.bands) > MAX_BANDS:
+        return [*found, TariffProblem("/bands", f"at most {MAX_BANDS} bands")]
     unreadable = list(_unreadable(tariff.bands))
     return found + (unreadable or list(_overlapping(tariff.bands)))
 
 
-def _unreadable(bands: tuple[Band, ...]) -> Iterator[Fault]:
+def _unreadable(bands: tuple[Band, ...]) -> Iterator[TariffProblem]:
     names: dict[str, int] = {}
     for i, band in enumerate(bands):
         at = f"/bands/{i}"
         if names.setdefault(band.name, i) != i:
-            yield Fault(f"{at}/name", f"band {names[band.name]} is named {band.name!r} already")
+            yield TariffProblem(f"{at}/name", f"band {names[band.name]} is named {band.name!r} already")
         for which, time in (("start", band.start), ("end", band.end)):
             if not _TIME.fullmatch(time) or (which == "start" and time == "24:00"):
                 allowed = "HH:MM, 00:00 to 23:59" if which == "start" else "HH:MM, 00:00 to 24:00"
-                yield Fault(f"{at}/{which}", f"{time!r} is no time of day: {allowed}")
+                yield TariffProblem(f"{at}/{which}", f"{time!r} is no time of day: {allowed}")
         if band.start == band.end:
-            yield Fault(f"{at}/end", f"begins and ends at {band.start}; a whole day is from 00:00 to 24:00")
+            yield TariffProblem(
+                f"{at}/end", f"begins and ends at {band.start}; a whole day is from 00:00 to 24:00"
+            )
         for day in band.days:
             if day not in DAYS:
-                yield Fault(f"{at}/days", f"{day!r} is no day: {', '.join(DAYS)}")
+                yield TariffProblem(f"{at}/days", f"{day!r} is no day: {', '.join(DAYS)}")
         if not band.days:
-            yield Fault(f"{at}/days", "on no day at all")
+            yield TariffProblem(f"{at}/days", "on no day at all")
 
 
-def _overlapping(bands: tuple[Band, ...]) -> Iterator[Fault]:
+def _overlapping(bands: tuple[Band, ...]) -> Iterator[TariffProblem]:
     told = set()
-    for day, segments in zip(DAYS, week(bands), strict=True):
+    for day, segments in zip(DAYS, weekly_bands(bands), strict=True):
         for (start, end, one), (later, until, other) in combinations(segments, 2):
             pair = min(one, other), max(one, other)
             if later < end and start < until and pair not in told:
                 told.add(pair)
                 first, second = (f"band {i} ({bands[i].name!r})" for i in pair)
-                overlap = f"on {day} from {clock(max(start, later))} to {clock(min(end, until))}"
-                yield Fault(f"/bands/{pair[1]}", f"{second} overlaps {first} {overlap}")
+                overlap = f"on {day} from {time_of_day(max(start, later))} to {time_of_day(min(end, until))}"
+                yield TariffProblem(f"/bands/{pair[1]}", f"{second} overlaps {first} {overlap}")
 
 
 @lru_cache(maxsize=256)
-def week(bands: tuple[Band, ...]) -> tuple[tuple[tuple[int, int, int], ...], ...]:
+def weekly_bands(bands: tuple[Band, ...]) -> tuple[tuple[tuple[int, int, int], ...], ...]:
     """For each day from Monday the bands in order: (first minute of the day, minute after the last, index)."""
     days: list[list[tuple[int, int, int]]] = [[] for _ in DAYS]
     for i, band in enumerate(bands):
-        start, end = minute(band.start), minute(band.end)
+        start, end = minute_of_day(band.start), minute_of_day(band.end)
         for name in dict.fromkeys(band.days):
             day = DAYS.index(name)
             if start < end:
                 days[day].append((start, end, i))
                 continue
-            days[day].append((start, DAY_MIN, i))
+            days[day].append((start, MINUTES_PER_DAY, i))
             if end:
                 days[(day + 1) % 7].append((0, end, i))
     return tuple(tuple(sorted(segments)) for segments in days)
 
 
-def minute(time: str) -> int:
+def minute_of_day(time: str) -> int:
     """ "HH:MM" as a minute of the day, 0 to 1440."""
     hours, minutes = time.split(":")
     return int(hours) * 60 + int(minutes)
 
 
-def clock(minute_of_day: int) -> str:
+def time_of_day(minute_of_day: int) -> str:
     return f"{minute_of_day // 60:02d}:{minute_of_day % 60:02d}"

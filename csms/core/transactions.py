@@ -8,19 +8,19 @@ from hashlib import sha256
 import msgspec
 from msgspec.structs import replace
 
-from csms.core import accounts, charging, events, reports, reservations, session_course
+from csms.core import accounts, charging_profiles, events, reports, reservations, session_timeline
 from csms.core.authorization import authorize
-from csms.core.clocks import suspect
-from csms.core.presence import enrolled
+from csms.core.clocks import is_suspect
+from csms.core.presence import ensure_charger
 from csms.core.pricing import duration_s, session_cost
-from csms.core.readings import take_readings
+from csms.core.readings import store_readings
 from csms.core.records import Answered, Connector, QuarantineEntry, Transaction
 from csms.core.units import measure
 from csms.core.work import Work
 from csms.errors import NotBookable
 
 METER_STOP, LAST_READING, NO_READING = "meter_stop", "last_reading", "none"
-_LONGEST_PLAUSIBLE_S = Decimal(int(session_course.LONGEST.total_seconds()))
+_LONGEST_PLAUSIBLE_S = Decimal(int(session_timeline.LONGEST_SESSION.total_seconds()))
 
 
 def start(work: Work, r: reports.Start) -> reports.Started:
@@ -28,7 +28,7 @@ def start(work: Work, r: reports.Start) -> reports.Started:
 
     A refused idTag is stored all the same: its energy may have flowed.
     """
-    enrolled(work, r.charger_id)
+    ensure_charger(work, r.charger_id)
     known = work.started_as(r.charger_id, r.key)
     if known is not None:
         return _started(known)
@@ -47,10 +47,10 @@ def start(work: Work, r: reports.Start) -> reports.Started:
     anomalies += r.anomalies
     promised = None if r.repair is None else r.repair.transaction_id
     transaction_id = next(work.transaction_ids) if promised is None else promised
-    began_at = work.now if suspect(started_at, work.now) else started_at
-    if reservations.honour(work, r, transaction_id, began_at, authorization.parent_id_tag):
+    began_at = work.now if is_suspect(started_at, work.now) else started_at
+    if reservations.use_reservation(work, r, transaction_id, began_at, authorization.parent_id_tag):
         anomalies += ("reserved_for_another",)
-    charging.bind(work, r, transaction_id)
+    charging_profiles.bind_remote_start_profile(work, r, transaction_id)
     transaction = Transaction(
         id=transaction_id,
         charger_id=r.charger_id,
@@ -64,10 +64,10 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         meter_start_wh=meter_wh,
         started_at=started_at,
         start_received_at=work.now,
-        clock_suspect=suspect(started_at, work.now),
+        clock_suspect=is_suspect(started_at, work.now),
         tariff=work.tariff_for(r.charger_id, r.id_tag),
         anomalies=anomalies,
-        account_id=accounts.payer(work, r),
+        account_id=accounts.paying_account(work, r),
     )
     if past:
         # Another has begun on this connector since: this one is over, its stop will say how.
@@ -75,7 +75,7 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         close_inferred(work, transaction, reason="Other")
         return _started(transaction)
     work.put(transaction)
-    accounts.begin(work, r, transaction)
+    accounts.begin_rental(work, r, transaction)
     connector = work.connector(r.charger_id, r.connector_id)
     if connector.free_since is not None:
         work.put(replace(connector, free_since=None))
@@ -85,40 +85,42 @@ def start(work: Work, r: reports.Start) -> reports.Started:
 
 def meter(work: Work, r: reports.Meter) -> reports.BalanceLeft | None:
     """Readings, with the transaction they name or, where the name is wrong, the one that must be meant."""
-    enrolled(work, r.charger_id)
+    ensure_charger(work, r.charger_id)
     transaction: Transaction | None
     if r.transaction_id is None:
         clock_aligned = any(s.context == "Sample.Clock" for reading in r.readings for s in reading.samples)
         transaction = None if clock_aligned else work.open_transaction(r.charger_id, r.connector_id)
     else:
-        transaction = named(work, r.charger_id, r.transaction_id)
+        transaction = find_transaction(work, r.charger_id, r.transaction_id)
         if transaction is None or not transaction.open:
             running = work.open_transaction(r.charger_id, r.connector_id)
-            if transaction is None or (running is not None and _must_be(running, transaction, r.readings)):
+            if transaction is None or (
+                running is not None and _belong_to_running(running, transaction, r.readings)
+            ):
                 transaction = running
     connector_id = (
         transaction.connector_id if transaction is not None and r.connector_id == 0 else r.connector_id
     )
-    take_readings(work, r.charger_id, connector_id, transaction, r.readings, told=r.told)
+    store_readings(work, r.charger_id, connector_id, transaction, r.readings, told=r.told)
     if transaction is None or transaction.account_id is None:
         return None
-    return accounts.follow(work, transaction, r.readings)
+    return accounts.debit_so_far(work, transaction, r.readings)
 
 
 def stop(work: Work, r: reports.Stop) -> reports.Stopped:
     """The end of a transaction: booked once, amended if we had only inferred it, else quarantined."""
-    enrolled(work, r.charger_id)
+    ensure_charger(work, r.charger_id)
     authorization = authorize(work, r.id_tag) if r.id_tag else None
-    transaction = ended_by(work, r)
+    transaction = find_stopped(work, r)
     if transaction is not None:
         _book(work, r, transaction)
         return reports.Stopped(transaction_id=transaction.id, authorization=authorization)
     # Its id leads nowhere, so a resend can only be known by its content: it must not end yet another one.
-    charger_id, message_id, digest = key = content_key(r)
+    charger_id, message_id, digest = key = stop_content_key(r)
     stored = work.answers.get(key)
     if stored is not None:
         return msgspec.json.decode(stored, type=reports.Stopped)
-    transaction = _meant(work, r)
+    transaction = _only_candidate(work, r)
     if transaction is not None:
         _book(work, r, transaction)
     elif r.repair is not None:
@@ -154,20 +156,20 @@ def stop(work: Work, r: reports.Stop) -> reports.Stopped:
     return answer
 
 
-def content_key(r: reports.Stop) -> tuple[str, str, bytes]:
+def stop_content_key(r: reports.Stop) -> tuple[str, str, bytes]:
     """Under what the answer to a stop is kept whose transaction had to be guessed, whatever its message id."""
     return r.charger_id, "", r.digest or _digest(r)
 
 
-def named(work: Work, charger_id: str, transaction_id: int | None) -> Transaction | None:
+def find_transaction(work: Work, charger_id: str, transaction_id: int | None) -> Transaction | None:
     """The charger's own transaction of that id."""
     transaction = work.transactions.get(transaction_id) if transaction_id is not None else None
     return transaction if transaction is not None and transaction.charger_id == charger_id else None
 
 
-def ended_by(work: Work, r: reports.Stop) -> Transaction | None:
+def find_stopped(work: Work, r: reports.Stop) -> Transaction | None:
     """The transaction that a stop names. A charger whose ids prove nothing does not mean one that ended otherwise."""
-    transaction = named(work, r.charger_id, r.transaction_id)
+    transaction = find_transaction(work, r.charger_id, r.transaction_id)
     if transaction is None or r.trusted_id or transaction.open or transaction.inferred:
         return transaction
     return None if _differs(r, transaction) else transaction
@@ -176,7 +178,7 @@ def ended_by(work: Work, r: reports.Stop) -> Transaction | None:
 def close_inferred(work: Work, transaction: Transaction, *, reason: str) -> None:
     """End a transaction whose stop never came; the real stop, should it come, amends it."""
     connector = work.connector(transaction.charger_id, transaction.connector_id)
-    last = _last_reading(connector, transaction)
+    last = _last_register_wh(connector, transaction)
     ends = [
         moment
         for moment in (connector.free_since, connector.reading_at if last is not None else None)
@@ -195,7 +197,7 @@ def close_inferred(work: Work, transaction: Transaction, *, reason: str) -> None
 
 
 def _book(work: Work, r: reports.Stop, transaction: Transaction) -> None:
-    take_readings(work, r.charger_id, transaction.connector_id, transaction, r.readings)
+    store_readings(work, r.charger_id, transaction.connector_id, transaction, r.readings)
     if not (transaction.open or transaction.inferred or r.repair is not None):
         if _differs(r, transaction):
             _quarantine(work, r, "a second stop that differs from the first", transaction.id)
@@ -237,10 +239,10 @@ def _close(
     if meter_stop_wh is None:
         source = LAST_READING
         if transaction.inferred:
-            meter_stop_wh = _late_evidence(transaction, readings)
+            meter_stop_wh = _late_register_wh(transaction, readings)
         else:
             connector = work.connector(transaction.charger_id, transaction.connector_id)
-            meter_stop_wh = _last_reading(connector, transaction)
+            meter_stop_wh = _last_register_wh(connector, transaction)
     if meter_stop_wh is None:
         meter_stop_wh, source = transaction.meter_start_wh, NO_READING
         anomalies.append("no_meter_stop")
@@ -262,7 +264,7 @@ def _close(
         )
         seconds = duration_s(began_at, ended_at)
         anomalies.append("clock_changed")
-    course = session_course.ended(
+    course = session_timeline.closed_timeline(
         work,
         transaction,
         started_at=began_at,
@@ -306,18 +308,18 @@ def _started(transaction: Transaction) -> reports.Started:
     )
 
 
-def _meant(work: Work, r: reports.Stop) -> Transaction | None:
+def _only_candidate(work: Work, r: reports.Stop) -> Transaction | None:
     """The one open transaction that a stop with a lost or impossible id can only mean (0, -1, unknown)."""
     candidates = [
         t
         for t in work.open_transactions(r.charger_id)
         if (r.meter_wh is None or t.meter_start_wh <= r.meter_wh)
-        and (r.at is None or t.clock_suspect or suspect(r.at, work.now) or t.started_at <= r.at)
+        and (r.at is None or t.clock_suspect or is_suspect(r.at, work.now) or t.started_at <= r.at)
     ]
     return candidates[0] if len(candidates) == 1 else None
 
 
-def _must_be(running: Transaction, ended: Transaction, readings: Sequence[reports.Reading]) -> bool:
+def _belong_to_running(running: Transaction, ended: Transaction, readings: Sequence[reports.Reading]) -> bool:
     """Whether readings that name an ended transaction were taken in the running one (an id kept by mistake)."""
     ended_at = ended.stopped_at
     return ended_at is not None and any(
@@ -332,11 +334,11 @@ def _differs(r: reports.Stop, closed: Transaction) -> bool:
     )
 
 
-def _last_reading(connector: Connector, transaction: Transaction) -> int | None:
+def _last_register_wh(connector: Connector, transaction: Transaction) -> int | None:
     return connector.energy_wh if connector.reading_transaction_id == transaction.id else None
 
 
-def _late_evidence(transaction: Transaction, readings: Sequence[reports.Reading]) -> int | None:
+def _late_register_wh(transaction: Transaction, readings: Sequence[reports.Reading]) -> int | None:
     """The register of a session that was over for us: what its inferred stop went by, or what the late stop
     brings along."""
     registers = [measure(reading.samples).energy_wh for reading in readings]

@@ -73,7 +73,7 @@ def default_unit(measurand: str) -> str:
     return ""
 
 
-def number(text: str) -> float | None:
+def parse_number(text: str) -> float | None:
     """The number a charger wrote, or None for what no meter shows (`12,5`, empty, NaN, 1e400, 1e15)."""
     try:
         value = float(text)
@@ -97,7 +97,7 @@ def measure(samples: Sequence[Sample]) -> Measured:
                 entry = measurands[key] = Measurand()
             entry.signed = sample.value
             continue
-        value = number(sample.value)
+        value = parse_number(sample.value)
         if value is None:
             measured.skipped += 1
             continue
@@ -124,7 +124,7 @@ def measure(samples: Sequence[Sample]) -> Measured:
             entry.phase = UNSET
     for key, phases in phased.items():
         _combine(key, measurands[key], phases)
-    _conveniences(measured)
+    _set_summary(measured)
     return measured
 
 
@@ -139,7 +139,7 @@ def _combine(key: str, entry: Measurand, phases: dict[str, float]) -> None:
         entry.phase, entry.value = next(iter(phases.items()))
 
 
-def _conveniences(measured: Measured) -> None:
+def _set_summary(measured: Measured) -> None:
     energy = measured.measurands.get(ENERGY_REGISTER)
     if energy is not None and isinstance(energy.value, float) and energy.unit == "kWh":
         measured.energy_wh = round(energy.value * 1000)

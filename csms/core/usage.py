@@ -12,17 +12,17 @@ from itertools import pairwise
 
 from msgspec import Struct
 
-from csms.core.bands import pieces
+from csms.core.bands import band_spans
 from csms.core.exact import Fraction
-from csms.core.tariffs import BASE, Tariff
+from csms.core.tariffs import NO_BAND, Tariff
 
-Span = tuple[datetime, datetime]
-Register = tuple[datetime, int]
+TimeSpan = tuple[datetime, datetime]
+RegisterReading = tuple[datetime, int]
 
 _MICROSECOND = timedelta(microseconds=1)
 # What the car's or the charger's own electronics draw is no charging. Over a longer time the mean says nothing.
 _CHARGING_W = 100
-_MEAN_HOLDS_FOR = timedelta(hours=1)
+_LONGEST_MEAN = timedelta(hours=1)
 _CAR_STOPPED = frozenset({"SuspendedEV", "Finishing"})
 # The charger does not offer, or the car is gone: not the driver's delay.
 _NOT_IDLE = frozenset({"SuspendedEVSE", "Faulted", "Unavailable", "Available", "Reserved"})
@@ -34,11 +34,11 @@ class Evidence(Struct, frozen=True, kw_only=True):
     `registers`: the energy register in Wh; `statuses`: what the connector reported.
     """
 
-    registers: tuple[Register, ...] = ()
+    registers: tuple[RegisterReading, ...] = ()
     statuses: tuple[tuple[datetime, str], ...] = ()
 
 
-class Course(Struct, frozen=True, kw_only=True):
+class SessionTimeline(Struct, frozen=True, kw_only=True):
     """A session in time. `meter_start_wh`: what the register showed when it began; it ended at that + `energy_wh`.
 
     `idle_until`: idle at most until then, of a session that runs.
@@ -60,20 +60,20 @@ class Usage(Struct, frozen=True, kw_only=True):
     idle_us: dict[int, int] = {}
 
 
-def plain(energy_wh: int, duration_s: Decimal) -> Usage:
+def usage_without_bands(energy_wh: int, duration_s: Decimal) -> Usage:
     """All of it in no band. Negative energy or time counts as zero."""
     micros = int(max(duration_s, Decimal(0)) * 1_000_000)
-    return Usage(energy_wh={BASE: Fraction(max(energy_wh, 0))}, time_us={BASE: micros})
+    return Usage(energy_wh={NO_BAND: Fraction(max(energy_wh, 0))}, time_us={NO_BAND: micros})
 
 
-def used(tariff: Tariff, course: Course) -> Usage:
+def usage_by_band(tariff: Tariff, course: SessionTimeline) -> Usage:
     """What a session used, by the tariff's bands. The sums are the session's energy and time, always."""
-    registers = _curve(course)
+    registers = _register_curve(course)
     times = [at for at, _ in registers]
     energy_wh: dict[int, Fraction] = {}
     time_us: dict[int, int] = {}
     before = Fraction(registers[0][1])
-    parts = pieces(tariff, course.started_at, max(course.started_at, course.ended_at))
+    parts = band_spans(tariff, course.started_at, max(course.started_at, course.ended_at))
     for piece in parts:
         last = piece is parts[-1]
         after = Fraction(registers[-1][1]) if last else _register_at(registers, times, piece.end)
@@ -82,14 +82,14 @@ def used(tariff: Tariff, course: Course) -> Usage:
         before = after
     idle_us: dict[int, int] = {}
     if tariff.charges("idle"):
-        for since, until in _after(idle(course), timedelta(minutes=tariff.idle_grace_min)):
-            for piece in pieces(tariff, since, until):
+        for since, until in _after_grace(idle_spans(course), timedelta(minutes=tariff.idle_grace_min)):
+            for piece in band_spans(tariff, since, until):
                 length = (piece.end - piece.start) // _MICROSECOND
                 idle_us[piece.band] = idle_us.get(piece.band, 0) + length
     return Usage(energy_wh=energy_wh, time_us=time_us, idle_us=idle_us)
 
 
-def idle(course: Course) -> list[Span]:
+def idle_spans(course: SessionTimeline) -> list[TimeSpan]:
     """When the car blocked the connector after charging had ended, without any grace.
 
     Charging ended with the last rise of the register between two readings (100 W at least, on average), at the second
@@ -99,13 +99,13 @@ def idle(course: Course) -> list[Span]:
     (SuspendedEVSE, Faulted, Unavailable) or that the car is gone (Available, Reserved).
     """
     statuses = sorted(course.evidence.statuses)
-    return _without(course, _charging_ended(course, statuses), statuses)
+    return _idle_from(course, _charging_ended(course, statuses), statuses)
 
 
-def _charging_ended(course: Course, statuses: Sequence[tuple[datetime, str]]) -> datetime:
-    registers = _curve(course)
+def _charging_ended(course: SessionTimeline, statuses: Sequence[tuple[datetime, str]]) -> datetime:
+    registers = _register_curve(course)
     for (since, low), (until, high) in reversed(list(pairwise(registers))):
-        if not _charges(high - low, until - since):
+        if not _is_charging(high - low, until - since):
             continue
         said = [(at, status) for at, status in statuses if at <= until]
         stopped = until
@@ -116,15 +116,17 @@ def _charging_ended(course: Course, statuses: Sequence[tuple[datetime, str]]) ->
     return max(stops[0], course.started_at) if stops else course.ended_at
 
 
-def _charges(energy_wh: int, length: timedelta) -> bool:
+def _is_charging(energy_wh: int, length: timedelta) -> bool:
     if energy_wh <= 0:
         return False
-    return length > _MEAN_HOLDS_FOR or energy_wh * 3600 >= _CHARGING_W * length.total_seconds()
+    return length > _LONGEST_MEAN or energy_wh * 3600 >= _CHARGING_W * length.total_seconds()
 
 
-def _without(course: Course, since: datetime, statuses: Sequence[tuple[datetime, str]]) -> list[Span]:
+def _idle_from(
+    course: SessionTimeline, since: datetime, statuses: Sequence[tuple[datetime, str]]
+) -> list[TimeSpan]:
     """From `since` to the end, without the times at which the connector said something of _NOT_IDLE."""
-    spans: list[Span] = []
+    spans: list[TimeSpan] = []
     now = ""
     end = course.ended_at if course.idle_until is None else min(course.idle_until, course.ended_at)
     for at, status in [*statuses, (end, "")]:
@@ -139,7 +141,7 @@ def _without(course: Course, since: datetime, statuses: Sequence[tuple[datetime,
     return spans
 
 
-def _after(spans: Sequence[Span], grace: timedelta) -> list[Span]:
+def _after_grace(spans: Sequence[TimeSpan], grace: timedelta) -> list[TimeSpan]:
     """What is left of the spans when the first of the time is free."""
     left = []
     for since, until in spans:
@@ -150,7 +152,7 @@ def _after(spans: Sequence[Span], grace: timedelta) -> list[Span]:
     return left
 
 
-def _curve(course: Course) -> list[Register]:
+def _register_curve(course: SessionTimeline) -> list[RegisterReading]:
     """The register over the session: its two ends and the readings in between that fit, in order of time.
 
     A register does not go down, nor beyond where it ended: what does is no evidence. Of readings that contradict each
@@ -165,7 +167,7 @@ def _curve(course: Course) -> list[Register]:
     return [(course.started_at, low), *_rising(between), (course.ended_at, high)]
 
 
-def _rising(registers: Sequence[Register]) -> list[Register]:
+def _rising(registers: Sequence[RegisterReading]) -> list[RegisterReading]:
     """The longest part of it that never falls (patience sorting)."""
     tops: list[int] = []
     last_of: list[int] = []
@@ -183,7 +185,9 @@ def _rising(registers: Sequence[Register]) -> list[Register]:
     return found[::-1]
 
 
-def _register_at(registers: Sequence[Register], times: Sequence[datetime], moment: datetime) -> Fraction:
+def _register_at(
+    registers: Sequence[RegisterReading], times: Sequence[datetime], moment: datetime
+) -> Fraction:
     """The register at a moment of the session, in Wh, linear between the readings around it."""
     i = bisect_right(times, moment)
     if i == len(times):

@@ -26,13 +26,13 @@ from csms.core.records import (
     Tag,
     Transaction,
 )
-from csms.core.tariffs import DEFAULT, Tariff
+from csms.core.tariffs import DEFAULT_TARIFF_ID, Tariff
 from csms.core.usage import Evidence
 
 _MISSING: Final = object()
 
-Record = Charger | ChargerState | Connector | Transaction | Tag | Account | Rental | DeviceState
-Row = (
+KeyedRecord = Charger | ChargerState | Connector | Transaction | Tag | Account | Rental | DeviceState
+AddedRow = (
     StoredReading
     | StoredStatus
     | StoredSecurityEvent
@@ -95,8 +95,8 @@ class Work:
         self.answers: dict[tuple[str, str, bytes], bytes] = {}
         self.quarantined: set[int] = set()  # of the entries that are to be repaired: those still open
         self.readings_known: set[tuple[str, int, datetime, bytes]] = set()
-        self.stored: dict[tuple[Any, ...], Record] = {}
-        self.changed: dict[tuple[type[Record], Any], Record] = {}
+        self.stored: dict[tuple[Any, ...], KeyedRecord] = {}
+        self.changed: dict[tuple[type[KeyedRecord], Any], KeyedRecord] = {}
         self.added: dict[type[Any], list[Any]] = {}
         self._open: dict[tuple[str, int], int] = {}
         self._by_key: dict[tuple[str, str], int] = {}
@@ -104,7 +104,7 @@ class Work:
 
     # --- loading ---------------------------------------------------------------------------------
 
-    def load(self, record: Record) -> None:
+    def load(self, record: KeyedRecord) -> None:
         """Take over a stored row: present, but not changed."""
         table, key = self._place(record)
         table[key] = record
@@ -159,7 +159,7 @@ class Work:
             None if tag is None else tag.tariff_id,
             None if charger is None else charger.tariff_id,
             None if group_id is None else self.group_tariffs.get(group_id),
-            DEFAULT,
+            DEFAULT_TARIFF_ID,
         )
         chosen = next(
             (self.tariffs[i] for i in ids if i is not None and i in self.tariffs), self.policy.tariff
@@ -169,7 +169,7 @@ class Work:
 
     # --- changing --------------------------------------------------------------------------------
 
-    def put(self, record: Record) -> None:
+    def put(self, record: KeyedRecord) -> None:
         """Replace or add a row."""
         table, key = self._place(record)
         self._set(table, key, record)
@@ -182,7 +182,7 @@ class Work:
             elif self._open.get(place) == record.id:
                 self._set(self._open, place, _MISSING)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: AddedRow) -> None:
         """Append a row that is only ever written once."""
         rows = self.added.setdefault(type(row), [])
         rows.append(row)
@@ -194,7 +194,7 @@ class Work:
         self.readings_known.add(key)
         self._undo.append((self.readings_known, key, None))
 
-    def emit(self, charger_id: str, draft: events.Draft) -> None:
+    def emit(self, charger_id: str, draft: events.EventDraft) -> None:
         """Tell the world, in the same transaction as the fact itself."""
         if not self.policy.events:
             return
@@ -233,7 +233,7 @@ class Work:
         else:
             table[key] = value
 
-    def _place(self, record: Record) -> tuple[dict[Any, Any], Any]:
+    def _place(self, record: KeyedRecord) -> tuple[dict[Any, Any], Any]:
         if isinstance(record, ChargerState):
             return self.states, record.charger_id
         if isinstance(record, Connector):

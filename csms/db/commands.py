@@ -12,7 +12,7 @@ from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from csms.core.answers import clean
+from csms.core.command_answers import storable
 from csms.core.command_states import CANCELLED, EXPIRED, NO_ANSWER, OPEN, SENDING, WAITING
 from csms.core.masking import masked
 from csms.db.admin import Conflict, Missing
@@ -101,7 +101,7 @@ async def add(
             id=command_id,
             charger_id=charger_id,
             action=action,
-            payload=clean(dict(payload) if queued else masked(dict(payload))),
+            payload=storable(dict(payload) if queued else masked(dict(payload))),
             requested_by=requested_by,
             requested_at=now,
             timeout_s=timeout_s,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from csms.core.session_course import ReadingsWindow
+from csms.core.session_timeline import ReadingsWindow
 from csms.core.usage import Evidence
 
 Db = Any  # an asyncpg connection: the driver ships no types

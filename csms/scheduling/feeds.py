@@ -18,9 +18,9 @@ import msgspec
 from msgspec import Struct
 
 from csms.scheduling.periods import as_utc
-from csms.scheduling.prices import PriceSlot, decimal, level, tidied
+from csms.scheduling.prices import PriceSlot, parse_price, price_level, sort_slots
 
-Unit = Literal["auto", "kWh", "MWh", "cent/kWh"]
+PriceUnit = Literal["auto", "kWh", "MWh", "cent/kWh"]
 _PER_KWH: Final[dict[str, Decimal]] = {
     "kWh": Decimal(1),
     "MWh": Decimal("0.001"),
@@ -43,7 +43,7 @@ class Markup(Struct, frozen=True, kw_only=True):
     add: Decimal = Decimal(0)
 
     def on(self, price: Decimal) -> Decimal:
-        return price if self == Markup() else level(level(price) * self.factor + self.add)
+        return price if self == Markup() else price_level(price_level(price) * self.factor + self.add)
 
 
 class Feed(Struct, frozen=True, kw_only=True):
@@ -54,14 +54,19 @@ class Feed(Struct, frozen=True, kw_only=True):
     skipped: int = 0
 
 
-class _Found(Struct, frozen=True):
+class _RawFeed(Struct, frozen=True):
     entries: list[tuple[Any, Any, Any]]  # start, end or None, price
     unit: str
     currency: str | None = None
 
 
 def read_feed(
-    body: bytes, *, zone: tzinfo, unit: Unit = "auto", area: str | None = None, markup: Markup | None = None
+    body: bytes,
+    *,
+    zone: tzinfo,
+    unit: PriceUnit = "auto",
+    area: str | None = None,
+    markup: Markup | None = None,
 ) -> Feed:
     """`unit` auto: what the feed says, else what its shape is known for. `area`: which one of several.
 
@@ -73,7 +78,7 @@ def read_feed(
     priced = tuple(
         PriceSlot(slot.start, slot.end, (markup or Markup()).on(slot.price * factor)) for slot in slots
     )
-    kept = tidied(priced)
+    kept = sort_slots(priced)
     return Feed(slots=kept, currency=found.currency, skipped=skipped + len(priced) - len(kept))
 
 
@@ -85,7 +90,7 @@ def _slots(entries: Iterable[tuple[Any, Any, Any]], zone: tzinfo) -> tuple[list[
         if start is None or (end is None and end_text is not None) or (end is not None and end <= start):
             skipped += 1
         else:
-            read.append((start, end, decimal(price)))
+            read.append((start, end, parse_price(price)))
     starts = sorted({start for start, _, _ in read})
     following = dict(pairwise(starts))
     usual = min((b - a for a, b in following.items()), default=_LONGEST_SLOT)
@@ -112,7 +117,7 @@ def _moment(value: Any, zone: tzinfo) -> datetime | None:
 # --- JSON ------------------------------------------------------------------------------------------------
 
 
-def _json(body: bytes, area: str | None) -> _Found:
+def _json(body: bytes, area: str | None) -> _RawFeed:
     try:
         document = msgspec.json.decode(body)
     except (msgspec.MsgspecError, ValueError) as error:
@@ -120,21 +125,21 @@ def _json(body: bytes, area: str | None) -> _Found:
     if isinstance(document, dict) and isinstance(document.get("attributes"), dict):
         document = document["attributes"]
     if isinstance(document, list):
-        return _Found(list(_plain(document)), "kWh")
+        return _RawFeed(list(_plain(document)), "kWh")
     if not isinstance(document, dict):
         raise FeedError("neither an object nor a list")
     for key in ("multiAreaEntries", "multiIndexEntries"):
         if isinstance(document.get(key), list):
-            return _Found(list(_portal(document[key], area)), "MWh", _text(document.get("currency")))
+            return _RawFeed(list(_portal(document[key], area)), "MWh", _text(document.get("currency")))
     lists = [document[key] for key in _LISTS if isinstance(document.get(key), list)]
     if lists:
         entries = [entry for some in lists for entry in _plain(some)]
-        return _Found(entries, _unit(document), _text(document.get("currency")))
+        return _RawFeed(entries, _unit(document), _text(document.get("currency")))
     areas = {key: value for key, value in document.items() if isinstance(value, list)}
     chosen = area if area in areas else next(iter(areas)) if len(areas) == 1 else None
     if chosen is None:
         raise FeedError(f"no list of prices is recognised among {', '.join(map(str, document)) or 'nothing'}")
-    return _Found(list(_plain(areas[chosen])), "MWh")
+    return _RawFeed(list(_plain(areas[chosen])), "MWh")
 
 
 def _plain(entries: list[Any]) -> Iterator[tuple[Any, Any, Any]]:
@@ -175,7 +180,7 @@ def _text(value: Any) -> str | None:
 # --- XML -------------------------------------------------------------------------------------------------
 
 
-def _xml(body: bytes) -> _Found:
+def _xml(body: bytes) -> _RawFeed:
     if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
         raise FeedError("XML with a document type is not read")
     try:
@@ -190,7 +195,7 @@ def _xml(body: bytes) -> _Found:
             entries.extend(_points(period))
     if not entries:
         raise FeedError(_inside(root, "text") or "no prices in this XML document")
-    return _Found(entries, "MWh", currency)
+    return _RawFeed(entries, "MWh", currency)
 
 
 def _points(period: ET.Element) -> Iterator[tuple[Any, Any, Any]]:

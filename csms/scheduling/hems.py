@@ -6,11 +6,11 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from csms.scheduling.periods import ChargePeriod, PeriodsOverlap, as_utc, merged, not_over
+from csms.scheduling.periods import ChargePeriod, PeriodsOverlap, as_utc, merge_periods, remaining_periods
 
-INVALID = "Invalid schedule payload"
-EXPIRED = "Schedule already expired"
-NOTHING_LEFT = "No valid periods after conversion"
+INVALID_SCHEDULE = "Invalid schedule payload"
+SCHEDULE_EXPIRED = "Schedule already expired"
+NO_PERIODS_LEFT = "No valid periods after conversion"
 
 _HEMS_STATES: Final[dict[str, str]] = {
     "Available": "idle",
@@ -46,7 +46,7 @@ class HemsSchedule(Struct, frozen=True, kw_only=True):
     past: int = 0
 
 
-class HemsWish(Struct, frozen=True, kw_only=True):
+class HemsRequest(Struct, frozen=True, kw_only=True):
     """The last that a HEMS asked of a charger, as it is kept; without periods nothing is wanted.
 
     `digest` names the last message, so that a retained one counts once. `result`: pending, success, error, cleared,
@@ -93,11 +93,11 @@ def hems_state(status: str | None, *, online: bool) -> str:
     return _HEMS_STATES.get(status or "", "error")
 
 
-def iso(moment: datetime | None) -> str | None:
+def iso_time(moment: datetime | None) -> str | None:
     return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")
 
 
-def apart_from_time(payload: Struct) -> dict[str, Any]:
+def without_measurements(payload: Struct) -> dict[str, Any]:
     """What makes two statuses differ; and meters count all the time."""
     content: dict[str, Any] = msgspec.to_builtins(payload)
     for name in ("timestamp", "current_power_kw", "session_energy_kwh"):
@@ -127,20 +127,20 @@ def read_schedule(body: bytes, *, now: datetime, zone: tzinfo, default_current_a
     try:
         message = msgspec.json.decode(body, type=_Message)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise HemsRefused(INVALID, str(error)) from None
+        raise HemsRefused(INVALID_SCHEDULE, str(error)) from None
     expires_at = None if message.expires_at is None else _time(message.expires_at, zone, "expires_at")
     if expires_at is not None and now > expires_at:
-        raise HemsRefused(EXPIRED, f"expires_at is {expires_at.isoformat()}")
+        raise HemsRefused(SCHEDULE_EXPIRED, f"expires_at is {expires_at.isoformat()}")
     try:
-        periods = merged(
+        periods = merge_periods(
             _period(period, number, message.max_current or default_current_a, zone)
             for number, period in enumerate(message.periods)
         )
     except PeriodsOverlap as error:
-        raise HemsRefused(INVALID, str(error)) from None
-    left = not_over(periods, now)
+        raise HemsRefused(INVALID_SCHEDULE, str(error)) from None
+    left = remaining_periods(periods, now)
     if not left:
-        raise HemsRefused(NOTHING_LEFT, "all periods are over")
+        raise HemsRefused(NO_PERIODS_LEFT, "all periods are over")
     return HemsSchedule(
         periods=left,
         expires_at=expires_at,
@@ -153,7 +153,7 @@ def _period(period: _Period, number: int, default_a: float, zone: tzinfo) -> Cha
     start = _time(period.start, zone, f"periods[{number}].start")
     end = _time(period.end, zone, f"periods[{number}].end")
     if end <= start:
-        raise HemsRefused(INVALID, f"periods[{number}] ends at or before its start")
+        raise HemsRefused(INVALID_SCHEDULE, f"periods[{number}] ends at or before its start")
     return ChargePeriod(start, end, period.max_current or default_a)
 
 
@@ -161,4 +161,4 @@ def _time(text: str, zone: tzinfo, where: str) -> datetime:
     try:
         return as_utc(datetime.fromisoformat(text), zone)
     except (ValueError, OverflowError) as error:
-        raise HemsRefused(INVALID, f"{where}: {error}") from None
+        raise HemsRefused(INVALID_SCHEDULE, f"{where}: {error}") from None

@@ -23,7 +23,7 @@ def as_utc(moment: datetime, zone: tzinfo) -> datetime:
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).astimezone(UTC)
 
 
-def merged(periods: Iterable[ChargePeriod]) -> tuple[ChargePeriod, ...]:
+def merge_periods(periods: Iterable[ChargePeriod]) -> tuple[ChargePeriod, ...]:
     """In order, touching and overlapping ones of equal current joined. Raises PeriodsOverlap."""
     result: list[ChargePeriod] = []
     for period in sorted(periods):
@@ -41,11 +41,11 @@ def merged(periods: Iterable[ChargePeriod]) -> tuple[ChargePeriod, ...]:
     return tuple(result)
 
 
-def not_over(periods: Iterable[ChargePeriod], now: datetime) -> tuple[ChargePeriod, ...]:
+def remaining_periods(periods: Iterable[ChargePeriod], now: datetime) -> tuple[ChargePeriod, ...]:
     """Without those that have ended; the running one stays whole, so that what is derived from it stays equal."""
     return tuple(period for period in periods if period.end > now)
 
 
 def current_or_next(periods: Iterable[ChargePeriod], now: datetime) -> ChargePeriod | None:
     """The running period, else the next one."""
-    return min(not_over(periods, now), default=None)
+    return min(remaining_periods(periods, now), default=None)

@@ -9,21 +9,21 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from csms.scheduling.periods import ChargePeriod
+from csms.scheduling.plan_delivery import NONE, NOT_WANTED
 from csms.scheduling.prices import PriceSlot
 from csms.scheduling.selection import PricePlan
-from csms.scheduling.upkeep import NONE, NOT_WANTED
 
-Mode = Literal["standalone", "hems"]
+PlanMode = Literal["standalone", "hems"]
 
 
-class Terms(Struct, frozen=True, kw_only=True):
+class PlanningTerms(Struct, frozen=True, kw_only=True):
     """How an OCPP charger is planned. `max_price` a kWh (None: none), `levels` a day, `limit_a` a phase.
 
     `otherwise`: what it does while prices are known and no chosen slot is left, charge or wait. `stack_level`:
     the highest to use (None: the charger's). `connector_id` 0: all connectors.
     """
 
-    mode: Mode = "standalone"
+    mode: PlanMode = "standalone"
     max_price: Decimal | None = Decimal("0.25")
     levels: int = 16
     limit_a: float = 16.0
@@ -33,7 +33,7 @@ class Terms(Struct, frozen=True, kw_only=True):
     stack_level: int | None = None
 
 
-class ShownSlot(Struct, frozen=True, array_like=True):
+class PlanSlot(Struct, frozen=True, array_like=True):
     """A slot with its price and whether it was chosen."""
 
     start: datetime
@@ -50,7 +50,7 @@ class PlanView(Struct, frozen=True, kw_only=True):
 
     charger_id: str
     connector_id: int
-    mode: Mode
+    mode: PlanMode
     state: str
     message: str = ""
     delivery: str = NOT_WANTED
@@ -59,7 +59,7 @@ class PlanView(Struct, frozen=True, kw_only=True):
     zone: str = "UTC"
     currency: str | None = None
     max_price: Decimal | None = None
-    slots: tuple[ShownSlot, ...] = ()
+    slots: tuple[PlanSlot, ...] = ()
     slots_chosen: int = 0
     price_levels: int = 0
     slots_excluded: int = 0
@@ -81,7 +81,7 @@ def with_prices(view: PlanView, plan: PricePlan | None, prices: Sequence[PriceSl
     return replace(
         view,
         slots=tuple(
-            ShownSlot(slot.start, slot.end, slot.price, slot in chosen)
+            PlanSlot(slot.start, slot.end, slot.price, slot in chosen)
             for slot in prices
             if first <= slot.start < last
         ),

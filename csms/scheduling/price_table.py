@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from csms.scheduling.feeds import Feed
-from csms.scheduling.prices import PriceSlot, tidied
+from csms.scheduling.prices import PriceSlot, sort_slots
 
 _KEPT: Final = timedelta(days=2)
 
@@ -32,5 +32,5 @@ class PriceTable:
             for slot in self.slots
             if (slot.end <= first or slot.start >= last) and slot.end > now - _KEPT
         ]
-        self.slots = tidied([*others, *feed.slots])
+        self.slots = sort_slots([*others, *feed.slots])
         return True

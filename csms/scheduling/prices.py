@@ -19,12 +19,12 @@ class PriceSlot(Struct, frozen=True, order=True):
     price: Decimal
 
 
-def level(price: Decimal) -> Decimal:
+def price_level(price: Decimal) -> Decimal:
     """What makes two prices the same price: four decimal places."""
     return price.quantize(_LEVEL, ROUND_HALF_UP)
 
 
-def decimal(value: Any) -> Decimal | None:
+def parse_price(value: Any) -> Decimal | None:
     """A number of a feed, exact. None: it is missing, no number, or not finite."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         return None
@@ -37,7 +37,7 @@ def decimal(value: Any) -> Decimal | None:
     return number if number.is_finite() and abs(number) < 10**9 else None
 
 
-def tidied(slots: Iterable[PriceSlot]) -> tuple[PriceSlot, ...]:
+def sort_slots(slots: Iterable[PriceSlot]) -> tuple[PriceSlot, ...]:
     """In order of time, without empty slots, and without what overlaps an earlier one (duplicates among it)."""
     result: list[PriceSlot] = []
     for slot in sorted(slots, key=lambda slot: slot.start):
@@ -52,15 +52,15 @@ def day_bounds(day: date, zone: tzinfo) -> tuple[datetime, datetime]:
     return start, datetime.combine(day + timedelta(days=1), time(), zone).astimezone(UTC)
 
 
-def of_day(slots: Iterable[PriceSlot], day: date, zone: tzinfo) -> tuple[PriceSlot, ...]:
+def slots_of_day(slots: Iterable[PriceSlot], day: date, zone: tzinfo) -> tuple[PriceSlot, ...]:
     """The slots that begin on a local day."""
     start, end = day_bounds(day, zone)
     return tuple(slot for slot in slots if start <= slot.start < end)
 
 
-def complete(slots: Sequence[PriceSlot], day: date, zone: tzinfo) -> bool:
+def covers_day(slots: Sequence[PriceSlot], day: date, zone: tzinfo) -> bool:
     """Whether the slots cover a local day from midnight to midnight without a gap, however many there are."""
-    own = of_day(slots, day, zone)
+    own = slots_of_day(slots, day, zone)
     start, end = day_bounds(day, zone)
     contiguous = all(before.end == after.start for before, after in pairwise(own))
     return bool(own) and own[0].start == start and own[-1].end == end and contiguous

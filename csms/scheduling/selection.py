@@ -7,8 +7,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from csms.scheduling.periods import ChargePeriod, merged
-from csms.scheduling.prices import PriceSlot, day_bounds, level, of_day
+from csms.scheduling.periods import ChargePeriod, merge_periods
+from csms.scheduling.prices import PriceSlot, day_bounds, price_level, slots_of_day
 
 WAITING_FOR_PRICES: Final = "waiting_for_prices"
 SCHEDULED: Final = "scheduled"
@@ -16,7 +16,7 @@ NO_ELIGIBLE_SLOTS: Final = "no_eligible_slots"
 _MOST_CHOICES: Final = 1000
 
 
-class Choice(Struct, frozen=True, kw_only=True):
+class DayChoice(Struct, frozen=True, kw_only=True):
     """What one local day offers and what of it is chosen. `excluded`: slots above the threshold."""
 
     day: date
@@ -38,7 +38,7 @@ class PricePlan(Struct, frozen=True, kw_only=True):
 
     state: str
     message: str
-    choices: tuple[Choice, ...]
+    choices: tuple[DayChoice, ...]
     periods: tuple[ChargePeriod, ...] = ()
     threshold_active: bool = False
     window: tuple[datetime, datetime]
@@ -50,21 +50,23 @@ class PricePlan(Struct, frozen=True, kw_only=True):
         return next((choice.day for choice in self.choices if choice.slots), None)
 
 
-def choose(slots: Iterable[PriceSlot], day: date, *, top_x: int, threshold: Decimal | None) -> Choice:
+def choose_slots(
+    slots: Iterable[PriceSlot], day: date, *, top_x: int, threshold: Decimal | None
+) -> DayChoice:
     """The slots of the `top_x` cheapest price levels among those at or below the threshold (None: no threshold)."""
     offered = sorted(slots)
-    eligible = [slot for slot in offered if threshold is None or level(slot.price) <= threshold]
-    levels = tuple(sorted({level(slot.price) for slot in eligible})[:top_x])
-    return Choice(
+    eligible = [slot for slot in offered if threshold is None or price_level(slot.price) <= threshold]
+    levels = tuple(sorted({price_level(slot.price) for slot in eligible})[:top_x])
+    return DayChoice(
         day=day,
-        slots=tuple(slot for slot in eligible if level(slot.price) in levels),
+        slots=tuple(slot for slot in eligible if price_level(slot.price) in levels),
         levels=levels,
         offered=len(offered),
         excluded=len(offered) - len(eligible),
     )
 
 
-def plan(
+def plan_by_price(
     prices: Sequence[PriceSlot],
     *,
     now: datetime,
@@ -77,9 +79,10 @@ def plan(
     today = now.astimezone(zone).date()
     days = (today, today + timedelta(days=1))
     window = (day_bounds(days[0], zone)[0], day_bounds(days[1], zone)[1])
-    offered = [of_day(prices, day, zone) for day in days]
+    offered = [slots_of_day(prices, day, zone) for day in days]
     choices = tuple(
-        choose(slots, day, top_x=top_x, threshold=threshold) for day, slots in zip(days, offered, strict=True)
+        choose_slots(slots, day, top_x=top_x, threshold=threshold)
+        for day, slots in zip(days, offered, strict=True)
     )
     if not any(choice.offered for choice in choices):
         return PricePlan(
@@ -101,7 +104,7 @@ def plan(
         state=SCHEDULED,
         message=chosen[0].message,
         choices=choices,
-        periods=merged(
+        periods=merge_periods(
             ChargePeriod(slot.start, slot.end, current_a) for choice in chosen for slot in choice.slots
         ),
         threshold_active=active,
@@ -110,7 +113,7 @@ def plan(
     )
 
 
-class Choices:
+class PlanCache:
     """`plan` for many chargers: made once for all that have the same terms, until day or prices change."""
 
     def __init__(self) -> None:
@@ -132,7 +135,7 @@ class Choices:
             self._made.clear()
         key = (now.astimezone(zone).date(), zone, top_x, threshold, current_a)
         if key not in self._made:
-            self._made[key] = plan(
+            self._made[key] = plan_by_price(
                 prices, now=now, zone=zone, top_x=top_x, threshold=threshold, current_a=current_a
             )
         return self._made[key]

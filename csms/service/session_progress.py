@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from msgspec import Struct
 
-from csms.core import session_course
+from csms.core import session_timeline
 from csms.core.pricing import Bill, Cost, duration_s, session_cost
 from csms.core.records import Connector, Transaction
 from csms.db.views import Session
@@ -53,7 +53,7 @@ def progress(session: Session, now: datetime) -> Progress:
     course = None
     if t.tariff.needs_course:
         until = t.started_at + timedelta(microseconds=int(seconds * 1_000_000))
-        course = session_course.so_far(t, until, energy_wh or 0, session.evidence, read_at)
+        course = session_timeline.running_timeline(t, until, energy_wh or 0, session.evidence, read_at)
     return Progress(
         energy_wh=energy_wh,
         duration_s=seconds,

@@ -1,6 +1,6 @@
 import pytest
 
-from csms.core.availability import in_sync
+from csms.core.availability import availability_in_sync
 from csms.core.device_state import Availability
 from tests.harness.command_answers import answered
 from tests.harness.fake_store import Desk
@@ -47,4 +47,4 @@ def test_the_charger_as_a_whole_takes_its_connectors_with_it(desk):
     ],
 )
 def test_the_reported_status_fits_or_not(desired, status, expected):
-    assert in_sync(desired, status) is expected
+    assert availability_in_sync(desired, status) is expected

@@ -2,11 +2,11 @@ import copy
 
 import pytest
 
-from csms.core.command_checks import Facts, check, for_schema
+from csms.core.command_checks import ChargerFacts, find_problems, payload_for_schema
 from tests.harness.command_answers import profile
 from tests.harness.fake_store import NOW, at
 
-FACTS = Facts(
+FACTS = ChargerFacts(
     now=NOW,
     configuration={
         "chargeprofilemaxstacklevel": "3",
@@ -24,7 +24,8 @@ def set_profile(connector_id=1, **given):
 
 def fields(action, payload, facts=None):
     return [
-        problem.split(":")[0].removeprefix("csChargingProfiles.") for problem in check(action, payload, facts)
+        problem.split(":")[0].removeprefix("csChargingProfiles.")
+        for problem in find_problems(action, payload, facts)
     ]
 
 
@@ -43,8 +44,8 @@ GOOD = [
 
 @pytest.mark.parametrize(("action", "payload"), GOOD)
 def test_what_the_specification_allows_passes(action, payload):
-    assert check(action, payload) == []
-    assert check(action, payload, FACTS) == []
+    assert find_problems(action, payload) == []
+    assert find_problems(action, payload, FACTS) == []
 
 
 @pytest.mark.parametrize(
@@ -142,12 +143,12 @@ def test_a_local_list_names_each_tag_once_and_a_full_one_says_what_it_is_worth()
 )
 def test_only_ocpp_has_its_limit_of_an_id_tag(protocol, length, seen):
     payload = {"idTag": "u" * length, "connectorId": 1}
-    assert len(for_schema("RemoteStartTransaction", payload, protocol)["idTag"]) == seen
+    assert len(payload_for_schema("RemoteStartTransaction", payload, protocol)["idTag"]) == seen
     assert len(payload["idTag"]) == length
 
 
 def test_the_payload_stays_as_it_was_given():
     for action, payload in GOOD:
         before = copy.deepcopy(payload)
-        check(action, payload, FACTS)
+        find_problems(action, payload, FACTS)
         assert payload == before

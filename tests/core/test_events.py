@@ -320,7 +320,7 @@ def test_event_ids_look_as_the_customers_and_sort_by_time():
 
 
 def test_an_event_number_beyond_a_million_still_makes_nineteen_digits():
-    draft = events.Draft(category="x", event_type="y", dedup_key="k", payload=payloads.Payload())
+    draft = events.EventDraft(category="x", event_type="y", dedup_key="k", payload=payloads.Payload())
     event = events.render(draft, charger_id=CP, seq=1, number=12_345_678, now=NOW)
     assert event.event_id == "y_1701944130000345678"
 
@@ -368,7 +368,7 @@ def test_a_parent_is_told():
 
 
 def test_rendering_is_final():
-    draft = events.Draft(category="billing", event_type="y", dedup_key="k", payload=payloads.Payload())
+    draft = events.EventDraft(category="billing", event_type="y", dedup_key="k", payload=payloads.Payload())
     again = [events.render(draft, charger_id=CP, seq=3, number=4, now=NOW) for _ in range(2)]
     assert again[0] == again[1]
     assert msgspec.json.decode(again[0].body)["seq"] == 3

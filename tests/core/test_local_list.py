@@ -1,7 +1,7 @@
 import pytest
 
 from csms.core.device_state import LocalList
-from csms.core.local_list import in_sync, plan
+from csms.core.local_list import local_list_in_sync, plan_updates
 from tests.harness.command_answers import answered
 from tests.harness.fake_store import Desk
 
@@ -27,7 +27,7 @@ def tags(*names):
 
 
 def test_the_first_list_is_full_and_what_does_not_fit_follows():
-    updates = plan(None, tags("a", "b", "c", "d", "e"), most=2)
+    updates = plan_updates(None, tags("a", "b", "c", "d", "e"), most=2)
     assert [(u.version, u.kind, len(u.entries)) for u in updates] == [
         (1, "Full", 2),
         (2, "Differential", 2),
@@ -36,37 +36,37 @@ def test_the_first_list_is_full_and_what_does_not_fit_follows():
 
 
 def test_an_empty_list_is_sent_too():
-    assert [(u.kind, u.entries) for u in plan(None, {})] == [("Full", [])]
+    assert [(u.kind, u.entries) for u in plan_updates(None, {})] == [("Full", [])]
 
 
 def test_after_that_only_the_difference_is_sent(desk):
-    carry_out(desk, plan(None, tags("a", "b", "c"), most=2))
+    carry_out(desk, plan_updates(None, tags("a", "b", "c"), most=2))
     wanted = {"a": OK, "b": {"status": "Blocked"}, "d": OK}
-    (update,) = plan(known(desk), wanted)
+    (update,) = plan_updates(known(desk), wanted)
     assert (update.version, update.kind) == (3, "Differential")
     assert [entry["idTag"] for entry in update.entries] == ["c", "b", "d"]
     assert "idTagInfo" not in update.entries[0]
     carry_out(desk, [update])
     assert known(desk).sent == wanted
-    assert plan(known(desk), wanted) == []
+    assert plan_updates(known(desk), wanted) == []
 
 
 @pytest.mark.parametrize("status", ["VersionMismatch", "Failed"])
 def test_after_a_refusal_the_next_one_is_full(desk, status):
-    carry_out(desk, plan(None, tags("a")))
-    carry_out(desk, plan(known(desk), tags("a", "b")), status)
-    assert in_sync(known(desk)) is None
-    (update,) = plan(known(desk), tags("a", "b"))
+    carry_out(desk, plan_updates(None, tags("a")))
+    carry_out(desk, plan_updates(known(desk), tags("a", "b")), status)
+    assert local_list_in_sync(known(desk)) is None
+    (update,) = plan_updates(known(desk), tags("a", "b"))
     assert (update.version, update.kind) == (2, "Full")
 
 
 def test_a_version_that_is_not_ours_means_an_unknown_list(desk):
-    carry_out(desk, plan(None, tags("a")))
+    carry_out(desk, plan_updates(None, tags("a")))
     desk.tell(answered("GetLocalListVersion", {}, {"listVersion": 1}))
     assert known(desk).sent == tags("a")
     desk.tell(answered("GetLocalListVersion", {}, {"listVersion": 7}))
     assert known(desk).sent is None
-    assert plan(known(desk), tags("a"))[0].version == 8
+    assert plan_updates(known(desk), tags("a"))[0].version == 8
 
 
 def test_version_zero_is_an_empty_list_and_minus_one_none_at_all(desk):
@@ -74,7 +74,7 @@ def test_version_zero_is_an_empty_list_and_minus_one_none_at_all(desk):
     assert known(desk).sent == {}
     desk.tell(answered("GetLocalListVersion", {}, {"listVersion": -1}))
     assert (known(desk).reported_version, known(desk).sent) == (-1, None)
-    assert plan(known(desk), tags("a"))[0].version == 1
+    assert plan_updates(known(desk), tags("a"))[0].version == 1
 
 
 def test_a_differential_update_of_an_unknown_list_leaves_it_unknown(desk):

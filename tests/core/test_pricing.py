@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from csms.core.currencies import minor_digits
-from csms.core.pricing import duration_s, rounded, session_cost
+from csms.core.pricing import duration_s, round_to_minor, session_cost
 from csms.core.tariffs import Band, Tariff
-from csms.core.usage import Course, Evidence
+from csms.core.usage import Evidence, SessionTimeline
 from tests.harness.fake_store import NOW
 
 
@@ -61,7 +61,7 @@ def test_minor_units_of_iso_4217(currency, digits):
 
 
 def test_a_discount_below_zero_is_rounded_away_from_zero():
-    assert rounded(Decimal("-0.005"), "USD").amount_minor == -1
+    assert round_to_minor(Decimal("-0.005"), "USD").amount_minor == -1
 
 
 def test_duration_is_exact_to_the_microsecond_and_never_negative():
@@ -109,7 +109,7 @@ def with_terms(**given):
 
 
 def course(hours, energy_wh, registers=()):
-    return Course(
+    return SessionTimeline(
         started_at=EVENING,
         ended_at=EVENING + timedelta(hours=hours),
         energy_wh=energy_wh,
@@ -222,7 +222,7 @@ def test_thirds_of_a_minute_in_two_bands_still_make_a_half_cent():
         time_zone="Europe/Vienna",
     )
     start = EVENING - timedelta(seconds=10)
-    there = Course(started_at=start, ended_at=start + timedelta(seconds=30), energy_wh=0)
+    there = SessionTimeline(started_at=start, ended_at=start + timedelta(seconds=30), energy_wh=0)
     assert session_cost(terms, 0, Decimal(30), there).amount_minor == 1
 
 

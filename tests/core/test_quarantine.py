@@ -1,7 +1,7 @@
 """What an operator repairs is booked as if it had come like that; what was booked wrongly is corrected."""
 
 from csms.core import reports
-from csms.core.quarantine import offered
+from csms.core.quarantine import repairable_message
 from csms.errors import NotBookable
 from tests.harness.fake_store import CP, Desk, at, start, stop
 
@@ -107,14 +107,14 @@ def test_what_lies_there_is_offered_in_ocpps_words() -> None:
     desk = Desk()
     desk.tell(stop(77, id_tag="T"))
     (entry,) = desk.quarantine
-    assert offered(entry.action, entry.payload) == {
+    assert repairable_message(entry.action, entry.payload) == {
         "transactionId": 77,
         "meterStop": 25_000,
         "timestamp": "2023-12-07T11:45:30Z",
         "reason": "Local",
         "idTag": "T",
     }
-    assert offered("MeterValues", b'{"connectorId": "one"}') == {"connectorId": "one"}
-    assert offered("StopTransaction", b'{"charger_id": 5, "at": 7}') == {"charger_id": 5, "at": 7}
+    assert repairable_message("MeterValues", b'{"connectorId": "one"}') == {"connectorId": "one"}
+    assert repairable_message("StopTransaction", b'{"charger_id": 5, "at": 7}') == {"charger_id": 5, "at": 7}
     for garbage in (b"[]", b"{", b"\xff", b'"text"'):
-        assert offered("StartTransaction", garbage) is None
+        assert repairable_message("StartTransaction", garbage) is None

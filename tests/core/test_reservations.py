@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from csms.core.device_state import Reservation
-from csms.core.reservations import moment, state
+from csms.core.reservations import parse_time, reservation_state
 from tests.harness.command_answers import answered
 from tests.harness.fake_store import Desk, at, start
 
@@ -37,15 +37,15 @@ def test_only_an_accepted_reservation_is_one(desk, status):
 
 def test_a_reservation_ends_by_time_without_a_message(desk):
     desk.tell(reserve())
-    assert state(the(desk), at(29)) == "active"
-    assert state(the(desk), at(30)) == "expired"
+    assert reservation_state(the(desk), at(29)) == "active"
+    assert reservation_state(the(desk), at(30)) == "expired"
 
 
 @pytest.mark.parametrize("status", ["Accepted", "Rejected"])
 def test_a_cancelled_reservation_is_over(desk, status):
     desk.tell(reserve())
     desk.tell(answered("CancelReservation", {"reservationId": 1}, {"status": status}))
-    assert state(the(desk), at(1)) == "cancelled"
+    assert reservation_state(the(desk), at(1)) == "cancelled"
 
 
 def test_the_start_that_names_it_uses_it(desk):
@@ -108,6 +108,6 @@ def test_the_same_start_again_uses_nothing_more(desk):
 
 
 def test_times_without_zone_are_utc():
-    assert moment("2023-12-07T10:15:30") == at(0)
-    assert moment("yesterday") is None
-    assert moment(7) is None
+    assert parse_time("2023-12-07T10:15:30") == at(0)
+    assert parse_time("yesterday") is None
+    assert parse_time(7) is None

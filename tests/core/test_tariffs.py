@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from csms.core.currencies import CURRENCIES
-from csms.core.tariffs import Band, Fault, Tariff, faults, week
+from csms.core.tariffs import Band, Tariff, TariffProblem, tariff_problems, weekly_bands
 
 NIGHT = Band(name="night", start="22:00", end="06:00", energy_rate=Decimal("0.20"))
 
@@ -14,12 +14,12 @@ def tariff(*bands, **given):
 
 
 def test_a_plain_tariff_and_one_of_each_term_are_in_order():
-    assert faults(Tariff()) == []
+    assert tariff_problems(Tariff()) == []
     weekend = Band(name="weekend", days=("sat", "sun"), start="06:00", end="22:00")
     full = tariff(
         NIGHT, weekend, time_zone="Europe/Vienna", minimum=Decimal(1), maximum=Decimal(1), idle_grace_min=30
     )
-    assert faults(full) == []
+    assert tariff_problems(full) == []
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_plain_tariff_and_one_of_each_term_are_in_order():
     ],
 )
 def test_what_cannot_be_is_named_where_it_stands(terms, pointer, words):
-    found = faults(terms)
+    found = tariff_problems(terms)
     assert [fault.pointer for fault in found][:1] == [pointer]
     assert words in found[0].detail
 
@@ -62,25 +62,25 @@ def test_what_cannot_be_is_named_where_it_stands(terms, pointer, words):
     ],
 )
 def test_bands_that_overlap_are_named_with_the_time(other, overlap):
-    assert faults(tariff(NIGHT, other)) == [
-        Fault("/bands/1", f"band 1 ('x') overlaps band 0 ('night') {overlap}")
+    assert tariff_problems(tariff(NIGHT, other)) == [
+        TariffProblem("/bands/1", f"band 1 ('x') overlaps band 0 ('night') {overlap}")
     ]
 
 
 def test_bands_may_touch_at_their_edges_and_at_midnight():
     day = Band(name="day", start="06:00", end="22:00")
-    assert faults(tariff(NIGHT, day)) == []
+    assert tariff_problems(tariff(NIGHT, day)) == []
     friday = Band(name="friday night", days=("fri",), start="20:00", end="24:00")
     saturday = Band(name="saturday", days=("sat",))
-    assert faults(tariff(friday, saturday)) == []
+    assert tariff_problems(tariff(friday, saturday)) == []
 
 
 def test_a_band_past_midnight_belongs_to_the_day_it_begins_on():
-    sunday_night = week((msgspec.structs.replace(NIGHT, days=("sun",)),))
+    sunday_night = weekly_bands((msgspec.structs.replace(NIGHT, days=("sun",)),))
     assert sunday_night[6] == ((22 * 60, 24 * 60, 0),)
     assert sunday_night[0] == ((0, 6 * 60, 0),)
     assert sunday_night[1:6] == ((),) * 5
-    to_midnight = week((Band(name="a", days=("sun",), start="22:00", end="00:00"),))
+    to_midnight = weekly_bands((Band(name="a", days=("sun",), start="22:00", end="00:00"),))
     assert (to_midnight[6], to_midnight[0]) == (((22 * 60, 24 * 60, 0),), ())
 
 

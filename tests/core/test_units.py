@@ -3,7 +3,7 @@ import json
 import msgspec
 import pytest
 
-from csms.core.units import default_unit, measure, number
+from csms.core.units import default_unit, measure, parse_number
 from tests.harness.fake_store import sample
 
 
@@ -35,7 +35,7 @@ def published(*samples):
     ],
 )
 def test_a_number_is_what_a_meter_can_show(text, expected):
-    assert number(text) == expected
+    assert parse_number(text) == expected
 
 
 def test_a_bare_value_is_the_energy_register_in_wh():

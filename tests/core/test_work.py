@@ -138,7 +138,7 @@ def test_an_unknown_connector_is_a_fresh_one():
 
 def test_undo_keeps_earlier_rows_of_the_same_kind():
     work = Work(NOW, Policy(), numbers=count(), transaction_ids=count())
-    presence.enrolled(work, CP)
+    presence.ensure_charger(work, CP)
     entry = QuarantineEntry(
         charger_id=CP,
         action="a",

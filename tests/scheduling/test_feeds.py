@@ -7,15 +7,15 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from csms.scheduling.feeds import Feed, FeedError, Markup, Unit, read_feed
-from csms.scheduling.prices import complete
+from csms.scheduling.feeds import Feed, FeedError, Markup, PriceUnit, read_feed
+from csms.scheduling.prices import covers_day
 
 ZONE = ZoneInfo("Europe/Amsterdam")
 VAT_AND_TAX = Markup(factor=Decimal("1.21"), add=Decimal("0.13085"))
 
 
 def read(
-    document: object, unit: Unit = "auto", area: str | None = None, markup: Markup | None = None
+    document: object, unit: PriceUnit = "auto", area: str | None = None, markup: Markup | None = None
 ) -> Feed:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     return read_feed(body, zone=ZONE, unit=unit, area=area, markup=markup)
@@ -146,7 +146,7 @@ def point(position: int, amount: str) -> str:
 
 def test_entso_e_repeats_a_price_whose_position_is_missing() -> None:
     feed = read(entso_e(point(1, "45.67") + point(4, "100.005") + point(96, "-12.34")))
-    assert complete(feed.slots, date(2026, 11, 21), ZONE)
+    assert covers_day(feed.slots, date(2026, 11, 21), ZONE)
     assert prices(feed)[:4] == ["0.04567", "0.04567", "0.04567", "0.100005"]
     assert prices(feed)[94:] == ["0.100005", "-0.01234"]
     assert feed.currency == "EUR"

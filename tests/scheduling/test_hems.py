@@ -6,7 +6,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from csms.scheduling.hems import EXPIRED, INVALID, NOTHING_LEFT, HemsRefused, HemsSchedule, read_schedule
+from csms.scheduling.hems import (
+    INVALID_SCHEDULE,
+    NO_PERIODS_LEFT,
+    SCHEDULE_EXPIRED,
+    HemsRefused,
+    HemsSchedule,
+    read_schedule,
+)
 from csms.scheduling.periods import ChargePeriod
 
 ZONE = ZoneInfo("Europe/Amsterdam")
@@ -92,12 +99,12 @@ GOOD = {"start": "2025-12-05T02:00:00+01:00", "end": "2025-12-05T06:00:00+01:00"
 def test_h2_anything_malformed_refuses_the_whole_message(message: object) -> None:
     with pytest.raises(HemsRefused) as refused:
         read(message)
-    assert refused.value.text == INVALID
+    assert refused.value.text == INVALID_SCHEDULE
     assert refused.value.detail
 
 
 def test_h3_all_over() -> None:
-    with pytest.raises(HemsRefused, match=NOTHING_LEFT):
+    with pytest.raises(HemsRefused, match=NO_PERIODS_LEFT):
         read({"periods": [GOOD]}, utc(2025, 12, 6))
 
 
@@ -113,7 +120,7 @@ def test_the_running_period_stays_whole() -> None:
 
 def test_h5_expired_on_arrival() -> None:
     late = {**PROPOSED, "expires_at": "2025-12-04T22:30:00+01:00"}
-    with pytest.raises(HemsRefused, match=EXPIRED):
+    with pytest.raises(HemsRefused, match=SCHEDULE_EXPIRED):
         read(late, utc(2025, 12, 4, 22))
     assert read(late, utc(2025, 12, 4, 21, 30)).past == 0, "expires strictly after"
 

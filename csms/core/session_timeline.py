@@ -10,12 +10,12 @@ from typing import Any
 from msgspec import Struct
 
 from csms.core import reports
-from csms.core.bands import edges
+from csms.core.bands import band_boundaries
 from csms.core.records import StoredReading, StoredStatus, Transaction
-from csms.core.usage import Course, Evidence
+from csms.core.usage import Evidence, SessionTimeline
 from csms.core.work import Work
 
-LONGEST = timedelta(days=30)  # a session that lasts longer has a clock that was set in mid-session
+LONGEST_SESSION = timedelta(days=30)  # a session that lasts longer has a clock that was set in mid-session
 _AHEAD = timedelta(hours=24)  # a charger's clock may be ahead of ours by so much and be believed
 _NONE = timedelta(0)
 _STEPS = 1000
@@ -42,7 +42,7 @@ class ReadingsWindow(Struct, frozen=True, kw_only=True):
 def readings_window(transaction: Transaction, until: datetime) -> ReadingsWindow:
     """What there is to know of a session up to a moment (the charger's clock)."""
     since, shift = transaction.started_at, _shift(transaction)
-    until = max(since, min(until, since + LONGEST))
+    until = max(since, min(until, since + LONGEST_SESSION))
     return ReadingsWindow(
         transaction_id=transaction.id,
         charger_id=transaction.charger_id,
@@ -50,20 +50,22 @@ def readings_window(transaction: Transaction, until: datetime) -> ReadingsWindow
         since=since,
         until=until,
         received_since=transaction.start_received_at,
-        edges=tuple(edge - shift for edge in edges(transaction.tariff, since + shift, until + shift)),
+        edges=tuple(
+            edge - shift for edge in band_boundaries(transaction.tariff, since + shift, until + shift)
+        ),
         step_s=max(1.0, (until - since).total_seconds() / _STEPS),
         statuses=transaction.tariff.charges("idle"),
     )
 
 
-def running(transaction: Transaction, now: datetime) -> ReadingsWindow:
+def running_window(transaction: Transaction, now: datetime) -> ReadingsWindow:
     """What there is to know of a session that runs."""
     return readings_window(
-        transaction, transaction.started_at + LONGEST if transaction.clock_suspect else now + _AHEAD
+        transaction, transaction.started_at + LONGEST_SESSION if transaction.clock_suspect else now + _AHEAD
     )
 
 
-def ending(work: Work, batch: Sequence[reports.Report[Any]]) -> list[ReadingsWindow]:
+def closing_windows(work: Work, batch: Sequence[reports.Report[Any]]) -> list[ReadingsWindow]:
     """Of the transactions that this batch may end, those whose price depends on their course."""
     found: dict[int, datetime] = {}
     for report in batch:
@@ -80,12 +82,12 @@ def ending(work: Work, batch: Sequence[reports.Report[Any]]) -> list[ReadingsWin
             if transaction.tariff.needs_course:
                 found[transaction.id] = max(until, found.get(transaction.id, until))
     return [
-        readings_window(t, t.started_at + LONGEST if t.clock_suspect else until)
+        readings_window(t, t.started_at + LONGEST_SESSION if t.clock_suspect else until)
         for t, until in ((work.transactions[number], until) for number, until in found.items())
     ]
 
 
-def ended(
+def closed_timeline(
     work: Work,
     transaction: Transaction,
     *,
@@ -93,7 +95,7 @@ def ended(
     ended_at: datetime,
     energy_wh: int,
     meter_start_wh: int,
-) -> Course | None:
+) -> SessionTimeline | None:
     """The course of a session that ends now, from what was loaded and what this batch has added to it.
 
     `started_at`: the transaction's own, or ours where the charger's clock was set in between: then no reading's time
@@ -102,7 +104,7 @@ def ended(
     if not transaction.tariff.needs_course:
         return None
     if started_at != transaction.started_at:
-        return Course(started_at=started_at, ended_at=ended_at, energy_wh=energy_wh)
+        return SessionTimeline(started_at=started_at, ended_at=ended_at, energy_wh=energy_wh)
     loaded = work.evidence.get(transaction.id, Evidence())
     readings: list[StoredReading] = work.added.get(StoredReading, [])
     statuses: list[StoredStatus] = work.added.get(StoredStatus, [])
@@ -123,25 +125,25 @@ def ended(
             if (s.charger_id, s.connector_id) == place
         ),
     )
-    return _placed(transaction, ended_at, energy_wh, meter_start_wh, evidence, None)
+    return _timeline(transaction, ended_at, energy_wh, meter_start_wh, evidence, None)
 
 
-def so_far(
+def running_timeline(
     transaction: Transaction, until: datetime, energy_wh: int, evidence: Evidence, read_at: datetime | None
-) -> Course:
+) -> SessionTimeline:
     """The course of a running session. It is idle at most until its last reading: what comes then is not known."""
     idle_until = transaction.started_at if read_at is None else read_at
-    return _placed(transaction, until, energy_wh, transaction.meter_start_wh, evidence, idle_until)
+    return _timeline(transaction, until, energy_wh, transaction.meter_start_wh, evidence, idle_until)
 
 
-def _placed(
+def _timeline(
     transaction: Transaction,
     ended_at: datetime,
     energy_wh: int,
     meter_start_wh: int,
     evidence: Evidence,
     idle_until: datetime | None,
-) -> Course:
+) -> SessionTimeline:
     """With all times moved to where they were by our clock, if the charger's was wrong from the start."""
     shift = _shift(transaction)
     if shift:
@@ -149,7 +151,7 @@ def _placed(
             registers=tuple((at + shift, energy_wh) for at, energy_wh in evidence.registers),
             statuses=tuple((at + shift, status) for at, status in evidence.statuses),
         )
-    return Course(
+    return SessionTimeline(
         started_at=transaction.started_at + shift,
         ended_at=ended_at + shift,
         energy_wh=energy_wh,

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from csms.core import availability, charging, configuration, jobs, local_list, reports, reservations
-from csms.core.answers import Answer, clean
+from csms.core import availability, charging_profiles, configuration, jobs, local_list, reports, reservations
+from csms.core.command_answers import CommandAnswer, storable
 from csms.core.device_state import (
     Availability,
     Capability,
@@ -17,36 +17,36 @@ from csms.core.device_state import (
     Reservation,
 )
 from csms.core.masking import masked
-from csms.core.presence import enrolled
+from csms.core.presence import ensure_charger
 from csms.core.work import Work
 
-_LACKING = {"NotImplemented", "NotSupported"}
+_UNSUPPORTED = {"NotImplemented", "NotSupported"}
 # Here the word speaks of the whole feature; elsewhere of a key, a connector or a message.
 _WHOLE_FEATURE = {"SendLocalList", "SetChargingProfile"}
 _TRIGGERS = {"TriggerMessage", "ExtendedTriggerMessage"}
 
-EFFECTS: dict[str, tuple[Callable[[Work, Answer], None], type[DeviceState]]] = {
-    "CancelReservation": (reservations.cancelled, Reservation),
-    "ChangeAvailability": (availability.changed, Availability),
-    "ChangeConfiguration": (configuration.changed, ConfigurationKey),
-    "ClearChargingProfile": (charging.cleared, ChargingProfile),
-    "GetConfiguration": (configuration.reported, ConfigurationKey),
-    "GetDiagnostics": (jobs.begun, Job),
-    "GetLocalListVersion": (local_list.version_reported, LocalList),
-    "GetLog": (jobs.begun, Job),
-    "RemoteStartTransaction": (charging.remote_started, ChargingProfile),
-    "ReserveNow": (reservations.reserved, Reservation),
-    "SendLocalList": (local_list.updated, LocalList),
-    "SetChargingProfile": (charging.installed, ChargingProfile),
-    "SignedUpdateFirmware": (jobs.begun, Job),
-    "UpdateFirmware": (jobs.begun, Job),
+EFFECTS: dict[str, tuple[Callable[[Work, CommandAnswer], None], type[DeviceState]]] = {
+    "CancelReservation": (reservations.on_cancel_reservation, Reservation),
+    "ChangeAvailability": (availability.on_change_availability, Availability),
+    "ChangeConfiguration": (configuration.on_change_configuration, ConfigurationKey),
+    "ClearChargingProfile": (charging_profiles.on_clear_charging_profile, ChargingProfile),
+    "GetConfiguration": (configuration.on_get_configuration, ConfigurationKey),
+    "GetDiagnostics": (jobs.on_job_command, Job),
+    "GetLocalListVersion": (local_list.on_get_local_list_version, LocalList),
+    "GetLog": (jobs.on_job_command, Job),
+    "RemoteStartTransaction": (charging_profiles.on_remote_start, ChargingProfile),
+    "ReserveNow": (reservations.on_reserve_now, Reservation),
+    "SendLocalList": (local_list.on_send_local_list, LocalList),
+    "SetChargingProfile": (charging_profiles.on_set_charging_profile, ChargingProfile),
+    "SignedUpdateFirmware": (jobs.on_job_command, Job),
+    "UpdateFirmware": (jobs.on_job_command, Job),
 }
 
 
 def commanded(work: Work, r: reports.Commanded) -> None:
     """Keep the outcome; an answer, however late, also changes what we remember: the charger did act."""
-    enrolled(work, r.charger_id)
-    payload, answer = clean(r.payload), clean(r.answer)
+    ensure_charger(work, r.charger_id)
+    payload, answer = storable(r.payload), storable(r.answer)
     work.add(
         CommandOutcome(
             id=r.id,
@@ -56,7 +56,7 @@ def commanded(work: Work, r: reports.Commanded) -> None:
             requested_by=r.requested_by,
             state=r.outcome,
             answer=masked(answer) if answer is not None else None,
-            error=clean(r.error),
+            error=storable(r.error),
             sent_at=r.sent_at,
             ended_at=work.now,
             late=r.late,
@@ -64,14 +64,16 @@ def commanded(work: Work, r: reports.Commanded) -> None:
     )
     if r.outcome not in {"answered", "refused"} or not isinstance(answer, dict):
         return
-    done = Answer(charger_id=r.charger_id, command_id=r.id, action=r.action, payload=payload, answer=answer)
-    _learn(work, done, refused=r.outcome == "refused")
+    done = CommandAnswer(
+        charger_id=r.charger_id, command_id=r.id, action=r.action, payload=payload, answer=answer
+    )
+    _note_capability(work, done, refused=r.outcome == "refused")
     effect = EFFECTS.get(r.action)
     if effect is not None and r.outcome == "answered":
         effect[0](work, done)
 
 
-def looks_at(report: reports.Report[Any]) -> set[type[DeviceState]]:
+def required_device_state(report: reports.Report[Any]) -> set[type[DeviceState]]:
     """What must be loaded before a report can be decided."""
     match report:
         case reports.Commanded():
@@ -86,10 +88,10 @@ def looks_at(report: reports.Report[Any]) -> set[type[DeviceState]]:
     return set()
 
 
-def _learn(work: Work, done: Answer, *, refused: bool) -> None:
+def _note_capability(work: Work, done: CommandAnswer, *, refused: bool) -> None:
     feature = done.action
-    supported = not refused or done.answer.get("code") not in _LACKING
-    if not refused and done.status in _LACKING:
+    supported = not refused or done.answer.get("code") not in _UNSUPPORTED
+    if not refused and done.status in _UNSUPPORTED:
         if done.action in _TRIGGERS:
             feature, supported = f"{done.action}/{done.payload.get('requestedMessage')}", False
         elif done.action in _WHOLE_FEATURE:

@@ -8,12 +8,10 @@ from zoneinfo import ZoneInfo
 import pytest
 from msgspec.structs import replace
 
-from csms.scheduling.hems import HemsWish
-from csms.scheduling.outlook import outlook, view
+from csms.scheduling.hems import HemsRequest
 from csms.scheduling.periods import ChargePeriod
-from csms.scheduling.plan_view import Terms
-from csms.scheduling.prices import PriceSlot
-from csms.scheduling.upkeep import (
+from csms.scheduling.plan_decision import decide_plan, view_plan
+from csms.scheduling.plan_delivery import (
     AWAY,
     CLEAR,
     EXPIRED,
@@ -29,12 +27,14 @@ from csms.scheduling.upkeep import (
     RENEW,
     STANDALONE,
     DesiredPlan,
-    Installed,
+    InstalledPlan,
     PlanDelivery,
-    by_time,
-    decide,
-    plan_state,
+    decide_push,
+    delivery_state,
+    due_by_time,
 )
+from csms.scheduling.plan_view import PlanningTerms
+from csms.scheduling.prices import PriceSlot
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -45,7 +45,7 @@ def at(minutes: float) -> datetime:
 
 LATER = ChargePeriod(at(30), at(60), 16)
 WANTED = DesiredPlan(source=STANDALONE, periods=(LATER,), until=LATER.end)
-HELD = Installed(
+HELD = InstalledPlan(
     source=STANDALONE,
     periods=(ChargePeriod(at(-60), at(-30), 16), LATER),
     until=LATER.end,
@@ -62,7 +62,7 @@ NO = PlanDelivery(problem="no", refused=WANTED, refused_at=at(-5))
 
 def decided(wanted: DesiredPlan, delivery: PlanDelivery, **more: Any) -> str:
     usual = {"now": NOW, "connector_id": 0, "phases": 3, "connected_at": at(-600), "booted_at": at(-600)}
-    return decide(wanted, delivery, **(usual | more))
+    return decide_push(wanted, delivery, **(usual | more))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_what_is_due(wanted: DesiredPlan, delivery: PlanDelivery, more: dict[str
     ],
 )
 def test_how_far_it_is(wanted: DesiredPlan, delivery: PlanDelivery, online: bool, word: str) -> None:
-    assert plan_state(wanted, delivery, now=NOW, online=online) == word
+    assert delivery_state(wanted, delivery, now=NOW, online=online) == word
 
 
 def test_time_asks_for_an_expiry_before_an_end_and_an_end_before_a_renewal() -> None:
@@ -139,7 +139,7 @@ def test_time_asks_for_an_expiry_before_an_end_and_an_end_before_a_renewal() -> 
         expires: float | None = None, periods: tuple[ChargePeriod, ...] = (LATER,), stale: bool = False
     ) -> str:
         expires_at = None if expires is None else at(expires)
-        return by_time(NOW, periods=periods, expires_at=expires_at, stale=stale)
+        return due_by_time(NOW, periods=periods, expires_at=expires_at, stale=stale)
 
     assert due() == due(expires=0) == NOTHING
     assert due(stale=True) == RENEW
@@ -156,19 +156,19 @@ CURVE = tuple(
 
 
 def seen(
-    terms: Terms | None = None,
+    terms: PlanningTerms | None = None,
     prices: tuple[PriceSlot, ...] = CURVE,
     problem: str | None = None,
-    wish: HemsWish | None = None,
+    wish: HemsRequest | None = None,
     delivery: PlanDelivery | None = None,
     now: datetime = NOW,
     removed: bool = False,
 ) -> Any:
-    return outlook(
-        terms or Terms(),
+    return decide_plan(
+        terms or PlanningTerms(),
         prices=prices,
         problem=problem,
-        wish=wish or HemsWish(),
+        wish=wish or HemsRequest(),
         delivery=delivery or PlanDelivery(),
         zone=ZoneInfo("Europe/Amsterdam"),
         now=now,
@@ -187,12 +187,12 @@ def test_prices_below_the_limit_are_wanted_until_the_last_of_them() -> None:
 
 
 def test_a_charger_may_wait_for_as_long_as_prices_are_known() -> None:
-    waiting = Terms(otherwise="wait")
+    waiting = PlanningTerms(otherwise="wait")
     assert seen(waiting).wanted.until == at(60)
     assert seen(waiting, now=at(50)).wanted == DesiredPlan(source=STANDALONE, until=at(60))
-    dear = seen(Terms(otherwise="wait", max_price=Decimal("0.05")))
+    dear = seen(PlanningTerms(otherwise="wait", max_price=Decimal("0.05")))
     assert (dear.state, dear.wanted) == ("no_eligible_slots", DesiredPlan(source=STANDALONE, until=at(60)))
-    assert seen(Terms(max_price=Decimal("0.05"))).wanted.until is None
+    assert seen(PlanningTerms(max_price=Decimal("0.05"))).wanted.until is None
 
 
 def test_without_new_prices_what_is_there_stays_until_it_is_over() -> None:
@@ -205,8 +205,8 @@ def test_without_new_prices_what_is_there_stays_until_it_is_over() -> None:
 
 
 def test_a_hems_is_followed_as_it_says_and_prices_do_not_count() -> None:
-    by_hems = Terms(mode="hems", max_price=Decimal("0.01"))
-    wish = HemsWish(periods=(LATER,), expires_at=at(45), source_id="battery")
+    by_hems = PlanningTerms(mode="hems", max_price=Decimal("0.01"))
+    wish = HemsRequest(periods=(LATER,), expires_at=at(45), source_id="battery")
     look = seen(by_hems, wish=wish)
     assert look.wanted == DesiredPlan(
         source=HEMS, periods=(LATER,), until=LATER.end, expires_at=at(45), source_id="battery"
@@ -221,9 +221,9 @@ def test_a_hems_is_followed_as_it_says_and_prices_do_not_count() -> None:
 
 def test_what_is_shown() -> None:
     look = seen()
-    shown = view(
+    shown = view_plan(
         "CP1",
-        Terms(),
+        PlanningTerms(),
         look,
         THERE,
         prices=CURVE,

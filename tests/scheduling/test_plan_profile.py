@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csms.core.command_checks import Facts, check
+from csms.core.command_checks import ChargerFacts, find_problems
 from csms.ocpp.outbound import check_request
-from csms.scheduling.periods import ChargePeriod, merged
-from csms.scheduling.prices import PriceSlot, day_bounds
-from csms.scheduling.profiles import (
-    FIRST_ID,
-    Ability,
-    Drawn,
-    Other,
-    Place,
-    ability,
-    draw,
-    place,
-    steps,
+from csms.scheduling.periods import ChargePeriod, merge_periods
+from csms.scheduling.plan_profile import (
+    FIRST_PROFILE_ID,
+    BuiltProfile,
+    ExistingProfile,
+    ProfileLimits,
+    ProfilePlace,
+    build_profile,
+    choose_place,
+    current_steps,
+    profile_limits,
 )
-from csms.scheduling.selection import plan
+from csms.scheduling.prices import PriceSlot, day_bounds
+from csms.scheduling.selection import plan_by_price
 
 ZONE = ZoneInfo("Europe/Amsterdam")
 NOW = datetime(2026, 11, 21, 12, 0, 40, tzinfo=UTC)
@@ -35,27 +35,27 @@ def period(start_min: int, end_min: int, current_a: float = 16) -> ChargePeriod:
 
 
 def drawn(
-    *periods: ChargePeriod, able: Ability | None = None, phases: int = 3, until: int | None = None
-) -> Drawn:
+    *periods: ChargePeriod, able: ProfileLimits | None = None, phases: int = 3, until: int | None = None
+) -> BuiltProfile:
     end = max(one.end for one in periods) if until is None else NOON + timedelta(minutes=until)
-    return draw(
+    return build_profile(
         periods,
         now=NOW,
         until=end,
         connector_id=0,
-        place=Place(FIRST_ID, 3),
-        able=able or Ability(),
+        place=ProfilePlace(FIRST_PROFILE_ID, 3),
+        able=able or ProfileLimits(),
         phases=phases,
     )
 
 
-def limits(made: Drawn) -> list[tuple[int, float]]:
+def limits(made: BuiltProfile) -> list[tuple[int, float]]:
     """Minutes and limits."""
     schedule = made.payload["csChargingProfiles"]["chargingSchedule"]
     return [(one["startPeriod"] // 60, one["limit"]) for one in schedule["chargingSchedulePeriod"]]
 
 
-def duration(made: Drawn) -> float:
+def duration(made: BuiltProfile) -> float:
     return made.payload["csChargingProfiles"]["chargingSchedule"]["duration"] / 60
 
 
@@ -64,7 +64,7 @@ def test_nothing_flows_outside_of_the_chosen_times() -> None:
     assert limits(made) == [(0, 0), (30, 16), (60, 0), (90, 10)]
     assert duration(made) == 120
     assert made.payload["csChargingProfiles"] | {"chargingSchedule": None} == {
-        "chargingProfileId": FIRST_ID,
+        "chargingProfileId": FIRST_PROFILE_ID,
         "stackLevel": 3,
         "chargingProfilePurpose": "TxDefaultProfile",
         "chargingProfileKind": "Absolute",
@@ -81,20 +81,20 @@ def test_a_running_period_counts_from_now_and_neighbours_are_one() -> None:
 
 
 def test_a_plan_of_nothing_is_zero_until_its_end() -> None:
-    made = draw(
+    made = build_profile(
         (),
         now=NOW,
         until=NOON + timedelta(hours=2),
         connector_id=1,
-        place=Place(FIRST_ID, 0),
-        able=Ability(),
+        place=ProfilePlace(FIRST_PROFILE_ID, 0),
+        able=ProfileLimits(),
     )
     assert (limits(made), duration(made)) == ([(0, 0)], 120)
 
 
 @pytest.mark.parametrize(("phases", "watts"), [(3, 11_040), (2, 7_360), (1, 3_680)])
 def test_watts_are_amperes_by_all_phases(phases: int, watts: float) -> None:
-    made = drawn(period(0, 15), able=Ability(unit="W"), phases=phases)
+    made = drawn(period(0, 15), able=ProfileLimits(unit="W"), phases=phases)
     schedule = made.payload["csChargingProfiles"]["chargingSchedule"]
     assert schedule["chargingRateUnit"] == "W"
     (only,) = schedule["chargingSchedulePeriod"]
@@ -115,13 +115,13 @@ def test_watts_are_amperes_by_all_phases(phases: int, watts: float) -> None:
 def test_what_does_not_fit_comes_later(
     most: int, shown: list[tuple[int, float]], minutes: int, renewed: int | None
 ) -> None:
-    made = drawn(period(30, 60), period(90, 120), period(150, 180), able=Ability(max_periods=most))
+    made = drawn(period(30, 60), period(90, 120), period(150, 180), able=ProfileLimits(max_periods=most))
     assert (limits(made), duration(made)) == (shown, minutes)
     assert made.renew_at == (None if renewed is None else NOON + timedelta(minutes=renewed))
 
 
 def test_a_charger_with_room_for_one_step_stops_charging_in_time() -> None:
-    made = drawn(period(-10, 30), period(60, 90), able=Ability(max_periods=1))
+    made = drawn(period(-10, 30), period(60, 90), able=ProfileLimits(max_periods=1))
     assert (limits(made), duration(made)) == ([(0, 16)], 30)
     assert made.renew_at == NOON + timedelta(minutes=30)
 
@@ -136,10 +136,15 @@ def test_days_when_clocks_are_set_have_92_and_100_quarters(day: date, quarters: 
         for n in range(quarters)
     ]
     assert prices[-1].end == end
-    chosen = plan(prices, now=start, zone=ZONE, top_x=16, threshold=Decimal("0.25"), current_a=16)
+    chosen = plan_by_price(prices, now=start, zone=ZONE, top_x=16, threshold=Decimal("0.25"), current_a=16)
     assert chosen.known_until == end
-    made = draw(
-        chosen.periods, now=start, until=end, connector_id=0, place=Place(FIRST_ID, 0), able=Ability()
+    made = build_profile(
+        chosen.periods,
+        now=start,
+        until=end,
+        connector_id=0,
+        place=ProfilePlace(FIRST_PROFILE_ID, 0),
+        able=ProfileLimits(),
     )
     assert limits(made) == [(n * 15, 16.0 if n % 2 else 0.0) for n in range(quarters)]
     assert duration(made) == quarters * 15
@@ -161,17 +166,17 @@ def test_whatever_is_wanted_the_charger_may_have_it(
     for start, length, amperes in sorted(raw):
         if not clear or NOON + timedelta(minutes=start) >= clear[-1].end:
             clear.append(period(start, start + length, amperes))
-    wanted = merged(clear)
+    wanted = merge_periods(clear)
     until = NOON + timedelta(days=2)
-    made = draw(
+    made = build_profile(
         wanted,
         now=NOW,
         until=until,
         connector_id=0,
-        place=Place(FIRST_ID, 3),
-        able=Ability(unit=unit, max_periods=most),
+        place=ProfilePlace(FIRST_PROFILE_ID, 3),
+        able=ProfileLimits(unit=unit, max_periods=most),
     )
-    facts = Facts(
+    facts = ChargerFacts(
         now=NOW,
         configuration={
             "chargeprofilemaxstacklevel": "3",
@@ -180,11 +185,12 @@ def test_whatever_is_wanted_the_charger_may_have_it(
         },
     )
     assert check_request("SetChargingProfile", made.payload) == []
-    assert check("SetChargingProfile", made.payload, facts) == []
+    assert find_problems("SetChargingProfile", made.payload, facts) == []
     told = limits(made)
     per_a = 1 if unit == "A" else 690
     whole = [
-        (round((at - NOON).total_seconds()) // 60, limit * per_a) for at, limit in steps(wanted, NOON, until)
+        (round((at - NOON).total_seconds()) // 60, limit * per_a)
+        for at, limit in current_steps(wanted, NOON, until)
     ]
     assert told == whole[: len(told)]
     assert (made.renew_at is None) == (len(told) == len(whole))
@@ -199,21 +205,27 @@ def test_whatever_is_wanted_the_charger_may_have_it(
 @pytest.mark.parametrize(
     ("configuration", "quirk", "found"),
     [
-        ({}, {}, Ability(unit="A")),
-        ({"chargingscheduleallowedchargingrateunit": "Current,Power"}, {}, Ability(unit="A")),
-        ({"chargingscheduleallowedchargingrateunit": "Power"}, {}, Ability(unit="W")),
-        ({"chargingscheduleallowedchargingrateunit": "Current"}, {"watts_only": True}, Ability(unit="W")),
+        ({}, {}, ProfileLimits(unit="A")),
+        ({"chargingscheduleallowedchargingrateunit": "Current,Power"}, {}, ProfileLimits(unit="A")),
+        ({"chargingscheduleallowedchargingrateunit": "Power"}, {}, ProfileLimits(unit="W")),
+        (
+            {"chargingscheduleallowedchargingrateunit": "Current"},
+            {"watts_only": True},
+            ProfileLimits(unit="W"),
+        ),
         (
             {"chargeprofilemaxstacklevel": "8", "chargingschedulemaxperiods": " 24 "},
             {},
-            Ability(max_stack_level=8, max_periods=24),
+            ProfileLimits(max_stack_level=8, max_periods=24),
         ),
-        ({"chargeprofilemaxstacklevel": "8"}, {"level_zero_only": True}, Ability(max_stack_level=0)),
-        ({"chargeprofilemaxstacklevel": "many"}, {}, Ability()),
+        ({"chargeprofilemaxstacklevel": "8"}, {"level_zero_only": True}, ProfileLimits(max_stack_level=0)),
+        ({"chargeprofilemaxstacklevel": "many"}, {}, ProfileLimits()),
     ],
 )
-def test_what_a_charger_takes(configuration: dict[str, str], quirk: dict[str, bool], found: Ability) -> None:
-    assert ability(configuration, **quirk) == found
+def test_what_a_charger_takes(
+    configuration: dict[str, str], quirk: dict[str, bool], found: ProfileLimits
+) -> None:
+    assert profile_limits(configuration, **quirk) == found
 
 
 DEFAULT = "TxDefaultProfile"
@@ -225,27 +237,33 @@ DEFAULT = "TxDefaultProfile"
         ([], 8, None, 8),
         ([], None, None, 1),
         ([], 0, None, 0),
-        ([Other(1, 0, DEFAULT, 8)], 8, None, 7),
-        ([Other(1, 0, DEFAULT, 8), Other(2, 0, DEFAULT, 7)], 8, None, 6),
+        ([ExistingProfile(1, 0, DEFAULT, 8)], 8, None, 7),
+        ([ExistingProfile(1, 0, DEFAULT, 8), ExistingProfile(2, 0, DEFAULT, 7)], 8, None, 6),
         # Other connectors and purposes have stacks of their own.
-        ([Other(1, 2, DEFAULT, 8), Other(2, 0, "ChargePointMaxProfile", 8)], 8, None, 8),
-        ([Other(1, 0, DEFAULT, 0)], 0, None, None),
+        ([ExistingProfile(1, 2, DEFAULT, 8), ExistingProfile(2, 0, "ChargePointMaxProfile", 8)], 8, None, 8),
+        ([ExistingProfile(1, 0, DEFAULT, 0)], 0, None, None),
         ([], 8, 3, 3),
-        ([Other(1, 0, DEFAULT, 3)], 8, 3, 2),
+        ([ExistingProfile(1, 0, DEFAULT, 3)], 8, 3, 2),
         ([], 2, 5, 2),
         ([], None, 5, 5),
     ],
 )
 def test_other_profiles_are_left_where_they_are(
-    others: list[Other], most: int | None, wished: int | None, level: int | None
+    others: list[ExistingProfile], most: int | None, wished: int | None, level: int | None
 ) -> None:
-    found = place(others, 0, Ability(max_stack_level=most), wished_level=wished)
+    found = choose_place(others, 0, ProfileLimits(max_stack_level=most), wished_level=wished)
     assert (None if found is None else found.stack_level) == level
 
 
 def test_what_has_a_number_of_ours_is_ours_even_if_we_have_forgotten_it() -> None:
-    assert place([], 2, Ability()) == Place(FIRST_ID + 2, 1)
-    ours = [Other(FIRST_ID, 0, DEFAULT, 0), Other(FIRST_ID + 1000, 0, DEFAULT, 1)]
-    assert place(ours, 0, Ability(max_stack_level=1)) == Place(FIRST_ID, 1)
-    theirs = [Other(FIRST_ID - 1, 0, DEFAULT, 0), Other(FIRST_ID + 1001, 0, DEFAULT, 1)]
-    assert place(theirs, 0, Ability(max_stack_level=1)) is None
+    assert choose_place([], 2, ProfileLimits()) == ProfilePlace(FIRST_PROFILE_ID + 2, 1)
+    ours = [
+        ExistingProfile(FIRST_PROFILE_ID, 0, DEFAULT, 0),
+        ExistingProfile(FIRST_PROFILE_ID + 1000, 0, DEFAULT, 1),
+    ]
+    assert choose_place(ours, 0, ProfileLimits(max_stack_level=1)) == ProfilePlace(FIRST_PROFILE_ID, 1)
+    theirs = [
+        ExistingProfile(FIRST_PROFILE_ID - 1, 0, DEFAULT, 0),
+        ExistingProfile(FIRST_PROFILE_ID + 1001, 0, DEFAULT, 1),
+    ]
+    assert choose_place(theirs, 0, ProfileLimits(max_stack_level=1)) is None

@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from csms.scheduling.periods import ChargePeriod, not_over
+from csms.scheduling.periods import ChargePeriod, remaining_periods
 
 STANDALONE, HEMS, NONE = "standalone", "hems", "none"
 NOTHING, EXPIRED, OVER, RENEW = "nothing", "expired", "over", "renew"
@@ -33,18 +33,18 @@ class DesiredPlan(Struct, frozen=True, kw_only=True):
     until: datetime | None = None
 
 
-def by_time(
+def due_by_time(
     now: datetime, *, periods: Sequence[ChargePeriod], expires_at: datetime | None, stale: bool
 ) -> str:
     """What time alone asks of a schedule in place: it has expired, all of it is over, it is to be written again."""
     if expires_at is not None and now > expires_at:
         return EXPIRED
-    if not not_over(periods, now):
+    if not remaining_periods(periods, now):
         return OVER
     return RENEW if stale else NOTHING
 
 
-class Installed(Struct, frozen=True, kw_only=True):
+class InstalledPlan(Struct, frozen=True, kw_only=True):
     """A charging profile of ours on an OCPP charger, and what it was made of.
 
     It ends by itself at `until`. `renew_at`: it did not fit as a whole, the rest is due then. `unsure`: no answer
@@ -71,18 +71,18 @@ class PlanDelivery(Struct, frozen=True, kw_only=True):
     `refused_at`: when the charger said no to `refused`, so that it is not asked the same over and over.
     """
 
-    installed: Installed | None = None
+    installed: InstalledPlan | None = None
     problem: str | None = None
     refused: DesiredPlan | None = None
     refused_at: datetime | None = None
 
 
-def wants(wanted: DesiredPlan, now: datetime) -> bool:
+def has_desired(wanted: DesiredPlan, now: datetime) -> bool:
     """Whether there is anything to be put."""
     return wanted.until is not None and wanted.until > now
 
 
-def decide(
+def decide_push(
     wanted: DesiredPlan,
     delivery: PlanDelivery,
     *,
@@ -98,7 +98,7 @@ def decide(
     `lost`: somebody has cleared or replaced it since.
     """
     held = delivery.installed
-    if not wants(wanted, now):
+    if not has_desired(wanted, now):
         return (
             CLEAR
             if held is not None and not _refused(DesiredPlan(source=NONE), delivery, now, booted_at)
@@ -119,9 +119,9 @@ def decide(
     return PUSH if held.renew_at is not None and now >= held.renew_at else NOTHING
 
 
-def _says(held: Installed, wanted: DesiredPlan, now: datetime) -> bool:
+def _says(held: InstalledPlan, wanted: DesiredPlan, now: datetime) -> bool:
     """Whether what is there is what is wanted, as far as it is not over."""
-    left = not_over(held.periods, now)
+    left = remaining_periods(held.periods, now)
     return (held.source, left, held.until) == (wanted.source, wanted.periods, wanted.until)
 
 
@@ -132,9 +132,9 @@ def _refused(wanted: DesiredPlan, delivery: PlanDelivery, now: datetime, booted_
     return booted_at is None or booted_at <= at
 
 
-def plan_state(wanted: DesiredPlan, delivery: PlanDelivery, *, now: datetime, online: bool) -> str:
+def delivery_state(wanted: DesiredPlan, delivery: PlanDelivery, *, now: datetime, online: bool) -> str:
     """In a word how far the charger is with what is wanted of it."""
-    held, wish = delivery.installed, wants(wanted, now)
+    held, wish = delivery.installed, has_desired(wanted, now)
     if delivery.refused_at is not None and delivery.problem is not None:
         return REFUSED
     if held is None and not wish:

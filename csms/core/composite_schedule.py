@@ -6,17 +6,17 @@ from typing import Any
 
 from msgspec import Struct
 
-from csms.core.charging import DEFAULT, MAX, TX
+from csms.core.charging_profiles import DEFAULT_PROFILE, MAX_PROFILE, TX_PROFILE
 from csms.core.device_state import ChargingProfile
-from csms.core.reservations import moment
-from csms.scheduling.profiles import VOLTS
+from csms.core.reservations import parse_time
+from csms.scheduling.plan_profile import VOLTS
 
 _PHASES = 3  # OCPP's default of numberPhases
 _RECURRENCE_S = {"Daily": 86_400, "Weekly": 604_800}
 _LONGEST_S = 31 * 86_400
 
 
-class Period(Struct, frozen=True):
+class LimitPeriod(Struct, frozen=True):
     """From `start_s` (after the window's begin) on. `limit` None: nothing limits."""
 
     start_s: int
@@ -24,7 +24,7 @@ class Period(Struct, frozen=True):
     phases: int | None = None
 
 
-class Session(Struct, frozen=True):
+class RunningTransaction(Struct, frozen=True):
     """The transaction that runs on the connector."""
 
     transaction_id: int
@@ -36,14 +36,14 @@ class _Limit(Struct, frozen=True):
     phases: int | None
 
 
-def schedule(
+def compute_schedule(
     profiles: Sequence[ChargingProfile],
     connector_id: int,
     begin: datetime,
     duration_s: int,
     unit: str = "A",
-    session: Session | None = None,
-) -> list[Period]:
+    session: RunningTransaction | None = None,
+) -> list[LimitPeriod]:
     """What limits a connector (0: the charger's own limit) over a window, in `unit` (A or W).
 
     Among profiles of a purpose the highest stack level that is valid and running at a moment prevails, a
@@ -52,12 +52,12 @@ def schedule(
     """
     duration_s = min(max(duration_s, 0), _LONGEST_S)
     applying = [p for p in profiles if p.cleared_at is None and _applies(p, connector_id, session)]
-    runs = [_Run(p, _origin(p, begin, session)) for p in applying]
+    runs = [_AppliedProfile(p, _origin(p, begin, session)) for p in applying]
     moments = {0} | {offset for run in runs for offset in run.changes(begin, duration_s)}
-    found: list[Period] = []
+    found: list[LimitPeriod] = []
     for offset in sorted(moments):
         limit = _combined(runs, begin + timedelta(seconds=offset), unit)
-        period = Period(
+        period = LimitPeriod(
             offset, None if limit is None else limit.value, None if limit is None else limit.phases
         )
         if not found or (found[-1].limit, found[-1].phases) != (period.limit, period.phases):
@@ -65,8 +65,8 @@ def schedule(
     return found
 
 
-def agrees(
-    ours: Sequence[Period],
+def schedules_agree(
+    ours: Sequence[LimitPeriod],
     answered: Sequence[dict[str, Any]],
     *,
     tolerance: float = 0.1,
@@ -95,7 +95,7 @@ def agrees(
     return True
 
 
-class _Run:
+class _AppliedProfile:
     """A profile with the moment that its periods count from."""
 
     def __init__(self, row: ChargingProfile, origin: datetime) -> None:
@@ -105,8 +105,8 @@ class _Run:
         self.periods = sorted(
             self.plan.get("chargingSchedulePeriod") or [], key=lambda period: period["startPeriod"]
         )
-        self.valid_from = moment(row.profile.get("validFrom"))
-        self.valid_to = moment(row.profile.get("validTo"))
+        self.valid_from = parse_time(row.profile.get("validFrom"))
+        self.valid_to = parse_time(row.profile.get("validTo"))
         self.every_s = (
             _RECURRENCE_S.get(row.profile.get("recurrencyKind", ""))
             if row.profile.get("chargingProfileKind") == "Recurring"
@@ -149,12 +149,12 @@ class _Run:
         return {-int(-offset // 1) for offset in offsets if 0 < offset < duration_s}
 
 
-def _applies(row: ChargingProfile, connector_id: int, session: Session | None) -> bool:
-    if row.purpose == MAX:
+def _applies(row: ChargingProfile, connector_id: int, session: RunningTransaction | None) -> bool:
+    if row.purpose == MAX_PROFILE:
         return True
     if connector_id == 0:
         return False
-    if row.purpose == TX:
+    if row.purpose == TX_PROFILE:
         return (
             session is not None
             and row.connector_id == connector_id
@@ -163,25 +163,25 @@ def _applies(row: ChargingProfile, connector_id: int, session: Session | None) -
     return row.connector_id in {0, connector_id}
 
 
-def _origin(row: ChargingProfile, begin: datetime, session: Session | None) -> datetime:
+def _origin(row: ChargingProfile, begin: datetime, session: RunningTransaction | None) -> datetime:
     """Absolute and recurring schedules count from startSchedule, relative ones (and those without) from the
     start of the transaction; without one, from the window's begin."""
-    start = moment((row.profile.get("chargingSchedule") or {}).get("startSchedule"))
+    start = parse_time((row.profile.get("chargingSchedule") or {}).get("startSchedule"))
     if start is not None and row.profile.get("chargingProfileKind") != "Relative":
         return start
-    if row.purpose == MAX:
+    if row.purpose == MAX_PROFILE:
         return min(row.installed_at, begin)
     return begin if session is None else session.started_at
 
 
-def _combined(runs: Sequence[_Run], at: datetime, unit: str) -> _Limit | None:
-    whole = _prevailing(runs, MAX, at, unit)
-    own = _prevailing(runs, TX, at, unit) or _prevailing(runs, DEFAULT, at, unit)
+def _combined(runs: Sequence[_AppliedProfile], at: datetime, unit: str) -> _Limit | None:
+    whole = _prevailing(runs, MAX_PROFILE, at, unit)
+    own = _prevailing(runs, TX_PROFILE, at, unit) or _prevailing(runs, DEFAULT_PROFILE, at, unit)
     limits = [limit for limit in (own, whole) if limit is not None]
     return min(limits, key=lambda limit: limit.value, default=None)
 
 
-def _prevailing(runs: Sequence[_Run], purpose: str, at: datetime, unit: str) -> _Limit | None:
+def _prevailing(runs: Sequence[_AppliedProfile], purpose: str, at: datetime, unit: str) -> _Limit | None:
     found = [
         (run.row.stack_level, run.row.connector_id != 0, run.row.id, limit)
         for run in runs

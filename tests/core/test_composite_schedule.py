@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from csms.core.composite import Period, Session, agrees, schedule
+from csms.core.composite_schedule import LimitPeriod, RunningTransaction, compute_schedule, schedules_agree
 from csms.core.device_state import ChargingProfile
 from tests.harness.command_answers import profile
 from tests.harness.fake_store import CP, NOW, at
@@ -24,7 +24,7 @@ def installed(connector_id, chosen, **given):
 
 
 def limits(*profiles, connector_id=1, duration_s=3600, **given):
-    found = schedule(list(profiles), connector_id, NOW, duration_s, **given)
+    found = compute_schedule(list(profiles), connector_id, NOW, duration_s, **given)
     return [(period.start_s, period.limit) for period in found]
 
 
@@ -70,13 +70,13 @@ def test_a_transactions_profile_overrules_the_default_for_that_transaction_only(
     default = installed(0, absolute(1, level=9))
     tx = installed(1, absolute(2, "TxProfile", periods=[(0, 25.0)]), transaction_id=7)
     assert limits(default, tx) == [(0, 16.0)]
-    assert limits(default, tx, session=Session(7, NOW)) == [(0, 25.0)]
-    assert limits(default, tx, session=Session(8, NOW)) == [(0, 16.0)]
+    assert limits(default, tx, session=RunningTransaction(7, NOW)) == [(0, 25.0)]
+    assert limits(default, tx, session=RunningTransaction(8, NOW)) == [(0, 16.0)]
 
 
 def test_a_relative_profile_begins_with_the_transaction():
     chosen = profile(1, "TxProfile", periods=[(0, 32.0), (900, 16.0)], chargingProfileKind="Relative")
-    assert limits(installed(1, chosen), session=Session(7, at(-10))) == [(0, 32.0), (300, 16.0)]
+    assert limits(installed(1, chosen), session=RunningTransaction(7, at(-10))) == [(0, 32.0), (300, 16.0)]
 
 
 @pytest.mark.parametrize(("kind", "days"), [("Daily", 1), ("Weekly", 7)])
@@ -108,26 +108,26 @@ def test_what_was_cleared_limits_nothing():
 
 
 def test_an_answer_is_held_against_it():
-    ours = [Period(0, 16.0), Period(600, None), Period(900, 8.0)]
+    ours = [LimitPeriod(0, 16.0), LimitPeriod(600, None), LimitPeriod(900, 8.0)]
     same = [
         {"startPeriod": 0, "limit": 16},
         {"startPeriod": 600, "limit": 63},
         {"startPeriod": 900, "limit": 8.1},
     ]
-    assert agrees(ours, same)
-    assert not agrees(ours, same[:2])
-    assert not agrees(ours, [])
-    assert agrees([Period(0, None)], [])
+    assert schedules_agree(ours, same)
+    assert not schedules_agree(ours, same[:2])
+    assert not schedules_agree(ours, [])
+    assert schedules_agree([LimitPeriod(0, None)], [])
 
 
 def test_a_change_may_come_a_little_early_or_late():
-    ours = [Period(0, 0.0), Period(600, 16.0), Period(1200, 0.0)]
+    ours = [LimitPeriod(0, 0.0), LimitPeriod(600, 16.0), LimitPeriod(1200, 0.0)]
     theirs = [
         {"startPeriod": 0, "limit": 0.0},
         {"startPeriod": 598, "limit": 16.0},
         {"startPeriod": 1203, "limit": 0.0},
     ]
-    assert not agrees(ours, theirs)
-    assert agrees(ours, theirs, slack_s=5)
-    assert not agrees(ours, theirs[:2], slack_s=5)
-    assert not agrees(ours, [*theirs[:1], {"startPeriod": 500, "limit": 16.0}, theirs[2]], slack_s=5)
+    assert not schedules_agree(ours, theirs)
+    assert schedules_agree(ours, theirs, slack_s=5)
+    assert not schedules_agree(ours, theirs[:2], slack_s=5)
+    assert not schedules_agree(ours, [*theirs[:1], {"startPeriod": 500, "limit": 16.0}, theirs[2]], slack_s=5)

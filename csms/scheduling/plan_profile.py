@@ -13,18 +13,18 @@ from msgspec import Struct
 from csms.scheduling.periods import ChargePeriod
 
 VOLTS: Final = 230  # where a current has to be told as power
-PURPOSE: Final = "TxDefaultProfile"
+PROFILE_PURPOSE: Final = "TxDefaultProfile"
 # Profiles of ours have this number and the connector's added, far from what people give by hand.
-FIRST_ID: Final = 816_000_001
-_OURS: Final = range(FIRST_ID, FIRST_ID + 1001)
-KEYS: Final = (
+FIRST_PROFILE_ID: Final = 816_000_001
+_OURS: Final = range(FIRST_PROFILE_ID, FIRST_PROFILE_ID + 1001)
+PROFILE_KEYS: Final = (
     "ChargeProfileMaxStackLevel",
     "ChargingScheduleAllowedChargingRateUnit",
     "ChargingScheduleMaxPeriods",
 )
 
 
-class Ability(Struct, frozen=True, kw_only=True):
+class ProfileLimits(Struct, frozen=True, kw_only=True):
     """What a charger takes. None: it has not said."""
 
     unit: str = "A"
@@ -32,7 +32,7 @@ class Ability(Struct, frozen=True, kw_only=True):
     max_periods: int | None = None
 
 
-class Other(Struct, frozen=True):
+class ExistingProfile(Struct, frozen=True):
     """A profile on the charger."""
 
     id: int
@@ -41,31 +41,31 @@ class Other(Struct, frozen=True):
     stack_level: int
 
 
-class Place(Struct, frozen=True):
+class ProfilePlace(Struct, frozen=True):
     """Where ours goes, in nobody's way."""
 
     profile_id: int
     stack_level: int
 
 
-class Drawn(Struct, frozen=True, kw_only=True):
+class BuiltProfile(Struct, frozen=True, kw_only=True):
     """`payload` is SetChargingProfile.req. `renew_at`: not all of it fitted, the rest is due then."""
 
     payload: dict[str, Any]
     renew_at: datetime | None
 
 
-def ability(
+def profile_limits(
     configuration: Mapping[str, str], *, watts_only: bool = False, level_zero_only: bool = False
-) -> Ability:
+) -> ProfileLimits:
     """From what a charger's configuration says (`KEYS` in lower case) and what is known of its kind."""
-    units = configuration.get(KEYS[1].lower(), "").lower()
+    units = configuration.get(PROFILE_KEYS[1].lower(), "").lower()
     only_watts = "power" in units and "current" not in units
-    level = 0 if level_zero_only else _whole(configuration.get(KEYS[0].lower()))
-    return Ability(
+    level = 0 if level_zero_only else _whole(configuration.get(PROFILE_KEYS[0].lower()))
+    return ProfileLimits(
         unit="W" if watts_only or only_watts else "A",
         max_stack_level=level,
-        max_periods=_whole(configuration.get(KEYS[2].lower())),
+        max_periods=_whole(configuration.get(PROFILE_KEYS[2].lower())),
     )
 
 
@@ -74,30 +74,32 @@ def _whole(value: str | None) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def place(
-    others: Iterable[Other],
+def choose_place(
+    others: Iterable[ExistingProfile],
     connector_id: int,
-    able: Ability,
+    able: ProfileLimits,
     *,
     wished_level: int | None = None,
-) -> Place | None:
+) -> ProfilePlace | None:
     """The highest stack level that no other default profile has there (a profile of the same level would be
     replaced by ours). None: every level is taken. One with a number of ours is ours, even if we have forgotten it.
     """
     levels = {
         one.stack_level
         for one in others
-        if one.purpose == PURPOSE and one.connector_id == connector_id and one.id not in _OURS
+        if one.purpose == PROFILE_PURPOSE and one.connector_id == connector_id and one.id not in _OURS
     }
     # A charger that does not tell how many levels it has, has at least these two.
     most = 1 if able.max_stack_level is None else able.max_stack_level
     if wished_level is not None:
         most = min(most, wished_level) if able.max_stack_level is not None else wished_level
     free = next((level for level in range(most, -1, -1) if level not in levels), None)
-    return None if free is None else Place(FIRST_ID + connector_id, free)
+    return None if free is None else ProfilePlace(FIRST_PROFILE_ID + connector_id, free)
 
 
-def steps(periods: Sequence[ChargePeriod], begin: datetime, until: datetime) -> list[tuple[datetime, float]]:
+def current_steps(
+    periods: Sequence[ChargePeriod], begin: datetime, until: datetime
+) -> list[tuple[datetime, float]]:
     """What holds from which moment on, in A: the periods, and 0 between them. Equal neighbours are one."""
     found: list[tuple[datetime, float]] = []
 
@@ -117,23 +119,23 @@ def steps(periods: Sequence[ChargePeriod], begin: datetime, until: datetime) -> 
     return found
 
 
-def draw(
+def build_profile(
     periods: Sequence[ChargePeriod],
     *,
     now: datetime,
     until: datetime,
     connector_id: int,
-    place: Place,
-    able: Ability,
+    place: ProfilePlace,
+    able: ProfileLimits,
     phases: int = 3,
-) -> Drawn:
+) -> BuiltProfile:
     """The profile as it stands from the minute of `now` on.
 
     What a charger has no room for (ChargingScheduleMaxPeriods) is left out at the end, in such a way that it
     rather waits than charges where it should not; it is due for the rest when half of the steps are over.
     """
     begin = now.astimezone(UTC).replace(second=0, microsecond=0)
-    wanted = steps(periods, begin, until)
+    wanted = current_steps(periods, begin, until)
     shown, ends, renew_at = wanted, until, None
     most = max(able.max_periods or len(wanted), 1)
     if len(wanted) > most:
@@ -143,13 +145,13 @@ def draw(
         if shown[-1][1] > 0:  # room for one step only: it ends where it should
             ends = wanted[1][0]
         renew_at = wanted[max((len(shown) + 1) // 2, 1)][0]
-    return Drawn(
+    return BuiltProfile(
         payload={
             "connectorId": connector_id,
             "csChargingProfiles": {
                 "chargingProfileId": place.profile_id,
                 "stackLevel": place.stack_level,
-                "chargingProfilePurpose": PURPOSE,
+                "chargingProfilePurpose": PROFILE_PURPOSE,
                 "chargingProfileKind": "Absolute",
                 "chargingSchedule": {
                     "duration": round((ends - begin).total_seconds()),

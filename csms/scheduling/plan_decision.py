@@ -5,17 +5,17 @@ from datetime import datetime, tzinfo
 
 from msgspec import Struct
 
-from csms.scheduling.hems import HemsWish
-from csms.scheduling.periods import not_over
-from csms.scheduling.plan_view import PlanView, Terms, with_prices
+from csms.scheduling.hems import HemsRequest
+from csms.scheduling.periods import remaining_periods
+from csms.scheduling.plan_delivery import HEMS, NONE, STANDALONE, DesiredPlan, PlanDelivery, delivery_state
+from csms.scheduling.plan_view import PlanningTerms, PlanView, with_prices
 from csms.scheduling.prices import PriceSlot
-from csms.scheduling.selection import WAITING_FOR_PRICES, Choices, PricePlan
-from csms.scheduling.upkeep import HEMS, NONE, STANDALONE, DesiredPlan, PlanDelivery, plan_state
+from csms.scheduling.selection import WAITING_FOR_PRICES, PlanCache, PricePlan
 
 IDLE, ERROR, REMOVING, SCHEDULED = "idle", "error", "removing", "scheduled"
 
 
-class Outlook(Struct, frozen=True, kw_only=True):
+class PlanDecision(Struct, frozen=True, kw_only=True):
     """`wanted` is to be on the charger. `plan`: the choice by prices, in standalone mode."""
 
     state: str
@@ -24,26 +24,26 @@ class Outlook(Struct, frozen=True, kw_only=True):
     plan: PricePlan | None = None
 
 
-def outlook(
-    terms: Terms,
+def decide_plan(
+    terms: PlanningTerms,
     *,
     prices: Sequence[PriceSlot],
     problem: str | None,
-    wish: HemsWish,
+    wish: HemsRequest,
     delivery: PlanDelivery,
     zone: tzinfo,
     now: datetime,
     removed: bool = False,
-    choices: Choices | None = None,
-) -> Outlook:
+    choices: PlanCache | None = None,
+) -> PlanDecision:
     """`problem`: why there are no prices at all. `choices`: what was chosen for others already."""
     if removed:
-        return Outlook(state=REMOVING, wanted=DesiredPlan(source=NONE))
+        return PlanDecision(state=REMOVING, wanted=DesiredPlan(source=NONE))
     if terms.mode == HEMS:
         return _by_hems(wish, now)
     if problem is not None:
-        return Outlook(state=ERROR, message=problem, wanted=_as_it_is(delivery, now))
-    found = (choices or Choices()).plan(
+        return PlanDecision(state=ERROR, message=problem, wanted=_keep_installed(delivery, now))
+    found = (choices or PlanCache()).plan(
         prices,
         now=now,
         zone=zone,
@@ -53,23 +53,25 @@ def outlook(
     )
     if found.state == WAITING_FOR_PRICES:
         # Nothing new is known: what is on the charger stays until it is over.
-        wanted = _as_it_is(delivery, now)
+        wanted = _keep_installed(delivery, now)
     else:
-        left = not_over(found.periods, now)
+        left = remaining_periods(found.periods, now)
         until = found.known_until if terms.otherwise == "wait" else max((p.end for p in left), default=None)
         wanted = DesiredPlan(source=STANDALONE, periods=left, until=until)
-    return Outlook(state=found.state, message=found.message, wanted=wanted, plan=found)
+    return PlanDecision(state=found.state, message=found.message, wanted=wanted, plan=found)
 
 
-def _as_it_is(delivery: PlanDelivery, now: datetime) -> DesiredPlan:
+def _keep_installed(delivery: PlanDelivery, now: datetime) -> DesiredPlan:
     held = delivery.installed
     if held is None or held.source != STANDALONE:
         return DesiredPlan(source=STANDALONE)
-    return DesiredPlan(source=STANDALONE, periods=not_over(held.periods, now), until=held.until)
+    return DesiredPlan(source=STANDALONE, periods=remaining_periods(held.periods, now), until=held.until)
 
 
-def _by_hems(wish: HemsWish, now: datetime) -> Outlook:
-    left = () if wish.expires_at is not None and now > wish.expires_at else not_over(wish.periods, now)
+def _by_hems(wish: HemsRequest, now: datetime) -> PlanDecision:
+    left = (
+        () if wish.expires_at is not None and now > wish.expires_at else remaining_periods(wish.periods, now)
+    )
     wanted = DesiredPlan(
         source=HEMS,
         periods=left,
@@ -78,16 +80,16 @@ def _by_hems(wish: HemsWish, now: datetime) -> Outlook:
         until=max((period.end for period in left), default=None),
     )
     if wish.error is not None:
-        return Outlook(state=ERROR, message=wish.error, wanted=wanted)
+        return PlanDecision(state=ERROR, message=wish.error, wanted=wanted)
     if not left:
-        return Outlook(state=IDLE, wanted=wanted)
-    return Outlook(state=SCHEDULED, message=f"{len(left)} periods", wanted=wanted)
+        return PlanDecision(state=IDLE, wanted=wanted)
+    return PlanDecision(state=SCHEDULED, message=f"{len(left)} periods", wanted=wanted)
 
 
-def view(
+def view_plan(
     charger_id: str,
-    terms: Terms,
-    found: Outlook,
+    terms: PlanningTerms,
+    found: PlanDecision,
     delivery: PlanDelivery,
     *,
     prices: Sequence[PriceSlot],
@@ -105,7 +107,7 @@ def view(
         mode=terms.mode,
         state=found.state,
         message=found.message,
-        delivery=plan_state(found.wanted, delivery, now=now, online=online),
+        delivery=delivery_state(found.wanted, delivery, now=now, online=online),
         problem=delivery.problem,
         source=held.source if held is not None and sure else NONE,
         zone=zone,

@@ -1,7 +1,7 @@
 import pytest
 
 from csms.core import reports
-from csms.core.commanded import EFFECTS, looks_at
+from csms.core.command_effects import EFFECTS, required_device_state
 from csms.core.device_state import Capability, ConfigurationKey
 from tests.harness.command_answers import answered
 from tests.harness.fake_store import CP, NOW, Desk, start
@@ -77,9 +77,9 @@ def test_an_odd_answer_breaks_nothing(desk, action, answer):
 
 
 def test_only_what_a_report_needs_is_loaded():
-    assert looks_at(reports.Seen(charger_id=CP)) == set()
-    assert looks_at(answered("Reset", {})) == {Capability}
-    assert len(looks_at(start())) == 2
+    assert required_device_state(reports.Seen(charger_id=CP)) == set()
+    assert required_device_state(answered("Reset", {})) == {Capability}
+    assert len(required_device_state(start())) == 2
 
 
 def test_data_from_a_vendor_is_kept_with_its_answer(desk):

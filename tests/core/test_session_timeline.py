@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 from msgspec.structs import replace
 
-from csms.core import reports, session_course
+from csms.core import reports, session_timeline
 from csms.core.tariffs import Band, Tariff
 from tests.harness.fake_store import CP, Desk, meter, register, start, status, stop
 
@@ -173,7 +173,7 @@ def test_plain_tariffs_ask_for_nothing():
     desk = Desk(unknown_tags="accept", tariff=Tariff(energy_rate=Decimal("0.12"), minimum=Decimal(1)))
     number = desk.tell(start()).transaction_id
     batch = [stop(number), start(at=EVENING), reports.Reconcile(charger_id=CP, transaction_id=number)]
-    assert session_course.ending(desk.load(batch), batch) == []
+    assert session_timeline.closing_windows(desk.load(batch), batch) == []
     desk.tell(batch[0])
     assert desk.transactions[number].bill is None
     assert bill(desk) == [("energy", None, 24.0, 288)]
@@ -183,10 +183,10 @@ def test_what_is_looked_up_is_bounded(desk):
     number = began(desk)
     desk.now = at(60)
     batch = [stop(number, at=at(10 * 365 * 1440)), meter(number), reports.Seen(charger_id=CP)]
-    (wanted,) = session_course.ending(desk.load(batch), batch)
-    assert wanted.until == EVENING + session_course.LONGEST
+    (wanted,) = session_timeline.closing_windows(desk.load(batch), batch)
+    assert wanted.until == EVENING + session_timeline.LONGEST_SESSION
     assert len(wanted.edges) <= 31 * 3
-    assert wanted.step_s == session_course.LONGEST.total_seconds() / 1000
+    assert wanted.step_s == session_timeline.LONGEST_SESSION.total_seconds() / 1000
     assert not wanted.statuses
 
 

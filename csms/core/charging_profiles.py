@@ -8,31 +8,35 @@ from datetime import timedelta
 from msgspec.structs import replace
 
 from csms.core import reports
-from csms.core.answers import Answer, number, text
+from csms.core.command_answers import CommandAnswer, as_int, as_text
 from csms.core.device_state import ChargingProfile
 from csms.core.work import Work, tag_key
 
-MAX, DEFAULT, TX = "ChargePointMaxProfile", "TxDefaultProfile", "TxProfile"
+MAX_PROFILE, DEFAULT_PROFILE, TX_PROFILE = "ChargePointMaxProfile", "TxDefaultProfile", "TxProfile"
 _REMOTE_START_HELD = timedelta(hours=1)
 
 
-def installed(work: Work, done: Answer) -> None:
+def on_set_charging_profile(work: Work, done: CommandAnswer) -> None:
     """SetChargingProfile.conf Accepted: it replaces the profile of its id, and of its place (purpose, level)."""
-    connector_id = number(done.payload.get("connectorId"))
+    connector_id = as_int(done.payload.get("connectorId"))
     if done.status == "Accepted" and connector_id is not None:
         _install(work, done, done.payload.get("csChargingProfiles"), connector_id, None)
 
 
-def remote_started(work: Work, done: Answer) -> None:
+def on_remote_start(work: Work, done: CommandAnswer) -> None:
     """RemoteStartTransaction.conf Accepted with a profile: it waits for the transaction that the start makes."""
     if done.status == "Accepted" and "chargingProfile" in done.payload:
-        connector_id = number(done.payload.get("connectorId")) or 0
+        connector_id = as_int(done.payload.get("connectorId")) or 0
         _install(
-            work, done, done.payload["chargingProfile"], connector_id, text(done.payload.get("idTag")) or ""
+            work,
+            done,
+            done.payload["chargingProfile"],
+            connector_id,
+            as_text(done.payload.get("idTag")) or "",
         )
 
 
-def cleared(work: Work, done: Answer) -> None:
+def on_clear_charging_profile(work: Work, done: CommandAnswer) -> None:
     """ClearChargingProfile.conf. Unknown means that nothing matched, so what we thought to match is not there."""
     if done.status not in {"Accepted", "Unknown"}:
         return
@@ -47,10 +51,10 @@ def cleared(work: Work, done: Answer) -> None:
             work.put(replace(row, cleared_at=work.now))
 
 
-def bind(work: Work, start: reports.Start, transaction_id: int) -> None:
+def bind_remote_start_profile(work: Work, start: reports.Start, transaction_id: int) -> None:
     """Give the profile of the remote start that this start answers its transaction and its connector."""
     for row in work.recall(ChargingProfile, start.charger_id):
-        if row.purpose != TX or row.transaction_id is not None or row.cleared_at is not None:
+        if row.purpose != TX_PROFILE or row.transaction_id is not None or row.cleared_at is not None:
             continue
         if row.id_tag is None or tag_key(row.id_tag) != tag_key(start.id_tag):
             continue
@@ -61,15 +65,15 @@ def bind(work: Work, start: reports.Start, transaction_id: int) -> None:
                 work.put(replace(row, transaction_id=transaction_id, connector_id=start.connector_id))
 
 
-def _install(work: Work, done: Answer, profile: object, connector_id: int, id_tag: str | None) -> None:
+def _install(work: Work, done: CommandAnswer, profile: object, connector_id: int, id_tag: str | None) -> None:
     if not isinstance(profile, dict):
         return
-    profile_id, level = number(profile.get("chargingProfileId")), number(profile.get("stackLevel"))
-    purpose = text(profile.get("chargingProfilePurpose"))
+    profile_id, level = as_int(profile.get("chargingProfileId")), as_int(profile.get("stackLevel"))
+    purpose = as_text(profile.get("chargingProfilePurpose"))
     if profile_id is None or level is None or purpose is None:
         return
-    transaction_id = number(profile.get("transactionId"))
-    if transaction_id is None and purpose == TX and id_tag is None:
+    transaction_id = as_int(profile.get("transactionId"))
+    if transaction_id is None and purpose == TX_PROFILE and id_tag is None:
         running = work.open_transaction(done.charger_id, connector_id)
         transaction_id = None if running is None else running.id
     for row in work.recall(ChargingProfile, done.charger_id):
