@@ -73,7 +73,7 @@ async def _queue(
 ) -> list[dict[str, Any]]:
     row, limits = await _read(context, charger_id)
     sent = []
-    for update in plan_updates(row, wanted, most=limits["SendLocalListMaxLength"], full=asked.full):
+    for update in plan_updates(row, wanted, max_entries=limits["SendLocalListMaxLength"], full=asked.full):
         command_id = await enqueue(
             context,
             who,
@@ -103,7 +103,7 @@ async def _bring(
     for full in (asked.full, True):
         row, limits = await _read(context, charger_id)
         status: str | None = "Accepted"
-        for update in plan_updates(row, wanted, most=limits["SendLocalListMaxLength"], full=full):
+        for update in plan_updates(row, wanted, max_entries=limits["SendLocalListMaxLength"], full=full):
             _, answer = await perform(
                 context, who, charger_id, "SendLocalList", update.payload, asked.timeout_s
             )

@@ -106,7 +106,7 @@ def _occupied(work: Work, r: reports.Rent) -> str | None:
 def _inoperative(work: Work, r: reports.Rent) -> str | None:
     out = any(
         row.desired == INOPERATIVE and row.connector_id in {0, r.connector_id}
-        for row in work.recall(Availability, r.charger_id)
+        for row in work.device_rows(Availability, r.charger_id)
     )
     return "Inoperative" if out else None
 

@@ -15,7 +15,7 @@ def on_change_availability(work: Work, done: CommandAnswer) -> None:
     if done.status not in {"Accepted", "Scheduled"} or connector_id is None or desired is None:
         return
     scheduled = done.status == "Scheduled"
-    for row in work.recall(Availability, done.charger_id):
+    for row in work.device_rows(Availability, done.charger_id):
         if connector_id == 0 and row.connector_id != 0:
             work.put(replace(row, desired=desired, desired_at=work.now, scheduled=scheduled))
     work.put(

@@ -41,7 +41,7 @@ def on_clear_charging_profile(work: Work, done: CommandAnswer) -> None:
     if done.status not in {"Accepted", "Unknown"}:
         return
     p = done.payload
-    for row in work.recall(ChargingProfile, done.charger_id):
+    for row in work.device_rows(ChargingProfile, done.charger_id):
         if row.cleared_at is None and (
             p.get("id") in {None, row.id}
             and p.get("connectorId") in {None, row.connector_id}
@@ -53,7 +53,7 @@ def on_clear_charging_profile(work: Work, done: CommandAnswer) -> None:
 
 def bind_remote_start_profile(work: Work, start: reports.Start, transaction_id: int) -> None:
     """Give the profile of the remote start that this start answers its transaction and its connector."""
-    for row in work.recall(ChargingProfile, start.charger_id):
+    for row in work.device_rows(ChargingProfile, start.charger_id):
         if row.purpose != TX_PROFILE or row.transaction_id is not None or row.cleared_at is not None:
             continue
         if row.id_tag is None or tag_key(row.id_tag) != tag_key(start.id_tag):
@@ -76,7 +76,7 @@ def _install(work: Work, done: CommandAnswer, profile: object, connector_id: int
     if transaction_id is None and purpose == TX_PROFILE and id_tag is None:
         running = work.open_transaction(done.charger_id, connector_id)
         transaction_id = None if running is None else running.id
-    for row in work.recall(ChargingProfile, done.charger_id):
+    for row in work.device_rows(ChargingProfile, done.charger_id):
         same_place = (row.purpose, row.stack_level, row.connector_id) == (purpose, level, connector_id)
         if row.cleared_at is None and same_place and row.id != profile_id:
             work.put(replace(row, cleared_at=work.now))

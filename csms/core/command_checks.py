@@ -20,14 +20,14 @@ _UNITS = {"A": "current", "W": "power"}
 
 
 class ChargerFacts(Struct, frozen=True, kw_only=True):
-    """What we know of the charger. `protocol`: what it speaks. `configuration`: reported values by folded key; `open`: id → connector."""
+    """What we know of the charger. `protocol`: what it speaks. `configuration`: reported values by folded key; `open_transactions`: id → connector."""
 
     now: datetime
     protocol: str = OCPP_PROTOCOL
     configuration: dict[str, str] = field(default_factory=dict)
-    open: dict[int, int] = field(default_factory=dict)
+    open_transactions: dict[int, int] = field(default_factory=dict)
 
-    def whole(self, name: str) -> int | None:
+    def integer(self, name: str) -> int | None:
         value = self.configuration.get(key_id(name), "").strip()
         return int(value) if value.isdecimal() else None
 
@@ -63,9 +63,9 @@ def _set_profile(p: CommandPayload, facts: ChargerFacts | None) -> list[str]:
     if purpose != TX_PROFILE and transaction_id is not None:
         problems.append("csChargingProfiles.transactionId: only a TxProfile belongs to a transaction")
     if purpose == TX_PROFILE and connector_id > 0 and facts is not None:
-        if transaction_id is None and connector_id not in facts.open.values():
+        if transaction_id is None and connector_id not in facts.open_transactions.values():
             problems.append("connectorId: a TxProfile needs a running transaction, and none runs there")
-        elif transaction_id is not None and facts.open.get(transaction_id) != connector_id:
+        elif transaction_id is not None and facts.open_transactions.get(transaction_id) != connector_id:
             problems.append(
                 f"csChargingProfiles.transactionId: transaction {transaction_id} does not run on this connector"
             )
@@ -91,7 +91,7 @@ def _profile(at: str, profile: CommandPayload, facts: ChargerFacts | None) -> li
         problems.append(f"{at}.recurrencyKind: a Recurring profile needs it (Daily or Weekly)")
     if kind != "Recurring" and recurrency is not None:
         problems.append(f"{at}.recurrencyKind: only for Recurring profiles")
-    level, most = profile["stackLevel"], facts.whole("ChargeProfileMaxStackLevel") if facts else None
+    level, most = profile["stackLevel"], facts.integer("ChargeProfileMaxStackLevel") if facts else None
     if level < 0:
         problems.append(f"{at}.stackLevel: must not be negative")
     elif most is not None and level > most:
@@ -129,7 +129,7 @@ def _schedule(at: str, plan: CommandPayload, kind: str, facts: ChargerFacts | No
             problems.append(f"{where}[{number}].numberPhases: 1, 2 or 3")
     if facts is None:
         return problems
-    most = facts.whole("ChargingScheduleMaxPeriods")
+    most = facts.integer("ChargingScheduleMaxPeriods")
     if most is not None and len(periods) > most:
         problems.append(f"{where}: this charger's ChargingScheduleMaxPeriods is {most}")
     allowed = facts.configuration.get(key_id("ChargingScheduleAllowedChargingRateUnit"), "").lower()
@@ -169,7 +169,7 @@ def _local_list(p: CommandPayload, facts: ChargerFacts | None) -> list[str]:
         if folded in seen:
             problems.append(f"{where}.idTag: {entry['idTag']} is in the list twice")
         seen.add(folded)
-    most = facts.whole("SendLocalListMaxLength") if facts else None
+    most = facts.integer("SendLocalListMaxLength") if facts else None
     if most is not None and len(entries) > most:
         problems.append(
             f"localAuthorizationList: this charger's SendLocalListMaxLength is {most}; PUT …/local-list splits it"

@@ -100,7 +100,7 @@ def _note_capability(work: Work, done: CommandAnswer, *, refused: bool) -> None:
         feature = f"{done.action}/{done.payload.get('requestedMessage')}"
     elif refused and supported:
         return  # it knows the action and refused this one
-    known = work.recalled(Capability, done.charger_id, feature)
+    known = work.device_row(Capability, done.charger_id, feature)
     if known is None or known.supported != supported:
         work.put(
             Capability(charger_id=done.charger_id, feature=feature, supported=supported, seen_at=work.now)

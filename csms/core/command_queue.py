@@ -115,20 +115,20 @@ def reconnect_triggers(
     connected_at: datetime | None,
     booted_at: datetime | None,
     asked_at: datetime | None,
-    lacking: Collection[str],
+    unsupported: Collection[str],
 ) -> list[dict[str, Any]]:
     """The TriggerMessages for a charger that is back without a BootNotification: who are you, how are you?
 
-    `lacking` are the features it said it does not have: `TriggerMessage`, or `TriggerMessage/<message>`.
+    `unsupported` are the features it said it does not have: `TriggerMessage`, or `TriggerMessage/<message>`.
     `asked_at`: when it was asked last; one whose line keeps breaking is not asked every time. A boot is asked
     for, never waited for.
     """
     if connected_at is None or (booted_at is not None and booted_at >= connected_at):
         return []
-    if "TriggerMessage" in lacking or (asked_at is not None and now - asked_at < _TRIGGER_INTERVAL):
+    if "TriggerMessage" in unsupported or (asked_at is not None and now - asked_at < _TRIGGER_INTERVAL):
         return []
     return [
         {"requestedMessage": message}
         for message in ("BootNotification", "StatusNotification")
-        if f"TriggerMessage/{message}" not in lacking
+        if f"TriggerMessage/{message}" not in unsupported
     ]

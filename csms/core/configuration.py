@@ -80,16 +80,16 @@ def integer_value(rows: Iterable[ConfigurationKey], name: str) -> int | None:
     return None
 
 
-def request_chunks(keys: Sequence[str], most: int | None) -> list[list[str]]:
-    """GetConfiguration requests of at most `most` keys (GetConfigurationMaxKeys). No keys: one request for all."""
+def request_chunks(keys: Sequence[str], max_keys: int | None) -> list[list[str]]:
+    """GetConfiguration requests of at most `max_keys` keys (GetConfigurationMaxKeys). No keys: one request for all."""
     if not keys:
         return [[]]
-    size = max(most, _SMALLEST_CHUNK) if most else len(keys)
+    size = max(max_keys, _SMALLEST_CHUNK) if max_keys else len(keys)
     return [list(keys[first : first + size]) for first in range(0, len(keys), size)]
 
 
 def _known(work: Work, charger_id: str, name: str) -> ConfigurationKey:
-    known = work.recalled(ConfigurationKey, charger_id, key_id(name))
+    known = work.device_row(ConfigurationKey, charger_id, key_id(name))
     return known or ConfigurationKey(charger_id=charger_id, key_id=key_id(name), name=name.strip())
 
 

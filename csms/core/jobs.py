@@ -53,11 +53,11 @@ def on_job_command(work: Work, done: CommandAnswer) -> None:
         inner = p.get(part)
         where = inner.get(field) if isinstance(inner, dict) else where
     status = str(done.status) if refused else NOTHING_TO_UPLOAD if nothing else REQUESTED
-    known = work.recalled(Job, done.charger_id, done.command_id)
+    known = work.device_row(Job, done.charger_id, done.command_id)
     if known is not None:
         return  # the same answer again; its progress counts
     if not refused:
-        for other in work.recall(Job, done.charger_id):
+        for other in work.device_rows(Job, done.charger_id):
             if other.kind == kind and other.ended_at is None:
                 work.put(_moved(other, SUPERSEDED, work.now, over=True))
     work.put(
@@ -98,7 +98,7 @@ def progress(work: Work, r: reports.Progress) -> None:
 
 
 def _find_job(work: Work, r: reports.Progress) -> Job | None:
-    jobs = [job for job in work.recall(Job, r.charger_id) if job.kind == r.kind]
+    jobs = [job for job in work.device_rows(Job, r.charger_id) if job.kind == r.kind]
     if r.request_id is not None:
         jobs = [job for job in jobs if job.request_id == r.request_id]
     newest = sorted(jobs, key=lambda job: (job.ended_at is None, job.requested_at, job.id))

@@ -34,32 +34,32 @@ class ListUpdate(Struct, frozen=True, kw_only=True):
 
 
 def plan_updates(
-    known: LocalList | None, wanted: ListEntries, *, most: int | None = None, full: bool = False
+    known: LocalList | None, desired: ListEntries, *, max_entries: int | None = None, full: bool = False
 ) -> list[ListUpdate]:
-    """The updates that bring a charger's list to `wanted`, at most `most` entries each (SendLocalListMaxLength).
+    """The updates that bring a charger's list to `desired`, at most `max_entries` entries each (SendLocalListMaxLength).
 
     Differential where we know what the charger holds and less has to be sent that way; else Full, and what
     does not fit in it Differential. Versions go up by one from the highest that either side knows. Empty:
     nothing to do.
     """
-    size = max(most or DEFAULT_CHUNK, 1)
+    size = max(max_entries or DEFAULT_CHUNK, 1)
     version = 0
     held: ListEntries | None = None
     if known is not None:
         version = max(known.sent_version or 0, known.reported_version or 0)
         held = known.sent
     if held is not None and not full:
-        entries = _difference(held, wanted)
+        entries = _difference(held, desired)
         if not entries:
             return []
-        if len(entries) <= max(len(wanted), 1):
+        if len(entries) <= max(len(desired), 1):
             return [
                 ListUpdate(
                     version=version + number, kind="Differential", entries=entries[first : first + size]
                 )
                 for number, first in enumerate(range(0, len(entries), size), 1)
             ]
-    entries = [_entry(id_tag, info) for id_tag, info in sorted(wanted.items())]
+    entries = [_entry(id_tag, info) for id_tag, info in sorted(desired.items())]
     return [
         ListUpdate(
             version=version + number,
@@ -131,9 +131,9 @@ def _applied(known: LocalList, payload: dict[str, Any]) -> dict[str, Any] | None
     return held
 
 
-def _difference(held: ListEntries, wanted: ListEntries) -> list[dict[str, Any]]:
-    gone = [{"idTag": id_tag} for id_tag in sorted(held.keys() - wanted.keys())]
-    new = [_entry(id_tag, info) for id_tag, info in sorted(wanted.items()) if held.get(id_tag) != info]
+def _difference(held: ListEntries, desired: ListEntries) -> list[dict[str, Any]]:
+    gone = [{"idTag": id_tag} for id_tag in sorted(held.keys() - desired.keys())]
+    new = [_entry(id_tag, info) for id_tag, info in sorted(desired.items()) if held.get(id_tag) != info]
     return gone + new
 
 
@@ -142,4 +142,4 @@ def _entry(id_tag: str, info: dict[str, Any]) -> dict[str, Any]:
 
 
 def _known(work: Work, charger_id: str) -> LocalList:
-    return work.recalled(LocalList, charger_id) or LocalList(charger_id=charger_id)
+    return work.device_row(LocalList, charger_id) or LocalList(charger_id=charger_id)

@@ -71,14 +71,14 @@ class Cost(Struct, frozen=True, kw_only=True):
 
 
 def session_cost(
-    tariff: Tariff, energy_wh: int, duration_s: Decimal, course: SessionTimeline | None = None
+    tariff: Tariff, energy_wh: int, duration_s: Decimal, timeline: SessionTimeline | None = None
 ) -> Cost:
     """What a session costs. `duration_s` in seconds, not rounded minutes. Negative energy or time counts as zero.
 
-    The course is for a tariff that `needs_course`; without it all counts as outside of the bands.
+    The timeline is for a tariff that `needs_timeline`; without it all counts as outside of the bands.
     """
-    if course is not None and tariff.needs_course:
-        return price_usage(tariff, usage_by_band(tariff, course))
+    if timeline is not None and tariff.needs_timeline:
+        return price_usage(tariff, usage_by_band(tariff, timeline))
     return price_usage(tariff, usage_without_bands(energy_wh, duration_s))
 
 

@@ -1,4 +1,4 @@
-"""Meter readings: stored once, told once, and remembered as the connector's last."""
+"""Meter readings: stored once, published once, and remembered as the connector's last."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -29,7 +29,7 @@ def store_readings(
     transaction: Transaction | None,
     readings: Sequence[reports.Reading],
     *,
-    told: bool = True,
+    published: bool = True,
 ) -> None:
     """Store and publish each reading that is new. One without a usable sample is stored, not published."""
     for reading in readings:
@@ -37,9 +37,9 @@ def store_readings(
         samples = _encode(reading.samples)
         digest = digest_of(samples)
         key = (charger_id, connector_id, sampled_at, digest)
-        if key in work.readings_known:
+        if key in work.known_readings:
             continue
-        work.know_reading(key)
+        work.add_known_reading(key)
         measured = measure(reading.samples)
         work.add(
             StoredReading(
@@ -58,7 +58,7 @@ def store_readings(
         _update_connector(work, charger_id, connector_id, transaction, sampled_at, measured)
         if measured.skipped:
             work.add(_count_malformed(work, charger_id, reading, measured.skipped))
-        if measured.measurands and told:
+        if measured.measurands and published:
             work.emit(
                 charger_id,
                 events.meter_reading(charger_id, connector_id, transaction, sampled_at, measured, digest),

@@ -238,13 +238,13 @@ class Meter(Resendable[BalanceLeft | None], frozen=True, kw_only=True):
     """Readings, of a transaction if `transaction_id` says so (an id we do not know is resolved or kept).
 
     A reading is known again by its time and samples; `message_id` is needed only where a time is missing.
-    `told` False: kept as the connector's register, but no news to anybody. The answer: None unless an account pays.
+    `published` False: kept as the connector's register, but no news to anybody. The answer: None unless an account pays.
     """
 
     connector_id: int
     readings: Sequence[Reading]
     transaction_id: int | None = None
-    told: bool = True
+    published: bool = True
 
 
 class Stop(Resendable[Stopped], frozen=True, kw_only=True):

@@ -44,7 +44,7 @@ def on_reserve_now(work: Work, done: CommandAnswer) -> None:
 def on_cancel_reservation(work: Work, done: CommandAnswer) -> None:
     """CancelReservation.conf. Rejected means that the charger has no such reservation: it is over either way."""
     reservation_id = as_int(done.payload.get("reservationId"))
-    known = work.recalled(Reservation, done.charger_id, reservation_id)
+    known = work.device_row(Reservation, done.charger_id, reservation_id)
     if known is not None and known.ended_at is None and done.status in {"Accepted", "Rejected"}:
         work.put(replace(known, ended_at=work.now, ended_as=CANCELLED))
 
@@ -59,7 +59,7 @@ def use_reservation(
     """
     active = [
         row
-        for row in work.recall(Reservation, start.charger_id)
+        for row in work.device_rows(Reservation, start.charger_id)
         if row.ended_at is None
         and (row.id == start.reservation_id or row.reserved_at - _SLACK <= started_at < row.expires_at)
     ]

@@ -1,6 +1,6 @@
-"""From the records to the course of a session: whose course a batch will need, what to load for it, and by whose clock.
+"""From the records to the timeline of a session: whose timeline a batch will need, what to load for it, and by whose clock.
 
-Only for tariffs that go by it (`Tariff.needs_course`): all others cost nothing here.
+Only for tariffs that go by it (`Tariff.needs_timeline`): all others cost nothing here.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _STEPS = 1000
 class ReadingsWindow(Struct, frozen=True, kw_only=True):
     """What to load for a session: readings and statuses of a connector, times by the charger's clock.
 
-    Of the readings in each part between two `edges`, and in each `step_s` of it, the first and the last are enough:
+    Of the readings in each part between two `boundaries`, and in each `step_s` of it, the first and the last are enough:
     what lies between them changes no band's energy, and the end of charging by less than a step. That bounds them.
     """
 
@@ -34,7 +34,7 @@ class ReadingsWindow(Struct, frozen=True, kw_only=True):
     since: datetime
     until: datetime
     received_since: datetime
-    edges: tuple[datetime, ...]
+    boundaries: tuple[datetime, ...]
     step_s: float
     statuses: bool
 
@@ -50,7 +50,7 @@ def readings_window(transaction: Transaction, until: datetime) -> ReadingsWindow
         since=since,
         until=until,
         received_since=transaction.start_received_at,
-        edges=tuple(
+        boundaries=tuple(
             edge - shift for edge in band_boundaries(transaction.tariff, since + shift, until + shift)
         ),
         step_s=max(1.0, (until - since).total_seconds() / _STEPS),
@@ -66,7 +66,7 @@ def running_window(transaction: Transaction, now: datetime) -> ReadingsWindow:
 
 
 def closing_windows(work: Work, batch: Sequence[reports.Report[Any]]) -> list[ReadingsWindow]:
-    """Of the transactions that this batch may end, those whose price depends on their course."""
+    """Of the transactions that this batch may end, those whose price depends on their timeline."""
     found: dict[int, datetime] = {}
     for report in batch:
         if not isinstance(report, reports.Stop | reports.Start | reports.Reconcile):
@@ -79,7 +79,7 @@ def closing_windows(work: Work, batch: Sequence[reports.Report[Any]]) -> list[Re
         if named is not None and named.charger_id == report.charger_id:
             candidates.append(named)
         for transaction in candidates:
-            if transaction.tariff.needs_course:
+            if transaction.tariff.needs_timeline:
                 found[transaction.id] = max(until, found.get(transaction.id, until))
     return [
         readings_window(t, t.started_at + LONGEST_SESSION if t.clock_suspect else until)
@@ -96,16 +96,16 @@ def closed_timeline(
     energy_wh: int,
     meter_start_wh: int,
 ) -> SessionTimeline | None:
-    """The course of a session that ends now, from what was loaded and what this batch has added to it.
+    """The timeline of a session that ends now, from what was loaded and what this batch has added to it.
 
     `started_at`: the transaction's own, or ours where the charger's clock was set in between: then no reading's time
     can be placed, and the energy counts as taken evenly. None for a tariff that does not need it.
     """
-    if not transaction.tariff.needs_course:
+    if not transaction.tariff.needs_timeline:
         return None
     if started_at != transaction.started_at:
         return SessionTimeline(started_at=started_at, ended_at=ended_at, energy_wh=energy_wh)
-    loaded = work.evidence.get(transaction.id, Evidence())
+    loaded = work.session_evidence.get(transaction.id, Evidence())
     readings: list[StoredReading] = work.added.get(StoredReading, [])
     statuses: list[StoredStatus] = work.added.get(StoredStatus, [])
     place = transaction.charger_id, transaction.connector_id
@@ -131,7 +131,7 @@ def closed_timeline(
 def running_timeline(
     transaction: Transaction, until: datetime, energy_wh: int, evidence: Evidence, read_at: datetime | None
 ) -> SessionTimeline:
-    """The course of a running session. It is idle at most until its last reading: what comes then is not known."""
+    """The timeline of a running session. It is idle at most until its last reading: what comes then is not known."""
     idle_until = transaction.started_at if read_at is None else read_at
     return _timeline(transaction, until, energy_wh, transaction.meter_start_wh, evidence, idle_until)
 

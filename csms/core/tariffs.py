@@ -73,7 +73,7 @@ class Tariff(Struct, frozen=True, kw_only=True):
         return ENERGY_BASED
 
     @property
-    def needs_course(self) -> bool:
+    def needs_timeline(self) -> bool:
         """Whether energy and duration alone do not say the price."""
         return bool(self.bands) or self.idle_rate > 0
 
@@ -88,7 +88,7 @@ class Tariff(Struct, frozen=True, kw_only=True):
         rate: Decimal = getattr(self, name) if own is None else own
         return rate
 
-    def at_site(self, time_zone: str) -> "Tariff":
+    def with_time_zone(self, time_zone: str) -> "Tariff":
         """As it is kept on a transaction: with the clock that its bands go by, if it has any."""
         return replace(self, time_zone=time_zone) if self.bands and self.time_zone is None else self
 

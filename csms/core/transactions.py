@@ -101,7 +101,7 @@ def meter(work: Work, r: reports.Meter) -> reports.BalanceLeft | None:
     connector_id = (
         transaction.connector_id if transaction is not None and r.connector_id == 0 else r.connector_id
     )
-    store_readings(work, r.charger_id, connector_id, transaction, r.readings, told=r.told)
+    store_readings(work, r.charger_id, connector_id, transaction, r.readings, published=r.published)
     if transaction is None or transaction.account_id is None:
         return None
     return accounts.debit_so_far(work, transaction, r.readings)
@@ -264,7 +264,7 @@ def _close(
         )
         seconds = duration_s(began_at, ended_at)
         anomalies.append("clock_changed")
-    course = session_timeline.closed_timeline(
+    timeline = session_timeline.closed_timeline(
         work,
         transaction,
         started_at=began_at,
@@ -272,7 +272,7 @@ def _close(
         energy_wh=energy_wh,
         meter_start_wh=began_wh,
     )
-    cost = session_cost(transaction.tariff, energy_wh, seconds, course)
+    cost = session_cost(transaction.tariff, energy_wh, seconds, timeline)
     closed = replace(
         transaction,
         meter_stop_wh=meter_stop_wh,
@@ -287,7 +287,7 @@ def _close(
         revision=transaction.revision + 1,
         cost_minor=cost.amount_minor,
         cost=cost.amount,
-        bill=None if course is None else cost.bill,
+        bill=None if timeline is None else cost.bill,
         anomalies=tuple(dict.fromkeys(anomalies)),
     )
     work.put(closed)

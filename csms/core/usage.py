@@ -29,7 +29,7 @@ _NOT_IDLE = frozenset({"SuspendedEVSE", "Faulted", "Unavailable", "Available", "
 
 
 class Evidence(Struct, frozen=True, kw_only=True):
-    """What the ledger has on the course of a session, both by the charger's clock, in any order.
+    """What the ledger has on the timeline of a session, both by the charger's clock, in any order.
 
     `registers`: the energy register in Wh; `statuses`: what the connector reported.
     """
@@ -66,14 +66,14 @@ def usage_without_bands(energy_wh: int, duration_s: Decimal) -> Usage:
     return Usage(energy_wh={NO_BAND: Fraction(max(energy_wh, 0))}, time_us={NO_BAND: micros})
 
 
-def usage_by_band(tariff: Tariff, course: SessionTimeline) -> Usage:
+def usage_by_band(tariff: Tariff, timeline: SessionTimeline) -> Usage:
     """What a session used, by the tariff's bands. The sums are the session's energy and time, always."""
-    registers = _register_curve(course)
+    registers = _register_curve(timeline)
     times = [at for at, _ in registers]
     energy_wh: dict[int, Fraction] = {}
     time_us: dict[int, int] = {}
     before = Fraction(registers[0][1])
-    parts = band_spans(tariff, course.started_at, max(course.started_at, course.ended_at))
+    parts = band_spans(tariff, timeline.started_at, max(timeline.started_at, timeline.ended_at))
     for piece in parts:
         last = piece is parts[-1]
         after = Fraction(registers[-1][1]) if last else _register_at(registers, times, piece.end)
@@ -82,14 +82,14 @@ def usage_by_band(tariff: Tariff, course: SessionTimeline) -> Usage:
         before = after
     idle_us: dict[int, int] = {}
     if tariff.charges("idle"):
-        for since, until in _after_grace(idle_spans(course), timedelta(minutes=tariff.idle_grace_min)):
+        for since, until in _after_grace(idle_spans(timeline), timedelta(minutes=tariff.idle_grace_min)):
             for piece in band_spans(tariff, since, until):
                 length = (piece.end - piece.start) // _MICROSECOND
                 idle_us[piece.band] = idle_us.get(piece.band, 0) + length
     return Usage(energy_wh=energy_wh, time_us=time_us, idle_us=idle_us)
 
 
-def idle_spans(course: SessionTimeline) -> list[TimeSpan]:
+def idle_spans(timeline: SessionTimeline) -> list[TimeSpan]:
     """When the car blocked the connector after charging had ended, without any grace.
 
     Charging ended with the last rise of the register between two readings (100 W at least, on average), at the second
@@ -98,12 +98,12 @@ def idle_spans(course: SessionTimeline) -> list[TimeSpan]:
     is idle from where the connector says so. Not idle: while the connector says that the charger does not offer
     (SuspendedEVSE, Faulted, Unavailable) or that the car is gone (Available, Reserved).
     """
-    statuses = sorted(course.evidence.statuses)
-    return _idle_from(course, _charging_ended(course, statuses), statuses)
+    statuses = sorted(timeline.evidence.statuses)
+    return _idle_from(timeline, _charging_ended(timeline, statuses), statuses)
 
 
-def _charging_ended(course: SessionTimeline, statuses: Sequence[tuple[datetime, str]]) -> datetime:
-    registers = _register_curve(course)
+def _charging_ended(timeline: SessionTimeline, statuses: Sequence[tuple[datetime, str]]) -> datetime:
+    registers = _register_curve(timeline)
     for (since, low), (until, high) in reversed(list(pairwise(registers))):
         if not _is_charging(high - low, until - since):
             continue
@@ -112,8 +112,8 @@ def _charging_ended(course: SessionTimeline, statuses: Sequence[tuple[datetime, 
         while said and said[-1][1] in _CAR_STOPPED:
             stopped = said.pop()[0]
         return stopped if stopped > since else until
-    stops = [at for at, status in statuses if status in _CAR_STOPPED and at < course.ended_at]
-    return max(stops[0], course.started_at) if stops else course.ended_at
+    stops = [at for at, status in statuses if status in _CAR_STOPPED and at < timeline.ended_at]
+    return max(stops[0], timeline.started_at) if stops else timeline.ended_at
 
 
 def _is_charging(energy_wh: int, length: timedelta) -> bool:
@@ -123,12 +123,12 @@ def _is_charging(energy_wh: int, length: timedelta) -> bool:
 
 
 def _idle_from(
-    course: SessionTimeline, since: datetime, statuses: Sequence[tuple[datetime, str]]
+    timeline: SessionTimeline, since: datetime, statuses: Sequence[tuple[datetime, str]]
 ) -> list[TimeSpan]:
     """From `since` to the end, without the times at which the connector said something of _NOT_IDLE."""
     spans: list[TimeSpan] = []
     now = ""
-    end = course.ended_at if course.idle_until is None else min(course.idle_until, course.ended_at)
+    end = timeline.ended_at if timeline.idle_until is None else min(timeline.idle_until, timeline.ended_at)
     for at, status in [*statuses, (end, "")]:
         until = min(at, end)
         if since < until:
@@ -152,19 +152,19 @@ def _after_grace(spans: Sequence[TimeSpan], grace: timedelta) -> list[TimeSpan]:
     return left
 
 
-def _register_curve(course: SessionTimeline) -> list[RegisterReading]:
+def _register_curve(timeline: SessionTimeline) -> list[RegisterReading]:
     """The register over the session: its two ends and the readings in between that fit, in order of time.
 
     A register does not go down, nor beyond where it ended: what does is no evidence. Of readings that contradict each
     other as many as possible count, so that one that is far off does not outvote all that come after it.
     """
-    low, high = course.meter_start_wh, course.meter_start_wh + max(course.energy_wh, 0)
+    low, high = timeline.meter_start_wh, timeline.meter_start_wh + max(timeline.energy_wh, 0)
     between = sorted(
         (at, energy_wh)
-        for at, energy_wh in course.evidence.registers
-        if course.started_at < at < course.ended_at and low <= energy_wh <= high
+        for at, energy_wh in timeline.evidence.registers
+        if timeline.started_at < at < timeline.ended_at and low <= energy_wh <= high
     )
-    return [(course.started_at, low), *_rising(between), (course.ended_at, high)]
+    return [(timeline.started_at, low), *_rising(between), (timeline.ended_at, high)]
 
 
 def _rising(registers: Sequence[RegisterReading]) -> list[RegisterReading]:

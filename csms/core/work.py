@@ -90,11 +90,11 @@ class Work:
         self.accounts: dict[str, Account] = {}
         self.rentals: dict[int, Rental] = {}
         self.group_tariffs: dict[str, str] = {}
-        self.evidence: dict[int, Evidence] = {}
-        self.remembered: dict[type[DeviceState], dict[Any, Any]] = {}
+        self.session_evidence: dict[int, Evidence] = {}
+        self.device_state: dict[type[DeviceState], dict[Any, Any]] = {}
         self.answers: dict[tuple[str, str, bytes], bytes] = {}
         self.quarantined: set[int] = set()  # of the entries that are to be repaired: those still open
-        self.readings_known: set[tuple[str, int, datetime, bytes]] = set()
+        self.known_readings: set[tuple[str, int, datetime, bytes]] = set()
         self.stored: dict[tuple[Any, ...], KeyedRecord] = {}
         self.changed: dict[tuple[type[KeyedRecord], Any], KeyedRecord] = {}
         self.added: dict[type[Any], list[Any]] = {}
@@ -136,13 +136,13 @@ class Work:
         transaction_id = self._by_key.get((charger_id, key))
         return None if transaction_id is None else self.transactions[transaction_id]
 
-    def recall(self, kind: type[K], charger_id: str) -> list[K]:
+    def device_rows(self, kind: type[K], charger_id: str) -> list[K]:
         """What is remembered of a charger, of one kind, in no order."""
-        return [row for row in self.remembered.get(kind, {}).values() if row.charger_id == charger_id]
+        return [row for row in self.device_state.get(kind, {}).values() if row.charger_id == charger_id]
 
-    def recalled(self, kind: type[K], *key: Any) -> K | None:
+    def device_row(self, kind: type[K], *key: Any) -> K | None:
         """One such row, by its primary key."""
-        row: K | None = self.remembered.get(kind, {}).get(key)
+        row: K | None = self.device_state.get(kind, {}).get(key)
         return row
 
     def tag(self, id_tag: str) -> Tag | None:
@@ -165,7 +165,7 @@ class Work:
             (self.tariffs[i] for i in ids if i is not None and i in self.tariffs), self.policy.tariff
         )
         own_zone = None if charger is None else charger.time_zone
-        return chosen.at_site(own_zone or self.policy.time_zone)
+        return chosen.with_time_zone(own_zone or self.policy.time_zone)
 
     # --- changing --------------------------------------------------------------------------------
 
@@ -190,9 +190,9 @@ class Work:
         if isinstance(row, Answered):
             self._set(self.answers, (row.charger_id, row.message_id, row.digest), row.answer)
 
-    def know_reading(self, key: tuple[str, int, datetime, bytes]) -> None:
-        self.readings_known.add(key)
-        self._undo.append((self.readings_known, key, None))
+    def add_known_reading(self, key: tuple[str, int, datetime, bytes]) -> None:
+        self.known_readings.add(key)
+        self._undo.append((self.known_readings, key, None))
 
     def emit(self, charger_id: str, draft: events.EventDraft) -> None:
         """Tell the world, in the same transaction as the fact itself."""
@@ -247,7 +247,7 @@ class Work:
         if isinstance(record, Rental):
             return self.rentals, record.id
         if isinstance(record, DeviceState):
-            return self.remembered.setdefault(type(record), {}), record.key
+            return self.device_state.setdefault(type(record), {}), record.key
         return self.tags, tag_key(record.id_tag)
 
 

@@ -181,5 +181,5 @@ async def facts(db: AsyncConnection, charger_id: str, now: datetime) -> ChargerF
         protocol=await db.scalar(select(chargers.c.protocol).where(chargers.c.id == charger_id))
         or OCPP_PROTOCOL,
         configuration={row.key_id: row.value for row in rows if row.supported and row.value is not None},
-        open={row.id: row.connector_id for row in running},
+        open_transactions={row.id: row.connector_id for row in running},
     )

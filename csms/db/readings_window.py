@@ -50,7 +50,7 @@ async def load(db: Db, wanted: Sequence[ReadingsWindow]) -> dict[int, Evidence]:
     for number, first_at, first_wh, last_at, last_wh in await db.fetch(
         _REGISTERS,
         *_columns(wanted, "transaction_id", "charger_id", "connector_id", "since", "until", "received_since"),
-        ["{" + ",".join(edge.isoformat() for edge in s.edges) + "}" for s in wanted],
+        ["{" + ",".join(edge.isoformat() for edge in s.boundaries) + "}" for s in wanted],
         [s.step_s for s in wanted],
     ):
         registers[number] |= {(first_at, first_wh), (last_at, last_wh)}

@@ -105,7 +105,7 @@ async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None
     await account_rows.load(db, work, batch)
     await _load_tariffs(db, work, batch)
     if wanted := session_timeline.closing_windows(work, batch):
-        work.evidence = await readings_window.load(db, wanted)
+        work.session_evidence = await readings_window.load(db, wanted)
     await _load_answers(db, work, batch)
     await _load_known_readings(db, work, batch)
     await _load_quarantined(db, work, batch)
@@ -222,7 +222,7 @@ async def _load_known_readings(db: Db, work: Work, batch: Sequence[reports.Repor
             owners,
             moments,
         ):
-            work.readings_known.add(tuple(row))
+            work.known_readings.add(tuple(row))
 
 
 async def _load_quarantined(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:

@@ -277,7 +277,7 @@ async def _with_connectors(db: AsyncConnection, found: Sequence[Transaction]) ->
 
 async def _evidence(db: AsyncConnection, found: Sequence[Transaction]) -> dict[int, Evidence]:
     now = datetime.now(UTC)
-    wanted = [session_timeline.running_window(t, now) for t in found if t.open and t.tariff.needs_course]
+    wanted = [session_timeline.running_window(t, now) for t in found if t.open and t.tariff.needs_timeline]
     if not wanted:
         return {}
     return await readings_window.load((await db.get_raw_connection()).driver_connection, wanted)

@@ -207,7 +207,7 @@ class CommandDispatcher:
                 connected_at=found.connected_at,
                 booted_at=found.booted_at,
                 asked_at=found.asked_at,
-                lacking=found.lacking,
+                unsupported=found.lacking,
             ):
                 # The id says which connection it is for: asked once, even if this node restarts.
                 await commands.add(

@@ -196,7 +196,7 @@ class Planner:
             plan.terms,
             prices=self._prices.slots,
             problem=self._prices.problem,
-            wish=plan.hems,
+            request=plan.hems,
             delivery=plan.delivery,
             zone=self._zone_of(plan),
             now=now,
@@ -212,7 +212,7 @@ class Planner:
         if self._booting(plan, now) or now < self._not_before.get(plan.charger_id, now):
             return NOTHING
         return decide_push(
-            look.wanted,
+            look.desired,
             plan.delivery,
             now=now,
             connector_id=plan.terms.connector_id,
@@ -233,7 +233,7 @@ class Planner:
         charger_id = plan.charger_id
         try:
             if due == PUSH:
-                outcome = await self._target.put(plan, look.wanted)
+                outcome = await self._target.put(plan, look.desired)
             else:
                 outcome = await self._target.clear(plan)
             async with self._engine.begin() as db:
@@ -260,7 +260,7 @@ class Planner:
         """Record that a command of the HEMS has been carried out, or cannot be."""
         if plan.terms.mode != HEMS or plan.charger_id in self._busy:
             return
-        in_place = delivery_state(look.wanted, plan.delivery, now=now, online=plan.online) == IN_PLACE
+        in_place = delivery_state(look.desired, plan.delivery, now=now, online=plan.online) == IN_PLACE
 
         def change(locked: Plan) -> Any:
             changed = hems.settle_wish(locked.hems, locked, in_place=in_place, now=now)
@@ -274,7 +274,7 @@ class Planner:
 
     async def _show(self, plan: Plan, look: PlanDecision, now: datetime) -> None:
         zone, before = self._zone_of(plan), self._shown.get(plan.charger_id)
-        word = delivery_state(look.wanted, plan.delivery, now=now, online=plan.online)
+        word = delivery_state(look.desired, plan.delivery, now=now, online=plan.online)
         seen = (plan.terms, plan.delivery, plan.online, look, zone, word)
         if before is None or self._seen.get(plan.charger_id) != seen:
             shown = await self._view_of(plan, look, zone, now)

@@ -140,7 +140,7 @@ class ProfileTarget:
             rows = await device_state_views.list_profiles(db, plan.charger_id)
         others = [ExistingProfile(row.id, row.connector_id, row.purpose, row.stack_level) for row in rows]
         return plan_profile.choose_place(
-            others, plan.terms.connector_id, able, wished_level=plan.terms.stack_level
+            others, plan.terms.connector_id, able, max_level=plan.terms.stack_level
         )
 
     def _drawn(
@@ -154,7 +154,7 @@ class ProfileTarget:
             until=desired.until,
             connector_id=terms.connector_id,
             place=place,
-            able=able,
+            limits=able,
             phases=terms.phases,
         )
         installed = InstalledPlan(

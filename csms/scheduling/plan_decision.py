@@ -1,4 +1,4 @@
-"""One OCPP charger's plan from all that is known: what is wanted of it, and what people are shown of that."""
+"""One OCPP charger's plan from all that is known: what is desired of it, and what people are shown of that."""
 
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
@@ -16,11 +16,11 @@ IDLE, ERROR, REMOVING, SCHEDULED = "idle", "error", "removing", "scheduled"
 
 
 class PlanDecision(Struct, frozen=True, kw_only=True):
-    """`wanted` is to be on the charger. `plan`: the choice by prices, in standalone mode."""
+    """`desired` is to be on the charger. `plan`: the choice by prices, in standalone mode."""
 
     state: str
     message: str = ""
-    wanted: DesiredPlan
+    desired: DesiredPlan
     plan: PricePlan | None = None
 
 
@@ -29,7 +29,7 @@ def decide_plan(
     *,
     prices: Sequence[PriceSlot],
     problem: str | None,
-    wish: HemsRequest,
+    request: HemsRequest,
     delivery: PlanDelivery,
     zone: tzinfo,
     now: datetime,
@@ -38,11 +38,11 @@ def decide_plan(
 ) -> PlanDecision:
     """`problem`: why there are no prices at all. `choices`: what was chosen for others already."""
     if removed:
-        return PlanDecision(state=REMOVING, wanted=DesiredPlan(source=NONE))
+        return PlanDecision(state=REMOVING, desired=DesiredPlan(source=NONE))
     if terms.mode == HEMS:
-        return _by_hems(wish, now)
+        return _by_hems(request, now)
     if problem is not None:
-        return PlanDecision(state=ERROR, message=problem, wanted=_keep_installed(delivery, now))
+        return PlanDecision(state=ERROR, message=problem, desired=_keep_installed(delivery, now))
     found = (choices or PlanCache()).plan(
         prices,
         now=now,
@@ -53,37 +53,41 @@ def decide_plan(
     )
     if found.state == WAITING_FOR_PRICES:
         # Nothing new is known: what is on the charger stays until it is over.
-        wanted = _keep_installed(delivery, now)
+        desired = _keep_installed(delivery, now)
     else:
         left = remaining_periods(found.periods, now)
         until = found.known_until if terms.otherwise == "wait" else max((p.end for p in left), default=None)
-        wanted = DesiredPlan(source=STANDALONE, periods=left, until=until)
-    return PlanDecision(state=found.state, message=found.message, wanted=wanted, plan=found)
+        desired = DesiredPlan(source=STANDALONE, periods=left, until=until)
+    return PlanDecision(state=found.state, message=found.message, desired=desired, plan=found)
 
 
 def _keep_installed(delivery: PlanDelivery, now: datetime) -> DesiredPlan:
-    held = delivery.installed
-    if held is None or held.source != STANDALONE:
+    installed = delivery.installed
+    if installed is None or installed.source != STANDALONE:
         return DesiredPlan(source=STANDALONE)
-    return DesiredPlan(source=STANDALONE, periods=remaining_periods(held.periods, now), until=held.until)
-
-
-def _by_hems(wish: HemsRequest, now: datetime) -> PlanDecision:
-    left = (
-        () if wish.expires_at is not None and now > wish.expires_at else remaining_periods(wish.periods, now)
+    return DesiredPlan(
+        source=STANDALONE, periods=remaining_periods(installed.periods, now), until=installed.until
     )
-    wanted = DesiredPlan(
+
+
+def _by_hems(request: HemsRequest, now: datetime) -> PlanDecision:
+    left = (
+        ()
+        if request.expires_at is not None and now > request.expires_at
+        else remaining_periods(request.periods, now)
+    )
+    desired = DesiredPlan(
         source=HEMS,
         periods=left,
-        expires_at=wish.expires_at,
-        source_id=wish.source_id,
+        expires_at=request.expires_at,
+        source_id=request.source_id,
         until=max((period.end for period in left), default=None),
     )
-    if wish.error is not None:
-        return PlanDecision(state=ERROR, message=wish.error, wanted=wanted)
+    if request.error is not None:
+        return PlanDecision(state=ERROR, message=request.error, desired=desired)
     if not left:
-        return PlanDecision(state=IDLE, wanted=wanted)
-    return PlanDecision(state=SCHEDULED, message=f"{len(left)} periods", wanted=wanted)
+        return PlanDecision(state=IDLE, desired=desired)
+    return PlanDecision(state=SCHEDULED, message=f"{len(left)} periods", desired=desired)
 
 
 def view_plan(
@@ -99,25 +103,25 @@ def view_plan(
     now: datetime,
 ) -> PlanView:
     """What people are shown."""
-    held = delivery.installed
-    sure = held is not None and not held.unsure
+    installed = delivery.installed
+    sure = installed is not None and not installed.unsure
     shown = PlanView(
         charger_id=charger_id,
         connector_id=terms.connector_id,
         mode=terms.mode,
         state=found.state,
         message=found.message,
-        delivery=delivery_state(found.wanted, delivery, now=now, online=online),
+        delivery=delivery_state(found.desired, delivery, now=now, online=online),
         problem=delivery.problem,
-        source=held.source if held is not None and sure else NONE,
+        source=installed.source if installed is not None and sure else NONE,
         zone=zone,
         currency=currency if terms.mode == STANDALONE else None,
         max_price=terms.max_price if terms.mode == STANDALONE else None,
-        periods=found.wanted.periods,
-        running=held.periods if held is not None and sure else (),
-        since=held.pushed_at if held is not None and sure else None,
-        expires_at=found.wanted.expires_at,
-        source_id=found.wanted.source_id,
-        confirmed=held.confirmed if held is not None and sure else None,
+        periods=found.desired.periods,
+        running=installed.periods if installed is not None and sure else (),
+        since=installed.pushed_at if installed is not None and sure else None,
+        expires_at=found.desired.expires_at,
+        source_id=found.desired.source_id,
+        confirmed=installed.confirmed if installed is not None and sure else None,
     )
     return with_prices(shown, found.plan, prices)

@@ -1,4 +1,4 @@
-"""What is to be done about a schedule that is wanted, and about one that is in place. Decisions only.
+"""What is to be done about a schedule that is desired, and about one that is in place. Decisions only.
 
 The same for every kind of charger: a bridge writes a vendor's weekly schedule, OCPP gets a charging profile.
 """
@@ -66,7 +66,7 @@ class InstalledPlan(Struct, frozen=True, kw_only=True):
 
 
 class PlanDelivery(Struct, frozen=True, kw_only=True):
-    """What became of a plan: what is there, and why it is not what is wanted.
+    """What became of a plan: what is there, and why it is not what is desired.
 
     `refused_at`: when the charger said no to `refused`, so that it is not asked the same over and over.
     """
@@ -77,13 +77,13 @@ class PlanDelivery(Struct, frozen=True, kw_only=True):
     refused_at: datetime | None = None
 
 
-def has_desired(wanted: DesiredPlan, now: datetime) -> bool:
+def has_desired(desired: DesiredPlan, now: datetime) -> bool:
     """Whether there is anything to be put."""
-    return wanted.until is not None and wanted.until > now
+    return desired.until is not None and desired.until > now
 
 
 def decide_push(
-    wanted: DesiredPlan,
+    desired: DesiredPlan,
     delivery: PlanDelivery,
     *,
     now: datetime,
@@ -97,48 +97,51 @@ def decide_push(
 
     `lost`: somebody has cleared or replaced it since.
     """
-    held = delivery.installed
-    if not has_desired(wanted, now):
+    installed = delivery.installed
+    if not has_desired(desired, now):
         return (
             CLEAR
-            if held is not None and not _refused(DesiredPlan(source=NONE), delivery, now, booted_at)
+            if installed is not None and not _refused(DesiredPlan(source=NONE), delivery, now, booted_at)
             else NOTHING
         )
-    if _refused(wanted, delivery, now, booted_at):
+    if _refused(desired, delivery, now, booted_at):
         return NOTHING
-    if held is None or held.unsure or lost:
+    if installed is None or installed.unsure or lost:
         return PUSH
-    if not _says(held, wanted, now) or (held.connector_id, held.phases) != (connector_id, phases):
+    if not _says(installed, desired, now) or (installed.connector_id, installed.phases) != (
+        connector_id,
+        phases,
+    ):
         return PUSH
-    if booted_at is not None and booted_at > held.pushed_at:
+    if booted_at is not None and booted_at > installed.pushed_at:
         return PUSH
     # Without a boot it will still have it; a line that keeps breaking is no reason to send it each time.
-    returned = connected_at is not None and connected_at > held.pushed_at
-    if returned and now - held.pushed_at > _RECONNECTED_AFTER:
+    returned = connected_at is not None and connected_at > installed.pushed_at
+    if returned and now - installed.pushed_at > _RECONNECTED_AFTER:
         return PUSH
-    return PUSH if held.renew_at is not None and now >= held.renew_at else NOTHING
+    return PUSH if installed.renew_at is not None and now >= installed.renew_at else NOTHING
 
 
-def _says(held: InstalledPlan, wanted: DesiredPlan, now: datetime) -> bool:
-    """Whether what is there is what is wanted, as far as it is not over."""
-    left = remaining_periods(held.periods, now)
-    return (held.source, left, held.until) == (wanted.source, wanted.periods, wanted.until)
+def _says(installed: InstalledPlan, desired: DesiredPlan, now: datetime) -> bool:
+    """Whether what is there is what is desired, as far as it is not over."""
+    left = remaining_periods(installed.periods, now)
+    return (installed.source, left, installed.until) == (desired.source, desired.periods, desired.until)
 
 
-def _refused(wanted: DesiredPlan, delivery: PlanDelivery, now: datetime, booted_at: datetime | None) -> bool:
+def _refused(desired: DesiredPlan, delivery: PlanDelivery, now: datetime, booted_at: datetime | None) -> bool:
     at = delivery.refused_at
-    if at is None or delivery.refused != wanted or now - at > _REFUSED_FOR:
+    if at is None or delivery.refused != desired or now - at > _REFUSED_FOR:
         return False
     return booted_at is None or booted_at <= at
 
 
-def delivery_state(wanted: DesiredPlan, delivery: PlanDelivery, *, now: datetime, online: bool) -> str:
-    """In a word how far the charger is with what is wanted of it."""
-    held, wish = delivery.installed, has_desired(wanted, now)
+def delivery_state(desired: DesiredPlan, delivery: PlanDelivery, *, now: datetime, online: bool) -> str:
+    """In a word how far the charger is with what is desired of it."""
+    installed, wish = delivery.installed, has_desired(desired, now)
     if delivery.refused_at is not None and delivery.problem is not None:
         return REFUSED
-    if held is None and not wish:
+    if installed is None and not wish:
         return NOT_WANTED
-    if wish and held is not None and not held.unsure and _says(held, wanted, now):
+    if wish and installed is not None and not installed.unsure and _says(installed, desired, now):
         return IN_PLACE
     return PENDING if online else AWAY

@@ -77,9 +77,9 @@ def _whole(value: str | None) -> int | None:
 def choose_place(
     others: Iterable[ExistingProfile],
     connector_id: int,
-    able: ProfileLimits,
+    limits: ProfileLimits,
     *,
-    wished_level: int | None = None,
+    max_level: int | None = None,
 ) -> ProfilePlace | None:
     """The highest stack level that no other default profile has there (a profile of the same level would be
     replaced by ours). None: every level is taken. One with a number of ours is ours, even if we have forgotten it.
@@ -90,9 +90,9 @@ def choose_place(
         if one.purpose == PROFILE_PURPOSE and one.connector_id == connector_id and one.id not in _OURS
     }
     # A charger that does not tell how many levels it has, has at least these two.
-    most = 1 if able.max_stack_level is None else able.max_stack_level
-    if wished_level is not None:
-        most = min(most, wished_level) if able.max_stack_level is not None else wished_level
+    most = 1 if limits.max_stack_level is None else limits.max_stack_level
+    if max_level is not None:
+        most = min(most, max_level) if limits.max_stack_level is not None else max_level
     free = next((level for level in range(most, -1, -1) if level not in levels), None)
     return None if free is None else ProfilePlace(FIRST_PROFILE_ID + connector_id, free)
 
@@ -126,7 +126,7 @@ def build_profile(
     until: datetime,
     connector_id: int,
     place: ProfilePlace,
-    able: ProfileLimits,
+    limits: ProfileLimits,
     phases: int = 3,
 ) -> BuiltProfile:
     """The profile as it stands from the minute of `now` on.
@@ -137,7 +137,7 @@ def build_profile(
     begin = now.astimezone(UTC).replace(second=0, microsecond=0)
     wanted = current_steps(periods, begin, until)
     shown, ends, renew_at = wanted, until, None
-    most = max(able.max_periods or len(wanted), 1)
+    most = max(limits.max_periods or len(wanted), 1)
     if len(wanted) > most:
         shown = wanted[:most]
         if len(shown) > 1 and shown[-1][1] > 0:
@@ -156,9 +156,9 @@ def build_profile(
                 "chargingSchedule": {
                     "duration": round((ends - begin).total_seconds()),
                     "startSchedule": begin.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                    "chargingRateUnit": able.unit,
+                    "chargingRateUnit": limits.unit,
                     "chargingSchedulePeriod": [
-                        _period(round((at - begin).total_seconds()), limit_a, able.unit, phases)
+                        _period(round((at - begin).total_seconds()), limit_a, limits.unit, phases)
                         for at, limit_a in shown
                     ],
                 },

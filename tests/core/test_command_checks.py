@@ -14,7 +14,7 @@ FACTS = ChargerFacts(
         "chargingscheduleallowedchargingrateunit": "Current",
         "sendlocallistmaxlength": "2",
     },
-    open={7: 1},
+    open_transactions={7: 1},
 )
 
 

@@ -76,7 +76,7 @@ def test_before_a_second_attempt_the_charger_is_asked():
 
 
 def asked(**given):
-    known = {"now": NOW, "connected_at": NOW, "booted_at": None, "asked_at": None, "lacking": ()}
+    known = {"now": NOW, "connected_at": NOW, "booted_at": None, "asked_at": None, "unsupported": ()}
     found = reconnect_triggers(**(known | given))
     return [payload["requestedMessage"] for payload in found]
 
@@ -89,8 +89,8 @@ def test_a_charger_that_is_back_without_a_boot_is_asked_who_it_is():
 
 
 def test_one_that_cannot_be_triggered_is_left_alone():
-    assert asked(lacking={"TriggerMessage"}) == []
-    assert asked(lacking={"TriggerMessage/BootNotification"}) == ["StatusNotification"]
+    assert asked(unsupported={"TriggerMessage"}) == []
+    assert asked(unsupported={"TriggerMessage/BootNotification"}) == ["StatusNotification"]
 
 
 def test_one_whose_line_keeps_breaking_is_not_asked_every_time():

@@ -27,7 +27,7 @@ def tags(*names):
 
 
 def test_the_first_list_is_full_and_what_does_not_fit_follows():
-    updates = plan_updates(None, tags("a", "b", "c", "d", "e"), most=2)
+    updates = plan_updates(None, tags("a", "b", "c", "d", "e"), max_entries=2)
     assert [(u.version, u.kind, len(u.entries)) for u in updates] == [
         (1, "Full", 2),
         (2, "Differential", 2),
@@ -40,7 +40,7 @@ def test_an_empty_list_is_sent_too():
 
 
 def test_after_that_only_the_difference_is_sent(desk):
-    carry_out(desk, plan_updates(None, tags("a", "b", "c"), most=2))
+    carry_out(desk, plan_updates(None, tags("a", "b", "c"), max_entries=2))
     wanted = {"a": OK, "b": {"status": "Blocked"}, "d": OK}
     (update,) = plan_updates(known(desk), wanted)
     assert (update.version, update.kind) == (3, "Differential")

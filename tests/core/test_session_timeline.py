@@ -185,7 +185,7 @@ def test_what_is_looked_up_is_bounded(desk):
     batch = [stop(number, at=at(10 * 365 * 1440)), meter(number), reports.Seen(charger_id=CP)]
     (wanted,) = session_timeline.closing_windows(desk.load(batch), batch)
     assert wanted.until == EVENING + session_timeline.LONGEST_SESSION
-    assert len(wanted.edges) <= 31 * 3
+    assert len(wanted.boundaries) <= 31 * 3
     assert wanted.step_s == session_timeline.LONGEST_SESSION.total_seconds() / 1000
     assert not wanted.statuses
 

@@ -99,9 +99,9 @@ def test_bands_count_for_the_customers_word(terms, model):
 
 
 def test_only_bands_and_idle_fees_need_the_course_of_a_session():
-    assert not Tariff(minimum=Decimal(1), maximum=Decimal(2), tax_percent=Decimal(20)).needs_course
-    assert tariff(NIGHT).needs_course
-    assert Tariff(idle_rate=Decimal(1)).needs_course
+    assert not Tariff(minimum=Decimal(1), maximum=Decimal(2), tax_percent=Decimal(20)).needs_timeline
+    assert tariff(NIGHT).needs_timeline
+    assert Tariff(idle_rate=Decimal(1)).needs_timeline
 
 
 def test_a_tariff_of_an_older_release_is_read_and_a_new_one_comes_back():
@@ -121,9 +121,9 @@ def test_a_tariff_of_an_older_release_is_read_and_a_new_one_comes_back():
 
 
 def test_the_clock_of_the_site_is_kept_only_where_bands_go_by_it():
-    assert tariff(NIGHT).at_site("Europe/Vienna").time_zone == "Europe/Vienna"
-    assert tariff(NIGHT, time_zone="Asia/Tokyo").at_site("Europe/Vienna").time_zone == "Asia/Tokyo"
-    assert Tariff().at_site("Europe/Vienna") == Tariff()
+    assert tariff(NIGHT).with_time_zone("Europe/Vienna").time_zone == "Europe/Vienna"
+    assert tariff(NIGHT, time_zone="Asia/Tokyo").with_time_zone("Europe/Vienna").time_zone == "Asia/Tokyo"
+    assert Tariff().with_time_zone("Europe/Vienna") == Tariff()
 
 
 def test_the_currencies_of_the_world():

@@ -323,7 +323,7 @@ def test_what_an_edge_knows_to_be_odd_stands_beside_the_session(desk):
 
 
 def test_a_register_may_be_kept_without_being_told(desk):
-    desk.tell(meter(None, register(4000, at(1)), told=False))
+    desk.tell(meter(None, register(4000, at(1)), published=False))
     assert desk.payloads("meter_reading") == []
     desk.tell(start(meter_wh=None))
     assert only(desk.transactions).meter_start_wh == 4000

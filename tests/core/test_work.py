@@ -159,7 +159,7 @@ def test_undo_keeps_earlier_rows_of_the_same_kind():
 
 # --- breaking a decision at its n-th change -------------------------------------------------------------
 
-_CHANGES = ("put", "add", "know_reading", "emit")
+_CHANGES = ("put", "add", "add_known_reading", "emit")
 
 
 def break_at(patch, failing, counter=None):

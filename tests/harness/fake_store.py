@@ -194,7 +194,7 @@ class Desk:
         self._load_accounts(work, batch)
         work.tariffs = dict(self.tariffs)
         work.group_tariffs = dict(self.group_tariffs)
-        work.evidence = {
+        work.session_evidence = {
             s.transaction_id: self._evidence(s) for s in session_timeline.closing_windows(work, batch)
         }
         for (kind, _), row in self.remembered.items():
@@ -263,7 +263,7 @@ class Desk:
             }
             for row in self.readings:
                 if row.charger_id == report.charger_id and row.sampled_at in moments:
-                    work.readings_known.add((row.charger_id, row.connector_id, row.sampled_at, row.digest))
+                    work.known_readings.add((row.charger_id, row.connector_id, row.sampled_at, row.digest))
 
     def save(self, work: Work) -> None:
         for (kind, key), record in work.changed.items():

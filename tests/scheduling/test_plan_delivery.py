@@ -159,7 +159,7 @@ def seen(
     terms: PlanningTerms | None = None,
     prices: tuple[PriceSlot, ...] = CURVE,
     problem: str | None = None,
-    wish: HemsRequest | None = None,
+    request: HemsRequest | None = None,
     delivery: PlanDelivery | None = None,
     now: datetime = NOW,
     removed: bool = False,
@@ -168,7 +168,7 @@ def seen(
         terms or PlanningTerms(),
         prices=prices,
         problem=problem,
-        wish=wish or HemsRequest(),
+        request=request or HemsRequest(),
         delivery=delivery or PlanDelivery(),
         zone=ZoneInfo("Europe/Amsterdam"),
         now=now,
@@ -179,44 +179,44 @@ def seen(
 def test_prices_below_the_limit_are_wanted_until_the_last_of_them() -> None:
     look = seen()
     assert (look.state, look.message) == ("scheduled", "2 slots at 1 price levels")
-    assert look.wanted == DesiredPlan(
+    assert look.desired == DesiredPlan(
         source=STANDALONE, periods=(ChargePeriod(at(15), at(45), 16),), until=at(45)
     )
     # With the last chosen slot the profile goes, and the charger charges at any price again.
-    assert seen(now=at(50)).wanted.until is None
+    assert seen(now=at(50)).desired.until is None
 
 
 def test_a_charger_may_wait_for_as_long_as_prices_are_known() -> None:
     waiting = PlanningTerms(otherwise="wait")
-    assert seen(waiting).wanted.until == at(60)
-    assert seen(waiting, now=at(50)).wanted == DesiredPlan(source=STANDALONE, until=at(60))
+    assert seen(waiting).desired.until == at(60)
+    assert seen(waiting, now=at(50)).desired == DesiredPlan(source=STANDALONE, until=at(60))
     dear = seen(PlanningTerms(otherwise="wait", max_price=Decimal("0.05")))
-    assert (dear.state, dear.wanted) == ("no_eligible_slots", DesiredPlan(source=STANDALONE, until=at(60)))
-    assert seen(PlanningTerms(max_price=Decimal("0.05"))).wanted.until is None
+    assert (dear.state, dear.desired) == ("no_eligible_slots", DesiredPlan(source=STANDALONE, until=at(60)))
+    assert seen(PlanningTerms(max_price=Decimal("0.05"))).desired.until is None
 
 
 def test_without_new_prices_what_is_there_stays_until_it_is_over() -> None:
     look = seen(prices=(), delivery=THERE)
-    assert (look.state, look.wanted) == ("waiting_for_prices", WANTED)
-    assert decided(look.wanted, THERE) == NOTHING
-    assert seen(prices=(), delivery=THERE, now=at(61)).wanted.periods == ()
+    assert (look.state, look.desired) == ("waiting_for_prices", WANTED)
+    assert decided(look.desired, THERE) == NOTHING
+    assert seen(prices=(), delivery=THERE, now=at(61)).desired.periods == ()
     broken = seen(problem="Prices are in SEK, the threshold is in EUR", delivery=THERE)
-    assert (broken.state, broken.wanted) == ("error", WANTED)
+    assert (broken.state, broken.desired) == ("error", WANTED)
 
 
 def test_a_hems_is_followed_as_it_says_and_prices_do_not_count() -> None:
     by_hems = PlanningTerms(mode="hems", max_price=Decimal("0.01"))
     wish = HemsRequest(periods=(LATER,), expires_at=at(45), source_id="battery")
-    look = seen(by_hems, wish=wish)
-    assert look.wanted == DesiredPlan(
+    look = seen(by_hems, request=wish)
+    assert look.desired == DesiredPlan(
         source=HEMS, periods=(LATER,), until=LATER.end, expires_at=at(45), source_id="battery"
     )
     assert (look.state, look.message, look.plan) == ("scheduled", "1 periods", None)
-    assert seen(by_hems, wish=wish, now=at(45)).wanted.until == LATER.end
-    assert seen(by_hems, wish=wish, now=at(46)).wanted.until is None
+    assert seen(by_hems, request=wish, now=at(45)).desired.until == LATER.end
+    assert seen(by_hems, request=wish, now=at(46)).desired.until is None
     assert seen(by_hems).state == "idle"
     # What a price plan has put there before is not a HEMS's.
-    assert decided(seen(by_hems, delivery=THERE).wanted, THERE) == CLEAR
+    assert decided(seen(by_hems, delivery=THERE).desired, THERE) == CLEAR
 
 
 def test_what_is_shown() -> None:

@@ -35,7 +35,7 @@ def period(start_min: int, end_min: int, current_a: float = 16) -> ChargePeriod:
 
 
 def drawn(
-    *periods: ChargePeriod, able: ProfileLimits | None = None, phases: int = 3, until: int | None = None
+    *periods: ChargePeriod, limits: ProfileLimits | None = None, phases: int = 3, until: int | None = None
 ) -> BuiltProfile:
     end = max(one.end for one in periods) if until is None else NOON + timedelta(minutes=until)
     return build_profile(
@@ -44,7 +44,7 @@ def drawn(
         until=end,
         connector_id=0,
         place=ProfilePlace(FIRST_PROFILE_ID, 3),
-        able=able or ProfileLimits(),
+        limits=limits or ProfileLimits(),
         phases=phases,
     )
 
@@ -87,14 +87,14 @@ def test_a_plan_of_nothing_is_zero_until_its_end() -> None:
         until=NOON + timedelta(hours=2),
         connector_id=1,
         place=ProfilePlace(FIRST_PROFILE_ID, 0),
-        able=ProfileLimits(),
+        limits=ProfileLimits(),
     )
     assert (limits(made), duration(made)) == ([(0, 0)], 120)
 
 
 @pytest.mark.parametrize(("phases", "watts"), [(3, 11_040), (2, 7_360), (1, 3_680)])
 def test_watts_are_amperes_by_all_phases(phases: int, watts: float) -> None:
-    made = drawn(period(0, 15), able=ProfileLimits(unit="W"), phases=phases)
+    made = drawn(period(0, 15), limits=ProfileLimits(unit="W"), phases=phases)
     schedule = made.payload["csChargingProfiles"]["chargingSchedule"]
     assert schedule["chargingRateUnit"] == "W"
     (only,) = schedule["chargingSchedulePeriod"]
@@ -115,13 +115,13 @@ def test_watts_are_amperes_by_all_phases(phases: int, watts: float) -> None:
 def test_what_does_not_fit_comes_later(
     most: int, shown: list[tuple[int, float]], minutes: int, renewed: int | None
 ) -> None:
-    made = drawn(period(30, 60), period(90, 120), period(150, 180), able=ProfileLimits(max_periods=most))
+    made = drawn(period(30, 60), period(90, 120), period(150, 180), limits=ProfileLimits(max_periods=most))
     assert (limits(made), duration(made)) == (shown, minutes)
     assert made.renew_at == (None if renewed is None else NOON + timedelta(minutes=renewed))
 
 
 def test_a_charger_with_room_for_one_step_stops_charging_in_time() -> None:
-    made = drawn(period(-10, 30), period(60, 90), able=ProfileLimits(max_periods=1))
+    made = drawn(period(-10, 30), period(60, 90), limits=ProfileLimits(max_periods=1))
     assert (limits(made), duration(made)) == ([(0, 16)], 30)
     assert made.renew_at == NOON + timedelta(minutes=30)
 
@@ -144,7 +144,7 @@ def test_days_when_clocks_are_set_have_92_and_100_quarters(day: date, quarters: 
         until=end,
         connector_id=0,
         place=ProfilePlace(FIRST_PROFILE_ID, 0),
-        able=ProfileLimits(),
+        limits=ProfileLimits(),
     )
     assert limits(made) == [(n * 15, 16.0 if n % 2 else 0.0) for n in range(quarters)]
     assert duration(made) == quarters * 15
@@ -174,7 +174,7 @@ def test_whatever_is_wanted_the_charger_may_have_it(
         until=until,
         connector_id=0,
         place=ProfilePlace(FIRST_PROFILE_ID, 3),
-        able=ProfileLimits(unit=unit, max_periods=most),
+        limits=ProfileLimits(unit=unit, max_periods=most),
     )
     facts = ChargerFacts(
         now=NOW,
@@ -251,7 +251,7 @@ DEFAULT = "TxDefaultProfile"
 def test_other_profiles_are_left_where_they_are(
     others: list[ExistingProfile], most: int | None, wished: int | None, level: int | None
 ) -> None:
-    found = choose_place(others, 0, ProfileLimits(max_stack_level=most), wished_level=wished)
+    found = choose_place(others, 0, ProfileLimits(max_stack_level=most), max_level=wished)
     assert (None if found is None else found.stack_level) == level
 
 
