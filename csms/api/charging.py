@@ -12,9 +12,8 @@ from csms.api.device_state_models import (
     PeriodOut,
 )
 from csms.api.security import Context, viewer
-from csms.core.command_answers import as_objects
+from csms.core.command_answers import as_objects, parse_time
 from csms.core.composite_schedule import RunningTransaction, compute_schedule, schedules_agree
-from csms.core.reservations import parse_time
 from csms.db import device_state_views, views
 from csms.service.chargers import known
 from csms.service.commands import perform

@@ -1,6 +1,7 @@
-"""Accounts: may somebody rent, what is held for it, what is debited. Every change of a balance is an entry of its own.
+"""Accounts: whether an account may rent, the hold on its balance, and its debits.
 
-The total of a transaction is priced and rounded once, as its bill is; debits on the way add up to the same.
+Every change of a balance is one account entry. A transaction's total is priced and rounded once, as on its bill; the
+debits made while it runs and at its end add up to that total. Amounts are in the currency's minor unit.
 """
 
 from collections.abc import Sequence
@@ -28,14 +29,14 @@ _ACCEPTED: Final = "Accepted"
 
 
 def required_minor(tariff: Tariff, min_balance: Decimal | None) -> int:
-    """What must be available before a rental begins."""
+    """Return what must be available before a rental begins: `min_balance` (major unit), or the price of 15 min and 100 Wh."""
     if min_balance is not None:
         return int(min_balance.scaleb(minor_digits(tariff.currency)))
     return session_cost(tariff, _MIN_WH, _MIN_S).amount_minor
 
 
 def available_minor(account: Account, rentals: Sequence[Rental]) -> int:
-    """The balance without what is held for rentals; what they have paid already counts towards that."""
+    """Return the balance less what open rentals hold. What a rental has been debited already reduces its hold."""
     held = sum(
         max(r.hold_minor - r.debited_minor, 0) for r in rentals if r.open and r.account_id == account.id
     )
@@ -43,6 +44,7 @@ def available_minor(account: Account, rentals: Sequence[Rental]) -> int:
 
 
 def add_to_balance(account: Account, amount_minor: int) -> Account:
+    """Return the account with its balance changed by `amount_minor`, which may be negative."""
     return replace(account, balance_minor=account.balance_minor + amount_minor)
 
 
@@ -50,7 +52,7 @@ def add_to_balance(account: Account, amount_minor: int) -> Account:
 
 
 def rent(work: Work, r: reports.Rent) -> reports.Rented:
-    """Hold money for a rental, if everything allows it. The same question again finds the same hold."""
+    """Hold money for a rental if connector, account and balance allow it. A repeated request finds the same hold."""
     ensure_charger(work, r.charger_id)
     _release_expired(work)
     refusal = _occupied(work, r) or _inoperative(work, r)
@@ -58,11 +60,11 @@ def rent(work: Work, r: reports.Rent) -> reports.Rented:
     if account is None or refusal is not None:
         return reports.Rented(status=refusal or ("NoAccount" if r.account_required else _ACCEPTED))
     tariff = work.tariff_for(r.charger_id, r.account_id)
-    mine = [rental for rental in work.rentals.values() if rental.open and rental.account_id == account.id]
-    asked = next((rental for rental in mine if rental.charger_id == r.charger_id), None)
+    own = [rental for rental in work.rentals.values() if rental.open and rental.account_id == account.id]
+    rental = next((rental for rental in own if rental.charger_id == r.charger_id), None)
     needed = required_minor(tariff, r.terms.min_balance)
-    others = [rental for rental in mine if rental is not asked]
-    free = available_minor(account, others)
+    others = [other for other in own if other is not rental]
+    available = available_minor(account, others)
     status = _ACCEPTED
     if account.blocked:
         status = "Blocked"
@@ -70,25 +72,25 @@ def rent(work: Work, r: reports.Rent) -> reports.Rented:
         status = "OtherCurrency"
     elif others:
         status = "RentsElsewhere"
-    elif free < needed:
+    elif available < needed:
         status = "NoMoney"
     if status == _ACCEPTED:
         expires_at = work.now + timedelta(seconds=r.holds_for_s)
-        if asked is None:
-            asked = _new_rental(
+        if rental is None:
+            rental = _new_rental(
                 work, account, r.charger_id, r.connector_id, r.terms, hold_minor=max(needed, 0)
             )
-        work.put(replace(asked, expires_at=expires_at if asked.state == HELD else None))
+        work.put(replace(rental, expires_at=expires_at if rental.state == HELD else None))
     return reports.Rented(
-        status=status, required_minor=needed, available_minor=free, currency=account.currency
+        status=status, required_minor=needed, available_minor=available, currency=account.currency
     )
 
 
 def unrented(work: Work, r: reports.Unrented) -> None:
+    """Release the hold of a rental that did not begin."""
     ensure_charger(work, r.charger_id)
-    for rental in list(work.rentals.values()):
-        if (rental.account_id, rental.charger_id, rental.state) == (r.account_id, r.charger_id, HELD):
-            work.put(replace(rental, state=RELEASED, ended_at=work.now))
+    for rental in _held_rentals(work, r.account_id, r.charger_id):
+        work.put(replace(rental, state=RELEASED, ended_at=work.now))
 
 
 def _occupied(work: Work, r: reports.Rent) -> str | None:
@@ -104,11 +106,11 @@ def _occupied(work: Work, r: reports.Rent) -> str | None:
 
 
 def _inoperative(work: Work, r: reports.Rent) -> str | None:
-    out = any(
+    inoperative = any(
         row.desired == INOPERATIVE and row.connector_id in {0, r.connector_id}
         for row in work.device_rows(Availability, r.charger_id)
     )
-    return "Inoperative" if out else None
+    return "Inoperative" if inoperative else None
 
 
 def _release_expired(work: Work) -> None:
@@ -121,7 +123,7 @@ def _release_expired(work: Work) -> None:
 
 
 def paying_account(work: Work, r: reports.Start) -> str | None:
-    """Whose account pays for this start: one we know, in the tariff's currency."""
+    """Return the id of the account that pays for this start. None: it is unknown or in another currency than the tariff."""
     account = work.accounts.get(r.account_id) if r.account_id is not None else None
     if account is None or account.currency != work.tariff_for(r.charger_id, r.id_tag).currency:
         return None
@@ -129,7 +131,7 @@ def paying_account(work: Work, r: reports.Start) -> str | None:
 
 
 def authorization(work: Work, r: reports.Start) -> reports.Authorization | None:
-    """An account is its own permission; None when there is none."""
+    """Authorize a start by its account instead of its idTag. None: the start names no known account."""
     account = work.accounts.get(r.account_id) if r.account_id is not None else None
     if account is None:
         return None
@@ -137,28 +139,21 @@ def authorization(work: Work, r: reports.Start) -> reports.Authorization | None:
 
 
 def begin_rental(work: Work, r: reports.Start, transaction: Transaction) -> None:
-    """The rental that was asked for has begun; or one nobody asked us for, which is paid all the same."""
-    account = None if transaction.account_id is None else work.accounts[transaction.account_id]
-    if account is None:
+    """Start the account's held rental, or a new one where the charger was started without `Rent`."""
+    if transaction.account_id is None:
         return
-    asked = next(
-        (
-            rental
-            for rental in work.rentals.values()
-            if (rental.account_id, rental.charger_id, rental.state) == (account.id, r.charger_id, HELD)
-        ),
-        None,
-    )
-    if asked is None:
+    account = work.accounts[transaction.account_id]
+    rental = next(iter(_held_rentals(work, account.id, r.charger_id)), None)
+    if rental is None:
         terms = r.terms or reports.RentalTerms()
-        asked = _new_rental(work, account, r.charger_id, r.connector_id, terms, origin="direct")
-    work.put(replace(asked, state=RUNNING, transaction_id=transaction.id, expires_at=None))
+        rental = _new_rental(work, account, r.charger_id, r.connector_id, terms, origin="direct")
+    work.put(replace(rental, state=RUNNING, transaction_id=transaction.id, expires_at=None))
 
 
 def debit_so_far(
     work: Work, transaction: Transaction, readings: Sequence[reports.Reading]
 ) -> reports.BalanceLeft | None:
-    """Debit what has been used so far, if that is how this rental is paid for, and say what that leaves."""
+    """Debit the cost up to the newest reading if the rental is `dynamic`, and return the balance that this leaves."""
     rental = _rental_of(work, transaction)
     if rental is None or not transaction.open:
         return None
@@ -181,18 +176,29 @@ def debit_so_far(
 
 
 def settle(work: Work, closed: Transaction) -> None:
-    """The rest, at the end; after a correction the difference. What was held is free."""
+    """Debit the rest at the end of a transaction, or the difference after a correction, and end the rental's hold.
+
+    A session without energy is free up to `free_s` seconds: what it was debited is refunded.
+    """
     rental = _rental_of(work, closed)
     if rental is None:
         return
     total = closed.cost_minor or 0
     seconds = closed.duration_s or Decimal(0)
-    powerless = closed.energy_wh == 0 and seconds <= rental.free_s
-    if total != rental.debited_minor and not (powerless and rental.ended_at is not None):
+    free = closed.energy_wh == 0 and seconds <= rental.free_s
+    if total != rental.debited_minor and not (free and rental.ended_at is not None):
         rental = _debit(work, rental, total - rental.debited_minor)
-    if powerless and rental.debited_minor:
+    if free and rental.debited_minor:
         rental = _debit(work, rental, -rental.debited_minor, note="no energy was given")
     work.put(replace(rental, state=ENDED, ended_at=rental.ended_at or work.now))
+
+
+def _held_rentals(work: Work, account_id: str, charger_id: str) -> list[Rental]:
+    return [
+        rental
+        for rental in work.rentals.values()
+        if (rental.account_id, rental.charger_id, rental.state) == (account_id, charger_id, HELD)
+    ]
 
 
 def _rental_of(work: Work, transaction: Transaction) -> Rental | None:
@@ -228,15 +234,15 @@ def _new_rental(
 
 
 def _debit(work: Work, rental: Rental, amount_minor: int, *, note: str | None = None) -> Rental:
-    """Take so much from the account (a negative amount: give it back): entry, balance and rental together."""
+    """Take an amount from the account (a negative one is refunded): change entry, balance and rental together."""
     account = add_to_balance(work.accounts[rental.account_id], -amount_minor)
-    charged = replace(rental, debited_minor=rental.debited_minor + amount_minor, debits=rental.debits + 1)
+    debited = replace(rental, debited_minor=rental.debited_minor + amount_minor, debits=rental.debits + 1)
     work.put(account)
-    work.put(charged)
+    work.put(debited)
     work.add(
         AccountEntry(
             account_id=account.id,
-            key=f"tx:{rental.transaction_id}:{charged.debits}",
+            key=f"tx:{rental.transaction_id}:{debited.debits}",
             kind=DEBIT if amount_minor > 0 else REFUND,
             amount_minor=-amount_minor,
             balance_minor=account.balance_minor,
@@ -245,4 +251,4 @@ def _debit(work: Work, rental: Rental, amount_minor: int, *, note: str | None = 
             recorded_at=work.now,
         )
     )
-    return charged
+    return debited

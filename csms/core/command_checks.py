@@ -10,8 +10,8 @@ from typing import Any
 from msgspec import Struct, field
 
 from csms.core.charging_profiles import MAX_PROFILE, TX_PROFILE
+from csms.core.command_answers import parse_time
 from csms.core.configuration import key_id
-from csms.core.reservations import parse_time
 
 CommandPayload = Mapping[str, Any]
 OCPP_PROTOCOL = "ocpp1.6"

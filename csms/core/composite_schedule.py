@@ -7,8 +7,8 @@ from typing import Any
 from msgspec import Struct
 
 from csms.core.charging_profiles import DEFAULT_PROFILE, MAX_PROFILE, TX_PROFILE
+from csms.core.command_answers import parse_time
 from csms.core.device_state import ChargingProfile
-from csms.core.reservations import parse_time
 from csms.scheduling.plan_profile import VOLTS
 
 _PHASES = 3  # OCPP's default of numberPhases

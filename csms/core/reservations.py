@@ -1,12 +1,12 @@
 """Reservations: made, cancelled, used, broken, expired (OCPP 1.6, 3.11, 5.1, 5.13). Expiry needs no message."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
 from csms.core import reports
 from csms.core.authorization import ACCEPTED
-from csms.core.command_answers import CommandAnswer, as_int, as_text
+from csms.core.command_answers import CommandAnswer, as_int, as_text, parse_time
 from csms.core.device_state import Reservation
 from csms.core.work import Work, tag_key
 
@@ -80,14 +80,3 @@ def _is_for(reservation: Reservation, id_tag: str, parent_id_tag: str | None) ->
         return True
     group = reservation.parent_id_tag
     return group is not None and parent_id_tag is not None and tag_key(group) == tag_key(parent_id_tag)
-
-
-def parse_time(value: object) -> datetime | None:
-    """An OCPP time; without a zone it is UTC."""
-    if not isinstance(value, str):
-        return None
-    try:
-        found = datetime.fromisoformat(value)
-        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None

@@ -11,9 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.adapter import Command
 from csms.core import command_checks, composite_schedule
-from csms.core.command_answers import as_objects
+from csms.core.command_answers import as_objects, parse_time
 from csms.core.configuration import key_id
-from csms.core.reservations import parse_time
 from csms.db import device_state_views, views
 from csms.db.plans import Plan
 from csms.errors import ChargerRefused, ChargerTimeout, CommandError, NotSupported

@@ -2,8 +2,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from csms.core.command_answers import parse_time
 from csms.core.device_state import Reservation
-from csms.core.reservations import parse_time, reservation_state
+from csms.core.reservations import reservation_state
 from tests.harness.command_answers import answered
 from tests.harness.fake_store import Desk, at, start
 
