@@ -1,4 +1,4 @@
-"""Availability: what we asked for and what the charger reports (OCPP 1.6, 5.2)."""
+"""Availability of connectors: the desired one and the reported one (OCPP 1.6, 5.2)."""
 
 from msgspec.structs import replace
 
@@ -10,7 +10,7 @@ OPERATIVE, INOPERATIVE = "Operative", "Inoperative"
 
 
 def on_change_availability(work: Work, done: CommandAnswer) -> None:
-    """ChangeAvailability.conf. Connector 0 stands for the charger and all its connectors."""
+    """Apply ChangeAvailability.conf. Connector 0 is the charger with all its connectors."""
     connector_id, desired = as_int(done.payload.get("connectorId")), as_text(done.payload.get("type"))
     if done.status not in {"Accepted", "Scheduled"} or connector_id is None or desired is None:
         return
@@ -30,9 +30,9 @@ def on_change_availability(work: Work, done: CommandAnswer) -> None:
 
 
 def availability_in_sync(desired: str | None, status: str | None) -> bool | None:
-    """Whether a connector's reported status fits what was asked. None: nothing was asked or reported.
+    """Return whether a connector's reported status agrees with the desired availability.
 
-    A faulted connector is neither.
+    None: one of the two is missing, or the connector is Faulted.
     """
     if desired is None or status is None or status == "Faulted":
         return None

@@ -1,6 +1,6 @@
-"""Charging profiles that a charger has taken: installed, replaced, cleared, bound to their transaction.
+"""Charging profiles that a charger has accepted: installed, replaced, cleared, bound to their transaction.
 
-OCPP 1.6, 3.13, 5.5, 5.16; errata 3.25 (criteria are joined by AND), 3.41 (a remote start's profile).
+OCPP 1.6, 3.13, 5.5, 5.16; errata 3.25 (criteria are joined by AND), 3.41 (the profile of a remote start).
 """
 
 from datetime import timedelta
@@ -17,14 +17,17 @@ _REMOTE_START_HELD = timedelta(hours=1)
 
 
 def on_set_charging_profile(work: Work, done: CommandAnswer) -> None:
-    """SetChargingProfile.conf Accepted: it replaces the profile of its id, and of its place (purpose, level)."""
+    """Apply SetChargingProfile.conf Accepted.
+
+    The profile replaces the one with its id, and the one with its purpose, stack level and connector.
+    """
     connector_id = as_int(done.payload.get("connectorId"))
     if done.status == "Accepted" and connector_id is not None:
         _install(work, done, done.payload.get("csChargingProfiles"), connector_id, None)
 
 
 def on_remote_start(work: Work, done: CommandAnswer) -> None:
-    """RemoteStartTransaction.conf Accepted with a profile: it waits for the transaction that the start makes."""
+    """Apply RemoteStartTransaction.conf Accepted: keep the profile of the request until the start is reported."""
     if done.status == "Accepted" and "chargingProfile" in done.payload:
         connector_id = as_int(done.payload.get("connectorId")) or 0
         _install(
@@ -37,7 +40,10 @@ def on_remote_start(work: Work, done: CommandAnswer) -> None:
 
 
 def on_clear_charging_profile(work: Work, done: CommandAnswer) -> None:
-    """ClearChargingProfile.conf. Unknown means that nothing matched, so what we thought to match is not there."""
+    """Apply ClearChargingProfile.conf.
+
+    Unknown means that no profile matched, so those that match by our records are not on the charger either.
+    """
     if done.status not in {"Accepted", "Unknown"}:
         return
     p = done.payload
@@ -52,7 +58,7 @@ def on_clear_charging_profile(work: Work, done: CommandAnswer) -> None:
 
 
 def bind_remote_start_profile(work: Work, start: reports.Start, transaction_id: int) -> None:
-    """Give the profile of the remote start that this start answers its transaction and its connector."""
+    """Assign the profile of a remote start to the transaction and connector of the start that followed it."""
     for row in work.device_rows(ChargingProfile, start.charger_id):
         if row.purpose != TX_PROFILE or row.transaction_id is not None or row.cleared_at is not None:
             continue
