@@ -1,6 +1,6 @@
-"""What the schema lets pass and OCPP 1.6 does not: problems of a command's meaning, found before it is sent.
+"""Checks of commands before they are sent: what OCPP 1.6 forbids although its schema allows it.
 
-Sources: 3.13, 5.5, 5.10, 5.13, 5.15, 5.16, 7.8 to 7.15; errata 3.41, 3.52, 3.56.
+OCPP 1.6, 3.13, 5.5, 5.10, 5.13, 5.15, 5.16, 7.8 to 7.15; errata 3.41, 3.52, 3.56.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,12 +15,12 @@ from csms.core.configuration import key_id
 
 CommandPayload = Mapping[str, Any]
 OCPP_PROTOCOL = "ocpp1.6"
-_ID_TAG, _LONGEST_ID = 20, 128
+_ID_TAG_LENGTH, _MAX_ACCOUNT_ID_LENGTH = 20, 128
 _UNITS = {"A": "current", "W": "power"}
 
 
 class ChargerFacts(Struct, frozen=True, kw_only=True):
-    """What we know of the charger. `protocol`: what it speaks. `configuration`: reported values by folded key; `open_transactions`: id → connector."""
+    """What csms knows of the charger. `configuration`: reported values by key id; `open_transactions`: id → connector."""
 
     now: datetime
     protocol: str = OCPP_PROTOCOL
@@ -28,25 +28,29 @@ class ChargerFacts(Struct, frozen=True, kw_only=True):
     open_transactions: dict[int, int] = field(default_factory=dict)
 
     def integer(self, name: str) -> int | None:
+        """Return the value of a configuration key as an integer. None: it was not reported, or is not one."""
         value = self.configuration.get(key_id(name), "").strip()
         return int(value) if value.isdecimal() else None
 
 
 def payload_for_schema(action: str, payload: CommandPayload, protocol: str) -> CommandPayload:
-    """A command as OCPP's schema is to see it: only OCPP's own chargers have its limit of 20 characters for an idTag."""
+    """Return the payload to check against OCPP's schema.
+
+    Chargers of bridges accept longer idTags than OCPP's 20 characters: theirs is shortened for the check.
+    """
     id_tag = payload.get("idTag")
     if protocol.startswith("ocpp") or action != "RemoteStartTransaction" or not isinstance(id_tag, str):
         return payload
-    return {**payload, "idTag": id_tag[:_ID_TAG]} if len(id_tag) <= _LONGEST_ID else payload
+    return {**payload, "idTag": id_tag[:_ID_TAG_LENGTH]} if len(id_tag) <= _MAX_ACCOUNT_ID_LENGTH else payload
 
 
 def find_problems(action: str, payload: CommandPayload, facts: ChargerFacts | None = None) -> list[str]:
-    """Problems, each with its place in OCPP's own names; empty if it may be sent.
+    """Return the problems of a command, each as "field: problem" with OCPP's field name. Empty: it may be sent.
 
-    The payload obeys the schema. Without `facts` only the payload itself is looked at.
+    The payload must obey OCPP's schema. Without `facts` only the payload itself is checked.
     """
-    found = _CHECKS.get(action)
-    return [] if found is None else found(payload, facts)
+    check = _CHECKS.get(action)
+    return [] if check is None else check(payload, facts)
 
 
 def _set_profile(p: CommandPayload, facts: ChargerFacts | None) -> list[str]:
@@ -133,8 +137,8 @@ def _schedule(at: str, plan: CommandPayload, kind: str, facts: ChargerFacts | No
     if most is not None and len(periods) > most:
         problems.append(f"{where}: this charger's ChargingScheduleMaxPeriods is {most}")
     allowed = facts.configuration.get(key_id("ChargingScheduleAllowedChargingRateUnit"), "").lower()
-    word = _UNITS.get(plan["chargingRateUnit"], "")
-    if any(unit in allowed for unit in _UNITS.values()) and word not in allowed:
+    unit = _UNITS.get(plan["chargingRateUnit"], "")
+    if any(known in allowed for known in _UNITS.values()) and unit not in allowed:
         problems.append(f"{at}.chargingRateUnit: this charger takes {allowed} only")
     return problems
 
@@ -165,10 +169,10 @@ def _local_list(p: CommandPayload, facts: ChargerFacts | None) -> list[str]:
         where = f"localAuthorizationList[{number}]"
         if p["updateType"] == "Full" and "idTagInfo" not in entry:
             problems.append(f"{where}.idTagInfo: a full list needs it in every entry")
-        folded = entry["idTag"].lower()
-        if folded in seen:
+        id_tag = entry["idTag"].lower()
+        if id_tag in seen:
             problems.append(f"{where}.idTag: {entry['idTag']} is in the list twice")
-        seen.add(folded)
+        seen.add(id_tag)
     most = facts.integer("SendLocalListMaxLength") if facts else None
     if most is not None and len(entries) > most:
         problems.append(

@@ -1,4 +1,4 @@
-"""What came of a command: the outcome is kept, and what the answer means for what we remember of the charger."""
+"""Effects of commands: the outcome is stored, and the charger's answer changes what csms knows of the charger."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ from csms.core.presence import ensure_charger
 from csms.core.work import Work
 
 _UNSUPPORTED = {"NotImplemented", "NotSupported"}
-# Here the word speaks of the whole feature; elsewhere of a key, a connector or a message.
+# NotSupported in the answer to these means the whole feature; elsewhere a key, a connector or a message.
 _WHOLE_FEATURE = {"SendLocalList", "SetChargingProfile"}
 _TRIGGERS = {"TriggerMessage", "ExtendedTriggerMessage"}
 
@@ -44,7 +44,7 @@ EFFECTS: dict[str, tuple[Callable[[Work, CommandAnswer], None], type[DeviceState
 
 
 def commanded(work: Work, r: reports.Commanded) -> None:
-    """Keep the outcome; an answer, however late, also changes what we remember: the charger did act."""
+    """Store the outcome. An answer, even a late one, changes the device state: the charger has acted."""
     ensure_charger(work, r.charger_id)
     payload, answer = storable(r.payload), storable(r.answer)
     work.add(
@@ -74,7 +74,7 @@ def commanded(work: Work, r: reports.Commanded) -> None:
 
 
 def required_device_state(report: reports.Report[Any]) -> set[type[DeviceState]]:
-    """What must be loaded before a report can be decided."""
+    """Return the kinds of device state that must be loaded before a report can be decided."""
     match report:
         case reports.Commanded():
             effect = EFFECTS.get(report.action)
@@ -99,7 +99,7 @@ def _note_capability(work: Work, done: CommandAnswer, *, refused: bool) -> None:
     elif not refused and done.action in _TRIGGERS:
         feature = f"{done.action}/{done.payload.get('requestedMessage')}"
     elif refused and supported:
-        return  # it knows the action and refused this one
+        return  # the charger knows the action and refused this request
     known = work.device_row(Capability, done.charger_id, feature)
     if known is None or known.supported != supported:
         work.put(

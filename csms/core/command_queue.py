@@ -1,4 +1,4 @@
-"""Which commands may be sent again, when, and how to find out whether one has happened. Decisions only."""
+"""Queued commands: which may be sent again, when, and how to find out whether one was carried out. Decisions only."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from csms.core.masking import is_secret
 
 SAFE, RECONCILE, MANUAL = "safe", "reconcile", "manual"
 
-# Asking twice does no harm.
+# A repetition has no effect.
 _SAFE = {
     "ClearCache",
     "ExtendedTriggerMessage",
@@ -24,7 +24,7 @@ _SAFE = {
     "RemoteStopTransaction",
     "TriggerMessage",
 }
-# Twice leads to the same state as once, and where the charger can be asked, it is asked first.
+# A repetition leads to the same state. Where the charger can tell whether it is there already, it is asked first.
 _RECONCILE = {
     "CancelReservation",
     "ChangeAvailability",
@@ -46,13 +46,13 @@ _TRIGGER_INTERVAL = timedelta(minutes=10)
 
 
 class Retry(Struct, frozen=True):
-    """Send it once more, not before `at`."""
+    """Send the command again, not before `at`."""
 
     at: datetime
 
 
 def retry_class(action: str) -> str:
-    """safe: may be repeated; reconcile: the state tells whether it happened; manual: never blindly repeated."""
+    """Return whether a command may be repeated: safe (always), reconcile (after a look at the state), manual (never)."""
     if action in _SAFE:
         return SAFE
     return RECONCILE if action in _RECONCILE else MANUAL
@@ -61,9 +61,9 @@ def retry_class(action: str) -> str:
 def next_attempt(
     action: str, state: str, attempts: int, now: datetime, expires_at: datetime | None
 ) -> Retry | None:
-    """What follows an attempt of a queued command that ended in `state`. None: nothing, that was its end.
+    """Return when to send a queued command again after an attempt that ended in `state`. None: it has ended.
 
-    `attempts` counts this one. Not sent is not attempted: it waits on, whatever its class, until it expires.
+    `attempts` includes this one. A command of any class that was not sent waits on until it expires.
     """
     if state == NOT_SENT:
         at = now + _RETRY_NOT_SENT
@@ -75,8 +75,11 @@ def next_attempt(
 
 
 def queue_problems(action: str, payload: Mapping[str, Any], protocol: str = OCPP_PROTOCOL) -> list[str]:
-    """Why a command cannot be queued: what waits is kept, and a password is not; a rental station's door must not
-    open when nobody stands before it any more."""
+    """Return why a command cannot be queued.
+
+    A queued command is stored, and passwords are not; the door of a rental station must not open after the renter has
+    left.
+    """
     if protocol == COIN_OP_PROTOCOL and action in _NOT_QUEUED_FOR_COIN_OP:
         return [
             f"{action}: it opens the station's door, so it cannot wait; send it while the station answers"
@@ -87,7 +90,7 @@ def queue_problems(action: str, payload: Mapping[str, Any], protocol: str = OCPP
 
 
 def reconcile_request(action: str, payload: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """What to ask before a command of class reconcile is sent once more. None: just send it again."""
+    """Return the action and payload of the request that shows whether a command was carried out. None: send it again."""
     if action == "ChangeConfiguration":
         return "GetConfiguration", {"key": [payload["key"]]}
     if action == "SendLocalList":
@@ -96,7 +99,7 @@ def reconcile_request(action: str, payload: Mapping[str, Any]) -> tuple[str, dic
 
 
 def was_carried_out(action: str, payload: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
-    """Whether the answer to that question proves that the first attempt was carried out."""
+    """Return whether the answer to that request proves that the command was carried out."""
     if action == "ChangeConfiguration":
         found = answer.get("configurationKey")
         for item in found if isinstance(found, list) else []:
@@ -117,11 +120,10 @@ def reconnect_triggers(
     asked_at: datetime | None,
     unsupported: Collection[str],
 ) -> list[dict[str, Any]]:
-    """The TriggerMessages for a charger that is back without a BootNotification: who are you, how are you?
+    """Return the TriggerMessage payloads for a charger that reconnected without a BootNotification.
 
-    `unsupported` are the features it said it does not have: `TriggerMessage`, or `TriggerMessage/<message>`.
-    `asked_at`: when it was asked last; one whose line keeps breaking is not asked every time. A boot is asked
-    for, never waited for.
+    `unsupported`: the features that it does not have, `TriggerMessage` or `TriggerMessage/<message>`.
+    `asked_at`: when it was last asked; after an unstable connection it is not asked again each time.
     """
     if connected_at is None or (booted_at is not None and booted_at >= connected_at):
         return []

@@ -1,4 +1,4 @@
-"""The composite schedule by our own reckoning, to hold against the charger's answer (OCPP 1.6, 3.13, 5.7)."""
+"""The composite schedule as csms computes it, for comparison with the charger's (OCPP 1.6, 3.13, 5.7)."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ _LONGEST_S = 31 * 86_400
 
 
 class LimitPeriod(Struct, frozen=True):
-    """From `start_s` (after the window's begin) on. `limit` None: nothing limits."""
+    """A limit from `start_s` seconds after the begin of the window. `limit` None: unlimited."""
 
     start_s: int
     limit: float | None
@@ -42,21 +42,24 @@ def compute_schedule(
     begin: datetime,
     duration_s: int,
     unit: str = "A",
-    session: RunningTransaction | None = None,
+    running: RunningTransaction | None = None,
 ) -> list[LimitPeriod]:
-    """What limits a connector (0: the charger's own limit) over a window, in `unit` (A or W).
+    """Return the limits of a connector (0: of the charger as a whole) over a window, in `unit` (A or W).
 
-    Among profiles of a purpose the highest stack level that is valid and running at a moment prevails, a
-    connector's own default before the charger's of the same level; a TxProfile before the defaults; then
-    the lower of that and ChargePointMaxProfile. `duration_s` is cut at 31 days.
+    At any time the profile with the highest stack level prevails among the valid ones of a purpose, on equal levels a
+    connector's own default before the charger's; a TxProfile before the defaults; then the lower of that limit and
+    the ChargePointMaxProfile's applies. `duration_s` is limited to 31 days.
     """
     duration_s = min(max(duration_s, 0), _LONGEST_S)
-    applying = [p for p in profiles if p.cleared_at is None and _applies(p, connector_id, session)]
-    runs = [_AppliedProfile(p, _origin(p, begin, session)) for p in applying]
-    moments = {0} | {offset for run in runs for offset in run.changes(begin, duration_s)}
+    applied = [
+        _AppliedProfile(p, _origin(p, begin, running))
+        for p in profiles
+        if p.cleared_at is None and _applies(p, connector_id, running)
+    ]
+    offsets = {0} | {offset for profile in applied for offset in profile.changes(begin, duration_s)}
     found: list[LimitPeriod] = []
-    for offset in sorted(moments):
-        limit = _combined(runs, begin + timedelta(seconds=offset), unit)
+    for offset in sorted(offsets):
+        limit = _combined(applied, begin + timedelta(seconds=offset), unit)
         period = LimitPeriod(
             offset, None if limit is None else limit.value, None if limit is None else limit.phases
         )
@@ -72,9 +75,9 @@ def schedules_agree(
     tolerance: float = 0.1,
     slack_s: int = 0,
 ) -> bool:
-    """Whether a charger's chargingSchedulePeriods say the same, limits within `tolerance`, wherever ours limit.
+    """Return whether a charger's chargingSchedulePeriods agree wherever `ours` have a limit.
 
-    `slack_s`: how far the two may be apart in when they change.
+    Limits may differ by `tolerance` (A or W), and the times at which they change by `slack_s`.
     """
     theirs = sorted(
         (int(p.get("startPeriod", 0)), float(p.get("limit", 0)))
@@ -82,21 +85,21 @@ def schedules_agree(
         if isinstance(p.get("startPeriod"), int) and isinstance(p.get("limit"), int | float)
     )
     changes = sorted({p.start_s for p in ours} | {start for start, _ in theirs})
-    looks = [
+    offsets = [
         change + slack_s
         for change, following in zip(changes, [*changes[1:], None], strict=False)
         if following is None or following > change + slack_s
     ]
-    for offset in looks:
-        own = next((p.limit for p in reversed(ours) if p.start_s <= offset), None)
-        other = next((limit for start, limit in reversed(theirs) if start <= offset), None)
-        if own is not None and (other is None or abs(own - other) > tolerance + 1e-9):
+    for offset in offsets:
+        our_limit = next((p.limit for p in reversed(ours) if p.start_s <= offset), None)
+        limit = next((limit for start, limit in reversed(theirs) if start <= offset), None)
+        if our_limit is not None and (limit is None or abs(our_limit - limit) > tolerance + 1e-9):
             return False
     return True
 
 
 class _AppliedProfile:
-    """A profile with the moment that its periods count from."""
+    """A profile with `origin`, the time from which its periods count."""
 
     def __init__(self, row: ChargingProfile, origin: datetime) -> None:
         self.row = row
@@ -114,7 +117,7 @@ class _AppliedProfile:
         )
 
     def limit(self, at: datetime, unit: str) -> _Limit | None:
-        """None: the profile does not run at that moment."""
+        """Return the limit at a time. None: the profile is not in effect then."""
         if (self.valid_from and at < self.valid_from) or (self.valid_to and at >= self.valid_to):
             return None
         elapsed_s = (at - self.origin).total_seconds()
@@ -134,63 +137,66 @@ class _AppliedProfile:
         return _Limit(_converted(float(period["limit"]), own_unit, unit, phases or _PHASES), phases)
 
     def changes(self, begin: datetime, duration_s: int) -> set[int]:
-        """Seconds after `begin` at which this profile may begin, change or end."""
-        edges = [period["startPeriod"] for period in self.periods]
+        """Return the seconds after `begin` at which the profile may begin, change or end."""
+        starts = [period["startPeriod"] for period in self.periods]
         if self.plan.get("duration") is not None:
-            edges.append(self.plan["duration"])
+            starts.append(self.plan["duration"])
         base_s = (self.origin - begin).total_seconds()
         bases = [base_s]
         if self.every_s:
             first = max(int(-base_s // self.every_s), 0)
             last = max(int((duration_s - base_s) // self.every_s), 0)
-            bases = [base_s + turn * self.every_s for turn in range(first, last + 1)]
-        offsets = {base + edge for base in bases for edge in (0, *edges)}
-        offsets |= {(edge - begin).total_seconds() for edge in (self.valid_from, self.valid_to) if edge}
+            bases = [base_s + number * self.every_s for number in range(first, last + 1)]
+        offsets = {base + start for base in bases for start in (0, *starts)}
+        offsets |= {(at - begin).total_seconds() for at in (self.valid_from, self.valid_to) if at}
         return {-int(-offset // 1) for offset in offsets if 0 < offset < duration_s}
 
 
-def _applies(row: ChargingProfile, connector_id: int, session: RunningTransaction | None) -> bool:
+def _applies(row: ChargingProfile, connector_id: int, running: RunningTransaction | None) -> bool:
     if row.purpose == MAX_PROFILE:
         return True
     if connector_id == 0:
         return False
     if row.purpose == TX_PROFILE:
         return (
-            session is not None
+            running is not None
             and row.connector_id == connector_id
-            and row.transaction_id in {None, session.transaction_id}
+            and row.transaction_id in {None, running.transaction_id}
         )
     return row.connector_id in {0, connector_id}
 
 
-def _origin(row: ChargingProfile, begin: datetime, session: RunningTransaction | None) -> datetime:
-    """Absolute and recurring schedules count from startSchedule, relative ones (and those without) from the
-    start of the transaction; without one, from the window's begin."""
+def _origin(row: ChargingProfile, begin: datetime, running: RunningTransaction | None) -> datetime:
+    """Return the time from which the periods of a profile count.
+
+    Absolute and recurring schedules count from startSchedule, relative ones (and those without it) from the start of
+    the transaction or, without one, from the begin of the window.
+    """
     start = parse_time((row.profile.get("chargingSchedule") or {}).get("startSchedule"))
     if start is not None and row.profile.get("chargingProfileKind") != "Relative":
         return start
     if row.purpose == MAX_PROFILE:
         return min(row.installed_at, begin)
-    return begin if session is None else session.started_at
+    return begin if running is None else running.started_at
 
 
-def _combined(runs: Sequence[_AppliedProfile], at: datetime, unit: str) -> _Limit | None:
-    whole = _prevailing(runs, MAX_PROFILE, at, unit)
-    own = _prevailing(runs, TX_PROFILE, at, unit) or _prevailing(runs, DEFAULT_PROFILE, at, unit)
-    limits = [limit for limit in (own, whole) if limit is not None]
+def _combined(applied: Sequence[_AppliedProfile], at: datetime, unit: str) -> _Limit | None:
+    charger = _prevailing(applied, MAX_PROFILE, at, unit)
+    connector = _prevailing(applied, TX_PROFILE, at, unit) or _prevailing(applied, DEFAULT_PROFILE, at, unit)
+    limits = [limit for limit in (connector, charger) if limit is not None]
     return min(limits, key=lambda limit: limit.value, default=None)
 
 
-def _prevailing(runs: Sequence[_AppliedProfile], purpose: str, at: datetime, unit: str) -> _Limit | None:
+def _prevailing(applied: Sequence[_AppliedProfile], purpose: str, at: datetime, unit: str) -> _Limit | None:
     found = [
-        (run.row.stack_level, run.row.connector_id != 0, run.row.id, limit)
-        for run in runs
-        if run.row.purpose == purpose and (limit := run.limit(at, unit)) is not None
+        (profile.row.stack_level, profile.row.connector_id != 0, profile.row.id, limit)
+        for profile in applied
+        if profile.row.purpose == purpose and (limit := profile.limit(at, unit)) is not None
     ]
     return max(found, key=lambda entry: entry[:3])[3] if found else None
 
 
-def _converted(limit: float, own: str, wanted: str, phases: int) -> float:
-    if own == wanted:
+def _converted(limit: float, unit: str, to_unit: str, phases: int) -> float:
+    if unit == to_unit:
         return limit
-    return round(limit * VOLTS * phases if wanted == "W" else limit / (VOLTS * phases), 1)
+    return round(limit * VOLTS * phases if to_unit == "W" else limit / (VOLTS * phases), 1)

@@ -1,4 +1,4 @@
-"""Configuration keys: what the charger reports, what was set, and where the two differ (OCPP 1.6, 5.3, 5.8, 9)."""
+"""Configuration keys: the reported value, the desired one, and whether they agree (OCPP 1.6, 5.3, 5.8, 9)."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,16 +10,15 @@ from csms.core.masking import is_secret
 from csms.core.work import Work
 
 _LONGEST_KEY = 500  # the specification says 50
-_SMALLEST_CHUNK = 1
 
 
 def key_id(name: str) -> str:
-    """What a key is known by: keys are CiStrings."""
+    """Return the id of a key, its name in lower case: names are CiStrings."""
     return name.strip().lower()
 
 
 def on_get_configuration(work: Work, done: CommandAnswer) -> None:
-    """GetConfiguration.conf: values as reported; a value that agrees with the desired one ends a due reboot."""
+    """Apply GetConfiguration.conf. A value that agrees with the desired one shows that a required reboot has happened."""
     for item in as_objects(done.answer.get("configurationKey")):
         name = as_text(item.get("key"))
         if not name or len(name) > _LONGEST_KEY or is_secret(name):
@@ -48,7 +47,7 @@ def on_get_configuration(work: Work, done: CommandAnswer) -> None:
 
 
 def on_change_configuration(work: Work, done: CommandAnswer) -> None:
-    """ChangeConfiguration.conf: what the charger took becomes the desired value."""
+    """Apply ChangeConfiguration.conf: a value that the charger accepted becomes the desired one."""
     name, value = as_text(done.payload.get("key")), as_text(done.payload.get("value"))
     if not name or value is None or is_secret(name):
         return
@@ -61,19 +60,19 @@ def on_change_configuration(work: Work, done: CommandAnswer) -> None:
 
 
 def same_value(one: str | None, other: str | None) -> bool:
-    """Whether two values say the same: blanks in lists and the case of true and false do not count."""
+    """Return whether two values are equal, apart from blanks in lists and the case of true and false."""
     return _normal(one) == _normal(other)
 
 
 def configuration_in_sync(row: ConfigurationKey) -> bool | None:
-    """None: nothing is desired, or the charger has not reported the key since."""
+    """Return whether the reported value is the desired one. None: none is desired, or none was reported since."""
     if row.desired is None or row.desired_at is None or row.seen_at is None or row.seen_at <= row.desired_at:
         return None
     return same_value(row.value, row.desired)
 
 
 def integer_value(rows: Iterable[ConfigurationKey], name: str) -> int | None:
-    """A key's reported value as a whole number."""
+    """Return a key's reported value as an integer."""
     for row in rows:
         if row.key_id == key_id(name) and row.supported and row.value is not None:
             return as_int(int(row.value)) if row.value.strip().isdecimal() else None
@@ -81,10 +80,13 @@ def integer_value(rows: Iterable[ConfigurationKey], name: str) -> int | None:
 
 
 def request_chunks(keys: Sequence[str], max_keys: int | None) -> list[list[str]]:
-    """GetConfiguration requests of at most `max_keys` keys (GetConfigurationMaxKeys). No keys: one request for all."""
+    """Divide GetConfiguration into requests of at most `max_keys` keys (GetConfigurationMaxKeys).
+
+    No keys: one request for all.
+    """
     if not keys:
         return [[]]
-    size = max(max_keys, _SMALLEST_CHUNK) if max_keys else len(keys)
+    size = max(max_keys, 1) if max_keys else len(keys)
     return [list(keys[first : first + size]) for first in range(0, len(keys), size)]
 
 

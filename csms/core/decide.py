@@ -1,4 +1,4 @@
-"""Which function decides which report, and what a repeated message gets."""
+"""Dispatch of reports to the functions that decide them, and the answers of repeated messages."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -26,7 +26,11 @@ R = TypeVar("R")
 
 
 def decide(work: Work, report: reports.Report[R]) -> R:
-    """Change the work as the report demands and give its answer. Same message, same content: same answer."""
+    """Change the work as the report requires and return its answer.
+
+    A repeated message with the same content gets the stored answer. Raises NotBookable for a repair that fits no
+    transaction.
+    """
     decision, answer_type = _DECISIONS[type(report)]
     if isinstance(report, reports.Resendable) and report.repair is not None:
         quarantine.claim_entry(work, report.repair)

@@ -1,4 +1,4 @@
-"""What we remember of a charger beside its connectors and transactions: records, fields named as the columns."""
+"""What csms knows of a charger beside its connectors and transactions: records with fields named as the columns."""
 
 from datetime import datetime
 from typing import Any
@@ -18,10 +18,10 @@ class DeviceState(Struct, frozen=True, kw_only=True):
 
 
 class ConfigurationKey(DeviceState, frozen=True, kw_only=True):
-    """One configuration key (OCPP 1.6, 9). `key_id` is its name folded: keys are compared without regard to case.
+    """One configuration key (OCPP 1.6, 9). `key_id` is its name in lower case: names are CiStrings.
 
-    `supported` False: the charger said it has no such key. `desired`: what a ChangeConfiguration set that the
-    charger took. `seen_at`: when `value` was reported, None as long as it never was.
+    `supported` False: the charger answered that it has no such key. `desired`: the value of the last
+    ChangeConfiguration that the charger accepted. `seen_at`: when `value` was reported; None: never.
     """
 
     key_id: str
@@ -38,23 +38,12 @@ class ConfigurationKey(DeviceState, frozen=True, kw_only=True):
     def key(self) -> tuple[Any, ...]:
         return self.charger_id, self.key_id
 
-    @property
-    def drifted(self) -> bool:
-        """The charger reported another value after it had taken ours."""
-        return (
-            self.desired is not None
-            and self.desired_at is not None
-            and self.seen_at is not None
-            and self.seen_at >= self.desired_at
-            and self.value != self.desired
-        )
-
 
 class LocalList(DeviceState, frozen=True, kw_only=True):
-    """The local authorisation list of one charger: entries as `{idTag: idTagInfo}` in OCPP's JSON.
+    """The local authorization list of one charger: entries as `{idTag: idTagInfo}` in OCPP's JSON.
 
-    `wanted` is what it shall hold, `sent` what it holds by the updates it accepted (None: not known),
-    `sent_version` the last version it accepted, `reported_version` its own word (-1: it has no such list).
+    `wanted` is the desired list, `sent` the list by the updates that the charger accepted (None: not known),
+    `sent_version` the last version it accepted, `reported_version` the one it reported (-1: it has no such list).
     """
 
     wanted: dict[str, Any] | None = None
@@ -73,9 +62,9 @@ class LocalList(DeviceState, frozen=True, kw_only=True):
 
 
 class Reservation(DeviceState, frozen=True, kw_only=True):
-    """A reservation the charger accepted. `ended_as`: used, cancelled, replaced; by time it ends without a message.
+    """A reservation that the charger accepted. `ended_as`: used, cancelled; an expired one has none.
 
-    `broken_by`: a transaction of somebody else on the reserved connector.
+    `broken_by`: the transaction of another idTag on the reserved connector.
     """
 
     id: int
@@ -95,9 +84,9 @@ class Reservation(DeviceState, frozen=True, kw_only=True):
 
 
 class ChargingProfile(DeviceState, frozen=True, kw_only=True):
-    """A charging profile the charger accepted. `profile` is OCPP's csChargingProfiles.
+    """A charging profile that the charger accepted. `profile` is OCPP's csChargingProfiles.
 
-    A profile that came with a remote start has `id_tag` and no `transaction_id` until the start is reported.
+    A profile of a remote start has `id_tag`, and no `transaction_id` until the start is reported.
     """
 
     id: int
@@ -118,8 +107,8 @@ class ChargingProfile(DeviceState, frozen=True, kw_only=True):
 class Job(DeviceState, frozen=True, kw_only=True):
     """A firmware update or an upload. `kind`: firmware, signed_firmware, diagnostics, log.
 
-    `id` is the id of the command that began it. `status` is OCPP's own word, or Requested before the first.
-    `progress` lists `{"status", "at"}`, the oldest first.
+    `id` is that of the command that began it. `status` is OCPP's, or Requested before the first report.
+    `progress` lists `{"status", "at"}`, oldest first.
     """
 
     id: str
@@ -139,9 +128,9 @@ class Job(DeviceState, frozen=True, kw_only=True):
 
 
 class Availability(DeviceState, frozen=True, kw_only=True):
-    """What a ChangeAvailability asked of a connector (0: the charger as a whole), and the charger's answer.
+    """The availability that a ChangeAvailability set for a connector (0: the charger as a whole).
 
-    `scheduled`: it will happen when the running transaction ends.
+    `scheduled`: the charger applies it when the running transaction ends.
     """
 
     connector_id: int
@@ -155,7 +144,7 @@ class Availability(DeviceState, frozen=True, kw_only=True):
 
 
 class Capability(DeviceState, frozen=True, kw_only=True):
-    """Whether a charger knows an action (`TriggerMessage`) or a variety of it (`TriggerMessage/Heartbeat`)."""
+    """Whether a charger supports an action (`TriggerMessage`) or a variant of it (`TriggerMessage/Heartbeat`)."""
 
     feature: str
     supported: bool
@@ -167,7 +156,7 @@ class Capability(DeviceState, frozen=True, kw_only=True):
 
 
 class BridgeNotes(DeviceState, frozen=True, kw_only=True):
-    """What a bridge has learned of a charger and asked us to keep: JSON that only the bridge reads."""
+    """What a bridge keeps about a charger: JSON that only the bridge reads."""
 
     notes: dict[str, Any]
     noted_at: datetime
@@ -177,11 +166,11 @@ class BridgeNotes(DeviceState, frozen=True, kw_only=True):
         return (self.charger_id,)
 
 
-# --- rows that are only added ------------------------------------------------------------------------------
+# --- append-only rows --------------------------------------------------------------------------------------
 
 
 class CommandOutcome(Struct, frozen=True, kw_only=True):
-    """How a command ended. `state`: answered, refused, no_answer, not_sent, failed."""
+    """How a command ended. `state`: see csms/core/command_states.py."""
 
     id: str
     charger_id: str
@@ -197,7 +186,7 @@ class CommandOutcome(Struct, frozen=True, kw_only=True):
 
 
 class StoredTransfer(Struct, frozen=True, kw_only=True):
-    """A DataTransfer that a charger sent us, and what it was told."""
+    """A DataTransfer from a charger, with the answer to it."""
 
     charger_id: str
     vendor_id: str

@@ -1,6 +1,6 @@
-"""What we tell the world: the five business events of the customer's document and some of our own, rendered once.
+"""Business events: built from records, rendered once. Five are specified by the customer, the others are additions.
 
-Their keys stand in csms/core/payloads.py; units and roundings are a contract: docs/mqtt.md.
+csms/core/payloads.py describes their keys; docs/mqtt.md fixes units and roundings.
 """
 
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class EventDraft(Struct, frozen=True, kw_only=True):
-    """An event before it has a number: what happened, where it is told, and its natural key."""
+    """An event before it has its number: category and type (the topic), payload, and natural key."""
 
     category: str
     event_type: str
@@ -48,17 +48,17 @@ class EventDraft(Struct, frozen=True, kw_only=True):
 _encode = msgspec.json.Encoder().encode
 
 
-def timestamp(moment: datetime) -> str:
-    """RFC 3339, UTC, `Z`; milliseconds only when not zero."""
-    if moment.tzinfo is not UTC:
-        moment = moment.astimezone(UTC)
-    text = moment.isoformat(timespec="milliseconds")
+def timestamp(at: datetime) -> str:
+    """Return a time in RFC 3339, UTC, `Z`; with milliseconds only when not zero."""
+    if at.tzinfo is not UTC:
+        at = at.astimezone(UTC)
+    text = at.isoformat(timespec="milliseconds")
     return f"{text[:19]}Z" if text[20:23] == "000" else f"{text[:23]}Z"
 
 
 @lru_cache(maxsize=50_000)
 def topic_level(charger_id: str) -> str:
-    """A charger's identity as one topic level: `/ + # %`, controls and a leading `$` percent-encoded."""
+    """Return a charger's identity as one topic level: `/ + # %`, controls and a leading `$` are percent-encoded."""
     if charger_id.isalnum():
         return charger_id
     escaped = "".join(
@@ -70,14 +70,14 @@ def topic_level(charger_id: str) -> str:
     return "%24" + escaped[1:] if escaped.startswith("$") else escaped
 
 
-_batch_time = lru_cache(maxsize=8)(timestamp)  # all events of a commit have one
+_batch_time = lru_cache(maxsize=8)(timestamp)  # all events of a batch have the same time
 
 
 def render(draft: EventDraft, *, charger_id: str, seq: int, number: int, now: datetime) -> Event:
-    """Give a draft its number and its bytes. They never change again, however often they are sent.
+    """Render a draft to the event whose bytes never change again, however often it is published.
 
-    `number` comes from one database sequence. With the millisecond before it, it makes 19 digits that are
-    unique over all nodes and sort by time.
+    `number` is a value of one database sequence. Preceded by the millisecond it makes 19 digits that are unique over
+    all nodes and sort by time.
     """
     millis = int(now.timestamp() * 1000)
     event_id = f"{draft.event_type}_{millis:013d}{number % 1_000_000:06d}"
@@ -104,12 +104,12 @@ def render(draft: EventDraft, *, charger_id: str, seq: int, number: int, now: da
 
 
 def kwh(energy_wh: int) -> float:
-    """Wh as kWh with at most three decimals."""
+    """Return Wh as kWh, with at most three decimals."""
     return energy_wh / 1000
 
 
 def minutes(seconds: Decimal) -> float:
-    """Seconds as minutes, rounded to two decimals, half up."""
+    """Return seconds as minutes, rounded half up to two decimals."""
     return float((seconds / 60).quantize(Decimal("0.01"), rounding="ROUND_HALF_UP"))
 
 
@@ -139,7 +139,7 @@ def started(transaction: Transaction) -> EventDraft:
 
 
 def completed(transaction: Transaction) -> EventDraft:
-    """The end of a transaction; after a correction the same under the name `updated`."""
+    """Return the event of a transaction's end; after a correction it is named `updated`."""
     assert transaction.stopped_at is not None
     seconds = transaction.duration_s or Decimal(0)
     payload = CompletedPayload(
@@ -271,7 +271,7 @@ def status_changed(
     *,
     reported_at: datetime | None,
 ) -> EventDraft:
-    """`number` is the stored status row's id: every change is a fact of its own."""
+    """Return the event of a changed status. `number`: the id of the stored status, which makes each change unique."""
     assert connector.status is not None
     return EventDraft(
         category="connectors",
@@ -317,7 +317,7 @@ def orphan_stop(
 
 
 def connected(state: ChargerState, protocol: str) -> EventDraft:
-    """`state` as it is now. Its generation is the connection's own number."""
+    """Return the event of a connection. `state` is the one after it; its generation identifies the connection."""
     return EventDraft(
         category="chargepoints",
         event_type="connected",
@@ -343,7 +343,7 @@ def disconnected(state: ChargerState, reason: str, now: datetime) -> EventDraft:
 
 
 def booted(charger: Charger, number: int) -> EventDraft:
-    """`number` is its own: every boot is a fact of its own."""
+    """Return the event of a boot. `number` makes each boot unique."""
     return EventDraft(
         category="chargepoints",
         event_type="booted",

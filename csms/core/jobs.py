@@ -1,6 +1,6 @@
-"""Firmware updates, diagnostics and logs as jobs: begun by a command, moved by the charger's notifications.
+"""Jobs: firmware updates and uploads of diagnostics and logs, begun by a command, continued by status notifications.
 
-OCPP 1.6, 4.4, 4.5, 5.9, 5.19; security whitepaper, L01, N01.
+OCPP 1.6, 4.4, 4.5, 5.9, 5.19; OCPP 1.6 security whitepaper, L01, N01.
 """
 
 from datetime import datetime
@@ -36,13 +36,13 @@ _FINAL = {
     "UploadFailure",
     "Uploaded",
 }
-_KEPT = 100
+_MAX_STEPS = 100
 
 
 def on_job_command(work: Work, done: CommandAnswer) -> None:
-    """The charger took the order: a job. An older one of the same kind that still runs is superseded.
+    """Begin the job of an answered command. An older one of the same kind that still runs is superseded.
 
-    GetDiagnostics without a file name has nothing to upload (5.9); a refused order makes a job that is over.
+    GetDiagnostics.conf without a file name has nothing to upload (5.9); a rejected command makes an ended job.
     """
     kind = JOB_KINDS[done.action]
     refused = done.status not in {None, "Accepted", "AcceptedCanceled"}
@@ -55,11 +55,11 @@ def on_job_command(work: Work, done: CommandAnswer) -> None:
     status = str(done.status) if refused else NOTHING_TO_UPLOAD if nothing else REQUESTED
     known = work.device_row(Job, done.charger_id, done.command_id)
     if known is not None:
-        return  # the same answer again; its progress counts
+        return  # a repeated answer must not reset the job's progress
     if not refused:
         for other in work.device_rows(Job, done.charger_id):
             if other.kind == kind and other.ended_at is None:
-                work.put(_moved(other, SUPERSEDED, work.now, over=True))
+                work.put(_moved(other, SUPERSEDED, work.now, ended=True))
     work.put(
         Job(
             charger_id=done.charger_id,
@@ -77,7 +77,7 @@ def on_job_command(work: Work, done: CommandAnswer) -> None:
 
 
 def progress(work: Work, r: reports.Progress) -> None:
-    """A status notification moves the job it speaks of; one that nobody here asked for makes a job of its own."""
+    """Continue the job of a status notification; one without a job here, such as one begun by hand, makes a new job."""
     ensure_charger(work, r.charger_id)
     job = _find_job(work, r)
     if job is None:
@@ -94,7 +94,7 @@ def progress(work: Work, r: reports.Progress) -> None:
     if job.status == r.status:
         work.put(replace(job, updated_at=work.now))
     elif r.status != "Idle" or job.ended_at is None:
-        work.put(_moved(job, r.status, work.now, over=r.status in _FINAL))
+        work.put(_moved(job, r.status, work.now, ended=r.status in _FINAL))
 
 
 def _find_job(work: Work, r: reports.Progress) -> Job | None:
@@ -105,10 +105,12 @@ def _find_job(work: Work, r: reports.Progress) -> Job | None:
     if not newest:
         return None
     job = newest[-1]
-    # What is over stays over, but for its last word said again or corrected.
+    # An ended job stays ended; only its final status may be repeated or corrected.
     return job if job.ended_at is None or r.status in {job.status, "Idle"} or r.status in _FINAL else None
 
 
-def _moved(job: Job, status: str, now: datetime, *, over: bool) -> Job:
-    steps = (*job.progress, {"status": status, "at": timestamp(now)})[-_KEPT:]
-    return replace(job, status=status, progress=steps, updated_at=now, ended_at=now if over else job.ended_at)
+def _moved(job: Job, status: str, now: datetime, *, ended: bool) -> Job:
+    steps = (*job.progress, {"status": status, "at": timestamp(now)})[-_MAX_STEPS:]
+    return replace(
+        job, status=status, progress=steps, updated_at=now, ended_at=now if ended else job.ended_at
+    )

@@ -1,4 +1,4 @@
-"""The local authorisation list: what a charger shall hold, what it holds, and the updates in between.
+"""The local authorization list: the desired one, the one on the charger, and the updates from one to the other.
 
 OCPP 1.6, 3.5.2, 5.10, 5.15; errata 3.52: a version is never 0 or -1.
 """
@@ -18,7 +18,7 @@ ListEntries = Mapping[str, dict[str, Any]]
 
 
 class ListUpdate(Struct, frozen=True, kw_only=True):
-    """One SendLocalList. `entries` in OCPP's JSON; one without idTagInfo is taken from the list."""
+    """One SendLocalList. `entries` are in OCPP's JSON; one without idTagInfo is removed from the list."""
 
     version: int
     kind: str  # Full, Differential
@@ -38,9 +38,9 @@ def plan_updates(
 ) -> list[ListUpdate]:
     """The updates that bring a charger's list to `desired`, at most `max_entries` entries each (SendLocalListMaxLength).
 
-    Differential where we know what the charger holds and less has to be sent that way; else Full, and what
-    does not fit in it Differential. Versions go up by one from the highest that either side knows. Empty:
-    nothing to do.
+    They are Differential where the charger's list is known and fewer entries have to be sent that way; otherwise the
+    first is Full, and Differential ones carry what does not fit in it. Versions count on from the highest that csms
+    or the charger knows. Empty: the list is up to date.
     """
     size = max(max_entries or DEFAULT_CHUNK, 1)
     version = 0
@@ -71,14 +71,14 @@ def plan_updates(
 
 
 def local_list_in_sync(known: LocalList | None) -> bool | None:
-    """Whether the charger holds what it shall. None: nothing is wanted, or what it holds is not known."""
+    """Return whether the charger has the desired list. None: none is desired, or the charger's is not known."""
     if known is None or known.wanted is None or known.sent is None:
         return None
     return known.sent == known.wanted
 
 
 def on_send_local_list(work: Work, done: CommandAnswer) -> None:
-    """SendLocalList.conf. After anything but Accepted nobody knows what the list holds: the next update is Full."""
+    """Apply SendLocalList.conf. After Failed and VersionMismatch the list is not known: the next update is Full."""
     known = _known(work, done.charger_id)
     version = as_int(done.payload.get("listVersion"))
     known = replace(known, last_status=done.status, last_status_at=work.now)
@@ -98,7 +98,7 @@ def on_send_local_list(work: Work, done: CommandAnswer) -> None:
 
 
 def on_get_local_list_version(work: Work, done: CommandAnswer) -> None:
-    """GetLocalListVersion.conf: another version than the one we sent means another list."""
+    """Apply GetLocalListVersion.conf: a version other than the one sent means another list."""
     version = as_int(done.answer.get("listVersion"))
     if version is None:
         return
@@ -132,9 +132,9 @@ def _applied(known: LocalList, payload: dict[str, Any]) -> dict[str, Any] | None
 
 
 def _difference(held: ListEntries, desired: ListEntries) -> list[dict[str, Any]]:
-    gone = [{"idTag": id_tag} for id_tag in sorted(held.keys() - desired.keys())]
-    new = [_entry(id_tag, info) for id_tag, info in sorted(desired.items()) if held.get(id_tag) != info]
-    return gone + new
+    removed = [{"idTag": id_tag} for id_tag in sorted(held.keys() - desired.keys())]
+    changed = [_entry(id_tag, info) for id_tag, info in sorted(desired.items()) if held.get(id_tag) != info]
+    return removed + changed
 
 
 def _entry(id_tag: str, info: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""The keys of every business event, with what they mean: docs/schemas is written from these types.
+"""The keys of every business event, with their meanings: docs/schemas and docs/asyncapi.json are written from these.
 
-Customer's keys come first, ours are only added. Optional keys that are unknown are left out, never null; a true
-zero is sent. Words that may grow in number (a reason, a pricing model) are plain text with examples, because a
-closed list would break consumers when it grows.
+The keys that the customer specified come first; others are only added. Optional keys that are unknown are left out,
+never null; a true zero is sent. Values whose number may grow (a reason, a pricing model) are plain text with examples:
+an enumeration would break consumers when it grows.
 """
 
 from typing import Annotated, Any, Literal

@@ -1,4 +1,4 @@
-"""Who is there: connections, boots, signs of life."""
+"""Presence of chargers: connections, boots, signs of life."""
 
 from msgspec.structs import replace
 
@@ -10,21 +10,23 @@ SEEN_INTERVAL_S = 60
 
 
 def ensure_charger(work: Work, charger_id: str) -> None:
-    """See that the charger has its rows. A report that looks at nothing else may come without the charger's own:
-    where the state's row is, that one is too."""
+    """Create the charger's rows if it has none.
+
+    For reports that need only the state's row, the charger's own is not loaded: where one exists, so does the other.
+    """
     if charger_id not in work.states or charger_id in work.chargers:
         _charger(work, charger_id)
 
 
 def _charger(work: Work, charger_id: str, protocol: str = "ocpp1.6") -> Charger:
-    """The charger's row; one for a stranger, waiting for an operator unless enrollment is open.
+    """Return the charger's row, creating it for an unknown charger.
 
-    A bridge's chargers were configured by an operator already.
+    An unknown OCPP charger is Pending unless enrollment is open. A bridge's chargers were configured by an operator.
     """
     charger = work.chargers.get(charger_id)
     if charger is None:
-        waiting = protocol.startswith("ocpp") and work.policy.enrollment != "open"
-        charger = Charger(id=charger_id, protocol=protocol, enrollment="Pending" if waiting else "Accepted")
+        pending = protocol.startswith("ocpp") and work.policy.enrollment != "open"
+        charger = Charger(id=charger_id, protocol=protocol, enrollment="Pending" if pending else "Accepted")
         work.put(charger)
     if charger_id not in work.states:
         work.put(ChargerState(charger_id=charger_id))

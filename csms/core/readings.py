@@ -1,4 +1,4 @@
-"""Meter readings: stored once, published once, and remembered as the connector's last."""
+"""Meter readings: each is stored once, published once, and kept as the newest of its connector."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,7 +18,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def digest_of(samples: bytes) -> bytes:
-    """What makes a reading itself: eight bytes of SHA-256 over its samples as JSON."""
+    """Return what identifies a reading beside its time: eight bytes of SHA-256 over its samples as JSON."""
     return sha256(samples).digest()[:8]
 
 
@@ -31,7 +31,7 @@ def store_readings(
     *,
     published: bool = True,
 ) -> None:
-    """Store and publish each reading that is new. One without a usable sample is stored, not published."""
+    """Store each new reading and publish it. One without a usable sample is stored only."""
     for reading in readings:
         sampled_at = reading.at or work.now
         samples = _encode(reading.samples)
@@ -66,14 +66,16 @@ def store_readings(
 
 
 def _count_malformed(work: Work, charger_id: str, reading: reports.Reading, count: int) -> DeviationCount:
-    """Samples that are no numbers, counted with one of them."""
-    odd = (s.value for s in reading.samples if s.format != "SignedData" and parse_number(s.value) is None)
+    """Count the samples that are not numbers, with one of them as the example."""
+    malformed = (
+        s.value for s in reading.samples if s.format != "SignedData" and parse_number(s.value) is None
+    )
     return DeviationCount(
         charger_id=charger_id,
         action="MeterValues",
         field="sampledValue.value",
         kind="not_a_number",
-        detail=(storable(next(odd, "")) or "")[:200],
+        detail=(storable(next(malformed, "")) or "")[:200],
         count=count,
         last_at=work.now,
     )
@@ -87,10 +89,10 @@ def _update_connector(
     sampled_at: datetime,
     measured: Measured,
 ) -> None:
-    """Keep the newest reading of the connector: what an inferred stop and the console go by.
+    """Keep the newest reading of the connector, for inferred stops and the console.
 
-    Closing values that come after the stop do not revive the session, nor do late ones of an old session.
-    One that names no transaction is evidence for the running one all the same: it is the same register.
+    Readings of an ended transaction, such as those sent with its stop, do not change it, nor do readings older than
+    the newest. A reading without a transaction counts for the running one: it is the same register.
     """
     before = work.connector(charger_id, connector_id)
     newest_at = sampled_at if before.newest_reading_at is None else max(sampled_at, before.newest_reading_at)

@@ -1,4 +1,4 @@
-"""Reservations: made, cancelled, used, broken, expired (OCPP 1.6, 3.11, 5.1, 5.13). Expiry needs no message."""
+"""Reservations: made, cancelled, used, broken, expired without a message (OCPP 1.6, 3.11, 5.1, 5.13)."""
 
 from datetime import datetime, timedelta
 
@@ -10,19 +10,19 @@ from csms.core.command_answers import CommandAnswer, as_int, as_text, parse_time
 from csms.core.device_state import Reservation
 from csms.core.work import Work, tag_key
 
-_SLACK = timedelta(minutes=5)  # by which the charger's clock may be behind ours
+_SLACK = timedelta(minutes=5)  # by which the charger's clock may be behind that of csms
 USED, CANCELLED, EXPIRED, ACTIVE = "used", "cancelled", "expired", "active"
 
 
 def reservation_state(reservation: Reservation, now: datetime) -> str:
-    """active, used, cancelled or expired."""
+    """Return active, used, cancelled or expired."""
     if reservation.ended_as is not None:
         return reservation.ended_as
     return ACTIVE if reservation.expires_at > now else EXPIRED
 
 
 def on_reserve_now(work: Work, done: CommandAnswer) -> None:
-    """ReserveNow.conf Accepted. The same id again replaces the reservation (5.13)."""
+    """Apply ReserveNow.conf Accepted. A reservation of the same id is replaced (5.13)."""
     p = done.payload
     reservation_id, connector_id = as_int(p.get("reservationId")), as_int(p.get("connectorId"))
     expires_at = parse_time(p.get("expiryDate"))
@@ -42,7 +42,7 @@ def on_reserve_now(work: Work, done: CommandAnswer) -> None:
 
 
 def on_cancel_reservation(work: Work, done: CommandAnswer) -> None:
-    """CancelReservation.conf. Rejected means that the charger has no such reservation: it is over either way."""
+    """Apply CancelReservation.conf. Rejected means that the charger has no such reservation, so it has ended too."""
     reservation_id = as_int(done.payload.get("reservationId"))
     known = work.device_row(Reservation, done.charger_id, reservation_id)
     if known is not None and known.ended_at is None and done.status in {"Accepted", "Rejected"}:
@@ -52,10 +52,9 @@ def on_cancel_reservation(work: Work, done: CommandAnswer) -> None:
 def use_reservation(
     work: Work, start: reports.Start, transaction_id: int, started_at: datetime, parent_id_tag: str | None
 ) -> bool:
-    """End the reservation that this start uses. True: it broke one of somebody else on the same connector.
+    """End the reservation that a start uses. Return True if it broke another idTag's reservation of the connector.
 
-    The start is answered by its own authorisation all the same: the energy flows already, and the charger is
-    the one that lets a stranger in or not.
+    That does not change the authorization of the start: energy flows already, and the charger enforces reservations.
     """
     active = [
         row
@@ -66,9 +65,9 @@ def use_reservation(
     named = [row for row in active if row.id == start.reservation_id]
     here = [row for row in active if row.connector_id == start.connector_id]
     anywhere = [row for row in active if row.connector_id == 0]
-    mine = named or [row for row in here + anywhere if _is_for(row, start.id_tag, parent_id_tag)]
-    if mine:
-        work.put(replace(mine[0], ended_at=work.now, ended_as=USED, transaction_id=transaction_id))
+    own = named or [row for row in here + anywhere if _is_for(row, start.id_tag, parent_id_tag)]
+    if own:
+        work.put(replace(own[0], ended_at=work.now, ended_as=USED, transaction_id=transaction_id))
         return False
     for row in here:
         work.put(replace(row, broken_by=transaction_id))

@@ -1,4 +1,4 @@
-"""What a connector says of itself, and what of that the world is told."""
+"""Statuses of connectors: every report is stored, changes are published."""
 
 from msgspec.structs import replace
 
@@ -12,9 +12,9 @@ _FREE = "Available"
 
 
 def status(work: Work, r: reports.Status) -> None:
-    """Keep every report; tell the world only of a change, and never of one older than what we know.
+    """Store every report; publish only a change, and none that is older than the known status.
 
-    The previous status is the last one the charger reported: starts and stops do not touch it.
+    The previous status is the last one the charger reported: starts and stops do not change it.
     """
     ensure_charger(work, r.charger_id)
     number = next(work.numbers)
@@ -40,7 +40,7 @@ def status(work: Work, r: reports.Status) -> None:
     if r.status != _FREE:
         free_since = None
     elif free_since is None:
-        free_since = r.at or work.now  # by the charger's clock, as the times of a session
+        free_since = r.at or work.now  # by the charger's clock, as the times of a transaction
     after = replace(
         before,
         status=r.status,

@@ -1,4 +1,4 @@
-"""Start, meter, stop: the decisions that money depends on (OCPP 1.6, 4.7, 4.8, 4.10, 5.16)."""
+"""Start, meter and stop: the decisions that determine what is billed (OCPP 1.6, 4.7, 4.8, 4.10, 5.16)."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -24,15 +24,15 @@ _LONGEST_PLAUSIBLE_S = Decimal(int(session_timeline.LONGEST_SESSION.total_second
 
 
 def start(work: Work, r: reports.Start) -> reports.Started:
-    """A new transaction, or the one this start made before, with the answer it got then.
+    """Begin a transaction. A start that was reported before gets the answer it got then.
 
-    A refused idTag is stored all the same: its energy may have flowed.
+    The start of a refused idTag is stored too: energy may have flowed.
     """
     ensure_charger(work, r.charger_id)
-    known = work.started_as(r.charger_id, r.key)
+    known = work.transaction_by_key(r.charger_id, r.key)
     if known is not None:
         return _started(known)
-    # First the end of what was forgotten here: it must not count against the tag that starts again.
+    # The transaction left open here ends first: it must not count against the tag that starts again.
     running = work.open_transaction(r.charger_id, r.connector_id)
     past = r.repair is not None and running is not None and r.at is not None and r.at < running.started_at
     if running is not None and not past:
@@ -45,8 +45,8 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         meter_wh = work.connector(r.charger_id, r.connector_id).energy_wh or 0
         anomalies = ("no_meter_start",)
     anomalies += r.anomalies
-    promised = None if r.repair is None else r.repair.transaction_id
-    transaction_id = next(work.transaction_ids) if promised is None else promised
+    answered_id = None if r.repair is None else r.repair.transaction_id
+    transaction_id = next(work.transaction_ids) if answered_id is None else answered_id
     began_at = work.now if is_suspect(started_at, work.now) else started_at
     if reservations.use_reservation(work, r, transaction_id, began_at, authorization.parent_id_tag):
         anomalies += ("reserved_for_another",)
@@ -70,7 +70,7 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         account_id=accounts.paying_account(work, r),
     )
     if past:
-        # Another has begun on this connector since: this one is over, its stop will say how.
+        # Another has begun on this connector since, so this one is over; its stop will amend it.
         work.emit(r.charger_id, events.started(transaction))
         close_inferred(work, transaction, reason="Other")
         return _started(transaction)
@@ -84,7 +84,7 @@ def start(work: Work, r: reports.Start) -> reports.Started:
 
 
 def meter(work: Work, r: reports.Meter) -> reports.BalanceLeft | None:
-    """Readings, with the transaction they name or, where the name is wrong, the one that must be meant."""
+    """Store readings of the transaction they name or, where that cannot be right, of the running one."""
     ensure_charger(work, r.charger_id)
     transaction: Transaction | None
     if r.transaction_id is None:
@@ -108,14 +108,14 @@ def meter(work: Work, r: reports.Meter) -> reports.BalanceLeft | None:
 
 
 def stop(work: Work, r: reports.Stop) -> reports.Stopped:
-    """The end of a transaction: booked once, amended if we had only inferred it, else quarantined."""
+    """End a transaction: booked once, amended if its end was inferred, quarantined if no transaction fits."""
     ensure_charger(work, r.charger_id)
     authorization = authorize(work, r.id_tag) if r.id_tag else None
     transaction = find_stopped(work, r)
     if transaction is not None:
         _book(work, r, transaction)
         return reports.Stopped(transaction_id=transaction.id, authorization=authorization)
-    # Its id leads nowhere, so a resend can only be known by its content: it must not end yet another one.
+    # Without a transaction a repetition is recognized by content alone: it must not end another transaction.
     charger_id, message_id, digest = key = stop_content_key(r)
     stored = work.answers.get(key)
     if stored is not None:
@@ -157,18 +157,18 @@ def stop(work: Work, r: reports.Stop) -> reports.Stopped:
 
 
 def stop_content_key(r: reports.Stop) -> tuple[str, str, bytes]:
-    """Under what the answer to a stop is kept whose transaction had to be guessed, whatever its message id."""
+    """Return the key of the stored answer to a stop that named no transaction: its content, without its message id."""
     return r.charger_id, "", r.digest or _digest(r)
 
 
 def find_transaction(work: Work, charger_id: str, transaction_id: int | None) -> Transaction | None:
-    """The charger's own transaction of that id."""
+    """Return the transaction of that id if it is the charger's."""
     transaction = work.transactions.get(transaction_id) if transaction_id is not None else None
     return transaction if transaction is not None and transaction.charger_id == charger_id else None
 
 
 def find_stopped(work: Work, r: reports.Stop) -> Transaction | None:
-    """The transaction that a stop names. A charger whose ids prove nothing does not mean one that ended otherwise."""
+    """Return the transaction that a stop names. With `trusted_id` False not one that ended in another way."""
     transaction = find_transaction(work, r.charger_id, r.transaction_id)
     if transaction is None or r.trusted_id or transaction.open or transaction.inferred:
         return transaction
@@ -176,13 +176,13 @@ def find_stopped(work: Work, r: reports.Stop) -> Transaction | None:
 
 
 def close_inferred(work: Work, transaction: Transaction, *, reason: str) -> None:
-    """End a transaction whose stop never came; the real stop, should it come, amends it."""
+    """End a transaction whose stop never came. A real stop that comes later amends it."""
     connector = work.connector(transaction.charger_id, transaction.connector_id)
     last = _last_register_wh(connector, transaction)
     ends = [
-        moment
-        for moment in (connector.free_since, connector.reading_at if last is not None else None)
-        if moment is not None and moment >= transaction.started_at
+        at
+        for at in (connector.free_since, connector.reading_at if last is not None else None)
+        if at is not None and at >= transaction.started_at
     ]
     _close(
         work,
@@ -203,11 +203,11 @@ def _book(work: Work, r: reports.Stop, transaction: Transaction) -> None:
             _quarantine(work, r, "a second stop that differs from the first", transaction.id)
         return
     if r.inferred and transaction.inferred:
-        return  # neither knows better
+        return  # the second inference knows no more than the first
     _close(
         work,
         transaction,
-        # What a repair leaves out stays as it was booked.
+        # What a repaired stop leaves out stays as booked.
         stopped_at=r.at or (transaction.stopped_at if r.repair is not None else None) or work.now,
         meter_wh=transaction.meter_stop_wh if r.meter_wh is None and r.repair is not None else r.meter_wh,
         reason=r.reason,
@@ -256,8 +256,8 @@ def _close(
         anomalies.insert(0, "meter_decreased")
     seconds = duration_s(transaction.started_at, stopped_at)
     if stopped_at < transaction.started_at or seconds > _LONGEST_PLAUSIBLE_S:
-        # The charger's clock was set in mid-session: its two times do not belong to one clock, ours do.
-        # We hear of an inferred stop at the next start, perhaps days later: then the end by the clock as set.
+        # The charger's clock was set during the session: its two times are by different clocks, those of receipt are
+        # not. An inferred stop may be recorded days later, at the next start: then `stopped_at` is the better end.
         began_at, ended_at = (
             transaction.start_received_at,
             min(stopped_at, work.now) if inferred else work.now,
@@ -309,7 +309,7 @@ def _started(transaction: Transaction) -> reports.Started:
 
 
 def _only_candidate(work: Work, r: reports.Stop) -> Transaction | None:
-    """The one open transaction that a stop with a lost or impossible id can only mean (0, -1, unknown)."""
+    """Return the open transaction that a stop with an unusable id (0, -1, unknown) ends, if only one fits."""
     candidates = [
         t
         for t in work.open_transactions(r.charger_id)
@@ -320,7 +320,7 @@ def _only_candidate(work: Work, r: reports.Stop) -> Transaction | None:
 
 
 def _belong_to_running(running: Transaction, ended: Transaction, readings: Sequence[reports.Reading]) -> bool:
-    """Whether readings that name an ended transaction were taken in the running one (an id kept by mistake)."""
+    """Return whether readings that name an ended transaction were taken in the running one (a stale id)."""
     ended_at = ended.stopped_at
     return ended_at is not None and any(
         reading.at is not None and reading.at > ended_at and reading.at >= running.started_at
@@ -339,8 +339,7 @@ def _last_register_wh(connector: Connector, transaction: Transaction) -> int | N
 
 
 def _late_register_wh(transaction: Transaction, readings: Sequence[reports.Reading]) -> int | None:
-    """The register of a session that was over for us: what its inferred stop went by, or what the late stop
-    brings along."""
+    """Return the highest register known of a session with an inferred end: the one booked, or one of the late stop."""
     registers = [measure(reading.samples).energy_wh for reading in readings]
     if transaction.energy_source == LAST_READING:
         registers.append(transaction.meter_stop_wh)

@@ -1,4 +1,4 @@
-"""The slice of the database that one batch of reports needs, in memory, with undo for a report that fails."""
+"""The rows that one batch of reports needs, in memory, with an undo log for a report that fails."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -49,12 +49,12 @@ K = TypeVar("K", bound=DeviceState)
 
 
 def tag_key(id_tag: str) -> str:
-    """What an idTag is compared by: ASCII case does not count (CiString20), as Postgres's lower() in C."""
+    """Return the key by which an idTag is compared: ASCII lower case (CiString20), as Postgres's lower() in C."""
     return id_tag.encode(errors="replace").lower().decode()
 
 
 class Policy(Struct, frozen=True, kw_only=True):
-    """What an operator has set and the decisions depend on."""
+    """The operator's settings that decisions depend on."""
 
     enrollment: str = "approve"  # open, approve, closed
     unknown_tags: str = "reject"  # reject, accept
@@ -68,10 +68,10 @@ class Policy(Struct, frozen=True, kw_only=True):
 
 
 class Work:
-    """Rows loaded for a batch (their chargers locked), changed by `put` and `add`, saved all at once.
+    """Rows loaded for a batch (with their chargers locked), changed by `put` and `add`, saved all at once.
 
-    Attributes are dictionaries by natural key. Rows are never mutated: `put` replaces them, so a report
-    that fails half way is undone by putting the old ones back.
+    Attributes are dictionaries by natural key. Rows are never mutated: `put` replaces them, so a report that fails
+    half way is undone by restoring the old ones. `numbers` and `transaction_ids` yield values of database sequences.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Work:
         self.session_evidence: dict[int, Evidence] = {}
         self.device_state: dict[type[DeviceState], dict[Any, Any]] = {}
         self.answers: dict[tuple[str, str, bytes], bytes] = {}
-        self.quarantined: set[int] = set()  # of the entries that are to be repaired: those still open
+        self.quarantined: set[int] = set()  # the open entries among those that this batch repairs
         self.known_readings: set[tuple[str, int, datetime, bytes]] = set()
         self.stored: dict[tuple[Any, ...], KeyedRecord] = {}
         self.changed: dict[tuple[type[KeyedRecord], Any], KeyedRecord] = {}
@@ -105,8 +105,8 @@ class Work:
     # --- loading ---------------------------------------------------------------------------------
 
     def load(self, record: KeyedRecord) -> None:
-        """Take over a stored row: present, but not changed."""
-        table, key = self._place(record)
+        """Add a stored row, unchanged."""
+        table, key = self._table_and_key(record)
         table[key] = record
         if isinstance(record, ChargerState):
             self.stored[ChargerState, key] = record
@@ -117,10 +117,10 @@ class Work:
             if record.open:
                 self._open[record.charger_id, record.connector_id] = record.id
 
-    # --- looking ---------------------------------------------------------------------------------
+    # --- reading ---------------------------------------------------------------------------------
 
     def connector(self, charger_id: str, connector_id: int) -> Connector:
-        """The connector's row, or a fresh one for a connector never heard of."""
+        """Return the connector's row, or a new one for an unknown connector."""
         known = self.connectors.get((charger_id, connector_id))
         return known if known is not None else Connector(charger_id=charger_id, connector_id=connector_id)
 
@@ -131,17 +131,17 @@ class Work:
     def open_transactions(self, charger_id: str) -> list[Transaction]:
         return [t for t in self.transactions.values() if t.charger_id == charger_id and t.open]
 
-    def started_as(self, charger_id: str, key: str) -> Transaction | None:
-        """The transaction of a start that was reported before under the same natural key."""
+    def transaction_by_key(self, charger_id: str, key: str) -> Transaction | None:
+        """Return the transaction of a start that was reported before with the same `Start.key`."""
         transaction_id = self._by_key.get((charger_id, key))
         return None if transaction_id is None else self.transactions[transaction_id]
 
     def device_rows(self, kind: type[K], charger_id: str) -> list[K]:
-        """What is remembered of a charger, of one kind, in no order."""
+        """Return the device state rows of one kind of a charger, in no order."""
         return [row for row in self.device_state.get(kind, {}).values() if row.charger_id == charger_id]
 
     def device_row(self, kind: type[K], *key: Any) -> K | None:
-        """One such row, by its primary key."""
+        """Return a device state row by its primary key."""
         row: K | None = self.device_state.get(kind, {}).get(key)
         return row
 
@@ -149,9 +149,9 @@ class Work:
         return self.tags.get(tag_key(id_tag))
 
     def tariff_for(self, charger_id: str, id_tag: str) -> Tariff:
-        """What a session costs that starts now: the tag's tariff, else the charger's, its group's, the default.
+        """Return the tariff of a session that starts now, as the transaction keeps it.
 
-        As it is to be kept on the transaction. `default` in the database comes before the settings' default.
+        It is the tag's or else the charger's, its group's, the one named `default`, or that of the settings.
         """
         tag, charger = self.tag(id_tag), self.chargers.get(charger_id)
         group_id = None if charger is None else charger.group_id
@@ -171,19 +171,19 @@ class Work:
 
     def put(self, record: KeyedRecord) -> None:
         """Replace or add a row."""
-        table, key = self._place(record)
+        table, key = self._table_and_key(record)
         self._set(table, key, record)
         self._set(self.changed, (type(record), key), record)
         if isinstance(record, Transaction):
             self._set(self._by_key, (record.charger_id, record.key), record.id)
-            place = (record.charger_id, record.connector_id)
+            connector = (record.charger_id, record.connector_id)
             if record.open:
-                self._set(self._open, place, record.id)
-            elif self._open.get(place) == record.id:
-                self._set(self._open, place, _MISSING)
+                self._set(self._open, connector, record.id)
+            elif self._open.get(connector) == record.id:
+                self._set(self._open, connector, _MISSING)
 
     def add(self, row: AddedRow) -> None:
-        """Append a row that is only ever written once."""
+        """Append a row that is never updated."""
         rows = self.added.setdefault(type(row), [])
         rows.append(row)
         self._undo.append((rows, None, None))
@@ -191,11 +191,12 @@ class Work:
             self._set(self.answers, (row.charger_id, row.message_id, row.digest), row.answer)
 
     def add_known_reading(self, key: tuple[str, int, datetime, bytes]) -> None:
+        """Mark a reading as stored, by charger, connector, time and digest."""
         self.known_readings.add(key)
         self._undo.append((self.known_readings, key, None))
 
     def emit(self, charger_id: str, draft: events.EventDraft) -> None:
-        """Tell the world, in the same transaction as the fact itself."""
+        """Add an event to the outbox, in the same database transaction as the fact itself."""
         if not self.policy.events:
             return
         state = self.states[charger_id]
@@ -217,13 +218,13 @@ class Work:
         )
 
     def quarantine(self, entry: QuarantineEntry) -> None:
-        """Keep what was acknowledged but cannot be booked, and say so if the operator wants it said."""
+        """Store what was acknowledged but cannot be booked, with an event if the operator enabled error events."""
         self.add(entry)
         if self.policy.error_events:
             self.emit(entry.charger_id, events.quarantined(entry))
 
     def attempt(self) -> "_Attempt":
-        """All or nothing for one report: what it changed is taken back when it raises."""
+        """Return a context that undoes the changes of one report if its decision raises."""
         return _Attempt(self._undo)
 
     def _set(self, table: dict[Any, Any], key: Any, value: Any) -> None:
@@ -233,7 +234,7 @@ class Work:
         else:
             table[key] = value
 
-    def _place(self, record: KeyedRecord) -> tuple[dict[Any, Any], Any]:
+    def _table_and_key(self, record: KeyedRecord) -> tuple[dict[Any, Any], Any]:
         if isinstance(record, ChargerState):
             return self.states, record.charger_id
         if isinstance(record, Connector):
@@ -262,13 +263,13 @@ class _Attempt:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if error is not None:
-            for place, key, old in reversed(self._undo):
-                if isinstance(place, list):
-                    place.pop()
-                elif isinstance(place, set):
-                    place.discard(key)
+            for table, key, old in reversed(self._undo):
+                if isinstance(table, list):
+                    table.pop()
+                elif isinstance(table, set):
+                    table.discard(key)
                 elif old is _MISSING:
-                    place.pop(key, None)
+                    table.pop(key, None)
                 else:
-                    place[key] = old
+                    table[key] = old
         self._undo.clear()

@@ -70,13 +70,13 @@ def test_a_transactions_profile_overrules_the_default_for_that_transaction_only(
     default = installed(0, absolute(1, level=9))
     tx = installed(1, absolute(2, "TxProfile", periods=[(0, 25.0)]), transaction_id=7)
     assert limits(default, tx) == [(0, 16.0)]
-    assert limits(default, tx, session=RunningTransaction(7, NOW)) == [(0, 25.0)]
-    assert limits(default, tx, session=RunningTransaction(8, NOW)) == [(0, 16.0)]
+    assert limits(default, tx, running=RunningTransaction(7, NOW)) == [(0, 25.0)]
+    assert limits(default, tx, running=RunningTransaction(8, NOW)) == [(0, 16.0)]
 
 
 def test_a_relative_profile_begins_with_the_transaction():
     chosen = profile(1, "TxProfile", periods=[(0, 32.0), (900, 16.0)], chargingProfileKind="Relative")
-    assert limits(installed(1, chosen), session=RunningTransaction(7, at(-10))) == [(0, 32.0), (300, 16.0)]
+    assert limits(installed(1, chosen), running=RunningTransaction(7, at(-10))) == [(0, 32.0), (300, 16.0)]
 
 
 @pytest.mark.parametrize(("kind", "days"), [("Daily", 1), ("Weekly", 7)])

@@ -100,7 +100,7 @@ def test_an_undone_start_can_be_told_again_in_the_same_batch(monkeypatch):
         with pytest.raises(ZeroDivisionError), work.attempt():
             decide(work, start())
     assert work.open_transaction(CP, 1) is None
-    assert work.started_as(CP, start().key) is None
+    assert work.transaction_by_key(CP, start().key) is None
     with work.attempt():
         assert decide(work, start()).transaction_id == 2
 
