@@ -18,7 +18,7 @@ from csms.adapter import AdapterHost
 from csms.plans.retained import Retained
 from csms.scheduling.hems import HemsStatus, iso_time, without_measurements
 from csms.scheduling.periods import current_or_next, remaining_periods
-from csms.scheduling.plan_delivery import AWAY, HEMS, IN_PLACE, NOT_WANTED, PENDING, STANDALONE, DesiredPlan
+from csms.scheduling.plan_delivery import AWAY, HEMS, IN_PLACE, NOT_DESIRED, PENDING, STANDALONE, DesiredPlan
 from csms.scheduling.plan_view import PlanView, with_prices
 from csms.scheduling.price_table import PriceTable
 
@@ -196,7 +196,7 @@ class ScheduledConnector:
         if self.keeper.active and pending is None and problem is None:
             delivery = IN_PLACE
         elif not periods:
-            delivery = NOT_WANTED
+            delivery = NOT_DESIRED
         else:
             delivery = PENDING if self.monitor.online else AWAY
         shown = PlanView(

@@ -201,7 +201,7 @@ class Planner:
             zone=self._zone_of(plan),
             now=now,
             removed=plan.removed,
-            choices=self._choices,
+            cache=self._choices,
         )
 
     def _due(self, plan: Plan, look: PlanDecision, now: datetime) -> str:

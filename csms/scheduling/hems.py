@@ -1,4 +1,4 @@
-"""What an energy management system asks for over MQTT: a schedule, checked as a whole before anything is done."""
+"""Schedules that a home energy management system (HEMS) requests over MQTT: validation, state and status."""
 
 from datetime import UTC, datetime, tzinfo
 from typing import Annotated, Any, Final
@@ -25,11 +25,11 @@ _HEMS_STATES: Final[dict[str, str]] = {
 }
 
 _Current = Annotated[float, Meta(ge=6, le=32)]
-_Time = Annotated[str, Meta(min_length=16)]  # a date alone is no moment
+_Time = Annotated[str, Meta(min_length=16)]  # a date alone is not enough
 
 
 class HemsRefused(ValueError):
-    """The message is not followed. `text` is for the status, `detail` for the log."""
+    """The message is rejected. `text` is published in the status, `detail` logged."""
 
     def __init__(self, text: str, detail: str = "") -> None:
         super().__init__(f"{text}: {detail}" if detail else text)
@@ -38,7 +38,10 @@ class HemsRefused(ValueError):
 
 
 class HemsSchedule(Struct, frozen=True, kw_only=True):
-    """A schedule as asked for: periods that are not over, in order. It ends when now > `expires_at`."""
+    """A requested schedule: the periods that have not ended, sorted, and the number that have (`past`).
+
+    It ends when now > `expires_at`.
+    """
 
     periods: tuple[ChargePeriod, ...]
     expires_at: datetime | None = None
@@ -47,10 +50,10 @@ class HemsSchedule(Struct, frozen=True, kw_only=True):
 
 
 class HemsRequest(Struct, frozen=True, kw_only=True):
-    """The last that a HEMS asked of a charger, as it is kept; without periods nothing is wanted.
+    """The last request of a HEMS for a charger, as it is stored. Without periods no schedule is requested.
 
-    `digest` names the last message, so that a retained one counts once. `result`: pending, success, error, cleared,
-    expired.
+    `digest` identifies the last message, so that a retained one counts once. `result`: pending, success, error,
+    cleared, expired.
     """
 
     periods: tuple[ChargePeriod, ...] = ()
@@ -63,7 +66,10 @@ class HemsRequest(Struct, frozen=True, kw_only=True):
 
 
 class HemsStatus(Struct, frozen=True, kw_only=True):
-    """What a HEMS is told, on `…/status`. `charger_state` and `last_command_at` are older names of the same."""
+    """The payload published on `…/status`.
+
+    `charger_state` and `last_command_at` are older names of `state` and `last_hems_command_at`.
+    """
 
     state: str
     charger_state: str
@@ -87,18 +93,19 @@ class HemsStatus(Struct, frozen=True, kw_only=True):
 
 
 def hems_state(status: str | None, *, online: bool) -> str:
-    """idle, plugged_in, charging, error or offline."""
+    """Return the HEMS state of an OCPP status: idle, plugged_in, charging, error or offline."""
     if not online:
         return "offline"
     return _HEMS_STATES.get(status or "", "error")
 
 
-def iso_time(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")
+def iso_time(at: datetime | None) -> str | None:
+    """Return a time in ISO 8601, UTC, to the second."""
+    return None if at is None else at.astimezone(UTC).isoformat(timespec="seconds")
 
 
 def without_measurements(payload: Struct) -> dict[str, Any]:
-    """What makes two statuses differ; and meters count all the time."""
+    """Return what makes a status new: all but its time, power and energy, which always change."""
     content: dict[str, Any] = msgspec.to_builtins(payload)
     for name in ("timestamp", "current_power_kw", "session_energy_kwh"):
         content.pop(name, None)
@@ -120,9 +127,9 @@ class _Message(Struct):
 
 
 def read_schedule(body: bytes, *, now: datetime, zone: tzinfo, default_current_a: float) -> HemsSchedule:
-    """One bad period refuses the whole message. A time without an offset is local time of `zone`.
+    """Decode a requested schedule. A time without an offset is in `zone`.
 
-    Raises HemsRefused.
+    Raises HemsRefused; a single malformed period rejects the whole message.
     """
     try:
         message = msgspec.json.decode(body, type=_Message)
@@ -138,14 +145,14 @@ def read_schedule(body: bytes, *, now: datetime, zone: tzinfo, default_current_a
         )
     except PeriodsOverlap as error:
         raise HemsRefused(INVALID_SCHEDULE, str(error)) from None
-    left = remaining_periods(periods, now)
-    if not left:
-        raise HemsRefused(NO_PERIODS_LEFT, "all periods are over")
+    remaining = remaining_periods(periods, now)
+    if not remaining:
+        raise HemsRefused(NO_PERIODS_LEFT, "all periods have ended")
     return HemsSchedule(
-        periods=left,
+        periods=remaining,
         expires_at=expires_at,
         source_id=message.source_id or message.source,
-        past=len(periods) - len(left),
+        past=len(periods) - len(remaining),
     )
 
 

@@ -1,4 +1,4 @@
-"""One OCPP charger's plan from all that is known: what is desired of it, and what people are shown of that."""
+"""The plan of one OCPP charger: the desired plan from prices or a HEMS, and the view of it for operators."""
 
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
@@ -6,7 +6,7 @@ from datetime import datetime, tzinfo
 from msgspec import Struct
 
 from csms.scheduling.hems import HemsRequest
-from csms.scheduling.periods import remaining_periods
+from csms.scheduling.periods import ChargePeriod, remaining_periods
 from csms.scheduling.plan_delivery import HEMS, NONE, STANDALONE, DesiredPlan, PlanDelivery, delivery_state
 from csms.scheduling.plan_view import PlanningTerms, PlanView, with_prices
 from csms.scheduling.prices import PriceSlot
@@ -16,7 +16,7 @@ IDLE, ERROR, REMOVING, SCHEDULED = "idle", "error", "removing", "scheduled"
 
 
 class PlanDecision(Struct, frozen=True, kw_only=True):
-    """`desired` is to be on the charger. `plan`: the choice by prices, in standalone mode."""
+    """The state of a charger's plan. `desired` is to be on the charger; `plan` the choice by prices (standalone mode)."""
 
     state: str
     message: str = ""
@@ -34,16 +34,16 @@ def decide_plan(
     zone: tzinfo,
     now: datetime,
     removed: bool = False,
-    choices: PlanCache | None = None,
+    cache: PlanCache | None = None,
 ) -> PlanDecision:
-    """`problem`: why there are no prices at all. `choices`: what was chosen for others already."""
+    """Decide a charger's plan. `problem`: why there are no prices. `cache`: plans made for other chargers."""
     if removed:
         return PlanDecision(state=REMOVING, desired=DesiredPlan(source=NONE))
     if terms.mode == HEMS:
         return _by_hems(request, now)
     if problem is not None:
         return PlanDecision(state=ERROR, message=problem, desired=_keep_installed(delivery, now))
-    found = (choices or PlanCache()).plan(
+    plan = (cache or PlanCache()).plan(
         prices,
         now=now,
         zone=zone,
@@ -51,14 +51,14 @@ def decide_plan(
         threshold=terms.max_price,
         current_a=terms.limit_a,
     )
-    if found.state == WAITING_FOR_PRICES:
-        # Nothing new is known: what is on the charger stays until it is over.
+    if plan.state == WAITING_FOR_PRICES:
+        # Nothing new is known: what is on the charger stays until it ends.
         desired = _keep_installed(delivery, now)
     else:
-        left = remaining_periods(found.periods, now)
-        until = found.known_until if terms.otherwise == "wait" else max((p.end for p in left), default=None)
-        desired = DesiredPlan(source=STANDALONE, periods=left, until=until)
-    return PlanDecision(state=found.state, message=found.message, desired=desired, plan=found)
+        periods = remaining_periods(plan.periods, now)
+        until = plan.known_until if terms.otherwise == "wait" else _end(periods)
+        desired = DesiredPlan(source=STANDALONE, periods=periods, until=until)
+    return PlanDecision(state=plan.state, message=plan.message, desired=desired, plan=plan)
 
 
 def _keep_installed(delivery: PlanDelivery, now: datetime) -> DesiredPlan:
@@ -71,29 +71,30 @@ def _keep_installed(delivery: PlanDelivery, now: datetime) -> DesiredPlan:
 
 
 def _by_hems(request: HemsRequest, now: datetime) -> PlanDecision:
-    left = (
-        ()
-        if request.expires_at is not None and now > request.expires_at
-        else remaining_periods(request.periods, now)
-    )
+    expired = request.expires_at is not None and now > request.expires_at
+    periods = () if expired else remaining_periods(request.periods, now)
     desired = DesiredPlan(
         source=HEMS,
-        periods=left,
+        periods=periods,
         expires_at=request.expires_at,
         source_id=request.source_id,
-        until=max((period.end for period in left), default=None),
+        until=_end(periods),
     )
     if request.error is not None:
         return PlanDecision(state=ERROR, message=request.error, desired=desired)
-    if not left:
+    if not periods:
         return PlanDecision(state=IDLE, desired=desired)
-    return PlanDecision(state=SCHEDULED, message=f"{len(left)} periods", desired=desired)
+    return PlanDecision(state=SCHEDULED, message=f"{len(periods)} periods", desired=desired)
+
+
+def _end(periods: Sequence[ChargePeriod]) -> datetime | None:
+    return max((period.end for period in periods), default=None)
 
 
 def view_plan(
     charger_id: str,
     terms: PlanningTerms,
-    found: PlanDecision,
+    decision: PlanDecision,
     delivery: PlanDelivery,
     *,
     prices: Sequence[PriceSlot],
@@ -102,26 +103,28 @@ def view_plan(
     online: bool,
     now: datetime,
 ) -> PlanView:
-    """What people are shown."""
+    """Return what an operator is shown of a charger's plan."""
     installed = delivery.installed
-    sure = installed is not None and not installed.unsure
-    shown = PlanView(
+    if installed is not None and installed.unsure:
+        installed = None
+    standalone = terms.mode == STANDALONE
+    view = PlanView(
         charger_id=charger_id,
         connector_id=terms.connector_id,
         mode=terms.mode,
-        state=found.state,
-        message=found.message,
-        delivery=delivery_state(found.desired, delivery, now=now, online=online),
+        state=decision.state,
+        message=decision.message,
+        delivery=delivery_state(decision.desired, delivery, now=now, online=online),
         problem=delivery.problem,
-        source=installed.source if installed is not None and sure else NONE,
+        source=NONE if installed is None else installed.source,
         zone=zone,
-        currency=currency if terms.mode == STANDALONE else None,
-        max_price=terms.max_price if terms.mode == STANDALONE else None,
-        periods=found.desired.periods,
-        running=installed.periods if installed is not None and sure else (),
-        since=installed.pushed_at if installed is not None and sure else None,
-        expires_at=found.desired.expires_at,
-        source_id=found.desired.source_id,
-        confirmed=installed.confirmed if installed is not None and sure else None,
+        currency=currency if standalone else None,
+        max_price=terms.max_price if standalone else None,
+        periods=decision.desired.periods,
+        running=() if installed is None else installed.periods,
+        since=None if installed is None else installed.pushed_at,
+        expires_at=decision.desired.expires_at,
+        source_id=decision.desired.source_id,
+        confirmed=None if installed is None else installed.confirmed,
     )
-    return with_prices(shown, found.plan, prices)
+    return with_prices(view, decision.plan, prices)

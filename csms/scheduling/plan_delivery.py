@@ -1,6 +1,7 @@
-"""What is to be done about a schedule that is desired, and about one that is in place. Decisions only.
+"""Delivery of a plan to its charger: what to do about the desired plan and the installed one. Decisions only.
 
-The same for every kind of charger: a bridge writes a vendor's weekly schedule, OCPP gets a charging profile.
+They are the same for every kind of charger: a bridge writes its vendor's weekly schedule, an OCPP charger gets a
+charging profile.
 """
 
 from collections.abc import Sequence
@@ -14,16 +15,16 @@ from csms.scheduling.periods import ChargePeriod, remaining_periods
 STANDALONE, HEMS, NONE = "standalone", "hems", "none"
 NOTHING, EXPIRED, OVER, RENEW = "nothing", "expired", "over", "renew"
 PUSH, CLEAR = "push", "clear"
-# What has become of a plan on its charger.
-IN_PLACE, PENDING, AWAY, REFUSED, NOT_WANTED = "in_place", "pending", "away", "refused", "none"
+# The states of a plan's delivery.
+IN_PLACE, PENDING, AWAY, REFUSED, NOT_DESIRED = "in_place", "pending", "away", "refused", "none"
 _RECONNECTED_AFTER: Final = timedelta(minutes=10)
 _REFUSED_FOR: Final = timedelta(hours=1)
 
 
 class DesiredPlan(Struct, frozen=True, kw_only=True):
-    """A schedule to be put, or without periods: that ours be deleted.
+    """A plan to install or, without periods, the removal of the installed one.
 
-    `until` is for targets that end by themselves: up to then nothing flows outside of the periods.
+    `until`: when a schedule that can end by itself is to end; up to then the charger only charges in the periods.
     """
 
     source: str
@@ -36,7 +37,10 @@ class DesiredPlan(Struct, frozen=True, kw_only=True):
 def due_by_time(
     now: datetime, *, periods: Sequence[ChargePeriod], expires_at: datetime | None, stale: bool
 ) -> str:
-    """What time alone asks of a schedule in place: it has expired, all of it is over, it is to be written again."""
+    """Return what is due for an installed schedule by time alone: expired, over (all periods have ended), renew, nothing.
+
+    `stale`: it is to be written again.
+    """
     if expires_at is not None and now > expires_at:
         return EXPIRED
     if not remaining_periods(periods, now):
@@ -45,10 +49,10 @@ def due_by_time(
 
 
 class InstalledPlan(Struct, frozen=True, kw_only=True):
-    """A charging profile of ours on an OCPP charger, and what it was made of.
+    """A plan's charging profile on an OCPP charger, and the plan it was built from.
 
-    It ends by itself at `until`. `renew_at`: it did not fit as a whole, the rest is due then. `unsure`: no answer
-    came when it was sent. `confirmed`: the charger's composite schedule says the same (None: it gave none).
+    It ends by itself at `until`. `renew_at`: when the rest of a plan that did not fit is due. `unsure`: the charger
+    did not answer when it was sent. `confirmed`: the charger's composite schedule agrees (None: it sent none).
     """
 
     source: str
@@ -66,9 +70,9 @@ class InstalledPlan(Struct, frozen=True, kw_only=True):
 
 
 class PlanDelivery(Struct, frozen=True, kw_only=True):
-    """What became of a plan: what is there, and why it is not what is desired.
+    """The delivery of a plan: what is installed, and the problem if that is not the desired plan.
 
-    `refused_at`: when the charger said no to `refused`, so that it is not asked the same over and over.
+    `refused`, `refused_at`: the plan that the charger rejected, and when, so that it is not sent again and again.
     """
 
     installed: InstalledPlan | None = None
@@ -78,7 +82,7 @@ class PlanDelivery(Struct, frozen=True, kw_only=True):
 
 
 def has_desired(desired: DesiredPlan, now: datetime) -> bool:
-    """Whether there is anything to be put."""
+    """Return whether there is a plan to install."""
     return desired.until is not None and desired.until > now
 
 
@@ -93,39 +97,33 @@ def decide_push(
     booted_at: datetime | None,
     lost: bool = False,
 ) -> str:
-    """Whether a connected OCPP charger's profile is to be pushed or cleared now.
+    """Return whether a connected OCPP charger's profile is to be pushed or cleared now: push, clear or nothing.
 
-    `lost`: somebody has cleared or replaced it since.
+    `lost`: the profile has been cleared or replaced by another command since.
     """
     installed = delivery.installed
     if not has_desired(desired, now):
-        return (
-            CLEAR
-            if installed is not None and not _refused(DesiredPlan(source=NONE), delivery, now, booted_at)
-            else NOTHING
-        )
+        clearable = installed is not None and not _refused(DesiredPlan(source=NONE), delivery, now, booted_at)
+        return CLEAR if clearable else NOTHING
     if _refused(desired, delivery, now, booted_at):
         return NOTHING
-    if installed is None or installed.unsure or lost:
+    if installed is None or installed.unsure or lost or not _agrees(installed, desired, now):
         return PUSH
-    if not _says(installed, desired, now) or (installed.connector_id, installed.phases) != (
-        connector_id,
-        phases,
-    ):
+    if (installed.connector_id, installed.phases) != (connector_id, phases):
         return PUSH
     if booted_at is not None and booted_at > installed.pushed_at:
         return PUSH
-    # Without a boot it will still have it; a line that keeps breaking is no reason to send it each time.
+    # Without a boot the charger still has it; an unstable connection is no reason to send it each time.
     returned = connected_at is not None and connected_at > installed.pushed_at
     if returned and now - installed.pushed_at > _RECONNECTED_AFTER:
         return PUSH
     return PUSH if installed.renew_at is not None and now >= installed.renew_at else NOTHING
 
 
-def _says(installed: InstalledPlan, desired: DesiredPlan, now: datetime) -> bool:
-    """Whether what is there is what is desired, as far as it is not over."""
-    left = remaining_periods(installed.periods, now)
-    return (installed.source, left, installed.until) == (desired.source, desired.periods, desired.until)
+def _agrees(installed: InstalledPlan, desired: DesiredPlan, now: datetime) -> bool:
+    """Return whether what remains of the installed plan is the desired one."""
+    periods = remaining_periods(installed.periods, now)
+    return (installed.source, periods, installed.until) == (desired.source, desired.periods, desired.until)
 
 
 def _refused(desired: DesiredPlan, delivery: PlanDelivery, now: datetime, booted_at: datetime | None) -> bool:
@@ -136,12 +134,12 @@ def _refused(desired: DesiredPlan, delivery: PlanDelivery, now: datetime, booted
 
 
 def delivery_state(desired: DesiredPlan, delivery: PlanDelivery, *, now: datetime, online: bool) -> str:
-    """In a word how far the charger is with what is desired of it."""
-    installed, wish = delivery.installed, has_desired(desired, now)
+    """Return the state of a plan's delivery: in_place, pending, away, refused or none."""
+    installed, planned = delivery.installed, has_desired(desired, now)
     if delivery.refused_at is not None and delivery.problem is not None:
         return REFUSED
-    if installed is None and not wish:
-        return NOT_WANTED
-    if wish and installed is not None and not installed.unsure and _says(installed, desired, now):
+    if installed is None and not planned:
+        return NOT_DESIRED
+    if planned and installed is not None and not installed.unsure and _agrees(installed, desired, now):
         return IN_PLACE
     return PENDING if online else AWAY

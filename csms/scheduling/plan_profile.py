@@ -1,7 +1,7 @@
-"""A schedule as an OCPP 1.6 charging profile: an absolute TxDefaultProfile (3.13, 5.16, 9.4).
+"""A plan as an OCPP 1.6 charging profile: an absolute TxDefaultProfile (3.13, 5.16, 9.4).
 
-Within the periods their current, 0 outside of them, until a moment at which the profile ends by itself: whatever
-becomes of us, a charger is not left waiting for ever.
+Its limit is the current of the periods, and 0 outside of them. The profile ends by itself, so that a charger charges
+again if csms is not there to renew it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,11 +12,11 @@ from msgspec import Struct
 
 from csms.scheduling.periods import ChargePeriod
 
-VOLTS: Final = 230  # where a current has to be told as power
+VOLTS: Final = 230  # per phase, to express a current as power
 PROFILE_PURPOSE: Final = "TxDefaultProfile"
-# Profiles of ours have this number and the connector's added, far from what people give by hand.
+# The profile ids of plans are this number plus the connector's, far from ids that an operator would choose.
 FIRST_PROFILE_ID: Final = 816_000_001
-_OURS: Final = range(FIRST_PROFILE_ID, FIRST_PROFILE_ID + 1001)
+_PLAN_IDS: Final = range(FIRST_PROFILE_ID, FIRST_PROFILE_ID + 1001)
 PROFILE_KEYS: Final = (
     "ChargeProfileMaxStackLevel",
     "ChargingScheduleAllowedChargingRateUnit",
@@ -25,7 +25,7 @@ PROFILE_KEYS: Final = (
 
 
 class ProfileLimits(Struct, frozen=True, kw_only=True):
-    """What a charger takes. None: it has not said."""
+    """What a charger accepts in a profile. None: it has not reported the limit."""
 
     unit: str = "A"
     max_stack_level: int | None = None
@@ -33,7 +33,7 @@ class ProfileLimits(Struct, frozen=True, kw_only=True):
 
 
 class ExistingProfile(Struct, frozen=True):
-    """A profile on the charger."""
+    """A profile that is on the charger."""
 
     id: int
     connector_id: int
@@ -42,14 +42,14 @@ class ExistingProfile(Struct, frozen=True):
 
 
 class ProfilePlace(Struct, frozen=True):
-    """Where ours goes, in nobody's way."""
+    """The profile id and stack level of a plan's profile."""
 
     profile_id: int
     stack_level: int
 
 
 class BuiltProfile(Struct, frozen=True, kw_only=True):
-    """`payload` is SetChargingProfile.req. `renew_at`: not all of it fitted, the rest is due then."""
+    """`payload` is SetChargingProfile.req. `renew_at`: when the rest of a plan that did not fit is due."""
 
     payload: dict[str, Any]
     renew_at: datetime | None
@@ -58,7 +58,7 @@ class BuiltProfile(Struct, frozen=True, kw_only=True):
 def profile_limits(
     configuration: Mapping[str, str], *, watts_only: bool = False, level_zero_only: bool = False
 ) -> ProfileLimits:
-    """From what a charger's configuration says (`KEYS` in lower case) and what is known of its kind."""
+    """Return the limits by a charger's reported configuration (`PROFILE_KEYS` in lower case) and its quirks."""
     units = configuration.get(PROFILE_KEYS[1].lower(), "").lower()
     only_watts = "power" in units and "current" not in units
     level = 0 if level_zero_only else _whole(configuration.get(PROFILE_KEYS[0].lower()))
@@ -81,15 +81,16 @@ def choose_place(
     *,
     max_level: int | None = None,
 ) -> ProfilePlace | None:
-    """The highest stack level that no other default profile has there (a profile of the same level would be
-    replaced by ours). None: every level is taken. One with a number of ours is ours, even if we have forgotten it.
+    """Return the highest stack level that no other default profile of the connector has. None: every level is taken.
+
+    A profile of the same level would be replaced. Profiles with the id of a plan do not count, known or not.
     """
     levels = {
         one.stack_level
         for one in others
-        if one.purpose == PROFILE_PURPOSE and one.connector_id == connector_id and one.id not in _OURS
+        if one.purpose == PROFILE_PURPOSE and one.connector_id == connector_id and one.id not in _PLAN_IDS
     }
-    # A charger that does not tell how many levels it has, has at least these two.
+    # A charger that does not report its number of levels has at least two.
     most = 1 if limits.max_stack_level is None else limits.max_stack_level
     if max_level is not None:
         most = min(most, max_level) if limits.max_stack_level is not None else max_level
@@ -100,7 +101,10 @@ def choose_place(
 def current_steps(
     periods: Sequence[ChargePeriod], begin: datetime, until: datetime
 ) -> list[tuple[datetime, float]]:
-    """What holds from which moment on, in A: the periods, and 0 between them. Equal neighbours are one."""
+    """Return the limits in A with the times from which they apply: those of the periods, and 0 between them.
+
+    Equal neighbours are joined.
+    """
     found: list[tuple[datetime, float]] = []
 
     def then(at: datetime, current_a: float) -> None:
@@ -129,22 +133,22 @@ def build_profile(
     limits: ProfileLimits,
     phases: int = 3,
 ) -> BuiltProfile:
-    """The profile as it stands from the minute of `now` on.
+    """Build the profile of a plan from the minute of `now` on.
 
-    What a charger has no room for (ChargingScheduleMaxPeriods) is left out at the end, in such a way that it
-    rather waits than charges where it should not; it is due for the rest when half of the steps are over.
+    Steps beyond the charger's ChargingScheduleMaxPeriods are left out at the end, so that it waits rather than charges
+    outside of the periods; the rest is due when half of the steps have passed.
     """
     begin = now.astimezone(UTC).replace(second=0, microsecond=0)
-    wanted = current_steps(periods, begin, until)
-    shown, ends, renew_at = wanted, until, None
-    most = max(limits.max_periods or len(wanted), 1)
-    if len(wanted) > most:
-        shown = wanted[:most]
-        if len(shown) > 1 and shown[-1][1] > 0:
-            shown = shown[:-1]
-        if shown[-1][1] > 0:  # room for one step only: it ends where it should
-            ends = wanted[1][0]
-        renew_at = wanted[max((len(shown) + 1) // 2, 1)][0]
+    all_steps = current_steps(periods, begin, until)
+    steps, end, renew_at = all_steps, until, None
+    max_steps = max(limits.max_periods or len(all_steps), 1)
+    if len(all_steps) > max_steps:
+        steps = all_steps[:max_steps]
+        if len(steps) > 1 and steps[-1][1] > 0:
+            steps = steps[:-1]
+        if steps[-1][1] > 0:  # a single step: the profile ends with it
+            end = all_steps[1][0]
+        renew_at = all_steps[max((len(steps) + 1) // 2, 1)][0]
     return BuiltProfile(
         payload={
             "connectorId": connector_id,
@@ -154,12 +158,12 @@ def build_profile(
                 "chargingProfilePurpose": PROFILE_PURPOSE,
                 "chargingProfileKind": "Absolute",
                 "chargingSchedule": {
-                    "duration": round((ends - begin).total_seconds()),
+                    "duration": round((end - begin).total_seconds()),
                     "startSchedule": begin.strftime("%Y-%m-%dT%H:%M:%SZ"),
                     "chargingRateUnit": limits.unit,
                     "chargingSchedulePeriod": [
                         _period(round((at - begin).total_seconds()), limit_a, limits.unit, phases)
-                        for at, limit_a in shown
+                        for at, limit_a in steps
                     ],
                 },
             },
@@ -171,5 +175,5 @@ def build_profile(
 def _period(start_s: int, limit_a: float, unit: str, phases: int) -> dict[str, Any]:
     limit = limit_a if unit == "A" else limit_a * VOLTS * phases
     period: dict[str, Any] = {"startPeriod": start_s, "limit": round(float(limit), 1)}
-    # Three is what OCPP takes for granted; charge points that know no numberPhases are spared it.
+    # Three is OCPP's default; chargers that do not know numberPhases must not be sent it.
     return period if phases == 3 else period | {"numberPhases": phases}

@@ -1,4 +1,4 @@
-"""What people are shown of a charger's plan, whatever the charger speaks."""
+"""What an operator is shown of a charger's plan, whatever protocol the charger uses."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from csms.scheduling.periods import ChargePeriod
-from csms.scheduling.plan_delivery import NONE, NOT_WANTED
+from csms.scheduling.plan_delivery import NONE, NOT_DESIRED
 from csms.scheduling.prices import PriceSlot
 from csms.scheduling.selection import PricePlan
 
@@ -17,10 +17,11 @@ PlanMode = Literal["standalone", "hems"]
 
 
 class PlanningTerms(Struct, frozen=True, kw_only=True):
-    """How an OCPP charger is planned. `max_price` a kWh (None: none), `levels` a day, `limit_a` a phase.
+    """The terms by which an OCPP charger is planned.
 
-    `otherwise`: what it does while prices are known and no chosen slot is left, charge or wait. `stack_level`:
-    the highest to use (None: the charger's). `connector_id` 0: all connectors.
+    `max_price`: per kWh (None: no threshold). `levels`: the number of price levels per day. `limit_a`: per phase.
+    `otherwise`: what the charger does while prices are known and no chosen slot remains, charge or wait.
+    `stack_level`: the highest to use (None: the charger's). `connector_id` 0: all connectors.
     """
 
     mode: PlanMode = "standalone"
@@ -34,7 +35,7 @@ class PlanningTerms(Struct, frozen=True, kw_only=True):
 
 
 class PlanSlot(Struct, frozen=True, array_like=True):
-    """A slot with its price and whether it was chosen."""
+    """A slot with its price, and whether it was chosen."""
 
     start: datetime
     end: datetime
@@ -43,9 +44,9 @@ class PlanSlot(Struct, frozen=True, array_like=True):
 
 
 class PlanView(Struct, frozen=True, kw_only=True):
-    """A plan as it stands. `state` is the plan's, `delivery` what became of it on the charger.
+    """A plan. `state` is that of the plan, `delivery` that of its delivery to the charger.
 
-    `periods` is what is wanted, `running` what the charger has by all we know. `source` is the running one's.
+    `periods` are the desired ones, `running` those on the charger as far as known, `source` the origin of the latter.
     """
 
     charger_id: str
@@ -53,7 +54,7 @@ class PlanView(Struct, frozen=True, kw_only=True):
     mode: PlanMode
     state: str
     message: str = ""
-    delivery: str = NOT_WANTED
+    delivery: str = NOT_DESIRED
     problem: str | None = None
     source: str = NONE
     zone: str = "UTC"
@@ -72,11 +73,11 @@ class PlanView(Struct, frozen=True, kw_only=True):
 
 
 def with_prices(view: PlanView, plan: PricePlan | None, prices: Sequence[PriceSlot]) -> PlanView:
-    """A view with the prices of the days that a plan is about, and what was chosen of them."""
+    """Return the view with the prices of the planned days and the slots chosen of them."""
     if plan is None:
         return view
     chosen = {slot for choice in plan.choices for slot in choice.slots}
-    told = next((choice for choice in plan.choices if choice.slots), None)
+    first_choice = next((choice for choice in plan.choices if choice.slots), None)
     first, last = plan.window
     return replace(
         view,
@@ -85,7 +86,7 @@ def with_prices(view: PlanView, plan: PricePlan | None, prices: Sequence[PriceSl
             for slot in prices
             if first <= slot.start < last
         ),
-        slots_chosen=len(told.slots) if told is not None else 0,
-        price_levels=len(told.levels) if told is not None else 0,
+        slots_chosen=0 if first_choice is None else len(first_choice.slots),
+        price_levels=0 if first_choice is None else len(first_choice.levels),
         slots_excluded=sum(choice.excluded for choice in plan.choices),
     )

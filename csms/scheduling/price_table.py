@@ -1,4 +1,4 @@
-"""The prices that are known, as feeds have brought them."""
+"""The known prices, merged from price feeds."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -10,7 +10,10 @@ _KEPT: Final = timedelta(days=2)
 
 
 class PriceTable:
-    """A feed replaces what it covers; what is older than two days is dropped. `problem`: why there are none."""
+    """Prices by slot. A feed replaces what it covers; slots older than two days are dropped.
+
+    `problem`: why there are no prices.
+    """
 
     def __init__(self, currency: str) -> None:
         self.slots: tuple[PriceSlot, ...] = ()
@@ -18,7 +21,7 @@ class PriceTable:
         self.currency = currency
 
     def take(self, feed: Feed, now: datetime) -> bool:
-        """False: the feed is in another currency than the threshold, nothing can be compared."""
+        """Add a feed. Return False, without prices, if its currency is not that of the threshold."""
         if feed.currency is not None and feed.currency != self.currency:
             self.problem = f"Prices are in {feed.currency}, the threshold is in {self.currency}"
             self.slots = ()

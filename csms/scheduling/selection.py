@@ -1,4 +1,4 @@
-"""Which slots to charge in: all those at the cheapest X price levels of each local day, below a threshold."""
+"""Selection of slots: of each local day all those at the cheapest X price levels at or below a threshold."""
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta, tzinfo
@@ -13,11 +13,14 @@ from csms.scheduling.prices import PriceSlot, day_bounds, price_level, slots_of_
 WAITING_FOR_PRICES: Final = "waiting_for_prices"
 SCHEDULED: Final = "scheduled"
 NO_ELIGIBLE_SLOTS: Final = "no_eligible_slots"
-_MOST_CHOICES: Final = 1000
+_MAX_PLANS: Final = 1000
 
 
 class DayChoice(Struct, frozen=True, kw_only=True):
-    """What one local day offers and what of it is chosen. `excluded`: slots above the threshold."""
+    """The chosen slots of a local day and their price levels.
+
+    `offered`: the number of slots with a price; `excluded`: those above the threshold.
+    """
 
     day: date
     slots: tuple[PriceSlot, ...] = ()
@@ -31,9 +34,9 @@ class DayChoice(Struct, frozen=True, kw_only=True):
 
 
 class PricePlan(Struct, frozen=True, kw_only=True):
-    """Today's and tomorrow's choice. `state` is waiting_for_prices, scheduled or no_eligible_slots.
+    """The choice for today and tomorrow. `state`: waiting_for_prices, scheduled or no_eligible_slots.
 
-    `window`: the two days. `known_until`: the end of the last slot that has a price.
+    `window`: begin and end of the two days. `known_until`: the end of the last slot with a price.
     """
 
     state: str
@@ -46,14 +49,14 @@ class PricePlan(Struct, frozen=True, kw_only=True):
 
     @property
     def plan_day(self) -> date | None:
-        """The day that `message` speaks of."""
+        """The day to which `message` refers."""
         return next((choice.day for choice in self.choices if choice.slots), None)
 
 
 def choose_slots(
     slots: Iterable[PriceSlot], day: date, *, top_x: int, threshold: Decimal | None
 ) -> DayChoice:
-    """The slots of the `top_x` cheapest price levels among those at or below the threshold (None: no threshold)."""
+    """Choose the slots of the `top_x` cheapest price levels at or below the threshold (None: no threshold)."""
     offered = sorted(slots)
     eligible = [slot for slot in offered if threshold is None or price_level(slot.price) <= threshold]
     levels = tuple(sorted({price_level(slot.price) for slot in eligible})[:top_x])
@@ -75,7 +78,7 @@ def plan_by_price(
     threshold: Decimal | None,
     current_a: float,
 ) -> PricePlan:
-    """The plan for today and tomorrow, each with its own X levels. Whether a slot is over does not matter here."""
+    """Plan today and tomorrow, each with its own `top_x` levels. Slots that have ended are included."""
     today = now.astimezone(zone).date()
     days = (today, today + timedelta(days=1))
     window = (day_bounds(days[0], zone)[0], day_bounds(days[1], zone)[1])
@@ -114,11 +117,11 @@ def plan_by_price(
 
 
 class PlanCache:
-    """`plan` for many chargers: made once for all that have the same terms, until day or prices change."""
+    """Results of `plan_by_price`, one for all chargers with the same terms, until day or prices change."""
 
     def __init__(self) -> None:
         self._prices: Sequence[PriceSlot] = ()
-        self._made: dict[object, PricePlan] = {}
+        self._plans: dict[object, PricePlan] = {}
 
     def plan(
         self,
@@ -130,12 +133,12 @@ class PlanCache:
         threshold: Decimal | None,
         current_a: float,
     ) -> PricePlan:
-        if prices is not self._prices or len(self._made) >= _MOST_CHOICES:
+        if prices is not self._prices or len(self._plans) >= _MAX_PLANS:
             self._prices = prices
-            self._made.clear()
+            self._plans.clear()
         key = (now.astimezone(zone).date(), zone, top_x, threshold, current_a)
-        if key not in self._made:
-            self._made[key] = plan_by_price(
+        if key not in self._plans:
+            self._plans[key] = plan_by_price(
                 prices, now=now, zone=zone, top_x=top_x, threshold=threshold, current_a=current_a
             )
-        return self._made[key]
+        return self._plans[key]

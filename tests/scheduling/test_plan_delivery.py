@@ -18,7 +18,7 @@ from csms.scheduling.plan_delivery import (
     HEMS,
     IN_PLACE,
     NONE,
-    NOT_WANTED,
+    NOT_DESIRED,
     NOTHING,
     OVER,
     PENDING,
@@ -126,7 +126,7 @@ def test_what_is_due(wanted: DesiredPlan, delivery: PlanDelivery, more: dict[str
         (WANTED, PlanDelivery(), False, AWAY),
         (WANTED, PlanDelivery(installed=replace(HELD, unsure=True)), True, PENDING),
         (WANTED, NO, True, REFUSED),
-        (DesiredPlan(source=NONE), PlanDelivery(), True, NOT_WANTED),
+        (DesiredPlan(source=NONE), PlanDelivery(), True, NOT_DESIRED),
         (DesiredPlan(source=NONE), THERE, False, AWAY),
     ],
 )
