@@ -1,7 +1,7 @@
 """What csms knows of a charger beside its connectors and transactions: records with fields named as the columns."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import Struct
 
@@ -9,12 +9,13 @@ from msgspec import Struct
 class DeviceState(Struct, frozen=True, kw_only=True):
     """A row of one charger, replaced as a whole under that charger's row lock."""
 
+    key_fields: ClassVar[tuple[str, ...]] = ("charger_id",)
     charger_id: str
 
     @property
     def key(self) -> tuple[Any, ...]:
         """The primary key."""
-        raise NotImplementedError
+        return tuple(getattr(self, name) for name in self.key_fields)
 
 
 class ConfigurationKey(DeviceState, frozen=True, kw_only=True):
@@ -24,6 +25,7 @@ class ConfigurationKey(DeviceState, frozen=True, kw_only=True):
     ChangeConfiguration that the charger accepted. `seen_at`: when `value` was reported; None: never.
     """
 
+    key_fields: ClassVar = ("charger_id", "key_id")
     key_id: str
     name: str
     supported: bool = True
@@ -33,10 +35,6 @@ class ConfigurationKey(DeviceState, frozen=True, kw_only=True):
     desired: str | None = None
     desired_at: datetime | None = None
     reboot_required: bool = False
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return self.charger_id, self.key_id
 
 
 class LocalList(DeviceState, frozen=True, kw_only=True):
@@ -56,10 +54,6 @@ class LocalList(DeviceState, frozen=True, kw_only=True):
     last_status: str | None = None
     last_status_at: datetime | None = None
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return (self.charger_id,)
-
 
 class Reservation(DeviceState, frozen=True, kw_only=True):
     """A reservation that the charger accepted. `ended_as`: used, cancelled; an expired one has none.
@@ -67,6 +61,7 @@ class Reservation(DeviceState, frozen=True, kw_only=True):
     `broken_by`: the transaction of another idTag on the reserved connector.
     """
 
+    key_fields: ClassVar = ("charger_id", "id")
     id: int
     connector_id: int
     id_tag: str
@@ -78,10 +73,6 @@ class Reservation(DeviceState, frozen=True, kw_only=True):
     transaction_id: int | None = None
     broken_by: int | None = None
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return self.charger_id, self.id
-
 
 class ChargingProfile(DeviceState, frozen=True, kw_only=True):
     """A charging profile that the charger accepted. `profile` is OCPP's csChargingProfiles.
@@ -89,6 +80,7 @@ class ChargingProfile(DeviceState, frozen=True, kw_only=True):
     A profile of a remote start has `id_tag`, and no `transaction_id` until the start is reported.
     """
 
+    key_fields: ClassVar = ("charger_id", "id")
     id: int
     connector_id: int
     purpose: str
@@ -99,10 +91,6 @@ class ChargingProfile(DeviceState, frozen=True, kw_only=True):
     installed_at: datetime
     cleared_at: datetime | None = None
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return self.charger_id, self.id
-
 
 class Job(DeviceState, frozen=True, kw_only=True):
     """A firmware update or an upload. `kind`: firmware, signed_firmware, diagnostics, log.
@@ -111,6 +99,7 @@ class Job(DeviceState, frozen=True, kw_only=True):
     `progress` lists `{"status", "at"}`, oldest first.
     """
 
+    key_fields: ClassVar = ("charger_id", "id")
     id: str
     kind: str
     request_id: int | None = None
@@ -122,10 +111,6 @@ class Job(DeviceState, frozen=True, kw_only=True):
     updated_at: datetime
     ended_at: datetime | None = None
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return self.charger_id, self.id
-
 
 class Availability(DeviceState, frozen=True, kw_only=True):
     """The availability that a ChangeAvailability set for a connector (0: the charger as a whole).
@@ -133,26 +118,20 @@ class Availability(DeviceState, frozen=True, kw_only=True):
     `scheduled`: the charger applies it when the running transaction ends.
     """
 
+    key_fields: ClassVar = ("charger_id", "connector_id")
     connector_id: int
     desired: str
     desired_at: datetime
     scheduled: bool = False
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return self.charger_id, self.connector_id
-
 
 class Capability(DeviceState, frozen=True, kw_only=True):
     """Whether a charger supports an action (`TriggerMessage`) or a variant of it (`TriggerMessage/Heartbeat`)."""
 
+    key_fields: ClassVar = ("charger_id", "feature")
     feature: str
     supported: bool
     seen_at: datetime
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return self.charger_id, self.feature
 
 
 class BridgeNotes(DeviceState, frozen=True, kw_only=True):
@@ -160,10 +139,6 @@ class BridgeNotes(DeviceState, frozen=True, kw_only=True):
 
     notes: dict[str, Any]
     noted_at: datetime
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return (self.charger_id,)
 
 
 # --- append-only rows --------------------------------------------------------------------------------------
