@@ -4,7 +4,7 @@ from csms.core.records import Tag
 from csms.core.reports import Authorization
 from csms.core.work import Work, tag_key
 
-ACCEPTED, BLOCKED, EXPIRED, INVALID, CONCURRENT = "Accepted", "Blocked", "Expired", "Invalid", "ConcurrentTx"
+ACCEPTED, EXPIRED, INVALID, CONCURRENT = "Accepted", "Expired", "Invalid", "ConcurrentTx"
 
 
 def authorize(work: Work, id_tag: str, *, starting: bool = False) -> Authorization:

@@ -6,7 +6,7 @@ from csms.core.command_answers import CommandAnswer, as_int, as_text
 from csms.core.device_state import Availability
 from csms.core.work import Work
 
-OPERATIVE, INOPERATIVE = "Operative", "Inoperative"
+INOPERATIVE = "Inoperative"
 
 
 def on_change_availability(work: Work, done: CommandAnswer) -> None:

@@ -143,14 +143,6 @@ def _schedule(at: str, plan: CommandPayload, kind: str, facts: ChargerFacts | No
     return problems
 
 
-def _composite(p: CommandPayload, _facts: ChargerFacts | None) -> list[str]:
-    return _not_negative("connectorId", p) + (["duration: must be positive"] if p["duration"] <= 0 else [])
-
-
-def _clear_profile(p: CommandPayload, _facts: ChargerFacts | None) -> list[str]:
-    return _not_negative("connectorId", p) + _not_negative("stackLevel", p)
-
-
 def _reserve(p: CommandPayload, facts: ChargerFacts | None) -> list[str]:
     problems = _not_negative("connectorId", p)
     expires_at = parse_time(p["expiryDate"])
@@ -188,14 +180,6 @@ def _diagnostics(p: CommandPayload, _facts: ChargerFacts | None) -> list[str]:
     return []
 
 
-def _availability(p: CommandPayload, _facts: ChargerFacts | None) -> list[str]:
-    return _not_negative("connectorId", p)
-
-
-def _unlock(p: CommandPayload, _facts: ChargerFacts | None) -> list[str]:
-    return _positive("connectorId", p)
-
-
 def _not_negative(name: str, p: CommandPayload) -> list[str]:
     return [f"{name}: must not be negative"] if p.get(name, 0) < 0 else []
 
@@ -205,13 +189,13 @@ def _positive(name: str, p: CommandPayload) -> list[str]:
 
 
 _CHECKS: dict[str, Callable[[CommandPayload, ChargerFacts | None], list[str]]] = {
-    "ChangeAvailability": _availability,
-    "ClearChargingProfile": _clear_profile,
-    "GetCompositeSchedule": _composite,
+    "ChangeAvailability": lambda p, _: _not_negative("connectorId", p),
+    "ClearChargingProfile": lambda p, _: _not_negative("connectorId", p) + _not_negative("stackLevel", p),
+    "GetCompositeSchedule": lambda p, _: _not_negative("connectorId", p) + _positive("duration", p),
     "GetDiagnostics": _diagnostics,
     "RemoteStartTransaction": _remote_start,
     "ReserveNow": _reserve,
     "SendLocalList": _local_list,
     "SetChargingProfile": _set_profile,
-    "UnlockConnector": _unlock,
+    "UnlockConnector": lambda p, _: _positive("connectorId", p),
 }

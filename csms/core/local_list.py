@@ -48,22 +48,18 @@ def plan_updates(
     if known is not None:
         version = max(known.sent_version or 0, known.reported_version or 0)
         held = known.sent
-    if held is not None and not full:
-        entries = _difference(held, desired)
-        if not entries:
-            return []
-        if len(entries) <= max(len(desired), 1):
-            return [
-                ListUpdate(
-                    version=version + number, kind="Differential", entries=entries[first : first + size]
-                )
-                for number, first in enumerate(range(0, len(entries), size), 1)
-            ]
     entries = [_entry(id_tag, info) for id_tag, info in sorted(desired.items())]
+    differential = False
+    if held is not None and not full:
+        difference = _difference(held, desired)
+        if not difference:
+            return []
+        differential = len(difference) <= max(len(desired), 1)
+        entries = difference if differential else entries
     return [
         ListUpdate(
             version=version + number,
-            kind="Differential" if first else "Full",
+            kind="Differential" if differential or first else "Full",
             entries=entries[first : first + size],
         )
         for number, first in enumerate(range(0, max(len(entries), 1), size), 1)
