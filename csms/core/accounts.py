@@ -15,7 +15,6 @@ from csms.core import reports
 from csms.core.availability import INOPERATIVE
 from csms.core.currencies import minor_digits
 from csms.core.device_state import Availability
-from csms.core.presence import ensure_charger
 from csms.core.pricing import duration_s, session_cost
 from csms.core.records import Account, AccountEntry, Rental, Transaction
 from csms.core.tariffs import Tariff
@@ -23,7 +22,7 @@ from csms.core.units import measure
 from csms.core.work import Work
 
 HELD, RUNNING, ENDED, RELEASED = "held", "running", "ended", "released"
-TOP_UP, DEBIT, REFUND, CORRECTION = "top_up", "debit", "refund", "correction"
+TOP_UP, DEBIT, REFUND = "top_up", "debit", "refund"
 _MIN_S, _MIN_WH = Decimal(15 * 60), 100
 _ACCEPTED: Final = "Accepted"
 
@@ -53,7 +52,6 @@ def add_to_balance(account: Account, amount_minor: int) -> Account:
 
 def rent(work: Work, r: reports.Rent) -> reports.Rented:
     """Hold money for a rental if connector, account and balance allow it. A repeated request finds the same hold."""
-    ensure_charger(work, r.charger_id)
     _release_expired(work)
     refusal = _occupied(work, r) or _inoperative(work, r)
     account = work.accounts.get(r.account_id)
@@ -88,7 +86,6 @@ def rent(work: Work, r: reports.Rent) -> reports.Rented:
 
 def unrented(work: Work, r: reports.Unrented) -> None:
     """Release the hold of a rental that did not begin."""
-    ensure_charger(work, r.charger_id)
     for rental in _held_rentals(work, r.account_id, r.charger_id):
         work.put(replace(rental, state=RELEASED, ended_at=work.now))
 

@@ -17,7 +17,6 @@ from csms.core.device_state import (
     Reservation,
 )
 from csms.core.masking import masked
-from csms.core.presence import ensure_charger
 from csms.core.work import Work
 
 _UNSUPPORTED = {"NotImplemented", "NotSupported"}
@@ -45,7 +44,6 @@ EFFECTS: dict[str, tuple[Callable[[Work, CommandAnswer], None], type[DeviceState
 
 def commanded(work: Work, r: reports.Commanded) -> None:
     """Store the outcome. An answer, even a late one, changes the device state: the charger has acted."""
-    ensure_charger(work, r.charger_id)
     payload, answer = storable(r.payload), storable(r.answer)
     work.add(
         CommandOutcome(

@@ -19,7 +19,7 @@ from csms.core import (
 from csms.core.authorization import authorize
 from csms.core.command_answers import storable
 from csms.core.device_state import BridgeNotes, StoredTransfer
-from csms.core.records import Answered, DeviationCount, QuarantineEntry, StoredSecurityEvent
+from csms.core.records import DeviationCount, QuarantineEntry, StoredSecurityEvent
 from csms.core.work import Work
 
 R = TypeVar("R")
@@ -32,6 +32,9 @@ def decide(work: Work, report: reports.Report[R]) -> R:
     transaction.
     """
     decision, answer_type = _DECISIONS[type(report)]
+    # Connected creates the rows with the charger's protocol, Reconcile concerns an existing transaction.
+    if not isinstance(report, reports.Connected | reports.Reconcile):
+        presence.ensure_charger(work, report.charger_id)
     if isinstance(report, reports.Resendable) and report.repair is not None:
         quarantine.claim_entry(work, report.repair)
         answer = decision(work, report)
@@ -44,25 +47,15 @@ def decide(work: Work, report: reports.Report[R]) -> R:
     if stored is not None:
         return cast("R", msgspec.json.decode(stored, type=answer_type))
     answer = decision(work, report)
-    work.add(
-        Answered(
-            charger_id=report.charger_id,
-            message_id=report.message_id,
-            digest=report.digest,
-            answer=msgspec.json.encode(answer),
-            recorded_at=work.now,
-        )
-    )
+    work.add_answer(key, msgspec.json.encode(answer))
     return cast("R", answer)
 
 
 def _authorize(work: Work, r: reports.Authorize) -> reports.Authorization:
-    presence.ensure_charger(work, r.charger_id)
     return authorize(work, r.id_tag)
 
 
 def _quarantined(work: Work, r: reports.Quarantined) -> reports.Kept:
-    presence.ensure_charger(work, r.charger_id)
     transaction_id = next(work.transaction_ids) if r.action == "StartTransaction" else None
     work.quarantine(
         QuarantineEntry(
@@ -80,7 +73,6 @@ def _quarantined(work: Work, r: reports.Quarantined) -> reports.Kept:
 
 
 def _security_event(work: Work, r: reports.SecurityEvent) -> None:
-    presence.ensure_charger(work, r.charger_id)
     work.add(
         StoredSecurityEvent(
             charger_id=r.charger_id,
@@ -93,7 +85,6 @@ def _security_event(work: Work, r: reports.SecurityEvent) -> None:
 
 
 def _deviated(work: Work, r: reports.Deviated) -> None:
-    presence.ensure_charger(work, r.charger_id)
     for deviation in r.deviations:
         work.add(
             DeviationCount(
@@ -109,12 +100,10 @@ def _deviated(work: Work, r: reports.Deviated) -> None:
 
 
 def _noted(work: Work, r: reports.Noted) -> None:
-    presence.ensure_charger(work, r.charger_id)
     work.put(BridgeNotes(charger_id=r.charger_id, notes=storable(r.notes), noted_at=work.now))
 
 
 def _transferred(work: Work, r: reports.DataTransferred) -> reports.Transferred:
-    presence.ensure_charger(work, r.charger_id)
     work.add(
         StoredTransfer(
             charger_id=r.charger_id,

@@ -13,7 +13,6 @@ from csms.core.command_answers import CommandAnswer, as_int, as_text
 from csms.core.device_state import Job
 from csms.core.events import timestamp
 from csms.core.masking import without_credentials
-from csms.core.presence import ensure_charger
 from csms.core.work import Work
 
 JOB_KINDS = {
@@ -78,7 +77,6 @@ def on_job_command(work: Work, done: CommandAnswer) -> None:
 
 def progress(work: Work, r: reports.Progress) -> None:
     """Continue the job of a status notification; one without a job here, such as one begun by hand, makes a new job."""
-    ensure_charger(work, r.charger_id)
     job = _find_job(work, r)
     if job is None:
         if r.status == "Idle":

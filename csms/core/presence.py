@@ -6,8 +6,6 @@ from csms.core import events, reports
 from csms.core.records import Charger, ChargerState
 from csms.core.work import Work
 
-SEEN_INTERVAL_S = 60
-
 
 def ensure_charger(work: Work, charger_id: str) -> None:
     """Create the charger's rows if it has none.
@@ -63,7 +61,6 @@ def connected(work: Work, r: reports.Connected) -> reports.Held:
 
 
 def disconnected(work: Work, r: reports.Disconnected) -> None:
-    ensure_charger(work, r.charger_id)
     state = work.states[r.charger_id]
     if state.generation == r.generation and state.node == r.node:
         work.put(replace(state, online=False, last_seen_at=work.now))
@@ -72,14 +69,12 @@ def disconnected(work: Work, r: reports.Disconnected) -> None:
 
 
 def seen(work: Work, r: reports.Seen) -> None:
-    ensure_charger(work, r.charger_id)
     work.put(replace(work.states[r.charger_id], last_seen_at=work.now))
 
 
 def boot(work: Work, r: reports.Boot) -> reports.Booted:
-    charger = _charger(work, r.charger_id)
     charger = replace(
-        charger,
+        work.chargers[r.charger_id],
         vendor=r.vendor,
         model=r.model,
         serial_number=r.serial_number,

@@ -47,7 +47,7 @@ def resolve_entry(work: Work, repair: reports.Repair, answer: Any) -> None:
 def repairable_message(action: str, payload: bytes) -> dict[str, Any] | None:
     """Return the quarantined message in OCPP's JSON, for an operator to correct. None: it is not a JSON object.
 
-    A stop that fitted no transaction is quarantined as a report, whatever protocol its charger uses.
+    A stop that fitted no transaction is quarantined as a report, independent of the charger's protocol.
     """
     try:
         found = json.loads(payload)

@@ -251,7 +251,7 @@ class Meter(Resendable[BalanceLeft | None], frozen=True, kw_only=True):
 class Stop(Resendable[Stopped], frozen=True, kw_only=True):
     """A transaction ended. `meter_wh` None: the charger sent no usable register.
 
-    `session_register`: the charger's register counts from 0 in each session, whatever its start reported.
+    `session_register`: the charger's register counts from 0 in each session, and its start may report another value.
     `trusted_id` False: the charger is known to name transactions that ended long ago. `inferred`: the adapter did not
     learn of the end itself and reports what it knew last. `anomalies` replace those of the start.
     """

@@ -4,7 +4,6 @@ from msgspec.structs import replace
 
 from csms.core import events, reports
 from csms.core.clocks import proves_older
-from csms.core.presence import ensure_charger
 from csms.core.records import StoredStatus
 from csms.core.work import Work
 
@@ -16,7 +15,6 @@ def status(work: Work, r: reports.Status) -> None:
 
     The previous status is the last one the charger reported: starts and stops do not change it.
     """
-    ensure_charger(work, r.charger_id)
     number = next(work.numbers)
     work.add(
         StoredStatus(

@@ -11,10 +11,9 @@ from msgspec.structs import replace
 from csms.core import accounts, charging_profiles, events, reports, reservations, session_timeline
 from csms.core.authorization import authorize
 from csms.core.clocks import is_suspect
-from csms.core.presence import ensure_charger
 from csms.core.pricing import duration_s, session_cost
 from csms.core.readings import store_readings
-from csms.core.records import Answered, Connector, QuarantineEntry, Transaction
+from csms.core.records import Connector, QuarantineEntry, Transaction
 from csms.core.units import measure
 from csms.core.work import Work
 from csms.errors import NotBookable
@@ -28,7 +27,6 @@ def start(work: Work, r: reports.Start) -> reports.Started:
 
     The start of a refused idTag is stored too: energy may have flowed.
     """
-    ensure_charger(work, r.charger_id)
     known = work.transaction_by_key(r.charger_id, r.key)
     if known is not None:
         return _started(known)
@@ -85,7 +83,6 @@ def start(work: Work, r: reports.Start) -> reports.Started:
 
 def meter(work: Work, r: reports.Meter) -> reports.BalanceLeft | None:
     """Store readings of the transaction they name or, where that cannot be right, of the running one."""
-    ensure_charger(work, r.charger_id)
     transaction: Transaction | None
     if r.transaction_id is None:
         clock_aligned = any(s.context == "Sample.Clock" for reading in r.readings for s in reading.samples)
@@ -109,14 +106,13 @@ def meter(work: Work, r: reports.Meter) -> reports.BalanceLeft | None:
 
 def stop(work: Work, r: reports.Stop) -> reports.Stopped:
     """End a transaction: booked once, amended if its end was inferred, quarantined if no transaction fits."""
-    ensure_charger(work, r.charger_id)
     authorization = authorize(work, r.id_tag) if r.id_tag else None
     transaction = find_stopped(work, r)
     if transaction is not None:
         _book(work, r, transaction)
         return reports.Stopped(transaction_id=transaction.id, authorization=authorization)
     # Without a transaction a repetition is recognized by content alone: it must not end another transaction.
-    charger_id, message_id, digest = key = stop_content_key(r)
+    key = stop_content_key(r)
     stored = work.answers.get(key)
     if stored is not None:
         return msgspec.json.decode(stored, type=reports.Stopped)
@@ -132,27 +128,19 @@ def stop(work: Work, r: reports.Stop) -> reports.Stopped:
         work.emit(
             r.charger_id,
             events.orphan_stop(
-                charger_id=charger_id,
+                charger_id=r.charger_id,
                 transaction_id=r.transaction_id,
                 meter_wh=r.meter_wh,
                 at=r.at or work.now,
                 reason=r.reason,
                 id_tag=r.id_tag,
-                digest=digest[:8],
+                digest=key[2][:8],
             ),
         )
     answer = reports.Stopped(
         transaction_id=None if transaction is None else transaction.id, authorization=authorization
     )
-    work.add(
-        Answered(
-            charger_id=charger_id,
-            message_id=message_id,
-            digest=digest,
-            answer=msgspec.json.encode(answer),
-            recorded_at=work.now,
-        )
-    )
+    work.add_answer(key, msgspec.json.encode(answer))
     return answer
 
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from csms.core import events
 from csms.core.device_state import CommandOutcome, DeviceState, StoredTransfer
@@ -187,8 +188,20 @@ class Work:
         rows = self.added.setdefault(type(row), [])
         rows.append(row)
         self._undo.append((rows, None, None))
-        if isinstance(row, Answered):
-            self._set(self.answers, (row.charger_id, row.message_id, row.digest), row.answer)
+
+    def add_answer(self, key: tuple[str, str, bytes], answer: bytes) -> None:
+        """Store the encoded answer to a message, by charger, message id and digest, for its repetitions."""
+        charger_id, message_id, digest = key
+        self.add(
+            Answered(
+                charger_id=charger_id,
+                message_id=message_id,
+                digest=digest,
+                answer=answer,
+                recorded_at=self.now,
+            )
+        )
+        self._set(self.answers, key, answer)
 
     def add_known_reading(self, key: tuple[str, int, datetime, bytes]) -> None:
         """Mark a reading as stored, by charger, connector, time and digest."""
@@ -201,18 +214,7 @@ class Work:
             return
         state = self.states[charger_id]
         seq = state.event_seq + 1
-        self.put(
-            ChargerState(
-                charger_id=charger_id,
-                event_seq=seq,
-                generation=state.generation,
-                online=state.online,
-                node=state.node,
-                remote_address=state.remote_address,
-                connected_at=state.connected_at,
-                last_seen_at=state.last_seen_at,
-            )
-        )
+        self.put(replace(state, event_seq=seq))
         self.add(
             events.render(draft, charger_id=charger_id, seq=seq, number=next(self.numbers), now=self.now)
         )

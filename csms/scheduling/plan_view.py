@@ -1,4 +1,4 @@
-"""What an operator is shown of a charger's plan, whatever protocol the charger uses."""
+"""What an operator is shown of a charger's plan, for any kind of charger."""
 
 from collections.abc import Sequence
 from datetime import datetime
