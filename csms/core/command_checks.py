@@ -44,16 +44,16 @@ def payload_for_schema(action: str, payload: CommandPayload, protocol: str) -> C
     return {**payload, "idTag": id_tag[:_ID_TAG_LENGTH]} if len(id_tag) <= _MAX_ACCOUNT_ID_LENGTH else payload
 
 
-def find_problems(action: str, payload: CommandPayload, facts: ChargerFacts | None = None) -> list[str]:
+def find_problems(action: str, payload: CommandPayload, facts: ChargerFacts) -> list[str]:
     """Return the problems of a command, each as "field: problem" with OCPP's field name. Empty: it may be sent.
 
-    The payload must obey OCPP's schema. Without `facts` only the payload itself is checked.
+    The payload must obey OCPP's schema.
     """
     check = _CHECKS.get(action)
     return [] if check is None else check(payload, facts)
 
 
-def _set_profile(p: CommandPayload, facts: ChargerFacts | None) -> list[str]:
+def _set_profile(p: CommandPayload, facts: ChargerFacts) -> list[str]:
     connector_id, profile = p["connectorId"], p["csChargingProfiles"]
     purpose = profile["chargingProfilePurpose"]
     problems = _profile("csChargingProfiles", profile, facts)
@@ -66,7 +66,7 @@ def _set_profile(p: CommandPayload, facts: ChargerFacts | None) -> list[str]:
     transaction_id = profile.get("transactionId")
     if purpose != TX_PROFILE and transaction_id is not None:
         problems.append("csChargingProfiles.transactionId: only a TxProfile belongs to a transaction")
-    if purpose == TX_PROFILE and connector_id > 0 and facts is not None:
+    if purpose == TX_PROFILE and connector_id > 0:
         if transaction_id is None and connector_id not in facts.open_transactions.values():
             problems.append("connectorId: a TxProfile needs a running transaction, and none runs there")
         elif transaction_id is not None and facts.open_transactions.get(transaction_id) != connector_id:
@@ -76,7 +76,7 @@ def _set_profile(p: CommandPayload, facts: ChargerFacts | None) -> list[str]:
     return problems
 
 
-def _remote_start(p: CommandPayload, facts: ChargerFacts | None) -> list[str]:
+def _remote_start(p: CommandPayload, facts: ChargerFacts) -> list[str]:
     problems = _positive("connectorId", p)
     profile = p.get("chargingProfile")
     if profile is not None:
@@ -88,14 +88,14 @@ def _remote_start(p: CommandPayload, facts: ChargerFacts | None) -> list[str]:
     return problems
 
 
-def _profile(at: str, profile: CommandPayload, facts: ChargerFacts | None) -> list[str]:
+def _profile(at: str, profile: CommandPayload, facts: ChargerFacts) -> list[str]:
     problems = []
     kind, recurrency = profile["chargingProfileKind"], profile.get("recurrencyKind")
     if kind == "Recurring" and recurrency is None:
         problems.append(f"{at}.recurrencyKind: a Recurring profile needs it (Daily or Weekly)")
     if kind != "Recurring" and recurrency is not None:
         problems.append(f"{at}.recurrencyKind: only for Recurring profiles")
-    level, most = profile["stackLevel"], facts.integer("ChargeProfileMaxStackLevel") if facts else None
+    level, most = profile["stackLevel"], facts.integer("ChargeProfileMaxStackLevel")
     if level < 0:
         problems.append(f"{at}.stackLevel: must not be negative")
     elif most is not None and level > most:
@@ -106,12 +106,12 @@ def _profile(at: str, profile: CommandPayload, facts: ChargerFacts | None) -> li
     return problems + _schedule(f"{at}.chargingSchedule", profile["chargingSchedule"], kind, facts)
 
 
-def _schedule(at: str, plan: CommandPayload, kind: str, facts: ChargerFacts | None) -> list[str]:
+def _schedule(at: str, plan: CommandPayload, kind: str, facts: ChargerFacts) -> list[str]:
     problems = []
     if kind == "Relative" and "startSchedule" in plan:
         problems.append(f"{at}.startSchedule: a Relative profile begins with the transaction, leave it out")
     if kind == "Recurring" and "startSchedule" not in plan:
-        problems.append(f"{at}.startSchedule: a Recurring profile needs the moment it recurs from")
+        problems.append(f"{at}.startSchedule: a Recurring profile needs the time from which it recurs")
     if plan.get("duration", 1) <= 0:
         problems.append(f"{at}.duration: must be positive")
     if plan.get("minChargingRate", 0) < 0:
@@ -131,8 +131,6 @@ def _schedule(at: str, plan: CommandPayload, kind: str, facts: ChargerFacts | No
             problems.append(f"{where}[{number}].limit: one decimal at most")
         if not 1 <= period.get("numberPhases", 1) <= 3:
             problems.append(f"{where}[{number}].numberPhases: 1, 2 or 3")
-    if facts is None:
-        return problems
     most = facts.integer("ChargingScheduleMaxPeriods")
     if most is not None and len(periods) > most:
         problems.append(f"{where}: this charger's ChargingScheduleMaxPeriods is {most}")
@@ -143,15 +141,15 @@ def _schedule(at: str, plan: CommandPayload, kind: str, facts: ChargerFacts | No
     return problems
 
 
-def _reserve(p: CommandPayload, facts: ChargerFacts | None) -> list[str]:
+def _reserve(p: CommandPayload, facts: ChargerFacts) -> list[str]:
     problems = _not_negative("connectorId", p)
     expires_at = parse_time(p["expiryDate"])
-    if facts is not None and expires_at is not None and expires_at <= facts.now:
+    if expires_at is not None and expires_at <= facts.now:
         problems.append("expiryDate: is in the past")
     return problems
 
 
-def _local_list(p: CommandPayload, facts: ChargerFacts | None) -> list[str]:
+def _local_list(p: CommandPayload, facts: ChargerFacts) -> list[str]:
     problems = []
     if p["listVersion"] <= 0:
         problems.append("listVersion: must be positive (0 and -1 mean something else)")
@@ -165,7 +163,7 @@ def _local_list(p: CommandPayload, facts: ChargerFacts | None) -> list[str]:
         if id_tag in seen:
             problems.append(f"{where}.idTag: {entry['idTag']} is in the list twice")
         seen.add(id_tag)
-    most = facts.integer("SendLocalListMaxLength") if facts else None
+    most = facts.integer("SendLocalListMaxLength")
     if most is not None and len(entries) > most:
         problems.append(
             f"localAuthorizationList: this charger's SendLocalListMaxLength is {most}; PUT …/local-list splits it"
@@ -173,7 +171,7 @@ def _local_list(p: CommandPayload, facts: ChargerFacts | None) -> list[str]:
     return problems
 
 
-def _diagnostics(p: CommandPayload, _facts: ChargerFacts | None) -> list[str]:
+def _diagnostics(p: CommandPayload, _facts: ChargerFacts) -> list[str]:
     begin, end = parse_time(p.get("startTime")), parse_time(p.get("stopTime"))
     if begin is not None and end is not None and end <= begin:
         return ["stopTime: must be later than startTime"]
@@ -188,7 +186,7 @@ def _positive(name: str, p: CommandPayload) -> list[str]:
     return [f"{name}: must be greater than 0"] if p.get(name, 1) <= 0 else []
 
 
-_CHECKS: dict[str, Callable[[CommandPayload, ChargerFacts | None], list[str]]] = {
+_CHECKS: dict[str, Callable[[CommandPayload, ChargerFacts], list[str]]] = {
     "ChangeAvailability": lambda p, _: _not_negative("connectorId", p),
     "ClearChargingProfile": lambda p, _: _not_negative("connectorId", p) + _not_negative("stackLevel", p),
     "GetCompositeSchedule": lambda p, _: _not_negative("connectorId", p) + _positive("duration", p),

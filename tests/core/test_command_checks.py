@@ -16,13 +16,14 @@ FACTS = ChargerFacts(
     },
     open_transactions={7: 1},
 )
+NOTHING_REPORTED = ChargerFacts(now=NOW, open_transactions={7: 1})
 
 
 def set_profile(connector_id=1, **given):
     return {"connectorId": connector_id, "csChargingProfiles": profile(**given)}
 
 
-def fields(action, payload, facts=None):
+def fields(action, payload, facts=NOTHING_REPORTED):
     return [
         problem.split(":")[0].removeprefix("csChargingProfiles.")
         for problem in find_problems(action, payload, facts)
@@ -44,7 +45,7 @@ GOOD = [
 
 @pytest.mark.parametrize(("action", "payload"), GOOD)
 def test_what_the_specification_allows_passes(action, payload):
-    assert find_problems(action, payload) == []
+    assert find_problems(action, payload, NOTHING_REPORTED) == []
     assert find_problems(action, payload, FACTS) == []
 
 
@@ -65,6 +66,8 @@ def test_what_the_specification_allows_passes(action, payload):
         (set_profile(periods=[(0, 6), (0, 7)]), "chargingSchedule.chargingSchedulePeriod[1].startPeriod"),
         (set_profile(periods=[(0, -1)]), "chargingSchedule.chargingSchedulePeriod[0].limit"),
         (set_profile(periods=[(0, 6.25)]), "chargingSchedule.chargingSchedulePeriod[0].limit"),
+        (set_profile(schedule={"chargingSchedulePeriod": [{"startPeriod": 0, "limit": 6, "numberPhases": 4}]}),
+         "chargingSchedule.chargingSchedulePeriod[0].numberPhases"),
         (set_profile(schedule={"duration": 0}), "chargingSchedule.duration"),
         (set_profile(schedule={"minChargingRate": -1}), "chargingSchedule.minChargingRate"),
     ],
@@ -84,14 +87,23 @@ def test_a_recurring_profile_says_how_and_from_when():
         (set_profile(level=4), "stackLevel"),
         (set_profile(periods=[(0, 1), (1, 2), (2, 3)]), "chargingSchedule.chargingSchedulePeriod"),
         (set_profile(schedule={"chargingRateUnit": "W"}), "chargingSchedule.chargingRateUnit"),
+    ],
+)
+def test_the_limits_that_a_charger_reported_apply(payload, field):
+    assert fields("SetChargingProfile", payload, FACTS) == [field]
+    assert fields("SetChargingProfile", payload, NOTHING_REPORTED) == []
+
+
+@pytest.mark.parametrize(
+    ("payload", "field"),
+    [
         (set_profile(1, purpose="TxProfile", transactionId=8), "transactionId"),
         (set_profile(2, purpose="TxProfile", transactionId=7), "transactionId"),
         (set_profile(2, purpose="TxProfile"), "connectorId"),
     ],
 )
-def test_what_is_known_of_the_charger_counts(payload, field):
-    assert fields("SetChargingProfile", payload, FACTS) == [field]
-    assert fields("SetChargingProfile", payload) == []
+def test_a_tx_profile_needs_a_transaction_that_runs_on_its_connector(payload, field):
+    assert fields("SetChargingProfile", payload) == [field]
 
 
 def test_a_remote_starts_profile_is_of_a_transaction_to_come():
@@ -152,3 +164,19 @@ def test_the_payload_stays_as_it_was_given():
         before = copy.deepcopy(payload)
         find_problems(action, payload, FACTS)
         assert payload == before
+
+
+def test_a_remote_start_needs_no_profile():
+    assert fields("RemoteStartTransaction", {"idTag": "a"}) == []
+
+
+@pytest.mark.parametrize(
+    ("action", "payload"),
+    [
+        ("ReserveNow", {"connectorId": 0, "expiryDate": at(1).isoformat()}),
+        ("GetDiagnostics", {"location": "ftp://host"}),
+        ("GetDiagnostics", {"startTime": at(0).isoformat(), "stopTime": at(1).isoformat()}),
+    ],
+)
+def test_times_in_order_pass(action, payload):
+    assert fields(action, payload) == []
