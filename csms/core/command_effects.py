@@ -88,16 +88,14 @@ def required_device_state(report: reports.Report[Any]) -> set[type[DeviceState]]
 
 def _note_capability(work: Work, done: CommandAnswer, *, refused: bool) -> None:
     feature = done.action
-    supported = not refused or done.answer.get("code") not in _UNSUPPORTED
-    if not refused and done.status in _UNSUPPORTED:
+    if refused:
+        if done.answer.get("code") not in _UNSUPPORTED:
+            return  # the charger knows the action and refused this request
+        supported = False
+    else:
+        supported = done.status not in _UNSUPPORTED or done.action not in _TRIGGERS | _WHOLE_FEATURE
         if done.action in _TRIGGERS:
-            feature, supported = f"{done.action}/{done.payload.get('requestedMessage')}", False
-        elif done.action in _WHOLE_FEATURE:
-            supported = False
-    elif not refused and done.action in _TRIGGERS:
-        feature = f"{done.action}/{done.payload.get('requestedMessage')}"
-    elif refused and supported:
-        return  # the charger knows the action and refused this request
+            feature = f"{done.action}/{done.payload.get('requestedMessage')}"
     known = work.device_row(Capability, done.charger_id, feature)
     if known is None or known.supported != supported:
         work.put(

@@ -186,9 +186,7 @@ def _rising(registers: Sequence[RegisterReading]) -> list[RegisterReading]:
 
 
 def _register_at(registers: Sequence[RegisterReading], times: Sequence[datetime], at: datetime) -> Fraction:
-    """Return the register at a time of the session, in Wh, linear between the readings around it."""
+    """Return the register at a time before the end of the session, in Wh, linear between the readings around it."""
     i = bisect_right(times, at)
-    if i == len(times):
-        return Fraction(registers[-1][1])
     (since, low), (until, high) = registers[i - 1], registers[i]
     return low + Fraction((at - since) // _MICROSECOND, (until - since) // _MICROSECOND) * (high - low)

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from csms.core import reports
 from csms.core.tariffs import Tariff
 from tests.harness.command_answers import answered
-from tests.harness.fake_store import CP, NOW, Desk, meter, register, start, status, stop
+from tests.harness.fake_store import CP, NOW, Desk, meter, register, sample, start, status, stop
 
 # 0.0005 UAH a second, 0.012 UAH a Wh: 15 minutes and 100 Wh are 1.65.
 TARIFF = Tariff(id="coin", currency="UAH", energy_rate=Decimal("12.00"), time_rate=Decimal("0.03"))
@@ -247,3 +247,29 @@ def test_an_end_that_is_inferred_by_us_is_debited_too(desk):
         )
     )
     assert balance(desk) == 10_000 - 150
+
+
+def test_readings_after_the_end_of_a_rental_debit_nothing(desk):
+    desk.tell(rent(terms=DYNAMIC))
+    number = desk.tell(begin()).transaction_id
+    desk.tell(end())
+    before = balance(desk)
+    assert desk.tell(used(5000, 5400, number)) is None
+    assert balance(desk) == before
+
+
+def test_readings_without_time_or_register_debit_nothing(desk):
+    desk.tell(rent(terms=DYNAMIC))
+    number = desk.tell(begin()).transaction_id
+    power = reports.Reading(at=NOW, samples=[sample(7200, "Power.Active.Import", "W")])
+    assert desk.tell(meter(number, power, register(500, None))) is None
+    assert debits(desk) == []
+
+
+def test_the_correction_of_a_free_rental_to_another_free_one_changes_no_balance(desk):
+    desk.tell(rent(terms=FREE))
+    desk.tell(begin())
+    desk.tell(end(energy_wh=0, seconds=60, inferred=True))
+    desk.tell(end(energy_wh=0, seconds=120))
+    assert balance(desk) == 10_000
+    assert [entry[1] for entry in debits(desk)] == ["debit", "refund"]

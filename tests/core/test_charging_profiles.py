@@ -81,3 +81,25 @@ def test_a_remote_start_that_led_nowhere_leaves_no_profile_behind(desk):
     desk.now = at(61)
     desk.tell(start())
     assert live(desk) == {}
+
+
+def test_the_start_on_another_connector_does_not_take_a_remote_starts_profile(desk):
+    payload = {"idTag": "user123", "connectorId": 2, "chargingProfile": profile(1, "TxProfile")}
+    desk.tell(answered("RemoteStartTransaction", payload))
+    desk.tell(start(connector_id=1))
+    assert live(desk)[1].transaction_id is None
+
+
+def test_a_profile_without_a_transaction_belongs_to_no_remote_start(desk):
+    desk.tell(install(1, profile(1, "TxProfile")))
+    desk.tell(install(1, profile(2)))
+    desk.tell(start())
+    assert [(row.id_tag, row.transaction_id) for row in live(desk).values()] == [(None, None)] * 2
+
+
+@pytest.mark.parametrize(
+    "chosen", [None, [], {}, profile(None), profile(1) | {"stackLevel": "x"}, profile(1, None)]
+)
+def test_a_malformed_profile_is_not_kept(desk, chosen):
+    desk.tell(install(1, chosen))
+    assert live(desk) == {}

@@ -66,6 +66,17 @@ def test_what_a_charger_lacks_is_learnt_and_unlearnt(desk):
     assert features(desk)["ClearCache"] is True
 
 
+@pytest.mark.parametrize("action", ["SendLocalList", "SetChargingProfile"])
+def test_not_supported_in_the_answer_may_mean_the_whole_feature(desk, action):
+    desk.tell(answered(action, {}, {"status": "NotSupported"}))
+    assert features(desk) == {action: False}
+
+
+def test_an_accepted_trigger_shows_that_its_message_is_supported(desk):
+    desk.tell(answered("TriggerMessage", {"requestedMessage": "Heartbeat"}))
+    assert features(desk) == {"TriggerMessage/Heartbeat": True}
+
+
 @pytest.mark.parametrize(
     "answer", [{}, {"status": 7}, {"status": None}, {"x": "\0\ud800"}, {"status": "Odd"}]
 )

@@ -65,8 +65,9 @@ def test_a_rental_stations_door_does_not_wait(action):
 
 def test_before_a_second_attempt_the_charger_is_asked():
     assert reconcile_request("ChangeConfiguration", CHANGE) == ("GetConfiguration", {"key": ["K"]})
+    assert reconcile_request("SendLocalList", {"listVersion": 4}) == ("GetLocalListVersion", {})
     assert reconcile_request("ChangeAvailability", {}) is None
-    answer = {"configurationKey": [{"key": "k", "value": "True"}]}
+    answer = {"configurationKey": ["K", {"key": "other", "value": "x"}, {"key": "k", "value": "True"}]}
     assert was_carried_out("ChangeConfiguration", CHANGE, answer)
     assert not was_carried_out("ChangeConfiguration", CHANGE | {"value": "false"}, answer)
     assert not was_carried_out("ChangeConfiguration", CHANGE, {"configurationKey": None})

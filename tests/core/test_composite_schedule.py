@@ -103,6 +103,19 @@ def test_watts_and_amperes_are_compared_over_the_phases():
     assert limits(installed(1, absolute()), unit="W") == [(0, 11040.0)]
 
 
+def test_a_schedule_limits_nothing_before_its_first_period():
+    assert limits(installed(1, absolute(periods=[(600, 10.0)]))) == [(0, None), (600, 10.0)]
+
+
+def test_periods_with_the_same_limit_are_one():
+    assert limits(installed(1, absolute(periods=[(0, 16.0), (600, 16.0)]))) == [(0, 16.0)]
+
+
+def test_the_chargers_maximum_without_a_start_counts_from_its_installation():
+    chosen = profile(1, "ChargePointMaxProfile", periods=[(0, 20.0), (600, 10.0)])
+    assert limits(installed(0, chosen)) == [(0, 20.0), (600, 10.0)]
+
+
 def test_what_was_cleared_limits_nothing():
     assert limits(installed(1, absolute(), cleared_at=NOW)) == [(0, None)]
 

@@ -33,6 +33,11 @@ def test_reported_values_and_unknown_keys_are_kept(desk):
     assert not found["Nonsense"].supported
 
 
+def test_names_that_are_no_keys_are_ignored(desk):
+    desk.tell(report(("", "1"), ("k" * 501, "1"), (7, "1"), unknown=["", None, "k" * 501]))
+    assert rows(desk) == {}
+
+
 def test_keys_are_the_same_in_any_case(desk):
     desk.tell(report(("heartbeatinterval", "1")))
     desk.tell(change("HeartbeatInterval", "2"))

@@ -1,7 +1,9 @@
 import pytest
 
 from csms.core import reports
-from csms.core.decide import _DECISIONS
+from csms.core.decide import _DECISIONS, decide
+from csms.core.device_state import BridgeNotes
+from csms.core.records import StoredSecurityEvent
 from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, start, status, stop
 
 
@@ -95,6 +97,26 @@ def test_what_is_not_understood_is_kept_once_for_each_content(desk):
         (b"1", b"{", NOW),
         (b"2", b"{", NOW),
     ]
+
+
+def test_security_events_are_stored(desk):
+    report = reports.SecurityEvent(charger_id=CP, type="TamperDetectionActivated", tech_info="lid", at=at(-1))
+    work = desk.load([report])
+    assert decide(work, report) is None
+    (row,) = work.added[StoredSecurityEvent]
+    assert (row.type, row.tech_info, row.reported_at, row.recorded_at) == (
+        "TamperDetectionActivated",
+        "lid",
+        at(-1),
+        NOW,
+    )
+
+
+def test_the_notes_of_a_bridge_replace_the_ones_before(desk):
+    for notes in ({"a": 1}, {"b": 2}):
+        desk.tell(reports.Noted(charger_id=CP, notes=notes))
+    (row,) = desk.recall(BridgeNotes)
+    assert row.notes == {"b": 2}
 
 
 def test_deviations_are_counted_with_a_short_example(desk):

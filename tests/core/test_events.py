@@ -224,6 +224,16 @@ def test_a_session_fee_is_told_when_there_is_one():
     assert (cost["sessionFee"], cost["estimatedCost"], cost["pricingModel"]) == (1.5, 1.5, "flat")
 
 
+def test_a_cost_with_tax_has_its_share_in_minor_units():
+    tariff = Tariff(energy_rate=Decimal("0.12"), tax_percent=Decimal(20), tax_included=False)
+    desk = Desk(tariff=tariff)
+    desk.tell(stop(desk.tell(start()).transaction_id))
+    (cost,) = desk.payloads("session_cost")
+    assert cost["amountMinor"] == 346
+    assert cost["tax"] == {"percent": 20.0, "included": False, "amountMinor": 58, "netMinor": 288}
+    assert cost["breakdown"][-1] == {"component": "tax", "rate": 20.0, "amountMinor": 58}
+
+
 def test_times_are_told_in_utc():
     desk = desk_at_twelve_cents()
     desk.tell(start(at=datetime(2023, 12, 7, 12, 15, 30, tzinfo=timezone(timedelta(hours=2)))))

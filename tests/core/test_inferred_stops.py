@@ -134,6 +134,22 @@ def test_a_late_stop_without_a_register_takes_what_it_brings_along(desk):
     assert desk.transactions[first.transaction_id].meter_stop_wh == 9400
 
 
+def test_a_late_stop_without_any_register_leaves_a_session_without_energy(desk):
+    first = desk.tell(start()).transaction_id
+    desk.tell(start(at=at(60), meter_wh=2000))
+    desk.tell(stop(first, meter_wh=None, at=at(50)))
+    amended = desk.transactions[first]
+    assert (amended.energy_wh, amended.energy_source, amended.stopped_at) == (0, "none", at(50))
+
+
+def test_a_second_inferred_stop_changes_nothing(desk):
+    first = desk.tell(start()).transaction_id
+    desk.tell(stop(first, inferred=True))
+    before = desk.snapshot()
+    desk.tell(stop(first, meter_wh=30_000, at=at(120), inferred=True))
+    assert desk.snapshot() == before
+
+
 def test_close_inferred_may_name_its_reason(desk):
     first = desk.tell(start())
     work = desk.load([reports.Seen(charger_id=CP)])

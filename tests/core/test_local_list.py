@@ -1,4 +1,5 @@
 import pytest
+from msgspec.structs import replace
 
 from csms.core.device_state import LocalList
 from csms.core.local_list import local_list_in_sync, plan_updates
@@ -24,6 +25,25 @@ def carry_out(desk, updates, *statuses):
 
 def tags(*names):
     return dict.fromkeys(names, OK)
+
+
+def test_a_list_is_in_sync_when_the_charger_has_the_desired_one():
+    row = LocalList(charger_id="c", wanted=tags("a"), sent=tags("a"))
+    assert local_list_in_sync(row) is True
+    assert local_list_in_sync(replace(row, sent={})) is False
+    assert local_list_in_sync(replace(row, sent=None)) is None
+    assert local_list_in_sync(replace(row, wanted=None)) is None
+    assert local_list_in_sync(None) is None
+
+
+def test_entries_without_an_id_tag_are_ignored(desk):
+    payload = {
+        "listVersion": 1,
+        "updateType": "Full",
+        "localAuthorizationList": [{}, {"idTag": "a", "idTagInfo": OK}],
+    }
+    desk.tell(answered("SendLocalList", payload))
+    assert known(desk).sent == tags("a")
 
 
 def test_the_first_list_is_full_and_what_does_not_fit_follows():

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from csms.core.masking import is_secret, masked, masked_frame
+from csms.core.masking import is_secret, masked, masked_frame, without_id_tags
 
 SECRET = "8f3c19d2a47be05566778899aabbccdd"
 
@@ -74,6 +74,24 @@ def test_the_key_stays_readable_and_so_does_the_rest():
             {"key": "B", "value": "2"},
         ]
     }
+
+
+@pytest.mark.parametrize(
+    ("frame", "kept"),
+    [
+        (b'[2,"1","Heartbeat",{}]', b'[2,"1","Heartbeat",{}]'),
+        (b'[2,"1","Authorize",{"idTag":"A1"}]', b'[2,"1","Authorize",{"idTag":"***"}]'),
+        (b'[2,"1","Authorize",{"IDTAG":"A1"}]', b'[2,"1","Authorize",{"IDTAG":"***"}]'),
+        (b'[2,"1","Authorize",{"id\\u0054ag":"A1"}]', b'[2,"1","Authorize",{"idTag":"***"}]'),
+        (
+            b'[3,"1",{"idTagInfo":{"parentIdTag":"P","status":"Accepted"},"idTag":null}]',
+            b'[3,"1",{"idTagInfo":{"parentIdTag":"***","status":"Accepted"},"idTag":null}]',
+        ),
+        (b'[2,"1","Authorize",{"idTag":"A1"', b'"***"'),
+    ],
+)
+def test_id_tags_are_masked_and_nothing_else(frame, kept):
+    assert without_id_tags(frame) == kept
 
 
 def test_which_keys_are_secret():

@@ -2,6 +2,8 @@ import msgspec
 import pytest
 
 from csms.core import reports
+from csms.core.decide import decide
+from csms.core.records import ChargerState
 from tests.harness.fake_store import CP, NOW, Desk, at, status
 
 
@@ -134,3 +136,13 @@ def test_connections_are_not_told_by_default():
     desk.tell(reports.Boot(charger_id=CP))
     desk.tell(reports.Disconnected(charger_id=CP, node="n1", generation=1))
     assert desk.events == []
+
+
+def test_a_charger_whose_state_alone_is_loaded_is_not_created_again():
+    desk = Desk()
+    desk.tell(reports.Seen(charger_id=CP))
+    report = reports.Seen(charger_id=CP)
+    work = desk.load([report])
+    work.chargers.clear()
+    decide(work, report)
+    assert [kind for kind, _ in work.changed] == [ChargerState]

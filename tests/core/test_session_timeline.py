@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from csms.core import reports, session_timeline
 from csms.core.tariffs import Band, Tariff
+from csms.core.usage import Evidence
 from tests.harness.fake_store import CP, Desk, meter, register, start, status, stop
 
 # A Friday, 21:00 in Vienna.
@@ -177,6 +178,29 @@ def test_plain_tariffs_ask_for_nothing():
     desk.tell(batch[0])
     assert desk.transactions[number].bill is None
     assert bill(desk) == [("energy", None, 24.0, 288)]
+
+
+def test_a_running_session_is_idle_until_its_newest_reading(desk):
+    number = began(desk)
+    transaction = desk.transactions[number]
+    evidence = Evidence(registers=((at(30), 4000),))
+    timeline = session_timeline.running_timeline(transaction, at(60), 5000, evidence, at(30))
+    assert (timeline.ended_at, timeline.energy_wh, timeline.idle_until) == (at(60), 5000, at(30))
+    assert (timeline.meter_start_wh, timeline.evidence) == (1000, evidence)
+    unread = session_timeline.running_timeline(transaction, at(60), 0, Evidence(), None)
+    assert unread.idle_until == transaction.started_at
+
+
+def test_the_window_of_a_running_session_reaches_a_day_ahead(desk):
+    window = session_timeline.running_window(desk.transactions[began(desk)], at(60))
+    assert (window.since, window.until) == (EVENING, at(60 + 24 * 60))
+
+
+def test_the_window_of_a_session_with_a_suspect_clock_has_the_full_length(desk):
+    desk.tell(start(at=datetime(1970, 1, 1, tzinfo=UTC)))
+    (transaction,) = desk.transactions.values()
+    window = session_timeline.running_window(transaction, at(60))
+    assert window.until - window.since == session_timeline.LONGEST_SESSION
 
 
 def test_what_is_looked_up_is_bounded(desk):

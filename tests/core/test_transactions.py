@@ -250,6 +250,15 @@ def test_two_chargers_may_send_the_same_orphan(desk):
     assert desk.told() == ["orphan_stop"] * 2
 
 
+def test_an_untrusted_id_of_a_transaction_that_ended_otherwise_does_not_count(desk):
+    old = desk.tell(start()).transaction_id
+    desk.tell(stop(old))
+    running = desk.tell(start(at=at(100), meter_wh=25_000)).transaction_id
+    answer = desk.tell(stop(old, meter_wh=30_000, at=at(120), trusted_id=False))
+    assert answer.transaction_id == running
+    assert desk.tell(stop(old, trusted_id=False)).transaction_id == old
+
+
 def test_nobody_ends_another_chargers_session(desk):
     first = desk.tell(start())
     answer = desk.tell(stop(first.transaction_id, charger_id="other"))

@@ -3,7 +3,7 @@ import json
 import msgspec
 import pytest
 
-from csms.core.units import default_unit, measure, parse_number
+from csms.core.units import ENERGY_REGISTER, default_unit, measure, parse_number
 from tests.harness.fake_store import sample
 
 
@@ -164,6 +164,11 @@ def test_signed_data_is_kept_as_text_and_never_read_as_a_number():
         "context": "Sample.Periodic",
         "signed": "123456",
     }
+
+
+def test_of_several_signed_samples_the_last_is_kept():
+    measured = measure([sample("first", format="SignedData"), sample("second", format="SignedData")])
+    assert measured.measurands[ENERGY_REGISTER].signed == "second"
 
 
 @pytest.mark.parametrize("text", ["12,5", "NaN", "", "1e400", "1e300"])

@@ -144,6 +144,18 @@ def point(position: int, amount: str) -> str:
     return f"<Point><position>{position}</position><price.amount>{amount}</price.amount></Point>"
 
 
+def test_entries_of_the_portal_without_prices_are_counted() -> None:
+    slot = {"deliveryStart": "2026-11-20T23:00:00Z", "deliveryEnd": "2026-11-20T23:15:00Z"}
+    entries = ["nonsense", slot | {"entryPerArea": None}, slot | {"entryPerArea": {"NL": 90}}]
+    feed = read({"multiAreaEntries": entries})
+    assert (prices(feed), feed.skipped) == (["0.090"], 2)
+
+
+def test_points_without_a_usable_position_are_ignored() -> None:
+    feed = read(entso_e("<Point><position>x</position></Point>" + point(1, "10")))
+    assert prices(feed)[:1] == ["0.010"]
+
+
 def test_entso_e_repeats_a_price_whose_position_is_missing() -> None:
     feed = read(entso_e(point(1, "45.67") + point(4, "100.005") + point(96, "-12.34")))
     assert covers_day(feed.slots, date(2026, 11, 21), ZONE)

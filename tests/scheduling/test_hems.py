@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 
 from csms.scheduling.hems import (
@@ -12,7 +13,10 @@ from csms.scheduling.hems import (
     SCHEDULE_EXPIRED,
     HemsRefused,
     HemsSchedule,
+    hems_state,
+    iso_time,
     read_schedule,
+    without_measurements,
 )
 from csms.scheduling.periods import ChargePeriod
 
@@ -46,6 +50,35 @@ NOON = utc(2025, 12, 4, 12)
 def read(message: object, now: datetime = NOON) -> HemsSchedule:
     body = message if isinstance(message, bytes) else json.dumps(message).encode()
     return read_schedule(body, now=now, zone=ZONE, default_current_a=12)
+
+
+@pytest.mark.parametrize(
+    ("status", "online", "state"),
+    [
+        ("Available", True, "idle"),
+        ("SuspendedEV", True, "plugged_in"),
+        ("Charging", True, "charging"),
+        ("Faulted", True, "error"),
+        (None, True, "error"),
+        ("Charging", False, "offline"),
+    ],
+)
+def test_a_status_is_one_of_the_states_of_a_hems(status: str | None, online: bool, state: str) -> None:
+    assert hems_state(status, online=online) == state
+
+
+def test_times_are_in_utc_to_the_second() -> None:
+    assert iso_time(datetime(2025, 12, 4, 13, 0, 0, 999, tzinfo=ZONE)) == "2025-12-04T12:00:00+00:00"
+    assert iso_time(None) is None
+
+
+def test_measurements_alone_make_no_new_status() -> None:
+    class Status(msgspec.Struct):
+        state: str
+        timestamp: str
+        current_power_kw: float
+
+    assert without_measurements(Status("idle", "now", 7.2)) == {"state": "idle"}
 
 
 def test_h1_with_offsets_and_one_current() -> None:

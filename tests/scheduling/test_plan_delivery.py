@@ -219,19 +219,44 @@ def test_a_hems_is_followed_as_it_says_and_prices_do_not_count() -> None:
     assert decided(seen(by_hems, delivery=THERE).desired, THERE) == CLEAR
 
 
-def test_what_is_shown() -> None:
-    look = seen()
-    shown = view_plan(
+def test_without_prices_and_without_a_price_plan_in_place_none_is_desired() -> None:
+    by_hems = PlanDelivery(installed=replace(HELD, source=HEMS))
+    for delivery in (PlanDelivery(), by_hems):
+        assert seen(problem="no prices", delivery=delivery).desired == DesiredPlan(source=STANDALONE)
+
+
+def test_a_request_in_error_says_so() -> None:
+    look = seen(PlanningTerms(mode="hems"), request=HemsRequest(error="Invalid schedule payload"))
+    assert (look.state, look.message) == ("error", "Invalid schedule payload")
+
+
+def view(look: Any, delivery: PlanDelivery, terms: PlanningTerms | None = None) -> Any:
+    return view_plan(
         "CP1",
-        PlanningTerms(),
+        terms or PlanningTerms(),
         look,
-        THERE,
+        delivery,
         prices=CURVE,
         currency="EUR",
         zone="Europe/Amsterdam",
         online=True,
         now=NOW,
     )
+
+
+def test_a_plan_whose_delivery_is_unsure_is_not_shown_as_running() -> None:
+    shown = view(seen(), PlanDelivery(installed=replace(HELD, unsure=True)))
+    assert (shown.source, shown.running, shown.since, shown.confirmed) == (NONE, (), None, None)
+
+
+def test_the_plan_of_a_hems_is_shown_without_prices() -> None:
+    by_hems = PlanningTerms(mode="hems")
+    shown = view(seen(by_hems), THERE, by_hems)
+    assert (shown.slots, shown.currency, shown.max_price) == ((), None, None)
+
+
+def test_what_is_shown() -> None:
+    shown = view(seen(), THERE)
     assert [slot.chosen for slot in shown.slots] == [False, True, True, False]
     assert (shown.slots_chosen, shown.price_levels, shown.slots_excluded) == (2, 1, 2)
     assert (shown.delivery, shown.source, shown.running) == (PENDING, STANDALONE, HELD.periods)
