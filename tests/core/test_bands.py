@@ -26,7 +26,7 @@ def hours(tariff, since, until):
     return found
 
 
-def test_a_night_is_cut_at_its_edges():
+def test_a_night_is_divided_at_its_boundaries():
     found = band_spans(NIGHT, local("2026-11-20", "20:00"), local("2026-11-21", "07:30"))
     assert [(p.band, p.start, p.end) for p in found] == [
         (NO_BAND, local("2026-11-20", "20:00"), local("2026-11-20", "22:00")),
@@ -45,11 +45,11 @@ def test_a_night_is_cut_at_its_edges():
         ("06:00:00", NO_BAND),
     ],
 )
-def test_edges_are_half_open(time, band):
+def test_bands_are_half_open(time, band):
     assert band_at(NIGHT, local("2026-11-20", time)) == band
 
 
-def test_weekdays_change_at_the_sites_midnight():
+def test_weekdays_change_at_local_midnight():
     weekend = Tariff(bands=(Band(name="weekend", days=("sat", "sun")),), time_zone="America/New_York")
     new_york = ZoneInfo("America/New_York")
     friday, monday = local("2026-11-20", "00:00", new_york), local("2026-11-23", "12:00", new_york)
@@ -81,7 +81,7 @@ def test_days_with_23_and_25_hours(day, start, end, expected):
     assert hours(tariff, midnight, next_day) == expected
 
 
-def test_a_clock_that_changes_at_half_past_and_by_half_an_hour():
+def test_an_offset_may_change_at_half_past_and_by_half_an_hour():
     lord_howe = Tariff(bands=(Band(name="b", start="01:30", end="02:00"),), time_zone="Australia/Lord_Howe")
     zone = ZoneInfo("Australia/Lord_Howe")
     # 2026-04-05 02:00 becomes 01:30: the half hour comes twice.
@@ -89,18 +89,18 @@ def test_a_clock_that_changes_at_half_past_and_by_half_an_hour():
     assert found == {NO_BAND: 23.5, 0: 1}
 
 
-def test_a_moment_is_one_piece_of_its_band():
+def test_a_span_of_no_length_has_one_band():
     moment = local("2026-11-20", "22:00")
     assert [(p.band, p.start, p.end) for p in band_spans(NIGHT, moment, moment)] == [(0, moment, moment)]
 
 
-def test_without_bands_there_is_one_piece_and_no_edge():
+def test_without_bands_there_is_one_span_and_no_boundary():
     since, until = local("2026-11-01", "00:00"), local("2026-11-20", "22:00")
     assert [piece.band for piece in band_spans(Tariff(), since, until)] == [NO_BAND]
     assert band_boundaries(Tariff(), since, until) == []
 
 
-def test_the_edges_of_a_month_are_few():
+def test_a_month_has_few_boundaries():
     assert 60 <= len(band_boundaries(NIGHT, local("2026-10-01", "00:00"), local("2026-10-31", "00:00"))) <= 95
 
 
@@ -116,9 +116,7 @@ def test_the_edges_of_a_month_are_few():
     starts=st.lists(st.tuples(st.integers(0, 1439), st.integers(1, 1440)), min_size=1, max_size=3),
     days=st.sets(st.sampled_from(DAYS), min_size=1),
 )
-def test_every_minute_is_in_the_band_that_the_wall_clock_says(
-    zone, around, offset_min, length_min, starts, days
-):
+def test_every_minute_is_in_the_band_of_its_local_time(zone, around, offset_min, length_min, starts, days):
     start, length = starts[0]
     end = (start + length) % 1440
     band = Band(

@@ -27,5 +27,5 @@ def test_a_time_before_2015_or_a_day_ahead_is_suspect(moment, expected):
         (at(0), at(59), True),
     ],
 )
-def test_what_proves_a_report_older(moment, known, expected):
+def test_a_plausible_earlier_time_proves_a_report_older(moment, known, expected):
     assert proves_older(moment, known, NOW) is expected

@@ -44,7 +44,7 @@ GOOD = [
 
 
 @pytest.mark.parametrize(("action", "payload"), GOOD)
-def test_what_the_specification_allows_passes(action, payload):
+def test_valid_commands_have_no_problems(action, payload):
     assert find_problems(action, payload, NOTHING_REPORTED) == []
     assert find_problems(action, payload, FACTS) == []
 
@@ -72,11 +72,11 @@ def test_what_the_specification_allows_passes(action, payload):
         (set_profile(schedule={"minChargingRate": -1}), "chargingSchedule.minChargingRate"),
     ],
 )  # fmt: skip
-def test_a_profile_is_looked_at_beyond_the_schema(payload, field):
+def test_a_profile_is_checked_beyond_the_schema(payload, field):
     assert fields("SetChargingProfile", payload) == [field]
 
 
-def test_a_recurring_profile_says_how_and_from_when():
+def test_a_recurring_profile_needs_its_kind_and_start():
     chosen = set_profile(chargingProfileKind="Recurring")
     assert fields("SetChargingProfile", chosen) == ["recurrencyKind", "chargingSchedule.startSchedule"]
 
@@ -106,7 +106,7 @@ def test_a_tx_profile_needs_a_transaction_that_runs_on_its_connector(payload, fi
     assert fields("SetChargingProfile", payload) == [field]
 
 
-def test_a_remote_starts_profile_is_of_a_transaction_to_come():
+def test_a_remote_starts_profile_names_no_transaction():
     payload = {"idTag": "a", "connectorId": 0, "chargingProfile": profile(transactionId=1)}
     assert fields("RemoteStartTransaction", payload) == [
         "connectorId",
@@ -131,11 +131,11 @@ def test_a_remote_starts_profile_is_of_a_transaction_to_come():
         ),
     ],
 )
-def test_other_commands_too(action, payload, field):
+def test_other_commands_are_checked_too(action, payload, field):
     assert fields(action, payload, FACTS) == [field]
 
 
-def test_a_local_list_names_each_tag_once_and_a_full_one_says_what_it_is_worth():
+def test_a_local_list_has_each_tag_once_and_a_full_one_its_info():
     entries = [{"idTag": "a", "idTagInfo": {}}, {"idTag": "A"}, {"idTag": "b"}]
     payload = {"listVersion": 1, "updateType": "Full", "localAuthorizationList": entries}
     assert fields("SendLocalList", payload, FACTS) == [
@@ -153,13 +153,13 @@ def test_a_local_list_names_each_tag_once_and_a_full_one_says_what_it_is_worth()
     ("protocol", "length", "seen"),
     [("coinop-mqtt", 28, 20), ("coinop-mqtt", 128, 20), ("coinop-mqtt", 129, 129), ("ocpp1.6", 28, 28)],
 )
-def test_only_ocpp_has_its_limit_of_an_id_tag(protocol, length, seen):
+def test_the_length_limit_of_an_id_tag_is_that_of_the_protocol(protocol, length, seen):
     payload = {"idTag": "u" * length, "connectorId": 1}
     assert len(payload_for_schema("RemoteStartTransaction", payload, protocol)["idTag"]) == seen
     assert len(payload["idTag"]) == length
 
 
-def test_the_payload_stays_as_it_was_given():
+def test_a_check_does_not_change_the_payload():
     for action, payload in GOOD:
         before = copy.deepcopy(payload)
         find_problems(action, payload, FACTS)
@@ -178,5 +178,5 @@ def test_a_remote_start_needs_no_profile():
         ("GetDiagnostics", {"startTime": at(0).isoformat(), "stopTime": at(1).isoformat()}),
     ],
 )
-def test_times_in_order_pass(action, payload):
+def test_times_in_order_have_no_problems(action, payload):
     assert fields(action, payload) == []

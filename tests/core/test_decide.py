@@ -54,7 +54,7 @@ def test_the_same_id_of_another_charger_is_another_message(desk):
     assert first.transaction_id != second.transaction_id
 
 
-def test_a_stored_answer_comes_back_as_it_was(desk):
+def test_a_stored_answer_is_returned_unchanged(desk):
     desk.with_tag("user123", expiry_at=at(1), parent_id_tag="family")
     report = stop(desk.tell(start()).transaction_id, message_id="m", digest=b"d", id_tag="user123")
     first = desk.tell(report)
@@ -65,7 +65,7 @@ def test_a_stored_answer_comes_back_as_it_was(desk):
     )
 
 
-def test_a_meter_report_with_an_id_is_known_without_a_time(desk):
+def test_a_repeated_meter_report_without_a_time_is_recognized_by_its_id(desk):
     report = meter(None, register(1, None), message_id="m", digest=b"d")
     assert desk.tell(report) is None
     desk.now = at(1)
@@ -73,20 +73,20 @@ def test_a_meter_report_with_an_id_is_known_without_a_time(desk):
     assert len(desk.readings) == 1
 
 
-def test_without_an_id_no_answer_is_kept(desk):
+def test_without_an_id_no_answer_is_stored(desk):
     desk.tell(start())
     desk.tell(status("Available"))
     assert desk.answers == {}
 
 
-def test_a_failed_report_leaves_no_answer_behind(desk):
+def test_a_failed_report_stores_no_answer(desk):
     bad = meter(None, register("\ud800", at(1)), message_id="m", digest=b"d")
     assert isinstance(desk.tell(bad), UnicodeEncodeError)
     assert desk.answers == {}
     assert isinstance(desk.tell(bad), UnicodeEncodeError)
 
 
-def test_what_is_not_understood_is_kept_once_for_each_content(desk):
+def test_a_quarantined_message_is_stored_once_for_each_content(desk):
     for digest in (b"1", b"1", b"2"):
         desk.tell(
             reports.Quarantined(
@@ -126,12 +126,12 @@ def test_deviations_are_counted_with_a_short_example(desk):
     assert (row.field, row.kind, row.count, len(row.detail)) == ("timestamp", "no_zone", 1, 200)
 
 
-def test_asking_for_a_tag_makes_the_charger_known(desk):
+def test_an_authorize_creates_the_charger(desk):
     desk.tell(reports.Authorize(charger_id=CP, id_tag="x"))
     assert CP in desk.states
 
 
-def test_quarantine_is_told_when_an_operator_wants_it():
+def test_quarantine_is_published_when_error_events_are_enabled():
     desk = Desk(error_events=True)
     desk.tell(stop(4711))  # a stop of nothing: an event of its own, and quarantine
     desk.tell(

@@ -46,7 +46,7 @@ def test_entries_without_an_id_tag_are_ignored(desk):
     assert known(desk).sent == tags("a")
 
 
-def test_the_first_list_is_full_and_what_does_not_fit_follows():
+def test_the_first_update_is_full_and_differential_ones_follow():
     updates = plan_updates(None, tags("a", "b", "c", "d", "e"), max_entries=2)
     assert [(u.version, u.kind, len(u.entries)) for u in updates] == [
         (1, "Full", 2),
@@ -59,7 +59,7 @@ def test_an_empty_list_is_sent_too():
     assert [(u.kind, u.entries) for u in plan_updates(None, {})] == [("Full", [])]
 
 
-def test_after_that_only_the_difference_is_sent(desk):
+def test_a_known_list_is_updated_by_its_difference(desk):
     carry_out(desk, plan_updates(None, tags("a", "b", "c"), max_entries=2))
     wanted = {"a": OK, "b": {"status": "Blocked"}, "d": OK}
     (update,) = plan_updates(known(desk), wanted)
@@ -72,7 +72,7 @@ def test_after_that_only_the_difference_is_sent(desk):
 
 
 @pytest.mark.parametrize("status", ["VersionMismatch", "Failed"])
-def test_after_a_refusal_the_next_one_is_full(desk, status):
+def test_after_a_refusal_the_next_update_is_full(desk, status):
     carry_out(desk, plan_updates(None, tags("a")))
     carry_out(desk, plan_updates(known(desk), tags("a", "b")), status)
     assert local_list_in_sync(known(desk)) is None
@@ -80,7 +80,7 @@ def test_after_a_refusal_the_next_one_is_full(desk, status):
     assert (update.version, update.kind) == (2, "Full")
 
 
-def test_a_version_that_is_not_ours_means_an_unknown_list(desk):
+def test_a_version_that_was_not_sent_means_an_unknown_list(desk):
     carry_out(desk, plan_updates(None, tags("a")))
     desk.tell(answered("GetLocalListVersion", {}, {"listVersion": 1}))
     assert known(desk).sent == tags("a")

@@ -51,7 +51,7 @@ def test_cost(terms, energy_wh, seconds, amount, minor):
         (tariff(), "energy_based"),
     ],
 )
-def test_the_customers_word_for_a_tariff(terms, model):
+def test_a_tariff_has_the_customers_pricing_model(terms, model):
     assert terms.pricing_model == model
 
 
@@ -128,7 +128,7 @@ def lines(cost):
     ]
 
 
-def test_a_night_in_all_its_components():
+def test_a_night_is_billed_by_component_and_band():
     registers = [(1, 8000), (2, 8000), (4, 8000), (5, 20_000), (12, 20_000), (13, 24_000)]
     cost = cost_of(NIGHT, 15, 24_000, registers)
     assert lines(cost) == [
@@ -147,7 +147,7 @@ def test_a_night_in_all_its_components():
     assert (cost.energy_rate, cost.time_rate) == (Decimal("0.3"), Decimal("0.011333"))
 
 
-def test_a_plain_tariff_has_its_components_too():
+def test_a_tariff_without_bands_is_billed_by_component():
     cost = session_cost(tariff("0.12", "0.01", "0.50"), 24_000, Decimal(5400))
     assert lines(cost) == [
         ("energy", None, "24", 288),
@@ -158,12 +158,12 @@ def test_a_plain_tariff_has_its_components_too():
     assert cost.bill.tax is None
 
 
-def test_what_is_not_charged_is_no_component():
+def test_what_is_not_charged_has_no_line():
     assert lines(session_cost(tariff("0.12"), 0, Decimal(60))) == []
     assert lines(session_cost(Tariff(), 24_000, Decimal(60))) == []
 
 
-def test_a_band_that_costs_nothing_is_shown_where_others_cost():
+def test_a_free_band_has_a_line_where_others_cost():
     free_night = with_terms(
         time_rate=Decimal(0),
         session_fee=Decimal(0),
@@ -242,7 +242,7 @@ REGISTERS = st.lists(st.tuples(st.floats(0, 24), st.integers(0, 60_000)), max_si
 
 
 @given(terms=TERMS, hours=st.integers(0, 24), energy_wh=st.integers(0, 60_000), registers=REGISTERS)
-def test_components_add_up_to_the_total_always(terms, hours, energy_wh, registers):
+def test_components_always_add_up_to_the_total(terms, hours, energy_wh, registers):
     cost = cost_of(with_terms(**terms), hours, energy_wh, registers)
     assert sum(line.amount_minor for line in cost.bill.lines) == cost.amount_minor
     assert cost.amount_minor >= 0

@@ -53,7 +53,7 @@ def began(desk, **given):
     return desk.tell(start(**({"at": EVENING} | given))).transaction_id
 
 
-def test_a_session_across_the_edge_of_a_band(desk):
+def test_a_session_across_the_boundary_of_a_band(desk):
     number = began(desk)
     assert desk.transactions[number].tariff.time_zone == "Europe/Vienna"
     for minutes, wh in ((30, 4000), (60, 10_000), (90, 12_000)):
@@ -115,7 +115,7 @@ def test_the_price_is_that_of_the_start(desk):
     assert told(desk)["amountMinor"] == 360
 
 
-def test_the_stop_that_comes_after_all_is_priced_again_with_its_readings(desk):
+def test_a_late_stop_is_priced_again_with_its_readings(desk):
     number = began(desk)
     desk.now = at(30)
     desk.tell(meter(number, register(9_000, at(30))))
@@ -128,7 +128,7 @@ def test_the_stop_that_comes_after_all_is_priced_again_with_its_readings(desk):
     assert desk.told().count("session_cost") == 2
 
 
-def test_a_charger_with_a_wrong_clock_from_the_start_is_placed_by_ours(desk):
+def test_a_session_with_a_suspect_clock_is_moved_to_the_time_of_receipt(desk):
     wrong = datetime(1970, 1, 1, tzinfo=UTC)
     number = began(desk, at=wrong)
     desk.now = at(60)
@@ -138,7 +138,7 @@ def test_a_charger_with_a_wrong_clock_from_the_start_is_placed_by_ours(desk):
     assert bill(desk) == [("energy", None, 9.0, 360), ("energy", "night", 3.0, 60)]
 
 
-def test_a_clock_set_in_mid_session_leaves_only_ours(desk):
+def test_with_a_clock_set_during_the_session_energy_is_spread_over_the_times_of_receipt(desk):
     wrong = datetime(1970, 1, 1, tzinfo=UTC)
     number = began(desk, at=wrong)
     desk.tell(meter(number, register(10_000, wrong + timedelta(minutes=1))))
@@ -155,7 +155,7 @@ def test_a_register_of_the_session_is_split_as_well(desk):
     assert bill(desk) == [("energy", None, 9.0, 360), ("energy", "night", 3.0, 60)]
 
 
-def test_a_car_that_stays_pays_after_the_grace():
+def test_a_car_that_blocks_the_connector_pays_after_the_grace():
     desk = desk_with(PARKING)
     number = began(desk)
     desk.tell(status("Charging", at(0)))
@@ -170,7 +170,7 @@ def test_a_car_that_stays_pays_after_the_grace():
     assert (told(desk)["energyRate"], told(desk)["pricingModel"]) == (0.1, "energy_based")
 
 
-def test_plain_tariffs_ask_for_nothing():
+def test_tariffs_without_bands_and_idle_time_need_no_window():
     desk = Desk(unknown_tags="accept", tariff=Tariff(energy_rate=Decimal("0.12"), minimum=Decimal(1)))
     number = desk.tell(start()).transaction_id
     batch = [stop(number), start(at=EVENING), reports.Reconcile(charger_id=CP, transaction_id=number)]
@@ -203,7 +203,7 @@ def test_the_window_of_a_session_with_a_suspect_clock_has_the_full_length(desk):
     assert window.until - window.since == session_timeline.LONGEST_SESSION
 
 
-def test_what_is_looked_up_is_bounded(desk):
+def test_the_window_of_a_session_is_bounded(desk):
     number = began(desk)
     desk.now = at(60)
     batch = [stop(number, at=at(10 * 365 * 1440)), meter(number), reports.Seen(charger_id=CP)]
@@ -225,7 +225,7 @@ def test_what_is_looked_up_is_bounded(desk):
         ("gone", "charger", "group", "default", "charger"),
     ],
 )
-def test_whose_tariff_comes_first(tag, charger, group, stored, expected):
+def test_the_tariff_of_the_tag_comes_before_charger_group_and_default(tag, charger, group, stored, expected):
     desk = Desk(tariff=Tariff(id="settings"))
     desk.tariffs = {name: Tariff(id=name) for name in ("tag", "charger", "group", stored) if name}
     desk.tell(reports.Seen(charger_id=CP))
@@ -237,7 +237,7 @@ def test_whose_tariff_comes_first(tag, charger, group, stored, expected):
     assert desk.transactions[number].tariff.id == expected
 
 
-def test_the_chargers_own_zone_comes_before_the_settings(desk):
+def test_the_time_zone_of_the_charger_comes_before_the_settings(desk):
     desk.tell(reports.Seen(charger_id=CP))
     desk.chargers[CP] = replace(desk.chargers[CP], time_zone="Asia/Tokyo")
     number = began(desk)

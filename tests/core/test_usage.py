@@ -54,19 +54,19 @@ def test_without_readings_energy_is_spread_evenly():
     assert energy(180, 10_000) == {NO_BAND: Fraction(10_000, 3), 0: Fraction(20_000, 3)}
 
 
-def test_with_a_reading_at_the_edge_it_is_exact():
+def test_with_a_reading_at_the_boundary_energy_is_exact():
     assert energy(120, 10_000, [(60, 10_900)], start_wh=1000) == {NO_BAND: 9900, 0: 100}
 
 
-def test_between_the_readings_around_an_edge_it_is_even():
+def test_between_the_readings_around_a_boundary_energy_is_spread_evenly():
     assert energy(120, 10_000, [(50, 8000), (70, 9000)]) == {NO_BAND: 8500, 0: 1500}
 
 
-def test_readings_in_any_order_and_twice_are_the_same_evidence():
+def test_the_order_and_repetition_of_readings_do_not_matter():
     assert energy(120, 10_000, [(70, 9000), (50, 8000), (50, 8000)]) == {NO_BAND: 8500, 0: 1500}
 
 
-def test_readings_that_cannot_be_are_no_evidence():
+def test_implausible_readings_are_ignored():
     nonsense = [(30, 0), (40, 99_999_999), (55, 200), (130, 10_000), (-10, 5000)]
     assert energy(120, 10_000, [(50, 9000), (70, 10_000), *nonsense], start_wh=1000) == {
         NO_BAND: 8500,
@@ -74,17 +74,17 @@ def test_readings_that_cannot_be_are_no_evidence():
     }
 
 
-def test_one_reading_far_off_does_not_outvote_the_others():
+def test_one_wrong_reading_does_not_exclude_the_others():
     registers = [(10, 1000), (20, 9999), (30, 3000), (50, 5000), (70, 7000), (100, 9000)]
     assert energy(120, 10_000, registers) == {NO_BAND: 6000, 0: 4000}
 
 
-def test_a_session_without_length_is_in_the_band_of_its_moment():
+def test_a_session_of_no_length_is_in_the_band_of_its_time():
     usage = usage_by_band(NIGHT, SessionTimeline(started_at=at(60), ended_at=at(60), energy_wh=5))
     assert (usage.energy_wh, usage.time_us) == ({0: 5}, {0: 0})
 
 
-def test_minutes_go_by_the_clock():
+def test_time_is_divided_by_the_clock():
     usage = usage_by_band(NIGHT, course(90, 0))
     assert usage.time_us == {NO_BAND: 60 * 60_000_000, 0: 30 * 60_000_000}
 
@@ -122,11 +122,11 @@ def test_minutes_go_by_the_clock():
         ((120, 0, [], [(-5, "SuspendedEV")]), [(0, 120)]),
     ],
 )
-def test_idle(given, expected):
+def test_idle_time_begins_when_charging_has_ended(given, expected):
     assert idle_min(*given) == expected
 
 
-def test_of_a_running_session_idle_ends_with_its_last_reading():
+def test_a_running_session_is_idle_until_its_last_reading():
     assert idle_min(120, 10_000, [(60, 10_000), (80, 10_000)], idle_until=at(80)) == [(60, 80)]
 
 
@@ -194,7 +194,7 @@ def test_splitting_at_a_reading_changes_no_bands_energy(minutes, energy_wh, cut)
 
 
 @given(registers=st.lists(st.tuples(st.integers(1, 1439), st.integers(0, 10_000)), max_size=40))
-def test_whatever_readings_say_no_bands_energy_is_negative(registers):
+def test_no_bands_energy_is_negative(registers):
     usage = usage_by_band(NIGHT, course(1440, 10_000, registers))
     assert all(wh >= 0 for wh in usage.energy_wh.values())
     assert sum(usage.idle_us.values()) <= 1440 * 60_000_000

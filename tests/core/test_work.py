@@ -52,7 +52,7 @@ def busy_desk():
     ],
     ids=lambda report: type(report).__name__,
 )
-def test_a_report_that_fails_at_any_moment_leaves_no_trace(report, monkeypatch):
+def test_a_report_that_fails_at_any_step_is_undone(report, monkeypatch):
     desk = busy_desk()
     desk.chargers.pop("new", None)
     steps = count_steps(desk, report)
@@ -71,7 +71,7 @@ def test_a_report_that_fails_at_any_moment_leaves_no_trace(report, monkeypatch):
     desk.save(work)
 
 
-def test_what_went_well_before_a_failure_stays():
+def test_reports_before_a_failed_one_stay():
     desk = busy_desk()
     work = desk.load([status("Finishing", at(13))])
     with work.attempt():
@@ -83,7 +83,7 @@ def test_what_went_well_before_a_failure_stays():
     assert insides(work) == done
 
 
-def test_a_failure_in_a_batch_is_its_own():
+def test_a_failed_report_does_not_affect_its_batch():
     desk = Desk(unknown_tags="accept")
     bad = meter(None, register(1, at(1)), register("\ud800", at(2)))
     first, failed, second = desk.batch(start(), bad, start(connector_id=2))
@@ -93,7 +93,7 @@ def test_a_failure_in_a_batch_is_its_own():
     assert desk.readings == []
 
 
-def test_an_undone_start_can_be_told_again_in_the_same_batch(monkeypatch):
+def test_an_undone_start_can_be_repeated_in_the_same_batch(monkeypatch):
     work = Desk(unknown_tags="accept").load([start()])
     with monkeypatch.context() as patch:
         patch.setattr(transactions, "_started", lambda _: 1 / 0)
@@ -105,14 +105,14 @@ def test_an_undone_start_can_be_told_again_in_the_same_batch(monkeypatch):
         assert decide(work, start()).transaction_id == 2
 
 
-def test_without_events_nothing_is_told_and_nothing_counted():
+def test_with_events_disabled_nothing_is_published_or_counted():
     desk = Desk(unknown_tags="accept", events=False)
     desk.tell(stop(desk.tell(start()).transaction_id))
     assert desk.told() == []
     assert desk.states[CP].event_seq == 0
 
 
-def test_what_is_only_loaded_is_not_changed():
+def test_loaded_rows_are_not_changed():
     work = busy_desk().load([reports.Seen(charger_id=CP)])
     assert work.changed == {}
     work.load(Tag(id_tag="Xy"))
@@ -122,7 +122,7 @@ def test_what_is_only_loaded_is_not_changed():
     assert list(work.changed) == [(Tag, "xy")]
 
 
-def test_open_transactions_are_found_by_place_and_by_charger():
+def test_open_transactions_are_found_by_connector_and_by_charger():
     desk = busy_desk()
     work = desk.load([reports.Seen(charger_id=CP)])
     assert work.open_transaction(CP, 1).id == 2
@@ -130,7 +130,7 @@ def test_open_transactions_are_found_by_place_and_by_charger():
     assert work.open_transactions("other") == []
 
 
-def test_an_unknown_connector_is_a_fresh_one():
+def test_an_unknown_connector_is_a_new_row():
     work = Work(NOW, Policy(), numbers=count(), transaction_ids=count())
     assert work.connector(CP, 7).status is None
     assert work.connectors == {}

@@ -50,7 +50,7 @@ def test_the_same_through_home_assistants_rest_states() -> None:
     assert (feed.slots[0].start, prices(feed)) == (utc(2025, 11, 25), ["0.1"])
 
 
-def test_nord_pools_data_portal_is_a_mwh() -> None:
+def test_nord_pools_data_portal_has_prices_per_mwh() -> None:
     feed = read(
         {
             "deliveryDateCET": "2026-11-21",
@@ -83,7 +83,7 @@ def test_the_custom_nord_pool_sensor() -> None:
     assert (prices(feed), feed.skipped) == (["12.5"], 2), "a copy of today is not tomorrow"
 
 
-def test_home_assistants_action_is_a_mwh() -> None:
+def test_home_assistants_action_has_prices_per_mwh() -> None:
     document = {"NL": [{"start": "2026-11-21T00:00:00Z", "end": "2026-11-21T00:15:00Z", "price": -12.34}]}
     assert prices(read(document)) == ["-0.01234"]
     with pytest.raises(FeedError, match="no list of prices"):
@@ -178,7 +178,7 @@ def test_entso_e_repeats_a_price_whose_position_is_missing() -> None:
         entso_e("", "P1Y"),
     ],
 )
-def test_what_is_no_feed_is_refused(body: bytes) -> None:
+def test_a_document_that_is_not_a_feed_is_refused(body: bytes) -> None:
     with pytest.raises(FeedError):
         read(body)
 

@@ -136,12 +136,12 @@ def test_h2_anything_malformed_refuses_the_whole_message(message: object) -> Non
     assert refused.value.detail
 
 
-def test_h3_all_over() -> None:
+def test_h3_a_schedule_of_ended_periods_is_refused() -> None:
     with pytest.raises(HemsRefused, match=NO_PERIODS_LEFT):
         read({"periods": [GOOD]}, utc(2025, 12, 6))
 
 
-def test_h4_what_is_over_is_left_out() -> None:
+def test_h4_ended_periods_are_left_out() -> None:
     schedule = read(PROPOSED, utc(2025, 12, 4, 23))
     assert schedule.periods == (ChargePeriod(utc(2025, 12, 5, 1), utc(2025, 12, 5, 5), 16),)
     assert schedule.past == 1
@@ -167,6 +167,6 @@ def test_h14_overlaps_of_one_current_are_merged_and_others_refused() -> None:
         read({"periods": [GOOD, {**second, "max_current": 10}]})
 
 
-def test_touching_periods_of_different_currents_stand_side_by_side() -> None:
+def test_adjacent_periods_of_different_currents_stay_apart() -> None:
     second = {"start": GOOD["end"], "end": "2025-12-05T07:00:00+01:00", "max_current": 10}
     assert [p.current_a for p in read({"periods": [GOOD, second]}).periods] == [12, 10]

@@ -130,7 +130,9 @@ def test_what_is_due(wanted: DesiredPlan, delivery: PlanDelivery, more: dict[str
         (DesiredPlan(source=NONE), THERE, False, AWAY),
     ],
 )
-def test_how_far_it_is(wanted: DesiredPlan, delivery: PlanDelivery, online: bool, word: str) -> None:
+def test_the_state_of_a_delivery(
+    wanted: DesiredPlan, delivery: PlanDelivery, online: bool, word: str
+) -> None:
     assert delivery_state(wanted, delivery, now=NOW, online=online) == word
 
 
@@ -176,7 +178,7 @@ def seen(
     )
 
 
-def test_prices_below_the_limit_are_wanted_until_the_last_of_them() -> None:
+def test_the_desired_plan_has_the_slots_below_the_limit_and_ends_with_the_last() -> None:
     look = seen()
     assert (look.state, look.message) == ("scheduled", "2 slots at 1 price levels")
     assert look.desired == DesiredPlan(
@@ -195,7 +197,7 @@ def test_a_charger_may_wait_for_as_long_as_prices_are_known() -> None:
     assert seen(PlanningTerms(max_price=Decimal("0.05"))).desired.until is None
 
 
-def test_without_new_prices_what_is_there_stays_until_it_is_over() -> None:
+def test_without_new_prices_the_installed_plan_stays_until_it_ends() -> None:
     look = seen(prices=(), delivery=THERE)
     assert (look.state, look.desired) == ("waiting_for_prices", WANTED)
     assert decided(look.desired, THERE) == NOTHING
@@ -204,7 +206,7 @@ def test_without_new_prices_what_is_there_stays_until_it_is_over() -> None:
     assert (broken.state, broken.desired) == ("error", WANTED)
 
 
-def test_a_hems_is_followed_as_it_says_and_prices_do_not_count() -> None:
+def test_in_hems_mode_the_request_decides_and_prices_do_not() -> None:
     by_hems = PlanningTerms(mode="hems", max_price=Decimal("0.01"))
     wish = HemsRequest(periods=(LATER,), expires_at=at(45), source_id="battery")
     look = seen(by_hems, request=wish)
@@ -255,7 +257,7 @@ def test_the_plan_of_a_hems_is_shown_without_prices() -> None:
     assert (shown.slots, shown.currency, shown.max_price) == ((), None, None)
 
 
-def test_what_is_shown() -> None:
+def test_the_view_of_a_plan() -> None:
     shown = view(seen(), THERE)
     assert [slot.chosen for slot in shown.slots] == [False, True, True, False]
     assert (shown.slots_chosen, shown.price_levels, shown.slots_excluded) == (2, 1, 2)

@@ -59,7 +59,7 @@ def duration(made: BuiltProfile) -> float:
     return made.payload["csChargingProfiles"]["chargingSchedule"]["duration"] / 60
 
 
-def test_nothing_flows_outside_of_the_chosen_times() -> None:
+def test_the_limit_is_zero_outside_of_the_periods() -> None:
     made = drawn(period(30, 60), period(90, 120, 10))
     assert limits(made) == [(0, 0), (30, 16), (60, 0), (90, 10)]
     assert duration(made) == 120
@@ -93,7 +93,7 @@ def test_a_plan_of_nothing_is_zero_until_its_end() -> None:
 
 
 @pytest.mark.parametrize(("phases", "watts"), [(3, 11_040), (2, 7_360), (1, 3_680)])
-def test_watts_are_amperes_by_all_phases(phases: int, watts: float) -> None:
+def test_a_limit_in_watts_counts_all_phases(phases: int, watts: float) -> None:
     made = drawn(period(0, 15), limits=ProfileLimits(unit="W"), phases=phases)
     schedule = made.payload["csChargingProfiles"]["chargingSchedule"]
     assert schedule["chargingRateUnit"] == "W"
@@ -112,7 +112,7 @@ def test_watts_are_amperes_by_all_phases(phases: int, watts: float) -> None:
         (1, [(0, 0)], 180, 30),
     ],
 )
-def test_what_does_not_fit_comes_later(
+def test_steps_beyond_the_maximum_are_due_later(
     most: int, shown: list[tuple[int, float]], minutes: int, renewed: int | None
 ) -> None:
     made = drawn(period(30, 60), period(90, 120), period(150, 180), limits=ProfileLimits(max_periods=most))
@@ -120,7 +120,7 @@ def test_what_does_not_fit_comes_later(
     assert made.renew_at == (None if renewed is None else NOON + timedelta(minutes=renewed))
 
 
-def test_a_charger_with_room_for_one_step_stops_charging_in_time() -> None:
+def test_a_profile_of_a_single_step_ends_with_it() -> None:
     made = drawn(period(-10, 30), period(60, 90), limits=ProfileLimits(max_periods=1))
     assert (limits(made), duration(made)) == ([(0, 16)], 30)
     assert made.renew_at == NOON + timedelta(minutes=30)
@@ -158,7 +158,7 @@ def test_days_when_clocks_are_set_have_92_and_100_quarters(day: date, quarters: 
     st.integers(1, 30),
     st.sampled_from(["A", "W"]),
 )
-def test_whatever_is_wanted_the_charger_may_have_it(
+def test_every_profile_passes_the_command_checks(
     raw: list[tuple[int, int, int]], most: int, unit: str
 ) -> None:
     """By the schema, by OCPP's rules and by its own limits; and where it says something, it says what is wanted."""
@@ -222,7 +222,7 @@ def test_whatever_is_wanted_the_charger_may_have_it(
         ({"chargeprofilemaxstacklevel": "many"}, {}, ProfileLimits()),
     ],
 )
-def test_what_a_charger_takes(
+def test_the_limits_of_a_charger_follow_its_configuration(
     configuration: dict[str, str], quirk: dict[str, bool], found: ProfileLimits
 ) -> None:
     assert profile_limits(configuration, **quirk) == found
@@ -248,14 +248,14 @@ DEFAULT = "TxDefaultProfile"
         ([], None, 5, 5),
     ],
 )
-def test_other_profiles_are_left_where_they_are(
+def test_the_stack_level_replaces_no_other_profile(
     others: list[ExistingProfile], most: int | None, wished: int | None, level: int | None
 ) -> None:
     found = choose_place(others, 0, ProfileLimits(max_stack_level=most), max_level=wished)
     assert (None if found is None else found.stack_level) == level
 
 
-def test_what_has_a_number_of_ours_is_ours_even_if_we_have_forgotten_it() -> None:
+def test_a_profile_with_the_id_of_a_plan_may_be_replaced() -> None:
     assert choose_place([], 2, ProfileLimits()) == ProfilePlace(FIRST_PROFILE_ID + 2, 1)
     ours = [
         ExistingProfile(FIRST_PROFILE_ID, 0, DEFAULT, 0),

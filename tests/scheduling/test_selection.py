@@ -126,7 +126,7 @@ def test_without_any_price_it_waits_for_prices() -> None:
     assert planned(yesterday).state == WAITING_FOR_PRICES
 
 
-def test_a_bad_today_and_a_good_tomorrow_is_a_schedule() -> None:
+def test_slots_of_tomorrow_alone_make_a_schedule() -> None:
     tomorrow = slots(*[".08"] * 4, *[".10"] * 3, *[".12"] * 2, day=date(2026, 11, 22))
     result = planned([*slots(".30", ".31", ".40"), *tomorrow], top_x=2)
     assert (result.state, result.message) == (SCHEDULED, "7 slots at 2 price levels")
@@ -172,7 +172,7 @@ def test_a_local_day_has_92_96_or_100_slots(day: date, start: datetime, end: dat
     assert len(result.choices[0].slots) == count
 
 
-def test_a_message_says_the_plural_even_of_one() -> None:
+def test_a_message_has_the_plural_even_for_one() -> None:
     assert planned(slots(".1")).message == "1 slots at 1 price levels"
 
 
@@ -182,7 +182,7 @@ def test_a_message_says_the_plural_even_of_one() -> None:
     top_x=st.integers(1, 100),
     threshold=st.none() | st.decimals(-1, 1, places=4),
 )
-def test_what_is_chosen_is_never_dearer_than_what_is_left(
+def test_chosen_slots_are_never_more_expensive_than_the_others(
     prices: list[Decimal], top_x: int, threshold: Decimal | None
 ) -> None:
     offered = slots(*prices)
@@ -195,7 +195,7 @@ def test_what_is_chosen_is_never_dearer_than_what_is_left(
         assert too_dear or price_level(slot.price) > max(choice.levels)
 
 
-def test_chargers_of_the_same_terms_share_a_choice_until_day_or_prices_change() -> None:
+def test_chargers_with_the_same_terms_share_a_plan_until_day_or_prices_change() -> None:
     known = PlanCache()
     prices = tuple(slots(".1", ".3"))
 
