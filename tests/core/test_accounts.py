@@ -1,4 +1,4 @@
-"""Who may rent, what is held for it, what it costs the account: to the cent, and once."""
+"""Rentals: whether an account may rent, the hold on its balance, and exact debits, each made once."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -154,14 +154,14 @@ def test_the_minimum_balance_of_the_terms_applies(desk):
 
 
 def test_an_unknown_account_may_rent_only_where_none_is_required(desk):
-    assert desk.tell(rent("nobody")).status == "NoAccount"
-    assert desk.tell(rent("nobody", account_required=False)).status == "Accepted"
+    assert desk.tell(rent("unknown")).status == "NoAccount"
+    assert desk.tell(rent("unknown", account_required=False)).status == "Accepted"
     assert desk.rentals == {}
 
 
 def test_an_account_rents_one_charger_at_a_time(desk):
     assert desk.tell(rent()).status == "Accepted"
-    assert desk.tell(rent()).status == "Accepted"  # a second tap
+    assert desk.tell(rent()).status == "Accepted"  # the user asked twice
     assert len(desk.rentals) == 1
     assert desk.tell(rent(charger_id="other")).status == "RentsElsewhere"
     desk.tell(reports.Unrented(charger_id=CP, account_id=UID))

@@ -50,7 +50,7 @@ def test_the_limit_of_concurrent_sessions_counts_only_other_open_ones():
     assert second.authorization.status == "ConcurrentTx"
     elsewhere = desk.tell(start(charger_id="other"))
     assert elsewhere.authorization.status == "ConcurrentTx"
-    # The same start again is the same answer, not a concurrent one.
+    # A repeated start gets the same answer, it is not a concurrent one.
     assert desk.tell(start()).authorization.status == "Accepted"
 
 

@@ -1,4 +1,4 @@
-"""Bands by the clock on the wall: midnight, weekdays, and the days with 23 and 25 hours."""
+"""Bands in local time: midnight, weekdays, and days with 23 and 25 hours."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo

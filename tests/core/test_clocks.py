@@ -22,8 +22,8 @@ def test_a_time_before_2015_or_a_day_ahead_is_suspect(moment, expected):
         (at(-1), at(0), True),
         (at(0), at(0), False),
         (at(1), at(0), False),
-        (LOST, at(0), False),  # the clock was lost: nothing is proved
-        (at(0), at(61), False),  # the one we know was ahead of us
+        (LOST, at(0), False),  # a clock that was lost proves nothing
+        (at(0), at(61), False),  # the known time was ahead of now
         (at(0), at(59), True),
     ],
 )

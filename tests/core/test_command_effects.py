@@ -95,7 +95,7 @@ def test_a_report_loads_only_the_device_state_it_needs():
 
 def test_a_data_transfer_is_stored_with_its_answer(desk):
     answer = reports.Transferred(status="Accepted", data="ok")
-    told = desk.tell(reports.DataTransferred(charger_id=CP, vendor_id="v", data="d", answer=answer))
-    assert told == answer
+    answered_with = desk.tell(reports.DataTransferred(charger_id=CP, vendor_id="v", data="d", answer=answer))
+    assert answered_with == answer
     (kept,) = desk.transfers
     assert (kept.vendor_id, kept.data, kept.status, kept.answer) == ("v", "d", "Accepted", "ok")

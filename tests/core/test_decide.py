@@ -41,7 +41,7 @@ def test_the_same_message_gets_the_same_answer(desk, same_batch):
 
 
 def test_the_same_id_with_another_content_is_another_message(desk):
-    # Many charge points count from 1 again after every boot.
+    # Many chargers count from 1 again after every boot.
     first = desk.tell(start(message_id="1", digest=b"a"))
     second = desk.tell(start(message_id="1", digest=b"b", connector_id=2))
     assert first.transaction_id != second.transaction_id
@@ -133,7 +133,7 @@ def test_an_authorize_creates_the_charger(desk):
 
 def test_quarantine_is_published_when_error_events_are_enabled():
     desk = Desk(error_events=True)
-    desk.tell(stop(4711))  # a stop of nothing: an event of its own, and quarantine
+    desk.tell(stop(4711))  # an orphan stop: an event of its own, and quarantine
     desk.tell(
         reports.Quarantined(
             charger_id=CP,
@@ -144,11 +144,11 @@ def test_quarantine_is_published_when_error_events_are_enabled():
             error="cut off",
         )
     )
-    told = [body for body in desk.bodies() if body["eventType"] == "quarantined"]
-    assert [body["payload"]["action"] for body in told] == ["StopTransaction", "StartTransaction"]
-    assert told[1]["payload"]["error"] == "cut off"
-    assert told[1]["payload"]["transactionId"] == desk.quarantine[1].transaction_id
-    assert told[1]["dedupKey"] == f"quarantine:{CP}:StartTransaction:{b'd'.hex()}"
+    published = [body for body in desk.bodies() if body["eventType"] == "quarantined"]
+    assert [body["payload"]["action"] for body in published] == ["StopTransaction", "StartTransaction"]
+    assert published[1]["payload"]["error"] == "cut off"
+    assert published[1]["payload"]["transactionId"] == desk.quarantine[1].transaction_id
+    assert published[1]["dedupKey"] == f"quarantine:{CP}:StartTransaction:{b'd'.hex()}"
     assert {event.topic for event in desk.events if event.event_type == "quarantined"} == {
         f"csms/errors/{CP}/quarantined"
     }

@@ -1,4 +1,4 @@
-"""Sessions whose stop never came, came late, or came by another clock."""
+"""Transactions whose stop never came, came late, or came by another clock."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -62,7 +62,7 @@ def test_clock_aligned_readings_count_for_an_inferred_end(desk):
 
 
 def test_a_transaction_ends_when_its_connector_became_free_by_the_chargers_clock(desk):
-    # The charger's clock is two hours behind ours.
+    # The charger's clock is two hours behind.
     desk.now = at(120)
     first = desk.tell(start(at=at(0)))
     desk.now = at(150)

@@ -61,14 +61,14 @@ def test_an_empty_list_is_sent_too():
 
 def test_a_known_list_is_updated_by_its_difference(desk):
     carry_out(desk, plan_updates(None, tags("a", "b", "c"), max_entries=2))
-    wanted = {"a": OK, "b": {"status": "Blocked"}, "d": OK}
-    (update,) = plan_updates(known(desk), wanted)
+    desired = {"a": OK, "b": {"status": "Blocked"}, "d": OK}
+    (update,) = plan_updates(known(desk), desired)
     assert (update.version, update.kind) == (3, "Differential")
     assert [entry["idTag"] for entry in update.entries] == ["c", "b", "d"]
     assert "idTagInfo" not in update.entries[0]
     carry_out(desk, [update])
-    assert known(desk).sent == wanted
-    assert plan_updates(known(desk), wanted) == []
+    assert known(desk).sent == desired
+    assert plan_updates(known(desk), desired) == []
 
 
 @pytest.mark.parametrize("status", ["VersionMismatch", "Failed"])

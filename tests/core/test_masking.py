@@ -1,4 +1,4 @@
-"""No password in what is kept of a frame, and nothing else changed."""
+"""Masking removes passwords and idTags from frames and changes nothing else."""
 
 import json
 

@@ -28,7 +28,7 @@ def tariff(energy="0", time="0", fee="0", currency="USD"):
         (tariff("0.12", currency="JPY"), 3, 10, "0", 0),
         (tariff("0.12", currency="KWD"), 24_001, 0, "2.880", 2880),
         (tariff(fee="1.5"), 24_000, 5400, "1.50", 150),
-        (tariff("0.5"), 10, 0, "0.01", 1),  # half a cent goes up
+        (tariff("0.5"), 10, 0, "0.01", 1),  # half a cent is rounded up
         (tariff(time="0.0375"), 0, 8, "0.01", 1),  # 8/60 has no exact decimal, the price has: half a cent
         (tariff(time="0.03"), 0, 110, "0.06", 6),
         (tariff(time="0.3"), 0, 1, "0.01", 1),
@@ -108,7 +108,7 @@ def with_terms(**given):
     return replace(NIGHT, **given)
 
 
-def course(hours, energy_wh, registers=()):
+def timeline(hours, energy_wh, registers=()):
     return SessionTimeline(
         started_at=EVENING,
         ended_at=EVENING + timedelta(hours=hours),
@@ -118,7 +118,7 @@ def course(hours, energy_wh, registers=()):
 
 
 def cost_of(tariff, hours, energy_wh, registers=()):
-    return session_cost(tariff, energy_wh, Decimal(hours * 3600), course(hours, energy_wh, registers))
+    return session_cost(tariff, energy_wh, Decimal(hours * 3600), timeline(hours, energy_wh, registers))
 
 
 def lines(cost):

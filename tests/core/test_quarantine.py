@@ -1,4 +1,4 @@
-"""What an operator repairs is booked as if it had come like that; what was booked wrongly is corrected."""
+"""Repaired quarantine entries are booked as if they had arrived that way, and correct what was booked wrongly."""
 
 from csms.core import reports
 from csms.core.quarantine import repairable_message
@@ -84,7 +84,7 @@ def test_a_repaired_orphan_stop_ends_the_transaction_that_it_names() -> None:
     desk = Desk(unknown_tags="accept")
     first = desk.tell(start()).transaction_id
     second = desk.tell(start(connector_id=2, id_tag="other")).transaction_id
-    desk.tell(stop(77))  # either may be meant
+    desk.tell(stop(77))  # it fits two transactions
     desk.tell(stop(second, repair=repair()))
     assert (desk.transactions[first].open, desk.transactions[second].open) == (True, False)
 

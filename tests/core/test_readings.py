@@ -96,7 +96,7 @@ def test_readings_after_the_stop_do_not_change_the_connector(desk):
     assert desk.payloads("meter_reading")[0]["transactionId"] == first
     assert not desk.transactions[first].open
     assert (connector(desk).reading_transaction_id, connector(desk).energy_wh) == (None, None)
-    # and they are known when they come again
+    # and they are recognized when they are repeated
     desk.tell(meter(first, register(25001, at(91))))
     assert len(desk.readings) == 1
 

@@ -1,4 +1,4 @@
-"""Stops inferred from what a charger has said since, only as long as it still holds."""
+"""Inferred ends of transactions, as long as their evidence has not changed."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.harness.fake_store import CP, Desk, at, meter, register, start, statu
 
 
 def found(desk: Desk, transaction_id: int, connector_id: int = 1) -> reports.Reconcile:
-    """The evidence as a look at the database finds it."""
+    """The evidence as the reconciler reads it from the database."""
     connector = desk.connectors.get((CP, connector_id))
     return reports.Reconcile(
         charger_id=CP,
@@ -71,7 +71,7 @@ def test_a_boot_since_the_start_ends_a_transaction_as_a_reboot(desk: Desk) -> No
 
 def test_without_evidence_nothing_ends(desk: Desk) -> None:
     assert desk.tell(found(desk, 1)) is False
-    assert desk.tell(replace(found(desk, 1), charger_id="somebody-else")) is False
+    assert desk.tell(replace(found(desk, 1), charger_id="other-charger")) is False
     assert desk.tell(replace(found(desk, 1), transaction_id=99)) is False
 
 

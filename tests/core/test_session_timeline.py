@@ -1,4 +1,4 @@
-"""The course of a session through the ledger's decisions: which evidence counts, by whose clock, what is billed."""
+"""The timeline of a session in the decisions: which evidence counts, by which clock, and what is billed."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -38,14 +38,14 @@ def desk_with(tariff):
     return desk
 
 
-def told(desk):
+def cost_of(desk):
     return desk.payloads("session_cost")[-1]
 
 
 def bill(desk):
     return [
         (line["component"], line.get("band"), line.get("quantity"), line["amountMinor"])
-        for line in told(desk)["breakdown"]
+        for line in cost_of(desk)["breakdown"]
     ]
 
 
@@ -62,7 +62,7 @@ def test_a_session_across_the_boundary_of_a_band(desk):
     desk.now = at(120)
     desk.tell(stop(number, meter_wh=13_000, at=at(120)))
     assert bill(desk) == [("energy", None, 9.0, 360), ("energy", "night", 3.0, 60)]
-    cost = told(desk)
+    cost = cost_of(desk)
     assert (cost["estimatedCost"], cost["amountMinor"], cost["currency"]) == (4.2, 420, "EUR")
     assert (cost["energyRate"], cost["timeRate"], cost["pricingModel"]) == (0.35, 0.0, "energy_based")
     assert (cost["tariffId"], cost["tariffVersion"], cost["revision"]) == ("night", 3, 1)
@@ -112,7 +112,7 @@ def test_the_price_is_that_of_the_start(desk):
     desk.policy = replace(desk.policy, tariff=Tariff(energy_rate=Decimal(99)), time_zone="Asia/Tokyo")
     desk.now = at(120)
     desk.tell(stop(number, meter_wh=13_000, at=at(120)))
-    assert told(desk)["amountMinor"] == 360
+    assert cost_of(desk)["amountMinor"] == 360
 
 
 def test_a_late_stop_is_priced_again_with_its_readings(desk):
@@ -120,10 +120,10 @@ def test_a_late_stop_is_priced_again_with_its_readings(desk):
     desk.now = at(30)
     desk.tell(meter(number, register(9_000, at(30))))
     desk.now = at(300)
-    began(desk, at=at(290), meter_wh=20_000)  # the charger has forgotten the first
-    assert (told(desk)["revision"], told(desk)["amountMinor"]) == (1, 320)
+    began(desk, at=at(290), meter_wh=20_000)  # the charger lost the first transaction
+    assert (cost_of(desk)["revision"], cost_of(desk)["amountMinor"]) == (1, 320)
     desk.tell(stop(number, meter_wh=13_000, at=at(120), readings=[register(10_000, at(60))]))
-    assert (told(desk)["revision"], told(desk)["transactionId"]) == (2, number)
+    assert (cost_of(desk)["revision"], cost_of(desk)["transactionId"]) == (2, number)
     assert bill(desk) == [("energy", None, 9.0, 360), ("energy", "night", 3.0, 60)]
     assert desk.told().count("session_cost") == 2
 
@@ -165,9 +165,9 @@ def test_a_car_that_blocks_the_connector_pays_after_the_grace():
     desk.tell(status("SuspendedEV", at(40)))
     desk.now = at(100)
     desk.batch(status("SuspendedEVSE", at(90)), stop(number, meter_wh=11_000, at=at(100)))
-    # From 40 (the car's word between two readings) to 90 (the charger's own doing), 10 minutes free.
+    # Idle from 40 (SuspendedEV between two readings) to 90 (SuspendedEVSE), of which 10 minutes are free.
     assert bill(desk) == [("energy", None, 10.0, 100), ("idle", None, 40.0, 200)]
-    assert (told(desk)["energyRate"], told(desk)["pricingModel"]) == (0.1, "energy_based")
+    assert (cost_of(desk)["energyRate"], cost_of(desk)["pricingModel"]) == (0.1, "energy_based")
 
 
 def test_tariffs_without_bands_and_idle_time_need_no_window():
@@ -207,11 +207,11 @@ def test_the_window_of_a_session_is_bounded(desk):
     number = began(desk)
     desk.now = at(60)
     batch = [stop(number, at=at(10 * 365 * 1440)), meter(number), reports.Seen(charger_id=CP)]
-    (wanted,) = session_timeline.closing_windows(desk.load(batch), batch)
-    assert wanted.until == EVENING + session_timeline.LONGEST_SESSION
-    assert len(wanted.boundaries) <= 31 * 3
-    assert wanted.step_s == session_timeline.LONGEST_SESSION.total_seconds() / 1000
-    assert not wanted.statuses
+    (window,) = session_timeline.closing_windows(desk.load(batch), batch)
+    assert window.until == EVENING + session_timeline.LONGEST_SESSION
+    assert len(window.boundaries) <= 31 * 3
+    assert window.step_s == session_timeline.LONGEST_SESSION.total_seconds() / 1000
+    assert not window.statuses
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_a_start_repeated_after_its_stop_is_the_same_transaction(desk):
 
 def test_the_start_of_a_refused_tag_has_an_id_too():
     desk = Desk()
-    answer = desk.tell(start(id_tag="stranger"))
+    answer = desk.tell(start(id_tag="unknown"))
     assert answer.authorization.status == "Invalid"
     assert only(desk.transactions).authorization_status == "Invalid"
     desk.tell(stop(answer.transaction_id))
@@ -270,7 +270,7 @@ def test_a_stop_does_not_end_another_chargers_transaction(desk):
     )
 
 
-# --- readings and whose they are ------------------------------------------------------------------------
+# --- readings --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wrong", [2**63 - 1, 0, -1, None])

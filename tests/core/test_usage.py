@@ -24,7 +24,7 @@ def at(minutes):
     return EVENING + timedelta(minutes=minutes)
 
 
-def course(minutes, energy_wh, registers=(), statuses=(), start_wh=0, **more):
+def timeline(minutes, energy_wh, registers=(), statuses=(), start_wh=0, **more):
     return SessionTimeline(
         started_at=EVENING,
         ended_at=at(minutes),
@@ -39,13 +39,13 @@ def course(minutes, energy_wh, registers=(), statuses=(), start_wh=0, **more):
 
 
 def energy(*given, **more):
-    return usage_by_band(NIGHT, course(*given, **more)).energy_wh
+    return usage_by_band(NIGHT, timeline(*given, **more)).energy_wh
 
 
 def idle_min(*given, **more):
     return [
         ((since - EVENING) / timedelta(minutes=1), (until - EVENING) / timedelta(minutes=1))
-        for since, until in idle_spans(course(*given, **more))
+        for since, until in idle_spans(timeline(*given, **more))
     ]
 
 
@@ -85,7 +85,7 @@ def test_a_session_of_no_length_is_in_the_band_of_its_time():
 
 
 def test_time_is_divided_by_the_clock():
-    usage = usage_by_band(NIGHT, course(90, 0))
+    usage = usage_by_band(NIGHT, timeline(90, 0))
     assert usage.time_us == {NO_BAND: 60 * 60_000_000, 0: 30 * 60_000_000}
 
 
@@ -96,27 +96,27 @@ def test_time_is_divided_by_the_clock():
         ((120, 10_000, [(30, 5000), (60, 10_000), (90, 10_000)], []), [(60, 120)]),
         ((120, 10_000, [], []), []),
         ((120, 10_000, [(30, 5000), (60, 8000)], []), []),
-        # a pause that ends in charging is none
+        # a pause that ends in charging is not idle
         ((120, 10_000, [(10, 5000), (90, 5000), (100, 10_000)], []), [(100, 120)]),
-        # standby of the car or the charger is no charging
+        # the standby power of car or charger is not charging
         ((120, 10_020, [(60, 10_000), (75, 10_005), (90, 10_010), (105, 10_015)], []), [(60, 120)]),
-        # over more than an hour the mean says nothing
+        # over more than an hour the mean power proves nothing
         ((240, 10_020, [(60, 10_000), (180, 10_020)], []), [(180, 240)]),
-        # the connector says when between two readings
+        # the status tells the time between two readings
         ((120, 10_000, [(45, 9500), (60, 10_000)], [(0, "Charging"), (50, "SuspendedEV")]), [(50, 120)]),
         ((120, 10_000, [], [(0, "Charging"), (50, "SuspendedEV")]), [(50, 120)]),
         ((120, 10_000, [], [(50, "SuspendedEV"), (70, "Finishing")]), [(50, 120)]),
         # ... but not against the readings
         ((120, 10_000, [(45, 5000), (60, 9000), (75, 10_000)], [(40, "SuspendedEV")]), [(75, 120)]),
         ((120, 10_000, [], [(50, "SuspendedEV"), (60, "Charging")]), []),
-        # the charger does not offer, or the car is gone
+        # the charger does not offer energy, or the car is gone
         (
             (120, 10_000, [(60, 10_000)], [(0, "Charging"), (65, "SuspendedEVSE"), (100, "SuspendedEV")]),
             [(60, 65), (100, 120)],
         ),
         ((120, 10_000, [(60, 10_000)], [(70, "SuspendedEV"), (90, "Available")]), [(60, 90)]),
         ((120, 10_000, [(60, 10_000)], [(10, "Faulted")]), []),
-        # nothing taken at all
+        # a session without energy
         ((120, 0, [], []), []),
         ((120, 0, [(60, 0)], [(20, "SuspendedEV")]), [(20, 120)]),
         ((120, 0, [], [(-5, "SuspendedEV")]), [(0, 120)]),
@@ -137,7 +137,7 @@ def test_the_first_idle_minutes_are_free_and_the_rest_is_in_bands(grace_min, exp
     tariff = Tariff(
         idle_rate=Decimal(1), idle_grace_min=grace_min, bands=NIGHT.bands, time_zone="Europe/Vienna"
     )
-    usage = usage_by_band(tariff, course(120, 10_000, [(15, 7000), (30, 10_000)]))
+    usage = usage_by_band(tariff, timeline(120, 10_000, [(15, 7000), (30, 10_000)]))
     assert usage.idle_us == {band: minutes * 60_000_000 for band, minutes in expected.items()}
 
 
@@ -151,7 +151,7 @@ REGISTERS = st.lists(st.tuples(st.integers(1, 1439), st.integers(0, 50_000)), ma
     split=st.floats(0, 1),
 )
 def test_splitting_a_session_anywhere_changes_no_sum(minutes, energy_wh, registers, split):
-    whole = course(minutes, energy_wh, registers)
+    whole = timeline(minutes, energy_wh, registers)
     usage = usage_by_band(NIGHT, whole)
     assert sum(usage.energy_wh.values()) == energy_wh
     assert sum(usage.time_us.values()) == minutes * 60_000_000
@@ -159,7 +159,7 @@ def test_splitting_a_session_anywhere_changes_no_sum(minutes, energy_wh, registe
     # Split where the register is known to a whole Wh: at a reading of its own.
     known = [wh for m, wh in registers if at(m) <= moment and wh <= energy_wh]
     middle_wh = max(known, default=0)
-    with_it = course(minutes, energy_wh, [*registers])
+    with_it = timeline(minutes, energy_wh, [*registers])
     evidence = Evidence(registers=(*with_it.evidence.registers, (moment, middle_wh)))
     one = SessionTimeline(started_at=EVENING, ended_at=moment, energy_wh=middle_wh, evidence=evidence)
     other = SessionTimeline(
@@ -180,8 +180,8 @@ def test_splitting_at_a_reading_changes_no_bands_energy(minutes, energy_wh, cut)
     if cut >= minutes:
         return
     middle = energy_wh // 3
-    whole = usage_by_band(NIGHT, course(minutes, energy_wh, [(cut, middle)]))
-    one = usage_by_band(NIGHT, course(cut, middle))
+    whole = usage_by_band(NIGHT, timeline(minutes, energy_wh, [(cut, middle)]))
+    one = usage_by_band(NIGHT, timeline(cut, middle))
     other = usage_by_band(
         NIGHT,
         SessionTimeline(
@@ -195,6 +195,6 @@ def test_splitting_at_a_reading_changes_no_bands_energy(minutes, energy_wh, cut)
 
 @given(registers=st.lists(st.tuples(st.integers(1, 1439), st.integers(0, 10_000)), max_size=40))
 def test_no_bands_energy_is_negative(registers):
-    usage = usage_by_band(NIGHT, course(1440, 10_000, registers))
+    usage = usage_by_band(NIGHT, timeline(1440, 10_000, registers))
     assert all(wh >= 0 for wh in usage.energy_wh.values())
     assert sum(usage.idle_us.values()) <= 1440 * 60_000_000

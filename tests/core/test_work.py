@@ -15,7 +15,7 @@ class Broken(Exception):
 
 
 def insides(work):
-    """All of a work but the sources of numbers, and without the empty lists that an undo leaves behind."""
+    """The content of a work, without its sequences and the empty lists that an undo leaves."""
     return copy.deepcopy(
         {
             name: {kind: rows for kind, rows in value.items() if rows} if name == "added" else value
@@ -26,7 +26,7 @@ def insides(work):
 
 
 def busy_desk():
-    """One session forgotten, one running, statuses and readings known."""
+    """A desk with one transaction left open, one running, statuses and readings."""
     desk = Desk(unknown_tags="accept")
     desk.tell(start())
     desk.tell(start(at=at(10)))
@@ -65,7 +65,7 @@ def test_a_report_that_fails_at_any_step_is_undone(report, monkeypatch):
             with pytest.raises(Broken), work.attempt():
                 decide(work, report)
         assert insides(work) == before, f"step {failing} of {steps}"
-    # What was undone can be done: nothing of the failed attempts stands in the way.
+    # What was undone can be done: the failed attempts have left nothing.
     with work.attempt():
         decide(work, report)
     desk.save(work)
@@ -157,7 +157,7 @@ def test_undo_keeps_earlier_rows_of_the_same_kind():
     assert work.added[QuarantineEntry] == [entry]
 
 
-# --- breaking a decision at its n-th change -------------------------------------------------------------
+# --- failing a decision at its n-th change --------------------------------------------------------------
 
 _CHANGES = ("put", "add", "add_known_reading", "emit")
 
@@ -168,7 +168,7 @@ def break_at(patch, failing, counter=None):
         original = getattr(Work, name)
 
         def broken(self, *args, original=original, **kwargs):
-            # After the change itself: the undo must find what it has to take back.
+            # After the change itself, so that there is something to undo.
             result = original(self, *args, **kwargs)
             if next(counter) == failing:
                 raise Broken

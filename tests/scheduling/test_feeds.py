@@ -1,4 +1,4 @@
-"""Price feeds of every shape, as one kind of slots."""
+"""Price feeds of every known format, decoded into slots."""
 
 import json
 from datetime import UTC, date, datetime, timedelta

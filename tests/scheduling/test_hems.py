@@ -1,4 +1,4 @@
-"""What a HEMS may ask for, and what is refused as a whole."""
+"""Schedules requested by a HEMS: accepted, or refused as a whole."""
 
 import json
 from datetime import UTC, datetime

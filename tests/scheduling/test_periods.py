@@ -1,4 +1,4 @@
-"""Periods of charging: joined, ordered, and which one counts now."""
+"""Periods of charging: sorted, joined, and the one that counts now."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo

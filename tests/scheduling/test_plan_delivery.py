@@ -1,4 +1,4 @@
-"""When a plan is put on a charger, when it is taken away, and what people are told of it."""
+"""When a plan is installed on a charger and removed, and the view of it."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -60,20 +60,20 @@ THERE = PlanDelivery(installed=HELD)
 NO = PlanDelivery(problem="no", refused=WANTED, refused_at=at(-5))
 
 
-def decided(wanted: DesiredPlan, delivery: PlanDelivery, **more: Any) -> str:
+def decided(desired: DesiredPlan, delivery: PlanDelivery, **more: Any) -> str:
     usual = {"now": NOW, "connector_id": 0, "phases": 3, "connected_at": at(-600), "booted_at": at(-600)}
-    return decide_push(wanted, delivery, **(usual | more))
+    return decide_push(desired, delivery, **(usual | more))
 
 
 @pytest.mark.parametrize(
-    ("wanted", "delivery", "more", "due"),
+    ("desired", "delivery", "more", "due"),
     [
         pytest.param(WANTED, PlanDelivery(), {}, PUSH, id="new"),
         pytest.param(WANTED, THERE, {}, NOTHING, id="there, and a period that is over is no reason"),
         pytest.param(
             replace(WANTED, periods=(replace(LATER, current_a=10),)), THERE, {}, PUSH, id="another current"
         ),
-        pytest.param(replace(WANTED, source=HEMS), THERE, {}, PUSH, id="somebody else's"),
+        pytest.param(replace(WANTED, source=HEMS), THERE, {}, PUSH, id="of another source"),
         pytest.param(replace(WANTED, until=at(90)), THERE, {}, PUSH, id="known for longer"),
         pytest.param(WANTED, THERE, {"phases": 1}, PUSH, id="fewer phases"),
         pytest.param(WANTED, THERE, {"connector_id": 1}, PUSH, id="another connector"),
@@ -86,7 +86,7 @@ def decided(wanted: DesiredPlan, delivery: PlanDelivery, **more: Any) -> str:
             NOTHING,
             id="a line that keeps breaking",
         ),
-        pytest.param(WANTED, THERE, {"lost": True}, PUSH, id="somebody cleared it"),
+        pytest.param(WANTED, THERE, {"lost": True}, PUSH, id="cleared by another command"),
         pytest.param(
             WANTED, PlanDelivery(installed=replace(HELD, renew_at=NOW)), {}, PUSH, id="the rest is due"
         ),
@@ -96,7 +96,7 @@ def decided(wanted: DesiredPlan, delivery: PlanDelivery, **more: Any) -> str:
         pytest.param(
             WANTED, PlanDelivery(installed=replace(HELD, unsure=True)), {}, PUSH, id="no answer came"
         ),
-        pytest.param(DesiredPlan(source=NONE), THERE, {}, CLEAR, id="not wanted any more"),
+        pytest.param(DesiredPlan(source=NONE), THERE, {}, CLEAR, id="no longer desired"),
         pytest.param(replace(WANTED, periods=(), until=at(-1)), THERE, {}, CLEAR, id="over"),
         pytest.param(replace(WANTED, periods=()), PlanDelivery(), {}, PUSH, id="wait"),
         pytest.param(DesiredPlan(source=NONE), PlanDelivery(), {}, NOTHING, id="nothing"),
@@ -113,12 +113,12 @@ def decided(wanted: DesiredPlan, delivery: PlanDelivery, **more: Any) -> str:
         ),
     ],
 )
-def test_what_is_due(wanted: DesiredPlan, delivery: PlanDelivery, more: dict[str, Any], due: str) -> None:
-    assert decided(wanted, delivery, **more) == due
+def test_what_is_due(desired: DesiredPlan, delivery: PlanDelivery, more: dict[str, Any], due: str) -> None:
+    assert decided(desired, delivery, **more) == due
 
 
 @pytest.mark.parametrize(
-    ("wanted", "delivery", "online", "word"),
+    ("desired", "delivery", "online", "word"),
     [
         (WANTED, THERE, True, IN_PLACE),
         (WANTED, THERE, False, IN_PLACE),
@@ -131,9 +131,9 @@ def test_what_is_due(wanted: DesiredPlan, delivery: PlanDelivery, more: dict[str
     ],
 )
 def test_the_state_of_a_delivery(
-    wanted: DesiredPlan, delivery: PlanDelivery, online: bool, word: str
+    desired: DesiredPlan, delivery: PlanDelivery, online: bool, word: str
 ) -> None:
-    assert delivery_state(wanted, delivery, now=NOW, online=online) == word
+    assert delivery_state(desired, delivery, now=NOW, online=online) == word
 
 
 def test_time_asks_for_an_expiry_before_an_end_and_an_end_before_a_renewal() -> None:
@@ -149,7 +149,7 @@ def test_time_asks_for_an_expiry_before_an_end_and_an_end_before_a_renewal() -> 
     assert due(stale=True, periods=(), expires=-1) == EXPIRED
 
 
-# --- what is wanted --------------------------------------------------------------------------------------
+# --- the desired plan ------------------------------------------------------------------------------------
 
 CURVE = tuple(
     PriceSlot(at(15 * n), at(15 * (n + 1)), Decimal(price))
@@ -217,7 +217,7 @@ def test_in_hems_mode_the_request_decides_and_prices_do_not() -> None:
     assert seen(by_hems, request=wish, now=at(45)).desired.until == LATER.end
     assert seen(by_hems, request=wish, now=at(46)).desired.until is None
     assert seen(by_hems).state == "idle"
-    # What a price plan has put there before is not a HEMS's.
+    # The profile of a price plan is not that of the HEMS.
     assert decided(seen(by_hems, delivery=THERE).desired, THERE) == CLEAR
 
 

@@ -1,4 +1,4 @@
-"""A schedule as an OCPP charging profile: what is drawn, and where it goes."""
+"""A plan as an OCPP charging profile: its content, id and stack level."""
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -34,7 +34,7 @@ def period(start_min: int, end_min: int, current_a: float = 16) -> ChargePeriod:
     return ChargePeriod(NOON + timedelta(minutes=start_min), NOON + timedelta(minutes=end_min), current_a)
 
 
-def drawn(
+def built_for(
     *periods: ChargePeriod, limits: ProfileLimits | None = None, phases: int = 3, until: int | None = None
 ) -> BuiltProfile:
     end = max(one.end for one in periods) if until is None else NOON + timedelta(minutes=until)
@@ -60,7 +60,7 @@ def duration(made: BuiltProfile) -> float:
 
 
 def test_the_limit_is_zero_outside_of_the_periods() -> None:
-    made = drawn(period(30, 60), period(90, 120, 10))
+    made = built_for(period(30, 60), period(90, 120, 10))
     assert limits(made) == [(0, 0), (30, 16), (60, 0), (90, 10)]
     assert duration(made) == 120
     assert made.payload["csChargingProfiles"] | {"chargingSchedule": None} == {
@@ -76,8 +76,8 @@ def test_the_limit_is_zero_outside_of_the_periods() -> None:
 
 
 def test_a_running_period_counts_from_now_and_neighbours_are_one() -> None:
-    assert limits(drawn(period(-60, 15), period(15, 30))) == [(0, 16)]
-    assert limits(drawn(period(-60, 15, 16), period(15, 30, 10))) == [(0, 16), (15, 10)]
+    assert limits(built_for(period(-60, 15), period(15, 30))) == [(0, 16)]
+    assert limits(built_for(period(-60, 15, 16), period(15, 30, 10))) == [(0, 16), (15, 10)]
 
 
 def test_a_plan_of_nothing_is_zero_until_its_end() -> None:
@@ -94,7 +94,7 @@ def test_a_plan_of_nothing_is_zero_until_its_end() -> None:
 
 @pytest.mark.parametrize(("phases", "watts"), [(3, 11_040), (2, 7_360), (1, 3_680)])
 def test_a_limit_in_watts_counts_all_phases(phases: int, watts: float) -> None:
-    made = drawn(period(0, 15), limits=ProfileLimits(unit="W"), phases=phases)
+    made = built_for(period(0, 15), limits=ProfileLimits(unit="W"), phases=phases)
     schedule = made.payload["csChargingProfiles"]["chargingSchedule"]
     assert schedule["chargingRateUnit"] == "W"
     (only,) = schedule["chargingSchedulePeriod"]
@@ -102,33 +102,35 @@ def test_a_limit_in_watts_counts_all_phases(phases: int, watts: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "shown", "minutes", "renewed"),
+    ("most", "steps", "minutes", "renewed"),
     [
         (6, [(0, 0), (30, 16), (60, 0), (90, 16), (120, 0), (150, 16)], 180, None),
         (5, [(0, 0), (30, 16), (60, 0), (90, 16), (120, 0)], 180, 90),
-        # The last step would be one that charges, for too long: it waits for the rest.
+        # The last step would charge for too long: the charger waits for the rest.
         (4, [(0, 0), (30, 16), (60, 0)], 180, 60),
         (2, [(0, 0)], 180, 30),
         (1, [(0, 0)], 180, 30),
     ],
 )
 def test_steps_beyond_the_maximum_are_due_later(
-    most: int, shown: list[tuple[int, float]], minutes: int, renewed: int | None
+    most: int, steps: list[tuple[int, float]], minutes: int, renewed: int | None
 ) -> None:
-    made = drawn(period(30, 60), period(90, 120), period(150, 180), limits=ProfileLimits(max_periods=most))
-    assert (limits(made), duration(made)) == (shown, minutes)
+    made = built_for(
+        period(30, 60), period(90, 120), period(150, 180), limits=ProfileLimits(max_periods=most)
+    )
+    assert (limits(made), duration(made)) == (steps, minutes)
     assert made.renew_at == (None if renewed is None else NOON + timedelta(minutes=renewed))
 
 
 def test_a_profile_of_a_single_step_ends_with_it() -> None:
-    made = drawn(period(-10, 30), period(60, 90), limits=ProfileLimits(max_periods=1))
+    made = built_for(period(-10, 30), period(60, 90), limits=ProfileLimits(max_periods=1))
     assert (limits(made), duration(made)) == ([(0, 16)], 30)
     assert made.renew_at == NOON + timedelta(minutes=30)
 
 
 @pytest.mark.parametrize(("day", "quarters"), [(date(2026, 3, 29), 92), (date(2026, 10, 25), 100)])
 def test_days_when_clocks_are_set_have_92_and_100_quarters(day: date, quarters: int) -> None:
-    """Every other quarter is cheap; each is where it should be, in seconds that really pass."""
+    """Every other quarter of an hour is cheap; each begins at the right second, also when clocks change."""
     start, end = day_bounds(day, ZONE)
     quarter = timedelta(minutes=15)
     prices = [
@@ -161,15 +163,15 @@ def test_days_when_clocks_are_set_have_92_and_100_quarters(day: date, quarters: 
 def test_every_profile_passes_the_command_checks(
     raw: list[tuple[int, int, int]], most: int, unit: str
 ) -> None:
-    """By the schema, by OCPP's rules and by its own limits; and where it says something, it says what is wanted."""
+    """It obeys the schema, OCPP's rules and the charger's limits, and its steps are the desired ones."""
     clear: list[ChargePeriod] = []
     for start, length, amperes in sorted(raw):
         if not clear or NOON + timedelta(minutes=start) >= clear[-1].end:
             clear.append(period(start, start + length, amperes))
-    wanted = merge_periods(clear)
+    desired = merge_periods(clear)
     until = NOON + timedelta(days=2)
     made = build_profile(
-        wanted,
+        desired,
         now=NOW,
         until=until,
         connector_id=0,
@@ -186,20 +188,20 @@ def test_every_profile_passes_the_command_checks(
     )
     assert check_request("SetChargingProfile", made.payload) == []
     assert find_problems("SetChargingProfile", made.payload, facts) == []
-    told = limits(made)
+    built = limits(made)
     per_a = 1 if unit == "A" else 690
     whole = [
         (round((at - NOON).total_seconds()) // 60, limit * per_a)
-        for at, limit in current_steps(wanted, NOON, until)
+        for at, limit in current_steps(desired, NOON, until)
     ]
-    assert told == whole[: len(told)]
-    assert (made.renew_at is None) == (len(told) == len(whole))
+    assert built == whole[: len(built)]
+    assert (made.renew_at is None) == (len(built) == len(whole))
     if made.renew_at is not None:
-        assert told[-1][1] == 0 or len(told) == 1
+        assert built[-1][1] == 0 or len(built) == 1
         assert NOON < made.renew_at <= until
 
 
-# --- where it goes ---------------------------------------------------------------------------------------
+# --- id and stack level ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Prices as feeds bring them."""
+"""Prices merged from feeds."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal

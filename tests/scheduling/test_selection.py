@@ -1,4 +1,4 @@
-"""Which slots are chosen: the customer's scenarios and a table of price lists."""
+"""Selection of slots: the customer's scenarios and a table of price lists."""
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
