@@ -198,7 +198,7 @@ async def _store_events(
     db: Any, transactions: Sequence[Transaction], rows: Sequence[StoredReading], numbers: dict[str, int]
 ) -> None:
     """As the ledger would have told them, already taken by a broker: no outbox rows."""
-    drafts: dict[str, list[tuple[datetime, events.Draft]]] = {}
+    drafts: dict[str, list[tuple[datetime, events.EventDraft]]] = {}
     by_id = {transaction.id: transaction for transaction in transactions}
     for transaction in transactions:
         drafts[transaction.charger_id] = [(transaction.started_at, events.started(transaction))]

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from bridges.charge_amps.weekly_schedule import WeekEncoding
 from csms.plans.sources import PriceInput
-from csms.scheduling.feeds import Markup, Unit
+from csms.scheduling.feeds import Markup, PriceUnit
 
 OperationMode = Literal["standalone", "hems"]
 
@@ -45,7 +45,7 @@ class ChargeAmpsConfig(Struct, frozen=True, kw_only=True):
     price_topic: str | None = "energy_prices/sensor/price_import/attributes"
     price_url: str | None = None
     price_token: str | None = None
-    price_unit: Unit = "auto"
+    price_unit: PriceUnit = "auto"
     price_area: str | None = None
     markup: Markup = Markup()
     take_over: bool = False

@@ -11,9 +11,16 @@ from bridges.charge_amps.schedule_sync import ScheduleSync, SyncState
 from bridges.charge_amps.session_accounting import SessionAccounting
 from bridges.charge_amps.weekly_schedule import HorizonTooLong
 from csms.adapter import BrokerMessage
-from csms.scheduling.hems import INVALID, HemsRefused, HemsStatus, hems_state, iso, read_schedule
+from csms.scheduling.hems import (
+    INVALID_SCHEDULE,
+    HemsRefused,
+    HemsStatus,
+    hems_state,
+    iso_time,
+    read_schedule,
+)
 from csms.scheduling.periods import current_or_next
-from csms.scheduling.upkeep import HEMS, DesiredPlan
+from csms.scheduling.plan_delivery import HEMS, DesiredPlan
 
 log = structlog.get_logger()
 NOT_APPLIED: Final = "Failed to apply schedule to charger"
@@ -55,7 +62,7 @@ async def execute(
         await keeper.want(wanted)
     except HorizonTooLong as error:
         log.error("HEMS schedule refused", topic=heard.topic, error=str(error))
-        await keeper.command("error", INVALID)
+        await keeper.command("error", INVALID_SCHEDULE)
     except CloudError as error:
         log.error("HEMS schedule not applied", topic=heard.topic, error=str(error))
         await keeper.command("error", NOT_APPLIED)
@@ -95,15 +102,15 @@ def status(
         else None
     )
     power_w = view.power_w if view is not None and online else None
-    command_at = iso(kept.last_command_at)
+    command_at = iso_time(kept.last_command_at)
     return HemsStatus(
         state=state,
         charger_state=state,
         ready_for_schedule=ready and state not in {"error", "offline"},
         schedule_source=kept.source,
         schedule_active=kept.source != "none",
-        next_period_start=iso(period.start) if period is not None else None,
-        next_period_end=iso(period.end) if period is not None else None,
+        next_period_start=iso_time(period.start) if period is not None else None,
+        next_period_end=iso_time(period.end) if period is not None else None,
         current_power_kw=None if power_w is None else power_w / 1000,
         session_energy_kwh=session_kwh if in_session else None,
         current_schedule_id=kept.schedule_id,
@@ -114,6 +121,6 @@ def status(
         charge_point_id=charge_point_id,
         connector_id=connector_id,
         source_id=kept.source_id,
-        expires_at=iso(kept.expires_at),
-        timestamp=iso(now) or "",
+        expires_at=iso_time(kept.expires_at),
+        timestamp=iso_time(now) or "",
     )

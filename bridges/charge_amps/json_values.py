@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from bridges.charge_amps.cloud import Phase
-from csms.scheduling.prices import decimal as number
+from csms.scheduling.prices import parse_price as number
 
 __all__ = ["items", "moment", "number", "phases", "power_w", "text", "whole"]
 

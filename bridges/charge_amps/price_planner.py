@@ -11,10 +11,10 @@ from bridges.charge_amps.cloud import CloudError
 from bridges.charge_amps.config import ChargeAmpsConfig
 from bridges.charge_amps.schedule_sync import ScheduleSync
 from bridges.charge_amps.weekly_schedule import HorizonTooLong
-from csms.scheduling.periods import ChargePeriod, not_over
+from csms.scheduling.periods import ChargePeriod, remaining_periods
+from csms.scheduling.plan_delivery import STANDALONE, DesiredPlan
 from csms.scheduling.price_table import PriceTable
-from csms.scheduling.selection import WAITING_FOR_PRICES, PricePlan, plan
-from csms.scheduling.upkeep import STANDALONE, DesiredPlan
+from csms.scheduling.selection import WAITING_FOR_PRICES, PricePlan, plan_by_price
 
 log = structlog.get_logger()
 DISABLED, ERROR, IDLE = "disabled", "error", "idle"
@@ -62,7 +62,7 @@ class PricePlanner:
         elif self._prices.problem is not None:
             self.state, self.message = ERROR, self._prices.problem
         else:
-            self.plan = found = plan(
+            self.plan = found = plan_by_price(
                 self._prices.slots,
                 now=now,
                 zone=self._config.zone,
@@ -70,7 +70,7 @@ class PricePlanner:
                 threshold=self._config.price_threshold,
                 current_a=self._config.current_a,
             )
-            left = not_over(found.periods, now)
+            left = remaining_periods(found.periods, now)
             # Without prices nothing new is known: what is on the charger stays until it is over.
             if found.state != WAITING_FOR_PRICES and not await self._have(left, now):
                 return before != (self.state, self.message, self.plan, self._keeper.kept)

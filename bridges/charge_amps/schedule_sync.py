@@ -18,7 +18,7 @@ from bridges.charge_amps.weekly_schedule import (
     week_start,
 )
 from csms.scheduling.periods import ChargePeriod
-from csms.scheduling.upkeep import EXPIRED, HEMS, NONE, OVER, RENEW, DesiredPlan, by_time
+from csms.scheduling.plan_delivery import EXPIRED, HEMS, NONE, OVER, RENEW, DesiredPlan, due_by_time
 
 log = structlog.get_logger()
 
@@ -135,7 +135,7 @@ class ScheduleSync:
             await self.noted(error=None, result=_result(wanted, self._config.mode))
         elif kept.source != NONE:
             stale = kept.start != week_start(now, self._config.zone)
-            due = by_time(now, periods=kept.periods, expires_at=kept.expires_at, stale=stale)
+            due = due_by_time(now, periods=kept.periods, expires_at=kept.expires_at, stale=stale)
             if due in {EXPIRED, OVER}:
                 await self._again(DesiredPlan(source=kept.source))
                 if due == EXPIRED:

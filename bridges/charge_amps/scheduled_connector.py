@@ -16,11 +16,11 @@ from bridges.charge_amps.price_planner import ERROR, IDLE, PricePlanner
 from bridges.charge_amps.schedule_sync import ScheduleSync, SyncState
 from csms.adapter import AdapterHost
 from csms.plans.retained import Retained
-from csms.scheduling.hems import HemsStatus, apart_from_time, iso
-from csms.scheduling.periods import current_or_next, not_over
+from csms.scheduling.hems import HemsStatus, iso_time, without_measurements
+from csms.scheduling.periods import current_or_next, remaining_periods
+from csms.scheduling.plan_delivery import AWAY, HEMS, IN_PLACE, NOT_DESIRED, PENDING, STANDALONE, DesiredPlan
 from csms.scheduling.plan_view import PlanView, with_prices
 from csms.scheduling.price_table import PriceTable
-from csms.scheduling.upkeep import AWAY, HEMS, IN_PLACE, NOT_WANTED, PENDING, STANDALONE, DesiredPlan
 
 log = structlog.get_logger()
 
@@ -168,7 +168,7 @@ class ScheduledConnector:
         await self._retained.put(self._state_topic, state, always=always)
         if self._config.mode == HEMS:
             status = self.hems_status()
-            apart = apart_from_time(status)
+            apart = without_measurements(status)
             await self._retained.put(f"{self._hems_topic}/status", status, apart, always=always)
 
     async def _show(self) -> None:
@@ -189,14 +189,14 @@ class ScheduledConnector:
         state, message = self._schedule_status()
         pending, plan = self.keeper.pending, planner.plan
         if config.mode == STANDALONE:
-            periods = not_over(plan.periods, self._clock()) if plan is not None else ()
+            periods = remaining_periods(plan.periods, self._clock()) if plan is not None else ()
         else:
             periods = pending.periods if pending is not None else kept.periods
         problem = kept.error if planner.state != ERROR else planner.message
         if self.keeper.active and pending is None and problem is None:
             delivery = IN_PLACE
         elif not periods:
-            delivery = NOT_WANTED
+            delivery = NOT_DESIRED
         else:
             delivery = PENDING if self.monitor.online else AWAY
         shown = PlanView(
@@ -263,10 +263,10 @@ class ScheduledConnector:
             slots_excluded=sum(one.excluded for one in plan.choices) if plan is not None else 0,
             tomorrow_message=plan.choices[1].message if plan is not None and plan.choices[1].slots else None,
             price_threshold_active=self._config.mode == STANDALONE and self.planner.threshold_active,
-            next_charge_start=iso(period.start) if period is not None else None,
-            next_charge_end=iso(period.end) if period is not None else None,
+            next_charge_start=iso_time(period.start) if period is not None else None,
+            next_charge_end=iso_time(period.end) if period is not None else None,
             schedule_error=kept.error if self.planner.state != ERROR else self.planner.message,
-            hems_last_command=iso(kept.last_command_at) if self._config.mode == HEMS else None,
+            hems_last_command=iso_time(kept.last_command_at) if self._config.mode == HEMS else None,
             hems_last_command_result=kept.last_command_result if self._config.mode == HEMS else None,
         )
 

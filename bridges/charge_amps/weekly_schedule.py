@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from csms.scheduling.periods import ChargePeriod, merged, not_over
+from csms.scheduling.periods import ChargePeriod, merge_periods, remaining_periods
 
 SECONDS_PER_WEEK: Final = 604_800
 WeekEncoding = Literal["elapsed", "wall"]
@@ -50,7 +50,7 @@ def encode_week(
     autumn the last elapsed hour lies beyond 604800: it is left to the push of Monday (`lost_s`).
     Raises HorizonTooLong, PeriodsOverlap.
     """
-    left = not_over(merged(periods), now)
+    left = remaining_periods(merge_periods(periods), now)
     if left and left[-1].end - max(left[0].start, week_start(now, zone)) > timedelta(weeks=1):
         raise HorizonTooLong("the periods lie more than 7 days apart")
     edges = [week_start(now, zone, weeks) for weeks in (0, 1, 2)]

@@ -25,7 +25,7 @@ from bridges.coin_op.settings import CoinOpSettings
 from bridges.coin_op.station_tracker import StationTracker
 from csms.adapter import Adapter, AdapterHost
 from csms.core import reports
-from csms.core.command_queue import RENTAL
+from csms.core.command_queue import COIN_OP_PROTOCOL
 from csms.core.records import Frame
 from csms.errors import BrokerAway, LedgerError
 
@@ -254,7 +254,9 @@ class StationHandler:
         match item:
             case ReachabilityChange(online=True):
                 held = await self.node.record(
-                    reports.Connected(charger_id=self.charger_id, node=self.node.name, protocol=RENTAL)
+                    reports.Connected(
+                        charger_id=self.charger_id, node=self.node.name, protocol=COIN_OP_PROTOCOL
+                    )
                 )
                 self._generation = held.generation
                 self.tracker.blocked = held.enrollment != "Accepted"

@@ -42,7 +42,7 @@ def report_of(
                 connector_id=CHARGER_CONNECTOR_ID,
                 transaction_id=transaction_id if step.told else None,
                 readings=(reading(step),),
-                told=step.told,
+                published=step.told,
             )
         case SessionEnded():
             closing = Reading(at=step.at, samples=(_register(step.meter_wh, context="Transaction.End"),))

@@ -12,9 +12,8 @@ from csms.api.device_state_models import (
     PeriodOut,
 )
 from csms.api.security import Context, viewer
-from csms.core import composite
-from csms.core.answers import objects
-from csms.core.reservations import moment
+from csms.core.command_answers import as_objects, parse_time
+from csms.core.composite_schedule import RunningTransaction, compute_schedule, schedules_agree
 from csms.db import device_state_views, views
 from csms.service.chargers import known
 from csms.service.commands import perform
@@ -51,7 +50,7 @@ async def composite_schedule(
         _, reported = await perform(
             context, who, charger_id, "GetCompositeSchedule", payload, asked.timeout_s
         )
-        begin = moment(reported.get("scheduleStart")) or begin
+        begin = parse_time(reported.get("scheduleStart")) or begin
     async with context.engine.connect() as db:
         profiles = await device_state_views.list_profiles(db, charger_id)
         view = await views.get_charger(db, charger_id)
@@ -60,14 +59,14 @@ async def composite_schedule(
         for session in (view.sessions if view is not None else ())
         if session.transaction.connector_id == asked.connector_id
     ]
-    session = composite.Session(running[0].id, running[0].started_at) if running else None
-    expected = composite.schedule(
+    session = RunningTransaction(running[0].id, running[0].started_at) if running else None
+    expected = compute_schedule(
         profiles, asked.connector_id, begin, asked.duration_s, asked.charging_rate_unit, session
     )
     plan = (reported or {}).get("chargingSchedule")
     agrees = None
     if isinstance(plan, dict) and plan.get("chargingRateUnit") == asked.charging_rate_unit:
-        agrees = composite.agrees(expected, objects(plan.get("chargingSchedulePeriod")))
+        agrees = schedules_agree(expected, as_objects(plan.get("chargingSchedulePeriod")))
     return CompositeOut(
         begin=begin,
         charging_rate_unit=asked.charging_rate_unit,

@@ -6,7 +6,7 @@ from csms.api.chargers import ChargerId
 from csms.api.commands import Operator
 from csms.api.device_state_models import Configuration, ConfigurationKeyOut, Refresh
 from csms.api.security import Context, viewer
-from csms.core.configuration import chunks, in_sync, whole
+from csms.core.configuration import configuration_in_sync, integer_value, request_chunks
 from csms.db import device_state_views
 from csms.service.chargers import known
 from csms.service.commands import perform
@@ -29,8 +29,10 @@ async def refresh_configuration(
     """Ask the charger for these keys (none: all), in as many requests as its GetConfigurationMaxKeys demands."""
     await known(context, charger_id)
     async with context.engine.connect() as db:
-        most = whole(await device_state_views.configuration(db, charger_id), "GetConfigurationMaxKeys")
-    for keys in chunks(asked.keys, most):
+        most = integer_value(
+            await device_state_views.configuration(db, charger_id), "GetConfigurationMaxKeys"
+        )
+    for keys in request_chunks(asked.keys, most):
         await perform(
             context, who, charger_id, "GetConfiguration", {"key": keys} if keys else {}, asked.timeout_s
         )
@@ -41,5 +43,5 @@ async def _shown(context: ServiceContext, charger_id: str, *, drift: bool = Fals
     async with context.engine.connect() as db:
         rows = await device_state_views.configuration(db, charger_id)
     if drift:
-        rows = [row for row in rows if in_sync(row) is False]
+        rows = [row for row in rows if configuration_in_sync(row) is False]
     return Configuration(items=[ConfigurationKeyOut.of(row) for row in rows])

@@ -47,7 +47,7 @@ class CommandRecord(Model):
             **values,
             response=view.answer,
             late_response=view.late_answer,
-            repeatable=command_queue.class_of(view.action),
+            repeatable=command_queue.retry_class(view.action),
         )
 
 
@@ -75,7 +75,7 @@ class ConfigurationKeyOut(Model):
     @classmethod
     def of(cls, row: ConfigurationKey) -> "ConfigurationKeyOut":
         values = {name: getattr(row, name) for name in row.__struct_fields__}
-        return cls(**values, key=row.name, in_sync=configuration.in_sync(row))
+        return cls(**values, key=row.name, in_sync=configuration.configuration_in_sync(row))
 
 
 class Configuration(Model):
@@ -123,7 +123,7 @@ class LocalListOut(Model):
     def of(cls, row: LocalList | None, updates: list[dict[str, Any]]) -> "LocalListOut":
         row = row or LocalList(charger_id="")
         values = {name: getattr(row, name) for name in row.__struct_fields__}
-        return cls(**values, in_sync=local_list.in_sync(row), updates=updates)
+        return cls(**values, in_sync=local_list.local_list_in_sync(row), updates=updates)
 
 
 # --- reservations ------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class ReservationOut(Model):
     @classmethod
     def of(cls, row: Reservation, now: datetime) -> "ReservationOut":
         values = {name: getattr(row, name) for name in row.__struct_fields__}
-        return cls(**values, state=reservations.state(row, now))
+        return cls(**values, state=reservations.reservation_state(row, now))
 
 
 class Reservations(Model):
@@ -260,7 +260,7 @@ class AvailabilityOut(Model):
             desired=asked.desired if asked else None,
             desired_at=asked.desired_at if asked else None,
             scheduled=asked.scheduled if asked else False,
-            in_sync=availability.in_sync(asked.desired if asked else None, plug.status),
+            in_sync=availability.availability_in_sync(asked.desired if asked else None, plug.status),
         )
 
 

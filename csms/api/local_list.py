@@ -8,9 +8,9 @@ from csms.api.chargers import ChargerId
 from csms.api.commands import Operator
 from csms.api.device_state_models import LocalListIn, LocalListOut
 from csms.api.security import Context, viewer
-from csms.core.configuration import whole
+from csms.core.configuration import integer_value
 from csms.core.device_state import LocalList
-from csms.core.local_list import Update, plan
+from csms.core.local_list import ListUpdate, plan_updates
 from csms.db import device_state_views
 from csms.errors import ChargerRefused
 from csms.service.access import Identity
@@ -73,7 +73,7 @@ async def _queue(
 ) -> list[dict[str, Any]]:
     row, limits = await _read(context, charger_id)
     sent = []
-    for update in plan(row, wanted, most=limits["SendLocalListMaxLength"], full=asked.full):
+    for update in plan_updates(row, wanted, max_entries=limits["SendLocalListMaxLength"], full=asked.full):
         command_id = await enqueue(
             context,
             who,
@@ -103,7 +103,7 @@ async def _bring(
     for full in (asked.full, True):
         row, limits = await _read(context, charger_id)
         status: str | None = "Accepted"
-        for update in plan(row, wanted, most=limits["SendLocalListMaxLength"], full=full):
+        for update in plan_updates(row, wanted, max_entries=limits["SendLocalListMaxLength"], full=full):
             _, answer = await perform(
                 context, who, charger_id, "SendLocalList", update.payload, asked.timeout_s
             )
@@ -116,7 +116,7 @@ async def _bring(
     return sent
 
 
-def _told(update: Update, status: str | None) -> dict[str, Any]:
+def _told(update: ListUpdate, status: str | None) -> dict[str, Any]:
     return {
         "listVersion": update.version,
         "updateType": update.kind,
@@ -129,4 +129,6 @@ async def _read(context: ServiceContext, charger_id: str) -> tuple[LocalList | N
     async with context.engine.connect() as db:
         row = await device_state_views.local_list(db, charger_id)
         keys = await device_state_views.configuration(db, charger_id)
-    return row, {name: whole(keys, name) for name in ("SendLocalListMaxLength", "LocalAuthListMaxLength")}
+    return row, {
+        name: integer_value(keys, name) for name in ("SendLocalListMaxLength", "LocalAuthListMaxLength")
+    }

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
-from csms.core.pricing import Component, Cost, Unit
+from csms.core.pricing import Component, Cost, QuantityUnit
 from csms.core.records import Connector
 from csms.db.admin import TagView
 from csms.db.tariffs import TariffView
@@ -214,7 +214,7 @@ class CostLineOut(Model):
     component: Component
     band: str | None = None
     quantity: Decimal | None = None
-    unit: Unit | None = None
+    unit: QuantityUnit | None = None
     rate: Decimal | None = None
     amount_minor: int
 

@@ -13,9 +13,9 @@ from csms.api.chargers import ChargerId
 from csms.api.models import Input, Model
 from csms.api.security import Context, operator, viewer
 from csms.db import plans, views
-from csms.scheduling.outlook import REMOVING
-from csms.scheduling.plan_view import PlanView, Terms
-from csms.scheduling.upkeep import AWAY, PENDING
+from csms.scheduling.plan_decision import REMOVING
+from csms.scheduling.plan_delivery import AWAY, PENDING
+from csms.scheduling.plan_view import PlanningTerms, PlanView
 from csms.service import cursors
 from csms.service.chargers import known, unknown, usable
 from csms.service.context import ServiceContext
@@ -161,7 +161,7 @@ async def put_plan(context: Context, charger_id: ChargerId, asked: PlanIn) -> Pl
                 f"{charger_id} is no OCPP charger: its bridge's settings say how it is planned.",
             )
         before = await plans.get(db, charger_id)
-        terms = Terms() if before is None or before.removed else before.terms
+        terms = PlanningTerms() if before is None or before.removed else before.terms
         await plans.put(db, charger_id, replace(terms, **asked.given()), context.now())
     context.plan_changed()
     return await _read(context, charger_id)

@@ -8,7 +8,7 @@ from csms.api import pages
 from csms.api.commands import Operator
 from csms.api.models import QuarantinedOut, QuarantinePage, RepairIn, RepairOut, Resolution
 from csms.api.security import Context, operator, viewer
-from csms.core.quarantine import offered
+from csms.core.quarantine import repairable_message
 from csms.core.text import storable
 from csms.db import logs
 from csms.service import cursors
@@ -20,7 +20,7 @@ _BIGINT = 2**63 - 1
 
 def _shown(held: logs.Held) -> QuarantinedOut:
     fields = {name: getattr(held, name) for name in held.__struct_fields__ if name != "payload"}
-    return QuarantinedOut(**fields, payload=held.text, ocpp=offered(held.action, held.payload))
+    return QuarantinedOut(**fields, payload=held.text, ocpp=repairable_message(held.action, held.payload))
 
 
 @router.get("/quarantine", dependencies=[viewer])

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 
 from csms.api.models import CostOut, Input, Model, Name, Rate, TariffOut, printable
-from csms.core.bands import zone_of
-from csms.core.session_course import LONGEST
-from csms.core.tariffs import DAYS, MOST_GRACE_MIN, Band, Tariff
-from csms.core.usage import Course, Evidence
+from csms.core.bands import tariff_zone
+from csms.core.session_timeline import LONGEST_SESSION
+from csms.core.tariffs import DAYS, MAX_GRACE_MIN, Band, Tariff
+from csms.core.usage import Evidence, SessionTimeline
 from csms.db.tariffs import Group
 
 Percent = Annotated[Decimal, Field(ge=0, le=100, decimal_places=4)]
@@ -44,7 +44,7 @@ class TariffTerms(Input):
     idle_rate: Rate = Field(
         Decimal(0), description="Per minute in which the car blocks the connector after charging has ended"
     )
-    idle_grace_min: int = Field(0, ge=0, le=MOST_GRACE_MIN)
+    idle_grace_min: int = Field(0, ge=0, le=MAX_GRACE_MIN)
     bands: list[BandIn] = Field([])
     time_zone: str | None = Field(None, description="IANA; null: the charger's, or CSMS_TIME_ZONE")
     minimum: Rate | None = None
@@ -107,23 +107,23 @@ class PriceIn(Input):
             raise ValueError("start and end: both with an offset, or both without")
         return self
 
-    def course(self, tariff: Tariff) -> Course:
+    def course(self, tariff: Tariff) -> SessionTimeline:
         """Raises ValueError when its times cannot be."""
         if not all(2000 <= moment.year <= 2200 for moment in (self.start, self.end)):
             raise ValueError("a session takes place between 2000 and 2200")
-        zone = zone_of(tariff)
+        zone = tariff_zone(tariff)
         start, end = (
             (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
             for moment in (self.start, self.end)
         )
-        if not start <= end <= start + LONGEST:
-            raise ValueError(f"a session ends after it has begun, and within {LONGEST.days} days")
+        if not start <= end <= start + LONGEST_SESSION:
+            raise ValueError(f"a session ends after it has begun, and within {LONGEST_SESSION.days} days")
         charged_until = max(start, end - timedelta(minutes=self.idle_minutes))
         energy_wh = int(self.energy_kwh * 1000)
         evidence = Evidence(
             registers=((charged_until, energy_wh),), statuses=((charged_until, "SuspendedEV"),)
         )
-        return Course(
+        return SessionTimeline(
             started_at=start,
             ended_at=end,
             energy_wh=energy_wh,

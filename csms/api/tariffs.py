@@ -21,7 +21,7 @@ from csms.api.tariff_models import (
     TariffVersions,
 )
 from csms.core.pricing import duration_s, session_cost
-from csms.core.tariffs import Tariff, faults, zone_exists
+from csms.core.tariffs import Tariff, tariff_problems, zone_exists
 from csms.core.text import storable
 from csms.db import tariffs
 from csms.service import cursors
@@ -34,7 +34,7 @@ _GROUP = Annotated[str, Path(max_length=255)]
 
 def _in_order(tariff: Tariff) -> Tariff:
     """The tariff, if nothing is wrong with its terms. Raises Problem 422 with all that is."""
-    wrong = faults(tariff)
+    wrong = tariff_problems(tariff)
     if wrong:
         raise _wrong([(fault.pointer, fault.detail) for fault in wrong])
     return tariff

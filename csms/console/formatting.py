@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import quote
 
 from csms.core.currencies import minor_digits
-from csms.core.pricing import Cost, Line
-from csms.core.quarantine import offered
+from csms.core.pricing import BillLine, Cost
+from csms.core.quarantine import repairable_message
 from csms.core.records import Event
-from csms.core.tariffs import BASE, DAYS, Tariff
+from csms.core.tariffs import DAYS, NO_BAND, Tariff
 
 _WORDS = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 NOTHING = "\N{EN DASH}"
@@ -49,7 +49,7 @@ def prices(tariff: Tariff) -> str:
 
 def base_prices(tariff: Tariff) -> str:
     """The rates outside of any band."""
-    return _rates(tariff, BASE, session_fee=tariff.session_fee)
+    return _rates(tariff, NO_BAND, session_fee=tariff.session_fee)
 
 
 def band_prices(tariff: Tariff) -> list[str]:
@@ -60,7 +60,7 @@ def band_prices(tariff: Tariff) -> list[str]:
     ]
 
 
-def component(line: Line) -> str:
+def component(line: BillLine) -> str:
     """`energy, night`, as a line of a bill."""
     return line.component if line.band is None else f"{line.component}, {line.band}"
 
@@ -173,4 +173,4 @@ def told(event: Event) -> str:
 
 def mendable(held: Any) -> str:
     """A message in quarantine as JSON to mend; what cannot be read starts from nothing."""
-    return json.dumps(offered(held.action, held.payload) or {}, indent=2, ensure_ascii=False)
+    return json.dumps(repairable_message(held.action, held.payload) or {}, indent=2, ensure_ascii=False)

@@ -8,8 +8,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from csms.console import sessions
 from csms.console.live import FRAMES, Live
 from csms.console.site import Site, Visit
-from csms.core.clocks import suspect
-from csms.core.quarantine import REPAIRABLE
+from csms.core.clocks import is_suspect
+from csms.core.quarantine import REPAIRABLE_ACTIONS
 from csms.core.text import storable
 from csms.db import logs, outbox, plans, tariffs, views
 from csms.service import cursors, qr
@@ -136,7 +136,7 @@ class Pages:
             events=events,
             stop_suspect=t.stopped_at is not None
             and t.stop_received_at is not None
-            and suspect(t.stopped_at, t.stop_received_at),
+            and is_suspect(t.stopped_at, t.stop_received_at),
         )
 
     # --- events, quarantine ----------------------------------------------------------------------
@@ -159,7 +159,9 @@ class Pages:
         resolved = visit.request.query_params.get("resolved") == "true"
         async with site.context.engine.connect() as db:
             held = await logs.list_quarantine(db, resolved=resolved, limit=_PAGE)
-        return site.page("quarantine.html", visit, held=held, resolved=resolved, repairable=REPAIRABLE)
+        return site.page(
+            "quarantine.html", visit, held=held, resolved=resolved, repairable=REPAIRABLE_ACTIONS
+        )
 
 
 # --- signing in and out ----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from csms.core.tariffs import zone_exists
 from csms.scheduling.periods import ChargePeriod
-from csms.scheduling.plan_view import PlanView, ShownSlot
+from csms.scheduling.plan_view import PlanSlot, PlanView
 
 _WIDTH, _HEIGHT = 900, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 16, 26, 62
@@ -164,7 +164,7 @@ def _hours(sheet: _Sheet, zone: ZoneInfo) -> Markup:
     return Markup("").join(parts)
 
 
-def _bar(sheet: _Sheet, slot: ShownSlot, view: PlanView) -> Markup:
+def _bar(sheet: _Sheet, slot: PlanSlot, view: PlanView) -> Markup:
     price = float(slot.price)
     top, bottom = sorted((sheet.y(price), sheet.y(0)))
     left, right = sheet.x(slot.start), sheet.x(slot.end)
@@ -182,7 +182,7 @@ def _bar(sheet: _Sheet, slot: ShownSlot, view: PlanView) -> Markup:
     )
 
 
-def _dear(slot: ShownSlot, view: PlanView) -> bool:
+def _dear(slot: PlanSlot, view: PlanView) -> bool:
     return view.max_price is not None and slot.price > view.max_price
 
 
@@ -251,7 +251,7 @@ def periods(view: PlanView, now: datetime) -> list[Row]:
     ]
 
 
-def _mean(slots: Iterable[ShownSlot], period: ChargePeriod) -> str | None:
+def _mean(slots: Iterable[PlanSlot], period: ChargePeriod) -> str | None:
     """By time, not by slot: slots have any length."""
     parts = [
         (slot.price, Decimal((min(slot.end, period.end) - max(slot.start, period.start)).total_seconds()))

@@ -2,7 +2,7 @@
 
 from markupsafe import Markup
 
-from csms.core.tariffs import DAY_MIN, DAYS, Tariff, week
+from csms.core.tariffs import DAYS, MINUTES_PER_DAY, Tariff, weekly_bands
 
 _WIDTH, _LEFT, _TOP, _ROW, _BAR = 800, 40, 18, 22, 16
 _COLOURS = 6  # classes band-0 to band-5 in the stylesheet
@@ -17,7 +17,7 @@ def plot(tariff: Tariff, rates: list[str]) -> Markup:
         )
         for hour in range(0, 25, 6)
     ]
-    for row, (day, segments) in enumerate(zip(DAYS, week(tariff.bands), strict=True)):
+    for row, (day, segments) in enumerate(zip(DAYS, weekly_bands(tariff.bands), strict=True)):
         y = _TOP + row * _ROW
         parts.append(Markup('<text x="0" y="{}">{}</text>').format(y + 12, day.capitalize()))
         parts.append(
@@ -31,9 +31,9 @@ def plot(tariff: Tariff, rates: list[str]) -> Markup:
                     '<rect class="band-{}" x="{:.1f}" y="{}" width="{:.1f}" height="{}"><title>{}</title></rect>'
                 ).format(
                     band % _COLOURS,
-                    _LEFT + wide * start / DAY_MIN,
+                    _LEFT + wide * start / MINUTES_PER_DAY,
                     y,
-                    wide * (end - start) / DAY_MIN,
+                    wide * (end - start) / MINUTES_PER_DAY,
                     _BAR,
                     rates[band],
                 )

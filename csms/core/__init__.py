@@ -1,1 +1,1 @@
-"""The decisions: plain functions over records, without await, clock, SQL or MQTT."""
+"""Decisions: pure functions over records. No await, no clock, no SQL, no MQTT."""

@@ -1,6 +1,7 @@
-"""Accounts: may somebody rent, what is held for it, what is debited. Every change of a balance is an entry of its own.
+"""Accounts: whether an account may rent, the hold on its balance, and its debits.
 
-The total of a transaction is priced and rounded once, as its bill is; debits on the way add up to the same.
+Every change of a balance is one account entry. A transaction's total is priced and rounded once, as on its bill; the
+debits made while it runs and at its end add up to that total. Amounts are in the currency's minor unit.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,6 @@ from csms.core import reports
 from csms.core.availability import INOPERATIVE
 from csms.core.currencies import minor_digits
 from csms.core.device_state import Availability
-from csms.core.presence import enrolled
 from csms.core.pricing import duration_s, session_cost
 from csms.core.records import Account, AccountEntry, Rental, Transaction
 from csms.core.tariffs import Tariff
@@ -22,27 +22,28 @@ from csms.core.units import measure
 from csms.core.work import Work
 
 HELD, RUNNING, ENDED, RELEASED = "held", "running", "ended", "released"
-TOP_UP, DEBIT, REFUND, CORRECTION = "top_up", "debit", "refund", "correction"
+TOP_UP, DEBIT, REFUND = "top_up", "debit", "refund"
 _MIN_S, _MIN_WH = Decimal(15 * 60), 100
 _ACCEPTED: Final = "Accepted"
 
 
 def required_minor(tariff: Tariff, min_balance: Decimal | None) -> int:
-    """What must be available before a rental begins."""
+    """Return what must be available before a rental begins: `min_balance` (major unit), or the price of 15 min and 100 Wh."""
     if min_balance is not None:
         return int(min_balance.scaleb(minor_digits(tariff.currency)))
     return session_cost(tariff, _MIN_WH, _MIN_S).amount_minor
 
 
 def available_minor(account: Account, rentals: Sequence[Rental]) -> int:
-    """The balance without what is held for rentals; what they have paid already counts towards that."""
+    """Return the balance less what open rentals hold. What a rental has been debited already reduces its hold."""
     held = sum(
         max(r.hold_minor - r.debited_minor, 0) for r in rentals if r.open and r.account_id == account.id
     )
     return account.balance_minor - held
 
 
-def entered(account: Account, amount_minor: int) -> Account:
+def add_to_balance(account: Account, amount_minor: int) -> Account:
+    """Return the account with its balance changed by `amount_minor`, which may be negative."""
     return replace(account, balance_minor=account.balance_minor + amount_minor)
 
 
@@ -50,19 +51,18 @@ def entered(account: Account, amount_minor: int) -> Account:
 
 
 def rent(work: Work, r: reports.Rent) -> reports.Rented:
-    """Hold money for a rental, if everything allows it. The same question again finds the same hold."""
-    enrolled(work, r.charger_id)
+    """Hold money for a rental if connector, account and balance allow it. A repeated request finds the same hold."""
     _release_expired(work)
     refusal = _occupied(work, r) or _inoperative(work, r)
     account = work.accounts.get(r.account_id)
     if account is None or refusal is not None:
         return reports.Rented(status=refusal or ("NoAccount" if r.account_required else _ACCEPTED))
     tariff = work.tariff_for(r.charger_id, r.account_id)
-    mine = [rental for rental in work.rentals.values() if rental.open and rental.account_id == account.id]
-    asked = next((rental for rental in mine if rental.charger_id == r.charger_id), None)
+    own = [rental for rental in work.rentals.values() if rental.open and rental.account_id == account.id]
+    rental = next((rental for rental in own if rental.charger_id == r.charger_id), None)
     needed = required_minor(tariff, r.terms.min_balance)
-    others = [rental for rental in mine if rental is not asked]
-    free = available_minor(account, others)
+    others = [other for other in own if other is not rental]
+    available = available_minor(account, others)
     status = _ACCEPTED
     if account.blocked:
         status = "Blocked"
@@ -70,23 +70,24 @@ def rent(work: Work, r: reports.Rent) -> reports.Rented:
         status = "OtherCurrency"
     elif others:
         status = "RentsElsewhere"
-    elif free < needed:
+    elif available < needed:
         status = "NoMoney"
     if status == _ACCEPTED:
         expires_at = work.now + timedelta(seconds=r.holds_for_s)
-        if asked is None:
-            asked = _new(work, account, r.charger_id, r.connector_id, r.terms, hold_minor=max(needed, 0))
-        work.put(replace(asked, expires_at=expires_at if asked.state == HELD else None))
+        if rental is None:
+            rental = _new_rental(
+                work, account, r.charger_id, r.connector_id, r.terms, hold_minor=max(needed, 0)
+            )
+        work.put(replace(rental, expires_at=expires_at if rental.state == HELD else None))
     return reports.Rented(
-        status=status, required_minor=needed, available_minor=free, currency=account.currency
+        status=status, required_minor=needed, available_minor=available, currency=account.currency
     )
 
 
 def unrented(work: Work, r: reports.Unrented) -> None:
-    enrolled(work, r.charger_id)
-    for rental in list(work.rentals.values()):
-        if (rental.account_id, rental.charger_id, rental.state) == (r.account_id, r.charger_id, HELD):
-            work.put(replace(rental, state=RELEASED, ended_at=work.now))
+    """Release the hold of a rental that did not begin."""
+    for rental in _held_rentals(work, r.account_id, r.charger_id):
+        work.put(replace(rental, state=RELEASED, ended_at=work.now))
 
 
 def _occupied(work: Work, r: reports.Rent) -> str | None:
@@ -102,11 +103,11 @@ def _occupied(work: Work, r: reports.Rent) -> str | None:
 
 
 def _inoperative(work: Work, r: reports.Rent) -> str | None:
-    out = any(
+    inoperative = any(
         row.desired == INOPERATIVE and row.connector_id in {0, r.connector_id}
-        for row in work.recall(Availability, r.charger_id)
+        for row in work.device_rows(Availability, r.charger_id)
     )
-    return "Inoperative" if out else None
+    return "Inoperative" if inoperative else None
 
 
 def _release_expired(work: Work) -> None:
@@ -118,8 +119,8 @@ def _release_expired(work: Work) -> None:
 # --- from start to end -----------------------------------------------------------------------------------
 
 
-def payer(work: Work, r: reports.Start) -> str | None:
-    """Whose account pays for this start: one we know, in the tariff's currency."""
+def paying_account(work: Work, r: reports.Start) -> str | None:
+    """Return the id of the account that pays for this start. None: it is unknown or in another currency than the tariff."""
     account = work.accounts.get(r.account_id) if r.account_id is not None else None
     if account is None or account.currency != work.tariff_for(r.charger_id, r.id_tag).currency:
         return None
@@ -127,37 +128,30 @@ def payer(work: Work, r: reports.Start) -> str | None:
 
 
 def authorization(work: Work, r: reports.Start) -> reports.Authorization | None:
-    """An account is its own permission; None when there is none."""
+    """Authorize a start by its account instead of its idTag. None: the start names no known account."""
     account = work.accounts.get(r.account_id) if r.account_id is not None else None
     if account is None:
         return None
     return reports.Authorization(status="Blocked" if account.blocked else _ACCEPTED)
 
 
-def begin(work: Work, r: reports.Start, transaction: Transaction) -> None:
-    """The rental that was asked for has begun; or one nobody asked us for, which is paid all the same."""
-    account = None if transaction.account_id is None else work.accounts[transaction.account_id]
-    if account is None:
+def begin_rental(work: Work, r: reports.Start, transaction: Transaction) -> None:
+    """Start the account's held rental, or a new one where the charger was started without `Rent`."""
+    if transaction.account_id is None:
         return
-    asked = next(
-        (
-            rental
-            for rental in work.rentals.values()
-            if (rental.account_id, rental.charger_id, rental.state) == (account.id, r.charger_id, HELD)
-        ),
-        None,
-    )
-    if asked is None:
+    account = work.accounts[transaction.account_id]
+    rental = next(iter(_held_rentals(work, account.id, r.charger_id)), None)
+    if rental is None:
         terms = r.terms or reports.RentalTerms()
-        asked = _new(work, account, r.charger_id, r.connector_id, terms, origin="direct")
-    work.put(replace(asked, state=RUNNING, transaction_id=transaction.id, expires_at=None))
+        rental = _new_rental(work, account, r.charger_id, r.connector_id, terms, origin="direct")
+    work.put(replace(rental, state=RUNNING, transaction_id=transaction.id, expires_at=None))
 
 
-def follow(
+def debit_so_far(
     work: Work, transaction: Transaction, readings: Sequence[reports.Reading]
 ) -> reports.BalanceLeft | None:
-    """Debit what has been used so far, if that is how this rental is paid for, and say what that leaves."""
-    rental = _of(work, transaction)
+    """Debit the cost up to the newest reading if the rental is `dynamic`, and return the balance that this leaves."""
+    rental = _rental_of(work, transaction)
     if rental is None or not transaction.open:
         return None
     owed_minor: int | None = None
@@ -168,7 +162,7 @@ def follow(
         seconds = duration_s(transaction.started_at, reading.at)
         so_far = session_cost(transaction.tariff, register_wh - transaction.meter_start_wh, seconds)
         if rental.dynamic and so_far.amount_minor > rental.debited_minor:
-            rental = _charge(work, rental, so_far.amount_minor - rental.debited_minor)
+            rental = _debit(work, rental, so_far.amount_minor - rental.debited_minor)
         owed_minor = so_far.amount_minor - rental.debited_minor
     if owed_minor is None:
         return None
@@ -179,27 +173,38 @@ def follow(
 
 
 def settle(work: Work, closed: Transaction) -> None:
-    """The rest, at the end; after a correction the difference. What was held is free."""
-    rental = _of(work, closed)
+    """Debit the rest at the end of a transaction, or the difference after a correction, and end the rental's hold.
+
+    A session without energy is free up to `free_s` seconds: what it was debited is refunded.
+    """
+    rental = _rental_of(work, closed)
     if rental is None:
         return
     total = closed.cost_minor or 0
     seconds = closed.duration_s or Decimal(0)
-    powerless = closed.energy_wh == 0 and seconds <= rental.free_s
-    if total != rental.debited_minor and not (powerless and rental.ended_at is not None):
-        rental = _charge(work, rental, total - rental.debited_minor)
-    if powerless and rental.debited_minor:
-        rental = _charge(work, rental, -rental.debited_minor, note="no energy was given")
+    free = closed.energy_wh == 0 and seconds <= rental.free_s
+    if total != rental.debited_minor and not (free and rental.ended_at is not None):
+        rental = _debit(work, rental, total - rental.debited_minor)
+    if free and rental.debited_minor:
+        rental = _debit(work, rental, -rental.debited_minor, note="no energy was given")
     work.put(replace(rental, state=ENDED, ended_at=rental.ended_at or work.now))
 
 
-def _of(work: Work, transaction: Transaction) -> Rental | None:
+def _held_rentals(work: Work, account_id: str, charger_id: str) -> list[Rental]:
+    return [
+        rental
+        for rental in work.rentals.values()
+        if (rental.account_id, rental.charger_id, rental.state) == (account_id, charger_id, HELD)
+    ]
+
+
+def _rental_of(work: Work, transaction: Transaction) -> Rental | None:
     if transaction.account_id is None:
         return None
     return next((r for r in work.rentals.values() if r.transaction_id == transaction.id), None)
 
 
-def _new(
+def _new_rental(
     work: Work,
     account: Account,
     charger_id: str,
@@ -225,16 +230,16 @@ def _new(
     return rental
 
 
-def _charge(work: Work, rental: Rental, amount_minor: int, *, note: str | None = None) -> Rental:
-    """Take so much from the account (a negative amount: give it back): entry, balance and rental together."""
-    account = entered(work.accounts[rental.account_id], -amount_minor)
-    charged = replace(rental, debited_minor=rental.debited_minor + amount_minor, debits=rental.debits + 1)
+def _debit(work: Work, rental: Rental, amount_minor: int, *, note: str | None = None) -> Rental:
+    """Take an amount from the account (a negative one is refunded): change entry, balance and rental together."""
+    account = add_to_balance(work.accounts[rental.account_id], -amount_minor)
+    debited = replace(rental, debited_minor=rental.debited_minor + amount_minor, debits=rental.debits + 1)
     work.put(account)
-    work.put(charged)
+    work.put(debited)
     work.add(
         AccountEntry(
             account_id=account.id,
-            key=f"tx:{rental.transaction_id}:{charged.debits}",
+            key=f"tx:{rental.transaction_id}:{debited.debits}",
             kind=DEBIT if amount_minor > 0 else REFUND,
             amount_minor=-amount_minor,
             balance_minor=account.balance_minor,
@@ -243,4 +248,4 @@ def _charge(work: Work, rental: Rental, amount_minor: int, *, note: str | None =
             recorded_at=work.now,
         )
     )
-    return charged
+    return debited

@@ -1,7 +1,7 @@
-"""A stretch of time, cut where another band of a tariff begins by the site's clock.
+"""Time spans divided at the boundaries of a tariff's bands.
 
-A band is what the clock on the wall shows: on the day with 25 hours a band from 02:00 to 03:00 comes twice, on the
-day with 23 hours not at all, and the hours of all bands together are always the hours that have passed.
+Bands follow local time: on a day with 25 hours a band from 02:00 to 03:00 occurs twice, on a day with 23 hours not at
+all. The spans of all bands together always last as long as the time that has passed.
 """
 
 from collections.abc import Iterator
@@ -11,67 +11,69 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
-from csms.core.tariffs import BASE, DAY_MIN, Tariff, minute, week
+from csms.core.tariffs import MINUTES_PER_DAY, NO_BAND, Tariff, minute_of_day, weekly_bands
 
 _DAY = timedelta(days=1)
 
 
-class Piece(Struct, frozen=True):
-    """From `start` up to, not including, `end`; `band` is its index in the tariff, or BASE."""
+class BandSpan(Struct, frozen=True):
+    """`start` ≤ t < `end`; `band` is the band's index in the tariff, or NO_BAND."""
 
     start: datetime
     end: datetime
     band: int
 
 
-def zone_of(tariff: Tariff) -> ZoneInfo:
+def tariff_zone(tariff: Tariff) -> ZoneInfo:
+    """Return the time zone of the tariff's bands; UTC where none is set."""
     return ZoneInfo(tariff.time_zone or "UTC")
 
 
-def band_at(tariff: Tariff, moment: datetime) -> int:
-    """The band that applies at a moment, or BASE."""
+def band_at(tariff: Tariff, at: datetime) -> int:
+    """Return the index of the band that applies at a time, or NO_BAND."""
     if not tariff.bands:
-        return BASE
-    wall = moment.astimezone(zone_of(tariff))
-    now = wall.hour * 60 + wall.minute
-    for start, end, band in week(tariff.bands)[wall.weekday()]:
-        if start <= now < end:
+        return NO_BAND
+    local = at.astimezone(tariff_zone(tariff))
+    minute = local.hour * 60 + local.minute
+    for start, end, band in weekly_bands(tariff.bands)[local.weekday()]:
+        if start <= minute < end:
             return band
-    return BASE
+    return NO_BAND
 
 
-def pieces(tariff: Tariff, since: datetime, until: datetime) -> list[Piece]:
-    """The stretch in pieces of one band each, none missing; a moment alone is one piece without length."""
-    found: list[Piece] = []
-    cuts = [since, *edges(tariff, since, until), until]
-    for start, end in pairwise(cuts):
+def band_spans(tariff: Tariff, since: datetime, until: datetime) -> list[BandSpan]:
+    """Return the spans of one band each that make up `since` to `until`. Equal ends give one span of no length."""
+    found: list[BandSpan] = []
+    for start, end in pairwise([since, *band_boundaries(tariff, since, until), until]):
         band = band_at(tariff, start)
         if found and found[-1].band == band:
-            found[-1] = Piece(found[-1].start, end, band)
+            found[-1] = BandSpan(found[-1].start, end, band)
         else:
-            found.append(Piece(start, end, band))
+            found.append(BandSpan(start, end, band))
     return found
 
 
-def edges(tariff: Tariff, since: datetime, until: datetime) -> list[datetime]:
-    """The moments in between at which another band may begin, in order, UTC. At most a few a band and day."""
+def band_boundaries(tariff: Tariff, since: datetime, until: datetime) -> list[datetime]:
+    """Return the times strictly between `since` and `until` at which another band may begin, sorted, in UTC."""
     if not tariff.bands or until <= since:
         return []
-    zone = zone_of(tariff)
-    minutes = {0} | {minute(t) % DAY_MIN for band in tariff.bands for t in (band.start, band.end)}
+    zone = tariff_zone(tariff)
+    minutes = {0} | {
+        minute_of_day(t) % MINUTES_PER_DAY for band in tariff.bands for t in (band.start, band.end)
+    }
     times = [time(m // 60, m % 60) for m in minutes]
     day, last = since.astimezone(zone).date() - _DAY, until.astimezone(zone).date() + _DAY
     found = set(_clock_changes(zone, since, until))
     while day <= last:
         for at in times:
-            for fold in (0, 1):  # around a change of the clock the two differ: one of them is the edge
+            for fold in (0, 1):  # at a change of the clock the two differ, and one of them is the boundary
                 found.add(datetime.combine(day, at.replace(fold=fold), zone).astimezone(UTC))
         day += _DAY
-    return sorted(edge for edge in found if since < edge < until)
+    return sorted(at for at in found if since < at < until)
 
 
 def _clock_changes(zone: ZoneInfo, since: datetime, until: datetime) -> Iterator[datetime]:
-    """To the second."""
+    """Yield the changes of the zone's UTC offset, to the second."""
     before = since
     while before < until:
         after = min(before + _DAY, until)

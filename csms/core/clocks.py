@@ -1,4 +1,4 @@
-"""What a charger's time proves. Some chargers start in 1970, some run ahead, some are set in mid-session."""
+"""Plausibility of chargers' clocks. Some begin in 1970, some run ahead, some are set during a session."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -7,15 +7,15 @@ _DAY_AHEAD = timedelta(hours=24)
 _HOUR_AHEAD = timedelta(hours=1)
 
 
-def suspect(moment: datetime, now: datetime) -> bool:
-    """A charger's time that cannot be true: before 2015, or more than a day ahead of ours."""
-    return moment < _EARLIEST_PLAUSIBLE or moment > now + _DAY_AHEAD
+def is_suspect(at: datetime, now: datetime) -> bool:
+    """Return whether a charger's time cannot be true: before 2015, or more than a day after `now`."""
+    return at < _EARLIEST_PLAUSIBLE or at > now + _DAY_AHEAD
 
 
-def proves_older(moment: datetime, known: datetime, now: datetime) -> bool:
-    """Whether a report is older than the one we know, going by the charger's times of both.
+def proves_older(at: datetime, known: datetime, now: datetime) -> bool:
+    """Return whether a report of `at` is older than the known one, by the charger's times of both.
 
-    A clock that lost its time proves nothing, and a time ahead of ours must not shut out all later reports:
-    then the order of arrival counts.
+    Where it returns False the order of arrival decides. A clock that lost its time proves nothing, and a known time
+    far ahead of `now` must not exclude all later reports.
     """
-    return moment < known and moment >= _EARLIEST_PLAUSIBLE and known <= now + _HOUR_AHEAD
+    return _EARLIEST_PLAUSIBLE <= at < known <= now + _HOUR_AHEAD

@@ -1,4 +1,4 @@
-"""Which commands may be sent again, when, and how to find out whether one has happened. Decisions only."""
+"""Queued commands: which may be sent again, when, and how to find out whether one was carried out. Decisions only."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
@@ -6,14 +6,14 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from csms.core.command_checks import OCPP
+from csms.core.command_checks import OCPP_PROTOCOL
 from csms.core.command_states import NO_ANSWER, NOT_SENT
 from csms.core.configuration import same_value
 from csms.core.masking import is_secret
 
 SAFE, RECONCILE, MANUAL = "safe", "reconcile", "manual"
 
-# Asking twice does no harm.
+# A repetition has no effect.
 _SAFE = {
     "ClearCache",
     "ExtendedTriggerMessage",
@@ -24,7 +24,7 @@ _SAFE = {
     "RemoteStopTransaction",
     "TriggerMessage",
 }
-# Twice leads to the same state as once, and where the charger can be asked, it is asked first.
+# A repetition leads to the same state. Where the charger can tell whether it is there already, it is asked first.
 _RECONCILE = {
     "CancelReservation",
     "ChangeAvailability",
@@ -36,48 +36,51 @@ _RECONCILE = {
     "SendLocalList",
     "SetChargingProfile",
 }
-RENTAL: Final = "coinop-mqtt"
-_OPENS_A_DOOR = {"RemoteStartTransaction", "RemoteStopTransaction"}
-MOST_ATTEMPTS: Final = 5
-_NOT_SENT_AGAIN = timedelta(seconds=5)
+COIN_OP_PROTOCOL: Final = "coinop-mqtt"
+_NOT_QUEUED_FOR_COIN_OP = {"RemoteStartTransaction", "RemoteStopTransaction"}
+MAX_ATTEMPTS: Final = 5
+_RETRY_NOT_SENT = timedelta(seconds=5)
 _FIRST_RETRY = timedelta(seconds=10)
 _LAST_RETRY = timedelta(minutes=5)
-_ASKED_LATELY = timedelta(minutes=10)
+_TRIGGER_INTERVAL = timedelta(minutes=10)
 
 
-class Again(Struct, frozen=True):
-    """Send it once more, not before `at`."""
+class Retry(Struct, frozen=True):
+    """Send the command again, not before `at`."""
 
     at: datetime
 
 
-def class_of(action: str) -> str:
-    """safe: may be repeated; reconcile: the state tells whether it happened; manual: never blindly repeated."""
+def retry_class(action: str) -> str:
+    """Return whether a command may be repeated: safe (always), reconcile (after a look at the state), manual (never)."""
     if action in _SAFE:
         return SAFE
     return RECONCILE if action in _RECONCILE else MANUAL
 
 
-def next_try(
+def next_attempt(
     action: str, state: str, attempts: int, now: datetime, expires_at: datetime | None
-) -> Again | None:
-    """What follows an attempt of a queued command that ended in `state`. None: nothing, that was its end.
+) -> Retry | None:
+    """Return when to send a queued command again after an attempt that ended in `state`. None: it has ended.
 
-    `attempts` counts this one. Not sent is not attempted: it waits on, whatever its class, until it expires.
+    `attempts` includes this one. A command of any class that was not sent waits on until it expires.
     """
     if state == NOT_SENT:
-        at = now + _NOT_SENT_AGAIN
-    elif state == NO_ANSWER and class_of(action) != MANUAL and attempts < MOST_ATTEMPTS:
+        at = now + _RETRY_NOT_SENT
+    elif state == NO_ANSWER and retry_class(action) != MANUAL and attempts < MAX_ATTEMPTS:
         at = now + min(_FIRST_RETRY * 2 ** max(attempts - 1, 0), _LAST_RETRY)
     else:
         return None
-    return None if expires_at is not None and at >= expires_at else Again(at)
+    return None if expires_at is not None and at >= expires_at else Retry(at)
 
 
-def queue_problems(action: str, payload: Mapping[str, Any], protocol: str = OCPP) -> list[str]:
-    """Why a command cannot be queued: what waits is kept, and a password is not; a rental station's door must not
-    open when nobody stands before it any more."""
-    if protocol == RENTAL and action in _OPENS_A_DOOR:
+def queue_problems(action: str, payload: Mapping[str, Any], protocol: str = OCPP_PROTOCOL) -> list[str]:
+    """Return why a command cannot be queued.
+
+    A queued command is stored, and passwords are not; the door of a rental station must not open after the renter has
+    left.
+    """
+    if protocol == COIN_OP_PROTOCOL and action in _NOT_QUEUED_FOR_COIN_OP:
         return [
             f"{action}: it opens the station's door, so it cannot wait; send it while the station answers"
         ]
@@ -86,8 +89,8 @@ def queue_problems(action: str, payload: Mapping[str, Any], protocol: str = OCPP
     return []
 
 
-def question(action: str, payload: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """What to ask before a command of class reconcile is sent once more. None: just send it again."""
+def reconcile_request(action: str, payload: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """Return the action and payload of the request that shows whether a command was carried out. None: send it again."""
     if action == "ChangeConfiguration":
         return "GetConfiguration", {"key": [payload["key"]]}
     if action == "SendLocalList":
@@ -95,8 +98,8 @@ def question(action: str, payload: Mapping[str, Any]) -> tuple[str, dict[str, An
     return None
 
 
-def happened(action: str, payload: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
-    """Whether the answer to that question proves that the first attempt was carried out."""
+def was_carried_out(action: str, payload: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
+    """Return whether the answer to that request proves that the command was carried out."""
     if action == "ChangeConfiguration":
         found = answer.get("configurationKey")
         for item in found if isinstance(found, list) else []:
@@ -109,26 +112,25 @@ def happened(action: str, payload: Mapping[str, Any], answer: Mapping[str, Any])
     return False
 
 
-def introductions(
+def reconnect_triggers(
     *,
     now: datetime,
     connected_at: datetime | None,
     booted_at: datetime | None,
     asked_at: datetime | None,
-    lacking: Collection[str],
+    unsupported: Collection[str],
 ) -> list[dict[str, Any]]:
-    """The TriggerMessages for a charger that is back without a BootNotification: who are you, how are you?
+    """Return the TriggerMessage payloads for a charger that reconnected without a BootNotification.
 
-    `lacking` are the features it said it does not have: `TriggerMessage`, or `TriggerMessage/<message>`.
-    `asked_at`: when it was asked last; one whose line keeps breaking is not asked every time. A boot is asked
-    for, never waited for.
+    `unsupported`: the features that it does not have, `TriggerMessage` or `TriggerMessage/<message>`.
+    `asked_at`: when it was last asked; after an unstable connection it is not asked again each time.
     """
     if connected_at is None or (booted_at is not None and booted_at >= connected_at):
         return []
-    if "TriggerMessage" in lacking or (asked_at is not None and now - asked_at < _ASKED_LATELY):
+    if "TriggerMessage" in unsupported or (asked_at is not None and now - asked_at < _TRIGGER_INTERVAL):
         return []
     return [
         {"requestedMessage": message}
         for message in ("BootNotification", "StatusNotification")
-        if f"TriggerMessage/{message}" not in lacking
+        if f"TriggerMessage/{message}" not in unsupported
     ]

@@ -1,27 +1,26 @@
-"""Configuration keys: what the charger reports, what was set, and where the two differ (OCPP 1.6, 5.3, 5.8, 9)."""
+"""Configuration keys: the reported value, the desired one, and whether they agree (OCPP 1.6, 5.3, 5.8, 9)."""
 
 from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from csms.core.answers import Answer, number, objects, text
+from csms.core.command_answers import CommandAnswer, as_int, as_objects, as_text
 from csms.core.device_state import ConfigurationKey
 from csms.core.masking import is_secret
 from csms.core.work import Work
 
 _LONGEST_KEY = 500  # the specification says 50
-_SMALLEST_CHUNK = 1
 
 
 def key_id(name: str) -> str:
-    """What a key is known by: keys are CiStrings."""
+    """Return the id of a key, its name in lower case: names are CiStrings."""
     return name.strip().lower()
 
 
-def reported(work: Work, done: Answer) -> None:
-    """GetConfiguration.conf: values as reported; a value that agrees with the desired one ends a due reboot."""
-    for item in objects(done.answer.get("configurationKey")):
-        name = text(item.get("key"))
+def on_get_configuration(work: Work, done: CommandAnswer) -> None:
+    """Apply GetConfiguration.conf. A value that agrees with the desired one shows that a required reboot has happened."""
+    for item in as_objects(done.answer.get("configurationKey")):
+        name = as_text(item.get("key"))
         if not name or len(name) > _LONGEST_KEY or is_secret(name):
             continue
         raw = item.get("value")
@@ -47,9 +46,9 @@ def reported(work: Work, done: Answer) -> None:
             work.put(replace(known, supported=False, value=None, seen_at=work.now))
 
 
-def changed(work: Work, done: Answer) -> None:
-    """ChangeConfiguration.conf: what the charger took becomes the desired value."""
-    name, value = text(done.payload.get("key")), text(done.payload.get("value"))
+def on_change_configuration(work: Work, done: CommandAnswer) -> None:
+    """Apply ChangeConfiguration.conf: a value that the charger accepted becomes the desired one."""
+    name, value = as_text(done.payload.get("key")), as_text(done.payload.get("value"))
     if not name or value is None or is_secret(name):
         return
     known = _known(work, done.charger_id, name)
@@ -61,35 +60,38 @@ def changed(work: Work, done: Answer) -> None:
 
 
 def same_value(one: str | None, other: str | None) -> bool:
-    """Whether two values say the same: blanks in lists and the case of true and false do not count."""
+    """Return whether two values are equal, apart from blanks in lists and the case of true and false."""
     return _normal(one) == _normal(other)
 
 
-def in_sync(row: ConfigurationKey) -> bool | None:
-    """None: nothing is desired, or the charger has not reported the key since."""
+def configuration_in_sync(row: ConfigurationKey) -> bool | None:
+    """Return whether the reported value is the desired one. None: none is desired, or none was reported since."""
     if row.desired is None or row.desired_at is None or row.seen_at is None or row.seen_at <= row.desired_at:
         return None
     return same_value(row.value, row.desired)
 
 
-def whole(rows: Iterable[ConfigurationKey], name: str) -> int | None:
-    """A key's reported value as a whole number."""
+def integer_value(rows: Iterable[ConfigurationKey], name: str) -> int | None:
+    """Return a key's reported value as an integer."""
     for row in rows:
         if row.key_id == key_id(name) and row.supported and row.value is not None:
-            return number(int(row.value)) if row.value.strip().isdecimal() else None
+            return as_int(int(row.value)) if row.value.strip().isdecimal() else None
     return None
 
 
-def chunks(keys: Sequence[str], most: int | None) -> list[list[str]]:
-    """GetConfiguration requests of at most `most` keys (GetConfigurationMaxKeys). No keys: one request for all."""
+def request_chunks(keys: Sequence[str], max_keys: int | None) -> list[list[str]]:
+    """Divide GetConfiguration into requests of at most `max_keys` keys (GetConfigurationMaxKeys).
+
+    No keys: one request for all.
+    """
     if not keys:
         return [[]]
-    size = max(most, _SMALLEST_CHUNK) if most else len(keys)
+    size = max(max_keys, 1) if max_keys else len(keys)
     return [list(keys[first : first + size]) for first in range(0, len(keys), size)]
 
 
 def _known(work: Work, charger_id: str, name: str) -> ConfigurationKey:
-    known = work.recalled(ConfigurationKey, charger_id, key_id(name))
+    known = work.device_row(ConfigurationKey, charger_id, key_id(name))
     return known or ConfigurationKey(charger_id=charger_id, key_id=key_id(name), name=name.strip())
 
 

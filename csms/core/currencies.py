@@ -1,6 +1,6 @@
-"""ISO 4217: the currencies somebody can be charged in, and the decimals of their minor units.
+"""Currencies (ISO 4217, list of 2026-01-01) and the decimals of their minor units.
 
-Of the list of 2026-01-01, without funds codes (CHE, CLF, …), metals, and codes for testing.
+Funds codes (CHE, CLF, …), metals and test codes are left out.
 """
 
 _LIST = """
@@ -19,5 +19,5 @@ _MINOR_DIGITS = dict.fromkeys(_NO_DECIMALS.split(), 0) | dict.fromkeys(_THREE_DE
 
 
 def minor_digits(currency: str) -> int:
-    """How many decimals the currency's minor unit has."""
+    """Return the number of decimals of the currency's minor unit."""
     return _MINOR_DIGITS.get(currency, 2)

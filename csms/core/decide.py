@@ -1,4 +1,4 @@
-"""Which function decides which report, and what a repeated message gets."""
+"""Dispatch of reports to the functions that decide them, and the answers of repeated messages."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -7,7 +7,7 @@ import msgspec
 
 from csms.core import (
     accounts,
-    commanded,
+    command_effects,
     jobs,
     presence,
     quarantine,
@@ -18,7 +18,7 @@ from csms.core import (
 )
 from csms.core.authorization import authorize
 from csms.core.device_state import BridgeNotes, StoredTransfer
-from csms.core.records import Answered, DeviationCount, QuarantineEntry, StoredSecurityEvent
+from csms.core.records import DeviationCount, QuarantineEntry, StoredSecurityEvent
 from csms.core.text import storable_json
 from csms.core.work import Work
 
@@ -26,12 +26,19 @@ R = TypeVar("R")
 
 
 def decide(work: Work, report: reports.Report[R]) -> R:
-    """Change the work as the report demands and give its answer. Same message, same content: same answer."""
+    """Change the work as the report requires and return its answer.
+
+    A repeated message with the same content gets the stored answer. Raises NotBookable for a repair that fits no
+    transaction.
+    """
     decision, answer_type = _DECISIONS[type(report)]
+    # Connected creates the rows with the charger's protocol, Reconcile concerns an existing transaction.
+    if not isinstance(report, reports.Connected | reports.Reconcile):
+        presence.ensure_charger(work, report.charger_id)
     if isinstance(report, reports.Resendable) and report.repair is not None:
-        quarantine.claim(work, report.repair)
+        quarantine.claim_entry(work, report.repair)
         answer = decision(work, report)
-        quarantine.resolved(work, report.repair, answer)
+        quarantine.resolve_entry(work, report.repair, answer)
         return cast("R", answer)
     if not isinstance(report, reports.Resendable) or report.message_id is None:
         return cast("R", decision(work, report))
@@ -40,25 +47,15 @@ def decide(work: Work, report: reports.Report[R]) -> R:
     if stored is not None:
         return cast("R", msgspec.json.decode(stored, type=answer_type))
     answer = decision(work, report)
-    work.add(
-        Answered(
-            charger_id=report.charger_id,
-            message_id=report.message_id,
-            digest=report.digest,
-            answer=msgspec.json.encode(answer),
-            recorded_at=work.now,
-        )
-    )
+    work.add_answer(key, msgspec.json.encode(answer))
     return cast("R", answer)
 
 
 def _authorize(work: Work, r: reports.Authorize) -> reports.Authorization:
-    presence.enrolled(work, r.charger_id)
     return authorize(work, r.id_tag)
 
 
 def _quarantined(work: Work, r: reports.Quarantined) -> reports.Kept:
-    presence.enrolled(work, r.charger_id)
     transaction_id = next(work.transaction_ids) if r.action == "StartTransaction" else None
     work.quarantine(
         QuarantineEntry(
@@ -76,7 +73,6 @@ def _quarantined(work: Work, r: reports.Quarantined) -> reports.Kept:
 
 
 def _security_event(work: Work, r: reports.SecurityEvent) -> None:
-    presence.enrolled(work, r.charger_id)
     work.add(
         StoredSecurityEvent(
             charger_id=r.charger_id,
@@ -89,7 +85,6 @@ def _security_event(work: Work, r: reports.SecurityEvent) -> None:
 
 
 def _deviated(work: Work, r: reports.Deviated) -> None:
-    presence.enrolled(work, r.charger_id)
     for deviation in r.deviations:
         work.add(
             DeviationCount(
@@ -105,12 +100,10 @@ def _deviated(work: Work, r: reports.Deviated) -> None:
 
 
 def _noted(work: Work, r: reports.Noted) -> None:
-    presence.enrolled(work, r.charger_id)
     work.put(BridgeNotes(charger_id=r.charger_id, notes=storable_json(r.notes), noted_at=work.now))
 
 
 def _transferred(work: Work, r: reports.DataTransferred) -> reports.Transferred:
-    presence.enrolled(work, r.charger_id)
     work.add(
         StoredTransfer(
             charger_id=r.charger_id,
@@ -141,7 +134,7 @@ _DECISIONS: dict[type[reports.Report[Any]], tuple[Callable[[Work, Any], Any], An
     reports.Reconcile: (reconciliation.reconcile, bool),
     reports.Quarantined: (_quarantined, reports.Kept),
     reports.Deviated: (_deviated, None),
-    reports.Commanded: (commanded.commanded, None),
+    reports.Commanded: (command_effects.commanded, None),
     reports.Progress: (jobs.progress, None),
     reports.Noted: (_noted, None),
     reports.DataTransferred: (_transferred, reports.Transferred),

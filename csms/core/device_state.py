@@ -1,7 +1,7 @@
-"""What we remember of a charger beside its connectors and transactions: records, fields named as the columns."""
+"""What csms knows of a charger beside its connectors and transactions: records with fields named as the columns."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import Struct
 
@@ -9,21 +9,23 @@ from msgspec import Struct
 class DeviceState(Struct, frozen=True, kw_only=True):
     """A row of one charger, replaced as a whole under that charger's row lock."""
 
+    key_fields: ClassVar[tuple[str, ...]] = ("charger_id",)
     charger_id: str
 
     @property
     def key(self) -> tuple[Any, ...]:
         """The primary key."""
-        raise NotImplementedError
+        return tuple(getattr(self, name) for name in self.key_fields)
 
 
 class ConfigurationKey(DeviceState, frozen=True, kw_only=True):
-    """One configuration key (OCPP 1.6, 9). `key_id` is its name folded: keys are compared without regard to case.
+    """One configuration key (OCPP 1.6, 9). `key_id` is its name in lower case: names are CiStrings.
 
-    `supported` False: the charger said it has no such key. `desired`: what a ChangeConfiguration set that the
-    charger took. `seen_at`: when `value` was reported, None as long as it never was.
+    `supported` False: the charger answered that it has no such key. `desired`: the value of the last
+    ChangeConfiguration that the charger accepted. `seen_at`: when `value` was reported; None: never.
     """
 
+    key_fields: ClassVar = ("charger_id", "key_id")
     key_id: str
     name: str
     supported: bool = True
@@ -34,27 +36,12 @@ class ConfigurationKey(DeviceState, frozen=True, kw_only=True):
     desired_at: datetime | None = None
     reboot_required: bool = False
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return self.charger_id, self.key_id
-
-    @property
-    def drifted(self) -> bool:
-        """The charger reported another value after it had taken ours."""
-        return (
-            self.desired is not None
-            and self.desired_at is not None
-            and self.seen_at is not None
-            and self.seen_at >= self.desired_at
-            and self.value != self.desired
-        )
-
 
 class LocalList(DeviceState, frozen=True, kw_only=True):
-    """The local authorisation list of one charger: entries as `{idTag: idTagInfo}` in OCPP's JSON.
+    """The local authorization list of one charger: entries as `{idTag: idTagInfo}` in OCPP's JSON.
 
-    `wanted` is what it shall hold, `sent` what it holds by the updates it accepted (None: not known),
-    `sent_version` the last version it accepted, `reported_version` its own word (-1: it has no such list).
+    `wanted` is the desired list, `sent` the list by the updates that the charger accepted (None: not known),
+    `sent_version` the last version it accepted, `reported_version` the one it reported (-1: it has no such list).
     """
 
     wanted: dict[str, Any] | None = None
@@ -67,17 +54,14 @@ class LocalList(DeviceState, frozen=True, kw_only=True):
     last_status: str | None = None
     last_status_at: datetime | None = None
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return (self.charger_id,)
-
 
 class Reservation(DeviceState, frozen=True, kw_only=True):
-    """A reservation the charger accepted. `ended_as`: used, cancelled, replaced; by time it ends without a message.
+    """A reservation that the charger accepted. `ended_as`: used, cancelled; an expired one has none.
 
-    `broken_by`: a transaction of somebody else on the reserved connector.
+    `broken_by`: the transaction of another idTag on the reserved connector.
     """
 
+    key_fields: ClassVar = ("charger_id", "id")
     id: int
     connector_id: int
     id_tag: str
@@ -89,17 +73,14 @@ class Reservation(DeviceState, frozen=True, kw_only=True):
     transaction_id: int | None = None
     broken_by: int | None = None
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return self.charger_id, self.id
-
 
 class ChargingProfile(DeviceState, frozen=True, kw_only=True):
-    """A charging profile the charger accepted. `profile` is OCPP's csChargingProfiles.
+    """A charging profile that the charger accepted. `profile` is OCPP's csChargingProfiles.
 
-    A profile that came with a remote start has `id_tag` and no `transaction_id` until the start is reported.
+    A profile of a remote start has `id_tag`, and no `transaction_id` until the start is reported.
     """
 
+    key_fields: ClassVar = ("charger_id", "id")
     id: int
     connector_id: int
     purpose: str
@@ -110,18 +91,15 @@ class ChargingProfile(DeviceState, frozen=True, kw_only=True):
     installed_at: datetime
     cleared_at: datetime | None = None
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return self.charger_id, self.id
-
 
 class Job(DeviceState, frozen=True, kw_only=True):
     """A firmware update or an upload. `kind`: firmware, signed_firmware, diagnostics, log.
 
-    `id` is the id of the command that began it. `status` is OCPP's own word, or Requested before the first.
-    `progress` lists `{"status", "at"}`, the oldest first.
+    `id` is that of the command that began it. `status` is OCPP's, or Requested before the first report.
+    `progress` lists `{"status", "at"}`, oldest first.
     """
 
+    key_fields: ClassVar = ("charger_id", "id")
     id: str
     kind: str
     request_id: int | None = None
@@ -133,55 +111,41 @@ class Job(DeviceState, frozen=True, kw_only=True):
     updated_at: datetime
     ended_at: datetime | None = None
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return self.charger_id, self.id
-
 
 class Availability(DeviceState, frozen=True, kw_only=True):
-    """What a ChangeAvailability asked of a connector (0: the charger as a whole), and the charger's answer.
+    """The availability that a ChangeAvailability set for a connector (0: the charger as a whole).
 
-    `scheduled`: it will happen when the running transaction ends.
+    `scheduled`: the charger applies it when the running transaction ends.
     """
 
+    key_fields: ClassVar = ("charger_id", "connector_id")
     connector_id: int
     desired: str
     desired_at: datetime
     scheduled: bool = False
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return self.charger_id, self.connector_id
-
 
 class Capability(DeviceState, frozen=True, kw_only=True):
-    """Whether a charger knows an action (`TriggerMessage`) or a variety of it (`TriggerMessage/Heartbeat`)."""
+    """Whether a charger supports an action (`TriggerMessage`) or a variant of it (`TriggerMessage/Heartbeat`)."""
 
+    key_fields: ClassVar = ("charger_id", "feature")
     feature: str
     supported: bool
     seen_at: datetime
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return self.charger_id, self.feature
-
 
 class BridgeNotes(DeviceState, frozen=True, kw_only=True):
-    """What a bridge has learned of a charger and asked us to keep: JSON that only the bridge reads."""
+    """What a bridge keeps about a charger: JSON that only the bridge reads."""
 
     notes: dict[str, Any]
     noted_at: datetime
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        return (self.charger_id,)
 
-
-# --- rows that are only added ------------------------------------------------------------------------------
+# --- append-only rows --------------------------------------------------------------------------------------
 
 
 class CommandOutcome(Struct, frozen=True, kw_only=True):
-    """How a command ended. `state`: answered, refused, no_answer, not_sent, failed."""
+    """How a command ended. `state`: see csms/core/command_states.py."""
 
     id: str
     charger_id: str
@@ -197,7 +161,7 @@ class CommandOutcome(Struct, frozen=True, kw_only=True):
 
 
 class StoredTransfer(Struct, frozen=True, kw_only=True):
-    """A DataTransfer that a charger sent us, and what it was told."""
+    """A DataTransfer from a charger, with the answer to it."""
 
     charger_id: str
     vendor_id: str

@@ -1,6 +1,6 @@
-"""What we tell the world: the five business events of the customer's document and some of our own, rendered once.
+"""Business events: built from records, rendered once. Five are specified by the customer, the others are additions.
 
-Their keys stand in csms/core/payloads.py; units and roundings are a contract: docs/mqtt.md.
+csms/core/payloads.py describes their keys; docs/mqtt.md fixes units and roundings.
 """
 
 from datetime import UTC, datetime
@@ -35,8 +35,8 @@ SCHEMA_VERSION = "1.0"
 T = TypeVar("T")
 
 
-class Draft(Struct, frozen=True, kw_only=True):
-    """An event before it has a number: what happened, where it is told, and its natural key."""
+class EventDraft(Struct, frozen=True, kw_only=True):
+    """An event before it has its number: category and type (the topic), payload, and natural key."""
 
     category: str
     event_type: str
@@ -48,17 +48,17 @@ class Draft(Struct, frozen=True, kw_only=True):
 _encode = msgspec.json.Encoder().encode
 
 
-def timestamp(moment: datetime) -> str:
-    """RFC 3339, UTC, `Z`; milliseconds only when not zero."""
-    if moment.tzinfo is not UTC:
-        moment = moment.astimezone(UTC)
-    text = moment.isoformat(timespec="milliseconds")
+def timestamp(at: datetime) -> str:
+    """Return a time in RFC 3339, UTC, `Z`; with milliseconds only when not zero."""
+    if at.tzinfo is not UTC:
+        at = at.astimezone(UTC)
+    text = at.isoformat(timespec="milliseconds")
     return f"{text[:19]}Z" if text[20:23] == "000" else f"{text[:23]}Z"
 
 
 @lru_cache(maxsize=50_000)
 def topic_level(charger_id: str) -> str:
-    """A charger's identity as one topic level: `/ + # %`, controls and a leading `$` percent-encoded."""
+    """Return a charger's identity as one topic level: `/ + # %`, controls and a leading `$` are percent-encoded."""
     if charger_id.isalnum():
         return charger_id
     escaped = "".join(
@@ -70,14 +70,14 @@ def topic_level(charger_id: str) -> str:
     return "%24" + escaped[1:] if escaped.startswith("$") else escaped
 
 
-_batch_time = lru_cache(maxsize=8)(timestamp)  # all events of a commit have one
+_batch_time = lru_cache(maxsize=8)(timestamp)  # all events of a batch have the same time
 
 
-def render(draft: Draft, *, charger_id: str, seq: int, number: int, now: datetime) -> Event:
-    """Give a draft its number and its bytes. They never change again, however often they are sent.
+def render(draft: EventDraft, *, charger_id: str, seq: int, number: int, now: datetime) -> Event:
+    """Render a draft to the event whose bytes never change again, however often it is published.
 
-    `number` comes from one database sequence. With the millisecond before it, it makes 19 digits that are
-    unique over all nodes and sort by time.
+    `number` is a value of one database sequence. Preceded by the millisecond it makes 19 digits that are unique over
+    all nodes and sort by time.
     """
     millis = int(now.timestamp() * 1000)
     event_id = f"{draft.event_type}_{millis:013d}{number % 1_000_000:06d}"
@@ -104,24 +104,24 @@ def render(draft: Draft, *, charger_id: str, seq: int, number: int, now: datetim
 
 
 def kwh(energy_wh: int) -> float:
-    """Wh as kWh with at most three decimals."""
+    """Return Wh as kWh, with at most three decimals."""
     return energy_wh / 1000
 
 
 def minutes(seconds: Decimal) -> float:
-    """Seconds as minutes, rounded to two decimals, half up."""
+    """Return seconds as minutes, rounded half up to two decimals."""
     return float((seconds / 60).quantize(Decimal("0.01"), rounding="ROUND_HALF_UP"))
 
 
-def started(transaction: Transaction) -> Draft:
+def started(transaction: Transaction) -> EventDraft:
     payload = StartedPayload(
         transaction_id=transaction.id,
         connector_id=transaction.connector_id,
         id_tag=transaction.id_tag,
         meter_start=transaction.meter_start_wh,
         start_time=timestamp(transaction.started_at),
-        parent_id_tag=_known(transaction.parent_id_tag),
-        reservation_id=_known(transaction.reservation_id),
+        parent_id_tag=_or_unset(transaction.parent_id_tag),
+        reservation_id=_or_unset(transaction.reservation_id),
         tariff_id=transaction.tariff.id,
     )
     if transaction.authorization_status != "Accepted":
@@ -129,7 +129,7 @@ def started(transaction: Transaction) -> Draft:
     if transaction.clock_suspect:
         payload.clock_suspect = True
         payload.received_time = timestamp(transaction.start_received_at)
-    return Draft(
+    return EventDraft(
         category="transactions",
         event_type="started",
         dedup_key=f"tx:{transaction.id}:started",
@@ -138,8 +138,8 @@ def started(transaction: Transaction) -> Draft:
     )
 
 
-def completed(transaction: Transaction) -> Draft:
-    """The end of a transaction; after a correction the same under the name `updated`."""
+def completed(transaction: Transaction) -> EventDraft:
+    """Return the event of a transaction's end; after a correction it is named `updated`."""
     assert transaction.stopped_at is not None
     seconds = transaction.duration_s or Decimal(0)
     payload = CompletedPayload(
@@ -154,8 +154,8 @@ def completed(transaction: Transaction) -> Draft:
         duration=minutes(seconds),
         duration_seconds=int(seconds),
         reason=transaction.stop_reason or "Local",
-        stop_id_tag=_known(transaction.stop_id_tag),
-        energy_source=_known(transaction.energy_source),
+        stop_id_tag=_or_unset(transaction.stop_id_tag),
+        energy_source=_or_unset(transaction.energy_source),
         revision=transaction.revision,
     )
     if transaction.inferred:
@@ -163,7 +163,7 @@ def completed(transaction: Transaction) -> Draft:
     if transaction.anomalies:
         payload.anomaly = transaction.anomalies[0]
     first = transaction.revision == 1
-    return Draft(
+    return EventDraft(
         category="transactions",
         event_type="completed" if first else "updated",
         dedup_key=f"tx:{transaction.id}:completed" + ("" if first else f":{transaction.revision}"),
@@ -172,11 +172,11 @@ def completed(transaction: Transaction) -> Draft:
     )
 
 
-def session_cost(transaction: Transaction, cost: Cost) -> Draft:
+def session_cost(transaction: Transaction, cost: Cost) -> EventDraft:
     assert transaction.stopped_at is not None
     tariff = transaction.tariff
     seconds = transaction.duration_s or Decimal(0)
-    return Draft(
+    return EventDraft(
         category="billing",
         event_type="session_cost",
         dedup_key=f"tx:{transaction.id}:cost:{transaction.revision}",
@@ -209,9 +209,9 @@ def _breakdown(bill: Bill) -> tuple[CostLine, ...]:
     return tuple(
         CostLine(
             component=line.component,
-            band=_known(line.band),
+            band=_or_unset(line.band),
             quantity=UNSET if line.quantity is None else float(line.quantity),
-            unit=_known(line.unit),
+            unit=_or_unset(line.unit),
             rate=UNSET if line.rate is None else float(line.rate),
             amount_minor=line.amount_minor,
         )
@@ -238,7 +238,7 @@ def meter_reading(
     sampled_at: datetime,
     measured: Measured,
     digest: bytes,
-) -> Draft:
+) -> EventDraft:
     payload = MeterReadingPayload(
         connector_id=connector_id, timestamp=timestamp(sampled_at), measurands=measured.measurands
     )
@@ -254,7 +254,7 @@ def meter_reading(
     if measured.soc_percent is not None:
         payload.soc = measured.soc_percent
     millis = int(sampled_at.timestamp() * 1000)
-    return Draft(
+    return EventDraft(
         category="transactions",
         event_type="meter_reading",
         dedup_key=f"mv:{charger_id}:{connector_id}:{transaction_id}:{millis}:{digest.hex()}",
@@ -270,10 +270,10 @@ def status_changed(
     number: int,
     *,
     reported_at: datetime | None,
-) -> Draft:
-    """`number` is the stored status row's id: every change is a fact of its own."""
+) -> EventDraft:
+    """Return the event of a changed status. `number`: the id of the stored status, which makes each change unique."""
     assert connector.status is not None
-    return Draft(
+    return EventDraft(
         category="connectors",
         event_type="status_changed",
         dedup_key=f"st:{connector.charger_id}:{connector.connector_id}:{number}",
@@ -281,11 +281,11 @@ def status_changed(
             connector_id=connector.connector_id,
             status=connector.status,
             previous_status=previous_status or "Unknown",
-            transaction_id=_known(transaction_id),
+            transaction_id=_or_unset(transaction_id),
             error_code=connector.error_code,
-            info=_known(connector.info),
-            vendor_id=_known(connector.vendor_id),
-            vendor_error_code=_known(connector.vendor_error_code),
+            info=_or_unset(connector.info),
+            vendor_id=_or_unset(connector.vendor_id),
+            vendor_error_code=_or_unset(connector.vendor_error_code),
             reported_at=UNSET if reported_at is None else timestamp(reported_at),
         ),
         transaction_id=transaction_id,
@@ -301,36 +301,36 @@ def orphan_stop(
     reason: str,
     id_tag: str | None,
     digest: bytes,
-) -> Draft:
-    return Draft(
+) -> EventDraft:
+    return EventDraft(
         category="transactions",
         event_type="orphan_stop",
         dedup_key=f"orphan:{charger_id}:{digest.hex()}",
         payload=OrphanStopPayload(
-            transaction_id=_known(transaction_id),
-            meter_stop=_known(meter_wh),
+            transaction_id=_or_unset(transaction_id),
+            meter_stop=_or_unset(meter_wh),
             stop_time=timestamp(at),
             reason=reason,
-            id_tag=_known(id_tag),
+            id_tag=_or_unset(id_tag),
         ),
     )
 
 
-def connected(state: ChargerState, protocol: str) -> Draft:
-    """`state` as it is now. Its generation is the connection's own number."""
-    return Draft(
+def connected(state: ChargerState, protocol: str) -> EventDraft:
+    """Return the event of a connection. `state` is the one after it; its generation identifies the connection."""
+    return EventDraft(
         category="chargepoints",
         event_type="connected",
         dedup_key=f"cp:{state.charger_id}:connected:{state.generation}",
         payload=ConnectedPayload(
-            protocol=protocol, node=state.node or "", remote_address=_known(state.remote_address)
+            protocol=protocol, node=state.node or "", remote_address=_or_unset(state.remote_address)
         ),
     )
 
 
-def disconnected(state: ChargerState, reason: str, now: datetime) -> Draft:
+def disconnected(state: ChargerState, reason: str, now: datetime) -> EventDraft:
     since = state.connected_at
-    return Draft(
+    return EventDraft(
         category="chargepoints",
         event_type="disconnected",
         dedup_key=f"cp:{state.charger_id}:disconnected:{state.generation}",
@@ -342,24 +342,24 @@ def disconnected(state: ChargerState, reason: str, now: datetime) -> Draft:
     )
 
 
-def booted(charger: Charger, number: int) -> Draft:
-    """`number` is its own: every boot is a fact of its own."""
-    return Draft(
+def booted(charger: Charger, number: int) -> EventDraft:
+    """Return the event of a boot. `number` makes each boot unique."""
+    return EventDraft(
         category="chargepoints",
         event_type="booted",
         dedup_key=f"cp:{charger.id}:booted:{number}",
         payload=BootedPayload(
             enrollment=charger.enrollment,
-            vendor=_known(charger.vendor),
-            model=_known(charger.model),
-            serial_number=_known(charger.serial_number),
-            firmware_version=_known(charger.firmware_version),
+            vendor=_or_unset(charger.vendor),
+            model=_or_unset(charger.model),
+            serial_number=_or_unset(charger.serial_number),
+            firmware_version=_or_unset(charger.firmware_version),
         ),
     )
 
 
-def quarantined(entry: QuarantineEntry) -> Draft:
-    return Draft(
+def quarantined(entry: QuarantineEntry) -> EventDraft:
+    return EventDraft(
         category="errors",
         event_type="quarantined",
         dedup_key=f"quarantine:{entry.charger_id}:{entry.action}:{entry.digest.hex()}",
@@ -367,12 +367,12 @@ def quarantined(entry: QuarantineEntry) -> Draft:
             action=entry.action,
             error=entry.error,
             received_time=timestamp(entry.received_at),
-            message_id=_known(entry.message_id),
-            transaction_id=_known(entry.transaction_id),
+            message_id=_or_unset(entry.message_id),
+            transaction_id=_or_unset(entry.transaction_id),
         ),
         transaction_id=entry.transaction_id,
     )
 
 
-def _known(value: T | None) -> T | UnsetType:
+def _or_unset(value: T | None) -> T | UnsetType:
     return UNSET if value is None else value

@@ -1,6 +1,7 @@
-"""Exact rational numbers: `fractions.Fraction` to every reader, the compiled one of the same behaviour at run time.
+"""Exact rational numbers: `fractions.Fraction` for type checkers, at run time the compiled one of quicktions.
 
-A session's price takes some fifty operations on them, and this was a tenth of what a start and stop cost.
+Pricing a session takes some fifty operations on them, a tenth of the cost of a start and stop with the one of the
+standard library.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The local authorisation list: what a charger shall hold, what it holds, and the updates in between.
+"""The local authorization list: the desired one, the one on the charger, and the updates from one to the other.
 
 OCPP 1.6, 3.5.2, 5.10, 5.15; errata 3.52: a version is never 0 or -1.
 """
@@ -9,16 +9,16 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from csms.core.answers import Answer, number, objects, text
+from csms.core.command_answers import CommandAnswer, as_int, as_objects, as_text
 from csms.core.device_state import LocalList
 from csms.core.work import Work
 
 DEFAULT_CHUNK = 100
-Entries = Mapping[str, dict[str, Any]]
+ListEntries = Mapping[str, dict[str, Any]]
 
 
-class Update(Struct, frozen=True, kw_only=True):
-    """One SendLocalList. `entries` in OCPP's JSON; one without idTagInfo is taken from the list."""
+class ListUpdate(Struct, frozen=True, kw_only=True):
+    """One SendLocalList. `entries` are in OCPP's JSON; one without idTagInfo is removed from the list."""
 
     version: int
     kind: str  # Full, Differential
@@ -33,52 +33,50 @@ class Update(Struct, frozen=True, kw_only=True):
         }
 
 
-def plan(
-    known: LocalList | None, wanted: Entries, *, most: int | None = None, full: bool = False
-) -> list[Update]:
-    """The updates that bring a charger's list to `wanted`, at most `most` entries each (SendLocalListMaxLength).
+def plan_updates(
+    known: LocalList | None, desired: ListEntries, *, max_entries: int | None = None, full: bool = False
+) -> list[ListUpdate]:
+    """The updates that bring a charger's list to `desired`, at most `max_entries` entries each (SendLocalListMaxLength).
 
-    Differential where we know what the charger holds and less has to be sent that way; else Full, and what
-    does not fit in it Differential. Versions go up by one from the highest that either side knows. Empty:
-    nothing to do.
+    They are Differential where the charger's list is known and fewer entries have to be sent that way; otherwise the
+    first is Full, and Differential ones carry what does not fit in it. Versions count on from the highest that csms
+    or the charger knows. Empty: the list is up to date.
     """
-    size = max(most or DEFAULT_CHUNK, 1)
+    size = max(max_entries or DEFAULT_CHUNK, 1)
     version = 0
-    held: Entries | None = None
+    held: ListEntries | None = None
     if known is not None:
         version = max(known.sent_version or 0, known.reported_version or 0)
         held = known.sent
+    entries = [_entry(id_tag, info) for id_tag, info in sorted(desired.items())]
+    differential = False
     if held is not None and not full:
-        entries = _difference(held, wanted)
-        if not entries:
+        difference = _difference(held, desired)
+        if not difference:
             return []
-        if len(entries) <= max(len(wanted), 1):
-            return [
-                Update(version=version + number, kind="Differential", entries=entries[first : first + size])
-                for number, first in enumerate(range(0, len(entries), size), 1)
-            ]
-    entries = [_entry(id_tag, info) for id_tag, info in sorted(wanted.items())]
+        differential = len(difference) <= max(len(desired), 1)
+        entries = difference if differential else entries
     return [
-        Update(
+        ListUpdate(
             version=version + number,
-            kind="Differential" if first else "Full",
+            kind="Differential" if differential or first else "Full",
             entries=entries[first : first + size],
         )
         for number, first in enumerate(range(0, max(len(entries), 1), size), 1)
     ]
 
 
-def in_sync(known: LocalList | None) -> bool | None:
-    """Whether the charger holds what it shall. None: nothing is wanted, or what it holds is not known."""
+def local_list_in_sync(known: LocalList | None) -> bool | None:
+    """Return whether the charger has the desired list. None: none is desired, or the charger's is not known."""
     if known is None or known.wanted is None or known.sent is None:
         return None
     return known.sent == known.wanted
 
 
-def updated(work: Work, done: Answer) -> None:
-    """SendLocalList.conf. After anything but Accepted nobody knows what the list holds: the next update is Full."""
+def on_send_local_list(work: Work, done: CommandAnswer) -> None:
+    """Apply SendLocalList.conf. After Failed and VersionMismatch the list is not known: the next update is Full."""
     known = _known(work, done.charger_id)
-    version = number(done.payload.get("listVersion"))
+    version = as_int(done.payload.get("listVersion"))
     known = replace(known, last_status=done.status, last_status_at=work.now)
     if done.status == "Accepted":
         held = _applied(known, done.payload)
@@ -95,9 +93,9 @@ def updated(work: Work, done: Answer) -> None:
     work.put(known)
 
 
-def version_reported(work: Work, done: Answer) -> None:
-    """GetLocalListVersion.conf: another version than the one we sent means another list."""
-    version = number(done.answer.get("listVersion"))
+def on_get_local_list_version(work: Work, done: CommandAnswer) -> None:
+    """Apply GetLocalListVersion.conf: a version other than the one sent means another list."""
+    version = as_int(done.answer.get("listVersion"))
     if version is None:
         return
     known = _known(work, done.charger_id)
@@ -113,13 +111,13 @@ def version_reported(work: Work, done: Answer) -> None:
 
 
 def _applied(known: LocalList, payload: dict[str, Any]) -> dict[str, Any] | None:
-    entries = objects(payload.get("localAuthorizationList"))
+    entries = as_objects(payload.get("localAuthorizationList"))
     full = payload.get("updateType") == "Full"
     if not full and known.sent is None:
         return None
     held: dict[str, Any] = {} if full else dict(known.sent or {})
     for entry in entries:
-        id_tag, info = text(entry.get("idTag")), entry.get("idTagInfo")
+        id_tag, info = as_text(entry.get("idTag")), entry.get("idTagInfo")
         if id_tag is None:
             continue
         if isinstance(info, dict):
@@ -129,10 +127,10 @@ def _applied(known: LocalList, payload: dict[str, Any]) -> dict[str, Any] | None
     return held
 
 
-def _difference(held: Entries, wanted: Entries) -> list[dict[str, Any]]:
-    gone = [{"idTag": id_tag} for id_tag in sorted(held.keys() - wanted.keys())]
-    new = [_entry(id_tag, info) for id_tag, info in sorted(wanted.items()) if held.get(id_tag) != info]
-    return gone + new
+def _difference(held: ListEntries, desired: ListEntries) -> list[dict[str, Any]]:
+    removed = [{"idTag": id_tag} for id_tag in sorted(held.keys() - desired.keys())]
+    changed = [_entry(id_tag, info) for id_tag, info in sorted(desired.items()) if held.get(id_tag) != info]
+    return removed + changed
 
 
 def _entry(id_tag: str, info: dict[str, Any]) -> dict[str, Any]:
@@ -140,4 +138,4 @@ def _entry(id_tag: str, info: dict[str, Any]) -> dict[str, Any]:
 
 
 def _known(work: Work, charger_id: str) -> LocalList:
-    return work.recalled(LocalList, charger_id) or LocalList(charger_id=charger_id)
+    return work.device_row(LocalList, charger_id) or LocalList(charger_id=charger_id)

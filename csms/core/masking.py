@@ -1,7 +1,7 @@
-"""What nobody shall read in a log: passwords in frames and payloads, masked. Pure.
+"""Masking of passwords and idTags in frames and payloads that are logged or stored.
 
-A charge point's AuthorizationKey passes in ChangeConfiguration.req and, if it gives it away, in
-GetConfiguration.conf; vendors keep other passwords in keys of their own; file transfers carry theirs in the address.
+A charger's AuthorizationKey occurs in ChangeConfiguration.req and, with some firmware, in GetConfiguration.conf;
+vendors have other passwords in configuration keys of their own; file transfers carry theirs in the address.
 """
 
 import re
@@ -10,7 +10,8 @@ from typing import Any, Final
 import msgspec
 
 MASK: Final = "***"
-# Nothing to mask in these; they are nearly all that passes.
+_MASKED_FRAME: Final = f'"{MASK}"'.encode()
+# Actions without secrets; they are nearly all of the traffic.
 WITHOUT_SECRETS: Final = frozenset(
     {
         "Authorize",
@@ -23,21 +24,21 @@ WITHOUT_SECRETS: Final = frozenset(
     }
 )
 _SECRET_WORDS = ("authorizationkey", "password", "passphrase", "secret")
-# A cheap look first: nearly every frame passes it untouched.
+# A cheap test before decoding: nearly every frame is free of these.
 _SUSPICIOUS = re.compile(rb"authorizationkey|password|passphrase|secret|://[^/\"\s]*@|\\u00", re.IGNORECASE)
 _ID_TAGS = frozenset({"idtag", "parentidtag"})
-_ODD_ID_TAG = re.compile(rb"idtag|\\u00", re.IGNORECASE)
+_ID_TAG_OR_ESCAPE = re.compile(rb"idtag|\\u00", re.IGNORECASE)
 _IN_ADDRESS = re.compile(r"(?<=://)([^/@\s\"]*)@")
 
 
 def is_secret(key: str) -> bool:
-    """Whether the value of this configuration key must not be shown."""
+    """Return whether the value of a configuration key must be masked."""
     name = key.lower()
     return any(word in name for word in _SECRET_WORDS)
 
 
 def masked(payload: Any) -> Any:
-    """The same JSON value, with the values of secret configuration keys and passwords in addresses masked."""
+    """Return a JSON value with the values of secret configuration keys and the passwords in addresses masked."""
     if isinstance(payload, dict):
         key = payload.get("key")
         if isinstance(key, str) and is_secret(key):
@@ -54,33 +55,33 @@ def masked(payload: Any) -> Any:
 
 
 def without_credentials(text: str) -> str:
-    """The same text; whoever logs in at an address in it is masked, name and password."""
+    """Return a text with user name and password of the addresses in it masked."""
     return _IN_ADDRESS.sub(f"{MASK}@", text) if "://" in text else text
 
 
 def masked_frame(frame: bytes) -> bytes:
-    """An OCPP frame as it may be kept: untouched, unless there is something to mask.
+    """Return an OCPP frame with its secrets masked, or the same bytes if it has none.
 
-    A frame that seems to hold a secret and cannot be read is replaced as a whole.
+    A frame that seems to contain a secret and cannot be decoded is replaced as a whole.
     """
     if _SUSPICIOUS.search(frame) is None:
         return frame
     try:
-        whole = msgspec.json.decode(frame)
+        decoded = msgspec.json.decode(frame)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return b'"' + MASK.encode() + b'"'
-    hidden = masked(whole)
-    return frame if hidden == whole else msgspec.json.encode(hidden)
+        return _MASKED_FRAME
+    result = masked(decoded)
+    return frame if result == decoded else msgspec.json.encode(result)
 
 
 def without_id_tags(frame: bytes) -> bytes:
-    """The same frame with who charges masked. One that cannot be read is replaced as a whole."""
-    if b"dTag" not in frame and _ODD_ID_TAG.search(frame) is None:
+    """Return an OCPP frame with its idTags masked. A frame that cannot be decoded is replaced as a whole."""
+    if b"dTag" not in frame and _ID_TAG_OR_ESCAPE.search(frame) is None:
         return frame
     try:
         return msgspec.json.encode(_without_id_tags(msgspec.json.decode(frame)))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return b'"' + MASK.encode() + b'"'
+        return _MASKED_FRAME
 
 
 def _without_id_tags(payload: Any) -> Any:

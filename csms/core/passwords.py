@@ -1,9 +1,8 @@
-"""Charge points' passwords (OCPP 1.6 security whitepaper, Basic authentication), hashed and compared.
+"""Hashes of chargers' passwords (OCPP 1.6 security whitepaper, Basic authentication).
 
-An AuthorizationKey is 16 to 20 random bytes and is written either as they are or as 32 to 40 hex digits;
-firmware disagrees on which of the two to send, so both forms of one key match. Such a key needs no slow
-hash: a fleet that reconnects at once must not cost a second of CPU per charger. Anything shorter was
-chosen by a person and gets scrypt.
+An AuthorizationKey is 16 to 20 random bytes, written as such or as 32 to 40 hexadecimal digits. Firmware differs in
+which form it sends, so both forms of a key match. Such a key needs no slow hash, and all chargers reconnect at once
+after an outage. A shorter password was chosen by a person and is hashed with scrypt.
 """
 
 import hashlib
@@ -20,19 +19,19 @@ _COST, _BLOCK, _PARALLEL = 2**14, 8, 1
 
 
 def hash_password(password: str | bytes) -> str:
-    """`blake2b$salt$digest` for keys, `scrypt$salt$digest` for short passwords. ValueError if empty."""
+    """Return `blake2b$salt$digest` for a key, `scrypt$salt$digest` for a short password. Raises ValueError if empty."""
     secret = _canonical(_bytes(password))
     if not secret:
-        raise ValueError("a password cannot be empty")
+        raise ValueError("a password must not be empty")
     scheme = _FAST if len(secret) >= _KEY_BYTES else _SLOW
     salt = secrets.token_bytes(16)
     return f"{scheme}${_text(salt)}${_text(_digest(scheme, salt, secret))}"
 
 
 def verify_password(password: str | bytes, stored: str) -> bool:
-    """Whether this is the password, or the other form of the same key. In constant time.
+    """Return whether the password, or the other form of the same key, matches a hash. Compares in constant time.
 
-    Takes some 50 ms when `is_slow(stored)`: off the event loop, please. A damaged `stored` matches nothing.
+    Takes some 50 ms if `is_slow(stored)`: call it in a thread then. A malformed `stored` matches nothing.
     """
     try:
         scheme, salt_text, digest_text = stored.split("$")
@@ -45,18 +44,18 @@ def verify_password(password: str | bytes, stored: str) -> bool:
 
 
 def is_slow(stored: str) -> bool:
-    """Whether verifying against this hash takes long enough to want a thread."""
+    """Return whether verification against this hash takes so long that it belongs in a thread."""
     return stored.startswith(_SLOW)
 
 
 def _canonical(secret: bytes) -> bytes:
-    """The key itself where its hex form was given; anything else stays as it is."""
+    """Return the bytes of a key given in hexadecimal; any other secret unchanged."""
     return bytes.fromhex(secret.decode("ascii")) if _KEY_IN_HEX.fullmatch(secret) else secret
 
 
 def _digest(scheme: str, salt: bytes, secret: bytes) -> bytes:
     if scheme == _FAST:
-        # BLAKE2b takes salts of exactly 16 bytes; one that is not came from a damaged row.
+        # BLAKE2b takes a salt of at most 16 bytes; a longer one comes from a damaged row.
         return hashlib.blake2b(secret, salt=salt[:16], person=b"csms-charger", digest_size=32).digest()
     return hashlib.scrypt(secret, salt=salt, n=_COST, r=_BLOCK, p=_PARALLEL, dklen=32)
 

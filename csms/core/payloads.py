@@ -1,20 +1,20 @@
-"""The keys of every business event, with what they mean: docs/schemas is written from these types.
+"""The keys of every business event, with their meanings: docs/schemas and docs/asyncapi.json are written from these.
 
-Customer's keys come first, ours are only added. Optional keys that are unknown are left out, never null; a true
-zero is sent. Words that may grow in number (a reason, a pricing model) are plain text with examples, because a
-closed list would break consumers when it grows.
+The keys that the customer specified come first; others are only added. Optional keys that are unknown are left out,
+never null; a true zero is sent. Values whose number may grow (a reason, a pricing model) are plain text with examples:
+an enumeration would break consumers when it grows.
 """
 
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from csms.core.pricing import Component, Unit
+from csms.core.pricing import Component, QuantityUnit
 from csms.core.units import Measurand
 
 _MOMENT = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{3})?Z$"
 
-Timestamp = Annotated[
+EventTimestamp = Annotated[
     str,
     Meta(
         description="RFC 3339, UTC, `Z`; milliseconds only when not zero.",
@@ -30,14 +30,14 @@ TransactionId = Annotated[
     int, Meta(description="Given by csms, never used again.", ge=1, le=2**31 - 1, examples=[123456])
 ]
 ConnectorId = Annotated[int, Meta(description="From 1; 0 is the charger as a whole.", ge=0)]
-IdTag = Annotated[str, Meta(description="Who charges.", examples=["user123"])]
+EventIdTag = Annotated[str, Meta(description="Who charges.", examples=["user123"])]
 RegisterWh = Annotated[int, Meta(description="The meter's register in Wh.")]
 EnergyKwh = Annotated[float, Meta(description="kWh, at most three decimals.", examples=[24.0])]
 PowerKw = Annotated[float, Meta(description="kW, at most three decimals.", examples=[7.2])]
 Minutes = Annotated[float, Meta(description="Minutes, two decimals, rounded half up.", ge=0, examples=[90.0])]
 Seconds = Annotated[int, Meta(description="Whole seconds.", ge=0)]
-Currency = Annotated[str, Meta(description="ISO 4217.", pattern="^[A-Z]{3}$", examples=["USD"])]
-Money = Annotated[
+EventCurrency = Annotated[str, Meta(description="ISO 4217.", pattern="^[A-Z]{3}$", examples=["USD"])]
+EventMoney = Annotated[
     float, Meta(description="Rounded once, half up, to what the currency has.", examples=[2.88])
 ]
 TariffId = Annotated[str, Meta(description="The tariff the transaction began with.")]
@@ -56,9 +56,9 @@ class StartedPayload(Payload, kw_only=True):
 
     transaction_id: TransactionId
     connector_id: ConnectorId
-    id_tag: IdTag
+    id_tag: EventIdTag
     meter_start: RegisterWh
-    start_time: Timestamp
+    start_time: EventTimestamp
     status: Literal["started"] = "started"
     parent_id_tag: Annotated[str, Meta(description="The group the idTag belongs to.")] | UnsetType = UNSET
     reservation_id: Annotated[int, Meta(description="The reservation this start used.")] | UnsetType = UNSET
@@ -76,7 +76,7 @@ class StartedPayload(Payload, kw_only=True):
     clock_suspect: (
         Annotated[bool, Meta(description="The charger's clock is not to be believed.")] | UnsetType
     ) = UNSET
-    received_time: Timestamp | UnsetType = UNSET
+    received_time: EventTimestamp | UnsetType = UNSET
 
 
 class CompletedPayload(Payload, kw_only=True):
@@ -84,11 +84,11 @@ class CompletedPayload(Payload, kw_only=True):
 
     transaction_id: TransactionId
     connector_id: ConnectorId
-    id_tag: IdTag
+    id_tag: EventIdTag
     meter_start: RegisterWh
     meter_stop: RegisterWh
-    start_time: Timestamp
-    stop_time: Timestamp
+    start_time: EventTimestamp
+    stop_time: EventTimestamp
     energy_used: EnergyKwh
     duration: Minutes
     reason: Annotated[str, Meta(description="OCPP's word, or the charger's.", examples=["Local", "Remote"])]
@@ -119,7 +119,7 @@ class MeterReadingPayload(Payload, kw_only=True):
 
     transaction_id: TransactionId | UnsetType = UNSET
     connector_id: ConnectorId
-    timestamp: Timestamp
+    timestamp: EventTimestamp
     measurands: Annotated[
         dict[str, Measurand],
         Meta(description="By OCPP's measurand, with `@Location` behind it away from the outlet."),
@@ -148,14 +148,14 @@ class StatusChangedPayload(Payload, kw_only=True):
     info: str | UnsetType = UNSET
     vendor_id: str | UnsetType = UNSET
     vendor_error_code: str | UnsetType = UNSET
-    reported_at: Timestamp | UnsetType = UNSET
+    reported_at: EventTimestamp | UnsetType = UNSET
 
 
-class Part(Struct, rename="camel", kw_only=True):
+class PayloadPart(Struct, rename="camel", kw_only=True):
     """Stands within a payload, by the same rules."""
 
 
-class CostLine(Part, kw_only=True):
+class CostLine(PayloadPart, kw_only=True):
     """One component of a cost; all of them add up to the event's `amountMinor`."""
 
     component: Annotated[
@@ -181,12 +181,12 @@ class CostLine(Part, kw_only=True):
         ]
         | UnsetType
     ) = UNSET
-    unit: Annotated[Unit, Meta(description="Of the quantity.")] | UnsetType = UNSET
+    unit: Annotated[QuantityUnit, Meta(description="Of the quantity.")] | UnsetType = UNSET
     rate: Annotated[float, Meta(description="Price per unit; for `tax` per cent.")] | UnsetType = UNSET
     amount_minor: Annotated[int, Meta(description="This component's share in minor units.")]
 
 
-class CostTax(Part, kw_only=True):
+class CostTax(PayloadPart, kw_only=True):
     """The tax in a cost; left out when the tariff says nothing of tax."""
 
     percent: Annotated[float, Meta(description="The rate.", ge=0)]
@@ -205,13 +205,13 @@ class SessionCostPayload(Payload, kw_only=True):
 
     transaction_id: TransactionId
     connector_id: ConnectorId
-    id_tag: IdTag
-    start_time: Timestamp
-    end_time: Timestamp
+    id_tag: EventIdTag
+    start_time: EventTimestamp
+    end_time: EventTimestamp
     energy_consumed: EnergyKwh
     duration: Minutes
-    estimated_cost: Money
-    currency: Currency
+    estimated_cost: EventMoney
+    currency: EventCurrency
     pricing_model: Annotated[
         str,
         Meta(
@@ -254,9 +254,9 @@ class OrphanStopPayload(Payload, kw_only=True):
 
     transaction_id: Annotated[int, Meta(description="As the charger gave it.")] | UnsetType = UNSET
     meter_stop: RegisterWh | UnsetType = UNSET
-    stop_time: Timestamp
+    stop_time: EventTimestamp
     reason: str
-    id_tag: IdTag | UnsetType = UNSET
+    id_tag: EventIdTag | UnsetType = UNSET
 
 
 class ConnectedPayload(Payload, kw_only=True):
@@ -290,7 +290,7 @@ class QuarantinedPayload(Payload, kw_only=True):
 
     action: Annotated[str, Meta(description="OCPP's action.", examples=["StopTransaction"])]
     error: Annotated[str, Meta(description="Why it could not be booked.")]
-    received_time: Timestamp
+    received_time: EventTimestamp
     message_id: str | UnsetType = UNSET
     transaction_id: Annotated[int, Meta(description="The one concerned, if any is.")] | UnsetType = UNSET
 
@@ -298,7 +298,7 @@ class QuarantinedPayload(Payload, kw_only=True):
 class Envelope(Struct, rename="camel", kw_only=True):
     """What every business event is wrapped in. Keys may be added: ignore those you do not know."""
 
-    timestamp: Annotated[Timestamp, Meta(description="When csms recorded the fact (RFC 3339, UTC).")]
+    timestamp: Annotated[EventTimestamp, Meta(description="When csms recorded the fact (RFC 3339, UTC).")]
     client_id: ClientId
     event_type: Annotated[str, Meta(description="The topic's last level.")]
     event_id: Annotated[

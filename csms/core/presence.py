@@ -1,4 +1,4 @@
-"""Who is there: connections, boots, signs of life."""
+"""Presence of chargers: connections, boots, signs of life."""
 
 from msgspec.structs import replace
 
@@ -6,25 +6,25 @@ from csms.core import events, reports
 from csms.core.records import Charger, ChargerState
 from csms.core.work import Work
 
-SEEN_EVERY_S = 60
 
+def ensure_charger(work: Work, charger_id: str) -> None:
+    """Create the charger's rows if it has none.
 
-def enrolled(work: Work, charger_id: str) -> None:
-    """See that the charger has its rows. A report that looks at nothing else may come without the charger's own:
-    where the state's row is, that one is too."""
+    For reports that need only the state's row, the charger's own is not loaded: where one exists, so does the other.
+    """
     if charger_id not in work.states or charger_id in work.chargers:
         _charger(work, charger_id)
 
 
 def _charger(work: Work, charger_id: str, protocol: str = "ocpp1.6") -> Charger:
-    """The charger's row; one for a stranger, waiting for an operator unless enrollment is open.
+    """Return the charger's row, creating it for an unknown charger.
 
-    A bridge's chargers were configured by an operator already.
+    An unknown OCPP charger is Pending unless enrollment is open. A bridge's chargers were configured by an operator.
     """
     charger = work.chargers.get(charger_id)
     if charger is None:
-        waiting = protocol.startswith("ocpp") and work.policy.enrollment != "open"
-        charger = Charger(id=charger_id, protocol=protocol, enrollment="Pending" if waiting else "Accepted")
+        pending = protocol.startswith("ocpp") and work.policy.enrollment != "open"
+        charger = Charger(id=charger_id, protocol=protocol, enrollment="Pending" if pending else "Accepted")
         work.put(charger)
     if charger_id not in work.states:
         work.put(ChargerState(charger_id=charger_id))
@@ -61,7 +61,6 @@ def connected(work: Work, r: reports.Connected) -> reports.Held:
 
 
 def disconnected(work: Work, r: reports.Disconnected) -> None:
-    enrolled(work, r.charger_id)
     state = work.states[r.charger_id]
     if state.generation == r.generation and state.node == r.node:
         work.put(replace(state, online=False, last_seen_at=work.now))
@@ -70,14 +69,12 @@ def disconnected(work: Work, r: reports.Disconnected) -> None:
 
 
 def seen(work: Work, r: reports.Seen) -> None:
-    enrolled(work, r.charger_id)
     work.put(replace(work.states[r.charger_id], last_seen_at=work.now))
 
 
 def boot(work: Work, r: reports.Boot) -> reports.Booted:
-    charger = _charger(work, r.charger_id)
     charger = replace(
-        charger,
+        work.chargers[r.charger_id],
         vendor=r.vendor,
         model=r.model,
         serial_number=r.serial_number,

@@ -1,9 +1,11 @@
-"""Out of quarantine: what an operator has repaired is booked as if it had come like that, and corrects what is booked."""
+"""Repaired quarantine entries: a message that an operator has corrected is booked, and corrects what is booked."""
 
 import json
+from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from csms.core import reports
 from csms.core.events import timestamp
@@ -11,17 +13,27 @@ from csms.core.records import QuarantineResolution
 from csms.core.work import Work
 from csms.errors import NotBookable
 
-REPAIRABLE = frozenset({"StartTransaction", "MeterValues", "StopTransaction"})
+REPAIRABLE_ACTIONS = frozenset({"StartTransaction", "MeterValues", "StopTransaction"})
 
 
-def claim(work: Work, repair: reports.Repair) -> None:
-    """Whoever books an entry first has booked it. Raises NotBookable."""
+class _StoredStop(Struct, frozen=True, kw_only=True):
+    """The fields of a quarantined `reports.Stop` that OCPP's message has too."""
+
+    transaction_id: int | None = None
+    meter_wh: int | None = None
+    at: datetime | None = None
+    reason: str = "Local"
+    id_tag: str | None = None
+
+
+def claim_entry(work: Work, repair: reports.Repair) -> None:
+    """Check that the entry is still open. Raises NotBookable if it has been resolved."""
     if repair.quarantine_id not in work.quarantined:
         raise NotBookable(f"Message {repair.quarantine_id} has been dealt with already.")
 
 
-def resolved(work: Work, repair: reports.Repair, answer: Any) -> None:
-    """Note what became of it, in the same transaction as its effect."""
+def resolve_entry(work: Work, repair: reports.Repair, answer: Any) -> None:
+    """Store the resolution of the entry, in the same database transaction as its effect."""
     transaction_id = getattr(answer, "transaction_id", None)
     booked = "booked" if transaction_id is None else f"booked as transaction {transaction_id}"
     work.add(
@@ -32,10 +44,10 @@ def resolved(work: Work, repair: reports.Repair, answer: Any) -> None:
     work.quarantined.discard(repair.quarantine_id)
 
 
-def offered(action: str, payload: bytes) -> dict[str, Any] | None:
-    """The message as OCPP's JSON for an operator to mend; None: what came is no JSON object.
+def repairable_message(action: str, payload: bytes) -> dict[str, Any] | None:
+    """Return the quarantined message in OCPP's JSON, for an operator to correct. None: it is not a JSON object.
 
-    A stop that fitted no transaction lies there as a report, whatever its charger speaks.
+    A stop that fitted no transaction is quarantined as a report, independent of the charger's protocol.
     """
     try:
         found = json.loads(payload)
@@ -46,14 +58,14 @@ def offered(action: str, payload: bytes) -> dict[str, Any] | None:
     if action != "StopTransaction" or "charger_id" not in found:
         return found
     try:
-        stop = msgspec.convert(found, reports.StoredStop)
+        stop = msgspec.convert(found, _StoredStop)
     except msgspec.ValidationError:
         return found
-    words = {
+    fields = {
         "transactionId": stop.transaction_id,
         "meterStop": stop.meter_wh,
         "timestamp": None if stop.at is None else timestamp(stop.at),
         "reason": stop.reason,
         "idTag": stop.id_tag,
     }
-    return {key: value for key, value in words.items() if value is not None}
+    return {key: value for key, value in fields.items() if value is not None}

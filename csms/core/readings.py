@@ -1,4 +1,4 @@
-"""Meter readings: stored once, told once, and remembered as the connector's last."""
+"""Meter readings: each is stored once, published once, and kept as the newest of its connector."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,35 +11,35 @@ from csms.core import events, reports
 from csms.core.clocks import proves_older
 from csms.core.records import DeviationCount, StoredReading, Transaction
 from csms.core.text import storable
-from csms.core.units import Measured, measure, number
+from csms.core.units import Measured, measure, parse_number
 from csms.core.work import Work
 
 _encode = msgspec.json.Encoder().encode
 
 
 def digest_of(samples: bytes) -> bytes:
-    """What makes a reading itself: eight bytes of SHA-256 over its samples as JSON."""
+    """Return what identifies a reading beside its time: eight bytes of SHA-256 over its samples as JSON."""
     return sha256(samples).digest()[:8]
 
 
-def take_readings(
+def store_readings(
     work: Work,
     charger_id: str,
     connector_id: int,
     transaction: Transaction | None,
     readings: Sequence[reports.Reading],
     *,
-    told: bool = True,
+    published: bool = True,
 ) -> None:
-    """Store and publish each reading that is new. One without a usable sample is stored, not published."""
+    """Store each new reading and publish it. One without a usable sample is stored only."""
     for reading in readings:
         sampled_at = reading.at or work.now
         samples = _encode(reading.samples)
         digest = digest_of(samples)
         key = (charger_id, connector_id, sampled_at, digest)
-        if key in work.readings_known:
+        if key in work.known_readings:
             continue
-        work.know_reading(key)
+        work.add_known_reading(key)
         measured = measure(reading.samples)
         work.add(
             StoredReading(
@@ -55,31 +55,33 @@ def take_readings(
                 samples=samples.decode(),
             )
         )
-        _remember(work, charger_id, connector_id, transaction, sampled_at, measured)
+        _update_connector(work, charger_id, connector_id, transaction, sampled_at, measured)
         if measured.skipped:
-            work.add(_left_out(work, charger_id, reading, measured.skipped))
-        if measured.measurands and told:
+            work.add(_count_malformed(work, charger_id, reading, measured.skipped))
+        if measured.measurands and published:
             work.emit(
                 charger_id,
                 events.meter_reading(charger_id, connector_id, transaction, sampled_at, measured, digest),
             )
 
 
-def _left_out(work: Work, charger_id: str, reading: reports.Reading, count: int) -> DeviationCount:
-    """Samples that are no numbers, counted with one of them."""
-    odd = (s.value for s in reading.samples if s.format != "SignedData" and number(s.value) is None)
+def _count_malformed(work: Work, charger_id: str, reading: reports.Reading, count: int) -> DeviationCount:
+    """Count the samples that are not numbers, with one of them as the example."""
+    malformed = (
+        s.value for s in reading.samples if s.format != "SignedData" and parse_number(s.value) is None
+    )
     return DeviationCount(
         charger_id=charger_id,
         action="MeterValues",
         field="sampledValue.value",
         kind="not_a_number",
-        detail=storable(next(odd, ""))[:200],
+        detail=storable(next(malformed, ""))[:200],
         count=count,
         last_at=work.now,
     )
 
 
-def _remember(
+def _update_connector(
     work: Work,
     charger_id: str,
     connector_id: int,
@@ -87,10 +89,10 @@ def _remember(
     sampled_at: datetime,
     measured: Measured,
 ) -> None:
-    """Keep the newest reading of the connector: what an inferred stop and the console go by.
+    """Keep the newest reading of the connector, for inferred stops and the console.
 
-    Closing values that come after the stop do not revive the session, nor do late ones of an old session.
-    One that names no transaction is evidence for the running one all the same: it is the same register.
+    Readings of an ended transaction, such as those sent with its stop, do not change it, nor do readings older than
+    the newest. A reading without a transaction counts for the running one: it is the same register.
     """
     before = work.connector(charger_id, connector_id)
     newest_at = sampled_at if before.newest_reading_at is None else max(sampled_at, before.newest_reading_at)

@@ -1,13 +1,13 @@
-"""The end of a transaction whose stop never came, inferred from what its charger has said since."""
+"""Inferred ends: transactions whose stop never came are closed by what their chargers have reported since."""
 
 from csms.core import reports
-from csms.core.transactions import close_inferred, named
+from csms.core.transactions import close_inferred, find_transaction
 from csms.core.work import Work
 
 
 def reconcile(work: Work, r: reports.Reconcile) -> bool:
-    """Close the transaction if the evidence for its end still stands. The real stop, should it come, amends it."""
-    transaction = named(work, r.charger_id, r.transaction_id)
+    """Close the transaction if the evidence for its end is unchanged. A real stop that comes later amends it."""
+    transaction = find_transaction(work, r.charger_id, r.transaction_id)
     charger = work.chargers.get(r.charger_id)
     if transaction is None or not transaction.open or charger is None:
         return False

@@ -1,4 +1,4 @@
-"""What we keep: one immutable record per table row, fields named as the columns (a test compares them)."""
+"""Stored records: one immutable value per table row. Fields are named as the columns; a test compares them."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -10,7 +10,7 @@ from csms.core.tariffs import Tariff
 
 
 class Charger(Struct, frozen=True, kw_only=True):
-    """Identity and settings of anything that charges cars for us; changed rarely."""
+    """Identity and settings of a charger; changed rarely."""
 
     id: str
     protocol: str = "ocpp1.6"
@@ -31,7 +31,7 @@ class Charger(Struct, frozen=True, kw_only=True):
 
 
 class ChargerState(Struct, frozen=True, kw_only=True):
-    """The hot row of a charger. Whoever changes anything of the charger locks it first."""
+    """The frequently changed row of a charger. Its row lock guards every change to anything of the charger."""
 
     charger_id: str
     event_seq: int = 0
@@ -65,7 +65,10 @@ class Connector(Struct, frozen=True, kw_only=True):
 
 
 class Transaction(Struct, frozen=True, kw_only=True):
-    """A charging session. Open while `stopped_at` is None. Both clocks are kept: the charger's and ours."""
+    """A charging session. Open while `stopped_at` is None.
+
+    `started_at` and `stopped_at` are by the charger's clock, `start_received_at` and `stop_received_at` by csms's.
+    """
 
     id: int
     charger_id: str
@@ -93,7 +96,7 @@ class Transaction(Struct, frozen=True, kw_only=True):
     revision: int = 0
     cost_minor: int | None = None
     cost: Decimal | None = None
-    bill: Bill | None = None  # where the tariff, energy and duration alone do not say it
+    bill: Bill | None = None  # None: it follows from tariff, energy and duration
     anomalies: tuple[str, ...] = ()
     account_id: str | None = None
 
@@ -103,7 +106,7 @@ class Transaction(Struct, frozen=True, kw_only=True):
 
 
 class Tag(Struct, frozen=True, kw_only=True):
-    """An idTag that may (or may not) charge. Compared without regard to case (OCPP 1.6: CiString20)."""
+    """A known idTag. idTags are compared without regard to case (OCPP 1.6: CiString20)."""
 
     id_tag: str
     status: str = "Accepted"
@@ -114,9 +117,9 @@ class Tag(Struct, frozen=True, kw_only=True):
 
 
 class Account(Struct, frozen=True, kw_only=True):
-    """Somebody who pays from a balance, in the currency's minor unit. The balance is the sum of the entries.
+    """A user who pays from a balance, in the currency's minor unit. The balance is the sum of the account's entries.
 
-    Ids are compared as they are. A debt is a balance below zero.
+    Ids are compared with regard to case. A balance below zero is a debt.
     """
 
     id: str
@@ -126,10 +129,10 @@ class Account(Struct, frozen=True, kw_only=True):
 
 
 class Rental(Struct, frozen=True, kw_only=True):
-    """What an account pays for one transaction. `state`: held (asked for), running, ended, released (came to nothing).
+    """What an account pays for one transaction. `state`: held (requested), running, ended, released (did not begin).
 
-    `debited_minor` is what the transaction has cost the account so far, in `debits` entries.
-    `origin`: csms, or direct when the charger was told by somebody else.
+    `debited_minor` is what the transaction has cost the account so far, in `debits` entries. `origin`: csms, or
+    direct if the charger was not started through csms.
     """
 
     id: int
@@ -154,9 +157,9 @@ class Rental(Struct, frozen=True, kw_only=True):
 
 
 class AccountEntry(Struct, frozen=True, kw_only=True, gc=False):
-    """One line of an account: never changed, never taken away. `key` is never used twice.
+    """One change of a balance: never updated, never deleted. `key` is unique.
 
-    `kind`: top_up, debit, refund, correction. `amount_minor` is what the balance changed by.
+    `kind`: top_up, debit, refund, correction. `amount_minor` is the change, `balance_minor` the balance after it.
     """
 
     account_id: str
@@ -170,7 +173,7 @@ class AccountEntry(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class StoredReading(Struct, frozen=True, kw_only=True, gc=False):
-    """One meterValue entry as stored: the samples as JSON, what we derived beside them."""
+    """One MeterValue: the samples as JSON, with the values derived from them."""
 
     charger_id: str
     connector_id: int
@@ -200,7 +203,7 @@ class StoredStatus(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Answered(Struct, frozen=True, kw_only=True, gc=False):
-    """What we answered to a resendable message: a resend gets the same."""
+    """The answer to a resendable message: a repetition gets the same."""
 
     charger_id: str
     message_id: str
@@ -210,7 +213,7 @@ class Answered(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class QuarantineEntry(Struct, frozen=True, kw_only=True, gc=False):
-    """An acknowledged message that nobody could book."""
+    """A message that was acknowledged but could not be booked."""
 
     charger_id: str
     action: str
@@ -223,7 +226,7 @@ class QuarantineEntry(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class QuarantineResolution(Struct, frozen=True, kw_only=True, gc=False):
-    """What became of an entry."""
+    """How a quarantine entry was resolved."""
 
     id: int
     resolution: str
@@ -231,7 +234,7 @@ class QuarantineResolution(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class DeviationCount(Struct, frozen=True, kw_only=True, gc=False):
-    """How often a charger departed from the protocol in one way."""
+    """How often a charger's messages deviated from the protocol in one way."""
 
     charger_id: str
     action: str
@@ -243,7 +246,7 @@ class DeviationCount(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class StoredSecurityEvent(Struct, frozen=True, kw_only=True, gc=False):
-    """One entry of a charger's security log that it has told us of."""
+    """One event of a charger's security log."""
 
     charger_id: str
     type: str
@@ -253,7 +256,7 @@ class StoredSecurityEvent(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Event(Struct, frozen=True, kw_only=True, gc=False):
-    """A business event: rendered once, kept as it was sent, byte for byte."""
+    """A business event: rendered once, stored with the bytes that are published."""
 
     charger_id: str
     seq: int
@@ -266,7 +269,7 @@ class Event(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Frame(Struct, frozen=True, kw_only=True, gc=False):
-    """A raw frame as it stood on the wire. `kind` is call, result or error."""
+    """A raw frame as it crossed the wire. `kind`: call, result or error."""
 
     charger_id: str
     at: datetime

@@ -1,8 +1,9 @@
-"""What chargers tell us. This page is the domain API: edges build a report and `record()` it, nothing else.
+"""Reports: the facts that adapters learn from chargers. This module is the domain API: an adapter builds a report
+and passes it to the ledger's `record()`.
 
-Every report names its charger and the type of its answer. Energy is Wh, power W, time aware UTC.
-A report with `message_id` and `digest` is answered from the store when the same message comes again
-(OCPP-J errata 3.1: a charge point may resend a call under its old id).
+Every report names its charger and the type of the ledger's answer. Energy is in Wh, power in W, times are aware UTC.
+A report with `message_id` and `digest` is answered from the database when the same message arrives again (OCPP-J
+errata 3.1: a charge point may resend a call with the id it had).
 """
 
 from collections.abc import Sequence
@@ -16,15 +17,15 @@ R = TypeVar("R")
 
 
 class Report(Struct, Generic[R], frozen=True, kw_only=True):
-    """A fact about one charger; `R` is what the ledger answers once the fact is durable."""
+    """A fact about one charger; `R` is the type of the ledger's answer, given once the fact is durable."""
 
     charger_id: str
 
 
 class Repair(Struct, frozen=True, kw_only=True):
-    """An operator books what lies in quarantine under `quarantine_id`, repaired; `note` says who and why.
+    """Marks a report as the repaired quarantine entry `quarantine_id`. `note` says who repaired it and why.
 
-    `transaction_id`: the id that its charger was given when the start could not be understood.
+    `transaction_id`: the id that was answered to the charger when its start was quarantined.
     """
 
     quarantine_id: int
@@ -35,9 +36,9 @@ class Repair(Struct, frozen=True, kw_only=True):
 class Resendable(Report[R], Generic[R], frozen=True, kw_only=True):
     """A report whose repetition must have no second effect.
 
-    `message_id` is the protocol's own id of the message, `digest` a hash of its content. Ids alone prove
-    nothing: many charge points count from 1 again after every boot.
-    With `repair` it comes from an operator: it may correct what is booked. Raises NotBookable.
+    `message_id` is the protocol's id of the message, `digest` a hash of its content. The id alone does not identify
+    a message: many chargers count from 1 again after each boot. With `repair` it comes from an operator and may
+    correct what is booked; then recording it raises NotBookable if it fits no transaction.
     """
 
     message_id: str | None = None
@@ -57,9 +58,9 @@ class Authorization(Struct, frozen=True, kw_only=True):
 
 
 class Booted(Struct, frozen=True, kw_only=True):
-    """`status` is Accepted, Pending or Rejected; `interval_s` the heartbeat (or retry) interval.
+    """`status` is Accepted, Pending or Rejected; `interval_s` the heartbeat interval, or the retry interval.
 
-    `time_zone` is what an operator has set for times that come without one.
+    `time_zone`: that of times which the charger sends without an offset, as set by an operator.
     """
 
     status: str
@@ -68,7 +69,7 @@ class Booted(Struct, frozen=True, kw_only=True):
 
 
 class Started(Struct, frozen=True, kw_only=True):
-    """`meter_start_wh`: the register that the transaction was booked with, perhaps by an earlier report of it."""
+    """`meter_start_wh`: the register at the start as booked, perhaps by an earlier report of the same start."""
 
     transaction_id: int
     authorization: Authorization
@@ -76,22 +77,22 @@ class Started(Struct, frozen=True, kw_only=True):
 
 
 class Stopped(Struct, frozen=True, kw_only=True):
-    """`transaction_id` is None when no transaction could be found: the record is in quarantine then."""
+    """`transaction_id` None: no transaction fits the stop, which is in quarantine."""
 
     transaction_id: int | None = None
     authorization: Authorization | None = None
 
 
 class Kept(Struct, frozen=True, kw_only=True):
-    """Kept in quarantine. A start gets a transaction id even so: its charge point waits for one."""
+    """The answer to `Quarantined`. A start gets a transaction id all the same, since its charger waits for one."""
 
     transaction_id: int | None = None
 
 
 class Held(Struct, frozen=True, kw_only=True):
-    """This connection is now the charger's only one. `previous_node` held it before, if any did.
+    """The connection is now the charger's only one. `previous_node`: the node that held the charger until now.
 
-    The rest is what the charger's last boot said: many reconnect without another one.
+    `vendor` to `firmware_version` are those of the last boot: many chargers reconnect without another one.
     """
 
     generation: int
@@ -107,7 +108,7 @@ class Held(Struct, frozen=True, kw_only=True):
 
 
 class Connected(Report[Held], frozen=True, kw_only=True):
-    """A charger reached us. The newest connection wins: it gets the next generation."""
+    """A charger connected. The newest connection wins: it gets the next generation."""
 
     node: str
     protocol: str = "ocpp1.6"
@@ -115,7 +116,7 @@ class Connected(Report[Held], frozen=True, kw_only=True):
 
 
 class Disconnected(Report[None], frozen=True, kw_only=True):
-    """A connection ended. Nothing changes when a newer generation has taken over."""
+    """A connection ended. Without effect if a newer generation has taken over."""
 
     node: str
     generation: int
@@ -123,14 +124,14 @@ class Disconnected(Report[None], frozen=True, kw_only=True):
 
 
 class Seen(Report[None], frozen=True, kw_only=True):
-    """A sign of life that changes nothing else; edges send one at most once a minute."""
+    """A sign of life that changes nothing else; adapters send at most one a minute."""
 
 
 # --- what a charger reports --------------------------------------------------------------------------
 
 
 class Boot(Report[Booted], frozen=True, kw_only=True):
-    """OCPP BootNotification, or the identity a bridge has read."""
+    """OCPP BootNotification, or the identity that a bridge has read."""
 
     vendor: str | None = None
     model: str | None = None
@@ -147,7 +148,7 @@ class Authorize(Report[Authorization], frozen=True, kw_only=True):
 
 
 class Status(Report[None], frozen=True, kw_only=True):
-    """A connector's status in OCPP 1.6 words; connector 0 is the charger as a whole."""
+    """A connector's status in OCPP 1.6's terms; connector 0 is the charger as a whole."""
 
     connector_id: int
     status: str
@@ -159,7 +160,7 @@ class Status(Report[None], frozen=True, kw_only=True):
 
 
 class Sample(Protocol):
-    """One OCPP SampledValue, strings as the charger gave them."""
+    """One OCPP SampledValue, with the strings that the charger sent."""
 
     @property
     def value(self) -> str: ...
@@ -178,7 +179,7 @@ class Sample(Protocol):
 
 
 class SampledValue(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """A `Sample` for edges that do not get one from the wire."""
+    """A `Sample` for adapters that do not receive one."""
 
     value: str
     context: str | None = None
@@ -190,17 +191,17 @@ class SampledValue(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
 
 
 class Reading(Struct, frozen=True, kw_only=True):
-    """Samples taken at one moment of the charger's clock (None: it gave none, so the moment of receipt)."""
+    """Samples of one time by the charger's clock. `at` None: the charger sent no time, and that of receipt applies."""
 
     at: datetime | None
     samples: Sequence[Sample]
 
 
 class RentalTerms(Struct, frozen=True, kw_only=True):
-    """How a rental is paid for. `dynamic`: debited as it goes on, not once at its end.
+    """How a rental is paid for. `dynamic`: debited with each reading, not once at its end.
 
-    `min_balance` (None: the price of 15 minutes and 100 Wh) is what must be available before it begins;
-    a rental without any energy is free up to `free_s`. Money in the major unit.
+    `min_balance`, in the major unit, must be available before it begins (None: the price of 15 min and 100 Wh).
+    A rental without energy is free up to `free_s` seconds.
     """
 
     dynamic: bool = False
@@ -209,11 +210,10 @@ class RentalTerms(Struct, frozen=True, kw_only=True):
 
 
 class Start(Resendable[Started], frozen=True, kw_only=True):
-    """Energy may flow. `key` is what the charger repeats when it reports the same start again.
+    """A transaction began. `key` identifies the start when the charger reports it again.
 
-    `meter_wh` None: the charger gave no usable register, the connector's last one must do. `account_id`: whose
-    account pays, if there is such an account (csms/core/accounts.py).
-    `anomalies`: what the edge knows to be odd about it, such as `meter_start_estimated`.
+    `meter_wh` None: the charger sent no usable register, so the connector's last one is taken. `account_id`: the
+    account that pays, if it exists. `anomalies`: what the adapter found, such as `meter_start_estimated`.
     """
 
     connector_id: int
@@ -228,32 +228,32 @@ class Start(Resendable[Started], frozen=True, kw_only=True):
 
 
 class BalanceLeft(Struct, frozen=True, kw_only=True):
-    """What would be left of the balance that pays for a transaction, were it to end now: less than 0 is a debt."""
+    """The balance of the account that pays, if the transaction ended now. Below 0 it is a debt."""
 
     balance_minor: int
     currency: str
 
 
 class Meter(Resendable[BalanceLeft | None], frozen=True, kw_only=True):
-    """Readings, of a transaction if `transaction_id` says so (an id we do not know is resolved or kept).
+    """Readings, of the transaction `transaction_id` or, where that is unknown, of the running one.
 
-    A reading is known again by its time and samples; `message_id` is needed only where a time is missing.
-    `told` False: kept as the connector's register, but no news to anybody. The answer: None unless an account pays.
+    A repeated reading is recognized by time and samples; `message_id` is needed only where a time is missing.
+    `published` False: stored and kept as the connector's register, without an event. The answer is None unless an
+    account pays.
     """
 
     connector_id: int
     readings: Sequence[Reading]
     transaction_id: int | None = None
-    told: bool = True
+    published: bool = True
 
 
 class Stop(Resendable[Stopped], frozen=True, kw_only=True):
-    """A transaction ended. `meter_wh` None: the charger gave no usable register.
+    """A transaction ended. `meter_wh` None: the charger sent no usable register.
 
-    `session_register`: this charger's register counts from 0 in each session, whatever the start said.
-    `trusted_id` False: this charger is known to name transactions that ended long ago. `inferred`: the edge did not
-    hear of the end itself; what it heard last must do.
-    `anomalies`: as a start's; those of the start are not kept unless they are repeated here.
+    `session_register`: the charger's register counts from 0 in each session, and its start may report another value.
+    `trusted_id` False: the charger is known to name transactions that ended long ago. `inferred`: the adapter did not
+    learn of the end itself and reports what it knew last. `anomalies` replace those of the start.
     """
 
     transaction_id: int | None
@@ -268,20 +268,10 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
     anomalies: tuple[str, ...] = ()
 
 
-class StoredStop(Struct, frozen=True, kw_only=True):
-    """What of a stop can be read again from quarantine; its readings are kept as they came."""
-
-    transaction_id: int | None = None
-    meter_wh: int | None = None
-    at: datetime | None = None
-    reason: str = "Local"
-    id_tag: str | None = None
-
-
 class Reconcile(Report[bool], frozen=True, kw_only=True):
-    """Nobody has ended this transaction, though its connector is free again or its charger has booted since.
+    """No stop came for a transaction, though its connector is free again or its charger has booted since.
 
-    The evidence as it was found; if any of it has changed meanwhile, nothing happens and the answer is False.
+    The fields are the evidence found. If any of it has changed in the meantime the answer is False, without effect.
     """
 
     transaction_id: int
@@ -291,7 +281,7 @@ class Reconcile(Report[bool], frozen=True, kw_only=True):
 
 
 class SecurityEvent(Resendable[None], frozen=True, kw_only=True):
-    """Something of the charger's security log (OCPP white paper, A04). `at` by the charger's clock."""
+    """An event of the charger's security log (OCPP 1.6 security whitepaper, A04). `at` by the charger's clock."""
 
     type: str
     tech_info: str | None = None
@@ -299,7 +289,7 @@ class SecurityEvent(Resendable[None], frozen=True, kw_only=True):
 
 
 class Quarantined(Resendable[Kept], frozen=True, kw_only=True):
-    """Something acknowledged but not understood; an operator sees it, repairs it and replays it."""
+    """A message was acknowledged but could not be decoded; an operator repairs the entry."""
 
     action: str
     payload: bytes
@@ -307,7 +297,7 @@ class Quarantined(Resendable[Kept], frozen=True, kw_only=True):
 
 
 class Deviation(Struct, frozen=True, kw_only=True):
-    """One departure from the protocol that was repaired: where, which kind, and an example."""
+    """A difference from OCPP's schema that was understood all the same. `detail` is an example."""
 
     field: str
     kind: str
@@ -320,7 +310,7 @@ class Deviated(Report[None], frozen=True, kw_only=True):
 
 
 class Noted(Report[None], frozen=True, kw_only=True):
-    """What an edge wants to know of this charger after its own restart, in JSON."""
+    """What an adapter needs to know of a charger after its own restart, in JSON."""
 
     notes: dict[str, Any]
 
@@ -329,8 +319,8 @@ class Noted(Report[None], frozen=True, kw_only=True):
 
 
 class Rented(Struct, frozen=True, kw_only=True):
-    """May this user rent? Accepted (and money is held), NoAccount, Blocked, NoMoney, RentsElsewhere, Occupied,
-    Inoperative, OtherCurrency."""
+    """Whether the account may rent: Accepted (and money is held), NoAccount, Blocked, NoMoney, RentsElsewhere,
+    Occupied, Inoperative, OtherCurrency."""
 
     status: str
     required_minor: int = 0
@@ -339,9 +329,9 @@ class Rented(Struct, frozen=True, kw_only=True):
 
 
 class Rent(Report[Rented], frozen=True, kw_only=True):
-    """A user wants to rent: money is held until the start is reported, `Unrented`, or `holds_for_s` have passed.
+    """An account asks to rent. Money is held until `Start`, `Unrented`, or until `holds_for_s` seconds have passed.
 
-    `account_required` False: somebody without an account may, too.
+    `account_required` False: an unknown account may rent, without a hold.
     """
 
     connector_id: int
@@ -352,19 +342,19 @@ class Rent(Report[Rented], frozen=True, kw_only=True):
 
 
 class Unrented(Report[None], frozen=True, kw_only=True):
-    """The rental that was asked for did not begin; what was held is free again."""
+    """The requested rental did not begin; its hold is released."""
 
     account_id: str
 
 
-# --- what came of our commands -----------------------------------------------------------------------
+# --- outcomes of commands ------------------------------------------------------------------------------
 
 
 class Commanded(Report[None], frozen=True, kw_only=True):
-    """A command ended, one way or another. Safe to repeat.
+    """A command ended. May be repeated without a second effect.
 
     `outcome`: answered (`answer` is the charger's payload), refused (a CALLERROR: `{"code", "description",
-    "details"}`), no_answer (it may have acted on it), not_sent, failed. `late`: the answer came after
+    "details"}`), no_answer (the charger may have carried it out), not_sent, failed. `late`: the answer came after
     no_answer had been recorded. `answer` and `payload` are OCPP's JSON.
     """
 
@@ -380,7 +370,7 @@ class Commanded(Report[None], frozen=True, kw_only=True):
 
 
 class Progress(Report[None], frozen=True, kw_only=True):
-    """How a firmware update or an upload goes on. `kind`: firmware, signed_firmware, diagnostics, log."""
+    """Progress of a firmware update or an upload. `kind`: firmware, signed_firmware, diagnostics, log."""
 
     kind: str
     status: str
@@ -395,7 +385,7 @@ class Transferred(Struct, frozen=True, kw_only=True):
 
 
 class DataTransferred(Resendable[Transferred], frozen=True, kw_only=True):
-    """Vendor data from a charger, with the answer that its handler has for it."""
+    """Vendor data from a charger, with the answer that its handler gave."""
 
     vendor_id: str
     vendor_message_id: str | None = None

@@ -1,31 +1,31 @@
-"""Reservations: made, cancelled, used, broken, expired (OCPP 1.6, 3.11, 5.1, 5.13). Expiry needs no message."""
+"""Reservations: made, cancelled, used, broken, expired without a message (OCPP 1.6, 3.11, 5.1, 5.13)."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
 from csms.core import reports
-from csms.core.answers import Answer, number, text
 from csms.core.authorization import ACCEPTED
+from csms.core.command_answers import CommandAnswer, as_int, as_text, parse_time
 from csms.core.device_state import Reservation
 from csms.core.work import Work, tag_key
 
-_SLACK = timedelta(minutes=5)  # by which the charger's clock may be behind ours
+_SLACK = timedelta(minutes=5)  # by which the charger's clock may be behind that of csms
 USED, CANCELLED, EXPIRED, ACTIVE = "used", "cancelled", "expired", "active"
 
 
-def state(reservation: Reservation, now: datetime) -> str:
-    """active, used, cancelled or expired."""
+def reservation_state(reservation: Reservation, now: datetime) -> str:
+    """Return active, used, cancelled or expired."""
     if reservation.ended_as is not None:
         return reservation.ended_as
     return ACTIVE if reservation.expires_at > now else EXPIRED
 
 
-def reserved(work: Work, done: Answer) -> None:
-    """ReserveNow.conf Accepted. The same id again replaces the reservation (5.13)."""
+def on_reserve_now(work: Work, done: CommandAnswer) -> None:
+    """Apply ReserveNow.conf Accepted. A reservation of the same id is replaced (5.13)."""
     p = done.payload
-    reservation_id, connector_id = number(p.get("reservationId")), number(p.get("connectorId"))
-    expires_at = moment(p.get("expiryDate"))
+    reservation_id, connector_id = as_int(p.get("reservationId")), as_int(p.get("connectorId"))
+    expires_at = parse_time(p.get("expiryDate"))
     if done.status != ACCEPTED or reservation_id is None or connector_id is None or expires_at is None:
         return
     work.put(
@@ -33,42 +33,41 @@ def reserved(work: Work, done: Answer) -> None:
             charger_id=done.charger_id,
             id=reservation_id,
             connector_id=connector_id,
-            id_tag=text(p.get("idTag")) or "",
-            parent_id_tag=text(p.get("parentIdTag")),
+            id_tag=as_text(p.get("idTag")) or "",
+            parent_id_tag=as_text(p.get("parentIdTag")),
             expires_at=expires_at,
             reserved_at=work.now,
         )
     )
 
 
-def cancelled(work: Work, done: Answer) -> None:
-    """CancelReservation.conf. Rejected means that the charger has no such reservation: it is over either way."""
-    reservation_id = number(done.payload.get("reservationId"))
-    known = work.recalled(Reservation, done.charger_id, reservation_id)
+def on_cancel_reservation(work: Work, done: CommandAnswer) -> None:
+    """Apply CancelReservation.conf. Rejected means that the charger has no such reservation, so it has ended too."""
+    reservation_id = as_int(done.payload.get("reservationId"))
+    known = work.device_row(Reservation, done.charger_id, reservation_id)
     if known is not None and known.ended_at is None and done.status in {"Accepted", "Rejected"}:
         work.put(replace(known, ended_at=work.now, ended_as=CANCELLED))
 
 
-def honour(
+def use_reservation(
     work: Work, start: reports.Start, transaction_id: int, started_at: datetime, parent_id_tag: str | None
 ) -> bool:
-    """End the reservation that this start uses. True: it broke one of somebody else on the same connector.
+    """End the reservation that a start uses. Return True if it broke another idTag's reservation of the connector.
 
-    The start is answered by its own authorisation all the same: the energy flows already, and the charger is
-    the one that lets a stranger in or not.
+    That does not change the authorization of the start: energy flows already, and the charger enforces reservations.
     """
     active = [
         row
-        for row in work.recall(Reservation, start.charger_id)
+        for row in work.device_rows(Reservation, start.charger_id)
         if row.ended_at is None
         and (row.id == start.reservation_id or row.reserved_at - _SLACK <= started_at < row.expires_at)
     ]
     named = [row for row in active if row.id == start.reservation_id]
     here = [row for row in active if row.connector_id == start.connector_id]
     anywhere = [row for row in active if row.connector_id == 0]
-    mine = named or [row for row in here + anywhere if _is_for(row, start.id_tag, parent_id_tag)]
-    if mine:
-        work.put(replace(mine[0], ended_at=work.now, ended_as=USED, transaction_id=transaction_id))
+    own = named or [row for row in here + anywhere if _is_for(row, start.id_tag, parent_id_tag)]
+    if own:
+        work.put(replace(own[0], ended_at=work.now, ended_as=USED, transaction_id=transaction_id))
         return False
     for row in here:
         work.put(replace(row, broken_by=transaction_id))
@@ -80,14 +79,3 @@ def _is_for(reservation: Reservation, id_tag: str, parent_id_tag: str | None) ->
         return True
     group = reservation.parent_id_tag
     return group is not None and parent_id_tag is not None and tag_key(group) == tag_key(parent_id_tag)
-
-
-def moment(value: object) -> datetime | None:
-    """An OCPP time; without a zone it is UTC."""
-    if not isinstance(value, str):
-        return None
-    try:
-        found = datetime.fromisoformat(value)
-        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None

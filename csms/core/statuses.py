@@ -1,10 +1,9 @@
-"""What a connector says of itself, and what of that the world is told."""
+"""Statuses of connectors: every report is stored, changes are published."""
 
 from msgspec.structs import replace
 
 from csms.core import events, reports
 from csms.core.clocks import proves_older
-from csms.core.presence import enrolled
 from csms.core.records import StoredStatus
 from csms.core.work import Work
 
@@ -12,11 +11,10 @@ _FREE = "Available"
 
 
 def status(work: Work, r: reports.Status) -> None:
-    """Keep every report; tell the world only of a change, and never of one older than what we know.
+    """Store every report; publish only a change, and none that is older than the known status.
 
-    The previous status is the last one the charger reported: starts and stops do not touch it.
+    The previous status is the last one the charger reported: starts and stops do not change it.
     """
-    enrolled(work, r.charger_id)
     number = next(work.numbers)
     work.add(
         StoredStatus(
@@ -40,7 +38,7 @@ def status(work: Work, r: reports.Status) -> None:
     if r.status != _FREE:
         free_since = None
     elif free_since is None:
-        free_since = r.at or work.now  # by the charger's clock, as the times of a session
+        free_since = r.at or work.now  # by the charger's clock, as the times of a transaction
     after = replace(
         before,
         status=r.status,

@@ -1,4 +1,4 @@
-"""OCPP sampled values to our numbers: units, phases, locations (OCPP 1.6, 7.28 to 7.46)."""
+"""Conversion of OCPP's sampled values: units, phases, locations (OCPP 1.6, 7.28 to 7.46)."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -24,7 +24,7 @@ _PUBLISHED = {
     "kVA": ("kVA", 1),
     "kvar": ("kvar", 1),
 }
-# No meter counts that far: fits our columns as Wh, and JSON without an exponent.
+# Beyond any meter. Below it, Wh fits the database's columns and JSON needs no exponent.
 _LARGEST = 1e15
 _SMALLEST = 1e-4
 _DEFAULT_UNITS = (
@@ -56,7 +56,7 @@ class Measurand(Struct, rename="camel", gc=False):
 
 
 class Measured(Struct):
-    """What one meterValue entry says. `skipped` counts samples that are not numbers."""
+    """The values of one MeterValue. `skipped` counts the samples that are not numbers."""
 
     measurands: dict[str, Measurand]
     energy_wh: int | None = None
@@ -66,15 +66,15 @@ class Measured(Struct):
 
 
 def default_unit(measurand: str) -> str:
-    """The unit OCPP means when none is given: Wh for energy, W for power, and so on."""
+    """Return OCPP's default unit of a measurand: Wh for energy, W for power, and so on."""
     for prefix, unit in _DEFAULT_UNITS:
         if measurand.startswith(prefix):
             return unit
     return ""
 
 
-def number(text: str) -> float | None:
-    """The number a charger wrote, or None for what no meter shows (`12,5`, empty, NaN, 1e400, 1e15)."""
+def parse_number(text: str) -> float | None:
+    """Return the number in a charger's text. None: it is not a plausible number (`12,5`, empty, NaN, 1e400, 1e15)."""
     try:
         value = float(text)
     except (ValueError, TypeError):
@@ -83,7 +83,7 @@ def number(text: str) -> float | None:
 
 
 def measure(samples: Sequence[Sample]) -> Measured:
-    """All samples of one entry, keyed by measurand (`Measurand@Location` away from the outlet)."""
+    """Combine the samples of one MeterValue by measurand (`Measurand@Location` where it is not the outlet)."""
     measured = Measured(measurands={})
     measurands = measured.measurands
     phased: dict[str, dict[str, float]] = {}
@@ -97,7 +97,7 @@ def measure(samples: Sequence[Sample]) -> Measured:
                 entry = measurands[key] = Measurand()
             entry.signed = sample.value
             continue
-        value = number(sample.value)
+        value = parse_number(sample.value)
         if value is None:
             measured.skipped += 1
             continue
@@ -124,7 +124,7 @@ def measure(samples: Sequence[Sample]) -> Measured:
             entry.phase = UNSET
     for key, phases in phased.items():
         _combine(key, measurands[key], phases)
-    _conveniences(measured)
+    _set_summary(measured)
     return measured
 
 
@@ -139,7 +139,7 @@ def _combine(key: str, entry: Measurand, phases: dict[str, float]) -> None:
         entry.phase, entry.value = next(iter(phases.items()))
 
 
-def _conveniences(measured: Measured) -> None:
+def _set_summary(measured: Measured) -> None:
     energy = measured.measurands.get(ENERGY_REGISTER)
     if energy is not None and isinstance(energy.value, float) and energy.unit == "kWh":
         measured.energy_wh = round(energy.value * 1000)

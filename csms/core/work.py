@@ -1,10 +1,11 @@
-"""The slice of the database that one batch of reports needs, in memory, with undo for a report that fails."""
+"""The rows that one batch of reports needs, in memory, with an undo log for a report that fails."""
 
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from csms.core import events
 from csms.core.device_state import CommandOutcome, DeviceState, StoredTransfer
@@ -26,13 +27,13 @@ from csms.core.records import (
     Tag,
     Transaction,
 )
-from csms.core.tariffs import DEFAULT, Tariff
+from csms.core.tariffs import DEFAULT_TARIFF_ID, Tariff
 from csms.core.usage import Evidence
 
 _MISSING: Final = object()
 
-Record = Charger | ChargerState | Connector | Transaction | Tag | Account | Rental | DeviceState
-Row = (
+KeyedRecord = Charger | ChargerState | Connector | Transaction | Tag | Account | Rental | DeviceState
+AddedRow = (
     StoredReading
     | StoredStatus
     | StoredSecurityEvent
@@ -49,12 +50,12 @@ K = TypeVar("K", bound=DeviceState)
 
 
 def tag_key(id_tag: str) -> str:
-    """What an idTag is compared by: ASCII case does not count (CiString20), as Postgres's lower() in C."""
+    """Return the key by which an idTag is compared: ASCII lower case (CiString20), as Postgres's lower() in C."""
     return id_tag.encode(errors="replace").lower().decode()
 
 
 class Policy(Struct, frozen=True, kw_only=True):
-    """What an operator has set and the decisions depend on."""
+    """The operator's settings that decisions depend on."""
 
     enrollment: str = "approve"  # open, approve, closed
     unknown_tags: str = "reject"  # reject, accept
@@ -68,10 +69,10 @@ class Policy(Struct, frozen=True, kw_only=True):
 
 
 class Work:
-    """Rows loaded for a batch (their chargers locked), changed by `put` and `add`, saved all at once.
+    """Rows loaded for a batch (with their chargers locked), changed by `put` and `add`, saved all at once.
 
-    Attributes are dictionaries by natural key. Rows are never mutated: `put` replaces them, so a report
-    that fails half way is undone by putting the old ones back.
+    Attributes are dictionaries by natural key. Rows are never mutated: `put` replaces them, so a report that fails
+    half way is undone by restoring the old ones. `numbers` and `transaction_ids` yield values of database sequences.
     """
 
     def __init__(
@@ -90,13 +91,13 @@ class Work:
         self.accounts: dict[str, Account] = {}
         self.rentals: dict[int, Rental] = {}
         self.group_tariffs: dict[str, str] = {}
-        self.evidence: dict[int, Evidence] = {}
-        self.remembered: dict[type[DeviceState], dict[Any, Any]] = {}
+        self.session_evidence: dict[int, Evidence] = {}
+        self.device_state: dict[type[DeviceState], dict[Any, Any]] = {}
         self.answers: dict[tuple[str, str, bytes], bytes] = {}
-        self.quarantined: set[int] = set()  # of the entries that are to be repaired: those still open
-        self.readings_known: set[tuple[str, int, datetime, bytes]] = set()
-        self.stored: dict[tuple[Any, ...], Record] = {}
-        self.changed: dict[tuple[type[Record], Any], Record] = {}
+        self.quarantined: set[int] = set()  # the open entries among those that this batch repairs
+        self.known_readings: set[tuple[str, int, datetime, bytes]] = set()
+        self.stored: dict[tuple[Any, ...], KeyedRecord] = {}
+        self.changed: dict[tuple[type[KeyedRecord], Any], KeyedRecord] = {}
         self.added: dict[type[Any], list[Any]] = {}
         self._open: dict[tuple[str, int], int] = {}
         self._by_key: dict[tuple[str, str], int] = {}
@@ -104,9 +105,9 @@ class Work:
 
     # --- loading ---------------------------------------------------------------------------------
 
-    def load(self, record: Record) -> None:
-        """Take over a stored row: present, but not changed."""
-        table, key = self._place(record)
+    def load(self, record: KeyedRecord) -> None:
+        """Add a stored row, unchanged."""
+        table, key = self._table_and_key(record)
         table[key] = record
         if isinstance(record, ChargerState):
             self.stored[ChargerState, key] = record
@@ -117,10 +118,10 @@ class Work:
             if record.open:
                 self._open[record.charger_id, record.connector_id] = record.id
 
-    # --- looking ---------------------------------------------------------------------------------
+    # --- reading ---------------------------------------------------------------------------------
 
     def connector(self, charger_id: str, connector_id: int) -> Connector:
-        """The connector's row, or a fresh one for a connector never heard of."""
+        """Return the connector's row, or a new one for an unknown connector."""
         known = self.connectors.get((charger_id, connector_id))
         return known if known is not None else Connector(charger_id=charger_id, connector_id=connector_id)
 
@@ -131,27 +132,27 @@ class Work:
     def open_transactions(self, charger_id: str) -> list[Transaction]:
         return [t for t in self.transactions.values() if t.charger_id == charger_id and t.open]
 
-    def started_as(self, charger_id: str, key: str) -> Transaction | None:
-        """The transaction of a start that was reported before under the same natural key."""
+    def transaction_by_key(self, charger_id: str, key: str) -> Transaction | None:
+        """Return the transaction of a start that was reported before with the same `Start.key`."""
         transaction_id = self._by_key.get((charger_id, key))
         return None if transaction_id is None else self.transactions[transaction_id]
 
-    def recall(self, kind: type[K], charger_id: str) -> list[K]:
-        """What is remembered of a charger, of one kind, in no order."""
-        return [row for row in self.remembered.get(kind, {}).values() if row.charger_id == charger_id]
+    def device_rows(self, kind: type[K], charger_id: str) -> list[K]:
+        """Return the device state rows of one kind of a charger, in no order."""
+        return [row for row in self.device_state.get(kind, {}).values() if row.charger_id == charger_id]
 
-    def recalled(self, kind: type[K], *key: Any) -> K | None:
-        """One such row, by its primary key."""
-        row: K | None = self.remembered.get(kind, {}).get(key)
+    def device_row(self, kind: type[K], *key: Any) -> K | None:
+        """Return a device state row by its primary key."""
+        row: K | None = self.device_state.get(kind, {}).get(key)
         return row
 
     def tag(self, id_tag: str) -> Tag | None:
         return self.tags.get(tag_key(id_tag))
 
     def tariff_for(self, charger_id: str, id_tag: str) -> Tariff:
-        """What a session costs that starts now: the tag's tariff, else the charger's, its group's, the default.
+        """Return the tariff of a session that starts now, as the transaction keeps it.
 
-        As it is to be kept on the transaction. `default` in the database comes before the settings' default.
+        It is the tag's or else the charger's, its group's, the one named `default`, or that of the settings.
         """
         tag, charger = self.tag(id_tag), self.chargers.get(charger_id)
         group_id = None if charger is None else charger.group_id
@@ -159,71 +160,73 @@ class Work:
             None if tag is None else tag.tariff_id,
             None if charger is None else charger.tariff_id,
             None if group_id is None else self.group_tariffs.get(group_id),
-            DEFAULT,
+            DEFAULT_TARIFF_ID,
         )
         chosen = next(
             (self.tariffs[i] for i in ids if i is not None and i in self.tariffs), self.policy.tariff
         )
         own_zone = None if charger is None else charger.time_zone
-        return chosen.at_site(own_zone or self.policy.time_zone)
+        return chosen.with_time_zone(own_zone or self.policy.time_zone)
 
     # --- changing --------------------------------------------------------------------------------
 
-    def put(self, record: Record) -> None:
+    def put(self, record: KeyedRecord) -> None:
         """Replace or add a row."""
-        table, key = self._place(record)
+        table, key = self._table_and_key(record)
         self._set(table, key, record)
         self._set(self.changed, (type(record), key), record)
         if isinstance(record, Transaction):
             self._set(self._by_key, (record.charger_id, record.key), record.id)
-            place = (record.charger_id, record.connector_id)
+            connector = (record.charger_id, record.connector_id)
             if record.open:
-                self._set(self._open, place, record.id)
-            elif self._open.get(place) == record.id:
-                self._set(self._open, place, _MISSING)
+                self._set(self._open, connector, record.id)
+            elif self._open.get(connector) == record.id:
+                self._set(self._open, connector, _MISSING)
 
-    def add(self, row: Row) -> None:
-        """Append a row that is only ever written once."""
+    def add(self, row: AddedRow) -> None:
+        """Append a row that is never updated."""
         rows = self.added.setdefault(type(row), [])
         rows.append(row)
         self._undo.append((rows, None, None))
-        if isinstance(row, Answered):
-            self._set(self.answers, (row.charger_id, row.message_id, row.digest), row.answer)
 
-    def know_reading(self, key: tuple[str, int, datetime, bytes]) -> None:
-        self.readings_known.add(key)
-        self._undo.append((self.readings_known, key, None))
+    def add_answer(self, key: tuple[str, str, bytes], answer: bytes) -> None:
+        """Store the encoded answer to a message, by charger, message id and digest, for its repetitions."""
+        charger_id, message_id, digest = key
+        self.add(
+            Answered(
+                charger_id=charger_id,
+                message_id=message_id,
+                digest=digest,
+                answer=answer,
+                recorded_at=self.now,
+            )
+        )
+        self._set(self.answers, key, answer)
 
-    def emit(self, charger_id: str, draft: events.Draft) -> None:
-        """Tell the world, in the same transaction as the fact itself."""
+    def add_known_reading(self, key: tuple[str, int, datetime, bytes]) -> None:
+        """Mark a reading as stored, by charger, connector, time and digest."""
+        self.known_readings.add(key)
+        self._undo.append((self.known_readings, key, None))
+
+    def emit(self, charger_id: str, draft: events.EventDraft) -> None:
+        """Add an event to the outbox, in the same database transaction as the fact itself."""
         if not self.policy.events:
             return
         state = self.states[charger_id]
         seq = state.event_seq + 1
-        self.put(
-            ChargerState(
-                charger_id=charger_id,
-                event_seq=seq,
-                generation=state.generation,
-                online=state.online,
-                node=state.node,
-                remote_address=state.remote_address,
-                connected_at=state.connected_at,
-                last_seen_at=state.last_seen_at,
-            )
-        )
+        self.put(replace(state, event_seq=seq))
         self.add(
             events.render(draft, charger_id=charger_id, seq=seq, number=next(self.numbers), now=self.now)
         )
 
     def quarantine(self, entry: QuarantineEntry) -> None:
-        """Keep what was acknowledged but cannot be booked, and say so if the operator wants it said."""
+        """Store what was acknowledged but cannot be booked, with an event if the operator enabled error events."""
         self.add(entry)
         if self.policy.error_events:
             self.emit(entry.charger_id, events.quarantined(entry))
 
     def attempt(self) -> "_Attempt":
-        """All or nothing for one report: what it changed is taken back when it raises."""
+        """Return a context that undoes the changes of one report if its decision raises."""
         return _Attempt(self._undo)
 
     def _set(self, table: dict[Any, Any], key: Any, value: Any) -> None:
@@ -233,7 +236,7 @@ class Work:
         else:
             table[key] = value
 
-    def _place(self, record: Record) -> tuple[dict[Any, Any], Any]:
+    def _table_and_key(self, record: KeyedRecord) -> tuple[dict[Any, Any], Any]:
         if isinstance(record, ChargerState):
             return self.states, record.charger_id
         if isinstance(record, Connector):
@@ -247,7 +250,7 @@ class Work:
         if isinstance(record, Rental):
             return self.rentals, record.id
         if isinstance(record, DeviceState):
-            return self.remembered.setdefault(type(record), {}), record.key
+            return self.device_state.setdefault(type(record), {}), record.key
         return self.tags, tag_key(record.id_tag)
 
 
@@ -262,13 +265,13 @@ class _Attempt:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if error is not None:
-            for place, key, old in reversed(self._undo):
-                if isinstance(place, list):
-                    place.pop()
-                elif isinstance(place, set):
-                    place.discard(key)
+            for table, key, old in reversed(self._undo):
+                if isinstance(table, list):
+                    table.pop()
+                elif isinstance(table, set):
+                    table.discard(key)
                 elif old is _MISSING:
-                    place.pop(key, None)
+                    table.pop(key, None)
                 else:
-                    place[key] = old
+                    table[key] = old
         self._undo.clear()

@@ -7,7 +7,7 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.adapter import ChargerSnapshot
-from csms.core import session_course
+from csms.core import session_timeline
 from csms.core.records import ChargerState, Connector, Transaction
 from csms.core.usage import Evidence
 from csms.db import readings_window
@@ -45,7 +45,7 @@ async def snapshots(db: Db, charger_ids: Sequence[str]) -> list[StateSnapshot]:
         running = [transaction_of(dict(row)) for row in transactions]
         now = datetime.now(UTC)
         course_of = await readings_window.load(
-            db, [session_course.running(t, now) for t in running if t.tariff.needs_course]
+            db, [session_timeline.running_window(t, now) for t in running if t.tariff.needs_timeline]
         )
     own: dict[str, tuple[list[Connector], list[Transaction]]] = {
         row["charger_id"]: ([], []) for row in states

@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Table
 
-from csms.core import commanded, reports
+from csms.core import command_effects, reports
 from csms.core.device_state import (
     Availability,
     BridgeNotes,
@@ -107,7 +107,7 @@ async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None
     """Bring what the batch's decisions may look at; most batches look at none of it."""
     wanted: dict[type[DeviceState], set[str]] = {}
     for report in batch:
-        for kind in commanded.looks_at(report):
+        for kind in command_effects.required_device_state(report):
             wanted.setdefault(kind, set()).add(report.charger_id)
     for kind, charger_ids in wanted.items():
         for row in await db.fetch(_SELECTS[kind], sorted(charger_ids)):

@@ -8,7 +8,7 @@ from sqlalchemy import Select, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from csms.core.command_checks import OCPP, Facts
+from csms.core.command_checks import OCPP_PROTOCOL, ChargerFacts
 from csms.core.device_state import (
     Availability,
     Capability,
@@ -168,7 +168,7 @@ async def list_transfers(
     return [TransferView(**row) for row in rows.mappings()]
 
 
-async def facts(db: AsyncConnection, charger_id: str, now: datetime) -> Facts:
+async def facts(db: AsyncConnection, charger_id: str, now: datetime) -> ChargerFacts:
     """What the checks of a command may know of its charger."""
     rows = await configuration(db, charger_id)
     running = await db.execute(
@@ -176,9 +176,10 @@ async def facts(db: AsyncConnection, charger_id: str, now: datetime) -> Facts:
             transactions.c.charger_id == charger_id, transactions.c.stopped_at.is_(None)
         )
     )
-    return Facts(
+    return ChargerFacts(
         now=now,
-        protocol=await db.scalar(select(chargers.c.protocol).where(chargers.c.id == charger_id)) or OCPP,
+        protocol=await db.scalar(select(chargers.c.protocol).where(chargers.c.id == charger_id))
+        or OCPP_PROTOCOL,
         configuration={row.key_id: row.value for row in rows if row.supported and row.value is not None},
-        open={row.id: row.connector_id for row in running},
+        open_transactions={row.id: row.connector_id for row in running},
     )

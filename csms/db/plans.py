@@ -13,18 +13,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from csms.db.device_state_tables import charging_profiles
 from csms.db.plan_tables import charging_plans, plan_views
 from csms.db.tables import charger_states, chargers
-from csms.scheduling.hems import HemsWish
-from csms.scheduling.plan_view import PlanView, Terms
-from csms.scheduling.upkeep import PlanDelivery
+from csms.scheduling.hems import HemsRequest
+from csms.scheduling.plan_delivery import PlanDelivery
+from csms.scheduling.plan_view import PlanningTerms, PlanView
 
 
 class Plan(Struct, frozen=True, kw_only=True):
     """A plan with what is known of its charger. `lost`: somebody has cleared or replaced our profile since."""
 
     charger_id: str
-    terms: Terms
+    terms: PlanningTerms
     removed: bool
-    hems: HemsWish
+    hems: HemsRequest
     delivery: PlanDelivery
     protocol: str = ""
     enrollment: str = ""
@@ -76,8 +76,8 @@ def _plan(row: Mapping[Any, Any]) -> Plan:
     return Plan(
         **values
         | {
-            "terms": msgspec.convert(values["terms"], Terms),
-            "hems": msgspec.convert(values["hems"] or {}, HemsWish),
+            "terms": msgspec.convert(values["terms"], PlanningTerms),
+            "hems": msgspec.convert(values["hems"] or {}, HemsRequest),
         },
         delivery=delivery,
         lost=cleared_at is not None and held is not None and cleared_at > held.pushed_at,
@@ -100,7 +100,7 @@ async def list_plans(db: AsyncConnection, *, after_id: str = "", limit: int = 10
     return [_plan(row) for row in (await db.execute(query.limit(limit))).mappings()]
 
 
-async def put(db: AsyncConnection, charger_id: str, terms: Terms, now: datetime) -> None:
+async def put(db: AsyncConnection, charger_id: str, terms: PlanningTerms, now: datetime) -> None:
     """Make a plan, or change its terms; what was refused before is tried anew."""
     await db.execute(
         select(charging_plans.c.charger_id).where(charging_plans.c.charger_id == charger_id).with_for_update()
@@ -145,8 +145,8 @@ async def deliver(db: AsyncConnection, charger_id: str, delivery: PlanDelivery) 
 
 
 async def wish(
-    db: AsyncConnection, charger_id: str, change: Callable[[Plan], HemsWish | None]
-) -> HemsWish | None:
+    db: AsyncConnection, charger_id: str, change: Callable[[Plan], HemsRequest | None]
+) -> HemsRequest | None:
     """Let a HEMS's wish become another one. `change` gets the plan, locked; None: as it was, or no plan."""
     locked = select(charging_plans.c.charger_id).where(charging_plans.c.charger_id == charger_id)
     if await db.scalar(locked.with_for_update()) is None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from csms.core.session_course import ReadingsWindow
+from csms.core.session_timeline import ReadingsWindow
 from csms.core.usage import Evidence
 
 Db = Any  # an asyncpg connection: the driver ships no types
@@ -50,7 +50,7 @@ async def load(db: Db, wanted: Sequence[ReadingsWindow]) -> dict[int, Evidence]:
     for number, first_at, first_wh, last_at, last_wh in await db.fetch(
         _REGISTERS,
         *_columns(wanted, "transaction_id", "charger_id", "connector_id", "since", "until", "received_since"),
-        ["{" + ",".join(edge.isoformat() for edge in s.edges) + "}" for s in wanted],
+        ["{" + ",".join(edge.isoformat() for edge in s.boundaries) + "}" for s in wanted],
         [s.step_s for s in wanted],
     ):
         registers[number] |= {(first_at, first_wh), (last_at, last_wh)}

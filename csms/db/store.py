@@ -15,7 +15,7 @@ from zlib import crc32
 
 import msgspec
 
-from csms.core import reports, session_course
+from csms.core import reports, session_timeline
 from csms.core.pricing import Bill
 from csms.core.records import (
     Answered,
@@ -32,8 +32,8 @@ from csms.core.records import (
     Tag,
     Transaction,
 )
-from csms.core.tariffs import DEFAULT, Tariff
-from csms.core.transactions import content_key, ended_by
+from csms.core.tariffs import DEFAULT_TARIFF_ID, Tariff
+from csms.core.transactions import find_stopped, stop_content_key
 from csms.core.work import Work, tag_key
 from csms.db import account_rows, device_state, readings_window, tables
 from csms.db.statements import Db, Part, Stored, Together, stored
@@ -104,8 +104,8 @@ async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None
     await _load_tags(db, work, batch)
     await account_rows.load(db, work, batch)
     await _load_tariffs(db, work, batch)
-    if wanted := session_course.ending(work, batch):
-        work.evidence = await readings_window.load(db, wanted)
+    if wanted := session_timeline.closing_windows(work, batch):
+        work.session_evidence = await readings_window.load(db, wanted)
     await _load_answers(db, work, batch)
     await _load_known_readings(db, work, batch)
     await _load_quarantined(db, work, batch)
@@ -170,7 +170,7 @@ async def _load_tariffs(db: Db, work: Work, batch: Sequence[reports.Report[Any]]
             list(groups),
         ):
             work.group_tariffs[row["id"]] = row["tariff_id"]
-    wanted = {DEFAULT, *work.group_tariffs.values()}
+    wanted = {DEFAULT_TARIFF_ID, *work.group_tariffs.values()}
     wanted |= {charger.tariff_id for charger in chargers if charger.tariff_id is not None}
     wanted |= {tag.tariff_id for tag in work.tags.values() if tag.tariff_id is not None}
     for row in await db.fetch("SELECT id, terms FROM tariffs WHERE id = ANY($1::text[])", list(wanted)):
@@ -183,7 +183,9 @@ async def _load_answers(db: Db, work: Work, batch: Sequence[reports.Report[Any]]
         for r in batch
         if isinstance(r, reports.Resendable) and r.message_id is not None
     ]
-    asked += [content_key(r) for r in batch if isinstance(r, reports.Stop) and ended_by(work, r) is None]
+    asked += [
+        stop_content_key(r) for r in batch if isinstance(r, reports.Stop) and find_stopped(work, r) is None
+    ]
     if asked:
         for row in await db.fetch(
             "SELECT charger_id, message_id, digest, answer FROM answers WHERE (charger_id, message_id, digest) IN"
@@ -220,7 +222,7 @@ async def _load_known_readings(db: Db, work: Work, batch: Sequence[reports.Repor
             owners,
             moments,
         ):
-            work.readings_known.add(tuple(row))
+            work.known_readings.add(tuple(row))
 
 
 async def _load_quarantined(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from sqlalchemy import Select, and_, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from csms.core import session_course
+from csms.core import session_timeline
 from csms.core.records import Charger, ChargerState, Connector, Transaction
 from csms.core.usage import Evidence
 from csms.db import readings_window, store, tables
@@ -277,7 +277,7 @@ async def _with_connectors(db: AsyncConnection, found: Sequence[Transaction]) ->
 
 async def _evidence(db: AsyncConnection, found: Sequence[Transaction]) -> dict[int, Evidence]:
     now = datetime.now(UTC)
-    wanted = [session_course.running(t, now) for t in found if t.open and t.tariff.needs_course]
+    wanted = [session_timeline.running_window(t, now) for t in found if t.open and t.tariff.needs_timeline]
     if not wanted:
         return {}
     return await readings_window.load((await db.get_raw_connection()).driver_connection, wanted)

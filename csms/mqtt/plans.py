@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from csms.core.events import timestamp, topic_level
-from csms.core.payloads import Timestamp
+from csms.core.payloads import EventTimestamp
 from csms.scheduling.periods import current_or_next
 from csms.scheduling.plan_view import PlanView
 
@@ -32,9 +32,9 @@ class PlanState(Struct, rename="camel", kw_only=True):
     price_threshold_active: bool
     slots: int
     price_levels: int
-    next_period_start: Timestamp | UnsetType = UNSET
-    next_period_end: Timestamp | UnsetType = UNSET
-    since: Timestamp | UnsetType = UNSET
+    next_period_start: EventTimestamp | UnsetType = UNSET
+    next_period_end: EventTimestamp | UnsetType = UNSET
+    since: EventTimestamp | UnsetType = UNSET
     problem: str | UnsetType = UNSET
 
 

@@ -12,7 +12,7 @@ from prometheus_client import Counter
 
 from csms.core.events import timestamp, topic_level
 from csms.core.masking import WITHOUT_SECRETS, masked_frame, without_id_tags
-from csms.core.payloads import ClientId, Timestamp
+from csms.core.payloads import ClientId, EventTimestamp
 from csms.core.records import Frame
 from csms.mqtt.client import packets
 from csms.mqtt.client.errors import BrokerDisconnected
@@ -36,7 +36,7 @@ _BATCH = 200
 class ProtocolEnvelope(Struct, rename="camel", kw_only=True):
     """What a frame is wrapped in. Only errors have the last three keys; their payload is empty."""
 
-    timestamp: Timestamp
+    timestamp: EventTimestamp
     client_id: ClientId
     message_type: Annotated[
         str, Meta(description="The action; in responses with `Response` behind it.", examples=["Heartbeat"])

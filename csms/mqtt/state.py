@@ -10,17 +10,17 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from csms.core import pricing, session_course
+from csms.core import pricing, session_timeline
 from csms.core.events import kwh, timestamp, topic_level
 from csms.core.payloads import (
     ConnectorId,
-    Currency,
     EnergyKwh,
-    IdTag,
-    Money,
+    EventCurrency,
+    EventIdTag,
+    EventMoney,
+    EventTimestamp,
     NodeName,
     PowerKw,
-    Timestamp,
     TransactionId,
 )
 from csms.core.records import Connector, Transaction
@@ -40,14 +40,14 @@ class ServiceStatus(Struct, rename="camel", kw_only=True):
     status: Literal["online", "offline"]
     session: Annotated[str, Meta(description="Names one connection of one node.")]
     # Absent from a last will, which is written when the connection is made.
-    since: Timestamp | UnsetType = UNSET
+    since: EventTimestamp | UnsetType = UNSET
 
 
 class ConnectionState(Struct, rename="camel", kw_only=True):
     """`csms/state/{id}/connection`. Believe `online` only while the service's own status says online."""
 
     online: bool
-    since: Timestamp | UnsetType = UNSET
+    since: EventTimestamp | UnsetType = UNSET
     node: NodeName | UnsetType = UNSET
     seq: LastSeq = 0
 
@@ -59,7 +59,7 @@ class ConnectorState(Struct, rename="camel", kw_only=True):
     status: str
     error_code: str
     transaction_id: TransactionId | UnsetType = UNSET
-    since: Timestamp | UnsetType = UNSET
+    since: EventTimestamp | UnsetType = UNSET
     seq: LastSeq = 0
 
 
@@ -68,13 +68,13 @@ class TransactionState(Struct, rename="camel", kw_only=True):
 
     transaction_id: TransactionId
     connector_id: ConnectorId
-    id_tag: IdTag
-    start_time: Timestamp
+    id_tag: EventIdTag
+    start_time: EventTimestamp
     session_energy: EnergyKwh
-    running_cost: Money
-    currency: Currency
+    running_cost: EventMoney
+    currency: EventCurrency
     current_power: PowerKw | UnsetType = UNSET
-    reading_time: Timestamp | UnsetType = UNSET
+    reading_time: EventTimestamp | UnsetType = UNSET
     seq: LastSeq = 0
 
 
@@ -156,7 +156,7 @@ def _transaction_state(
     tariff, course = transaction.tariff, None
     if tariff.needs_course:
         evidence = snapshot.evidence.get(transaction.id, Evidence())
-        course = session_course.so_far(transaction, as_of, energy_wh, evidence, as_of)
+        course = session_timeline.running_timeline(transaction, as_of, energy_wh, evidence, as_of)
     seconds = pricing.duration_s(transaction.started_at, as_of)
     content.session_energy = kwh(energy_wh)
     content.running_cost = float(pricing.session_cost(tariff, energy_wh, seconds, course).amount)

@@ -176,7 +176,7 @@ class CommandDispatcher:
         return ANSWERED
 
     async def _happened(self, row: commands.Due) -> bool:
-        question = command_queue.question(row.action, row.payload)
+        question = command_queue.reconcile_request(row.action, row.payload)
         if question is None:
             return False
         action, payload = question
@@ -184,13 +184,13 @@ class CommandDispatcher:
             row.charger_id,
             Command(action=action, payload=payload, timeout_s=row.timeout_s, requested_by=_OWN),
         )
-        return command_queue.happened(row.action, row.payload, answer)
+        return command_queue.was_carried_out(row.action, row.payload, answer)
 
     async def _follow(
         self, db: AsyncConnection, row: commands.Due, state: CommandState, attempts: int
     ) -> None:
         """Queue it once more if its class allows."""
-        again = command_queue.next_try(row.action, state, attempts, self._clock(), row.expires_at)
+        again = command_queue.next_attempt(row.action, state, attempts, self._clock(), row.expires_at)
         if again is not None:
             await commands.wait_on(db, row.id, state, again.at, counted=state != NOT_SENT)
 
@@ -209,12 +209,12 @@ class CommandDispatcher:
                 return
             if not found.protocol.startswith("ocpp"):
                 return
-            for payload in command_queue.introductions(
+            for payload in command_queue.reconnect_triggers(
                 now=now,
                 connected_at=found.connected_at,
                 booted_at=found.booted_at,
                 asked_at=found.asked_at,
-                lacking=found.lacking,
+                unsupported=found.lacking,
             ):
                 # The id says which connection it is for: asked once, even if this node restarts.
                 await commands.add(

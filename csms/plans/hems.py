@@ -14,9 +14,9 @@ from csms.core.events import topic_level
 from csms.core.records import Connector
 from csms.db.charger_snapshot import StateSnapshot
 from csms.db.plans import Plan
-from csms.scheduling.hems import HemsRefused, HemsStatus, HemsWish, hems_state, iso, read_schedule
+from csms.scheduling.hems import HemsRefused, HemsRequest, HemsStatus, hems_state, iso_time, read_schedule
 from csms.scheduling.periods import current_or_next
-from csms.scheduling.upkeep import HEMS, NONE
+from csms.scheduling.plan_delivery import HEMS, NONE
 
 log = structlog.get_logger()
 COMMANDS: Final = "hems/ocpp/+/schedule/+"
@@ -34,7 +34,7 @@ def addressed(topic: str) -> str:
     return unquote(topic.split("/")[2])
 
 
-def apply_command(message: BrokerMessage, plan: Plan, *, zone: ZoneInfo, now: datetime) -> HemsWish | None:
+def apply_command(message: BrokerMessage, plan: Plan, *, zone: ZoneInfo, now: datetime) -> HemsRequest | None:
     """The wish after a command of the HEMS. None: the command changes nothing."""
     known = plan.hems
     if plan.terms.mode != HEMS:
@@ -43,7 +43,7 @@ def apply_command(message: BrokerMessage, plan: Plan, *, zone: ZoneInfo, now: da
         # A retained one would clear at every reconnect, also what was set since.
         if message.retained:
             return None
-        return HemsWish(digest=known.digest, command_at=now, result=PENDING)
+        return HemsRequest(digest=known.digest, command_at=now, result=PENDING)
     if not message.topic.endswith("/set") or not message.body:
         return None
     digest = hashlib.sha256(message.body).hexdigest()
@@ -57,7 +57,7 @@ def apply_command(message: BrokerMessage, plan: Plan, *, zone: ZoneInfo, now: da
     if schedule.past:
         log.warning("hems_past_periods_ignored", topic=message.topic, periods=schedule.past)
     same = (known.periods, known.expires_at) == (schedule.periods, schedule.expires_at)
-    return HemsWish(
+    return HemsRequest(
         periods=schedule.periods,
         expires_at=schedule.expires_at,
         source_id=schedule.source_id,
@@ -67,12 +67,12 @@ def apply_command(message: BrokerMessage, plan: Plan, *, zone: ZoneInfo, now: da
     )
 
 
-def settle_wish(wish: HemsWish, plan: Plan, *, in_place: bool, now: datetime) -> HemsWish:
+def settle_wish(wish: HemsRequest, plan: Plan, *, in_place: bool, now: datetime) -> HemsRequest:
     """The wish in view of the charger: what was pending has been carried out or has failed, what has expired is dropped."""
     over = wish.expires_at is not None and now > wish.expires_at
     refused = plan.delivery.problem if plan.delivery.refused_at is not None else None
     if over and plan.delivery.installed is None and wish.periods:
-        return HemsWish(digest=wish.digest, command_at=wish.command_at, result=EXPIRED)
+        return HemsRequest(digest=wish.digest, command_at=wish.command_at, result=EXPIRED)
     if wish.result != PENDING:
         return wish
     if refused is not None:
@@ -95,7 +95,7 @@ def status(plan: Plan, snapshot: StateSnapshot | None, *, now: datetime) -> Hems
     state = next((word for word in _MOST_FIRST if word in states), "idle") if plan.online else "offline"
     sure = held is not None and not held.unsure
     period = current_or_next(held.periods, now) if held is not None and sure else None
-    command_at = iso(wish.command_at)
+    command_at = iso_time(wish.command_at)
     powers = [one.power_w for one in connectors if one.power_w is not None]
     registers = {one.connector_id: one.energy_wh for one in connectors if one.energy_wh is not None}
     energies = [
@@ -109,8 +109,8 @@ def status(plan: Plan, snapshot: StateSnapshot | None, *, now: datetime) -> Hems
         ready_for_schedule=plan.online and state != "error" and plan.delivery.refused_at is None,
         schedule_source=held.source if held is not None and sure else NONE,
         schedule_active=sure,
-        next_period_start=iso(period.start) if period is not None else None,
-        next_period_end=iso(period.end) if period is not None else None,
+        next_period_start=iso_time(period.start) if period is not None else None,
+        next_period_end=iso_time(period.end) if period is not None else None,
         current_power_kw=sum(powers) / 1000 if powers and plan.online else None,
         session_energy_kwh=sum(energies) / 1000 if energies else None,
         current_schedule_id=str(held.profile_id) if held is not None and sure else None,
@@ -121,8 +121,8 @@ def status(plan: Plan, snapshot: StateSnapshot | None, *, now: datetime) -> Hems
         charge_point_id=plan.charger_id,
         connector_id=number,
         source_id=wish.source_id,
-        expires_at=iso(wish.expires_at),
-        timestamp=iso(now) or "",
+        expires_at=iso_time(wish.expires_at),
+        timestamp=iso_time(now) or "",
     )
 
 

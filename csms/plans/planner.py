@@ -20,12 +20,12 @@ from csms.plans import hems
 from csms.plans.retained import Retained
 from csms.plans.sources import PriceInput, PriceSource, follow, sources
 from csms.plans.target import ProfileTarget, Send
-from csms.scheduling.hems import apart_from_time
-from csms.scheduling.outlook import Outlook, outlook, view
+from csms.scheduling.hems import without_measurements
+from csms.scheduling.plan_decision import PlanDecision, decide_plan, view_plan
+from csms.scheduling.plan_delivery import HEMS, IN_PLACE, NOTHING, PUSH, decide_push, delivery_state
 from csms.scheduling.plan_view import PlanView
 from csms.scheduling.price_table import PriceTable
-from csms.scheduling.selection import Choices
-from csms.scheduling.upkeep import HEMS, IN_PLACE, NOTHING, PUSH, decide, plan_state
+from csms.scheduling.selection import PlanCache
 
 log = structlog.get_logger()
 _PAUSES_S: Final = (10.0, 30.0, 60.0, 300.0)
@@ -76,7 +76,7 @@ class Planner:
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._failures: dict[str, int] = {}
         self._not_before: dict[str, datetime] = {}
-        self._choices = Choices()
+        self._choices = PlanCache()
         self._shown: dict[str, PlanView] = {}
         self._seen: dict[str, object] = {}
 
@@ -191,28 +191,28 @@ class Planner:
     def _zone_of(self, plan: Plan) -> ZoneInfo:
         return ZoneInfo(plan.time_zone if plan.time_zone and zone_exists(plan.time_zone) else self._zone)
 
-    def _outlook(self, plan: Plan, now: datetime) -> Outlook:
-        return outlook(
+    def _outlook(self, plan: Plan, now: datetime) -> PlanDecision:
+        return decide_plan(
             plan.terms,
             prices=self._prices.slots,
             problem=self._prices.problem,
-            wish=plan.hems,
+            request=plan.hems,
             delivery=plan.delivery,
             zone=self._zone_of(plan),
             now=now,
             removed=plan.removed,
-            choices=self._choices,
+            cache=self._choices,
         )
 
-    def _due(self, plan: Plan, look: Outlook, now: datetime) -> str:
+    def _due(self, plan: Plan, look: PlanDecision, now: datetime) -> str:
         if not plan.online or plan.enrollment != "Accepted":
             self._failures.pop(plan.charger_id, None)
             self._not_before.pop(plan.charger_id, None)
             return NOTHING
         if self._booting(plan, now) or now < self._not_before.get(plan.charger_id, now):
             return NOTHING
-        return decide(
-            look.wanted,
+        return decide_push(
+            look.desired,
             plan.delivery,
             now=now,
             connector_id=plan.terms.connector_id,
@@ -229,11 +229,11 @@ class Planner:
             return False
         return plan.booted_at is None or plan.booted_at < since
 
-    async def _act(self, plan: Plan, look: Outlook, due: str) -> None:
+    async def _act(self, plan: Plan, look: PlanDecision, due: str) -> None:
         charger_id = plan.charger_id
         try:
             if due == PUSH:
-                outcome = await self._target.put(plan, look.wanted)
+                outcome = await self._target.put(plan, look.desired)
             else:
                 outcome = await self._target.clear(plan)
             async with self._engine.begin() as db:
@@ -256,11 +256,11 @@ class Planner:
 
     # --- what is published ----------------------------------------------------------------------------
 
-    async def _settle(self, plan: Plan, look: Outlook, now: datetime) -> None:
+    async def _settle(self, plan: Plan, look: PlanDecision, now: datetime) -> None:
         """Record that a command of the HEMS has been carried out, or cannot be."""
         if plan.terms.mode != HEMS or plan.charger_id in self._busy:
             return
-        in_place = plan_state(look.wanted, plan.delivery, now=now, online=plan.online) == IN_PLACE
+        in_place = delivery_state(look.desired, plan.delivery, now=now, online=plan.online) == IN_PLACE
 
         def change(locked: Plan) -> Any:
             changed = hems.settle_wish(locked.hems, locked, in_place=in_place, now=now)
@@ -272,9 +272,9 @@ class Planner:
                 await plans.wish(db, plan.charger_id, change)
             self.nudge()
 
-    async def _show(self, plan: Plan, look: Outlook, now: datetime) -> None:
+    async def _show(self, plan: Plan, look: PlanDecision, now: datetime) -> None:
         zone, before = self._zone_of(plan), self._shown.get(plan.charger_id)
-        word = plan_state(look.wanted, plan.delivery, now=now, online=plan.online)
+        word = delivery_state(look.desired, plan.delivery, now=now, online=plan.online)
         seen = (plan.terms, plan.delivery, plan.online, look, zone, word)
         if before is None or self._seen.get(plan.charger_id) != seen:
             shown = await self._view_of(plan, look, zone, now)
@@ -285,8 +285,8 @@ class Planner:
         if plan.terms.mode != HEMS and (before is None or before.mode == HEMS):
             await self._statuses.take_back(hems.status_topic(plan.charger_id))
 
-    async def _view_of(self, plan: Plan, look: Outlook, zone: ZoneInfo, now: datetime) -> PlanView:
-        shown = view(
+    async def _view_of(self, plan: Plan, look: PlanDecision, zone: ZoneInfo, now: datetime) -> PlanView:
+        shown = view_plan(
             plan.charger_id,
             plan.terms,
             look,
@@ -312,7 +312,7 @@ class Planner:
         known, now = {one.state.charger_id: one for one in snapshots}, self._clock()
         for plan in found:
             status = hems.status(plan, known.get(plan.charger_id), now=now)
-            await self._statuses.put(hems.status_topic(plan.charger_id), status, apart_from_time(status))
+            await self._statuses.put(hems.status_topic(plan.charger_id), status, without_measurements(status))
 
     async def _forget(self, plan: Plan) -> None:
         """Drop a removed plan: its profile is off the charger, its retained topics are cleared."""

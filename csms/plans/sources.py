@@ -12,9 +12,9 @@ import structlog
 from msgspec import Struct
 
 from csms.adapter import AdapterHost
-from csms.scheduling.feeds import Feed, FeedError, Markup, Unit, read_feed
+from csms.scheduling.feeds import Feed, FeedError, Markup, PriceUnit, read_feed
 from csms.scheduling.price_table import PriceTable
-from csms.scheduling.prices import PriceSlot, complete
+from csms.scheduling.prices import PriceSlot, covers_day
 
 log = structlog.get_logger()
 # Where the day-ahead auction is held: its hours are this clock's.
@@ -33,7 +33,7 @@ class PriceInput(Struct, frozen=True, kw_only=True):
     topic: str | None = None
     url: str | None = None
     token: str | None = None
-    unit: Unit = "auto"
+    unit: PriceUnit = "auto"
     area: str | None = None
     markup: Markup = Markup()
     due_s: float = 420.0
@@ -125,7 +125,7 @@ class AddressPrices:
         now = self._clock()
         tomorrow = now.astimezone(self._given.zone).date() + timedelta(days=1)
         hour = now.astimezone(_EXCHANGE).hour
-        due = _PUBLISHED_FROM <= hour < _PUBLISHED_BY and not complete(
+        due = _PUBLISHED_FROM <= hour < _PUBLISHED_BY and not covers_day(
             self._known(), tomorrow, self._given.zone
         )
         return (self._given.due_s if due else _HOURLY_S) * random.uniform(0.8, 1.2)

@@ -10,19 +10,19 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.adapter import Command
-from csms.core import command_checks, composite
-from csms.core.answers import objects
+from csms.core import command_checks, composite_schedule
+from csms.core.command_answers import as_objects
 from csms.core.configuration import key_id
-from csms.core.reservations import moment
+from csms.core.reservations import parse_time
 from csms.db import device_state_views, views
 from csms.db.plans import Plan
 from csms.errors import ChargerRefused, ChargerTimeout, CommandError, NotSupported
 from csms.node.command_audit import outcome_of
 from csms.ocpp.quirks import quirks_for
 from csms.ocpp.request_schema import check_request
-from csms.scheduling import profiles
-from csms.scheduling.profiles import Ability, Drawn, Other, Place
-from csms.scheduling.upkeep import NONE, DesiredPlan, Installed, PlanDelivery
+from csms.scheduling import plan_profile
+from csms.scheduling.plan_delivery import NONE, DesiredPlan, InstalledPlan, PlanDelivery
+from csms.scheduling.plan_profile import BuiltProfile, ExistingProfile, ProfileLimits, ProfilePlace
 
 log = structlog.get_logger()
 REQUESTED_BY: Final = "plan"
@@ -114,14 +114,16 @@ class ProfileTarget:
 
     # --- what it needs to know -------------------------------------------------------------------
 
-    async def _ability(self, plan: Plan) -> Ability:
+    async def _ability(self, plan: Plan) -> ProfileLimits:
         """What the charger can do by its configuration, which is requested if it is not on record."""
-        keys = [key_id(name) for name in profiles.KEYS]
+        keys = [key_id(name) for name in plan_profile.PROFILE_KEYS]
         async with self._engine.connect() as db:
             rows = await device_state_views.configuration(db, plan.charger_id)
         if not any(row.key_id in keys for row in rows):
             try:
-                await self._command(plan.charger_id, "GetConfiguration", {"key": list(profiles.KEYS)})
+                await self._command(
+                    plan.charger_id, "GetConfiguration", {"key": list(plan_profile.PROFILE_KEYS)}
+                )
             except CommandError as error:
                 if not _final(error):
                     raise
@@ -129,22 +131,24 @@ class ProfileTarget:
                 rows = await device_state_views.configuration(db, plan.charger_id)
         known = {row.key_id: row.value for row in rows if row.supported and row.value is not None}
         quirks = quirks_for(plan.vendor, plan.model, plan.firmware_version)
-        return profiles.ability(
+        return plan_profile.profile_limits(
             known, watts_only=quirks.force_power_profile, level_zero_only=quirks.stack_level_zero
         )
 
-    async def _place(self, plan: Plan, able: Ability) -> Place | None:
+    async def _place(self, plan: Plan, able: ProfileLimits) -> ProfilePlace | None:
         async with self._engine.connect() as db:
             rows = await device_state_views.list_profiles(db, plan.charger_id)
-        others = [Other(row.id, row.connector_id, row.purpose, row.stack_level) for row in rows]
-        return profiles.place(others, plan.terms.connector_id, able, wished_level=plan.terms.stack_level)
+        others = [ExistingProfile(row.id, row.connector_id, row.purpose, row.stack_level) for row in rows]
+        return plan_profile.choose_place(
+            others, plan.terms.connector_id, able, wished_level=plan.terms.stack_level
+        )
 
     def _drawn(
-        self, plan: Plan, desired: DesiredPlan, able: Ability, place: Place
-    ) -> tuple[Installed, Drawn]:
+        self, plan: Plan, desired: DesiredPlan, able: ProfileLimits, place: ProfilePlace
+    ) -> tuple[InstalledPlan, BuiltProfile]:
         terms, now = plan.terms, self._clock()
         assert desired.until is not None
-        drawn = profiles.draw(
+        drawn = plan_profile.build_profile(
             desired.periods,
             now=now,
             until=desired.until,
@@ -153,7 +157,7 @@ class ProfileTarget:
             able=able,
             phases=terms.phases,
         )
-        installed = Installed(
+        installed = InstalledPlan(
             source=desired.source,
             periods=desired.periods,
             until=desired.until,
@@ -167,15 +171,15 @@ class ProfileTarget:
         )
         return installed, drawn
 
-    async def _problems(self, charger_id: str, drawn: Drawn) -> list[str]:
+    async def _problems(self, charger_id: str, drawn: BuiltProfile) -> list[str]:
         problems = [str(one) for one in check_request("SetChargingProfile", drawn.payload)]
         if not problems:
             async with self._engine.connect() as db:
                 facts = await device_state_views.facts(db, charger_id, self._clock())
-            problems = command_checks.check("SetChargingProfile", drawn.payload, facts)
+            problems = command_checks.find_problems("SetChargingProfile", drawn.payload, facts)
         return problems
 
-    async def _confirmed(self, plan: Plan, installed: Installed) -> bool | None:
+    async def _confirmed(self, plan: Plan, installed: InstalledPlan) -> bool | None:
         """Whether the charger's composite schedule says the same as ours. None: it gives none."""
         connector_id = installed.connector_id or 1
         async with self._engine.connect() as db:
@@ -200,7 +204,7 @@ class ProfileTarget:
         reported = answer.get("chargingSchedule")
         if not isinstance(reported, dict) or reported.get("chargingRateUnit") != installed.unit:
             return None
-        begin = moment(answer.get("scheduleStart")) or self._clock()
+        begin = parse_time(answer.get("scheduleStart")) or self._clock()
         async with self._engine.connect() as db:
             known = await device_state_views.list_profiles(db, plan.charger_id)
             view = await views.get_charger(db, plan.charger_id)
@@ -209,9 +213,15 @@ class ProfileTarget:
             for one in (view.sessions if view is not None else ())
             if one.transaction.connector_id == connector_id
         ]
-        session = composite.Session(running[0].id, running[0].started_at) if running else None
-        expected = composite.schedule(known, connector_id, begin, duration_s, installed.unit, session)
-        agrees = composite.agrees(expected, objects(reported.get("chargingSchedulePeriod")), slack_s=_SLACK_S)
+        session = (
+            composite_schedule.RunningTransaction(running[0].id, running[0].started_at) if running else None
+        )
+        expected = composite_schedule.compute_schedule(
+            known, connector_id, begin, duration_s, installed.unit, session
+        )
+        agrees = composite_schedule.schedules_agree(
+            expected, as_objects(reported.get("chargingSchedulePeriod")), slack_s=_SLACK_S
+        )
         if not agrees:
             log.warning("plan_not_confirmed", charger=plan.charger_id)
         return agrees

@@ -1,1 +1,1 @@
-"""When to charge: price slots, the choice among them, periods, and what a HEMS asks for. Pure; no charger is known here."""
+"""When to charge: price slots, the choice among them, periods, and requests of a HEMS. Pure, for any kind of charger."""

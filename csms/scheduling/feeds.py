@@ -1,4 +1,4 @@
-"""What price feeds look like, read into price slots. A bad entry is left out and counted, never taken for free energy.
+"""Price feeds, decoded into price slots. A malformed entry is left out and counted, never taken for free energy.
 
 JSON: the `price_curve` of the energy-prices add-on; Nord Pool's data portal (`multiAreaEntries`); the custom Nord Pool
 sensor (`raw_today`, `raw_tomorrow`); Home Assistant's action `nordpool.get_prices_for_date` (`{"NL": [...]}`) and its
@@ -18,9 +18,9 @@ import msgspec
 from msgspec import Struct
 
 from csms.scheduling.periods import as_utc
-from csms.scheduling.prices import PriceSlot, decimal, level, tidied
+from csms.scheduling.prices import PriceSlot, parse_price, price_level, sort_slots
 
-Unit = Literal["auto", "kWh", "MWh", "cent/kWh"]
+PriceUnit = Literal["auto", "kWh", "MWh", "cent/kWh"]
 _PER_KWH: Final[dict[str, Decimal]] = {
     "kWh": Decimal(1),
     "MWh": Decimal("0.001"),
@@ -33,48 +33,54 @@ _LONGEST_SLOT = timedelta(hours=1)
 
 
 class FeedError(ValueError):
-    """A document in which no feed can be recognised."""
+    """A document that is not a known price feed."""
 
 
 class Markup(Struct, frozen=True, kw_only=True):
-    """From the exchange's price to what a kWh costs: price x `factor` + `add` (VAT; energy tax, supplier)."""
+    """From an exchange's price to that of a consumer: price × `factor` + `add` per kWh (VAT; energy tax, supplier)."""
 
     factor: Decimal = Decimal(1)
     add: Decimal = Decimal(0)
 
     def on(self, price: Decimal) -> Decimal:
-        return price if self == Markup() else level(level(price) * self.factor + self.add)
+        """Return the consumer's price for an exchange's price, both per kWh."""
+        return price if self == Markup() else price_level(price_level(price) * self.factor + self.add)
 
 
 class Feed(Struct, frozen=True, kw_only=True):
-    """Prices a kWh. `currency` None: the feed does not say. `skipped`: entries that could not be used."""
+    """Prices per kWh. `currency` None: the feed names none. `skipped`: the number of unusable entries."""
 
     slots: tuple[PriceSlot, ...]
     currency: str | None = None
     skipped: int = 0
 
 
-class _Found(Struct, frozen=True):
+class _RawFeed(Struct, frozen=True):
     entries: list[tuple[Any, Any, Any]]  # start, end or None, price
     unit: str
     currency: str | None = None
 
 
 def read_feed(
-    body: bytes, *, zone: tzinfo, unit: Unit = "auto", area: str | None = None, markup: Markup | None = None
+    body: bytes,
+    *,
+    zone: tzinfo,
+    unit: PriceUnit = "auto",
+    area: str | None = None,
+    markup: Markup | None = None,
 ) -> Feed:
-    """`unit` auto: what the feed says, else what its shape is known for. `area`: which one of several.
+    """Decode a price feed. Times without an offset are in `zone`. Raises FeedError.
 
-    Raises FeedError.
+    `unit` auto: the feed's, or that of its known format. `area`: the bidding zone, if the feed has several.
     """
-    found = _xml(body) if body.lstrip()[:1] == b"<" else _json(body, area)
-    factor = _PER_KWH[found.unit if unit == "auto" else unit]
-    slots, skipped = _slots(found.entries, zone)
+    raw = _xml(body) if body.lstrip()[:1] == b"<" else _json(body, area)
+    factor = _PER_KWH[raw.unit if unit == "auto" else unit]
+    slots, skipped = _slots(raw.entries, zone)
     priced = tuple(
         PriceSlot(slot.start, slot.end, (markup or Markup()).on(slot.price * factor)) for slot in slots
     )
-    kept = tidied(priced)
-    return Feed(slots=kept, currency=found.currency, skipped=skipped + len(priced) - len(kept))
+    kept = sort_slots(priced)
+    return Feed(slots=kept, currency=raw.currency, skipped=skipped + len(priced) - len(kept))
 
 
 def _slots(entries: Iterable[tuple[Any, Any, Any]], zone: tzinfo) -> tuple[list[PriceSlot], int]:
@@ -85,7 +91,7 @@ def _slots(entries: Iterable[tuple[Any, Any, Any]], zone: tzinfo) -> tuple[list[
         if start is None or (end is None and end_text is not None) or (end is not None and end <= start):
             skipped += 1
         else:
-            read.append((start, end, decimal(price)))
+            read.append((start, end, parse_price(price)))
     starts = sorted({start for start, _, _ in read})
     following = dict(pairwise(starts))
     usual = min((b - a for a, b in following.items()), default=_LONGEST_SLOT)
@@ -94,7 +100,7 @@ def _slots(entries: Iterable[tuple[Any, Any, Any]], zone: tzinfo) -> tuple[list[
         if price is None:
             skipped += 1
             continue
-        # A start without an end lasts to the next start, but a gap in the feed has no price.
+        # A slot without an end lasts until the next start, but a gap in the feed has no price.
         ends = end or min(following.get(start, start + usual), start + max(usual, _LONGEST_SLOT))
         slots.append(PriceSlot(start, ends, price))
     return slots, skipped
@@ -112,29 +118,29 @@ def _moment(value: Any, zone: tzinfo) -> datetime | None:
 # --- JSON ------------------------------------------------------------------------------------------------
 
 
-def _json(body: bytes, area: str | None) -> _Found:
+def _json(body: bytes, area: str | None) -> _RawFeed:
     try:
         document = msgspec.json.decode(body)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise FeedError(f"no JSON: {error}") from None
+        raise FeedError(f"not JSON: {error}") from None
     if isinstance(document, dict) and isinstance(document.get("attributes"), dict):
         document = document["attributes"]
     if isinstance(document, list):
-        return _Found(list(_plain(document)), "kWh")
+        return _RawFeed(list(_plain(document)), "kWh")
     if not isinstance(document, dict):
-        raise FeedError("neither an object nor a list")
+        raise FeedError("the document is neither an object nor a list")
     for key in ("multiAreaEntries", "multiIndexEntries"):
         if isinstance(document.get(key), list):
-            return _Found(list(_portal(document[key], area)), "MWh", _text(document.get("currency")))
+            return _RawFeed(list(_portal(document[key], area)), "MWh", _text(document.get("currency")))
     lists = [document[key] for key in _LISTS if isinstance(document.get(key), list)]
     if lists:
         entries = [entry for some in lists for entry in _plain(some)]
-        return _Found(entries, _unit(document), _text(document.get("currency")))
+        return _RawFeed(entries, _unit(document), _text(document.get("currency")))
     areas = {key: value for key, value in document.items() if isinstance(value, list)}
     chosen = area if area in areas else next(iter(areas)) if len(areas) == 1 else None
     if chosen is None:
         raise FeedError(f"no list of prices is recognised among {', '.join(map(str, document)) or 'nothing'}")
-    return _Found(list(_plain(areas[chosen])), "MWh")
+    return _RawFeed(list(_plain(areas[chosen])), "MWh")
 
 
 def _plain(entries: list[Any]) -> Iterator[tuple[Any, Any, Any]]:
@@ -162,10 +168,10 @@ def _first(entry: dict[Any, Any], names: tuple[str, ...]) -> Any:
 
 
 def _unit(document: dict[Any, Any]) -> str:
-    said = str(document.get("unit", document.get("unit_of_measurement", ""))).lower()
-    if document.get("price_in_cents") is True or said.startswith(("c/", "ct", "cent", "öre", "ore")):
+    unit = str(document.get("unit", document.get("unit_of_measurement", ""))).lower()
+    if document.get("price_in_cents") is True or unit.startswith(("c/", "ct", "cent", "öre", "ore")):
         return "cent/kWh"
-    return "MWh" if "mwh" in said else "kWh"
+    return "MWh" if "mwh" in unit else "kWh"
 
 
 def _text(value: Any) -> str | None:
@@ -175,13 +181,13 @@ def _text(value: Any) -> str | None:
 # --- XML -------------------------------------------------------------------------------------------------
 
 
-def _xml(body: bytes) -> _Found:
+def _xml(body: bytes) -> _RawFeed:
     if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
-        raise FeedError("XML with a document type is not read")
+        raise FeedError("XML with a document type is not accepted")
     try:
         root = ET.fromstring(body)  # noqa: S314 - entities are refused above
     except ET.ParseError as error:
-        raise FeedError(f"no XML: {error}") from None
+        raise FeedError(f"not XML: {error}") from None
     entries: list[tuple[Any, Any, Any]] = []
     currency: str | None = None
     for series in _all(root, "TimeSeries"):
@@ -189,12 +195,12 @@ def _xml(body: bytes) -> _Found:
         for period in _all(series, "Period"):
             entries.extend(_points(period))
     if not entries:
-        raise FeedError(_inside(root, "text") or "no prices in this XML document")
-    return _Found(entries, "MWh", currency)
+        raise FeedError(_inside(root, "text") or "the XML document has no prices")
+    return _RawFeed(entries, "MWh", currency)
 
 
 def _points(period: ET.Element) -> Iterator[tuple[Any, Any, Any]]:
-    """Positions of one period; one that is missing repeats the price before it (curve type A03)."""
+    """Yield the slots of one period; a missing position repeats the price before it (curve type A03)."""
     minutes = re.fullmatch(r"PT(\d+)M", _inside(period, "resolution") or "")
     start, end = (
         _moment((_inside(period, name) or "").replace("Z", "+00:00"), UTC) for name in ("start", "end")

@@ -1,4 +1,4 @@
-"""What an energy management system asks for over MQTT: a schedule, checked as a whole before anything is done."""
+"""Schedules that a home energy management system (HEMS) requests over MQTT: validation, state and status."""
 
 from datetime import UTC, datetime, tzinfo
 from typing import Annotated, Any, Final
@@ -6,11 +6,11 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from csms.scheduling.periods import ChargePeriod, PeriodsOverlap, as_utc, merged, not_over
+from csms.scheduling.periods import ChargePeriod, PeriodsOverlap, as_utc, merge_periods, remaining_periods
 
-INVALID = "Invalid schedule payload"
-EXPIRED = "Schedule already expired"
-NOTHING_LEFT = "No valid periods after conversion"
+INVALID_SCHEDULE = "Invalid schedule payload"
+SCHEDULE_EXPIRED = "Schedule already expired"
+NO_PERIODS_LEFT = "No valid periods after conversion"
 
 _HEMS_STATES: Final[dict[str, str]] = {
     "Available": "idle",
@@ -25,11 +25,11 @@ _HEMS_STATES: Final[dict[str, str]] = {
 }
 
 _Current = Annotated[float, Meta(ge=6, le=32)]
-_Time = Annotated[str, Meta(min_length=16)]  # a date alone is no moment
+_Time = Annotated[str, Meta(min_length=16)]  # a date alone is not enough
 
 
 class HemsRefused(ValueError):
-    """The message is not followed. `text` is for the status, `detail` for the log."""
+    """The message is rejected. `text` is published in the status, `detail` logged."""
 
     def __init__(self, text: str, detail: str = "") -> None:
         super().__init__(f"{text}: {detail}" if detail else text)
@@ -38,7 +38,10 @@ class HemsRefused(ValueError):
 
 
 class HemsSchedule(Struct, frozen=True, kw_only=True):
-    """A schedule as asked for: periods that are not over, in order. It ends when now > `expires_at`."""
+    """A requested schedule: the periods that have not ended, sorted, and the number that have (`past`).
+
+    It ends when now > `expires_at`.
+    """
 
     periods: tuple[ChargePeriod, ...]
     expires_at: datetime | None = None
@@ -46,11 +49,11 @@ class HemsSchedule(Struct, frozen=True, kw_only=True):
     past: int = 0
 
 
-class HemsWish(Struct, frozen=True, kw_only=True):
-    """The last that a HEMS asked of a charger, as it is kept; without periods nothing is wanted.
+class HemsRequest(Struct, frozen=True, kw_only=True):
+    """The last request of a HEMS for a charger, as it is stored. Without periods no schedule is requested.
 
-    `digest` names the last message, so that a retained one counts once. `result`: pending, success, error, cleared,
-    expired.
+    `digest` identifies the last message, so that a retained one counts once. `result`: pending, success, error,
+    cleared, expired.
     """
 
     periods: tuple[ChargePeriod, ...] = ()
@@ -63,7 +66,10 @@ class HemsWish(Struct, frozen=True, kw_only=True):
 
 
 class HemsStatus(Struct, frozen=True, kw_only=True):
-    """What a HEMS is told, on `…/status`. `charger_state` and `last_command_at` are older names of the same."""
+    """The payload published on `…/status`.
+
+    `charger_state` and `last_command_at` are older names of `state` and `last_hems_command_at`.
+    """
 
     state: str
     charger_state: str
@@ -87,18 +93,19 @@ class HemsStatus(Struct, frozen=True, kw_only=True):
 
 
 def hems_state(status: str | None, *, online: bool) -> str:
-    """idle, plugged_in, charging, error or offline."""
+    """Return the HEMS state of an OCPP status: idle, plugged_in, charging, error or offline."""
     if not online:
         return "offline"
     return _HEMS_STATES.get(status or "", "error")
 
 
-def iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")
+def iso_time(at: datetime | None) -> str | None:
+    """Return a time in ISO 8601, UTC, to the second."""
+    return None if at is None else at.astimezone(UTC).isoformat(timespec="seconds")
 
 
-def apart_from_time(payload: Struct) -> dict[str, Any]:
-    """What makes two statuses differ; and meters count all the time."""
+def without_measurements(payload: Struct) -> dict[str, Any]:
+    """Return what makes a status new: all but its time, power and energy, which always change."""
     content: dict[str, Any] = msgspec.to_builtins(payload)
     for name in ("timestamp", "current_power_kw", "session_energy_kwh"):
         content.pop(name, None)
@@ -120,32 +127,32 @@ class _Message(Struct):
 
 
 def read_schedule(body: bytes, *, now: datetime, zone: tzinfo, default_current_a: float) -> HemsSchedule:
-    """One bad period refuses the whole message. A time without an offset is local time of `zone`.
+    """Decode a requested schedule. A time without an offset is in `zone`.
 
-    Raises HemsRefused.
+    Raises HemsRefused; a single malformed period rejects the whole message.
     """
     try:
         message = msgspec.json.decode(body, type=_Message)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise HemsRefused(INVALID, str(error)) from None
+        raise HemsRefused(INVALID_SCHEDULE, str(error)) from None
     expires_at = None if message.expires_at is None else _time(message.expires_at, zone, "expires_at")
     if expires_at is not None and now > expires_at:
-        raise HemsRefused(EXPIRED, f"expires_at is {expires_at.isoformat()}")
+        raise HemsRefused(SCHEDULE_EXPIRED, f"expires_at is {expires_at.isoformat()}")
     try:
-        periods = merged(
+        periods = merge_periods(
             _period(period, number, message.max_current or default_current_a, zone)
             for number, period in enumerate(message.periods)
         )
     except PeriodsOverlap as error:
-        raise HemsRefused(INVALID, str(error)) from None
-    left = not_over(periods, now)
-    if not left:
-        raise HemsRefused(NOTHING_LEFT, "all periods are over")
+        raise HemsRefused(INVALID_SCHEDULE, str(error)) from None
+    remaining = remaining_periods(periods, now)
+    if not remaining:
+        raise HemsRefused(NO_PERIODS_LEFT, "all periods have ended")
     return HemsSchedule(
-        periods=left,
+        periods=remaining,
         expires_at=expires_at,
         source_id=message.source_id or message.source,
-        past=len(periods) - len(left),
+        past=len(periods) - len(remaining),
     )
 
 
@@ -153,7 +160,7 @@ def _period(period: _Period, number: int, default_a: float, zone: tzinfo) -> Cha
     start = _time(period.start, zone, f"periods[{number}].start")
     end = _time(period.end, zone, f"periods[{number}].end")
     if end <= start:
-        raise HemsRefused(INVALID, f"periods[{number}] ends at or before its start")
+        raise HemsRefused(INVALID_SCHEDULE, f"periods[{number}] ends at or before its start")
     return ChargePeriod(start, end, period.max_current or default_a)
 
 
@@ -161,4 +168,4 @@ def _time(text: str, zone: tzinfo, where: str) -> datetime:
     try:
         return as_utc(datetime.fromisoformat(text), zone)
     except (ValueError, OverflowError) as error:
-        raise HemsRefused(INVALID, f"{where}: {error}") from None
+        raise HemsRefused(INVALID_SCHEDULE, f"{where}: {error}") from None

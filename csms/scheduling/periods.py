@@ -11,20 +11,20 @@ class PeriodsOverlap(ValueError):
 
 
 class ChargePeriod(Struct, frozen=True, order=True):
-    """`start` ≤ t < `end`, aware UTC; at most `current_a` amperes a phase."""
+    """`start` ≤ t < `end`, aware UTC; at most `current_a` amperes per phase."""
 
     start: datetime
     end: datetime
     current_a: float
 
 
-def as_utc(moment: datetime, zone: tzinfo) -> datetime:
-    """Aware UTC; a time without an offset is local time of `zone`."""
-    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)).astimezone(UTC)
+def as_utc(at: datetime, zone: tzinfo) -> datetime:
+    """Return a time as aware UTC; one without an offset is local time of `zone`."""
+    return (at if at.tzinfo is not None else at.replace(tzinfo=zone)).astimezone(UTC)
 
 
-def merged(periods: Iterable[ChargePeriod]) -> tuple[ChargePeriod, ...]:
-    """In order, touching and overlapping ones of equal current joined. Raises PeriodsOverlap."""
+def merge_periods(periods: Iterable[ChargePeriod]) -> tuple[ChargePeriod, ...]:
+    """Sort periods and join adjacent and overlapping ones of equal current. Raises PeriodsOverlap."""
     result: list[ChargePeriod] = []
     for period in sorted(periods):
         last = result[-1] if result else None
@@ -41,11 +41,11 @@ def merged(periods: Iterable[ChargePeriod]) -> tuple[ChargePeriod, ...]:
     return tuple(result)
 
 
-def not_over(periods: Iterable[ChargePeriod], now: datetime) -> tuple[ChargePeriod, ...]:
-    """Without those that have ended; the running one stays whole, so that what is derived from it stays equal."""
+def remaining_periods(periods: Iterable[ChargePeriod], now: datetime) -> tuple[ChargePeriod, ...]:
+    """Return the periods that have not ended. The running one stays whole, so that what is derived from it is stable."""
     return tuple(period for period in periods if period.end > now)
 
 
 def current_or_next(periods: Iterable[ChargePeriod], now: datetime) -> ChargePeriod | None:
-    """The running period, else the next one."""
-    return min(not_over(periods, now), default=None)
+    """Return the running period or, if there is none, the next one."""
+    return min(remaining_periods(periods, now), default=None)

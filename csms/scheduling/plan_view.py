@@ -1,4 +1,4 @@
-"""What people are shown of a charger's plan, whatever the charger speaks."""
+"""What an operator is shown of a charger's plan, for any kind of charger."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,21 +9,22 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from csms.scheduling.periods import ChargePeriod
+from csms.scheduling.plan_delivery import NONE, NOT_DESIRED
 from csms.scheduling.prices import PriceSlot
 from csms.scheduling.selection import PricePlan
-from csms.scheduling.upkeep import NONE, NOT_WANTED
 
-Mode = Literal["standalone", "hems"]
+PlanMode = Literal["standalone", "hems"]
 
 
-class Terms(Struct, frozen=True, kw_only=True):
-    """How an OCPP charger is planned. `max_price` a kWh (None: none), `levels` a day, `limit_a` a phase.
+class PlanningTerms(Struct, frozen=True, kw_only=True):
+    """The terms by which an OCPP charger is planned.
 
-    `otherwise`: what it does while prices are known and no chosen slot is left, charge or wait. `stack_level`:
-    the highest to use (None: the charger's). `connector_id` 0: all connectors.
+    `max_price`: per kWh (None: no threshold). `levels`: the number of price levels per day. `limit_a`: per phase.
+    `otherwise`: what the charger does while prices are known and no chosen slot remains, charge or wait.
+    `stack_level`: the highest to use (None: the charger's). `connector_id` 0: all connectors.
     """
 
-    mode: Mode = "standalone"
+    mode: PlanMode = "standalone"
     max_price: Decimal | None = Decimal("0.25")
     levels: int = 16
     limit_a: float = 16.0
@@ -33,8 +34,8 @@ class Terms(Struct, frozen=True, kw_only=True):
     stack_level: int | None = None
 
 
-class ShownSlot(Struct, frozen=True, array_like=True):
-    """A slot with its price and whether it was chosen."""
+class PlanSlot(Struct, frozen=True, array_like=True):
+    """A slot with its price, and whether it was chosen."""
 
     start: datetime
     end: datetime
@@ -43,23 +44,23 @@ class ShownSlot(Struct, frozen=True, array_like=True):
 
 
 class PlanView(Struct, frozen=True, kw_only=True):
-    """A plan as it stands. `state` is the plan's, `delivery` what became of it on the charger.
+    """A plan. `state` is that of the plan, `delivery` that of its delivery to the charger.
 
-    `periods` is what is wanted, `running` what the charger has by all we know. `source` is the running one's.
+    `periods` are the desired ones, `running` those on the charger as far as known, `source` the origin of the latter.
     """
 
     charger_id: str
     connector_id: int
-    mode: Mode
+    mode: PlanMode
     state: str
     message: str = ""
-    delivery: str = NOT_WANTED
+    delivery: str = NOT_DESIRED
     problem: str | None = None
     source: str = NONE
     zone: str = "UTC"
     currency: str | None = None
     max_price: Decimal | None = None
-    slots: tuple[ShownSlot, ...] = ()
+    slots: tuple[PlanSlot, ...] = ()
     slots_chosen: int = 0
     price_levels: int = 0
     slots_excluded: int = 0
@@ -72,20 +73,20 @@ class PlanView(Struct, frozen=True, kw_only=True):
 
 
 def with_prices(view: PlanView, plan: PricePlan | None, prices: Sequence[PriceSlot]) -> PlanView:
-    """A view with the prices of the days that a plan is about, and what was chosen of them."""
+    """Return the view with the prices of the planned days and the slots chosen of them."""
     if plan is None:
         return view
     chosen = {slot for choice in plan.choices for slot in choice.slots}
-    told = next((choice for choice in plan.choices if choice.slots), None)
+    first_choice = next((choice for choice in plan.choices if choice.slots), None)
     first, last = plan.window
     return replace(
         view,
         slots=tuple(
-            ShownSlot(slot.start, slot.end, slot.price, slot in chosen)
+            PlanSlot(slot.start, slot.end, slot.price, slot in chosen)
             for slot in prices
             if first <= slot.start < last
         ),
-        slots_chosen=len(told.slots) if told is not None else 0,
-        price_levels=len(told.levels) if told is not None else 0,
+        slots_chosen=0 if first_choice is None else len(first_choice.slots),
+        price_levels=0 if first_choice is None else len(first_choice.levels),
         slots_excluded=sum(choice.excluded for choice in plan.choices),
     )

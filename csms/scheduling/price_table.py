@@ -1,16 +1,19 @@
-"""The prices that are known, as feeds have brought them."""
+"""The known prices, merged from price feeds."""
 
 from datetime import datetime, timedelta
 from typing import Final
 
 from csms.scheduling.feeds import Feed
-from csms.scheduling.prices import PriceSlot, tidied
+from csms.scheduling.prices import PriceSlot, sort_slots
 
 _KEPT: Final = timedelta(days=2)
 
 
 class PriceTable:
-    """A feed replaces what it covers; what is older than two days is dropped. `problem`: why there are none."""
+    """Prices by slot. A feed replaces what it covers; slots older than two days are dropped.
+
+    `problem`: why there are no prices.
+    """
 
     def __init__(self, currency: str) -> None:
         self.slots: tuple[PriceSlot, ...] = ()
@@ -18,7 +21,7 @@ class PriceTable:
         self.currency = currency
 
     def take(self, feed: Feed, now: datetime) -> bool:
-        """False: the feed is in another currency than the threshold, nothing can be compared."""
+        """Add a feed. Return False, without prices, if its currency is not that of the threshold."""
         if feed.currency is not None and feed.currency != self.currency:
             self.problem = f"Prices are in {feed.currency}, the threshold is in {self.currency}"
             self.slots = ()
@@ -32,5 +35,5 @@ class PriceTable:
             for slot in self.slots
             if (slot.end <= first or slot.start >= last) and slot.end > now - _KEPT
         ]
-        self.slots = tidied([*others, *feed.slots])
+        self.slots = sort_slots([*others, *feed.slots])
         return True

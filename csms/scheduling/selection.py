@@ -1,4 +1,4 @@
-"""Which slots to charge in: all those at the cheapest X price levels of each local day, below a threshold."""
+"""Selection of slots: of each local day all those at the cheapest X price levels at or below a threshold."""
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta, tzinfo
@@ -7,17 +7,20 @@ from typing import Final
 
 from msgspec import Struct
 
-from csms.scheduling.periods import ChargePeriod, merged
-from csms.scheduling.prices import PriceSlot, day_bounds, level, of_day
+from csms.scheduling.periods import ChargePeriod, merge_periods
+from csms.scheduling.prices import PriceSlot, day_bounds, price_level, slots_of_day
 
 WAITING_FOR_PRICES: Final = "waiting_for_prices"
 SCHEDULED: Final = "scheduled"
 NO_ELIGIBLE_SLOTS: Final = "no_eligible_slots"
-_MOST_CHOICES: Final = 1000
+_MAX_PLANS: Final = 1000
 
 
-class Choice(Struct, frozen=True, kw_only=True):
-    """What one local day offers and what of it is chosen. `excluded`: slots above the threshold."""
+class DayChoice(Struct, frozen=True, kw_only=True):
+    """The chosen slots of a local day and their price levels.
+
+    `offered`: the number of slots with a price; `excluded`: those above the threshold.
+    """
 
     day: date
     slots: tuple[PriceSlot, ...] = ()
@@ -31,14 +34,14 @@ class Choice(Struct, frozen=True, kw_only=True):
 
 
 class PricePlan(Struct, frozen=True, kw_only=True):
-    """Today's and tomorrow's choice. `state` is waiting_for_prices, scheduled or no_eligible_slots.
+    """The choice for today and tomorrow. `state`: waiting_for_prices, scheduled or no_eligible_slots.
 
-    `window`: the two days. `known_until`: the end of the last slot that has a price.
+    `window`: begin and end of the two days. `known_until`: the end of the last slot with a price.
     """
 
     state: str
     message: str
-    choices: tuple[Choice, ...]
+    choices: tuple[DayChoice, ...]
     periods: tuple[ChargePeriod, ...] = ()
     threshold_active: bool = False
     window: tuple[datetime, datetime]
@@ -46,25 +49,27 @@ class PricePlan(Struct, frozen=True, kw_only=True):
 
     @property
     def plan_day(self) -> date | None:
-        """The day that `message` speaks of."""
+        """The day to which `message` refers."""
         return next((choice.day for choice in self.choices if choice.slots), None)
 
 
-def choose(slots: Iterable[PriceSlot], day: date, *, top_x: int, threshold: Decimal | None) -> Choice:
-    """The slots of the `top_x` cheapest price levels among those at or below the threshold (None: no threshold)."""
+def choose_slots(
+    slots: Iterable[PriceSlot], day: date, *, top_x: int, threshold: Decimal | None
+) -> DayChoice:
+    """Choose the slots of the `top_x` cheapest price levels at or below the threshold (None: no threshold)."""
     offered = sorted(slots)
-    eligible = [slot for slot in offered if threshold is None or level(slot.price) <= threshold]
-    levels = tuple(sorted({level(slot.price) for slot in eligible})[:top_x])
-    return Choice(
+    eligible = [slot for slot in offered if threshold is None or price_level(slot.price) <= threshold]
+    levels = tuple(sorted({price_level(slot.price) for slot in eligible})[:top_x])
+    return DayChoice(
         day=day,
-        slots=tuple(slot for slot in eligible if level(slot.price) in levels),
+        slots=tuple(slot for slot in eligible if price_level(slot.price) in levels),
         levels=levels,
         offered=len(offered),
         excluded=len(offered) - len(eligible),
     )
 
 
-def plan(
+def plan_by_price(
     prices: Sequence[PriceSlot],
     *,
     now: datetime,
@@ -73,13 +78,14 @@ def plan(
     threshold: Decimal | None,
     current_a: float,
 ) -> PricePlan:
-    """The plan for today and tomorrow, each with its own X levels. Whether a slot is over does not matter here."""
+    """Plan today and tomorrow, each with its own `top_x` levels. Slots that have ended are included."""
     today = now.astimezone(zone).date()
     days = (today, today + timedelta(days=1))
     window = (day_bounds(days[0], zone)[0], day_bounds(days[1], zone)[1])
-    offered = [of_day(prices, day, zone) for day in days]
+    offered = [slots_of_day(prices, day, zone) for day in days]
     choices = tuple(
-        choose(slots, day, top_x=top_x, threshold=threshold) for day, slots in zip(days, offered, strict=True)
+        choose_slots(slots, day, top_x=top_x, threshold=threshold)
+        for day, slots in zip(days, offered, strict=True)
     )
     if not any(choice.offered for choice in choices):
         return PricePlan(
@@ -101,7 +107,7 @@ def plan(
         state=SCHEDULED,
         message=chosen[0].message,
         choices=choices,
-        periods=merged(
+        periods=merge_periods(
             ChargePeriod(slot.start, slot.end, current_a) for choice in chosen for slot in choice.slots
         ),
         threshold_active=active,
@@ -110,12 +116,12 @@ def plan(
     )
 
 
-class Choices:
-    """`plan` for many chargers: made once for all that have the same terms, until day or prices change."""
+class PlanCache:
+    """Results of `plan_by_price`, one for all chargers with the same terms, until day or prices change."""
 
     def __init__(self) -> None:
         self._prices: Sequence[PriceSlot] = ()
-        self._made: dict[object, PricePlan] = {}
+        self._plans: dict[object, PricePlan] = {}
 
     def plan(
         self,
@@ -127,12 +133,12 @@ class Choices:
         threshold: Decimal | None,
         current_a: float,
     ) -> PricePlan:
-        if prices is not self._prices or len(self._made) >= _MOST_CHOICES:
+        if prices is not self._prices or len(self._plans) >= _MAX_PLANS:
             self._prices = prices
-            self._made.clear()
+            self._plans.clear()
         key = (now.astimezone(zone).date(), zone, top_x, threshold, current_a)
-        if key not in self._made:
-            self._made[key] = plan(
+        if key not in self._plans:
+            self._plans[key] = plan_by_price(
                 prices, now=now, zone=zone, top_x=top_x, threshold=threshold, current_a=current_a
             )
-        return self._made[key]
+        return self._plans[key]

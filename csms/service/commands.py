@@ -19,10 +19,10 @@ async def check(
     """Raises Problem 422 with everything that is wrong with a command, by the schema or by its meaning."""
     async with context.engine.connect() as db:
         facts = await device_state_views.facts(db, charger_id, context.now())
-    schema_payload = dict(command_checks.for_schema(action, payload, facts.protocol))
+    schema_payload = dict(command_checks.payload_for_schema(action, payload, facts.protocol))
     problems = [str(problem) for problem in check_request(action, schema_payload)]
     if not problems:
-        problems = command_checks.check(action, payload, facts)
+        problems = command_checks.find_problems(action, payload, facts)
     if queued and not problems:
         problems = command_queue.queue_problems(action, payload, facts.protocol)
     if problems:

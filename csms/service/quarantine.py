@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from csms.core.quarantine import REPAIRABLE, offered
+from csms.core.quarantine import REPAIRABLE_ACTIONS, repairable_message
 from csms.core.reports import Repair
 from csms.core.text import storable
 from csms.db import admin, logs
@@ -44,10 +44,10 @@ async def book(
     message = await held(context, held_id)
     if message.resolved_at is not None:
         raise Problem(409, "conflict", f"Message {held_id} has been dealt with already.")
-    if message.action not in REPAIRABLE:
+    if message.action not in REPAIRABLE_ACTIONS:
         raise Problem(422, "not-bookable", f"A {message.action} cannot be booked; resolve it with a note.")
     if payload is None:
-        payload = offered(message.action, message.payload)
+        payload = repairable_message(message.action, message.payload)
     if payload is None:
         raise Problem(
             422, "not-bookable", "What came is no JSON object: send the payload as it should have been."

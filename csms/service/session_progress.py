@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from msgspec import Struct
 
-from csms.core import session_course
+from csms.core import session_timeline
 from csms.core.pricing import Bill, Cost, duration_s, session_cost
 from csms.core.records import Connector, Transaction
 from csms.db.views import Session
@@ -51,9 +51,9 @@ def progress(session: Session, now: datetime) -> Progress:
     register = plug.energy_wh if plug is not None and mine else None
     energy_wh = None if register is None else max(register - t.meter_start_wh, 0)
     course = None
-    if t.tariff.needs_course:
+    if t.tariff.needs_timeline:
         until = t.started_at + timedelta(microseconds=int(seconds * 1_000_000))
-        course = session_course.so_far(t, until, energy_wh or 0, session.evidence, read_at)
+        course = session_timeline.running_timeline(t, until, energy_wh or 0, session.evidence, read_at)
     return Progress(
         energy_wh=energy_wh,
         duration_s=seconds,
@@ -66,7 +66,7 @@ def progress(session: Session, now: datetime) -> Progress:
 def _plain_bill(t: Transaction, seconds: Decimal) -> Bill:
     """The bill of a session stored without one, unless an older release has priced it differently."""
     cost = session_cost(t.tariff, t.energy_wh or 0, seconds)
-    return cost.bill if not t.tariff.needs_course and cost.amount_minor == t.cost_minor else Bill()
+    return cost.bill if not t.tariff.needs_timeline and cost.amount_minor == t.cost_minor else Bill()
 
 
 def _so_far(t: Transaction, read_at: datetime | None, now: datetime) -> Decimal:

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from csms.core import reports
 from csms.db import plans
 from csms.scheduling.periods import ChargePeriod
-from csms.scheduling.plan_view import PlanView, ShownSlot, Terms
-from csms.scheduling.upkeep import Installed, PlanDelivery
+from csms.scheduling.plan_delivery import InstalledPlan, PlanDelivery
+from csms.scheduling.plan_view import PlanningTerms, PlanSlot, PlanView
 from tests.api.test_tariffs_cli import Ran, Told, did, ran
 from tests.harness.api_harness import World
 
@@ -29,7 +29,7 @@ VIEW = PlanView(
     source="standalone",
     currency="EUR",
     max_price=Decimal("0.25"),
-    slots=(ShownSlot(PERIOD.start, PERIOD.end, Decimal("0.1"), True),),
+    slots=(PlanSlot(PERIOD.start, PERIOD.end, Decimal("0.1"), True),),
     slots_chosen=1,
     price_levels=1,
     periods=(PERIOD,),
@@ -74,7 +74,7 @@ async def test_a_plan_is_made_changed_and_removed(world: World, client: httpx.As
 async def test_what_is_on_the_charger_is_taken_off_first(world: World, client: httpx.AsyncClient) -> None:
     await client.put("/chargers/CP1", json={})
     await client.put(PLAN, json={})
-    held = Installed(
+    held = InstalledPlan(
         source="standalone",
         periods=(PERIOD,),
         until=PERIOD.end,
@@ -145,7 +145,9 @@ async def test_every_word_of_a_plan_comes_back_from_the_database(
     await client.put("/chargers/CP1", json={})
     await show(world, VIEW)
     await show(world, VIEW)
-    terms = Terms(mode="hems", max_price=None, levels=3, limit_a=6.5, phases=1, connector_id=2, stack_level=4)
+    terms = PlanningTerms(
+        mode="hems", max_price=None, levels=3, limit_a=6.5, phases=1, connector_id=2, stack_level=4
+    )
     async with world.engine.begin() as db:
         await plans.put(db, "CP1", terms, NOW)
         assert await plans.shown(db, "CP1") == [VIEW]

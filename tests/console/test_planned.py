@@ -15,7 +15,7 @@ from csms.console.planned import gaps, periods, plot, table
 from csms.core import reports
 from csms.db import plans
 from csms.scheduling.periods import ChargePeriod
-from csms.scheduling.plan_view import PlanView, ShownSlot, Terms
+from csms.scheduling.plan_view import PlanningTerms, PlanSlot, PlanView
 from csms.scheduling.prices import day_bounds
 from tests.console.test_pages import EVIL, text_of
 from tests.harness.api_harness import World
@@ -32,7 +32,7 @@ def view(day: date = date(2026, 11, 21), prices: Any = None, **more: Any) -> Pla
     count = (end - begin) // QUARTER
     price = prices or (lambda n: Decimal("0.10") if n < 4 else Decimal("0.20") if n < 60 else Decimal("0.40"))
     slots = tuple(
-        ShownSlot(
+        PlanSlot(
             begin + n * QUARTER,
             begin + (n + 1) * QUARTER,
             price(n),
@@ -173,7 +173,7 @@ async def test_the_page_of_an_ocpp_charger(world: World, browser: httpx.AsyncCli
     page = (await browser.get("/chargers/CP%2F1/plan")).text
     assert "csms plans set CP/1" in text_of(page)
     async with world.engine.begin() as db:
-        await plans.put(db, "CP/1", Terms(levels=7, otherwise="wait"), NOON)
+        await plans.put(db, "CP/1", PlanningTerms(levels=7, otherwise="wait"), NOON)
     assert "it is made when the charger connects" in (await browser.get("/chargers/CP%2F1/plan")).text
     await show(
         world,

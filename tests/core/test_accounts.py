@@ -1,4 +1,4 @@
-"""Who may rent, what is held for it, what it costs the account: to the cent, and once."""
+"""Rentals: whether an account may rent, the hold on its balance, and exact debits, each made once."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from csms.core import reports
 from csms.core.tariffs import Tariff
 from tests.harness.command_answers import answered
-from tests.harness.fake_store import CP, NOW, Desk, meter, register, start, status, stop
+from tests.harness.fake_store import CP, NOW, Desk, meter, register, sample, start, status, stop
 
 # 0.0005 UAH a second, 0.012 UAH a Wh: 15 minutes and 100 Wh are 1.65.
 TARIFF = Tariff(id="coin", currency="UAH", energy_rate=Decimal("12.00"), time_rate=Decimal("0.03"))
@@ -85,7 +85,7 @@ def test_debits_on_the_way_add_up_to_the_same_cent(desk):
     assert balance(desk) == 10_000 - 180
 
 
-def test_a_reading_that_comes_twice_is_debited_once(desk):
+def test_a_repeated_reading_is_debited_once(desk):
     desk.tell(rent(terms=DYNAMIC))
     desk.tell(begin())
     for _ in range(3):
@@ -93,7 +93,7 @@ def test_a_reading_that_comes_twice_is_debited_once(desk):
     assert len(debits(desk)) == 1
 
 
-def test_reports_that_come_again_change_no_balance(desk):
+def test_repeated_reports_change_no_balance(desk):
     story = [rent(), begin(), used(100, 600), end()]
     for report in story:
         desk.tell(report)
@@ -103,7 +103,7 @@ def test_reports_that_come_again_change_no_balance(desk):
     assert desk.snapshot() == before
 
 
-def test_a_rental_without_power_is_charged_and_given_back(desk):
+def test_a_rental_without_energy_is_debited_and_refunded(desk):
     desk.tell(rent(terms=FREE))
     desk.tell(begin())
     desk.tell(end(energy_wh=0, seconds=120))
@@ -112,14 +112,14 @@ def test_a_rental_without_power_is_charged_and_given_back(desk):
 
 
 @pytest.mark.parametrize(("energy_wh", "seconds", "terms"), [(1, 60, FREE), (0, 121, FREE), (0, 60, None)])
-def test_what_had_power_or_lasted_longer_or_is_not_free_is_paid(desk, energy_wh, seconds, terms):
+def test_a_rental_with_energy_or_beyond_its_free_time_is_paid(desk, energy_wh, seconds, terms):
     desk.tell(rent(terms=terms or reports.RentalTerms()))
     desk.tell(begin())
     desk.tell(end(energy_wh=energy_wh, seconds=seconds))
     assert balance(desk) < 10_000
 
 
-def test_a_correction_is_an_entry_of_the_difference(desk):
+def test_a_correction_debits_or_refunds_the_difference(desk):
     desk.tell(rent())
     desk.tell(begin())
     desk.tell(end(energy_wh=1000, seconds=3600, inferred=True, reason="Other"))
@@ -139,43 +139,43 @@ def test_a_correction_is_an_entry_of_the_difference(desk):
         ({"currency": "EUR"}, "OtherCurrency"),
     ],
 )
-def test_who_may_rent(change, status):
+def test_balance_block_and_currency_decide_whether_an_account_may_rent(change, status):
     desk = Desk(tariff=TARIFF)
     desk.with_account(UID, **({"balance_minor": 10_000} | change))
     assert desk.tell(rent()).status == status
     assert len(desk.rentals) == (status == "Accepted")
 
 
-def test_an_operators_own_minimum_counts(desk):
+def test_the_minimum_balance_of_the_terms_applies(desk):
     few = reports.RentalTerms(min_balance=Decimal("100.01"))
     assert desk.tell(rent(terms=few)) == reports.Rented(
         status="NoMoney", required_minor=10_001, available_minor=10_000, currency="UAH"
     )
 
 
-def test_a_stranger_needs_an_account_unless_none_is_required(desk):
-    assert desk.tell(rent("nobody")).status == "NoAccount"
-    assert desk.tell(rent("nobody", account_required=False)).status == "Accepted"
+def test_an_unknown_account_may_rent_only_where_none_is_required(desk):
+    assert desk.tell(rent("unknown")).status == "NoAccount"
+    assert desk.tell(rent("unknown", account_required=False)).status == "Accepted"
     assert desk.rentals == {}
 
 
-def test_a_user_rents_one_charger_at_a_time(desk):
+def test_an_account_rents_one_charger_at_a_time(desk):
     assert desk.tell(rent()).status == "Accepted"
-    assert desk.tell(rent()).status == "Accepted"  # a second tap
+    assert desk.tell(rent()).status == "Accepted"  # the user asked twice
     assert len(desk.rentals) == 1
     assert desk.tell(rent(charger_id="other")).status == "RentsElsewhere"
     desk.tell(reports.Unrented(charger_id=CP, account_id=UID))
     assert desk.tell(rent(charger_id="other")).status == "Accepted"
 
 
-def test_a_hold_ends_by_itself(desk):
+def test_a_hold_expires(desk):
     desk.tell(rent(holds_for_s=60))
     desk.now = NOW + timedelta(seconds=60)
     assert desk.tell(rent(charger_id="other")).status == "Accepted"
     assert [r.state for r in desk.rentals.values()] == ["released", "held"]
 
 
-def test_a_charger_is_rented_by_one_user_at_a_time(desk):
+def test_a_connector_is_rented_by_one_account_at_a_time(desk):
     desk.with_account("other", 10_000)
     desk.tell(rent())
     assert desk.tell(rent("other")).status == "Occupied"
@@ -185,14 +185,14 @@ def test_a_charger_is_rented_by_one_user_at_a_time(desk):
     assert desk.tell(rent("other")).status == "Accepted"
 
 
-def test_a_charger_out_of_service_is_not_rented(desk):
+def test_an_inoperative_charger_is_not_rented(desk):
     desk.tell(answered("ChangeAvailability", {"connectorId": 0, "type": "Inoperative"}))
     assert desk.tell(rent()).status == "Inoperative"
     desk.tell(answered("ChangeAvailability", {"connectorId": 0, "type": "Operative"}))
     assert desk.tell(rent()).status == "Accepted"
 
 
-def test_a_rental_nobody_asked_us_for_is_paid_all_the_same(desk):
+def test_a_start_without_a_request_to_rent_is_paid_too(desk):
     desk.tell(rent(charger_id="elsewhere"))
     desk.tell(begin())
     desk.tell(end())
@@ -200,7 +200,7 @@ def test_a_rental_nobody_asked_us_for_is_paid_all_the_same(desk):
     assert [(r.origin, r.state) for r in desk.rentals.values()] == [("csms", "held"), ("direct", "ended")]
 
 
-def test_a_balance_may_become_a_debt_and_then_nothing_begins(desk):
+def test_an_account_in_debt_does_not_rent(desk):
     desk.tell(rent())
     desk.tell(begin())
     desk.tell(end(energy_wh=10_000, seconds=3600))
@@ -208,20 +208,20 @@ def test_a_balance_may_become_a_debt_and_then_nothing_begins(desk):
     assert desk.tell(rent()).status == "NoMoney"
 
 
-def test_an_rfid_tag_that_is_called_like_an_account_pays_nothing(desk):
+def test_a_tag_with_the_id_of_an_account_debits_nothing(desk):
     desk.tell(start(id_tag=UID, meter_wh=0))
     desk.tell(end())
     assert (balance(desk), desk.rentals) == (10_000, {})
 
 
-def test_an_account_in_another_currency_is_not_touched(desk):
+def test_an_account_in_another_currency_is_not_debited(desk):
     desk.accounts[UID] = replace(desk.accounts[UID], currency="EUR")
     desk.tell(begin())
     desk.tell(end())
     assert balance(desk) == 10_000
 
 
-def test_a_start_whose_predecessor_was_forgotten_settles_both(desk):
+def test_a_start_settles_the_rental_that_was_left_open(desk):
     desk.with_account("other", 10_000)
     desk.tell(begin())
     desk.tell(used(100, 600))
@@ -231,7 +231,7 @@ def test_a_start_whose_predecessor_was_forgotten_settles_both(desk):
     assert [r.state for r in desk.rentals.values()] == ["ended", "running"]
 
 
-def test_an_end_that_is_inferred_by_us_is_debited_too(desk):
+def test_an_inferred_end_is_debited_too(desk):
     desk.tell(status("Charging", NOW))
     desk.tell(begin())
     desk.tell(used(100, 600))
@@ -247,3 +247,29 @@ def test_an_end_that_is_inferred_by_us_is_debited_too(desk):
         )
     )
     assert balance(desk) == 10_000 - 150
+
+
+def test_readings_after_the_end_of_a_rental_debit_nothing(desk):
+    desk.tell(rent(terms=DYNAMIC))
+    number = desk.tell(begin()).transaction_id
+    desk.tell(end())
+    before = balance(desk)
+    assert desk.tell(used(5000, 5400, number)) is None
+    assert balance(desk) == before
+
+
+def test_readings_without_time_or_register_debit_nothing(desk):
+    desk.tell(rent(terms=DYNAMIC))
+    number = desk.tell(begin()).transaction_id
+    power = reports.Reading(at=NOW, samples=[sample(7200, "Power.Active.Import", "W")])
+    assert desk.tell(meter(number, power, register(500, None))) is None
+    assert debits(desk) == []
+
+
+def test_the_correction_of_a_free_rental_to_another_free_one_changes_no_balance(desk):
+    desk.tell(rent(terms=FREE))
+    desk.tell(begin())
+    desk.tell(end(energy_wh=0, seconds=60, inferred=True))
+    desk.tell(end(energy_wh=0, seconds=120))
+    assert balance(desk) == 10_000
+    assert [entry[1] for entry in debits(desk)] == ["debit", "refund"]

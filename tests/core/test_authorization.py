@@ -13,12 +13,12 @@ def ask(desk, id_tag="user123"):
     ("policy", "id_tag", "expected"),
     [("reject", "x", "Invalid"), ("accept", "x", "Accepted"), ("accept", "", "Invalid")],
 )
-def test_a_tag_nobody_knows(policy, id_tag, expected):
+def test_an_unknown_tag_follows_the_policy(policy, id_tag, expected):
     assert ask(Desk(unknown_tags=policy), id_tag).status == expected
 
 
 @pytest.mark.parametrize("word", ["Accepted", "Blocked", "Expired", "Invalid"])
-def test_a_tags_status_is_the_operators_word(word):
+def test_a_tag_has_the_status_that_an_operator_set(word):
     desk = Desk(unknown_tags="accept")
     desk.with_tag("user123", status=word, parent_id_tag="family")
     assert ask(desk) == reports.Authorization(status=word, parent_id_tag="family")
@@ -50,11 +50,11 @@ def test_the_limit_of_concurrent_sessions_counts_only_other_open_ones():
     assert second.authorization.status == "ConcurrentTx"
     elsewhere = desk.tell(start(charger_id="other"))
     assert elsewhere.authorization.status == "ConcurrentTx"
-    # The same start again is the same answer, not a concurrent one.
+    # A repeated start gets the same answer, it is not a concurrent one.
     assert desk.tell(start()).authorization.status == "Accepted"
 
 
-def test_a_refused_session_does_not_keep_its_tag_from_charging():
+def test_a_refused_transaction_does_not_count_against_its_tag():
     desk = Desk()
     desk.with_tag("user123", max_active_transactions=1)
     first = desk.tell(start())
@@ -63,7 +63,7 @@ def test_a_refused_session_does_not_keep_its_tag_from_charging():
     assert desk.tell(start(connector_id=3)).authorization.status == "Accepted"
 
 
-def test_a_forgotten_session_on_the_same_connector_does_not_count():
+def test_a_transaction_left_open_on_the_same_connector_does_not_count():
     desk = Desk()
     desk.with_tag("user123", max_active_transactions=1)
     desk.tell(start())
@@ -77,13 +77,13 @@ def test_starts_in_one_batch_count_each_other():
     assert [answer.authorization.status for answer in answers] == ["Accepted"] * 2 + ["ConcurrentTx"] * 2
 
 
-def test_nobody_may_start_with_a_limit_of_nothing():
+def test_a_limit_of_zero_allows_no_transaction():
     desk = Desk()
     desk.with_tag("user123", max_active_transactions=0)
     assert desk.tell(start()).authorization.status == "ConcurrentTx"
 
 
-def test_a_stop_says_how_its_tag_stands():
+def test_the_answer_to_a_stop_has_the_status_of_its_tag():
     desk = Desk()
     desk.with_tag("user123", expiry_at=NOW)
     first = desk.tell(start(id_tag="other"))

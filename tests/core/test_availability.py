@@ -1,6 +1,6 @@
 import pytest
 
-from csms.core.availability import in_sync
+from csms.core.availability import availability_in_sync
 from csms.core.device_state import Availability
 from tests.harness.command_answers import answered
 from tests.harness.fake_store import Desk
@@ -19,7 +19,7 @@ def rows(desk):
     return {row.connector_id: (row.desired, row.scheduled) for row in desk.recall(Availability)}
 
 
-def test_what_was_asked_is_kept_when_the_charger_agreed(desk):
+def test_the_desired_availability_is_kept_when_the_charger_accepted_it(desk):
     desk.tell(change(1, "Inoperative", "Rejected"))
     assert rows(desk) == {}
     desk.tell(change(1, "Inoperative", "Scheduled"))
@@ -28,7 +28,7 @@ def test_what_was_asked_is_kept_when_the_charger_agreed(desk):
     assert rows(desk) == {1: ("Inoperative", False)}
 
 
-def test_the_charger_as_a_whole_takes_its_connectors_with_it(desk):
+def test_connector_0_changes_all_connectors(desk):
     desk.tell(change(1, "Inoperative"))
     desk.tell(change(0, "Operative"))
     assert rows(desk) == {0: ("Operative", False), 1: ("Operative", False)}
@@ -46,5 +46,5 @@ def test_the_charger_as_a_whole_takes_its_connectors_with_it(desk):
         ("Operative", None, None),
     ],
 )
-def test_the_reported_status_fits_or_not(desired, status, expected):
-    assert in_sync(desired, status) is expected
+def test_the_reported_status_agrees_with_the_desired_availability_or_not(desired, status, expected):
+    assert availability_in_sync(desired, status) is expected

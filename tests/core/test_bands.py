@@ -1,4 +1,4 @@
-"""Bands by the clock on the wall: midnight, weekdays, and the days with 23 and 25 hours."""
+"""Bands in local time: midnight, weekdays, and days with 23 and 25 hours."""
 
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csms.core.bands import band_at, edges, pieces
-from csms.core.tariffs import BASE, DAYS, Band, Tariff, minute
+from csms.core.bands import band_at, band_boundaries, band_spans
+from csms.core.tariffs import DAYS, NO_BAND, Band, Tariff, minute_of_day
 
 VIENNA = ZoneInfo("Europe/Vienna")
 NIGHT = Tariff(bands=(Band(name="night", start="22:00", end="06:00"),), time_zone="Europe/Vienna")
@@ -21,34 +21,40 @@ def local(day, time, zone=VIENNA, fold=0):
 def hours(tariff, since, until):
     """Hours by band."""
     found = {}
-    for piece in pieces(tariff, since, until):
+    for piece in band_spans(tariff, since, until):
         found[piece.band] = found.get(piece.band, 0) + (piece.end - piece.start) / timedelta(hours=1)
     return found
 
 
-def test_a_night_is_cut_at_its_edges():
-    found = pieces(NIGHT, local("2026-11-20", "20:00"), local("2026-11-21", "07:30"))
+def test_a_night_is_divided_at_its_boundaries():
+    found = band_spans(NIGHT, local("2026-11-20", "20:00"), local("2026-11-21", "07:30"))
     assert [(p.band, p.start, p.end) for p in found] == [
-        (BASE, local("2026-11-20", "20:00"), local("2026-11-20", "22:00")),
+        (NO_BAND, local("2026-11-20", "20:00"), local("2026-11-20", "22:00")),
         (0, local("2026-11-20", "22:00"), local("2026-11-21", "06:00")),
-        (BASE, local("2026-11-21", "06:00"), local("2026-11-21", "07:30")),
+        (NO_BAND, local("2026-11-21", "06:00"), local("2026-11-21", "07:30")),
     ]
 
 
 @pytest.mark.parametrize(
     ("time", "band"),
-    [("21:59:59.999999", BASE), ("22:00:00", 0), ("00:00:00", 0), ("05:59:59.999999", 0), ("06:00:00", BASE)],
+    [
+        ("21:59:59.999999", NO_BAND),
+        ("22:00:00", 0),
+        ("00:00:00", 0),
+        ("05:59:59.999999", 0),
+        ("06:00:00", NO_BAND),
+    ],
 )
-def test_edges_are_half_open(time, band):
+def test_bands_are_half_open(time, band):
     assert band_at(NIGHT, local("2026-11-20", time)) == band
 
 
-def test_weekdays_change_at_the_sites_midnight():
+def test_weekdays_change_at_local_midnight():
     weekend = Tariff(bands=(Band(name="weekend", days=("sat", "sun")),), time_zone="America/New_York")
     new_york = ZoneInfo("America/New_York")
     friday, monday = local("2026-11-20", "00:00", new_york), local("2026-11-23", "12:00", new_york)
-    assert hours(weekend, friday, monday) == {BASE: 24 + 12, 0: 48}
-    assert band_at(weekend, local("2026-11-20", "23:59:59", new_york)) == BASE
+    assert hours(weekend, friday, monday) == {NO_BAND: 24 + 12, 0: 48}
+    assert band_at(weekend, local("2026-11-20", "23:59:59", new_york)) == NO_BAND
     assert band_at(weekend, local("2026-11-21", "00:00", new_york)) == 0
 
 
@@ -56,16 +62,16 @@ def test_weekdays_change_at_the_sites_midnight():
     ("day", "start", "end", "expected"),
     [
         # In the night to 2026-03-29 02:00 becomes 03:00.
-        ("2026-03-29", "02:00", "03:00", {BASE: 23}),
-        ("2026-03-29", "02:30", "04:00", {BASE: 22, 0: 1}),
-        ("2026-03-29", "01:00", "02:30", {BASE: 22, 0: 1}),
-        ("2026-03-29", "00:00", "06:00", {BASE: 18, 0: 5}),
+        ("2026-03-29", "02:00", "03:00", {NO_BAND: 23}),
+        ("2026-03-29", "02:30", "04:00", {NO_BAND: 22, 0: 1}),
+        ("2026-03-29", "01:00", "02:30", {NO_BAND: 22, 0: 1}),
+        ("2026-03-29", "00:00", "06:00", {NO_BAND: 18, 0: 5}),
         # In the night to 2026-10-25 03:00 becomes 02:00.
-        ("2026-10-25", "02:00", "03:00", {BASE: 23, 0: 2}),
-        ("2026-10-25", "02:30", "04:00", {BASE: 23, 0: 2}),
-        ("2026-10-25", "01:00", "02:30", {BASE: 23, 0: 2}),
-        ("2026-10-25", "00:00", "06:00", {BASE: 18, 0: 7}),
-        ("2026-11-21", "02:00", "03:00", {BASE: 23, 0: 1}),
+        ("2026-10-25", "02:00", "03:00", {NO_BAND: 23, 0: 2}),
+        ("2026-10-25", "02:30", "04:00", {NO_BAND: 23, 0: 2}),
+        ("2026-10-25", "01:00", "02:30", {NO_BAND: 23, 0: 2}),
+        ("2026-10-25", "00:00", "06:00", {NO_BAND: 18, 0: 7}),
+        ("2026-11-21", "02:00", "03:00", {NO_BAND: 23, 0: 1}),
     ],
 )
 def test_days_with_23_and_25_hours(day, start, end, expected):
@@ -75,27 +81,27 @@ def test_days_with_23_and_25_hours(day, start, end, expected):
     assert hours(tariff, midnight, next_day) == expected
 
 
-def test_a_clock_that_changes_at_half_past_and_by_half_an_hour():
+def test_an_offset_may_change_at_half_past_and_by_half_an_hour():
     lord_howe = Tariff(bands=(Band(name="b", start="01:30", end="02:00"),), time_zone="Australia/Lord_Howe")
     zone = ZoneInfo("Australia/Lord_Howe")
     # 2026-04-05 02:00 becomes 01:30: the half hour comes twice.
     found = hours(lord_howe, local("2026-04-05", "00:00", zone), local("2026-04-06", "00:00", zone))
-    assert found == {BASE: 23.5, 0: 1}
+    assert found == {NO_BAND: 23.5, 0: 1}
 
 
-def test_a_moment_is_one_piece_of_its_band():
+def test_a_span_of_no_length_has_one_band():
     moment = local("2026-11-20", "22:00")
-    assert [(p.band, p.start, p.end) for p in pieces(NIGHT, moment, moment)] == [(0, moment, moment)]
+    assert [(p.band, p.start, p.end) for p in band_spans(NIGHT, moment, moment)] == [(0, moment, moment)]
 
 
-def test_without_bands_there_is_one_piece_and_no_edge():
+def test_without_bands_there_is_one_span_and_no_boundary():
     since, until = local("2026-11-01", "00:00"), local("2026-11-20", "22:00")
-    assert [piece.band for piece in pieces(Tariff(), since, until)] == [BASE]
-    assert edges(Tariff(), since, until) == []
+    assert [piece.band for piece in band_spans(Tariff(), since, until)] == [NO_BAND]
+    assert band_boundaries(Tariff(), since, until) == []
 
 
-def test_the_edges_of_a_month_are_few():
-    assert 60 <= len(edges(NIGHT, local("2026-10-01", "00:00"), local("2026-10-31", "00:00"))) <= 95
+def test_a_month_has_few_boundaries():
+    assert 60 <= len(band_boundaries(NIGHT, local("2026-10-01", "00:00"), local("2026-10-31", "00:00"))) <= 95
 
 
 @given(
@@ -110,9 +116,7 @@ def test_the_edges_of_a_month_are_few():
     starts=st.lists(st.tuples(st.integers(0, 1439), st.integers(1, 1440)), min_size=1, max_size=3),
     days=st.sets(st.sampled_from(DAYS), min_size=1),
 )
-def test_every_minute_is_in_the_band_that_the_wall_clock_says(
-    zone, around, offset_min, length_min, starts, days
-):
+def test_every_minute_is_in_the_band_of_its_local_time(zone, around, offset_min, length_min, starts, days):
     start, length = starts[0]
     end = (start + length) % 1440
     band = Band(
@@ -125,11 +129,11 @@ def test_every_minute_is_in_the_band_that_the_wall_clock_says(
         return
     tariff = Tariff(bands=(band,), time_zone=zone)
     since = datetime.fromisoformat(f"{around}T00:00+00:00") + timedelta(minutes=offset_min)
-    found = pieces(tariff, since, since + timedelta(minutes=length_min))
+    found = band_spans(tariff, since, since + timedelta(minutes=length_min))
     assert sum((p.end - p.start for p in found), timedelta()) == timedelta(minutes=length_min)
     assert all(a.end == b.start and a.band != b.band for a, b in zip(found, found[1:], strict=False))
     expected = {}
-    first, last = minute(band.start), minute(band.end)
+    first, last = minute_of_day(band.start), minute_of_day(band.end)
     for i in range(length_min):
         wall = (since + timedelta(minutes=i)).astimezone(ZoneInfo(zone))
         now, day = wall.hour * 60 + wall.minute, DAYS[wall.weekday()]
@@ -139,7 +143,7 @@ def test_every_minute_is_in_the_band_that_the_wall_clock_says(
             if first < last
             else (day in days and now >= first) or (before in days and now < last)
         )
-        which = 0 if inside else BASE
+        which = 0 if inside else NO_BAND
         expected[which] = expected.get(which, 0) + 1
     assert {
         p: round(h * 60) for p, h in hours(tariff, since, since + timedelta(minutes=length_min)).items() if h

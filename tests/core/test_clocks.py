@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from csms.core.clocks import proves_older, suspect
+from csms.core.clocks import is_suspect, proves_older
 from tests.harness.fake_store import NOW, at
 
 LOST = datetime(1970, 1, 1, 0, 5, tzinfo=UTC)
@@ -13,7 +13,7 @@ LOST = datetime(1970, 1, 1, 0, 5, tzinfo=UTC)
     [(NOW, False), (at(-8 * 365 * 1440), False), (LOST, True), (at(24 * 60), False), (at(24 * 60 + 1), True)],
 )
 def test_a_time_before_2015_or_a_day_ahead_is_suspect(moment, expected):
-    assert suspect(moment, NOW) is expected
+    assert is_suspect(moment, NOW) is expected
 
 
 @pytest.mark.parametrize(
@@ -22,10 +22,10 @@ def test_a_time_before_2015_or_a_day_ahead_is_suspect(moment, expected):
         (at(-1), at(0), True),
         (at(0), at(0), False),
         (at(1), at(0), False),
-        (LOST, at(0), False),  # the clock was lost: nothing is proved
-        (at(0), at(61), False),  # the one we know was ahead of us
+        (LOST, at(0), False),  # a clock that was lost proves nothing
+        (at(0), at(61), False),  # the known time was ahead of now
         (at(0), at(59), True),
     ],
 )
-def test_what_proves_a_report_older(moment, known, expected):
+def test_a_plausible_earlier_time_proves_a_report_older(moment, known, expected):
     assert proves_older(moment, known, NOW) is expected

@@ -2,11 +2,11 @@ import copy
 
 import pytest
 
-from csms.core.command_checks import Facts, check, for_schema
+from csms.core.command_checks import ChargerFacts, find_problems, payload_for_schema
 from tests.harness.command_answers import profile
 from tests.harness.fake_store import NOW, at
 
-FACTS = Facts(
+FACTS = ChargerFacts(
     now=NOW,
     configuration={
         "chargeprofilemaxstacklevel": "3",
@@ -14,17 +14,19 @@ FACTS = Facts(
         "chargingscheduleallowedchargingrateunit": "Current",
         "sendlocallistmaxlength": "2",
     },
-    open={7: 1},
+    open_transactions={7: 1},
 )
+NOTHING_REPORTED = ChargerFacts(now=NOW, open_transactions={7: 1})
 
 
 def set_profile(connector_id=1, **given):
     return {"connectorId": connector_id, "csChargingProfiles": profile(**given)}
 
 
-def fields(action, payload, facts=None):
+def fields(action, payload, facts=NOTHING_REPORTED):
     return [
-        problem.split(":")[0].removeprefix("csChargingProfiles.") for problem in check(action, payload, facts)
+        problem.split(":")[0].removeprefix("csChargingProfiles.")
+        for problem in find_problems(action, payload, facts)
     ]
 
 
@@ -42,9 +44,9 @@ GOOD = [
 
 
 @pytest.mark.parametrize(("action", "payload"), GOOD)
-def test_what_the_specification_allows_passes(action, payload):
-    assert check(action, payload) == []
-    assert check(action, payload, FACTS) == []
+def test_valid_commands_have_no_problems(action, payload):
+    assert find_problems(action, payload, NOTHING_REPORTED) == []
+    assert find_problems(action, payload, FACTS) == []
 
 
 @pytest.mark.parametrize(
@@ -64,15 +66,17 @@ def test_what_the_specification_allows_passes(action, payload):
         (set_profile(periods=[(0, 6), (0, 7)]), "chargingSchedule.chargingSchedulePeriod[1].startPeriod"),
         (set_profile(periods=[(0, -1)]), "chargingSchedule.chargingSchedulePeriod[0].limit"),
         (set_profile(periods=[(0, 6.25)]), "chargingSchedule.chargingSchedulePeriod[0].limit"),
+        (set_profile(schedule={"chargingSchedulePeriod": [{"startPeriod": 0, "limit": 6, "numberPhases": 4}]}),
+         "chargingSchedule.chargingSchedulePeriod[0].numberPhases"),
         (set_profile(schedule={"duration": 0}), "chargingSchedule.duration"),
         (set_profile(schedule={"minChargingRate": -1}), "chargingSchedule.minChargingRate"),
     ],
 )  # fmt: skip
-def test_a_profile_is_looked_at_beyond_the_schema(payload, field):
+def test_a_profile_is_checked_beyond_the_schema(payload, field):
     assert fields("SetChargingProfile", payload) == [field]
 
 
-def test_a_recurring_profile_says_how_and_from_when():
+def test_a_recurring_profile_needs_its_kind_and_start():
     chosen = set_profile(chargingProfileKind="Recurring")
     assert fields("SetChargingProfile", chosen) == ["recurrencyKind", "chargingSchedule.startSchedule"]
 
@@ -83,17 +87,26 @@ def test_a_recurring_profile_says_how_and_from_when():
         (set_profile(level=4), "stackLevel"),
         (set_profile(periods=[(0, 1), (1, 2), (2, 3)]), "chargingSchedule.chargingSchedulePeriod"),
         (set_profile(schedule={"chargingRateUnit": "W"}), "chargingSchedule.chargingRateUnit"),
+    ],
+)
+def test_the_limits_that_a_charger_reported_apply(payload, field):
+    assert fields("SetChargingProfile", payload, FACTS) == [field]
+    assert fields("SetChargingProfile", payload, NOTHING_REPORTED) == []
+
+
+@pytest.mark.parametrize(
+    ("payload", "field"),
+    [
         (set_profile(1, purpose="TxProfile", transactionId=8), "transactionId"),
         (set_profile(2, purpose="TxProfile", transactionId=7), "transactionId"),
         (set_profile(2, purpose="TxProfile"), "connectorId"),
     ],
 )
-def test_what_is_known_of_the_charger_counts(payload, field):
-    assert fields("SetChargingProfile", payload, FACTS) == [field]
-    assert fields("SetChargingProfile", payload) == []
+def test_a_tx_profile_needs_a_transaction_that_runs_on_its_connector(payload, field):
+    assert fields("SetChargingProfile", payload) == [field]
 
 
-def test_a_remote_starts_profile_is_of_a_transaction_to_come():
+def test_a_remote_starts_profile_names_no_transaction():
     payload = {"idTag": "a", "connectorId": 0, "chargingProfile": profile(transactionId=1)}
     assert fields("RemoteStartTransaction", payload) == [
         "connectorId",
@@ -118,11 +131,11 @@ def test_a_remote_starts_profile_is_of_a_transaction_to_come():
         ),
     ],
 )
-def test_other_commands_too(action, payload, field):
+def test_other_commands_are_checked_too(action, payload, field):
     assert fields(action, payload, FACTS) == [field]
 
 
-def test_a_local_list_names_each_tag_once_and_a_full_one_says_what_it_is_worth():
+def test_a_local_list_has_each_tag_once_and_a_full_one_its_info():
     entries = [{"idTag": "a", "idTagInfo": {}}, {"idTag": "A"}, {"idTag": "b"}]
     payload = {"listVersion": 1, "updateType": "Full", "localAuthorizationList": entries}
     assert fields("SendLocalList", payload, FACTS) == [
@@ -140,14 +153,30 @@ def test_a_local_list_names_each_tag_once_and_a_full_one_says_what_it_is_worth()
     ("protocol", "length", "seen"),
     [("coinop-mqtt", 28, 20), ("coinop-mqtt", 128, 20), ("coinop-mqtt", 129, 129), ("ocpp1.6", 28, 28)],
 )
-def test_only_ocpp_has_its_limit_of_an_id_tag(protocol, length, seen):
+def test_the_length_limit_of_an_id_tag_is_that_of_the_protocol(protocol, length, seen):
     payload = {"idTag": "u" * length, "connectorId": 1}
-    assert len(for_schema("RemoteStartTransaction", payload, protocol)["idTag"]) == seen
+    assert len(payload_for_schema("RemoteStartTransaction", payload, protocol)["idTag"]) == seen
     assert len(payload["idTag"]) == length
 
 
-def test_the_payload_stays_as_it_was_given():
+def test_a_check_does_not_change_the_payload():
     for action, payload in GOOD:
         before = copy.deepcopy(payload)
-        check(action, payload, FACTS)
+        find_problems(action, payload, FACTS)
         assert payload == before
+
+
+def test_a_remote_start_needs_no_profile():
+    assert fields("RemoteStartTransaction", {"idTag": "a"}) == []
+
+
+@pytest.mark.parametrize(
+    ("action", "payload"),
+    [
+        ("ReserveNow", {"connectorId": 0, "expiryDate": at(1).isoformat()}),
+        ("GetDiagnostics", {"location": "ftp://host"}),
+        ("GetDiagnostics", {"startTime": at(0).isoformat(), "stopTime": at(1).isoformat()}),
+    ],
+)
+def test_times_in_order_have_no_problems(action, payload):
+    assert fields(action, payload) == []

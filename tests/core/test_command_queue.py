@@ -3,13 +3,13 @@ from datetime import timedelta
 import pytest
 
 from csms.core.command_queue import (
-    MOST_ATTEMPTS,
-    class_of,
-    happened,
-    introductions,
-    next_try,
-    question,
+    MAX_ATTEMPTS,
+    next_attempt,
     queue_problems,
+    reconcile_request,
+    reconnect_triggers,
+    retry_class,
+    was_carried_out,
 )
 from tests.harness.fake_store import NOW, at
 
@@ -30,69 +30,70 @@ CHANGE = {"key": "K", "value": "true"}
         ("DataTransfer", "manual"),
     ],
 )
-def test_every_action_has_a_class(action, expected):
-    assert class_of(action) == expected
+def test_every_action_has_a_retry_class(action, expected):
+    assert retry_class(action) == expected
 
 
-def test_what_may_have_happened_is_repeated_only_where_that_does_no_harm():
-    assert next_try("Reset", "no_answer", 1, NOW, None) is None
-    assert next_try("GetConfiguration", "no_answer", 1, NOW, None).at == NOW + timedelta(seconds=10)
-    assert next_try("ChangeConfiguration", "no_answer", 2, NOW, None).at == NOW + timedelta(seconds=20)
-    assert next_try("GetConfiguration", "no_answer", MOST_ATTEMPTS, NOW, None) is None
+def test_a_command_without_an_answer_is_repeated_only_where_that_is_safe():
+    assert next_attempt("Reset", "no_answer", 1, NOW, None) is None
+    assert next_attempt("GetConfiguration", "no_answer", 1, NOW, None).at == NOW + timedelta(seconds=10)
+    assert next_attempt("ChangeConfiguration", "no_answer", 2, NOW, None).at == NOW + timedelta(seconds=20)
+    assert next_attempt("GetConfiguration", "no_answer", MAX_ATTEMPTS, NOW, None) is None
 
 
-def test_what_was_not_sent_waits_on_until_it_expires():
-    assert next_try("Reset", "not_sent", 99, NOW, at(1)).at == NOW + timedelta(seconds=5)
-    assert next_try("Reset", "not_sent", 1, NOW, NOW + timedelta(seconds=5)) is None
+def test_a_command_that_was_not_sent_waits_until_it_expires():
+    assert next_attempt("Reset", "not_sent", 99, NOW, at(1)).at == NOW + timedelta(seconds=5)
+    assert next_attempt("Reset", "not_sent", 1, NOW, NOW + timedelta(seconds=5)) is None
 
 
 @pytest.mark.parametrize("state", ["answered", "refused", "failed", "cancelled"])
-def test_an_end_is_an_end(state):
-    assert next_try("GetConfiguration", state, 1, NOW, None) is None
+def test_an_ended_command_is_not_repeated(state):
+    assert next_attempt("GetConfiguration", state, 1, NOW, None) is None
 
 
-def test_a_password_cannot_wait():
+def test_a_password_is_not_queued():
     assert queue_problems("ChangeConfiguration", {"key": "AuthorizationKey", "value": "x"}) != []
     assert queue_problems("ChangeConfiguration", CHANGE) == []
 
 
 @pytest.mark.parametrize("action", ["RemoteStartTransaction", "RemoteStopTransaction"])
-def test_a_rental_stations_door_does_not_wait(action):
+def test_starts_and_stops_of_rental_stations_are_not_queued(action):
     assert queue_problems(action, {}, "coinop-mqtt") != []
     assert queue_problems(action, {}) == []
     assert queue_problems("ChangeAvailability", {}, "coinop-mqtt") == []
 
 
 def test_before_a_second_attempt_the_charger_is_asked():
-    assert question("ChangeConfiguration", CHANGE) == ("GetConfiguration", {"key": ["K"]})
-    assert question("ChangeAvailability", {}) is None
-    answer = {"configurationKey": [{"key": "k", "value": "True"}]}
-    assert happened("ChangeConfiguration", CHANGE, answer)
-    assert not happened("ChangeConfiguration", CHANGE | {"value": "false"}, answer)
-    assert not happened("ChangeConfiguration", CHANGE, {"configurationKey": None})
-    assert happened("SendLocalList", {"listVersion": 4}, {"listVersion": 4})
-    assert not happened("SendLocalList", {"listVersion": 4}, {})
-    assert not happened("ChangeAvailability", {}, {})
+    assert reconcile_request("ChangeConfiguration", CHANGE) == ("GetConfiguration", {"key": ["K"]})
+    assert reconcile_request("SendLocalList", {"listVersion": 4}) == ("GetLocalListVersion", {})
+    assert reconcile_request("ChangeAvailability", {}) is None
+    answer = {"configurationKey": ["K", {"key": "other", "value": "x"}, {"key": "k", "value": "True"}]}
+    assert was_carried_out("ChangeConfiguration", CHANGE, answer)
+    assert not was_carried_out("ChangeConfiguration", CHANGE | {"value": "false"}, answer)
+    assert not was_carried_out("ChangeConfiguration", CHANGE, {"configurationKey": None})
+    assert was_carried_out("SendLocalList", {"listVersion": 4}, {"listVersion": 4})
+    assert not was_carried_out("SendLocalList", {"listVersion": 4}, {})
+    assert not was_carried_out("ChangeAvailability", {}, {})
 
 
 def asked(**given):
-    known = {"now": NOW, "connected_at": NOW, "booted_at": None, "asked_at": None, "lacking": ()}
-    found = introductions(**(known | given))
+    known = {"now": NOW, "connected_at": NOW, "booted_at": None, "asked_at": None, "unsupported": ()}
+    found = reconnect_triggers(**(known | given))
     return [payload["requestedMessage"] for payload in found]
 
 
-def test_a_charger_that_is_back_without_a_boot_is_asked_who_it_is():
+def test_a_charger_that_reconnects_without_a_boot_is_asked_for_one():
     assert asked() == ["BootNotification", "StatusNotification"]
     assert asked(booted_at=at(-1)) == ["BootNotification", "StatusNotification"]
     assert asked(booted_at=at(0)) == []
     assert asked(connected_at=None) == []
 
 
-def test_one_that_cannot_be_triggered_is_left_alone():
-    assert asked(lacking={"TriggerMessage"}) == []
-    assert asked(lacking={"TriggerMessage/BootNotification"}) == ["StatusNotification"]
+def test_a_charger_without_triggers_is_not_asked():
+    assert asked(unsupported={"TriggerMessage"}) == []
+    assert asked(unsupported={"TriggerMessage/BootNotification"}) == ["StatusNotification"]
 
 
-def test_one_whose_line_keeps_breaking_is_not_asked_every_time():
+def test_a_charger_is_not_asked_again_within_ten_minutes():
     assert asked(asked_at=at(-9)) == []
     assert asked(asked_at=at(-10)) == ["BootNotification", "StatusNotification"]

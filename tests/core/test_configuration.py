@@ -1,6 +1,6 @@
 import pytest
 
-from csms.core.configuration import chunks, in_sync, same_value, whole
+from csms.core.configuration import configuration_in_sync, integer_value, request_chunks, same_value
 from csms.core.device_state import ConfigurationKey
 from tests.harness.command_answers import answered
 from tests.harness.fake_store import Desk, at
@@ -33,25 +33,30 @@ def test_reported_values_and_unknown_keys_are_kept(desk):
     assert not found["Nonsense"].supported
 
 
-def test_keys_are_the_same_in_any_case(desk):
+def test_malformed_names_of_keys_are_ignored(desk):
+    desk.tell(report(("", "1"), ("k" * 501, "1"), (7, "1"), unknown=["", None, "k" * 501]))
+    assert rows(desk) == {}
+
+
+def test_keys_are_compared_without_regard_to_case(desk):
     desk.tell(report(("heartbeatinterval", "1")))
     desk.tell(change("HeartbeatInterval", "2"))
     (row,) = desk.recall(ConfigurationKey)
     assert (row.value, row.desired) == ("1", "2")
 
 
-def test_drift_is_seen_when_the_charger_reports_another_value(desk):
+def test_a_reported_value_other_than_the_desired_is_not_in_sync(desk):
     desk.tell(change("K", "true"))
-    assert in_sync(rows(desk)["K"]) is None
+    assert configuration_in_sync(rows(desk)["K"]) is None
     desk.now = at(1)
     desk.tell(report(("K", "True")))
-    assert in_sync(rows(desk)["K"]) is True
+    assert configuration_in_sync(rows(desk)["K"]) is True
     desk.now = at(2)
     desk.tell(report(("K", "false")))
-    assert in_sync(rows(desk)["K"]) is False
+    assert configuration_in_sync(rows(desk)["K"]) is False
 
 
-def test_a_due_reboot_ends_when_the_value_is_there(desk):
+def test_a_required_reboot_ends_when_the_desired_value_is_reported(desk):
     desk.tell(change("K", "2", "RebootRequired"))
     assert rows(desk)["K"].reboot_required
     desk.now = at(1)
@@ -77,12 +82,12 @@ def test_blanks_and_the_case_of_booleans_do_not_count():
 
 def test_numbers_are_read_from_reported_values(desk):
     desk.tell(report(("GetConfigurationMaxKeys", " 3 "), ("Odd", "³")))
-    assert whole(desk.recall(ConfigurationKey), "getconfigurationmaxkeys") == 3
-    assert whole(desk.recall(ConfigurationKey), "Odd") is None
-    assert whole([], "GetConfigurationMaxKeys") is None
+    assert integer_value(desk.recall(ConfigurationKey), "getconfigurationmaxkeys") == 3
+    assert integer_value(desk.recall(ConfigurationKey), "Odd") is None
+    assert integer_value([], "GetConfigurationMaxKeys") is None
 
 
-def test_requests_are_cut_to_what_a_charger_takes():
-    assert chunks(["a", "b", "c"], 2) == [["a", "b"], ["c"]]
-    assert chunks(["a", "b"], None) == [["a", "b"]]
-    assert chunks([], 2) == [[]]
+def test_requests_have_at_most_as_many_keys_as_a_charger_accepts():
+    assert request_chunks(["a", "b", "c"], 2) == [["a", "b"], ["c"]]
+    assert request_chunks(["a", "b"], None) == [["a", "b"]]
+    assert request_chunks([], 2) == [[]]

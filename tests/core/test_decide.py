@@ -1,7 +1,9 @@
 import pytest
 
 from csms.core import reports
-from csms.core.decide import _DECISIONS
+from csms.core.decide import _DECISIONS, decide
+from csms.core.device_state import BridgeNotes
+from csms.core.records import StoredSecurityEvent
 from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, start, status, stop
 
 
@@ -39,7 +41,7 @@ def test_the_same_message_gets_the_same_answer(desk, same_batch):
 
 
 def test_the_same_id_with_another_content_is_another_message(desk):
-    # Many charge points count from 1 again after every boot.
+    # Many chargers count from 1 again after every boot.
     first = desk.tell(start(message_id="1", digest=b"a"))
     second = desk.tell(start(message_id="1", digest=b"b", connector_id=2))
     assert first.transaction_id != second.transaction_id
@@ -52,7 +54,7 @@ def test_the_same_id_of_another_charger_is_another_message(desk):
     assert first.transaction_id != second.transaction_id
 
 
-def test_a_stored_answer_comes_back_as_it_was(desk):
+def test_a_stored_answer_is_returned_unchanged(desk):
     desk.with_tag("user123", expiry_at=at(1), parent_id_tag="family")
     report = stop(desk.tell(start()).transaction_id, message_id="m", digest=b"d", id_tag="user123")
     first = desk.tell(report)
@@ -63,7 +65,7 @@ def test_a_stored_answer_comes_back_as_it_was(desk):
     )
 
 
-def test_a_meter_report_with_an_id_is_known_without_a_time(desk):
+def test_a_repeated_meter_report_without_a_time_is_recognized_by_its_id(desk):
     report = meter(None, register(1, None), message_id="m", digest=b"d")
     assert desk.tell(report) is None
     desk.now = at(1)
@@ -71,20 +73,20 @@ def test_a_meter_report_with_an_id_is_known_without_a_time(desk):
     assert len(desk.readings) == 1
 
 
-def test_without_an_id_no_answer_is_kept(desk):
+def test_without_an_id_no_answer_is_stored(desk):
     desk.tell(start())
     desk.tell(status("Available"))
     assert desk.answers == {}
 
 
-def test_a_failed_report_leaves_no_answer_behind(desk):
+def test_a_failed_report_stores_no_answer(desk):
     bad = meter(None, register("\ud800", at(1)), message_id="m", digest=b"d")
     assert isinstance(desk.tell(bad), UnicodeEncodeError)
     assert desk.answers == {}
     assert isinstance(desk.tell(bad), UnicodeEncodeError)
 
 
-def test_what_is_not_understood_is_kept_once_for_each_content(desk):
+def test_a_quarantined_message_is_stored_once_for_each_content(desk):
     for digest in (b"1", b"1", b"2"):
         desk.tell(
             reports.Quarantined(
@@ -97,6 +99,26 @@ def test_what_is_not_understood_is_kept_once_for_each_content(desk):
     ]
 
 
+def test_security_events_are_stored(desk):
+    report = reports.SecurityEvent(charger_id=CP, type="TamperDetectionActivated", tech_info="lid", at=at(-1))
+    work = desk.load([report])
+    assert decide(work, report) is None
+    (row,) = work.added[StoredSecurityEvent]
+    assert (row.type, row.tech_info, row.reported_at, row.recorded_at) == (
+        "TamperDetectionActivated",
+        "lid",
+        at(-1),
+        NOW,
+    )
+
+
+def test_the_notes_of_a_bridge_replace_the_ones_before(desk):
+    for notes in ({"a": 1}, {"b": 2}):
+        desk.tell(reports.Noted(charger_id=CP, notes=notes))
+    (row,) = desk.recall(BridgeNotes)
+    assert row.notes == {"b": 2}
+
+
 def test_deviations_are_counted_with_a_short_example(desk):
     deviations = [reports.Deviation(field="timestamp", kind="no_zone", detail="x" * 999)]
     desk.tell(reports.Deviated(charger_id=CP, action="StartTransaction", deviations=deviations))
@@ -104,14 +126,14 @@ def test_deviations_are_counted_with_a_short_example(desk):
     assert (row.field, row.kind, row.count, len(row.detail)) == ("timestamp", "no_zone", 1, 200)
 
 
-def test_asking_for_a_tag_makes_the_charger_known(desk):
+def test_an_authorize_creates_the_charger(desk):
     desk.tell(reports.Authorize(charger_id=CP, id_tag="x"))
     assert CP in desk.states
 
 
-def test_quarantine_is_told_when_an_operator_wants_it():
+def test_quarantine_is_published_when_error_events_are_enabled():
     desk = Desk(error_events=True)
-    desk.tell(stop(4711))  # a stop of nothing: an event of its own, and quarantine
+    desk.tell(stop(4711))  # an orphan stop: an event of its own, and quarantine
     desk.tell(
         reports.Quarantined(
             charger_id=CP,
@@ -122,11 +144,11 @@ def test_quarantine_is_told_when_an_operator_wants_it():
             error="cut off",
         )
     )
-    told = [body for body in desk.bodies() if body["eventType"] == "quarantined"]
-    assert [body["payload"]["action"] for body in told] == ["StopTransaction", "StartTransaction"]
-    assert told[1]["payload"]["error"] == "cut off"
-    assert told[1]["payload"]["transactionId"] == desk.quarantine[1].transaction_id
-    assert told[1]["dedupKey"] == f"quarantine:{CP}:StartTransaction:{b'd'.hex()}"
+    published = [body for body in desk.bodies() if body["eventType"] == "quarantined"]
+    assert [body["payload"]["action"] for body in published] == ["StopTransaction", "StartTransaction"]
+    assert published[1]["payload"]["error"] == "cut off"
+    assert published[1]["payload"]["transactionId"] == desk.quarantine[1].transaction_id
+    assert published[1]["dedupKey"] == f"quarantine:{CP}:StartTransaction:{b'd'.hex()}"
     assert {event.topic for event in desk.events if event.event_type == "quarantined"} == {
         f"csms/errors/{CP}/quarantined"
     }

@@ -185,7 +185,7 @@ def test_the_customers_status_changed():
 # --- worked vectors -------------------------------------------------------------------------------------
 
 
-def test_nothing_charged_in_no_time_is_told_with_its_zeros():
+def test_a_session_without_energy_or_time_is_published_with_zeros():
     desk = desk_at_twelve_cents()
     started = desk.tell(start(meter_wh=0))
     desk.tell(stop(started.transaction_id, meter_wh=0, at=NOW))
@@ -216,7 +216,7 @@ def test_a_currency_without_minor_units():
     assert cost["duration"] == 0.17
 
 
-def test_a_session_fee_is_told_when_there_is_one():
+def test_a_session_fee_is_published_when_there_is_one():
     desk = Desk(tariff=Tariff(session_fee=Decimal("1.50")))
     started = desk.tell(start())
     desk.tell(stop(started.transaction_id))
@@ -224,7 +224,17 @@ def test_a_session_fee_is_told_when_there_is_one():
     assert (cost["sessionFee"], cost["estimatedCost"], cost["pricingModel"]) == (1.5, 1.5, "flat")
 
 
-def test_times_are_told_in_utc():
+def test_a_cost_with_tax_has_its_share_in_minor_units():
+    tariff = Tariff(energy_rate=Decimal("0.12"), tax_percent=Decimal(20), tax_included=False)
+    desk = Desk(tariff=tariff)
+    desk.tell(stop(desk.tell(start()).transaction_id))
+    (cost,) = desk.payloads("session_cost")
+    assert cost["amountMinor"] == 346
+    assert cost["tax"] == {"percent": 20.0, "included": False, "amountMinor": 58, "netMinor": 288}
+    assert cost["breakdown"][-1] == {"component": "tax", "rate": 20.0, "amountMinor": 58}
+
+
+def test_times_are_published_in_utc():
     desk = desk_at_twelve_cents()
     desk.tell(start(at=datetime(2023, 12, 7, 12, 15, 30, tzinfo=timezone(timedelta(hours=2)))))
     assert desk.payloads("started")[0]["startTime"] == "2023-12-07T10:15:30Z"
@@ -238,7 +248,7 @@ def test_a_bare_register_gives_total_energy_and_no_power():
     assert not {"currentPower", "transactionId", "sessionEnergy", "soc"} & payload.keys()
 
 
-def test_no_power_is_told_as_zero():
+def test_a_power_of_zero_is_published():
     desk = desk_at_twelve_cents()
     reading = reports.Reading(at=NOW, samples=[sample("0", "Power.Active.Import", "W")])
     desk.tell(meter(None, reading))
@@ -247,7 +257,7 @@ def test_no_power_is_told_as_zero():
 
 
 @pytest.mark.parametrize("text", ["12,5", "NaN", "", "1e400"])
-def test_a_reading_without_a_usable_sample_is_kept_and_not_told(text):
+def test_a_reading_without_a_usable_sample_is_stored_and_not_published(text):
     desk = desk_at_twelve_cents()
     desk.tell(meter(None, register(text, NOW)))
     assert desk.told() == []
@@ -307,7 +317,7 @@ def test_timestamps(moment, text):
     assert events.timestamp(moment) == text
 
 
-def test_event_ids_look_as_the_customers_and_sort_by_time():
+def test_event_ids_have_the_customers_form_and_sort_by_time():
     desk = completed_session()
     desk.tell(meter(None, register(1, at(100))))
     desk.tell(status("Available", at(100)))
@@ -320,7 +330,7 @@ def test_event_ids_look_as_the_customers_and_sort_by_time():
 
 
 def test_an_event_number_beyond_a_million_still_makes_nineteen_digits():
-    draft = events.Draft(category="x", event_type="y", dedup_key="k", payload=payloads.Payload())
+    draft = events.EventDraft(category="x", event_type="y", dedup_key="k", payload=payloads.Payload())
     event = events.render(draft, charger_id=CP, seq=1, number=12_345_678, now=NOW)
     assert event.event_id == "y_1701944130000345678"
 
@@ -337,14 +347,14 @@ def test_optional_keys_that_are_unknown_are_left_out_never_null():
     assert set(faulted) == {"connectorId", "status", "previousStatus", "errorCode"}
 
 
-def test_what_a_charger_says_besides_is_told():
+def test_additional_fields_of_a_status_are_published():
     desk = desk_at_twelve_cents()
     desk.tell(status("Faulted", error_code="OtherError", info="hot", vendor_id="v", vendor_error_code="E7"))
     (payload,) = desk.payloads("status_changed")
     assert (payload["info"], payload["vendorId"], payload["vendorErrorCode"]) == ("hot", "v", "E7")
 
 
-def test_a_start_with_a_lost_clock_is_told_as_such():
+def test_a_start_with_a_suspect_clock_is_published_as_such():
     desk = desk_at_twelve_cents()
     desk.tell(start(at=datetime(1970, 1, 1, 0, 3, tzinfo=UTC)))
     (payload,) = desk.payloads("started")
@@ -352,14 +362,14 @@ def test_a_start_with_a_lost_clock_is_told_as_such():
     assert (payload["clockSuspect"], payload["receivedTime"]) == (True, "2023-12-07T10:15:30Z")
 
 
-def test_a_start_we_would_not_accept_is_told_as_such():
+def test_a_start_that_was_not_accepted_is_published_as_such():
     desk = desk_at_twelve_cents(unknown_tags="reject")
     desk.tell(start(reservation_id=7))
     (payload,) = desk.payloads("started")
     assert (payload["authorizationStatus"], payload["reservationId"]) == ("Invalid", 7)
 
 
-def test_a_parent_is_told():
+def test_a_parent_id_tag_is_published():
     desk = desk_at_twelve_cents()
     desk.with_tag("user123", parent_id_tag="family")
     desk.tell(start())
@@ -367,8 +377,8 @@ def test_a_parent_is_told():
     assert "authorizationStatus" not in desk.payloads("started")[0]
 
 
-def test_rendering_is_final():
-    draft = events.Draft(category="billing", event_type="y", dedup_key="k", payload=payloads.Payload())
+def test_a_rendered_event_does_not_change():
+    draft = events.EventDraft(category="billing", event_type="y", dedup_key="k", payload=payloads.Payload())
     again = [events.render(draft, charger_id=CP, seq=3, number=4, now=NOW) for _ in range(2)]
     assert again[0] == again[1]
     assert msgspec.json.decode(again[0].body)["seq"] == 3

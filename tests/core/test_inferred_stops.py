@@ -1,4 +1,4 @@
-"""Sessions whose stop never came, came late, or came by another clock."""
+"""Transactions whose stop never came, came late, or came by another clock."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -23,7 +23,7 @@ def only(table):
     return one
 
 
-def test_the_next_start_closes_a_forgotten_session_by_its_last_reading(desk):
+def test_the_next_start_ends_an_open_transaction_at_its_last_reading(desk):
     first = desk.tell(start())
     desk.tell(meter(first.transaction_id, register(9000, at(30))))
     desk.now = at(600)
@@ -44,7 +44,7 @@ def test_the_next_start_closes_a_forgotten_session_by_its_last_reading(desk):
     )
 
 
-def test_a_session_without_any_reading_is_closed_without_energy_and_says_so(desk):
+def test_an_inferred_end_without_readings_has_no_energy_and_an_anomaly(desk):
     desk.tell(start())
     desk.tell(start(at=at(60), meter_wh=2000))
     (completed,) = desk.payloads("completed")
@@ -52,7 +52,7 @@ def test_a_session_without_any_reading_is_closed_without_energy_and_says_so(desk
     assert (completed["energySource"], completed["anomaly"]) == ("none", "no_meter_stop")
 
 
-def test_clock_aligned_readings_are_evidence_too(desk):
+def test_clock_aligned_readings_count_for_an_inferred_end(desk):
     first = desk.tell(start())
     desk.tell(meter(first.transaction_id, register(5000, at(10))))
     desk.tell(meter(None, register(9000, at(15), context="Sample.Clock")))
@@ -61,8 +61,8 @@ def test_clock_aligned_readings_are_evidence_too(desk):
     assert desk.payloads("completed")[0]["meterStop"] == 9000
 
 
-def test_a_session_ends_when_its_connector_became_free_by_the_chargers_clock(desk):
-    # The charger's clock is two hours behind ours.
+def test_a_transaction_ends_when_its_connector_became_free_by_the_chargers_clock(desk):
+    # The charger's clock is two hours behind.
     desk.now = at(120)
     first = desk.tell(start(at=at(0)))
     desk.now = at(150)
@@ -92,7 +92,7 @@ def test_the_real_stop_amends_an_inferred_one(desk):
     assert desk.bodies("updated")[0]["dedupKey"] == "tx:1:completed:2"
 
 
-def test_amending_leaves_the_session_that_runs_meanwhile_alone(desk):
+def test_an_amendment_does_not_change_the_running_transaction(desk):
     first, second = desk.tell(start()), desk.tell(start(at=at(600), meter_wh=30000))
     desk.tell(stop(first.transaction_id))
     assert desk.transactions[second.transaction_id].open
@@ -125,13 +125,29 @@ def test_a_late_stop_without_a_register_keeps_what_was_inferred(desk):
     )
 
 
-def test_a_late_stop_without_a_register_takes_what_it_brings_along(desk):
+def test_a_late_stop_without_a_register_uses_its_readings(desk):
     first = desk.tell(start())
     desk.tell(meter(first.transaction_id, register(9000, at(30))))
     desk.tell(start(at=at(600), meter_wh=9500))
     brought = [register(8000, at(20)), register(9400, at(40)), register("x", at(41))]
     desk.tell(stop(first.transaction_id, meter_wh=None, at=at(40), readings=brought))
     assert desk.transactions[first.transaction_id].meter_stop_wh == 9400
+
+
+def test_a_late_stop_without_any_register_leaves_a_session_without_energy(desk):
+    first = desk.tell(start()).transaction_id
+    desk.tell(start(at=at(60), meter_wh=2000))
+    desk.tell(stop(first, meter_wh=None, at=at(50)))
+    amended = desk.transactions[first]
+    assert (amended.energy_wh, amended.energy_source, amended.stopped_at) == (0, "none", at(50))
+
+
+def test_a_second_inferred_stop_changes_nothing(desk):
+    first = desk.tell(start()).transaction_id
+    desk.tell(stop(first, inferred=True))
+    before = desk.snapshot()
+    desk.tell(stop(first, meter_wh=30_000, at=at(120), inferred=True))
+    assert desk.snapshot() == before
 
 
 def test_close_inferred_may_name_its_reason(desk):
@@ -148,7 +164,7 @@ def test_close_inferred_may_name_its_reason(desk):
 LOST = datetime(1970, 1, 1, 0, 3, tzinfo=UTC)
 
 
-def test_a_clock_set_forward_in_mid_session_is_measured_by_ours(desk):
+def test_with_a_clock_set_forward_during_the_session_the_times_of_receipt_count(desk):
     first = desk.tell(start(at=LOST))
     desk.now = at(90)
     desk.tell(stop(first.transaction_id, at=at(90)))
@@ -158,14 +174,14 @@ def test_a_clock_set_forward_in_mid_session_is_measured_by_ours(desk):
     assert desk.payloads("session_cost")[0]["estimatedCost"] == 3.78
 
 
-def test_a_clock_lost_in_mid_session_is_measured_by_ours(desk):
+def test_with_a_clock_lost_during_the_session_the_times_of_receipt_count(desk):
     first = desk.tell(start())
     desk.now = at(90)
     desk.tell(stop(first.transaction_id, at=LOST))
     assert desk.payloads("completed")[0]["duration"] == 90.0
 
 
-def test_a_session_that_lies_in_1970_throughout_is_measured_by_the_charger(desk):
+def test_a_session_in_1970_throughout_is_measured_by_the_chargers_clock(desk):
     first = desk.tell(start(at=LOST))
     desk.now = at(500)
     desk.tell(stop(first.transaction_id, at=LOST + timedelta(minutes=7)))
@@ -174,7 +190,7 @@ def test_a_session_that_lies_in_1970_throughout_is_measured_by_the_charger(desk)
     assert "anomaly" not in completed
 
 
-def test_a_forgotten_session_is_not_billed_until_we_heard_of_its_end(desk):
+def test_an_inferred_end_is_not_billed_until_its_time_of_receipt(desk):
     # The start came from 1970, the clock was set, the car left after half an hour, the next came after days.
     first = desk.tell(start(at=LOST))
     desk.now = at(20)
@@ -186,6 +202,6 @@ def test_a_forgotten_session_is_not_billed_until_we_heard_of_its_end(desk):
     assert desk.payloads("completed")[0]["duration"] == 20.0
 
 
-def test_a_stop_from_a_lost_clock_still_finds_its_session(desk):
+def test_a_stop_by_a_lost_clock_ends_its_transaction(desk):
     first = desk.tell(start())
     assert desk.tell(stop(-1, at=LOST)).transaction_id == first.transaction_id

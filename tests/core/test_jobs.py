@@ -56,32 +56,32 @@ def test_failures_end_a_job(desk, kind, action, final):
     assert (job(desk).status, job(desk).ended_at) == (final, at(0))
 
 
-def test_a_charger_with_nothing_to_upload_is_done_at_once(desk):
+def test_a_job_with_nothing_to_upload_ends_at_once(desk):
     desk.tell(begin("GetDiagnostics", {}))
     assert job(desk).status == "NothingToUpload"
     assert job(desk).ended_at is not None
 
 
-def test_a_refused_order_is_seen_and_supersedes_nothing(desk):
+def test_a_rejected_command_makes_an_ended_job_and_supersedes_nothing(desk):
     desk.tell(begin("GetLog", {"status": "Accepted"}, name="a", requestId=1))
     desk.tell(begin("GetLog", {"status": "Rejected"}, name="b", requestId=2))
     assert (job(desk, "a").ended_at, job(desk, "b").status) == (None, "Rejected")
 
 
-def test_a_new_order_supersedes_the_old_one(desk):
+def test_a_new_job_supersedes_the_old_one(desk):
     desk.tell(begin("GetLog", {"status": "Accepted"}, name="a", requestId=1))
     desk.tell(begin("GetLog", {"status": "AcceptedCanceled"}, name="b", requestId=2))
     assert (job(desk, "a").status, job(desk, "b").status) == ("Superseded", "Requested")
 
 
-def test_the_request_id_says_which_job_is_meant(desk):
+def test_the_request_id_identifies_the_job(desk):
     desk.tell(begin("GetLog", {"status": "Accepted"}, name="a", requestId=1))
     desk.tell(begin("GetLog", {"status": "AcceptedCanceled"}, name="b", requestId=2))
     desk.tell(progress("log", "Uploaded", 1))
     assert (job(desk, "a").status, job(desk, "b").status) == ("Uploaded", "Requested")
 
 
-def test_what_nobody_asked_for_is_a_job_too_unless_nothing_goes_on(desk):
+def test_progress_without_a_command_makes_a_job_unless_it_is_idle(desk):
     desk.tell(progress("firmware", "Idle"))
     assert desk.recall(Job) == []
     desk.tell(progress("firmware", "Downloading"))
@@ -96,7 +96,7 @@ def test_the_same_answer_twice_makes_one_job(desk):
     assert job(desk).status == "Downloading"
 
 
-def test_a_job_that_is_over_is_not_begun_again_by_a_notification(desk):
+def test_a_notification_does_not_reopen_an_ended_job(desk):
     desk.tell(begin("UpdateFirmware"))
     desk.tell(progress("firmware", "Installed"))
     desk.tell(progress("firmware", "Idle"))

@@ -1,4 +1,4 @@
-"""Charge points that do anything in any order, resend, reconnect, and are decided in batches of any size."""
+"""A state machine of chargers that report in any order, repeat and reconnect, with batches of any size."""
 
 from collections import Counter
 from datetime import timedelta
@@ -21,14 +21,14 @@ words = st.sampled_from(["Available", "Preparing", "Charging", "Finishing", "Fau
 
 
 class Charging(RuleBasedStateMachine):
-    """Reports wait in `pending` until a rule decides them as one batch."""
+    """Reports wait in `pending` until a rule has them decided as one batch."""
 
     @initialize(limit=st.sampled_from([None, 1]), late_s=st.integers(-7200, 7200))
     def open_desk(self, limit: int | None, late_s: int) -> None:
         self.desk = Desk(unknown_tags="accept")
         if limit is not None:
             self.desk.with_tag("limited", max_active_transactions=limit)
-        # The chargers' clock may differ from ours.
+        # The chargers' clock may differ from that of csms.
         self.off = timedelta(seconds=late_s)
         self.pending: list[reports.Report[Any]] = []
         self.answered: list[tuple[Any, Any]] = []
@@ -53,7 +53,7 @@ class Charging(RuleBasedStateMachine):
         ids = sorted(self.desk.transactions)
         return ids[which % len(ids)] if ids else None
 
-    # --- what charge points do -----------------------------------------------------------------------
+    # --- what chargers do ----------------------------------------------------------------------------
 
     @rule(charger=chargers, connector=connectors, wh=registers, tag=st.sampled_from(["t", "limited", ""]))
     def starts(self, charger: str, connector: int, wh: int, tag: str) -> None:
@@ -106,7 +106,7 @@ class Charging(RuleBasedStateMachine):
         if isinstance(report, reports.Start | reports.Stop | reports.Meter):
             self.pending.append(self.renamed(report) if renamed else report)
 
-    # --- what we do ----------------------------------------------------------------------------------
+    # --- decisions -----------------------------------------------------------------------------------
 
     @rule()
     def decides(self) -> None:
@@ -134,7 +134,7 @@ class Charging(RuleBasedStateMachine):
         self.messages += 1
         return msgspec.structs.replace(report, message_id=f"again{self.messages}")
 
-    # --- what always holds (besides what the desk itself checks) -------------------------------------
+    # --- invariants (in addition to those that the desk checks) --------------------------------------
 
     @invariant()
     def energy_and_money_are_never_negative(self) -> None:
@@ -145,15 +145,15 @@ class Charging(RuleBasedStateMachine):
 
     @invariant()
     def every_end_is_told_once_with_its_cost(self) -> None:
-        told = Counter((event.event_type, event.transaction_id) for event in self.desk.events)
+        published = Counter((event.event_type, event.transaction_id) for event in self.desk.events)
         costs = Counter(
             (payload["transactionId"], payload["revision"]) for payload in self.desk.payloads("session_cost")
         )
         for transaction in self.desk.transactions.values():
             ended = 0 if transaction.open else 1
-            assert told["started", transaction.id] == 1
-            assert told["completed", transaction.id] == ended
-            assert told["updated", transaction.id] == max(transaction.revision - 1, 0)
+            assert published["started", transaction.id] == 1
+            assert published["completed", transaction.id] == ended
+            assert published["updated", transaction.id] == max(transaction.revision - 1, 0)
             assert transaction.revision <= 2
             for revision in range(1, 4):
                 assert costs[transaction.id, revision] == (1 if revision <= transaction.revision else 0)

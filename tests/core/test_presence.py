@@ -2,6 +2,8 @@ import msgspec
 import pytest
 
 from csms.core import reports
+from csms.core.decide import decide
+from csms.core.records import ChargerState
 from tests.harness.fake_store import CP, NOW, Desk, at, status
 
 
@@ -18,14 +20,14 @@ def connected(node="n1", **given):
         ("approve", "ev_meter", "Accepted"),
     ],
 )
-def test_a_stranger_waits_for_an_operator_unless_the_door_is_open(policy, protocol, expected):
+def test_an_unknown_charger_is_pending_unless_enrollment_is_open(policy, protocol, expected):
     desk = Desk(enrollment=policy)
     held = desk.tell(connected(protocol=protocol))
     assert held == reports.Held(generation=1, enrollment=expected, previous_node=None)
     assert (desk.chargers[CP].enrollment, desk.chargers[CP].protocol) == (expected, protocol)
 
 
-def test_the_newest_connection_wins_and_an_old_end_means_nothing():
+def test_the_newest_connection_wins_and_the_end_of_an_old_one_has_no_effect():
     desk = Desk()
     first = desk.tell(connected())
     second = desk.tell(connected("n2"))
@@ -41,7 +43,7 @@ def test_the_newest_connection_wins_and_an_old_end_means_nothing():
     assert desk.tell(connected()).previous_node is None
 
 
-def test_a_sign_of_life_is_noted():
+def test_a_sign_of_life_is_stored():
     desk = Desk()
     desk.tell(connected())
     desk.now = at(3)
@@ -50,7 +52,7 @@ def test_a_sign_of_life_is_noted():
     assert desk.states[CP].connected_at == NOW
 
 
-def test_a_boot_brings_the_identity():
+def test_a_boot_stores_the_identity():
     desk = Desk(heartbeat_interval_s=123)
     boot = reports.Boot(
         charger_id=CP,
@@ -70,21 +72,21 @@ def test_a_boot_brings_the_identity():
 
 
 @pytest.mark.parametrize("enrollment", ["Pending", "Rejected"])
-def test_a_charger_that_is_not_let_in_is_told_when_to_try_again(enrollment):
+def test_a_charger_that_is_not_accepted_gets_the_retry_interval(enrollment):
     desk = Desk(enrollment="approve", retry_interval_s=77)
     desk.tell(connected())
     desk.chargers[CP] = msgspec.structs.replace(desk.chargers[CP], enrollment=enrollment)
     assert desk.tell(reports.Boot(charger_id=CP)) == reports.Booted(status=enrollment, interval_s=77)
 
 
-def test_a_charger_may_have_a_heartbeat_of_its_own():
+def test_a_charger_may_have_its_own_heartbeat_interval():
     desk = Desk()
     desk.tell(connected())
     desk.chargers[CP] = msgspec.structs.replace(desk.chargers[CP], heartbeat_interval_s=10)
     assert desk.tell(reports.Boot(charger_id=CP)).interval_s == 10
 
 
-def test_connecting_does_not_disturb_the_count_of_events():
+def test_a_connection_does_not_change_the_count_of_events():
     desk = Desk()
     desk.tell(status("Available"))
     desk.tell(connected())
@@ -93,7 +95,7 @@ def test_connecting_does_not_disturb_the_count_of_events():
     assert desk.states[CP].generation == 1
 
 
-def test_a_charger_that_changes_its_protocol_keeps_its_standing():
+def test_a_charger_that_changes_its_protocol_keeps_its_enrollment():
     desk = Desk(enrollment="approve")
     desk.tell(connected())
     held = desk.tell(connected(protocol="charge_amps"))
@@ -101,7 +103,7 @@ def test_a_charger_that_changes_its_protocol_keeps_its_standing():
     assert desk.chargers[CP].protocol == "charge_amps"
 
 
-def test_connections_and_boots_are_told_when_an_operator_wants_it():
+def test_connections_and_boots_are_published_when_enabled():
     desk = Desk(connection_events=True)
     desk.tell(connected())
     desk.tell(reports.Boot(charger_id=CP, vendor="Acme", model="One", firmware_version="1.2"))
@@ -128,9 +130,19 @@ def test_connections_and_boots_are_told_when_an_operator_wants_it():
     assert len({body["dedupKey"] for body in desk.bodies()}) == 4
 
 
-def test_connections_are_not_told_by_default():
+def test_connections_are_not_published_by_default():
     desk = Desk()
     desk.tell(connected())
     desk.tell(reports.Boot(charger_id=CP))
     desk.tell(reports.Disconnected(charger_id=CP, node="n1", generation=1))
     assert desk.events == []
+
+
+def test_a_charger_whose_state_alone_is_loaded_is_not_created_again():
+    desk = Desk()
+    desk.tell(reports.Seen(charger_id=CP))
+    report = reports.Seen(charger_id=CP)
+    work = desk.load([report])
+    work.chargers.clear()
+    decide(work, report)
+    assert [kind for kind, _ in work.changed] == [ChargerState]

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from csms.core.currencies import minor_digits
-from csms.core.pricing import duration_s, rounded, session_cost
+from csms.core.pricing import duration_s, round_to_minor, session_cost
 from csms.core.tariffs import Band, Tariff
-from csms.core.usage import Course, Evidence
+from csms.core.usage import Evidence, SessionTimeline
 from tests.harness.fake_store import NOW
 
 
@@ -28,7 +28,7 @@ def tariff(energy="0", time="0", fee="0", currency="USD"):
         (tariff("0.12", currency="JPY"), 3, 10, "0", 0),
         (tariff("0.12", currency="KWD"), 24_001, 0, "2.880", 2880),
         (tariff(fee="1.5"), 24_000, 5400, "1.50", 150),
-        (tariff("0.5"), 10, 0, "0.01", 1),  # half a cent goes up
+        (tariff("0.5"), 10, 0, "0.01", 1),  # half a cent is rounded up
         (tariff(time="0.0375"), 0, 8, "0.01", 1),  # 8/60 has no exact decimal, the price has: half a cent
         (tariff(time="0.03"), 0, 110, "0.06", 6),
         (tariff(time="0.3"), 0, 1, "0.01", 1),
@@ -51,7 +51,7 @@ def test_cost(terms, energy_wh, seconds, amount, minor):
         (tariff(), "energy_based"),
     ],
 )
-def test_the_customers_word_for_a_tariff(terms, model):
+def test_a_tariff_has_the_customers_pricing_model(terms, model):
     assert terms.pricing_model == model
 
 
@@ -61,7 +61,7 @@ def test_minor_units_of_iso_4217(currency, digits):
 
 
 def test_a_discount_below_zero_is_rounded_away_from_zero():
-    assert rounded(Decimal("-0.005"), "USD").amount_minor == -1
+    assert round_to_minor(Decimal("-0.005"), "USD").amount_minor == -1
 
 
 def test_duration_is_exact_to_the_microsecond_and_never_negative():
@@ -108,8 +108,8 @@ def with_terms(**given):
     return replace(NIGHT, **given)
 
 
-def course(hours, energy_wh, registers=()):
-    return Course(
+def timeline(hours, energy_wh, registers=()):
+    return SessionTimeline(
         started_at=EVENING,
         ended_at=EVENING + timedelta(hours=hours),
         energy_wh=energy_wh,
@@ -118,7 +118,7 @@ def course(hours, energy_wh, registers=()):
 
 
 def cost_of(tariff, hours, energy_wh, registers=()):
-    return session_cost(tariff, energy_wh, Decimal(hours * 3600), course(hours, energy_wh, registers))
+    return session_cost(tariff, energy_wh, Decimal(hours * 3600), timeline(hours, energy_wh, registers))
 
 
 def lines(cost):
@@ -128,7 +128,7 @@ def lines(cost):
     ]
 
 
-def test_a_night_in_all_its_components():
+def test_a_night_is_billed_by_component_and_band():
     registers = [(1, 8000), (2, 8000), (4, 8000), (5, 20_000), (12, 20_000), (13, 24_000)]
     cost = cost_of(NIGHT, 15, 24_000, registers)
     assert lines(cost) == [
@@ -147,7 +147,7 @@ def test_a_night_in_all_its_components():
     assert (cost.energy_rate, cost.time_rate) == (Decimal("0.3"), Decimal("0.011333"))
 
 
-def test_a_plain_tariff_has_its_components_too():
+def test_a_tariff_without_bands_is_billed_by_component():
     cost = session_cost(tariff("0.12", "0.01", "0.50"), 24_000, Decimal(5400))
     assert lines(cost) == [
         ("energy", None, "24", 288),
@@ -158,12 +158,12 @@ def test_a_plain_tariff_has_its_components_too():
     assert cost.bill.tax is None
 
 
-def test_what_is_not_charged_is_no_component():
+def test_what_is_not_charged_has_no_line():
     assert lines(session_cost(tariff("0.12"), 0, Decimal(60))) == []
     assert lines(session_cost(Tariff(), 24_000, Decimal(60))) == []
 
 
-def test_a_band_that_costs_nothing_is_shown_where_others_cost():
+def test_a_free_band_has_a_line_where_others_cost():
     free_night = with_terms(
         time_rate=Decimal(0),
         session_fee=Decimal(0),
@@ -222,7 +222,7 @@ def test_thirds_of_a_minute_in_two_bands_still_make_a_half_cent():
         time_zone="Europe/Vienna",
     )
     start = EVENING - timedelta(seconds=10)
-    there = Course(started_at=start, ended_at=start + timedelta(seconds=30), energy_wh=0)
+    there = SessionTimeline(started_at=start, ended_at=start + timedelta(seconds=30), energy_wh=0)
     assert session_cost(terms, 0, Decimal(30), there).amount_minor == 1
 
 
@@ -242,7 +242,7 @@ REGISTERS = st.lists(st.tuples(st.floats(0, 24), st.integers(0, 60_000)), max_si
 
 
 @given(terms=TERMS, hours=st.integers(0, 24), energy_wh=st.integers(0, 60_000), registers=REGISTERS)
-def test_components_add_up_to_the_total_always(terms, hours, energy_wh, registers):
+def test_components_always_add_up_to_the_total(terms, hours, energy_wh, registers):
     cost = cost_of(with_terms(**terms), hours, energy_wh, registers)
     assert sum(line.amount_minor for line in cost.bill.lines) == cost.amount_minor
     assert cost.amount_minor >= 0

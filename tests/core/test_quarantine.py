@@ -1,7 +1,7 @@
-"""What an operator repairs is booked as if it had come like that; what was booked wrongly is corrected."""
+"""Repaired quarantine entries are booked as if they had arrived that way, and correct what was booked wrongly."""
 
 from csms.core import reports
-from csms.core.quarantine import offered
+from csms.core.quarantine import repairable_message
 from csms.errors import NotBookable
 from tests.harness.fake_store import CP, Desk, at, start, stop
 
@@ -16,7 +16,7 @@ def unreadable(desk: Desk, action: str = "StartTransaction") -> int | None:
     ).transaction_id
 
 
-def test_a_start_is_booked_under_the_id_its_charger_was_given() -> None:
+def test_a_repaired_start_has_the_id_that_its_charger_was_given() -> None:
     desk = Desk(unknown_tags="accept")
     promised = unreadable(desk)
     answer = desk.tell(start(repair=repair(transaction_id=promised)))
@@ -27,7 +27,7 @@ def test_a_start_is_booked_under_the_id_its_charger_was_given() -> None:
     assert desk.resolutions == {1: f"by hand (booked as transaction {promised})"}
 
 
-def test_a_start_of_the_past_ends_nothing_that_runs() -> None:
+def test_a_repaired_start_of_the_past_does_not_end_the_running_transaction() -> None:
     desk = Desk(unknown_tags="accept")
     promised = unreadable(desk)
     running = desk.tell(start(at=at(120), meter_wh=26_000, id_tag="other")).transaction_id
@@ -44,7 +44,7 @@ def test_a_start_of_the_past_ends_nothing_that_runs() -> None:
     assert desk.transactions[running].open
 
 
-def test_a_second_stop_that_differs_is_believed_when_an_operator_says_so() -> None:
+def test_a_repaired_second_stop_amends_the_first() -> None:
     desk = Desk(unknown_tags="accept")
     transaction_id = desk.tell(start()).transaction_id
     desk.tell(stop(transaction_id, meter_wh=13_000))
@@ -57,7 +57,7 @@ def test_a_second_stop_that_differs_is_believed_when_an_operator_says_so() -> No
     assert costs[0]["amountMinor"] * 2 == costs[1]["amountMinor"]
 
 
-def test_what_a_correction_leaves_out_stays_as_it_was_booked() -> None:
+def test_what_a_repaired_stop_leaves_out_stays_as_booked() -> None:
     desk = Desk(unknown_tags="accept")
     transaction_id = desk.tell(start()).transaction_id
     desk.tell(stop(transaction_id, meter_wh=25_000))
@@ -69,7 +69,7 @@ def test_what_a_correction_leaves_out_stays_as_it_was_booked() -> None:
     assert ended.revision == 2
 
 
-def test_a_stop_that_fits_nothing_is_refused_and_changes_nothing() -> None:
+def test_a_repaired_stop_that_fits_no_transaction_is_refused() -> None:
     desk = Desk(unknown_tags="accept")
     desk.tell(stop(77))
     before = desk.snapshot()
@@ -80,11 +80,11 @@ def test_a_stop_that_fits_nothing_is_refused_and_changes_nothing() -> None:
     assert desk.resolutions == {}
 
 
-def test_an_orphan_stop_ends_the_transaction_an_operator_names() -> None:
+def test_a_repaired_orphan_stop_ends_the_transaction_that_it_names() -> None:
     desk = Desk(unknown_tags="accept")
     first = desk.tell(start()).transaction_id
     second = desk.tell(start(connector_id=2, id_tag="other")).transaction_id
-    desk.tell(stop(77))  # either may be meant
+    desk.tell(stop(77))  # it fits two transactions
     desk.tell(stop(second, repair=repair()))
     assert (desk.transactions[first].open, desk.transactions[second].open) == (True, False)
 
@@ -103,18 +103,18 @@ def test_an_entry_is_booked_once() -> None:
     assert desk.transactions[transaction_id].energy_wh == 24_000
 
 
-def test_what_lies_there_is_offered_in_ocpps_words() -> None:
+def test_an_entry_is_offered_for_repair_in_ocpps_terms() -> None:
     desk = Desk()
     desk.tell(stop(77, id_tag="T"))
     (entry,) = desk.quarantine
-    assert offered(entry.action, entry.payload) == {
+    assert repairable_message(entry.action, entry.payload) == {
         "transactionId": 77,
         "meterStop": 25_000,
         "timestamp": "2023-12-07T11:45:30Z",
         "reason": "Local",
         "idTag": "T",
     }
-    assert offered("MeterValues", b'{"connectorId": "one"}') == {"connectorId": "one"}
-    assert offered("StopTransaction", b'{"charger_id": 5, "at": 7}') == {"charger_id": 5, "at": 7}
+    assert repairable_message("MeterValues", b'{"connectorId": "one"}') == {"connectorId": "one"}
+    assert repairable_message("StopTransaction", b'{"charger_id": 5, "at": 7}') == {"charger_id": 5, "at": 7}
     for garbage in (b"[]", b"{", b"\xff", b'"text"'):
-        assert offered("StartTransaction", garbage) is None
+        assert repairable_message("StartTransaction", garbage) is None

@@ -18,7 +18,7 @@ def connector(desk, connector_id=1):
     return desk.connectors[CP, connector_id]
 
 
-def test_a_reading_is_stored_with_its_samples_as_they_came(desk):
+def test_a_reading_is_stored_with_its_samples_unchanged(desk):
     desk.tell(meter(None, register("12500", at(1), context="Sample.Clock")))
     (row,) = desk.readings
     assert row.samples == '[{"value":"12500","context":"Sample.Clock"}]'
@@ -27,7 +27,7 @@ def test_a_reading_is_stored_with_its_samples_as_they_came(desk):
 
 
 @pytest.mark.parametrize("same_batch", [True, False])
-def test_the_same_reading_again_is_known_whatever_its_message(desk, same_batch):
+def test_a_repeated_reading_is_recognized_in_another_message(desk, same_batch):
     twice = [
         meter(None, register(1, at(1)), register(2, at(2)), message_id="a", digest=b"1"),
         meter(None, register(2, at(2)), message_id="b", digest=b"2"),
@@ -41,7 +41,7 @@ def test_the_same_reading_again_is_known_whatever_its_message(desk, same_batch):
     assert desk.told() == ["meter_reading"] * 2
 
 
-def test_two_readings_of_one_moment_are_two(desk):
+def test_two_readings_of_one_time_are_two(desk):
     desk.tell(meter(None, register(1, at(1)), register(2, at(1))))
     assert len(desk.readings) == 2
 
@@ -52,7 +52,7 @@ def test_the_same_reading_of_another_connector_is_another(desk):
     assert len(desk.readings) == 2
 
 
-def test_a_reading_without_a_time_takes_ours_and_is_known_by_its_message(desk):
+def test_a_reading_without_a_time_has_that_of_receipt_and_is_recognized_by_its_message(desk):
     report = meter(None, register(1, None), message_id="a", digest=b"1")
     desk.tell(report)
     desk.now = at(1)
@@ -60,7 +60,7 @@ def test_a_reading_without_a_time_takes_ours_and_is_known_by_its_message(desk):
     assert [row.sampled_at for row in desk.readings] == [NOW]
 
 
-def test_an_old_reading_between_newer_ones_is_taken_but_not_remembered(desk):
+def test_a_late_reading_is_stored_but_not_the_connectors_newest(desk):
     desk.tell(meter(None, register(300, at(30))))
     desk.tell(meter(None, register(200, at(20))))
     desk.tell(meter(None, register(200, at(20))))
@@ -78,7 +78,7 @@ def test_values_that_a_reading_leaves_out_stay_as_they_were(desk):
     assert (row.energy_wh, row.power_w, row.soc_percent, row.reading_at) == (2100, 7000, 55.0, at(2))
 
 
-def test_another_session_begins_with_nothing_remembered(desk):
+def test_another_transaction_begins_without_the_values_before(desk):
     first = desk.tell(start()).transaction_id
     desk.tell(meter(first, reports.Reading(at=at(1), samples=[sample(55, "SoC")])))
     desk.tell(stop(first))
@@ -88,7 +88,7 @@ def test_another_session_begins_with_nothing_remembered(desk):
     assert (row.reading_transaction_id, row.energy_wh, row.soc_percent) == (second, 25000, None)
 
 
-def test_closing_values_after_the_stop_do_not_revive_the_session(desk):
+def test_readings_after_the_stop_do_not_change_the_connector(desk):
     first = desk.tell(start()).transaction_id
     desk.tell(stop(first))
     desk.tell(meter(first, register(25001, at(91))))
@@ -96,7 +96,7 @@ def test_closing_values_after_the_stop_do_not_revive_the_session(desk):
     assert desk.payloads("meter_reading")[0]["transactionId"] == first
     assert not desk.transactions[first].open
     assert (connector(desk).reading_transaction_id, connector(desk).energy_wh) == (None, None)
-    # and they are known when they come again
+    # and they are recognized when they are repeated
     desk.tell(meter(first, register(25001, at(91))))
     assert len(desk.readings) == 1
 
@@ -121,7 +121,7 @@ def test_one_reading_from_the_future_does_not_freeze_the_last_reading(desk):
     assert len(desk.readings) == 2
 
 
-def test_a_reading_nobody_can_use_is_kept(desk):
+def test_an_unusable_reading_is_stored(desk):
     desk.tell(meter(None, reports.Reading(at=at(1), samples=[])))
     assert desk.readings[0].samples == "[]"
     assert desk.told() == []
@@ -132,7 +132,7 @@ def test_samples_may_hold_any_text(desk):
     assert msgspec.json.decode(desk.readings[0].samples) == [{"value": "\0ü\n"}]
 
 
-def test_samples_that_are_no_numbers_are_left_out_and_counted():
+def test_samples_that_are_not_numbers_are_left_out_and_counted():
     desk = Desk()
     desk.tell(
         meter(

@@ -1,4 +1,4 @@
-"""Stops inferred from what a charger has said since, only as long as it still holds."""
+"""Inferred ends of transactions, as long as their evidence has not changed."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.harness.fake_store import CP, Desk, at, meter, register, start, statu
 
 
 def found(desk: Desk, transaction_id: int, connector_id: int = 1) -> reports.Reconcile:
-    """The evidence as a look at the database finds it."""
+    """The evidence as the reconciler reads it from the database."""
     connector = desk.connectors.get((CP, connector_id))
     return reports.Reconcile(
         charger_id=CP,
@@ -39,7 +39,7 @@ def test_a_free_connector_ends_its_transaction_at_the_last_reading(desk: Desk) -
     assert desk.payloads("completed")[0]["inferred"] is True
 
 
-def test_once_is_enough(desk: Desk) -> None:
+def test_a_transaction_is_reconciled_once(desk: Desk) -> None:
     desk.tell(status("Available", at(50)))
     evidence = found(desk, 1)
     assert desk.tell(evidence) is True
@@ -52,7 +52,7 @@ def test_once_is_enough(desk: Desk) -> None:
     "meanwhile",
     [status("Charging", at(51)), meter(1, register(8000, at(52))), reports.Boot(charger_id=CP), stop(1)],
 )
-def test_evidence_that_has_changed_ends_nothing(desk: Desk, meanwhile: Any) -> None:
+def test_changed_evidence_ends_nothing(desk: Desk, meanwhile: Any) -> None:
     desk.tell(status("Available", at(50)))
     evidence = found(desk, 1)
     desk.now = at(53)
@@ -62,7 +62,7 @@ def test_evidence_that_has_changed_ends_nothing(desk: Desk, meanwhile: Any) -> N
     assert desk.snapshot() == before
 
 
-def test_a_boot_since_ends_it_as_a_reboot(desk: Desk) -> None:
+def test_a_boot_since_the_start_ends_a_transaction_as_a_reboot(desk: Desk) -> None:
     desk.now = at(60)
     desk.tell(reports.Boot(charger_id=CP))
     assert desk.tell(found(desk, 1)) is True
@@ -71,11 +71,11 @@ def test_a_boot_since_ends_it_as_a_reboot(desk: Desk) -> None:
 
 def test_without_evidence_nothing_ends(desk: Desk) -> None:
     assert desk.tell(found(desk, 1)) is False
-    assert desk.tell(replace(found(desk, 1), charger_id="somebody-else")) is False
+    assert desk.tell(replace(found(desk, 1), charger_id="other-charger")) is False
     assert desk.tell(replace(found(desk, 1), transaction_id=99)) is False
 
 
-def test_the_real_stop_amends_it(desk: Desk) -> None:
+def test_a_real_stop_amends_a_reconciled_transaction(desk: Desk) -> None:
     desk.tell(status("Available", at(50)))
     desk.tell(found(desk, 1))
     desk.tell(stop(1))

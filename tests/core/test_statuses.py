@@ -14,7 +14,7 @@ def changes(desk):
     return [(p["previousStatus"], p["status"], p["errorCode"]) for p in desk.payloads("status_changed")]
 
 
-def test_only_a_change_is_told_and_everything_is_kept(desk):
+def test_every_status_is_stored_and_only_a_change_is_published(desk):
     for word in ("Available", "Available", "Preparing", "Charging", "Charging"):
         desk.tell(status(word))
     assert changes(desk) == [
@@ -32,7 +32,7 @@ def test_an_error_is_a_change(desk):
     assert changes(desk)[1] == ("Charging", "Charging", "OverCurrentFailure")
 
 
-def test_starts_and_stops_do_not_touch_what_the_charger_said(desk):
+def test_starts_and_stops_do_not_change_the_status(desk):
     desk.tell(status("Preparing", at(0)))
     first = desk.tell(start(at=at(1))).transaction_id
     desk.tell(status("Charging", at(2)))
@@ -47,13 +47,13 @@ def test_starts_and_stops_do_not_touch_what_the_charger_said(desk):
 
 
 @pytest.mark.parametrize("word", ["SuspendedEV", "Faulted", "Available"])
-def test_the_running_session_is_named_with_any_status(desk, word):
+def test_a_status_names_the_running_transaction(desk, word):
     first = desk.tell(start()).transaction_id
     desk.tell(status(word))
     assert desk.payloads("status_changed")[0]["transactionId"] == first
 
 
-def test_connector_0_is_the_charger_and_has_no_session(desk):
+def test_connector_0_has_no_transaction(desk):
     desk.tell(start())
     desk.tell(status("Unavailable", connector_id=0))
     (payload,) = desk.payloads("status_changed")
@@ -61,7 +61,7 @@ def test_connector_0_is_the_charger_and_has_no_session(desk):
     assert "transactionId" not in payload
 
 
-def test_one_that_is_older_than_what_we_know_is_history(desk):
+def test_an_older_status_is_stored_only(desk):
     desk.tell(status("Charging", at(-5)))
     desk.tell(status("Preparing", at(-10)))
     assert changes(desk) == [("Unknown", "Charging", "NoError")]
@@ -69,19 +69,19 @@ def test_one_that_is_older_than_what_we_know_is_history(desk):
     assert [row.status for row in desk.statuses] == ["Charging", "Preparing"]
 
 
-def test_of_two_in_the_same_second_the_later_one_counts(desk):
+def test_of_two_statuses_in_the_same_second_the_later_one_counts(desk):
     desk.tell(status("Preparing", at(0)))
     desk.tell(status("Charging", at(0)))
     assert desk.connectors[CP, 1].status == "Charging"
 
 
-def test_a_time_from_the_future_does_not_shut_out_later_reports(desk):
+def test_a_status_from_the_future_does_not_exclude_later_ones(desk):
     desk.tell(status("Charging", at(60 * 24 * 365)))
     desk.tell(status("Finishing", at(1)))
     assert desk.connectors[CP, 1].status == "Finishing"
 
 
-def test_a_charger_without_a_clock_is_believed_after_every_reboot(desk):
+def test_a_charger_without_a_clock_is_trusted_after_every_reboot(desk):
     booted = datetime(1970, 1, 1, tzinfo=UTC)
     desk.tell(status("Charging", booted + timedelta(hours=9)))
     desk.tell(status("Available", booted + timedelta(seconds=20)))
@@ -91,7 +91,7 @@ def test_a_charger_without_a_clock_is_believed_after_every_reboot(desk):
     assert desk.connectors[CP, 1].status == "Available"
 
 
-def test_one_without_a_time_counts_from_now(desk):
+def test_a_status_without_a_time_counts_from_now(desk):
     desk.tell(status("Charging", at(-5)))
     desk.tell(status("Finishing"))
     desk.tell(status("Preparing", at(-1)))
@@ -100,7 +100,7 @@ def test_one_without_a_time_counts_from_now(desk):
     assert "reportedAt" not in desk.payloads("status_changed")[1]
 
 
-def test_since_when_a_connector_is_free(desk):
+def test_a_connector_is_free_since_its_first_available(desk):
     desk.tell(status("Available", at(-5)))
     desk.tell(status("Available", at(-4)))
     assert desk.connectors[CP, 1].free_since == at(-5)

@@ -23,7 +23,7 @@ def only(table):
 # --- starts ---------------------------------------------------------------------------------------------
 
 
-def test_a_start_opens_a_transaction_and_says_its_id(desk):
+def test_a_start_opens_a_transaction_and_returns_its_id(desk):
     answer = desk.tell(start())
     transaction = only(desk.transactions)
     assert answer == reports.Started(
@@ -48,7 +48,7 @@ def test_the_same_start_under_another_message_id_is_the_same_transaction(desk, s
     assert desk.told() == ["started"]
 
 
-def test_a_repeated_start_gets_the_status_it_got_first(desk):
+def test_a_repeated_start_gets_its_first_status(desk):
     desk.with_tag("user123", max_active_transactions=1)
     first = desk.tell(start())
     desk.with_tag("user123", status="Blocked")
@@ -56,16 +56,16 @@ def test_a_repeated_start_gets_the_status_it_got_first(desk):
     assert first.authorization.status == "Accepted"
 
 
-def test_a_start_repeated_after_its_stop_is_still_the_same(desk):
+def test_a_start_repeated_after_its_stop_is_the_same_transaction(desk):
     first = desk.tell(start())
     desk.tell(stop(first.transaction_id))
     assert desk.tell(start()) == first
     assert not only(desk.transactions).open
 
 
-def test_a_refused_tag_is_stored_with_an_id_all_the_same():
+def test_the_start_of_a_refused_tag_has_an_id_too():
     desk = Desk()
-    answer = desk.tell(start(id_tag="stranger"))
+    answer = desk.tell(start(id_tag="unknown"))
     assert answer.authorization.status == "Invalid"
     assert only(desk.transactions).authorization_status == "Invalid"
     desk.tell(stop(answer.transaction_id))
@@ -79,7 +79,7 @@ def test_two_connectors_charge_side_by_side(desk):
     assert [t.open for t in desk.transactions.values()] == [True, False]
 
 
-def test_a_start_without_a_time_takes_ours(desk):
+def test_a_start_without_a_time_has_that_of_receipt(desk):
     desk.tell(start(at=None))
     assert only(desk.transactions).started_at == NOW
 
@@ -91,7 +91,7 @@ def test_the_tariff_of_the_start_holds_until_the_stop(desk):
     assert desk.payloads("session_cost")[0]["estimatedCost"] == 3.78
 
 
-def test_a_charger_may_have_a_tariff_of_its_own(desk):
+def test_a_charger_may_have_its_own_tariff(desk):
     desk.tell(reports.Seen(charger_id=CP))
     desk.chargers[CP] = msgspec.structs.replace(desk.chargers[CP], tariff_id="night")
     desk.tariffs["night"] = Tariff(id="night", energy_rate=Decimal("0.05"))
@@ -103,7 +103,7 @@ def test_a_charger_may_have_a_tariff_of_its_own(desk):
 # --- stops ----------------------------------------------------------------------------------------------
 
 
-def test_a_stop_is_booked_once_and_told_with_its_cost(desk):
+def test_a_stop_is_booked_once_and_published_with_its_cost(desk):
     first = desk.tell(start())
     answer = desk.tell(stop(first.transaction_id, id_tag="user123", reason="Remote"))
     assert answer == reports.Stopped(
@@ -132,7 +132,7 @@ def test_the_same_stop_again_changes_nothing(desk, same_batch):
     assert desk.quarantine == []
 
 
-def test_a_second_stop_that_differs_is_kept_beside_the_first(desk):
+def test_a_second_stop_that_differs_is_quarantined(desk):
     first = desk.tell(start())
     desk.tell(stop(first.transaction_id, digest=b"1"))
     answer = desk.tell(
@@ -149,7 +149,7 @@ def test_a_second_stop_that_differs_is_kept_beside_the_first(desk):
     assert desk.told().count("completed") == 1
 
 
-def test_new_closing_values_in_a_repeated_stop_are_kept(desk):
+def test_new_readings_in_a_repeated_stop_are_stored(desk):
     first = desk.tell(start())
     desk.tell(stop(first.transaction_id, readings=[register(24000, at(89))]))
     desk.tell(stop(first.transaction_id, readings=[register(24000, at(89)), register(25000, at(90))]))
@@ -157,7 +157,7 @@ def test_new_closing_values_in_a_repeated_stop_are_kept(desk):
     assert desk.told().count("completed") == 1
 
 
-def test_a_stop_without_a_register_goes_by_the_last_reading_even_its_own(desk):
+def test_a_stop_without_a_register_uses_the_last_reading_even_its_own(desk):
     first = desk.tell(start())
     desk.tell(meter(first.transaction_id, register(9000, at(30))))
     desk.tell(stop(first.transaction_id, meter_wh=None, readings=[register(11000, at(89))]))
@@ -165,7 +165,7 @@ def test_a_stop_without_a_register_goes_by_the_last_reading_even_its_own(desk):
     assert (completed["meterStop"], completed["energySource"]) == (11000, "last_reading")
 
 
-def test_a_beginning_among_a_stops_readings_is_not_taken_for_the_end(desk):
+def test_a_reading_of_the_begin_in_a_stop_is_not_its_end(desk):
     first = desk.tell(start())
     desk.tell(meter(first.transaction_id, register(9000, at(30))))
     begin = register(1000, at(0), context="Transaction.Begin")
@@ -173,7 +173,7 @@ def test_a_beginning_among_a_stops_readings_is_not_taken_for_the_end(desk):
     assert desk.payloads("completed")[0]["meterStop"] == 9000
 
 
-def test_a_register_that_went_back_is_no_energy_and_an_anomaly(desk):
+def test_a_decreased_register_is_no_energy_and_an_anomaly(desk):
     first = desk.tell(start(meter_wh=5000))
     desk.tell(stop(first.transaction_id, meter_wh=10))
     (completed,) = desk.payloads("completed")
@@ -185,7 +185,7 @@ def test_a_register_that_went_back_is_no_energy_and_an_anomaly(desk):
 
 
 @pytest.mark.parametrize("lost", [0, -1, 2**31, 2**63 - 1, 2**80, 4711, None])
-def test_a_stop_with_an_impossible_id_ends_the_only_session_it_can_mean(desk, lost):
+def test_a_stop_with_an_unusable_id_ends_the_only_open_transaction(desk, lost):
     first = desk.tell(start())
     answer = desk.tell(stop(lost))
     assert answer.transaction_id == first.transaction_id
@@ -194,7 +194,7 @@ def test_a_stop_with_an_impossible_id_ends_the_only_session_it_can_mean(desk, lo
 
 
 @pytest.mark.parametrize("digest", [b"", b"content"])
-def test_its_resend_ends_nothing_else(desk, digest):
+def test_a_repeated_stop_with_an_unusable_id_ends_no_other_transaction(desk, digest):
     first = desk.tell(start())
     answer = desk.tell(stop(-1, message_id="a", digest=digest))
     second = desk.tell(start(connector_id=2, at=at(80)))
@@ -205,7 +205,7 @@ def test_its_resend_ends_nothing_else(desk, digest):
     assert desk.snapshot() == before
 
 
-def test_a_stop_that_could_mean_two_sessions_is_quarantined(desk):
+def test_a_stop_that_fits_two_transactions_is_quarantined(desk):
     desk.batch(start(), start(connector_id=2))
     answer = desk.tell(stop(0, digest=b"d"))
     assert answer.transaction_id is None
@@ -213,14 +213,14 @@ def test_a_stop_that_could_mean_two_sessions_is_quarantined(desk):
     assert [entry.error for entry in desk.quarantine] == ["no transaction fits this stop"]
 
 
-def test_the_register_or_the_time_may_tell_which_session_is_meant(desk):
+def test_register_or_time_may_decide_which_transaction_a_stop_ends(desk):
     first = desk.tell(start())
     desk.tell(start(connector_id=2, meter_wh=90_000))
     desk.tell(start(connector_id=3, at=at(95)))
     assert desk.tell(stop(-1)).transaction_id == first.transaction_id
 
 
-def test_an_orphan_is_kept_whole_and_told_once(desk):
+def test_an_orphan_stop_is_quarantined_and_published_once(desk):
     orphan = stop(4711, message_id="a", digest=b"", readings=[register(25000, at(89))], id_tag="x")
     resent = msgspec.structs.replace(orphan, message_id="b")
     assert desk.tell(orphan) == desk.tell(resent)
@@ -238,19 +238,28 @@ def test_an_orphan_is_kept_whole_and_told_once(desk):
     assert kept["readings"][0]["samples"] == [{"value": "25000"}]
 
 
-def test_two_orphans_of_an_edge_without_digests_are_two(desk):
+def test_two_orphan_stops_without_digests_are_two(desk):
     desk.tell(stop(4711))
     desk.tell(stop(4712))
     assert desk.told() == ["orphan_stop"] * 2
     assert len(desk.quarantine) == 2
 
 
-def test_two_chargers_may_send_the_same_orphan(desk):
+def test_two_chargers_may_send_the_same_orphan_stop(desk):
     desk.batch(stop(0, digest=b"d"), stop(0, digest=b"d", charger_id="other"))
     assert desk.told() == ["orphan_stop"] * 2
 
 
-def test_nobody_ends_another_chargers_session(desk):
+def test_an_untrusted_id_of_a_transaction_that_ended_otherwise_does_not_count(desk):
+    old = desk.tell(start()).transaction_id
+    desk.tell(stop(old))
+    running = desk.tell(start(at=at(100), meter_wh=25_000)).transaction_id
+    answer = desk.tell(stop(old, meter_wh=30_000, at=at(120), trusted_id=False))
+    assert answer.transaction_id == running
+    assert desk.tell(stop(old, trusted_id=False)).transaction_id == old
+
+
+def test_a_stop_does_not_end_another_chargers_transaction(desk):
     first = desk.tell(start())
     answer = desk.tell(stop(first.transaction_id, charger_id="other"))
     assert answer.transaction_id is None
@@ -261,17 +270,17 @@ def test_nobody_ends_another_chargers_session(desk):
     )
 
 
-# --- readings and whose they are ------------------------------------------------------------------------
+# --- readings --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wrong", [2**63 - 1, 0, -1, None])
-def test_readings_with_an_impossible_id_belong_to_the_running_session(desk, wrong):
+def test_readings_with_an_unusable_id_belong_to_the_running_transaction(desk, wrong):
     first = desk.tell(start())
     desk.tell(meter(wrong, register(2000, at(1))))
     assert desk.payloads("meter_reading")[0]["transactionId"] == first.transaction_id
 
 
-def test_readings_that_name_an_ended_session_but_lie_in_the_running_one_belong_to_it(desk):
+def test_readings_with_a_stale_id_belong_to_the_running_transaction(desk):
     first = desk.tell(start())
     desk.tell(stop(first.transaction_id))
     second = desk.tell(start(at=at(100), meter_wh=25000))
@@ -283,7 +292,7 @@ def test_readings_that_name_an_ended_session_but_lie_in_the_running_one_belong_t
     ]
 
 
-def test_readings_of_the_whole_charger_go_to_the_connector_of_their_session(desk):
+def test_readings_of_connector_0_belong_to_the_connector_of_their_transaction(desk):
     first = desk.tell(start(connector_id=2))
     desk.tell(meter(first.transaction_id, register(2000, at(1)), connector_id=0))
     assert desk.payloads("meter_reading")[0]["connectorId"] == 2
@@ -291,20 +300,20 @@ def test_readings_of_the_whole_charger_go_to_the_connector_of_their_session(desk
     assert desk.payloads("meter_reading")[1]["connectorId"] == 0
 
 
-def test_readings_named_after_another_chargers_session_do_not_reach_it(desk):
+def test_readings_do_not_reach_another_chargers_transaction(desk):
     first = desk.tell(start())
     desk.tell(meter(first.transaction_id, register(2000, at(1)), charger_id="other"))
     assert "transactionId" not in desk.payloads("meter_reading")[0]
     assert desk.readings[0].transaction_id is None
 
 
-def test_a_report_without_readings_changes_nothing_but_the_acquaintance(desk):
+def test_a_meter_report_without_readings_only_creates_the_charger(desk):
     desk.tell(meter(None))
     assert desk.told() == []
     assert CP in desk.chargers
 
 
-def test_samples_of_any_edge_are_taken(desk):
+def test_samples_of_any_type_are_accepted(desk):
     first = desk.tell(start())
     reading = reports.Reading(
         at=at(1), samples=[sample("5", "Power.Active.Import", "kW"), sample("2", None, "kWh")]
@@ -314,7 +323,7 @@ def test_samples_of_any_edge_are_taken(desk):
     assert (row.power_w, row.energy_wh) == (5000, 2000)
 
 
-def test_what_an_edge_knows_to_be_odd_stands_beside_the_session(desk):
+def test_anomalies_of_an_adapter_are_kept_on_the_transaction(desk):
     first = desk.tell(start(meter_wh=None, anomalies=("meter_start_estimated",)))
     assert only(desk.transactions).anomalies == ("no_meter_start", "meter_start_estimated")
     desk.tell(stop(first.transaction_id, anomalies=("missed_session",)))
@@ -322,8 +331,8 @@ def test_what_an_edge_knows_to_be_odd_stands_beside_the_session(desk):
     assert desk.payloads("completed")[0]["anomaly"] == "missed_session"
 
 
-def test_a_register_may_be_kept_without_being_told(desk):
-    desk.tell(meter(None, register(4000, at(1)), told=False))
+def test_a_register_may_be_kept_without_an_event(desk):
+    desk.tell(meter(None, register(4000, at(1)), published=False))
     assert desk.payloads("meter_reading") == []
     desk.tell(start(meter_wh=None))
     assert only(desk.transactions).meter_start_wh == 4000

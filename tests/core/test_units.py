@@ -3,7 +3,7 @@ import json
 import msgspec
 import pytest
 
-from csms.core.units import default_unit, measure, number
+from csms.core.units import ENERGY_REGISTER, default_unit, measure, parse_number
 from tests.harness.fake_store import sample
 
 
@@ -34,8 +34,8 @@ def published(*samples):
         (None, None),
     ],
 )
-def test_a_number_is_what_a_meter_can_show(text, expected):
-    assert number(text) == expected
+def test_only_plausible_numbers_are_parsed(text, expected):
+    assert parse_number(text) == expected
 
 
 def test_a_bare_value_is_the_energy_register_in_wh():
@@ -131,7 +131,7 @@ def test_a_total_beside_its_phases_is_the_value(total_first):
     assert "phase" not in entry
 
 
-def test_only_the_outlet_feeds_the_conveniences():
+def test_only_the_outlet_sets_energy_power_and_state_of_charge():
     entry = measured(
         sample("100", "Power.Active.Import", location="Inlet"),
         sample("90", "Power.Active.Import", location="Outlet"),
@@ -166,15 +166,20 @@ def test_signed_data_is_kept_as_text_and_never_read_as_a_number():
     }
 
 
+def test_of_several_signed_samples_the_last_is_kept():
+    measured = measure([sample("first", format="SignedData"), sample("second", format="SignedData")])
+    assert measured.measurands[ENERGY_REGISTER].signed == "second"
+
+
 @pytest.mark.parametrize("text", ["12,5", "NaN", "", "1e400", "1e300"])
-def test_what_is_no_number_is_skipped_and_counted(text):
+def test_samples_that_are_not_numbers_are_skipped_and_counted(text):
     entry = measured(sample(text), sample("0", "Power.Active.Import"))
     assert entry.skipped == 1
     assert list(entry.measurands) == ["Power.Active.Import"]
     assert entry.power_w == 0
 
 
-def test_energy_in_a_unit_that_is_no_energy_feeds_nothing():
+def test_energy_in_another_unit_sets_nothing():
     assert measured(sample("5", "Energy.Active.Import.Register", "A")).energy_wh is None
 
 

@@ -15,7 +15,7 @@ class Broken(Exception):
 
 
 def insides(work):
-    """All of a work but the sources of numbers, and without the empty lists that an undo leaves behind."""
+    """The content of a work, without its sequences and the empty lists that an undo leaves."""
     return copy.deepcopy(
         {
             name: {kind: rows for kind, rows in value.items() if rows} if name == "added" else value
@@ -26,7 +26,7 @@ def insides(work):
 
 
 def busy_desk():
-    """One session forgotten, one running, statuses and readings known."""
+    """A desk with one transaction left open, one running, statuses and readings."""
     desk = Desk(unknown_tags="accept")
     desk.tell(start())
     desk.tell(start(at=at(10)))
@@ -52,7 +52,7 @@ def busy_desk():
     ],
     ids=lambda report: type(report).__name__,
 )
-def test_a_report_that_fails_at_any_moment_leaves_no_trace(report, monkeypatch):
+def test_a_report_that_fails_at_any_step_is_undone(report, monkeypatch):
     desk = busy_desk()
     desk.chargers.pop("new", None)
     steps = count_steps(desk, report)
@@ -65,13 +65,13 @@ def test_a_report_that_fails_at_any_moment_leaves_no_trace(report, monkeypatch):
             with pytest.raises(Broken), work.attempt():
                 decide(work, report)
         assert insides(work) == before, f"step {failing} of {steps}"
-    # What was undone can be done: nothing of the failed attempts stands in the way.
+    # What was undone can be done: the failed attempts have left nothing.
     with work.attempt():
         decide(work, report)
     desk.save(work)
 
 
-def test_what_went_well_before_a_failure_stays():
+def test_reports_before_a_failed_one_stay():
     desk = busy_desk()
     work = desk.load([status("Finishing", at(13))])
     with work.attempt():
@@ -83,7 +83,7 @@ def test_what_went_well_before_a_failure_stays():
     assert insides(work) == done
 
 
-def test_a_failure_in_a_batch_is_its_own():
+def test_a_failed_report_does_not_affect_its_batch():
     desk = Desk(unknown_tags="accept")
     bad = meter(None, register(1, at(1)), register("\ud800", at(2)))
     first, failed, second = desk.batch(start(), bad, start(connector_id=2))
@@ -93,26 +93,26 @@ def test_a_failure_in_a_batch_is_its_own():
     assert desk.readings == []
 
 
-def test_an_undone_start_can_be_told_again_in_the_same_batch(monkeypatch):
+def test_an_undone_start_can_be_repeated_in_the_same_batch(monkeypatch):
     work = Desk(unknown_tags="accept").load([start()])
     with monkeypatch.context() as patch:
         patch.setattr(transactions, "_started", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError), work.attempt():
             decide(work, start())
     assert work.open_transaction(CP, 1) is None
-    assert work.started_as(CP, start().key) is None
+    assert work.transaction_by_key(CP, start().key) is None
     with work.attempt():
         assert decide(work, start()).transaction_id == 2
 
 
-def test_without_events_nothing_is_told_and_nothing_counted():
+def test_with_events_disabled_nothing_is_published_or_counted():
     desk = Desk(unknown_tags="accept", events=False)
     desk.tell(stop(desk.tell(start()).transaction_id))
     assert desk.told() == []
     assert desk.states[CP].event_seq == 0
 
 
-def test_what_is_only_loaded_is_not_changed():
+def test_loaded_rows_are_not_changed():
     work = busy_desk().load([reports.Seen(charger_id=CP)])
     assert work.changed == {}
     work.load(Tag(id_tag="Xy"))
@@ -122,7 +122,7 @@ def test_what_is_only_loaded_is_not_changed():
     assert list(work.changed) == [(Tag, "xy")]
 
 
-def test_open_transactions_are_found_by_place_and_by_charger():
+def test_open_transactions_are_found_by_connector_and_by_charger():
     desk = busy_desk()
     work = desk.load([reports.Seen(charger_id=CP)])
     assert work.open_transaction(CP, 1).id == 2
@@ -130,7 +130,7 @@ def test_open_transactions_are_found_by_place_and_by_charger():
     assert work.open_transactions("other") == []
 
 
-def test_an_unknown_connector_is_a_fresh_one():
+def test_an_unknown_connector_is_a_new_row():
     work = Work(NOW, Policy(), numbers=count(), transaction_ids=count())
     assert work.connector(CP, 7).status is None
     assert work.connectors == {}
@@ -138,7 +138,7 @@ def test_an_unknown_connector_is_a_fresh_one():
 
 def test_undo_keeps_earlier_rows_of_the_same_kind():
     work = Work(NOW, Policy(), numbers=count(), transaction_ids=count())
-    presence.enrolled(work, CP)
+    presence.ensure_charger(work, CP)
     entry = QuarantineEntry(
         charger_id=CP,
         action="a",
@@ -157,9 +157,9 @@ def test_undo_keeps_earlier_rows_of_the_same_kind():
     assert work.added[QuarantineEntry] == [entry]
 
 
-# --- breaking a decision at its n-th change -------------------------------------------------------------
+# --- failing a decision at its n-th change --------------------------------------------------------------
 
-_CHANGES = ("put", "add", "know_reading", "emit")
+_CHANGES = ("put", "add", "add_known_reading", "emit")
 
 
 def break_at(patch, failing, counter=None):
@@ -168,7 +168,7 @@ def break_at(patch, failing, counter=None):
         original = getattr(Work, name)
 
         def broken(self, *args, original=original, **kwargs):
-            # After the change itself: the undo must find what it has to take back.
+            # After the change itself, so that there is something to undo.
             result = original(self, *args, **kwargs)
             if next(counter) == failing:
                 raise Broken

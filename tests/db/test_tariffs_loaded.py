@@ -87,7 +87,7 @@ async def test_what_is_loaded_of_a_long_session_is_bounded_and_all_that_matters(
     _, number, last_wh = await evening(db, 3, [status("SuspendedEV", minute(92))])
     batch = [stop(number, meter_wh=last_wh, at=minute(120))]
     work = await loaded(db, *batch)
-    evidence = work.evidence[number]
+    evidence = work.session_evidence[number]
     assert evidence.statuses == ((minute(92), "SuspendedEV"),)
     assert 1000 <= len(evidence.registers) <= 1700 < 1800
     # The readings around the edge are among them.

@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import event
 
-from csms.core import session_course
+from csms.core import session_timeline
 from csms.core.records import Transaction
 from csms.core.tariffs import Tariff
 from csms.db import (
@@ -158,7 +158,9 @@ PAGES = {
 # These speak to the driver.
 RAW = {
     "retained state": lambda db: charger_snapshot.snapshots(db, ["c7", "c8"]),
-    "the course of a session": lambda db: readings_window.load(db, [session_course.running(SESSION, NOW)]),
+    "the course of a session": lambda db: readings_window.load(
+        db, [session_timeline.running_window(SESSION, NOW)]
+    ),
     "the outbox": lambda db: outbox.pending(db, [1, 2], 100),
     "the outbox, counted": outbox.counts,
     "what is parked": lambda db: outbox.parked(db, 100),

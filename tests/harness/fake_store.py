@@ -9,7 +9,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from csms.core import commanded, reports, session_course
+from csms.core import command_effects, reports, session_timeline
 from csms.core.decide import decide
 from csms.core.device_state import CommandOutcome, DeviceState, StoredTransfer
 from csms.core.records import (
@@ -29,7 +29,7 @@ from csms.core.records import (
     Tag,
     Transaction,
 )
-from csms.core.transactions import content_key, ended_by
+from csms.core.transactions import find_stopped, stop_content_key
 from csms.core.usage import Evidence
 from csms.core.work import Policy, Work, tag_key
 from tests.harness.event_schemas import breach
@@ -194,16 +194,21 @@ class Desk:
         self._load_accounts(work, batch)
         work.tariffs = dict(self.tariffs)
         work.group_tariffs = dict(self.group_tariffs)
-        work.evidence = {s.transaction_id: self._evidence(s) for s in session_course.ending(work, batch)}
+        work.session_evidence = {
+            s.transaction_id: self._evidence(s) for s in session_timeline.closing_windows(work, batch)
+        }
         for (kind, _), row in self.remembered.items():
-            if any(row.charger_id == r.charger_id and kind in commanded.looks_at(r) for r in batch):
+            if any(
+                row.charger_id == r.charger_id and kind in command_effects.required_device_state(r)
+                for r in batch
+            ):
                 work.load(row)
         for report in batch:
             keys_of_answers = []
             if isinstance(report, reports.Resendable) and report.message_id is not None:
                 keys_of_answers.append((report.charger_id, report.message_id, report.digest))
-            if isinstance(report, reports.Stop) and not ended_by(work, report):
-                keys_of_answers.append(content_key(report))
+            if isinstance(report, reports.Stop) and not find_stopped(work, report):
+                keys_of_answers.append(stop_content_key(report))
             for key in keys_of_answers:
                 if key in self.answers:
                     work.answers[key] = self.answers[key]
@@ -221,7 +226,7 @@ class Desk:
             if (rental.open and mine) or rental.transaction_id in work.transactions:
                 work.load(rental)
 
-    def _evidence(self, s: session_course.ReadingsWindow) -> Evidence:
+    def _evidence(self, s: session_timeline.ReadingsWindow) -> Evidence:
         place = s.charger_id, s.connector_id
         return Evidence(
             registers=tuple(
@@ -258,7 +263,7 @@ class Desk:
             }
             for row in self.readings:
                 if row.charger_id == report.charger_id and row.sampled_at in moments:
-                    work.readings_known.add((row.charger_id, row.connector_id, row.sampled_at, row.digest))
+                    work.known_readings.add((row.charger_id, row.connector_id, row.sampled_at, row.digest))
 
     def save(self, work: Work) -> None:
         for (kind, key), record in work.changed.items():

@@ -163,7 +163,7 @@ class Log:
         made = []
         for charger_id in charger_ids:
             seq = self._seq[charger_id] = self._seq.get(charger_id, 0) + 1
-            draft = events.Draft(
+            draft = events.EventDraft(
                 category="transactions",
                 event_type=kind,
                 dedup_key=f"{charger_id}:{seq}",

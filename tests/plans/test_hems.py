@@ -13,16 +13,16 @@ from csms.core.records import ChargerState, Connector
 from csms.db.charger_snapshot import StateSnapshot
 from csms.db.plans import Plan
 from csms.plans.hems import addressed, apply_command, settle_wish, status, status_topic
-from csms.scheduling.hems import HemsWish
+from csms.scheduling.hems import HemsRequest
 from csms.scheduling.periods import ChargePeriod
-from csms.scheduling.plan_view import Terms
-from csms.scheduling.upkeep import DesiredPlan, Installed, PlanDelivery
+from csms.scheduling.plan_delivery import DesiredPlan, InstalledPlan, PlanDelivery
+from csms.scheduling.plan_view import PlanningTerms
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 ZONE = ZoneInfo("Europe/Amsterdam")
 PERIOD = ChargePeriod(NOW + timedelta(hours=1), NOW + timedelta(hours=2), 12)
 SET = {"periods": [{"start": "2026-11-21T14:00", "end": "2026-11-21T15:00"}], "source_id": "battery"}
-HELD = Installed(
+HELD = InstalledPlan(
     source="hems",
     periods=(PERIOD,),
     until=PERIOD.end,
@@ -35,19 +35,21 @@ HELD = Installed(
 )
 
 
-def plan(wish: HemsWish | None = None, delivery: PlanDelivery | None = None, **more: Any) -> Plan:
+def plan(wish: HemsRequest | None = None, delivery: PlanDelivery | None = None, **more: Any) -> Plan:
     usual: dict[str, Any] = {
         "charger_id": "CP/1",
-        "terms": Terms(mode="hems", limit_a=12),
+        "terms": PlanningTerms(mode="hems", limit_a=12),
         "removed": False,
-        "hems": wish or HemsWish(),
+        "hems": wish or HemsRequest(),
         "delivery": delivery or PlanDelivery(),
         "online": True,
     }
     return Plan(**(usual | more))
 
 
-def said(end: str, content: Any = b"", *, retained: bool = False, of: Plan | None = None) -> HemsWish | None:
+def said(
+    end: str, content: Any = b"", *, retained: bool = False, of: Plan | None = None
+) -> HemsRequest | None:
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     heard = BrokerMessage(topic=f"hems/ocpp/CP%2F1/schedule/{end}", body=body, retained=retained)
     return apply_command(heard, of or plan(), zone=ZONE, now=NOW)
@@ -78,7 +80,7 @@ def test_a_schedule_is_wanted_until_the_charger_has_it() -> None:
 
 
 def test_a_refusal_is_told_and_the_wish_stays() -> None:
-    wish = HemsWish(periods=(PERIOD,), result="pending")
+    wish = HemsRequest(periods=(PERIOD,), result="pending")
     no = PlanDelivery(problem="no smart charging", refused=DesiredPlan(source="hems"), refused_at=NOW)
     told = settle_wish(wish, plan(wish, no), in_place=False, now=NOW)
     assert (told.result, told.error, told.periods) == ("error", "no smart charging", (PERIOD,))
@@ -99,15 +101,15 @@ def test_a_refusal_is_told_and_the_wish_stays() -> None:
     ],
 )
 def test_what_cannot_be_followed_changes_nothing_but_the_status(body: Any, error: str) -> None:
-    before = HemsWish(periods=(PERIOD,), source_id="battery", digest="d", result="success")
+    before = HemsRequest(periods=(PERIOD,), source_id="battery", digest="d", result="success")
     assert said("set", body, of=plan(before)) == replace(before, command_at=NOW, result="error", error=error)
 
 
 def test_a_clear_counts_when_somebody_sends_it() -> None:
-    before = HemsWish(periods=(PERIOD,), digest="d", result="success")
+    before = HemsRequest(periods=(PERIOD,), digest="d", result="success")
     assert said("clear", b"", retained=True, of=plan(before)) is None
     wish = said("clear", b"whatever", of=plan(before))
-    assert wish == HemsWish(digest="d", command_at=NOW, result="pending")
+    assert wish == HemsRequest(digest="d", command_at=NOW, result="pending")
     assert settle_wish(wish, plan(wish, PlanDelivery(installed=HELD)), in_place=False, now=NOW) == wish
     assert settle_wish(wish, plan(wish), in_place=False, now=NOW).result == "cleared"
 
@@ -115,15 +117,15 @@ def test_a_clear_counts_when_somebody_sends_it() -> None:
 def test_what_is_no_command_is_none() -> None:
     assert said("set", b"") is None
     assert said("status", SET) is None
-    assert said("set", SET, of=plan(terms=Terms())) is None
+    assert said("set", SET, of=plan(terms=PlanningTerms())) is None
 
 
 def test_a_wish_expires_when_the_charger_is_rid_of_it() -> None:
-    wish = HemsWish(periods=(PERIOD,), expires_at=NOW, digest="d", command_at=NOW, result="success")
+    wish = HemsRequest(periods=(PERIOD,), expires_at=NOW, digest="d", command_at=NOW, result="success")
     late = NOW + timedelta(seconds=1)
     assert settle_wish(wish, plan(wish), in_place=False, now=NOW) == wish
     assert settle_wish(wish, plan(wish, PlanDelivery(installed=HELD)), in_place=False, now=late) == wish
-    assert settle_wish(wish, plan(wish), in_place=False, now=late) == HemsWish(
+    assert settle_wish(wish, plan(wish), in_place=False, now=late) == HemsRequest(
         digest="d", command_at=NOW, result="expired"
     )
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from csms.plans import planner
-from csms.scheduling.profiles import FIRST_ID
+from csms.scheduling.plan_profile import FIRST_PROFILE_ID
 from tests.e2e.conftest import TOKEN, Node
 from tests.harness.charge_points.answering import Obedient
 from tests.plans.conftest import Planned, Wire, configuration
@@ -81,7 +81,7 @@ async def test_prices_become_a_charging_profile(node: Node, wire: Wire, planned:
             (start + 4 * quarter, 16),
         ]
         assert begin + timedelta(seconds=profile["chargingSchedule"]["duration"]) == start + 5 * quarter
-        assert (profile["chargingProfileId"], profile["stackLevel"]) == (FIRST_ID, 8)
+        assert (profile["chargingProfileId"], profile["stackLevel"]) == (FIRST_PROFILE_ID, 8)
         assert point.actions() == ["GetConfiguration", "SetChargingProfile", "GetCompositeSchedule"]
         # What is seen of it.
         assert (seen["state"], seen["message"]) == ("scheduled", "3 slots at 1 price levels")
@@ -118,7 +118,7 @@ async def test_prices_become_a_charging_profile(node: Node, wire: Wire, planned:
         # A plan that is removed is taken off the charger, and by its number alone.
         await planned.clear()
         await node.until(lambda: point.payloads("ClearChargingProfile"))
-        assert point.payloads("ClearChargingProfile") == [{"id": FIRST_ID}]
+        assert point.payloads("ClearChargingProfile") == [{"id": FIRST_PROFILE_ID}]
         await planned.until(lambda seen: not seen)
         await node.until(lambda: wire.last[f"csms/state/{planned.charger}/plan"] is None)
 
@@ -133,7 +133,7 @@ async def test_nothing_cheap_enough_leaves_no_profile_unless_it_shall_wait(
         await planned.put(maxPrice="0.05")
         seen = await planned.until(lambda seen: seen["source"] == "none")
         assert (seen["state"], seen["delivery"]) == ("no_eligible_slots", "none")
-        assert point.payloads("ClearChargingProfile") == [{"id": FIRST_ID}]
+        assert point.payloads("ClearChargingProfile") == [{"id": FIRST_PROFILE_ID}]
         await planned.put(otherwise="wait")
         await planned.delivered("in_place")
         assert [limit for _, limit in limits(profiles(point)[-1])] == [0]
@@ -334,7 +334,7 @@ async def test_a_hems_is_obeyed(node: Node, wire: Wire, planned: Planned) -> Non
         assert [limit for _, limit in limits(profiles(point)[-1])] == [0, 10]
         told = status()
         assert (told["schedule_source"], told["schedule_active"]) == ("hems", True)
-        assert (told["source_id"], told["current_schedule_id"]) == ("battery", str(FIRST_ID))
+        assert (told["source_id"], told["current_schedule_id"]) == ("battery", str(FIRST_PROFILE_ID))
         assert told["next_period_start"] == wish["periods"][0]["start"]
         assert (await planned.seen())["mode"] == "hems"
 
@@ -358,7 +358,7 @@ async def test_a_hems_is_obeyed(node: Node, wire: Wire, planned: Planned) -> Non
         await wire.send(f"{topic}/schedule/clear", b"now")
         await node.until(lambda: status().get("last_command_result") == "cleared")
         assert (status()["schedule_source"], status()["next_period_start"]) == ("none", None)
-        assert point.payloads("ClearChargingProfile") == [{"id": FIRST_ID}]
+        assert point.payloads("ClearChargingProfile") == [{"id": FIRST_PROFILE_ID}]
         assert (await planned.seen())["state"] == "idle"
 
         # Back to prices: what the HEMS was told is taken back.

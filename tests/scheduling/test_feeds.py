@@ -1,4 +1,4 @@
-"""Price feeds of every shape, as one kind of slots."""
+"""Price feeds of every known format, decoded into slots."""
 
 import json
 from datetime import UTC, date, datetime, timedelta
@@ -7,15 +7,15 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from csms.scheduling.feeds import Feed, FeedError, Markup, Unit, read_feed
-from csms.scheduling.prices import complete
+from csms.scheduling.feeds import Feed, FeedError, Markup, PriceUnit, read_feed
+from csms.scheduling.prices import covers_day
 
 ZONE = ZoneInfo("Europe/Amsterdam")
 VAT_AND_TAX = Markup(factor=Decimal("1.21"), add=Decimal("0.13085"))
 
 
 def read(
-    document: object, unit: Unit = "auto", area: str | None = None, markup: Markup | None = None
+    document: object, unit: PriceUnit = "auto", area: str | None = None, markup: Markup | None = None
 ) -> Feed:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
     return read_feed(body, zone=ZONE, unit=unit, area=area, markup=markup)
@@ -50,7 +50,7 @@ def test_the_same_through_home_assistants_rest_states() -> None:
     assert (feed.slots[0].start, prices(feed)) == (utc(2025, 11, 25), ["0.1"])
 
 
-def test_nord_pools_data_portal_is_a_mwh() -> None:
+def test_nord_pools_data_portal_has_prices_per_mwh() -> None:
     feed = read(
         {
             "deliveryDateCET": "2026-11-21",
@@ -83,7 +83,7 @@ def test_the_custom_nord_pool_sensor() -> None:
     assert (prices(feed), feed.skipped) == (["12.5"], 2), "a copy of today is not tomorrow"
 
 
-def test_home_assistants_action_is_a_mwh() -> None:
+def test_home_assistants_action_has_prices_per_mwh() -> None:
     document = {"NL": [{"start": "2026-11-21T00:00:00Z", "end": "2026-11-21T00:15:00Z", "price": -12.34}]}
     assert prices(read(document)) == ["-0.01234"]
     with pytest.raises(FeedError, match="no list of prices"):
@@ -144,9 +144,21 @@ def point(position: int, amount: str) -> str:
     return f"<Point><position>{position}</position><price.amount>{amount}</price.amount></Point>"
 
 
+def test_entries_of_the_portal_without_prices_are_counted() -> None:
+    slot = {"deliveryStart": "2026-11-20T23:00:00Z", "deliveryEnd": "2026-11-20T23:15:00Z"}
+    entries = ["nonsense", slot | {"entryPerArea": None}, slot | {"entryPerArea": {"NL": 90}}]
+    feed = read({"multiAreaEntries": entries})
+    assert (prices(feed), feed.skipped) == (["0.090"], 2)
+
+
+def test_points_without_a_usable_position_are_ignored() -> None:
+    feed = read(entso_e("<Point><position>x</position></Point>" + point(1, "10")))
+    assert prices(feed)[:1] == ["0.010"]
+
+
 def test_entso_e_repeats_a_price_whose_position_is_missing() -> None:
     feed = read(entso_e(point(1, "45.67") + point(4, "100.005") + point(96, "-12.34")))
-    assert complete(feed.slots, date(2026, 11, 21), ZONE)
+    assert covers_day(feed.slots, date(2026, 11, 21), ZONE)
     assert prices(feed)[:4] == ["0.04567", "0.04567", "0.04567", "0.100005"]
     assert prices(feed)[94:] == ["0.100005", "-0.01234"]
     assert feed.currency == "EUR"
@@ -166,7 +178,7 @@ def test_entso_e_repeats_a_price_whose_position_is_missing() -> None:
         entso_e("", "P1Y"),
     ],
 )
-def test_what_is_no_feed_is_refused(body: bytes) -> None:
+def test_a_document_that_is_not_a_feed_is_refused(body: bytes) -> None:
     with pytest.raises(FeedError):
         read(body)
 

@@ -1,4 +1,4 @@
-"""Prices as feeds bring them."""
+"""Prices merged from feeds."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -36,14 +36,14 @@ def test_a_feed_replaces_what_it_covers_and_leaves_the_rest() -> None:
     assert known(book) == ["1", "20", "30", "4", "5"]
 
 
-def test_what_is_older_than_two_days_goes() -> None:
+def test_slots_older_than_two_days_are_dropped() -> None:
     book = PriceTable("EUR")
     book.take(feed(0, "1", "2"), NOW)
     book.take(feed(60, "3"), NOW + timedelta(hours=49, minutes=30))
     assert known(book) == ["2", "3"]
 
 
-def test_another_currency_is_a_problem_until_the_right_one_comes() -> None:
+def test_a_feed_in_another_currency_is_a_problem_until_the_next() -> None:
     book = PriceTable("EUR")
     book.take(feed(0, "1"), NOW)
     assert not book.take(feed(0, "11", currency="SEK"), NOW)

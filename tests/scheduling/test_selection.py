@@ -1,4 +1,4 @@
-"""Which slots are chosen: the customer's scenarios and a table of price lists."""
+"""Selection of slots: the customer's scenarios and a table of price lists."""
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csms.scheduling.prices import PriceSlot, complete, day_bounds, level, of_day
+from csms.scheduling.prices import PriceSlot, covers_day, day_bounds, price_level, slots_of_day
 from csms.scheduling.selection import (
     NO_ELIGIBLE_SLOTS,
     SCHEDULED,
     WAITING_FOR_PRICES,
-    Choice,
-    Choices,
+    DayChoice,
+    PlanCache,
     PricePlan,
-    choose,
-    plan,
+    choose_slots,
+    plan_by_price,
 )
 
 ZONE = ZoneInfo("Europe/Amsterdam")
@@ -34,12 +34,12 @@ def slots(*prices: object, day: date = TODAY, minutes: int = 15) -> list[PriceSl
     ]
 
 
-def indices(choice: Choice, of: list[PriceSlot]) -> list[int]:
+def indices(choice: DayChoice, of: list[PriceSlot]) -> list[int]:
     return [of.index(slot) for slot in choice.slots]
 
 
 def planned(prices: list[PriceSlot], *, top_x: int = 16, threshold: str | None = "0.25") -> PricePlan:
-    return plan(
+    return plan_by_price(
         prices,
         now=NOW,
         zone=ZONE,
@@ -75,14 +75,16 @@ def test_selection(
     excluded: int,
 ) -> None:
     offered = slots(*prices)
-    choice = choose(offered, TODAY, top_x=top_x, threshold=None if threshold is None else Decimal(threshold))
+    choice = choose_slots(
+        offered, TODAY, top_x=top_x, threshold=None if threshold is None else Decimal(threshold)
+    )
     assert indices(choice, offered) == chosen
     assert (len(choice.levels), choice.excluded, choice.offered) == (levels, excluded, len(offered))
     assert planned(offered, top_x=top_x, threshold=threshold).threshold_active is (excluded > 0)
 
 
 def test_the_levels_are_the_cheapest_in_order() -> None:
-    choice = choose(slots("-.05", "-.05", "0", ".01"), TODAY, top_x=2, threshold=None)
+    choice = choose_slots(slots("-.05", "-.05", "0", ".01"), TODAY, top_x=2, threshold=None)
     assert choice.levels == (Decimal("-.0500"), Decimal("0.0000"))
 
 
@@ -124,7 +126,7 @@ def test_without_any_price_it_waits_for_prices() -> None:
     assert planned(yesterday).state == WAITING_FOR_PRICES
 
 
-def test_a_bad_today_and_a_good_tomorrow_is_a_schedule() -> None:
+def test_slots_of_tomorrow_alone_make_a_schedule() -> None:
     tomorrow = slots(*[".08"] * 4, *[".10"] * 3, *[".12"] * 2, day=date(2026, 11, 22))
     result = planned([*slots(".30", ".31", ".40"), *tomorrow], top_x=2)
     assert (result.state, result.message) == (SCHEDULED, "7 slots at 2 price levels")
@@ -161,16 +163,16 @@ def test_each_day_has_its_own_levels() -> None:
 def test_a_local_day_has_92_96_or_100_slots(day: date, start: datetime, end: datetime, count: int) -> None:
     assert day_bounds(day, ZONE) == (start, end)
     around = slots(*[".1"] * 300, day=day - timedelta(days=1))
-    own = of_day(around, day, ZONE)
+    own = slots_of_day(around, day, ZONE)
     assert len(own) == count
-    assert complete(own, day, ZONE)
-    assert not complete(own[:-1], day, ZONE)
-    assert not complete([*own[:5], *own[6:]], day, ZONE)
-    result = plan(around, now=start, zone=ZONE, top_x=1, threshold=None, current_a=16)
+    assert covers_day(own, day, ZONE)
+    assert not covers_day(own[:-1], day, ZONE)
+    assert not covers_day([*own[:5], *own[6:]], day, ZONE)
+    result = plan_by_price(around, now=start, zone=ZONE, top_x=1, threshold=None, current_a=16)
     assert len(result.choices[0].slots) == count
 
 
-def test_a_message_says_the_plural_even_of_one() -> None:
+def test_a_message_has_the_plural_even_for_one() -> None:
     assert planned(slots(".1")).message == "1 slots at 1 price levels"
 
 
@@ -180,21 +182,21 @@ def test_a_message_says_the_plural_even_of_one() -> None:
     top_x=st.integers(1, 100),
     threshold=st.none() | st.decimals(-1, 1, places=4),
 )
-def test_what_is_chosen_is_never_dearer_than_what_is_left(
+def test_chosen_slots_are_never_more_expensive_than_the_others(
     prices: list[Decimal], top_x: int, threshold: Decimal | None
 ) -> None:
     offered = slots(*prices)
-    choice = choose(offered, TODAY, top_x=top_x, threshold=threshold)
+    choice = choose_slots(offered, TODAY, top_x=top_x, threshold=threshold)
     left = [slot for slot in offered if slot not in choice.slots]
     assert len(choice.levels) <= top_x
-    assert {level(slot.price) for slot in choice.slots} == set(choice.levels)
+    assert {price_level(slot.price) for slot in choice.slots} == set(choice.levels)
     for slot in left:
-        too_dear = threshold is not None and level(slot.price) > threshold
-        assert too_dear or level(slot.price) > max(choice.levels)
+        too_dear = threshold is not None and price_level(slot.price) > threshold
+        assert too_dear or price_level(slot.price) > max(choice.levels)
 
 
-def test_chargers_of_the_same_terms_share_a_choice_until_day_or_prices_change() -> None:
-    known = Choices()
+def test_chargers_with_the_same_terms_share_a_plan_until_day_or_prices_change() -> None:
+    known = PlanCache()
     prices = tuple(slots(".1", ".3"))
 
     def made(given: tuple[PriceSlot, ...] = prices, now: datetime = NOW, top_x: int = 2) -> PricePlan:

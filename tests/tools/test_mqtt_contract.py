@@ -53,7 +53,7 @@ CUSTOMERS = {
 
 
 def event(draft_type="started", payload=None, category="transactions"):
-    draft = events.Draft(
+    draft = events.EventDraft(
         category=category,
         event_type=draft_type,
         dedup_key="k",

@@ -1,7 +1,7 @@
 import pytest
 
 from csms.core import reports
-from csms.core.commanded import EFFECTS, looks_at
+from csms.core.command_effects import EFFECTS, required_device_state
 from csms.core.device_state import Capability, ConfigurationKey
 from tests.harness.command_answers import answered
 from tests.harness.fake_store import CP, NOW, Desk, start
@@ -17,19 +17,19 @@ def features(desk):
 
 
 @pytest.mark.parametrize("outcome", ["answered", "refused", "no_answer", "not_sent", "failed"])
-def test_every_end_of_a_command_is_kept(desk, outcome):
+def test_every_outcome_of_a_command_is_stored(desk, outcome):
     desk.tell(answered("Reset", {"type": "Soft"}, outcome=outcome, id="x", error="why", requested_by="op"))
     (kept,) = desk.outcomes
     assert (kept.id, kept.state, kept.error, kept.requested_by) == ("x", outcome, "why", "op")
     assert (kept.sent_at, kept.ended_at, kept.late) == (NOW, NOW, False)
 
 
-def test_an_answer_that_never_came_changes_nothing(desk):
+def test_a_command_without_an_answer_changes_no_device_state(desk):
     desk.tell(answered("ChangeConfiguration", {"key": "K", "value": "1"}, outcome="no_answer"))
     assert desk.recall(ConfigurationKey) == []
 
 
-def test_a_late_answer_counts_as_one_in_time(desk):
+def test_a_late_answer_changes_the_device_state(desk):
     payload = {"key": "K", "value": "1"}
     desk.tell(answered("ChangeConfiguration", payload, {}, outcome="no_answer", id="x"))
     desk.tell(answered("ChangeConfiguration", payload, id="x", late=True))
@@ -37,7 +37,7 @@ def test_a_late_answer_counts_as_one_in_time(desk):
     assert desk.recall(ConfigurationKey)[0].desired == "1"
 
 
-def test_no_password_is_kept(desk):
+def test_no_password_is_stored(desk):
     desk.tell(answered("ChangeConfiguration", {"key": "authorizationKEY", "value": "C0FFEE"}))
     desk.tell(
         answered(
@@ -51,7 +51,7 @@ def test_no_password_is_kept(desk):
     assert desk.recall(ConfigurationKey) == []
 
 
-def test_what_a_charger_lacks_is_learnt_and_unlearnt(desk):
+def test_unsupported_features_are_noted_until_the_charger_supports_them(desk):
     refused = {"code": "NotImplemented", "description": "", "details": {}}
     desk.tell(answered("ClearCache", {}, refused, outcome="refused"))
     desk.tell(answered("Reset", {}, {"code": "InternalError"}, outcome="refused"))
@@ -66,25 +66,36 @@ def test_what_a_charger_lacks_is_learnt_and_unlearnt(desk):
     assert features(desk)["ClearCache"] is True
 
 
+@pytest.mark.parametrize("action", ["SendLocalList", "SetChargingProfile"])
+def test_not_supported_in_the_answer_may_mean_the_whole_feature(desk, action):
+    desk.tell(answered(action, {}, {"status": "NotSupported"}))
+    assert features(desk) == {action: False}
+
+
+def test_an_accepted_trigger_shows_that_its_message_is_supported(desk):
+    desk.tell(answered("TriggerMessage", {"requestedMessage": "Heartbeat"}))
+    assert features(desk) == {"TriggerMessage/Heartbeat": True}
+
+
 @pytest.mark.parametrize(
     "answer", [{}, {"status": 7}, {"status": None}, {"x": "\0\ud800"}, {"status": "Odd"}]
 )
 @pytest.mark.parametrize("action", sorted(EFFECTS))
-def test_an_odd_answer_breaks_nothing(desk, action, answer):
+def test_a_malformed_answer_is_stored_without_an_error(desk, action, answer):
     assert desk.tell(answered(action, {}, answer)) is None
     assert desk.tell(answered(action, {"reservationId": 2**40, "connectorId": -1}, answer)) is None
     assert "\0" not in repr(desk.outcomes[0].answer)
 
 
-def test_only_what_a_report_needs_is_loaded():
-    assert looks_at(reports.Seen(charger_id=CP)) == set()
-    assert looks_at(answered("Reset", {})) == {Capability}
-    assert len(looks_at(start())) == 2
+def test_a_report_loads_only_the_device_state_it_needs():
+    assert required_device_state(reports.Seen(charger_id=CP)) == set()
+    assert required_device_state(answered("Reset", {})) == {Capability}
+    assert len(required_device_state(start())) == 2
 
 
-def test_data_from_a_vendor_is_kept_with_its_answer(desk):
+def test_a_data_transfer_is_stored_with_its_answer(desk):
     answer = reports.Transferred(status="Accepted", data="ok")
-    told = desk.tell(reports.DataTransferred(charger_id=CP, vendor_id="v", data="d", answer=answer))
-    assert told == answer
+    answered_with = desk.tell(reports.DataTransferred(charger_id=CP, vendor_id="v", data="d", answer=answer))
+    assert answered_with == answer
     (kept,) = desk.transfers
     assert (kept.vendor_id, kept.data, kept.status, kept.answer) == ("v", "d", "Accepted", "ok")

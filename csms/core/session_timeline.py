@@ -1,6 +1,7 @@
-"""From the records to the course of a session: whose course a batch will need, what to load for it, and by whose clock.
+"""The timeline of a session: which sessions of a batch need one, what to load for it, and how to build it.
 
-Only for tariffs that go by it (`Tariff.needs_course`): all others cost nothing here.
+Only sessions whose tariff `needs_timeline` have one. Times are the charger's, moved to the clock of csms where the
+charger's was wrong from the start of the session.
 """
 
 from collections.abc import Sequence
@@ -10,22 +11,23 @@ from typing import Any
 from msgspec import Struct
 
 from csms.core import reports
-from csms.core.bands import edges
+from csms.core.bands import band_boundaries
 from csms.core.records import StoredReading, StoredStatus, Transaction
-from csms.core.usage import Course, Evidence
+from csms.core.usage import Evidence, SessionTimeline
 from csms.core.work import Work
 
-LONGEST = timedelta(days=30)  # a session that lasts longer has a clock that was set in mid-session
-_AHEAD = timedelta(hours=24)  # a charger's clock may be ahead of ours by so much and be believed
-_NONE = timedelta(0)
+LONGEST_SESSION = timedelta(days=30)  # in a session that seems longer the charger's clock was set
+_AHEAD = timedelta(hours=24)  # by which a charger's clock may be ahead and is still trusted
+_NO_SHIFT = timedelta(0)
 _STEPS = 1000
 
 
 class ReadingsWindow(Struct, frozen=True, kw_only=True):
-    """What to load for a session: readings and statuses of a connector, times by the charger's clock.
+    """The readings and statuses of a connector to load for a session, `since` ≤ t ≤ `until` by the charger's clock.
 
-    Of the readings in each part between two `edges`, and in each `step_s` of it, the first and the last are enough:
-    what lies between them changes no band's energy, and the end of charging by less than a step. That bounds them.
+    Of the readings between two `boundaries`, and within each `step_s` of that span, the first and the last suffice:
+    those between them change no band's energy, and the end of charging by less than a step. This bounds their number.
+    `statuses`: whether the statuses are needed too.
     """
 
     transaction_id: int
@@ -34,15 +36,16 @@ class ReadingsWindow(Struct, frozen=True, kw_only=True):
     since: datetime
     until: datetime
     received_since: datetime
-    edges: tuple[datetime, ...]
+    boundaries: tuple[datetime, ...]
     step_s: float
     statuses: bool
 
 
 def readings_window(transaction: Transaction, until: datetime) -> ReadingsWindow:
-    """What there is to know of a session up to a moment (the charger's clock)."""
+    """Return the window of a session up to `until` (the charger's clock)."""
     since, shift = transaction.started_at, _shift(transaction)
-    until = max(since, min(until, since + LONGEST))
+    longest = since + LONGEST_SESSION
+    until = longest if transaction.clock_suspect else max(since, min(until, longest))
     return ReadingsWindow(
         transaction_id=transaction.id,
         charger_id=transaction.charger_id,
@@ -50,21 +53,21 @@ def readings_window(transaction: Transaction, until: datetime) -> ReadingsWindow
         since=since,
         until=until,
         received_since=transaction.start_received_at,
-        edges=tuple(edge - shift for edge in edges(transaction.tariff, since + shift, until + shift)),
+        boundaries=tuple(
+            at - shift for at in band_boundaries(transaction.tariff, since + shift, until + shift)
+        ),
         step_s=max(1.0, (until - since).total_seconds() / _STEPS),
         statuses=transaction.tariff.charges("idle"),
     )
 
 
-def running(transaction: Transaction, now: datetime) -> ReadingsWindow:
-    """What there is to know of a session that runs."""
-    return readings_window(
-        transaction, transaction.started_at + LONGEST if transaction.clock_suspect else now + _AHEAD
-    )
+def running_window(transaction: Transaction, now: datetime) -> ReadingsWindow:
+    """Return the window of a running session."""
+    return readings_window(transaction, now + _AHEAD)
 
 
-def ending(work: Work, batch: Sequence[reports.Report[Any]]) -> list[ReadingsWindow]:
-    """Of the transactions that this batch may end, those whose price depends on their course."""
+def closing_windows(work: Work, batch: Sequence[reports.Report[Any]]) -> list[ReadingsWindow]:
+    """Return the windows of the transactions that this batch may end and whose price depends on a timeline."""
     found: dict[int, datetime] = {}
     for report in batch:
         if not isinstance(report, reports.Stop | reports.Start | reports.Reconcile):
@@ -77,15 +80,12 @@ def ending(work: Work, batch: Sequence[reports.Report[Any]]) -> list[ReadingsWin
         if named is not None and named.charger_id == report.charger_id:
             candidates.append(named)
         for transaction in candidates:
-            if transaction.tariff.needs_course:
+            if transaction.tariff.needs_timeline:
                 found[transaction.id] = max(until, found.get(transaction.id, until))
-    return [
-        readings_window(t, t.started_at + LONGEST if t.clock_suspect else until)
-        for t, until in ((work.transactions[number], until) for number, until in found.items())
-    ]
+    return [readings_window(work.transactions[number], until) for number, until in found.items()]
 
 
-def ended(
+def closed_timeline(
     work: Work,
     transaction: Transaction,
     *,
@@ -93,26 +93,26 @@ def ended(
     ended_at: datetime,
     energy_wh: int,
     meter_start_wh: int,
-) -> Course | None:
-    """The course of a session that ends now, from what was loaded and what this batch has added to it.
+) -> SessionTimeline | None:
+    """Return the timeline of a session that ends now, from the loaded evidence and what this batch has added.
 
-    `started_at`: the transaction's own, or ours where the charger's clock was set in between: then no reading's time
-    can be placed, and the energy counts as taken evenly. None for a tariff that does not need it.
+    `started_at` differs from the transaction's where the charger's clock was set during the session: then the times
+    of readings prove nothing, and the energy counts as drawn evenly. None: the tariff needs no timeline.
     """
-    if not transaction.tariff.needs_course:
+    if not transaction.tariff.needs_timeline:
         return None
     if started_at != transaction.started_at:
-        return Course(started_at=started_at, ended_at=ended_at, energy_wh=energy_wh)
-    loaded = work.evidence.get(transaction.id, Evidence())
+        return SessionTimeline(started_at=started_at, ended_at=ended_at, energy_wh=energy_wh)
+    loaded = work.session_evidence.get(transaction.id, Evidence())
     readings: list[StoredReading] = work.added.get(StoredReading, [])
     statuses: list[StoredStatus] = work.added.get(StoredStatus, [])
-    place = transaction.charger_id, transaction.connector_id
+    connector = transaction.charger_id, transaction.connector_id
     evidence = Evidence(
         registers=loaded.registers
         + tuple(
             (r.sampled_at, r.energy_wh)
             for r in readings
-            if (r.charger_id, r.connector_id) == place
+            if (r.charger_id, r.connector_id) == connector
             and r.energy_wh is not None
             and r.transaction_id in {None, transaction.id}
         ),
@@ -120,36 +120,36 @@ def ended(
         + tuple(
             (s.reported_at or s.recorded_at, s.status)
             for s in statuses
-            if (s.charger_id, s.connector_id) == place
+            if (s.charger_id, s.connector_id) == connector
         ),
     )
-    return _placed(transaction, ended_at, energy_wh, meter_start_wh, evidence, None)
+    return _timeline(transaction, ended_at, energy_wh, meter_start_wh, evidence, None)
 
 
-def so_far(
+def running_timeline(
     transaction: Transaction, until: datetime, energy_wh: int, evidence: Evidence, read_at: datetime | None
-) -> Course:
-    """The course of a running session. It is idle at most until its last reading: what comes then is not known."""
+) -> SessionTimeline:
+    """Return the timeline of a running session. It counts as idle at most until its newest reading (`read_at`)."""
     idle_until = transaction.started_at if read_at is None else read_at
-    return _placed(transaction, until, energy_wh, transaction.meter_start_wh, evidence, idle_until)
+    return _timeline(transaction, until, energy_wh, transaction.meter_start_wh, evidence, idle_until)
 
 
-def _placed(
+def _timeline(
     transaction: Transaction,
     ended_at: datetime,
     energy_wh: int,
     meter_start_wh: int,
     evidence: Evidence,
     idle_until: datetime | None,
-) -> Course:
-    """With all times moved to where they were by our clock, if the charger's was wrong from the start."""
+) -> SessionTimeline:
+    """Build a timeline, with all times moved to the clock of csms if the charger's was wrong from the start."""
     shift = _shift(transaction)
     if shift:
         evidence = Evidence(
             registers=tuple((at + shift, energy_wh) for at, energy_wh in evidence.registers),
             statuses=tuple((at + shift, status) for at, status in evidence.statuses),
         )
-    return Course(
+    return SessionTimeline(
         started_at=transaction.started_at + shift,
         ended_at=ended_at + shift,
         energy_wh=energy_wh,
@@ -160,4 +160,4 @@ def _placed(
 
 
 def _shift(transaction: Transaction) -> timedelta:
-    return transaction.start_received_at - transaction.started_at if transaction.clock_suspect else _NONE
+    return transaction.start_received_at - transaction.started_at if transaction.clock_suspect else _NO_SHIFT

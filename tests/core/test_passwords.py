@@ -7,7 +7,7 @@ from csms.core.passwords import hash_password, is_slow, verify_password
 KEY = bytes(range(200, 220))
 
 
-def test_a_key_matches_raw_and_in_hex_whichever_was_registered():
+def test_a_key_matches_in_both_forms():
     for registered in (KEY, KEY.hex(), KEY.hex().upper()):
         stored = hash_password(registered)
         assert stored.startswith("blake2b$")

@@ -1,10 +1,10 @@
-"""No password in what is kept of a frame, and nothing else changed."""
+"""Masking removes passwords and idTags from frames and changes nothing else."""
 
 import json
 
 import pytest
 
-from csms.core.masking import is_secret, masked, masked_frame
+from csms.core.masking import is_secret, masked, masked_frame, without_id_tags
 
 SECRET = "8f3c19d2a47be05566778899aabbccdd"
 
@@ -26,19 +26,19 @@ SECRET = "8f3c19d2a47be05566778899aabbccdd"
         [4, "1", "GenericError", "", {"key": "AuthorizationKey", "value": SECRET}],
     ],
 )
-def test_a_secret_is_masked_wherever_it_passes(frame):
+def test_a_secret_is_masked_in_every_frame(frame):
     kept = masked_frame(json.dumps(frame).encode())
     assert SECRET.encode() not in kept
     assert b"***" in kept
     assert json.loads(kept)[:2] == frame[:2]
 
 
-def test_a_key_spelled_in_escapes_is_still_known():
+def test_a_key_with_escapes_is_recognized():
     frame = b'[2,"1","ChangeConfiguration",{"key":"Authorizatio\\u006eKey","value":"%s"}]' % SECRET.encode()
     assert SECRET.encode() not in masked_frame(frame)
 
 
-def test_what_cannot_be_read_and_speaks_of_a_secret_is_not_kept():
+def test_a_malformed_frame_with_a_secret_is_replaced_as_a_whole():
     assert (
         masked_frame(b'[2,"1","ChangeConfiguration",{"key":"AuthorizationKey","value":"' + SECRET.encode())
         == b'"***"'
@@ -57,11 +57,11 @@ def test_what_cannot_be_read_and_speaks_of_a_secret_is_not_kept():
         b"\xff\xfe",
     ],
 )
-def test_what_holds_no_secret_is_kept_byte_for_byte(frame):
+def test_a_frame_without_a_secret_is_unchanged(frame):
     assert masked_frame(frame) == frame
 
 
-def test_the_key_stays_readable_and_so_does_the_rest():
+def test_only_the_value_of_a_secret_key_is_masked():
     answer = {
         "configurationKey": [
             {"key": "AuthorizationKey", "readonly": False, "value": SECRET},
@@ -74,6 +74,24 @@ def test_the_key_stays_readable_and_so_does_the_rest():
             {"key": "B", "value": "2"},
         ]
     }
+
+
+@pytest.mark.parametrize(
+    ("frame", "kept"),
+    [
+        (b'[2,"1","Heartbeat",{}]', b'[2,"1","Heartbeat",{}]'),
+        (b'[2,"1","Authorize",{"idTag":"A1"}]', b'[2,"1","Authorize",{"idTag":"***"}]'),
+        (b'[2,"1","Authorize",{"IDTAG":"A1"}]', b'[2,"1","Authorize",{"IDTAG":"***"}]'),
+        (b'[2,"1","Authorize",{"id\\u0054ag":"A1"}]', b'[2,"1","Authorize",{"idTag":"***"}]'),
+        (
+            b'[3,"1",{"idTagInfo":{"parentIdTag":"P","status":"Accepted"},"idTag":null}]',
+            b'[3,"1",{"idTagInfo":{"parentIdTag":"***","status":"Accepted"},"idTag":null}]',
+        ),
+        (b'[2,"1","Authorize",{"idTag":"A1"', b'"***"'),
+    ],
+)
+def test_id_tags_are_masked_and_nothing_else(frame, kept):
+    assert without_id_tags(frame) == kept
 
 
 def test_which_keys_are_secret():

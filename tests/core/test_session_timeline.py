@@ -1,4 +1,4 @@
-"""The course of a session through the ledger's decisions: which evidence counts, by whose clock, what is billed."""
+"""The timeline of a session in the decisions: which evidence counts, by which clock, and what is billed."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -6,8 +6,9 @@ from decimal import Decimal
 import pytest
 from msgspec.structs import replace
 
-from csms.core import reports, session_course
+from csms.core import reports, session_timeline
 from csms.core.tariffs import Band, Tariff
+from csms.core.usage import Evidence
 from tests.harness.fake_store import CP, Desk, meter, register, start, status, stop
 
 # A Friday, 21:00 in Vienna.
@@ -37,14 +38,14 @@ def desk_with(tariff):
     return desk
 
 
-def told(desk):
+def cost_of(desk):
     return desk.payloads("session_cost")[-1]
 
 
 def bill(desk):
     return [
         (line["component"], line.get("band"), line.get("quantity"), line["amountMinor"])
-        for line in told(desk)["breakdown"]
+        for line in cost_of(desk)["breakdown"]
     ]
 
 
@@ -52,7 +53,7 @@ def began(desk, **given):
     return desk.tell(start(**({"at": EVENING} | given))).transaction_id
 
 
-def test_a_session_across_the_edge_of_a_band(desk):
+def test_a_session_across_the_boundary_of_a_band(desk):
     number = began(desk)
     assert desk.transactions[number].tariff.time_zone == "Europe/Vienna"
     for minutes, wh in ((30, 4000), (60, 10_000), (90, 12_000)):
@@ -61,7 +62,7 @@ def test_a_session_across_the_edge_of_a_band(desk):
     desk.now = at(120)
     desk.tell(stop(number, meter_wh=13_000, at=at(120)))
     assert bill(desk) == [("energy", None, 9.0, 360), ("energy", "night", 3.0, 60)]
-    cost = told(desk)
+    cost = cost_of(desk)
     assert (cost["estimatedCost"], cost["amountMinor"], cost["currency"]) == (4.2, 420, "EUR")
     assert (cost["energyRate"], cost["timeRate"], cost["pricingModel"]) == (0.35, 0.0, "energy_based")
     assert (cost["tariffId"], cost["tariffVersion"], cost["revision"]) == ("night", 3, 1)
@@ -111,23 +112,23 @@ def test_the_price_is_that_of_the_start(desk):
     desk.policy = replace(desk.policy, tariff=Tariff(energy_rate=Decimal(99)), time_zone="Asia/Tokyo")
     desk.now = at(120)
     desk.tell(stop(number, meter_wh=13_000, at=at(120)))
-    assert told(desk)["amountMinor"] == 360
+    assert cost_of(desk)["amountMinor"] == 360
 
 
-def test_the_stop_that_comes_after_all_is_priced_again_with_its_readings(desk):
+def test_a_late_stop_is_priced_again_with_its_readings(desk):
     number = began(desk)
     desk.now = at(30)
     desk.tell(meter(number, register(9_000, at(30))))
     desk.now = at(300)
-    began(desk, at=at(290), meter_wh=20_000)  # the charger has forgotten the first
-    assert (told(desk)["revision"], told(desk)["amountMinor"]) == (1, 320)
+    began(desk, at=at(290), meter_wh=20_000)  # the charger lost the first transaction
+    assert (cost_of(desk)["revision"], cost_of(desk)["amountMinor"]) == (1, 320)
     desk.tell(stop(number, meter_wh=13_000, at=at(120), readings=[register(10_000, at(60))]))
-    assert (told(desk)["revision"], told(desk)["transactionId"]) == (2, number)
+    assert (cost_of(desk)["revision"], cost_of(desk)["transactionId"]) == (2, number)
     assert bill(desk) == [("energy", None, 9.0, 360), ("energy", "night", 3.0, 60)]
     assert desk.told().count("session_cost") == 2
 
 
-def test_a_charger_with_a_wrong_clock_from_the_start_is_placed_by_ours(desk):
+def test_a_session_with_a_suspect_clock_is_moved_to_the_time_of_receipt(desk):
     wrong = datetime(1970, 1, 1, tzinfo=UTC)
     number = began(desk, at=wrong)
     desk.now = at(60)
@@ -137,7 +138,7 @@ def test_a_charger_with_a_wrong_clock_from_the_start_is_placed_by_ours(desk):
     assert bill(desk) == [("energy", None, 9.0, 360), ("energy", "night", 3.0, 60)]
 
 
-def test_a_clock_set_in_mid_session_leaves_only_ours(desk):
+def test_with_a_clock_set_during_the_session_energy_is_spread_over_the_times_of_receipt(desk):
     wrong = datetime(1970, 1, 1, tzinfo=UTC)
     number = began(desk, at=wrong)
     desk.tell(meter(number, register(10_000, wrong + timedelta(minutes=1))))
@@ -154,7 +155,7 @@ def test_a_register_of_the_session_is_split_as_well(desk):
     assert bill(desk) == [("energy", None, 9.0, 360), ("energy", "night", 3.0, 60)]
 
 
-def test_a_car_that_stays_pays_after_the_grace():
+def test_a_car_that_blocks_the_connector_pays_after_the_grace():
     desk = desk_with(PARKING)
     number = began(desk)
     desk.tell(status("Charging", at(0)))
@@ -164,30 +165,53 @@ def test_a_car_that_stays_pays_after_the_grace():
     desk.tell(status("SuspendedEV", at(40)))
     desk.now = at(100)
     desk.batch(status("SuspendedEVSE", at(90)), stop(number, meter_wh=11_000, at=at(100)))
-    # From 40 (the car's word between two readings) to 90 (the charger's own doing), 10 minutes free.
+    # Idle from 40 (SuspendedEV between two readings) to 90 (SuspendedEVSE), of which 10 minutes are free.
     assert bill(desk) == [("energy", None, 10.0, 100), ("idle", None, 40.0, 200)]
-    assert (told(desk)["energyRate"], told(desk)["pricingModel"]) == (0.1, "energy_based")
+    assert (cost_of(desk)["energyRate"], cost_of(desk)["pricingModel"]) == (0.1, "energy_based")
 
 
-def test_plain_tariffs_ask_for_nothing():
+def test_tariffs_without_bands_and_idle_time_need_no_window():
     desk = Desk(unknown_tags="accept", tariff=Tariff(energy_rate=Decimal("0.12"), minimum=Decimal(1)))
     number = desk.tell(start()).transaction_id
     batch = [stop(number), start(at=EVENING), reports.Reconcile(charger_id=CP, transaction_id=number)]
-    assert session_course.ending(desk.load(batch), batch) == []
+    assert session_timeline.closing_windows(desk.load(batch), batch) == []
     desk.tell(batch[0])
     assert desk.transactions[number].bill is None
     assert bill(desk) == [("energy", None, 24.0, 288)]
 
 
-def test_what_is_looked_up_is_bounded(desk):
+def test_a_running_session_is_idle_until_its_newest_reading(desk):
+    number = began(desk)
+    transaction = desk.transactions[number]
+    evidence = Evidence(registers=((at(30), 4000),))
+    timeline = session_timeline.running_timeline(transaction, at(60), 5000, evidence, at(30))
+    assert (timeline.ended_at, timeline.energy_wh, timeline.idle_until) == (at(60), 5000, at(30))
+    assert (timeline.meter_start_wh, timeline.evidence) == (1000, evidence)
+    unread = session_timeline.running_timeline(transaction, at(60), 0, Evidence(), None)
+    assert unread.idle_until == transaction.started_at
+
+
+def test_the_window_of_a_running_session_reaches_a_day_ahead(desk):
+    window = session_timeline.running_window(desk.transactions[began(desk)], at(60))
+    assert (window.since, window.until) == (EVENING, at(60 + 24 * 60))
+
+
+def test_the_window_of_a_session_with_a_suspect_clock_has_the_full_length(desk):
+    desk.tell(start(at=datetime(1970, 1, 1, tzinfo=UTC)))
+    (transaction,) = desk.transactions.values()
+    window = session_timeline.running_window(transaction, at(60))
+    assert window.until - window.since == session_timeline.LONGEST_SESSION
+
+
+def test_the_window_of_a_session_is_bounded(desk):
     number = began(desk)
     desk.now = at(60)
     batch = [stop(number, at=at(10 * 365 * 1440)), meter(number), reports.Seen(charger_id=CP)]
-    (wanted,) = session_course.ending(desk.load(batch), batch)
-    assert wanted.until == EVENING + session_course.LONGEST
-    assert len(wanted.edges) <= 31 * 3
-    assert wanted.step_s == session_course.LONGEST.total_seconds() / 1000
-    assert not wanted.statuses
+    (window,) = session_timeline.closing_windows(desk.load(batch), batch)
+    assert window.until == EVENING + session_timeline.LONGEST_SESSION
+    assert len(window.boundaries) <= 31 * 3
+    assert window.step_s == session_timeline.LONGEST_SESSION.total_seconds() / 1000
+    assert not window.statuses
 
 
 @pytest.mark.parametrize(
@@ -201,7 +225,7 @@ def test_what_is_looked_up_is_bounded(desk):
         ("gone", "charger", "group", "default", "charger"),
     ],
 )
-def test_whose_tariff_comes_first(tag, charger, group, stored, expected):
+def test_the_tariff_of_the_tag_comes_before_charger_group_and_default(tag, charger, group, stored, expected):
     desk = Desk(tariff=Tariff(id="settings"))
     desk.tariffs = {name: Tariff(id=name) for name in ("tag", "charger", "group", stored) if name}
     desk.tell(reports.Seen(charger_id=CP))
@@ -213,7 +237,7 @@ def test_whose_tariff_comes_first(tag, charger, group, stored, expected):
     assert desk.transactions[number].tariff.id == expected
 
 
-def test_the_chargers_own_zone_comes_before_the_settings(desk):
+def test_the_time_zone_of_the_charger_comes_before_the_settings(desk):
     desk.tell(reports.Seen(charger_id=CP))
     desk.chargers[CP] = replace(desk.chargers[CP], time_zone="Asia/Tokyo")
     number = began(desk)
