@@ -10,8 +10,8 @@ BIN := $(V)/bin
 # test worker would compile all of them anew, a third of what the tests cost.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(V)/pycache
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help install run bench test suite check fix format lint types imports migrations guard house migration fuzz soak clean lock \
-  homeassistant docs
+.PHONY: help install run bench test suite versions check fix format lint types imports migrations docs \
+  guard house migration fuzz soak clean lock homeassistant
 
 # What `make check` and CI run, in this order; each is a target of its own.
 CHECKS := format lint types imports migrations docs suite guard
@@ -52,6 +52,10 @@ suite: $(V)/.compiled  ## the whole suite as CI runs it: flaky tests and skips a
 
 check: $(STAMP)  ## everything CI runs, as named steps with their times (CHECKS="lint types" to choose)
 	@$(BIN)/python -m tools.check $(CHECKS)
+
+# Each Python has an environment of its own, with the locked packages: 400 MB each.
+versions: $(STAMP)  ## the suite with each Python and each Postgres found (PYTHONS="3.12 3.13" POSTGRES=DIR ARGS=tests/db)
+	@$(BIN)/python -m tools.versions --pythons "$(PYTHONS)" --postgres "$(POSTGRES)" $(ARGS)
 
 house: $(STAMP)  ## count what the house rules limit: shared names, words, log keys, long modules, import circles
 	@$(BIN)/python -m tools.house
@@ -121,4 +125,4 @@ lock:  ## write requirements.lock anew (maintainers; needs uv)
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras --no-header --no-annotate -o requirements.lock pyproject.toml
 
 clean:  ## remove .venv and caches
-	rm -rf $(V) $(HA) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(V) $(HA) .venv-versions build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
