@@ -92,7 +92,7 @@ class Town:
     async def registered(self, prefix: str) -> list[str]:
         return sorted(name for name in self.enrollment if name.startswith(prefix))
 
-    async def standing(self, charger_id: str) -> ChargerSnapshot:
+    async def snapshot(self, charger_id: str) -> ChargerSnapshot:
         notes = [row.notes for row in self.desk.recall(BridgeNotes) if row.charger_id == charger_id]
         return ChargerSnapshot(
             connectors=tuple(c for (of, _), c in self.desk.connectors.items() if of == charger_id),
