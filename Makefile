@@ -10,11 +10,11 @@ BIN := $(V)/bin
 # test worker would compile all of them anew, a third of what the tests cost.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/$(V)/pycache
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help install run bench test suite check fix format lint types imports migrations guard house migration fuzz soak clean lock \
-  homeassistant docs
+.PHONY: help install run bench test suite coverage coverage-pure versions check fix format lint types imports migrations docs \
+  guard house migration fuzz soak clean lock homeassistant
 
 # What `make check` and CI run, in this order; each is a target of its own.
-CHECKS := format lint types imports migrations docs suite guard
+CHECKS := format lint types imports migrations docs coverage-pure suite guard
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -52,6 +52,18 @@ suite: $(V)/.compiled  ## the whole suite as CI runs it: flaky tests and skips a
 
 check: $(STAMP)  ## everything CI runs, as named steps with their times (CHECKS="lint types" to choose)
 	@$(BIN)/python -m tools.check $(CHECKS)
+
+# Which lines and branches the tests run, with a floor for each package (pyproject.toml). Measuring doubles what the suite
+# costs; what the tests without servers cover takes half a minute.
+coverage: $(V)/.compiled  ## what the whole suite covers, per package, with floors (minutes)
+	@$(BIN)/python -m tools.coverage $(ARGS)
+
+coverage-pure: $(V)/.compiled  ## what the tests without servers cover of the pure modules, with floors (half a minute)
+	@$(BIN)/python -m tools.coverage --pure $(ARGS)
+
+# Each Python has an environment of its own, with the locked packages: 400 MB each.
+versions: $(STAMP)  ## the suite with each Python and each Postgres found (PYTHONS="3.12 3.13" POSTGRES=DIR ARGS=tests/db)
+	@$(BIN)/python -m tools.versions --pythons "$(PYTHONS)" --postgres "$(POSTGRES)" $(ARGS)
 
 house: $(STAMP)  ## count what the house rules limit: shared names, words, log keys, long modules, import circles
 	@$(BIN)/python -m tools.house
@@ -121,4 +133,4 @@ lock:  ## write requirements.lock anew (maintainers; needs uv)
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --all-extras --no-header --no-annotate -o requirements.lock pyproject.toml
 
 clean:  ## remove .venv and caches
-	rm -rf $(V) $(HA) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(V) $(HA) .venv-versions build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,7 +1,7 @@
 """Results as tables: on the terminal, and in docs/benchmarks.md around the text of benchmarks/page.md."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -105,7 +105,7 @@ def conditions(services: Services, size: Size, seconds: float) -> str:
     )
 
 
-def write(sections: dict[str, Sequence[Result]], where: str) -> None:
+def write(sections: Mapping[str, Sequence[Result]], where: str) -> None:
     page = _TEMPLATE.read_text()
     rates = sections.get("rates", ())
     page = page.replace("{conditions}", where).replace("{ratios}", ratios(rates))

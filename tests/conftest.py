@@ -25,6 +25,7 @@ from tests.harness import servers
 from tests.harness.servers import Addresses, Broker, DatabaseFactory, Mosquitto, Services
 
 _SERVICES = pytest.StashKey[Services]()
+_SERVERS = {"addresses", "mosquitto"}  # fixtures that stand for servers
 _TASK_GRACE_S = 0.25
 # Mostly waiting: a second of such a file is a third of a second of a processor, or less. Longest first.
 _WAITING = (
@@ -68,6 +69,14 @@ _FILES_BETWEEN = 5
 # -- the servers' life -------------------------------------------------------------------------------------
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--no-servers",
+        action="store_true",
+        help="run only the tests that need neither the run's servers nor a Mosquitto, and start none",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())  # as `csms serve`
     if not hasattr(config, "workerinput"):
@@ -77,6 +86,8 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """In the controller, for each worker that starts: the first one starts the servers."""
+    if node.config.getoption("no_servers"):
+        return
     node.workerinput["csms_services"] = node.config.stash[_SERVICES].addresses().as_dict
 
 
@@ -90,8 +101,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     faulthandler.dump_traceback_later(30, exit=True, file=sys.__stderr__)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Two cores are busy to the end: files that wait among files that work, and pure ones fill the gaps at the end."""
+    if config.getoption("no_servers"):
+        needy = [item for item in items if _SERVERS.intersection(getattr(item, "fixturenames", ()))]
+        config.hook.pytest_deselected(items=needy)
+        items[:] = [item for item in items if item not in needy]
     waiting = {f"tests/{name}": number for number, name in enumerate(_WAITING)}
     order = {name: number for number, name in enumerate(_LONG_FIRST)}
     working: dict[str, int] = {}

@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import httpx
 import paho.mqtt.client as mqtt
 from bills import Bills, Outcome
+from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -122,11 +123,11 @@ class Consumer:
         # manual_ack: paho would acknowledge before this consumer has seen the message. A durable session (the fixed
         # identifier, clean_session=False or an expiry) makes the broker keep messages while the consumer is disconnected.
         self._mqtt = mqtt.Client(
-            mqtt.CallbackAPIVersion.VERSION2,
+            CallbackAPIVersion.VERSION2,
             client_id,
             protocol=mqtt.MQTTv5 if five else mqtt.MQTTv311,
             manual_ack=True,
-            **({} if five else {"clean_session": False}),
+            clean_session=None if five else False,
         )
         self._connect_options: dict[str, Any] = {}
         if five:

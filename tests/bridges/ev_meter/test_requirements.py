@@ -303,7 +303,7 @@ class Deaf:
                 )
         return None
 
-    async def standing(self, charger_id):
+    async def snapshot(self, charger_id):
         return ChargerSnapshot()
 
     def post(self, report):
