@@ -32,7 +32,7 @@ def topic_name(charge_point_id: str, connector_id: int, *, primary: bool) -> str
     return str(connector_id) if primary else f"{charge_point_id}-{connector_id}"
 
 
-async def execute(
+async def apply_command(
     heard: BrokerMessage, keeper: ScheduleSync, config: ChargeAmpsConfig, now: datetime
 ) -> bool:
     """Follow a command. False: there was none in it. What goes wrong is in `keeper.kept` afterwards."""

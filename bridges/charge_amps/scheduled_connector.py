@@ -149,7 +149,7 @@ class ScheduledConnector:
             if self.monitor.passive:
                 return
             try:
-                if await hems.execute(heard, self.keeper, self._config, self._clock()):
+                if await hems.apply_command(heard, self.keeper, self._config, self._clock()):
                     await self.publish(always=True)
             except Exception as error:
                 # The next message may be a better one.

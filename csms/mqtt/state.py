@@ -154,7 +154,7 @@ def _transaction_state(
         content.reading_time = timestamp(connector.reading_at)
         as_of = max(as_of, connector.reading_at)
     tariff, course = transaction.tariff, None
-    if tariff.needs_course:
+    if tariff.needs_timeline:
         evidence = snapshot.evidence.get(transaction.id, Evidence())
         course = session_timeline.running_timeline(transaction, as_of, energy_wh, evidence, as_of)
     seconds = pricing.duration_s(transaction.started_at, as_of)

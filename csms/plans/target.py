@@ -11,15 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.adapter import Command
 from csms.core import command_checks, composite_schedule
-from csms.core.command_answers import as_objects
+from csms.core.command_answers import as_objects, parse_time
 from csms.core.configuration import key_id
-from csms.core.reservations import parse_time
 from csms.db import device_state_views, views
 from csms.db.plans import Plan
 from csms.errors import ChargerRefused, ChargerTimeout, CommandError, NotSupported
 from csms.node.command_audit import outcome_of
-from csms.ocpp.quirks import quirks_for
 from csms.ocpp.request_schema import check_request
+from csms.ocpp.quirks import quirks_for
 from csms.scheduling import plan_profile
 from csms.scheduling.plan_delivery import NONE, DesiredPlan, InstalledPlan, PlanDelivery
 from csms.scheduling.plan_profile import BuiltProfile, ExistingProfile, ProfileLimits, ProfilePlace
@@ -140,7 +139,7 @@ class ProfileTarget:
             rows = await device_state_views.list_profiles(db, plan.charger_id)
         others = [ExistingProfile(row.id, row.connector_id, row.purpose, row.stack_level) for row in rows]
         return plan_profile.choose_place(
-            others, plan.terms.connector_id, able, wished_level=plan.terms.stack_level
+            others, plan.terms.connector_id, able, max_level=plan.terms.stack_level
         )
 
     def _drawn(
@@ -154,7 +153,7 @@ class ProfileTarget:
             until=desired.until,
             connector_id=terms.connector_id,
             place=place,
-            able=able,
+            limits=able,
             phases=terms.phases,
         )
         installed = InstalledPlan(

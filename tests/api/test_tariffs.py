@@ -75,8 +75,8 @@ async def test_one_that_comes_back_after_it_was_deleted_goes_on_counting(client:
 @pytest.mark.parametrize(
     ("change", "pointer", "words"),
     [
-        ({"currency": "ABC"}, "/currency", "no currency of ISO 4217"),
-        ({"timeZone": "Europe/Wien"}, "/timeZone", "no IANA time zone"),
+        ({"currency": "ABC"}, "/currency", "not a currency of ISO 4217"),
+        ({"timeZone": "Europe/Wien"}, "/timeZone", "not an IANA time zone"),
         ({"minimum": 60}, "/maximum", "below the minimum"),
         ({"bands": [NIGHT | {"end": "6:00"}]}, "/bands/0/end", "'6:00' is not a time of day"),
         ({"bands": [NIGHT | {"days": ["Mon"]}]}, "/bands/0/days", "'Mon' is not a day"),

@@ -112,7 +112,7 @@ async def test_groups_and_tags_from_the_command_line(did: Told, client: httpx.As
     ("arguments", "status", "words"),
     [
         (["set", "new", "--energy", "1"], 2, "a new tariff needs one"),
-        (["set", "new", "--currency", "ABC"], 1, "no currency of ISO 4217"),
+        (["set", "new", "--currency", "ABC"], 1, "not a currency of ISO 4217"),
         (["set", "new", "--currency", "EUR", "--band", "a 22:00-06:00 b"], 2, "'b' in 'a 22:00-06:00 b'"),
         (["set", "new", "--currency", "EUR", "--band", "a power=3"], 2, "'power' is no rate"),
         (
