@@ -94,9 +94,11 @@ def _occupied(work: Work, r: reports.Rent) -> str | None:
     running = work.open_transaction(r.charger_id, r.connector_id)
     if running is not None and running.id_tag != r.account_id:
         return "Occupied"
-    here = (r.charger_id, r.connector_id)
+    connector = (r.charger_id, r.connector_id)
     taken = any(
-        rental.open and (rental.charger_id, rental.connector_id) == here and rental.account_id != r.account_id
+        rental.open
+        and (rental.charger_id, rental.connector_id) == connector
+        and rental.account_id != r.account_id
         for rental in work.rentals.values()
     )
     return "Occupied" if taken else None

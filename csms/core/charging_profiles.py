@@ -42,7 +42,7 @@ def on_remote_start(work: Work, done: CommandAnswer) -> None:
 def on_clear_charging_profile(work: Work, done: CommandAnswer) -> None:
     """Apply ClearChargingProfile.conf.
 
-    Unknown means that no profile matched, so those that match by our records are not on the charger either.
+    Unknown means that no profile matched, so the stored ones that match are not on the charger either.
     """
     if done.status not in {"Accepted", "Unknown"}:
         return

@@ -31,7 +31,7 @@ def decide(work: Work, report: reports.Report[R]) -> R:
     A repeated message with the same content gets the stored answer. Raises NotBookable for a repair that fits no
     transaction.
     """
-    decision, answer_type = _DECISIONS[type(report)]
+    decision, answer_type = DECISIONS[type(report)]
     # Connected creates the rows with the charger's protocol, Reconcile concerns an existing transaction.
     if not isinstance(report, reports.Connected | reports.Reconcile):
         presence.ensure_charger(work, report.charger_id)
@@ -118,7 +118,7 @@ def _transferred(work: Work, r: reports.DataTransferred) -> reports.Transferred:
     return r.answer
 
 
-_DECISIONS: dict[type[reports.Report[Any]], tuple[Callable[[Work, Any], Any], Any]] = {
+DECISIONS: dict[type[reports.Report[Any]], tuple[Callable[[Work, Any], Any], Any]] = {
     reports.Connected: (presence.connected, reports.Held),
     reports.Disconnected: (presence.disconnected, None),
     reports.Seen: (presence.seen, None),

@@ -29,13 +29,14 @@ from csms.core.payloads import (
 )
 from csms.core.pricing import Bill, Cost
 from csms.core.records import Charger, ChargerState, Connector, Event, QuarantineEntry, Transaction
+from csms.core.reports import Stop
 from csms.core.units import Measured
 
 SCHEMA_VERSION = "1.0"
 T = TypeVar("T")
 
 
-class EventDraft(Struct, frozen=True, kw_only=True):
+class EventDraft(Struct, frozen=True):
     """An event before it has its number: category and type (the topic), payload, and natural key."""
 
     category: str
@@ -129,13 +130,7 @@ def started(transaction: Transaction) -> EventDraft:
     if transaction.clock_suspect:
         payload.clock_suspect = True
         payload.received_time = timestamp(transaction.start_received_at)
-    return EventDraft(
-        category="transactions",
-        event_type="started",
-        dedup_key=f"tx:{transaction.id}:started",
-        payload=payload,
-        transaction_id=transaction.id,
-    )
+    return EventDraft("transactions", "started", f"tx:{transaction.id}:started", payload, transaction.id)
 
 
 def completed(transaction: Transaction) -> EventDraft:
@@ -164,11 +159,11 @@ def completed(transaction: Transaction) -> EventDraft:
         payload.anomaly = transaction.anomalies[0]
     first = transaction.revision == 1
     return EventDraft(
-        category="transactions",
-        event_type="completed" if first else "updated",
-        dedup_key=f"tx:{transaction.id}:completed" + ("" if first else f":{transaction.revision}"),
-        payload=payload,
-        transaction_id=transaction.id,
+        "transactions",
+        "completed" if first else "updated",
+        f"tx:{transaction.id}:completed" + ("" if first else f":{transaction.revision}"),
+        payload,
+        transaction.id,
     )
 
 
@@ -176,32 +171,29 @@ def session_cost(transaction: Transaction, cost: Cost) -> EventDraft:
     assert transaction.stopped_at is not None
     tariff = transaction.tariff
     seconds = transaction.duration_s or Decimal(0)
-    return EventDraft(
-        category="billing",
-        event_type="session_cost",
-        dedup_key=f"tx:{transaction.id}:cost:{transaction.revision}",
-        payload=SessionCostPayload(
-            transaction_id=transaction.id,
-            connector_id=transaction.connector_id,
-            id_tag=transaction.id_tag,
-            start_time=timestamp(transaction.started_at),
-            end_time=timestamp(transaction.stopped_at),
-            energy_consumed=kwh(transaction.energy_wh or 0),
-            duration=minutes(seconds),
-            estimated_cost=float(cost.amount),
-            currency=cost.currency,
-            pricing_model=tariff.pricing_model,
-            energy_rate=float(cost.energy_rate),
-            time_rate=float(cost.time_rate),
-            amount_minor=cost.amount_minor,
-            session_fee=float(tariff.session_fee) if tariff.session_fee else UNSET,
-            tariff_id=tariff.id,
-            revision=transaction.revision,
-            tariff_version=tariff.version,
-            breakdown=_breakdown(cost.bill),
-            tax=_tax(cost.bill),
-        ),
+    payload = SessionCostPayload(
         transaction_id=transaction.id,
+        connector_id=transaction.connector_id,
+        id_tag=transaction.id_tag,
+        start_time=timestamp(transaction.started_at),
+        end_time=timestamp(transaction.stopped_at),
+        energy_consumed=kwh(transaction.energy_wh or 0),
+        duration=minutes(seconds),
+        estimated_cost=float(cost.amount),
+        currency=cost.currency,
+        pricing_model=tariff.pricing_model,
+        energy_rate=float(cost.energy_rate),
+        time_rate=float(cost.time_rate),
+        amount_minor=cost.amount_minor,
+        session_fee=float(tariff.session_fee) if tariff.session_fee else UNSET,
+        tariff_id=tariff.id,
+        revision=transaction.revision,
+        tariff_version=tariff.version,
+        breakdown=_breakdown(cost.bill),
+        tax=_tax(cost.bill),
+    )
+    return EventDraft(
+        "billing", "session_cost", f"tx:{transaction.id}:cost:{transaction.revision}", payload, transaction.id
     )
 
 
@@ -255,11 +247,11 @@ def meter_reading(
         payload.soc = measured.soc_percent
     millis = int(sampled_at.timestamp() * 1000)
     return EventDraft(
-        category="transactions",
-        event_type="meter_reading",
-        dedup_key=f"mv:{charger_id}:{connector_id}:{transaction_id}:{millis}:{digest.hex()}",
-        payload=payload,
-        transaction_id=transaction_id or None,
+        "transactions",
+        "meter_reading",
+        f"mv:{charger_id}:{connector_id}:{transaction_id}:{millis}:{digest.hex()}",
+        payload,
+        transaction_id or None,
     )
 
 
@@ -273,104 +265,85 @@ def status_changed(
 ) -> EventDraft:
     """Return the event of a changed status. `number`: the id of the stored status, which makes each change unique."""
     assert connector.status is not None
+    payload = StatusChangedPayload(
+        connector_id=connector.connector_id,
+        status=connector.status,
+        previous_status=previous_status or "Unknown",
+        transaction_id=_or_unset(transaction_id),
+        error_code=connector.error_code,
+        info=_or_unset(connector.info),
+        vendor_id=_or_unset(connector.vendor_id),
+        vendor_error_code=_or_unset(connector.vendor_error_code),
+        reported_at=UNSET if reported_at is None else timestamp(reported_at),
+    )
     return EventDraft(
-        category="connectors",
-        event_type="status_changed",
-        dedup_key=f"st:{connector.charger_id}:{connector.connector_id}:{number}",
-        payload=StatusChangedPayload(
-            connector_id=connector.connector_id,
-            status=connector.status,
-            previous_status=previous_status or "Unknown",
-            transaction_id=_or_unset(transaction_id),
-            error_code=connector.error_code,
-            info=_or_unset(connector.info),
-            vendor_id=_or_unset(connector.vendor_id),
-            vendor_error_code=_or_unset(connector.vendor_error_code),
-            reported_at=UNSET if reported_at is None else timestamp(reported_at),
-        ),
-        transaction_id=transaction_id,
+        "connectors",
+        "status_changed",
+        f"st:{connector.charger_id}:{connector.connector_id}:{number}",
+        payload,
+        transaction_id,
     )
 
 
-def orphan_stop(
-    *,
-    charger_id: str,
-    transaction_id: int | None,
-    meter_wh: int | None,
-    at: datetime,
-    reason: str,
-    id_tag: str | None,
-    digest: bytes,
-) -> EventDraft:
-    return EventDraft(
-        category="transactions",
-        event_type="orphan_stop",
-        dedup_key=f"orphan:{charger_id}:{digest.hex()}",
-        payload=OrphanStopPayload(
-            transaction_id=_or_unset(transaction_id),
-            meter_stop=_or_unset(meter_wh),
-            stop_time=timestamp(at),
-            reason=reason,
-            id_tag=_or_unset(id_tag),
-        ),
+def orphan_stop(stop: Stop, at: datetime, digest: bytes) -> EventDraft:
+    payload = OrphanStopPayload(
+        transaction_id=_or_unset(stop.transaction_id),
+        meter_stop=_or_unset(stop.meter_wh),
+        stop_time=timestamp(at),
+        reason=stop.reason,
+        id_tag=_or_unset(stop.id_tag),
     )
+    return EventDraft("transactions", "orphan_stop", f"orphan:{stop.charger_id}:{digest.hex()}", payload)
 
 
 def connected(state: ChargerState, protocol: str) -> EventDraft:
     """Return the event of a connection. `state` is the one after it; its generation identifies the connection."""
+    payload = ConnectedPayload(
+        protocol=protocol, node=state.node or "", remote_address=_or_unset(state.remote_address)
+    )
     return EventDraft(
-        category="chargepoints",
-        event_type="connected",
-        dedup_key=f"cp:{state.charger_id}:connected:{state.generation}",
-        payload=ConnectedPayload(
-            protocol=protocol, node=state.node or "", remote_address=_or_unset(state.remote_address)
-        ),
+        "chargepoints", "connected", f"cp:{state.charger_id}:connected:{state.generation}", payload
     )
 
 
 def disconnected(state: ChargerState, reason: str, now: datetime) -> EventDraft:
     since = state.connected_at
+    payload = DisconnectedPayload(
+        node=state.node or "",
+        reason=reason or UNSET,
+        duration_seconds=UNSET if since is None else max(int((now - since).total_seconds()), 0),
+    )
     return EventDraft(
-        category="chargepoints",
-        event_type="disconnected",
-        dedup_key=f"cp:{state.charger_id}:disconnected:{state.generation}",
-        payload=DisconnectedPayload(
-            node=state.node or "",
-            reason=reason or UNSET,
-            duration_seconds=UNSET if since is None else max(int((now - since).total_seconds()), 0),
-        ),
+        "chargepoints", "disconnected", f"cp:{state.charger_id}:disconnected:{state.generation}", payload
     )
 
 
 def booted(charger: Charger, number: int) -> EventDraft:
     """Return the event of a boot. `number` makes each boot unique."""
-    return EventDraft(
-        category="chargepoints",
-        event_type="booted",
-        dedup_key=f"cp:{charger.id}:booted:{number}",
-        payload=BootedPayload(
-            enrollment=charger.enrollment,
-            vendor=_or_unset(charger.vendor),
-            model=_or_unset(charger.model),
-            serial_number=_or_unset(charger.serial_number),
-            firmware_version=_or_unset(charger.firmware_version),
-        ),
+    payload = BootedPayload(
+        enrollment=charger.enrollment,
+        vendor=_or_unset(charger.vendor),
+        model=_or_unset(charger.model),
+        serial_number=_or_unset(charger.serial_number),
+        firmware_version=_or_unset(charger.firmware_version),
     )
+    return EventDraft("chargepoints", "booted", f"cp:{charger.id}:booted:{number}", payload)
 
 
 def quarantined(entry: QuarantineEntry) -> EventDraft:
+    payload = QuarantinedPayload(
+        action=entry.action,
+        error=entry.error,
+        received_time=timestamp(entry.received_at),
+        message_id=_or_unset(entry.message_id),
+        transaction_id=_or_unset(entry.transaction_id),
+    )
     return EventDraft(
-        category="errors",
-        event_type="quarantined",
-        dedup_key=f"quarantine:{entry.charger_id}:{entry.action}:{entry.digest.hex()}",
-        payload=QuarantinedPayload(
-            action=entry.action,
-            error=entry.error,
-            received_time=timestamp(entry.received_at),
-            message_id=_or_unset(entry.message_id),
-            transaction_id=_or_unset(entry.transaction_id),
-        ),
-        transaction_id=entry.transaction_id,
+        "errors",
+        "quarantined",
+        f"quarantine:{entry.charger_id}:{entry.action}:{entry.digest.hex()}",
+        payload,
+        entry.transaction_id,
     )
 
 

@@ -45,32 +45,32 @@ def on_job_command(work: Work, done: CommandAnswer) -> None:
     """
     kind = JOB_KINDS[done.action]
     refused = done.status not in {None, "Accepted", "AcceptedCanceled"}
-    nothing = done.action == "GetDiagnostics" and not as_text(done.answer.get("fileName"))
+    nothing_to_upload = done.action == "GetDiagnostics" and not as_text(done.answer.get("fileName"))
     p = done.payload
-    where: Any = p.get("location")
+    location: Any = p.get("location")
     for part, field in (("log", "remoteLocation"), ("firmware", "location")):
         inner = p.get(part)
-        where = inner.get(field) if isinstance(inner, dict) else where
-    status = str(done.status) if refused else NOTHING_TO_UPLOAD if nothing else REQUESTED
+        location = inner.get(field) if isinstance(inner, dict) else location
+    status = str(done.status) if refused else NOTHING_TO_UPLOAD if nothing_to_upload else REQUESTED
     known = work.device_row(Job, done.charger_id, done.command_id)
     if known is not None:
         return  # a repeated answer must not reset the job's progress
     if not refused:
         for other in work.device_rows(Job, done.charger_id):
             if other.kind == kind and other.ended_at is None:
-                work.put(_moved(other, SUPERSEDED, work.now, ended=True))
+                work.put(_with_status(other, SUPERSEDED, work.now, ended=True))
     work.put(
         Job(
             charger_id=done.charger_id,
             id=done.command_id,
             kind=kind,
             request_id=as_int(p.get("requestId")),
-            location=without_credentials(where) if isinstance(where, str) else None,
+            location=without_credentials(location) if isinstance(location, str) else None,
             file_name=as_text(done.answer.get("fileName")) or as_text(done.answer.get("filename")),
             status=status,
             requested_at=work.now,
             updated_at=work.now,
-            ended_at=work.now if refused or nothing else None,
+            ended_at=work.now if refused or nothing_to_upload else None,
         )
     )
 
@@ -92,7 +92,7 @@ def progress(work: Work, r: reports.Progress) -> None:
     if job.status == r.status:
         work.put(replace(job, updated_at=work.now))
     elif r.status != "Idle" or job.ended_at is None:
-        work.put(_moved(job, r.status, work.now, ended=r.status in _FINAL))
+        work.put(_with_status(job, r.status, work.now, ended=r.status in _FINAL))
 
 
 def _find_job(work: Work, r: reports.Progress) -> Job | None:
@@ -107,7 +107,7 @@ def _find_job(work: Work, r: reports.Progress) -> Job | None:
     return job if job.ended_at is None or r.status in {job.status, "Idle"} or r.status in _FINAL else None
 
 
-def _moved(job: Job, status: str, now: datetime, *, ended: bool) -> Job:
+def _with_status(job: Job, status: str, now: datetime, *, ended: bool) -> Job:
     steps = (*job.progress, {"status": status, "at": timestamp(now)})[-_MAX_STEPS:]
     return replace(
         job, status=status, progress=steps, updated_at=now, ended_at=now if ended else job.ended_at

@@ -32,8 +32,10 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         return _started(known)
     # The transaction left open here ends first: it must not count against the tag that starts again.
     running = work.open_transaction(r.charger_id, r.connector_id)
-    past = r.repair is not None and running is not None and r.at is not None and r.at < running.started_at
-    if running is not None and not past:
+    superseded = (
+        r.repair is not None and running is not None and r.at is not None and r.at < running.started_at
+    )
+    if running is not None and not superseded:
         close_inferred(work, running, reason="Other")
     authorization = accounts.authorization(work, r) or authorize(work, r.id_tag, starting=True)
     started_at = r.at or work.now
@@ -67,7 +69,7 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         anomalies=anomalies,
         account_id=accounts.paying_account(work, r),
     )
-    if past:
+    if superseded:
         # Another has begun on this connector since, so this one is over; its stop will amend it.
         work.emit(r.charger_id, events.started(transaction))
         close_inferred(work, transaction, reason="Other")
@@ -125,18 +127,7 @@ def stop(work: Work, r: reports.Stop) -> reports.Stopped:
         )
     else:
         _quarantine(work, r, "no transaction fits this stop", None)
-        work.emit(
-            r.charger_id,
-            events.orphan_stop(
-                charger_id=r.charger_id,
-                transaction_id=r.transaction_id,
-                meter_wh=r.meter_wh,
-                at=r.at or work.now,
-                reason=r.reason,
-                id_tag=r.id_tag,
-                digest=key[2][:8],
-            ),
-        )
+        work.emit(r.charger_id, events.orphan_stop(r, r.at or work.now, key[2][:8]))
     answer = reports.Stopped(
         transaction_id=None if transaction is None else transaction.id, authorization=authorization
     )

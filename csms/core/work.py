@@ -96,7 +96,7 @@ class Work:
         self.answers: dict[tuple[str, str, bytes], bytes] = {}
         self.quarantined: set[int] = set()  # the open entries among those that this batch repairs
         self.known_readings: set[tuple[str, int, datetime, bytes]] = set()
-        self.stored: dict[tuple[Any, ...], KeyedRecord] = {}
+        self.stored: dict[tuple[Any, ...], KeyedRecord] = {}  # states and connectors as they were loaded
         self.changed: dict[tuple[type[KeyedRecord], Any], KeyedRecord] = {}
         self.added: dict[type[Any], list[Any]] = {}
         self._open: dict[tuple[str, int], int] = {}

@@ -17,8 +17,8 @@ from csms.db import device_state_views, views
 from csms.db.plans import Plan
 from csms.errors import ChargerRefused, ChargerTimeout, CommandError, NotSupported
 from csms.node.command_audit import outcome_of
-from csms.ocpp.request_schema import check_request
 from csms.ocpp.quirks import quirks_for
+from csms.ocpp.request_schema import check_request
 from csms.scheduling import plan_profile
 from csms.scheduling.plan_delivery import NONE, DesiredPlan, InstalledPlan, PlanDelivery
 from csms.scheduling.plan_profile import BuiltProfile, ExistingProfile, ProfileLimits, ProfilePlace

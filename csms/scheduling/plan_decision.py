@@ -10,9 +10,9 @@ from csms.scheduling.periods import ChargePeriod, remaining_periods
 from csms.scheduling.plan_delivery import HEMS, NONE, STANDALONE, DesiredPlan, PlanDelivery, delivery_state
 from csms.scheduling.plan_view import PlanningTerms, PlanView, with_prices
 from csms.scheduling.prices import PriceSlot
-from csms.scheduling.selection import WAITING_FOR_PRICES, PlanCache, PricePlan
+from csms.scheduling.selection import SCHEDULED, WAITING_FOR_PRICES, PlanCache, PricePlan
 
-IDLE, ERROR, REMOVING, SCHEDULED = "idle", "error", "removing", "scheduled"
+IDLE, ERROR, REMOVING = "idle", "error", "removing"
 
 
 class PlanDecision(Struct, frozen=True, kw_only=True):

@@ -61,15 +61,15 @@ def profile_limits(
     """Return the limits by a charger's reported configuration (`PROFILE_KEYS` in lower case) and its quirks."""
     units = configuration.get(PROFILE_KEYS[1].lower(), "").lower()
     only_watts = "power" in units and "current" not in units
-    level = 0 if level_zero_only else _whole(configuration.get(PROFILE_KEYS[0].lower()))
+    level = 0 if level_zero_only else _as_int(configuration.get(PROFILE_KEYS[0].lower()))
     return ProfileLimits(
         unit="W" if watts_only or only_watts else "A",
         max_stack_level=level,
-        max_periods=_whole(configuration.get(PROFILE_KEYS[2].lower())),
+        max_periods=_as_int(configuration.get(PROFILE_KEYS[2].lower())),
     )
 
 
-def _whole(value: str | None) -> int | None:
+def _as_int(value: str | None) -> int | None:
     text = (value or "").strip()
     return int(text) if text.isdecimal() else None
 
@@ -86,15 +86,17 @@ def choose_place(
     A profile of the same level would be replaced. Profiles with the id of a plan do not count, known or not.
     """
     levels = {
-        one.stack_level
-        for one in others
-        if one.purpose == PROFILE_PURPOSE and one.connector_id == connector_id and one.id not in _PLAN_IDS
+        other.stack_level
+        for other in others
+        if other.purpose == PROFILE_PURPOSE
+        and other.connector_id == connector_id
+        and other.id not in _PLAN_IDS
     }
     # A charger that does not report its number of levels has at least two.
-    most = 1 if limits.max_stack_level is None else limits.max_stack_level
+    highest = 1 if limits.max_stack_level is None else limits.max_stack_level
     if max_level is not None:
-        most = min(most, max_level) if limits.max_stack_level is not None else max_level
-    free = next((level for level in range(most, -1, -1) if level not in levels), None)
+        highest = min(highest, max_level) if limits.max_stack_level is not None else max_level
+    free = next((level for level in range(highest, -1, -1) if level not in levels), None)
     return None if free is None else ProfilePlace(FIRST_PROFILE_ID + connector_id, free)
 
 

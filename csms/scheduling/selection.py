@@ -87,32 +87,23 @@ def plan_by_price(
         choose_slots(slots, day, top_x=top_x, threshold=threshold)
         for day, slots in zip(days, offered, strict=True)
     )
-    if not any(choice.offered for choice in choices):
-        return PricePlan(
-            state=WAITING_FOR_PRICES, message="No price data available", choices=choices, window=window
-        )
-    known_until = max(slot.end for slots in offered for slot in slots)
-    active = any(choice.excluded for choice in choices)
     chosen = [choice for choice in choices if choice.slots]
-    if not chosen:
-        return PricePlan(
-            state=NO_ELIGIBLE_SLOTS,
-            message=f"No slots at or below {threshold}",
-            choices=choices,
-            threshold_active=active,
-            window=window,
-            known_until=known_until,
-        )
+    if chosen:
+        state, message = SCHEDULED, chosen[0].message
+    elif any(choice.offered for choice in choices):
+        state, message = NO_ELIGIBLE_SLOTS, f"No slots at or below {threshold}"
+    else:
+        state, message = WAITING_FOR_PRICES, "No price data available"
     return PricePlan(
-        state=SCHEDULED,
-        message=chosen[0].message,
+        state=state,
+        message=message,
         choices=choices,
         periods=merge_periods(
             ChargePeriod(slot.start, slot.end, current_a) for choice in chosen for slot in choice.slots
         ),
-        threshold_active=active,
+        threshold_active=any(choice.excluded for choice in choices),
         window=window,
-        known_until=known_until,
+        known_until=max((slot.end for slots in offered for slot in slots), default=None),
     )
 
 

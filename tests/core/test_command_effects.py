@@ -78,7 +78,7 @@ def test_an_accepted_trigger_shows_that_its_message_is_supported(desk):
 
 
 @pytest.mark.parametrize(
-    "answer", [{}, {"status": 7}, {"status": None}, {"x": "\0\ud800"}, {"status": "Odd"}]
+    "answer", [{}, {"status": 7}, {"status": None}, {"x": ["\0\ud800", float("nan")]}, {"status": "Odd"}]
 )
 @pytest.mark.parametrize("action", sorted(EFFECTS))
 def test_a_malformed_answer_is_stored_without_an_error(desk, action, answer):

@@ -1,7 +1,7 @@
 import pytest
 
 from csms.core import reports
-from csms.core.decide import _DECISIONS, decide
+from csms.core.decide import DECISIONS, decide
 from csms.core.device_state import BridgeNotes
 from csms.core.records import StoredSecurityEvent
 from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, start, status, stop
@@ -21,7 +21,7 @@ def kinds(base):
 
 
 def test_every_report_has_its_decision():
-    assert set(kinds(reports.Report)) == set(_DECISIONS)
+    assert set(kinds(reports.Report)) == set(DECISIONS)
 
 
 @pytest.mark.parametrize("same_batch", [True, False])

@@ -4,7 +4,7 @@ from itertools import count
 import pytest
 
 from csms.core import presence, reports, transactions
-from csms.core.decide import decide
+from csms.core.decide import DECISIONS, decide
 from csms.core.records import QuarantineEntry, Tag
 from csms.core.work import Policy, Work
 from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, start, status, stop
@@ -94,10 +94,14 @@ def test_a_failed_report_does_not_affect_its_batch():
 
 
 def test_an_undone_start_can_be_repeated_in_the_same_batch(monkeypatch):
+    def fail_at_the_end(work, report):
+        transactions.start(work, report)
+        raise Broken
+
     work = Desk(unknown_tags="accept").load([start()])
     with monkeypatch.context() as patch:
-        patch.setattr(transactions, "_started", lambda _: 1 / 0)
-        with pytest.raises(ZeroDivisionError), work.attempt():
+        patch.setitem(DECISIONS, reports.Start, (fail_at_the_end, reports.Started))
+        with pytest.raises(Broken), work.attempt():
             decide(work, start())
     assert work.open_transaction(CP, 1) is None
     assert work.transaction_by_key(CP, start().key) is None

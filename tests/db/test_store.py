@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from csms.core import records, reports
-from csms.core.decide import _DECISIONS, decide
+from csms.core.decide import DECISIONS, decide
 from csms.core.tariffs import Tariff
 from csms.core.work import Work, tag_key
 from csms.db import account_tables, store, tables
@@ -121,7 +121,7 @@ EVERYTHING = [
 
 
 def test_the_next_test_tells_every_kind_of_report():
-    assert {type(report) for report in EVERYTHING} == set(_DECISIONS)
+    assert {type(report) for report in EVERYTHING} == set(DECISIONS)
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])

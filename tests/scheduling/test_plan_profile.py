@@ -59,6 +59,11 @@ def duration(made: BuiltProfile) -> float:
     return made.payload["csChargingProfiles"]["chargingSchedule"]["duration"] / 60
 
 
+def test_periods_outside_of_the_profile_make_no_step() -> None:
+    made = built_for(period(-60, -30), period(30, 60), period(120, 150), until=90)
+    assert limits(made) == [(0, 0), (30, 16), (60, 0)]
+
+
 def test_the_limit_is_zero_outside_of_the_periods() -> None:
     made = built_for(period(30, 60), period(90, 120, 10))
     assert limits(made) == [(0, 0), (30, 16), (60, 0), (90, 10)]
