@@ -76,7 +76,7 @@ class AdmissionControl:
         self._attempts = LoginAttempts(rules.failures_per_minute)
         self._entries: WeakKeyDictionary[ServerConnection, AdmittedHandshake] = WeakKeyDictionary()
 
-    def entry(self, socket: ServerConnection) -> AdmittedHandshake:
+    def admitted(self, socket: ServerConnection) -> AdmittedHandshake:
         return self._entries.get(socket) or AdmittedHandshake()
 
     async def process_request(self, socket: ServerConnection, request: Request) -> Response | None:

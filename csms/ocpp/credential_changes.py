@@ -19,13 +19,14 @@ from csms.adapter import Admission, Command
 from csms.core.passwords import hash_password
 from csms.errors import ChargerRefused, InvalidCommand
 from csms.ocpp.connection import ChargePointConnection
+from csms.ocpp.session import CallToken
 from csms.security import pki
 
 log = structlog.get_logger()
 _TAKEN = {"Accepted", "RebootRequired"}
 _BASIC, _TLS_BASIC, _TLS_CERTIFICATE = 1, 2, 3
 
-SendChange = Callable[[object], Awaitable[Mapping[str, Any]]]
+SendChange = Callable[[], Awaitable[Mapping[str, Any]]]
 SettleChange = Callable[[str], Awaitable[None]]
 
 
@@ -100,14 +101,14 @@ class CredentialChanges:
         self,
         connection: ChargePointConnection,
         change: NewAuthorizationKey | NewSecurityProfile,
-        token: object,
-        call: SendChange,
+        token: CallToken,
+        send: SendChange,
     ) -> Mapping[str, Any]:
         """Send the change and settle it by the answer; one that comes late settles it too."""
         settle = await self._offer(connection.charger_id, change)
         connection.unsettled[token] = settle
         try:
-            answer = await call(token)
+            answer = await send()
         except ChargerRefused:
             connection.unsettled.pop(token, None)
             await settle("Rejected")

@@ -9,13 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from csms.ocpp import server
 from csms.run import app
 from csms.settings import Settings
 from tests.e2e.conftest import Node, NodeFactory
 from tests.harness.charge_points.bare import BareChargePoint
 from tests.harness.charge_points.raw import RawChargePoint
-from tests.harness.charging_site import Site, start
+from tests.harness.charging_site import Site, server_timings, start
 from tests.harness.waiting import until
 
 STATUS = {"connectorId": 1, "errorCode": "NoError", "status": "Charging"}
@@ -111,7 +110,7 @@ async def test_a_charge_point_that_leaves_is_offline(site: Site) -> None:
 async def test_a_half_open_socket_is_noticed(
     start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "_SWEEP_S", 0.1)
+    server_timings(monkeypatch, sweep_s=0.1)
     node = await start_node(csms_ocpp_ping_interval_s=0.2, csms_ocpp_silence_s=1.5)
     silent = Site(node)
     bare = await BareChargePoint.dial(node.ocpp, silent.charger)
@@ -123,7 +122,7 @@ async def test_a_half_open_socket_is_noticed(
 
 async def test_any_frame_is_a_sign_of_life(start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """One talks, one only pings, one only answers pings; none of the first two ever answers a ping."""
-    monkeypatch.setattr(server, "_SWEEP_S", 0.1)
+    server_timings(monkeypatch, sweep_s=0.1)
     node = await start_node(csms_ocpp_ping_interval_s=0.2, csms_ocpp_silence_s=2)
     talks = await BareChargePoint.dial(node.ocpp, "CP-TALKS")
     pings = await BareChargePoint.dial(node.ocpp, "CP-PINGS")
@@ -304,8 +303,7 @@ async def test_no_password_is_kept_with_the_deviations_of_an_answer(site: Site) 
 async def test_one_that_never_reads_is_hung_up_on_and_delays_nobody(
     start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "_WRITE_S", 1.0)
-    monkeypatch.setattr(server, "_CLOSE_S", 1.0)
+    server_timings(monkeypatch, write_s=1.0, close_s=1.0)
     monkeypatch.setattr(app, "bind", narrow)
     node = await start_node()
     deaf = await BareChargePoint.dial(node.ocpp, "CP-DEAF", receive_buffer=4096)

@@ -11,12 +11,11 @@ from websockets.exceptions import InvalidStatus
 
 from csms.embedded import EmbeddedPostgres
 from csms.node.ledger import Ledger
-from csms.ocpp import server
 from tests.e2e.conftest import NodeFactory
 from tests.e2e.test_quirks import recorded_boot
 from tests.harness import servers
 from tests.harness.charge_points.raw import RawChargePoint
-from tests.harness.charging_site import Site, start
+from tests.harness.charging_site import Site, server_timings, start
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ async def test_while_postgres_is_away_nobody_loses_anything(
     postgres: Any, start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, down, up = postgres
-    monkeypatch.setattr(server, "_SWEEP_S", 0.1)
+    server_timings(monkeypatch, sweep_s=0.1)
     node = await start_node(database_url=url, away_limit_s=0.5)
     idle, busy, lasting = Site(node), Site(node), Site(node)
     resting, charging = await idle.dial(chargePointModel="1"), await busy.dial(chargePointModel="1")
@@ -72,7 +71,7 @@ async def test_a_node_stops_while_postgres_is_away(
     postgres: Any, start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, down, _ = postgres
-    monkeypatch.setattr(server, "_STOP_S", 0.5)
+    server_timings(monkeypatch, stop_s=0.5)
     monkeypatch.setattr(Ledger.drain, "__defaults__", (1,))
     node = await start_node(database_url=url)
     site = Site(node)

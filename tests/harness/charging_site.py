@@ -1,13 +1,18 @@
 """One charge point's side of a story, and all that the central system kept of it."""
 
 import asyncio
+import functools
 import json
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import pytest
 
+from csms.ocpp.connection import ServerTimings
+from csms.ocpp.server import OcppServer
+from csms.run import app
 from tests.e2e.conftest import Node
 from tests.harness.charge_points.raw import RawChargePoint
 
@@ -32,6 +37,12 @@ def values(*samples: Any, at: float | str = 30, **given: Any) -> dict[str, Any]:
     sampled = [sample if isinstance(sample, dict) else {"value": str(sample)} for sample in samples]
     timestamp = at if isinstance(at, str) else moment(at)
     return {"connectorId": 1, "meterValue": [{"timestamp": timestamp, "sampledValue": sampled}]} | given
+
+
+def server_timings(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+    """Nodes that this test starts have an OCPP server with other timings."""
+    hurried = functools.partial(OcppServer, timings=ServerTimings(**seconds))
+    monkeypatch.setattr(app, "OcppServer", hurried)
 
 
 class Site:
