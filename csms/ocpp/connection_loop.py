@@ -23,16 +23,10 @@ from csms.ocpp import handshake, messages
 from csms.ocpp.admission import AdmissionControl
 from csms.ocpp.connection import ChargePointConnection, ConnectionRegistry, ServerTimings
 from csms.ocpp.deviation_reports import record_deviations
+from csms.ocpp.frames import CallFrame, MalformedFrame
 from csms.ocpp.incoming_calls import IncomingCalls
 from csms.ocpp.outgoing_calls import OutgoingCalls, Spawn
-from csms.ocpp.session import (
-    CallAnswered,
-    CallAnsweredLate,
-    CallRefused,
-    FrameDropped,
-    IncomingCall,
-    UnsolicitedAnswer,
-)
+from csms.ocpp.session import CallAnswered, CallRefused, UnsolicitedAnswer
 from csms.ocpp.websocket import ChargePointSocket
 
 log = structlog.get_logger()
@@ -156,7 +150,7 @@ class ConnectionLoop:
     async def _receive(self, connection: ChargePointConnection, frame: bytes) -> None:
         now = time.monotonic()
         event = connection.session.receive(frame, now)
-        if isinstance(event, IncomingCall):
+        if isinstance(event, CallFrame):
             connection.log_frame(frame, "call", event.action, event.message_id)
             connection.answering = True
             try:
@@ -166,7 +160,7 @@ class ConnectionLoop:
             await connection.flush(event.action)
             if event.action == "BootNotification":
                 connection.session.open_for_calls(now)
-        elif isinstance(event, CallAnswered | CallAnsweredLate):
+        elif isinstance(event, CallAnswered):
             connection.log_frame(frame, "result", event.action)
             await self._outgoing.answered(connection, event)
         elif isinstance(event, CallRefused):
@@ -181,12 +175,12 @@ class ConnectionLoop:
             self._node.post(reports.Seen(charger_id=connection.charger_id))
 
     async def _unusable(
-        self, connection: ChargePointConnection, frame: bytes, event: UnsolicitedAnswer | FrameDropped
+        self, connection: ChargePointConnection, frame: bytes, event: UnsolicitedAnswer | MalformedFrame
     ) -> None:
         """Log and count a frame that leads nowhere. One that tells of a transaction is kept and acknowledged."""
-        action = event.action if isinstance(event, FrameDropped) else None
-        reason = event.reason if isinstance(event, FrameDropped) else "an answer to nothing we asked"
-        kind = "malformed_frame" if isinstance(event, FrameDropped) else "unsolicited"
+        action, kind, reason = None, "unsolicited", "an answer to no call of this connection"
+        if isinstance(event, MalformedFrame):
+            action, kind, reason = event.action, "malformed_frame", event.description
         connection.log_frame(frame, "odd", action, event.message_id)
         _DROPPED.inc()
         log.info(
@@ -200,13 +194,13 @@ class ConnectionLoop:
             [Deviation(field="", kind=kind, detail=reason)],
             wait=not of_transaction,
         )
-        if not isinstance(event, FrameDropped):
+        if not isinstance(event, MalformedFrame):
             return
         if of_transaction:
             # Never a CALLERROR: an acknowledgement, once it is kept.
             await self._incoming.rescue(connection, event, frame)
         elif event.answerable and event.message_id is not None:
-            connection.session.refuse(event.message_id, event.code, event.reason)
+            connection.session.refuse(event.message_id, event.code, reason)
 
     async def _too_large(self, connection: ChargePointConnection) -> None:
         limit = connection.socket.protocol.max_message_size

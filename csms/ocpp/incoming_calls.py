@@ -16,8 +16,8 @@ from csms.ocpp import call_handlers, messages
 from csms.ocpp.certificate_signing import CertificateSigning
 from csms.ocpp.connection import ChargePointConnection
 from csms.ocpp.deviation_reports import record_deviations, without_secrets
+from csms.ocpp.frames import CallFrame, MalformedFrame
 from csms.ocpp.quirks import Behaviours, observations
-from csms.ocpp.session import FrameDropped, IncomingCall
 
 log = structlog.get_logger()
 _CALLS = Counter(
@@ -47,20 +47,20 @@ class IncomingCalls:
         self._clock = clock
         self._certificates = certificates
 
-    async def answer(self, connection: ChargePointConnection, event: IncomingCall) -> None:
+    async def answer(self, connection: ChargePointConnection, call: CallFrame) -> None:
         began = time.perf_counter()
-        action, message_id = event.action, event.message_id
+        action, message_id = call.action, call.message_id
         context = call_handlers.CallContext(
-            connection.charger_id, message_id, bytes(event.payload), self._clock(), connection.behaviours
+            connection.charger_id, message_id, bytes(call.payload), self._clock(), connection.behaviours
         )
         handler = call_handlers.CALL_HANDLERS.get(action)
         decoded = messages.decode(action, context.payload, zone=connection.zone)
-        if event.deviations or decoded.deviations:
+        if call.deviations or decoded.deviations:
             await record_deviations(
                 self._node,
                 connection.charger_id,
                 action,
-                without_secrets(event.payload, (*event.deviations, *decoded.deviations)),
+                without_secrets(call.payload, (*call.deviations, *decoded.deviations)),
                 wait=handler is None or handler.report is None,
             )
         if not self._admitted(connection, action):
@@ -167,17 +167,23 @@ class IncomingCalls:
         )
         return "quarantined"
 
-    async def rescue(self, connection: ChargePointConnection, event: FrameDropped, frame: bytes) -> None:
+    async def rescue(
+        self, connection: ChargePointConnection, malformed: MalformedFrame, frame: bytes
+    ) -> None:
         """Keep and acknowledge a frame that cannot be read although it tells of a transaction.
 
         Without a message id it cannot be answered: the evidence is all that can be had.
         """
-        assert event.action is not None
+        assert malformed.action is not None
         context = call_handlers.CallContext(
-            connection.charger_id, event.message_id or "", frame, self._clock()
+            connection.charger_id, malformed.message_id or "", frame, self._clock()
         )
         await self._quarantined(
-            connection, context, event.action, event.reason, answerable=event.message_id is not None
+            connection,
+            context,
+            malformed.action,
+            malformed.description,
+            answerable=malformed.message_id is not None,
         )
 
     @staticmethod

@@ -30,7 +30,7 @@ from csms.ocpp import messages
 from csms.ocpp.connection import ChargePointConnection
 from csms.ocpp.credential_changes import CredentialChanges, change_in
 from csms.ocpp.deviation_reports import record_deviations, without_secrets
-from csms.ocpp.session import CallAnswered, CallAnsweredLate, CallRefused
+from csms.ocpp.session import CallAnswered, CallRefused
 
 log = structlog.get_logger()
 _TRIGGERS: Final = {"TriggerMessage", "ExtendedTriggerMessage"}
@@ -146,9 +146,7 @@ class OutgoingCalls:
 
     # --- answers ---------------------------------------------------------------------------------
 
-    async def answered(
-        self, connection: ChargePointConnection, event: CallAnswered | CallAnsweredLate
-    ) -> None:
+    async def answered(self, connection: ChargePointConnection, event: CallAnswered) -> None:
         """Read a CALLRESULT as tolerantly as a CALL; give it to its caller, or record it if it comes too late."""
         read = messages.read_answer(event.action, event.payload, zone=connection.zone)
         await self._tolerated(connection, event.action, event.payload, (*event.deviations, *read.deviations))

@@ -6,7 +6,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, tzinfo
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -25,50 +25,6 @@ from csms.ocpp.messages import (
 )
 from csms.ocpp.messages.fields import Sent, TimeCheck, plausible
 
-ChargePointRequest: TypeAlias = (
-    core.BootNotificationRequest
-    | core.HeartbeatRequest
-    | core.AuthorizeRequest
-    | core.StatusNotificationRequest
-    | core.StartTransactionRequest
-    | core.MeterValuesRequest
-    | core.StopTransactionRequest
-    | core.DataTransferRequest
-    | firmware.DiagnosticsStatusNotificationRequest
-    | firmware.FirmwareStatusNotificationRequest
-    | security.SecurityEventNotificationRequest
-    | security.SignCertificateRequest
-    | security.LogStatusNotificationRequest
-    | security.SignedFirmwareStatusNotificationRequest
-)
-ChargePointResponse: TypeAlias = (
-    core.ChangeAvailabilityResponse
-    | core.ChangeConfigurationResponse
-    | core.ClearCacheResponse
-    | core.DataTransferAnswer
-    | core.GetConfigurationResponse
-    | core.RemoteStartTransactionResponse
-    | core.RemoteStopTransactionResponse
-    | core.ResetResponse
-    | core.UnlockConnectorResponse
-    | firmware.GetDiagnosticsResponse
-    | firmware.UpdateFirmwareResponse
-    | local_auth.GetLocalListVersionResponse
-    | local_auth.SendLocalListResponse
-    | remote_trigger.TriggerMessageResponse
-    | reservation.CancelReservationResponse
-    | reservation.ReserveNowResponse
-    | security.CertificateSignedResponse
-    | security.DeleteCertificateResponse
-    | security.ExtendedTriggerMessageResponse
-    | security.GetInstalledCertificateIdsResponse
-    | security.GetLogResponse
-    | security.InstallCertificateResponse
-    | security.SignedUpdateFirmwareResponse
-    | smart_charging.ClearChargingProfileResponse
-    | smart_charging.GetCompositeScheduleResponse
-    | smart_charging.SetChargingProfileResponse
-)
 M = TypeVar("M")
 
 # Error codes as 1.6 spells them on the wire, both misspellings included (OCPP-J errata 5.1, 5.2).
@@ -241,9 +197,7 @@ TRANSACTION_ACTIONS: Final = frozenset({"StartTransaction", "StopTransaction", "
 _encoder: Final = msgspec.json.Encoder()
 
 
-def decode(
-    action: str, payload: Raw | bytes, *, zone: tzinfo = UTC
-) -> Decoded[ChargePointRequest] | Unreadable:
+def decode(action: str, payload: Raw | bytes, *, zone: tzinfo = UTC) -> Decoded[Any] | Unreadable:
     """Read the payload of a charge point's CALL. Never raises.
 
     `zone` is what timestamps without a zone are in. A transaction message (TRANSACTION_ACTIONS) is Unreadable only
@@ -255,9 +209,7 @@ def decode(
     return reader.decode(payload, zone)
 
 
-def decode_response(
-    action: str, payload: Raw | bytes, *, zone: tzinfo = UTC
-) -> Decoded[ChargePointResponse] | Unreadable:
+def decode_response(action: str, payload: Raw | bytes, *, zone: tzinfo = UTC) -> Decoded[Any] | Unreadable:
     """Read the payload of a charge point's CALLRESULT to our CALL of `action`. Never raises."""
     reader = _RESPONSES.get(action)
     if reader is None:
