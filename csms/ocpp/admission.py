@@ -1,4 +1,8 @@
-"""The gate: which handshakes become connections. What it decides by is pure: `handshake`, `origin`, `login`, `attempts`."""
+"""Which WebSocket handshakes become connections (OCPP-J 1.6, 3 and 6; white paper, 2).
+
+The decisions themselves are pure: `handshake`, `origin`, `login`, `login_attempts`. Here are the socket, the database and
+the answer.
+"""
 
 import asyncio
 import math
@@ -32,13 +36,14 @@ _REFUSED = Counter("csms_ocpp_handshakes_refused_total", "Refused handshakes, by
 _FAILED = Counter("csms_ocpp_logins_failed_total", "Handshakes with a wrong password or an unknown identity.")
 _LIMITED = Counter("csms_ocpp_logins_limited_total", "Handshakes put off because too many had failed before.")
 _ADMISSION_S = 10.0
-_AWAY = HandshakeRefusal(HTTPStatus.SERVICE_UNAVAILABLE, "The database is away: try again later.\n")
+_DATABASE_AWAY = HandshakeRefusal(HTTPStatus.SERVICE_UNAVAILABLE, "The database is away: try again later.\n")
 
 
 class AdmissionRules(Struct, frozen=True, kw_only=True):
-    """How the gate judges. `client_cas`: who may have signed a certificate that a trusted proxy forwards.
+    """What the settings say of handshakes.
 
-    `organization`: what O of a client certificate must say that is in no table of ours (None: anything).
+    `client_cas`: the CAs whose client certificates are taken from a trusted proxy. `organization`: what O of a client
+    certificate must say that this system has not issued (None: anything).
     """
 
     trusted_proxies: Sequence[IpNetwork] = ()
@@ -52,14 +57,14 @@ _NO_RULES: Final = AdmissionRules()
 
 
 class AdmittedHandshake(Struct, frozen=True):
-    """What the gate has found out about a connection: the profile it has reached and where it comes from."""
+    """The security profile that a handshake has reached, and the address of the charge point."""
 
     profile: int = 0
     address: str | None = None
 
 
 class AdmissionControl:
-    """`enrollment` closed: charge points nobody registered are turned away."""
+    """Admits or refuses handshakes. `enrollment` closed: a charge point that is not registered is refused."""
 
     def __init__(
         self,
@@ -87,11 +92,11 @@ class AdmissionControl:
             return None
         _REFUSED.labels(verdict.status.value).inc()
         log.info(
-            "handshake refused",
+            "handshake_refused",
             path=request.path.partition("?")[0],
             address=origin.address,
             status=verdict.status.value,
-            why=verdict.text.strip(),
+            reason=verdict.text.strip(),
         )
         response = socket.respond(verdict.status, verdict.text)
         if verdict.status is HTTPStatus.UNAUTHORIZED:
@@ -118,16 +123,16 @@ class AdmissionControl:
                 max(1, math.ceil(wait_s)),
             )
         if not self._node.accepting():
-            return _AWAY
+            return _DATABASE_AWAY
         try:
             async with asyncio.timeout(_ADMISSION_S):
                 admission = await self._node.admission(charger_id)
                 if admission is None:
-                    return self._stranger(charger_id, origin)
+                    return self._unregistered(charger_id, origin)
                 came = await self._login(request.headers, origin, admission)
         except Exception as error:
-            log.warning("admission not decided", charger=charger_id, error=str(error) or type(error).__name__)
-            return _AWAY
+            log.warning("admission_not_decided", charger=charger_id, error=str(error) or type(error).__name__)
+            return _DATABASE_AWAY
         verdict = login.judge(came, admission, self._rules.organization)
         if isinstance(verdict, HandshakeRefusal):
             if verdict.status is HTTPStatus.UNAUTHORIZED and came.password_given:
@@ -137,7 +142,9 @@ class AdmissionControl:
         await self._settle(admission, came, verdict)
         return AdmittedHandshake(verdict, origin.address)
 
-    def _stranger(self, charger_id: str, origin: ConnectionOrigin) -> AdmittedHandshake | HandshakeRefusal:
+    def _unregistered(
+        self, charger_id: str, origin: ConnectionOrigin
+    ) -> AdmittedHandshake | HandshakeRefusal:
         if self._enrollment != "closed":
             return AdmittedHandshake(0, origin.address)
         self._fail(origin, charger_id)
@@ -147,7 +154,7 @@ class AdmissionControl:
         _FAILED.inc()
         self._attempts.failed(origin.address, charger_id, time.monotonic())
 
-    # --- what came with it -----------------------------------------------------------------------
+    # --- what came with the handshake ------------------------------------------------------------
 
     def _origin(self, socket: ServerConnection, headers: Headers) -> ConnectionOrigin:
         transport = socket.transport
@@ -172,7 +179,7 @@ class AdmissionControl:
         password = handshake.password_of(_single(headers, "Authorization"), admission.charger_id)
         given = "Authorization" in headers
         opened_by = None
-        # Over a line that is not safe enough its password proves nothing, so it is not looked at.
+        # Where TLS is required, a password that came without it proves nothing: it is not looked at.
         if password is not None and (origin.tls or admission.required_profile < login.TLS_BASIC):
             for stored in login.candidates(admission):
                 if await _verified(password, stored):
@@ -209,7 +216,7 @@ class AdmissionControl:
         return login.ClientCertificate(presented=presented, owner=owner, status=status), None
 
     async def _settle(self, admission: Admission, came: login.LoginCredentials, profile: int) -> None:
-        """What was sent to the charge point and never confirmed: now it shows which it uses."""
+        """Confirm or withdraw the pending credentials, by those that the charge point has just used."""
         security, charger_id = self._security, admission.charger_id
         if security is None:
             return
@@ -223,8 +230,10 @@ class AdmissionControl:
             if pending is not None and profile >= pending:
                 await security.confirm_profile(charger_id, pending)
         except Exception as error:
-            # It stays pending, and the next handshake settles it.
-            log.warning("credentials not settled", charger=charger_id, error=str(error))
+            # They stay pending, and the next handshake settles them.
+            log.warning(
+                "credential_change_not_settled", charger=charger_id, error=str(error) or type(error).__name__
+            )
 
     @staticmethod
     def select_subprotocol(_socket: ServerConnection, offered: Any) -> Subprotocol | None:
@@ -233,7 +242,7 @@ class AdmissionControl:
 
 
 async def _verified(password: bytes, stored: str) -> bool:
-    """A password somebody chose takes a slow hash, and that does not belong on the loop."""
+    """A password that a person chose has a slow hash, which is computed in a thread."""
     if is_slow(stored):
         return await asyncio.to_thread(verify_password, password, stored)
     return verify_password(password, stored)
@@ -248,6 +257,6 @@ def _listed(headers: Headers, name: str) -> list[str]:
 
 
 def _single(headers: Headers, name: str) -> str | None:
-    """A header's value; sent twice it is nobody's."""
+    """A header's value; None if it was sent twice: it cannot be told which one counts."""
     found = headers.get_all(name)
     return found[0] if len(found) == 1 else None

@@ -1,4 +1,4 @@
-"""OCPP messages to reports, answers to OCPP responses: pure translation, a pair of functions for each action."""
+"""OCPP messages to reports, the ledger's answers to OCPP responses: a pair of pure functions for each action."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -19,7 +19,7 @@ _INT31 = 2**31
 
 
 class CallContext(Struct, frozen=True):
-    """What the translation may need of a call beside its message."""
+    """What the translation of a CALL may need beside its message. `payload`: as it came. `now`: when it came."""
 
     charger_id: str
     message_id: str
@@ -29,21 +29,21 @@ class CallContext(Struct, frozen=True):
 
     @property
     def digest(self) -> bytes:
-        """What makes a message itself: sixteen bytes of SHA-256 over its payload as it came."""
+        """The identity of a payload: the first 16 bytes of its SHA-256."""
         return sha256(self.payload).digest()[:16]
 
 
 class CallHandler(Struct, frozen=True):
-    """`report` None: the edge answers by itself. `response` turns the ledger's answer into the payload."""
+    """How one action is translated. `report` None: nothing is recorded, `response` gets None as the answer."""
 
     report: Callable[[CallContext, Any], reports.Report[Any]] | None
     response: Callable[[CallContext, Any], Sent]
 
 
 def natural_key(message: core.StartTransactionRequest, call: CallContext) -> str:
-    """What a charge point repeats when it reports the same start again, under whatever message id.
+    """What identifies a start that is sent again, also under another message id.
 
-    Without a timestamp nothing tells two starts apart but the message itself.
+    Without a timestamp only the message itself tells two starts apart.
     """
     if message.timestamp is None:
         return f"message/{call.message_id}/{call.digest.hex()}"
@@ -129,7 +129,7 @@ def _start(call: CallContext, m: core.StartTransactionRequest) -> reports.Start:
         key=natural_key(m, call),
         meter_wh=_register_wh(meter_start, call.behaviours),
         at=m.timestamp,
-        reservation_id=_small(m.reservation_id),
+        reservation_id=_int32(m.reservation_id),
     )
 
 
@@ -140,7 +140,7 @@ def _started(_call: CallContext, answer: reports.Started) -> Sent:
 
 
 def _meter(call: CallContext, m: core.MeterValuesRequest) -> reports.Meter:
-    # A reading is known again by its own time; only one without a time needs the message's identity.
+    # A reading that is sent again is recognised by its own time; without one by the message's identity.
     timeless = any(value.timestamp is None for value in m.meter_value)
     return reports.Meter(
         charger_id=call.charger_id,
@@ -199,7 +199,7 @@ def _progress(kind: str) -> Callable[[CallContext, Any], reports.Progress]:
         charger_id=call.charger_id,
         kind=kind,
         status=m.status,
-        request_id=_small(getattr(m, "request_id", None)),
+        request_id=_int32(getattr(m, "request_id", None)),
     )
 
 
@@ -250,7 +250,7 @@ CALL_HANDLERS: dict[str, CallHandler] = {
 
 
 def quarantined(call: CallContext, action: str, error: str) -> reports.Quarantined:
-    """A transaction message that nobody can book: kept as it came."""
+    """A transaction message that cannot be booked, as it came."""
     return reports.Quarantined(
         charger_id=call.charger_id,
         message_id=call.message_id or None,
@@ -262,7 +262,7 @@ def quarantined(call: CallContext, action: str, error: str) -> reports.Quarantin
 
 
 def acknowledged(action: str, kept: reports.Kept) -> bytes:
-    """The answer to a quarantined message: schema-valid, so that the charge point forgets it and goes on."""
+    """The answer to a quarantined message: valid by the schema, so that the charge point does not send it again."""
     if action == "StartTransaction":
         response: Sent = core.StartTransactionResponse(
             id_tag_info=core.IdTagInfo(status="Invalid"), transaction_id=kept.transaction_id or 0
@@ -278,14 +278,14 @@ def _id_tag_info(answer: reports.Authorization) -> core.IdTagInfo:
 
 
 def _word(text: str) -> Any:
-    """A status the core has chosen; the response's own type is checked by the tests' oracle."""
+    """A status that the core has chosen: tests hold the core's statuses against the response's type."""
     return text
 
 
 def _connector(connector_id: int | None) -> int:
-    """A connector number that fits its column; nothing usable means the charge point as a whole."""
+    """A connector number that fits its column; 0, the charge point as a whole, if there is none."""
     return connector_id if connector_id is not None and 0 <= connector_id < _INT31 else 0
 
 
-def _small(number: int | None) -> int | None:
+def _int32(number: int | None) -> int | None:
     return number if number is not None and -_INT31 <= number < _INT31 else None

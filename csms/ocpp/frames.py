@@ -1,4 +1,4 @@
-"""OCPP-J frames, `[2|3|4, id, …]`, both ways (OCPP-J 1.6, chapter 4)."""
+"""OCPP-J frames, `[2|3|4, id, …]`, read and written (OCPP-J 1.6, 4.2)."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -24,7 +24,7 @@ _NULL: Final = Raw(b"null")
 
 
 class CallFrame(Struct, frozen=True, gc=False):
-    """`[2, id, action, payload]`. `payload` is the sender's own text: only `messages.decode` reads all of it."""
+    """`[2, id, action, payload]`. `payload` is the sender's own text, which `messages.decode` reads."""
 
     message_id: str
     action: str
@@ -53,9 +53,9 @@ class CallErrorFrame(Struct, frozen=True, gc=False):
 class MalformedFrame(Struct, frozen=True, gc=False):
     """A frame that cannot be used.
 
-    `answerable`: it is a CALL with an id, so a CALLERROR can be sent. Everything else is dropped and logged: text
-    that is no JSON array, frames without an id, unknown message type numbers (ignored by OCPP-J 4.1.3), broken answers.
-    `action` is there when it could be read, even without an id: a broken StartTransaction is no broken Heartbeat.
+    `answerable`: it is a CALL with an id, so a CALLERROR can be sent. Everything else is dropped and logged: text that is
+    no JSON array, frames without an id, unknown message type numbers (ignored by OCPP-J 4.1.3), broken answers. `action`
+    is given if it could be read, even without an id: a transaction message is kept, however broken.
     """
 
     code: str
@@ -103,13 +103,13 @@ def parse(frame: str | bytes) -> CallFrame | CallResultFrame | CallErrorFrame | 
                     )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    return _parse_odd(data)
+    return _parse_leniently(data)
 
 
-# --- frames that are not by the book ------------------------------------------------------------------------------
+# --- frames that deviate from the specification -----------------------------------------------------------------
 
 
-def _parse_odd(data: bytes) -> CallFrame | CallResultFrame | CallErrorFrame | MalformedFrame:
+def _parse_leniently(data: bytes) -> CallFrame | CallResultFrame | CallErrorFrame | MalformedFrame:
     notes = DeviationNotes()
     try:
         text = data.decode()

@@ -1,4 +1,4 @@
-"""The opening handshake: who knocks, in which protocol, with which password (OCPP-J 1.6, 3 and 6)."""
+"""The opening handshake: identity, sub-protocol and password (OCPP-J 1.6, 3 and 6). Pure."""
 
 import base64
 import binascii
@@ -13,7 +13,7 @@ MAX_IDENTITY = 255
 
 
 class HandshakeRefusal(Struct, frozen=True):
-    """Why the upgrade is refused; the text goes to the charge point's log, so it says what to do."""
+    """Why a handshake is refused. The text is the response's body and in our log, so it says what to do."""
 
     status: HTTPStatus
     text: str
@@ -31,7 +31,7 @@ def identity(path: str) -> str | None:
 
 
 def choose_subprotocol(offered: Sequence[str]) -> str | HandshakeRefusal | None:
-    """Ours if it is offered, None if nothing is (taken as 1.6), else a refusal."""
+    """The offered name of OCPP 1.6; None if none is offered (taken as 1.6); a refusal if only others are."""
     if not offered:
         return None
     for name in offered:
@@ -56,7 +56,7 @@ def basic_credentials(header: str | None) -> tuple[str, bytes] | None:
 
 
 def password_of(header: str | None, charger_id: str) -> bytes | None:
-    """The password given for this identity, or None: no header, not Basic, another user."""
+    """The password given for this identity; None: no header, not Basic, or another user."""
     credentials = basic_credentials(header)
     if credentials is None:
         return None

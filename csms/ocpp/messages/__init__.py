@@ -1,7 +1,7 @@
 """OCPP 1.6 payloads: bytes to typed messages and back.
 
-`decode` and `decode_response` try one precompiled strict decoder; only what it refuses goes through `repair`.
-`encode` is strict: what we send has no nulls, and times as `YYYY-MM-DDTHH:MM:SSZ`.
+`decode` (the CALLs of charge points) and `decode_response` (their CALLRESULTs) try one precompiled strict decoder; only
+what it refuses goes through `message_repair`. `encode` is strict: no nulls, and times as `YYYY-MM-DDTHH:MM:SSZ`.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ class Decoded(Struct, Generic[M], frozen=True, gc=False):
 
 
 class Unreadable(Struct, frozen=True, gc=False):
-    """No message can be made of a payload; `code` and `description` suit a CALLERROR, should one be wanted."""
+    """No message can be made of a payload. `code` and `description` are those of a CALLERROR."""
 
     code: ErrorCode
     description: str
@@ -58,7 +58,11 @@ class Unreadable(Struct, frozen=True, gc=False):
 
 
 class _Reader:
-    """Decodes the payloads of one action."""
+    """Decodes the payloads of one action.
+
+    `check`: whether the times of a decoded message are plausible. `identified`: a message of which no field is left is
+    Unreadable.
+    """
 
     __slots__ = ("check", "identified", "message", "read", "repair")
 
@@ -73,7 +77,7 @@ class _Reader:
 
     def decode(self, payload: Raw | bytes, zone: tzinfo) -> Decoded[Any] | Unreadable:
         data = payload if type(payload) is bytes else bytes(payload)
-        # One search for a byte that is rare in OCPP finds U+0000 in its only legal spelling.
+        # U+0000 has one legal spelling; most payloads have no backslash at all.
         if b"\\" not in data or b"\\u0000" not in data:
             try:
                 message = self.read(data)
@@ -82,9 +86,9 @@ class _Reader:
             else:
                 if self.check is None or self.check(message):
                     return Decoded(message)
-        return self._decode_odd(data, zone)
+        return self._decode_leniently(data, zone)
 
-    def _decode_odd(self, data: bytes, zone: tzinfo) -> Decoded[Any] | Unreadable:
+    def _decode_leniently(self, data: bytes, zone: tzinfo) -> Decoded[Any] | Unreadable:
         notes = DeviationNotes(zone)
         try:
             value = read_json(data, notes)
@@ -200,7 +204,7 @@ _encoder: Final = msgspec.json.Encoder()
 def decode(action: str, payload: Raw | bytes, *, zone: tzinfo = UTC) -> Decoded[Any] | Unreadable:
     """Read the payload of a charge point's CALL. Never raises.
 
-    `zone` is what timestamps without a zone are in. A transaction message (TRANSACTION_ACTIONS) is Unreadable only
+    `zone`: of timestamps without one. A transaction message (TRANSACTION_ACTIONS) is Unreadable only
     if it is no object or nothing in it can be used; elsewhere also if a field is lost without which it means nothing.
     """
     reader = _REQUESTS.get(action)
@@ -220,10 +224,10 @@ def decode_response(action: str, payload: Raw | bytes, *, zone: tzinfo = UTC) ->
 def read_answer(
     action: str, payload: Raw | bytes, *, zone: tzinfo = UTC
 ) -> Decoded[dict[str, Any]] | Unreadable:
-    """A charge point's CALLRESULT in OCPP's JSON: as it came if it is by the book, else repaired. Never raises.
+    """The payload of a charge point's CALLRESULT in OCPP's JSON: unchanged if valid, otherwise repaired. Never raises.
 
-    An object of which no message can be made (a status that OCPP does not know, or none) is given as it came, with its
-    deviations: a charge point that answers "OK" did answer. Unreadable: no object at all.
+    An object of which no message can be made (its status is unknown or missing) is given as it came, with its
+    deviations: a charge point that answers "OK" did answer. Unreadable: it is no object.
     """
     data = bytes(payload)
     decoded = decode_response(action, data, zone=zone)
@@ -236,7 +240,7 @@ def read_answer(
 
 
 def read_plain(payload: Raw | bytes) -> Any:
-    """JSON of a charge point as plain JSON, with `read_json`'s tolerance; None if it cannot be read."""
+    """A charge point's JSON as plain values, read as tolerantly as by `read_json`; None if it cannot be read."""
     data = bytes(payload)
     try:
         return msgspec.json.decode(data)

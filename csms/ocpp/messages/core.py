@@ -1,4 +1,4 @@
-"""Core profile (OCPP 1.6, chapters 4 and 5): payloads of both directions."""
+"""Core profile (OCPP 1.6, chapters 4 to 6): payloads of both directions."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -115,7 +115,7 @@ StopReason = Annotated[
 ]
 
 
-# --- what charge points tell us -----------------------------------------------------------------------------------
+# --- requests of charge points, and the responses to them ----------------------------------------
 
 
 class BootNotificationRequest(Received, frozen=True):
@@ -199,7 +199,7 @@ class StartTransactionResponse(Sent, frozen=True):
 
 
 class OcppSampledValue(Received, frozen=True):
-    """One reading. Everything is text as the charge point wrote it: unknown units and measurands are kept."""
+    """One reading, as text: units and measurands that OCPP does not know are kept (OCPP 1.6, 7.43)."""
 
     value: Annotated[str, Meta(extra={"missing": ""})]
     context: Maybe[Text50] = None
@@ -251,7 +251,7 @@ class DataTransferResponse(Sent, frozen=True):
     data: str | None = None
 
 
-# --- what charge points answer ------------------------------------------------------------------------------------
+# --- responses of charge points ------------------------------------------------------------------
 
 
 class ChangeAvailabilityResponse(ReceivedAnswer, frozen=True):

@@ -44,7 +44,7 @@ UploadLogStatus = Literal[
 ]
 
 
-# --- what charge points tell us -----------------------------------------------------------------------------------
+# --- requests of charge points, and the responses to them ----------------------------------------
 
 
 class SecurityEventNotificationRequest(Received, frozen=True):
@@ -85,7 +85,7 @@ class SignedFirmwareStatusNotificationResponse(Sent, frozen=True):
     pass
 
 
-# --- what charge points answer ------------------------------------------------------------------------------------
+# --- responses of charge points ------------------------------------------------------------------
 
 
 class CertificateSignedResponse(ReceivedAnswer, frozen=True):

@@ -14,7 +14,7 @@ class ClearChargingProfileResponse(ReceivedAnswer, frozen=True):
 
 
 class ChargingSchedulePeriod(ReceivedAnswer, frozen=True):
-    """`limit` in the schedule's unit, from `start_period` seconds on. A multiple of 0.1 by the rules, not checked."""
+    """`limit` in the schedule's unit, from `start_period` seconds on. OCPP asks for a multiple of 0.1."""
 
     start_period: Int
     limit: float
