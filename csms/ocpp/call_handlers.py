@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from csms.core import reports
 from csms.core.units import ENERGY_REGISTER
 from csms.ocpp import data_transfer
-from csms.ocpp.messages import core, encode, firmware, security
+from csms.ocpp.messages import charge_point_calls as calls
+from csms.ocpp.messages import encode
 from csms.ocpp.messages.fields import Sent
 from csms.ocpp.quirks import Behaviours
 
@@ -40,7 +41,7 @@ class CallHandler(Struct, frozen=True):
     response: Callable[[CallContext, Any], Sent]
 
 
-def natural_key(message: core.StartTransactionRequest, call: CallContext) -> str:
+def natural_key(message: calls.StartTransactionRequest, call: CallContext) -> str:
     """What identifies a start that is sent again, also under another message id.
 
     Without a timestamp only the message itself tells two starts apart.
@@ -50,7 +51,7 @@ def natural_key(message: core.StartTransactionRequest, call: CallContext) -> str
     return f"{message.connector_id}/{message.id_tag}/{message.timestamp.isoformat()}/{message.meter_start}"
 
 
-def readings(values: Sequence[core.OcppMeterValue], behaviours: Behaviours) -> list[reports.Reading]:
+def readings(values: Sequence[calls.OcppMeterValue], behaviours: Behaviours) -> list[reports.Reading]:
     relabel = behaviours.energy_kwh_labelled_wh
     return [
         reports.Reading(
@@ -61,7 +62,7 @@ def readings(values: Sequence[core.OcppMeterValue], behaviours: Behaviours) -> l
     ]
 
 
-def _in_kwh(sample: core.OcppSampledValue) -> core.OcppSampledValue:
+def _in_kwh(sample: calls.OcppSampledValue) -> calls.OcppSampledValue:
     if sample.measurand in {None, ENERGY_REGISTER} and sample.unit in {None, "Wh"}:
         return replace(sample, unit="kWh")
     return sample
@@ -71,7 +72,7 @@ def _register_wh(register: int | None, behaviours: Behaviours) -> int | None:
     return register * 1000 if register is not None and behaviours.energy_kwh_labelled_wh else register
 
 
-def _boot(call: CallContext, m: core.BootNotificationRequest) -> reports.Boot:
+def _boot(call: CallContext, m: calls.BootNotificationRequest) -> reports.Boot:
     return reports.Boot(
         charger_id=call.charger_id,
         vendor=m.charge_point_vendor or None,
@@ -86,24 +87,24 @@ def _boot(call: CallContext, m: core.BootNotificationRequest) -> reports.Boot:
 
 
 def _booted(call: CallContext, answer: reports.Booted) -> Sent:
-    return core.BootNotificationResponse(
+    return calls.BootNotificationResponse(
         status=_word(answer.status), current_time=call.now, interval=answer.interval_s
     )
 
 
 def _heartbeat(call: CallContext, _answer: None) -> Sent:
-    return core.HeartbeatResponse(current_time=call.now)
+    return calls.HeartbeatResponse(current_time=call.now)
 
 
-def _authorize(call: CallContext, m: core.AuthorizeRequest) -> reports.Authorize:
+def _authorize(call: CallContext, m: calls.AuthorizeRequest) -> reports.Authorize:
     return reports.Authorize(charger_id=call.charger_id, id_tag=m.id_tag)
 
 
 def _authorized(_call: CallContext, answer: reports.Authorization) -> Sent:
-    return core.AuthorizeResponse(id_tag_info=_id_tag_info(answer))
+    return calls.AuthorizeResponse(id_tag_info=_id_tag_info(answer))
 
 
-def _status(call: CallContext, m: core.StatusNotificationRequest) -> reports.Status:
+def _status(call: CallContext, m: calls.StatusNotificationRequest) -> reports.Status:
     return reports.Status(
         charger_id=call.charger_id,
         connector_id=_connector(m.connector_id),
@@ -116,7 +117,7 @@ def _status(call: CallContext, m: core.StatusNotificationRequest) -> reports.Sta
     )
 
 
-def _start(call: CallContext, m: core.StartTransactionRequest) -> reports.Start:
+def _start(call: CallContext, m: calls.StartTransactionRequest) -> reports.Start:
     meter_start = m.meter_start
     if meter_start is None and call.behaviours.session_register:
         meter_start = 0
@@ -134,12 +135,12 @@ def _start(call: CallContext, m: core.StartTransactionRequest) -> reports.Start:
 
 
 def _started(_call: CallContext, answer: reports.Started) -> Sent:
-    return core.StartTransactionResponse(
+    return calls.StartTransactionResponse(
         id_tag_info=_id_tag_info(answer.authorization), transaction_id=answer.transaction_id
     )
 
 
-def _meter(call: CallContext, m: core.MeterValuesRequest) -> reports.Meter:
+def _meter(call: CallContext, m: calls.MeterValuesRequest) -> reports.Meter:
     # A reading that is sent again is recognised by its own time; without one by the message's identity.
     timeless = any(value.timestamp is None for value in m.meter_value)
     return reports.Meter(
@@ -152,7 +153,7 @@ def _meter(call: CallContext, m: core.MeterValuesRequest) -> reports.Meter:
     )
 
 
-def _stop(call: CallContext, m: core.StopTransactionRequest) -> reports.Stop:
+def _stop(call: CallContext, m: calls.StopTransactionRequest) -> reports.Stop:
     return reports.Stop(
         charger_id=call.charger_id,
         message_id=call.message_id,
@@ -170,10 +171,10 @@ def _stop(call: CallContext, m: core.StopTransactionRequest) -> reports.Stop:
 
 def _stopped(_call: CallContext, answer: reports.Stopped) -> Sent:
     info = answer.authorization
-    return core.StopTransactionResponse(id_tag_info=None if info is None else _id_tag_info(info))
+    return calls.StopTransactionResponse(id_tag_info=None if info is None else _id_tag_info(info))
 
 
-def _data_transfer(call: CallContext, m: core.DataTransferRequest) -> reports.DataTransferred:
+def _data_transfer(call: CallContext, m: calls.DataTransferRequest) -> reports.DataTransferred:
     answer = data_transfer.REGISTRY.answer(
         data_transfer.Transfer(
             charger_id=call.charger_id, vendor_id=m.vendor_id, message_id=m.message_id, data=m.data
@@ -191,7 +192,7 @@ def _data_transfer(call: CallContext, m: core.DataTransferRequest) -> reports.Da
 
 
 def _transferred(_call: CallContext, answer: reports.Transferred) -> Sent:
-    return core.DataTransferResponse(status=_word(answer.status), data=answer.data)
+    return calls.DataTransferResponse(status=_word(answer.status), data=answer.data)
 
 
 def _progress(kind: str) -> Callable[[CallContext, Any], reports.Progress]:
@@ -203,7 +204,7 @@ def _progress(kind: str) -> Callable[[CallContext, Any], reports.Progress]:
     )
 
 
-def _security_event(call: CallContext, m: security.SecurityEventNotificationRequest) -> reports.SecurityEvent:
+def _security_event(call: CallContext, m: calls.SecurityEventNotificationRequest) -> reports.SecurityEvent:
     return reports.SecurityEvent(
         charger_id=call.charger_id,
         message_id=call.message_id,
@@ -215,36 +216,30 @@ def _security_event(call: CallContext, m: security.SecurityEventNotificationRequ
 
 
 def _sign_certificate(_call: CallContext, signed: bool | None) -> Sent:
-    return security.SignCertificateResponse(status="Accepted" if signed else "Rejected")
+    return calls.SignCertificateResponse(status="Accepted" if signed else "Rejected")
 
 
-def _empty(response: type[Sent]) -> Callable[[CallContext, Any], Sent]:
-    fixed = response()
-    return lambda _call, _answer: fixed
+_EMPTY: Final = calls.EmptyResponse()
+
+
+def _empty(_call: CallContext, _answer: Any) -> Sent:
+    return _EMPTY
 
 
 CALL_HANDLERS: dict[str, CallHandler] = {
     "Authorize": CallHandler(_authorize, _authorized),
     "BootNotification": CallHandler(_boot, _booted),
     "DataTransfer": CallHandler(_data_transfer, _transferred),
-    "DiagnosticsStatusNotification": CallHandler(
-        _progress("diagnostics"), _empty(firmware.DiagnosticsStatusNotificationResponse)
-    ),
-    "FirmwareStatusNotification": CallHandler(
-        _progress("firmware"), _empty(firmware.FirmwareStatusNotificationResponse)
-    ),
+    "DiagnosticsStatusNotification": CallHandler(_progress("diagnostics"), _empty),
+    "FirmwareStatusNotification": CallHandler(_progress("firmware"), _empty),
     "Heartbeat": CallHandler(None, _heartbeat),
-    "LogStatusNotification": CallHandler(_progress("log"), _empty(security.LogStatusNotificationResponse)),
-    "MeterValues": CallHandler(_meter, _empty(core.MeterValuesResponse)),
-    "SecurityEventNotification": CallHandler(
-        _security_event, _empty(security.SecurityEventNotificationResponse)
-    ),
+    "LogStatusNotification": CallHandler(_progress("log"), _empty),
+    "MeterValues": CallHandler(_meter, _empty),
+    "SecurityEventNotification": CallHandler(_security_event, _empty),
     "SignCertificate": CallHandler(None, _sign_certificate),
-    "SignedFirmwareStatusNotification": CallHandler(
-        _progress("signed_firmware"), _empty(security.SignedFirmwareStatusNotificationResponse)
-    ),
+    "SignedFirmwareStatusNotification": CallHandler(_progress("signed_firmware"), _empty),
     "StartTransaction": CallHandler(_start, _started),
-    "StatusNotification": CallHandler(_status, _empty(core.StatusNotificationResponse)),
+    "StatusNotification": CallHandler(_status, _empty),
     "StopTransaction": CallHandler(_stop, _stopped),
 }
 
@@ -264,15 +259,15 @@ def quarantined(call: CallContext, action: str, error: str) -> reports.Quarantin
 def acknowledged(action: str, kept: reports.Kept) -> bytes:
     """The answer to a quarantined message: valid by the schema, so that the charge point does not send it again."""
     if action == "StartTransaction":
-        response: Sent = core.StartTransactionResponse(
-            id_tag_info=core.IdTagInfo(status="Invalid"), transaction_id=kept.transaction_id or 0
+        response: Sent = calls.StartTransactionResponse(
+            id_tag_info=calls.IdTagInfo(status="Invalid"), transaction_id=kept.transaction_id or 0
         )
         return encode(response)
     return b"{}"
 
 
-def _id_tag_info(answer: reports.Authorization) -> core.IdTagInfo:
-    return core.IdTagInfo(
+def _id_tag_info(answer: reports.Authorization) -> calls.IdTagInfo:
+    return calls.IdTagInfo(
         status=_word(answer.status), expiry_date=answer.expiry_at, parent_id_tag=answer.parent_id_tag
     )
 

@@ -12,7 +12,11 @@ from csms.ocpp import frames
 from csms.ocpp.lenient_values import DEVIATION_KINDS, DeviationNotes
 from csms.ocpp.message_repair import compile_repair
 from csms.ocpp.messages import INBOUND, TRANSACTION_ACTIONS, Decoded, Unreadable, decode
-from csms.ocpp.messages.core import MeterValuesRequest, StartTransactionRequest, StatusNotificationRequest
+from csms.ocpp.messages.charge_point_calls import (
+    MeterValuesRequest,
+    StartTransactionRequest,
+    StatusNotificationRequest,
+)
 from tests.harness.ocpp_schemas import any_json, any_object
 
 CORPUS = json.loads((Path(__file__).parent / "fixtures" / "corpus.json").read_text())

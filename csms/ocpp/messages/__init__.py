@@ -14,15 +14,8 @@ from msgspec import Raw, Struct
 from csms.core.reports import Deviation
 from csms.ocpp.lenient_values import DeviationNotes, plain, read_json
 from csms.ocpp.message_repair import compile_repair
-from csms.ocpp.messages import (
-    core,
-    firmware,
-    local_auth,
-    remote_trigger,
-    reservation,
-    security,
-    smart_charging,
-)
+from csms.ocpp.messages import charge_point_answers as answers
+from csms.ocpp.messages import charge_point_calls as calls
 from csms.ocpp.messages.fields import Sent, TimeCheck, plausible
 
 M = TypeVar("M")
@@ -131,67 +124,43 @@ def _at(message: Any) -> bool:
     return plausible(message.timestamp)
 
 
-def _meter_values_at(message: core.MeterValuesRequest) -> bool:
+def _meter_values_at(message: calls.MeterValuesRequest) -> bool:
     for m in message.meter_value:  # noqa: SIM110
         if not plausible(m.timestamp):
             return False
     return True
 
 
-def _stop_at(message: core.StopTransactionRequest) -> bool:
+def _stop_at(message: calls.StopTransactionRequest) -> bool:
     return plausible(message.timestamp) and all(
         plausible(m.timestamp) for m in message.transaction_data or ()
     )
 
 
-def _schedule_at(message: smart_charging.GetCompositeScheduleResponse) -> bool:
+def _schedule_at(message: answers.GetCompositeScheduleResponse) -> bool:
     schedule = message.charging_schedule
     return plausible(message.schedule_start) and (schedule is None or plausible(schedule.start_schedule))
 
 
 _REQUESTS: Final = {
-    "BootNotification": _Reader(core.BootNotificationRequest),
-    "Heartbeat": _Reader(core.HeartbeatRequest),
-    "Authorize": _Reader(core.AuthorizeRequest),
-    "StatusNotification": _Reader(core.StatusNotificationRequest, _at),
-    "StartTransaction": _Reader(core.StartTransactionRequest, _at, identified=True),
-    "MeterValues": _Reader(core.MeterValuesRequest, _meter_values_at, identified=True),
-    "StopTransaction": _Reader(core.StopTransactionRequest, _stop_at, identified=True),
-    "DataTransfer": _Reader(core.DataTransferRequest),
-    "DiagnosticsStatusNotification": _Reader(firmware.DiagnosticsStatusNotificationRequest),
-    "FirmwareStatusNotification": _Reader(firmware.FirmwareStatusNotificationRequest),
-    "SecurityEventNotification": _Reader(security.SecurityEventNotificationRequest, _at),
-    "SignCertificate": _Reader(security.SignCertificateRequest),
-    "LogStatusNotification": _Reader(security.LogStatusNotificationRequest),
-    "SignedFirmwareStatusNotification": _Reader(security.SignedFirmwareStatusNotificationRequest),
+    "BootNotification": _Reader(calls.BootNotificationRequest),
+    "Heartbeat": _Reader(calls.HeartbeatRequest),
+    "Authorize": _Reader(calls.AuthorizeRequest),
+    "StatusNotification": _Reader(calls.StatusNotificationRequest, _at),
+    "StartTransaction": _Reader(calls.StartTransactionRequest, _at, identified=True),
+    "MeterValues": _Reader(calls.MeterValuesRequest, _meter_values_at, identified=True),
+    "StopTransaction": _Reader(calls.StopTransactionRequest, _stop_at, identified=True),
+    "DataTransfer": _Reader(calls.DataTransferRequest),
+    "DiagnosticsStatusNotification": _Reader(calls.DiagnosticsStatusNotificationRequest),
+    "FirmwareStatusNotification": _Reader(calls.FirmwareStatusNotificationRequest),
+    "SecurityEventNotification": _Reader(calls.SecurityEventNotificationRequest, _at),
+    "SignCertificate": _Reader(calls.SignCertificateRequest),
+    "LogStatusNotification": _Reader(calls.LogStatusNotificationRequest),
+    "SignedFirmwareStatusNotification": _Reader(calls.SignedFirmwareStatusNotificationRequest),
 }
 _RESPONSES: Final = {
-    "CancelReservation": _Reader(reservation.CancelReservationResponse),
-    "CertificateSigned": _Reader(security.CertificateSignedResponse),
-    "ChangeAvailability": _Reader(core.ChangeAvailabilityResponse),
-    "ChangeConfiguration": _Reader(core.ChangeConfigurationResponse),
-    "ClearCache": _Reader(core.ClearCacheResponse),
-    "ClearChargingProfile": _Reader(smart_charging.ClearChargingProfileResponse),
-    "DataTransfer": _Reader(core.DataTransferAnswer),
-    "DeleteCertificate": _Reader(security.DeleteCertificateResponse),
-    "ExtendedTriggerMessage": _Reader(security.ExtendedTriggerMessageResponse),
-    "GetCompositeSchedule": _Reader(smart_charging.GetCompositeScheduleResponse, _schedule_at),
-    "GetConfiguration": _Reader(core.GetConfigurationResponse),
-    "GetDiagnostics": _Reader(firmware.GetDiagnosticsResponse),
-    "GetInstalledCertificateIds": _Reader(security.GetInstalledCertificateIdsResponse),
-    "GetLocalListVersion": _Reader(local_auth.GetLocalListVersionResponse),
-    "GetLog": _Reader(security.GetLogResponse),
-    "InstallCertificate": _Reader(security.InstallCertificateResponse),
-    "RemoteStartTransaction": _Reader(core.RemoteStartTransactionResponse),
-    "RemoteStopTransaction": _Reader(core.RemoteStopTransactionResponse),
-    "ReserveNow": _Reader(reservation.ReserveNowResponse),
-    "Reset": _Reader(core.ResetResponse),
-    "SendLocalList": _Reader(local_auth.SendLocalListResponse),
-    "SetChargingProfile": _Reader(smart_charging.SetChargingProfileResponse),
-    "SignedUpdateFirmware": _Reader(security.SignedUpdateFirmwareResponse),
-    "TriggerMessage": _Reader(remote_trigger.TriggerMessageResponse),
-    "UnlockConnector": _Reader(core.UnlockConnectorResponse),
-    "UpdateFirmware": _Reader(firmware.UpdateFirmwareResponse),
+    action: _Reader(answer, _schedule_at if action == "GetCompositeSchedule" else None)
+    for action, answer in answers.ANSWERS.items()
 }
 
 INBOUND: Final = frozenset(_REQUESTS)

@@ -1,4 +1,4 @@
-"""Core profile (OCPP 1.6, chapters 4 to 6): payloads of both directions."""
+"""The CALLs of charge points and the payloads that answer them (OCPP 1.6, 6; white paper, 5)."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -11,13 +11,12 @@ from csms.ocpp.messages.fields import (
     Maybe,
     OcppTimestamp,
     Received,
-    ReceivedAnswer,
     Sent,
     Text20,
     Text25,
     Text50,
     Text255,
-    Text500,
+    Text5500,
     Wh,
     normalise_times,
 )
@@ -113,9 +112,39 @@ StopReason = Annotated[
         }
     ),
 ]
+DiagnosticsStatus = Literal["Idle", "Uploaded", "UploadFailed", "Uploading"]
+FirmwareStatus = Literal[
+    "Downloaded", "DownloadFailed", "Downloading", "Idle", "InstallationFailed", "Installing", "Installed"
+]
+SignedFirmwareStatus = Literal[
+    "Downloaded",
+    "DownloadFailed",
+    "Downloading",
+    "DownloadScheduled",
+    "DownloadPaused",
+    "Idle",
+    "InstallationFailed",
+    "Installing",
+    "Installed",
+    "InstallRebooting",
+    "InstallScheduled",
+    "InstallVerificationFailed",
+    "InvalidSignature",
+    "SignatureVerified",
+]
+UploadLogStatus = Literal[
+    "BadMessage",
+    "Idle",
+    "NotSupportedOperation",
+    "PermissionDenied",
+    "Uploaded",
+    "UploadFailure",
+    "Uploading",
+]
 
 
-# --- requests of charge points, and the responses to them ----------------------------------------
+class EmptyResponse(Sent, frozen=True):
+    """The answer to a CALL that only informs."""
 
 
 class BootNotificationRequest(Received, frozen=True):
@@ -179,10 +208,6 @@ class StatusNotificationRequest(Received, frozen=True):
     vendor_error_code: Maybe[Text50] = None
 
 
-class StatusNotificationResponse(Sent, frozen=True):
-    pass
-
-
 class StartTransactionRequest(Received, frozen=True):
     """A field is None (`id_tag`: empty) only if the charge point left it out or nothing could be made of it."""
 
@@ -221,10 +246,6 @@ class MeterValuesRequest(Received, frozen=True):
     transaction_id: Maybe[Int] = None
 
 
-class MeterValuesResponse(Sent, frozen=True):
-    pass
-
-
 class StopTransactionRequest(Received, frozen=True):
     """`reason` None means Local (OCPP-J errata 2.6)."""
 
@@ -251,52 +272,41 @@ class DataTransferResponse(Sent, frozen=True):
     data: str | None = None
 
 
-# --- responses of charge points ------------------------------------------------------------------
+# Firmware management profile (OCPP 1.6, 6.19 and 6.25)
 
 
-class ChangeAvailabilityResponse(ReceivedAnswer, frozen=True):
-    status: Literal["Accepted", "Rejected", "Scheduled"]
+class DiagnosticsStatusNotificationRequest(Received, frozen=True):
+    status: DiagnosticsStatus
 
 
-class ChangeConfigurationResponse(ReceivedAnswer, frozen=True):
-    status: Literal["Accepted", "Rejected", "RebootRequired", "NotSupported"]
+class FirmwareStatusNotificationRequest(Received, frozen=True):
+    status: FirmwareStatus
 
 
-class ClearCacheResponse(ReceivedAnswer, frozen=True):
+# Security extension (white paper, 5)
+
+
+class SecurityEventNotificationRequest(Received, frozen=True):
+    type: Text50
+    timestamp: Maybe[OcppTimestamp]
+    tech_info: Maybe[Text255] = None
+
+
+class SignCertificateRequest(Received, frozen=True):
+    csr: Text5500
+
+
+class SignCertificateResponse(Sent, frozen=True):
     status: Literal["Accepted", "Rejected"]
 
 
-class DataTransferAnswer(ReceivedAnswer, frozen=True):
-    """DataTransfer.conf from a charge point."""
+class LogStatusNotificationRequest(Received, frozen=True):
+    """`request_id` is absent only if the charge point is Idle and was triggered."""
 
-    status: DataTransferStatus
-    data: Maybe[Annotated[str, Meta(extra={"json_text": True})]] = None
-
-
-class KeyValue(ReceivedAnswer, frozen=True):
-    key: Text50
-    readonly: Annotated[bool, Meta(extra={"missing": False})]
-    value: Maybe[Text500] = None
+    status: UploadLogStatus
+    request_id: Maybe[Int] = None
 
 
-class GetConfigurationResponse(ReceivedAnswer, frozen=True):
-    configuration_key: tuple[KeyValue, ...] = ()
-    unknown_key: tuple[Text50, ...] = ()
-
-
-class RemoteStartTransactionResponse(ReceivedAnswer, frozen=True):
-    status: Literal["Accepted", "Rejected"]
-
-
-class RemoteStopTransactionResponse(ReceivedAnswer, frozen=True):
-    status: Literal["Accepted", "Rejected"]
-
-
-class ResetResponse(ReceivedAnswer, frozen=True):
-    status: Literal["Accepted", "Rejected"]
-
-
-class UnlockConnectorResponse(ReceivedAnswer, frozen=True):
-    status: Annotated[
-        Literal["Unlocked", "UnlockFailed", "NotSupported"], Meta(extra={"aliases": {"Accepted": "Unlocked"}})
-    ]
+class SignedFirmwareStatusNotificationRequest(Received, frozen=True):
+    status: SignedFirmwareStatus
+    request_id: Maybe[Int] = None
