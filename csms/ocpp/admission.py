@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import structlog
@@ -53,9 +53,6 @@ class AdmissionRules(Struct, frozen=True, kw_only=True):
     failures_per_minute: int = 10
 
 
-_NO_RULES: Final = AdmissionRules()
-
-
 class AdmittedHandshake(Struct, frozen=True):
     """The security profile that a handshake has reached, and the address of the charge point."""
 
@@ -69,15 +66,15 @@ class AdmissionControl:
     def __init__(
         self,
         node: AdapterHost,
+        credentials: CredentialStore,
+        rules: AdmissionRules,
         *,
         enrollment: str,
-        security: CredentialStore | None = None,
-        rules: AdmissionRules = _NO_RULES,
     ) -> None:
         self._node = node
-        self._enrollment = enrollment
-        self._security = security
+        self._credentials = credentials
         self._rules = rules
+        self._enrollment = enrollment
         self._attempts = LoginAttempts(rules.failures_per_minute)
         self._entries: WeakKeyDictionary[ServerConnection, AdmittedHandshake] = WeakKeyDictionary()
 
@@ -210,25 +207,21 @@ class AdmissionControl:
         if presented.not_after < datetime.now(UTC):
             # A resumed TLS session is not verified anew.
             return None, "the client certificate has expired"
-        owner = status = None
-        if self._security is not None:
-            owner, status = await self._security.certificate_status(presented.serial)
+        owner, status = await self._credentials.certificate_status(presented.serial)
         return login.ClientCertificate(presented=presented, owner=owner, status=status), None
 
     async def _settle(self, admission: Admission, came: login.LoginCredentials, profile: int) -> None:
         """Confirm or withdraw the pending credentials, by those that the charge point has just used."""
-        security, charger_id = self._security, admission.charger_id
-        if security is None:
-            return
+        credentials, charger_id = self._credentials, admission.charger_id
         try:
             if admission.pending_password_hashes:
                 if came.opened_by in admission.pending_password_hashes:
-                    await security.confirm_password(charger_id, came.opened_by)
+                    await credentials.confirm_password(charger_id, came.opened_by)
                 elif came.opened_by is not None or profile == login.NONE:
-                    await security.withdraw_passwords(charger_id)
+                    await credentials.withdraw_passwords(charger_id)
             pending = admission.pending_security_profile
             if pending is not None and profile >= pending:
-                await security.confirm_profile(charger_id, pending)
+                await credentials.confirm_profile(charger_id, pending)
         except Exception as error:
             # They stay pending, and the next handshake settles them.
             log.warning(

@@ -10,7 +10,7 @@ from prometheus_client import Counter
 
 from csms.adapter import Command
 from csms.errors import CommandError
-from csms.ocpp.connection import ChargePointConnection
+from csms.ocpp.connection import ChargePointConnection, Spawn
 from csms.ocpp.credential_changes import CredentialStore
 from csms.security import pki
 
@@ -22,14 +22,13 @@ _SAME_WITHIN_S = 60.0
 _UNPROVED = "the charge point logged in without a password or certificate: give it a password first"
 
 Perform = Callable[[str, Command], Awaitable[Mapping[str, Any]]]
-Spawn = Callable[[Any], None]
 
 
 class CertificateSigning:
     """Signs the requests of charge points whose login proved their identity; those on profile 0 are rejected."""
 
-    def __init__(self, security: CredentialStore, perform: Perform, spawn: Spawn) -> None:
-        self._security = security
+    def __init__(self, credentials: CredentialStore, perform: Perform, spawn: Spawn) -> None:
+        self._credentials = credentials
         self._perform = perform
         self._spawn = spawn
 
@@ -45,7 +44,7 @@ class CertificateSigning:
             log.warning("certificate_request_rejected", charger=charger_id, reason=_UNPROVED)
             return False
         try:
-            issued = await self._security.sign(charger_id, csr)
+            issued = await self._credentials.sign(charger_id, csr)
         except pki.InvalidCertificate as error:
             _REQUESTS.labels("rejected").inc()
             log.warning("certificate_request_rejected", charger=charger_id, reason=str(error))
@@ -59,7 +58,7 @@ class CertificateSigning:
         command = Command(action="CertificateSigned", payload={"certificateChain": issued.chain})
         try:
             status = (await self._perform(charger_id, command)).get("status")
-            await self._security.certificate_answered(issued.serial, accepted=status == "Accepted")
+            await self._credentials.certificate_answered(issued.serial, accepted=status == "Accepted")
         except CommandError as error:
             log.warning(
                 "certificate_not_delivered", charger=charger_id, serial=issued.serial, error=str(error)

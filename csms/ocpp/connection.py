@@ -5,7 +5,7 @@ Of several connections of one charge point the newest counts. Unregistering comp
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -33,6 +33,8 @@ class ServerTimings(Struct, frozen=True, kw_only=True):
     seen_every_s: float = 60.0  # between two records that a charge point was heard
 
 
+Spawn = Callable[[Coroutine[Any, Any, None]], None]  # runs a coroutine in a task of its own
+
 DEFAULT_TIMINGS: Final = ServerTimings()
 
 
@@ -49,7 +51,6 @@ class ChargePointConnection:
         *,
         profile: int,
         record_frame: Callable[[Frame], None],
-        clock: Callable[[], datetime],
         timings: ServerTimings = DEFAULT_TIMINGS,
     ) -> None:
         now = time.monotonic()
@@ -75,7 +76,6 @@ class ChargePointConnection:
         self.behaviours = Behaviours()
         self.zone: tzinfo = UTC
         self._record_frame = record_frame
-        self._clock = clock
         self._timings = timings
 
     def quiet_s(self, now: float) -> float:
@@ -134,7 +134,7 @@ class ChargePointConnection:
         self._record_frame(
             Frame(
                 charger_id=self.charger_id,
-                at=self._clock(),
+                at=datetime.now(UTC),
                 outgoing=outgoing,
                 kind=kind,
                 action=action,

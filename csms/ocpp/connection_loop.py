@@ -6,8 +6,6 @@ one resolves the future that the caller waits for. What belongs to a transaction
 
 import asyncio
 import time
-from collections.abc import Callable
-from datetime import datetime
 
 import structlog
 from prometheus_client import Counter
@@ -21,11 +19,11 @@ from csms.core.masking import masked_frame
 from csms.core.reports import Deviation
 from csms.ocpp import handshake, messages
 from csms.ocpp.admission import AdmissionControl
-from csms.ocpp.connection import ChargePointConnection, ConnectionRegistry, ServerTimings
+from csms.ocpp.connection import ChargePointConnection, ConnectionRegistry, ServerTimings, Spawn
 from csms.ocpp.deviation_reports import record_deviations
 from csms.ocpp.frames import CallFrame, MalformedFrame
 from csms.ocpp.incoming_calls import IncomingCalls
-from csms.ocpp.outgoing_calls import OutgoingCalls, Spawn
+from csms.ocpp.outgoing_calls import OutgoingCalls
 from csms.ocpp.session import CallAnswered, CallRefused, UnsolicitedAnswer
 from csms.ocpp.websocket import ChargePointSocket
 
@@ -46,7 +44,6 @@ class ConnectionLoop:
         outgoing: OutgoingCalls,
         spawn: Spawn,
         *,
-        clock: Callable[[], datetime],
         timings: ServerTimings,
     ) -> None:
         self._adapter = adapter
@@ -56,7 +53,6 @@ class ConnectionLoop:
         self._incoming = incoming
         self._outgoing = outgoing
         self._spawn = spawn
-        self._clock = clock
         self._timings = timings
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -72,7 +68,6 @@ class ConnectionLoop:
             socket,
             profile=admitted.profile,
             record_frame=self._node.frame,
-            clock=self._clock,
             timings=self._timings,
         )
         task = asyncio.current_task()
@@ -205,7 +200,7 @@ class ConnectionLoop:
     async def _too_large(self, connection: ChargePointConnection) -> None:
         limit = connection.socket.protocol.max_message_size
         found = [Deviation(field="", kind="too_large", detail=f"more than {limit} bytes")]
-        await record_deviations(self._node, connection.charger_id, "", found, wait=False)
+        await record_deviations(self._node, connection.charger_id, "", found)
 
 
 def _address(socket: ServerConnection, client: str | None) -> str | None:

@@ -89,13 +89,13 @@ class CredentialChanges:
 
     def __init__(
         self,
-        security: CredentialStore,
+        credentials: CredentialStore,
         admission: Callable[[str], Awaitable[Admission | None]],
         *,
         tls: bool,
         certificates: bool,
     ) -> None:
-        self._security = security
+        self._credentials = credentials
         self._admission = admission
         self._tls = tls
         self._certificates = certificates
@@ -121,28 +121,28 @@ class CredentialChanges:
         return answer
 
     async def _offer(self, charger_id: str, change: CredentialChange) -> SettleChange:
-        security = self._security
+        credentials = self._credentials
         if isinstance(change, NewSecurityProfile):
             admission = await self._admission(charger_id)
             assert admission is not None, "a connected charge point is on record"
             found = obstacle(admission, change.profile, tls=self._tls, certificates=self._certificates)
             if found is not None:
                 raise InvalidCommand([found])
-            await security.offer_profile(charger_id, change.profile)
+            await credentials.offer_profile(charger_id, change.profile)
             return lambda status: self._settle_profile(charger_id, change.profile, status)
         # A short password has a slow hash, which is computed in a thread.
         hashed = await asyncio.to_thread(hash_password, change.value)
-        await security.offer_password(charger_id, hashed)
+        await credentials.offer_password(charger_id, hashed)
         return lambda status: self._settle_key(charger_id, hashed, status)
 
     async def _settle_key(self, charger_id: str, hashed: str, status: str) -> None:
         if status in _TAKEN:
-            await self._security.confirm_password(charger_id, hashed)
+            await self._credentials.confirm_password(charger_id, hashed)
         else:
-            await self._security.withdraw_passwords(charger_id, hashed)
+            await self._credentials.withdraw_passwords(charger_id, hashed)
         log.info("authorization_key_change_answered", charger=charger_id, status=status)
 
     async def _settle_profile(self, charger_id: str, profile: int, status: str) -> None:
         if status not in _TAKEN:
-            await self._security.withdraw_profile(charger_id, profile)
+            await self._credentials.withdraw_profile(charger_id, profile)
         log.info("security_profile_change_answered", charger=charger_id, profile=profile, status=status)

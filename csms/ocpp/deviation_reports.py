@@ -10,16 +10,24 @@ from csms.core.masking import masked_frame
 from csms.core.reports import Deviated, Deviation
 
 
-def without_secrets(payload: Raw, found: Sequence[Deviation]) -> Sequence[Deviation]:
-    """The deviations of a payload; without their examples if it holds a password."""
-    raw = bytes(payload)
-    return [replace(one, detail="") for one in found] if masked_frame(raw) != raw else found
-
-
 async def record_deviations(
-    node: AdapterHost, charger_id: str, action: str, found: Sequence[Deviation], *, wait: bool
+    node: AdapterHost,
+    charger_id: str,
+    action: str,
+    found: Sequence[Deviation],
+    *,
+    payload: Raw | bytes = b"",
+    wait: bool = False,
 ) -> None:
-    """`wait`: no other report follows, so that a flood of malformed frames is slowed down by its own commits."""
+    """Report deviations, without their examples if `payload` holds a password; none: nothing is reported.
+
+    `wait`: no other report follows, so that a flood of malformed frames is slowed down by its own commits.
+    """
+    if not found:
+        return
+    raw = bytes(payload)
+    if masked_frame(raw) != raw:
+        found = [replace(one, detail="") for one in found]
     report = Deviated(charger_id=charger_id, action=action, deviations=found)
     if wait:
         await node.record(report)

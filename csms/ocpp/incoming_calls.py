@@ -1,8 +1,7 @@
 """The CALLs of charge points: decode, record, answer. One that belongs to a transaction is always acknowledged."""
 
 import time
-from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 
@@ -11,13 +10,12 @@ from prometheus_client import Counter, Histogram
 
 from csms.adapter import AdapterHost
 from csms.core import reports
-from csms.core.reports import Deviation
 from csms.ocpp import call_handlers, messages
 from csms.ocpp.certificate_signing import CertificateSigning
 from csms.ocpp.connection import ChargePointConnection
-from csms.ocpp.deviation_reports import record_deviations, without_secrets
+from csms.ocpp.deviation_reports import record_deviations
 from csms.ocpp.frames import CallFrame, MalformedFrame
-from csms.ocpp.quirks import Behaviours, observations
+from csms.ocpp.quirks import observations
 
 log = structlog.get_logger()
 _CALLS = Counter(
@@ -32,26 +30,17 @@ _ALWAYS: Final = {"BootNotification", "Heartbeat", "SecurityEventNotification"}
 
 
 class IncomingCalls:
-    """Puts the answer to each CALL into the connection's session; the caller sends it.
+    """Puts the answer to each CALL into the connection's session; the caller sends it."""
 
-    `certificates` None: SignCertificate is rejected.
-    """
-
-    def __init__(
-        self,
-        node: AdapterHost,
-        clock: Callable[[], datetime],
-        certificates: CertificateSigning | None = None,
-    ) -> None:
+    def __init__(self, node: AdapterHost, certificates: CertificateSigning) -> None:
         self._node = node
-        self._clock = clock
         self._certificates = certificates
 
     async def answer(self, connection: ChargePointConnection, call: CallFrame) -> None:
         began = time.perf_counter()
         action, message_id = call.action, call.message_id
         context = call_handlers.CallContext(
-            connection.charger_id, message_id, bytes(call.payload), self._clock(), connection.behaviours
+            connection.charger_id, message_id, bytes(call.payload), datetime.now(UTC), connection.behaviours
         )
         handler = call_handlers.CALL_HANDLERS.get(action)
         decoded = messages.decode(action, context.payload, zone=connection.zone)
@@ -60,7 +49,8 @@ class IncomingCalls:
                 self._node,
                 connection.charger_id,
                 action,
-                without_secrets(call.payload, (*call.deviations, *decoded.deviations)),
+                (*call.deviations, *decoded.deviations),
+                payload=call.payload,
                 wait=handler is None or handler.report is None,
             )
         if not self._admitted(connection, action):
@@ -100,7 +90,7 @@ class IncomingCalls:
     ) -> str:
         try:
             answer: Any = None
-            if action == "SignCertificate" and self._certificates is not None:
+            if action == "SignCertificate":
                 answer = await self._certificates.requested(connection, message.csr)
             elif handler.report is not None:
                 answer = await self._node.record(handler.report(context, message))
@@ -122,8 +112,8 @@ class IncomingCalls:
                 message.firmware_version,
                 answer.time_zone,
             )
-            if known := _known(connection.behaviours, answer.time_zone):
-                await record_deviations(self._node, connection.charger_id, action, known, wait=False)
+            known = list(observations(connection.behaviours, answer.time_zone))
+            await record_deviations(self._node, connection.charger_id, action, known)
         connection.session.answer(context.message_id, messages.encode(handler.response(context, answer)))
         status = getattr(answer, "status", None) or getattr(
             getattr(answer, "authorization", None), "status", None
@@ -176,7 +166,7 @@ class IncomingCalls:
         """
         assert malformed.action is not None
         context = call_handlers.CallContext(
-            connection.charger_id, malformed.message_id or "", frame, self._clock()
+            connection.charger_id, malformed.message_id or "", frame, datetime.now(UTC)
         )
         await self._quarantined(
             connection,
@@ -195,12 +185,3 @@ class IncomingCalls:
             or action in messages.TRANSACTION_ACTIONS
             or action in connection.triggered
         )
-
-
-def _known(behaviours: Behaviours, time_zone: str | None) -> list[Deviation]:
-    """What is known of this charge point beforehand, to be shown with the deviations of its messages."""
-    found = list(observations(behaviours))
-    if behaviours.local_time_zone and time_zone is None:
-        detail = "It sends local time without a zone, read as UTC: set this charger's time zone."
-        found.append(Deviation(field="timeZone", kind="time_zone_unset", detail=detail))
-    return found

@@ -7,7 +7,7 @@ import json
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -43,7 +43,6 @@ DeviationKind = Literal[
     "wrapped",  # one object where an array belongs
     "wrong_type",  # a value of another JSON type: converted if possible, otherwise left out
 ]
-DEVIATION_KINDS: Final[frozenset[str]] = frozenset(get_args(DeviationKind))
 
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1

@@ -7,8 +7,8 @@ delayed by one of ours (OCPP-J 1.6, 4.1.1).
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from datetime import datetime
+from collections.abc import Awaitable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -27,16 +27,14 @@ from csms.errors import (
     NotSupported,
 )
 from csms.ocpp import messages
-from csms.ocpp.connection import ChargePointConnection
+from csms.ocpp.connection import ChargePointConnection, Spawn
 from csms.ocpp.credential_changes import CredentialChanges, change_in
-from csms.ocpp.deviation_reports import record_deviations, without_secrets
+from csms.ocpp.deviation_reports import record_deviations
 from csms.ocpp.session import CallAnswered, CallRefused
 
 log = structlog.get_logger()
 _TRIGGERS: Final = {"TriggerMessage", "ExtendedTriggerMessage"}
 _TRIGGERED_AS: Final = {"SignChargePointCertificate": "SignCertificate"}
-
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 
 class SentCommand:
@@ -50,7 +48,7 @@ class SentCommand:
 
 
 class OutgoingCalls:
-    """`changes` None: there is no store of credentials, so a new key or profile is a command like any other.
+    """Sends commands to charge points.
 
     `calls_after_s`: without a BootNotification, CALLs wait this long after the handshake.
     """
@@ -58,16 +56,14 @@ class OutgoingCalls:
     def __init__(
         self,
         node: AdapterHost,
-        changes: CredentialChanges | None,
+        changes: CredentialChanges,
         spawn: Spawn,
         *,
-        clock: Callable[[], datetime],
         calls_after_s: float,
     ) -> None:
         self._node = node
         self._changes = changes
         self._spawn = spawn
-        self._clock = clock
         self._calls_after_s = calls_after_s
 
     async def perform(self, connection: ChargePointConnection, command: Command) -> Mapping[str, Any]:
@@ -79,9 +75,9 @@ class OutgoingCalls:
             raise NotSupported(
                 f"{connection.charger_id} is of a kind that never answers ChangeAvailability; nothing was sent"
             )
-        sent = SentCommand(command, self._clock())
-        change = change_in(command) if self._changes is not None else None
-        if change is None or self._changes is None:
+        sent = SentCommand(command, datetime.now(UTC))
+        change = change_in(command)
+        if change is None:
             answer: Mapping[str, Any] = await self._call(connection, sent)
         else:
             answer = await self._changes.perform(
@@ -149,7 +145,8 @@ class OutgoingCalls:
     async def answered(self, connection: ChargePointConnection, event: CallAnswered) -> None:
         """Read a CALLRESULT as tolerantly as a CALL; give it to its caller, or record it if it comes too late."""
         read = messages.read_answer(event.action, event.payload, zone=connection.zone)
-        await self._tolerated(connection, event.action, event.payload, (*event.deviations, *read.deviations))
+        found = (*event.deviations, *read.deviations)
+        await record_deviations(self._node, connection.charger_id, event.action, found, payload=event.payload)
         if isinstance(read, messages.Unreadable):
             _reject(connection, event.token, ChargerRefused(read.code, read.description))
             self._settle_late(connection, event.token, "")
@@ -163,23 +160,14 @@ class OutgoingCalls:
 
     async def refused(self, connection: ChargePointConnection, event: CallRefused) -> None:
         """Give a CALLERROR to its caller, or record it if it comes too late."""
-        await self._tolerated(connection, event.action, event.details, event.deviations)
+        await record_deviations(
+            self._node, connection.charger_id, event.action, event.deviations, payload=event.details
+        )
         error = ChargerRefused(event.code, event.description, messages.read_plain(event.details))
         if not _reject(connection, event.token, error):
             refusal = {"code": error.code, "description": error.description, "details": error.details}
             self._record_late(connection, event.token, "refused", refusal)
         self._settle_late(connection, event.token, "Rejected")
-
-    async def _tolerated(
-        self,
-        connection: ChargePointConnection,
-        action: str,
-        payload: msgspec.Raw,
-        found: tuple[reports.Deviation, ...],
-    ) -> None:
-        if found:
-            shown = without_secrets(payload, found)
-            await record_deviations(self._node, connection.charger_id, action, shown, wait=False)
 
     def _record_late(
         self, connection: ChargePointConnection, sent: SentCommand, outcome: str, answer: dict[str, Any]

@@ -175,11 +175,17 @@ def combine(rules: Iterable[Quirk]) -> Behaviours:
     return structs.replace(Behaviours(rules=tuple(r.name for r in chosen)), **merged)
 
 
-def observations(behaviours: Behaviours) -> Iterator[Deviation]:
-    """What an operator is shown of a known charge point, beside the deviations that its messages had."""
+def observations(behaviours: Behaviours, time_zone: str | None) -> Iterator[Deviation]:
+    """What an operator is shown of a known charge point, beside the deviations that its messages had.
+
+    `time_zone`: the one that is set for the charger.
+    """
     for name, sentence in SENTENCES.items():
         if getattr(behaviours, name):
             yield Deviation(field=name, kind="quirk_applied", detail=sentence)
     for rule in QUIRKS:
         if rule.note and rule.name in behaviours.rules:
             yield Deviation(field=rule.name, kind="quirk_note", detail=rule.note)
+    if behaviours.local_time_zone and time_zone is None:
+        detail = "It sends local time without a zone, read as UTC: set this charger's time zone."
+        yield Deviation(field="timeZone", kind="time_zone_unset", detail=detail)

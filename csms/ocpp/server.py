@@ -9,8 +9,7 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from datetime import UTC, datetime
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from websockets.asyncio.server import Server
@@ -35,23 +34,21 @@ class OcppServer:
     `silence_s`: a connection without any sign of life for so long is closed. `ping_interval_s`: an idle
     connection is pinged this often; one that has answered pings before is closed after two that went
     unanswered. `calls_after_s`: without a BootNotification, our CALLs wait this long after the handshake.
-    `security` None: credentials cannot be changed over OCPP, and no certificate is signed.
     """
 
     def __init__(
         self,
         *,
         sock: socket.socket,
-        max_frame_bytes: int = 256 * 1024,
-        ping_interval_s: float = 60,
-        silence_s: float = 900,
-        calls_after_s: float = 10,
-        enrollment: str = "approve",
-        tls: TlsListener | None = None,
-        security: CredentialStore | None = None,
-        rules: AdmissionRules | None = None,
+        tls: TlsListener | None,
+        security: CredentialStore,
+        rules: AdmissionRules,
+        max_frame_bytes: int,
+        ping_interval_s: float,
+        silence_s: float,
+        calls_after_s: float,
+        enrollment: str,
         timings: ServerTimings = DEFAULT_TIMINGS,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._sock = sock
         self._max_frame_bytes = max_frame_bytes
@@ -59,10 +56,9 @@ class OcppServer:
         self._calls_after_s = calls_after_s
         self._enrollment = enrollment
         self._tls = tls
-        self._security = security
-        self._rules = rules or AdmissionRules()
+        self._credentials = security
+        self._rules = rules
         self._timings = timings
-        self._clock = clock
         self._connections = ConnectionRegistry()
         self._outgoing: OutgoingCalls | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -70,28 +66,25 @@ class OcppServer:
 
     async def run(self, node: AdapterHost) -> None:
         """Serve until cancelled; then close every connection with 1012, after which charge points connect again."""
-        security, changes, certificates = self._security, None, None
-        if security is not None:
-            changes = CredentialChanges(
-                security,
-                node.admission,
-                tls=self._tls is not None or bool(self._rules.trusted_proxies),
-                certificates=bool(self._rules.client_cas),
-            )
-            certificates = CertificateSigning(security, self.perform, self._spawn)
-        admission = AdmissionControl(node, enrollment=self._enrollment, security=security, rules=self._rules)
+        changes = CredentialChanges(
+            self._credentials,
+            node.admission,
+            tls=self._tls is not None or bool(self._rules.trusted_proxies),
+            certificates=bool(self._rules.client_cas),
+        )
+        certificates = CertificateSigning(self._credentials, self.perform, self._spawn)
+        admission = AdmissionControl(node, self._credentials, self._rules, enrollment=self._enrollment)
         outgoing = self._outgoing = OutgoingCalls(
-            node, changes, self._spawn, clock=self._clock, calls_after_s=self._calls_after_s
+            node, changes, self._spawn, calls_after_s=self._calls_after_s
         )
         loop = ConnectionLoop(
             self,
             node,
             self._connections,
             admission,
-            IncomingCalls(node, self._clock, certificates),
+            IncomingCalls(node, certificates),
             outgoing,
             self._spawn,
-            clock=self._clock,
             timings=self._timings,
         )
         sockets: list[tuple[socket.socket, ssl.SSLContext | None]] = [(self._sock, None)]

@@ -3,13 +3,14 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
 
 from csms.ocpp import frames
-from csms.ocpp.lenient_values import DEVIATION_KINDS, DeviationNotes
+from csms.ocpp.lenient_values import DeviationKind, DeviationNotes
 from csms.ocpp.message_repair import compile_repair
 from csms.ocpp.messages import INBOUND, TRANSACTION_ACTIONS, Decoded, Unreadable, decode
 from csms.ocpp.messages.charge_point_calls import (
@@ -19,6 +20,7 @@ from csms.ocpp.messages.charge_point_calls import (
 )
 from tests.harness.ocpp_schemas import any_json, any_object
 
+DEVIATION_KINDS = get_args(DeviationKind)
 CORPUS = json.loads((Path(__file__).parent / "fixtures" / "corpus.json").read_text())
 
 

@@ -22,17 +22,9 @@ M = TypeVar("M")
 
 # Error codes as 1.6 spells them on the wire, both misspellings included (OCPP-J errata 5.1, 5.2).
 ErrorCode = Literal[
-    "NotImplemented",
-    "NotSupported",
-    "InternalError",
-    "ProtocolError",
-    "SecurityError",
-    "FormationViolation",
-    "PropertyConstraintViolation",
-    "OccurenceConstraintViolation",
-    "TypeConstraintViolation",
-    "GenericError",
-]
+    "NotImplemented", "NotSupported", "InternalError", "ProtocolError", "SecurityError", "FormationViolation",
+    "PropertyConstraintViolation", "OccurenceConstraintViolation", "TypeConstraintViolation", "GenericError",
+]  # fmt: skip
 
 
 class Decoded(Struct, Generic[M], frozen=True, gc=False):

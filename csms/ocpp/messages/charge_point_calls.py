@@ -28,119 +28,54 @@ DataTransferStatus = Annotated[
     Meta(extra={"aliases": {"UnknownVendor": "UnknownVendorId", "UnknownMessage": "UnknownMessageId"}}),
 ]
 
+# Enumerations (OCPP 1.6, 7; white paper, 6). The formatter would give each value a line of its own.
+# fmt: off
 ChargePointStatus = Annotated[
     Literal[
-        "Available",
-        "Preparing",
-        "Charging",
-        "SuspendedEVSE",
-        "SuspendedEV",
-        "Finishing",
-        "Reserved",
-        "Unavailable",
-        "Faulted",
+        "Available", "Preparing", "Charging", "SuspendedEVSE", "SuspendedEV", "Finishing", "Reserved",
+        "Unavailable", "Faulted",
     ],
     # Occupied (OCPP 1.5 and 2.0.1) says that a cable is in, not that energy flows.
-    Meta(
-        extra={
-            "aliases": {
-                "Occupied": "Preparing",
-                "Suspended": "SuspendedEVSE",
-                "Idle": "Available",
-                "Free": "Available",
-                "Fault": "Faulted",
-                "Error": "Faulted",
-                "Offline": "Unavailable",
-                "Inoperative": "Unavailable",
-                "OutOfService": "Unavailable",
-            }
-        }
-    ),
+    Meta(extra={"aliases": {
+        "Occupied": "Preparing", "Suspended": "SuspendedEVSE", "Idle": "Available", "Free": "Available",
+        "Fault": "Faulted", "Error": "Faulted", "Offline": "Unavailable", "Inoperative": "Unavailable",
+        "OutOfService": "Unavailable",
+    }}),
 ]
 ChargePointErrorCode = Annotated[
     Literal[
-        "ConnectorLockFailure",
-        "EVCommunicationError",
-        "GroundFailure",
-        "HighTemperature",
-        "InternalError",
-        "LocalListConflict",
-        "NoError",
-        "OtherError",
-        "OverCurrentFailure",
-        "PowerMeterFailure",
-        "PowerSwitchFailure",
-        "ReaderFailure",
-        "ResetFailure",
-        "UnderVoltage",
-        "OverVoltage",
-        "WeakSignal",
+        "ConnectorLockFailure", "EVCommunicationError", "GroundFailure", "HighTemperature",
+        "InternalError", "LocalListConflict", "NoError", "OtherError", "OverCurrentFailure",
+        "PowerMeterFailure", "PowerSwitchFailure", "ReaderFailure", "ResetFailure", "UnderVoltage",
+        "OverVoltage", "WeakSignal",
     ],
-    Meta(
-        extra={
-            "missing": "NoError",
-            "unknown": "OtherError",
-            "spill": "info",
-            # Mode3Error was EVCommunicationError's name in OCPP 1.5.
-            "aliases": {
-                "Mode3Error": "EVCommunicationError",
-                "No_Error": "NoError",
-                "": "NoError",
-                "None": "NoError",
-            },
-        }
-    ),
+    # Mode3Error was EVCommunicationError's name in OCPP 1.5.
+    Meta(extra={"missing": "NoError", "unknown": "OtherError", "spill": "info", "aliases": {
+        "Mode3Error": "EVCommunicationError", "No_Error": "NoError", "": "NoError", "None": "NoError",
+    }}),
 ]
 StopReason = Annotated[
     Literal[
-        "EmergencyStop",
-        "EVDisconnected",
-        "HardReset",
-        "Local",
-        "Other",
-        "PowerLoss",
-        "Reboot",
-        "Remote",
-        "SoftReset",
-        "UnlockCommand",
-        "DeAuthorized",
+        "EmergencyStop", "EVDisconnected", "HardReset", "Local", "Other", "PowerLoss", "Reboot",
+        "Remote", "SoftReset", "UnlockCommand", "DeAuthorized",
     ],
-    Meta(
-        extra={
-            "unknown": "Other",
-            "aliases": {"EvDisconnect": "EVDisconnected", "Deauthorised": "DeAuthorized"},
-        }
-    ),
+    Meta(extra={"unknown": "Other", "aliases": {"EvDisconnect": "EVDisconnected", "Deauthorised": "DeAuthorized"}}),
 ]
 DiagnosticsStatus = Literal["Idle", "Uploaded", "UploadFailed", "Uploading"]
 FirmwareStatus = Literal[
-    "Downloaded", "DownloadFailed", "Downloading", "Idle", "InstallationFailed", "Installing", "Installed"
+    "Downloaded", "DownloadFailed", "Downloading", "Idle", "InstallationFailed", "Installing",
+    "Installed",
 ]
 SignedFirmwareStatus = Literal[
-    "Downloaded",
-    "DownloadFailed",
-    "Downloading",
-    "DownloadScheduled",
-    "DownloadPaused",
-    "Idle",
-    "InstallationFailed",
-    "Installing",
-    "Installed",
-    "InstallRebooting",
-    "InstallScheduled",
-    "InstallVerificationFailed",
-    "InvalidSignature",
-    "SignatureVerified",
+    "Downloaded", "DownloadFailed", "Downloading", "DownloadScheduled", "DownloadPaused", "Idle",
+    "InstallationFailed", "Installing", "Installed", "InstallRebooting", "InstallScheduled",
+    "InstallVerificationFailed", "InvalidSignature", "SignatureVerified",
 ]
 UploadLogStatus = Literal[
-    "BadMessage",
-    "Idle",
-    "NotSupportedOperation",
-    "PermissionDenied",
-    "Uploaded",
-    "UploadFailure",
+    "BadMessage", "Idle", "NotSupportedOperation", "PermissionDenied", "Uploaded", "UploadFailure",
     "Uploading",
 ]
+# fmt: on
 
 
 class EmptyResponse(Sent, frozen=True):
@@ -272,7 +207,7 @@ class DataTransferResponse(Sent, frozen=True):
     data: str | None = None
 
 
-# Firmware management profile (OCPP 1.6, 6.19 and 6.25)
+# Firmware management profile (OCPP 1.6, 6.17 and 6.19)
 
 
 class DiagnosticsStatusNotificationRequest(Received, frozen=True):
