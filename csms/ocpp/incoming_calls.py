@@ -112,7 +112,10 @@ class IncomingCalls:
                 message.firmware_version,
                 answer.time_zone,
             )
-            known = list(observations(connection.behaviours, answer.time_zone))
+            known = list(observations(connection.behaviours))
+            if connection.behaviours.local_time_zone and answer.time_zone is None:
+                detail = "It sends local time without a zone, read as UTC: set this charger's time zone."
+                known.append(reports.Deviation(field="timeZone", kind="time_zone_unset", detail=detail))
             await record_deviations(self._node, connection.charger_id, action, known)
         connection.session.answer(context.message_id, messages.encode(handler.response(context, answer)))
         status = getattr(answer, "status", None) or getattr(

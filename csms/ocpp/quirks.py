@@ -44,7 +44,7 @@ class Behaviours(Struct, frozen=True):
 SENTENCES: Final = {
     "session_register": "Its energy register counts from 0 in each transaction and is billed so.",
     "energy_kwh_labelled_wh": "Its energy register is read as kWh although its unit says Wh.",
-    "local_time_zone": "Its times have no zone: they are read in the time zone that is set for the charger.",
+    "local_time_zone": "Its times have no zone: time_zone_unset is shown while no time zone is set for it.",
     "unreliable_id_tag": "The idTag of its StopTransaction is ignored.",
     "unreliable_transaction_id": "An ended or impossible transactionId means the transaction on the connector.",
     "no_change_availability": "ChangeAvailability is not sent to it: it never answers.",
@@ -175,17 +175,11 @@ def combine(rules: Iterable[Quirk]) -> Behaviours:
     return structs.replace(Behaviours(rules=tuple(r.name for r in chosen)), **merged)
 
 
-def observations(behaviours: Behaviours, time_zone: str | None) -> Iterator[Deviation]:
-    """What an operator is shown of a known charge point, beside the deviations that its messages had.
-
-    `time_zone`: the one that is set for the charger.
-    """
+def observations(behaviours: Behaviours) -> Iterator[Deviation]:
+    """What an operator is shown of a known charge point, beside the deviations that its messages had."""
     for name, sentence in SENTENCES.items():
         if getattr(behaviours, name):
             yield Deviation(field=name, kind="quirk_applied", detail=sentence)
     for rule in QUIRKS:
         if rule.note and rule.name in behaviours.rules:
             yield Deviation(field=rule.name, kind="quirk_note", detail=rule.note)
-    if behaviours.local_time_zone and time_zone is None:
-        detail = "It sends local time without a zone, read as UTC: set this charger's time zone."
-        yield Deviation(field="timeZone", kind="time_zone_unset", detail=detail)

@@ -77,14 +77,14 @@ def test_every_behaviour_has_a_sentence_that_the_database_keeps_whole():
 
 @pytest.mark.parametrize("quirk", QUIRKS, ids=lambda q: q.name)
 def test_operators_see_what_is_applied_and_apart_from_it_what_is_only_known(quirk):
-    found = {(d.kind, d.field) for d in observations(combine([quirk]), "Europe/Kyiv")}
+    found = {(d.kind, d.field) for d in observations(combine([quirk]))}
     noted = {("quirk_note", quirk.name)} if quirk.note else set()
     assert found == {("quirk_applied", name) for name in quirk.behaviours} | noted
     assert found
 
 
 def test_operators_see_nothing_of_an_unknown_charge_point():
-    assert list(observations(Behaviours(), None)) == []
+    assert list(observations(Behaviours())) == []
 
 
 @pytest.mark.parametrize("identity", [("Nobody", "Thing", "1.0"), (None, None, None), ("", "", "")])
