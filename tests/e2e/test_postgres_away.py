@@ -1,4 +1,4 @@
-"""While Postgres is away: nobody is let in, whoever has asked is answered afterwards, and a node can stop."""
+"""While Postgres is away: handshakes are refused, calls in flight are answered afterwards, and a node can stop."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ async def postgres(own_cluster: Path) -> AsyncIterator[tuple[str, Callable[[], N
 
 
 @pytest.mark.timeout(120)
-async def test_while_postgres_is_away_nobody_loses_anything(
+async def test_nothing_is_lost_while_postgres_is_away(
     postgres: Any, start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, down, up = postgres
@@ -43,7 +43,7 @@ async def test_while_postgres_is_away_nobody_loses_anything(
     kept = await lasting.dial(**recorded_boot("teison-no-redial"))
     down()
     await charging.send([2, "m1", "StartTransaction", start()])
-    # Who has asked nothing is sent away, and nobody is let in: what is not sent costs no attempt.
+    # An idle connection is closed and handshakes are refused: what is not sent costs no attempt.
     assert await resting.ended() == (1013, "the database is away, try again later")
     with pytest.raises(InvalidStatus) as refused:
         await RawChargePoint.dial(node.ocpp, "CP-LATE")

@@ -109,7 +109,7 @@ def test_a_broken_call_with_an_id_can_be_answered(frame, action):
     )
 
 
-def test_answers_are_read():
+def test_callresult_and_callerror_frames_are_read():
     result = parse('[3,"7",{"status":"Accepted"}]')
     assert isinstance(result, CallResultFrame)
     assert (result.message_id, bytes(result.payload)) == ("7", b'{"status":"Accepted"}')
@@ -129,7 +129,7 @@ def test_answers_are_read():
         ('[4,"7",13,"x",{}]', "13", "x"),
     ],
 )
-def test_incomplete_errors_are_read(frame, code, description):
+def test_an_incomplete_callerror_is_read(frame, code, description):
     error = parse(frame)
     assert isinstance(error, CallErrorFrame)
     assert (error.code, error.description, bytes(error.details)) == (code, description, b"{}")

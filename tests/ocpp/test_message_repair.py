@@ -48,7 +48,7 @@ def test_every_kind_of_deviation_is_a_lower_case_word():
     assert all(kind == kind.lower() and " " not in kind for kind in DEVIATION_KINDS)
 
 
-def test_a_lost_field_does_not_take_the_message_with_it():
+def test_a_message_is_read_without_the_field_that_was_lost():
     message, notes = repaired(
         StartTransactionRequest,
         {"connectorId": {}, "idTag": ["x"], "meterStart": True, "timestamp": "soon", "reservationId": "no"},

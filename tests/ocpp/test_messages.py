@@ -171,7 +171,7 @@ def test_a_payload_that_is_no_json_is_a_formation_violation():
 
 
 @pytest.mark.parametrize("payload", [b"{}", b"null", b"[]", b'""', b'{"extra":1}'])
-def test_a_heartbeat_is_a_heartbeat_whatever_it_carries(payload):
+def test_a_heartbeat_is_read_with_any_payload(payload):
     assert decode("Heartbeat", payload).message == calls.HeartbeatRequest()
 
 
@@ -275,7 +275,7 @@ def test_the_table_covers_every_outbound_action():
         ),
     ],
 )
-def test_odd_answers_are_repaired(action, payload, check):
+def test_invalid_answers_are_repaired(action, payload, check):
     result = decode_response(action, json.dumps(payload).encode())
     assert isinstance(result, Decoded)
     assert check(result.message)
@@ -288,7 +288,7 @@ def test_unknown_answers_are_unreadable():
 
 
 @pytest.mark.parametrize(("action", "payload"), ANSWERS, ids=[a for a, _ in ANSWERS])
-def test_an_answer_by_the_book_is_given_as_it_came(action, payload):
+def test_a_valid_answer_is_given_as_it_came(action, payload):
     assert read_answer(action, json.dumps(payload).encode()) == Decoded(payload)
 
 
@@ -310,7 +310,7 @@ def test_an_answer_by_the_book_is_given_as_it_came(action, payload):
         ("Unheard", b'{"a":1}', {"a": 1}, []),
     ],
 )  # fmt: skip
-def test_an_odd_answer_is_given_repaired(action, payload, repaired, kinds):
+def test_an_invalid_answer_is_given_repaired(action, payload, repaired, kinds):
     answer = read_answer(action, payload)
     assert isinstance(answer, Decoded)
     assert answer.message == repaired

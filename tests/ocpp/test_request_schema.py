@@ -65,7 +65,7 @@ def test_every_command_of_ocpp_1_6_and_its_security_extension_is_known():
         ("GetConfiguration", {}, []),
     ],
 )  # fmt: skip
-def test_problems_are_named_in_words(action, payload, expected):
+def test_problems_are_sentences(action, payload, expected):
     assert problems(action, payload) == expected
 
 
@@ -80,7 +80,7 @@ def test_every_tenth_is_a_multiple_of_a_tenth(tenths):
     )
 
 
-def test_a_hundredth_is_not():
+def test_a_hundredth_is_no_multiple_of_a_tenth():
     schedule = {"chargingRateUnit": "A", "chargingSchedulePeriod": [{"startPeriod": 0, "limit": 6.25}]}
     assert problems(
         "SetChargingProfile", {"connectorId": 0, "csChargingProfiles": profile(chargingSchedule=schedule)}

@@ -107,7 +107,7 @@ def test_a_late_refusal_says_so(session):
     assert session.receive('[4,"id-1","InternalError","",{}]', 31).late is True
 
 
-def test_only_the_latest_overdue_calls_are_remembered(session):
+def test_only_the_latest_overdue_calls_are_kept(session):
     for n in range(150):
         session.call("A", b"{}", n, 1, n)
         assert session.tick(n + 1) == [CallTimedOut(n, "A")]
