@@ -9,8 +9,9 @@ import structlog
 from prometheus_client import Counter
 
 from csms.adapter import Command
+from csms.aio import TaskSet
 from csms.errors import CommandError
-from csms.ocpp.connection import ChargePointConnection, Spawn
+from csms.ocpp.connection import ChargePointConnection
 from csms.ocpp.credential_changes import CredentialStore
 from csms.security import pki
 
@@ -27,10 +28,10 @@ Perform = Callable[[str, Command], Awaitable[Mapping[str, Any]]]
 class CertificateSigning:
     """Signs the requests of charge points whose login proved their identity; those on profile 0 are rejected."""
 
-    def __init__(self, credentials: CredentialStore, perform: Perform, spawn: Spawn) -> None:
+    def __init__(self, credentials: CredentialStore, perform: Perform, tasks: TaskSet) -> None:
         self._credentials = credentials
         self._perform = perform
-        self._spawn = spawn
+        self._tasks = tasks
 
     async def requested(self, connection: ChargePointConnection, csr: str) -> bool:
         """Whether SignCertificate.conf says Accepted. If so, CertificateSigned.req follows after the answer."""
@@ -51,7 +52,7 @@ class CertificateSigning:
             return False
         connection.last_csr = digest, now
         _REQUESTS.labels("signed").inc()
-        self._spawn(self._deliver(charger_id, issued))
+        self._tasks.spawn(self._deliver(charger_id, issued), f"certificate for {charger_id}")
         return True
 
     async def _deliver(self, charger_id: str, issued: pki.IssuedCertificate) -> None:

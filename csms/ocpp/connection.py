@@ -5,7 +5,7 @@ Of several connections of one charge point the newest counts. Unregistering comp
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -32,8 +32,6 @@ class ServerTimings(Struct, frozen=True, kw_only=True):
     stop_s: float = 5.0  # for calls that are being recorded when the server stops
     seen_every_s: float = 60.0  # between two records that a charge point was heard
 
-
-Spawn = Callable[[Coroutine[Any, Any, None]], None]  # runs a coroutine in a task of its own
 
 DEFAULT_TIMINGS: Final = ServerTimings()
 

@@ -14,12 +14,13 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from csms.adapter import Adapter, AdapterHost
+from csms.aio import TaskSet
 from csms.core import reports
 from csms.core.masking import masked_frame
 from csms.core.reports import Deviation
 from csms.ocpp import handshake, messages
 from csms.ocpp.admission import AdmissionControl
-from csms.ocpp.connection import ChargePointConnection, ConnectionRegistry, ServerTimings, Spawn
+from csms.ocpp.connection import ChargePointConnection, ConnectionRegistry, ServerTimings
 from csms.ocpp.deviation_reports import record_deviations
 from csms.ocpp.frames import CallFrame, MalformedFrame
 from csms.ocpp.incoming_calls import IncomingCalls
@@ -42,7 +43,7 @@ class ConnectionLoop:
         admission: AdmissionControl,
         incoming: IncomingCalls,
         outgoing: OutgoingCalls,
-        spawn: Spawn,
+        tasks: TaskSet,
         *,
         timings: ServerTimings,
     ) -> None:
@@ -52,7 +53,7 @@ class ConnectionLoop:
         self._admission = admission
         self._incoming = incoming
         self._outgoing = outgoing
-        self._spawn = spawn
+        self._tasks = tasks
         self._timings = timings
         self._serving: set[asyncio.Task[None]] = set()
 
@@ -78,7 +79,8 @@ class ConnectionLoop:
         if replaced is not None:
             # It may be half-open: neither the new connection nor a caller waits for its end.
             self._outgoing.abandon(replaced)
-            self._spawn(replaced.close(CloseCode.NORMAL_CLOSURE, "replaced by a newer connection"))
+            closing = replaced.close(CloseCode.NORMAL_CLOSURE, "replaced by a newer connection")
+            self._tasks.spawn(closing, f"close {charger_id}")
         try:
             await self._put_on_record(connection, _address(socket, admitted.address))
             while True:

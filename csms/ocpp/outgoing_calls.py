@@ -16,6 +16,7 @@ import structlog
 from websockets.exceptions import ConnectionClosed
 
 from csms.adapter import AdapterHost, Command
+from csms.aio import TaskSet
 from csms.core import reports
 from csms.core.masking import masked
 from csms.errors import (
@@ -27,7 +28,7 @@ from csms.errors import (
     NotSupported,
 )
 from csms.ocpp import messages
-from csms.ocpp.connection import ChargePointConnection, Spawn
+from csms.ocpp.connection import ChargePointConnection
 from csms.ocpp.credential_changes import CredentialChanges, change_in
 from csms.ocpp.deviation_reports import record_deviations
 from csms.ocpp.session import CallAnswered, CallRefused
@@ -57,13 +58,13 @@ class OutgoingCalls:
         self,
         node: AdapterHost,
         changes: CredentialChanges,
-        spawn: Spawn,
+        tasks: TaskSet,
         *,
         calls_after_s: float,
     ) -> None:
         self._node = node
         self._changes = changes
-        self._spawn = spawn
+        self._tasks = tasks
         self._calls_after_s = calls_after_s
 
     async def perform(self, connection: ChargePointConnection, command: Command) -> Mapping[str, Any]:
@@ -132,7 +133,7 @@ class OutgoingCalls:
         if waited and not may_boot and not connection.session.is_open_for_calls:
             connection.session.open_for_calls(now)
             if connection.behaviours.no_boot_on_reconnect:
-                self._spawn(self._trigger_boot(connection))
+                self._tasks.spawn(self._trigger_boot(connection), f"trigger {connection.charger_id}")
 
     async def _trigger_boot(self, connection: ChargePointConnection) -> None:
         for message in ("BootNotification", "StatusNotification"):
@@ -189,7 +190,7 @@ class OutgoingCalls:
             requested_by=command.requested_by,
             late=True,
         )
-        self._spawn(self._record(report))
+        self._tasks.spawn(self._record(report), f"late answer of {connection.charger_id}")
 
     async def _record(self, report: reports.Commanded) -> None:
         try:
@@ -208,7 +209,9 @@ class OutgoingCalls:
             return
         settle = connection.unsettled.pop(sent, None)
         if settle is not None:
-            self._spawn(_settled(settle(status), connection.charger_id))
+            self._tasks.spawn(
+                _settled(settle(status), connection.charger_id), f"credentials of {connection.charger_id}"
+            )
 
     # --- the end ---------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from websockets.asyncio.server import Server
 from websockets.frames import CloseCode
 
 from csms.adapter import AdapterHost, Command
+from csms.aio import TaskSet
 from csms.errors import ChargerOffline
 from csms.ocpp.admission import AdmissionControl, AdmissionRules
 from csms.ocpp.certificate_signing import CertificateSigning
@@ -61,7 +62,7 @@ class OcppServer:
         self._timings = timings
         self._connections = ConnectionRegistry()
         self._outgoing: OutgoingCalls | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self.listening = asyncio.Event()
 
     async def run(self, node: AdapterHost) -> None:
@@ -72,10 +73,10 @@ class OcppServer:
             tls=self._tls is not None or bool(self._rules.trusted_proxies),
             certificates=bool(self._rules.client_cas),
         )
-        certificates = CertificateSigning(self._credentials, self.perform, self._spawn)
+        certificates = CertificateSigning(self._credentials, self.perform, self._tasks)
         admission = AdmissionControl(node, self._credentials, self._rules, enrollment=self._enrollment)
         outgoing = self._outgoing = OutgoingCalls(
-            node, changes, self._spawn, calls_after_s=self._calls_after_s
+            node, changes, self._tasks, calls_after_s=self._calls_after_s
         )
         loop = ConnectionLoop(
             self,
@@ -84,7 +85,7 @@ class OcppServer:
             admission,
             IncomingCalls(node, certificates),
             outgoing,
-            self._spawn,
+            self._tasks,
             timings=self._timings,
         )
         sockets: list[tuple[socket.socket, ssl.SSLContext | None]] = [(self._sock, None)]
@@ -142,25 +143,22 @@ class OcppServer:
             accepting = node.accepting()
             for connection in self._connections:
                 if not accepting and _may_be_sent_away(connection):
-                    self._spawn(
-                        connection.close(CloseCode.TRY_AGAIN_LATER, "the database is away, try again later")
-                    )
+                    reason = "the database is away, try again later"
+                    self._spawn(connection, connection.close(CloseCode.TRY_AGAIN_LATER, reason))
                     continue
                 outgoing.tick(connection, now)
-                if connection.session.is_open_for_calls:
-                    self._spawn(connection.flush())
+                if connection.session.has_data_to_send:
+                    self._spawn(connection, connection.flush())
                 judged = self._liveness.judge(
                     quiet_s=connection.quiet_s(now), answers_pings=connection.answered_ping
                 )
                 if judged == "dead":
-                    self._spawn(connection.close(CloseCode.GOING_AWAY, "no sign of life"))
+                    self._spawn(connection, connection.close(CloseCode.GOING_AWAY, "no sign of life"))
                 elif judged == "quiet" and not connection.pinging:
-                    self._spawn(ping(connection, self._liveness.ping_interval_s))
+                    self._spawn(connection, ping(connection, self._liveness.ping_interval_s))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _spawn(self, connection: ChargePointConnection, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.spawn(work, f"sweep of {connection.charger_id}")
 
 
 def _may_be_sent_away(connection: ChargePointConnection) -> bool:

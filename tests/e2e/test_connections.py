@@ -9,12 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
+from csms.ocpp.connection import ServerTimings
 from csms.run import app
 from csms.settings import Settings
 from tests.e2e.conftest import Node, NodeFactory
 from tests.harness.charge_points.bare import BareChargePoint
 from tests.harness.charge_points.raw import RawChargePoint
-from tests.harness.charging_site import Site, server_timings, start
+from tests.harness.charging_site import Site, start
 from tests.harness.waiting import until
 
 STATUS = {"connectorId": 1, "errorCode": "NoError", "status": "Charging"}
@@ -76,11 +77,7 @@ async def test_the_newest_socket_wins_across_nodes(start_node: NodeFactory) -> N
             await point.send([3, message_id, {"status": "Accepted"}])
             assert (await asked).json() == {"response": {"status": "Accepted"}}
     await site.hang_up()
-    await until(lambda: offline(site))
-
-
-async def offline(site: Site) -> bool:
-    return not (await state(site))["online"]
+    await site.offline()
 
 
 async def test_a_charge_point_that_hops_between_nodes_is_held_where_it_came_last(
@@ -102,30 +99,30 @@ async def test_a_charge_point_that_hops_between_nodes_is_held_where_it_came_last
 async def test_a_charge_point_that_leaves_is_offline(site: Site) -> None:
     point = await site.dial(chargePointModel="1")
     await point.close()
-    await until(lambda: offline(site))
+    await site.offline()
     assert (await command(site.node, site.charger)).status_code == 409
 
 
 # --- signs of life ----------------------------------------------------------------------------------
 
 
-async def test_a_half_open_connection_is_closed(
-    start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server_timings(monkeypatch, sweep_s=0.1)
-    node = await start_node(csms_ocpp_ping_interval_s=0.2, csms_ocpp_silence_s=1.5)
+async def test_a_half_open_connection_is_closed(start_node: NodeFactory) -> None:
+    node = await start_node(
+        ocpp_timings=ServerTimings(sweep_s=0.1), csms_ocpp_ping_interval_s=0.2, csms_ocpp_silence_s=1.5
+    )
     silent = Site(node)
     bare = await BareChargePoint.dial(node.ocpp, silent.charger)
     async with asyncio.timeout(20):
         assert await bare.close_code() == 1001
     bare.vanish()
-    await until(lambda: offline(silent))
+    await silent.offline()
 
 
-async def test_any_frame_is_a_sign_of_life(start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_any_frame_is_a_sign_of_life(start_node: NodeFactory) -> None:
     """One talks, one only pings, one only answers pings; none of the first two ever answers a ping."""
-    server_timings(monkeypatch, sweep_s=0.1)
-    node = await start_node(csms_ocpp_ping_interval_s=0.2, csms_ocpp_silence_s=2)
+    node = await start_node(
+        ocpp_timings=ServerTimings(sweep_s=0.1), csms_ocpp_ping_interval_s=0.2, csms_ocpp_silence_s=2
+    )
     talks = await BareChargePoint.dial(node.ocpp, "CP-TALKS")
     pings = await BareChargePoint.dial(node.ocpp, "CP-PINGS")
     answers = await RawChargePoint.dial(node.ocpp, "CP-ANSWERS")
@@ -305,9 +302,8 @@ async def test_no_password_is_kept_with_the_deviations_of_an_answer(site: Site) 
 async def test_one_that_never_reads_is_disconnected_and_delays_no_other(
     start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server_timings(monkeypatch, write_s=1.0, close_s=1.0)
     monkeypatch.setattr(app, "bind", narrow)
-    node = await start_node()
+    node = await start_node(ocpp_timings=ServerTimings(write_s=1.0, close_s=1.0))
     deaf = await BareChargePoint.dial(node.ocpp, "CP-DEAF", receive_buffer=4096)
     other = Site(node)
     polite = await other.dial()

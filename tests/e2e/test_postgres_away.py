@@ -11,11 +11,12 @@ from websockets.exceptions import InvalidStatus
 
 from csms.embedded import EmbeddedPostgres
 from csms.node.ledger import Ledger
+from csms.ocpp.connection import ServerTimings
 from tests.e2e.conftest import NodeFactory
 from tests.e2e.test_quirks import recorded_boot
 from tests.harness import servers
 from tests.harness.charge_points.raw import RawChargePoint
-from tests.harness.charging_site import Site, server_timings, start
+from tests.harness.charging_site import Site, start
 
 
 @pytest.fixture
@@ -32,12 +33,9 @@ async def postgres(own_cluster: Path) -> AsyncIterator[tuple[str, Callable[[], N
 
 
 @pytest.mark.timeout(120)
-async def test_nothing_is_lost_while_postgres_is_away(
-    postgres: Any, start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_is_lost_while_postgres_is_away(postgres: Any, start_node: NodeFactory) -> None:
     url, down, up = postgres
-    server_timings(monkeypatch, sweep_s=0.1)
-    node = await start_node(database_url=url, away_limit_s=0.5)
+    node = await start_node(database_url=url, away_limit_s=0.5, ocpp_timings=ServerTimings(sweep_s=0.1))
     idle, busy, lasting = Site(node), Site(node), Site(node)
     resting, charging = await idle.dial(chargePointModel="1"), await busy.dial(chargePointModel="1")
     kept = await lasting.dial(**recorded_boot("teison-no-redial"))
@@ -71,9 +69,8 @@ async def test_a_node_stops_while_postgres_is_away(
     postgres: Any, start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, down, _ = postgres
-    server_timings(monkeypatch, stop_s=0.5)
     monkeypatch.setattr(Ledger.drain, "__defaults__", (1,))
-    node = await start_node(database_url=url)
+    node = await start_node(database_url=url, ocpp_timings=ServerTimings(stop_s=0.5))
     site = Site(node)
     point = await site.dial(chargePointModel="1")
     down()

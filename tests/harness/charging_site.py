@@ -1,20 +1,16 @@
 """One charge point's side of a story, and all that the central system kept of it."""
 
 import asyncio
-import functools
 import json
 import secrets
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
-import pytest
 
-from csms.ocpp.connection import ServerTimings
-from csms.ocpp.server import OcppServer
-from csms.run import app
 from tests.e2e.conftest import Node
 from tests.harness.charge_points.raw import RawChargePoint
+from tests.harness.waiting import until
 
 BEGAN = datetime(2023, 12, 7, 10, 15, 30, tzinfo=UTC)
 
@@ -37,12 +33,6 @@ def values(*samples: Any, at: float | str = 30, **given: Any) -> dict[str, Any]:
     sampled = [sample if isinstance(sample, dict) else {"value": str(sample)} for sample in samples]
     timestamp = at if isinstance(at, str) else moment(at)
     return {"connectorId": 1, "meterValue": [{"timestamp": timestamp, "sampledValue": sampled}]} | given
-
-
-def server_timings(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
-    """Nodes that this test starts have an OCPP server with other timings."""
-    hurried = functools.partial(OcppServer, timings=ServerTimings(**seconds))
-    monkeypatch.setattr(app, "OcppServer", hurried)
 
 
 class Site:
@@ -86,10 +76,8 @@ class Site:
 
     async def offline(self) -> None:
         """Wait until the end of its connection is on record."""
-        query = "SELECT online FROM charger_states WHERE charger_id = $1"
-        async with asyncio.timeout(15):
-            while (await self.node.fetch(query, self.charger))[0]["online"]:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        query = "SELECT 1 FROM charger_states WHERE charger_id = $1 AND NOT online"
+        await until(lambda: self.node.fetch(query, self.charger))
 
     async def transactions(self) -> list[dict[str, Any]]:
         return await self._rows("transactions", "id")

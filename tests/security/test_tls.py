@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
+from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidMessage
 
@@ -148,8 +149,9 @@ async def test_new_certificates_are_taken_without_a_restart(certificates):
         # Half a change first: a key that does not fit its certificate is not taken.
         cert_file, key_file = certificates.pairs[0]
         kept = key_file.read_bytes()
-        key_file.write_bytes(pki.key_pem(pki.new_key("ecdsa")))
-        await asyncio.sleep(0.1)
+        with capture_logs() as lines:
+            key_file.write_bytes(pki.key_pem(pki.new_key("ecdsa")))
+            await until(lambda: [line for line in lines if line["log_level"] == "warning"], 10)
         assert (await shown(url, certificates.client()))[0].serial_number == before
         key_file.write_bytes(kept)
         certificates.issue_server()
