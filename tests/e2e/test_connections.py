@@ -303,7 +303,8 @@ async def test_one_that_never_reads_is_disconnected_and_delays_no_other(
     start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "bind", narrow)
-    node = await start_node(ocpp_timings=ServerTimings(write_s=1.0, close_s=1.0))
+    # No CALL of ours comes in between, however long the closing takes.
+    node = await start_node(ocpp_timings=ServerTimings(write_s=1.0, close_s=1.0), csms_ocpp_calls_after_s=600)
     deaf = await BareChargePoint.dial(node.ocpp, "CP-DEAF", receive_buffer=4096)
     other = Site(node)
     polite = await other.dial()
