@@ -22,7 +22,7 @@ from csms.ocpp import handshake, messages
 from csms.ocpp.admission import AdmissionControl
 from csms.ocpp.connection import ChargePointConnection, ConnectionRegistry, ServerTimings
 from csms.ocpp.deviation_reports import record_deviations
-from csms.ocpp.frames import CallFrame, MalformedFrame
+from csms.ocpp.frames import CallFrame, UnusableFrame
 from csms.ocpp.incoming_calls import IncomingCalls
 from csms.ocpp.outgoing_calls import OutgoingCalls
 from csms.ocpp.session import CallAnswered, CallRefused, UnsolicitedAnswer
@@ -172,11 +172,11 @@ class ConnectionLoop:
             self._node.post(reports.Seen(charger_id=connection.charger_id))
 
     async def _unusable(
-        self, connection: ChargePointConnection, frame: bytes, event: UnsolicitedAnswer | MalformedFrame
+        self, connection: ChargePointConnection, frame: bytes, event: UnsolicitedAnswer | UnusableFrame
     ) -> None:
         """Log and count a frame that leads nowhere. One that tells of a transaction is kept and acknowledged."""
         action, kind, reason = None, "unsolicited", "an answer to no call of this connection"
-        if isinstance(event, MalformedFrame):
+        if isinstance(event, UnusableFrame):
             action, kind, reason = event.action, "malformed_frame", event.description
         connection.log_frame(frame, "odd", action, event.message_id)
         _DROPPED.inc()
@@ -191,7 +191,7 @@ class ConnectionLoop:
             [Deviation(field="", kind=kind, detail=reason)],
             wait=not of_transaction,
         )
-        if not isinstance(event, MalformedFrame):
+        if not isinstance(event, UnusableFrame):
             return
         if of_transaction:
             # Never a CALLERROR: an acknowledgement, once it is kept.

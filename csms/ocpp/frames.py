@@ -50,7 +50,7 @@ class CallErrorFrame(Struct, frozen=True, gc=False):
     deviations: tuple[Deviation, ...] = ()
 
 
-class MalformedFrame(Struct, frozen=True, gc=False):
+class UnusableFrame(Struct, frozen=True, gc=False):
     """A frame that cannot be used.
 
     `answerable`: it is a CALL with an id, so a CALLERROR can be sent. Everything else is dropped and logged: text that is
@@ -70,7 +70,7 @@ _read_result = msgspec.json.Decoder(tuple[int, str, Raw]).decode
 _read_error = msgspec.json.Decoder(tuple[int, str, str, str, Raw]).decode
 
 
-def parse(frame: str | bytes) -> CallFrame | CallResultFrame | CallErrorFrame | MalformedFrame:
+def parse(frame: str | bytes) -> CallFrame | CallResultFrame | CallErrorFrame | UnusableFrame:
     """Read one WebSocket message. Never raises.
 
     A payload that is missing or null equals `{}`; surplus elements, numeric and over-long ids (up to 255 characters),
@@ -109,7 +109,7 @@ def parse(frame: str | bytes) -> CallFrame | CallResultFrame | CallErrorFrame | 
 # --- frames that deviate from the specification -----------------------------------------------------------------
 
 
-def _parse_leniently(data: bytes) -> CallFrame | CallResultFrame | CallErrorFrame | MalformedFrame:
+def _parse_leniently(data: bytes) -> CallFrame | CallResultFrame | CallErrorFrame | UnusableFrame:
     notes = DeviationNotes()
     try:
         text = data.decode()
@@ -118,33 +118,33 @@ def _parse_leniently(data: bytes) -> CallFrame | CallResultFrame | CallErrorFram
         notes.add("", "encoding_repaired", "not UTF-8")
     elements, problem = _split(text, notes)
     if not elements:
-        return MalformedFrame("FormationViolation", problem or "an empty array")
+        return UnusableFrame("FormationViolation", problem or "an empty array")
     kind = elements[0][0]
     if isinstance(kind, (str, Decimal)) and str(kind) in {"2", "3", "4", "2.0", "3.0", "4.0"}:
         notes.add("messageTypeId", "wrong_type", kind)
         kind = int(str(kind)[0])
     if isinstance(kind, bool) or kind not in (CALL, CALLRESULT, CALLERROR):
-        return MalformedFrame("ProtocolError", f"unknown message type {str(kind)[:20]!r}")
+        return UnusableFrame("ProtocolError", f"unknown message type {str(kind)[:20]!r}")
     message_id = _id(elements[1][0], notes) if len(elements) > 1 else None
     if message_id is None:
         action = elements[2][0] if kind == CALL and len(elements) > 2 else None
         known = action if isinstance(action, str) and storable(action) == action else None
-        return MalformedFrame("FormationViolation", problem or "no usable message id", action=known)
+        return UnusableFrame("FormationViolation", problem or "no usable message id", action=known)
     if kind == CALL:
         return _call(message_id, elements, problem, notes)
     if problem:
-        return MalformedFrame("FormationViolation", problem, message_id)
+        return UnusableFrame("FormationViolation", problem, message_id)
     return _answer(kind, message_id, elements, notes)
 
 
 def _call(
     message_id: str, elements: list[tuple[Any, str]], problem: str, notes: DeviationNotes
-) -> CallFrame | MalformedFrame:
+) -> CallFrame | UnusableFrame:
     action = elements[2][0] if len(elements) > 2 else None
     if not isinstance(action, str) or not action or len(action) > _ACTION_LIMIT or storable(action) != action:
-        return MalformedFrame("FormationViolation", problem or "no action", message_id, answerable=True)
+        return UnusableFrame("FormationViolation", problem or "no action", message_id, answerable=True)
     if problem:
-        return MalformedFrame("FormationViolation", problem, message_id, action, answerable=True)
+        return UnusableFrame("FormationViolation", problem, message_id, action, answerable=True)
     _count(elements, 4, notes)
     return CallFrame(message_id, action, _payload(elements, 3), tuple(notes.deviations))
 

@@ -14,7 +14,7 @@ from csms.ocpp import call_handlers, messages
 from csms.ocpp.certificate_signing import CertificateSigning
 from csms.ocpp.connection import ChargePointConnection
 from csms.ocpp.deviation_reports import record_deviations
-from csms.ocpp.frames import CallFrame, MalformedFrame
+from csms.ocpp.frames import CallFrame, UnusableFrame
 from csms.ocpp.quirks import observations
 
 log = structlog.get_logger()
@@ -160,9 +160,7 @@ class IncomingCalls:
         )
         return "quarantined"
 
-    async def rescue(
-        self, connection: ChargePointConnection, malformed: MalformedFrame, frame: bytes
-    ) -> None:
+    async def rescue(self, connection: ChargePointConnection, malformed: UnusableFrame, frame: bytes) -> None:
         """Keep and acknowledge a frame that cannot be read although it tells of a transaction.
 
         Without a message id it cannot be answered: the evidence is all that can be had.

@@ -32,7 +32,7 @@ from msgspec import Raw, Struct
 
 from csms.core.reports import Deviation
 from csms.ocpp import frames
-from csms.ocpp.frames import CallFrame, MalformedFrame
+from csms.ocpp.frames import CallFrame, UnusableFrame
 
 _OVERDUE_KEPT: Final = 100
 
@@ -84,9 +84,9 @@ class CallAbandoned(Struct, frozen=True):
     sent: bool
 
 
-# A CallFrame is to be answered with `answer` or `refuse`, sooner or later, exactly once. A MalformedFrame that is
+# A CallFrame is to be answered with `answer` or `refuse`, sooner or later, exactly once. A UnusableFrame that is
 # answerable wants `refuse`, or an acknowledgement if it tells of a transaction: the caller knows the actions.
-SessionEvent: TypeAlias = CallFrame | CallAnswered | CallRefused | UnsolicitedAnswer | MalformedFrame
+SessionEvent: TypeAlias = CallFrame | CallAnswered | CallRefused | UnsolicitedAnswer | UnusableFrame
 
 
 class _OwnCall(Struct):
@@ -120,7 +120,7 @@ class OcppSession:
     def receive(self, frame: str | bytes, now: float) -> SessionEvent:
         """Take one WebSocket message; exactly one event comes of it. Afterwards send `data_to_send()`."""
         if self._closed:
-            return MalformedFrame("GenericError", "the session is closed")
+            return UnusableFrame("GenericError", "the session is closed")
         match frames.parse(frame):
             case frames.CallResultFrame() as result:
                 return self._answered(result, now)

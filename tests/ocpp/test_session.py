@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csms.ocpp.frames import CallFrame, MalformedFrame
+from csms.ocpp.frames import CallFrame, UnusableFrame
 from csms.ocpp.session import (
     CallAbandoned,
     CallAnswered,
@@ -129,7 +129,7 @@ def test_answers_to_nothing_are_unsolicited(session):
 def test_a_broken_call_can_be_answered_and_other_garbage_not(session):
     event = session.receive('[2,"a","StopTransaction",{"x":}]', 0)
     assert (type(event), event.answerable, event.message_id, event.action) == (
-        MalformedFrame,
+        UnusableFrame,
         True,
         "a",
         "StopTransaction",
@@ -139,7 +139,7 @@ def test_a_broken_call_can_be_answered_and_other_garbage_not(session):
     assert sent(session)[0][:3] == [4, "a", "FormationViolation"]
     for frame in ("hello", "[]", '[9,"a",{}]', '[3,"a"'):
         event = session.receive(frame, 0)
-        assert (type(event), event.answerable) == (MalformedFrame, False)
+        assert (type(event), event.answerable) == (UnusableFrame, False)
         assert event.description
     assert session.data_to_send() == []
 
@@ -165,7 +165,7 @@ def test_closing_fails_every_call_and_says_which_were_sent(session):
     session.answer("a")
     assert session.data_to_send() == []
     assert session.next_deadline() is None
-    assert type(session.receive('[2,"a","Heartbeat",{}]', 1)) is MalformedFrame
+    assert type(session.receive('[2,"a","Heartbeat",{}]', 1)) is UnusableFrame
     with pytest.raises(RuntimeError):
         session.call("A3", b"{}", 0, 30, 3)
 
@@ -215,7 +215,7 @@ def test_every_call_ends_exactly_once_and_at_most_one_is_outstanding(steps):
                 if session.cancel(asked - 1):
                     ended.append(asked - 1)
             case "junk":
-                assert isinstance(session.receive("junk", now), MalformedFrame)
+                assert isinstance(session.receive("junk", now), UnusableFrame)
         outstanding += [json.loads(f)[1] for f in session.data_to_send() if f.startswith(b"[2,")]
         assert len(outstanding) <= 1
     ended += [a.token for a in session.close()]
