@@ -150,7 +150,7 @@ class IncomingCalls:
         kept = await self._node.record(call_handlers.quarantined(context, action, error))
         if answerable:
             connection.session.answer(context.message_id, call_handlers.acknowledged(action, kept))
-        log.warning(
+        log.error(
             "message_quarantined",
             charger=connection.charger_id,
             action=action,
