@@ -1,4 +1,8 @@
-"""The gate: which handshakes become connections. What it decides by is pure: `handshake`, `origin`, `login`, `attempts`."""
+"""Which WebSocket handshakes become connections (OCPP-J 1.6, 3 and 6; white paper, 2).
+
+The decisions themselves are pure: `handshake`, `origin`, `login`, `login_attempts`. Here are the socket, the database and
+the answer.
+"""
 
 import asyncio
 import math
@@ -6,7 +10,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import structlog
@@ -32,13 +36,14 @@ _REFUSED = Counter("csms_ocpp_handshakes_refused_total", "Refused handshakes, by
 _FAILED = Counter("csms_ocpp_logins_failed_total", "Handshakes with a wrong password or an unknown identity.")
 _LIMITED = Counter("csms_ocpp_logins_limited_total", "Handshakes put off because too many had failed before.")
 _ADMISSION_S = 10.0
-_AWAY = HandshakeRefusal(HTTPStatus.SERVICE_UNAVAILABLE, "The database is away: try again later.\n")
+_DATABASE_AWAY = HandshakeRefusal(HTTPStatus.SERVICE_UNAVAILABLE, "The database is away: try again later.\n")
 
 
 class AdmissionRules(Struct, frozen=True, kw_only=True):
-    """How the gate judges. `client_cas`: who may have signed a certificate that a trusted proxy forwards.
+    """What the settings say of handshakes.
 
-    `organization`: what O of a client certificate must say that is in no table of ours (None: anything).
+    `client_cas`: the CAs whose client certificates are taken from a trusted proxy. `organization`: what O of a client
+    certificate must say that this system has not issued (None: anything).
     """
 
     trusted_proxies: Sequence[IpNetwork] = ()
@@ -48,35 +53,32 @@ class AdmissionRules(Struct, frozen=True, kw_only=True):
     failures_per_minute: int = 10
 
 
-_NO_RULES: Final = AdmissionRules()
-
-
 class AdmittedHandshake(Struct, frozen=True):
-    """What the gate has found out about a connection: the profile it has reached and where it comes from."""
+    """The security profile that a handshake has reached, and the address of the charge point."""
 
     profile: int = 0
     address: str | None = None
 
 
 class AdmissionControl:
-    """`enrollment` closed: charge points nobody registered are turned away."""
+    """Admits or refuses handshakes. `enrollment` closed: a charge point that is not registered is refused."""
 
     def __init__(
         self,
         node: AdapterHost,
+        credentials: CredentialStore,
+        rules: AdmissionRules,
         *,
         enrollment: str,
-        security: CredentialStore | None = None,
-        rules: AdmissionRules = _NO_RULES,
     ) -> None:
         self._node = node
-        self._enrollment = enrollment
-        self._security = security
+        self._credentials = credentials
         self._rules = rules
+        self._enrollment = enrollment
         self._attempts = LoginAttempts(rules.failures_per_minute)
         self._entries: WeakKeyDictionary[ServerConnection, AdmittedHandshake] = WeakKeyDictionary()
 
-    def entry(self, socket: ServerConnection) -> AdmittedHandshake:
+    def admitted(self, socket: ServerConnection) -> AdmittedHandshake:
         return self._entries.get(socket) or AdmittedHandshake()
 
     async def process_request(self, socket: ServerConnection, request: Request) -> Response | None:
@@ -87,11 +89,11 @@ class AdmissionControl:
             return None
         _REFUSED.labels(verdict.status.value).inc()
         log.info(
-            "handshake refused",
+            "handshake_refused",
             path=request.path.partition("?")[0],
             address=origin.address,
             status=verdict.status.value,
-            why=verdict.text.strip(),
+            reason=verdict.text.strip(),
         )
         response = socket.respond(verdict.status, verdict.text)
         if verdict.status is HTTPStatus.UNAUTHORIZED:
@@ -118,16 +120,16 @@ class AdmissionControl:
                 max(1, math.ceil(wait_s)),
             )
         if not self._node.accepting():
-            return _AWAY
+            return _DATABASE_AWAY
         try:
             async with asyncio.timeout(_ADMISSION_S):
                 admission = await self._node.admission(charger_id)
                 if admission is None:
-                    return self._stranger(charger_id, origin)
+                    return self._unregistered(charger_id, origin)
                 came = await self._login(request.headers, origin, admission)
         except Exception as error:
-            log.warning("admission not decided", charger=charger_id, error=str(error) or type(error).__name__)
-            return _AWAY
+            log.warning("admission_not_decided", charger=charger_id, error=str(error) or type(error).__name__)
+            return _DATABASE_AWAY
         verdict = login.judge(came, admission, self._rules.organization)
         if isinstance(verdict, HandshakeRefusal):
             if verdict.status is HTTPStatus.UNAUTHORIZED and came.password_given:
@@ -137,7 +139,9 @@ class AdmissionControl:
         await self._settle(admission, came, verdict)
         return AdmittedHandshake(verdict, origin.address)
 
-    def _stranger(self, charger_id: str, origin: ConnectionOrigin) -> AdmittedHandshake | HandshakeRefusal:
+    def _unregistered(
+        self, charger_id: str, origin: ConnectionOrigin
+    ) -> AdmittedHandshake | HandshakeRefusal:
         if self._enrollment != "closed":
             return AdmittedHandshake(0, origin.address)
         self._fail(origin, charger_id)
@@ -147,7 +151,7 @@ class AdmissionControl:
         _FAILED.inc()
         self._attempts.failed(origin.address, charger_id, time.monotonic())
 
-    # --- what came with it -----------------------------------------------------------------------
+    # --- what came with the handshake ------------------------------------------------------------
 
     def _origin(self, socket: ServerConnection, headers: Headers) -> ConnectionOrigin:
         transport = socket.transport
@@ -172,7 +176,7 @@ class AdmissionControl:
         password = handshake.password_of(_single(headers, "Authorization"), admission.charger_id)
         given = "Authorization" in headers
         opened_by = None
-        # Over a line that is not safe enough its password proves nothing, so it is not looked at.
+        # Where TLS is required, a password that came without it proves nothing: it is not looked at.
         if password is not None and (origin.tls or admission.required_profile < login.TLS_BASIC):
             for stored in login.candidates(admission):
                 if await _verified(password, stored):
@@ -203,28 +207,26 @@ class AdmissionControl:
         if presented.not_after < datetime.now(UTC):
             # A resumed TLS session is not verified anew.
             return None, "the client certificate has expired"
-        owner = status = None
-        if self._security is not None:
-            owner, status = await self._security.certificate_status(presented.serial)
+        owner, status = await self._credentials.certificate_status(presented.serial)
         return login.ClientCertificate(presented=presented, owner=owner, status=status), None
 
     async def _settle(self, admission: Admission, came: login.LoginCredentials, profile: int) -> None:
-        """What was sent to the charge point and never confirmed: now it shows which it uses."""
-        security, charger_id = self._security, admission.charger_id
-        if security is None:
-            return
+        """Confirm or withdraw the pending credentials, by those that the charge point has just used."""
+        credentials, charger_id = self._credentials, admission.charger_id
         try:
             if admission.pending_password_hashes:
                 if came.opened_by in admission.pending_password_hashes:
-                    await security.confirm_password(charger_id, came.opened_by)
+                    await credentials.confirm_password(charger_id, came.opened_by)
                 elif came.opened_by is not None or profile == login.NONE:
-                    await security.withdraw_passwords(charger_id)
+                    await credentials.withdraw_passwords(charger_id)
             pending = admission.pending_security_profile
             if pending is not None and profile >= pending:
-                await security.confirm_profile(charger_id, pending)
+                await credentials.confirm_profile(charger_id, pending)
         except Exception as error:
-            # It stays pending, and the next handshake settles it.
-            log.warning("credentials not settled", charger=charger_id, error=str(error))
+            # They stay pending, and the next handshake settles them.
+            log.warning(
+                "credential_change_not_settled", charger=charger_id, error=str(error) or type(error).__name__
+            )
 
     @staticmethod
     def select_subprotocol(_socket: ServerConnection, offered: Any) -> Subprotocol | None:
@@ -233,7 +235,7 @@ class AdmissionControl:
 
 
 async def _verified(password: bytes, stored: str) -> bool:
-    """A password somebody chose takes a slow hash, and that does not belong on the loop."""
+    """A password that a person chose has a slow hash, which is computed in a thread."""
     if is_slow(stored):
         return await asyncio.to_thread(verify_password, password, stored)
     return verify_password(password, stored)
@@ -248,6 +250,6 @@ def _listed(headers: Headers, name: str) -> list[str]:
 
 
 def _single(headers: Headers, name: str) -> str | None:
-    """A header's value; sent twice it is nobody's."""
+    """A header's value; None if it was sent twice: it cannot be told which one counts."""
     found = headers.get_all(name)
     return found[0] if len(found) == 1 else None

@@ -1,9 +1,9 @@
-"""OCPP messages to reports, answers to OCPP responses: pure translation, a pair of functions for each action."""
+"""OCPP messages to reports, the ledger's answers to OCPP responses: a pair of pure functions for each action."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from csms.core import reports
 from csms.core.units import ENERGY_REGISTER
 from csms.ocpp import data_transfer
-from csms.ocpp.messages import core, encode, firmware, security
+from csms.ocpp.messages import charge_point_calls as calls
+from csms.ocpp.messages import encode
 from csms.ocpp.messages.fields import Sent
 from csms.ocpp.quirks import Behaviours
 
@@ -19,7 +20,7 @@ _INT31 = 2**31
 
 
 class CallContext(Struct, frozen=True):
-    """What the translation may need of a call beside its message."""
+    """What the translation of a CALL may need beside its message. `payload`: as it came. `now`: when it came."""
 
     charger_id: str
     message_id: str
@@ -29,28 +30,28 @@ class CallContext(Struct, frozen=True):
 
     @property
     def digest(self) -> bytes:
-        """What makes a message itself: sixteen bytes of SHA-256 over its payload as it came."""
+        """The identity of a payload: the first 16 bytes of its SHA-256."""
         return sha256(self.payload).digest()[:16]
 
 
 class CallHandler(Struct, frozen=True):
-    """`report` None: the edge answers by itself. `response` turns the ledger's answer into the payload."""
+    """How one action is translated. `report` None: nothing is recorded, `response` gets None as the answer."""
 
     report: Callable[[CallContext, Any], reports.Report[Any]] | None
     response: Callable[[CallContext, Any], Sent]
 
 
-def natural_key(message: core.StartTransactionRequest, call: CallContext) -> str:
-    """What a charge point repeats when it reports the same start again, under whatever message id.
+def natural_key(message: calls.StartTransactionRequest, call: CallContext) -> str:
+    """What identifies a start that is sent again, also under another message id.
 
-    Without a timestamp nothing tells two starts apart but the message itself.
+    Without a timestamp only the message itself tells two starts apart.
     """
     if message.timestamp is None:
         return f"message/{call.message_id}/{call.digest.hex()}"
     return f"{message.connector_id}/{message.id_tag}/{message.timestamp.isoformat()}/{message.meter_start}"
 
 
-def readings(values: Sequence[core.OcppMeterValue], behaviours: Behaviours) -> list[reports.Reading]:
+def readings(values: Sequence[calls.OcppMeterValue], behaviours: Behaviours) -> list[reports.Reading]:
     relabel = behaviours.energy_kwh_labelled_wh
     return [
         reports.Reading(
@@ -61,7 +62,7 @@ def readings(values: Sequence[core.OcppMeterValue], behaviours: Behaviours) -> l
     ]
 
 
-def _in_kwh(sample: core.OcppSampledValue) -> core.OcppSampledValue:
+def _in_kwh(sample: calls.OcppSampledValue) -> calls.OcppSampledValue:
     if sample.measurand in {None, ENERGY_REGISTER} and sample.unit in {None, "Wh"}:
         return replace(sample, unit="kWh")
     return sample
@@ -71,7 +72,7 @@ def _register_wh(register: int | None, behaviours: Behaviours) -> int | None:
     return register * 1000 if register is not None and behaviours.energy_kwh_labelled_wh else register
 
 
-def _boot(call: CallContext, m: core.BootNotificationRequest) -> reports.Boot:
+def _boot(call: CallContext, m: calls.BootNotificationRequest) -> reports.Boot:
     return reports.Boot(
         charger_id=call.charger_id,
         vendor=m.charge_point_vendor or None,
@@ -86,24 +87,24 @@ def _boot(call: CallContext, m: core.BootNotificationRequest) -> reports.Boot:
 
 
 def _booted(call: CallContext, answer: reports.Booted) -> Sent:
-    return core.BootNotificationResponse(
+    return calls.BootNotificationResponse(
         status=_word(answer.status), current_time=call.now, interval=answer.interval_s
     )
 
 
 def _heartbeat(call: CallContext, _answer: None) -> Sent:
-    return core.HeartbeatResponse(current_time=call.now)
+    return calls.HeartbeatResponse(current_time=call.now)
 
 
-def _authorize(call: CallContext, m: core.AuthorizeRequest) -> reports.Authorize:
+def _authorize(call: CallContext, m: calls.AuthorizeRequest) -> reports.Authorize:
     return reports.Authorize(charger_id=call.charger_id, id_tag=m.id_tag)
 
 
 def _authorized(_call: CallContext, answer: reports.Authorization) -> Sent:
-    return core.AuthorizeResponse(id_tag_info=_id_tag_info(answer))
+    return calls.AuthorizeResponse(id_tag_info=_id_tag_info(answer))
 
 
-def _status(call: CallContext, m: core.StatusNotificationRequest) -> reports.Status:
+def _status(call: CallContext, m: calls.StatusNotificationRequest) -> reports.Status:
     return reports.Status(
         charger_id=call.charger_id,
         connector_id=_connector(m.connector_id),
@@ -116,7 +117,7 @@ def _status(call: CallContext, m: core.StatusNotificationRequest) -> reports.Sta
     )
 
 
-def _start(call: CallContext, m: core.StartTransactionRequest) -> reports.Start:
+def _start(call: CallContext, m: calls.StartTransactionRequest) -> reports.Start:
     meter_start = m.meter_start
     if meter_start is None and call.behaviours.session_register:
         meter_start = 0
@@ -129,18 +130,18 @@ def _start(call: CallContext, m: core.StartTransactionRequest) -> reports.Start:
         key=natural_key(m, call),
         meter_wh=_register_wh(meter_start, call.behaviours),
         at=m.timestamp,
-        reservation_id=_small(m.reservation_id),
+        reservation_id=_int32(m.reservation_id),
     )
 
 
 def _started(_call: CallContext, answer: reports.Started) -> Sent:
-    return core.StartTransactionResponse(
+    return calls.StartTransactionResponse(
         id_tag_info=_id_tag_info(answer.authorization), transaction_id=answer.transaction_id
     )
 
 
-def _meter(call: CallContext, m: core.MeterValuesRequest) -> reports.Meter:
-    # A reading is known again by its own time; only one without a time needs the message's identity.
+def _meter(call: CallContext, m: calls.MeterValuesRequest) -> reports.Meter:
+    # A reading that is sent again is recognised by its own time; without one by the message's identity.
     timeless = any(value.timestamp is None for value in m.meter_value)
     return reports.Meter(
         charger_id=call.charger_id,
@@ -152,7 +153,7 @@ def _meter(call: CallContext, m: core.MeterValuesRequest) -> reports.Meter:
     )
 
 
-def _stop(call: CallContext, m: core.StopTransactionRequest) -> reports.Stop:
+def _stop(call: CallContext, m: calls.StopTransactionRequest) -> reports.Stop:
     return reports.Stop(
         charger_id=call.charger_id,
         message_id=call.message_id,
@@ -170,10 +171,10 @@ def _stop(call: CallContext, m: core.StopTransactionRequest) -> reports.Stop:
 
 def _stopped(_call: CallContext, answer: reports.Stopped) -> Sent:
     info = answer.authorization
-    return core.StopTransactionResponse(id_tag_info=None if info is None else _id_tag_info(info))
+    return calls.StopTransactionResponse(id_tag_info=None if info is None else _id_tag_info(info))
 
 
-def _data_transfer(call: CallContext, m: core.DataTransferRequest) -> reports.DataTransferred:
+def _data_transfer(call: CallContext, m: calls.DataTransferRequest) -> reports.DataTransferred:
     answer = data_transfer.REGISTRY.answer(
         data_transfer.Transfer(
             charger_id=call.charger_id, vendor_id=m.vendor_id, message_id=m.message_id, data=m.data
@@ -191,7 +192,7 @@ def _data_transfer(call: CallContext, m: core.DataTransferRequest) -> reports.Da
 
 
 def _transferred(_call: CallContext, answer: reports.Transferred) -> Sent:
-    return core.DataTransferResponse(status=_word(answer.status), data=answer.data)
+    return calls.DataTransferResponse(status=_word(answer.status), data=answer.data)
 
 
 def _progress(kind: str) -> Callable[[CallContext, Any], reports.Progress]:
@@ -199,11 +200,11 @@ def _progress(kind: str) -> Callable[[CallContext, Any], reports.Progress]:
         charger_id=call.charger_id,
         kind=kind,
         status=m.status,
-        request_id=_small(getattr(m, "request_id", None)),
+        request_id=_int32(getattr(m, "request_id", None)),
     )
 
 
-def _security_event(call: CallContext, m: security.SecurityEventNotificationRequest) -> reports.SecurityEvent:
+def _security_event(call: CallContext, m: calls.SecurityEventNotificationRequest) -> reports.SecurityEvent:
     return reports.SecurityEvent(
         charger_id=call.charger_id,
         message_id=call.message_id,
@@ -215,42 +216,36 @@ def _security_event(call: CallContext, m: security.SecurityEventNotificationRequ
 
 
 def _sign_certificate(_call: CallContext, signed: bool | None) -> Sent:
-    return security.SignCertificateResponse(status="Accepted" if signed else "Rejected")
+    return calls.SignCertificateResponse(status="Accepted" if signed else "Rejected")
 
 
-def _empty(response: type[Sent]) -> Callable[[CallContext, Any], Sent]:
-    fixed = response()
-    return lambda _call, _answer: fixed
+_EMPTY: Final = calls.EmptyResponse()
+
+
+def _empty(_call: CallContext, _answer: Any) -> Sent:
+    return _EMPTY
 
 
 CALL_HANDLERS: dict[str, CallHandler] = {
     "Authorize": CallHandler(_authorize, _authorized),
     "BootNotification": CallHandler(_boot, _booted),
     "DataTransfer": CallHandler(_data_transfer, _transferred),
-    "DiagnosticsStatusNotification": CallHandler(
-        _progress("diagnostics"), _empty(firmware.DiagnosticsStatusNotificationResponse)
-    ),
-    "FirmwareStatusNotification": CallHandler(
-        _progress("firmware"), _empty(firmware.FirmwareStatusNotificationResponse)
-    ),
+    "DiagnosticsStatusNotification": CallHandler(_progress("diagnostics"), _empty),
+    "FirmwareStatusNotification": CallHandler(_progress("firmware"), _empty),
     "Heartbeat": CallHandler(None, _heartbeat),
-    "LogStatusNotification": CallHandler(_progress("log"), _empty(security.LogStatusNotificationResponse)),
-    "MeterValues": CallHandler(_meter, _empty(core.MeterValuesResponse)),
-    "SecurityEventNotification": CallHandler(
-        _security_event, _empty(security.SecurityEventNotificationResponse)
-    ),
+    "LogStatusNotification": CallHandler(_progress("log"), _empty),
+    "MeterValues": CallHandler(_meter, _empty),
+    "SecurityEventNotification": CallHandler(_security_event, _empty),
     "SignCertificate": CallHandler(None, _sign_certificate),
-    "SignedFirmwareStatusNotification": CallHandler(
-        _progress("signed_firmware"), _empty(security.SignedFirmwareStatusNotificationResponse)
-    ),
+    "SignedFirmwareStatusNotification": CallHandler(_progress("signed_firmware"), _empty),
     "StartTransaction": CallHandler(_start, _started),
-    "StatusNotification": CallHandler(_status, _empty(core.StatusNotificationResponse)),
+    "StatusNotification": CallHandler(_status, _empty),
     "StopTransaction": CallHandler(_stop, _stopped),
 }
 
 
 def quarantined(call: CallContext, action: str, error: str) -> reports.Quarantined:
-    """A transaction message that nobody can book: kept as it came."""
+    """A transaction message that cannot be booked, as it came."""
     return reports.Quarantined(
         charger_id=call.charger_id,
         message_id=call.message_id or None,
@@ -262,30 +257,30 @@ def quarantined(call: CallContext, action: str, error: str) -> reports.Quarantin
 
 
 def acknowledged(action: str, kept: reports.Kept) -> bytes:
-    """The answer to a quarantined message: schema-valid, so that the charge point forgets it and goes on."""
+    """The answer to a quarantined message: valid by the schema, so that the charge point does not send it again."""
     if action == "StartTransaction":
-        response: Sent = core.StartTransactionResponse(
-            id_tag_info=core.IdTagInfo(status="Invalid"), transaction_id=kept.transaction_id or 0
+        response: Sent = calls.StartTransactionResponse(
+            id_tag_info=calls.IdTagInfo(status="Invalid"), transaction_id=kept.transaction_id or 0
         )
         return encode(response)
     return b"{}"
 
 
-def _id_tag_info(answer: reports.Authorization) -> core.IdTagInfo:
-    return core.IdTagInfo(
+def _id_tag_info(answer: reports.Authorization) -> calls.IdTagInfo:
+    return calls.IdTagInfo(
         status=_word(answer.status), expiry_date=answer.expiry_at, parent_id_tag=answer.parent_id_tag
     )
 
 
 def _word(text: str) -> Any:
-    """A status the core has chosen; the response's own type is checked by the tests' oracle."""
+    """A status that the core has chosen: tests hold the core's statuses against the response's type."""
     return text
 
 
 def _connector(connector_id: int | None) -> int:
-    """A connector number that fits its column; nothing usable means the charge point as a whole."""
+    """A connector number that fits its column; 0, the charge point as a whole, if there is none."""
     return connector_id if connector_id is not None and 0 <= connector_id < _INT31 else 0
 
 
-def _small(number: int | None) -> int | None:
+def _int32(number: int | None) -> int | None:
     return number if number is not None and -_INT31 <= number < _INT31 else None

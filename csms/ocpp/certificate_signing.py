@@ -1,4 +1,4 @@
-"""Charge points' certificates over OCPP (white paper, A02 and A03): SignCertificate in, CertificateSigned out."""
+"""Charge points' certificates (white paper, A02 and A03): SignCertificate is received, CertificateSigned is sent."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -9,6 +9,7 @@ import structlog
 from prometheus_client import Counter
 
 from csms.adapter import Command
+from csms.aio import TaskSet
 from csms.errors import CommandError
 from csms.ocpp.connection import ChargePointConnection
 from csms.ocpp.credential_changes import CredentialStore
@@ -19,22 +20,21 @@ _REQUESTS = Counter(
     "csms_certificate_requests_total", "Charge points' SignCertificate requests, by outcome.", ["outcome"]
 )
 _SAME_WITHIN_S = 60.0
-_UNPROVED = "this charge point has not proved who it is: give it a password first"
+_UNPROVED = "the charge point logged in without a password or certificate: give it a password first"
 
 Perform = Callable[[str, Command], Awaitable[Mapping[str, Any]]]
-Spawn = Callable[[Any], None]
 
 
 class CertificateSigning:
-    """Signs requests of charge points that have proved who they are; unproved ones (profile 0) are rejected."""
+    """Signs the requests of charge points whose login proved their identity; those on profile 0 are rejected."""
 
-    def __init__(self, security: CredentialStore, perform: Perform, spawn: Spawn) -> None:
-        self._security = security
+    def __init__(self, credentials: CredentialStore, perform: Perform, tasks: TaskSet) -> None:
+        self._credentials = credentials
         self._perform = perform
-        self._spawn = spawn
+        self._tasks = tasks
 
     async def requested(self, connection: ChargePointConnection, csr: str) -> bool:
-        """Whether SignCertificate.conf says Accepted; if so the certificate follows by itself, after the answer."""
+        """Whether SignCertificate.conf says Accepted. If so, CertificateSigned.req follows after the answer."""
         charger_id = connection.charger_id
         digest, now = sha256(csr.encode(errors="replace")).digest(), time.monotonic()
         last = connection.last_csr
@@ -42,29 +42,29 @@ class CertificateSigning:
             return True  # a resend: its certificate is on the way
         if not connection.profile:
             _REQUESTS.labels("rejected").inc()
-            log.warning("certificate request rejected", charger=charger_id, why=_UNPROVED)
+            log.warning("certificate_request_rejected", charger=charger_id, reason=_UNPROVED)
             return False
         try:
-            issued = await self._security.sign(charger_id, csr)
+            issued = await self._credentials.sign(charger_id, csr)
         except pki.InvalidCertificate as error:
             _REQUESTS.labels("rejected").inc()
-            log.warning("certificate request rejected", charger=charger_id, why=str(error))
+            log.warning("certificate_request_rejected", charger=charger_id, reason=str(error))
             return False
         connection.last_csr = digest, now
         _REQUESTS.labels("signed").inc()
-        self._spawn(self._deliver(charger_id, issued))
+        self._tasks.spawn(self._deliver(charger_id, issued), f"certificate for {charger_id}")
         return True
 
     async def _deliver(self, charger_id: str, issued: pki.IssuedCertificate) -> None:
         command = Command(action="CertificateSigned", payload={"certificateChain": issued.chain})
         try:
             status = (await self._perform(charger_id, command)).get("status")
-            await self._security.certificate_answered(issued.serial, accepted=status == "Accepted")
+            await self._credentials.certificate_answered(issued.serial, accepted=status == "Accepted")
         except CommandError as error:
             log.warning(
-                "certificate not delivered", charger=charger_id, serial=issued.serial, error=str(error)
+                "certificate_not_delivered", charger=charger_id, serial=issued.serial, error=str(error)
             )
         except Exception:
-            log.exception("certificate's answer not kept", charger=charger_id, serial=issued.serial)
+            log.exception("certificate_answer_not_recorded", charger=charger_id, serial=issued.serial)
         else:
-            log.info("certificate delivered", charger=charger_id, serial=issued.serial, status=status)
+            log.info("certificate_delivered", charger=charger_id, serial=issued.serial, status=status)

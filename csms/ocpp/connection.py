@@ -1,81 +1,153 @@
-"""Which socket is a charge point's: the newest, always. Unregistering compares the connection, not the id."""
+"""The connection of one charge point: its socket, its session, its frames and what is known of the charge point.
 
+Of several connections of one charge point the newest counts. Unregistering compares the connection, never only the id.
+"""
+
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import UTC, tzinfo
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, tzinfo
+from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from msgspec import Struct
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+
+from csms.adapter import EVERY_GENERATION
+from csms.core.masking import WITHOUT_SECRETS, masked_frame
+from csms.core.records import Frame
+from csms.ocpp import frames
 from csms.ocpp.quirks import Behaviours, quirks_for
-from csms.ocpp.session import OcppSession
+from csms.ocpp.session import CallToken, OcppSession
 from csms.ocpp.websocket import ChargePointSocket
 
-if TYPE_CHECKING:
-    import asyncio
+
+class ServerTimings(Struct, frozen=True, kw_only=True):
+    """How long the server waits, in seconds, where no setting says so."""
+
+    sweep_s: float = 2.0  # between two looks at all connections
+    write_s: float = 30.0  # until a charge point that does not read is disconnected
+    close_s: float = 6.0  # until a closing handshake is given up
+    stop_s: float = 5.0  # for calls that are being recorded when the server stops
+    seen_every_s: float = 60.0  # between two records that a charge point was heard
+
+
+DEFAULT_TIMINGS: Final = ServerTimings()
 
 
 class ChargePointConnection:
-    """One socket of one charge point, from its handshake to its end."""
+    """One socket of one charge point, from its handshake to its end.
 
-    __slots__ = (
-        "__weakref__",
-        "accepted",
-        "answered_ping",
-        "answering",
-        "behaviours",
-        "charger_id",
-        "connected_at",
-        "generation",
-        "has_called",
-        "last_csr",
-        "pending",
-        "pinging",
-        "profile",
-        "seen_posted_at",
-        "session",
-        "socket",
-        "superseded_by",
-        "triggered",
-        "unsettled",
-        "zone",
-    )
+    `profile` is the security profile that the handshake reached. `record_frame` takes every frame, masked.
+    """
 
-    def __init__(self, charger_id: str, socket: ChargePointSocket, *, profile: int = 0) -> None:
+    def __init__(
+        self,
+        charger_id: str,
+        socket: ChargePointSocket,
+        *,
+        profile: int,
+        record_frame: Callable[[Frame], None],
+        timings: ServerTimings = DEFAULT_TIMINGS,
+    ) -> None:
         now = time.monotonic()
         self.charger_id = charger_id
         self.socket = socket
+        self.profile = profile
         self.session = OcppSession(charger_id)
-        self.generation = 0
-        self.superseded_by = 0
-        self.accepted = False
-        self.has_called = False  # it has sent a CALL, so it has booted before (OCPP 1.6, 4.2)
         self.connected_at = now
         self.seen_posted_at = now
+        self.generation = 0  # 0: not on record yet
+        self.superseded_by = 0
+        self.accepted = False
+        self.has_called = False  # it has sent a CALL and had its answer, so it has booted (OCPP 1.6, 4.2)
+        self.answering = False  # a CALL of the charge point is being recorded
         self.answered_ping = False
         self.pinging = False
-        self.triggered: set[str] = set()
-        self.answering = False  # a call of the charge point is being recorded
-        self.pending: dict[object, asyncio.Future[dict[str, Any]]] = {}
-        self.profile = profile
+        self.triggered: set[str] = set()  # actions that a TriggerMessage has asked for
         self.last_csr: tuple[bytes, float] | None = None
+        # Answers that a caller waits for, by the token of the call.
+        self.pending: dict[CallToken, asyncio.Future[dict[str, Any]]] = {}
         # What to do with the status that answers a change of credentials, also when it comes late.
-        self.unsettled: dict[object, Callable[[str], Awaitable[None]]] = {}
+        self.unsettled: dict[CallToken, Callable[[str], Awaitable[None]]] = {}
         self.behaviours = Behaviours()
         self.zone: tzinfo = UTC
+        self._record_frame = record_frame
+        self._timings = timings
 
     def quiet_s(self, now: float) -> float:
-        """For how long nothing has come, by the monotonic clock."""
+        """Seconds since anything came, by the monotonic clock."""
         return now - max(self.socket.heard_at, self.connected_at)
 
     def know(
         self, vendor: str | None, model: str | None, firmware: str | None, time_zone: str | None
     ) -> None:
-        """Who it is decides how its messages are read. `time_zone` is for times that come without one."""
+        """Take what decides how messages are read: quirks, and the zone of times that come without one."""
         self.behaviours = quirks_for(vendor, model, firmware)
         try:
             self.zone = UTC if time_zone is None else ZoneInfo(time_zone)
         except (ZoneInfoNotFoundError, ValueError):
             self.zone = UTC
+
+    # --- frames out ------------------------------------------------------------------------------
+
+    async def flush(self, action: str | None = None) -> None:
+        """Write what the session has to send. `action`: of the CALL that is answered, for the log of frames."""
+        for data in self.session.data_to_send():
+            self._log_sent(data, action)
+            if self.socket.send_now(data):
+                continue
+            try:
+                async with asyncio.timeout(self._timings.write_s):
+                    await self.socket.send(data, text=True)
+            except TimeoutError:
+                await self.close(CloseCode.POLICY_VIOLATION, "this charge point does not read")
+                return
+            except ConnectionClosed:
+                return
+
+    async def close(self, code: int, reason: str) -> None:
+        try:
+            async with asyncio.timeout(self._timings.close_s):
+                await self.socket.close(code, reason)
+        except Exception:
+            # The closing frame itself waits for room when the other side does not read.
+            self.socket.transport.abort()
+
+    async def close_if_superseded(self) -> None:
+        """End this connection if a newer one is on record. One without a generation waits until it has one."""
+        if 0 < self.generation < self.superseded_by:
+            elsewhere = "a newer connection of this charge point is open elsewhere"
+            ended = "an operator has ended this connection"
+            by_operator = self.superseded_by == EVERY_GENERATION
+            await self.close(CloseCode.NORMAL_CLOSURE, ended if by_operator else elsewhere)
+
+    # --- the log of frames -----------------------------------------------------------------------
+
+    def log_frame(
+        self, frame: bytes, kind: str, action: str | None, message_id: str | None = None, *, outgoing: bool = False
+    ) -> None:  # fmt: skip
+        """`kind`: call, result, error, or odd for what is none of them."""
+        self._record_frame(
+            Frame(
+                charger_id=self.charger_id,
+                at=datetime.now(UTC),
+                outgoing=outgoing,
+                kind=kind,
+                action=action,
+                message_id=message_id,
+                frame=frame if action in WITHOUT_SECRETS else masked_frame(frame),
+            )
+        )
+
+    def _log_sent(self, data: bytes, action: str | None) -> None:
+        if data.startswith(b"[2,"):
+            sent = frames.parse(data)
+            assert isinstance(sent, frames.CallFrame)
+            self.log_frame(data, "call", sent.action, sent.message_id, outgoing=True)
+        else:
+            self.log_frame(data, "error" if data.startswith(b"[4,") else "result", action, outgoing=True)
 
 
 class ConnectionRegistry:
@@ -85,7 +157,7 @@ class ConnectionRegistry:
         self._by_charger: dict[str, ChargePointConnection] = {}
 
     def add(self, connection: ChargePointConnection) -> ChargePointConnection | None:
-        """Register the newest connection. Returns the one it replaces."""
+        """Register the newest connection; the one it replaces, if any."""
         replaced = self._by_charger.get(connection.charger_id)
         self._by_charger[connection.charger_id] = connection
         return replaced
@@ -102,6 +174,3 @@ class ConnectionRegistry:
 
     def __iter__(self) -> Iterator[ChargePointConnection]:
         return iter(list(self._by_charger.values()))
-
-    def __len__(self) -> int:
-        return len(self._by_charger)

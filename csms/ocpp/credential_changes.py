@@ -1,8 +1,8 @@
-"""Keys and profiles that change by ChangeConfiguration (white paper, A01 and A05), without ever locking a charger out.
+"""Keys and profiles that change by ChangeConfiguration (white paper, A01 and A05) without locking a charge point out.
 
     offer (durable, before anything is sent) ─▶ ChangeConfiguration.req ─┬─ Accepted, RebootRequired ─▶ confirm
                                                                          ├─ Rejected, NotSupported ──▶ withdraw
-                                                                         └─ nothing: both count until one is used
+                                                                         └─ no answer: both count until one is used
 
 A profile is never confirmed by an answer, only by a connection that has reached it: a charge point that cannot
 connect on the higher profile falls back to the one before (A05.FR.08), and may until it has succeeded (A05.FR.09).
@@ -10,7 +10,7 @@ connect on the higher profile falls back to the one before (A05.FR.08), and may 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import structlog
 from msgspec import Struct
@@ -19,18 +19,19 @@ from csms.adapter import Admission, Command
 from csms.core.passwords import hash_password
 from csms.errors import ChargerRefused, InvalidCommand
 from csms.ocpp.connection import ChargePointConnection
+from csms.ocpp.session import CallToken
 from csms.security import pki
 
 log = structlog.get_logger()
 _TAKEN = {"Accepted", "RebootRequired"}
 _BASIC, _TLS_BASIC, _TLS_CERTIFICATE = 1, 2, 3
 
-SendChange = Callable[[object], Awaitable[Mapping[str, Any]]]
+SendChange = Callable[[], Awaitable[Mapping[str, Any]]]
 SettleChange = Callable[[str], Awaitable[None]]
 
 
 class CredentialStore(Protocol):
-    """Where charge points' credentials are kept. Every method may raise while the database is away."""
+    """Keeps charge points' credentials and certificates. Every method may raise while the database is away."""
 
     async def offer_password(self, charger_id: str, password_hash: str) -> None: ...
     async def confirm_password(self, charger_id: str, password_hash: str) -> None: ...
@@ -51,8 +52,11 @@ class NewSecurityProfile(Struct, frozen=True):
     profile: int
 
 
-def change_in(command: Command) -> NewAuthorizationKey | NewSecurityProfile | None:
-    """What of the credentials a command changes, if anything. Raises InvalidCommand."""
+CredentialChange: TypeAlias = NewAuthorizationKey | NewSecurityProfile
+
+
+def change_in(command: Command) -> CredentialChange | None:
+    """The credential that a command changes, if any. Raises InvalidCommand."""
     if command.action != "ChangeConfiguration":
         return None
     key, value = str(command.payload.get("key", "")).lower(), str(command.payload.get("value", ""))
@@ -68,7 +72,7 @@ def change_in(command: Command) -> NewAuthorizationKey | NewSecurityProfile | No
 
 
 def obstacle(admission: Admission, profile: int, *, tls: bool, certificates: bool) -> str | None:
-    """Why a charger must not be told to use this profile: it could not connect any more, or it is a step down."""
+    """Why a charge point must not be told to use this profile: it could not connect any more, or it is a lower one."""
     if profile < admission.required_profile:
         return "value: a security profile cannot be lowered over OCPP (white paper, A00.FR.005)"
     if profile in {_BASIC, _TLS_BASIC} and admission.password_hash is None:
@@ -81,17 +85,17 @@ def obstacle(admission: Admission, profile: int, *, tls: bool, certificates: boo
 
 
 class CredentialChanges:
-    """`tls`, `certificates`: what this central system can be reached with."""
+    """Sends changes of credentials and settles them. `tls`, `certificates`: what this central system accepts."""
 
     def __init__(
         self,
-        security: CredentialStore,
+        credentials: CredentialStore,
         admission: Callable[[str], Awaitable[Admission | None]],
         *,
         tls: bool,
         certificates: bool,
     ) -> None:
-        self._security = security
+        self._credentials = credentials
         self._admission = admission
         self._tls = tls
         self._certificates = certificates
@@ -99,15 +103,15 @@ class CredentialChanges:
     async def perform(
         self,
         connection: ChargePointConnection,
-        change: NewAuthorizationKey | NewSecurityProfile,
-        token: object,
-        call: SendChange,
+        change: CredentialChange,
+        token: CallToken,
+        send: SendChange,
     ) -> Mapping[str, Any]:
-        """Send the change and settle it by the answer; one that comes late settles it too."""
+        """Send the change and settle it by the answer. An answer that comes late settles it too."""
         settle = await self._offer(connection.charger_id, change)
         connection.unsettled[token] = settle
         try:
-            answer = await call(token)
+            answer = await send()
         except ChargerRefused:
             connection.unsettled.pop(token, None)
             await settle("Rejected")
@@ -116,29 +120,29 @@ class CredentialChanges:
         await settle(str(answer.get("status")))
         return answer
 
-    async def _offer(self, charger_id: str, change: NewAuthorizationKey | NewSecurityProfile) -> SettleChange:
-        security = self._security
+    async def _offer(self, charger_id: str, change: CredentialChange) -> SettleChange:
+        credentials = self._credentials
         if isinstance(change, NewSecurityProfile):
             admission = await self._admission(charger_id)
-            assert admission is not None, "whoever is connected is known"
+            assert admission is not None, "a connected charge point is on record"
             found = obstacle(admission, change.profile, tls=self._tls, certificates=self._certificates)
             if found is not None:
                 raise InvalidCommand([found])
-            await security.offer_profile(charger_id, change.profile)
+            await credentials.offer_profile(charger_id, change.profile)
             return lambda status: self._settle_profile(charger_id, change.profile, status)
-        # A short password takes a slow hash.
+        # A short password has a slow hash, which is computed in a thread.
         hashed = await asyncio.to_thread(hash_password, change.value)
-        await security.offer_password(charger_id, hashed)
+        await credentials.offer_password(charger_id, hashed)
         return lambda status: self._settle_key(charger_id, hashed, status)
 
     async def _settle_key(self, charger_id: str, hashed: str, status: str) -> None:
         if status in _TAKEN:
-            await self._security.confirm_password(charger_id, hashed)
+            await self._credentials.confirm_password(charger_id, hashed)
         else:
-            await self._security.withdraw_passwords(charger_id, hashed)
-        log.info("authorization key", charger=charger_id, answer=status)
+            await self._credentials.withdraw_passwords(charger_id, hashed)
+        log.info("authorization_key_change_answered", charger=charger_id, status=status)
 
     async def _settle_profile(self, charger_id: str, profile: int, status: str) -> None:
         if status not in _TAKEN:
-            await self._security.withdraw_profile(charger_id, profile)
-        log.info("security profile", charger=charger_id, profile=profile, answer=status)
+            await self._credentials.withdraw_profile(charger_id, profile)
+        log.info("security_profile_change_answered", charger=charger_id, profile=profile, status=status)

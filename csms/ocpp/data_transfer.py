@@ -1,7 +1,7 @@
-"""Vendor data from charge points: who answers which vendorId and messageId (OCPP 1.6, 3.12, 4.3).
+"""DataTransfer from charge points: which handler answers which vendorId and messageId (OCPP 1.6, 3.12 and 4.3).
 
-A handler is a plain function of a `Transfer`; it decides, it does not wait. Packages register theirs under the
-entry-point group `csms.data_transfer`: each entry is a function that is called once with the registry.
+A handler is a plain function of a `Transfer` and does not wait. Installed packages register theirs under the entry-point
+group `csms.data_transfer`: each entry is a function that is called once with the registry.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class Registry:
         self._handlers: dict[str, dict[str | None, TransferHandler]] = {}
 
     def register(self, vendor_id: str, message_id: str | None, handler: TransferHandler) -> None:
-        """Raises ValueError when somebody else has it."""
+        """Add a handler. Raises ValueError if there is one for this vendorId and messageId already."""
         own = self._handlers.setdefault(vendor_id.lower(), {})
         if message_id in own:
             raise ValueError(f"{vendor_id}/{message_id or '*'} has a handler already")
@@ -54,7 +54,7 @@ class Registry:
         return registered
 
     def answer(self, transfer: Transfer) -> Transferred:
-        """UnknownVendorId, UnknownMessageId, or what the handler says; Rejected when it fails."""
+        """UnknownVendorId, UnknownMessageId, or the handler's answer; Rejected if the handler fails."""
         own = self._handlers.get(transfer.vendor_id.lower())
         if own is None:
             return Transferred(status="UnknownVendorId")
@@ -65,7 +65,7 @@ class Registry:
             return handler(transfer)
         except Exception:
             log.exception(
-                "vendor handler failed",
+                "data_transfer_handler_failed",
                 charger=transfer.charger_id,
                 vendor=transfer.vendor_id,
                 message=transfer.message_id,
@@ -73,14 +73,14 @@ class Registry:
             return Transferred(status="Rejected")
 
     def load_entry_points(self) -> int:
-        """Have installed packages register theirs. One that fails is logged and left out. How many did."""
+        """Let installed packages register their handlers; how many did. One that fails is logged and left out."""
         loaded = 0
         for entry in entry_points(group=ENTRY_POINT_GROUP):
             try:
                 entry.load()(self)
                 loaded += 1
             except Exception:
-                log.exception("vendor handlers not loaded", entry=entry.name)
+                log.exception("data_transfer_handlers_not_loaded", entry=entry.name)
         return loaded
 
 

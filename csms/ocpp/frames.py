@@ -1,4 +1,4 @@
-"""OCPP-J frames, `[2|3|4, id, …]`, both ways (OCPP-J 1.6, chapter 4)."""
+"""OCPP-J frames, `[2|3|4, id, …]`, read and written (OCPP-J 1.6, 4.2)."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -24,7 +24,7 @@ _NULL: Final = Raw(b"null")
 
 
 class CallFrame(Struct, frozen=True, gc=False):
-    """`[2, id, action, payload]`. `payload` is the sender's own text: only `messages.decode` reads all of it."""
+    """`[2, id, action, payload]`. `payload` is the sender's own text, which `messages.decode` reads."""
 
     message_id: str
     action: str
@@ -50,12 +50,12 @@ class CallErrorFrame(Struct, frozen=True, gc=False):
     deviations: tuple[Deviation, ...] = ()
 
 
-class MalformedFrame(Struct, frozen=True, gc=False):
+class UnusableFrame(Struct, frozen=True, gc=False):
     """A frame that cannot be used.
 
-    `answerable`: it is a CALL with an id, so a CALLERROR can be sent. Everything else is dropped and logged: text
-    that is no JSON array, frames without an id, unknown message type numbers (ignored by OCPP-J 4.1.3), broken answers.
-    `action` is there when it could be read, even without an id: a broken StartTransaction is no broken Heartbeat.
+    `answerable`: it is a CALL with an id, so a CALLERROR can be sent. Everything else is dropped and logged: text that is
+    no JSON array, frames without an id, unknown message type numbers (ignored by OCPP-J 4.1.3), broken answers. `action`
+    is given if it could be read, even without an id: a transaction message is kept, however broken.
     """
 
     code: str
@@ -70,7 +70,7 @@ _read_result = msgspec.json.Decoder(tuple[int, str, Raw]).decode
 _read_error = msgspec.json.Decoder(tuple[int, str, str, str, Raw]).decode
 
 
-def parse(frame: str | bytes) -> CallFrame | CallResultFrame | CallErrorFrame | MalformedFrame:
+def parse(frame: str | bytes) -> CallFrame | CallResultFrame | CallErrorFrame | UnusableFrame:
     """Read one WebSocket message. Never raises.
 
     A payload that is missing or null equals `{}`; surplus elements, numeric and over-long ids (up to 255 characters),
@@ -103,13 +103,13 @@ def parse(frame: str | bytes) -> CallFrame | CallResultFrame | CallErrorFrame | 
                     )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    return _parse_odd(data)
+    return _parse_leniently(data)
 
 
-# --- frames that are not by the book ------------------------------------------------------------------------------
+# --- frames that deviate from the specification -----------------------------------------------------------------
 
 
-def _parse_odd(data: bytes) -> CallFrame | CallResultFrame | CallErrorFrame | MalformedFrame:
+def _parse_leniently(data: bytes) -> CallFrame | CallResultFrame | CallErrorFrame | UnusableFrame:
     notes = DeviationNotes()
     try:
         text = data.decode()
@@ -118,33 +118,33 @@ def _parse_odd(data: bytes) -> CallFrame | CallResultFrame | CallErrorFrame | Ma
         notes.add("", "encoding_repaired", "not UTF-8")
     elements, problem = _split(text, notes)
     if not elements:
-        return MalformedFrame("FormationViolation", problem or "an empty array")
+        return UnusableFrame("FormationViolation", problem or "an empty array")
     kind = elements[0][0]
     if isinstance(kind, (str, Decimal)) and str(kind) in {"2", "3", "4", "2.0", "3.0", "4.0"}:
         notes.add("messageTypeId", "wrong_type", kind)
         kind = int(str(kind)[0])
     if isinstance(kind, bool) or kind not in (CALL, CALLRESULT, CALLERROR):
-        return MalformedFrame("ProtocolError", f"unknown message type {str(kind)[:20]!r}")
+        return UnusableFrame("ProtocolError", f"unknown message type {str(kind)[:20]!r}")
     message_id = _id(elements[1][0], notes) if len(elements) > 1 else None
     if message_id is None:
         action = elements[2][0] if kind == CALL and len(elements) > 2 else None
         known = action if isinstance(action, str) and storable(action) == action else None
-        return MalformedFrame("FormationViolation", problem or "no usable message id", action=known)
+        return UnusableFrame("FormationViolation", problem or "no usable message id", action=known)
     if kind == CALL:
         return _call(message_id, elements, problem, notes)
     if problem:
-        return MalformedFrame("FormationViolation", problem, message_id)
+        return UnusableFrame("FormationViolation", problem, message_id)
     return _answer(kind, message_id, elements, notes)
 
 
 def _call(
     message_id: str, elements: list[tuple[Any, str]], problem: str, notes: DeviationNotes
-) -> CallFrame | MalformedFrame:
+) -> CallFrame | UnusableFrame:
     action = elements[2][0] if len(elements) > 2 else None
     if not isinstance(action, str) or not action or len(action) > _ACTION_LIMIT or storable(action) != action:
-        return MalformedFrame("FormationViolation", problem or "no action", message_id, answerable=True)
+        return UnusableFrame("FormationViolation", problem or "no action", message_id, answerable=True)
     if problem:
-        return MalformedFrame("FormationViolation", problem, message_id, action, answerable=True)
+        return UnusableFrame("FormationViolation", problem, message_id, action, answerable=True)
     _count(elements, 4, notes)
     return CallFrame(message_id, action, _payload(elements, 3), tuple(notes.deviations))
 

@@ -1,4 +1,4 @@
-"""The opening handshake: who knocks, in which protocol, with which password (OCPP-J 1.6, 3 and 6)."""
+"""The opening handshake: identity, sub-protocol and password (OCPP-J 1.6, 3 and 6). Pure."""
 
 import base64
 import binascii
@@ -13,7 +13,7 @@ MAX_IDENTITY = 255
 
 
 class HandshakeRefusal(Struct, frozen=True):
-    """Why the upgrade is refused; the text goes to the charge point's log, so it says what to do."""
+    """Why a handshake is refused. The text is the response's body and in our log, so it says what to do."""
 
     status: HTTPStatus
     text: str
@@ -31,7 +31,7 @@ def identity(path: str) -> str | None:
 
 
 def choose_subprotocol(offered: Sequence[str]) -> str | HandshakeRefusal | None:
-    """Ours if it is offered, None if nothing is (taken as 1.6), else a refusal."""
+    """The offered name of OCPP 1.6; None if none is offered (taken as 1.6); a refusal if only others are."""
     if not offered:
         return None
     for name in offered:
@@ -42,27 +42,16 @@ def choose_subprotocol(offered: Sequence[str]) -> str | HandshakeRefusal | None:
     )
 
 
-def basic_credentials(header: str | None) -> tuple[str, bytes] | None:
-    """User and password of an Authorization header. The password is bytes: it need not be UTF-8 (OCPP-J 6.2.2)."""
+def password_of(header: str | None, charger_id: str) -> bytes | None:
+    """The password of an Authorization header for this identity; None: no header, not Basic, or another user.
+
+    The password is bytes: it need not be UTF-8 (OCPP-J 1.6, 6.2.2). The identity may hold colons.
+    """
     if not header or header[:6].lower() != "basic ":
         return None
     try:
-        decoded = base64.b64decode(header[6:].strip(), validate=True)
+        credentials = base64.b64decode(header[6:].strip(), validate=True)
     except (binascii.Error, ValueError):
         return None
-    # The identity may hold a colon; the charge point's own id tells where the password begins.
-    user, colon, password = decoded.partition(b":")
-    return (user.decode(errors="replace"), password) if colon else None
-
-
-def password_of(header: str | None, charger_id: str) -> bytes | None:
-    """The password given for this identity, or None: no header, not Basic, another user."""
-    credentials = basic_credentials(header)
-    if credentials is None:
-        return None
-    user, password = credentials
-    if user == charger_id:
-        return password
-    prefix = charger_id.encode() + b":"
-    whole = user.encode() + b":" + password
-    return whole[len(prefix) :] if whole.startswith(prefix) else None
+    user = charger_id.encode() + b":"
+    return credentials[len(user) :] if credentials.startswith(user) else None

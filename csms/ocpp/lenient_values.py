@@ -1,13 +1,13 @@
-"""Read texts, numbers, times and whole JSON documents that break the rules, and note how.
+"""Read texts, numbers, times and JSON documents that deviate from the specification, and note how.
 
-Nothing here knows a message; `repair` applies it field by field.
+Nothing here knows a message: `message_repair` applies it field by field.
 """
 
 import json
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -43,7 +43,6 @@ DeviationKind = Literal[
     "wrapped",  # one object where an array belongs
     "wrong_type",  # a value of another JSON type: converted if possible, otherwise left out
 ]
-DEVIATION_KINDS: Final[frozenset[str]] = frozenset(get_args(DeviationKind))
 
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
@@ -83,7 +82,7 @@ def _shown(value: object) -> str:
 
 
 def read_json(data: bytes, notes: DeviationNotes) -> Any:
-    """Parse JSON text as leniently as can be done without guessing.
+    """Parse JSON text as leniently as possible without guessing.
 
     Tolerates a byte order mark, bytes that are not UTF-8, control characters in strings, lone surrogates, NaN (as
     null) and anything after the end. Fractions become Decimal, so that no digit of a reading is lost.
@@ -105,7 +104,7 @@ def read_json(data: bytes, notes: DeviationNotes) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A value of `read_json` as JSON that every encoder and Postgres take: no Decimal, no NUL, no lone surrogate."""
+    """A value of `read_json` without Decimal, U+0000, lone surrogates and integers beyond 64 bits."""
     if isinstance(value, str):
         return storable(value)
     if isinstance(value, dict):
@@ -120,7 +119,7 @@ def plain(value: Any) -> Any:
 
 
 def _json_int(digits: str) -> int | Decimal:
-    # int() refuses more than 4,300 digits; nothing above 19 fits anyway.
+    # int() refuses more than 4,300 digits, and nothing above 19 fits 64 bits.
     return int(digits) if len(digits) <= 40 else Decimal(digits)
 
 
@@ -146,7 +145,7 @@ _GROUPED = re.compile(r"[+-]?\d{1,3},\d{3}", re.ASCII)
 def read_number(value: Any) -> int | Decimal | None:
     """The number in a JSON number or a numeric text ("12", "1.0", "230,5"), or None.
 
-    "1,234" is refused: it may be one thousand or one and a bit, and energy is billed by it.
+    "1,234" is refused: it may mean 1234 or 1.234, and energy is billed by it.
     """
     if isinstance(value, bool):
         return None
@@ -200,7 +199,7 @@ def read_timestamp(value: Any, field: str, notes: DeviationNotes) -> datetime | 
 
 def _read_epoch(value: Any, field: str, notes: DeviationNotes) -> datetime | None:
     number = read_number(value)
-    # Below 2001 as seconds it is more likely a counter than a time.
+    # A number that means a time before September 2001 is more likely a counter.
     if number is None or not 10**9 <= number < 10**13:
         return None
     notes.add(field, "odd_timestamp", value)

@@ -1,4 +1,4 @@
-"""The OCPP server's sockets: the plain one and, beside it, the one for wss://."""
+"""The OCPP server's listening sockets: one for ws:// and, if TLS is set up, one for wss://."""
 
 import socket
 import ssl
@@ -15,7 +15,7 @@ _OPENING_S = 20
 
 
 class TlsListener(Struct, frozen=True, kw_only=True):
-    """A second socket, for wss://. `watch` keeps the certificates of `context` fresh until cancelled."""
+    """The socket for wss://. `watch` reloads the certificates of `context` when their files change, until cancelled."""
 
     sock: socket.socket
     context: ssl.SSLContext
@@ -30,6 +30,7 @@ async def listen(
     *,
     max_frame_bytes: int,
 ) -> Server:
+    """Accept charge points on a bound socket: `admission` decides on each handshake, `handle` serves the connection."""
     return await serve(
         handle,
         sock=sock,
@@ -41,7 +42,7 @@ async def listen(
         compression=None,  # costs 30 to 40 KiB a connection, and small devices gain nothing
         max_size=max_frame_bytes,
         max_queue=8,
-        ping_interval=None,  # the sweep does it: any frame counts as life, not only a pong
+        ping_interval=None,  # the server's sweep pings: any frame is a sign of life, not only a pong
         open_timeout=_OPENING_S,
         close_timeout=5,
         server_header=None,

@@ -1,4 +1,4 @@
-"""Is anybody there? Any frame counts as life, not only a pong: some charge points never answer pings."""
+"""Whether a connection is alive. Any frame is a sign of life, not only a pong: some charge points never answer pings."""
 
 import asyncio
 from typing import Literal
@@ -16,7 +16,7 @@ class Liveness(Struct, frozen=True):
     silence_s: float = 900
 
     def judge(self, *, quiet_s: float, answers_pings: bool) -> Literal["alive", "quiet", "dead"]:
-        """One that has answered pings is given up after two that went unanswered, any other after `silence_s`."""
+        """A connection that has answered pings is dead after two unanswered ones, any other after `silence_s`."""
         limit_s = self.silence_s
         if answers_pings and self.ping_interval_s:
             soon_s = self.ping_interval_s * 2.2
@@ -27,7 +27,7 @@ class Liveness(Struct, frozen=True):
 
 
 async def ping(connection: ChargePointConnection, timeout_s: float) -> None:
-    """Ask for a pong; one that comes is a sign of life."""
+    """Send a ping and wait for its pong, at most `timeout_s` seconds."""
     connection.pinging = True
     try:
         pong = await connection.socket.ping()

@@ -1,4 +1,4 @@
-"""Which security profile a handshake reaches, and whether that is enough (white paper, 2 and A05). Pure."""
+"""Which security profile a login reaches, and whether that is enough (white paper, 2 and A05). Pure."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -15,9 +15,10 @@ _REVOKED: Final = "revoked"
 
 
 class ClientCertificate(Struct, frozen=True, kw_only=True):
-    """What is known of a client certificate that TLS, or we, have found to be signed by a trusted CA.
+    """A client certificate whose signature by a trusted CA is verified.
 
-    `owner` and `status` are what our own table says of its serial number, None if it is not in there.
+    `owner` (charge point) and `status` are those of the certificate that this system has issued under its serial number;
+    None: it has issued none.
     """
 
     presented: pki.PresentedCertificate
@@ -26,7 +27,7 @@ class ClientCertificate(Struct, frozen=True, kw_only=True):
 
 
 class LoginCredentials(Struct, frozen=True, kw_only=True):
-    """What came with a handshake. `opened_by`: the hash that the password given has matched."""
+    """The credentials of one handshake. `opened_by`: the stored hash that the password has matched."""
 
     tls: bool
     certificate: ClientCertificate | None = None
@@ -38,7 +39,10 @@ class LoginCredentials(Struct, frozen=True, kw_only=True):
 def certificate_matches(
     certificate: ClientCertificate, admission: Admission, organization: str | None
 ) -> bool:
-    """Whether it is this charge point's: issued to it by us, or named after it (A00.FR.404, A00.FR.405)."""
+    """Whether the certificate is this charge point's: issued to it by this system, or named after it.
+
+    White paper, A00.FR.404 and A00.FR.405.
+    """
     if certificate.status == _REVOKED:
         return False
     if certificate.owner is not None:
@@ -50,7 +54,7 @@ def certificate_matches(
 
 
 def reached(login: LoginCredentials, admission: Admission, organization: str | None = None) -> int:
-    """The profile that this login satisfies, 0 to 3."""
+    """The security profile that this login satisfies, 0 to 3."""
     certificate = login.certificate
     if login.tls and certificate is not None and certificate_matches(certificate, admission, organization):
         return TLS_CERTIFICATE
@@ -62,7 +66,7 @@ def reached(login: LoginCredentials, admission: Admission, organization: str | N
 def judge(
     login: LoginCredentials, admission: Admission, organization: str | None = None
 ) -> int | HandshakeRefusal:
-    """The profile reached, or why that is not enough. A profile above the one required is welcome."""
+    """The profile reached, or why that is not enough. A profile above the one required is accepted."""
     if login.certificate is not None and login.certificate.status == _REVOKED:
         return _forbidden("This client certificate has been revoked: ask for a new one.")
     profile, required = reached(login, admission, organization), admission.required_profile
@@ -72,10 +76,10 @@ def judge(
         return _forbidden(f"Security profile {required} is required: connect with wss:// (TLS).")
     if required == TLS_CERTIFICATE:
         if login.certificate is not None:
-            name = next(iter(login.certificate.presented.names), "nobody")
+            name = next(iter(login.certificate.presented.names), "a subject without a name")
             return _forbidden(f"The client certificate belongs to {name}, not to {admission.charger_id}.")
-        why = login.bad_certificate or "no client certificate came"
-        return _forbidden(f"Security profile 3 is required: {why}.")
+        reason = login.bad_certificate or "no client certificate came"
+        return _forbidden(f"Security profile 3 is required: {reason}.")
     if not login.password_given:
         return HandshakeRefusal(
             HTTPStatus.UNAUTHORIZED,
@@ -85,7 +89,7 @@ def judge(
 
 
 def candidates(admission: Admission) -> Sequence[str]:
-    """The hashes a password may match: the known one, then those under way."""
+    """The hashes that a password may match: the confirmed one, then the pending ones."""
     known = () if admission.password_hash is None else (admission.password_hash,)
     return (*known, *admission.pending_password_hashes)
 

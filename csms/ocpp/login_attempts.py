@@ -1,7 +1,7 @@
-"""Failed logins in a sliding window, in bounded memory. Pure: the time comes from the caller.
+"""Limits on failed logins in a sliding window, in bounded memory. Pure: the caller gives the time.
 
-Three counts: of one identity from one address, of one address, of one identity. The first is the smallest, so a charge
-point with a wrong password is put off before its neighbours behind the same router are.
+Three counts: of one identity from one address, of one address, of one identity. The first has the lowest limit, so that a
+charge point with a wrong password is refused before others behind the same router are.
 """
 
 from collections import OrderedDict, deque
@@ -12,7 +12,7 @@ _IDENTITY_FACTOR: Final = 10
 
 
 class LoginAttempts:
-    """`limit` failures in `window_s` seconds; 0: no limit. At most `max_keys` counts are kept, the oldest go."""
+    """`limit` failures in `window_s` seconds; 0: no limit. Of more than `max_keys` counts the oldest is dropped."""
 
     def __init__(self, limit: int, *, window_s: float = 60, max_keys: int = 20_000) -> None:
         self._limit = limit
@@ -24,7 +24,7 @@ class LoginAttempts:
         return len(self._failures)
 
     def wait_s(self, address: str, charger_id: str, now: float) -> float:
-        """For how long no login is looked at; 0: it is. Logins that are put off are not counted."""
+        """Seconds until the next login is checked; 0: now. A login refused for this reason does not count."""
         if not self._limit or not self._failures:
             return 0.0
         return max(
@@ -44,7 +44,7 @@ class LoginAttempts:
             self._failures.popitem(last=False)
 
     def succeeded(self, address: str, charger_id: str) -> None:
-        """It knows its password after all: its own count begins anew."""
+        """Forget the failures of this identity from this address."""
         if self._failures:
             self._failures.pop((address, charger_id), None)
 

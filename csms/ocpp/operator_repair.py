@@ -1,4 +1,4 @@
-"""What an operator writes in OCPP's JSON, as a report: strict, for a human can mend what a charger cannot."""
+"""A quarantined message as an operator has repaired it, as a report. Strict: an operator can correct what a charger cannot."""
 
 import json
 from datetime import UTC, datetime
@@ -14,9 +14,9 @@ from csms.ocpp import call_handlers, messages
 def repaired_report(
     charger_id: str, action: str, payload: dict[str, Any], repair: reports.Repair, now: datetime
 ) -> reports.Report[Any]:
-    """A transaction message as its report. Raises NotBookable: what of it cannot be read.
+    """The report of a transaction message in OCPP's JSON. Raises NotBookable, naming what cannot be read.
 
-    Times without a zone are UTC. A deviation that would be repaired in a charger's message is refused here.
+    Times without a zone are UTC. A deviation that is repaired in a charger's message is refused here.
     """
     call = call_handlers.CallContext(
         charger_id, f"quarantine/{repair.quarantine_id}", json.dumps(payload).encode(), now

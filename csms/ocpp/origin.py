@@ -1,4 +1,4 @@
-"""Where a connection comes from: the socket's own word, or a trusted proxy's that ends TLS for us. Pure."""
+"""Where a connection comes from: by its socket, or by the headers of a trusted proxy that ends TLS. Pure."""
 
 import base64
 import binascii
@@ -15,7 +15,7 @@ _BEGIN = b"-----BEGIN"
 
 
 class ConnectionOrigin(Struct, frozen=True, kw_only=True):
-    """`certificate` is the client's, in DER or PEM; `verified`: TLS has checked it already (a proxy's word is not enough)."""
+    """`certificate`: the client's, in DER or PEM. `verified`: our own TLS has verified it, not a proxy."""
 
     address: str
     tls: bool
@@ -24,7 +24,7 @@ class ConnectionOrigin(Struct, frozen=True, kw_only=True):
 
 
 class ForwardedHeaders(Struct, frozen=True, kw_only=True):
-    """What the headers of a handshake say; believed from trusted proxies only."""
+    """Headers of a handshake that count only if a trusted proxy sent them."""
 
     protocol: Sequence[str] = ()
     addresses: Sequence[str] = ()
@@ -39,7 +39,7 @@ def origin_of(
     *,
     tls: bool,
 ) -> ConnectionOrigin:
-    """`peer` is the socket's address, `certificate` the one TLS has verified on it."""
+    """The origin of a connection. `peer`: the socket's address. `certificate`: the one that TLS has verified on it."""
     address = _parsed(peer)
     if address is None or not _within(address, trusted):
         return ConnectionOrigin(
@@ -53,7 +53,7 @@ def origin_of(
 
 
 def _client(peer: _Address, addresses: Sequence[str], trusted: Sequence[IpNetwork]) -> str:
-    """The last address that no trusted proxy has: what stands before it anybody may have written."""
+    """The last address that is no trusted proxy's: any client may have written those before it."""
     client = peer
     for text in reversed(addresses):
         found = _parsed(text)
@@ -66,8 +66,11 @@ def _client(peer: _Address, addresses: Sequence[str], trusted: Sequence[IpNetwor
 
 
 def certificate_in(header: str | None) -> bytes | None:
-    """A client certificate as proxies forward it: PEM (percent-encoded, as nginx does it), Envoy's `Cert="…"`,
-    or base64 of the DER (HAProxy, Traefik; the first of several). None: there is none."""
+    """A client certificate as proxies forward it; None: there is none.
+
+    PEM (percent-encoded, as nginx does it), Envoy's `Cert="…"`, or base64 of the DER (HAProxy, Traefik; the first of
+    several). What cannot be decoded becomes bytes that no certificate parser accepts.
+    """
     if not header:
         return None
     text = header

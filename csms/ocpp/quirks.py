@@ -44,7 +44,7 @@ class Behaviours(Struct, frozen=True):
 SENTENCES: Final = {
     "session_register": "Its energy register counts from 0 in each transaction and is billed so.",
     "energy_kwh_labelled_wh": "Its energy register is read as kWh although its unit says Wh.",
-    "local_time_zone": "Its times have no zone: they are read in the time zone that is set for the charger.",
+    "local_time_zone": "Its times have no zone: time_zone_unset is shown while no time zone is set for it.",
     "unreliable_id_tag": "The idTag of its StopTransaction is ignored.",
     "unreliable_transaction_id": "An ended or impossible transactionId means the transaction on the connector.",
     "no_change_availability": "ChangeAvailability is not sent to it: it never answers.",

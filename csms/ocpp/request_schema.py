@@ -1,6 +1,6 @@
-"""Strict check of the requests we send to charge points, against OCPP 1.6's own JSON schemas.
+"""Strict check of the requests that are sent to charge points, against the JSON schemas of OCPP 1.6.
 
-Tolerance is for what we receive. A charge point may drop its connection, or worse, over one field too many.
+Only what is received is tolerated: a charge point may end its connection, or restart, over one field too many.
 """
 
 import json
@@ -17,8 +17,6 @@ from jsonschema.exceptions import ValidationError
 from msgspec import Struct
 
 from csms.ocpp.messages import OUTBOUND
-
-REQUEST_ACTIONS: Final = OUTBOUND
 
 
 class SchemaProblem(Struct, frozen=True):
@@ -65,11 +63,11 @@ def _validator(action: str) -> Draft4Validator:
 
 
 def check_request(action: str, payload: Mapping[str, Any]) -> list[SchemaProblem]:
-    """Everything in `payload` that OCPP 1.6 does not allow in `action`.req; empty if it may be sent.
+    """What OCPP 1.6 does not allow of `payload` (OCPP's JSON) in `action`.req; empty if it may be sent.
 
-    The payload is in OCPP's own JSON. An action that is no central-system request is a problem too.
+    An action that a central system does not send is a problem too.
     """
-    if action not in REQUEST_ACTIONS:
+    if action not in OUTBOUND:
         return [SchemaProblem("", f"{action} is not a request of a central system")]
     try:
         text = json.dumps(payload, allow_nan=False)

@@ -1,9 +1,9 @@
-"""The WebSocket of a charge point, with a short way for what nearly all traffic is.
+"""The WebSocket of a charge point, with a fast path for nearly all traffic (docs/decisions/0009).
 
-A whole, masked, unfragmented frame of data, alone in what the socket brought, needs none of the parser's care, and
-an answer that fits into the socket's buffer needs nobody to wait for it. Everything else goes the library's way:
-handshakes, control frames, fragments, frames in pieces or several at once, errors. Halves the cost of a message
-(docs/decisions/0009). It leans on the library's insides, hence the narrow version in pyproject.toml.
+A whole, masked, unfragmented data frame that is all that the socket brought is read without the library's parser, and
+an answer that fits into the socket's buffer is written without waiting. The library handles the rest: handshakes,
+control frames, fragments, frames in pieces or several at once, errors. This halves the cost of a message. It relies on
+internals of the library, hence the narrow version in pyproject.toml.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _TWO_BYTES, _EIGHT_BYTES = 126, 127
 
 
 class ChargePointSocket(ServerConnection):
-    """Knows when anything came last: some charge points send nothing but pings for hours, others never answer one."""
+    """`heard_at`: when anything came last, by the monotonic clock. Some charge points send only pings for hours."""
 
     heard_at = 0.0
     _waiter: "asyncio.Future[bytes | None] | None" = None
@@ -37,7 +37,7 @@ class ChargePointSocket(ServerConnection):
     # --- in --------------------------------------------------------------------------------------
 
     async def receive(self) -> bytes:
-        """The next message, as bytes whatever its opcode. Raises ConnectionClosed. For one reader."""
+        """The next message, text or binary, as bytes. Raises ConnectionClosed. For one reader."""
         if self.waiting or self.recv_messages.closed:
             return await self.recv(decode=False)
         self._waiter = self.loop.create_future()
@@ -49,14 +49,14 @@ class ChargePointSocket(ServerConnection):
 
     @property
     def waiting(self) -> bool:
-        """Whether there is more than `receive` has given out."""
+        """Whether a message is there that `receive` has not returned yet."""
         return bool(self.recv_messages.frames.queue)
 
     def data_received(self, data: bytes) -> None:
-        message = self._alone(data)
+        message = self._whole_message(data)
         if message is None:
             super().data_received(data)
-            self._look()
+            self._wake_reader()
             return
         self.heard_at = time.monotonic()
         waiter = self._waiter
@@ -68,16 +68,16 @@ class ChargePointSocket(ServerConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._look()
+        self._wake_reader()
 
-    def _look(self) -> None:
-        """The library has something for whoever waits here."""
+    def _wake_reader(self) -> None:
+        """Wake `receive` if the library has a message for it, or the connection has ended."""
         waiter = self._waiter
         if waiter is not None and not waiter.done() and (self.waiting or self.recv_messages.closed):
             waiter.set_result(None)
 
-    def _alone(self, data: bytes) -> bytes | None:
-        """The message in `data`, where that is one whole frame, neither more nor less, and nothing went before."""
+    def _whole_message(self, data: bytes) -> bytes | None:
+        """The message in `data` if that is exactly one whole frame and the library holds no part of another."""
         size = len(data)
         if size < 6 or self.request is None:
             return None
@@ -105,7 +105,7 @@ class ChargePointSocket(ServerConnection):
     # --- out -------------------------------------------------------------------------------------
 
     def send_now(self, text: bytes) -> bool:
-        """Write a text frame if that needs no waiting. False: nothing was done, use `send`."""
+        """Write a text frame if that needs no waiting. False: nothing was written, use `send`."""
         if self.protocol.state is not OPEN or self.paused or self.send_in_progress is not None:
             return False
         size = len(text)

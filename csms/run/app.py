@@ -14,6 +14,7 @@ from csms.mqtt.config import BrokerAddress
 from csms.node import reconciler
 from csms.node.tasks import TaskStack
 from csms.ocpp import data_transfer
+from csms.ocpp.connection import DEFAULT_TIMINGS, ServerTimings
 from csms.ocpp.listeners import TlsListener
 from csms.ocpp.server import OcppServer
 from csms.plans.planner import Planner
@@ -90,6 +91,7 @@ async def serve(
     ready: Callable[[Running], None],
     bridges: Sequence[Adapter] = (),
     away_limit_s: float = 10,
+    ocpp_timings: ServerTimings = DEFAULT_TIMINGS,
 ) -> None:
     """Run one node until `stop` is set or a part of it fails for good (then that exception is raised).
 
@@ -144,6 +146,7 @@ async def serve(
             tls=_tls_listener(ports, secured),
             security=secured.stations,
             rules=secured.rules,
+            timings=ocpp_timings,
         )
         for adapter in (server, *bridges):
             await tasks.start(adapter.run(node), type(adapter).__name__)

@@ -15,7 +15,7 @@ SECURITY = "Security"
 
 @dataclass(frozen=True)
 class Case:
-    """`operator`: the central system acts because somebody asks it to (here: over REST)."""
+    """`operator`: the central system acts because an operator asks it to (here: over REST)."""
 
     id: str
     title: str
@@ -51,7 +51,7 @@ CASES: tuple[Case, ...] = (
         REMOTE,
         ("010", "Remote Start - Cable Plugged in First", "M remote start, then a session"),
         ("011_1", "Remote Start - Remote Start First", "M remote start before plug-in, then a session"),
-        ("011_2", "Remote Start - Time Out", "M remote start, nobody plugs in, no transaction"),
+        ("011_2", "Remote Start - Time Out", "M remote start, no cable is plugged in, no transaction"),
         ("012", "Remote Stop Charging Session", "M stop by transaction id, reason Remote booked"),
         ("013", "Hard Reset", "M Reset Hard, boot accepted again"),
         ("014", "Soft Reset", "M Reset Soft, boot accepted again"),

@@ -33,7 +33,7 @@ async def test_tc_011_1_remote_start_remote_start_first(bench: Bench) -> None:
 
 
 async def test_tc_011_2_remote_start_time_out(bench: Bench) -> None:
-    """Nobody plugs in after a RemoteStartTransaction: the statuses are answered, no transaction is stored or
+    """No cable is plugged in after a RemoteStartTransaction: the statuses are answered, no transaction is stored or
     told."""
     await bench.booted()
     await bench.command("RemoteStartTransaction", {"idTag": VALID}, ACCEPTED)

@@ -55,7 +55,7 @@ async def test_tc_078_invalid_central_system_certificate_security_event(bench: B
     """Of an InstallCertificate the operator reads Rejected; the event InvalidCentralSystemCertificate is
     answered and stored."""
     await bench.booted()
-    stranger = Authority("Somebody").issue("leaf", ec.generate_private_key(ec.SECP256R1()).public_key())
+    stranger = Authority("Other CA").issue("leaf", ec.generate_private_key(ec.SECP256R1()).public_key())
     await bench.command(
         "InstallCertificate",
         {"certificateType": "CentralSystemRootCertificate", "certificate": pem(stranger)},
@@ -147,7 +147,7 @@ async def test_tc_081_secure_firmware_update_invalid_signature(bench: Bench) -> 
     assert (job["status"], job["ended_at"] is not None) == ("InvalidSignature", True)
 
 
-# --- who may connect -----------------------------------------------------------------------------------------
+# --- which charge points may connect -----------------------------------------------------------------------------------------
 
 
 def _basic(user: str, password: bytes) -> dict[str, str]:

@@ -187,7 +187,7 @@ async def test_tc_086_tls_server_side_certificate(secure_bench: SecureBench) -> 
 
 async def test_tc_087_tls_client_side_certificate(secure_bench: SecureBench) -> None:
     """In profile 3 the upgrade is refused without a client certificate, with another charge point's, and with one
-    of a CA that nobody trusts; with the right one it is let in without a password, and the charge point accepted."""
+    of a CA that is not trusted; with the right one it is let in without a password, and the charge point accepted."""
     bench = secure_bench
     await bench.api("PATCH", f"/chargers/{bench.id}", json={"securityProfile": 3})
     bench.point.options["additional_headers"] = {}
@@ -200,7 +200,7 @@ async def test_tc_087_tls_client_side_certificate(secure_bench: SecureBench) -> 
     await bench.refused(403, additional_headers=basic(PASSWORD.encode()))
     await bench.refused(403, ssl=holding(bench.maker, "CP-2"))
     with pytest.raises((ssl.SSLError, InvalidHandshake, OSError)):
-        await bench.point.dial(ssl=holding(Authority("Nobody"), IDENTITY))
+        await bench.point.dial(ssl=holding(Authority("Other CA"), IDENTITY))
     assert (await bench.charger())["online"] is False
     bench.point.options["ssl"] = holding(bench.maker, IDENTITY)
     await bench.booted()

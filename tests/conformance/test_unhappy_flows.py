@@ -12,7 +12,7 @@ async def _refused(bench: Bench, id_tag: str, status: str) -> None:
 
 
 async def test_tc_023_1_start_session_authorize_invalid(bench: Bench) -> None:
-    """A tag nobody knows is Invalid; no transaction is stored or told."""
+    """An unknown tag is Invalid; no transaction is stored or told."""
     await _refused(bench, UNKNOWN, "Invalid")
 
 

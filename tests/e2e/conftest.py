@@ -22,6 +22,7 @@ from csms import settings
 from csms.adapter import Adapter
 from csms.mqtt.client.aiomqtt_fixes import MqttClient
 from csms.mqtt.config import BrokerAddress
+from csms.ocpp.connection import DEFAULT_TIMINGS, ServerTimings
 from csms.run import app
 from tests.harness.event_schemas import breach
 from tests.harness.servers import unused_port
@@ -124,6 +125,7 @@ async def nodes(
             mqtt: bool = True,
             bridges: Sequence[Adapter] = (),
             away_limit_s: float = 10,
+            ocpp_timings: ServerTimings = DEFAULT_TIMINGS,
             **overrides: Any,
         ) -> Node:
             chosen = settings.load(
@@ -165,6 +167,7 @@ async def nodes(
                     ready=ready.set_result,
                     bridges=bridges,
                     away_limit_s=away_limit_s,
+                    ocpp_timings=ocpp_timings,
                 ),
                 name="node",
             )

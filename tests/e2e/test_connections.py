@@ -1,4 +1,4 @@
-"""Sockets: who holds a charge point, who is still there, and that nobody suffers from somebody else's."""
+"""Connections: the newest one counts, the dead are closed, commands share them, and one never delays another."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from csms.ocpp import server
+from csms.ocpp.connection import ServerTimings
 from csms.run import app
 from csms.settings import Settings
 from tests.e2e.conftest import Node, NodeFactory
@@ -43,14 +43,14 @@ def command(
     return asyncio.create_task(node.api.post(f"/api/v1/chargers/{charger}/commands", json=body))
 
 
-# --- whose socket it is --------------------------------------------------------------------------------
+# --- the newest connection --------------------------------------------------------------------------------
 
 
 async def test_the_newest_socket_wins_on_one_node(site: Site) -> None:
     old, new = await site.dial(chargePointModel="1"), await site.dial()
     assert (await old.ended())[0] == 1000
     await new.ask("Heartbeat", {})
-    # The old one's end marks nobody offline, and takes no command away.
+    # The end of the old one does not mark the charger offline and takes no command away.
     asked = command(site.node, site.charger)
     await new.boot()
     _, message_id, action, _ = await new.receive()
@@ -77,19 +77,17 @@ async def test_the_newest_socket_wins_across_nodes(start_node: NodeFactory) -> N
             await point.send([3, message_id, {"status": "Accepted"}])
             assert (await asked).json() == {"response": {"status": "Accepted"}}
     await site.hang_up()
-    await until(lambda: offline(site))
+    await site.offline()
 
 
-async def offline(site: Site) -> bool:
-    return not (await state(site))["online"]
-
-
-async def test_a_charge_point_that_hops_like_mad_ends_up_where_it_came_last(start_node: NodeFactory) -> None:
+async def test_a_charge_point_that_hops_between_nodes_is_held_where_it_came_last(
+    start_node: NodeFactory,
+) -> None:
     here, there = await start_node(), await start_node(csms_node="node-b")
     site = Site(here)
     for turn in range(12):
         last = await site.dial((here, there)[turn % 2])
-        # Which of two is the newer is known once a node has answered: a handshake alone is nobody's claim.
+        # Which of two is the newer is known once a node has answered: a handshake alone claims nothing.
         await last.ask("Heartbeat", {})
     assert await state(site) == {"online": True, "node": "node-b", "generation": 12}
     for point in site.dialled[:-1]:
@@ -101,30 +99,30 @@ async def test_a_charge_point_that_hops_like_mad_ends_up_where_it_came_last(star
 async def test_a_charge_point_that_leaves_is_offline(site: Site) -> None:
     point = await site.dial(chargePointModel="1")
     await point.close()
-    await until(lambda: offline(site))
+    await site.offline()
     assert (await command(site.node, site.charger)).status_code == 409
 
 
-# --- is anybody there ----------------------------------------------------------------------------------
+# --- signs of life ----------------------------------------------------------------------------------
 
 
-async def test_a_half_open_socket_is_noticed(
-    start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server, "_SWEEP_S", 0.1)
-    node = await start_node(csms_ocpp_ping_interval_s=0.2, csms_ocpp_silence_s=1.5)
+async def test_a_half_open_connection_is_closed(start_node: NodeFactory) -> None:
+    node = await start_node(
+        ocpp_timings=ServerTimings(sweep_s=0.1), csms_ocpp_ping_interval_s=0.2, csms_ocpp_silence_s=1.5
+    )
     silent = Site(node)
     bare = await BareChargePoint.dial(node.ocpp, silent.charger)
     async with asyncio.timeout(20):
         assert await bare.close_code() == 1001
     bare.vanish()
-    await until(lambda: offline(silent))
+    await silent.offline()
 
 
-async def test_any_frame_is_a_sign_of_life(start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_any_frame_is_a_sign_of_life(start_node: NodeFactory) -> None:
     """One talks, one only pings, one only answers pings; none of the first two ever answers a ping."""
-    monkeypatch.setattr(server, "_SWEEP_S", 0.1)
-    node = await start_node(csms_ocpp_ping_interval_s=0.2, csms_ocpp_silence_s=2)
+    node = await start_node(
+        ocpp_timings=ServerTimings(sweep_s=0.1), csms_ocpp_ping_interval_s=0.2, csms_ocpp_silence_s=2
+    )
     talks = await BareChargePoint.dial(node.ocpp, "CP-TALKS")
     pings = await BareChargePoint.dial(node.ocpp, "CP-PINGS")
     answers = await RawChargePoint.dial(node.ocpp, "CP-ANSWERS")
@@ -168,7 +166,7 @@ async def test_the_heartbeat_interval_is_each_charge_points_own(site: Site) -> N
 # --- boot gates nothing, and nothing of ours comes before it -----------------------------------------------
 
 
-async def test_what_comes_before_a_boot_is_served(site: Site) -> None:
+async def test_calls_before_a_boot_are_answered(site: Site) -> None:
     point = await site.dial()
     await point.ask("StatusNotification", STATUS)
     assert (await point.ask("StartTransaction", start()))["idTagInfo"]["status"] == "Accepted"
@@ -188,7 +186,7 @@ async def test_our_calls_wait_for_the_boots_answer(site: Site) -> None:
     assert (await asked).status_code == 200
 
 
-async def test_without_a_boot_they_wait_for_a_timer(start_node: NodeFactory) -> None:
+async def test_without_a_boot_our_calls_wait_for_a_timer(start_node: NodeFactory) -> None:
     node = await start_node(csms_ocpp_calls_after_s=1)
     site = Site(node)
     point = await site.dial()
@@ -247,7 +245,7 @@ async def pending(task: "asyncio.Task[Any]") -> bool:
 
 
 @pytest.mark.parametrize("answer", ["[1]", "7", "[" * 5000 + "]" * 5000, '{"status":'])
-async def test_a_senseless_answer_to_a_command_is_reported_and_harms_nothing(site: Site, answer: str) -> None:
+async def test_an_answer_that_is_no_object_is_502_and_harms_nothing(site: Site, answer: str) -> None:
     point = await site.dial(chargePointModel="1")
     asked = command(site.node, site.charger)
     _, message_id, _, _ = await point.receive()
@@ -268,7 +266,7 @@ async def test_a_senseless_answer_to_a_command_is_reported_and_harms_nothing(sit
         (b"NaN", None, "null_dropped"),
     ],
 )
-async def test_an_odd_answer_to_a_command_is_repaired_as_a_call_is(
+async def test_an_invalid_answer_to_a_command_is_repaired_as_a_call_is(
     site: Site, data: bytes, kept: str | None, kind: str
 ) -> None:
     point = await site.dial(chargePointModel="1")
@@ -301,13 +299,12 @@ async def test_no_password_is_kept_with_the_deviations_of_an_answer(site: Site) 
 # --- the slow and the hostile ----------------------------------------------------------------------------
 
 
-async def test_one_that_never_reads_is_hung_up_on_and_delays_nobody(
+async def test_one_that_never_reads_is_disconnected_and_delays_no_other(
     start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "_WRITE_S", 1.0)
-    monkeypatch.setattr(server, "_CLOSE_S", 1.0)
     monkeypatch.setattr(app, "bind", narrow)
-    node = await start_node()
+    # No CALL of ours comes in between, however long the closing takes.
+    node = await start_node(ocpp_timings=ServerTimings(write_s=1.0, close_s=1.0), csms_ocpp_calls_after_s=600)
     deaf = await BareChargePoint.dial(node.ocpp, "CP-DEAF", receive_buffer=4096)
     other = Site(node)
     polite = await other.dial()
@@ -336,7 +333,7 @@ async def test_one_that_never_reads_is_hung_up_on_and_delays_nobody(
 
 
 def narrow(settings: Settings, bind: Callable[..., app.Ports] = app.bind) -> app.Ports:
-    """Ports with little room for what nobody fetches; connections inherit it."""
+    """Ports with small send buffers; connections inherit them."""
     ports = bind(settings)
     ports.ocpp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     return ports
@@ -346,7 +343,7 @@ async def gone(node: Node, query: str) -> bool:
     return not (await node.fetch(query))[0]["online"]
 
 
-async def test_many_that_say_nothing_are_no_burden(site: Site) -> None:
+async def test_many_silent_connections_delay_no_other(site: Site) -> None:
     silent = [await BareChargePoint.dial(site.node.ocpp, f"CP-{n}") for n in range(50)]
     point = await site.dial()
     assert (await point.ask("StartTransaction", start()))["transactionId"]
@@ -374,7 +371,9 @@ async def test_a_restart_tells_the_charge_points_to_come_back(start_node: NodeFa
         await site.hang_up()
 
 
-async def test_a_node_that_was_killed_finds_nobody_connected_when_it_returns(start_node: NodeFactory) -> None:
+async def test_a_node_that_was_killed_marks_its_chargers_offline_when_it_returns(
+    start_node: NodeFactory,
+) -> None:
     node = await start_node()
     site = Site(node)
     await (await site.dial()).boot()

@@ -1,4 +1,4 @@
-"""While Postgres is away: nobody is let in, whoever has asked is answered afterwards, and a node can stop."""
+"""While Postgres is away: handshakes are refused, calls in flight are answered afterwards, and a node can stop."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from websockets.exceptions import InvalidStatus
 
 from csms.embedded import EmbeddedPostgres
 from csms.node.ledger import Ledger
-from csms.ocpp import server
+from csms.ocpp.connection import ServerTimings
 from tests.e2e.conftest import NodeFactory
 from tests.e2e.test_quirks import recorded_boot
 from tests.harness import servers
@@ -33,18 +33,15 @@ async def postgres(own_cluster: Path) -> AsyncIterator[tuple[str, Callable[[], N
 
 
 @pytest.mark.timeout(120)
-async def test_while_postgres_is_away_nobody_loses_anything(
-    postgres: Any, start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_is_lost_while_postgres_is_away(postgres: Any, start_node: NodeFactory) -> None:
     url, down, up = postgres
-    monkeypatch.setattr(server, "_SWEEP_S", 0.1)
-    node = await start_node(database_url=url, away_limit_s=0.5)
+    node = await start_node(database_url=url, away_limit_s=0.5, ocpp_timings=ServerTimings(sweep_s=0.1))
     idle, busy, lasting = Site(node), Site(node), Site(node)
     resting, charging = await idle.dial(chargePointModel="1"), await busy.dial(chargePointModel="1")
     kept = await lasting.dial(**recorded_boot("teison-no-redial"))
     down()
     await charging.send([2, "m1", "StartTransaction", start()])
-    # Who has asked nothing is sent away, and nobody is let in: what is not sent costs no attempt.
+    # An idle connection is closed and handshakes are refused: what is not sent costs no attempt.
     assert await resting.ended() == (1013, "the database is away, try again later")
     with pytest.raises(InvalidStatus) as refused:
         await RawChargePoint.dial(node.ocpp, "CP-LATE")
@@ -72,9 +69,8 @@ async def test_a_node_stops_while_postgres_is_away(
     postgres: Any, start_node: NodeFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, down, _ = postgres
-    monkeypatch.setattr(server, "_STOP_S", 0.5)
     monkeypatch.setattr(Ledger.drain, "__defaults__", (1,))
-    node = await start_node(database_url=url)
+    node = await start_node(database_url=url, ocpp_timings=ServerTimings(stop_s=0.5))
     site = Site(node)
     point = await site.dial(chargePointModel="1")
     down()

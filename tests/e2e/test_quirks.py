@@ -81,7 +81,7 @@ async def test_local_time_without_a_zone_is_read_in_the_sites_zone(site: Site, k
     assert row["duration_s"] == 3600
 
 
-async def test_local_time_of_a_site_whose_zone_nobody_has_set_is_pointed_out(site: Site) -> None:
+async def test_local_time_without_a_zone_set_for_the_charger_is_pointed_out(site: Site) -> None:
     await site.dial(**GROWATT)
     point = await site.dial()
     await point.ask("Heartbeat", {})
@@ -130,8 +130,8 @@ async def test_the_id_of_an_ended_transaction_means_the_running_one(site: Site, 
     assert (await site.told()).count("completed") == 2
 
 
-async def test_others_are_taken_at_their_word(site: Site) -> None:
-    point = await site.dial(chargePointVendor="Somebody")
+async def test_an_unknown_charge_point_is_taken_at_its_word(site: Site) -> None:
+    point = await site.dial(chargePointVendor="Unknown")
     old = (await point.ask("StartTransaction", start()))["transactionId"]
     await point.ask("StopTransaction", stop(old))
     new = (await point.ask("StartTransaction", start(timestamp=moment(100))))["transactionId"]
@@ -140,7 +140,7 @@ async def test_others_are_taken_at_their_word(site: Site) -> None:
     assert "quirk_applied" not in await site.deviations()
 
 
-async def test_one_that_returns_without_a_word_is_asked_how_it_is(start_node: NodeFactory) -> None:
+async def test_one_that_reconnects_without_a_boot_is_asked_for_it(start_node: NodeFactory) -> None:
     node = await start_node(csms_ocpp_calls_after_s=0.2)
     site = Site(node)
     await site.dial(**WALLBOX)

@@ -10,6 +10,7 @@ import httpx
 
 from tests.e2e.conftest import Node
 from tests.harness.charge_points.raw import RawChargePoint
+from tests.harness.waiting import until
 
 BEGAN = datetime(2023, 12, 7, 10, 15, 30, tzinfo=UTC)
 
@@ -75,10 +76,8 @@ class Site:
 
     async def offline(self) -> None:
         """Wait until the end of its connection is on record."""
-        query = "SELECT online FROM charger_states WHERE charger_id = $1"
-        async with asyncio.timeout(15):
-            while (await self.node.fetch(query, self.charger))[0]["online"]:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        query = "SELECT 1 FROM charger_states WHERE charger_id = $1 AND NOT online"
+        await until(lambda: self.node.fetch(query, self.charger))
 
     async def transactions(self) -> list[dict[str, Any]]:
         return await self._rows("transactions", "id")

@@ -25,7 +25,7 @@ def registry():
     return registry
 
 
-def test_who_is_not_known_is_told_so(registry):
+def test_an_unknown_vendor_or_message_is_answered_as_such(registry):
     assert answer(registry, "Other", "hello") == "UnknownVendorId"
     assert answer(registry, message_id="bye") == "UnknownMessageId"
     assert answer(registry) == "UnknownMessageId"
@@ -46,7 +46,7 @@ def test_a_handler_that_fails_rejects(registry):
     assert answer(registry, message_id="bug", data="") == "Rejected"
 
 
-def test_two_handlers_for_one_message_are_one_too_many(registry):
+def test_a_second_handler_for_one_message_is_refused(registry):
     with pytest.raises(ValueError, match="acme/hello"):
         registry.register("acme", "hello", lambda _: Transferred(status="Accepted"))
 
@@ -55,7 +55,7 @@ def add_ours(registry):
     registry.register("Ours", None, lambda _: Transferred(status="Accepted"))
 
 
-def test_installed_packages_bring_theirs(monkeypatch, registry):
+def test_installed_packages_register_their_handlers(monkeypatch, registry):
     entries = [
         metadata.EntryPoint(name="good", value=f"{__name__}:add_ours", group=data_transfer.ENTRY_POINT_GROUP),
         metadata.EntryPoint(name="bad", value="nowhere:nothing", group=data_transfer.ENTRY_POINT_GROUP),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from csms.ocpp import frames
-from csms.ocpp.frames import CallErrorFrame, CallFrame, CallResultFrame, MalformedFrame, parse
+from csms.ocpp.frames import CallErrorFrame, CallFrame, CallResultFrame, UnusableFrame, parse
 from tests.harness.ocpp_schemas import any_json
 
 
@@ -81,7 +81,7 @@ def test_a_payload_that_is_not_quite_json_is_kept_for_the_repair():
 )  # fmt: skip
 def test_what_cannot_be_attributed_to_a_call_is_dropped(frame):
     bad = parse(frame)
-    assert isinstance(bad, MalformedFrame)
+    assert isinstance(bad, UnusableFrame)
     assert not bad.answerable
     assert bad.description
 
@@ -100,7 +100,7 @@ def test_what_cannot_be_attributed_to_a_call_is_dropped(frame):
 )
 def test_a_broken_call_with_an_id_can_be_answered(frame, action):
     bad = parse(frame)
-    assert isinstance(bad, MalformedFrame)
+    assert isinstance(bad, UnusableFrame)
     assert (bad.answerable, bad.message_id, bad.action, bad.code) == (
         True,
         "19",
@@ -109,7 +109,7 @@ def test_a_broken_call_with_an_id_can_be_answered(frame, action):
     )
 
 
-def test_answers_are_read():
+def test_callresult_and_callerror_frames_are_read():
     result = parse('[3,"7",{"status":"Accepted"}]')
     assert isinstance(result, CallResultFrame)
     assert (result.message_id, bytes(result.payload)) == ("7", b'{"status":"Accepted"}')
@@ -129,7 +129,7 @@ def test_answers_are_read():
         ('[4,"7",13,"x",{}]', "13", "x"),
     ],
 )
-def test_incomplete_errors_are_read(frame, code, description):
+def test_an_incomplete_callerror_is_read(frame, code, description):
     error = parse(frame)
     assert isinstance(error, CallErrorFrame)
     assert (error.code, error.description, bytes(error.details)) == (code, description, b"{}")
@@ -160,7 +160,7 @@ def test_no_input_raises(frame):
 @given(st.lists(any_json, max_size=6))
 def test_no_array_raises_and_every_usable_answer_can_be_rendered(elements):
     message = parse(json.dumps(elements))
-    if isinstance(message, MalformedFrame) and message.answerable:
+    if isinstance(message, UnusableFrame) and message.answerable:
         assert (
             json.loads(frames.render_error(message.message_id, message.code, message.description))[1]
             == message.message_id

@@ -18,7 +18,7 @@ from csms.ocpp.lenient_values import DeviationNotes, read_json, read_number, rea
         ("", None), ("abc", None), ("1_000", None), ("NaN", None), ("inf", None), ("0x10", None), (True, None), (None, None), ([1], None), ("9" * 41, None),
     ],
 )  # fmt: skip
-def test_numbers(value, number):
+def test_numbers_and_numeric_texts_are_read(value, number):
     assert read_number(value) == number
 
 
@@ -64,7 +64,7 @@ T = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
         ({}, None, ["unreadable_timestamp"]),
     ],
 )
-def test_times(text, moment, kinds):
+def test_times_that_deviate_from_rfc_3339_are_read_and_noted(text, moment, kinds):
     notes = DeviationNotes()
     assert read_timestamp(text, "timestamp", notes) == moment
     assert [d.kind for d in notes.deviations] == kinds
@@ -98,14 +98,14 @@ def test_json_keeps_every_digit():
         (b'{"a":1e99999999999999999999}', {"a": None}, []),
     ],
 )
-def test_json_that_is_not_quite_json(data, value, kinds):
+def test_malformed_json_is_read_without_guessing(data, value, kinds):
     notes = DeviationNotes()
     assert read_json(data, notes) == value
     assert [d.kind for d in notes.deviations] == kinds
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"{'a':1}", b"[" * 200_000, b"hello"])
-def test_what_is_no_json_is_a_value_error(data):
+def test_text_that_is_no_json_raises_value_error(data):
     with pytest.raises(ValueError):
         read_json(data, DeviationNotes())
 

@@ -1,4 +1,4 @@
-"""The official schemas as oracle: whatever they accept, we read without losing anything."""
+"""The official schemas as oracle: every payload that they accept is read whole."""
 
 import json
 from datetime import datetime

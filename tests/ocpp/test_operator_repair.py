@@ -12,7 +12,7 @@ NOW = datetime(2023, 12, 7, 12, tzinfo=UTC)
 ORDER = reports.Repair(quarantine_id=7, note="", transaction_id=12)
 
 
-def test_a_stop_becomes_a_stop_with_its_order() -> None:
+def test_a_repaired_stop_becomes_a_report_that_names_its_repair() -> None:
     payload = {"transactionId": 5, "meterStop": 25000, "timestamp": "2023-12-07T11:45:30Z", "reason": "Local"}
     report = repaired_report("CP", "StopTransaction", payload, ORDER, NOW)
     assert isinstance(report, reports.Stop)
@@ -24,7 +24,7 @@ def test_a_stop_becomes_a_stop_with_its_order() -> None:
     assert (report.repair, report.message_id) == (ORDER, None)
 
 
-def test_readings_become_readings() -> None:
+def test_repaired_meter_values_become_readings() -> None:
     payload = {
         "connectorId": 1,
         "transactionId": 5,
@@ -44,6 +44,6 @@ def test_readings_become_readings() -> None:
         ({}, "StopTransaction"),
     ],
 )
-def test_what_a_charger_is_forgiven_an_operator_is_told(payload, says) -> None:
+def test_a_deviation_is_refused_in_a_repair(payload, says) -> None:
     with pytest.raises(NotBookable, match=says):
         repaired_report("CP", "StopTransaction", payload, ORDER, NOW)

@@ -21,7 +21,7 @@ def fixture(rule):
 
 
 @pytest.mark.parametrize("quirk", QUIRKS, ids=lambda q: q.name)
-def test_every_rule_matches_its_recording_and_every_frame_is_read(quirk):
+def test_every_rule_matches_its_recording_whose_frames_are_all_read(quirk):
     recording = fixture(quirk.name)
     messages, kinds = [], set()
     for frame in recording["frames"]:
@@ -87,7 +87,7 @@ def test_operators_see_nothing_of_an_unknown_charge_point():
     assert list(observations(Behaviours())) == []
 
 
-@pytest.mark.parametrize("identity", [("Nobody", "Thing", "1.0"), (None, None, None), ("", "", "")])
+@pytest.mark.parametrize("identity", [("Unknown", "Thing", "1.0"), (None, None, None), ("", "", "")])
 def test_unknown_charge_points_follow_the_specification(identity):
     assert quirks_for(*identity) == Behaviours()
 

@@ -6,14 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from csms.ocpp.frames import CallFrame, UnusableFrame
 from csms.ocpp.session import (
     CallAbandoned,
     CallAnswered,
-    CallAnsweredLate,
     CallRefused,
     CallTimedOut,
-    FrameDropped,
-    IncomingCall,
     OcppSession,
     UnsolicitedAnswer,
 )
@@ -31,9 +29,9 @@ def sent(session):
     return [json.loads(frame) for frame in session.data_to_send()]
 
 
-def test_a_call_of_the_charge_point_is_answered_when_the_rim_is_ready(session):
+def test_a_call_of_the_charge_point_is_answered_in_our_own_time(session):
     event = session.receive('[2,"a","Heartbeat",{}]', 0)
-    assert (type(event), event.message_id, event.action) == (IncomingCall, "a", "Heartbeat")
+    assert (type(event), event.message_id, event.action) == (CallFrame, "a", "Heartbeat")
     assert session.data_to_send() == []
     session.answer("a", b'{"currentTime":"2024-01-01T00:00:00Z"}')
     assert sent(session) == [[3, "a", {"currentTime": "2024-01-01T00:00:00Z"}]]
@@ -56,7 +54,7 @@ def test_calls_go_out_one_by_one_in_order(session):
     for n in (1, 2, 3):
         session.call(f"A{n}", b"{}", 0, 30, n)
     assert sent(session) == [[2, "id-1", "A1", {}]]
-    assert session.waiting == 2
+    assert session.data_to_send() == []
     event = session.receive('[3,"id-1",{"status":"Accepted"}]', 5)
     assert event == CallAnswered(1, "A1", event.payload)
     assert bytes(event.payload) == b'{"status":"Accepted"}'
@@ -98,9 +96,9 @@ def test_an_answer_after_the_time_out_is_kept_and_does_not_disturb_the_next_call
     session.call("A2", b"{}", 0, 30, 2)
     session.tick(30)
     late = session.receive('[3,"id-1",{"status":"Accepted"}]', 31)
-    assert (type(late), late.token, late.action) == (CallAnsweredLate, 1, "A1")
+    assert (type(late), late.token, late.action, late.late) == (CallAnswered, 1, "A1", True)
     assert type(session.receive('[3,"id-1",{}]', 32)) is UnsolicitedAnswer
-    assert type(session.receive('[3,"id-2",{}]', 33)) is CallAnswered
+    assert session.receive('[3,"id-2",{}]', 33).late is False
 
 
 def test_a_late_refusal_says_so(session):
@@ -109,7 +107,7 @@ def test_a_late_refusal_says_so(session):
     assert session.receive('[4,"id-1","InternalError","",{}]', 31).late is True
 
 
-def test_only_the_latest_overdue_calls_are_remembered(session):
+def test_only_the_latest_overdue_calls_are_kept(session):
     for n in range(150):
         session.call("A", b"{}", n, 1, n)
         assert session.tick(n + 1) == [CallTimedOut(n, "A")]
@@ -131,18 +129,18 @@ def test_answers_to_nothing_are_unsolicited(session):
 def test_a_broken_call_can_be_answered_and_other_garbage_not(session):
     event = session.receive('[2,"a","StopTransaction",{"x":}]', 0)
     assert (type(event), event.answerable, event.message_id, event.action) == (
-        FrameDropped,
+        UnusableFrame,
         True,
         "a",
         "StopTransaction",
     )
     assert session.data_to_send() == []  # of its own it refuses nothing: this one tells of a transaction
-    session.refuse(event.message_id, event.code, event.reason)
+    session.refuse(event.message_id, event.code, event.description)
     assert sent(session)[0][:3] == [4, "a", "FormationViolation"]
     for frame in ("hello", "[]", '[9,"a",{}]', '[3,"a"'):
         event = session.receive(frame, 0)
-        assert (type(event), event.answerable) == (FrameDropped, False)
-        assert event.reason
+        assert (type(event), event.answerable) == (UnusableFrame, False)
+        assert event.description
     assert session.data_to_send() == []
 
 
@@ -159,15 +157,15 @@ def test_a_waiting_call_can_be_withdrawn_a_sent_one_cannot(session):
 def test_closing_fails_every_call_and_says_which_were_sent(session):
     session.call("A1", b"{}", 0, 30, 1)
     session.call("A2", b"{}", 0, 30, 2)
-    assert session.close("gone") == [
-        CallAbandoned(1, "A1", sent=True, reason="gone"),
-        CallAbandoned(2, "A2", sent=False, reason="gone"),
+    assert session.close() == [
+        CallAbandoned(1, "A1", sent=True),
+        CallAbandoned(2, "A2", sent=False),
     ]
     assert session.close() == []
     session.answer("a")
     assert session.data_to_send() == []
     assert session.next_deadline() is None
-    assert type(session.receive('[2,"a","Heartbeat",{}]', 1)) is FrameDropped
+    assert type(session.receive('[2,"a","Heartbeat",{}]', 1)) is UnusableFrame
     with pytest.raises(RuntimeError):
         session.call("A3", b"{}", 0, 30, 3)
 
@@ -206,18 +204,18 @@ def test_every_call_ends_exactly_once_and_at_most_one_is_outstanding(steps):
                 assert isinstance(event, (CallAnswered, CallRefused))
                 ended.append(event.token)
             case "late" if timed_out:
-                assert isinstance(session.receive(f'[3,"{timed_out.pop()}",{{}}]', now), CallAnsweredLate)
+                assert session.receive(f'[3,"{timed_out.pop()}",{{}}]', now).late is True
             case "tick":
                 for late in session.tick(now):
                     ended.append(late.token)
                     timed_out.append(outstanding.pop())
             case "incoming":
-                assert isinstance(session.receive('[2,"x","Heartbeat",{}]', now), IncomingCall)
+                assert isinstance(session.receive('[2,"x","Heartbeat",{}]', now), CallFrame)
             case "cancel":
                 if session.cancel(asked - 1):
                     ended.append(asked - 1)
             case "junk":
-                assert isinstance(session.receive("junk", now), FrameDropped)
+                assert isinstance(session.receive("junk", now), UnusableFrame)
         outstanding += [json.loads(f)[1] for f in session.data_to_send() if f.startswith(b"[2,")]
         assert len(outstanding) <= 1
     ended += [a.token for a in session.close()]

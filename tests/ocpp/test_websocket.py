@@ -1,4 +1,4 @@
-"""The short way through the WebSocket: the same messages in the same order as by the library's, however they arrive."""
+"""The fast path of the WebSocket: the same messages in the same order as by the library, however they arrive."""
 
 import asyncio
 import contextlib
@@ -93,7 +93,7 @@ async def test_answers_are_frames_any_client_reads(line):
     ),
     st.lists(st.booleans(), min_size=12, max_size=12),
 )
-async def test_order_is_kept_whatever_way_frames_take(line, sent, pauses):
+async def test_frames_keep_their_order_on_both_paths(line, sent, pauses):
     _, dial, kept = line
     expected = []
     async with dial() as (_, writer):
@@ -144,7 +144,7 @@ async def test_what_breaks_the_protocol_ends_the_connection(line, frame, code):
     assert kept.empty()
 
 
-async def test_a_flood_is_held_up(line):
+async def test_a_flood_is_answered_whole(line):
     _, dial, kept = line
     async with dial() as (reader, writer):
         frame = zero_masked(b"x" * 1000)

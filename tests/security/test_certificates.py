@@ -79,7 +79,7 @@ async def test_tc_074_a_certificate_by_request_of_the_central_system(start_node,
     # The reconnect with the new certificate, on profile 3.
     await register(node, "cp", securityProfile=3)
     await (await booted(node.running.ocpp_tls, "cp", ssl=certificates.client(chain, key))).close()
-    # It is this charger's alone, whatever name it bears.
+    # It is this charger's alone, also if it names another.
     await register(node, "SN-1", securityProfile=3)
     assert (await refused(node.running.ocpp_tls, "SN-1", ssl=certificates.client(chain, key)))[0] == 403
 
@@ -109,11 +109,11 @@ async def test_tc_077_a_certificate_the_charge_point_finds_invalid(start_node, c
         "recordedAt": page["items"][0]["recordedAt"],
     }
     assert page["nextCursor"] is None
-    assert (await node.api.get("/api/v1/chargers/nobody/security-events")).status_code == 404
+    assert (await node.api.get("/api/v1/chargers/unknown/security-events")).status_code == 404
     await station.close()
 
 
-async def test_requests_that_must_not_be_signed(start_node, certificates):
+async def test_requests_that_must_not_be_signed_are_rejected(start_node, certificates):
     node = await tls_node(start_node, certificates, csms_cpo_name="Test CPO")
     station = await connected(node, certificates)
     for request in (
@@ -129,7 +129,7 @@ async def test_requests_that_must_not_be_signed(start_node, certificates):
     await station.close()
 
 
-async def test_whoever_has_proved_nothing_gets_no_certificate(node):
+async def test_a_charge_point_on_profile_0_gets_no_certificate(node):
     station = await booted(node.ocpp, "cp")
     assert await station.ask("SignCertificate", {"csr": csr(station_key(), cn="cp")}) == {
         "status": "Rejected"
@@ -149,7 +149,7 @@ async def test_a_request_that_is_sent_again_is_answered_again_and_signed_once(st
     await station.close()
 
 
-async def test_while_it_waits_for_an_operator_it_may_renew_if_it_was_asked_to(start_node, certificates):
+async def test_a_charge_point_that_waits_for_approval_may_renew_when_triggered(start_node, certificates):
     """A00.FR.806: credentials can be updated in the Pending state."""
     node = await tls_node(start_node, certificates)
     await register(node, "cp", password=KEY, securityProfile=2, enrollment="Pending")
@@ -171,7 +171,7 @@ async def test_while_it_waits_for_an_operator_it_may_renew_if_it_was_asked_to(st
     await station.close()
 
 
-async def test_a_revoked_certificate_opens_nothing(start_node, certificates):
+async def test_a_revoked_certificate_is_refused(start_node, certificates):
     node = await tls_node(start_node, certificates)
     station = await connected(node, certificates)
     key = station_key()
@@ -251,7 +251,7 @@ async def test_a_certificate_that_expires_is_asked_for_anew_once_a_day(
     await station.close()
 
 
-async def test_old_security_events_go(node, database_url):
+async def test_old_security_events_are_deleted(node, database_url):
     station = await booted(node.ocpp, "cp")
     await station.ask("SecurityEventNotification", {"type": "X", "timestamp": "2026-01-31T08:00:00Z"})
     engine = create_engine(database_url)

@@ -1,4 +1,4 @@
-"""Who is let in: open, approve, closed; and an operator's word reaches a charge point that is waiting."""
+"""Enrollment open, approve and closed; an operator's decision reaches a charge point that waits for it."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from tests.harness.security_clients import booted, refused
 BOOT = {"chargePointVendor": "V", "chargePointModel": "M"}
 
 
-async def test_closed_answers_404_to_whoever_is_not_registered(start_node):
+async def test_closed_enrollment_answers_404_to_an_unregistered_charge_point(start_node):
     node = await start_node(mqtt=False, csms_enrollment="closed")
     status, text = await refused(node.ocpp, "stranger")
     assert status == 404
@@ -17,9 +17,9 @@ async def test_closed_answers_404_to_whoever_is_not_registered(start_node):
     await (await booted(node.ocpp, "stranger")).close()
 
 
-async def test_open_lets_everybody_in(start_node):
+async def test_open_enrollment_admits_any_charge_point(start_node):
     node = await start_node(mqtt=False, csms_enrollment="open")
-    await (await booted(node.ocpp, "anybody")).close()
+    await (await booted(node.ocpp, "new")).close()
 
 
 async def test_a_charge_point_that_waits_is_asked_to_boot_as_soon_as_it_is_accepted(start_node):
@@ -55,7 +55,7 @@ async def test_rejected_ends_the_connection_and_boot_says_so(start_node):
     await station.close()
 
 
-async def test_two_nodes_the_one_that_holds_the_charger_asks_it(start_node):
+async def test_the_node_that_holds_the_charger_asks_it_to_boot(start_node):
     first = await start_node(csms_enrollment="approve")
     second = await start_node(csms_enrollment="approve", csms_node="node-b")
     station = await RawChargePoint.dial(second.ocpp, "new")

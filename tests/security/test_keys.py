@@ -153,7 +153,7 @@ async def test_an_empty_key_is_not_sent(node):
     await station.close()
 
 
-async def test_the_key_is_nowhere_but_on_the_wire(node, capsys):
+async def test_a_key_is_masked_everywhere_but_on_the_wire(node, capsys):
     station = await booted(node.ocpp, "cp")
     for answer in ({"status": "Accepted"}, {"status": "Rejected"}, None):
         change = {"key": "AuthorizationKey", "value": KEY}
@@ -235,7 +235,7 @@ async def test_the_last_three_keys_without_an_answer_are_kept(database_url):
         await engine.dispose()
 
 
-async def test_an_answer_counts_although_whoever_asked_has_gone(node):
+async def test_an_answer_counts_after_its_caller_has_gone(node):
     await register(node, "cp", password=KEY)
     station = await booted(node.ocpp, "cp", additional_headers=basic("cp", KEY))
     body = {

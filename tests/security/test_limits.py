@@ -1,4 +1,4 @@
-"""Too many failed logins are put off, by real sockets."""
+"""After too many failed logins the next one is refused with 429."""
 
 from tests.harness.security_clients import KEY, basic, booted, refused
 from tests.security.test_keys import register

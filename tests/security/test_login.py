@@ -65,13 +65,13 @@ def test_every_login_passes_where_its_profile_is_enough_and_nowhere_else(came, p
             assert len(verdict.text.split()) > 5
 
 
-def test_unless_an_operator_says_otherwise_a_password_makes_it_one():
+def test_a_password_requires_profile_1_unless_an_operator_sets_another():
     assert admission().required_profile == 1
     assert admission(password=None).required_profile == 0
     assert login.judge(NOTHING, admission(password=None)) == 0
 
 
-def test_a_wrong_password_is_401_and_a_wrong_line_403():
+def test_a_wrong_password_is_401_and_missing_tls_403():
     assert login.judge(WRONG, admission(1)).status is HTTPStatus.UNAUTHORIZED
     assert login.judge(TLS_WRONG, admission(2)).status is HTTPStatus.UNAUTHORIZED
     assert login.judge(PASSWORD, admission(2)).status is HTTPStatus.FORBIDDEN
@@ -79,13 +79,13 @@ def test_a_wrong_password_is_401_and_a_wrong_line_403():
     assert login.judge(TLS_PASSWORD, admission(3)).status is HTTPStatus.FORBIDDEN
 
 
-def test_a_revoked_certificate_is_refused_whatever_else_came():
+def test_a_revoked_certificate_is_refused_with_any_password():
     for required in range(4):
         came = LoginCredentials(tls=True, certificate=certificate(status="revoked"), opened_by="h")
         assert "revoked" in login.judge(came, admission(required)).text
 
 
-def test_whose_a_certificate_is():
+def test_a_certificate_matches_the_charge_point_it_is_issued_to_or_names():
     def matches(given, name=None, organization=None):
         return login.certificate_matches(given, admission(name=name), organization)
 

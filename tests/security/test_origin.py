@@ -16,7 +16,7 @@ TRUSTED = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")]
 SAID = ForwardedHeaders(protocol=["https"], addresses=["203.0.113.9"], certificate="MAA=")
 
 
-def test_without_trust_the_socket_alone_speaks():
+def test_without_a_trusted_proxy_only_the_socket_counts():
     for peer in ("192.0.2.1", "2001:db8::1", "local", "::ffff:192.0.2.1"):
         origin = origin_of(peer, None, SAID, TRUSTED, tls=False)
         assert (origin.address, origin.tls, origin.certificate) == (peer, False, None)
@@ -24,7 +24,7 @@ def test_without_trust_the_socket_alone_speaks():
 
 
 @pytest.mark.parametrize("peer", ["10.1.2.3", "fd00::1", "::ffff:10.1.2.3"])
-def test_a_trusted_proxy_speaks_for_the_client(peer):
+def test_the_headers_of_a_trusted_proxy_count(peer):
     origin = origin_of(peer, None, SAID, TRUSTED, tls=False)
     assert origin.address == "203.0.113.9"
     assert origin.tls
@@ -32,7 +32,7 @@ def test_a_trusted_proxy_speaks_for_the_client(peer):
     assert not origin.verified
 
 
-def test_a_certificate_on_a_line_that_was_not_encrypted_is_nothing():
+def test_a_forwarded_certificate_without_tls_is_ignored():
     origin = origin_of(
         "10.1.2.3", None, ForwardedHeaders(protocol=["http"], certificate="MAA="), TRUSTED, tls=False
     )
@@ -44,7 +44,7 @@ def test_a_certificate_on_a_line_that_was_not_encrypted_is_nothing():
     ("addresses", "client"),
     [
         (["203.0.113.9"], "203.0.113.9"),
-        (["1.1.1.1", "203.0.113.9"], "203.0.113.9"),  # whoever dialled may have written the first one
+        (["1.1.1.1", "203.0.113.9"], "203.0.113.9"),  # the client may have written the first one
         (["203.0.113.9", "10.9.9.9"], "203.0.113.9"),
         (["203.0.113.9:5012"], "203.0.113.9"),
         (["[2001:db8::7]:443"], "2001:db8::7"),
@@ -76,7 +76,7 @@ def test_a_certificate_is_read_in_every_form_proxies_send_it():
         assert pki.presented(pki.read_presented(certificate_in(header))).names == ("cp-1",)
 
 
-def test_rubbish_is_a_certificate_that_cannot_be_read():
+def test_an_undecodable_header_is_an_unreadable_certificate():
     assert certificate_in(None) is None
     assert certificate_in("") is None
     with pytest.raises(pki.InvalidCertificate):

@@ -1,4 +1,4 @@
-"""Behind a proxy that ends TLS: its headers count, anybody else's do not."""
+"""Behind a proxy that ends TLS: its headers count, those of other peers do not."""
 
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
@@ -16,7 +16,7 @@ def behind(certificates, **more):
     return {"csms_ca_cert_file": certificates.root, "csms_ca_key_file": certificates.root_key, **more}
 
 
-async def test_a_trusted_proxys_word_makes_it_profile_2(start_node, certificates):
+async def test_tls_at_a_trusted_proxy_reaches_profile_2(start_node, certificates):
     node = await start_node(mqtt=False, **behind(certificates, csms_trusted_proxies="127.0.0.0/8, ::1"))
     await register(node, "cp", password=KEY, securityProfile=2)
     headers = basic("cp", KEY)
@@ -30,7 +30,7 @@ async def test_a_trusted_proxys_word_makes_it_profile_2(start_node, certificates
     await station.close()
 
 
-async def test_a_certificate_in_the_proxys_header_makes_it_profile_3(start_node, certificates):
+async def test_a_certificate_in_the_proxys_header_reaches_profile_3(start_node, certificates):
     settings = behind(
         certificates, csms_trusted_proxies="127.0.0.1", csms_trusted_proxy_cert_header="X-Client"
     )
@@ -58,7 +58,7 @@ async def test_a_certificate_in_the_proxys_header_makes_it_profile_3(start_node,
         assert (await refused(node.ocpp, "cp", additional_headers=headers))[0] == 403
 
 
-async def test_nobody_elses_headers_count(start_node, certificates):
+async def test_headers_of_other_peers_are_ignored(start_node, certificates):
     for trusted in ("", "192.0.2.0/24"):
         node = await start_node(mqtt=False, **behind(certificates, csms_trusted_proxies=trusted))
         await register(node, "cp", password=KEY, securityProfile=2)
@@ -91,6 +91,6 @@ async def test_failures_are_counted_for_the_client_not_for_the_proxy(start_node)
     await (await booted(node.ocpp, "cp", additional_headers=from_("203.0.113.2", KEY))).close()
 
 
-def test_what_is_no_network_stops_the_start():
+def test_an_invalid_proxy_network_stops_the_start():
     with pytest.raises(SettingsError, match="CSMS_TRUSTED_PROXIES='proxy'.*10.0.0.5"):
         settings.load(_env_file=None, csms_trusted_proxies="proxy")

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
+from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidMessage
 
@@ -88,7 +89,7 @@ async def test_tc_087_a_charge_point_of_profile_3(start_node, certificates):
     url = node.running.ocpp_tls
     station = await booted(url, "cp", ssl=certificates.client(*issue(certificates.ca, "cp")))
     await station.close()
-    # Without a certificate, with another's, with one of a CA nobody trusts, with an expired one: not let in.
+    # Without a certificate, with another's, with one of an untrusted CA, with an expired one: not let in.
     status, text = await refused(url, "cp", ssl=certificates.client(), additional_headers=basic("cp", KEY))
     assert status == 403
     assert "no client certificate" in text
@@ -113,7 +114,7 @@ async def test_a_certificate_named_after_the_serial_number_an_operator_has_set(s
 async def test_the_owner_in_a_certificate_must_be_the_operator_if_one_is_set(start_node, certificates):
     node = await tls_node(start_node, certificates, csms_cpo_name="Test CPO")
     await register(node, "cp", securityProfile=3)
-    wrong = certificates.client(*issue(certificates.ca, "cp", o="Somebody"))
+    wrong = certificates.client(*issue(certificates.ca, "cp", o="Other operator"))
     assert (await refused(node.running.ocpp_tls, "cp", ssl=wrong))[0] == 403
     right = certificates.client(*issue(certificates.ca, "cp"))
     await (await booted(node.running.ocpp_tls, "cp", ssl=right)).close()
@@ -128,7 +129,7 @@ async def test_a_client_ca_of_the_operators_own(start_node, certificates, tmp_pa
         await (await booted(node.running.ocpp_tls, "cp", ssl=tls)).close()
 
 
-async def test_with_nothing_but_a_port_it_makes_its_own_certificates(start_node, tmp_path):
+async def test_with_only_a_tls_port_set_a_node_issues_its_own_certificates(start_node, tmp_path):
     node = await start_node(mqtt=False, csms_ocpp_tls_port=unused_port())
     root = (await node.api.get("/api/v1/ca/certificate")).text
     await register(node, "cp", password=KEY, securityProfile=2)
@@ -148,8 +149,9 @@ async def test_new_certificates_are_taken_without_a_restart(certificates):
         # Half a change first: a key that does not fit its certificate is not taken.
         cert_file, key_file = certificates.pairs[0]
         kept = key_file.read_bytes()
-        key_file.write_bytes(pki.key_pem(pki.new_key("ecdsa")))
-        await asyncio.sleep(0.1)
+        with capture_logs() as lines:
+            key_file.write_bytes(pki.key_pem(pki.new_key("ecdsa")))
+            await until(lambda: [line for line in lines if line["log_level"] == "warning"], 10)
         assert (await shown(url, certificates.client()))[0].serial_number == before
         key_file.write_bytes(kept)
         certificates.issue_server()

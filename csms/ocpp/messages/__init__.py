@@ -1,12 +1,12 @@
 """OCPP 1.6 payloads: bytes to typed messages and back.
 
-`decode` and `decode_response` try one precompiled strict decoder; only what it refuses goes through `repair`.
-`encode` is strict: what we send has no nulls, and times as `YYYY-MM-DDTHH:MM:SSZ`.
+`decode` (the CALLs of charge points) and `decode_response` (their CALLRESULTs) try one precompiled strict decoder; only
+what it refuses goes through `message_repair`. `encode` is strict: no nulls, and times as `YYYY-MM-DDTHH:MM:SSZ`.
 """
 
 from collections.abc import Callable
 from datetime import UTC, tzinfo
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -14,76 +14,17 @@ from msgspec import Raw, Struct
 from csms.core.reports import Deviation
 from csms.ocpp.lenient_values import DeviationNotes, plain, read_json
 from csms.ocpp.message_repair import compile_repair
-from csms.ocpp.messages import (
-    core,
-    firmware,
-    local_auth,
-    remote_trigger,
-    reservation,
-    security,
-    smart_charging,
-)
+from csms.ocpp.messages import charge_point_answers as answers
+from csms.ocpp.messages import charge_point_calls as calls
 from csms.ocpp.messages.fields import Sent, TimeCheck, plausible
 
-ChargePointRequest: TypeAlias = (
-    core.BootNotificationRequest
-    | core.HeartbeatRequest
-    | core.AuthorizeRequest
-    | core.StatusNotificationRequest
-    | core.StartTransactionRequest
-    | core.MeterValuesRequest
-    | core.StopTransactionRequest
-    | core.DataTransferRequest
-    | firmware.DiagnosticsStatusNotificationRequest
-    | firmware.FirmwareStatusNotificationRequest
-    | security.SecurityEventNotificationRequest
-    | security.SignCertificateRequest
-    | security.LogStatusNotificationRequest
-    | security.SignedFirmwareStatusNotificationRequest
-)
-ChargePointResponse: TypeAlias = (
-    core.ChangeAvailabilityResponse
-    | core.ChangeConfigurationResponse
-    | core.ClearCacheResponse
-    | core.DataTransferAnswer
-    | core.GetConfigurationResponse
-    | core.RemoteStartTransactionResponse
-    | core.RemoteStopTransactionResponse
-    | core.ResetResponse
-    | core.UnlockConnectorResponse
-    | firmware.GetDiagnosticsResponse
-    | firmware.UpdateFirmwareResponse
-    | local_auth.GetLocalListVersionResponse
-    | local_auth.SendLocalListResponse
-    | remote_trigger.TriggerMessageResponse
-    | reservation.CancelReservationResponse
-    | reservation.ReserveNowResponse
-    | security.CertificateSignedResponse
-    | security.DeleteCertificateResponse
-    | security.ExtendedTriggerMessageResponse
-    | security.GetInstalledCertificateIdsResponse
-    | security.GetLogResponse
-    | security.InstallCertificateResponse
-    | security.SignedUpdateFirmwareResponse
-    | smart_charging.ClearChargingProfileResponse
-    | smart_charging.GetCompositeScheduleResponse
-    | smart_charging.SetChargingProfileResponse
-)
 M = TypeVar("M")
 
 # Error codes as 1.6 spells them on the wire, both misspellings included (OCPP-J errata 5.1, 5.2).
 ErrorCode = Literal[
-    "NotImplemented",
-    "NotSupported",
-    "InternalError",
-    "ProtocolError",
-    "SecurityError",
-    "FormationViolation",
-    "PropertyConstraintViolation",
-    "OccurenceConstraintViolation",
-    "TypeConstraintViolation",
-    "GenericError",
-]
+    "NotImplemented", "NotSupported", "InternalError", "ProtocolError", "SecurityError", "FormationViolation",
+    "PropertyConstraintViolation", "OccurenceConstraintViolation", "TypeConstraintViolation", "GenericError",
+]  # fmt: skip
 
 
 class Decoded(Struct, Generic[M], frozen=True, gc=False):
@@ -94,7 +35,7 @@ class Decoded(Struct, Generic[M], frozen=True, gc=False):
 
 
 class Unreadable(Struct, frozen=True, gc=False):
-    """No message can be made of a payload; `code` and `description` suit a CALLERROR, should one be wanted."""
+    """No message can be made of a payload. `code` and `description` are those of a CALLERROR."""
 
     code: ErrorCode
     description: str
@@ -102,7 +43,11 @@ class Unreadable(Struct, frozen=True, gc=False):
 
 
 class _Reader:
-    """Decodes the payloads of one action."""
+    """Decodes the payloads of one action.
+
+    `check`: whether the times of a decoded message are plausible. `identified`: a message of which no field is left is
+    Unreadable.
+    """
 
     __slots__ = ("check", "identified", "message", "read", "repair")
 
@@ -117,7 +62,7 @@ class _Reader:
 
     def decode(self, payload: Raw | bytes, zone: tzinfo) -> Decoded[Any] | Unreadable:
         data = payload if type(payload) is bytes else bytes(payload)
-        # One search for a byte that is rare in OCPP finds U+0000 in its only legal spelling.
+        # U+0000 has one legal spelling; most payloads have no backslash at all.
         if b"\\" not in data or b"\\u0000" not in data:
             try:
                 message = self.read(data)
@@ -126,9 +71,9 @@ class _Reader:
             else:
                 if self.check is None or self.check(message):
                     return Decoded(message)
-        return self._decode_odd(data, zone)
+        return self._decode_leniently(data, zone)
 
-    def _decode_odd(self, data: bytes, zone: tzinfo) -> Decoded[Any] | Unreadable:
+    def _decode_leniently(self, data: bytes, zone: tzinfo) -> Decoded[Any] | Unreadable:
         notes = DeviationNotes(zone)
         try:
             value = read_json(data, notes)
@@ -171,67 +116,43 @@ def _at(message: Any) -> bool:
     return plausible(message.timestamp)
 
 
-def _meter_values_at(message: core.MeterValuesRequest) -> bool:
+def _meter_values_at(message: calls.MeterValuesRequest) -> bool:
     for m in message.meter_value:  # noqa: SIM110
         if not plausible(m.timestamp):
             return False
     return True
 
 
-def _stop_at(message: core.StopTransactionRequest) -> bool:
+def _stop_at(message: calls.StopTransactionRequest) -> bool:
     return plausible(message.timestamp) and all(
         plausible(m.timestamp) for m in message.transaction_data or ()
     )
 
 
-def _schedule_at(message: smart_charging.GetCompositeScheduleResponse) -> bool:
+def _schedule_at(message: answers.GetCompositeScheduleResponse) -> bool:
     schedule = message.charging_schedule
     return plausible(message.schedule_start) and (schedule is None or plausible(schedule.start_schedule))
 
 
 _REQUESTS: Final = {
-    "BootNotification": _Reader(core.BootNotificationRequest),
-    "Heartbeat": _Reader(core.HeartbeatRequest),
-    "Authorize": _Reader(core.AuthorizeRequest),
-    "StatusNotification": _Reader(core.StatusNotificationRequest, _at),
-    "StartTransaction": _Reader(core.StartTransactionRequest, _at, identified=True),
-    "MeterValues": _Reader(core.MeterValuesRequest, _meter_values_at, identified=True),
-    "StopTransaction": _Reader(core.StopTransactionRequest, _stop_at, identified=True),
-    "DataTransfer": _Reader(core.DataTransferRequest),
-    "DiagnosticsStatusNotification": _Reader(firmware.DiagnosticsStatusNotificationRequest),
-    "FirmwareStatusNotification": _Reader(firmware.FirmwareStatusNotificationRequest),
-    "SecurityEventNotification": _Reader(security.SecurityEventNotificationRequest, _at),
-    "SignCertificate": _Reader(security.SignCertificateRequest),
-    "LogStatusNotification": _Reader(security.LogStatusNotificationRequest),
-    "SignedFirmwareStatusNotification": _Reader(security.SignedFirmwareStatusNotificationRequest),
+    "BootNotification": _Reader(calls.BootNotificationRequest),
+    "Heartbeat": _Reader(calls.HeartbeatRequest),
+    "Authorize": _Reader(calls.AuthorizeRequest),
+    "StatusNotification": _Reader(calls.StatusNotificationRequest, _at),
+    "StartTransaction": _Reader(calls.StartTransactionRequest, _at, identified=True),
+    "MeterValues": _Reader(calls.MeterValuesRequest, _meter_values_at, identified=True),
+    "StopTransaction": _Reader(calls.StopTransactionRequest, _stop_at, identified=True),
+    "DataTransfer": _Reader(calls.DataTransferRequest),
+    "DiagnosticsStatusNotification": _Reader(calls.DiagnosticsStatusNotificationRequest),
+    "FirmwareStatusNotification": _Reader(calls.FirmwareStatusNotificationRequest),
+    "SecurityEventNotification": _Reader(calls.SecurityEventNotificationRequest, _at),
+    "SignCertificate": _Reader(calls.SignCertificateRequest),
+    "LogStatusNotification": _Reader(calls.LogStatusNotificationRequest),
+    "SignedFirmwareStatusNotification": _Reader(calls.SignedFirmwareStatusNotificationRequest),
 }
 _RESPONSES: Final = {
-    "CancelReservation": _Reader(reservation.CancelReservationResponse),
-    "CertificateSigned": _Reader(security.CertificateSignedResponse),
-    "ChangeAvailability": _Reader(core.ChangeAvailabilityResponse),
-    "ChangeConfiguration": _Reader(core.ChangeConfigurationResponse),
-    "ClearCache": _Reader(core.ClearCacheResponse),
-    "ClearChargingProfile": _Reader(smart_charging.ClearChargingProfileResponse),
-    "DataTransfer": _Reader(core.DataTransferAnswer),
-    "DeleteCertificate": _Reader(security.DeleteCertificateResponse),
-    "ExtendedTriggerMessage": _Reader(security.ExtendedTriggerMessageResponse),
-    "GetCompositeSchedule": _Reader(smart_charging.GetCompositeScheduleResponse, _schedule_at),
-    "GetConfiguration": _Reader(core.GetConfigurationResponse),
-    "GetDiagnostics": _Reader(firmware.GetDiagnosticsResponse),
-    "GetInstalledCertificateIds": _Reader(security.GetInstalledCertificateIdsResponse),
-    "GetLocalListVersion": _Reader(local_auth.GetLocalListVersionResponse),
-    "GetLog": _Reader(security.GetLogResponse),
-    "InstallCertificate": _Reader(security.InstallCertificateResponse),
-    "RemoteStartTransaction": _Reader(core.RemoteStartTransactionResponse),
-    "RemoteStopTransaction": _Reader(core.RemoteStopTransactionResponse),
-    "ReserveNow": _Reader(reservation.ReserveNowResponse),
-    "Reset": _Reader(core.ResetResponse),
-    "SendLocalList": _Reader(local_auth.SendLocalListResponse),
-    "SetChargingProfile": _Reader(smart_charging.SetChargingProfileResponse),
-    "SignedUpdateFirmware": _Reader(security.SignedUpdateFirmwareResponse),
-    "TriggerMessage": _Reader(remote_trigger.TriggerMessageResponse),
-    "UnlockConnector": _Reader(core.UnlockConnectorResponse),
-    "UpdateFirmware": _Reader(firmware.UpdateFirmwareResponse),
+    action: _Reader(answer, _schedule_at if action == "GetCompositeSchedule" else None)
+    for action, answer in answers.ANSWERS.items()
 }
 
 INBOUND: Final = frozenset(_REQUESTS)
@@ -241,12 +162,10 @@ TRANSACTION_ACTIONS: Final = frozenset({"StartTransaction", "StopTransaction", "
 _encoder: Final = msgspec.json.Encoder()
 
 
-def decode(
-    action: str, payload: Raw | bytes, *, zone: tzinfo = UTC
-) -> Decoded[ChargePointRequest] | Unreadable:
+def decode(action: str, payload: Raw | bytes, *, zone: tzinfo = UTC) -> Decoded[Any] | Unreadable:
     """Read the payload of a charge point's CALL. Never raises.
 
-    `zone` is what timestamps without a zone are in. A transaction message (TRANSACTION_ACTIONS) is Unreadable only
+    `zone`: of timestamps without one. A transaction message (TRANSACTION_ACTIONS) is Unreadable only
     if it is no object or nothing in it can be used; elsewhere also if a field is lost without which it means nothing.
     """
     reader = _REQUESTS.get(action)
@@ -255,9 +174,7 @@ def decode(
     return reader.decode(payload, zone)
 
 
-def decode_response(
-    action: str, payload: Raw | bytes, *, zone: tzinfo = UTC
-) -> Decoded[ChargePointResponse] | Unreadable:
+def decode_response(action: str, payload: Raw | bytes, *, zone: tzinfo = UTC) -> Decoded[Any] | Unreadable:
     """Read the payload of a charge point's CALLRESULT to our CALL of `action`. Never raises."""
     reader = _RESPONSES.get(action)
     if reader is None:
@@ -268,10 +185,10 @@ def decode_response(
 def read_answer(
     action: str, payload: Raw | bytes, *, zone: tzinfo = UTC
 ) -> Decoded[dict[str, Any]] | Unreadable:
-    """A charge point's CALLRESULT in OCPP's JSON: as it came if it is by the book, else repaired. Never raises.
+    """The payload of a charge point's CALLRESULT in OCPP's JSON: unchanged if valid, otherwise repaired. Never raises.
 
-    An object of which no message can be made (a status that OCPP does not know, or none) is given as it came, with its
-    deviations: a charge point that answers "OK" did answer. Unreadable: no object at all.
+    An object of which no message can be made (its status is unknown or missing) is given as it came, with its
+    deviations: a charge point that answers "OK" did answer. Unreadable: it is no object.
     """
     data = bytes(payload)
     decoded = decode_response(action, data, zone=zone)
@@ -284,7 +201,7 @@ def read_answer(
 
 
 def read_plain(payload: Raw | bytes) -> Any:
-    """JSON of a charge point as plain JSON, with `read_json`'s tolerance; None if it cannot be read."""
+    """A charge point's JSON as plain values, read as tolerantly as by `read_json`; None if it cannot be read."""
     data = bytes(payload)
     try:
         return msgspec.json.decode(data)

@@ -1,4 +1,4 @@
-"""Field types of OCPP 1.6, strict for the typed decoder, with the hints that `repair` works by.
+"""Field types of OCPP 1.6 (chapter 7), strict for the typed decoder, with the hints that `message_repair` works by.
 
 Hints (in `Meta.extra`): `nullable` a required field may become None · `missing` what an absent required field becomes ·
 `unknown` what a value outside the enumeration becomes · `aliases` other names of a value · `spill` the sibling that keeps
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 else:
 
     class Maybe:
-        """`Maybe[T]` is `T | None` to the reader and plain `T` to the decoder.
+        """`Maybe[T]` is `T | None` to the type checker and plain `T` to the decoder.
 
-        So an explicit null, which OCPP does not allow, leaves the fast path by itself and is noted as a deviation.
+        So an explicit null, which OCPP does not allow, is refused by the strict decoder and noted as a deviation.
         """
 
         def __class_getitem__(cls, item: Any) -> Any:
@@ -49,7 +49,7 @@ class Received(Struct, frozen=True, gc=False, rename="camel", forbid_unknown_fie
 
 
 class ReceivedAnswer(Received, frozen=True, gc=False, omit_defaults=True):
-    """A payload that answers a call of ours. Made JSON again after a repair, it has no nulls."""
+    """A payload that answers a CALL of ours. Encoded again after a repair, it has no nulls."""
 
 
 class Sent(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
@@ -57,7 +57,7 @@ class Sent(Struct, frozen=True, gc=False, rename="camel", omit_defaults=True):
 
 
 def wire_time(moment: datetime) -> datetime:
-    """UTC, whole seconds: what every charge point's parser can read. Raises ValueError for a naive time."""
+    """UTC in whole seconds, which every charge point's parser reads. Raises ValueError for a naive time."""
     if moment.tzinfo is None:
         raise ValueError("a time without zone cannot be sent")
     return moment.astimezone(UTC).replace(microsecond=0)
@@ -71,7 +71,7 @@ def normalise_times(message: Struct, *names: str) -> None:
             force_setattr(message, name, wire_time(moment))
 
 
-# Whether the times of a decoded message can go into the database as they are; None where there are none.
+# Whether the times of a decoded message can be stored as they are.
 TimeCheck = Callable[[Any], bool]
 
 

@@ -1,4 +1,4 @@
-"""Core profile (OCPP 1.6, chapters 4 and 5): payloads of both directions."""
+"""The CALLs of charge points and the payloads that answer them (OCPP 1.6, 6; white paper, 5)."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -11,13 +11,12 @@ from csms.ocpp.messages.fields import (
     Maybe,
     OcppTimestamp,
     Received,
-    ReceivedAnswer,
     Sent,
     Text20,
     Text25,
     Text50,
     Text255,
-    Text500,
+    Text5500,
     Wh,
     normalise_times,
 )
@@ -29,93 +28,58 @@ DataTransferStatus = Annotated[
     Meta(extra={"aliases": {"UnknownVendor": "UnknownVendorId", "UnknownMessage": "UnknownMessageId"}}),
 ]
 
+# Enumerations (OCPP 1.6, 7; white paper, 6). The formatter would give each value a line of its own.
+# fmt: off
 ChargePointStatus = Annotated[
     Literal[
-        "Available",
-        "Preparing",
-        "Charging",
-        "SuspendedEVSE",
-        "SuspendedEV",
-        "Finishing",
-        "Reserved",
-        "Unavailable",
-        "Faulted",
+        "Available", "Preparing", "Charging", "SuspendedEVSE", "SuspendedEV", "Finishing", "Reserved",
+        "Unavailable", "Faulted",
     ],
     # Occupied (OCPP 1.5 and 2.0.1) says that a cable is in, not that energy flows.
-    Meta(
-        extra={
-            "aliases": {
-                "Occupied": "Preparing",
-                "Suspended": "SuspendedEVSE",
-                "Idle": "Available",
-                "Free": "Available",
-                "Fault": "Faulted",
-                "Error": "Faulted",
-                "Offline": "Unavailable",
-                "Inoperative": "Unavailable",
-                "OutOfService": "Unavailable",
-            }
-        }
-    ),
+    Meta(extra={"aliases": {
+        "Occupied": "Preparing", "Suspended": "SuspendedEVSE", "Idle": "Available", "Free": "Available",
+        "Fault": "Faulted", "Error": "Faulted", "Offline": "Unavailable", "Inoperative": "Unavailable",
+        "OutOfService": "Unavailable",
+    }}),
 ]
 ChargePointErrorCode = Annotated[
     Literal[
-        "ConnectorLockFailure",
-        "EVCommunicationError",
-        "GroundFailure",
-        "HighTemperature",
-        "InternalError",
-        "LocalListConflict",
-        "NoError",
-        "OtherError",
-        "OverCurrentFailure",
-        "PowerMeterFailure",
-        "PowerSwitchFailure",
-        "ReaderFailure",
-        "ResetFailure",
-        "UnderVoltage",
-        "OverVoltage",
-        "WeakSignal",
+        "ConnectorLockFailure", "EVCommunicationError", "GroundFailure", "HighTemperature",
+        "InternalError", "LocalListConflict", "NoError", "OtherError", "OverCurrentFailure",
+        "PowerMeterFailure", "PowerSwitchFailure", "ReaderFailure", "ResetFailure", "UnderVoltage",
+        "OverVoltage", "WeakSignal",
     ],
-    Meta(
-        extra={
-            "missing": "NoError",
-            "unknown": "OtherError",
-            "spill": "info",
-            # Mode3Error was EVCommunicationError's name in OCPP 1.5.
-            "aliases": {
-                "Mode3Error": "EVCommunicationError",
-                "No_Error": "NoError",
-                "": "NoError",
-                "None": "NoError",
-            },
-        }
-    ),
+    # Mode3Error was EVCommunicationError's name in OCPP 1.5.
+    Meta(extra={"missing": "NoError", "unknown": "OtherError", "spill": "info", "aliases": {
+        "Mode3Error": "EVCommunicationError", "No_Error": "NoError", "": "NoError", "None": "NoError",
+    }}),
 ]
 StopReason = Annotated[
     Literal[
-        "EmergencyStop",
-        "EVDisconnected",
-        "HardReset",
-        "Local",
-        "Other",
-        "PowerLoss",
-        "Reboot",
-        "Remote",
-        "SoftReset",
-        "UnlockCommand",
-        "DeAuthorized",
+        "EmergencyStop", "EVDisconnected", "HardReset", "Local", "Other", "PowerLoss", "Reboot",
+        "Remote", "SoftReset", "UnlockCommand", "DeAuthorized",
     ],
-    Meta(
-        extra={
-            "unknown": "Other",
-            "aliases": {"EvDisconnect": "EVDisconnected", "Deauthorised": "DeAuthorized"},
-        }
-    ),
+    Meta(extra={"unknown": "Other", "aliases": {"EvDisconnect": "EVDisconnected", "Deauthorised": "DeAuthorized"}}),
 ]
+DiagnosticsStatus = Literal["Idle", "Uploaded", "UploadFailed", "Uploading"]
+FirmwareStatus = Literal[
+    "Downloaded", "DownloadFailed", "Downloading", "Idle", "InstallationFailed", "Installing",
+    "Installed",
+]
+SignedFirmwareStatus = Literal[
+    "Downloaded", "DownloadFailed", "Downloading", "DownloadScheduled", "DownloadPaused", "Idle",
+    "InstallationFailed", "Installing", "Installed", "InstallRebooting", "InstallScheduled",
+    "InstallVerificationFailed", "InvalidSignature", "SignatureVerified",
+]
+UploadLogStatus = Literal[
+    "BadMessage", "Idle", "NotSupportedOperation", "PermissionDenied", "Uploaded", "UploadFailure",
+    "Uploading",
+]
+# fmt: on
 
 
-# --- what charge points tell us -----------------------------------------------------------------------------------
+class EmptyResponse(Sent, frozen=True):
+    """The answer to a CALL that only informs."""
 
 
 class BootNotificationRequest(Received, frozen=True):
@@ -179,10 +143,6 @@ class StatusNotificationRequest(Received, frozen=True):
     vendor_error_code: Maybe[Text50] = None
 
 
-class StatusNotificationResponse(Sent, frozen=True):
-    pass
-
-
 class StartTransactionRequest(Received, frozen=True):
     """A field is None (`id_tag`: empty) only if the charge point left it out or nothing could be made of it."""
 
@@ -199,7 +159,7 @@ class StartTransactionResponse(Sent, frozen=True):
 
 
 class OcppSampledValue(Received, frozen=True):
-    """One reading. Everything is text as the charge point wrote it: unknown units and measurands are kept."""
+    """One reading, as text: units and measurands that OCPP does not know are kept (OCPP 1.6, 7.43)."""
 
     value: Annotated[str, Meta(extra={"missing": ""})]
     context: Maybe[Text50] = None
@@ -219,10 +179,6 @@ class MeterValuesRequest(Received, frozen=True):
     connector_id: Maybe[Int]
     meter_value: tuple[OcppMeterValue, ...]
     transaction_id: Maybe[Int] = None
-
-
-class MeterValuesResponse(Sent, frozen=True):
-    pass
 
 
 class StopTransactionRequest(Received, frozen=True):
@@ -251,52 +207,41 @@ class DataTransferResponse(Sent, frozen=True):
     data: str | None = None
 
 
-# --- what charge points answer ------------------------------------------------------------------------------------
+# Firmware management profile (OCPP 1.6, 6.17 and 6.19)
 
 
-class ChangeAvailabilityResponse(ReceivedAnswer, frozen=True):
-    status: Literal["Accepted", "Rejected", "Scheduled"]
+class DiagnosticsStatusNotificationRequest(Received, frozen=True):
+    status: DiagnosticsStatus
 
 
-class ChangeConfigurationResponse(ReceivedAnswer, frozen=True):
-    status: Literal["Accepted", "Rejected", "RebootRequired", "NotSupported"]
+class FirmwareStatusNotificationRequest(Received, frozen=True):
+    status: FirmwareStatus
 
 
-class ClearCacheResponse(ReceivedAnswer, frozen=True):
+# Security extension (white paper, 5)
+
+
+class SecurityEventNotificationRequest(Received, frozen=True):
+    type: Text50
+    timestamp: Maybe[OcppTimestamp]
+    tech_info: Maybe[Text255] = None
+
+
+class SignCertificateRequest(Received, frozen=True):
+    csr: Text5500
+
+
+class SignCertificateResponse(Sent, frozen=True):
     status: Literal["Accepted", "Rejected"]
 
 
-class DataTransferAnswer(ReceivedAnswer, frozen=True):
-    """DataTransfer.conf from a charge point."""
+class LogStatusNotificationRequest(Received, frozen=True):
+    """`request_id` is absent only if the charge point is Idle and was triggered."""
 
-    status: DataTransferStatus
-    data: Maybe[Annotated[str, Meta(extra={"json_text": True})]] = None
-
-
-class KeyValue(ReceivedAnswer, frozen=True):
-    key: Text50
-    readonly: Annotated[bool, Meta(extra={"missing": False})]
-    value: Maybe[Text500] = None
+    status: UploadLogStatus
+    request_id: Maybe[Int] = None
 
 
-class GetConfigurationResponse(ReceivedAnswer, frozen=True):
-    configuration_key: tuple[KeyValue, ...] = ()
-    unknown_key: tuple[Text50, ...] = ()
-
-
-class RemoteStartTransactionResponse(ReceivedAnswer, frozen=True):
-    status: Literal["Accepted", "Rejected"]
-
-
-class RemoteStopTransactionResponse(ReceivedAnswer, frozen=True):
-    status: Literal["Accepted", "Rejected"]
-
-
-class ResetResponse(ReceivedAnswer, frozen=True):
-    status: Literal["Accepted", "Rejected"]
-
-
-class UnlockConnectorResponse(ReceivedAnswer, frozen=True):
-    status: Annotated[
-        Literal["Unlocked", "UnlockFailed", "NotSupported"], Meta(extra={"aliases": {"Accepted": "Unlocked"}})
-    ]
+class SignedFirmwareStatusNotificationRequest(Received, frozen=True):
+    status: SignedFirmwareStatus
+    request_id: Maybe[Int] = None
