@@ -6,8 +6,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 
 from csms.api import pages
+from csms.api.certificate_models import (
+    CertificateOut,
+    Certificates,
+    Revocation,
+    SecurityEventOut,
+    SecurityEventPage,
+)
 from csms.api.chargers import ChargerId
-from csms.api.models import CertificateOut, Certificates, Revocation, SecurityEventOut, SecurityEventPage
 from csms.api.security import Context, operator, viewer
 from csms.db import security
 from csms.security import pki

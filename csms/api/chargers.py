@@ -6,7 +6,7 @@ from fastapi import APIRouter, BackgroundTasks, Path, Query, Response
 from pydantic import SecretStr
 
 from csms.api import pages
-from csms.api.models import (
+from csms.api.charger_models import (
     ChargerOut,
     ChargerPage,
     ChargerSettings,

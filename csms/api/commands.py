@@ -7,9 +7,9 @@ from fastapi import APIRouter, Path, Query, Response
 from starlette.responses import JSONResponse
 
 from csms.api import pages
+from csms.api.charger_models import CommandIn, CommandOut
 from csms.api.chargers import ChargerId
 from csms.api.device_state_models import CommandPage, CommandRecord
-from csms.api.models import CommandIn, CommandOut
 from csms.api.security import Context, operator, viewer
 from csms.core.command_states import CommandState
 from csms.core.text import storable

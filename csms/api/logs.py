@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from csms.api import pages
 from csms.api.chargers import ChargerId
-from csms.api.models import MessageOut, MessagePage
+from csms.api.log_models import MessageOut, MessagePage
 from csms.api.security import Context, viewer
 from csms.core.records import Event
 from csms.db import logs, views

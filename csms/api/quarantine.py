@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from csms.api import pages
 from csms.api.commands import Operator
-from csms.api.models import QuarantinedOut, QuarantinePage, RepairIn, RepairOut, Resolution
+from csms.api.log_models import QuarantinedOut, QuarantinePage, RepairIn, RepairOut, Resolution
 from csms.api.security import Context, operator, viewer
 from csms.core.quarantine import repairable_message
 from csms.core.text import storable

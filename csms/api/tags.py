@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Response
 
 from csms.api import pages
-from csms.api.models import TagIn, TagOut, TagPage
 from csms.api.security import Context, operator, viewer
+from csms.api.tag_models import TagIn, TagOut, TagPage
 from csms.core.records import Tag
 from csms.core.text import storable
 from csms.core.work import tag_key

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Path, Query, Response
 from msgspec.structs import asdict
 
 from csms.api import pages
-from csms.api.models import CostOut, TariffOut
 from csms.api.security import Context, administrator, viewer
 from csms.api.tags import nameable, named
 from csms.api.tariff_models import (
@@ -20,6 +19,7 @@ from csms.api.tariff_models import (
     TariffTerms,
     TariffVersions,
 )
+from csms.api.transaction_models import CostOut, TariffOut
 from csms.core.pricing import duration_s, session_cost
 from csms.core.tariffs import Tariff, tariff_problems, zone_exists
 from csms.core.text import storable

@@ -3,8 +3,8 @@
 from fastapi import APIRouter
 from msgspec.structs import asdict
 
-from csms.api.models import NewToken, TokenIn, TokenOut, Tokens
 from csms.api.security import Context, administrator
+from csms.api.tag_models import NewToken, TokenIn, TokenOut, Tokens
 from csms.db import admin
 from csms.service.access import digest_of, new_secret
 from csms.service.problems import Problem

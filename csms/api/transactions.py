@@ -10,8 +10,8 @@ from fastapi import APIRouter, Query
 from starlette.responses import StreamingResponse
 
 from csms.api import pages
-from csms.api.models import ReadingOut, ReadingPage, TransactionOut, TransactionPage
 from csms.api.security import Context, viewer
+from csms.api.transaction_models import ReadingOut, ReadingPage, TransactionOut, TransactionPage
 from csms.core.events import timestamp
 from csms.core.text import storable
 from csms.db import views

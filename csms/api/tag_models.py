@@ -1,0 +1,66 @@
+"""Tags and tokens in the JSON of the REST interface."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, Field
+
+from csms.api.models import IdTag, Input, Model, Name, Role, TagStatus, printable
+from csms.db.admin import TagView
+
+
+class TagIn(Input):
+    status: TagStatus = "Accepted"
+    expiry_date: AwareDatetime | None = None
+    parent_id_tag: IdTag | None = None
+    max_active_transactions: int | None = Field(None, ge=0, le=1_000_000)
+    tariff_id: Name | None = Field(None, description="Comes before the charger's")
+
+
+class TagOut(Model):
+    id_tag: str
+    status: TagStatus
+    expiry_date: datetime | None
+    parent_id_tag: str | None
+    max_active_transactions: int | None
+    tariff_id: str | None
+    created_at: datetime
+
+    @classmethod
+    def of(cls, view: TagView) -> "TagOut":
+        tag = view.tag
+        return cls(
+            id_tag=tag.id_tag,
+            status=tag.status,  # type: ignore[arg-type]  # the table's own check says the same
+            expiry_date=tag.expiry_at,
+            parent_id_tag=tag.parent_id_tag,
+            max_active_transactions=tag.max_active_transactions,
+            tariff_id=tag.tariff_id,
+            created_at=view.created_at,
+        )
+
+
+class TagPage(Model):
+    items: list[TagOut]
+    next_cursor: str | None
+
+
+class TokenIn(Input):
+    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(printable)]
+    role: Role = "viewer"
+
+
+class TokenOut(Model):
+    id: int
+    name: str
+    role: Role
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class NewToken(TokenOut):
+    token: str = Field(description="The bearer token: shown this once, kept nowhere")
+
+
+class Tokens(Model):
+    items: list[TokenOut]
