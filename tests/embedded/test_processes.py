@@ -107,7 +107,7 @@ def test_a_server_gives_up_root_and_still_hears_of_our_death(tmp_path: Path) -> 
     code = (
         "import sys; from pathlib import Path; from csms.embedded.processes import *;"
         f"log = open_log(Path({str(tmp_path / 'log')!r}));"
-        f"print(start_bound(['/bin/sleep', '60'], log=log, account=Account('x', {account.uid}, {account.gid})).pid, flush=True);"
+        f"print(start_bound(['/bin/sleep', '60'], log=log, account=SystemAccount('x', {account.uid}, {account.gid})).pid, flush=True);"
         "sys.stdin.read()"
     )
     parent = subprocess.Popen(
