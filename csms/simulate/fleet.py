@@ -1,4 +1,4 @@
-"""Many simulated charge points in one process: started gently, ended cleanly, summed up."""
+"""Many simulated charge points in one process: connected gradually, ended cleanly, summed up."""
 
 import asyncio
 import contextlib
@@ -14,9 +14,12 @@ from csms.simulate.records import BelievedTransaction, ChargerEvent, Counters
 
 @dataclass(slots=True)
 class FleetSummary:
-    """Where a fleet stands. `sessions` are finished transactions, `delivered` those whose start and stop the
-    central system acknowledged, `undelivered` the messages still waiting. `believed` maps identities to what
-    each charge point believes."""
+    """The figures of a fleet.
+
+    `sessions` are finished transactions, `delivered` those whose start and stop the central system acknowledged,
+    `undelivered` the messages that wait. `believed` has the transactions of each charge point by identity, as it knows
+    them.
+    """
 
     chargers: int = 0
     connected: int = 0
@@ -33,18 +36,18 @@ class FleetSummary:
 
     @property
     def faultless(self) -> bool:
-        """Nothing was lost, and no transaction message was answered by an error."""
+        """Whether no message was lost, and no transaction message was answered by an error."""
         counters = self.counters
         return not (counters.lost or counters.transaction_callerrors or counters.invalid_answers)
 
 
 class SimulatedFleet:
-    """`charge_points` are there from the start, so that anything may be read of them while `run` goes on.
+    """`charge_points` exist from the start, so that their state can be read while `run` goes on.
 
-    Their identities are PREFIX-001 and so on. `sessions` is for each connector; `speed`, and `lead` (simulated seconds
-    the clock starts in the past, None: as long as the run is expected to take), as `SimulatedClock` explains, unless a
-    `clock` is given; `ramp_s` real seconds are spent on dialling them all. The other options are those of
-    `SimulatedChargePoint`; every tenth or so of the charge points gives direct current.
+    Their identities are PREFIX-001 and so on. `sessions` is for each connector. `speed` and `lead` (simulated seconds that
+    the clock starts in the past; None: as long as the run is expected to take) are those of `SimulatedClock`, unless a
+    `clock` is given. Connecting all of them takes `ramp_s` real seconds. The other parameters are `ChargePointOptions`.
+    A quarter of the charge points has DC outlets.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class SimulatedFleet:
     ) -> None:
         if chargers < 1:
             raise ValueError("a fleet has at least one charge point")
-        # Fifty dials a second knock no central system down.
+        # Fifty connects a second overload no central system.
         self._ramp_s = chargers / 50 if ramp_s is None else ramp_s
         if lead is None:
             slack_s = 60 + self._ramp_s
@@ -98,10 +101,10 @@ class SimulatedFleet:
         self._grace_s = grace_s
 
     async def run(self) -> FleetSummary:
-        """Until every connector had its `sessions`, `duration_s` is over, or it is cancelled.
+        """Run until each connector had its `sessions`, `duration_s` is over, or it is cancelled. Returns the figures.
 
-        Cancelled or out of time, running sessions end and their messages have `grace_s` to be delivered. A first
-        cancellation is answered by the summary and not passed on; a second one ends it at once.
+        In the last two cases running sessions end, and their messages have `grace_s` to be delivered. A first cancellation
+        returns the figures and is not passed on; a second one ends it at once.
         """
         tasks = [
             asyncio.create_task(self._live(charge_point, index))
@@ -109,13 +112,13 @@ class SimulatedFleet:
         ]
         try:
             with contextlib.suppress(asyncio.CancelledError):
-                await _all_or_fault(tasks, self._duration_s)
+                await _all_or_failure(tasks, self._duration_s)
             for charge_point in self.charge_points:
                 charge_point.finish()
             for charge_point, task in zip(self.charge_points, tasks, strict=True):
                 if not charge_point.connected:
-                    task.cancel()  # nobody to deliver to
-            await _all_or_fault(tasks, self._grace_s)
+                    task.cancel()  # there is no connection to deliver on
+            await _all_or_failure(tasks, self._grace_s)
             summary = self.summary()
         finally:
             for task in tasks:
@@ -146,8 +149,8 @@ class SimulatedFleet:
         return total
 
 
-async def _all_or_fault(tasks: list[asyncio.Task[None]], timeout_s: float | None) -> None:
-    """Waits for all, or `timeout_s`, or the first fault, which is raised."""
+async def _all_or_failure(tasks: list[asyncio.Task[None]], timeout_s: float | None) -> None:
+    """Wait for all tasks, `timeout_s`, or the first failure, which is raised."""
     done, _ = await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_EXCEPTION)
     for task in done:
         if not task.cancelled():

@@ -100,11 +100,10 @@ class AnsweringConnection(SimulatedConnection):
 
     @_after("Reset")
     def after_reset(self, type: str) -> None:  # noqa: A002
-        self.controller.spawn(
-            maintenance.reboot(
-                self.controller, self.connectors.values(), f"{type}Reset", deliver=type == "Soft"
-            )
+        reboot = maintenance.reboot(
+            self.controller, self.connectors.values(), f"{type}Reset", deliver=type == "Soft"
         )
+        self.controller.tasks.spawn(reboot, "reboot")
 
     @_on("UnlockConnector")
     def on_unlock(self, connector_id: int) -> Any:
@@ -132,7 +131,7 @@ class AnsweringConnection(SimulatedConnection):
             connector.set_operative(type == "Operative")
 
     def _chosen(self, connector_id: int) -> list[SimulatedConnector] | None:
-        """The connectors meant: all of them for 0, None when there is no such connector."""
+        """Return the connectors meant: all of them for 0; None when there is no such connector."""
         if connector_id == 0:
             return list(self.connectors.values())
         connector = self._connector(connector_id)
@@ -198,7 +197,7 @@ class AnsweringConnection(SimulatedConnection):
                 else:
                     wanted.append(call.MeterValues(connector.connector_id, [value]))
         if wanted:
-            controller.spawn(self._send_each(wanted))
+            controller.tasks.spawn(self._send_each(wanted), "triggered messages")
 
     async def _send_each(self, payloads: list[Any]) -> None:
         for payload in payloads:
@@ -236,7 +235,8 @@ class AnsweringConnection(SimulatedConnection):
             return call_result.ReserveNow("Occupied")
         connector.reserve((reservation_id, id_tag))
         until = parse_time(expiry_date)
-        self.controller.spawn(maintenance.expire_reservation(connector, reservation_id, until))
+        expiry = maintenance.expire_reservation(connector, reservation_id, until)
+        self.controller.tasks.spawn(expiry, "reservation")
         return call_result.ReserveNow("Accepted")
 
     @_on("CancelReservation")
@@ -301,7 +301,8 @@ class AnsweringConnection(SimulatedConnection):
 
     @_after("UpdateFirmware")
     def after_update_firmware(self, location: str, retrieve_date: str, **_: Any) -> None:
-        self.controller.spawn(maintenance.update_firmware(self.controller, self.connectors.values()))
+        update = maintenance.update_firmware(self.controller, self.connectors.values())
+        self.controller.tasks.spawn(update, "firmware")
 
     @_on("GetDiagnostics")
     def on_get_diagnostics(self, location: str, **_: Any) -> Any:
@@ -309,4 +310,4 @@ class AnsweringConnection(SimulatedConnection):
 
     @_after("GetDiagnostics")
     def after_get_diagnostics(self, location: str, **_: Any) -> None:
-        self.controller.spawn(maintenance.upload_diagnostics(self.controller))
+        self.controller.tasks.spawn(maintenance.upload_diagnostics(self.controller), "diagnostics")

@@ -25,7 +25,7 @@ def state_directory() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="csms-embedded-", dir=parent))
     directory.chmod(0o755)
     yield directory / "state"
-    # A server whose program was killed is still on its way out, and clears up at the same time.
+    # A server whose program was killed may still be stopping, and deletes files at the same time.
     until_blocking(lambda: shutil.rmtree(directory, ignore_errors=True) or not directory.exists())
 
 

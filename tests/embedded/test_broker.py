@@ -77,7 +77,9 @@ async def test_more_retained_messages_than_the_default_reach_a_qos_0_wildcard(
     assert {str(message.topic) for message in messages} == set(topics)
 
 
-async def test_a_last_will_is_published_when_a_client_vanishes(broker: Broker, topic_prefix: str) -> None:
+async def test_a_last_will_is_published_when_a_client_disconnects_without_notice(
+    broker: Broker, topic_prefix: str
+) -> None:
     will = aiomqtt.Will(f"{topic_prefix}/alive", "0", qos=1)
     async with client(broker, V311) as listener:
         await listener.subscribe(f"{topic_prefix}/alive", qos=1)
@@ -108,7 +110,7 @@ def listeners_of(port: int) -> set[str]:
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="no table of sockets to read here")
-def test_only_this_machine_is_listened_to(own_broker: EmbeddedBroker) -> None:
+def test_the_broker_listens_on_loopback_only(own_broker: EmbeddedBroker) -> None:
     assert own_broker.host == "127.0.0.1"
     assert listeners_of(own_broker.port) == {"0100007F"}
     assert listeners_of(own_broker.port_v5) == {"0100007F"}

@@ -84,7 +84,7 @@ async def test_tc_074_a_certificate_by_request_of_the_central_system(start_node,
     assert (await refused(node.running.ocpp_tls, "SN-1", ssl=certificates.client(chain, key)))[0] == 403
 
 
-async def test_tc_077_a_certificate_the_charge_point_finds_invalid(start_node, certificates):
+async def test_tc_077_a_certificate_that_the_charge_point_rejects(start_node, certificates):
     node = await tls_node(start_node, certificates)
     station = await connected(node, certificates)
     await signed(station, csr(station_key(), cn="cp"), "Rejected")
@@ -222,7 +222,7 @@ async def test_deleting_a_charger_revokes_its_certificates(start_node, certifica
 
 
 @pytest.mark.parametrize(("days_before", "reminded"), [(30, 1), (15, 0)])
-async def test_a_certificate_that_expires_is_asked_for_anew_once_a_day(
+async def test_renewal_of_a_certificate_that_expires_is_requested_once_a_day(
     start_node, certificates, database_url, days_before, reminded
 ):
     node = await tls_node(start_node, certificates, csms_certificate_days=20)
@@ -266,7 +266,7 @@ async def test_old_security_events_are_deleted(node, database_url):
     await station.close()
 
 
-def test_our_own_server_certificates_are_renewed_before_they_expire(tmp_path):
+def test_own_server_certificates_are_renewed_before_they_expire(tmp_path):
     root = authority.make(tmp_path, organization="Test CPO")
     authority.issue_server(
         root,

@@ -27,7 +27,7 @@ def invoke(*words):
     return result.output
 
 
-def test_init_makes_it_once(tmp_path):
+def test_init_makes_the_ca_once(tmp_path):
     with pytest.raises(CsmsError, match="csms ca init"):
         invoke("show")
     shown = invoke("init")
@@ -50,6 +50,6 @@ def test_issue_server_writes_both_kinds(tmp_path):
         assert certificate_checks.presented(certificate).names[0] == "ocpp.example.com"
 
 
-def test_revoke_wants_a_serial_number():
+def test_revoke_needs_a_serial_number():
     with pytest.raises(CsmsError, match="hex"):
         invoke("revoke", "xyz")

@@ -17,7 +17,7 @@ CA = pki.make_root("Test CPO", now=NOW, lifetime=timedelta(days=30))
 
 
 @pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
-def test_a_request_is_signed_with_its_own_key_and_subject_and_nothing_else_of_it(kind):
+def test_only_key_and_subject_of_a_request_are_signed(kind):
     key = station_key(kind)
     request = certificate_checks.read_request(csr(key, cn="SN-1"))
     issued = CA.sign_request(request, now=NOW, lifetime=timedelta(days=10))
@@ -41,7 +41,7 @@ def test_a_certificate_never_outlives_its_ca():
     assert issued.not_after == CA.certificate.not_valid_after_utc
 
 
-def test_openssl_accepts_what_we_have_made(tmp_path):
+def test_openssl_accepts_the_certificates(tmp_path):
     root, leaf, revoked = tmp_path / "root.pem", tmp_path / "leaf.pem", tmp_path / "crl.pem"
     root.write_text(CA.pem)
     pem, _ = issue(CA, "cp-1", days=1)
@@ -61,7 +61,7 @@ def test_openssl_accepts_what_we_have_made(tmp_path):
     assert "revoked" in verify("-crl_check", "-CRLfile", revoked).stderr
 
 
-def test_weak_keys_and_broken_requests_are_refused():
+def test_weak_keys_and_malformed_requests_are_refused():
     for key in small_keys():
         with pytest.raises(certificate_checks.InvalidCertificate, match="bits"):
             certificate_checks.read_request(csr(key, cn="cp"))
@@ -75,7 +75,7 @@ def test_weak_keys_and_broken_requests_are_refused():
             certificate_checks.read_request(bad)
 
 
-def test_a_signature_of_somebody_else_is_noticed():
+def test_a_request_with_a_foreign_signature_is_refused():
     key, other = station_key(), station_key()
     mine = certificate_checks.read_request(csr(key, cn="cp"))
     theirs = certificate_checks.read_request(csr(other, cn="cp"))
@@ -129,7 +129,7 @@ def test_the_server_certificate_carries_its_name_in_cn_and_alternatives():
     assert isinstance(certificate.signature_hash_algorithm, hashes.SHA256)
 
 
-def test_serial_numbers_as_people_write_them():
+def test_serial_numbers_are_read_in_each_common_form():
     assert certificate_checks.normal_serial("0A:1B:2c") == "a1b2c"
     assert certificate_checks.normal_serial(" 0x00ff ") == "ff"
     for wrong in ("", "xyz", "-1", "0", "f" * 60):

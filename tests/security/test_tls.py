@@ -180,7 +180,7 @@ def test_files_that_are_no_certificates_stop_the_start_with_a_sentence(certifica
         ServerTls([], None)
 
 
-def test_certificates_of_our_own_follow_the_names_that_are_set(tmp_path):
+def test_own_certificates_follow_the_configured_names(tmp_path):
     def issued(*names):
         chosen = settings.load(
             _env_file=None,
@@ -201,14 +201,14 @@ def test_certificates_of_our_own_follow_the_names_that_are_set(tmp_path):
     assert issued("10.0.0.7", "ocpp.example.com").names[0] == "10.0.0.7"
 
 
-def test_as_many_keys_as_certificates(certificates, tmp_path):
+def test_a_key_is_needed_for_each_certificate(certificates, tmp_path):
     given = certificates.settings | {"csms_ocpp_tls_key_file": str(certificates.pairs[0][1])}
     chosen = settings.load(_env_file=None, csms_data_dir=tmp_path, **given)
     with pytest.raises(StartError, match="as many"):
         secure(chosen, None)
 
 
-def test_a_ca_is_two_files(certificates, tmp_path):
+def test_a_ca_needs_both_of_its_files(certificates, tmp_path):
     given = certificates.settings | {"csms_ca_key_file": None}
     chosen = settings.load(_env_file=None, csms_data_dir=tmp_path, **given)
     with pytest.raises(StartError, match="set both or neither"):

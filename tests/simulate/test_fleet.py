@@ -34,7 +34,7 @@ async def test_a_fleet_plays_its_sessions_and_sums_them_up():
     assert {event.kind for event in events} >= {"connected", "booted", "started", "stopped"}
 
 
-async def test_when_its_time_is_over_sessions_end_and_are_delivered():
+async def test_at_the_end_of_the_duration_sessions_end_and_are_delivered():
     async with Central() as central:
         summary = await SimulatedFleet(central.url, chargers=3, speed=1200, duration_s=0.6, ramp_s=0).run()
     assert summary.sessions == summary.delivered == len(central.actions("StartTransaction"))
@@ -69,7 +69,7 @@ async def test_cancelled_twice_it_ends_at_once():
         await until(lambda: asyncio.all_tasks() <= before)
 
 
-async def test_with_nobody_there_it_says_why():
+async def test_without_a_central_system_it_says_why():
     async with Central() as central:
         url = central.url
     summary = await SimulatedFleet(url, chargers=2, duration_s=0.2, ramp_s=0).run()
@@ -90,7 +90,7 @@ async def test_callerrors_to_transaction_messages_are_a_fault():
     assert summary.undelivered
 
 
-async def test_dialling_is_spread_over_the_ramp():
+async def test_connecting_is_spread_over_the_ramp():
     async with Central() as central:
         begun = time.monotonic()
         fleet = SimulatedFleet(central.url, chargers=4, ramp_s=0.8, duration_s=10)
