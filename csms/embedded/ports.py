@@ -31,18 +31,18 @@ def any_free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def next_free_port(wanted: int, *, taken: Collection[int] = (), tries: int = 100) -> int:
-    """Return the wanted port or the first free one above it, but none of `taken`. 0 asks for any port.
+def next_free_port(preferred: int, *, taken: Collection[int] = (), tries: int = 100) -> int:
+    """Return the preferred port or the first free one above it, but none of `taken`. 0 asks for any port.
 
     Raises EmbeddedError when there is none within `tries`.
     """
-    if wanted == 0:
+    if preferred == 0:
         return any_free_port()
-    for port in range(wanted, min(wanted + tries, 65_536)):
+    for port in range(preferred, min(preferred + tries, 65_536)):
         if port not in taken and is_free(port):
             return port
     raise EmbeddedError(
-        f"No free port between {wanted} and {min(wanted + tries, 65_536) - 1} on {LOOPBACK}: "
+        f"No free port between {preferred} and {min(preferred + tries, 65_536) - 1} on {LOOPBACK}: "
         "stop one of the programs listening there, or ask for another port."
     )
 

@@ -47,7 +47,7 @@ class EmbeddedPostgres:
     `postgresql://user:password@127.0.0.1:port/csms`. `settings` are server settings as in postgresql.conf; commits are
     durable unless they say otherwise.
 
-    Under root the server runs as the user `postgres` or `nobody`. Where that user cannot reach `state_dir`, the data is
+    Under root the server runs as an unprivileged user (`unprivileged_account`). Where that user cannot reach `state_dir`, the data is
     below `shared_dir`, at the place that the file `state_dir/postgres/location` names. Raises EmbeddedError.
     """
 

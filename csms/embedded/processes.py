@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +84,6 @@ def start_bound(
     log: IO[bytes],
     account: SystemAccount | None = None,
     death_signal: int = signal.SIGINT,
-    environment: Mapping[str, str] | None = None,
 ) -> "subprocess.Popen[bytes]":
     """Start a server that receives `death_signal` from the kernel when this program dies (Linux only).
 
@@ -107,7 +106,7 @@ def start_bound(
         stdout=log,
         stderr=subprocess.STDOUT,
         cwd="/",
-        env=dict(environment) if environment is not None else program_environment(),
+        env=program_environment(),
         start_new_session=True,
     )
 
@@ -153,7 +152,7 @@ def is_alive(pid: int) -> bool:
 
 
 def stop_foreign_process(pid: int, expected: str, steps: Sequence[tuple[int | None, float]]) -> bool:
-    """Stop a process that is not our child, as long as its command line holds `expected`.
+    """Stop a process that is not a child of this program, as long as its command line holds `expected`.
 
     Each step is a signal (None: only wait) and the seconds to wait. Returns whether the process has ended.
     """
@@ -180,7 +179,7 @@ def _wait_for_its_files(pid: int, timeout_s: float = 2.0) -> None:
 
 
 def unprivileged_account(owned: Path) -> SystemAccount | None:
-    """Return the user to run Postgres as; None: this user. Under root the owner of `owned`, `postgres` or `nobody`.
+    """Return the user to run Postgres as; None: this user. Under root the owner of `owned`, or one of the system's unprivileged users.
 
     Raises EmbeddedError when there is none of them.
     """

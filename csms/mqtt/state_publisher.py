@@ -35,7 +35,7 @@ _BATCH = 200
 _GATHER_S = 0.05
 _RETRY_S = 1.0
 
-Discovery = Callable[[StateSnapshot], dict[str, dict[str, Any]]]
+DiscoveryConfigs = Callable[[StateSnapshot], dict[str, dict[str, Any]]]
 
 
 class StatePublisher:
@@ -53,7 +53,7 @@ class StatePublisher:
         *,
         prefix: str = "",
         qos: int = 1,
-        discovery: Discovery | None = None,
+        discovery: DiscoveryConfigs | None = None,
         readings_every_s: float = 1.0,
     ) -> None:
         self._engine = engine

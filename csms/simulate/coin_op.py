@@ -67,7 +67,6 @@ class FakeStation:
     _entered: float = 0.0
     _command_at: float = 0.0
     _told_at: float = 0.0
-    _plugged: bool = False
     _dropped: str | None = None
     _rebooted: bool = False
     _chance: random.Random = field(default_factory=random.Random)
@@ -104,7 +103,6 @@ class FakeStation:
         self.uid, self.time, self._command_at = uid, 0, self.clock
         if self.behaviour.energy == "session":
             self.counter_wh = 0.0
-        self._plugged = False
         self._open_door()
         self.out_active = True
         self._enter("busy")
@@ -138,7 +136,7 @@ class FakeStation:
     def _charge(self) -> None:
         if self.state == "busy" and self.time >= self.behaviour.plug_s:
             # A vehicle draws current, and the door is closed.
-            self.doors_closed = self._plugged = True
+            self.doors_closed = True
             self._enter("charging")
         elif self.state == "charging" and self.time >= self.behaviour.plug_s + self.behaviour.charge_s:
             self._enter("completed")

@@ -114,10 +114,10 @@ class SimulatedConfiguration:
 
     def report(self, names: Iterable[str] | None) -> tuple[list[dict[str, Any]], list[str]]:
         """Return the known keys (as KeyValue fields) and the unknown names, for GetConfiguration.conf."""
-        wanted = list(names or ()) or list(self._keys)
+        requested = list(names or ()) or list(self._keys)
         known: list[dict[str, Any]] = []
         unknown: list[str] = []
-        for name in wanted:
+        for name in requested:
             official = self._names.get(name.lower())
             if official is None:
                 unknown.append(name)

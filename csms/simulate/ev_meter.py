@@ -16,12 +16,13 @@ from dataclasses import dataclass, field, replace
 import aiomqtt
 
 from csms.aio import TaskSet
+from csms.mqtt.client.aiomqtt_fixes import MqttClient
 from csms.simulate.clock import SimulatedClock
 
 COMMAND_TOPIC = "/BLEWIFI/Chargers/"
 REPLY_TOPIC = "/BLEWIFI/users/"
-UNPLUGGED, PLUGGED, WANTS, VENTILATE, BROKEN = 1, 2, 3, 4, 5
-NOT_CHARGING, CLOSED_1, CLOSED_3, READY = 1, 2, 3, 7
+UNPLUGGED, PLUGGED, WANTS = 1, 2, 3
+CLOSED_1, CLOSED_3, READY = 2, 3, 7
 NO_TIME = 2**64 - 1
 
 
@@ -150,7 +151,7 @@ class FakeBackend:
         self.violations: list[str] = []
         self.connected = asyncio.Event()
         self._request = _request(uuid, token)
-        self._client: aiomqtt.Client | None = None
+        self._client: MqttClient | None = None
         self._late = TaskSet()
         self._address = (host, port, version, username, password)
 
@@ -160,7 +161,7 @@ class FakeBackend:
             while True:
                 with contextlib.suppress(aiomqtt.MqttError, OSError):
                     host, port, version, username, password = self._address
-                    async with aiomqtt.Client(
+                    async with MqttClient(
                         host, port, protocol=version, username=username, password=password
                     ) as client:
                         for mac in self.chargers:

@@ -23,7 +23,7 @@ def _on(action: str) -> Callable[[F], F]:
 
 
 def _after(action: str) -> Callable[[F], F]:
-    """Run after the answer is sent. The ocpp package awaits `on` handlers in line, so calls of our own start here."""
+    """Run after the answer is sent. The ocpp package awaits `on` handlers in line, so calls to the central system start here."""
     return cast(Callable[[F], F], ocpp_after(action))
 
 
@@ -69,9 +69,8 @@ class AnsweringConnection(SimulatedConnection):
         if not self.controller.in_service:
             return None
         for connector in self.connectors.values():
-            wanted = connector_id in {None, connector.connector_id}
             if (
-                wanted
+                connector_id in {None, connector.connector_id}
                 and connector.free
                 and (not connector.reservation or connector.reservation[1] == id_tag)
             ):
@@ -175,33 +174,33 @@ class AnsweringConnection(SimulatedConnection):
         """Send what TriggerMessage asked for; `connector_id` None means all connectors."""
         controller = self.controller
         numbers = [0, *self.connectors] if connector_id is None else [connector_id]
-        wanted: list[Any] = []
+        messages: list[Any] = []
         if requested == "BootNotification":
             controller.boot_again()
         elif requested == "Heartbeat":
-            wanted = [call.Heartbeat()]
+            messages = [call.Heartbeat()]
         elif requested == "StatusNotification":
-            wanted = [
+            messages = [
                 call.StatusNotification(number, "NoError", controller.statuses[number], controller.now())
                 for number in numbers
             ]
         elif requested == "FirmwareStatusNotification":
-            wanted = [call.FirmwareStatusNotification(controller.firmware_status)]
+            messages = [call.FirmwareStatusNotification(controller.firmware_status)]
         elif requested == "DiagnosticsStatusNotification":
-            wanted = [call.DiagnosticsStatusNotification(controller.diagnostics_status)]
+            messages = [call.DiagnosticsStatusNotification(controller.diagnostics_status)]
         elif requested == "MeterValues":
             for connector in (self.connectors[number] for number in numbers if number):
                 value = connector.triggered_meter_value()
                 if connector.transaction:
                     controller.delivery.sampled(connector.transaction, value)
                 else:
-                    wanted.append(call.MeterValues(connector.connector_id, [value]))
-        if wanted:
-            controller.tasks.spawn(self._send_each(wanted), "triggered messages")
+                    messages.append(call.MeterValues(connector.connector_id, [value]))
+        if messages:
+            controller.tasks.spawn(self._send_each(messages), "triggered messages")
 
-    async def _send_each(self, payloads: list[Any]) -> None:
-        for payload in payloads:
-            await self.controller.line.attempt(payload)
+    async def _send_each(self, messages: list[Any]) -> None:
+        for message in messages:
+            await self.controller.line.attempt(message)
 
     # --- local list ---------------------------------------------------------------------------
 

@@ -92,4 +92,4 @@ def until_gone(pid: int) -> None:
     until_blocking(lambda: not is_alive(pid))
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

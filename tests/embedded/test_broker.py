@@ -157,7 +157,7 @@ def test_a_port_that_is_taken_before_the_start_is_tried_again(tmp_path: Path) ->
         taken = rival.getsockname()[1]
         choices = iter([taken, unused_port(), unused_port(), unused_port()])
         broker = EmbeddedBroker(
-            tmp_path, port=taken, port_v5=0, choose_port=lambda wanted, *, taken: next(choices)
+            tmp_path, port=taken, port_v5=0, choose_port=lambda preferred, *, taken: next(choices)
         )
         with broker as started:
             assert started.port != taken

@@ -24,7 +24,7 @@ def test_an_idle_station_publishes_nothing_until_it_is_asked():
     station = ready()
     run(station, 1000)
     assert station.said == []
-    station.obey(b"hello:anybody")
+    station.obey(b"hello:another")
     assert [s["status"] for s in station.said] == ["ready"]
 
 

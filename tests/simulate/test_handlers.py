@@ -194,7 +194,7 @@ async def test_charging_profiles_are_kept_reported_and_cleared():
 
 async def test_data_transfer_of_an_unknown_vendor_is_refused():
     async with idle() as (central, one, ask):
-        assert (await ask("DataTransfer", vendor_id="nobody")).status == "UnknownVendorId"
+        assert (await ask("DataTransfer", vendor_id="unknown")).status == "UnknownVendorId"
 
 
 async def test_a_pending_charge_point_starts_nothing():

@@ -142,9 +142,9 @@ class FakeCloudServer:
         official = low.startswith("/api/v5")
         routes = self._official() if official else self._web()
         prefix = "/api/v5" if official else "/api"
-        for wanted, pattern, handler in routes:
+        for verb, pattern, handler in routes:
             found = re.fullmatch(prefix + pattern, path.rstrip("/"), re.IGNORECASE)
-            if wanted == method and found is not None:
+            if verb == method and found is not None:
                 return handler(body, request, *found.groups())
         raise RequestRefused(404, {"message": "Not found"})
 
@@ -285,8 +285,8 @@ class FakeCloudServer:
 
     def _put_point(self, body: Any, request: Request) -> Any:
         point = self._point(str(self._object(body).get("id")))
-        for wanted in body["connectors"]:
-            self._connector(point.id, wanted["connectorId"]).mode = wanted["mode"]
+        for change in body["connectors"]:
+            self._connector(point.id, change["connectorId"]).mode = change["mode"]
         return self.cloud.web_point(point)
 
     def _schedules(self, body: Any, request: Request, point_id: str) -> Any:

@@ -74,6 +74,7 @@ async def test_a_silent_broker_is_waited_for_until_the_timeout() -> None:
 async def test_an_end_that_is_not_awaited_is_not_logged(
     mosquitto: Callable[..., Mosquitto],
 ) -> None:
+    gc.collect()  # what other tests have left
     reported: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     before = loop.get_exception_handler()
