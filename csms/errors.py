@@ -1,20 +1,4 @@
-"""Every exception that csms raises for its callers to handle, as one tree.
-
-CsmsError
-├── SettingsError        a setting that cannot be read
-├── StartError           the program cannot start: a port, a database, a migration
-├── LedgerError          a report could not be recorded
-├── NotBookable          a repaired record matches no transaction, or was recorded already
-├── BrokerAway           the MQTT broker did not take a message
-└── CommandError         a command did not get its answer
-    ├── UnknownCharger
-    ├── ChargerOffline
-    ├── ChargerTimeout
-    │   └── ChargerBusy  earlier commands took too long; nothing was sent
-    ├── ChargerRefused   the charger answered with a CALLERROR
-    ├── NotSupported     the charger's adapter does not support the command
-    └── InvalidCommand   the payload does not obey OCPP's schema; nothing was sent
-"""
+"""The exceptions that csms raises for its callers to handle."""
 
 from typing import Any
 

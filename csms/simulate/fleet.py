@@ -2,14 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from csms.simulate.charge_point import SimulatedChargePoint
 from csms.simulate.clock import SimulatedClock, lead_s
 from csms.simulate.controller import ChargePointOptions
 from csms.simulate.curves import OUTLETS
-from csms.simulate.records import BelievedTransaction, ChargerEvent, Counters
+from csms.simulate.records import BelievedTransaction, Counters
 
 
 @dataclass(slots=True)
@@ -44,55 +43,39 @@ class FleetSummary:
 class SimulatedFleet:
     """`charge_points` exist from the start, so that their state can be read while `run` goes on.
 
-    Their identities are PREFIX-001 and so on. `sessions` is for each connector. `speed` and `lead` (simulated seconds that
-    the clock starts in the past; None: as long as the run is expected to take) are those of `SimulatedClock`, unless a
-    `clock` is given. Connecting all of them takes `ramp_s` real seconds. The other parameters are `ChargePointOptions`.
-    A quarter of the charge points has DC outlets.
+    Their identities are PREFIX-001 and so on; they have `options`, and outlets of several kinds. `sessions` is for each
+    connector. `lead`: simulated seconds that the clock starts in the past (None: as long as the run is expected to take).
+    Connecting all of them takes `ramp_s` real seconds.
     """
 
     def __init__(
         self,
         url: str,
+        options: ChargePointOptions | None = None,
         *,
         chargers: int = 10,
         prefix: str = "SIM",
-        connectors: int = 1,
         duration_s: float | None = None,
         sessions: int | None = None,
-        speed: float = 1.0,
         lead: float | None = None,
-        clock: SimulatedClock | None = None,
-        seed: int | str = 0,
-        tags: Sequence[str] = ("SIMTAG",),
-        password: str | None = None,
         ramp_s: float | None = None,
         grace_s: float = 5.0,
-        validate: bool = True,
-        on_event: Callable[[ChargerEvent], None] | None = None,
     ) -> None:
         if chargers < 1:
             raise ValueError("a fleet has at least one charge point")
+        options = options or ChargePointOptions()
         # Fifty connects a second overload no central system.
         self._ramp_s = chargers / 50 if ramp_s is None else ramp_s
         if lead is None:
             slack_s = 60 + self._ramp_s
-            lead = lead_s(speed, duration_s=duration_s, sessions=sessions, slack_s=slack_s)
-        clock = SimulatedClock(speed, lead) if clock is None else clock
+            lead = lead_s(options.speed, duration_s=duration_s, sessions=sessions, slack_s=slack_s)
+        clock = options.clock or SimulatedClock(options.speed, lead)
         width = max(3, len(str(chargers)))
         self.charge_points = [
             SimulatedChargePoint(
                 f"{prefix}-{number:0{width}}",
                 url,
-                ChargePointOptions(
-                    connectors=connectors,
-                    password=password,
-                    seed=seed,
-                    clock=clock,
-                    tags=tags,
-                    outlet=OUTLETS[(number - 1) % len(OUTLETS)],
-                    validate=validate,
-                    on_event=on_event,
-                ),
+                replace(options, clock=clock, outlet=OUTLETS[(number - 1) % len(OUTLETS)]),
             )
             for number in range(1, chargers + 1)
         ]
