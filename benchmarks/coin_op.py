@@ -21,7 +21,7 @@ from benchmarks.results import Result, Size, say
 from benchmarks.servers import CSMS, Services
 from bridges.coin_op import settings as bridge_settings
 from bridges.coin_op.adapter import CoinOpAdapter
-from csms import log, settings
+from csms import settings
 from csms.embedded.ports import LOOPBACK
 from csms.mqtt.config import BrokerAddress
 from csms.run import app
@@ -204,7 +204,6 @@ def _broken(bridge: Counted, sent: int, begun: int, stations: int, late_s: float
 
 def stations(services: Services, size: Size) -> list[Result]:
     """More and more stations, until a run is not good."""
-    log.configure("console", quiet=True)
     results: list[Result] = []
     for count in size.stations:
         url = services.database()

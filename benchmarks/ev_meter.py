@@ -28,9 +28,11 @@ BURST_S = 1.0
 
 def main() -> None:
     given = _arguments()
+    from csms import log
     from csms.embedded.broker import EmbeddedBroker
     from csms.embedded.postgres import EmbeddedPostgres
 
+    log.configure("console", quiet=True)  # to stderr: the result goes to stdout
     with ExitStack() as stack:
         directory = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="csms-ev-meter-", dir="/var/tmp"))

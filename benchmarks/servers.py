@@ -20,6 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 from benchmarks import machine
+from csms import log
 from csms.db import migrate
 from csms.embedded.broker import EmbeddedBroker
 from csms.embedded.ports import LOOPBACK, any_free_port, is_accepting
@@ -55,6 +56,7 @@ class Services:
         self._databases = 0
 
     def __enter__(self) -> Self:
+        log.configure("console", quiet=True)
         if self._given is None:
             self.directory = Path(tempfile.mkdtemp(prefix="csms-benchmark-", dir="/var/tmp"))
             self._exit.callback(shutil.rmtree, self.directory, ignore_errors=True)

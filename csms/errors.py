@@ -1,30 +1,14 @@
-"""What can go wrong, as one tree.
-
-CsmsError
-├── SettingsError        a setting that cannot be read
-├── StartError           the program cannot start: a port, a database, a migration
-├── LedgerError          a report could not be recorded
-├── NotBookable          a repaired record fits nothing, or was booked already
-├── BrokerAway           a message was not given to the MQTT broker
-└── CommandError         a command did not get its answer
-    ├── UnknownCharger
-    ├── ChargerOffline
-    ├── ChargerTimeout
-    │   └── ChargerBusy  its turn did not come; nothing was sent
-    ├── ChargerRefused   the charger answered with a CALLERROR
-    ├── NotSupported     this kind of charger has no such command
-    └── InvalidCommand   the payload breaks the OCPP schema; nothing was sent
-"""
+"""The exceptions that csms raises for its callers to handle."""
 
 from typing import Any
 
 
 class CsmsError(Exception):
-    """A sentence that says what to do."""
+    """Its text is a sentence that says what is wrong and what to do."""
 
 
 class SettingsError(CsmsError):
-    """Stops the program: which variable, what it holds, what is allowed."""
+    """A setting cannot be used. The text has the variable, its value, and what is allowed."""
 
     def __init__(self, variable: str, value: str, allowed: str) -> None:
         super().__init__(f"{variable}={value} cannot be used; allowed: {allowed}")
@@ -40,11 +24,11 @@ class LedgerError(CsmsError):
 
 
 class NotBookable(CsmsError):
-    """A record out of quarantine cannot be booked as it was repaired; nothing has changed."""
+    """A quarantined record cannot be recorded as it was repaired; nothing has changed."""
 
 
 class BrokerAway(CsmsError):
-    """The MQTT broker did not take a message, or nobody knows whether it did."""
+    """The MQTT broker did not take a message, or it is unknown whether it did."""
 
 
 class CommandError(CsmsError):
@@ -54,7 +38,7 @@ class CommandError(CsmsError):
 
 
 class UnknownCharger(CommandError):
-    """Nobody has registered such a charger."""
+    """No charger with this identity is registered."""
 
 
 class ChargerOffline(CommandError):
@@ -62,15 +46,15 @@ class ChargerOffline(CommandError):
 
 
 class ChargerTimeout(CommandError):
-    """The charger did not answer in time; whether it obeyed is not known."""
+    """The charger did not answer in time; whether it carried the command out is unknown."""
 
 
 class ChargerBusy(ChargerTimeout):
-    """The command's turn did not come in time; nothing was sent."""
+    """Earlier commands to the charger took too long; this one was not sent."""
 
 
 class NotSupported(CommandError):
-    """This kind of charger has no such command."""
+    """The charger's adapter does not support the command."""
 
 
 class ChargerRefused(CommandError):
@@ -84,7 +68,7 @@ class ChargerRefused(CommandError):
 
 
 class InvalidCommand(CommandError):
-    """The payload breaks the OCPP schema; nothing was sent."""
+    """The payload does not obey OCPP's schema; nothing was sent."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))

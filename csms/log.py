@@ -1,4 +1,7 @@
-"""Logging: columns on a terminal, JSON lines elsewhere; one format for every library. Secrets never get here."""
+"""Logging: columns on a terminal, JSON lines elsewhere, in one format for csms and its libraries.
+
+Secrets are masked by the callers, and tracebacks show no local variables.
+"""
 
 import logging
 import sys
@@ -7,13 +10,16 @@ from typing import Any
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
-_QUIET = {"websockets": logging.WARNING, "uvicorn.error": logging.WARNING, "uvicorn.access": logging.WARNING,
+_LIBRARY_LEVELS = {"websockets": logging.WARNING, "uvicorn.error": logging.WARNING, "uvicorn.access": logging.WARNING,
           "alembic": logging.WARNING, "mqtt": logging.WARNING, "aiomqtt": logging.ERROR, "ocpp": logging.ERROR,
           "httpx": logging.WARNING, "asyncio": logging.WARNING}  # fmt: skip
 
 
 def configure(style: str = "auto", *, verbose: bool = False, quiet: bool = False, stream: Any = None) -> None:
-    """`style`: console, json, or auto (console on a terminal). `quiet`: warnings only. Everything goes to stderr."""
+    """Set up structlog and logging, which write to `stream` (stderr by default).
+
+    `style` is console, json, or auto (console on a terminal). `quiet`: warnings only.
+    """
     stream = stream if stream is not None else sys.stderr
     pretty = style == "console" or (style == "auto" and stream.isatty())
     level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
@@ -30,7 +36,7 @@ def configure(style: str = "auto", *, verbose: bool = False, quiet: bool = False
         if pretty
         else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
-    # Local variables hold passwords, tokens and people's data.
+    # Local variables may hold passwords, tokens and personal data.
     plain = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
     errors: list[Any] = [] if pretty else [plain]
     structlog.configure(
@@ -49,5 +55,5 @@ def configure(style: str = "auto", *, verbose: bool = False, quiet: bool = False
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for name, least in _QUIET.items():
-        logging.getLogger(name).setLevel(least)
+    for name, minimum in _LIBRARY_LEVELS.items():
+        logging.getLogger(name).setLevel(minimum)

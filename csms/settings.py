@@ -1,4 +1,4 @@
-"""Every knob, from the environment or a `.env` file. Field names are the variables' names (docs/settings.md)."""
+"""Every setting, from the environment or a `.env` file. A field has the name of its variable (docs/settings.md)."""
 
 import ipaddress
 import socket
@@ -29,7 +29,7 @@ def _flag(value: Any) -> Any:
 
 
 def off(value: Any) -> Any:
-    """`off`: none at all, where a default stands otherwise."""
+    """Read `off` as None, for a setting whose default is something else."""
     return None if isinstance(value, str) and value.strip().lower() in {"off", "none", "null"} else value
 
 
@@ -90,7 +90,7 @@ def _wrong(name: str, value: str, allowed: str) -> PydanticCustomError:
 
 
 class Settings(BaseSettings):
-    """Read once, at start; everything below `app` gets plain values."""
+    """The settings, read once at start. Only csms/cli, csms/run and csms/node see them; other packages get plain values."""
 
     model_config = SettingsConfigDict(
         env_file=".env", case_sensitive=False, extra="ignore", env_ignore_empty=True, frozen=True
@@ -144,9 +144,9 @@ class Settings(BaseSettings):
     csms_prices_factor: Decimal = Field(Decimal(1), gt=0, le=10)
     csms_prices_add: Decimal = Field(Decimal(0), ge=-100, le=100)
     csms_frame_retention_days: int = Field(30, ge=1)
-    csms_reading_retention_days: int = Field(0, ge=0)  # 0 = for ever
-    csms_status_retention_days: int = Field(365, ge=0)  # 0 = for ever
-    csms_quarantine_retention_days: int = Field(365, ge=0)  # of what was dealt with; 0 = for ever
+    csms_reading_retention_days: int = Field(0, ge=0)  # 0 = no limit
+    csms_status_retention_days: int = Field(365, ge=0)  # 0 = no limit
+    csms_quarantine_retention_days: int = Field(365, ge=0)  # of resolved entries; 0 = no limit
 
     mqtt_enabled: Annotated[bool | None, BeforeValidator(_flag)] = None
     mqtt_host: str = "localhost"
@@ -194,7 +194,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _host_implies_mqtt(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Naming a broker switches MQTT on; nothing said means the embedded one."""
+        """Turn MQTT on where a broker is named. With neither setting csms starts the embedded broker."""
         given = {key.lower() for key in values}
         if "mqtt_enabled" not in given and "mqtt_host" in given:
             values["mqtt_enabled"] = True
@@ -202,7 +202,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _fit_together(self) -> "Settings":
-        """What is right alone and wrong together. The message begins with the setting to change."""
+        """Check settings that depend on each other. The message begins with the setting to change."""
         files = (self.mqtt_tls_ca_file, self.mqtt_tls_cert_file, self.mqtt_tls_key_file)
         if any(files) and not self.mqtt_tls:
             raise _wrong("MQTT_TLS", "false", "true, as MQTT_TLS_CA_FILE, _CERT_FILE or _KEY_FILE is given")
@@ -228,12 +228,12 @@ class Settings(BaseSettings):
 
     @property
     def mqtt(self) -> bool:
-        """Whether there is any broker at all."""
+        """Whether there is a broker, embedded or not."""
         return self.mqtt_enabled is not False
 
 
 def load(**overrides: Any) -> Settings:
-    """Read the settings. One that cannot be read raises SettingsError: name, value (secrets masked), allowed."""
+    """Read the settings. Raises SettingsError: name, value (secrets masked), and what is allowed."""
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -245,7 +245,7 @@ def load(**overrides: Any) -> Settings:
 
 
 def refusal(error: ValidationError, prefix: str = "", secrets: tuple[str, ...] = _SECRETS) -> SettingsError:
-    """What is wrong first, by the variable's name. Of names that hold one of `secrets` the value is not shown."""
+    """Return the first error by the variable's name. A name that contains one of `secrets` is shown without value."""
     first = error.errors()[0]
     name = f"{prefix}{first['loc'][0]}".upper() if first["loc"] else "settings"
     value = "(hidden)" if any(word in name for word in secrets) else repr(first.get("input"))

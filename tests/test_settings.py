@@ -30,7 +30,7 @@ def load(**given):
         ({"events_outbox_always": "perhaps"}, "EVENTS_OUTBOX_ALWAYS", "true"),
     ],
 )
-def test_what_cannot_work_is_refused_with_its_name(given, variable, words):
+def test_an_unusable_setting_is_refused_with_its_name(given, variable, words):
     with pytest.raises(SettingsError) as refused:
         load(**given)
     assert str(refused.value).startswith(f"{variable}=")
@@ -38,7 +38,7 @@ def test_what_cannot_work_is_refused_with_its_name(given, variable, words):
     assert "secret" not in str(refused.value)
 
 
-def test_the_customers_seven_variables_have_their_defaults(monkeypatch):
+def test_the_seven_variables_of_the_contract_have_their_defaults(monkeypatch):
     for name in ("ENABLED", "HOST", "PORT", "USERNAME", "PASSWORD", "CLIENT_ID", "BUSINESS_EVENTS_ENABLED"):
         monkeypatch.delenv(f"MQTT_{name}", raising=False)
     chosen = load(mqtt_enabled="true")
@@ -93,7 +93,7 @@ def test_currency_and_time_zone_reach_the_policy(monkeypatch):
     assert (chosen.tariff.currency, chosen.time_zone) == ("UAH", "Europe/Kyiv")
 
 
-def test_prices_of_plans_have_their_token_in_a_file(tmp_path):
+def test_the_token_of_price_feeds_is_in_a_file(tmp_path):
     assert price_input(load()).topic == "energy_prices/sensor/price_import/attributes"
     (tmp_path / "token").write_text("secret\n")
     given = {

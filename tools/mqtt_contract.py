@@ -1,7 +1,7 @@
-"""Everything we publish, as JSON Schemas and as an AsyncAPI 3 document, written from the types that build it.
+"""Write JSON Schemas and an AsyncAPI 3 document of all messages csms publishes, from the types that build them.
 
-`python -m tools.mqtt_contract --write` writes docs/schemas/*.json and docs/asyncapi.json, `--check` compares them;
-a test does the same, and the end-to-end tests hold every message they see against the schemas.
+`python -m tools.mqtt_contract --write` writes docs/schemas/*.json and docs/asyncapi.json, `--check` (the default) compares
+them, as a test does. The end-to-end tests validate every message they see against the schemas.
 """
 
 import argparse
@@ -23,8 +23,8 @@ DOCS = Path("docs")
 _METER_EXPIRY_S = 3600
 
 
-class Told(Struct, frozen=True, kw_only=True):
-    """A line of the contract: what is published where. `name` is also its schema's file name."""
+class ContractEntry(Struct, frozen=True, kw_only=True):
+    """A message and its topic. `name` is also the file name of its schema."""
 
     name: str
     address: str
@@ -40,12 +40,12 @@ class Told(Struct, frozen=True, kw_only=True):
         return self.address.rsplit("/", 1)[1] if issubclass(self.content, payloads.Payload) else None
 
 
-def _event(category: str, event_type: str, content: type[Struct], summary: str, **more: Any) -> Told:
+def _event(category: str, event_type: str, content: type[Struct], summary: str, **more: Any) -> ContractEntry:
     address = f"csms/{category}/{{clientId}}/{event_type}"
-    return Told(name=event_type, address=address, content=content, summary=summary, **more)
+    return ContractEntry(name=event_type, address=address, content=content, summary=summary, **more)
 
 
-CONTRACT: tuple[Told, ...] = (
+CONTRACT: tuple[ContractEntry, ...] = (
     _event("transactions", "started", payloads.StartedPayload, "A transaction began."),
     _event("transactions", "completed", payloads.CompletedPayload, "A transaction ended."),
     _event(
@@ -103,49 +103,49 @@ CONTRACT: tuple[Told, ...] = (
         payloads.QuarantinedPayload,
         "A message was acknowledged but could not be booked (with MQTT_ERROR_EVENTS_ENABLED).",
     ),
-    Told(
+    ContractEntry(
         name="service_status",
         address="csms/service/{node}/status",
         content=state.ServiceStatus,
         summary="Whether a node is there; `offline` also by last will.",
         retain=True,
     ),
-    Told(
+    ContractEntry(
         name="connection_state",
         address="csms/state/{clientId}/connection",
         content=state.ConnectionState,
         summary="Whether a charger is connected, as far as its node is there.",
         retain=True,
     ),
-    Told(
+    ContractEntry(
         name="connector_state",
         address="csms/state/{clientId}/connectors/{connectorId}",
         content=state.ConnectorState,
         summary="A connector's last reported status.",
         retain=True,
     ),
-    Told(
+    ContractEntry(
         name="transaction_state",
         address="csms/state/{clientId}/transactions/{connectorId}",
         content=state.TransactionState,
         summary="A connector's running transaction; deleted by an empty payload when it ends.",
         retain=True,
     ),
-    Told(
+    ContractEntry(
         name="plan_state",
         address="csms/state/{clientId}/plan",
         content=plans.PlanState,
         summary="When an OCPP charger is to charge, and whether it knows; deleted with the plan.",
         retain=True,
     ),
-    Told(
+    ContractEntry(
         name="protocol_message",
         address="ocpp/messages/{clientId}/{action}",
         content=ProtocolEnvelope,
         summary="An OCPP call of either side, as it passed.",
         qos=0,
     ),
-    Told(
+    ContractEntry(
         name="protocol_response",
         address="ocpp/responses/{clientId}/{action}",
         content=ProtocolEnvelope,
@@ -175,19 +175,19 @@ _HEADERS = {
     "sequence": "The seq with leading zeros, compared as text.",
     "partitionkey": "The clientId.",
 }
-_OURS = 5  # the first of the headers: always there
+_REQUIRED_HEADERS = 5  # the first of _HEADERS, which are always sent
 
 
 # --- schemas ---------------------------------------------------------------------------------------------
 
 
 def _components(template: str) -> dict[str, Any]:
-    """Every struct that is told, and every struct in those, by name."""
-    kinds: list[type[Struct]] = [payloads.Envelope, *dict.fromkeys(told.content for told in CONTRACT)]
+    """Every struct that is entry, and every struct in those, by name."""
+    kinds: list[type[Struct]] = [payloads.Envelope, *dict.fromkeys(entry.content for entry in CONTRACT)]
     _, found = msgspec.json.schema_components(kinds, ref_template=template)
     for kind in _structs(kinds):
         schema = found[kind.__name__]
-        # We send what has a default too: only what may be UNSET may be missing.
+        # Fields with a default are sent too: only a field that may be UNSET may be missing.
         schema["required"] = [
             field.encode_name for field in msgspec.structs.fields(kind) if field.default is not UNSET
         ]
@@ -199,7 +199,7 @@ def _components(template: str) -> dict[str, Any]:
 
 
 def _structs(kinds: list[type[Struct]]) -> set[type[Struct]]:
-    """These and the structs within them, at any depth."""
+    """Return these and the structs within them, at any depth."""
     found: set[type[Struct]] = set()
 
     def walk(node: Any) -> None:
@@ -217,32 +217,32 @@ def _structs(kinds: list[type[Struct]]) -> set[type[Struct]]:
     return found
 
 
-def _enveloped(told: Told, components: dict[str, Any], template: str) -> dict[str, Any]:
-    """The schema of a whole message."""
-    if told.event_type is None:
-        schema: dict[str, Any] = components[told.content.__name__]
-        return schema | {"title": told.name, "description": told.summary}
+def _enveloped(entry: ContractEntry, components: dict[str, Any], template: str) -> dict[str, Any]:
+    """Return the schema of a whole message."""
+    if entry.event_type is None:
+        schema: dict[str, Any] = components[entry.content.__name__]
+        return schema | {"title": entry.name, "description": entry.summary}
     envelope: dict[str, Any] = components["Envelope"]
     properties = dict(envelope["properties"])
-    properties["eventType"] = properties["eventType"] | {"const": told.event_type}
+    properties["eventType"] = properties["eventType"] | {"const": entry.event_type}
     properties["eventId"] = properties["eventId"] | {
-        "pattern": f"^{told.event_type}_[0-9]{{19}}$",
-        "examples": [f"{told.event_type}_1701944130000004711"],
+        "pattern": f"^{entry.event_type}_[0-9]{{19}}$",
+        "examples": [f"{entry.event_type}_1701944130000004711"],
     }
-    properties["payload"] = {"$ref": template.format(name=told.content.__name__)}
-    return envelope | {"title": told.name, "description": told.summary, "properties": properties}
+    properties["payload"] = {"$ref": template.format(name=entry.content.__name__)}
+    return envelope | {"title": entry.name, "description": entry.summary, "properties": properties}
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """Each message's schema by name, complete in itself."""
+    """Return each message's schema by name, complete in itself."""
     template = "#/$defs/{name}"
     components = _components(template)
     written = {}
-    for told in CONTRACT:
-        schema = _enveloped(told, components, template)
+    for entry in CONTRACT:
+        schema = _enveloped(entry, components, template)
         needed = _needed(schema, components)
-        head = {"$schema": DIALECT, "$id": f"urn:csms:event:{told.name}:{SCHEMA_VERSION}"}
-        written[told.name] = head | schema | ({"$defs": needed} if needed else {})
+        head = {"$schema": DIALECT, "$id": f"urn:csms:event:{entry.name}:{SCHEMA_VERSION}"}
+        written[entry.name] = head | schema | ({"$defs": needed} if needed else {})
     return written
 
 
@@ -259,14 +259,14 @@ def _needed(schema: Any, components: dict[str, Any]) -> dict[str, Any]:
 
 
 def topic_schema(topic: str) -> str | None:
-    """The name of the schema that a topic's messages obey (topics without the installation's prefix)."""
+    """Return the name of the schema of a topic's messages. The topic is without MQTT_TOPIC_PREFIX."""
     levels = topic.split("/")
-    for told in CONTRACT:
-        address = told.address.split("/")
+    for entry in CONTRACT:
+        address = entry.address.split("/")
         if len(address) == len(levels) and all(
             want.startswith("{") or want == level for want, level in zip(address, levels, strict=True)
         ):
-            return told.name
+            return entry.name
     return None
 
 
@@ -274,31 +274,31 @@ def topic_schema(topic: str) -> str | None:
 
 
 def asyncapi() -> dict[str, Any]:
-    """The whole interface as one AsyncAPI 3.0 document."""
+    """Return the whole interface as one AsyncAPI 3.0 document."""
     template = "#/components/schemas/{name}"
     components = _components(template)
     parts = {name: schema for name, schema in components.items() if name != "Envelope"}
     messages, channels, operations = {}, {}, {}
-    for told in CONTRACT:
-        parts[told.name] = _enveloped(told, components, template)
-        messages[told.name] = _message(told)
-        channels[told.name] = {
-            "address": told.address,
-            "description": told.summary,
+    for entry in CONTRACT:
+        parts[entry.name] = _enveloped(entry, components, template)
+        messages[entry.name] = _message(entry)
+        channels[entry.name] = {
+            "address": entry.address,
+            "description": entry.summary,
             "parameters": {
                 level[1:-1]: {"description": _PARAMETERS[level[1:-1]]}
-                for level in told.address.split("/")
+                for level in entry.address.split("/")
                 if level.startswith("{")
             },
-            "messages": {told.name: {"$ref": f"#/components/messages/{told.name}"}},
+            "messages": {entry.name: {"$ref": f"#/components/messages/{entry.name}"}},
         }
-        mqtt: dict[str, Any] = {"qos": told.qos, "retain": told.retain, "bindingVersion": "0.2.0"}
-        if told.expiry_s is not None:
-            mqtt["messageExpiryInterval"] = told.expiry_s
-        operations[f"send_{told.name}"] = {
+        mqtt: dict[str, Any] = {"qos": entry.qos, "retain": entry.retain, "bindingVersion": "0.2.0"}
+        if entry.expiry_s is not None:
+            mqtt["messageExpiryInterval"] = entry.expiry_s
+        operations[f"send_{entry.name}"] = {
             "action": "send",
-            "summary": told.summary,
-            "channel": {"$ref": f"#/channels/{told.name}"},
+            "summary": entry.summary,
+            "channel": {"$ref": f"#/channels/{entry.name}"},
             "bindings": {"mqtt": mqtt},
         }
     return {
@@ -326,19 +326,19 @@ def asyncapi() -> dict[str, Any]:
     }
 
 
-def _message(told: Told) -> dict[str, Any]:
+def _message(entry: ContractEntry) -> dict[str, Any]:
     message: dict[str, Any] = {
-        "name": told.name,
-        "summary": told.summary,
+        "name": entry.name,
+        "summary": entry.summary,
         "contentType": "application/json",
-        "payload": {"$ref": f"#/components/schemas/{told.name}"},
+        "payload": {"$ref": f"#/components/schemas/{entry.name}"},
     }
-    if told.event_type is not None:
+    if entry.event_type is not None:
         message["headers"] = {
             "type": "object",
             "description": "MQTT 5 user properties.",
             "properties": {name: {"type": "string", "description": text} for name, text in _HEADERS.items()},
-            "required": list(_HEADERS)[:_OURS],
+            "required": list(_HEADERS)[:_REQUIRED_HEADERS],
         }
         message["bindings"] = {"mqtt": {"payloadFormatIndicator": 1, "bindingVersion": "0.2.0"}}
     return message
@@ -348,7 +348,7 @@ def _message(told: Told) -> dict[str, Any]:
 
 
 def files() -> dict[str, str]:
-    """What belongs below docs/: path to text."""
+    """Return the files below docs/: path to text."""
     written = {f"schemas/{name}.json": _text(schema) for name, schema in schemas().items()}
     return written | {"asyncapi.json": _text(asyncapi())}
 
@@ -358,26 +358,26 @@ def _text(document: dict[str, Any]) -> str:
 
 
 def differing(docs: Path = DOCS) -> list[str]:
-    """The files below docs/ that are not as they should be: missing, other, or of no message any more."""
-    wanted = files()
+    """Return the files below docs/ that are missing, outdated, or of a message that no longer exists."""
+    expected = files()
     there = {str(path.relative_to(docs)) for path in docs.glob("schemas/*.json")}
     return sorted(
         {
             name
-            for name, text in wanted.items()
+            for name, text in expected.items()
             if not (docs / name).is_file() or (docs / name).read_text() != text
         }
-        | (there - wanted.keys())
+        | (there - expected.keys())
     )
 
 
 def write(docs: Path = DOCS) -> list[str]:
-    """Make them as they should be. Returns what was changed."""
-    changed, wanted = differing(docs), files()
+    """Write and delete files until `differing` is empty. Returns the names of those changed."""
+    changed, expected = differing(docs), files()
     (docs / "schemas").mkdir(parents=True, exist_ok=True)
     for name in changed:
-        if name in wanted:
-            (docs / name).write_text(wanted[name])
+        if name in expected:
+            (docs / name).write_text(expected[name])
         else:
             (docs / name).unlink()
     return changed
@@ -385,7 +385,9 @@ def write(docs: Path = DOCS) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.mqtt_contract", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write docs/schemas and docs/asyncapi.json")
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--write", action="store_true", help="write docs/schemas and docs/asyncapi.json")
+    action.add_argument("--check", action="store_true", help="compare them, which is the default")
     chosen = parser.parse_args()
     changed = write() if chosen.write else differing()
     for name in changed:

@@ -16,7 +16,7 @@ from csms.api.certificate_models import (
 from csms.api.chargers import ChargerId
 from csms.api.security import Context, operator, viewer
 from csms.db import security
-from csms.security import pki
+from csms.security import certificate_checks, pki
 from csms.service import cursors
 from csms.service.chargers import known
 from csms.service.context import ServiceContext
@@ -66,7 +66,7 @@ async def revoke_certificate(
 
     Whoever has it must get a new one, or a lower security profile, to come in again.
     """
-    number = pki.normal_serial(serial)
+    number = certificate_checks.normal_serial(serial)
     if number is None:
         raise Problem(422, "invalid-request", f"{serial!r} is no serial number in hex.")
     async with context.engine.begin() as db:

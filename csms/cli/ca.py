@@ -10,7 +10,7 @@ from csms.cli.client import Client
 from csms.errors import CsmsError
 from csms.run.data_dir import data_dir
 from csms.run.security import authority_of, organization, server_names
-from csms.security import authority, pki
+from csms.security import authority, certificate_checks, pki
 
 app = typer.Typer(
     help="Certificates: our own CA for charge points and the TLS listener.", no_args_is_help=True
@@ -76,7 +76,7 @@ def revoke(
     reason: Annotated[str | None, typer.Option(help="Why, for the record.")] = None,
 ) -> None:
     """Refuse a charge point's certificate from now on."""
-    number = pki.normal_serial(serial)
+    number = certificate_checks.normal_serial(serial)
     if number is None:
         raise CsmsError(f"{serial!r} is no serial number in hex.")
     revoked = Client().call("POST", f"/certificates/{number}/revoke", json={"reason": reason}).json()

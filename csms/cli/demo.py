@@ -19,6 +19,7 @@ from csms.cli.serve import run
 from csms.mqtt.config import BrokerAddress
 from csms.run import app
 from csms.simulate.clock import SimulatedClock, SimulatedTimeFile
+from csms.simulate.controller import ChargePointOptions
 from csms.simulate.fleet import SimulatedFleet
 
 EXAMPLE = "Example:  csms demo --chargers 6 --speed 30"
@@ -72,9 +73,8 @@ def demo(
         return [adapter for adapter, _ in played]
 
     async def beside(running: app.Running, broker: BrokerAddress | None) -> None:
-        fleet = SimulatedFleet(
-            running.ocpp, chargers=chargers, prefix="DEMO", ramp_s=1, tags=_TAGS, clock=clock
-        )
+        options = ChargePointOptions(tags=_TAGS, clock=clock)
+        fleet = SimulatedFleet(running.ocpp, options, chargers=chargers, prefix="DEMO", ramp_s=1)
         guests = [asyncio.create_task(simulated) for simulated in (*others, chronicle.keep(clock))]
         watching = asyncio.create_task(_watch(broker, out)) if broker is not None else None
         try:

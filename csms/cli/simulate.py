@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from csms.simulate.controller import ChargePointOptions
 from csms.simulate.fleet import FleetSummary, SimulatedFleet
 from csms.simulate.records import ChargerEvent
 
@@ -195,16 +196,18 @@ def simulate(
     try:
         fleet = SimulatedFleet(
             url,
+            ChargePointOptions(
+                connectors=connectors,
+                speed=speed,
+                seed=seed,
+                tags=tag or ["SIMTAG"],
+                password=password,
+                on_event=notes.take,
+            ),
             chargers=chargers,
             prefix=prefix,
-            connectors=connectors,
             duration_s=duration,
             sessions=sessions,
-            speed=speed,
-            seed=seed,
-            tags=tag or ["SIMTAG"],
-            password=password,
-            on_event=notes.take,
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error

@@ -1,4 +1,4 @@
-"""Real servers for a machine that has none: Postgres and an MQTT broker out of Python wheels.
+"""Servers for a machine that has none: Postgres and an MQTT broker from Python wheels.
 
 Both are synchronous context managers, to be entered on the main thread before the event loop starts.
 Importing this package imports neither wheel.

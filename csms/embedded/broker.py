@@ -1,29 +1,31 @@
-"""One private MQTT broker (rumqttd, from the iotcore wheel), alive exactly as long as this program."""
+"""A private MQTT broker (rumqttd, from the iotcore wheel), which runs exactly as long as this program."""
 
 import importlib.util
-import logging
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import structlog
 
 from csms.embedded.errors import EmbeddedError
 from csms.embedded.ports import LOOPBACK, is_accepting, next_free_port
 from csms.embedded.processes import open_log, program_environment, stop, tail
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 _ATTEMPTS = 3
 _PORT_TAKEN = 98
 
-# The child ends at the end of its standard input, which the kernel closes with us, whatever ended us:
-# unlike the death signal this depends on no thread and works on every system. rumqttd writes an error
-# record for every packet, hence the level.
+# The child ends at the end of its standard input, which the kernel closes when this program ends, however it ends.
+# Unlike a death signal this depends on no thread and works on every system. rumqttd logs an error for every packet,
+# hence the level.
 _CHILD = f"""
 import logging, os, sys, threading
 def follow_parent():
@@ -84,20 +86,29 @@ class EmbeddedBroker:
     For demonstrations and tests. Messages are kept in memory only; a wildcard subscription gets at most 100
     retained messages at QoS 1, and thousands at QoS 0 (docs/decisions/0004).
 
-    A taken port is replaced by the next free one; 0 asks for any. `asked_port` and `asked_port_v5` keep the wish.
-
-    Raises EmbeddedError, whose text says what to do.
+    A port that is taken is replaced by the next free one; 0 asks for any. `asked_port` and `asked_port_v5` are the ports
+    that were asked for. `config` is rumqttd's configuration with the fields host, port and port_v5. `choose_port` finds a
+    free port, as `next_free_port` does. Raises EmbeddedError.
     """
 
     host = LOOPBACK
 
     def __init__(
-        self, state_dir: Path, *, port: int = 1883, port_v5: int = 1884, start_timeout_s: float = 20.0
+        self,
+        state_dir: Path,
+        *,
+        port: int = 1883,
+        port_v5: int = 1884,
+        start_timeout_s: float = 20.0,
+        config: str = _CONFIG,
+        choose_port: Callable[..., int] = next_free_port,
     ) -> None:
         self._state_dir = state_dir.expanduser().absolute()
         self.asked_port = port
         self.asked_port_v5 = port_v5
         self._start_timeout_s = start_timeout_s
+        self._config = config
+        self._choose_port = choose_port
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
         self.port_v5 = 0
@@ -142,8 +153,8 @@ class EmbeddedBroker:
         refused: set[int] = set()
         for _ in range(_ATTEMPTS):
             log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
-            self.port = next_free_port(self.asked_port, taken=refused)
-            self.port_v5 = next_free_port(self.asked_port_v5, taken={*refused, self.port})
+            self.port = self._choose_port(self.asked_port, taken=refused)
+            self.port_v5 = self._choose_port(self.asked_port_v5, taken={*refused, self.port})
             self._launch(library)
             if self.pid is not None:
                 break
@@ -151,9 +162,9 @@ class EmbeddedBroker:
             if process is None or process.returncode != _PORT_TAKEN:
                 raise EmbeddedError(
                     f"The embedded MQTT broker did not start within {self._start_timeout_s:.0f} s; see {self.log_path}, "
-                    f"or set MQTT_HOST. Its last words:\n{tail(self.log_path, start=log_start)}"
+                    f"or set MQTT_HOST. Its last output:\n{tail(self.log_path, start=log_start)}"
                 )
-            # Between our look at the ports and the broker's, somebody else was quicker.
+            # Another program took a port between the check above and the broker's start.
             refused |= {self.port, self.port_v5}
         else:
             raise EmbeddedError(
@@ -161,18 +172,16 @@ class EmbeddedBroker:
             )
         for asked, got in ((self.asked_port, self.port), (self.asked_port_v5, self.port_v5)):
             if asked not in (0, got):
-                log.warning("port %d is taken; the embedded MQTT broker listens on %d instead", asked, got)
-        log.info(
-            "embedded MQTT broker on %s, ports %d (3.1.1) and %d (5)", self.host, self.port, self.port_v5
-        )
+                log.warning("embedded_broker_port_taken", asked=asked, used=got)
+        log.info("embedded_broker_started", host=self.host, port=self.port, port_v5=self.port_v5)
 
     def _launch(self, library: str) -> None:
-        """Start the child and wait until it listens, ends, or the time is up; then it is stopped."""
+        """Start the child and wait until it listens. It is stopped when it does not in time."""
         number, name = tempfile.mkstemp(prefix="broker-", suffix=".toml", dir=self._state_dir)
         config = Path(name)
         try:
             with os.fdopen(number, "w", encoding="utf-8") as file:
-                file.write(_CONFIG.format(host=self.host, port=self.port, port_v5=self.port_v5))
+                file.write(self._config.format(host=self.host, port=self.port, port_v5=self.port_v5))
             with open_log(self.log_path) as output:
                 self._process = subprocess.Popen(
                     [sys.executable, "-I", "-c", _CHILD, str(config), library],

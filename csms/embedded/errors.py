@@ -1,5 +1,5 @@
-"""What the embedded servers say when they cannot run here."""
+"""The error of the embedded servers."""
 
 
 class EmbeddedError(Exception):
-    """An embedded server cannot be used; the text is one sentence that says what to do about it."""
+    """An embedded server cannot be used. The text says why and what to do."""

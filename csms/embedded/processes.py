@@ -1,4 +1,4 @@
-"""Runs server programs so that none outlives us, whatever ends us, and knows whose a process is."""
+"""Run server programs so that none outlives this program, and tell whose a process is."""
 
 import fcntl
 import os
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,21 +19,21 @@ from csms.embedded.errors import EmbeddedError
 
 _HAS_PROC = Path("/proc/self/cmdline").exists()
 
-# Gives up its rights, asks for the death signal, becomes the program. The order matters: the kernel
-# forgets the death signal when the user id changes; and the parent may have died before we asked.
-# A small program of its own rather than preexec_fn, which is unsafe once there are threads.
+# Drops its privileges, asks for the death signal, then becomes the program. The order matters: the kernel forgets the
+# death signal when the user id changes. The parent may have died before it was asked for, hence the check. A program of
+# its own rather than preexec_fn, which is unsafe once there are threads.
 _STUB = """
 import os, signal, sys
 signal_number, parent, uid, gid = map(int, sys.argv[1:5])
 request_signal = None
 if sys.platform == "linux":
-    import ctypes  # now: later our own library may be out of reach
+    import ctypes  # now: after setuid the library may be out of reach
     request_signal = ctypes.CDLL(None).prctl
 if uid >= 0:
     os.setgroups([])
     os.setgid(gid)
     os.setuid(uid)
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # shells have what they put in the background ignore Ctrl-C
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # shells make background jobs ignore it
 if request_signal:
     request_signal(1, signal_number, 0, 0, 0)
 if os.getppid() != parent:
@@ -44,7 +44,7 @@ os.execv(sys.argv[5], sys.argv[5:])
 
 @dataclass(frozen=True, slots=True)
 class SystemAccount:
-    """The system user a program is to run as."""
+    """The system user that a program runs as."""
 
     name: str
     uid: int
@@ -54,7 +54,7 @@ class SystemAccount:
 def run(
     arguments: Sequence[str], *, account: SystemAccount | None, timeout_s: float = 60, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run a short program to its end as `account` (None: as ourselves); output and errors in `stdout`."""
+    """Run a short program to its end as `account` (None: as this user); output and errors are in `stdout`."""
     return subprocess.run(
         arguments,
         input=stdin,
@@ -73,7 +73,7 @@ def run(
 
 
 def program_environment() -> dict[str, str]:
-    """A bare environment: neither PG* variables nor locale nor our own secrets reach the programs."""
+    """Return a minimal environment: without PG* variables, locale and the secrets of csms."""
     kept = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
     return {"LC_ALL": "C"} | {name: os.environ[name] for name in kept if name in os.environ}
 
@@ -84,16 +84,15 @@ def start_bound(
     log: IO[bytes],
     account: SystemAccount | None = None,
     death_signal: int = signal.SIGINT,
-    environment: Mapping[str, str] | None = None,
 ) -> "subprocess.Popen[bytes]":
-    """Start a server that receives `death_signal` from the kernel when we die (Linux; elsewhere it stays).
+    """Start a server that receives `death_signal` from the kernel when this program dies (Linux only).
 
-    The kernel ties that to the *thread* that forks, hence the main thread only. The server gets a session
-    of its own: Ctrl-C is for us, and we stop it in our order.
+    The kernel sends it when the *thread* that forked ends, hence the main thread only. The server gets a session of its
+    own, so that Ctrl-C does not reach it: it is stopped in order.
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(
-            "start embedded servers on the main thread: they die with the thread that started them"
+            "Start embedded servers on the main thread: they end with the thread that started them."
         )
     return subprocess.Popen(
         [
@@ -107,26 +106,26 @@ def start_bound(
         stdout=log,
         stderr=subprocess.STDOUT,
         cwd="/",
-        env=dict(environment) if environment is not None else program_environment(),
+        env=program_environment(),
         start_new_session=True,
     )
 
 
 def stop(process: "subprocess.Popen[bytes]", steps: Sequence[tuple[int, float]]) -> None:
-    """Send one signal after another, each with the seconds it is given, until the process is gone."""
-    for number, patience_s in steps:
+    """Stop a process: send one signal after another, each with the seconds to wait, until it has ended."""
+    for number, wait_s in steps:
         if process.poll() is not None:
             return
         process.send_signal(number)
         try:
-            process.wait(patience_s)
+            process.wait(wait_s)
         except subprocess.TimeoutExpired:
             continue
     process.wait(10)
 
 
 def command_line(pid: int) -> str:
-    """The command line of a live process; empty for none, for a zombie, and where we may not look."""
+    """Return the command line of a running process; empty for a zombie, for none, and where it may not be read."""
     if _HAS_PROC:
         try:
             shown = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -138,7 +137,7 @@ def command_line(pid: int) -> str:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process exists that has not ended; a zombie has."""
+    """Whether a process exists and has not ended, as a zombie has."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -153,12 +152,12 @@ def is_alive(pid: int) -> bool:
 
 
 def stop_foreign_process(pid: int, expected: str, steps: Sequence[tuple[int | None, float]]) -> bool:
-    """Stop a process that is not our child, as long as its command line holds `expected`.
+    """Stop a process that is not a child of this program, as long as its command line holds `expected`.
 
-    Each step is a signal (None: only wait) and the seconds it is given. Returns whether it is gone.
+    Each step is a signal (None: only wait) and the seconds to wait. Returns whether the process has ended.
     """
-    for number, patience_s in steps:
-        deadline = time.monotonic() + patience_s
+    for number, wait_s in steps:
+        deadline = time.monotonic() + wait_s
         if number is not None and expected in command_line(pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -172,15 +171,18 @@ def stop_foreign_process(pid: int, expected: str, steps: Sequence[tuple[int | No
     return False
 
 
-def _wait_for_its_files(pid: int, patience_s: float = 2.0) -> None:
-    # An ending process loses its command line first, its files and ports a little later.
-    deadline = time.monotonic() + patience_s
+def _wait_for_its_files(pid: int, timeout_s: float = 2.0) -> None:
+    # A process that ends loses its command line first, its files and ports a little later.
+    deadline = time.monotonic() + timeout_s
     while is_alive(pid) and not command_line(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
 def unprivileged_account(owned: Path) -> SystemAccount | None:
-    """Whom to run Postgres as: None = ourselves; as root, who owns `owned`, else `postgres`, else `nobody`."""
+    """Return the user to run Postgres as; None: this user. Under root the owner of `owned`, or one of the system's unprivileged users.
+
+    Raises EmbeddedError when there is none of them.
+    """
     if os.geteuid() != 0:
         return None
     candidates = ["postgres", "nobody"]
@@ -204,14 +206,14 @@ def unprivileged_account(owned: Path) -> SystemAccount | None:
 
 
 class DirectoryLock:
-    """One program at a time in a directory. The kernel lets go of it with the process, however that ends."""
+    """Lets one program at a time use a directory. The kernel releases the lock when the process ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Self:
-        # Append mode: the other program's pid must survive our attempt.
+        # Append mode, which keeps the other program's pid.
         file = self._path.open("a+", encoding="ascii")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -238,7 +240,7 @@ class DirectoryLock:
 
 
 def tail(path: Path, *, start: int = 0, lines: int = 12) -> str:
-    """The last lines a program wrote after byte `start` of its log."""
+    """Return the last lines that a program wrote after byte `start` of its log."""
     try:
         with path.open("rb") as file:
             file.seek(max(start, path.stat().st_size - 16_384))
@@ -248,7 +250,7 @@ def tail(path: Path, *, start: int = 0, lines: int = 12) -> str:
 
 
 def open_log(path: Path, *, limit_bytes: int = 10 * 1024 * 1024) -> IO[bytes]:
-    """A log to append to, readable by us only; a long one moves to `*.old` first."""
+    """Open a log to append to, readable by this user only. A log over the limit is renamed to `*.old` first."""
     if path.exists() and path.stat().st_size > limit_bytes:
         path.replace(path.with_name(path.name + ".old"))
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")

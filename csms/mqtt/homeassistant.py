@@ -17,6 +17,8 @@ _STATUSES: Final = [
     "Available", "Preparing", "Charging", "SuspendedEV", "SuspendedEVSE", "Finishing", "Reserved",
     "Unavailable", "Faulted",
 ]  # fmt: skip
+_POWER: Final = {"device_class": "power", "state_class": "measurement", "unit_of_measurement": "kW"}
+_ENERGY: Final = {"device_class": "energy", "state_class": "total_increasing", "unit_of_measurement": "kWh"}
 
 
 def discovery_configs(
@@ -48,98 +50,54 @@ def discovery_configs(
             "availability": [service],
         }
     }
-    transactions = {transaction.connector_id: transaction for transaction in snapshot.transactions}
-    for connector in snapshot.connectors:
-        number = connector.connector_id
+    currencies = {each.connector_id: each.tariff.currency for each in snapshot.transactions}
+    for number in (connector.connector_id for connector in snapshot.connectors):
         if number == 0:
             continue  # the charger as a whole has no meter and no sessions
-        transaction = transactions.get(number)
-        for key, own in _entities(
-            number,
-            base,
-            prefixed(prefix, f"csms/transactions/{level}/meter_reading"),
-            transaction.tariff.currency if transaction is not None else currency,
-        ):
-            session = own.pop("of_session", False)
-            available = [service, _available_if(f"{base}/connection", "value_json.online")]
-            if session:
-                available.append(
-                    _available_if(f"{base}/connectors/{number}", "value_json.transactionId is defined")
-                )
+        available = [service, _available_if(f"{base}/connection", "value_json.online")]
+        readings = prefixed(prefix, f"csms/transactions/{level}/meter_reading")
+        for key, sensor in _sensors(number, base, readings, currencies.get(number, currency)).items():
+            of_session = sensor.pop("availability", [])
             configs[f"{discovery}/sensor/{node_id}_{number}/{key}/config"] = {
                 **common,
-                **own,
+                "name": f"Connector {number} {key.replace('_', ' ')}",
+                **sensor,
                 "unique_id": f"csms_{charger_id}_{number}_{key}",
                 "default_entity_id": f"sensor.{entity}_{number}_{key}",
-                "availability": available,
+                "availability": available + of_session,
             }
     return configs
 
 
-def _entities(number: int, base: str, readings: str, currency: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return (name, own part of the config). `of_session`: available only while a session runs."""
-    session = f"{base}/transactions/{number}"
+def _sensors(number: int, base: str, readings: str, currency: str) -> dict[str, dict[str, Any]]:
+    """Return what differs between a connector's sensors, by key. Some are available only while a session runs."""
+    sensors: dict[str, dict[str, Any]] = {
+        "status": {
+            "state_topic": f"{base}/connectors/{number}",
+            "value_template": "{{ value_json.status }}",
+            "device_class": "enum",
+            "options": _STATUSES,
+        }
+    }
+    for key, field, kind in (
+        ("power", "currentPower", _POWER),
+        ("session_energy", "sessionEnergy", _ENERGY),
+        ("session_cost", "runningCost", {"device_class": "monetary", "unit_of_measurement": currency}),
+    ):
+        sensors[key] = {
+            "state_topic": f"{base}/transactions/{number}",
+            "value_template": f"{{{{ value_json.{field} if value_json.{field} is defined else 'None' }}}}",
+            **kind,
+            "availability": [
+                _available_if(f"{base}/connectors/{number}", "value_json.transactionId is defined")
+            ],
+        }
     register = (
         f"{{% if value_json.payload.connectorId == {number} and value_json.payload.totalEnergy is defined %}}"
         "{{ value_json.payload.totalEnergy }}{% endif %}"
     )
-
-    def of_session(name: str, field: str, **more: Any) -> dict[str, Any]:
-        template = f"{{{{ value_json.{field} if value_json.{field} is defined else 'None' }}}}"
-        return {"name": name, "state_topic": session, "value_template": template, "of_session": True, **more}
-
-    return [
-        (
-            "status",
-            {
-                "name": f"Connector {number} status",
-                "state_topic": f"{base}/connectors/{number}",
-                "value_template": "{{ value_json.status }}",
-                "device_class": "enum",
-                "options": _STATUSES,
-            },
-        ),
-        (
-            "power",
-            of_session(
-                f"Connector {number} power",
-                "currentPower",
-                device_class="power",
-                state_class="measurement",
-                unit_of_measurement="kW",
-            ),
-        ),
-        (
-            "session_energy",
-            of_session(
-                f"Connector {number} session energy",
-                "sessionEnergy",
-                device_class="energy",
-                state_class="total_increasing",
-                unit_of_measurement="kWh",
-            ),
-        ),
-        (
-            "session_cost",
-            of_session(
-                f"Connector {number} session cost",
-                "runningCost",
-                device_class="monetary",
-                unit_of_measurement=currency,
-            ),
-        ),
-        (
-            "energy",
-            {
-                "name": f"Connector {number} energy",
-                "state_topic": readings,
-                "value_template": register,
-                "device_class": "energy",
-                "state_class": "total_increasing",
-                "unit_of_measurement": "kWh",
-            },
-        ),
-    ]
+    sensors["energy"] = {"state_topic": readings, "value_template": register, **_ENERGY}
+    return sensors
 
 
 def _available_if(topic: str, condition: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from functools import lru_cache
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -11,7 +12,7 @@ from csms.core.records import Event
 from csms.mqtt.client import packets
 from csms.mqtt.client.message import MqttMessage
 
-OFF, BINARY, STRUCTURED = "off", "binary", "structured"
+CloudEventsMode = Literal["off", "binary", "structured"]
 METER_READING = "meter_reading"
 _CATEGORIES = {"transactions": "transaction", "connectors": "connector"}
 
@@ -23,12 +24,12 @@ class EventFormat(Struct, frozen=True, kw_only=True):
     qos: int = 1
     meter_qos: int | None = None
     meter_expiry_s: int = 3600  # 0: none. Only readings expire, never a transaction or a bill
-    cloudevents: str = BINARY
+    cloudevents: CloudEventsMode = "binary"
     source: str = "/csms"
 
     def encode(self, event: Event) -> MqttMessage:
         """Return `message` with encoded properties, which is much faster: most of their bytes come from caches."""
-        if self.cloudevents != BINARY:
+        if self.cloudevents != "binary":
             return self.message(event)
         metered = event.event_type == METER_READING
         event_id = packets.text(event.event_id)
@@ -62,7 +63,7 @@ class EventFormat(Struct, frozen=True, kw_only=True):
     def message(self, event: Event) -> MqttMessage:
         """Return the message of an event, its properties as text."""
         metered = event.event_type == METER_READING
-        structured = self.cloudevents == STRUCTURED
+        structured = self.cloudevents == "structured"
         return MqttMessage(
             topic=f"{self.prefix}/{event.topic}" if self.prefix else event.topic,
             body=self._structured(event) if structured else event.body,
@@ -82,7 +83,7 @@ class EventFormat(Struct, frozen=True, kw_only=True):
             ("seq", str(event.seq)),
             ("schemaVersion", SCHEMA_VERSION),
         ]
-        if self.cloudevents != BINARY:
+        if self.cloudevents != "binary":
             return own
         # CloudEvents 1.0, MQTT binding 3.1: attributes keep their names, datacontenttype is the Content Type.
         return [*own, *((name, charger if name in _IDENTITY else v) for name, v in self._attributes(event))]

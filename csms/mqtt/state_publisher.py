@@ -33,10 +33,9 @@ log = structlog.get_logger()
 _PUBLISHED = Counter("csms_mqtt_state_total", "Retained state messages, by what became of them.", ["result"])
 _BATCH = 200
 _GATHER_S = 0.05
-_READINGS_EVERY_S = 1.0
 _RETRY_S = 1.0
 
-Discovery = Callable[[StateSnapshot], dict[str, dict[str, Any]]]
+DiscoveryConfigs = Callable[[StateSnapshot], dict[str, dict[str, Any]]]
 
 
 class StatePublisher:
@@ -54,7 +53,8 @@ class StatePublisher:
         *,
         prefix: str = "",
         qos: int = 1,
-        discovery: Discovery | None = None,
+        discovery: DiscoveryConfigs | None = None,
+        readings_every_s: float = 1.0,
     ) -> None:
         self._engine = engine
         self._link = link
@@ -62,6 +62,7 @@ class StatePublisher:
         self._prefix = prefix
         self._qos = qos
         self._discovery = discovery
+        self._readings_every_s = readings_every_s
         self._discovered: dict[str, dict[str, Any]] = {}
         self._published: dict[str, dict[str, Any]] = {}
         self._changed: set[str] = set()
@@ -73,7 +74,7 @@ class StatePublisher:
     def notify(self, events: Sequence[Event]) -> None:
         """Take note of committed events, to publish the state of their chargers soon.
 
-        Readings wait up to a second for those of other chargers: reading and publishing them together costs less, and
+        Readings wait `readings_every_s` for those of other chargers: reading and publishing them together costs less, and
         once a second per charger is enough.
         """
         soon = set()
@@ -82,7 +83,7 @@ class StatePublisher:
                 soon.add(event.charger_id)
                 continue
             if not self._delayed:
-                asyncio.get_running_loop().call_later(_READINGS_EVERY_S, self._publish_delayed)
+                asyncio.get_running_loop().call_later(self._readings_every_s, self._publish_delayed)
             self._delayed.add(event.charger_id)
         if soon:
             self.changed(soon)

@@ -29,7 +29,7 @@ from csms.ocpp.credential_changes import CredentialStore
 from csms.ocpp.handshake import HandshakeRefusal
 from csms.ocpp.login_attempts import LoginAttempts
 from csms.ocpp.origin import ConnectionOrigin, ForwardedHeaders, IpNetwork, origin_of
-from csms.security import pki
+from csms.security import certificate_checks
 
 log = structlog.get_logger()
 _REFUSED = Counter("csms_ocpp_handshakes_refused_total", "Refused handshakes, by status.", ["status"])
@@ -197,13 +197,13 @@ class AdmissionControl:
         if origin.certificate is None:
             return None, None
         try:
-            certificate = pki.read_presented(origin.certificate)
+            certificate = certificate_checks.read_certificate(origin.certificate)
             if not origin.verified:
                 cas: Sequence[x509.Certificate] = self._rules.client_cas
-                pki.verify_issued(certificate, cas, datetime.now(UTC))
-        except pki.InvalidCertificate as error:
+                certificate_checks.verify_issued(certificate, cas, datetime.now(UTC))
+        except certificate_checks.InvalidCertificate as error:
             return None, str(error)
-        presented = pki.presented(certificate)
+        presented = certificate_checks.presented(certificate)
         if presented.not_after < datetime.now(UTC):
             # A resumed TLS session is not verified anew.
             return None, "the client certificate has expired"

@@ -13,7 +13,7 @@ from csms.aio import TaskSet
 from csms.errors import CommandError
 from csms.ocpp.connection import ChargePointConnection
 from csms.ocpp.credential_changes import CredentialStore
-from csms.security import pki
+from csms.security import certificate_checks, pki
 
 log = structlog.get_logger()
 _REQUESTS = Counter(
@@ -46,7 +46,7 @@ class CertificateSigning:
             return False
         try:
             issued = await self._credentials.sign(charger_id, csr)
-        except pki.InvalidCertificate as error:
+        except certificate_checks.InvalidCertificate as error:
             _REQUESTS.labels("rejected").inc()
             log.warning("certificate_request_rejected", charger=charger_id, reason=str(error))
             return False

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from csms.adapter import Admission
 from csms.ocpp.handshake import HandshakeRefusal
-from csms.security import pki
+from csms.security import certificate_checks
 
 NONE, BASIC, TLS_BASIC, TLS_CERTIFICATE = range(4)
 _REVOKED: Final = "revoked"
@@ -21,7 +21,7 @@ class ClientCertificate(Struct, frozen=True, kw_only=True):
     None: it has issued none.
     """
 
-    presented: pki.PresentedCertificate
+    presented: certificate_checks.PresentedCertificate
     owner: str | None = None
     status: str | None = None
 
@@ -50,7 +50,7 @@ def certificate_matches(
     presented = certificate.presented
     if organization is not None and organization not in presented.organizations:
         return False
-    return pki.belongs_to(presented, admission.charger_id, admission.certificate_name)
+    return certificate_checks.belongs_to(presented, admission.charger_id, admission.certificate_name)
 
 
 def reached(login: LoginCredentials, admission: Admission, organization: str | None = None) -> int:

@@ -13,7 +13,7 @@ from csms.errors import StartError
 from csms.ocpp.admission import AdmissionRules
 from csms.run.data_dir import data_dir
 from csms.security import authority as ca
-from csms.security import pki
+from csms.security import certificate_checks, pki
 from csms.security.charger_credentials import ChargerCredentials
 from csms.security.tls import ServerTls, read_cas
 from csms.settings import Settings
@@ -105,7 +105,7 @@ def _client_cas(
 
 def _made_out_to(cert_file: Path, names: Sequence[str]) -> bool:
     """Whether a certificate of ours carries the names that are asked for now, if any are."""
-    presented = pki.presented(pki.read_presented(cert_file.read_bytes()))
+    presented = certificate_checks.presented(certificate_checks.read_certificate(cert_file.read_bytes()))
     return not names or (
         presented.names[0] == names[0][:64] and set(names) <= {*presented.names, *presented.addresses}
     )

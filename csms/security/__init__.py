@@ -1,1 +1,1 @@
-"""Certificates and credentials of charge points: our own CA, the TLS listener, what a handshake is judged by."""
+"""Certificates and credentials of chargers: the CA of csms, TLS of the OCPP listener, keys and security profiles."""

@@ -1,4 +1,4 @@
-"""Charge points' credentials for the OCPP server: keys under way, profiles, certificates asked for and answered."""
+"""Credentials of chargers, for the OCPP server: AuthorizationKeys, security profiles, certificates."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,16 +9,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from csms.db import security, views
 from csms.db.security import StationCertificate
-from csms.security import pki
+from csms.security import certificate_checks, pki
 
 log = structlog.get_logger()
 Change = Callable[[AsyncConnection], Awaitable[None]]
 
 
 class ChargerCredentials:
-    """Implements `csms.ocpp.credentials.Security`. `authority` gives our CA; None: requests for certificates are rejected.
+    """Implements `csms.ocpp.credentials.Security`.
 
-    `organization`: what O must say in a request and a certificate (None: anything).
+    `authority` returns the CA; None: requests for certificates are rejected. `organization`: the O that requests and
+    certificates must have (None: any).
     """
 
     def __init__(
@@ -63,27 +64,29 @@ class ChargerCredentials:
     # --- certificates ----------------------------------------------------------------------------
 
     async def certificate_status(self, serial: str) -> tuple[str | None, str | None]:
-        """Whose certificate this is and how it stands; (None, None): none of ours, and not revoked."""
+        """Return the charger and the status of a certificate; (None, None): not issued here, and not revoked."""
         async with self._engine.connect() as db:
             known = await security.certificate_by_serial(db, serial)
         return (None, None) if known is None else (known.charger_id, known.status)
 
     async def sign(self, charger_id: str, csr: str) -> pki.IssuedCertificate:
-        """Check a charge point's request and sign it; kept before it is given. Raises InvalidCertificate."""
+        """Check and sign a charger's request. The certificate is stored first. Raises InvalidCertificate."""
         if self._authority is None:
-            raise pki.InvalidCertificate("there is no CA here that signs requests")
-        request = pki.read_request(csr)
+            raise certificate_checks.InvalidCertificate("this central system has no CA that signs requests")
+        request = certificate_checks.read_request(csr)
         async with self._engine.connect() as db:
             view = await views.get_charger(db, charger_id)
             credentials = await security.certificate_name(db, charger_id)
         if view is None:
-            raise pki.InvalidCertificate("this charge point is not known here")
+            raise certificate_checks.InvalidCertificate("this charger is not registered")
         names = [charger_id, view.charger.serial_number, credentials]
-        pki.check_subject(request, [name for name in names if name], self._organization)
+        certificate_checks.check_subject(request, [name for name in names if name], self._organization)
         authority, now, lifetime = self._authority(), self._clock(), self._lifetime
         issued = await asyncio.to_thread(authority.sign_request, request, now=now, lifetime=lifetime)
         if len(issued.chain) > pki.MAX_CHAIN:
-            raise pki.InvalidCertificate(f"the chain has {len(issued.chain)} characters: 10,000 may be sent")
+            raise certificate_checks.InvalidCertificate(
+                f"the chain has {len(issued.chain)} characters: 10,000 may be sent"
+            )
         record = StationCertificate(
             serial=issued.serial,
             charger_id=charger_id,
@@ -99,7 +102,7 @@ class ChargerCredentials:
         )
         async with self._engine.begin() as db:
             await security.add_certificate(db, record)
-        log.info("certificate issued", charger=charger_id, serial=issued.serial, subject=issued.subject)
+        log.info("certificate_issued", charger=charger_id, serial=issued.serial, subject=issued.subject)
         return issued
 
     async def certificate_answered(self, serial: str, *, accepted: bool) -> None:

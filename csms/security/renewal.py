@@ -1,4 +1,4 @@
-"""What is looked after every hour: certificates that expire soon are asked for anew, old security events go."""
+"""Every hour: ask chargers to renew certificates that expire soon, and delete old security events."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.adapter import Command
+from csms.aio import FailureLog
 from csms.db import retention, security
 from csms.errors import CommandError
 from csms.security import authority as ca
@@ -17,12 +18,12 @@ from csms.security import pki
 
 log = structlog.get_logger()
 _EVERY_S = 3600.0
-_REMINDED_EVERY = timedelta(days=1)
+_REQUEST_EVERY = timedelta(days=1)
 _TRIGGER_TIMEOUT_S = 30.0
 
 
 class Renewal:
-    """`server_directory`: where our own CA's server certificates lie, if they are used; they are renewed too."""
+    """`server_directory`: where the server certificates of the CA of csms are, if they are used; they are renewed too."""
 
     def __init__(
         self,
@@ -46,27 +47,26 @@ class Renewal:
         self._server_directory = server_directory
 
     async def run(self) -> None:
+        failures = FailureLog("certificate_renewal_failed")
         while True:
             await asyncio.sleep(_EVERY_S)
-            try:
+            with failures:
                 await self.once(datetime.now(UTC))
-            except Exception as error:
-                log.warning("renewal failed", error=str(error) or type(error).__name__)
 
     async def once(self, now: datetime) -> int:
-        """Remind the charge points connected to this node; returns how many. White paper, A02."""
+        """Ask the chargers connected to this node to renew (white paper, A02). Returns how many were asked."""
         self.renew_server_certificates(now)
         async with self._engine.begin() as db:
             await retention.delete_security_events(db, now - self._kept)
-            due = await security.due_for_renewal(db, self._node, now + self._before, now - _REMINDED_EVERY)
+            due = await security.due_for_renewal(db, self._node, now + self._before, now - _REQUEST_EVERY)
             for certificate in due:
                 await security.note_reminder(db, certificate.serial, now)
         for certificate in due:
             assert certificate.charger_id is not None
-            await self._remind(certificate.charger_id, certificate)
+            await self._request_renewal(certificate.charger_id, certificate)
         return len(due)
 
-    async def _remind(self, charger_id: str, certificate: security.StationCertificate) -> None:
+    async def _request_renewal(self, charger_id: str, certificate: security.StationCertificate) -> None:
         command = Command(
             action="ExtendedTriggerMessage",
             payload={"requestedMessage": "SignChargePointCertificate"},
@@ -77,7 +77,7 @@ class Renewal:
         except CommandError as error:
             answer = str(error)
         log.info(
-            "certificate expires",
+            "certificate_expires",
             charger=charger_id,
             serial=certificate.serial,
             not_after=str(certificate.not_after),
@@ -91,5 +91,5 @@ class Renewal:
         if names is None:
             return False
         ca.issue_server(self._authority(), self._server_directory, names, organization=self._organization)
-        log.info("server certificates renewed", names=names)
+        log.info("server_certificates_renewed", names=names)
         return True

@@ -1,4 +1,4 @@
-"""The TLS side of the OCPP listener: one context, certificates of several kinds, taken anew when their files change."""
+"""TLS of the OCPP listener: one context, certificates of several kinds, loaded again when their files change."""
 
 import asyncio
 import ssl
@@ -9,15 +9,16 @@ import structlog
 from cryptography import x509
 from prometheus_client import Gauge
 
+from csms.aio import FailureLog
 from csms.errors import StartError
-from csms.security import pki
+from csms.security import certificate_checks
 from csms.security.authority import CertificateFiles
 
 log = structlog.get_logger()
 _EXPIRY = Gauge(
     "csms_ocpp_tls_certificate_expiry_timestamp_seconds", "When a server certificate expires.", ["file"]
 )
-# A00.FR.317's four suites, and before the two with RSA key exchange their siblings with forward secrecy.
+# The four suites of A00.FR.317, and before the two with RSA key exchange the same ones with forward secrecy.
 CIPHERS = (
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
     ":ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384"
@@ -26,10 +27,10 @@ CIPHERS = (
 
 
 class ServerTls:
-    """`context` serves every new handshake; `watch` exchanges its certificates when the files change.
+    """`context` serves every new handshake; `watch` replaces its certificates when the files change.
 
-    A client certificate is asked for when `client_cas` (PEM) is given, and must be good if one comes; whether one
-    must come is the security profile's business. Raises StartError.
+    With `client_cas` (PEM) clients are asked for a certificate, which must be valid if they send one. Whether they have to
+    is decided by the security profile. Raises StartError.
     """
 
     def __init__(
@@ -57,25 +58,24 @@ class ServerTls:
         return context
 
     async def watch(self) -> None:
-        """Until cancelled: take certificates that have changed. Broken ones are left alone, and said so."""
+        """Load certificates that have changed, until cancelled. Invalid ones are logged and not used."""
+        failures = FailureLog("tls_certificates_not_loaded")
         while True:
             await asyncio.sleep(self._look_every_s)
-            self.reload_if_changed()
+            with failures:
+                self.reload_if_changed()
 
     def reload_if_changed(self) -> bool:
+        """Load the certificates if their files have changed. Returns whether they have. Raises StartError."""
         stamp = self._stamps()
         if stamp == self._stamp:
             return False
-        try:
-            # On trial: certificate and key are two files, and may not fit while they are being replaced.
-            _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._pairs)
-            _load(self.context, self._pairs)
-        except StartError as error:
-            log.warning("TLS certificates not taken", error=str(error))
-            return False
+        # First into another context: certificate and key may not match while the two files are being replaced.
+        _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._pairs)
+        _load(self.context, self._pairs)
         self._stamp = stamp
         self._measure()
-        log.info("TLS certificates taken anew", files=[str(cert) for cert, _ in self._pairs])
+        log.info("tls_certificates_loaded", files=[str(cert) for cert, _ in self._pairs])
         return True
 
     def _stamps(self) -> list[tuple[int, int] | None]:
@@ -83,19 +83,19 @@ class ServerTls:
 
     def _measure(self) -> None:
         for cert_file, _ in self._pairs:
-            certificate = pki.read_presented(cert_file.read_bytes())
+            certificate = certificate_checks.read_certificate(cert_file.read_bytes())
             _EXPIRY.labels(cert_file.name).set(certificate.not_valid_after_utc.timestamp())
 
 
 def read_cas(path: Path) -> tuple[str, list[x509.Certificate]]:
-    """The CAs that sign charge points' certificates. Raises StartError."""
+    """Read the CAs of chargers' certificates, as text and parsed. Raises StartError."""
     try:
         text = path.read_text()
         return text, x509.load_pem_x509_certificates(text.encode())
     except OSError as error:
         raise StartError(f"CSMS_OCPP_TLS_CLIENT_CA_FILE={path} cannot be read: {error.strerror}.") from None
     except ValueError as error:
-        raise StartError(f"CSMS_OCPP_TLS_CLIENT_CA_FILE={path} holds no certificates: {error}.") from None
+        raise StartError(f"CSMS_OCPP_TLS_CLIENT_CA_FILE={path} contains no certificates: {error}.") from None
 
 
 def _load(context: ssl.SSLContext, pairs: Sequence[CertificateFiles]) -> None:
@@ -104,7 +104,7 @@ def _load(context: ssl.SSLContext, pairs: Sequence[CertificateFiles]) -> None:
             context.load_cert_chain(cert_file, key_file, password=lambda: b"")
         except ssl.SSLError as error:
             raise StartError(
-                f"{cert_file} and {key_file} are no certificate and its (unencrypted) key: {error.reason or error}."
+                f"{cert_file} and {key_file} are not a certificate and its (unencrypted) key: {error.reason or error}."
             ) from None
         except OSError as error:
             raise StartError(f"{cert_file} or {key_file} cannot be read: {error.strerror}.") from None

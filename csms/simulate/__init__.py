@@ -1,6 +1,6 @@
 """Simulated OCPP 1.6-J charge points, for demonstrations and for tests of any central system.
 
-Stands alone: it knows OCPP and nothing of the central system in this project.
+It knows OCPP and imports nothing of the central system in this project.
 """
 
 from csms.simulate.charge_point import SimulatedChargePoint

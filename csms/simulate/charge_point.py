@@ -13,7 +13,7 @@ from csms.simulate.records import BelievedTransaction
 
 
 class SimulatedChargePoint(ChargePointController):
-    """`await run()` plays its life; `transactions` and `counters` say what it believes happened.
+    """`run()` simulates it; `transactions` and `counters` are what it knows afterwards, to compare with the central system.
 
     `url` is the central system's address without the identity, which is appended percent-encoded.
     """
@@ -39,12 +39,12 @@ class SimulatedChargePoint(ChargePointController):
 
     @property
     def transactions(self) -> list[BelievedTransaction]:
-        """Every transaction it has begun, oldest first."""
+        """All transactions it has started, oldest first."""
         return self.delivery.transactions
 
     @property
     def energy_wh(self) -> int:
-        """Energy delivered in all transactions, the running ones included."""
+        """Energy of all transactions, including the running ones."""
         total = sum(transaction.energy_wh or 0 for transaction in self.transactions)
         for connector in self.connectors.values():
             if connector.transaction:
@@ -52,32 +52,32 @@ class SimulatedChargePoint(ChargePointController):
         return total
 
     async def run(self, sessions: int | None = None) -> None:
-        """Run until each connector has had `sessions` (None: no end) or `finish` was called, and all is delivered.
+        """Run until each connector has had `sessions` (None: no end) or `finish` was called, and all messages are delivered.
 
-        Cancelling it closes the socket at once.
+        A cancellation closes the socket at once.
         """
         line = asyncio.create_task(self.line.hold(self._answering, self.converse))
-        lives = asyncio.gather(*(connector.run(sessions) for connector in self.connectors.values()))
+        connectors = asyncio.gather(*(connector.run(sessions) for connector in self.connectors.values()))
         try:
-            ends: set[asyncio.Future[Any]] = {line, lives}
+            ends: set[asyncio.Future[Any]] = {line, connectors}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            while not line.done() and not (lives.done() and self.settled):
+            while not line.done() and not (connectors.done() and self.settled):
                 await asyncio.wait({line}, timeout=0.02)
             if line.done():
                 line.result()  # it ends only by an exception
-            lives.result()
+            connectors.result()
         finally:
             self.delivery.close()
             line.cancel()
-            lives.cancel()
-            await asyncio.gather(line, lives, return_exceptions=True)
-            await self.cancel_tasks()
+            connectors.cancel()
+            await asyncio.gather(line, connectors, return_exceptions=True)
+            await self.tasks.cancel()
 
     def _answering(self, socket: ClientConnection) -> AnsweringConnection:
         return AnsweringConnection(self, self.connectors, socket)
 
     def finish(self, reason: str = "Local") -> None:
-        """End the running sessions and start no more; `run` returns when all is delivered."""
+        """End the running sessions and start no more; `run` returns when all messages are delivered."""
         self.finishing = True
         for connector in self.connectors.values():
             connector.stop(reason)

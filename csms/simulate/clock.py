@@ -1,4 +1,4 @@
-"""The simulated clock: faster than the wall's, never ahead of it, the same for power, energy and time stamps."""
+"""The simulated clock: faster than real time, never ahead of it, the same for power, energy and time stamps."""
 
 import asyncio
 import time
@@ -8,15 +8,15 @@ from pathlib import Path
 
 UNBOUNDED_LEAD_S = 7 * 86_400.0
 SESSION_S = 3 * 3_600.0
-"""A generous guess of one session with the idle time before it, in simulated seconds."""
+"""An upper estimate of one session with the idle time before it, in simulated seconds."""
 
 
 def lead_s(
     speed: float, *, duration_s: float | None = None, sessions: int | None = None, slack_s: float = 60.0
 ) -> float:
-    """How far in the past (s) a clock must start so that it keeps its speed for the whole of such a run.
+    """Return how far in the past (s) a clock has to start to keep its speed for a whole run.
 
-    `duration_s` and `slack_s` (dialling, a slow machine) are real seconds; slack counts for `sessions` only.
+    `duration_s` and `slack_s` (connecting, a slow machine) are real seconds; the slack is for `sessions` only.
     """
     if speed <= 1:
         return 0.0
@@ -29,9 +29,11 @@ def lead_s(
 
 
 class SimulatedClock:
-    """Runs `speed` simulated seconds a real second, from `lead_s` seconds in the past until it has caught up
-    with the wall clock; from then on at the wall's pace. So power, energy and time stamps always agree, sessions
-    of one connector never overlap, and no time stamp lies in the future."""
+    """Runs `speed` simulated seconds per real second, from `lead_s` seconds in the past until it reaches real time.
+
+    From then on it runs at real speed. So power, energy and time stamps always agree, sessions of one connector never
+    overlap, and no time stamp is in the future.
+    """
 
     def __init__(
         self,
@@ -42,7 +44,7 @@ class SimulatedClock:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         if not 1 <= speed <= 100_000:
-            raise ValueError(f"speed must lie between 1 and 100000, not {speed}")
+            raise ValueError(f"speed must be between 1 and 100000, not {speed}")
         self.speed = speed
         self._monotonic = monotonic
         self._began_s = monotonic()
@@ -55,11 +57,11 @@ class SimulatedClock:
         return self.speed * min(real_s, self._fast_s) + max(0.0, real_s - self._fast_s)
 
     def at(self, simulated_s: float) -> datetime:
-        """The (aware, UTC) time that a reading of `now_s` stands for."""
+        """Return the time (UTC, aware) of a reading of `now_s`."""
         return self._zero + timedelta(seconds=simulated_s)
 
     def real_delay_s(self, until_s: float) -> float:
-        """Real seconds from now until `now_s` reads `until_s`; 0 when that has passed."""
+        """Return the real seconds until `now_s` is `until_s`; 0 when that has passed."""
         fast = self.speed * self._fast_s
         target_s = until_s / self.speed if until_s <= fast else self._fast_s + until_s - fast
         return max(0.0, target_s - (self._monotonic() - self._began_s))
@@ -69,9 +71,9 @@ class SimulatedClock:
 
 
 class SimulatedTimeFile:
-    """A file that says how far simulated time has come: the next run on the same data goes on there.
+    """A file with the simulated time that was reached, where the next run on the same data continues.
 
-    A charger whose clock is set back by days reports nothing that is news.
+    Otherwise the chargers' clocks would go back by days, and what they report would be older than what is stored.
     """
 
     def __init__(self, path: Path, *, wall: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
@@ -79,36 +81,36 @@ class SimulatedTimeFile:
         self._wall = wall
 
     def lead_s(self) -> float:
-        """For the next clock; a first run begins as far back as it may."""
+        """Return the lead of the next clock; a first run starts as far in the past as is allowed."""
         try:
-            came_to = datetime.fromisoformat(self._path.read_text().strip())
-            behind_s = (self._wall() - came_to).total_seconds()
+            reached = datetime.fromisoformat(self._path.read_text().strip())
+            behind_s = (self._wall() - reached).total_seconds()
         except (OSError, ValueError, TypeError):
             return UNBOUNDED_LEAD_S
         return min(max(behind_s, 0.0), UNBOUNDED_LEAD_S)
 
     async def keep(self, clock: SimulatedClock) -> None:
-        """Write it down every second, until cancelled."""
+        """Write the simulated time every second, until cancelled."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            # A second more than it is: what is reported until the next note lies before it.
+            # One second ahead, so that everything reported until the next write is before it.
             self._path.write_text(clock.at(clock.now_s() + clock.speed).isoformat())
             await asyncio.sleep(1)
 
 
 def ocpp_time(at: datetime) -> str:
-    """OCPP's dateTime: UTC, milliseconds, Z."""
+    """Format a time as OCPP's dateTime: UTC, milliseconds, Z."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def parse_time(text: str) -> datetime:
-    """An aware time from OCPP's dateTime; one without a zone is taken as UTC. ValueError when unreadable."""
+    """Read OCPP's dateTime as an aware time; without a zone it is UTC. Raises ValueError."""
     at = datetime.fromisoformat(text)
     return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 async def event_within(event: asyncio.Event, real_s: float | None) -> bool:
-    """Whether `event` was set within `real_s` real seconds (None: wait as long as it takes)."""
+    """Wait for an event, at most `real_s` real seconds (None: without a limit). Returns whether it was set."""
     try:
         async with asyncio.timeout(real_s):
             await event.wait()

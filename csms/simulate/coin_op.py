@@ -1,6 +1,6 @@
-"""Simulated coin-op stations: three text commands in, JSON status out, over MQTT 3.1.1 at QoS 0.
+"""Imitations of coin-op stations: three text commands in, JSON status out, over MQTT 3.1.1 at QoS 0.
 
-Written from the stations' own description, without looking at the bridge: each checks the other.
+Written from the vendor's description of the stations, independently of the bridge, so that each checks the other.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ _RENTED = {"busy", "charging", "completed"}
 
 
 def protocol(version: str) -> aiomqtt.ProtocolVersion:
-    """Stations speak 3.1.1; some brokers have another port for 5."""
+    """Return the protocol version: stations speak 3.1.1, and some brokers have another port for 5."""
     return aiomqtt.ProtocolVersion.V5 if version == "5" else aiomqtt.ProtocolVersion.V311
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StationBehaviour:
-    """How a station, its meter and its line behave; seconds are the station's own."""
+    """How a station, its meter and its connection behave, in seconds of the station's time."""
 
     energy: str = "session"  # or cumulative
     power_scale: float = 1.0  # 0.1: power on the wire in tenths of a watt
@@ -50,7 +50,7 @@ class StationBehaviour:
 
 @dataclass(slots=True, kw_only=True)
 class FakeStation:
-    """One station: `obey` a command, `second` by second; what it says goes to `said`."""
+    """One station: `obey` handles a command, `second` lets a second pass; its status messages are added to `said`."""
 
     id: str
     behaviour: StationBehaviour = field(default_factory=StationBehaviour)
@@ -67,7 +67,6 @@ class FakeStation:
     _entered: float = 0.0
     _command_at: float = 0.0
     _told_at: float = 0.0
-    _plugged: bool = False
     _dropped: str | None = None
     _rebooted: bool = False
     _chance: random.Random = field(default_factory=random.Random)
@@ -77,10 +76,10 @@ class FakeStation:
         if self.behaviour.energy == "cumulative":
             self.counter_wh = float(self._chance.randrange(1000, 90_000))
 
-    # --- what it is told -------------------------------------------------------------------------
+    # --- commands --------------------------------------------------------------------------------
 
     def obey(self, body: bytes, *, retained: bool = False) -> None:
-        """A message on its commands topic. Retained, foreign and unknown ones change nothing."""
+        """Handle a message on the station's commands topic. Retained, foreign and unknown commands are ignored."""
         if retained:
             return
         try:
@@ -104,7 +103,6 @@ class FakeStation:
         self.uid, self.time, self._command_at = uid, 0, self.clock
         if self.behaviour.energy == "session":
             self.counter_wh = 0.0
-        self._plugged = False
         self._open_door()
         self.out_active = True
         self._enter("busy")
@@ -113,10 +111,10 @@ class FakeStation:
         self.doors_closed = False
         self.doors_opened += 1
 
-    # --- what time brings ------------------------------------------------------------------------
+    # --- time ------------------------------------------------------------------------------------
 
     def second(self) -> None:
-        """One second of the station's time."""
+        """Let one second of the station's time pass."""
         self.clock += 1
         in_state_s = self.clock - self._entered
         if self.state == "init" and in_state_s >= _INIT_S:
@@ -137,8 +135,8 @@ class FakeStation:
 
     def _charge(self) -> None:
         if self.state == "busy" and self.time >= self.behaviour.plug_s:
-            # Something draws current, and the door is shut.
-            self.doors_closed = self._plugged = True
+            # A vehicle draws current, and the door is closed.
+            self.doors_closed = True
             self._enter("charging")
         elif self.state == "charging" and self.time >= self.behaviour.plug_s + self.behaviour.charge_s:
             self._enter("completed")
@@ -166,7 +164,7 @@ class FakeStation:
             return True
         return self.clock - self._told_at >= _SLOW_EVERY_S
 
-    # --- what it says ----------------------------------------------------------------------------
+    # --- status ----------------------------------------------------------------------------------
 
     def _enter(self, state: str) -> None:
         self.state, self._entered = state, self.clock
@@ -200,7 +198,7 @@ class FakeStation:
         }
 
     def payload(self, status: dict[str, Any]) -> bytes:
-        """As printf writes it: a meter that cannot be read gives a bare nan."""
+        """Encode a status as the station's printf does: a meter that cannot be read gives a bare nan."""
         if "power" in status and self._chance.random() < self.behaviour.nan_rate:
             spoilt = self._chance.choice(("voltage", "current", "power", "pf"))
             status = status | {spoilt: float("nan")}
@@ -214,7 +212,7 @@ class FakeStation:
 
 
 class FakeStationFleet:
-    """Stations on a broker, `speed` of their seconds a real one. `run()` until cancelled; it reconnects."""
+    """Stations connected to a broker, at `speed` of their seconds per real second. `run()` until cancelled."""
 
     def __init__(
         self,
@@ -251,10 +249,10 @@ class FakeStationFleet:
             await asyncio.sleep(max(began + passed / self._speed - time.monotonic(), 0))
             station.second()
             await self._deliver(station)
-            _still_wanted()
+            _raise_if_cancelled()
 
     async def _line(self, station: FakeStation) -> None:
-        """Its connection: subscribe, say how it is, obey."""
+        """Keep a station connected: subscribe, publish its status, handle commands."""
         while True:
             with contextlib.suppress(aiomqtt.MqttError):
                 async with self._client(station) as client:
@@ -268,11 +266,11 @@ class FakeStationFleet:
                             if isinstance(message.payload, bytes | bytearray):
                                 station.obey(bytes(message.payload), retained=message.retain)
                                 await self._deliver(station)
-                                _still_wanted()
+                                _raise_if_cancelled()
                     finally:
                         self.connected -= 1
                         self._clients.pop(station.id, None)
-            _still_wanted()
+            _raise_if_cancelled()
             await asyncio.sleep(0.2)
 
     def _client(self, station: FakeStation) -> MqttClient:
@@ -308,16 +306,19 @@ class FakeStationFleet:
                         self.published += 1
 
 
-def _still_wanted() -> None:
-    """A client that leaves in trouble raises its own error in place of the cancellation, and Python 3.11's wait_for
-    forgets it when the publish ends at that moment."""
+def _raise_if_cancelled() -> None:
+    """Raise a cancellation that was lost.
+
+    A client whose disconnect fails raises its own error instead of the cancellation, and Python 3.11's wait_for swallows it
+    when the publish ends at the same moment.
+    """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
 
 
 class RenterApp:
-    """A user's app as the stations' description has it: it talks to the broker itself."""
+    """A renter's app as the vendor describes it: it connects to the broker itself."""
 
     def __init__(self, host: str, port: int, uid: str, *, prefix: str = "", version: str = "3.1.1") -> None:
         self._host, self._port, self._uid = host, port, uid
@@ -325,7 +326,7 @@ class RenterApp:
         self._prefix = f"{prefix}/" if prefix else ""
 
     async def rent(self, station_id: str, stay_s: float) -> None:
-        """Hello, connect when the station is free, stop after `stay_s` real seconds."""
+        """Send hello, then connect when the station is free, then stop after `stay_s` real seconds."""
         topic = f"{self._prefix}charger/{station_id}"
         async with MqttClient(self._host, self._port, protocol=self._version) as client:
             await client.subscribe(f"{topic}/status", qos=1)
@@ -351,9 +352,9 @@ async def rent_for_ever(
     pause_s: float = 30,
     version: str = "3.1.1",
 ) -> None:
-    """Users who come one after the other to each station, until cancelled."""
+    """Have renters use each station one after another, until cancelled."""
 
-    async def comers(station_id: str, number: int) -> None:
+    async def visits(station_id: str, number: int) -> None:
         visit = 0
         while True:
             await asyncio.sleep(pause_s * (0.2 if visit == 0 else 1) + number)
@@ -362,8 +363,8 @@ async def rent_for_ever(
                 async with asyncio.timeout(stay_s + 30):
                     guest = RenterApp(host, port, f"guest-{number}-{visit}", version=version)
                     await guest.rent(station_id, stay_s)
-            _still_wanted()
+            _raise_if_cancelled()
 
     async with asyncio.TaskGroup() as group:
         for number, station_id in enumerate(station_ids):
-            group.create_task(comers(station_id, number))
+            group.create_task(visits(station_id, number))

@@ -1,4 +1,4 @@
-"""The configuration keys of a simulated charge point (OCPP 1.6, chapter 9), and who may change them. Pure."""
+"""The configuration keys of a simulated charge point (OCPP 1.6, chapter 9). Pure."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class _Key:
 
 
 class SimulatedConfiguration:
-    """Keys are compared without regard to case, as the specification's CiString asks."""
+    """Values by key. Keys are compared case-insensitively (CiString). `overrides` are set without a check."""
 
     def __init__(self, connectors: int, overrides: Mapping[str, str] | None = None) -> None:
         sampled = "Energy.Active.Import.Register,Power.Active.Import,Current.Import,Voltage,SoC"
@@ -103,7 +103,7 @@ class SimulatedConfiguration:
         return tuple(part.strip() for part in self._keys[name].value.split(",") if part.strip())
 
     def change(self, name: str, value: str) -> str:
-        """The status of ChangeConfiguration.conf."""
+        """Set a key. Returns the status of ChangeConfiguration.conf."""
         key = self._keys.get(self._names.get(name.lower(), ""))
         if key is None:
             return "NotSupported"
@@ -113,11 +113,11 @@ class SimulatedConfiguration:
         return "Accepted"
 
     def report(self, names: Iterable[str] | None) -> tuple[list[dict[str, Any]], list[str]]:
-        """The known keys (as KeyValue fields) and the unknown names, as GetConfiguration.conf wants them."""
-        wanted = list(names or ()) or list(self._keys)
+        """Return the known keys (as KeyValue fields) and the unknown names, for GetConfiguration.conf."""
+        requested = list(names or ()) or list(self._keys)
         known: list[dict[str, Any]] = []
         unknown: list[str] = []
-        for name in wanted:
+        for name in requested:
             official = self._names.get(name.lower())
             if official is None:
                 unknown.append(name)

@@ -13,13 +13,13 @@ from csms.simulate.profiles import LimitMoment
 from csms.simulate.records import BelievedTransaction
 
 _WATCH_S = 60.0
-"""How often (simulated s) a session without meter samples looks at its battery."""
+"""The interval (simulated s) at which a session without meter samples checks its battery."""
 
 
 def sampled_values(
     reading: SimulatedReading, outlet: Outlet, measurands: tuple[str, ...], context: str
 ) -> list[Any]:
-    """A reading as OCPP SampledValues. AC outlets do not know the state of charge."""
+    """Return a reading as OCPP SampledValues. AC outlets do not know the state of charge."""
     values: list[dict[str, str]] = []
 
     def add(measurand: str, value: object, unit: str, phase: str | None = None) -> None:
@@ -61,7 +61,7 @@ class SimulatedConnector:
         self.sessions_done = 0
         self._planner = planner
         self._rng = random.Random(seed)
-        # Whole Wh, as a lifetime register is read.
+        # In whole Wh, as a lifetime register is read.
         self._register = float(self._rng.randrange(40_000, 9_000_000))
         self._remote: tuple[str, dict[str, Any] | None] | None = None
         self._busy = False
@@ -95,11 +95,11 @@ class SimulatedConnector:
             self._wake.set()
 
     def nudge(self) -> None:
-        """Look again at what it waits for."""
+        """Check again what it waits for."""
         self._wake.set()
 
     def start_answered(self, transaction: BelievedTransaction) -> None:
-        """Note the central system's answer to StartTransaction. A refused tag ends the session, or its energy."""
+        """Take the central system's answer to StartTransaction. A refused tag ends the session or stops the energy."""
         if transaction.id_tag_info:
             self.controller.tags.remember(transaction.id_tag, transaction.id_tag_info)
         if transaction.id_tag_status == "Accepted" or transaction is not self.transaction:
@@ -258,7 +258,7 @@ class SimulatedConnector:
         return 0.0 if self._unpaid else self.controller.profiles.limit_w(self.moment(self._stamp(at_s)))
 
     def moment(self, at: datetime) -> LimitMoment:
-        """What a charging profile needs to know to give this connector's limit."""
+        """Return what determines this connector's limit by charging profiles."""
         phases = phases_used(self.charge.vehicle, self.outlet) if self.charge else self.outlet.phases
         running = self.transaction
         return LimitMoment(
@@ -279,7 +279,7 @@ class SimulatedConnector:
         return {"timestamp": ocpp_time(self._stamp(at_s)), "sampled_value": values} if values else None
 
     def triggered_meter_value(self) -> dict[str, Any]:
-        """The meter right now, for TriggerMessage."""
+        """Return the current MeterValue, for TriggerMessage."""
         at_s = self.controller.clock.now_s()
         if self.charge:
             value = self._meter_value(at_s, "Trigger", "MeterValuesSampledData")

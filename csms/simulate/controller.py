@@ -1,4 +1,4 @@
-"""The controller of a simulated charge point: what its connectors share, and what it says of itself.
+"""The controller of a simulated charge point: what its connectors share, and what it reports of itself.
 
 It boots, sends heartbeats and statuses, authorizes drivers and delivers transaction messages.
 """
@@ -7,13 +7,14 @@ import asyncio
 import hashlib
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from ocpp.v16 import call
 
+from csms.aio import TaskSet
 from csms.simulate.clock import SimulatedClock, event_within, lead_s, ocpp_time
 from csms.simulate.configuration import SimulatedConfiguration
 from csms.simulate.connection import ANSWER_ERRORS, CONNECTION_ERRORS, SimulatedConnection
@@ -68,7 +69,10 @@ class ChargePointOptions:
 
 
 class ChargePointController:
-    """State and services that connectors, handlers and maintenance use. `statuses` are by connector; 0 is the whole."""
+    """State and services that connectors, handlers and maintenance use.
+
+    `statuses` has the status of each connector; connector 0 is the charge point as a whole. `tasks` run until it ends.
+    """
 
     def __init__(self, identity: str, url: str, options: ChargePointOptions) -> None:
         self.identity = identity
@@ -95,7 +99,7 @@ class ChargePointController:
         )
         self.delivery = TransactionDelivery(self.counters, self.tell, same_message_id=options.same_message_id)
         self._apply_retry_policy()
-        # The identity may be longer than a serial number may be.
+        # The identity may be longer than OCPP allows for a serial number.
         self._serial = hashlib.sha256(identity.encode()).hexdigest()[:12].upper()
         self._commissioned = False
         self._reported: dict[int, str] = {}
@@ -104,7 +108,7 @@ class ChargePointController:
         self._heartbeat_changed = asyncio.Event()
         self._boot_requested = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks = TaskSet()
 
     # --- state -----------------------------------------------------------------------------------
 
@@ -128,7 +132,7 @@ class ChargePointController:
 
     @property
     def settled(self) -> bool:
-        """Whether all it has to say was said, as far as there is a connection to say it on."""
+        """Whether all messages are delivered; status reports count only while there is a connection."""
         return not (self.undelivered or self.rebooting or (self.connected and self._reports))
 
     def on_change(self, listener: Callable[[], None]) -> None:
@@ -150,7 +154,7 @@ class ChargePointController:
             self._heartbeat_changed.set()
         elif key.lower() == "authorizationkey" and self.configuration.text("AuthorizationKey"):
             self.password = bytes.fromhex(self.configuration.text("AuthorizationKey"))
-            self.spawn(self.line.hang_up())
+            self.tasks.spawn(self.line.hang_up(), "reconnect")
 
     def _apply_retry_policy(self) -> None:
         self.delivery.set_policy(
@@ -168,22 +172,10 @@ class ChargePointController:
         if self.options.on_event:
             self.options.on_event(ChargerEvent(self.identity, kind, detail, connector_id))
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` beside everything else, until `cancel_tasks` at the latest."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def cancel_tasks(self) -> None:
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    # --- the conversation ------------------------------------------------------------------------
+    # --- one connection --------------------------------------------------------------------------
 
     async def converse(self, connection: SimulatedConnection) -> None:
-        """Boot if need be, then send statuses, heartbeats and transaction messages until the connection ends."""
+        """Boot if necessary, then send statuses, heartbeats and transaction messages until the connection ends."""
         self._reports.clear()
         if self.registration != "Accepted" or self.options.boot_on_reconnect:
             await self._boot(connection)
@@ -198,7 +190,7 @@ class ChargePointController:
         except* CONNECTION_ERRORS:
             pass
 
-    async def _say(self, connection: SimulatedConnection, payload: Any) -> bool:
+    async def _send(self, connection: SimulatedConnection, payload: Any) -> bool:
         """Whether the call was answered. Raises only when the connection ends."""
         try:
             await connection.ask(payload)
@@ -211,7 +203,7 @@ class ChargePointController:
         if self.registration != "Accepted":
             self._boot_requested.set()
         elif self.line.connection:
-            self.spawn(self._boot_once(self.line.connection))
+            self.tasks.spawn(self._boot_once(self.line.connection), "boot")
 
     async def _boot_once(self, connection: SimulatedConnection) -> None:
         try:
@@ -258,12 +250,12 @@ class ChargePointController:
             self._heartbeat_changed.clear()
             interval_s = self.configuration.number("HeartbeatInterval")
             if not await event_within(self._heartbeat_changed, interval_s or None):
-                await self._say(connection, call.Heartbeat())
+                await self._send(connection, call.Heartbeat())
 
     # --- statuses --------------------------------------------------------------------------------
 
     def show(self, connector_id: int, status: str) -> None:
-        """Set a connector's status and report it if it is another than before."""
+        """Set a connector's status, and report it if it has changed."""
         if status != self.statuses[connector_id]:
             self.statuses[connector_id] = status
             self.tell("status", status, connector_id)
@@ -281,7 +273,7 @@ class ChargePointController:
             while self._reports:
                 number, status, at = self._reports[0]
                 # No retry: the next status supersedes this one.
-                if await self._say(connection, call.StatusNotification(number, "NoError", status, at)):
+                if await self._send(connection, call.StatusNotification(number, "NoError", status, at)):
                     self._reported[number] = status
                 self._reports.popleft()
             await self._report_added.wait()

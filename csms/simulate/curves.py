@@ -11,7 +11,7 @@ MAINS_V = 230.0
 MIN_CURRENT_A = 6.0
 """IEC 61851: below 6 A a phase a vehicle does not charge at all."""
 STEP_S = 10.0
-"""The longest stretch over which power is taken as constant."""
+"""The longest time over which power is taken as constant."""
 
 _DC_CURVE = ((0, 0.60), (8, 0.95), (15, 1.0), (45, 0.88), (60, 0.66), (80, 0.38), (95, 0.14), (100, 0.05))
 _AC_TAPER_FROM_PERCENT = 95.0
@@ -28,7 +28,7 @@ class Vehicle:
 
 @dataclass(frozen=True, slots=True)
 class Outlet:
-    """What the charge point can give at one connector."""
+    """What one connector can supply."""
 
     current: Literal["AC", "DC"]
     phases: int
@@ -55,7 +55,7 @@ AC_22 = Outlet("AC", 3, 22_000)
 DC_50 = Outlet("DC", 1, 50_000)
 DC_150 = Outlet("DC", 1, 150_000)
 OUTLETS = (AC_22, AC_22, AC_11, AC_11, AC_7_4, AC_3_7, DC_50, DC_150)
-"""A believable mix: most public outlets are 11 and 22 kW."""
+"""A realistic mix: most public outlets have 11 or 22 kW."""
 
 
 def phases_used(vehicle: Vehicle, outlet: Outlet) -> int:
@@ -63,7 +63,7 @@ def phases_used(vehicle: Vehicle, outlet: Outlet) -> int:
 
 
 def dc_share(soc_percent: float) -> float:
-    """The share (0..1) of its peak DC power a battery takes: rises, peaks early, tapers."""
+    """Return the share (0 to 1) of its peak DC power that a battery takes: rises, peaks early, tapers."""
     for (soc0, share0), (soc1, share1) in itertools.pairwise(_DC_CURVE):
         if soc_percent <= soc1:
             return share0 + (share1 - share0) * max(0.0, soc_percent - soc0) / (soc1 - soc0)
@@ -71,7 +71,7 @@ def dc_share(soc_percent: float) -> float:
 
 
 def power_w(vehicle: Vehicle, outlet: Outlet, soc_percent: float, limit_w: float | None = None) -> float:
-    """Power (W) drawn at this state of charge, never above what vehicle, outlet and `limit_w` allow."""
+    """Return the power (W) drawn at a state of charge, within what vehicle, outlet and `limit_w` allow."""
     if soc_percent >= 100:
         return 0.0
     if outlet.current == "DC":
@@ -115,7 +115,7 @@ class Charge:
         return math.floor(self.register)
 
     def advance(self, duration_s: float, limit_w: Callable[[float], float | None] | None = None) -> None:
-        """Charge for `duration_s`. `limit_w(offset_s)` is the allowed power that many seconds into it."""
+        """Charge for `duration_s`. `limit_w(offset_s)` returns the allowed power at that offset."""
         done_s = 0.0
         while done_s < duration_s:
             step_s = min(STEP_S, duration_s - done_s)

@@ -32,7 +32,7 @@ class TransactionDelivery:
         return len(self._queue)
 
     def set_policy(self, attempts: int, retry_interval_s: float) -> None:
-        # 0 attempts would mean never to send at all.
+        # With 0 attempts nothing would be sent.
         self._queue.attempts = max(1, attempts)
         self._queue.retry_interval_s = retry_interval_s
 

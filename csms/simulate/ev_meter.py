@@ -1,6 +1,6 @@
-"""EV-Meter chargers behind their vendor's broker, simulated: they answer like the hardware, faults included.
+"""Imitations of EV-Meter chargers behind their vendor's broker: they answer as the hardware does, with its faults.
 
-Stands alone: an encoder of its own, and nothing of the bridge it is used to check.
+It has an encoder of its own and imports nothing of the bridge that it is used to check.
 """
 
 import asyncio
@@ -15,18 +15,20 @@ from dataclasses import dataclass, field, replace
 
 import aiomqtt
 
+from csms.aio import TaskSet
+from csms.mqtt.client.aiomqtt_fixes import MqttClient
 from csms.simulate.clock import SimulatedClock
 
 COMMAND_TOPIC = "/BLEWIFI/Chargers/"
 REPLY_TOPIC = "/BLEWIFI/users/"
-UNPLUGGED, PLUGGED, WANTS, VENTILATE, BROKEN = 1, 2, 3, 4, 5
-NOT_CHARGING, CLOSED_1, CLOSED_3, READY = 1, 2, 3, 7
+UNPLUGGED, PLUGGED, WANTS = 1, 2, 3
+CLOSED_1, CLOSED_3, READY = 2, 3, 7
 NO_TIME = 2**64 - 1
 
 
 @dataclass
 class FakeChargerState:
-    """What a charger shows. Energy in Wh, volts and amperes for L1 to L3."""
+    """The state of a charger. Energy in Wh; volts and amperes of L1 to L3."""
 
     mac: str
     ev: int = UNPLUGGED
@@ -50,14 +52,14 @@ class FakeChargerState:
         self.ev, self.charging = PLUGGED, READY
 
     def charge(self, wh: int, *, amperes: float = 16.0, fresh: bool = False) -> None:
-        """Energy flows now, and so much has flowed since the last look; `fresh`: the first of its session."""
+        """Charge: `wh` has flowed since the last call, and energy flows now. `fresh`: the first of its session."""
         self.session_wh = wh if fresh else self.session_wh + wh
         self.total_wh += wh
         self.ev, self.charging = WANTS, CLOSED_3 if self.phases == 2 else CLOSED_1
         self.amperes = (amperes,) * 3 if self.phases == 2 else (amperes, 0.0, 0.0)
 
     def rest(self) -> None:
-        """The car has enough."""
+        """Stop charging: the vehicle is full."""
         self.ev, self.charging, self.amperes = PLUGGED, READY, (0.0, 0.0, 0.0)
 
     def unplug(self) -> None:
@@ -65,7 +67,7 @@ class FakeChargerState:
 
 
 def encode(state: FakeChargerState) -> bytes:
-    """A WorkingInfo frame, as the hardware sends it."""
+    """Encode a WorkingInfo frame, as the hardware sends it."""
     version, ssid = state.version.encode(), state.ssid.encode()
     body = (
         struct.pack("<BBIH", 3, 1, state.serial, len(version))
@@ -88,7 +90,7 @@ def encode(state: FakeChargerState) -> bytes:
 
 @dataclass
 class AnswerFaults:
-    """What goes wrong with a charger's answers. `before`: frames that arrive ahead of its own."""
+    """Faults of a charger's answers. `before`: frames that arrive ahead of its own."""
 
     silent: bool = False
     late_s: float = 0
@@ -100,7 +102,7 @@ class AnswerFaults:
 
 @dataclass
 class RequestLog:
-    """What a charger was asked so far. `waiting`: not answered yet."""
+    """The requests to a charger so far. `waiting`: how many are not answered yet."""
 
     times: list[float] = field(default_factory=list)
     waiting: int = 0
@@ -108,7 +110,7 @@ class RequestLog:
 
 
 class FakeCharger:
-    """One simulated charger: `state` is what it shows, `live` changes it as time passes."""
+    """One charger: `state` is what it reports, `live` changes that as time passes."""
 
     def __init__(
         self, state: FakeChargerState, *, live: Callable[[FakeChargerState], None] | None = None
@@ -130,7 +132,7 @@ class FakeCharger:
 
 
 class FakeBackend:
-    """All chargers of one account, on one broker. What is no request to read counts as a violation."""
+    """All chargers of one account, on one broker. Messages other than requests to read are kept as violations."""
 
     def __init__(
         self,
@@ -149,8 +151,8 @@ class FakeBackend:
         self.violations: list[str] = []
         self.connected = asyncio.Event()
         self._request = _request(uuid, token)
-        self._client: aiomqtt.Client | None = None
-        self._late: set[asyncio.Task[None]] = set()
+        self._client: MqttClient | None = None
+        self._late = TaskSet()
         self._address = (host, port, version, username, password)
 
     async def run(self) -> None:
@@ -159,7 +161,7 @@ class FakeBackend:
             while True:
                 with contextlib.suppress(aiomqtt.MqttError, OSError):
                     host, port, version, username, password = self._address
-                    async with aiomqtt.Client(
+                    async with MqttClient(
                         host, port, protocol=version, username=username, password=password
                     ) as client:
                         for mac in self.chargers:
@@ -172,12 +174,10 @@ class FakeBackend:
                 self._client = None
                 await asyncio.sleep(0.1)
         finally:
-            for task in self._late:
-                task.cancel()
-            await asyncio.gather(*self._late, return_exceptions=True)
+            await self._late.cancel()
 
     async def say(self, payload: bytes, *, retain: bool = False) -> None:
-        """Something on the account's reply topic that nobody asked for."""
+        """Publish an unrequested message on the account's reply topic."""
         assert self._client is not None
         await self._client.publish(self.reply_topic, payload, qos=1, retain=retain)
 
@@ -194,9 +194,7 @@ class FakeBackend:
         asked.most_waiting = max(asked.most_waiting, asked.waiting)
         late_s = charger.faults.late_s
         if late_s:
-            task = asyncio.create_task(self._answer(charger, late_s))
-            self._late.add(task)
-            task.add_done_callback(self._late.discard)
+            self._late.spawn(self._answer(charger, late_s), "late answer")
         else:
             await self._answer(charger, 0)
 
@@ -214,11 +212,11 @@ def _request(uuid: str, token: bytes) -> bytes:
     return struct.pack("<H6xBH", 97, 7, 36) + uuid.encode("ascii") + struct.pack("<H", 48) + token + bytes(2)
 
 
-# --- a life of its own -----------------------------------------------------------------------------------
+# --- vehicles that come and go ---------------------------------------------------------------------------
 
 
 class ChargerLife:
-    """A charger that people use: cars come, wait, charge, are full, leave. Pure but for its random numbers."""
+    """Drives a charger's state: vehicles come, wait, charge, are full, leave. Pure, with seeded random numbers."""
 
     def __init__(self, seed: int, clock: SimulatedClock) -> None:
         self._random = random.Random(seed)
@@ -230,7 +228,7 @@ class ChargerLife:
         self._owed_wh = 0.0
 
     def __call__(self, state: FakeChargerState) -> None:
-        """Bring `state` to the clock's time."""
+        """Advance `state` to the clock's time."""
         now_s = self._clock.now_s()
         while self._at_s < now_s:
             step_s = min(self._until_s, now_s) - self._at_s
@@ -278,7 +276,7 @@ class ChargerLife:
 def fake_chargers(
     count: int, clock: SimulatedClock, *, seed: int = 0, total_wh: int = 1_000_000
 ) -> list[FakeCharger]:
-    """Chargers with lives of their own, their MAC addresses made up from their numbers."""
+    """Return chargers that vehicles use. Their MAC addresses are made from their numbers."""
     blank = FakeChargerState(mac="")
     return [
         FakeCharger(

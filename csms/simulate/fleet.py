@@ -1,22 +1,24 @@
-"""Many simulated charge points in one process: started gently, ended cleanly, summed up."""
+"""Many simulated charge points in one process: connected gradually, ended cleanly, summed up."""
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from csms.simulate.charge_point import SimulatedChargePoint
 from csms.simulate.clock import SimulatedClock, lead_s
 from csms.simulate.controller import ChargePointOptions
 from csms.simulate.curves import OUTLETS
-from csms.simulate.records import BelievedTransaction, ChargerEvent, Counters
+from csms.simulate.records import BelievedTransaction, Counters
 
 
 @dataclass(slots=True)
 class FleetSummary:
-    """Where a fleet stands. `sessions` are finished transactions, `delivered` those whose start and stop the
-    central system acknowledged, `undelivered` the messages still waiting. `believed` maps identities to what
-    each charge point believes."""
+    """The figures of a fleet.
+
+    `sessions` are finished transactions, `delivered` those whose start and stop the central system acknowledged,
+    `undelivered` the messages that wait. `believed` has the transactions of each charge point by identity, as it knows
+    them.
+    """
 
     chargers: int = 0
     connected: int = 0
@@ -33,63 +35,47 @@ class FleetSummary:
 
     @property
     def faultless(self) -> bool:
-        """Nothing was lost, and no transaction message was answered by an error."""
+        """Whether no message was lost, and no transaction message was answered by an error."""
         counters = self.counters
         return not (counters.lost or counters.transaction_callerrors or counters.invalid_answers)
 
 
 class SimulatedFleet:
-    """`charge_points` are there from the start, so that anything may be read of them while `run` goes on.
+    """`charge_points` exist from the start, so that their state can be read while `run` goes on.
 
-    Their identities are PREFIX-001 and so on. `sessions` is for each connector; `speed`, and `lead` (simulated seconds
-    the clock starts in the past, None: as long as the run is expected to take), as `SimulatedClock` explains, unless a
-    `clock` is given; `ramp_s` real seconds are spent on dialling them all. The other options are those of
-    `SimulatedChargePoint`; every tenth or so of the charge points gives direct current.
+    Their identities are PREFIX-001 and so on; they have `options`, and outlets of several kinds. `sessions` is for each
+    connector. `lead`: simulated seconds that the clock starts in the past (None: as long as the run is expected to take).
+    Connecting all of them takes `ramp_s` real seconds.
     """
 
     def __init__(
         self,
         url: str,
+        options: ChargePointOptions | None = None,
         *,
         chargers: int = 10,
         prefix: str = "SIM",
-        connectors: int = 1,
         duration_s: float | None = None,
         sessions: int | None = None,
-        speed: float = 1.0,
         lead: float | None = None,
-        clock: SimulatedClock | None = None,
-        seed: int | str = 0,
-        tags: Sequence[str] = ("SIMTAG",),
-        password: str | None = None,
         ramp_s: float | None = None,
         grace_s: float = 5.0,
-        validate: bool = True,
-        on_event: Callable[[ChargerEvent], None] | None = None,
     ) -> None:
         if chargers < 1:
             raise ValueError("a fleet has at least one charge point")
-        # Fifty dials a second knock no central system down.
+        options = options or ChargePointOptions()
+        # Fifty connects a second overload no central system.
         self._ramp_s = chargers / 50 if ramp_s is None else ramp_s
         if lead is None:
             slack_s = 60 + self._ramp_s
-            lead = lead_s(speed, duration_s=duration_s, sessions=sessions, slack_s=slack_s)
-        clock = SimulatedClock(speed, lead) if clock is None else clock
+            lead = lead_s(options.speed, duration_s=duration_s, sessions=sessions, slack_s=slack_s)
+        clock = options.clock or SimulatedClock(options.speed, lead)
         width = max(3, len(str(chargers)))
         self.charge_points = [
             SimulatedChargePoint(
                 f"{prefix}-{number:0{width}}",
                 url,
-                ChargePointOptions(
-                    connectors=connectors,
-                    password=password,
-                    seed=seed,
-                    clock=clock,
-                    tags=tags,
-                    outlet=OUTLETS[(number - 1) % len(OUTLETS)],
-                    validate=validate,
-                    on_event=on_event,
-                ),
+                replace(options, clock=clock, outlet=OUTLETS[(number - 1) % len(OUTLETS)]),
             )
             for number in range(1, chargers + 1)
         ]
@@ -98,10 +84,10 @@ class SimulatedFleet:
         self._grace_s = grace_s
 
     async def run(self) -> FleetSummary:
-        """Until every connector had its `sessions`, `duration_s` is over, or it is cancelled.
+        """Run until each connector had its `sessions`, `duration_s` is over, or it is cancelled. Returns the figures.
 
-        Cancelled or out of time, running sessions end and their messages have `grace_s` to be delivered. A first
-        cancellation is answered by the summary and not passed on; a second one ends it at once.
+        In the last two cases running sessions end, and their messages have `grace_s` to be delivered. A first cancellation
+        returns the figures and is not passed on; a second one ends it at once.
         """
         tasks = [
             asyncio.create_task(self._live(charge_point, index))
@@ -109,13 +95,13 @@ class SimulatedFleet:
         ]
         try:
             with contextlib.suppress(asyncio.CancelledError):
-                await _all_or_fault(tasks, self._duration_s)
+                await _all_or_failure(tasks, self._duration_s)
             for charge_point in self.charge_points:
                 charge_point.finish()
             for charge_point, task in zip(self.charge_points, tasks, strict=True):
                 if not charge_point.connected:
-                    task.cancel()  # nobody to deliver to
-            await _all_or_fault(tasks, self._grace_s)
+                    task.cancel()  # there is no connection to deliver on
+            await _all_or_failure(tasks, self._grace_s)
             summary = self.summary()
         finally:
             for task in tasks:
@@ -146,8 +132,8 @@ class SimulatedFleet:
         return total
 
 
-async def _all_or_fault(tasks: list[asyncio.Task[None]], timeout_s: float | None) -> None:
-    """Waits for all, or `timeout_s`, or the first fault, which is raised."""
+async def _all_or_failure(tasks: list[asyncio.Task[None]], timeout_s: float | None) -> None:
+    """Wait for all tasks, `timeout_s`, or the first failure, which is raised."""
     done, _ = await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_EXCEPTION)
     for task in done:
         if not task.cancelled():

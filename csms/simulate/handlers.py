@@ -23,7 +23,7 @@ def _on(action: str) -> Callable[[F], F]:
 
 
 def _after(action: str) -> Callable[[F], F]:
-    """Run after the answer is sent. The ocpp package awaits `on` handlers in line, so calls of our own start here."""
+    """Run after the answer is sent. The ocpp package awaits `on` handlers in line, so calls to the central system start here."""
     return cast(Callable[[F], F], ocpp_after(action))
 
 
@@ -69,9 +69,8 @@ class AnsweringConnection(SimulatedConnection):
         if not self.controller.in_service:
             return None
         for connector in self.connectors.values():
-            wanted = connector_id in {None, connector.connector_id}
             if (
-                wanted
+                connector_id in {None, connector.connector_id}
                 and connector.free
                 and (not connector.reservation or connector.reservation[1] == id_tag)
             ):
@@ -100,11 +99,10 @@ class AnsweringConnection(SimulatedConnection):
 
     @_after("Reset")
     def after_reset(self, type: str) -> None:  # noqa: A002
-        self.controller.spawn(
-            maintenance.reboot(
-                self.controller, self.connectors.values(), f"{type}Reset", deliver=type == "Soft"
-            )
+        reboot = maintenance.reboot(
+            self.controller, self.connectors.values(), f"{type}Reset", deliver=type == "Soft"
         )
+        self.controller.tasks.spawn(reboot, "reboot")
 
     @_on("UnlockConnector")
     def on_unlock(self, connector_id: int) -> Any:
@@ -132,7 +130,7 @@ class AnsweringConnection(SimulatedConnection):
             connector.set_operative(type == "Operative")
 
     def _chosen(self, connector_id: int) -> list[SimulatedConnector] | None:
-        """The connectors meant: all of them for 0, None when there is no such connector."""
+        """Return the connectors meant: all of them for 0; None when there is no such connector."""
         if connector_id == 0:
             return list(self.connectors.values())
         connector = self._connector(connector_id)
@@ -176,33 +174,33 @@ class AnsweringConnection(SimulatedConnection):
         """Send what TriggerMessage asked for; `connector_id` None means all connectors."""
         controller = self.controller
         numbers = [0, *self.connectors] if connector_id is None else [connector_id]
-        wanted: list[Any] = []
+        messages: list[Any] = []
         if requested == "BootNotification":
             controller.boot_again()
         elif requested == "Heartbeat":
-            wanted = [call.Heartbeat()]
+            messages = [call.Heartbeat()]
         elif requested == "StatusNotification":
-            wanted = [
+            messages = [
                 call.StatusNotification(number, "NoError", controller.statuses[number], controller.now())
                 for number in numbers
             ]
         elif requested == "FirmwareStatusNotification":
-            wanted = [call.FirmwareStatusNotification(controller.firmware_status)]
+            messages = [call.FirmwareStatusNotification(controller.firmware_status)]
         elif requested == "DiagnosticsStatusNotification":
-            wanted = [call.DiagnosticsStatusNotification(controller.diagnostics_status)]
+            messages = [call.DiagnosticsStatusNotification(controller.diagnostics_status)]
         elif requested == "MeterValues":
             for connector in (self.connectors[number] for number in numbers if number):
                 value = connector.triggered_meter_value()
                 if connector.transaction:
                     controller.delivery.sampled(connector.transaction, value)
                 else:
-                    wanted.append(call.MeterValues(connector.connector_id, [value]))
-        if wanted:
-            controller.spawn(self._send_each(wanted))
+                    messages.append(call.MeterValues(connector.connector_id, [value]))
+        if messages:
+            controller.tasks.spawn(self._send_each(messages), "triggered messages")
 
-    async def _send_each(self, payloads: list[Any]) -> None:
-        for payload in payloads:
-            await self.controller.line.attempt(payload)
+    async def _send_each(self, messages: list[Any]) -> None:
+        for message in messages:
+            await self.controller.line.attempt(message)
 
     # --- local list ---------------------------------------------------------------------------
 
@@ -236,7 +234,8 @@ class AnsweringConnection(SimulatedConnection):
             return call_result.ReserveNow("Occupied")
         connector.reserve((reservation_id, id_tag))
         until = parse_time(expiry_date)
-        self.controller.spawn(maintenance.expire_reservation(connector, reservation_id, until))
+        expiry = maintenance.expire_reservation(connector, reservation_id, until)
+        self.controller.tasks.spawn(expiry, "reservation")
         return call_result.ReserveNow("Accepted")
 
     @_on("CancelReservation")
@@ -301,7 +300,8 @@ class AnsweringConnection(SimulatedConnection):
 
     @_after("UpdateFirmware")
     def after_update_firmware(self, location: str, retrieve_date: str, **_: Any) -> None:
-        self.controller.spawn(maintenance.update_firmware(self.controller, self.connectors.values()))
+        update = maintenance.update_firmware(self.controller, self.connectors.values())
+        self.controller.tasks.spawn(update, "firmware")
 
     @_on("GetDiagnostics")
     def on_get_diagnostics(self, location: str, **_: Any) -> Any:
@@ -309,4 +309,4 @@ class AnsweringConnection(SimulatedConnection):
 
     @_after("GetDiagnostics")
     def after_get_diagnostics(self, location: str, **_: Any) -> None:
-        self.controller.spawn(maintenance.upload_diagnostics(self.controller))
+        self.controller.tasks.spawn(maintenance.upload_diagnostics(self.controller), "diagnostics")

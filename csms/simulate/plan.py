@@ -1,4 +1,4 @@
-"""Who comes to charge, when, with which car and until when: a seeded series of session plans. Pure."""
+"""When a driver comes, with which vehicle and until when: a seeded series of session plans. Pure."""
 
 import random
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Charging profiles as a charge point keeps them, and the power they leave at a moment (OCPP 1.6, 3.13). Pure."""
+"""Charging profiles as a charge point keeps them, and the limit they give at a moment (OCPP 1.6, 3.13). Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _PERIOD = {"Daily": timedelta(days=1), "Weekly": timedelta(weeks=1)}
 
 @dataclass(frozen=True, slots=True)
 class LimitMoment:
-    """For which connector, transaction and time a limit is asked. `phases` converts amperes."""
+    """The connector, transaction and time that a limit is for. `phases` converts amperes."""
 
     connector_id: int
     at: datetime
@@ -29,7 +29,7 @@ def _in_force(profile: Mapping[str, Any], moment: LimitMoment) -> bool:
 
 
 def _offset_s(profile: Mapping[str, Any], moment: LimitMoment) -> float | None:
-    """Seconds into the schedule, None when it has not begun."""
+    """Return the seconds since the schedule began; None: it has not begun."""
     schedule = profile["charging_schedule"]
     fixed = schedule.get("start_schedule")
     if profile["charging_profile_kind"] == "Relative" or not fixed:
@@ -43,7 +43,7 @@ def _offset_s(profile: Mapping[str, Any], moment: LimitMoment) -> float | None:
 
 
 def _limit_w(profile: Mapping[str, Any], moment: LimitMoment) -> float | None:
-    """The profile's own limit (W) at this moment, None outside its schedule."""
+    """Return the profile's limit (W) at this moment; None outside its schedule."""
     if not _in_force(profile, moment):
         return None
     schedule = profile["charging_schedule"]
@@ -61,13 +61,13 @@ def _limit_w(profile: Mapping[str, Any], moment: LimitMoment) -> float | None:
 
 
 class InstalledProfiles:
-    """Profiles are the `csChargingProfiles` of SetChargingProfile with snake_case keys."""
+    """The profiles of a charge point: `csChargingProfiles` of SetChargingProfile with snake_case keys."""
 
     def __init__(self) -> None:
         self._installed: list[tuple[int, Mapping[str, Any]]] = []
 
     def install(self, connector_id: int, profile: Mapping[str, Any]) -> None:
-        """Replaces what has the same id, or the same purpose and stack level at the same connector."""
+        """Add a profile. It replaces one with the same id, or the same purpose, stack level and connector."""
         place = (connector_id, profile["charging_profile_purpose"], profile["stack_level"])
         self._installed = [
             (at, old)
@@ -84,7 +84,7 @@ class InstalledProfiles:
         purpose: str | None = None,
         stack_level: int | None = None,
     ) -> int:
-        """How many were removed. A given `profile_id` is the only condition; otherwise every given one must hold."""
+        """Remove profiles. Returns how many. `profile_id` is the only condition if given, else all others count."""
 
         def matches(at: int, profile: Mapping[str, Any]) -> bool:
             if profile_id is not None:
@@ -99,7 +99,7 @@ class InstalledProfiles:
         self._installed = [(at, profile) for at, profile in self._installed if not matches(at, profile)]
         return before - len(self._installed)
 
-    def _strongest(self, purpose: str, moment: LimitMoment) -> float | None:
+    def _highest(self, purpose: str, moment: LimitMoment) -> float | None:
         best: tuple[tuple[int, bool], float] | None = None
         for at, profile in self._installed:
             if profile["charging_profile_purpose"] != purpose or at not in {0, moment.connector_id}:
@@ -114,17 +114,17 @@ class InstalledProfiles:
         return best[1] if best else None
 
     def limit_w(self, moment: LimitMoment) -> float | None:
-        """The composite limit: a TxProfile before TxDefaultProfile, under ChargePointMaxProfile."""
+        """Return the composite limit (W): of TxProfile before TxDefaultProfile, at most ChargePointMaxProfile."""
         if not self._installed:
             return None
-        limit = self._strongest("TxProfile", moment)
+        limit = self._highest("TxProfile", moment)
         if limit is None:
-            limit = self._strongest("TxDefaultProfile", moment)
-        ceiling = self._strongest("ChargePointMaxProfile", moment)
+            limit = self._highest("TxDefaultProfile", moment)
+        ceiling = self._highest("ChargePointMaxProfile", moment)
         return min((value for value in (limit, ceiling) if value is not None), default=None)
 
     def composite(self, moment: LimitMoment, duration_s: int, otherwise_w: float) -> list[tuple[int, float]]:
-        """The (offset s, limit W) steps from `moment` on, as GetCompositeSchedule wants them."""
+        """Return the steps (offset s, limit W) from `moment` on, for GetCompositeSchedule."""
         offsets = {0}
         for _, profile in self._installed:
             schedule = profile["charging_schedule"]
@@ -136,7 +136,7 @@ class InstalledProfiles:
                 began_s = -(fixed - moment.at).total_seconds()
             whole_s = _PERIOD[profile.get("recurrency_kind") or "Daily"].total_seconds()
             turns = range(2) if profile["charging_profile_kind"] == "Recurring" else range(1)
-            # Up: a second before its beginning a step is not there yet.
+            # Rounded up: before its beginning a step is not in force.
             offsets |= {ceil(mark - began_s + whole_s * turn) for mark in marks for turn in turns}
         steps: list[tuple[int, float]] = []
         for offset in sorted(value for value in offsets if 0 <= value < duration_s):

@@ -1,8 +1,8 @@
-"""The transaction-message queue of a real charge point: in order, kept while offline, resent, given up at last.
+"""The queue of a charge point's transaction messages: in order, kept without a connection, resent, finally dropped. Pure.
 
-Rules as charge points in the field apply them (OCPP 1.6, 3.7.1 and the keys TransactionMessageAttempts and
-TransactionMessageRetryInterval): an attempt counts when the frame is sent, and silence, a CALLERROR and a socket
-that closes in mid-call all use it up. Pure: no clock and no socket in here.
+The rules are those of charge points in the field (OCPP 1.6, 3.7.1 and the keys TransactionMessageAttempts and
+TransactionMessageRetryInterval): an attempt counts when the frame is sent; no answer, a CALLERROR and a connection that
+closes before the answer use it up.
 """
 
 import uuid
@@ -14,12 +14,12 @@ from typing import Any, Literal
 Action = Literal["StartTransaction", "MeterValues", "StopTransaction"]
 
 UNKNOWN_TRANSACTION_ID = -1
-"""What charge points send in StopTransaction when the answer to StartTransaction never came."""
+"""The transactionId that charge points send in StopTransaction when StartTransaction was not answered."""
 
 
 @dataclass(slots=True)
 class TransactionMessage:
-    """`transaction` is the charge point's own key; the central system's id is filled in when it is known."""
+    """`transaction` is the charge point's own key. The central system's id is set in `payload` when it is known."""
 
     action: Action
     transaction: int
@@ -30,7 +30,7 @@ class TransactionMessage:
 
 
 class TransactionQueue:
-    """Times are readings (s) of any one monotonic clock that the caller passes in."""
+    """All times are readings (s) of one monotonic clock."""
 
     def __init__(
         self,
@@ -55,15 +55,15 @@ class TransactionQueue:
         self._messages.append(TransactionMessage(action, transaction, payload))
 
     def due_in_s(self, now_s: float) -> float | None:
-        """Seconds until the head may be sent; None when there is nothing to send."""
+        """Return the seconds until the first message may be sent; None when there is none to send."""
         if not self._messages or self._in_flight:
             return None
         return max(0.0, self._messages[0].not_before_s - now_s)
 
     def take(self, now_s: float) -> TransactionMessage | None:
-        """The head, ready to send: its attempt is counted, its message id and transactionId are set.
+        """Return the first message to be sent: its attempt is counted, its message id and transactionId are set.
 
-        Follow with `succeeded` or `failed`; until then there is no other.
+        Follow with `succeeded` or `failed`; until then there is no other one.
         """
         if self.due_in_s(now_s) != 0:
             return None
@@ -71,7 +71,7 @@ class TransactionQueue:
         message.attempts += 1
         if not (message.message_id and self._same_message_id):
             message.message_id = self._new_message_id()
-        # Order makes this safe: the start before it was answered or given up.
+        # The start is before it in the queue, so it was answered or dropped.
         transaction_id = self._transaction_ids.get(message.transaction)
         if message.action == "MeterValues":
             message.payload["transaction_id"] = transaction_id
@@ -82,8 +82,8 @@ class TransactionQueue:
         return message
 
     def succeeded(self, message: TransactionMessage, transaction_id: int | None = None) -> None:
-        """Answered. `transaction_id` comes with the answer to a StartTransaction."""
-        self._leave_flight(message)
+        """The message was answered. `transaction_id` is that of the answer to StartTransaction."""
+        self._end_flight(message)
         self._messages.popleft()
         if message.action == "StartTransaction" and transaction_id is not None:
             self._transaction_ids[message.transaction] = transaction_id
@@ -91,8 +91,8 @@ class TransactionQueue:
             self._transaction_ids.pop(message.transaction, None)
 
     def failed(self, message: TransactionMessage, now_s: float) -> bool:
-        """Silence, CALLERROR or a closed socket. True when the attempts are used up: the message is lost."""
-        self._leave_flight(message)
+        """The message was not answered, or by a CALLERROR. True: its attempts are used up, and it is dropped."""
+        self._end_flight(message)
         if message.attempts < self.attempts:
             message.not_before_s = now_s + self.retry_interval_s * message.attempts
             return False
@@ -101,7 +101,7 @@ class TransactionQueue:
             self._transaction_ids.pop(message.transaction, None)
         return True
 
-    def _leave_flight(self, message: TransactionMessage) -> None:
+    def _end_flight(self, message: TransactionMessage) -> None:
         if self._in_flight is not message:
             raise ValueError(f"{message.action} {message.message_id} is not in flight")
         self._in_flight = None

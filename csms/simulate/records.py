@@ -1,4 +1,4 @@
-"""What a simulated charge point believes happened, and how its conversation went: the other side of an audit."""
+"""What a simulated charge point knows of its transactions and calls, to compare with the central system."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -8,9 +8,11 @@ from typing import Any
 
 @dataclass(slots=True)
 class BelievedTransaction:
-    """One transaction as the charge point knows it. `transaction_id`, `id_tag_info` and `id_tag_status` are the
-    central system's answer to its start, None until (or unless) that comes; `lost` says that a message of it
-    was given up; `key` is the charge point's own number for it."""
+    """One transaction as the charge point knows it.
+
+    `transaction_id`, `id_tag_info` and `id_tag_status` are the central system's answer to its start, None without one.
+    `lost`: a message of it was dropped. `key` is the charge point's own number for it.
+    """
 
     connector_id: int
     id_tag: str
@@ -39,8 +41,9 @@ class BelievedTransaction:
 
 @dataclass(slots=True)
 class Counters:
-    """`calls` = `answers` + `callerrors` + `invalid_answers` (they break the schema) + `timeouts` + those that a
-    closing connection cut off. `refused` counts drivers turned away, `lost` messages given up."""
+    """`calls` = `answers` + `callerrors` + `invalid_answers` (against the schema) + `timeouts` + those cut off by a closed
+    connection. `refused` counts drivers whose tag was refused, `lost` messages that were dropped.
+    """
 
     calls: int = 0
     answers: int = 0
@@ -61,7 +64,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class ChargerEvent:
-    """Something worth showing. `kind`: connected, disconnected, connect_failed, booted, status, refused,
+    """An event to show to a user. `kind`: connected, disconnected, connect_failed, booted, status, refused,
     started, start_answered, stopped, resend, lost, callerror."""
 
     charge_point: str

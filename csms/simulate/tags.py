@@ -1,4 +1,4 @@
-"""The idTags a charge point knows by itself: its authorization cache and the local list (OCPP 1.6, 3.4 and 3.5)."""
+"""The idTags a charge point knows: its authorization cache and the local list (OCPP 1.6, 3.4 and 3.5)."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,14 +14,14 @@ class KnownTags:
         self._cache: dict[str, Mapping[str, Any]] = {}
 
     def remember(self, id_tag: str, info: Mapping[str, Any]) -> None:
-        """Caches the idTagInfo that the central system answered."""
+        """Cache the idTagInfo of the central system's answer."""
         self._cache[id_tag] = info
 
     def clear_cache(self) -> None:
         self._cache.clear()
 
     def update_list(self, version: int, update_type: str, entries: Sequence[Mapping[str, Any]]) -> str:
-        """The status of SendLocalList.conf. An entry without idTagInfo removes its tag."""
+        """Update the local list. Returns the status of SendLocalList.conf. An entry without idTagInfo removes its tag."""
         if update_type == "Differential" and version <= self.list_version:
             return "VersionMismatch"
         if update_type == "Full":
@@ -36,7 +36,7 @@ class KnownTags:
         return "Accepted"
 
     def status(self, id_tag: str, at: datetime, *, use_list: bool, use_cache: bool) -> str | None:
-        """The known status, the list before the cache; None for a tag never heard of."""
+        """Return the status of a tag, from the list before the cache; None: the tag is in neither."""
         info = self._list.get(id_tag) if use_list else None
         if info is None and use_cache:
             info = self._cache.get(id_tag)

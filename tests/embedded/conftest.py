@@ -25,7 +25,7 @@ def state_directory() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="csms-embedded-", dir=parent))
     directory.chmod(0o755)
     yield directory / "state"
-    # A server whose program was killed is still on its way out, and clears up at the same time.
+    # A server whose program was killed may still be stopping, and deletes files at the same time.
     until_blocking(lambda: shutil.rmtree(directory, ignore_errors=True) or not directory.exists())
 
 
@@ -92,4 +92,4 @@ def until_gone(pid: int) -> None:
     until_blocking(lambda: not is_alive(pid))
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -1,7 +1,6 @@
 import asyncio
 import contextlib
 import importlib.util
-import logging
 import os
 import signal
 import socket
@@ -10,9 +9,9 @@ from pathlib import Path
 
 import aiomqtt
 import pytest
+from structlog.testing import capture_logs
 
 from csms.embedded import EmbeddedBroker, EmbeddedError
-from csms.embedded import broker as broker_module
 from csms.embedded.ports import is_free
 from csms.embedded.processes import is_alive
 from tests.embedded.conftest import Program, until_gone
@@ -78,7 +77,9 @@ async def test_more_retained_messages_than_the_default_reach_a_qos_0_wildcard(
     assert {str(message.topic) for message in messages} == set(topics)
 
 
-async def test_a_last_will_is_published_when_a_client_vanishes(broker: Broker, topic_prefix: str) -> None:
+async def test_a_last_will_is_published_when_a_client_disconnects_without_notice(
+    broker: Broker, topic_prefix: str
+) -> None:
     will = aiomqtt.Will(f"{topic_prefix}/alive", "0", qos=1)
     async with client(broker, V311) as listener:
         await listener.subscribe(f"{topic_prefix}/alive", qos=1)
@@ -109,7 +110,7 @@ def listeners_of(port: int) -> set[str]:
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="no table of sockets to read here")
-def test_only_this_machine_is_listened_to(own_broker: EmbeddedBroker) -> None:
+def test_the_broker_listens_on_loopback_only(own_broker: EmbeddedBroker) -> None:
     assert own_broker.host == "127.0.0.1"
     assert listeners_of(own_broker.port) == {"0100007F"}
     assert listeners_of(own_broker.port_v5) == {"0100007F"}
@@ -119,7 +120,7 @@ def test_a_stop_frees_both_ports_and_leaves_only_the_log(tmp_path: Path) -> None
     with EmbeddedBroker(tmp_path, port=0, port_v5=0) as started:
         pid = started.pid
         assert pid is not None
-        assert os.getsid(pid) == pid  # Ctrl-C passes it by
+        assert os.getsid(pid) == pid  # Ctrl-C does not reach it
     assert started.pid is None
     assert not is_alive(pid)
     assert is_free(started.port)
@@ -127,38 +128,38 @@ def test_a_stop_frees_both_ports_and_leaves_only_the_log(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["broker.log"]
 
 
-def test_taken_ports_are_replaced_and_that_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_taken_ports_are_replaced_and_logged(tmp_path: Path) -> None:
     port, port_v5 = unused_port(), unused_port()
     with (
-        caplog.at_level(logging.WARNING),
+        capture_logs() as lines,
         socket.create_server(("127.0.0.1", port)),
         socket.create_server(("127.0.0.1", port_v5)),
         EmbeddedBroker(tmp_path, port=port, port_v5=port_v5) as started,
     ):
         assert len({started.port, started.port_v5, port, port_v5}) == 4
         assert (started.asked_port, started.asked_port_v5) == (port, port_v5)
-        assert f"port {port} is taken" in caplog.text
-        assert f"listens on {started.port} instead" in caplog.text
-        assert f"port {port_v5} is taken" in caplog.text
+    replaced = [line for line in lines if line["event"] == "embedded_broker_port_taken"]
+    assert [(line["asked"], line["used"]) for line in replaced] == [
+        (port, started.port),
+        (port_v5, started.port_v5),
+    ]
 
 
-def test_free_ports_are_taken_as_asked_without_a_word(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_free_ports_are_taken_as_asked_without_a_warning(tmp_path: Path) -> None:
     port, port_v5 = unused_port(), unused_port()
-    with caplog.at_level(logging.WARNING), EmbeddedBroker(tmp_path, port=port, port_v5=port_v5) as started:
+    with capture_logs() as lines, EmbeddedBroker(tmp_path, port=port, port_v5=port_v5) as started:
         assert (started.port, started.port_v5) == (port, port_v5)
-    assert caplog.text == ""
+    assert [line["log_level"] for line in lines] == ["info"]
 
 
-def test_a_port_lost_between_the_look_and_the_start_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_port_that_is_taken_before_the_start_is_tried_again(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as rival:
         taken = rival.getsockname()[1]
         choices = iter([taken, unused_port(), unused_port(), unused_port()])
-        monkeypatch.setattr(broker_module, "next_free_port", lambda wanted, *, taken: next(choices))
-        with EmbeddedBroker(tmp_path, port=taken, port_v5=0) as started:
+        broker = EmbeddedBroker(
+            tmp_path, port=taken, port_v5=0, choose_port=lambda preferred, *, taken: next(choices)
+        )
+        with broker as started:
             assert started.port != taken
             assert started.pid is not None
 
@@ -189,10 +190,9 @@ def test_a_state_directory_that_cannot_be_made_says_what_to_do(tmp_path: Path) -
         EmbeddedBroker(file, port=0, port_v5=0).__enter__()
 
 
-def test_a_broker_that_ends_at_once_is_reported_with_its_last_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(broker_module, "_CONFIG", "this is no configuration {host} {port} {port_v5}")
+def test_a_broker_that_ends_at_once_is_reported_with_its_last_output(tmp_path: Path) -> None:
     with pytest.raises(EmbeddedError, match="did not start"):
-        EmbeddedBroker(tmp_path, port=0, port_v5=0).__enter__()
+        EmbeddedBroker(
+            tmp_path, port=0, port_v5=0, config="no configuration {host} {port} {port_v5}"
+        ).__enter__()
     assert [path.name for path in tmp_path.iterdir()] == ["broker.log"]

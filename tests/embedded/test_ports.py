@@ -14,22 +14,22 @@ def listening() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_a_port_somebody_listens_on_is_not_free_and_accepts(listening: int) -> None:
+def test_a_port_with_a_server_is_not_free_and_accepts(listening: int) -> None:
     assert not is_free(listening)
     assert is_accepting(listening)
 
 
-def test_a_port_nobody_listens_on_is_free_and_refuses(unused_port: int) -> None:
+def test_a_port_without_a_server_is_free_and_refuses(unused_port: int) -> None:
     assert is_free(unused_port)
     assert not is_accepting(unused_port)
 
 
-def test_a_server_on_every_interface_takes_the_loopback_port_too() -> None:
+def test_a_server_on_every_interface_occupies_the_loopback_port() -> None:
     with socket.create_server(("0.0.0.0", unused_port())) as server:
         assert not is_free(server.getsockname()[1])
 
 
-def test_a_free_port_is_taken_as_wanted(unused_port: int) -> None:
+def test_a_wanted_port_that_is_free_is_chosen(unused_port: int) -> None:
     assert next_free_port(unused_port) == unused_port
 
 
@@ -39,11 +39,11 @@ def test_a_taken_port_gives_the_next_free_one(listening: int) -> None:
     assert is_free(found)
 
 
-def test_ports_spoken_for_are_passed_over(unused_port: int) -> None:
+def test_ports_that_are_given_as_taken_are_skipped(unused_port: int) -> None:
     assert next_free_port(unused_port, taken={unused_port}) > unused_port
 
 
-def test_no_free_port_in_reach_says_so(listening: int) -> None:
+def test_no_free_port_in_the_range_is_an_error(listening: int) -> None:
     with pytest.raises(EmbeddedError, match="stop one of the programs"):
         next_free_port(listening, tries=1)
 

@@ -46,7 +46,7 @@ def cluster(copy_cluster: Callable[[Path], None], state_dir: Path) -> Path:
     return state_dir
 
 
-def test_data_url_and_password_outlive_a_restart(state_dir: Path) -> None:
+def test_data_url_and_password_survive_a_restart(state_dir: Path) -> None:
     with EmbeddedPostgres(state_dir, settings=FAST) as first:
         query(first.url, "CREATE TABLE kept (n int)", "INSERT INTO kept VALUES (7)", "SELECT 1")
         url, pid = first.url, first.pid
@@ -58,7 +58,7 @@ def test_data_url_and_password_outlive_a_restart(state_dir: Path) -> None:
         assert query(second.url, "SELECT n FROM kept") == 7
 
 
-def test_a_stop_is_clean_and_leaves_no_trace(cluster: Path) -> None:
+def test_a_stop_is_clean_and_leaves_no_process(cluster: Path) -> None:
     with EmbeddedPostgres(cluster, settings=FAST) as postgres:
         port = postgres.port
     assert is_free(port)
@@ -82,7 +82,7 @@ def test_the_callers_settings_reach_the_server(cluster: Path) -> None:
         assert query(postgres.url, "SHOW fsync") == "off"
 
 
-def test_nobody_gets_in_without_the_password_or_from_outside(state_dir: Path) -> None:
+def test_a_login_needs_the_password_and_a_loopback_address(state_dir: Path) -> None:
     with EmbeddedPostgres(state_dir, settings=FAST) as postgres:
         password = postgres.url.split(":")[2].split("@")[0]
         with pytest.raises(asyncpg.InvalidPasswordError):
@@ -95,7 +95,7 @@ def test_nobody_gets_in_without_the_password_or_from_outside(state_dir: Path) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_killed_program_leaves_no_server_and_the_next_one_goes_on(
+def test_a_killed_program_leaves_no_server_and_the_next_one_uses_the_data(
     number: int, cluster: Path, program: Callable[..., Program]
 ) -> None:
     killed = program("postgres", cluster)
@@ -118,7 +118,7 @@ def test_a_program_and_server_killed_together_recover(cluster: Path, program: Ca
         assert query(postgres.url, "SELECT n FROM kept") == 7
 
 
-def test_a_stale_pid_file_naming_a_living_stranger_is_no_obstacle(cluster: Path) -> None:
+def test_a_stale_pid_file_of_another_process_is_removed(cluster: Path) -> None:
     with EmbeddedPostgres(cluster, settings=FAST) as postgres:
         pid_file = postgres.data_dir / "postmaster.pid"
         lines = pid_file.read_text().splitlines()
@@ -135,7 +135,7 @@ def test_a_stale_pid_file_naming_a_living_stranger_is_no_obstacle(cluster: Path)
 
 
 def test_a_server_left_running_is_replaced(cluster: Path) -> None:
-    """As on systems without a death signal: the old server is in good health and nobody's child."""
+    """As on systems without a death signal: the old server runs on, without a parent."""
     with EmbeddedPostgres(cluster, settings=FAST) as postgres:
         account = unprivileged_account(postgres.data_dir)
     arguments = [find_postgres().postgres, "-D", str(postgres.data_dir), "-p", str(postgres.port), "-k", ""]
@@ -150,7 +150,9 @@ def test_a_server_left_running_is_replaced(cluster: Path) -> None:
             assert query(again.url, "SELECT 1") == 1
 
 
-def test_a_second_program_is_refused_by_name(cluster: Path, program: Callable[..., Program]) -> None:
+def test_a_second_program_is_refused_with_the_first_ones_pid(
+    cluster: Path, program: Callable[..., Program]
+) -> None:
     with EmbeddedPostgres(cluster, settings=FAST) as postgres:
         status, errors = program("postgres", cluster).end()
         assert status == 2
@@ -171,7 +173,7 @@ def test_a_last_port_that_is_taken_gives_another(cluster: Path) -> None:
         assert query(second.url, "SELECT 1") == 1
 
 
-def test_a_demanded_port_is_used_or_the_log_says_why_not(cluster: Path) -> None:
+def test_a_port_that_is_asked_for_is_used_or_the_log_says_why_not(cluster: Path) -> None:
     port = unused_port()
     with EmbeddedPostgres(cluster, port=port, settings=FAST) as postgres:
         assert postgres.port == port
@@ -184,12 +186,12 @@ def test_a_demanded_port_is_used_or_the_log_says_why_not(cluster: Path) -> None:
         pass
 
 
-def test_a_wrong_setting_fails_the_start_with_the_servers_own_words(state_dir: Path) -> None:
+def test_a_wrong_setting_fails_the_start_with_the_servers_output(state_dir: Path) -> None:
     with pytest.raises(EmbeddedError, match=r"DATABASE_URL(.|\n)*no_such_setting"):
         EmbeddedPostgres(state_dir, settings={"no_such_setting": "1"}).__enter__()
 
 
-def test_an_interrupted_creation_is_begun_anew(state_dir: Path) -> None:
+def test_an_interrupted_creation_is_started_again(state_dir: Path) -> None:
     home = state_dir / "postgres"
     half = home / "data.new-0badcafe"
     half.mkdir(parents=True)
@@ -209,7 +211,7 @@ def test_a_database_of_another_major_is_not_touched(state_dir: Path) -> None:
     assert [path.name for path in data.iterdir()] == ["PG_VERSION"]
 
 
-def test_a_lost_password_file_is_named(cluster: Path) -> None:
+def test_a_missing_password_file_is_named(cluster: Path) -> None:
     with EmbeddedPostgres(cluster, settings=FAST):
         pass
     (cluster / "postgres" / "password").unlink()
@@ -223,7 +225,7 @@ def test_a_state_directory_that_cannot_be_made_says_what_to_do(state_dir: Path) 
         EmbeddedPostgres(state_dir).__enter__()
 
 
-def test_a_path_too_long_for_a_socket_is_fine(state_dir: Path) -> None:
+def test_a_path_too_long_for_a_socket_is_no_problem(state_dir: Path) -> None:
     deep = state_dir / ("d" * 60) / ("e" * 60)
     with EmbeddedPostgres(deep, settings=FAST) as postgres:
         assert query(postgres.url, "SELECT 1") == 1
@@ -234,7 +236,7 @@ def test_the_wheel_is_never_imported(state_dir: Path, program: Callable[..., Pro
 
 
 @needs_root
-def test_as_root_the_server_is_somebody_else_and_parents_stay_as_they_were(state_dir: Path) -> None:
+def test_under_root_the_server_has_another_user_and_parent_directories_stay_closed(state_dir: Path) -> None:
     state_dir.mkdir(mode=0o711)
     with EmbeddedPostgres(state_dir, settings=FAST) as postgres:
         status = Path(f"/proc/{postgres.pid}/status").read_text()
@@ -247,7 +249,7 @@ def test_as_root_the_server_is_somebody_else_and_parents_stay_as_they_were(state
 
 
 @needs_root
-def test_as_root_with_a_closed_home_the_data_lie_elsewhere_and_are_found_again(state_dir: Path) -> None:
+def test_under_root_with_a_closed_home_the_data_is_elsewhere_and_found_again(state_dir: Path) -> None:
     home = state_dir.parent / "home"
     home.mkdir(mode=0o700)
     shared = state_dir.parent / "shared"
@@ -264,7 +266,7 @@ def test_as_root_with_a_closed_home_the_data_lie_elsewhere_and_are_found_again(s
 
 
 @needs_root
-def test_as_root_data_that_went_out_of_reach_are_not_replaced_by_an_empty_database(cluster: Path) -> None:
+def test_under_root_unreachable_data_is_not_replaced_by_an_empty_database(cluster: Path) -> None:
     with EmbeddedPostgres(cluster, settings=FAST):
         pass
     cluster.chmod(0o700)

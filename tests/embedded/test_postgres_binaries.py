@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from csms.embedded import postgres_binaries
 from csms.embedded.errors import EmbeddedError
 from csms.embedded.postgres_binaries import PostgresBinaries, find_postgres, prepare_shared, reachable_for
 from csms.embedded.processes import run, unprivileged_account
@@ -14,15 +13,11 @@ from tests.embedded.conftest import needs_root
 
 
 @pytest.fixture
-def no_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
+def search_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """No Postgres by CSMS_PG_BIN or PATH. Returns a pattern for those below `tmp_path`."""
     monkeypatch.delenv("CSMS_PG_BIN", raising=False)
-    monkeypatch.setattr(postgres_binaries, "_WHEELS", ())
-
-
-@pytest.fixture
-def no_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(postgres_binaries, "_SYSTEM_PATTERNS", ())
+    return f"{str(tmp_path)[1:]}/*/bin"
 
 
 def pretend_postgres(directory: Path, version: str) -> Path:
@@ -58,33 +53,26 @@ def test_a_chosen_directory_without_postgres_is_refused(
         find_postgres()
 
 
-@pytest.mark.usefixtures("no_wheels")
 def test_without_wheels_the_newest_system_postgres_is_taken(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, search_path: str
 ) -> None:
     pretend_postgres(tmp_path / "13/bin", "13.9")
     newest = pretend_postgres(tmp_path / "17/bin", "17.4 (Debian 17.4-1)")
     pretend_postgres(tmp_path / "15/bin", "15.20")
     monkeypatch.setenv("PATH", str(tmp_path / "13/bin"))
-    monkeypatch.setattr(postgres_binaries, "_SYSTEM_PATTERNS", (f"{str(tmp_path)[1:]}/*/bin",))
-    assert find_postgres() == PostgresBinaries(newest, 17, "system")
+    assert find_postgres((), [search_path]) == PostgresBinaries(newest, 17, "system")
 
 
-@pytest.mark.usefixtures("no_wheels")
-def test_a_system_postgres_that_is_too_old_does_not_count(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_system_postgres_that_is_too_old_is_not_taken(tmp_path: Path, search_path: str) -> None:
     pretend_postgres(tmp_path / "13/bin", "13.9")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(postgres_binaries, "_SYSTEM_PATTERNS", (f"{str(tmp_path)[1:]}/*/bin",))
     with pytest.raises(EmbeddedError, match="DATABASE_URL"):
-        find_postgres()
+        find_postgres((), [search_path])
 
 
-@pytest.mark.usefixtures("no_wheels", "no_system")
+@pytest.mark.usefixtures("search_path")
 def test_no_postgres_at_all_says_what_to_do() -> None:
     with pytest.raises(EmbeddedError, match=r"set DATABASE_URL .* pip install 'csms\[embedded\]'"):
-        find_postgres()
+        find_postgres((), ())
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from tests.embedded.conftest import needs_root, sleeping, until_gone
 from tests.harness.waiting import until_blocking
 
 
-def test_programs_get_none_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_get_none_of_the_secrets_of_csms(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CSMS_ADMIN_TOKEN", "hidden")
     monkeypatch.setenv("PGOPTIONS", "-c fsync=off")
     shown = run([sys.executable, "-c", "import os; print(dict(os.environ))"], account=None).stdout
@@ -34,7 +34,7 @@ def test_programs_get_none_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @needs_root
-def test_a_program_runs_as_the_account_and_without_our_groups() -> None:
+def test_a_program_runs_as_the_account_and_without_other_groups() -> None:
     account = unprivileged_account(Path("/nonexistent"))
     assert account is not None
     assert account.name in {"postgres", "nobody"}
@@ -52,12 +52,12 @@ def test_the_owner_of_existing_data_comes_first(tmp_path: Path) -> None:
     assert account.uid == 1
 
 
-def test_an_ordinary_user_stays_who_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_ordinary_user_keeps_the_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert unprivileged_account(tmp_path) is None
 
 
-def test_root_without_anybody_to_become_is_told_what_to_do(
+def test_root_without_an_unprivileged_user_is_an_error_that_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def unknown(name: str) -> None:
@@ -69,7 +69,7 @@ def test_root_without_anybody_to_become_is_told_what_to_do(
         unprivileged_account(tmp_path / "absent")
 
 
-def test_a_server_has_a_session_of_its_own_so_ctrl_c_passes_it_by(tmp_path: Path) -> None:
+def test_a_server_has_its_own_session_so_that_ctrl_c_does_not_reach_it(tmp_path: Path) -> None:
     with open_log(tmp_path / "log") as log:
         server = start_bound(["/bin/sleep", "60"], log=log)
     try:
@@ -79,7 +79,7 @@ def test_a_server_has_a_session_of_its_own_so_ctrl_c_passes_it_by(tmp_path: Path
     assert server.returncode != 0
 
 
-def test_a_server_hears_of_our_death_though_ctrl_c_is_ignored(tmp_path: Path) -> None:
+def test_a_server_gets_the_death_signal_although_ctrl_c_is_ignored(tmp_path: Path) -> None:
     """As when a shell has put us in the background."""
     code = (
         "import signal, sys; from pathlib import Path; from csms.embedded.processes import *;"
@@ -101,13 +101,13 @@ def test_a_server_hears_of_our_death_though_ctrl_c_is_ignored(tmp_path: Path) ->
 
 
 @needs_root
-def test_a_server_gives_up_root_and_still_hears_of_our_death(tmp_path: Path) -> None:
+def test_a_server_drops_root_and_gets_the_death_signal(tmp_path: Path) -> None:
     account = unprivileged_account(Path("/nonexistent"))
     assert account is not None
     code = (
         "import sys; from pathlib import Path; from csms.embedded.processes import *;"
         f"log = open_log(Path({str(tmp_path / 'log')!r}));"
-        f"print(start_bound(['/bin/sleep', '60'], log=log, account=Account('x', {account.uid}, {account.gid})).pid, flush=True);"
+        f"print(start_bound(['/bin/sleep', '60'], log=log, account=SystemAccount('x', {account.uid}, {account.gid})).pid, flush=True);"
         "sys.stdin.read()"
     )
     parent = subprocess.Popen(
@@ -138,7 +138,7 @@ def test_a_server_may_only_be_started_on_the_main_thread(tmp_path: Path) -> None
     assert "main thread" in str(caught[0])
 
 
-def test_a_stubborn_process_is_killed_in_the_end(tmp_path: Path) -> None:
+def test_a_process_that_ignores_signals_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "log"
     code = "import signal, time; signal.signal(2, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
     with open_log(path) as log:
@@ -148,7 +148,7 @@ def test_a_stubborn_process_is_killed_in_the_end(tmp_path: Path) -> None:
     assert server.returncode == -signal.SIGKILL
 
 
-def test_a_stranger_with_another_command_line_is_left_alone() -> None:
+def test_a_process_with_another_command_line_is_not_stopped() -> None:
     with sleeping() as bystander:
         assert stop_foreign_process(bystander.pid, "-D /some/data ", ((signal.SIGKILL, 1.0),))
         assert bystander.poll() is None
@@ -165,7 +165,7 @@ def test_a_leftover_that_does_not_stop_is_reported() -> None:
         assert not stop_foreign_process(leftover.pid, "sleep 60", ((None, 0.05),))
 
 
-def test_the_command_line_of_nobody_is_empty() -> None:
+def test_the_command_line_of_no_process_is_empty() -> None:
     with subprocess.Popen(["/bin/true"]) as short:
         short.wait()
     assert command_line(short.pid) == ""
@@ -175,10 +175,10 @@ def test_the_command_line_of_nobody_is_empty() -> None:
 def test_a_zombie_is_not_alive() -> None:
     with subprocess.Popen(["/bin/true"]) as short:
         until_blocking(lambda: not is_alive(short.pid))
-        assert short.returncode is None  # nobody has asked for its status yet
+        assert short.returncode is None  # its status was not collected yet
 
 
-def test_we_are_alive_and_so_is_the_first_process() -> None:
+def test_this_process_and_the_first_one_are_alive() -> None:
     assert is_alive(os.getpid())
     assert is_alive(1)
 
@@ -193,7 +193,7 @@ def test_a_locked_directory_names_its_holder(tmp_path: Path) -> None:
         pass
 
 
-def test_a_long_log_moves_aside_and_stays_private(tmp_path: Path) -> None:
+def test_a_long_log_is_renamed_and_stays_private(tmp_path: Path) -> None:
     path = tmp_path / "server.log"
     with open_log(path) as log:
         log.write(b"x" * 100)
@@ -204,7 +204,7 @@ def test_a_long_log_moves_aside_and_stays_private(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_tail_begins_after_what_was_there_before(tmp_path: Path) -> None:
+def test_a_tail_begins_after_the_given_byte(tmp_path: Path) -> None:
     path = tmp_path / "server.log"
     path.write_text("old\n" + "\n".join(f"line {n}" for n in range(20)))
     assert tail(path, start=4, lines=2) == "line 18\nline 19"

@@ -107,7 +107,7 @@ async def test_a_private_mosquitto_keeps_its_password_file_and_acl(
         await said(server.host, server.port)
 
 
-async def test_a_private_mosquitto_that_persists_remembers_over_a_stop(
+async def test_a_private_mosquitto_with_persistence_keeps_messages_over_a_stop(
     mosquitto: Callable[..., Mosquitto],
 ) -> None:
     server = mosquitto("persistence true")
@@ -175,7 +175,7 @@ async def test_cleans_up(server):
     )
     assert "2 passed, 1 error" in done.stdout
     assert "tasks still running at the end of the test: lost-and-found (forever)" in done.stdout
-    assert "csms-test-" not in done.stdout  # nobody asked for a server
+    assert "csms-test-" not in done.stdout  # no server was started
 
 
 def test_one_server_serves_all_workers_and_is_gone_afterwards(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_uses(number, database_url, broker):
     assert "iotcore" in done.stdout
 
 
-def test_somebody_elses_server_is_used_and_left_as_it_was(
+def test_a_given_server_is_used_and_left_as_it_was(
     tmp_path: Path, addresses: Addresses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CSMS_TEST_DATABASE_URL", addresses.database_url)

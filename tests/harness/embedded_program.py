@@ -5,10 +5,12 @@ import os
 import sys
 from pathlib import Path
 
+from csms import log
 from csms.embedded import EmbeddedBroker, EmbeddedError, EmbeddedPostgres
 
 
 def main() -> int:
+    log.configure("json", quiet=True)  # to stderr: stdout is for the report
     what, state_dir = sys.argv[1], Path(sys.argv[2])
     try:
         if what == "broker":

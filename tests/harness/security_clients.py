@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from websockets.exceptions import InvalidStatus
 
-from csms.security import authority, pki
+from csms.security import authority, certificate_checks, pki
 from tests.harness.charge_points.raw import RawChargePoint
 
 _SHA256 = hashes.SHA256()
@@ -46,7 +46,7 @@ def issue(
 ) -> tuple[str, Any]:
     """A client certificate in PEM, and its key."""
     key = station_key()
-    request = pki.read_request(csr(key, cn=cn, o=o))
+    request = certificate_checks.read_request(csr(key, cn=cn, o=o))
     lifetime = timedelta(days=days)
     issued = ca.sign_request(request, now=datetime.now(UTC), lifetime=lifetime)
     return issued.chain, key

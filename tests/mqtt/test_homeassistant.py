@@ -61,7 +61,7 @@ def made(prefix: str = "") -> dict[str, dict]:
 
 
 @pytest.mark.parametrize("key", ["connection", "status", "power", "session_energy", "session_cost", "energy"])
-def test_every_config_keeps_home_assistants_rules(key: str) -> None:
+def test_each_config_obeys_home_assistants_rules(key: str) -> None:
     ((topic, config),) = [(topic, one) for topic, one in made().items() if f"/{key}/" in topic]
     check(topic, config)
 
@@ -86,7 +86,7 @@ def render(template: str, value: object) -> str:
     return environment.from_string(template).render(value_json=value)
 
 
-def test_templates_read_what_is_really_published() -> None:
+def test_templates_read_what_is_published() -> None:
     """Each entity on the payloads of the topics that it names."""
     published = {
         f"csms/state/{topic_level('CP 1')}/{end}": msgspec.json.decode(msgspec.json.encode(content))
@@ -164,7 +164,7 @@ async def test_a_node_publishes_them_and_again_when_home_assistant_starts(
             await asyncio.gather(reading, return_exceptions=True)
 
 
-def test_chargers_whose_names_look_alike_have_topics_of_their_own():
+def test_chargers_with_similar_names_have_different_topics():
     names = ["CP 1", "CP-1", "CP_1", "Гараж1", "Склад1"]
     topics = [
         set(

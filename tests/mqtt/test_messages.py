@@ -1,4 +1,4 @@
-"""Events as messages: topic, bytes, properties, CloudEvents."""
+"""Events as MQTT messages: topic, bytes, properties, CloudEvents."""
 
 import json
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ EVENT = Event(
     recorded_at=datetime(2023, 12, 7, 10, 15, 30, tzinfo=UTC),
 )
 READING = replace(EVENT, event_type="meter_reading", topic="csms/transactions/CP%2F1/meter_reading")
-OURS = {
+OWN = {
     "eventId": "started_1701940530123456789",
     "eventType": "started",
     "clientId": "CP/1",
@@ -41,20 +41,20 @@ CLOUD = {
 }
 
 
-def test_binary_is_the_customers_envelope_byte_for_byte_with_attributes_beside():
+def test_binary_mode_has_the_stored_bytes_and_attributes_as_properties():
     message = EventFormat().message(EVENT)
     assert message.body is BODY
     assert message.topic == EVENT.topic
     assert (message.qos, message.retain) == (1, False)
     assert message.content_type == "application/json"
-    assert dict(message.user) == OURS | CLOUD
+    assert dict(message.user) == OWN | CLOUD
 
 
 def test_off_leaves_the_attributes_out():
-    assert dict(EventFormat(cloudevents="off").message(EVENT).user) == OURS
+    assert dict(EventFormat(cloudevents="off").message(EVENT).user) == OWN
 
 
-def test_structured_wraps_the_same_bytes():
+def test_structured_mode_contains_the_stored_bytes():
     message = EventFormat(cloudevents="structured").message(EVENT)
     document = json.loads(message.body)
     assert BODY in message.body
@@ -72,7 +72,7 @@ def test_structured_wraps_the_same_bytes():
         ("csms/billing/A/session_cost", "csms.billing.session_cost.v1"),
     ],
 )
-def test_types(topic, kind):
+def test_the_type_follows_the_topic(topic, kind):
     event = replace(EVENT, topic=topic, event_type=topic.rsplit("/", 1)[1])
     assert dict(EventFormat().message(event).user)["type"] == kind
 
@@ -85,11 +85,11 @@ def test_only_readings_expire_and_may_have_their_own_qos():
     assert EventFormat().message(READING).expiry_s == 3600
 
 
-def test_prefix():
+def test_a_prefix_comes_before_the_topic():
     assert EventFormat(prefix="tenant/a").message(EVENT).topic == "tenant/a/csms/transactions/CP%2F1/started"
 
 
-def test_properties_hold_nothing_a_broker_would_hang_up_at():
+def test_properties_have_no_control_characters():
     message = EventFormat().message(replace(EVENT, charger_id="CP\x01\n"))
     assert all(value.isprintable() for _, value in message.user)
     assert dict(message.user)["subject"] == "CP%01%0A"
@@ -100,7 +100,7 @@ def test_properties_hold_nothing_a_broker_would_hang_up_at():
 @pytest.mark.parametrize(
     "kind", [("transactions", "meter_reading"), ("connectors", "status_changed"), ("billing", "x")]
 )
-def test_what_is_put_together_from_parts_is_the_same_byte_for_byte(kind, charger_id, expiry_s):
+def test_the_encoded_properties_are_those_of_the_readable_message(kind, charger_id, expiry_s):
     category, event_type = kind
     for cloudevents in ("binary", "structured", "off"):
         form = EventFormat(

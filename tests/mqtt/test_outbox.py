@@ -38,7 +38,7 @@ async def test_oldest_rows_come_with_their_bytes_in_order(engine, log):
         ]
 
 
-async def test_a_chargers_lowest_numbers_come_first_whatever_the_clocks_said(engine, log):
+async def test_a_chargers_lowest_numbers_come_first_despite_wrong_clocks(engine, log):
     """Its node's clock ran an hour ahead when it wrote the first three, then it moved to another node."""
     await log.commit(log.events(["A"] * 3, shift_s=3600))
     await log.commit(log.events(["A"] * 2 + ["B"]))
@@ -49,7 +49,7 @@ async def test_a_chargers_lowest_numbers_come_first_whatever_the_clocks_said(eng
         assert own
 
 
-async def test_ten_permanent_refusals_park_an_event_and_an_operator_frees_it(engine, log):
+async def test_ten_permanent_refusals_park_an_event_and_an_operator_revives_it(engine, log):
     await log.commit(log.events(["A", "A"]))
     async with session(engine) as db:
         for attempt in range(1, 10):
@@ -76,7 +76,7 @@ async def test_counts_and_age(engine, log):
         assert await outbox.counts(db) == outbox.Counts(pending=3, dead=0, oldest_at=old[0].recorded_at)
 
 
-async def test_pruning_gives_up_only_what_is_parked_and_old(engine, log):
+async def test_pruning_deletes_only_old_parked_events(engine, log):
     await log.commit(log.events(["A", "B"], shift_s=-3600))
     async with session(engine) as db:
         await outbox.park(db, [("A", 1)], "gone")
@@ -85,7 +85,7 @@ async def test_pruning_gives_up_only_what_is_parked_and_old(engine, log):
         assert [r.charger_id for r in await outbox.pending(db, ALL, 10)] == ["B"]
 
 
-async def test_a_row_without_its_event_is_told(engine, log):
+async def test_a_row_without_its_event_is_returned_without_it(engine, log):
     await log.commit(log.events(["A"]))
     await log.query("DELETE FROM events")
     async with session(engine) as db:

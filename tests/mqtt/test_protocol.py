@@ -21,7 +21,7 @@ def frame(text, *, kind="call", action="Heartbeat", outgoing=False, charger_id="
     )
 
 
-def test_a_call():
+def test_the_message_of_a_call():
     message = protocol_message(frame('[2,"19","Heartbeat",{"x" : 1.50}]', charger_id="CP/1"))
     assert message.topic == "ocpp/messages/CP%2F1/Heartbeat"
     assert message.body == (
@@ -31,7 +31,7 @@ def test_a_call():
     assert (message.qos, message.retain) == (0, False)
 
 
-def test_a_result():
+def test_the_message_of_a_result():
     message = protocol_message(
         frame('[3,"19",{"currentTime":"x"}]', kind="result", outgoing=True), prefix="t", qos=1
     )
@@ -50,7 +50,7 @@ def test_a_result():
         ('[4,"19","NotImplemented"]', {}, ""),
     ],
 )
-def test_an_error(text, details, description):
+def test_the_message_of_an_error(text, details, description):
     message = protocol_message(frame(text, kind="error", action=None))
     assert message.topic == "ocpp/responses/CP1/Unknown"
     body = json.loads(message.body)
@@ -93,7 +93,7 @@ def test_the_password_is_masked_where_it_is_read():
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[2]", "{}", '[2,"1"]', b"\xff\xfe", '[2,1,"A",{}]'])
-async def test_what_is_no_frame_is_skipped(text, broker, topic_prefix):
+async def test_a_malformed_frame_is_skipped(text, broker, topic_prefix):
     async with (
         watching(broker, f"{topic_prefix}/#") as watcher,
         connected(PublishingLink(config(broker))) as link,
@@ -106,7 +106,7 @@ async def test_what_is_no_frame_is_skipped(text, broker, topic_prefix):
     assert watcher.topics() == [f"{topic_prefix}/ocpp/messages/CP1/Heartbeat"]
 
 
-async def test_the_newest_frames_are_kept_while_the_broker_is_away(mosquitto):
+async def test_the_newest_frames_are_kept_without_a_broker(mosquitto):
     server = mosquitto()
     link = PublishingLink(config(server))
     stream = ProtocolStream(link, max_waiting=5)
@@ -147,7 +147,7 @@ async def test_frames_keep_their_order_under_load(broker, topic_prefix):
         ('[2,"1","Heartbeat",{}]', {}),
     ],
 )
-def test_id_tags_are_masked_when_told_so(text, payload):
+def test_id_tags_are_masked_if_configured(text, payload):
     body = json.loads(protocol_message(frame(text), mask_id_tags=True).body)
     assert body["payload"] == payload
     assert "04E8" in protocol_message(frame('[2,"1","Authorize",{"idTag":"04E8"}]')).body.decode()

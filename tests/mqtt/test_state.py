@@ -112,7 +112,7 @@ async def test_state_follows_events_and_connections(engine, broker, topic_prefix
         await ledger.drain()
 
 
-async def test_the_running_cost_goes_by_the_tariffs_bands_and_idle_time(engine, broker, topic_prefix):
+async def test_the_running_cost_follows_the_tariffs_bands_and_idle_time(engine, broker, topic_prefix):
     night = Band(name="night", start="22:00", end="06:00", energy_rate=Decimal("0.20"))
     tariff = Tariff(
         energy_rate=Decimal("0.40"), idle_rate=Decimal("0.10"), bands=(night,), time_zone="Europe/Vienna"
@@ -143,7 +143,7 @@ async def test_the_running_cost_goes_by_the_tariffs_bands_and_idle_time(engine, 
         await ledger.drain()
 
 
-async def test_what_has_not_changed_is_not_published_again(engine, broker, topic_prefix):
+async def test_unchanged_state_is_not_published_again(engine, broker, topic_prefix):
     link = PublishingLink(config(broker))
     state = StatePublisher(engine, link, "n1", prefix=topic_prefix)
     ledger = Ledger(engine, POLICY, on_commit=state.notify)
@@ -158,15 +158,18 @@ async def test_what_has_not_changed_is_not_published_again(engine, broker, topic
                 (retained(watcher, topic_prefix).get("CP1/connectors/1") or {}).get("status") == "Charging"
             )
         )
-        for _ in range(3):
+        for status in ("SuspendedEV", "Charging", "SuspendedEV"):
             state.changed(["CP1"])
-            await asyncio.sleep(0.1)
+            await ledger.record(reports.Status(charger_id="CP1", connector_id=1, status=status))
+            await until(
+                lambda status=status: retained(watcher, topic_prefix)["CP1/connectors/1"]["status"] == status
+            )
         connections = [t for t in watcher.topics() if t.endswith("/connection")]
         assert len(connections) == 1
         await ledger.drain()
 
 
-async def test_what_changes_during_a_read_is_read_again(engine, broker, topic_prefix, monkeypatch):
+async def test_a_change_during_a_read_is_read_again(engine, broker, topic_prefix, monkeypatch):
     link = PublishingLink(config(broker))
     state = StatePublisher(engine, link, "n1", prefix=topic_prefix)
     ledger = Ledger(engine, POLICY)
@@ -195,7 +198,7 @@ async def test_what_changes_during_a_read_is_read_again(engine, broker, topic_pr
         await ledger.drain()
 
 
-async def test_a_late_joiner_gets_the_state_and_a_broker_that_forgot_is_told_again(engine, mosquitto):
+async def test_a_late_subscriber_gets_the_state_also_after_the_broker_lost_it(engine, mosquitto):
     server = mosquitto("persistence false")
     link = PublishingLink(config(server))
     state = StatePublisher(engine, link, "n1")
@@ -222,7 +225,7 @@ async def test_a_late_joiner_gets_the_state_and_a_broker_that_forgot_is_told_aga
             await until(lambda before=before: link.connected_at != before)
 
 
-async def test_the_service_itself_is_retained_with_a_will(mosquitto):
+async def test_the_service_status_is_retained_and_has_a_will(mosquitto):
     server = mosquitto()
     link = BrokerLink(
         config(server), presence=service_presence("node/1", clock=lambda: datetime(2026, 1, 1, tzinfo=UTC))
@@ -259,7 +262,7 @@ async def test_refused_state_does_not_stop_the_rest(engine, mosquitto):
         await ledger.drain()
 
 
-async def test_who_holds_a_charger(engine):
+async def test_a_charger_is_held_by_the_node_it_is_connected_to(engine):
     ledger = Ledger(engine, POLICY)
     async with running(ledger.run()):
         held = await ledger.record(reports.Connected(charger_id="CP1", node="n1"))
@@ -274,7 +277,9 @@ async def test_who_holds_a_charger(engine):
         await ledger.drain()
 
 
-async def test_readings_alone_are_told_once_a_second_and_the_last_one_is(engine, broker, topic_prefix):
+async def test_readings_are_published_at_most_once_a_second_and_the_last_one_always(
+    engine, broker, topic_prefix
+):
     link = PublishingLink(config(broker))
     state = StatePublisher(engine, link, "n1", prefix=topic_prefix)
     ledger = Ledger(engine, POLICY, on_commit=state.notify)
@@ -287,8 +292,8 @@ async def test_readings_alone_are_told_once_a_second_and_the_last_one_is(engine,
         await scene(ledger)
         await watcher.got(1)
         for n in range(30):
-            told = [reading(25_000 + n * 100)]
-            await ledger.record(reports.Meter(charger_id="CP1", connector_id=1, readings=told))
+            readings = [reading(25_000 + n * 100)]
+            await ledger.record(reports.Meter(charger_id="CP1", connector_id=1, readings=readings))
             await asyncio.sleep(0.01)
         await until(lambda: json.loads(watcher.bodies[-1])["sessionEnergy"] == 26.9)
         assert len(watcher.messages) <= 5
@@ -297,7 +302,7 @@ async def test_readings_alone_are_told_once_a_second_and_the_last_one_is(engine,
 
 async def test_readings_of_many_chargers_are_read_together(engine, broker, topic_prefix, monkeypatch):
     link = PublishingLink(config(broker))
-    state = StatePublisher(engine, link, "n1", prefix=topic_prefix)
+    state = StatePublisher(engine, link, "n1", prefix=topic_prefix, readings_every_s=4)
     ledger = Ledger(engine, POLICY, on_commit=state.notify)
     chargers = [f"CP{n}" for n in range(40)]
     read, together = rows.snapshots, []
@@ -320,9 +325,8 @@ async def test_readings_of_many_chargers_are_read_together(engine, broker, topic
             await watcher.got(len(chargers))
             monkeypatch.setattr(rows, "snapshots", noted)
             for name in chargers:
-                told = [reading(5_000)]
-                await ledger.record(reports.Meter(charger_id=name, connector_id=1, readings=told))
-                await asyncio.sleep(0.005)
+                readings = [reading(5_000)]
+                await ledger.record(reports.Meter(charger_id=name, connector_id=1, readings=readings))
             await watcher.got(2 * len(chargers))
         await ledger.drain()
     assert {json.loads(body)["sessionEnergy"] for body in watcher.bodies[-len(chargers) :]} == {5.0}

@@ -1,4 +1,4 @@
-"""Thinning: at most one reading in a while, never the telling ones."""
+"""Thinning: at most one reading in an interval, but always those that say something new."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -33,20 +33,20 @@ def test_nothing_is_thinned_by_default():
     assert all(thinning.passes(event(n, n)) for n in range(5))
 
 
-def test_one_in_a_while_per_connector():
+def test_one_reading_in_an_interval_passes_per_connector():
     thinning = ReadingThinning(60)
     passed = [s for s in range(0, 200, 10) if thinning.passes(event(s, s))]
     assert passed == [0, 60, 120, 180]
     assert thinning.passes(event(1000, 181, connector=2))
 
 
-def test_the_same_event_again_is_still_wanted():
+def test_the_same_event_passes_again():
     thinning = ReadingThinning(60)
     assert thinning.passes(event(1, 0))
     assert thinning.passes(event(1, 0))
 
 
-def test_first_last_and_status_edges_always_pass():
+def test_first_last_and_status_changes_always_pass():
     thinning = ReadingThinning(60)
     assert thinning.passes(event(1, 0))
     assert thinning.passes(event(2, 1, transaction=6))

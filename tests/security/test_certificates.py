@@ -7,7 +7,7 @@ from cryptography import x509
 
 from csms.db.engine import create_engine
 from csms.errors import ChargerOffline
-from csms.security import authority, pki
+from csms.security import authority, certificate_checks
 from csms.security.renewal import Renewal
 from tests.harness.security_clients import (
     KEY,
@@ -71,9 +71,9 @@ async def test_tc_074_a_certificate_by_request_of_the_central_system(start_node,
     assert len(chain) <= 10_000
     leaf = x509.load_pem_x509_certificates(chain.encode())[0]
     assert leaf.public_key() == key.public_key()
-    assert pki.presented(leaf).names == ("SN-1",)
+    assert certificate_checks.presented(leaf).names == ("SN-1",)
     kept = await settled(node, "cp", "accepted")
-    assert kept["serial"] == pki.serial_of(leaf)
+    assert kept["serial"] == certificate_checks.serial_of(leaf)
     assert kept["pem"] == chain
     await station.close()
     # The reconnect with the new certificate, on profile 3.
@@ -84,7 +84,7 @@ async def test_tc_074_a_certificate_by_request_of_the_central_system(start_node,
     assert (await refused(node.running.ocpp_tls, "SN-1", ssl=certificates.client(chain, key)))[0] == 403
 
 
-async def test_tc_077_a_certificate_the_charge_point_finds_invalid(start_node, certificates):
+async def test_tc_077_a_certificate_that_the_charge_point_rejects(start_node, certificates):
     node = await tls_node(start_node, certificates)
     station = await connected(node, certificates)
     await signed(station, csr(station_key(), cn="cp"), "Rejected")
@@ -198,7 +198,7 @@ async def test_a_certificate_of_another_ca_can_be_revoked_too(start_node, certif
     chain, key = issue(other.ca, "cp")
     tls = certificates.client(chain, key)
     await (await booted(node.running.ocpp_tls, "cp", ssl=tls)).close()
-    serial = pki.serial_of(pki.read_presented(chain.encode())).upper()
+    serial = certificate_checks.serial_of(certificate_checks.read_certificate(chain.encode())).upper()
     assert (await node.api.post(f"/api/v1/certificates/{serial}/revoke", json={})).status_code == 200
     assert (await refused(node.running.ocpp_tls, "cp", ssl=tls))[0] == 403
     assert (await node.api.post("/api/v1/certificates/xyz/revoke", json={})).status_code == 422
@@ -222,7 +222,7 @@ async def test_deleting_a_charger_revokes_its_certificates(start_node, certifica
 
 
 @pytest.mark.parametrize(("days_before", "reminded"), [(30, 1), (15, 0)])
-async def test_a_certificate_that_expires_is_asked_for_anew_once_a_day(
+async def test_renewal_of_a_certificate_that_expires_is_requested_once_a_day(
     start_node, certificates, database_url, days_before, reminded
 ):
     node = await tls_node(start_node, certificates, csms_certificate_days=20)
@@ -266,7 +266,7 @@ async def test_old_security_events_are_deleted(node, database_url):
     await station.close()
 
 
-def test_our_own_server_certificates_are_renewed_before_they_expire(tmp_path):
+def test_own_server_certificates_are_renewed_before_they_expire(tmp_path):
     root = authority.make(tmp_path, organization="Test CPO")
     authority.issue_server(
         root,
@@ -279,6 +279,10 @@ def test_our_own_server_certificates_are_renewed_before_they_expire(tmp_path):
     now = datetime.now(UTC)
     assert not renewal.renew_server_certificates(now)
     assert renewal.renew_server_certificates(now + timedelta(days=11))
-    renewed = pki.read_presented(authority.server_pairs(tmp_path)[0][0].read_bytes())
-    assert pki.presented(renewed).names == ("ocpp.example.com", "ocpp.example.com", "localhost")
+    renewed = certificate_checks.read_certificate(authority.server_pairs(tmp_path)[0][0].read_bytes())
+    assert certificate_checks.presented(renewed).names == (
+        "ocpp.example.com",
+        "ocpp.example.com",
+        "localhost",
+    )
     assert renewed.not_valid_after_utc > now + timedelta(days=300)

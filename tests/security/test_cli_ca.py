@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from csms.cli.ca import app
 from csms.errors import CsmsError, StartError
-from csms.security import pki
+from csms.security import certificate_checks
 
 run = CliRunner()
 
@@ -27,7 +27,7 @@ def invoke(*words):
     return result.output
 
 
-def test_init_makes_it_once(tmp_path):
+def test_init_makes_the_ca_once(tmp_path):
     with pytest.raises(CsmsError, match="csms ca init"):
         invoke("show")
     shown = invoke("init")
@@ -46,10 +46,10 @@ def test_issue_server_writes_both_kinds(tmp_path):
     lines = invoke("issue-server", "ocpp.example.com", "10.0.0.1").splitlines()
     assert len(lines) == 2
     for line in lines:
-        certificate = pki.read_presented(Path(line.split()[0]).read_bytes())
-        assert pki.presented(certificate).names[0] == "ocpp.example.com"
+        certificate = certificate_checks.read_certificate(Path(line.split()[0]).read_bytes())
+        assert certificate_checks.presented(certificate).names[0] == "ocpp.example.com"
 
 
-def test_revoke_wants_a_serial_number():
+def test_revoke_needs_a_serial_number():
     with pytest.raises(CsmsError, match="hex"):
         invoke("revoke", "xyz")

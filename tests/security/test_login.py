@@ -9,13 +9,13 @@ from csms.adapter import Admission
 from csms.ocpp import login
 from csms.ocpp.handshake import HandshakeRefusal
 from csms.ocpp.login import ClientCertificate, LoginCredentials
-from csms.security import pki
+from csms.security import certificate_checks
 
 CP = "cp-1"
 
 
 def certificate(*names, owner=None, status=None, organizations=("Test CPO",)):
-    presented = pki.PresentedCertificate(
+    presented = certificate_checks.PresentedCertificate(
         serial="1", names=names or (CP,), organizations=organizations, not_after=datetime.now(UTC)
     )
     return ClientCertificate(presented=presented, owner=owner, status=status)

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from csms.ocpp.origin import ForwardedHeaders, certificate_in, origin_of
-from csms.security import pki
+from csms.security import certificate_checks, pki
 from tests.harness.security_clients import issue
 
 TRUSTED = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")]
@@ -62,7 +62,7 @@ def test_the_client_is_the_last_address_that_is_no_proxys(addresses, client):
 def test_a_certificate_is_read_in_every_form_proxies_send_it():
     ca = pki.make_root("Test CPO", now=datetime.now(UTC), lifetime=timedelta(days=1))
     pem, _ = issue(ca, "cp-1")
-    der = pki.read_presented(pem.encode()).public_bytes(Encoding.DER)
+    der = certificate_checks.read_certificate(pem.encode()).public_bytes(Encoding.DER)
     in_base64 = base64.b64encode(der).decode()
     for header in (
         quote(pem, safe=""),  # nginx: $ssl_client_escaped_cert
@@ -73,13 +73,17 @@ def test_a_certificate_is_read_in_every_form_proxies_send_it():
         f"{in_base64},{in_base64}",  # Traefik, with the chain
         quote(in_base64, safe=""),
     ):
-        assert pki.presented(pki.read_presented(certificate_in(header))).names == ("cp-1",)
+        assert certificate_checks.presented(
+            certificate_checks.read_certificate(certificate_in(header))
+        ).names == ("cp-1",)
 
 
 def test_an_undecodable_header_is_an_unreadable_certificate():
     assert certificate_in(None) is None
     assert certificate_in("") is None
-    with pytest.raises(pki.InvalidCertificate):
-        pki.read_presented(certificate_in("%%%"))
-    with pytest.raises(pki.InvalidCertificate):
-        pki.read_presented(certificate_in("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----"))
+    with pytest.raises(certificate_checks.InvalidCertificate):
+        certificate_checks.read_certificate(certificate_in("%%%"))
+    with pytest.raises(certificate_checks.InvalidCertificate):
+        certificate_checks.read_certificate(
+            certificate_in("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----")
+        )

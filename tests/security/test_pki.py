@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import NameOID
 
-from csms.security import pki
+from csms.security import certificate_checks, pki
 from tests.harness.security_clients import csr, issue, small_keys, station_key
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -17,9 +17,9 @@ CA = pki.make_root("Test CPO", now=NOW, lifetime=timedelta(days=30))
 
 
 @pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
-def test_a_request_is_signed_with_its_own_key_and_subject_and_nothing_else_of_it(kind):
+def test_only_key_and_subject_of_a_request_are_signed(kind):
     key = station_key(kind)
-    request = pki.read_request(csr(key, cn="SN-1"))
+    request = certificate_checks.read_request(csr(key, cn="SN-1"))
     issued = CA.sign_request(request, now=NOW, lifetime=timedelta(days=10))
     certificate = x509.load_pem_x509_certificate(issued.pem.encode())
     assert certificate.public_key() == key.public_key()
@@ -30,21 +30,23 @@ def test_a_request_is_signed_with_its_own_key_and_subject_and_nothing_else_of_it
     assert certificate.extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature
     assert issued.serial == f"{certificate.serial_number:x}"
     assert len(issued.chain) < pki.MAX_CHAIN
-    pki.verify_issued(certificate, [CA.certificate], NOW)
+    certificate_checks.verify_issued(certificate, [CA.certificate], NOW)
 
 
 def test_a_certificate_never_outlives_its_ca():
     _, key = issue(CA, "cp")
-    issued = CA.sign_request(pki.read_request(csr(key, cn="cp")), now=NOW, lifetime=timedelta(days=999))
+    issued = CA.sign_request(
+        certificate_checks.read_request(csr(key, cn="cp")), now=NOW, lifetime=timedelta(days=999)
+    )
     assert issued.not_after == CA.certificate.not_valid_after_utc
 
 
-def test_openssl_accepts_what_we_have_made(tmp_path):
+def test_openssl_accepts_the_certificates(tmp_path):
     root, leaf, revoked = tmp_path / "root.pem", tmp_path / "leaf.pem", tmp_path / "crl.pem"
     root.write_text(CA.pem)
     pem, _ = issue(CA, "cp-1", days=1)
     leaf.write_text(pem)
-    serial = pki.serial_of(pki.read_presented(pem.encode()))
+    serial = certificate_checks.serial_of(certificate_checks.read_certificate(pem.encode()))
 
     def verify(*more):
         return subprocess.run(
@@ -59,60 +61,60 @@ def test_openssl_accepts_what_we_have_made(tmp_path):
     assert "revoked" in verify("-crl_check", "-CRLfile", revoked).stderr
 
 
-def test_weak_keys_and_broken_requests_are_refused():
+def test_weak_keys_and_malformed_requests_are_refused():
     for key in small_keys():
-        with pytest.raises(pki.InvalidCertificate, match="bits"):
-            pki.read_request(csr(key, cn="cp"))
-    with pytest.raises(pki.InvalidCertificate):
-        pki.read_request(csr(ed25519.Ed25519PrivateKey.generate(), cn="cp", digest=None))
+        with pytest.raises(certificate_checks.InvalidCertificate, match="bits"):
+            certificate_checks.read_request(csr(key, cn="cp"))
+    with pytest.raises(certificate_checks.InvalidCertificate):
+        certificate_checks.read_request(csr(ed25519.Ed25519PrivateKey.generate(), cn="cp", digest=None))
     good = csr(station_key(), cn="cp")
     lines = good.splitlines()
     lines[-2] = ("A" if lines[-2][0] != "A" else "B") + lines[-2][1:]
     for bad in ("", "x", "-----BEGIN", "zz", good[:200], "\n".join(lines)):
-        with pytest.raises(pki.InvalidCertificate):
-            pki.read_request(bad)
+        with pytest.raises(certificate_checks.InvalidCertificate):
+            certificate_checks.read_request(bad)
 
 
-def test_a_signature_of_somebody_else_is_noticed():
+def test_a_request_with_a_foreign_signature_is_refused():
     key, other = station_key(), station_key()
-    mine = pki.read_request(csr(key, cn="cp"))
-    theirs = pki.read_request(csr(other, cn="cp"))
+    mine = certificate_checks.read_request(csr(key, cn="cp"))
+    theirs = certificate_checks.read_request(csr(other, cn="cp"))
     from cryptography.hazmat.primitives.serialization import Encoding
 
     der = mine.public_bytes(Encoding.DER)
     forged = der.replace(mine.tbs_certrequest_bytes[-60:], theirs.tbs_certrequest_bytes[-60:])
-    with pytest.raises(pki.InvalidCertificate):
-        pki.read_request(forged.hex())
+    with pytest.raises(certificate_checks.InvalidCertificate):
+        certificate_checks.read_request(forged.hex())
 
 
 def test_the_first_edition_of_the_white_paper_sent_der_in_hex():
     from cryptography.hazmat.primitives.serialization import Encoding
 
-    request = pki.read_request(csr(station_key(), cn="cp"))
-    assert pki.read_request(request.public_bytes(Encoding.DER).hex()) == request
+    request = certificate_checks.read_request(csr(station_key(), cn="cp"))
+    assert certificate_checks.read_request(request.public_bytes(Encoding.DER).hex()) == request
 
 
 def test_the_subject_must_be_the_charge_points():
-    request = pki.read_request(csr(station_key(), cn="SN-1", o="Test CPO"))
-    pki.check_subject(request, ["cp-1", "SN-1"], "Test CPO")
-    pki.check_subject(request, ["SN-1"], None)
-    with pytest.raises(pki.InvalidCertificate, match="cp-1"):
-        pki.check_subject(request, ["cp-1"], None)
-    with pytest.raises(pki.InvalidCertificate, match="CpoName"):
-        pki.check_subject(request, ["SN-1"], "Another CPO")
+    request = certificate_checks.read_request(csr(station_key(), cn="SN-1", o="Test CPO"))
+    certificate_checks.check_subject(request, ["cp-1", "SN-1"], "Test CPO")
+    certificate_checks.check_subject(request, ["SN-1"], None)
+    with pytest.raises(certificate_checks.InvalidCertificate, match="cp-1"):
+        certificate_checks.check_subject(request, ["cp-1"], None)
+    with pytest.raises(certificate_checks.InvalidCertificate, match="CpoName"):
+        certificate_checks.check_subject(request, ["SN-1"], "Another CPO")
 
 
 def test_a_forwarded_certificate_must_be_of_a_trusted_ca_and_valid_now():
     now = datetime.now(UTC)  # a certificate is valid from a few minutes before it is made
     other = pki.make_root("Other", now=NOW, lifetime=timedelta(days=30))
-    certificate = pki.read_presented(issue(CA, "cp")[0].encode())
-    pki.verify_issued(certificate, [other.certificate, CA.certificate], now)
-    with pytest.raises(pki.InvalidCertificate, match="trusted"):
-        pki.verify_issued(certificate, [other.certificate], now)
-    with pytest.raises(pki.InvalidCertificate, match="time"):
-        pki.verify_issued(certificate, [CA.certificate], now + timedelta(days=100))
-    with pytest.raises(pki.InvalidCertificate, match="CA"):
-        pki.verify_issued(CA.certificate, [CA.certificate], now)
+    certificate = certificate_checks.read_certificate(issue(CA, "cp")[0].encode())
+    certificate_checks.verify_issued(certificate, [other.certificate, CA.certificate], now)
+    with pytest.raises(certificate_checks.InvalidCertificate, match="trusted"):
+        certificate_checks.verify_issued(certificate, [other.certificate], now)
+    with pytest.raises(certificate_checks.InvalidCertificate, match="time"):
+        certificate_checks.verify_issued(certificate, [CA.certificate], now + timedelta(days=100))
+    with pytest.raises(certificate_checks.InvalidCertificate, match="CA"):
+        certificate_checks.verify_issued(CA.certificate, [CA.certificate], now)
 
 
 def test_the_server_certificate_carries_its_name_in_cn_and_alternatives():
@@ -127,17 +129,17 @@ def test_the_server_certificate_carries_its_name_in_cn_and_alternatives():
     assert isinstance(certificate.signature_hash_algorithm, hashes.SHA256)
 
 
-def test_serial_numbers_as_people_write_them():
-    assert pki.normal_serial("0A:1B:2c") == "a1b2c"
-    assert pki.normal_serial(" 0x00ff ") == "ff"
+def test_serial_numbers_are_read_in_each_common_form():
+    assert certificate_checks.normal_serial("0A:1B:2c") == "a1b2c"
+    assert certificate_checks.normal_serial(" 0x00ff ") == "ff"
     for wrong in ("", "xyz", "-1", "0", "f" * 60):
-        assert pki.normal_serial(wrong) is None
+        assert certificate_checks.normal_serial(wrong) is None
 
 
 def test_a_ca_needs_its_own_key():
     other = pki.make_root("Other", now=NOW, lifetime=timedelta(days=30))
-    with pytest.raises(pki.InvalidCertificate, match="belong"):
+    with pytest.raises(certificate_checks.InvalidCertificate, match="belong"):
         pki.load_authority(CA.pem.encode(), other.key_pem())
-    with pytest.raises(pki.InvalidCertificate, match="PEM"):
+    with pytest.raises(certificate_checks.InvalidCertificate, match="PEM"):
         pki.load_authority(b"x", b"y")
     assert pki.load_authority(CA.pem.encode(), CA.key_pem()).fingerprint == CA.fingerprint

@@ -7,14 +7,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
-from structlog.testing import capture_logs
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidMessage
 
 from csms import settings
 from csms.errors import StartError
 from csms.run.security import secure
-from csms.security import pki
+from csms.security import certificate_checks, pki
 from csms.security.tls import ServerTls
 from tests.harness.security_clients import KEY, Pki, basic, booted, is_rsa, issue, refused
 from tests.harness.servers import unused_port
@@ -68,7 +67,7 @@ async def test_tc_086_the_four_suites_of_the_white_paper(start_node, certificate
     certificate, version, used = await shown(node.running.ocpp_tls, client)
     assert (version, used) == ("TLSv1.2", suite)
     assert is_rsa(certificate) is with_rsa
-    assert pki.presented(certificate).names[0] == "localhost"
+    assert certificate_checks.presented(certificate).names[0] == "localhost"
 
 
 async def test_the_newest_version_is_used_and_the_old_ones_are_not(start_node, certificates):
@@ -139,38 +138,40 @@ async def test_with_only_a_tls_port_set_a_node_issues_its_own_certificates(start
         assert (tmp_path / name).stat().st_mode & 0o077 == 0
 
 
-async def test_new_certificates_are_taken_without_a_restart(certificates):
+async def test_new_certificates_are_loaded_without_a_restart(certificates):
     tls = ServerTls(certificates.pairs, None, look_every_s=0.02)
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=tls.context)
-    watching = asyncio.create_task(tls.watch())
     url = f"wss://localhost:{server.sockets[0].getsockname()[1]}/"
+    watching = None
     try:
         before = (await shown(url, certificates.client()))[0].serial_number
-        # Half a change first: a key that does not fit its certificate is not taken.
+        # Half a change first: a key that does not match its certificate is not loaded.
         cert_file, key_file = certificates.pairs[0]
         kept = key_file.read_bytes()
-        with capture_logs() as lines:
-            key_file.write_bytes(pki.key_pem(pki.new_key("ecdsa")))
-            await until(lambda: [line for line in lines if line["log_level"] == "warning"], 10)
+        key_file.write_bytes(pki.key_pem(pki.new_key("ecdsa")))
+        with pytest.raises(StartError, match="are not a certificate"):
+            tls.reload_if_changed()
         assert (await shown(url, certificates.client()))[0].serial_number == before
         key_file.write_bytes(kept)
         certificates.issue_server()
+        watching = asyncio.create_task(tls.watch())
 
         async def is_renewed():
             return (await shown(url, certificates.client()))[0].serial_number != before
 
         await until(is_renewed, 10)
     finally:
-        watching.cancel()
         server.close()
-        await asyncio.gather(watching, return_exceptions=True)
+        if watching is not None:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
 
 def test_files_that_are_no_certificates_stop_the_start_with_a_sentence(certificates, tmp_path):
     cert_file, key_file = certificates.pairs[0]
     with pytest.raises(StartError, match="cannot be read"):
         ServerTls([(tmp_path / "none.pem", key_file)], None)
-    with pytest.raises(StartError, match="are no certificate"):
+    with pytest.raises(StartError, match="are not a certificate"):
         ServerTls([(cert_file, certificates.pairs[1][1])], None)
     shutil.copy(key_file, tmp_path / "x.pem")
     with pytest.raises(StartError):
@@ -179,7 +180,7 @@ def test_files_that_are_no_certificates_stop_the_start_with_a_sentence(certifica
         ServerTls([], None)
 
 
-def test_certificates_of_our_own_follow_the_names_that_are_set(tmp_path):
+def test_own_certificates_follow_the_configured_names(tmp_path):
     def issued(*names):
         chosen = settings.load(
             _env_file=None,
@@ -188,7 +189,9 @@ def test_certificates_of_our_own_follow_the_names_that_are_set(tmp_path):
             csms_ocpp_tls_names=",".join(names),
         )
         secure(chosen, None)
-        return pki.presented(pki.read_presented((tmp_path / "tls" / "server-rsa.pem").read_bytes()))
+        return certificate_checks.presented(
+            certificate_checks.read_certificate((tmp_path / "tls" / "server-rsa.pem").read_bytes())
+        )
 
     first = issued("ocpp.example.com", "10.0.0.7")
     assert first.names == ("ocpp.example.com", "ocpp.example.com")
@@ -198,15 +201,15 @@ def test_certificates_of_our_own_follow_the_names_that_are_set(tmp_path):
     assert issued("10.0.0.7", "ocpp.example.com").names[0] == "10.0.0.7"
 
 
-def test_as_many_keys_as_certificates(certificates, tmp_path):
+def test_a_key_is_needed_for_each_certificate(certificates, tmp_path):
     given = certificates.settings | {"csms_ocpp_tls_key_file": str(certificates.pairs[0][1])}
     chosen = settings.load(_env_file=None, csms_data_dir=tmp_path, **given)
     with pytest.raises(StartError, match="as many"):
         secure(chosen, None)
 
 
-def test_a_ca_is_two_files(certificates, tmp_path):
+def test_a_ca_needs_both_of_its_files(certificates, tmp_path):
     given = certificates.settings | {"csms_ca_key_file": None}
     chosen = settings.load(_env_file=None, csms_data_dir=tmp_path, **given)
-    with pytest.raises(StartError, match="belong together"):
+    with pytest.raises(StartError, match="set both or neither"):
         secure(chosen, None)

@@ -20,7 +20,7 @@ async def test_it_boots_once_and_reports_connector_zero_to_n():
     assert [central.statuses(number) for number in (0, 1, 2)] == [["Available"]] * 3
 
 
-async def test_pending_and_rejected_are_tried_again_and_nothing_else_is_said():
+async def test_pending_and_rejected_are_tried_again_and_nothing_else_is_sent():
     async with Central() as central:
         central.boot_statuses = itertools.chain(["Pending", "Rejected"], itertools.repeat("Accepted"))
         central.interval_s = 1
@@ -48,7 +48,7 @@ async def test_heartbeats_follow_the_interval_of_the_boot_and_its_changes():
             assert one.configuration.number("HeartbeatInterval") == 3600
 
 
-async def test_a_reconnect_needs_no_boot_and_reports_only_news():
+async def test_a_reconnect_needs_no_boot_and_reports_only_changes():
     async with Central() as central:
         one = charge_point(central, automatic=False)
         async with running(one):
@@ -73,7 +73,7 @@ async def test_some_charge_points_boot_at_every_reconnect():
 
 
 @pytest.mark.parametrize(("allowed", "refused"), [("false", 1), ("true", 0)])
-async def test_offline_an_unknown_tag_is_turned_away_unless_configured(allowed, refused):
+async def test_offline_an_unknown_tag_is_refused_unless_configured(allowed, refused):
     async with Central() as central:
         one = charge_point(central, automatic=False, configuration={"AllowOfflineTxForUnknownId": allowed})
         async with running(one, 1):
@@ -107,7 +107,7 @@ async def test_time_stamps_never_lie_in_the_future_and_sessions_never_overlap():
     assert all(stop < start for stop, start in zip(stops, starts[1:], strict=False))
 
 
-def test_what_cannot_be_simulated_is_refused():
+def test_invalid_options_are_refused():
     with pytest.raises(ValueError, match="connector"):
         ChargePointOptions(connectors=0)
     with pytest.raises(ValueError, match="idTag"):

@@ -53,7 +53,7 @@ def test_a_fast_clock_starts_in_the_past_and_slows_down_when_it_has_caught_up():
     passed=st.floats(0, 1e5),
     ahead=st.floats(0, 1e6),
 )
-def test_it_never_runs_ahead_and_a_delay_ends_when_it_says(speed, lead, passed, ahead):
+def test_it_never_runs_ahead_and_a_delay_ends_on_time(speed, lead, passed, ahead):
     real = Real()
     clock = real.clock(speed, lead)
     real.s += passed
@@ -74,7 +74,7 @@ def test_the_lead_fits_the_run():
 
 
 @pytest.mark.parametrize("speed", [0.5, 0, -1, float("nan"), 1e6])
-def test_speeds_that_make_no_sense_are_refused(speed):
+def test_speeds_out_of_range_are_refused(speed):
     with pytest.raises(ValueError, match="speed"):
         SimulatedClock(speed)
 
@@ -85,7 +85,7 @@ def test_times_are_utc_with_z_and_are_read_with_or_without_a_zone():
     assert parse_time("2026-05-01T12:00:00") == WALL
 
 
-async def test_the_next_run_goes_on_where_the_last_one_came_to(tmp_path):
+async def test_the_next_run_continues_where_the_last_one_ended(tmp_path):
     note = tmp_path / "clock"
     wall = datetime(2026, 11, 21, 12, tzinfo=UTC)
     chronicle = SimulatedTimeFile(note, wall=lambda: wall)

@@ -20,11 +20,11 @@ def run(station, seconds):
         station.second()
 
 
-def test_an_idle_station_says_nothing_until_it_is_asked():
+def test_an_idle_station_publishes_nothing_until_it_is_asked():
     station = ready()
     run(station, 1000)
     assert station.said == []
-    station.obey(b"hello:anybody")
+    station.obey(b"hello:another")
     assert [s["status"] for s in station.said] == ["ready"]
 
 
@@ -50,7 +50,7 @@ def test_every_second_for_ten_minutes_after_the_renters_command_then_every_thirt
 @pytest.mark.parametrize(
     "body", [b"stop:B", b"Stop:A", b"stop:", b"stop:A:B", b"open:A", b"connect:B", b"\xff", b"stop A"]
 )
-def test_what_is_not_for_it_changes_nothing(body):
+def test_foreign_and_malformed_commands_are_ignored(body):
     station = ready()
     station.obey(b"connect:A")
     run(station, 10)

@@ -27,7 +27,7 @@ CORE_KEYS = {
 }
 
 
-def test_every_required_core_key_is_there():
+def test_every_required_core_key_exists():
     known, unknown = SimulatedConfiguration(2).report(None)
     assert {entry["key"] for entry in known} >= CORE_KEYS
     assert unknown == []
@@ -61,7 +61,7 @@ def test_changes_are_checked(key, value, status):
     assert SimulatedConfiguration(1).change(key, value) == status
 
 
-def test_the_key_of_the_charge_point_is_never_shown():
+def test_the_authorization_key_is_never_reported():
     configuration = SimulatedConfiguration(1)
     configuration.change("AuthorizationKey", "11" * 16)
     assert configuration.text("AuthorizationKey") == "11" * 16

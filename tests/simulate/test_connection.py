@@ -12,7 +12,7 @@ def idle_connection():
 
 
 @pytest.mark.parametrize("turns", range(4))
-async def test_a_cancellation_is_heard_even_when_an_answer_meets_it(turns):
+async def test_a_cancellation_is_raised_also_when_the_answer_arrives_with_it(turns):
     connection = idle_connection()
     waiting = asyncio.create_task(connection._get_specific_response("1", 5))
     await asyncio.sleep(0.01)
@@ -24,7 +24,7 @@ async def test_a_cancellation_is_heard_even_when_an_answer_meets_it(turns):
     assert waiting.cancelled() == asked
 
 
-async def test_a_late_answer_is_passed_over():
+async def test_a_late_answer_is_ignored():
     connection = idle_connection()
     for message_id in ("late", "due"):
         connection._response_queue.put_nowait(CallResult(message_id, {}))

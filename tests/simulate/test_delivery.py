@@ -43,22 +43,22 @@ async def check_resend(verdict, action, *, same_message_id=False):
     return one.counters
 
 
-async def test_silence_at_the_start_is_answered_by_a_resend_with_a_new_id():
+async def test_a_start_without_an_answer_is_resent_with_a_new_id():
     counters = await check_resend("silent", "StartTransaction")
     assert counters.timeouts == 2
 
 
-async def test_a_callerror_to_the_stop_is_answered_by_a_resend_with_a_new_id():
+async def test_a_stop_with_a_callerror_is_resent_with_a_new_id():
     counters = await check_resend("error", "StopTransaction")
     assert counters.callerrors == counters.transaction_callerrors == 2
     assert counters.invalid_answers == 0
 
 
-async def test_retries_carry_the_first_message_id_when_told_to():
+async def test_retries_have_the_first_message_id_if_configured():
     await check_resend("error", "StartTransaction", same_message_id=True)
 
 
-async def test_a_cut_connection_is_answered_by_a_resend_on_the_next_one():
+async def test_a_message_cut_off_is_resent_on_the_next_connection():
     counters = await check_resend("close", "StartTransaction")
     assert counters.connections == 3
     assert counters.boots == 1
@@ -79,7 +79,7 @@ async def test_after_the_last_attempt_the_message_is_lost_and_the_rest_follows()
     assert all("transactionId" not in payload for _, payload in sent(central, "MeterValues"))
 
 
-async def test_a_session_goes_on_while_the_central_system_is_away():
+async def test_a_session_continues_without_a_connection():
     async with Central() as central:
         one = charge_point(central, speed=3600, charge_s=(3600, 3600))
         async with running(one, 1) as task:
@@ -102,7 +102,7 @@ async def test_a_session_goes_on_while_the_central_system_is_away():
     assert central.statuses()[-1] == "Available"
 
 
-async def test_a_session_begun_offline_gets_its_id_patched_in_later():
+async def test_a_session_begun_offline_gets_its_id_later():
     async with Central() as central:
         one = charge_point(central, charge_s=(900, 900), automatic=False)
         async with running(one, 1) as task:
@@ -120,7 +120,7 @@ async def test_a_session_begun_offline_gets_its_id_patched_in_later():
     assert central.actions("Authorize") == []
 
 
-async def test_cutting_the_simulation_short_loses_nothing():
+async def test_a_cancelled_simulation_counts_nothing_as_lost():
     async with Central() as central:
         central.verdict = troubled("StartTransaction", "silent", 99)
         one = charge_point(central, configuration={"TransactionMessageAttempts": "1"})

@@ -3,9 +3,11 @@ import time
 
 import pytest
 
-from csms.simulate import SimulatedFleet
+from csms.simulate import ChargePointOptions, SimulatedFleet
 from tests.harness.central_system import FAST, Central
 from tests.harness.waiting import until
+
+QUICK = ChargePointOptions(speed=1200)
 
 
 async def test_a_fleet_plays_its_sessions_and_sums_them_up():
@@ -13,13 +15,11 @@ async def test_a_fleet_plays_its_sessions_and_sums_them_up():
     async with Central() as central:
         summary = await SimulatedFleet(
             central.url,
+            ChargePointOptions(connectors=2, speed=FAST, on_event=events.append),
             chargers=6,
             prefix="T",
-            connectors=2,
             sessions=1,
-            speed=FAST,
             ramp_s=0.1,
-            on_event=events.append,
         ).run()
     assert central.faults == []
     assert sorted(central.sessions) == [f"/ocpp/T-00{n}" for n in range(1, 7)]
@@ -34,9 +34,9 @@ async def test_a_fleet_plays_its_sessions_and_sums_them_up():
     assert {event.kind for event in events} >= {"connected", "booted", "started", "stopped"}
 
 
-async def test_when_its_time_is_over_sessions_end_and_are_delivered():
+async def test_at_the_end_of_the_duration_sessions_end_and_are_delivered():
     async with Central() as central:
-        summary = await SimulatedFleet(central.url, chargers=3, speed=1200, duration_s=0.6, ramp_s=0).run()
+        summary = await SimulatedFleet(central.url, QUICK, chargers=3, duration_s=0.6, ramp_s=0).run()
     assert summary.sessions == summary.delivered == len(central.actions("StartTransaction"))
     assert summary.connected == 0
     assert summary.undelivered == 0
@@ -45,7 +45,7 @@ async def test_when_its_time_is_over_sessions_end_and_are_delivered():
 async def test_cancelled_it_ends_cleanly_with_a_summary():
     before = asyncio.all_tasks()
     async with Central() as central:
-        task = asyncio.create_task(SimulatedFleet(central.url, chargers=3, speed=1200, ramp_s=0).run())
+        task = asyncio.create_task(SimulatedFleet(central.url, QUICK, chargers=3, ramp_s=0).run())
         await until(lambda: len(central.actions("StartTransaction")) == 3)
         task.cancel()
         summary = await task
@@ -57,9 +57,7 @@ async def test_cancelled_twice_it_ends_at_once():
     async with Central() as central:
         central.verdict = lambda action, payload: "silent" if action == "StopTransaction" else None
         before = asyncio.all_tasks()
-        task = asyncio.create_task(
-            SimulatedFleet(central.url, chargers=1, speed=1200, ramp_s=0, grace_s=60).run()
-        )
+        task = asyncio.create_task(SimulatedFleet(central.url, QUICK, chargers=1, ramp_s=0, grace_s=60).run())
         await until(lambda: central.actions("StartTransaction"))
         task.cancel()
         await until(lambda: central.actions("StopTransaction"))
@@ -69,7 +67,7 @@ async def test_cancelled_twice_it_ends_at_once():
         await until(lambda: asyncio.all_tasks() <= before)
 
 
-async def test_with_nobody_there_it_says_why():
+async def test_without_a_central_system_it_says_why():
     async with Central() as central:
         url = central.url
     summary = await SimulatedFleet(url, chargers=2, duration_s=0.2, ramp_s=0).run()
@@ -80,7 +78,9 @@ async def test_with_nobody_there_it_says_why():
 async def test_callerrors_to_transaction_messages_are_a_fault():
     async with Central() as central:
         central.verdict = lambda action, payload: "error" if action == "MeterValues" else None
-        fleet = SimulatedFleet(central.url, chargers=1, sessions=1, speed=FAST, grace_s=0.1)
+        fleet = SimulatedFleet(
+            central.url, ChargePointOptions(speed=FAST), chargers=1, sessions=1, grace_s=0.1
+        )
         task = asyncio.create_task(fleet.run())
         await until(lambda: fleet.summary().counters.transaction_callerrors)
         task.cancel()
@@ -90,7 +90,7 @@ async def test_callerrors_to_transaction_messages_are_a_fault():
     assert summary.undelivered
 
 
-async def test_dialling_is_spread_over_the_ramp():
+async def test_connecting_is_spread_over_the_ramp():
     async with Central() as central:
         begun = time.monotonic()
         fleet = SimulatedFleet(central.url, chargers=4, ramp_s=0.8, duration_s=10)

@@ -109,7 +109,7 @@ async def test_a_new_authorization_key_is_used_at_once():
         ("DiagnosticsStatusNotification", "DiagnosticsStatusNotification", 1),
     ],
 )
-async def test_triggers_send_what_they_name(message, action, number):
+async def test_a_trigger_sends_the_message_it_names(message, action, number):
     async with idle() as (central, one, ask):
         before = len(central.actions(action))
         assert (await ask("TriggerMessage", requested_message=message)).status == "Accepted"
@@ -169,7 +169,7 @@ async def test_reservations_hold_a_connector_for_one_tag():
         assert central.actions("StartTransaction")[0]["reservationId"] == 4
 
 
-async def test_charging_profiles_are_kept_shown_and_cleared():
+async def test_charging_profiles_are_kept_reported_and_cleared():
     periods = [{"startPeriod": 0, "limit": 10.0}]
     profile = {
         "chargingProfileId": 5,
@@ -192,9 +192,9 @@ async def test_charging_profiles_are_kept_shown_and_cleared():
         assert (await ask("ClearChargingProfile", id=5)).status == "Accepted"
 
 
-async def test_data_transfer_of_an_unknown_vendor():
+async def test_data_transfer_of_an_unknown_vendor_is_refused():
     async with idle() as (central, one, ask):
-        assert (await ask("DataTransfer", vendor_id="nobody")).status == "UnknownVendorId"
+        assert (await ask("DataTransfer", vendor_id="unknown")).status == "UnknownVendorId"
 
 
 async def test_a_pending_charge_point_starts_nothing():

@@ -5,7 +5,7 @@ from tests.harness.central_system import Central, charge_point, running
 from tests.harness.waiting import until
 
 
-async def test_it_dials_with_identity_subprotocol_and_basic_auth():
+async def test_it_connects_with_identity_subprotocol_and_basic_auth():
     async with Central() as central:
         one = charge_point(central, "Hof 7/ä", password="geheim")
         async with running(one):
@@ -25,7 +25,7 @@ async def test_without_a_password_no_authorization_is_sent():
     assert "Authorization" not in central.headers[0]
 
 
-async def test_it_dials_again_until_somebody_answers():
+async def test_it_connects_again_until_a_server_answers():
     async with Central() as central:
         await central.stop()
         failures = []
@@ -38,7 +38,7 @@ async def test_it_dials_again_until_somebody_answers():
             await until(lambda: one.registration == "Accepted")
 
 
-async def test_an_answer_that_breaks_the_schema_is_counted_apart_from_a_callerror():
+async def test_an_answer_against_the_schema_is_counted_apart_from_a_callerror():
     async with Central() as central:
         one = charge_point(central, automatic=False, charge_s=(900, 900))
         spoilt = []
@@ -62,7 +62,7 @@ async def test_an_answer_that_breaks_the_schema_is_counted_apart_from_a_callerro
     assert one.transactions[0].transaction_id == 7002
 
 
-async def test_frames_that_make_no_sense_do_not_end_the_connection():
+async def test_malformed_frames_do_not_end_the_connection():
     async with Central() as central:
         one = charge_point(central, automatic=False)
         async with running(one):
@@ -84,7 +84,7 @@ async def test_frames_that_make_no_sense_do_not_end_the_connection():
             assert one.counters.connections == 1
 
 
-async def test_nothing_is_left_running_afterwards():
+async def test_no_task_is_left_afterwards():
     before = asyncio.all_tasks()
     async with Central() as central:
         one = charge_point(central, connectors=3)

@@ -14,7 +14,7 @@ def test_the_seed_decides_the_series():
     assert series("7/X/1") != series("8/X/1")
 
 
-def test_plans_are_believable():
+def test_plans_are_realistic():
     for outlet, longest_s in ((AC_22, 5400), (DC_50, 2400)):
         plans = series("s", outlet)
         assert {plan.id_tag for plan in plans} == {"A", "B"}
@@ -30,6 +30,6 @@ def test_the_first_driver_comes_early():
     assert all(100 <= plan.idle_s <= 200 for plan in plans[1:])
 
 
-def test_without_tags_nobody_comes():
+def test_without_tags_there_is_no_planner():
     with pytest.raises(ValueError, match="idTag"):
         SessionPlanner("s", [], AC_22, (1, 2))

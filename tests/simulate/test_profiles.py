@@ -69,7 +69,7 @@ def test_relative_schedules_start_with_the_transaction_and_end_with_their_durati
 
 
 @pytest.mark.parametrize(("kind", "days"), [("Daily", 1), ("Weekly", 7)])
-def test_recurring_schedules_come_again(kind, days):
+def test_recurring_schedules_repeat(kind, days):
     profiles = InstalledProfiles()
     begins = "2026-04-01T12:00:00Z"
     made = profile(1, "TxDefaultProfile", 4000, kind="Recurring", recurrency_kind=kind, duration=60)

@@ -18,7 +18,7 @@ def queue(attempts=3, interval_s=10.0, same=False):
     return made
 
 
-def test_the_answer_to_the_start_is_patched_into_what_waits_behind_it():
+def test_the_transaction_id_of_the_answer_is_set_in_later_messages():
     made = queue()
     start = made.take(0)
     assert made.take(0) is None  # one in flight
@@ -33,7 +33,7 @@ def test_the_answer_to_the_start_is_patched_into_what_waits_behind_it():
     assert made.due_in_s(0) is None
 
 
-def test_a_failure_waits_longer_each_time_and_holds_the_rest_back():
+def test_a_retry_waits_longer_each_time_and_delays_the_rest():
     made = queue()
     first = made.take(0)
     assert not made.failed(first, 100)
@@ -46,7 +46,7 @@ def test_a_failure_waits_longer_each_time_and_holds_the_rest_back():
     assert made.take(130).action == "StartTransaction"
 
 
-def test_a_retry_has_a_new_message_id_unless_told_otherwise():
+def test_a_retry_has_a_new_message_id_unless_configured_otherwise():
     for same in (False, True):
         made = queue(same=same)
         ids = []
@@ -57,7 +57,7 @@ def test_a_retry_has_a_new_message_id_unless_told_otherwise():
         assert len(set(ids)) == (1 if same else 3)
 
 
-def test_used_up_attempts_lose_the_message_and_the_rest_goes_without_an_id():
+def test_a_message_without_attempts_left_is_lost_and_the_rest_has_no_id():
     made = queue(attempts=2)
     assert not made.failed(made.take(0), 0)
     assert made.failed(made.take(10), 10)

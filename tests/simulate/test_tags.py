@@ -29,7 +29,7 @@ def test_a_differential_update_adds_removes_and_needs_a_newer_version():
     assert (status(tags, "A"), status(tags, "B")) == (None, "Accepted")
 
 
-def test_what_has_expired_is_expired_and_a_cleared_cache_is_empty():
+def test_an_expired_tag_is_expired_and_a_cleared_cache_is_empty():
     tags = KnownTags()
     tags.remember("A", {"status": "Accepted", "expiry_date": "2026-04-30T23:00:00Z"})
     assert status(tags, "A") == "Expired"

@@ -35,7 +35,7 @@ class MqttClient(aiomqtt.Client):
             if self._disconnected.done() and not self._disconnected.cancelled():
                 self._disconnected.exception()
 
-    async def _wait_for(self, fut: Awaitable[T], timeout: float | None) -> T:  # noqa: ASYNC109 - not our signature
+    async def _wait_for(self, fut: Awaitable[T], timeout: float | None) -> T:  # noqa: ASYNC109 - aiomqtt's signature
         if fut in {self._connected, self._disconnected}:
             return await super()._wait_for(fut, timeout)
         limit_s = self.timeout if timeout is None else timeout

@@ -57,12 +57,12 @@ def connection_failure(error: BaseException, host: str, port: int, *, tls: bool 
 def closed_before_connack(*, version: str, tls: bool, certificate: bool) -> str:
     """Explain a connection that the broker closed without a CONNACK."""
     if not tls:
-        wanted = "TLS (MQTT_TLS=true)"
+        requirement = "TLS (MQTT_TLS=true)"
     elif certificate:
-        wanted = "another client certificate (MQTT_TLS_CERT_FILE)"
+        requirement = "another client certificate (MQTT_TLS_CERT_FILE)"
     else:
-        wanted = "a client certificate (MQTT_TLS_CERT_FILE, MQTT_TLS_KEY_FILE)"
-    return f"it closed the connection at once; it may want {wanted}, or not speak MQTT {version} (MQTT_PROTOCOL_VERSION)"
+        requirement = "a client certificate (MQTT_TLS_CERT_FILE, MQTT_TLS_KEY_FILE)"
+    return f"it closed the connection at once; it may require {requirement}, or not speak MQTT {version} (MQTT_PROTOCOL_VERSION)"
 
 
 def _cause(error: BaseException) -> BaseException:

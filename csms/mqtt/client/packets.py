@@ -5,13 +5,13 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-CONNACK, PUBACK, PUBREC, PUBREL, PUBCOMP, PINGRESP, DISCONNECT = 2, 4, 5, 6, 7, 13, 14
+CONNACK, PUBACK, PUBREC, PUBCOMP, PINGRESP, DISCONNECT = 2, 4, 5, 7, 13, 14
 PINGREQ: Final = b"\xc0\x00"
 DISCONNECT_PACKET: Final = b"\xe0\x00"
 _LONGEST_HEAD: Final = 5
 _TEXT_LIMIT: Final = 65_535
 _PAYLOAD_FORMAT, _EXPIRY, _CONTENT_TYPE, _USER = b"\x01\x01", b"\x02", b"\x03", b"\x26"
-RECEIVE_MAXIMUM, MAXIMUM_QOS, RETAIN_AVAILABLE, MAXIMUM_PACKET_SIZE, SERVER_KEEP_ALIVE = 33, 36, 37, 39, 19
+RECEIVE_MAXIMUM, MAXIMUM_QOS, MAXIMUM_PACKET_SIZE, SERVER_KEEP_ALIVE = 33, 36, 39, 19
 # Sizes (bytes) of the properties that brokers send. Those in _TEXTS are strings with their length; 38 is two of them.
 _SIZES: Final = {1: 1, 2: 4, 17: 4, 19: 2, 23: 1, 24: 4, 25: 1, 33: 2, 34: 2, 35: 2, 36: 1, 37: 1, 39: 4, 40: 1,
                  41: 1, 42: 1}  # fmt: skip

@@ -1,6 +1,6 @@
-"""A simulated Charge Amps cloud with its chargers: both of its APIs, its tokens, its habits and its faults.
+"""An imitation of the Charge Amps cloud with its chargers: both of its APIs, its tokens, behaviour and faults.
 
-Stands alone: it knows nothing of the bridge in this project. `CloudServer` serves a `Cloud` over HTTP on loopback.
+It imports nothing of the bridge in this project. `FakeCloudServer` serves a `FakeCloud` over HTTP on loopback.
 """
 
 from csms.simulate.charge_amps.cloud import FakeChargePoint, FakeCloud, FakeConnector, FakeSession

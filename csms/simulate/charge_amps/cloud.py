@@ -1,4 +1,4 @@
-"""The chargers as the cloud knows them: cars, sessions, schedules, and what each API would say of them."""
+"""The chargers as the cloud knows them: vehicles, sessions, schedules, and their form in each API."""
 
 import itertools
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class FakeSession:
 
 @dataclass
 class FakeConnector:
-    """`mode` is On, Off or Schedule. `wants_w`: what the car would take; 0: it is full."""
+    """`mode` is On, Off or Schedule. `wants_w`: the power the vehicle would take; 0: it is full."""
 
     number: int
     kind: str = "Charger"
@@ -45,7 +45,7 @@ class FakeConnector:
 
 @dataclass
 class FakeChargePoint:
-    """`ocpp_version` None: one of the older kind, which speaks CAPI and knows other status words."""
+    """`ocpp_version` None: one of the older models, which speak CAPI and have other status words."""
 
     id: str
     name: str = "Garage"
@@ -64,7 +64,7 @@ class FakeChargePoint:
 
 
 class FakeCloud:
-    """Everything behind the HTTP: `tick` lets time pass up to what `clock` says."""
+    """The state behind the HTTP API. `tick` advances it to the time of `clock`."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class FakeCloud:
         self._session_ids = itertools.count(first_session)
         self._now = clock()
 
-    # --- what happens in the garage --------------------------------------------------------------
+    # --- vehicles --------------------------------------------------------------------------------
 
     def plug_in(
         self, point_id: str, number: int = 1, *, wants_w: float = 11_040, rfid: str = NO_RFID
@@ -100,14 +100,14 @@ class FakeCloud:
         connector.plugged, connector.wants_w, connector.stopped = False, 0.0, False
 
     def fill(self, point_id: str, number: int = 1) -> None:
-        """The car is full."""
+        """Have the vehicle be full."""
         self.tick()
         self._at(point_id, number).wants_w = 0.0
 
     def start(
         self, point_id: str, number: int, *, rfid: str = NO_RFID, external_id: str | None = None
     ) -> bool:
-        """As a remote start would. False: nothing to start."""
+        """Start a session, as a remote start does. False: there is nothing to start."""
         self.tick()
         connector = self._at(point_id, number)
         if not connector.plugged or connector.session is not None or not self.charge_points[point_id].online:
@@ -126,7 +126,7 @@ class FakeCloud:
         return True
 
     def tick(self) -> None:
-        """Energy flows where it may, minute by minute, so that the edges of schedules count."""
+        """Let energy flow where it is allowed, in steps of a minute, so that the limits of schedules count."""
         now = self.clock()
         while self._now < now:
             upto = min(self._now + _STEP, now)
@@ -145,7 +145,7 @@ class FakeCloud:
         return min(connector.wants_w, self.limit_a(connector, at) * 690)
 
     def limit_a(self, connector: FakeConnector, at: datetime) -> float:
-        """What the connector allows now, amperes a phase."""
+        """Return the connector's limit at this time, in amperes per phase."""
         if connector.mode == "Off":
             return 0.0
         if connector.mode == "On":
@@ -181,10 +181,10 @@ class FakeCloud:
         assert connector is not None, (point_id, number)
         return connector
 
-    # --- what the APIs say -----------------------------------------------------------------------
+    # --- payloads of the APIs --------------------------------------------------------------------
 
     def status(self, point: FakeChargePoint, connector: FakeConnector) -> str:
-        """In the words of its kind: OCPP's or CAPI's."""
+        """Return the status word of its model: OCPP's or CAPI's."""
         capi = point.ocpp_version is None
         if connector.fault:
             return "Error" if capi else "Faulted"
@@ -199,11 +199,11 @@ class FakeCloud:
         return "SuspendedEV" if self.limit_a(connector, self.clock()) > 0 else "SuspendedEVSE"
 
     def phases(self, point: FakeChargePoint, connector: FakeConnector) -> list[float]:
-        """Amperes a phase, at 230 V."""
+        """Return the amperes of each phase, at 230 V."""
         return [round(self.power_w(point, connector, self.clock()) / 690, 2)] * 3
 
     def eapi_status(self, point: FakeChargePoint) -> dict[str, Any]:
-        """ChargePointStatus of the official API."""
+        """Return ChargePointStatus of the official API."""
         self.tick()
         return {
             "id": point.id,
@@ -254,12 +254,12 @@ class FakeCloud:
         }
 
     def history(self, point: FakeChargePoint) -> list[dict[str, Any]]:
-        """Sessions, newest first."""
+        """Return the sessions, newest first."""
         self.tick()
         return [self.session(point, session) for session in reversed(point.sessions)]
 
     def session(self, point: FakeChargePoint, session: FakeSession) -> dict[str, Any]:
-        """As history has it: the end may come late."""
+        """Return a session as the history shows it; its end may appear late (`history_lag_s`)."""
         ended = session.ended_at
         if ended is not None and self.clock() < ended + timedelta(seconds=self.history_lag_s):
             ended = None
@@ -277,7 +277,7 @@ class FakeCloud:
         }
 
     def web_point(self, point: FakeChargePoint) -> dict[str, Any]:
-        """As the web application gets it."""
+        """Return a charge point in the form of the web application's API."""
         self.tick()
         return {
             "id": point.id,
@@ -297,7 +297,7 @@ class FakeCloud:
             "mode": connector.mode,
             "isCharging": self.status(point, connector) == "Charging",
             "enabled": True,
-            # The web API has been seen to send this one as a string.
+            # The web API sometimes sends this value as a string.
             "totalConsumptionKwh": f"{connector.total_kwh:.4f}",
             **{f"current{n + 1}": current for n, current in enumerate(amperes)},
             **{f"voltage{n + 1}": 230.0 if connector.plugged else 0 for n in range(3)},

@@ -1,4 +1,4 @@
-"""What can go wrong between a client and the cloud, one route at a time."""
+"""Faults between a client and the cloud, for single routes."""
 
 import re
 from dataclasses import dataclass
@@ -21,8 +21,9 @@ FAULT_KINDS = (
 
 @dataclass
 class InjectedFault:
-    """`route` is searched in "METHOD /path". `timeout`: nothing is done and nothing answered; `lost_answer`: it
-    is done and nothing answered; `strings`, `nulls`: numbers come as strings, values as null."""
+    """`route` is searched in "METHOD /path". `timeout`: the request is not carried out and not answered; `lost_answer`: it
+    is carried out and not answered; `strings`, `nulls`: numbers are sent as strings, values as null.
+    """
 
     route: str
     kind: str
@@ -40,21 +41,21 @@ class InjectedFault:
         return True
 
 
-def stringly(value: Any) -> Any:
-    """Numbers as strings, all the way down."""
+def with_strings(value: Any) -> Any:
+    """Replace numbers by strings, at every depth."""
     if isinstance(value, dict):
-        return {key: stringly(one) for key, one in value.items()}
+        return {key: with_strings(one) for key, one in value.items()}
     if isinstance(value, list):
-        return [stringly(one) for one in value]
+        return [with_strings(one) for one in value]
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def hollow(value: Any) -> Any:
-    """Null for whatever is no identity, all the way down."""
+def with_nulls(value: Any) -> Any:
+    """Replace every value but identities by null, at every depth."""
     if isinstance(value, dict):
-        return {key: one if key in _KEPT else hollow(one) for key, one in value.items()}
+        return {key: one if key in _KEPT else with_nulls(one) for key, one in value.items()}
     if isinstance(value, list):
-        return [hollow(one) for one in value]
+        return [with_nulls(one) for one in value]
     return None
 
 

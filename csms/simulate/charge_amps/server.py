@@ -1,4 +1,4 @@
-"""The simulated cloud over real HTTP, on loopback: the web application's API below /api, the official one below /api/v5."""
+"""The cloud over HTTP, on loopback: the web application's API below /api, the official one below /api/v5."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from csms.simulate.charge_amps.cloud import SCHEDULE_WEEK_S, FakeChargePoint, FakeCloud, FakeConnector
-from csms.simulate.charge_amps.faults import InjectedFault, hollow, stringly
+from csms.simulate.charge_amps.faults import InjectedFault, with_nulls, with_strings
 from csms.simulate.charge_amps.tokens import FakeTokens
 
 EMAIL, PASSWORD, API_KEY = "driver@example.org", "correct horse", "key-from-support"
@@ -22,7 +22,7 @@ _HANG_S = 5.0
 
 
 class RequestRefused(Exception):
-    """An answer that is no 2xx."""
+    """The answer to a request is not 2xx."""
 
     def __init__(self, status: int, body: Any = None) -> None:
         super().__init__(status)
@@ -31,7 +31,7 @@ class RequestRefused(Exception):
 
 
 class FakeCloudServer:
-    """Serves a cloud while `running()`. `requests` is what came in, `(method, path, body)`; bodies of logins stay out."""
+    """Serves a cloud while `running()`. `requests` has the requests so far, `(method, path, body)`, logins without body."""
 
     def __init__(self, cloud: FakeCloud) -> None:
         self.cloud = cloud
@@ -45,13 +45,13 @@ class FakeCloudServer:
         self._closing = asyncio.Event()
 
     def fail(self, route: str, kind: str, times: int = 1, retry_after_s: int = 1) -> InjectedFault:
-        """Have the next `times` requests on a route fail; see Fault."""
+        """Have the next `times` requests on a route fail; see InjectedFault."""
         fault = InjectedFault(route, kind, times, retry_after_s)
         self.faults.append(fault)
         return fault
 
     def sent(self, method: str, path: str) -> list[Any]:
-        """Bodies of the requests on a route so far."""
+        """Return the bodies of the requests on a route so far."""
         return [
             body
             for m, p, body in self.requests
@@ -59,7 +59,7 @@ class FakeCloudServer:
         ]
 
     def bind(self) -> str:
-        """Take an address, for somebody who has to know it before anybody listens."""
+        """Reserve an address, for callers that have to know it before `running`. Returns it."""
         self._sock = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._sock.getsockname()[1]}"
         return self.url
@@ -116,14 +116,16 @@ class FakeCloudServer:
             return Response(text, refused.status, media_type="application/json")
         if kind == "lost_answer":
             await self._hang()
-        result = stringly(result) if kind == "strings" else hollow(result) if kind == "nulls" else result
+        result = (
+            with_strings(result) if kind == "strings" else with_nulls(result) if kind == "nulls" else result
+        )
         text = b"" if result is None else json.dumps(result).encode()
         return Response(
             text[: len(text) // 2] if kind == "truncated" else text, media_type="application/json"
         )
 
     async def _hang(self) -> None:
-        """Longer than any client of a test waits; a client that has gone never reads the answer."""
+        """Wait longer than any client of a test does. A client that has disconnected never reads the answer."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_HANG_S):
                 await self._closing.wait()
@@ -140,9 +142,9 @@ class FakeCloudServer:
         official = low.startswith("/api/v5")
         routes = self._official() if official else self._web()
         prefix = "/api/v5" if official else "/api"
-        for wanted, pattern, handler in routes:
+        for verb, pattern, handler in routes:
             found = re.fullmatch(prefix + pattern, path.rstrip("/"), re.IGNORECASE)
-            if wanted == method and found is not None:
+            if verb == method and found is not None:
                 return handler(body, request, *found.groups())
         raise RequestRefused(404, {"message": "Not found"})
 
@@ -269,7 +271,7 @@ class FakeCloudServer:
         if isinstance(body, dict):
             return body
         if self.strict_bodies:
-            raise RequestRefused(400, {"message": "a JSON object is wanted"})
+            raise RequestRefused(400, {"message": "a JSON object is required"})
         return {}
 
     def _web_start(self, body: Any, request: Request, point_id: str, number: str) -> Any:
@@ -283,15 +285,15 @@ class FakeCloudServer:
 
     def _put_point(self, body: Any, request: Request) -> Any:
         point = self._point(str(self._object(body).get("id")))
-        for wanted in body["connectors"]:
-            self._connector(point.id, wanted["connectorId"]).mode = wanted["mode"]
+        for change in body["connectors"]:
+            self._connector(point.id, change["connectorId"]).mode = change["mode"]
         return self.cloud.web_point(point)
 
     def _schedules(self, body: Any, request: Request, point_id: str) -> Any:
         found = [dict(c.schedule) for c in self._point(point_id).connectors if c.schedule is not None]
         for connector in self._point(point_id).connectors:
             if connector.schedule is not None:
-                connector.schedule["isSynced"] = True  # by the next look the charger has it
+                connector.schedule["isSynced"] = True  # the charger has it at the next request
         return found
 
     def _put_schedule(self, body: Any, request: Request) -> Any:
@@ -304,7 +306,7 @@ class FakeCloudServer:
             if not 0 <= start < end or 0 < current < 6:
                 raise RequestRefused(400, _invalid("Periods are not valid"))
         connector.schedule = {**body, "scheduleId": next(self.cloud.schedule_ids), "isSynced": False}
-        connector.mode = "Schedule"  # whatever it was
+        connector.mode = "Schedule"  # also if it was On or Off
         return dict(connector.schedule)
 
     def _delete_schedule(self, body: Any, request: Request, point_id: str, number: str) -> Any:
@@ -315,7 +317,7 @@ class FakeCloudServer:
 
 
 class _Http(uvicorn.Server):
-    """Signals are somebody else's business."""
+    """Leaves signals to the program."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:

@@ -1,4 +1,4 @@
-"""Tokens as the cloud gives them out: HS256 JSON web tokens that end, refresh tokens that work once."""
+"""Tokens as the cloud issues them: HS256 JSON web tokens that expire, refresh tokens that are valid once."""
 
 import base64
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class FakeTokens:
-    """`life_s`: how long an access token lasts."""
+    """`life_s`: how long an access token is valid."""
 
     def __init__(self, clock: Callable[[], datetime], life_s: float = 7200) -> None:
         self._clock = clock
@@ -22,7 +22,7 @@ class FakeTokens:
         self.issued = 0
 
     def issue(self) -> dict[str, Any]:
-        """An access token and a refresh token."""
+        """Issue an access token and a refresh token."""
         self.issued += 1
         expires = int(self._clock().timestamp() + self.life_s)
         claims = {"sub": "user-0001", "unique_name": "user-0001", "exp": expires, "jti": self.issued}
@@ -34,14 +34,14 @@ class FakeTokens:
         return {"token": token, "refreshToken": refresh}
 
     def refreshed(self, refresh: str) -> dict[str, Any] | None:
-        """Both rotate: the old one works once."""
+        """Issue both tokens anew; a refresh token is valid once. None: it is not valid."""
         if refresh not in self._refresh:
             return None
         self._refresh.remove(refresh)
         return self.issue()
 
     def accepts(self, authorization: str | None) -> bool:
-        """Whether a header `Bearer …` holds a token of ours that has not ended."""
+        """Whether a header `Bearer …` has a token that was issued here and has not expired."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme != "Bearer" or token not in self._valid:
             return False
@@ -50,7 +50,7 @@ class FakeTokens:
         return bool(claims["exp"] > self._clock().timestamp())
 
     def revoke(self, *, refresh_too: bool = False) -> None:
-        """Nobody is logged in any more."""
+        """Invalidate all access tokens, and the refresh tokens too if `refresh_too`."""
         self._valid.clear()
         if refresh_too:
             self._refresh.clear()

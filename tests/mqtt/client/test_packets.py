@@ -1,4 +1,4 @@
-"""Packets as bytes: what we write an independent client's reader understands, what brokers write is read, the rest is told."""
+"""MQTT packets: paho reads what is encoded here, what brokers send is read, the rest is malformed."""
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ from csms.mqtt.client.connection import publish_properties
 from csms.mqtt.client.message import MqttMessage
 
 
-def test_sizes_are_variable_byte_integers():
+def test_lengths_are_variable_byte_integers():
     cases = {0: b"\0", 127: b"\x7f", 128: b"\x80\x01", 16_383: b"\xff\x7f", 16_384: b"\x80\x80\x01"}
     assert {number: packets.variable_integer(number) for number in cases} == cases
     assert packets.variable_integer(268_435_455) == b"\xff\xff\xff\x7f"
@@ -24,7 +24,7 @@ def test_sizes_are_variable_byte_integers():
     st.sampled_from([None, "application/json", "text/plain"]),
     st.lists(st.tuples(st.text(max_size=9), st.text(max_size=200)), max_size=5),
 )
-def test_properties_are_what_paho_packs(expiry_s, content_type, user):
+def test_properties_are_what_paho_encodes(expiry_s, content_type, user):
     user = [(name.replace("\0", ""), value.replace("\0", "")) for name, value in user]
     message = MqttMessage(topic="t", body=b"", expiry_s=expiry_s, content_type=content_type, user=user)
     ours = packets.publish_properties(expiry_s=expiry_s, content_type=content_type, user=user)
@@ -45,7 +45,7 @@ def test_packets_are_split_however_they_arrive(bodies, step):
     assert rest == b""
 
 
-def test_a_length_without_an_end_is_no_mqtt():
+def test_a_length_without_an_end_is_malformed():
     with pytest.raises(packets.MalformedPacket):
         packets.split(b"\x30\xff\xff\xff\xff\xff")
 
@@ -66,18 +66,18 @@ def test_acknowledgements_and_limits_are_read():
 
 
 @pytest.mark.parametrize("body", [b"", b"\x01"])
-def test_an_acknowledgement_of_nothing_is_no_mqtt(body):
+def test_an_acknowledgement_without_a_packet_identifier_is_malformed(body):
     with pytest.raises(packets.MalformedPacket):
         packets.acknowledgement(packets.MqttPacket(packets.PUBACK, 0, body))
 
 
 @pytest.mark.parametrize("properties", [b"\xff", b"\x05\x21", b"\x02\xf0\x00", b""])
-def test_broken_properties_are_no_mqtt(properties):
+def test_properties_that_do_not_fit_their_length_are_malformed(properties):
     with pytest.raises(packets.MalformedPacket):
         packets.connack(packets.MqttPacket(packets.CONNACK, 0, b"\0\0" + properties + b"\xff"), v5=True)
 
 
-def test_text_that_cannot_be_sent_is_refused():
+def test_a_string_that_mqtt_cannot_carry_is_refused():
     with pytest.raises(ValueError, match="too long"):
         packets.text("x" * 65_536)
     with pytest.raises(UnicodeEncodeError):
