@@ -32,6 +32,10 @@ examples:
 _PURE_ARGUMENTS = ("-n", "2", "--no-servers", "--hypothesis-seed=0", "-q")
 
 
+# Those kill the processes that they are about, which then leave nothing measured.
+_WHOLE_ARGUMENTS = ("--ignore=tests/soak",)
+
+
 @dataclass(frozen=True, slots=True)
 class Covered:
     """What was run of a module, or of several."""
@@ -193,7 +197,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = REPOSITORY) -> int
                 sources, ["--concurrency=thread"], [*_PURE_ARGUMENTS, *chosen["pure-tests"], *passed_on]
             )
         else:
-            status = measure(PACKAGES, [], passed_on)
+            status = measure(PACKAGES, [], [*_WHOLE_ARGUMENTS, *passed_on])
         modules = measured()
     table, failed = judge(modules, () if options.pure else packages(modules), floors)
     print(f"\n{table}\ncoverage: {failed} below the floor", flush=True)
