@@ -322,7 +322,7 @@ class Fleet:
                     tries.append(charger.refused)
                     return
                 except ConnectionRefusedError:
-                    await asyncio.sleep(0.2)  # nobody listens yet
+                    await asyncio.sleep(0.2)  # the server does not listen yet
                 except (OSError, TimeoutError):
                     await asyncio.sleep(_REFUSED_PAUSE_S * random.uniform(0.8, 1.2))
 

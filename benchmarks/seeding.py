@@ -45,7 +45,7 @@ class Seed(Struct, frozen=True, kw_only=True):
 
 
 class RealChargers(CsmsError):
-    """There is something in this database that nobody would want among made-up readings."""
+    """The database holds chargers of another origin, which must not be mixed with made-up readings."""
 
 
 async def refuse_real_chargers(engine: AsyncEngine, prefix: str) -> None:
@@ -75,7 +75,7 @@ async def fill(engine: AsyncEngine, seed: Seed, *, now: datetime | None = None) 
                 db, seed, wave, started_at, min(seed.readings - done, _wave(seed)), numbers
             )
             yield done
-        # Not ANALYZE alone: else autovacuum begins with all of it a minute later, beside whatever is measured then.
+        # Not ANALYZE alone: else autovacuum begins with all of it a minute later, beside the next measurement.
         await db.execute("VACUUM (ANALYZE)")
 
 

@@ -184,7 +184,7 @@ async def template_database(addresses: Addresses) -> str:
 
 @pytest_asyncio.fixture
 async def database_url(databases: DatabaseFactory, template_database: str) -> AsyncIterator[str]:
-    """A migrated database of the test's own, `postgresql://…`; gone afterwards, whoever is still connected."""
+    """A migrated database of the test's own, `postgresql://…`; dropped afterwards, also while clients are connected."""
     url = await databases.create(template_database)
     yield url
     await databases.drop(url)
@@ -252,7 +252,7 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...
 
 @pytest.fixture
 def unused_port() -> int:
-    """A loopback port nobody listens on; for more than one: `tests.harness.servers.unused_port()`."""
+    """A free loopback port; for more than one: `tests.harness.servers.unused_port()`."""
     return servers.unused_port()
 
 

@@ -2,7 +2,7 @@
 one class, handlers that answer from memory, the package's defaults. Handlers for the messages that the example
 does not have are written in its manner. `python -m benchmarks.peers.in_memory PORT`
 
-Its log goes to a file nobody reads. The allocator is warmed first (docs/benchmarks.md), which helps the peer.
+Its log goes to a file that is not read. The allocator is warmed first (docs/benchmarks.md), which helps the peer.
 """
 
 import asyncio

@@ -55,7 +55,7 @@ def create_app(context: ServiceContext, *, console: ASGIApp | None = None) -> AS
 
 @cache
 def _app() -> FastAPI:
-    """One for the process, whoever is served by it: what FastAPI builds for the routes takes 0.1 s."""
+    """One for the process, shared by all applications in it: what FastAPI builds for the routes takes 0.1 s."""
     app = FastAPI(
         title="csms",
         summary="Central system for electric-car charge points",

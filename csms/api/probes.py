@@ -30,7 +30,7 @@ class Gauges:
                 f"Events the broker has not taken yet; counted up to {views.MOST_COUNTED}.",
             ),
             "quarantine_open": self._gauge(
-                "csms_quarantine_open", "Messages in quarantine nobody dealt with."
+                "csms_quarantine_open", "Messages in quarantine that wait for an operator."
             ),
         }
         self._asked_at = float("-inf")

@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details, whatever went wrong."""
+"""Every error as RFC 9457 problem details."""
 
 from http import HTTPStatus
 

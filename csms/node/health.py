@@ -1,4 +1,4 @@
-"""How the node is: what it says of itself, and whether its database answers."""
+"""The health of a node: the state of its parts, and whether its database answers."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ class HealthReport:
 
 
 class DatabaseProbe:
-    """Asks the database for a sign of life, at most once a second however often somebody wants to know."""
+    """Asks the database whether it answers, at most once a second."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -66,7 +66,7 @@ class DatabaseProbe:
                 return Check(name="database", detail="Postgres answers.")
             except TimeoutError:
                 raise
-            except Exception as error:  # whatever keeps us from asking is the answer
+            except Exception as error:  # what keeps the node from asking is the answer
                 why = type(error).__name__
         return Check(
             name="database",

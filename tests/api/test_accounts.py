@@ -66,8 +66,8 @@ async def test_what_makes_no_sense_is_refused(client):
     ):
         assert (await client.post(f"{ADDRESS}/entries", json=body)).status_code == 422, body
     assert (await client.put(ADDRESS, json={"currency": "EUR"})).status_code == 409
-    assert (await client.get("/accounts/nobody")).status_code == 404
-    assert (await client.post("/accounts/nobody/links", json={})).status_code == 404
+    assert (await client.get("/accounts/unknown")).status_code == 404
+    assert (await client.post("/accounts/unknown/links", json={})).status_code == 404
     correction = await client.post(
         f"{ADDRESS}/entries", json={"key": "c", "amount": "-1", "kind": "correction"}
     )

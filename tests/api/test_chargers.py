@@ -256,7 +256,7 @@ async def test_a_request_that_is_no_command_is_not_sent(
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (UnknownCharger("nobody"), 404),
+        (UnknownCharger("unknown"), 404),
         (ChargerOffline("not connected"), 409),
         (ChargerTimeout("30 s"), 504),
         (NotSupported("a coin-op station has no ClearCache"), 501),

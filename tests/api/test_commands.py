@@ -100,7 +100,7 @@ async def test_addresses_in_a_waiting_command_are_shown_without_their_password(
     ],
 )
 async def test_of_an_unknown_charger_there_is_nothing(client: httpx.AsyncClient, path: str):
-    assert (await client.get(f"/chargers/nobody/{path}")).status_code == 404
+    assert (await client.get(f"/chargers/unknown/{path}")).status_code == 404
 
 
 async def test_nothing_is_remembered_of_a_new_charger(world: World, client: httpx.AsyncClient):

@@ -80,7 +80,7 @@ async def test_without_a_charger_the_newest_events_of_all_come_in_order(
 
 
 async def test_an_unknown_charger_has_no_events(client: httpx.AsyncClient):
-    assert (await client.get("/events", params={"clientId": "nobody"})).status_code == 404
+    assert (await client.get("/events", params={"clientId": "unknown"})).status_code == 404
     assert (await client.get("/events", params={"clientId": "\0"})).status_code == 404
     for wrong in ({"afterSeq": -1}, {"afterSeq": 2**63}, {"limit": 0}, {"afterSeq": "x"}):
         assert (await client.get("/events", params={"clientId": "CP1", **wrong})).status_code == 422

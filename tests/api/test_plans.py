@@ -124,7 +124,7 @@ async def test_a_bridges_plan_is_shown_and_not_set_here(world: World, client: ht
         reports.Connected(charger_id="CP1", node="n1", remote_address="cloud", protocol="charge-amps")
     )
     await show(world, VIEW)
-    await show(world, PlanView(charger_id="NOBODY", connector_id=1, mode="hems", state="idle"))
+    await show(world, PlanView(charger_id="UNKNOWN", connector_id=1, mode="hems", state="idle"))
     shown = (await client.get(PLAN)).json()
     assert shown["terms"] is None
     (one,) = shown["connectors"]
@@ -157,7 +157,7 @@ async def test_every_word_of_a_plan_comes_back_from_the_database(
         other = replace(VIEW, connector_id=1)
         assert await plans.show(db, other, [1])
         assert await plans.shown(db, "CP1") == [other]
-        assert not await plans.show(db, replace(VIEW, charger_id="NOBODY"), [0])
+        assert not await plans.show(db, replace(VIEW, charger_id="UNKNOWN"), [0])
 
 
 async def test_the_command_line_sets_and_shows_plans(

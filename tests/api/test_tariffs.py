@@ -201,10 +201,10 @@ async def test_groups_give_their_chargers_a_tariff(world: World, client: httpx.A
         transaction = (await client.get(f"/transactions/{started.transaction_id}")).json()
         return str(transaction["tariff"]["id"])
 
-    assert await tariff_of("CP1", "anybody") == "yard"
+    assert await tariff_of("CP1", "any-tag") == "yard"
     assert await tariff_of("CP1", "vip") == "own"
-    assert await tariff_of("CP2", "anybody") == "own"
-    assert await tariff_of("CP3", "anybody") == "default"
+    assert await tariff_of("CP2", "any-tag") == "own"
+    assert await tariff_of("CP3", "any-tag") == "default"
     await client.put("/tariffs/default", json={"currency": "UAH", "energyRate": 9})
     await world.record(reports.Stop(charger_id="CP3", transaction_id=None, meter_wh=0, at=world.now))
     started = await world.record(

@@ -210,7 +210,7 @@ async def shared_node(
 
 @pytest.fixture
 async def shared(shared_node: Node) -> AsyncIterator[Node]:
-    """The module's node, with a charger name nobody else has."""
+    """The module's node, with a charger name of its own."""
     own = dataclasses.replace(
         shared_node, name=f"CP-{secrets.token_hex(4)}", reader=None, reading=asyncio.Lock()
     )

@@ -1,4 +1,4 @@
-"""Whatever comes over the socket: an answer or a logged drop, the connection lives on, nobody else notices."""
+"""Bad input on the socket: it is answered or dropped with a log line, the connection and all others go on."""
 
 import asyncio
 import json

@@ -201,7 +201,7 @@ async def test_a_lost_connection_does_not_disturb_commands(start_node, mosquitto
     point = await RawChargePoint.dial(here.ocpp, "CP1")
     try:
         await point.boot()
-        # Somebody else comes with the identifier of one of our connections: the broker throws that one out.
+        # Another client takes the identifier of one of our connections: the broker closes that connection.
         taken = f"{here.prefix.replace('/', '-')}-node-a{lost}"
         thief = aiomqtt.Client(server.host, server.port, identifier=taken)
         async with thief:

@@ -369,7 +369,7 @@ async def test_availability_is_asked_and_reported(node):
 
 async def test_vendor_data_is_answered_and_kept(node):
     async with obedient(node.ocpp, node.name) as charge_point:
-        told = await charge_point.tell("DataTransfer", {"vendorId": "nobody", "data": "x"})
+        told = await charge_point.tell("DataTransfer", {"vendorId": "unknown", "data": "x"})
         (kept,) = await items(node, "data-transfers")
     assert told == {"status": "UnknownVendorId"}
-    assert (kept["vendorId"], kept["data"], kept["status"]) == ("nobody", "x", "UnknownVendorId")
+    assert (kept["vendorId"], kept["data"], kept["status"]) == ("unknown", "x", "UnknownVendorId")

@@ -145,9 +145,9 @@ async def test_an_operators_day(node: Node) -> None:
 
 
 async def test_errors_say_what_to_do(node: Node) -> None:
-    status, _, errors = await csms("send", "NOBODY", "Reset", '{"type": "Soft"}', node=node)
-    assert (status, "NOBODY" in errors, errors.count("\n")) == (1, True, 1)
-    status, _, errors = await csms("send", "NOBODY", "Reset", "not json", node=node)
+    status, _, errors = await csms("send", "UNKNOWN", "Reset", '{"type": "Soft"}', node=node)
+    assert (status, "UNKNOWN" in errors, errors.count("\n")) == (1, True, 1)
+    status, _, errors = await csms("send", "UNKNOWN", "Reset", "not json", node=node)
     assert (status, "not JSON" in errors) == (1, True)
 
 

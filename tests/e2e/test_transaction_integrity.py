@@ -302,7 +302,7 @@ async def test_concurrent_transactions_count_only_others(site: Site) -> None:
     assert [a["idTagInfo"]["status"] for a in (first, second)] == ["Accepted", "ConcurrentTx"]
     again = await point.ask("StartTransaction", start(idTag=id_tag.upper(), connectorId=2))
     assert again == second
-    # Refused, so it keeps nobody from charging once the first has ended.
+    # Refused, so it blocks no other start once the first has ended.
     await point.ask("StopTransaction", stop(first["transactionId"]))
     third = await point.ask("StartTransaction", start(idTag=id_tag, timestamp=moment(100)))
     assert third["idTagInfo"]["status"] == "Accepted"

@@ -29,7 +29,7 @@ def _validators() -> dict[str, Any]:
 
 
 def _closed(schema: Any) -> Any:
-    """Consumers must take keys they do not know; we must not send keys that nobody wrote down."""
+    """Consumers must take keys they do not know; we must not send undocumented keys."""
     if isinstance(schema, list):
         return [_closed(part) for part in schema]
     if not isinstance(schema, dict):

@@ -299,7 +299,7 @@ class Desk:
         self.check()
 
     def check(self) -> None:
-        """What always holds, whatever chargers do."""
+        """What holds after any sequence of reports."""
         only_once(((t.charger_id, t.connector_id) for t in self.transactions.values() if t.open), "open")
         only_once(((t.charger_id, t.key) for t in self.transactions.values()), "key")
         only_once((entry.key for entry in self.entries), "entry's key")

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 class Proxy:
     """Passes bytes between a client and Postgres until it is told to go silent, without closing anything.
 
-    `refusal`: instead of letting anybody in, say this, as a server does that recovers from a crash.
+    `refusal`: instead of accepting a connection, say this, as a server does that recovers from a crash.
     """
 
     refusal = b""

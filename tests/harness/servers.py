@@ -186,7 +186,7 @@ def database_prefix(run_id: str) -> str:
 async def make_template(url: str, run_id: str) -> str:
     """The migrated template database's name; the first process to come makes it, the others wait.
 
-    Nobody may be connected to a template while it is copied, hence the migration in a process of its own.
+    No client may be connected to a template while it is copied, hence the migration in a process of its own.
     """
     template = f"{database_prefix(run_id)}template"
     unfinished = f"{template}_unfinished"
@@ -265,7 +265,7 @@ async def without_days(url: str) -> None:
 
 
 def drop_databases_of(url: str, run_id: str) -> None:
-    """Leave somebody else's server as it was found."""
+    """Leave a server that the tests did not start as it was found."""
 
     async def drop() -> None:
         connection = await asyncpg.connect(url)
@@ -298,7 +298,7 @@ class DatabaseFactory:
         return with_database(self._url, name)
 
     async def drop(self, url: str) -> None:
-        """Whoever is still connected is thrown out."""
+        """Connected clients are disconnected."""
         name = urlsplit(url).path.removeprefix("/")
         await self._connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
@@ -318,7 +318,7 @@ _ports = _port_numbers()
 
 
 def unused_port() -> int:
-    """A loopback port nobody listens on and that no other call here returns for a long while."""
+    """A free loopback port that no other call here returns for a long while."""
     for port in itertools.islice(_ports, 2_000):
         if is_free(port):
             return port

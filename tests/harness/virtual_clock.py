@@ -21,7 +21,7 @@ class _NoWaiting(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
         if ready or timeout == 0:
             return ready
         if timeout is None:
-            raise RuntimeError("everybody waits for something that will never come")
+            raise RuntimeError("all tasks wait for something that will never come")
         self._skip(max(timeout, 0))
         return ready
 

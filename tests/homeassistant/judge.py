@@ -78,7 +78,7 @@ SPOILED: dict[str, Callable[[Config], Any]] = {
     "a state class of something else": lambda config: config.update(state_class="total_increasing"),
     "a template that does not end": lambda config: config.update(value_template="{{ value_json.currentPower"),
     "a device without identifiers": lambda config: config["device"].pop("identifiers"),
-    "a key nobody knows": lambda config: config.update(unit="kW"),
+    "an unknown key": lambda config: config.update(unit="kW"),
 }
 
 

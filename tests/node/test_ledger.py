@@ -17,7 +17,7 @@ from tests.harness.waiting import until
 
 @contextlib.asynccontextmanager
 async def held_up(url, table="charger_states"):
-    """Whoever wants to change the table waits until the end of the block."""
+    """Writers of the table wait until the end of the block."""
     async with connected(url) as db, db.transaction():
         await db.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
         yield db

@@ -221,7 +221,7 @@ async def test_a_postgres_that_recovers_from_a_crash_is_waited_for(database_url)
 
 async def test_without_a_database_the_ledger_waits_for_one():
     port = servers.unused_port()
-    engine = create_engine(f"postgresql://nobody@127.0.0.1:{port}/none")
+    engine = create_engine(f"postgresql://unknown@127.0.0.1:{port}/none")
     ledger = Ledger(engine, OPEN)
     run = asyncio.create_task(ledger.run())
     asked = asyncio.create_task(ledger.record(start()))

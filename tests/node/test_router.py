@@ -136,7 +136,7 @@ async def test_nobody_holds_it(broker, topic_prefix):
             nodes.holders["CP1"] = holder
             began = asyncio.get_running_loop().time()
             if holder == "dead-node":
-                # The embedded broker does not tell that nobody listens; Mosquitto does (next test).
+                # The embedded broker does not say that there is no subscriber; Mosquitto does (next test).
                 with pytest.raises((ChargerOffline, ChargerTimeout)):
                     await nodes.b.send("CP1", Command(action="Reset", payload={}, timeout_s=0.1))
             else:

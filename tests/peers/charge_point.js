@@ -38,7 +38,7 @@ async function main() {
       sampledValue: [{ value: '12500' }, { value: '7200', measurand: 'Power.Active.Import', unit: 'W' }],
     }],
   });
-  await client.call('DataTransfer', { vendorId: 'nobody' });
+  await client.call('DataTransfer', { vendorId: 'unknown' });
   await client.call('StopTransaction', {
     transactionId: start.transactionId, meterStop: 25000, timestamp: '2023-12-07T11:45:30Z',
   });

@@ -108,7 +108,7 @@ def test_what_cannot_be_followed_changes_nothing_but_the_status(body: Any, error
 def test_a_clear_counts_when_somebody_sends_it() -> None:
     before = HemsRequest(periods=(PERIOD,), digest="d", result="success")
     assert said("clear", b"", retained=True, of=plan(before)) is None
-    wish = said("clear", b"whatever", of=plan(before))
+    wish = said("clear", b"any", of=plan(before))
     assert wish == HemsRequest(digest="d", command_at=NOW, result="pending")
     assert settle_wish(wish, plan(wish, PlanDelivery(installed=HELD)), in_place=False, now=NOW) == wish
     assert settle_wish(wish, plan(wish), in_place=False, now=NOW).result == "cleared"

@@ -1,4 +1,4 @@
-"""Two nodes, one plan: whoever holds the charger sends it, once; both hear the HEMS; a restart sends nothing anew."""
+"""Two nodes, one plan: the node that holds the charger sends it, once; both hear the HEMS; a restart sends nothing anew."""
 
 import asyncio
 import json

@@ -270,7 +270,7 @@ async def test_a_kind_that_knows_stack_level_zero_only(node: Node, wire: Wire, p
         await planned.put()
         await planned.delivered("in_place")
         assert profiles(point)[-1]["stackLevel"] == 0
-        # And if that one is taken, nobody is pushed aside.
+        # And if that one is taken, no other profile is replaced.
         await planned.clear()
         await planned.until(lambda seen: not seen)
         body = {

@@ -69,7 +69,7 @@ class Story:
             self._do(self.tracker.tick(self.now))
 
     def until(self, at: float) -> None:
-        """Later, with nobody having looked at the clock in between."""
+        """Later, without a look at the clock in between."""
         self.at = at
 
     def command(self, verb: str, uid: str = "A") -> None:

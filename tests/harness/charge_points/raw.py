@@ -53,7 +53,7 @@ class RawChargePoint:
         return False
 
     async def ended(self, timeout_s: float = 15) -> tuple[int, str]:
-        """Code and reason with which the central system closes; whatever comes before is an assertion error."""
+        """Code and reason with which the central system closes; a frame before that is an assertion error."""
         try:
             came = await self.receive(timeout_s)
         except ConnectionClosed as closed:

@@ -159,7 +159,7 @@ class ChargePoint:
 
     @property
     def unasked(self) -> list[str]:
-        """Answers prepared that nobody called for."""
+        """Prepared answers that no call has asked for."""
         return [action for action, left in self._answers.items() for _ in left]
 
     def _answer(self, action: str, **_payload: Any) -> Any:

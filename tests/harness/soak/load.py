@@ -42,7 +42,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Load:
-    """`chargers` dial `urls[0]`; whoever loses its line tries the next url. Use `async with`, then `finish`."""
+    """`chargers` dial `urls[0]`; a charger that loses its connection tries the next url. Use `async with`, then `finish`."""
 
     urls: Sequence[str]
     chargers: int = 10
@@ -74,7 +74,7 @@ class Load:
                     idle_s=(60, 600),
                     charge_s=(900, 4_200),
                     reconnect_s=(0.05, 0.2),
-                    # Both are seen in the field, whatever the specification says.
+                    # Both are seen in the field, against the specification.
                     same_message_id=number % 3 == 1,
                     boot_on_reconnect=number % 4 == 1,
                     validate=False,

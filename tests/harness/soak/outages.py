@@ -51,7 +51,7 @@ async def lose_postgres(
 
 
 async def fill_the_disk(stage: Stage, load: Load, losses: Losses, postgres: OwnPostgres, times: int) -> None:
-    """The database's disk runs full, nothing can be recorded, space is made. Nobody touches the node."""
+    """The database's disk runs full, nothing can be recorded, space is made. The node is not touched."""
     node = await stage.up("node-a")
     for _ in range(times):
         await load.progress(50)

@@ -67,13 +67,13 @@ class OwnPostgres:
         self._server.__exit__(None, None, None)
 
     def crash(self) -> None:
-        """Immediate shutdown: no checkpoint, nobody is told; recovery comes with the next start."""
+        """Immediate shutdown: no checkpoint, no word to clients; recovery comes with the next start."""
         assert self._server.pid is not None
         os.kill(self._server.pid, signal.SIGQUIT)
         self.stop()
 
     async def crash_a_process(self) -> None:
-        """kill -9 of one server process of the node's: Postgres throws everybody out and recovers by itself."""
+        """kill -9 of one server process of the node's: Postgres disconnects all clients and recovers by itself."""
         db = await asyncpg.connect(self.url)
         pid = await db.fetchval(
             "SELECT pid FROM pg_stat_activity WHERE application_name = 'csms' ORDER BY random() LIMIT 1"
