@@ -18,7 +18,7 @@ _SIZES: Final = {1: 1, 2: 4, 17: 4, 19: 2, 23: 1, 24: 4, 25: 1, 33: 2, 34: 2, 35
 _TEXTS: Final = {3: 1, 8: 1, 9: 1, 18: 1, 21: 1, 22: 1, 26: 1, 28: 1, 31: 1, 38: 2}
 
 
-class MalformedPacket(Exception):
+class MqttDecodeError(Exception):
     """What was received is not MQTT."""
 
 
@@ -109,7 +109,7 @@ def release(packet_id: int) -> bytes:
 
 
 def split(data: bytes) -> tuple[list[MqttPacket], bytes]:
-    """Return the complete packets at the beginning of `data`, and the rest. Raises MalformedPacket."""
+    """Return the complete packets at the beginning of `data`, and the rest. Raises MqttDecodeError."""
     packets: list[MqttPacket] = []
     at, end = 0, len(data)
     while end - at >= 2:
@@ -126,7 +126,7 @@ def split(data: bytes) -> tuple[list[MqttPacket], bytes]:
                 if byte < 128:
                     break
             else:
-                raise MalformedPacket("a packet with a length of more than four bytes")
+                raise MqttDecodeError("a packet with a length of more than four bytes")
         if at + head + length > end:
             break
         packets.append(MqttPacket(first >> 4, first & 0x0F, data[at + head : at + head + length]))
@@ -135,18 +135,18 @@ def split(data: bytes) -> tuple[list[MqttPacket], bytes]:
 
 
 def acknowledgement(packet: MqttPacket) -> Acknowledgement:
-    """Read a PUBACK, PUBREC or PUBCOMP. Raises MalformedPacket."""
+    """Read a PUBACK, PUBREC or PUBCOMP. Raises MqttDecodeError."""
     body = packet.body
     if len(body) < 2:
-        raise MalformedPacket("an acknowledgement without a packet identifier")
+        raise MqttDecodeError("an acknowledgement without a packet identifier")
     return Acknowledgement(body[0] << 8 | body[1], body[2] if len(body) > 2 else 0)
 
 
 def connack(packet: MqttPacket, *, v5: bool) -> tuple[int, dict[int, int]]:
-    """Read a CONNACK: reason code and, with MQTT 5, the broker's limits by property. Raises MalformedPacket."""
+    """Read a CONNACK: reason code and, with MQTT 5, the broker's limits by property. Raises MqttDecodeError."""
     body = packet.body
     if len(body) < 2:
-        raise MalformedPacket("a CONNACK without a reason code")
+        raise MqttDecodeError("a CONNACK without a reason code")
     limits: dict[int, int] = {}
     if v5 and len(body) > 2:
         limits = {kind: value for kind, value in _properties(body[2:]) if isinstance(value, int)}
@@ -162,14 +162,14 @@ def _properties(data: bytes) -> Iterator[tuple[int, Any]]:
     length, at = 0, 0
     for shift in (0, 7, 14, 21):
         if at >= len(data):
-            raise MalformedPacket("properties without a length")
+            raise MqttDecodeError("properties without a length")
         length |= (data[at] & 0x7F) << shift
         at += 1
         if data[at - 1] < 128:
             break
     end = at + length
     if end > len(data):
-        raise MalformedPacket("properties that are longer than their packet")
+        raise MqttDecodeError("properties that are longer than their packet")
     while at < end:
         kind = data[at]
         at += 1
@@ -181,4 +181,4 @@ def _properties(data: bytes) -> Iterator[tuple[int, Any]]:
                 at += 2 + int.from_bytes(data[at : at + 2], "big")
             yield kind, None
         else:
-            raise MalformedPacket(f"unknown property {kind}")
+            raise MqttDecodeError(f"unknown property {kind}")

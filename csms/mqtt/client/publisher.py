@@ -313,7 +313,7 @@ class Publisher(asyncio.Protocol):
             received, self._rest = packets.split(self._rest + data if self._rest else data)
             for packet in received:
                 self._receive(packet)
-        except packets.MalformedPacket as error:
+        except packets.MqttDecodeError as error:
             self.drop(f"what it sends is not MQTT: {error}")
         else:
             while self._waiting and len(self._in_flight) < self._window:
@@ -338,7 +338,7 @@ class Publisher(asyncio.Protocol):
                 aiomqtt.MqttCodeError(_reason(PacketTypes.DISCONNECT, packets.disconnect_reason(packet)))
             )
         elif kind != packets.PINGRESP:
-            raise packets.MalformedPacket(f"a packet of type {kind}, which a publisher does not expect")
+            raise packets.MqttDecodeError(f"a packet of type {kind}, which a publisher does not expect")
 
     def _acknowledged(self, packet_id: int, reason: int) -> None:
         publish = self._in_flight.pop(packet_id, None)
@@ -352,7 +352,7 @@ class Publisher(asyncio.Protocol):
     def _connected(self, packet: packets.MqttPacket) -> None:
         code, limits = packets.connack(packet, v5=self._v5)
         if self._accepted.done():
-            raise packets.MalformedPacket("a second CONNACK")
+            raise packets.MqttDecodeError("a second CONNACK")
         if code:
             code = code if self._v5 else _RETURN_CODES.get(code, 0x80)
             self._accepted.set_exception(MqttConnectError(_reason(PacketTypes.CONNACK, code)))

@@ -46,7 +46,7 @@ def test_packets_are_split_however_they_arrive(bodies, step):
 
 
 def test_a_length_without_an_end_is_malformed():
-    with pytest.raises(packets.MalformedPacket):
+    with pytest.raises(packets.MqttDecodeError):
         packets.split(b"\x30\xff\xff\xff\xff\xff")
 
 
@@ -67,13 +67,13 @@ def test_acknowledgements_and_limits_are_read():
 
 @pytest.mark.parametrize("body", [b"", b"\x01"])
 def test_an_acknowledgement_without_a_packet_identifier_is_malformed(body):
-    with pytest.raises(packets.MalformedPacket):
+    with pytest.raises(packets.MqttDecodeError):
         packets.acknowledgement(packets.MqttPacket(packets.PUBACK, 0, body))
 
 
 @pytest.mark.parametrize("properties", [b"\xff", b"\x05\x21", b"\x02\xf0\x00", b""])
 def test_properties_that_do_not_fit_their_length_are_malformed(properties):
-    with pytest.raises(packets.MalformedPacket):
+    with pytest.raises(packets.MqttDecodeError):
         packets.connack(packets.MqttPacket(packets.CONNACK, 0, b"\0\0" + properties + b"\xff"), v5=True)
 
 
