@@ -4,6 +4,7 @@ A charger that reconnects without a BootNotification is asked for one, and for a
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,10 +17,11 @@ from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from csms.adapter import Command
+from csms.aio import FailureLog
 from csms.core import command_queue
 from csms.core.command_states import ANSWERED, CONFIRMED, NO_ANSWER, NOT_SENT, CommandState
 from csms.db import commands
-from csms.db.outages import is_away, reason
+from csms.db.outages import is_away
 from csms.errors import CommandError
 from csms.node.command_audit import CommandAudit, outcome_of
 
@@ -77,10 +79,11 @@ class CommandDispatcher:
 
     async def run(self) -> None:
         """Send queued commands until cancelled. While the database is away none is sent, and none is lost."""
-        started, paused, expired_at, looked_at = False, False, 0.0, time.monotonic()
+        started, expired_at, looked_at = False, 0.0, time.monotonic()
+        failures = FailureLog("command_dispatch_paused")
         try:
             while True:
-                try:
+                with failures:
                     if not started:
                         await self._take_up(node=self._node)
                         started = True
@@ -94,13 +97,6 @@ class CommandDispatcher:
                         await self._take_up()
                     await self._introduce_arrivals()
                     await self._send_due()
-                    paused = False
-                except Exception as error:
-                    if not paused:
-                        log.warning(
-                            "command_dispatch_paused", error=reason(error), exc_info=not is_away(error)
-                        )
-                    paused = True
                 await self._rest()
         finally:
             tasks = list(self._busy.values())
@@ -109,11 +105,9 @@ class CommandDispatcher:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _rest(self) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._poll_s):
                 await self._awake.wait()
-        except TimeoutError:
-            pass
         self._awake.clear()
 
     async def _take_up(self, *, node: str | None = None) -> None:

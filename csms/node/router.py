@@ -8,7 +8,7 @@ bridges that run as processes of their own.
 import asyncio
 import uuid
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +16,7 @@ import structlog
 from prometheus_client import Counter
 
 from csms.adapter import Adapter, Command
+from csms.aio import TaskSet
 from csms.core.events import topic_level
 from csms.errors import ChargerOffline, ChargerTimeout, CommandError
 from csms.mqtt.client.errors import NO_MATCHING_SUBSCRIBERS, BrokerDisconnected, PublishRefused
@@ -58,7 +59,7 @@ class CommandRouter:
         self._waiting: dict[str, asyncio.Future[router_messages.Reply]] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._max_performing = max_performing
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
 
     # --- who is here -----------------------------------------------------------------------------
 
@@ -189,9 +190,7 @@ class CommandRouter:
                     log.error("command_subscription_refused", topic=topic, error=str(error))
             await asyncio.Event().wait()
         finally:
-            for task in list(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._tasks.cancel()
             for topic, handler in subscriptions:
                 await self._link.unsubscribe(topic, handler)
 
@@ -212,15 +211,10 @@ class CommandRouter:
             log.warning("command_expired", charger=request.charger_id, action=request.action)
             _COMMANDS.labels("for others", "expired").inc()
             return
-        self._start(self._answer(request))
+        self._tasks.spawn(self._answer(request), f"command {request.action}")
 
     def _on_control(self, message: MqttMessage) -> None:
-        self._start(self._hang_up(router_messages.hang_up(message.body)))
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(self._hang_up(router_messages.hang_up(message.body)), "hang up")
 
     async def _answer(self, request: router_messages.Request) -> None:
         result = "answered"

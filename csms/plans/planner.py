@@ -1,6 +1,7 @@
 """Plans this node's OCPP chargers, again whenever prices, HEMS wishes or connections change."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -11,6 +12,7 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.adapter import AdapterHost, BrokerMessage
+from csms.aio import FailureLog
 from csms.core.tariffs import zone_exists
 from csms.db import charger_snapshot as rows
 from csms.db import plans
@@ -125,23 +127,16 @@ class Planner:
     # --- the round -------------------------------------------------------------------------------
 
     async def _plan_forever(self) -> None:
-        troubled = False
+        failures = FailureLog("planning_paused")
         while True:
             self._awake.clear()
             pause_s = self._pace.tick_s
-            try:
+            with failures:
                 if await self._plan_all():
                     pause_s = self._pace.soon_s
-                troubled = False
-            except Exception as error:
-                if not troubled:
-                    log.warning("planning_paused", error=str(error) or type(error).__name__)
-                troubled = True
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._awake.wait()
-            except TimeoutError:
-                pass
 
     async def _plan_all(self) -> bool:
         """Plan every charger of this node once. True: one of them has only just connected."""
