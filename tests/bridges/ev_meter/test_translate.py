@@ -97,7 +97,7 @@ def test_steps_become_reports():
     assert (start.key, start.meter_wh, start.id_tag, start.anomalies) == ("k", 5, "TAG", ("a",))
     stop = report(SessionEnded(meter_wh=9, at=NOW, reason="Other", anomalies=("a", "b", "a"), closing=True))
     assert (stop.transaction_id, stop.meter_wh, stop.reason, stop.anomalies) == (7, 9, "Other", ("a", "b"))
-    assert [s.context for s in stop.readings[0].samples] == ["Transaction.SessionEnded"]
+    assert [s.context for s in stop.readings[0].samples] == ["Transaction.End"]
     assert report(SessionEnded(meter_wh=9, at=NOW, reason="Other")).readings == ()
     assert report(read("S03")).transaction_id == 7
     quiet = report(read("S01", told=False))
