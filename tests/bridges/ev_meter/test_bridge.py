@@ -116,7 +116,7 @@ async def test_an_offline_charger_becomes_unavailable_and_comes_back(start_site,
     await shows(node, name, "Available")
     site.charger.faults.silent = True
     await shows(node, name, "Unavailable")
-    await until(lambda: not bridge.attendants[name].reachable)
+    await until(lambda: not bridge.pollers[name].reachable)
     listed = (await node.api.get(f"/api/v1/chargers/{name}")).json()
     assert listed["online"] is False
     assert node.of("status_changed", name)[-1]["payload"]["info"] == "offline"
@@ -255,8 +255,8 @@ async def test_a_charger_that_another_node_holds_is_let_go(start_site, start_nod
     await shows(node, site.name, "Available")
     newer = site.bridge()
     second = await start_node(bridges=[newer], csms_node="node-b")
-    await until(lambda: newer.attendants and newer.attendants[site.name].reachable)
-    await until(lambda: not bridge.attendants[site.name].reachable)
+    await until(lambda: newer.pollers and newer.pollers[site.name].reachable)
+    await until(lambda: not bridge.pollers[site.name].reachable)
     rows = await second.fetch("SELECT node, online FROM charger_states")
     assert rows == [{"node": "node-b", "online": True}]
     site.charger.state.plug()
@@ -270,7 +270,7 @@ async def test_a_charger_an_operator_refuses_is_left_alone(start_site, start_nod
     await shows(node, site.name, "Available")
     done = await node.api.patch(f"/api/v1/chargers/{site.name}", json={"enrollment": "Rejected"})
     assert done.status_code == 200, done.text
-    await until(lambda: not bridge.attendants[site.name].reachable)
+    await until(lambda: not bridge.pollers[site.name].reachable)
     node.stop.set()
     await node.task
     again = site.bridge()
@@ -280,7 +280,7 @@ async def test_a_charger_an_operator_refuses_is_left_alone(start_site, start_nod
     site.charger.state.plug()
     await asyncio.sleep(0.3)
     assert after.of("status_changed", site.name) == []
-    assert not again.attendants[site.name].reachable
+    assert not again.pollers[site.name].reachable
 
 
 class Grudging:

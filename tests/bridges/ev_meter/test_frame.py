@@ -60,7 +60,7 @@ def test_an_account_that_cannot_be_one_is_refused(uuid, token):
 
 
 def test_neither_an_account_nor_a_frame_shows_itself():
-    assert repr(ACCOUNT) == "Account(…)"
+    assert repr(ACCOUNT) == "VendorAccount(…)"
     assert str(expected("C1")) == "WorkingInfo(…)"
 
 
@@ -94,7 +94,7 @@ def test_hexadecimal_that_is_also_base64_is_taken_for_what_yields_a_frame(name):
     text = PAYLOADS[name].hex()
     assert decode(json.dumps({"payload_base64": text}).encode()) == expected(name)
     if len(text) % 4 == 0:
-        with pytest.raises(MalformedFrame, match="promises"):
+        with pytest.raises(MalformedFrame, match="declares"):
             decode_frame(base64.b64decode(text, validate=True))
 
 
@@ -153,7 +153,7 @@ def test_every_strict_prefix_is_rejected(name):
 
 def test_json_is_never_read_as_a_frame():
     text = json.dumps({"payload_base64": "zz" * 60}).encode()
-    with pytest.raises(MalformedFrame, match="neither base64 nor hexadecimal|promises"):
+    with pytest.raises(MalformedFrame, match="neither base64 nor hexadecimal|declares"):
         decode(text)
 
 
@@ -192,7 +192,7 @@ def test_garbage_raises_the_one_error_and_nothing_else(payload):
     except MalformedFrame:
         return
     assert isinstance(info, WorkingInfo)
-    assert info.left_over >= 0
+    assert info.trailing_bytes >= 0
 
 
 @settings(max_examples=FUZZ, deadline=None)
@@ -200,7 +200,7 @@ def test_garbage_raises_the_one_error_and_nothing_else(payload):
 def test_a_short_frame_never_yields_a_register(frame, data):
     """Whatever its length says: a frame that ends before its own last field is no frame."""
     whole = decode_frame(frame)
-    needed = len(frame) - whole.left_over - (37 if frame == PAYLOADS["S19"] else 0)
+    needed = len(frame) - whole.trailing_bytes - (37 if frame == PAYLOADS["S19"] else 0)
     size = data.draw(st.integers(2, needed - 1))
     cut = (size - 2).to_bytes(2, "little") + frame[2:size]
     with pytest.raises(MalformedFrame):

@@ -48,7 +48,7 @@ def test_a_whole_request_names_its_account(given):
     ("values", "words"),
     [
         ({"account_uuid_file": "me"}, "EVMETER_ACCOUNT_UUID_FILE.*UUID"),
-        ({"account_uuid_file": " "}, "EVMETER_ACCOUNT_UUID_FILE.*something in it"),
+        ({"account_uuid_file": " "}, "EVMETER_ACCOUNT_UUID_FILE.*not empty"),
         ({"account_uuid_file": None}, "EVMETER_ACCOUNT_UUID_FILE=.unset"),
         ({"token_file": TOKEN[:-1]}, "EVMETER_TOKEN_FILE.*48 bytes"),
         ({"request_file": bytes(99)}, "EVMETER_REQUEST_FILE"),
@@ -87,16 +87,20 @@ def test_chargers_from_a_list(given):
         chargers_file="# the car park\nP1=02:00:00:aa:bb:01\nP2 = 1234567890123456@020000AABB02  # another kind\n\n",
         id_tag="FLEET",
     )
-    assert [(d.charger_id, d.address, d.device_id, d.id_tag) for d in config.devices] == [
+    assert [(d.charger_id, d.address, d.device_id, d.id_tag) for d in config.chargers] == [
         ("P1", "020000AABB01", "020000AABB01", "FLEET"),
         ("P2", "1234567890123456", "020000AABB02", "FLEET"),
     ]
-    assert "AABB" not in repr(config.devices)
+    assert "AABB" not in repr(config.chargers)
 
 
 def test_what_is_not_set_is_sensible(given):
     config = given(chargers="a-rather-long-name-for-a-charger=020000A1B2C3")
-    (device,) = config.devices
-    assert device.id_tag == "EVM-a-rather-long-na"
-    assert (config.pace.idle_s, config.pace.charging_s, config.pace.requests_per_s) == (60, 20, 10)
+    (charger,) = config.chargers
+    assert charger.id_tag == "EVM-a-rather-long-na"
+    assert (config.intervals.idle_s, config.intervals.charging_s, config.intervals.requests_per_s) == (
+        60,
+        20,
+        10,
+    )
     assert (config.rules.missed_sessions, config.rules.finish_after) == ("book", None)

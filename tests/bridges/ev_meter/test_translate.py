@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bridges.ev_meter.frame import decode
-from bridges.ev_meter.observations import OperatorNote, RegisterRead, SessionBegan, SessionEnded, SessionRules
+from bridges.ev_meter.observations import OperatorNote, RegisterRead, SessionBegan, SessionEnded
+from bridges.ev_meter.open_session import SessionRules
 from bridges.ev_meter.session_tracker import SessionTracker
 from bridges.ev_meter.status_mapping import ConnectorStatus
 from bridges.ev_meter.translate import identity, power_w, reading, report_of, temperature_c
@@ -56,7 +57,7 @@ def test_a_single_phase_reading_leaves_out_the_noise():
 
 
 def test_between_sessions_the_register_alone():
-    assert told(read("S01", told=False)) == [("Energy.Active.Import.Register", "1000000", "Wh", None)]
+    assert told(read("S01", published=False)) == [("Energy.Active.Import.Register", "1000000", "Wh", None)]
 
 
 def test_a_deferred_reading_keeps_both_counters():
@@ -97,10 +98,10 @@ def test_steps_become_reports():
     assert (start.key, start.meter_wh, start.id_tag, start.anomalies) == ("k", 5, "TAG", ("a",))
     stop = report(SessionEnded(meter_wh=9, at=NOW, reason="Other", anomalies=("a", "b", "a"), closing=True))
     assert (stop.transaction_id, stop.meter_wh, stop.reason, stop.anomalies) == (7, 9, "Other", ("a", "b"))
-    assert [s.context for s in stop.readings[0].samples] == ["Transaction.SessionEnded"]
+    assert [s.context for s in stop.readings[0].samples] == ["Transaction.End"]
     assert report(SessionEnded(meter_wh=9, at=NOW, reason="Other")).readings == ()
     assert report(read("S03")).transaction_id == 7
-    quiet = report(read("S01", told=False))
+    quiet = report(read("S01", published=False))
     assert (quiet.transaction_id, quiet.told) == (None, False)
     status = report(ConnectorStatus("Faulted", "OtherError", vendor_error_code="errors=0x04"))
     assert (status.status, status.error_code, status.vendor_error_code, status.at) == (
@@ -135,7 +136,7 @@ def test_a_charger_in_use_is_billed_for_what_it_gave(seed, gap_s):
         real[0] += gap_s if look else 1  # nobody comes in the first minute
         info = decode(charger.answer()[0])
         first = info.total_wh if first is None else first
-        for step in session.hear(info, NOW + timedelta(seconds=real[0])):
+        for step in session.receive(info, NOW + timedelta(seconds=real[0])):
             match step:
                 case SessionBegan():
                     assert running is None
@@ -145,11 +146,11 @@ def test_a_charger_in_use_is_billed_for_what_it_gave(seed, gap_s):
                     assert running is not None
                     sold += step.meter_wh - running
                     running = None
-                case RegisterRead(told=True):
+                case RegisterRead(published=True):
                     assert running is not None
                     assert step.register_wh == info.total_wh
                 case OperatorNote():
-                    assert "booked" in step.text
+                    assert "booked" in step.code
     if running is not None:
         sold += info.total_wh - running
     assert 0 <= info.total_wh - first - sold <= 100  # a few watt-hours between sessions are noise

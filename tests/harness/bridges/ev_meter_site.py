@@ -69,12 +69,12 @@ class Site:
     ) -> EvMeterAdapter:
         config = EvMeterConfig(
             account=self.account,
-            devices=tuple(
+            chargers=tuple(
                 charger_config(name, charger.state.mac, id_tag="TAG")
                 for name, charger in zip(self.names, self.chargers, strict=True)
             ),
             rules=session_rules(**chosen),
-            pace=PollIntervals(
+            intervals=PollIntervals(
                 **(
                     {
                         "idle_s": 0.12,
