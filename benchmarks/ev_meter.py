@@ -156,10 +156,10 @@ def _bridge(database_url: str, host: str, port: int, port_v5: int, given: dict[s
     from csms.run import app
 
     migrate.upgrade(database_url)
-    devices = tuple(charger_config(f"EV-{number:04}", _mac(number)) for number in range(given["chargers"]))
-    pace = PollIntervals(requests_per_s=given["rate"])
+    chargers = tuple(charger_config(f"EV-{number:04}", _mac(number)) for number in range(given["chargers"]))
+    intervals = PollIntervals(requests_per_s=given["rate"])
     bridge = EvMeterAdapter(
-        EvMeterConfig(account=VendorAccount(UUID, TOKEN), chargers=devices, pace=pace),
+        EvMeterConfig(account=VendorAccount(UUID, TOKEN), chargers=chargers, intervals=intervals),
         broker_link(host, port),
     )
     chosen = settings.load(
