@@ -12,11 +12,9 @@ from bridges.charge_amps.cloud import (
 from bridges.charge_amps.weekly_schedule import WeeklySchedule
 
 
-class CombinedCloud:
-    """Implements `port.Cloud`."""
-
+class CombinedCloud(ChargeAmpsCloud):
     capabilities = CloudCapabilities(
-        sessions=True, session_energy=True, schedules=True, modes=True, remote_start=True, reboot=True
+        sessions=True, schedules=True, modes=True, remote_start=True, reboot=True
     )
 
     def __init__(self, official: ChargeAmpsCloud, web: ChargeAmpsCloud) -> None:

@@ -1,4 +1,4 @@
-"""CHARGE_AMPS_*: the account, what to watch, when to charge (docs/bridges/charge-amps.md)."""
+"""Settings of the Charge Amps bridge, CHARGE_AMPS_* (docs/bridges/charge-amps.md)."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -50,7 +50,7 @@ Price = Annotated[Decimal, Field(ge=-1000, le=1000)]
 
 
 class ChargeAmpsSettings(BaseSettings):
-    """Read once, when the bridge is made."""
+    """Read once, when the bridge is created."""
 
     model_config = SettingsConfigDict(
         env_file=".env",
@@ -97,7 +97,7 @@ class ChargeAmpsSettings(BaseSettings):
 
 
 def load(**overrides: Any) -> ChargeAmpsSettings:
-    """Raises SettingsError: name, value (secrets masked), what is allowed."""
+    """Load the settings from the environment. Raises SettingsError: name, value (secrets masked), what is allowed."""
     try:
         return ChargeAmpsSettings(**overrides)
     except ValidationError as error:
@@ -109,7 +109,7 @@ def load(**overrides: Any) -> ChargeAmpsSettings:
 
 
 def config(chosen: ChargeAmpsSettings) -> ChargeAmpsConfig:
-    """The adapter's configuration. Raises SettingsError."""
+    """Build the adapter's configuration. Raises SettingsError."""
     if not all(one.isdecimal() and int(one) > 0 for one in chosen.connector_ids) or not chosen.connector_ids:
         raise SettingsError(
             "CHARGE_AMPS_CONNECTOR_IDS",
@@ -140,12 +140,12 @@ def config(chosen: ChargeAmpsSettings) -> ChargeAmpsConfig:
         rfid=chosen.rfid,
         backfill_days=chosen.backfill_days,
         discovery=chosen.homeassistant_prefix,
-        pace=replace(ChargeAmpsIntervals(), poll_s=chosen.poll_interval_s),
+        intervals=replace(ChargeAmpsIntervals(), poll_s=chosen.poll_interval_s),
     )
 
 
 def cloud(chosen: ChargeAmpsSettings, *, write_gap_s: float = 5.0) -> ChargeAmpsCloud:
-    """The web application's API for schedules, the official one where there is a key for it. Raises SettingsError."""
+    """Create the API clients: the official API if there is a key, the web API for schedules. Raises SettingsError."""
     email = chosen.email.get_secret_value()
     password = _secret("PASSWORD_FILE", chosen.password, chosen.password_file)
     if not password:

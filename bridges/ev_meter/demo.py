@@ -13,7 +13,7 @@ from bridges.ev_meter.vendor_broker import broker_link
 from csms.adapter import Adapter
 from csms.mqtt.config import BrokerAddress
 from csms.simulate.clock import SimulatedClock
-from csms.simulate.ev_meter import Backend, neighbourhood
+from csms.simulate.ev_meter import FakeBackend, fake_chargers
 
 _CHARGERS: Final = 3
 _UUID: Final = "00000000-0000-4000-8000-000000000001"
@@ -21,9 +21,9 @@ _UUID: Final = "00000000-0000-4000-8000-000000000001"
 
 def create_demo(broker: BrokerAddress, clock: SimulatedClock) -> tuple[Adapter, Coroutine[Any, Any, None]]:
     token = secrets.token_bytes(48)
-    chargers = neighbourhood(_CHARGERS, clock)
+    chargers = fake_chargers(_CHARGERS, clock)
     version = aiomqtt.ProtocolVersion.V5 if broker.version == "5" else aiomqtt.ProtocolVersion.V311
-    simulated = Backend(broker.host, broker.port, chargers, uuid=_UUID, token=token, version=version)
+    simulated = FakeBackend(broker.host, broker.port, chargers, uuid=_UUID, token=token, version=version)
     charger_configs = tuple(
         charger_config(f"EVM-{number:03}", charger.state.mac, id_tag="DAVE")
         for number, charger in enumerate(chargers, 1)

@@ -41,7 +41,7 @@ def report_of(
                 connector_id=CHARGER_CONNECTOR_ID,
                 transaction_id=transaction_id if observation.published else None,
                 readings=(reading(observation),),
-                told=observation.published,
+                published=observation.published,
             )
         case SessionEnded():
             closing = Reading(

@@ -84,7 +84,7 @@ class Play:
             "time_zone": "Europe/Amsterdam",
             "price_topic": f"{self.prefix}/energy_prices/attributes",
             "discovery": None,
-            "pace": FAST,
+            "intervals": FAST,
         }
         return ChargeAmpsConfig(**{**usual, **changes})
 

@@ -3,11 +3,12 @@
 import asyncio
 import base64
 import json
+import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
-import httpx
 import pytest
 
 from bridges.charge_amps.api_client import token_expiry
@@ -15,6 +16,7 @@ from bridges.charge_amps.cloud import CloudError, CloudRefused, CloudUnavailable
 from bridges.charge_amps.eapi import EapiCloud
 from bridges.charge_amps.web_api import WebApiCloud, schedule_body
 from bridges.charge_amps.weekly_schedule import WeeklyPeriod, WeeklySchedule
+from csms.security import pki
 from csms.simulate.charge_amps import FakeCloudServer
 from csms.simulate.charge_amps.server import API_KEY, EMAIL, PASSWORD
 from tests.bridges.charge_amps.conftest import POINT, HandClock
@@ -166,7 +168,7 @@ async def test_a_status_of_nulls_is_no_status(server: FakeCloudServer, which: st
     cloud = clouds[which]
     (point,) = await cloud.charge_points()
     server.fail("chargepoints", "nulls")
-    with pytest.raises(CloudUnavailable, match="says nothing"):
+    with pytest.raises(CloudUnavailable, match="is empty"):
         await cloud.status(point)
 
 
@@ -206,7 +208,7 @@ async def test_a_write_is_never_repeated_and_says_whether_it_may_have_been_done(
     server.fail("smartChargingSchedules", kind)
     with pytest.raises(CloudUnavailable) as away:
         await web.put_schedule(POINT, 1, C4, "Europe/Amsterdam")
-    assert away.value.done_perhaps is perhaps
+    assert away.value.maybe_done is perhaps
     assert len(server.sent("PUT", "smartChargingSchedules")) == 1
 
 
@@ -214,15 +216,33 @@ async def test_nobody_there_is_known_to_have_done_nothing(unused_port: int) -> N
     web = WebApiCloud(f"http://127.0.0.1:{unused_port}/api", EMAIL, PASSWORD)
     with pytest.raises(CloudUnavailable) as away:
         await web.put_schedule(POINT, 1, C4, "Europe/Amsterdam")
-    assert not away.value.done_perhaps
+    assert not away.value.maybe_done
     await web.close()
 
 
-async def test_certificates_are_verified(web: WebApiCloud, eapi: EapiCloud) -> None:
-    for cloud in (web, eapi):
-        transport = cloud._http.client._transport
-        assert isinstance(transport, httpx.AsyncHTTPTransport)
-        assert transport._pool._ssl_context.check_hostname  # type: ignore[union-attr]
+async def test_a_server_with_a_certificate_of_an_unknown_authority_is_refused(tmp_path: Path) -> None:
+    now, key = datetime.now(UTC), pki.new_key("ecdsa")
+    authority = pki.make_root("Unknown", now=now, lifetime=timedelta(days=1))
+    issued = authority.issue_server(
+        ["127.0.0.1"], key, organization="Unknown", now=now, lifetime=timedelta(hours=1)
+    )
+    chain = tmp_path / "server.pem"
+    chain.write_bytes(pki.key_pem(key) + issued.pem.encode())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    requests: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        requests.append(await reader.read())
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as tls:
+        url = f"https://127.0.0.1:{tls.sockets[0].getsockname()[1]}"
+        for cloud in (EapiCloud(url, EMAIL, PASSWORD, API_KEY), WebApiCloud(url, EMAIL, PASSWORD)):
+            with pytest.raises(CloudUnavailable, match="ConnectError"):
+                await cloud.charge_points()
+            await cloud.close()
+    assert requests == []
 
 
 # --- schedules and commands --------------------------------------------------------------------------

@@ -35,7 +35,7 @@ async def test_demo_charges_by_price(
         node = await start_node(bridges=[adapter])
         await node.until(lambda: node.of("started", "CA-GARAGE"), timeout_s=20)
         connectors = adapter.connectors  # type: ignore[attr-defined]
-        await node.until(lambda: connectors["CA-GARAGE", 1].keeper.kept.source == "standalone", timeout_s=20)
+        await node.until(lambda: connectors["CA-GARAGE", 1].sync.state.source == "standalone", timeout_s=20)
     finally:
         playing.cancel()
         await asyncio.gather(playing, return_exceptions=True)

@@ -18,7 +18,12 @@ __all__ = ["wire"]
 
 
 def made(
-    *, prefix: str = "", number: int = 1, primary: bool = True, bare: bool = True, point: str = POINT
+    *,
+    prefix: str = "",
+    connector_id: int = 1,
+    primary: bool = True,
+    unnumbered: bool = True,
+    point: str = POINT,
 ) -> Any:
     charge_point = CloudChargePoint(id=point, name="Garage", model="HALO", firmware="184")
     monitor = Monitor(charge_point, None, None, None, None)  # type: ignore[arg-type]
@@ -27,9 +32,9 @@ def made(
         prefix=prefix,
         node_name="cellar",
         monitor=monitor,
-        number=number,
+        connector_id=connector_id,
         primary=primary,
-        bare=bare,
+        unnumbered=unnumbered,
     )
 
 
@@ -55,17 +60,17 @@ def test_the_agreed_entities_have_exactly_their_ids() -> None:
 def test_only_the_first_connector_of_the_primary_charger_has_the_bare_ids() -> None:
     every = [
         *made(),
-        *made(number=2, bare=False),
-        *made(point="OTHER", primary=False, bare=False),
-        *made(point="OTHER", primary=False, bare=False, number=2),
+        *made(connector_id=2, unnumbered=False),
+        *made(point="OTHER", primary=False, unnumbered=False),
+        *made(point="OTHER", primary=False, unnumbered=False, connector_id=2),
     ]
     ids = [
         entity
         for found in (
             made(),
-            made(number=2, bare=False),
-            made(point="OTHER", primary=False, bare=False),
-            made(point="OTHER", primary=False, bare=False, number=2),
+            made(connector_id=2, unnumbered=False),
+            made(point="OTHER", primary=False, unnumbered=False),
+            made(point="OTHER", primary=False, unnumbered=False, connector_id=2),
         )
         for entity in by_entity(found)
     ]

@@ -243,7 +243,10 @@ async def test_a_users_own_schedule_is_not_overwritten_unless_told_to(
     node, _ = await play.start()
     state = await scheduled(node, wire, "error")
     assert state["schedule_source"] == "none"
-    assert state["schedule_error"] == "A schedule of the user's own is on the charger"
+    assert (
+        state["schedule_error"]
+        == "The charger has a schedule of its user; CHARGE_AMPS_TAKE_OVER=true replaces it"
+    )
     assert (connector(play).schedule or {})["scheduleId"] == 77
     await play.stop(node)
     assert puts(server) == 0
@@ -282,10 +285,10 @@ async def test_a_schedule_that_was_taken_away_is_put_back_and_one_replaced_is_le
     connector(play).schedule = None
     play.clock.advance(minutes=16)
     await node.until(lambda: periods(play) == [(439200, 442800), (479700, 482400)])
-    keeper = adapter.connectors[POINT, 1].keeper
+    sync = adapter.connectors[POINT, 1].sync
     await node.until(
         lambda: (
-            not keeper.busy and keeper.kept.schedule_id == str((connector(play).schedule or {})["scheduleId"])
+            not sync.busy and sync.state.schedule_id == str((connector(play).schedule or {})["scheduleId"])
         )
     )
     foreign = {**(connector(play).schedule or {}), "scheduleId": 1, "schedulePeriods": []}

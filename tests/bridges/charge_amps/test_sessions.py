@@ -320,7 +320,7 @@ async def test_the_web_api_alone_books_sessions_by_counting(play: Play) -> None:
     play.let(minutes=30)
     node, adapter = await play.start("web")
     await node.until(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
-    await node.until(lambda: adapter.monitors[POINT].books[1].register_wh == 11040)
+    await node.until(lambda: adapter.monitors[POINT].accounting[1].register_wh == 11040)
     play.cloud.unplug(POINT)
     (done,) = await completed(node)
     assert (done["energyUsed"], done["idTag"]) == (11.04, "CA-UNKNOWN")
@@ -347,7 +347,7 @@ async def test_a_charger_taken_by_another_node_is_let_go(play: Play, server: Fak
     generation = adapter.monitors[POINT].generation
     assert generation is not None
     await adapter.hang_up(POINT, generation)
-    assert not adapter.monitors[POINT].passive, "that is our own"
+    assert not adapter.monitors[POINT].given_up, "that is our own"
     await adapter.hang_up(POINT, generation + 1)
     await node.until(lambda: adapter.monitors[POINT].generation is None)
     polls = len(server.sent("GET", "/status$"))

@@ -102,7 +102,7 @@ def test_steps_become_reports():
     assert report(SessionEnded(meter_wh=9, at=NOW, reason="Other")).readings == ()
     assert report(read("S03")).transaction_id == 7
     quiet = report(read("S01", published=False))
-    assert (quiet.transaction_id, quiet.told) == (None, False)
+    assert (quiet.transaction_id, quiet.published) == (None, False)
     status = report(ConnectorStatus("Faulted", "OtherError", vendor_error_code="errors=0x04"))
     assert (status.status, status.error_code, status.vendor_error_code, status.at) == (
         "Faulted",
