@@ -94,6 +94,7 @@ class ScheduledConnector:
         self._prices = prices
         self._stored_view: PlanView | None = None
         self._retained = Retained(node, config.intervals.heartbeat_s, clock)
+        self._publishing = asyncio.Lock()
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -158,14 +159,20 @@ class ScheduledConnector:
     # --- what is published -----------------------------------------------------------------------
 
     async def publish(self, *, always: bool = False) -> None:
-        """Publish what has changed, and everything once in a heartbeat."""
-        await self._store_view()
-        await self._retained.put(self._state_topic, self.state(), always=always)
-        if self._config.mode == HEMS:
-            status = self.hems_status()
-            await self._retained.put(
-                f"{self._hems_topic}/status", status, without_measurements(status), always=always
-            )
+        """Publish what has changed, and everything once in a heartbeat.
+
+        Both topics come from one moment, and one call publishes after the other: a subscriber that sees a new HEMS
+        status finds the same news in the state, and no topic goes back to an older content.
+        """
+        async with self._publishing:
+            await self._store_view()
+            state = self.state()
+            status = self.hems_status() if self._config.mode == HEMS else None
+            await self._retained.put(self._state_topic, state, always=always)
+            if status is not None:
+                await self._retained.put(
+                    f"{self._hems_topic}/status", status, without_measurements(status), always=always
+                )
 
     async def _store_view(self) -> None:
         """Store the plan view for the console and the REST interface if it has changed."""
