@@ -9,4 +9,4 @@ def create() -> Adapter:
     from bridges.charge_amps.adapter import ChargeAmpsAdapter
 
     chosen = settings.load()
-    return ChargeAmpsAdapter(settings.config(chosen), settings.cloud(chosen))
+    return ChargeAmpsAdapter(settings.config(chosen), *settings.clouds(chosen))

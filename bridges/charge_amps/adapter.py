@@ -23,6 +23,7 @@ from bridges.charge_amps.plan_store import PlanStore, plan_topic
 from bridges.charge_amps.schedule_sync import SyncState
 from bridges.charge_amps.scheduled_connector import ScheduledConnector
 from bridges.charge_amps.session_accounting import RemoteStart
+from bridges.charge_amps.web_api import WebApiCloud
 from csms.adapter import AdapterHost, Command
 from csms.errors import ChargerOffline, ChargerRefused, ChargerTimeout, CommandError, NotSupported
 from csms.plans.sources import PriceSource, follow, sources
@@ -34,18 +35,20 @@ _RFID: Final = re.compile(r"(?:[0-9A-Fa-f]{2}){4,10}")
 
 
 class ChargeAmpsAdapter:
-    """Implements `csms.adapter.Adapter`."""
+    """Implements `csms.adapter.Adapter`. `cloud` and `schedules` may be the same. `schedules` None: there are none."""
 
     def __init__(
         self,
         config: ChargeAmpsConfig,
         cloud: ChargeAmpsCloud,
+        schedules: WebApiCloud | None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.monitors: dict[str, Monitor] = {}
         self.connectors: dict[tuple[str, int], ScheduledConnector] = {}
         self._config = config
         self._cloud = cloud
+        self._schedules = schedules
         self._clock = clock
         self._prices = PriceTable(config.currency)
 
@@ -62,6 +65,8 @@ class ChargeAmpsAdapter:
                         tasks.create_task(self._read_prices(node, source))
         finally:
             await self._cloud.close()
+            if self._schedules is not None:
+                await self._schedules.close()
 
     async def _discover(
         self,
@@ -105,7 +110,7 @@ class ChargeAmpsAdapter:
         self.monitors[point.id] = monitor
         monitor.on_poll = self._publish_connectors
         tasks.create_task(monitor.run(node))
-        if not self._cloud.capabilities.schedules:
+        if self._schedules is None:
             log.info("schedules_unavailable", charger=point.id, reason="the web API is not configured")
             return
         for connector_id in self._config.connectors:
@@ -114,6 +119,7 @@ class ChargeAmpsAdapter:
                 connector_id,
                 primary=primary,
                 cloud=self._cloud,
+                schedules=self._schedules,
                 config=self._config,
                 prices=self._prices,
                 node=node,
@@ -174,17 +180,17 @@ class ChargeAmpsAdapter:
             raise ChargerRefused("GenericError", str(error)) from None
 
     async def _perform(self, monitor: Monitor, command: Command) -> Mapping[str, Any]:
-        payload, capabilities = command.payload, self._cloud.capabilities
+        payload = command.payload
         match command.action:
-            case "RemoteStartTransaction" if capabilities.remote_start:
+            case "RemoteStartTransaction":
                 return _answer(done=await self._start(monitor, command))
-            case "RemoteStopTransaction" if capabilities.remote_start:
+            case "RemoteStopTransaction":
                 return _answer(done=await self._stop(monitor, payload["transactionId"]))
-            case "ChangeAvailability" if capabilities.modes:
+            case "ChangeAvailability":
                 return _answer(
                     done=await self._change_availability(monitor, payload["connectorId"], payload["type"])
                 )
-            case "Reset" if capabilities.reboot:
+            case "Reset":
                 await self._cloud.reboot(monitor.charger_id)
                 return _answer(done=True)
             case "TriggerMessage":

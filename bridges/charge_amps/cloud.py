@@ -8,6 +8,7 @@ from typing import ClassVar
 from msgspec import Struct
 
 from bridges.charge_amps.weekly_schedule import WeeklyPeriod, WeeklySchedule
+from csms.errors import NotSupported
 
 
 class CloudError(Exception):
@@ -33,16 +34,6 @@ class CloudRefused(CloudError):
 
 class LoginRefused(CloudRefused):
     """E-mail, password or API key are wrong, or lack the right."""
-
-
-class CloudCapabilities(Struct, frozen=True, kw_only=True):
-    """What an API can do."""
-
-    sessions: bool = False
-    schedules: bool = False
-    modes: bool = False
-    remote_start: bool = False
-    reboot: bool = False
 
 
 class PhaseMeasurement(Struct, frozen=True):
@@ -106,12 +97,9 @@ class StoredSchedule(Struct, frozen=True, kw_only=True):
 
 
 class ChargeAmpsCloud(ABC):
-    """One of the APIs, or both. All calls raise CloudError. Reads may be repeated, writes are sent once.
+    """One of the vendor's APIs. All calls raise CloudError. Reads may be repeated, writes are sent once."""
 
-    The calls that have an implementation here are those that only some APIs have (`capabilities`).
-    """
-
-    capabilities: ClassVar[CloudCapabilities]
+    has_sessions: ClassVar[bool] = False
 
     @abstractmethod
     async def charge_points(self) -> tuple[CloudChargePoint, ...]:
@@ -122,24 +110,12 @@ class ChargeAmpsCloud(ABC):
         """Return the same charge point with its present status."""
 
     async def sessions(self, charge_point_id: str, since: datetime) -> tuple[CloudSession, ...]:
-        """Return the history from `since`, oldest first."""
+        """Return the history from `since`, oldest first; empty without `has_sessions`."""
         return ()
 
     async def session(self, charge_point_id: str, session_id: str) -> CloudSession | None:
+        """Return one session of the history; None: it is unknown (yet)."""
         return None
-
-    async def schedule(self, charge_point_id: str, connector_id: int) -> StoredSchedule | None:
-        raise CloudError("this API of Charge Amps has no schedules for OCPP chargers")
-
-    async def put_schedule(
-        self, charge_point_id: str, connector_id: int, week: WeeklySchedule, time_zone: str
-    ) -> str | None:
-        """Replace the weekly schedule of a connector, which sets its mode to Schedule. Return the schedule's id."""
-        raise CloudError("this API of Charge Amps has no schedules for OCPP chargers")
-
-    async def delete_schedule(self, charge_point_id: str, connector_id: int) -> None:
-        """Delete the weekly schedule of a connector. There may be none."""
-        raise CloudError("this API of Charge Amps has no schedules for OCPP chargers")
 
     @abstractmethod
     async def set_mode(self, charge_point_id: str, connector_id: int, mode: str) -> None:
@@ -154,7 +130,8 @@ class ChargeAmpsCloud(ABC):
         """Stop the session. False: there was nothing to stop."""
 
     async def reboot(self, charge_point_id: str) -> None:
-        raise CloudError("this API of Charge Amps cannot reboot a charger")
+        """Reboot a charger. Raises NotSupported for an API that cannot."""
+        raise NotSupported(f"{charge_point_id} is reached through Charge Amps' cloud: no Reset.")
 
     @abstractmethod
     async def close(self) -> None: ...

@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 import aiomqtt
 
 from bridges.charge_amps.adapter import ChargeAmpsAdapter
-from bridges.charge_amps.combined_cloud import CombinedCloud
 from bridges.charge_amps.config import ChargeAmpsConfig, ChargeAmpsIntervals
 from bridges.charge_amps.eapi import EapiCloud
 from bridges.charge_amps.web_api import WebApiCloud
@@ -54,7 +53,7 @@ def create_demo(
         top_x=40,
         intervals=ChargeAmpsIntervals(poll_s=60 / simulated.speed, tend_s=1, heartbeat_s=600),
     )
-    return ChargeAmpsAdapter(config, CombinedCloud(official, web), clock), _run(server, broker)
+    return ChargeAmpsAdapter(config, official, web, clock), _run(server, broker)
 
 
 async def _run(server: FakeCloudServer, broker: BrokerAddress) -> None:

@@ -79,64 +79,6 @@ def entities() -> list[Entity]:
     ]
 
 
-def configs(
-    *,
-    discovery: str,
-    prefix: str,
-    node_name: str,
-    monitor: Monitor,
-    connector_id: int,
-    primary: bool,
-    unnumbered: bool,
-) -> dict[str, dict[str, Any]]:
-    """Return the configuration of each entity by topic.
-
-    Entity ids of a `primary` charger omit its id, those of an `unnumbered` connector its number as well.
-    """
-    point = monitor.point
-    top = f"{prefix}/" if prefix else ""
-    state = f"{top}{state_topic(point.id, connector_id)}"
-    service = {
-        "topic": f"{top}csms/service/{topic_level(node_name)}/status",
-        "value_template": "{{ value_json.status }}",
-    }
-    device: dict[str, Any] = {
-        "identifiers": [f"csms_ca_{point.id}"],
-        "name": f"Charge Amps {point.name or point.model or point.id}",
-        "manufacturer": "Charge Amps AB",
-        "serial_number": point.id,
-    }
-    if point.model:
-        device["model"] = point.model
-    if point.firmware:
-        device["sw_version"] = point.firmware
-    unique_id = f"csms_ca_{_segment(point.id)}_{connector_id}"
-    entity_id = f"ca_{connector_id}" if primary else f"ca_{_segment(point.id).lower()}_{connector_id}"
-    if unnumbered:
-        entity_id = "ca"
-    result: dict[str, dict[str, Any]] = {}
-    for component, key, entity in entities():
-        availability: list[dict[str, str]] = [service]
-        if key == "hems_last_command":
-            availability.append(_available(state, "value_json.operation_mode == 'hems'"))
-        elif key in _LIVE_ENTITIES:
-            availability.append(_available(state, "value_json.online"))
-        result[f"{discovery}/{component}/{unique_id}/{key}/config"] = {
-            "unique_id": f"{unique_id}_{key}",
-            "default_entity_id": f"{component}.{entity_id}_{key}",
-            "state_topic": state,
-            "availability_mode": "all",
-            "availability": availability,
-            "device": device,
-            "origin": {"name": "csms"},
-            **entity,
-        }
-    status = result[f"{discovery}/sensor/{unique_id}/charging_schedule_status/config"]
-    status["json_attributes_topic"] = state
-    status["json_attributes_template"] = _STATUS_ATTRIBUTES
-    return result
-
-
 def _available(topic: str, condition: str) -> dict[str, str]:
     return {"topic": topic, "value_template": f"{{{{ 'online' if {condition} else 'offline' }}}}"}
 
@@ -147,7 +89,10 @@ def _segment(text: str) -> str:
 
 
 class Discovery:
-    """Publishes the configurations at the start, and again whenever Home Assistant starts."""
+    """Publishes the configurations of a connector's entities at the start, and whenever Home Assistant starts.
+
+    Entity ids of a `primary` charger omit its id, those of an `unnumbered` connector its number as well.
+    """
 
     def __init__(
         self,
@@ -177,15 +122,7 @@ class Discovery:
                 await self._publish()
 
     async def _publish(self) -> None:
-        unpublished = configs(
-            discovery=self._discovery,
-            prefix=self._node.topic_prefix,
-            node_name=self._node.name,
-            monitor=self._monitor,
-            connector_id=self._connector_id,
-            primary=self._primary,
-            unnumbered=self._unnumbered,
-        )
+        unpublished = self.configs()
         while unpublished:
             topic, config = next(iter(unpublished.items()))
             try:
@@ -193,3 +130,48 @@ class Discovery:
                 del unpublished[topic]
             except BrokerAway:
                 await asyncio.sleep(_RETRY_S)
+
+    def configs(self) -> dict[str, dict[str, Any]]:
+        """Return the configuration of each entity by topic."""
+        point, number = self._monitor.point, self._connector_id
+        prefix = f"{self._node.topic_prefix}/" if self._node.topic_prefix else ""
+        state = f"{prefix}{state_topic(point.id, number)}"
+        service = {
+            "topic": f"{prefix}csms/service/{topic_level(self._node.name)}/status",
+            "value_template": "{{ value_json.status }}",
+        }
+        device: dict[str, Any] = {
+            "identifiers": [f"csms_ca_{point.id}"],
+            "name": f"Charge Amps {point.name or point.model or point.id}",
+            "manufacturer": "Charge Amps AB",
+            "serial_number": point.id,
+        }
+        if point.model:
+            device["model"] = point.model
+        if point.firmware:
+            device["sw_version"] = point.firmware
+        unique_id = f"csms_ca_{_segment(point.id)}_{number}"
+        entity_id = f"ca_{number}" if self._primary else f"ca_{_segment(point.id).lower()}_{number}"
+        if self._unnumbered:
+            entity_id = "ca"
+        result: dict[str, dict[str, Any]] = {}
+        for component, key, entity in entities():
+            availability: list[dict[str, str]] = [service]
+            if key == "hems_last_command":
+                availability.append(_available(state, "value_json.operation_mode == 'hems'"))
+            elif key in _LIVE_ENTITIES:
+                availability.append(_available(state, "value_json.online"))
+            result[f"{self._discovery}/{component}/{unique_id}/{key}/config"] = {
+                "unique_id": f"{unique_id}_{key}",
+                "default_entity_id": f"{component}.{entity_id}_{key}",
+                "state_topic": state,
+                "availability_mode": "all",
+                "availability": availability,
+                "device": device,
+                "origin": {"name": "csms"},
+                **entity,
+            }
+        status = result[f"{self._discovery}/sensor/{unique_id}/charging_schedule_status/config"]
+        status["json_attributes_topic"] = state
+        status["json_attributes_template"] = _STATUS_ATTRIBUTES
+        return result

@@ -8,7 +8,6 @@ import httpx
 from bridges.charge_amps.api_client import ApiClient, Clock, path_segment, request_token, utc_now
 from bridges.charge_amps.cloud import (
     ChargeAmpsCloud,
-    CloudCapabilities,
     CloudChargePoint,
     CloudError,
     CloudRefused,
@@ -23,7 +22,7 @@ _MAX_SESSIONS: Final = 500
 
 
 class EapiCloud(ChargeAmpsCloud):
-    capabilities = CloudCapabilities(sessions=True, modes=True, remote_start=True, reboot=True)
+    has_sessions = True
 
     def __init__(
         self,

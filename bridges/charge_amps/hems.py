@@ -1,25 +1,16 @@
-"""HEMS mode: the commands of an energy management system for one connector, and the status that it gets."""
+"""HEMS mode: execute the commands of an energy management system for one connector."""
 
 from datetime import datetime
 from typing import Final
 
 import structlog
 
-from bridges.charge_amps.cloud import CloudError, PolledConnector
+from bridges.charge_amps.cloud import CloudError
 from bridges.charge_amps.config import ChargeAmpsConfig
-from bridges.charge_amps.schedule_sync import ScheduleSync, SyncState
-from bridges.charge_amps.session_accounting import SessionAccounting
+from bridges.charge_amps.schedule_sync import ScheduleSync
 from bridges.charge_amps.weekly_schedule import HorizonTooLong
 from csms.adapter import BrokerMessage
-from csms.scheduling.hems import (
-    INVALID_SCHEDULE,
-    HemsRefused,
-    HemsStatus,
-    hems_state,
-    iso_time,
-    read_schedule,
-)
-from csms.scheduling.periods import current_or_next
+from csms.scheduling.hems import INVALID_SCHEDULE, HemsRefused, read_schedule
 from csms.scheduling.plan_delivery import HEMS, DesiredPlan
 
 log = structlog.get_logger()
@@ -79,42 +70,3 @@ async def _clear(sync: ScheduleSync) -> None:
         await sync.note_command("error", NOT_CLEARED)
     else:
         await sync.note_command("cleared")
-
-
-def status(
-    *,
-    charge_point_id: str,
-    connector_id: int,
-    online: bool,
-    ready: bool,
-    accounting: SessionAccounting | None,
-    polled: PolledConnector | None,
-    state: SyncState,
-    now: datetime,
-) -> HemsStatus:
-    """Return the status for the HEMS. Unknown values are null."""
-    charger_state = hems_state(accounting.last_status if accounting is not None else None, online=online)
-    period = current_or_next(state.periods, now)
-    power_w = polled.power_w if polled is not None and online else None
-    command_at = iso_time(state.last_command_at)
-    return HemsStatus(
-        state=charger_state,
-        charger_state=charger_state,
-        ready_for_schedule=ready and charger_state not in {"error", "offline"},
-        schedule_source=state.source,
-        schedule_active=state.source != "none",
-        next_period_start=iso_time(period.start) if period is not None else None,
-        next_period_end=iso_time(period.end) if period is not None else None,
-        current_power_kw=None if power_w is None else power_w / 1000,
-        session_energy_kwh=accounting.session_energy_kwh if accounting is not None else None,
-        current_schedule_id=state.schedule_id,
-        last_hems_command_at=command_at,
-        last_command_at=command_at,
-        last_command_result=state.last_command_result,
-        error=state.error,
-        charge_point_id=charge_point_id,
-        connector_id=connector_id,
-        source_id=state.source_id,
-        expires_at=iso_time(state.expires_at),
-        timestamp=iso_time(now) or "",
-    )

@@ -179,7 +179,7 @@ class Monitor:
         self, node: AdapterHost, accounting: SessionAccounting, closing: OpenTransaction, *, wait: bool
     ) -> bool:
         session: CloudSession | None = None
-        if closing.session_id is not None and self._cloud.capabilities.sessions:
+        if closing.session_id is not None and self._cloud.has_sessions:
             session = await self._cloud.session(self.charger_id, closing.session_id)
             if session is None and wait:
                 return False
@@ -192,7 +192,7 @@ class Monitor:
 
     async def _record_missed_sessions(self, node: AdapterHost) -> None:
         """Record the sessions of the history that started and ended since the last record."""
-        if not self._cloud.capabilities.sessions:
+        if not self._cloud.has_sessions:
             return
         now = self._clock()
         recorded_until = {number: one.recorded_until for number, one in self.accounting.items()}
@@ -249,7 +249,7 @@ class Monitor:
     ) -> None:
         """Start a transaction with the owner from the history; after two failed lookups without one."""
         session: CloudSession | None = None
-        if polled.session_id is not None and self._cloud.capabilities.sessions:
+        if polled.session_id is not None and self._cloud.has_sessions:
             try:
                 session = await self._cloud.session(self.charger_id, polled.session_id)
             except CloudError as error:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from bridges.charge_amps.cloud import ChargeAmpsCloud, CloudError, CloudUnavailable, StoredSchedule
 from bridges.charge_amps.config import ChargeAmpsConfig
+from bridges.charge_amps.web_api import WebApiCloud
 from bridges.charge_amps.weekly_schedule import (
     HorizonTooLong,
     WeeklyPeriod,
@@ -57,6 +58,7 @@ class ScheduleSync:
     def __init__(
         self,
         cloud: ChargeAmpsCloud,
+        schedules: WebApiCloud,
         config: ChargeAmpsConfig,
         charge_point_id: str,
         connector_id: int,
@@ -69,6 +71,7 @@ class ScheduleSync:
         self.blocked = False
         self.on_change: Callable[[], Awaitable[None]] | None = None
         self._cloud = cloud
+        self._schedules = schedules
         self._config = config
         self._charge_point_id = charge_point_id
         self._connector_id = connector_id
@@ -248,7 +251,7 @@ class ScheduleSync:
             log.warning("user_schedule_replaced", periods=periods, **self._names)
         self._unconfirmed = week
         try:
-            await self._cloud.put_schedule(
+            await self._schedules.put_schedule(
                 self._charge_point_id, self._connector_id, week, self._config.time_zone
             )
         except CloudUnavailable as error:
@@ -272,7 +275,7 @@ class ScheduleSync:
         stored = await self._read()
         if stored is not None and (self._is_own(stored) or self._config.take_over):
             try:
-                await self._cloud.delete_schedule(self._charge_point_id, self._connector_id)
+                await self._schedules.delete_schedule(self._charge_point_id, self._connector_id)
             except CloudUnavailable as error:
                 if not error.maybe_done:
                     raise
@@ -287,7 +290,7 @@ class ScheduleSync:
         await self._set_state(_without_schedule(self.state, error=None))
 
     async def _read(self) -> StoredSchedule | None:
-        stored = await self._cloud.schedule(self._charge_point_id, self._connector_id)
+        stored = await self._schedules.schedule(self._charge_point_id, self._connector_id)
         self._checked_at = self._clock()
         return stored
 

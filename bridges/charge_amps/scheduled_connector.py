@@ -14,11 +14,11 @@ from bridges.charge_amps.monitor import Monitor
 from bridges.charge_amps.plan_store import PlanStore, plan_topic, state_topic
 from bridges.charge_amps.price_planner import ERROR, IDLE, PricePlanner
 from bridges.charge_amps.schedule_sync import ScheduleSync, SyncState
+from bridges.charge_amps.web_api import WebApiCloud
 from csms.adapter import AdapterHost
 from csms.plans.retained import Retained
-from csms.scheduling.hems import HemsStatus, iso_time, without_measurements
+from csms.scheduling.hems import HemsStatus, hems_state, iso_time, without_measurements
 from csms.scheduling.periods import current_or_next, remaining_periods
-from csms.scheduling.plan_delivery import AWAY, HEMS, IN_PLACE, NOT_DESIRED, PENDING, STANDALONE, DesiredPlan
 from csms.scheduling.plan_view import PlanView, with_prices
 from csms.scheduling.price_table import PriceTable
 
@@ -64,6 +64,7 @@ class ScheduledConnector:
         *,
         primary: bool,
         cloud: ChargeAmpsCloud,
+        schedules: WebApiCloud,
         config: ChargeAmpsConfig,
         prices: PriceTable,
         node: AdapterHost,
@@ -82,6 +83,7 @@ class ScheduledConnector:
         self._hems_topic = f"hems/charge-amps/{name}"
         self.sync = ScheduleSync(
             cloud,
+            schedules,
             config,
             monitor.charger_id,
             connector_id,
@@ -221,23 +223,46 @@ class ScheduledConnector:
         )
         return with_prices(view, plan, self._prices.slots)
 
+    @property
+    def _polled(self) -> PolledConnector:
+        """The connector as polled; without values while the charger is offline."""
+        polled = self.monitor.connectors.get(self.connector_id) if self.monitor.online else None
+        return polled if polled is not None else PolledConnector(connector_id=self.connector_id)
+
     def hems_status(self) -> HemsStatus:
-        return hems.status(
+        """Return the status for the HEMS. Unknown values are null."""
+        sync, now, power_w = self.sync.state, self._clock(), self._polled.power_w
+        accounting = self.monitor.accounting.get(self.connector_id)
+        status = accounting.last_status if accounting is not None else None
+        charger_state = hems_state(status, online=self.monitor.online)
+        period = current_or_next(sync.periods, now)
+        ready = self._ready and not self.sync.busy and not self.sync.blocked
+        command_at = iso_time(sync.last_command_at)
+        return HemsStatus(
+            state=charger_state,
+            charger_state=charger_state,
+            ready_for_schedule=ready and charger_state not in {"error", "offline"},
+            schedule_source=sync.source,
+            schedule_active=self.sync.active,
+            next_period_start=iso_time(period.start) if period is not None else None,
+            next_period_end=iso_time(period.end) if period is not None else None,
+            current_power_kw=None if power_w is None else power_w / 1000,
+            session_energy_kwh=accounting.session_energy_kwh if accounting is not None else None,
+            current_schedule_id=sync.schedule_id,
+            last_hems_command_at=command_at,
+            last_command_at=command_at,
+            last_command_result=sync.last_command_result,
+            error=sync.error,
             charge_point_id=self.monitor.charger_id,
             connector_id=self.connector_id,
-            online=self.monitor.online,
-            ready=self._ready and not self.sync.busy and not self.sync.blocked,
-            accounting=self.monitor.accounting.get(self.connector_id),
-            polled=self.monitor.connectors.get(self.connector_id),
-            state=self.sync.state,
-            now=self._clock(),
+            source_id=sync.source_id,
+            expires_at=iso_time(sync.expires_at),
+            timestamp=iso_time(now) or "",
         )
 
     def state(self) -> HomeAssistantState:
         sync, plan, hems_mode = self.sync.state, self.planner.plan, self._config.mode == HEMS
-        accounting = self.monitor.accounting.get(self.connector_id)
-        unknown = PolledConnector(connector_id=self.connector_id)
-        polled = self.monitor.connectors.get(self.connector_id, unknown) if self.monitor.online else unknown
+        accounting, polled = self.monitor.accounting.get(self.connector_id), self._polled
         currents = [phase.current_a for phase in polled.phases if phase.current_a is not None]
         voltages = [phase.voltage_v for phase in polled.phases if phase.voltage_v is not None]
         choice = next((one for one in plan.choices if one.slots), None) if plan is not None else None

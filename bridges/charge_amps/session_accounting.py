@@ -26,9 +26,7 @@ _END_STATUSES: Final = {"Available", "Finishing"}
 class OpenTransaction(Struct, frozen=True, kw_only=True):
     """The open transaction. `session_id` None: the cloud has none, and `base_kwh` is its counter at the start."""
 
-    key: str
     transaction_id: int
-    started_at: datetime
     meter_start_wh: int
     session_id: str | None = None
     base_kwh: Decimal | None = None
@@ -117,9 +115,7 @@ class SessionAccounting:
             if transaction.connector_id == self.connector_id:
                 session_id = transaction.key.removeprefix("session-")
                 self.open_transaction = OpenTransaction(
-                    key=transaction.key,
                     transaction_id=transaction.id,
-                    started_at=transaction.started_at,
                     meter_start_wh=transaction.meter_start_wh,
                     session_id=session_id if session_id != transaction.key else None,
                     base_kwh=base_kwh_of_key(transaction.key),
@@ -254,11 +250,8 @@ class SessionAccounting:
 
     def start_recorded(self, start: reports.Start, started: reports.Started, polled: PolledConnector) -> None:
         """Note that the start of a session is on record, since now or since before."""
-        assert start.at is not None
         self.open_transaction = OpenTransaction(
-            key=start.key,
             transaction_id=started.transaction_id,
-            started_at=start.at,
             meter_start_wh=started.meter_start_wh,
             session_id=polled.session_id,
             base_kwh=base_kwh_of_key(start.key),

@@ -10,7 +10,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bridges.charge_amps.cloud import ChargeAmpsCloud
-from bridges.charge_amps.combined_cloud import CombinedCloud
 from bridges.charge_amps.config import ChargeAmpsConfig, ChargeAmpsIntervals
 from bridges.charge_amps.eapi import EapiCloud
 from bridges.charge_amps.web_api import WebApiCloud
@@ -144,23 +143,27 @@ def config(chosen: ChargeAmpsSettings) -> ChargeAmpsConfig:
     )
 
 
-def cloud(chosen: ChargeAmpsSettings, *, write_gap_s: float = 5.0) -> ChargeAmpsCloud:
-    """Create the API clients: the official API if there is a key, the web API for schedules. Raises SettingsError."""
+def clouds(
+    chosen: ChargeAmpsSettings, *, write_gap_s: float = 5.0
+) -> tuple[ChargeAmpsCloud, WebApiCloud | None]:
+    """Create the API clients, for chargers and for schedules: the official API if there is a key. Raises SettingsError."""
     email = chosen.email.get_secret_value()
     password = _secret("PASSWORD_FILE", chosen.password, chosen.password_file)
     if not password:
         raise SettingsError(
             "CHARGE_AMPS_PASSWORD", "(unset)", "a password here or in CHARGE_AMPS_PASSWORD_FILE"
         )
+    web = None
+    if chosen.web:
+        web = WebApiCloud(
+            chosen.web_url, email, password, user_agent=chosen.user_agent, write_gap_s=write_gap_s
+        )
     key = _secret("API_KEY_FILE", chosen.api_key, chosen.api_key_file)
-    if not key and not chosen.web:
+    if key:
+        return EapiCloud(chosen.eapi_url, email, password, key, write_gap_s=write_gap_s), web
+    if web is None:
         raise SettingsError("CHARGE_AMPS_WEB", "'false'", "true, unless CHARGE_AMPS_API_KEY(_FILE) is set")
-    official = EapiCloud(chosen.eapi_url, email, password, key, write_gap_s=write_gap_s) if key else None
-    if not chosen.web:
-        assert official is not None
-        return official
-    web = WebApiCloud(chosen.web_url, email, password, user_agent=chosen.user_agent, write_gap_s=write_gap_s)
-    return web if official is None else CombinedCloud(official, web)
+    return web, web
 
 
 def _secret(variable: str, given: SecretStr | None, file: Path | None) -> str | None:

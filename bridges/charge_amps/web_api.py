@@ -9,7 +9,6 @@ import httpx
 from bridges.charge_amps.api_client import ApiClient, Clock, path_segment, request_token, utc_now
 from bridges.charge_amps.cloud import (
     ChargeAmpsCloud,
-    CloudCapabilities,
     CloudChargePoint,
     CloudRefused,
     CloudUnavailable,
@@ -21,7 +20,7 @@ from bridges.charge_amps.weekly_schedule import WeeklyPeriod, WeeklySchedule
 
 
 class WebApiCloud(ChargeAmpsCloud):
-    capabilities = CloudCapabilities(schedules=True, modes=True, remote_start=True)
+    """Also has the weekly schedules of connectors, which the official API does not have for OCPP chargers."""
 
     def __init__(
         self,
@@ -94,15 +93,16 @@ class WebApiCloud(ChargeAmpsCloud):
 
     async def put_schedule(
         self, charge_point_id: str, connector_id: int, week: WeeklySchedule, time_zone: str
-    ) -> str | None:
-        content = await self._http.write(
+    ) -> None:
+        """Replace the weekly schedule of a connector, which also sets its mode to Schedule."""
+        await self._http.write(
             "PUT",
             "/smartChargingSchedules",
             schedule_body(charge_point_id, connector_id, week, time_zone),
         )
-        return text(content.get("scheduleId")) if isinstance(content, dict) else None
 
     async def delete_schedule(self, charge_point_id: str, connector_id: int) -> None:
+        """Delete the weekly schedule of a connector. There may be none."""
         try:
             await self._http.write(
                 "DELETE", f"/smartChargingSchedules/{path_segment(charge_point_id)}/{connector_id}"

@@ -5,6 +5,7 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from types import NoneType
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,7 +13,6 @@ import pytest
 
 import bridges
 from bridges.charge_amps import demo, settings
-from bridges.charge_amps.combined_cloud import CombinedCloud
 from bridges.charge_amps.eapi import EapiCloud
 from bridges.charge_amps.web_api import WebApiCloud
 from csms.errors import SettingsError
@@ -81,12 +81,16 @@ async def test_which_apis_are_used_follows_from_what_is_given(tmp_path: Path) ->
     key = tmp_path / "key"
     key.write_text("secret-key\n")
     made = [
-        settings.cloud(load()),
-        settings.cloud(load(api_key_file=key)),
-        settings.cloud(load(api_key="k", web=False)),
+        settings.clouds(load()),
+        settings.clouds(load(api_key_file=key)),
+        settings.clouds(load(api_key="k", web=False)),
     ]
-    assert [type(cloud) for cloud in made] == [WebApiCloud, CombinedCloud, EapiCloud]
-    for cloud in made:
+    assert [(type(cloud), type(schedules)) for cloud, schedules in made] == [
+        (WebApiCloud, WebApiCloud),
+        (EapiCloud, WebApiCloud),
+        (EapiCloud, NoneType),
+    ]
+    for cloud in {cloud for pair in made for cloud in pair if cloud is not None}:
         await cloud.close()
 
 
@@ -108,7 +112,7 @@ def test_what_cannot_be_used_is_named(changes: dict[str, Any], named: str) -> No
     with pytest.raises(SettingsError) as refused:
         chosen = load(**changes)
         settings.config(chosen)
-        settings.cloud(chosen)
+        settings.clouds(chosen)
     assert named in str(refused.value)
     assert "correct horse" not in str(refused.value)
 

@@ -2,13 +2,14 @@
 
 import json
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import jinja2
 import pytest
 
 from bridges.charge_amps.cloud import CloudChargePoint
-from bridges.charge_amps.discovery import configs, entities
+from bridges.charge_amps.discovery import Discovery, entities
 from bridges.charge_amps.monitor import Monitor
 from tests.bridges.charge_amps.conftest import POINT, Play
 from tests.bridges.charge_amps.test_schedules import Wire, wire
@@ -27,15 +28,10 @@ def made(
 ) -> Any:
     charge_point = CloudChargePoint(id=point, name="Garage", model="HALO", firmware="184")
     monitor = Monitor(charge_point, None, None, None, None)  # type: ignore[arg-type]
-    return configs(
-        discovery="homeassistant",
-        prefix=prefix,
-        node_name="cellar",
-        monitor=monitor,
-        connector_id=connector_id,
-        primary=primary,
-        unnumbered=unnumbered,
-    )
+    node: Any = SimpleNamespace(name="cellar", topic_prefix=prefix)
+    return Discovery(
+        node, "homeassistant", monitor, connector_id, primary=primary, unnumbered=unnumbered
+    ).configs()
 
 
 def by_entity(found: Any) -> dict[str, dict[str, Any]]:
