@@ -10,12 +10,7 @@ from uuid import uuid4
 import structlog
 
 from bridges.charge_amps.api_client import utc_now
-from bridges.charge_amps.cloud import (
-    ChargeAmpsCloud,
-    CloudChargePoint,
-    CloudError,
-    CloudUnavailable,
-)
+from bridges.charge_amps.cloud import ChargeAmpsCloud, CloudChargePoint, CloudError, CloudUnavailable
 from bridges.charge_amps.config import ChargeAmpsConfig
 from bridges.charge_amps.discovery import Discovery
 from bridges.charge_amps.monitor import Monitor, backoff_s

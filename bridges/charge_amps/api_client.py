@@ -133,14 +133,7 @@ class ApiClient:
         return _content(answer, f"{method} {path}", write=write)
 
     async def _send(
-        self,
-        method: str,
-        path: str,
-        body: Any,
-        params: dict[str, str] | None,
-        token: str,
-        *,
-        write: bool,
+        self, method: str, path: str, body: Any, params: dict[str, str] | None, token: str, *, write: bool
     ) -> httpx.Response:
         try:
             return await self._client.request(

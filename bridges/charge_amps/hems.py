@@ -44,10 +44,7 @@ async def apply_command(
     if schedule.past:
         log.warning("hems_periods_in_past", topic=message.topic, periods=schedule.past)
     desired = DesiredPlan(
-        source=HEMS,
-        periods=schedule.periods,
-        expires_at=schedule.expires_at,
-        source_id=schedule.source_id,
+        source=HEMS, periods=schedule.periods, expires_at=schedule.expires_at, source_id=schedule.source_id
     )
     try:
         await sync.apply(desired)

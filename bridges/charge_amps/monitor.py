@@ -104,10 +104,7 @@ class Monitor:
             self._failures += 1
             self._history_due = True
             log.warning(
-                "charge_point_not_polled",
-                charger=self.charger_id,
-                error=str(error),
-                failures=self._failures,
+                "charge_point_not_polled", charger=self.charger_id, error=str(error), failures=self._failures
             )
             if self._failures >= intervals.gone_after:
                 await self._mark_unreachable(node)

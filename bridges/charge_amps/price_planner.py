@@ -25,11 +25,7 @@ class PricePlanner:
     """The price plan of one connector. `update` may be called at any time."""
 
     def __init__(
-        self,
-        prices: PriceTable,
-        sync: ScheduleSync,
-        config: ChargeAmpsConfig,
-        clock: Callable[[], datetime],
+        self, prices: PriceTable, sync: ScheduleSync, config: ChargeAmpsConfig, clock: Callable[[], datetime]
     ) -> None:
         self.plan: PricePlan | None = None
         self.state = IDLE

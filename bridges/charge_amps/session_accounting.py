@@ -170,12 +170,7 @@ class SessionAccounting:
         return self._stop(started.transaction_id, meter_wh, session.ended_at, "Other", ("backfilled",))
 
     def _stop(
-        self,
-        transaction_id: int,
-        meter_wh: int,
-        at: datetime,
-        reason: str,
-        anomalies: tuple[str, ...] = (),
+        self, transaction_id: int, meter_wh: int, at: datetime, reason: str, anomalies: tuple[str, ...] = ()
     ) -> reports.Stop:
         reading = reports.Reading(at=at, samples=(_register(meter_wh, "Transaction.End"),))
         return reports.Stop(
@@ -331,11 +326,7 @@ class SessionAccounting:
         if self._recorded_status == (status, code):
             return None
         return reports.Status(
-            charger_id=self.charger_id,
-            connector_id=self.connector_id,
-            status=status,
-            error_code=code,
-            at=now,
+            charger_id=self.charger_id, connector_id=self.connector_id, status=status, error_code=code, at=now
         )
 
     def status_recorded(self, status: reports.Status) -> None:

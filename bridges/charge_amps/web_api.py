@@ -41,11 +41,7 @@ class WebApiCloud(ChargeAmpsCloud):
         self._http = ApiClient(
             base_url,
             self._login,
-            headers={
-                "Origin": origin,
-                "Referer": f"{origin}/userapp/dashboard",
-                "User-Agent": user_agent,
-            },
+            headers={"Origin": origin, "Referer": f"{origin}/userapp/dashboard", "User-Agent": user_agent},
             token_refused=frozenset({401, 403}),
             write_gap_s=write_gap_s,
             timeout_s=timeout_s,
@@ -96,9 +92,7 @@ class WebApiCloud(ChargeAmpsCloud):
     ) -> None:
         """Replace the weekly schedule of a connector, which also sets its mode to Schedule."""
         await self._http.write(
-            "PUT",
-            "/smartChargingSchedules",
-            schedule_body(charge_point_id, connector_id, week, time_zone),
+            "PUT", "/smartChargingSchedules", schedule_body(charge_point_id, connector_id, week, time_zone)
         )
 
     async def delete_schedule(self, charge_point_id: str, connector_id: int) -> None:

@@ -1,6 +1,5 @@
 """The configuration that the EV-Meter adapter is built with, as plain values."""
 
-from datetime import timedelta
 from typing import Final
 
 from msgspec import Struct
@@ -59,16 +58,6 @@ def charger_config(
         address=_mac(address) or address,
         device_id=_mac(device_id or address) or (device_id or address).upper(),
         id_tag=(id_tag or f"EVM-{charger_id}")[:_MAX_ID_TAG],
-    )
-
-
-def session_rules(
-    *, missed_sessions: str = "book", give_up_after_h: float = 24, finish_after_min: float = 0
-) -> SessionRules:
-    return SessionRules(
-        missed_sessions=missed_sessions,
-        give_up_after=timedelta(hours=give_up_after_h),
-        finish_after=timedelta(minutes=finish_after_min) if finish_after_min else None,
     )
 
 

@@ -13,13 +13,7 @@ import structlog
 
 from bridges.ev_meter.config import ChargerConfig, EvMeterConfig
 from bridges.ev_meter.frame import WorkingInfo
-from bridges.ev_meter.observations import (
-    Observation,
-    OperatorNote,
-    RegisterRead,
-    SessionBegan,
-    SessionEnded,
-)
+from bridges.ev_meter.observations import Observation, OperatorNote, RegisterRead, SessionBegan, SessionEnded
 from bridges.ev_meter.session_tracker import OFFLINE_AFTER_POLLS, SessionTracker
 from bridges.ev_meter.status_mapping import ConnectorStatus
 from bridges.ev_meter.translate import EV_METER_PROTOCOL, EV_METER_VENDOR, firmware, identity, report_of
@@ -205,10 +199,7 @@ class ChargerPoller:
         match observation:
             case OperatorNote():
                 log.info(
-                    "session_note",
-                    charger=self._id,
-                    note=observation.code,
-                    energy_wh=observation.energy_wh,
+                    "session_note", charger=self._id, note=observation.code, energy_wh=observation.energy_wh
                 )
                 return
             case SessionBegan() | RegisterRead() | SessionEnded() | ConnectorStatus():

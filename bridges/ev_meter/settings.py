@@ -3,15 +3,17 @@
 import base64
 import binascii
 import contextlib
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bridges.ev_meter.config import ChargerConfig, EvMeterConfig, PollIntervals, charger_config, session_rules
+from bridges.ev_meter.config import ChargerConfig, EvMeterConfig, PollIntervals, charger_config
 from bridges.ev_meter.frame import TOKEN_BYTES, VendorAccount, account_from_request
 from bridges.ev_meter.login import read_secret, shared_password
+from bridges.ev_meter.open_session import SessionRules
 from csms.errors import SettingsError
 from csms.settings import refusal
 
@@ -58,10 +60,10 @@ def config(chosen: EvMeterSettings) -> EvMeterConfig:
     return EvMeterConfig(
         account=_account(chosen),
         chargers=_chargers(chosen),
-        rules=session_rules(
+        rules=SessionRules(
             missed_sessions=chosen.missed_sessions,
-            give_up_after_h=chosen.give_up_after_h,
-            finish_after_min=chosen.finish_after_min,
+            give_up_after=timedelta(hours=chosen.give_up_after_h),
+            finish_after=timedelta(minutes=chosen.finish_after_min) or None,
         ),
         intervals=PollIntervals(
             idle_s=chosen.idle_interval_s,

@@ -146,7 +146,7 @@ async def test_postgres_is_killed(own_postgres: OwnPostgres, start_site: SiteFac
     await site.node.until(lambda: station.state == "ready")
     own_postgres.start()
     await ended(site)
-    await handler.drained()
+    await site.node.until(lambda: not handler.pending_reports)
     await consistent(site)
     assert len(await site.node.fetch("SELECT 1 FROM account_entries WHERE kind = 'debit'")) > 1
 

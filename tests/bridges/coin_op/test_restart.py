@@ -57,7 +57,7 @@ def test_an_operators_scale_wins_over_what_was_noted():
     for second in range(1, 8):
         story.until(second)
         story.says("charging", second, 0, **TENTHS)
-    story.rules = Story(meter_interval_s=1, power_scale="1").rules
+    story.settings = Story(meter_interval_s=1, power_scale="1").settings
     story.restart()
     story.until(10)
     story.says("charging", 10, 0, power=220)

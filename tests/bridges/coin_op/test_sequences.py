@@ -350,7 +350,7 @@ def test_15_debits_on_the_way_add_up_to_the_same_cent():
                     "s1", "done" if time_s == 1200 else "charging", uid=UID, time=time_s, energy=energy_wh
                 )
                 await asyncio.sleep(0.1)
-                await town.handler().drained()
+                await town.until(lambda: not town.handler().pending_reports)
             assert await renting == {"status": "Accepted"}
             debits = [-entry.amount_minor for entry in town.desk.entries if entry.kind == "debit"]
             assert debits == [2, 48, 130]
