@@ -194,9 +194,10 @@ class SessionAccounting:
 
     def session_recorded(self, stop: reports.Stop) -> None:
         """Advance register and time to a stop that is on record."""
-        if stop.meter_wh is not None:
-            self.register_wh = max(stop.meter_wh, self.register_wh)
-        if stop.at is not None and (self.recorded_until is None or stop.at > self.recorded_until):
+        assert stop.meter_wh is not None
+        assert stop.at is not None
+        self.register_wh = max(stop.meter_wh, self.register_wh)
+        if self.recorded_until is None or stop.at > self.recorded_until:
             self.recorded_until = stop.at
 
     def session_finished(self, session_id: str) -> None:

@@ -56,16 +56,15 @@ def report_of(
                 readings=(closing,) if observation.closing else (),
                 anomalies=tuple(dict.fromkeys(observation.anomalies)),
             )
-        case ConnectorStatus():
-            return reports.Status(
-                charger_id=charger_id,
-                connector_id=CHARGER_CONNECTOR_ID,
-                status=observation.status,
-                error_code=observation.error_code,
-                info=observation.info,
-                vendor_error_code=observation.vendor_error_code,
-                at=at,
-            )
+    return reports.Status(
+        charger_id=charger_id,
+        connector_id=CHARGER_CONNECTOR_ID,
+        status=observation.status,
+        error_code=observation.error_code,
+        info=observation.info,
+        vendor_error_code=observation.vendor_error_code,
+        at=at,
+    )
 
 
 def identity(info: WorkingInfo, charger_id: str) -> reports.Boot:

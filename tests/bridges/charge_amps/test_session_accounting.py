@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from bridges.charge_amps.cloud import CloudChargePoint, CloudSession, PolledConnector
+from bridges.charge_amps.cloud import CloudChargePoint, CloudSession, PhaseMeasurement, PolledConnector
 from bridges.charge_amps.json_values import number
 from bridges.charge_amps.session_accounting import (
     RemoteStart,
@@ -384,3 +384,68 @@ def test_a_status_that_is_unknown_is_told_after_three_polls() -> None:
     assert told[:2] == [None, None]
     assert told[2] is not None
     assert told[2].status == "Unavailable"
+
+
+@pytest.mark.parametrize("key", ["counted-1", "counted-1-20261121T120000Z-much"])
+def test_a_key_without_a_base_gives_none(key: str) -> None:
+    assert base_kwh_of_key(key) is None
+
+
+def test_without_a_record_nothing_is_resumed() -> None:
+    accounting = fresh()
+    accounting.resume(None, [transaction("session-7", 1000)][:0])
+    assert (accounting.open_transaction, accounting.recorded_until) == (None, None)
+    assert accounting.session_energy_kwh is None
+
+
+def test_transactions_of_other_connectors_and_a_missing_status_are_left_out() -> None:
+    accounting = SessionAccounting("CA-1", 2)
+    accounting.resume(
+        Connector(charger_id="CA-1", connector_id=2, energy_wh=3000), [transaction("session-7", 1000)]
+    )
+    assert (accounting.open_transaction, accounting.register_wh) == (None, 3000)
+    assert accounting.status_report(HALO, view("Available", None), NOW) is not None
+
+
+def test_the_energy_of_the_open_session_is_counted_from_its_start() -> None:
+    accounting = fresh(1000)
+    begun(accounting, view())
+    registers(accounting, "2.5")
+    assert accounting.session_energy_kwh == 2.5
+
+
+def test_a_history_without_energy_ends_at_the_register() -> None:
+    accounting = fresh(1000)
+    begun(accounting, view())
+    registers(accounting, "2")
+    accounting.detect_end(HALO, view("Available", None), NOW)
+    stop = ended(accounting, session(kwh=None))
+    assert stop is not None
+    assert (stop.meter_wh, stop.at) == (3000, NOW + timedelta(hours=1))
+
+
+def test_postponing_without_an_ended_session_changes_nothing() -> None:
+    accounting = fresh()
+    accounting.postpone()
+    assert accounting.postponed == []
+
+
+def test_an_older_session_does_not_move_the_record_back() -> None:
+    accounting = fresh(9000)
+    accounting.recorded_until = NOW + timedelta(days=1)
+    missed = session("9", "1.5")
+    started = reports.Started(transaction_id=7, authorization=ACCEPTED, meter_start_wh=5000)
+    accounting.session_recorded(accounting.missed_stop_report(missed, started))
+    assert (accounting.register_wh, accounting.recorded_until) == (9000, NOW + timedelta(days=1))
+
+
+def test_the_phases_of_a_reading_are_those_that_were_measured() -> None:
+    accounting = fresh()
+    begun(accounting, view())
+    phases = (PhaseMeasurement("L1", Decimal(16), Decimal(230)), PhaseMeasurement("L2"))
+    meter = accounting.meter_report(view(kwh=None, phases=phases), NOW)
+    assert meter is not None
+    assert [(s.measurand, s.phase, s.value) for s in meter.readings[0].samples] == [
+        ("Current.Import", "L1", "16"),
+        ("Voltage", "L1-N", "230"),
+    ]

@@ -171,3 +171,16 @@ def test_a_week_is_always_valid_and_keeps_its_length(
         total_s = sum((p.end - p.start).total_seconds() for p in periods)
         assert sum(p.to_s - p.from_s for p in week.periods) + week.lost_s == total_s
     assert week.start == week_start(now, ZONE)
+
+
+def test_in_the_repeated_hour_wall_keeps_the_current_of_the_first_period() -> None:
+    """02:00 to 02:45 summer time and 02:30 to 03:00 winter time have half an hour of local time in common."""
+    summer = ChargePeriod(at("2026-10-25T02:00+02:00"), at("2026-10-25T02:45+02:00"), 16)
+    winter = ChargePeriod(at("2026-10-25T02:30+01:00"), at("2026-10-25T03:00+01:00"), 10)
+    hidden = ChargePeriod(at("2026-10-25T02:15+01:00"), at("2026-10-25T02:30+01:00"), 8)
+    week = encode_week([summer, hidden, winter], now=at("2026-10-25T00:00+02:00"), zone=ZONE, encoding="wall")
+    sunday_s = 6 * 86_400
+    assert week.periods == (
+        WeeklyPeriod(sunday_s + 7200, monday_s + 9900, 16),
+        WeeklyPeriod(sunday_s + 9900, monday_s + 10_800, 10),
+    )

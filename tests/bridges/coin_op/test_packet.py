@@ -206,3 +206,7 @@ def test_a_uid_cannot_make_another_command():
 def test_an_id_that_cannot_be_a_topic_level_is_refused(bad):
     assert not is_valid_station_id(bad)
     assert is_valid_station_id("St-1_a.b:c")
+
+
+def test_a_power_factor_of_0_determines_no_scale():
+    assert values(sent(pf=0, power=500)).power_w == 500

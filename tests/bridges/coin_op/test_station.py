@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 
 from csms.core.pricing import session_cost
+from csms.core.records import Connector
 from tests.harness.bridges.coin_op_station import TARIFF, Story, whole_rental
 
 
@@ -265,3 +266,38 @@ def test_an_idle_station_is_asked_every_five_minutes():
         story.wait(1)
         assert story.hellos == before + 1
         story.says("ready")
+
+
+def test_a_done_of_another_renter_infers_the_end_of_the_rental():
+    story = Story()
+    story.says("busy", 0, 0)
+    story.until(30)
+    story.says("charging", 30, 5)
+    story.says("done", 3, uid="B")
+    t = story.transaction
+    assert (t.stop_reason, t.inferred, t.energy_wh) == ("Other", True, 5)
+    assert story.tracker.counter.last_done_wh is None
+
+
+def test_a_packet_without_energy_counts_its_time_alone():
+    story = Story()
+    story.says("busy", 0, 0)
+    story.until(60)
+    story.says("charging", 60)
+    assert (story.tracker.rental.time_s, story.tracker.rental.energy_wh) == (60, 0)
+
+
+@pytest.mark.parametrize("status", ["Available", None])
+def test_a_bridge_without_notes_starts_from_the_connectors_record(status):
+    story = Story()
+    story.tracker.resume(None, Connector(charger_id="coinop-7", connector_id=1, energy_wh=700, status=status))
+    assert story.tracker.counter.last_done_wh == 700.0
+    story.says("ready")
+    assert len(story.statuses) == (0 if status else 1)
+
+
+def test_a_done_without_a_rental_starts_nothing_but_its_counter_is_known():
+    story = Story()
+    story.says("done", 90, 640)
+    assert story.desk.transactions == {}
+    assert story.tracker.counter.last_done_wh == 640

@@ -8,8 +8,13 @@ from msgspec.structs import replace
 from bridges.ev_meter import status_mapping
 from bridges.ev_meter.frame import decode
 from bridges.ev_meter.observations import OperatorNote, RegisterRead, SessionBegan, SessionEnded
+from bridges.ev_meter.open_session import SessionRules, resume_session, start_time
+from bridges.ev_meter.session_tracker import SessionTracker
 from bridges.ev_meter.status_mapping import ConnectorStatus
 from bridges.ev_meter.translate import power_w
+from csms.adapter import ChargerSnapshot
+from csms.core.pricing import Tariff
+from csms.core.records import Connector, Transaction
 from tests.bridges.ev_meter.test_frame import FUZZ
 from tests.harness.bridges.ev_meter_session import Watched, at, charging, idle, info, waiting
 from tests.harness.bridges.ev_meter_vectors import PAYLOADS, SCENARIO, STATUSES, expected, told
@@ -334,6 +339,47 @@ def test_a_restart_finds_another_session_as_well():
     watched.hear(80, charging(5400, 400))
     watched.restart()
     assert watched.hear(3600, charging(9000, 100)) == ["stop meterStop 8900 Other", "start meterStart 8900"]
+
+
+def test_a_restart_after_another_session_has_ended_ends_the_one_on_record():
+    watched = started()
+    watched.hear(80, charging(5400, 400))
+    watched.restart()
+    assert watched.hear(3600, idle(9000, 1000)) == ["stop meterStop 9000 Other", "Available"]
+    end = [step for step in watched.steps if isinstance(step, SessionEnded)][-1]
+    assert end.anomalies == ("meter_stop_estimated",)
+
+
+def test_other_connectors_on_record_are_left_out():
+    connector = Connector(charger_id="EV", connector_id=2, status="Charging", energy_wh=77)
+    other = replace(transaction(), connector_id=2)
+    tracker = SessionTracker(SessionRules(), ChargerSnapshot(connectors=(connector,), transactions=(other,)))
+    assert (tracker.status, tracker.open_session) == (None, None)
+
+
+def test_a_key_of_another_format_gives_the_session_its_meter_start():
+    session = resume_session(replace(transaction(), key="something else"))
+    assert (session.start_ms, session.session_wh, session.base_wh) == (None, None, 5000)
+
+
+def transaction() -> Transaction:
+    return Transaction(
+        id=1,
+        charger_id="EV",
+        connector_id=1,
+        key="k",
+        id_tag="EVM",
+        authorization_status="Accepted",
+        meter_start_wh=5000,
+        started_at=at(60),
+        start_received_at=at(60),
+        tariff=Tariff(),
+    )
+
+
+@pytest.mark.parametrize("start_time_ms", [0, 2**63])
+def test_a_start_time_beyond_the_calendar_is_none(start_time_ms):
+    assert start_time(idle(5000, start_time_ms=start_time_ms), at(60)) is None
 
 
 def test_a_charger_that_stays_away_is_given_up():

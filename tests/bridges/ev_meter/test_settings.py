@@ -57,6 +57,7 @@ def test_a_whole_request_names_its_account(given):
         ({"chargers": "A=020000A1B2C3,A=020000A1B2C4"}, "every NAME once"),
         ({"chargers": "A=020000A1B2C3,B=02:00:00:a1:b2:c3"}, "every ADDRESS once"),
         ({"chargers": "A=x/#"}, "without /"),
+        ({"chargers": f"{'A' * 49}=020000A1B2C3"}, "1 to 48 characters"),
         ({"idle_interval_s": "5"}, "EVMETER_IDLE_INTERVAL_S='5'.*10"),
         ({"missed_sessions": "guess"}, "EVMETER_MISSED_SESSIONS='guess'.*'book' or 'log'"),
     ],
