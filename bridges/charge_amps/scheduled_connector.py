@@ -19,6 +19,7 @@ from csms.adapter import AdapterHost
 from csms.plans.retained import Retained
 from csms.scheduling.hems import HemsStatus, hems_state, iso_time, without_measurements
 from csms.scheduling.periods import current_or_next, remaining_periods
+from csms.scheduling.plan_delivery import AWAY, HEMS, IN_PLACE, NOT_DESIRED, PENDING, STANDALONE, DesiredPlan
 from csms.scheduling.plan_view import PlanView, with_prices
 from csms.scheduling.price_table import PriceTable
 

@@ -181,6 +181,6 @@ def test_in_the_repeated_hour_wall_keeps_the_current_of_the_first_period() -> No
     week = encode_week([summer, hidden, winter], now=at("2026-10-25T00:00+02:00"), zone=ZONE, encoding="wall")
     sunday_s = 6 * 86_400
     assert week.periods == (
-        WeeklyPeriod(sunday_s + 7200, monday_s + 9900, 16),
-        WeeklyPeriod(sunday_s + 9900, monday_s + 10_800, 10),
+        WeeklyPeriod(sunday_s + 7200, sunday_s + 9900, 16),
+        WeeklyPeriod(sunday_s + 9900, sunday_s + 10_800, 10),
     )
