@@ -12,7 +12,7 @@ import structlog
 from bridges.charge_amps.api_client import utc_now
 from bridges.charge_amps.cloud import ChargeAmpsCloud, CloudChargePoint, CloudError, CloudUnavailable
 from bridges.charge_amps.config import ChargeAmpsConfig
-from bridges.charge_amps.discovery import Discovery
+from bridges.charge_amps.discovery import EntityDiscovery
 from bridges.charge_amps.monitor import Monitor, backoff_s
 from bridges.charge_amps.plan_store import PlanStore, plan_topic
 from bridges.charge_amps.schedule_sync import SyncState
@@ -124,7 +124,7 @@ class ChargeAmpsAdapter:
             self.connectors[point.id, connector_id] = connector
             tasks.create_task(self._run_connector(connector, stored))
             if self._config.discovery is not None:
-                discovery = Discovery(
+                discovery = EntityDiscovery(
                     node,
                     self._config.discovery,
                     monitor,

@@ -88,7 +88,7 @@ def _segment(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", text)
 
 
-class Discovery:
+class EntityDiscovery:
     """Publishes the configurations of a connector's entities at the start, and whenever Home Assistant starts.
 
     Entity ids of a `primary` charger omit its id, those of an `unnumbered` connector its number as well.

@@ -96,7 +96,7 @@ class Monitor:
             await self._release(node, "the bridge stops")
 
     async def _poll_or_log(self, node: AdapterHost) -> float:
-        """Poll once, whatever comes of it. Return the time to the next poll."""
+        """Poll once and log a failure. Return the time to the next poll."""
         intervals = self._config.intervals
         try:
             await self.poll(node)

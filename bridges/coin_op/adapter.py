@@ -13,7 +13,7 @@ from prometheus_client import Counter, Gauge
 from bridges.coin_op import commands, notes
 from bridges.coin_op import packet as wire
 from bridges.coin_op.live_status import LiveStatusPublisher
-from bridges.coin_op.packet import MalformedPacket, StatusPacket
+from bridges.coin_op.packet import MalformedStatus, StatusPacket
 from bridges.coin_op.settings import CoinOpSettings
 from bridges.coin_op.station_handler import ALARMS, StationHandler
 from bridges.coin_op.station_tracker import StationTracker
@@ -132,7 +132,7 @@ class CoinOpAdapter:
             return
         try:
             packet = wire.parse_status(message.body)
-        except MalformedPacket as error:
+        except MalformedStatus as error:
             _PACKETS.labels(error.kind).inc()
             self._log_malformed(station_id, error.kind, message.body)
             return

@@ -9,7 +9,7 @@ import jinja2
 import pytest
 
 from bridges.charge_amps.cloud import CloudChargePoint
-from bridges.charge_amps.discovery import Discovery, entities
+from bridges.charge_amps.discovery import EntityDiscovery, entities
 from bridges.charge_amps.monitor import Monitor
 from tests.bridges.charge_amps.conftest import POINT, Play
 from tests.bridges.charge_amps.test_schedules import Wire, wire
@@ -29,7 +29,7 @@ def made(
     charge_point = CloudChargePoint(id=point, name="Garage", model="HALO", firmware="184")
     monitor = Monitor(charge_point, None, None, None, None)  # type: ignore[arg-type]
     node: Any = SimpleNamespace(name="cellar", topic_prefix=prefix)
-    return Discovery(
+    return EntityDiscovery(
         node, "homeassistant", monitor, connector_id, primary=primary, unnumbered=unnumbered
     ).configs()
 

@@ -4,7 +4,7 @@ import pytest
 
 from bridges.coin_op.meter_units import MeterUnits
 from bridges.coin_op.packet import (
-    MalformedPacket,
+    MalformedStatus,
     encode_command,
     is_valid_station_id,
     parse_command,
@@ -136,7 +136,7 @@ def test_a_meter_that_could_not_be_read_leaves_the_other_fields(bare):
     ],
 )
 def test_what_is_no_status_is_refused_by_kind(body, kind):
-    with pytest.raises(MalformedPacket) as refused:
+    with pytest.raises(MalformedStatus) as refused:
         parse_status(body)
     assert refused.value.kind == kind
 

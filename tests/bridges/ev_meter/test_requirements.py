@@ -160,7 +160,7 @@ async def test_nfr_2_security_of_the_log(mosquitto, log_output):
     )
     async with at_work(site):
         async with bridge_alone(site, shipped):
-            await until(lambda: "mqtt not connected" in log_output.getvalue())
+            await until(lambda: "mqtt_not_connected" in log_output.getvalue())
         async with bridge_alone(site, site.link()) as bridge:
             await until(site.asked)
             poller = bridge.pollers[site.name]
