@@ -94,7 +94,7 @@ async def test_a_refused_token_is_renewed_once_and_the_call_repeated(
     assert await cloud.charge_points()
 
 
-async def test_wrong_credentials_are_a_refusal_in_words_without_them(server: FakeCloudServer) -> None:
+async def test_the_error_for_wrong_credentials_does_not_contain_them(server: FakeCloudServer) -> None:
     web = WebApiCloud(f"{server.url}/api", EMAIL, "guess")
     eapi = EapiCloud(f"{server.url}/api/v5", EMAIL, PASSWORD, "no key")
     for cloud in (web, eapi):
@@ -105,7 +105,7 @@ async def test_wrong_credentials_are_a_refusal_in_words_without_them(server: Fak
         await cloud.close()
 
 
-def test_the_end_of_a_token_is_read_if_it_has_one() -> None:
+def test_the_expiry_of_a_token_is_read_if_it_has_one() -> None:
     def token(claims: object) -> str:
         return f"x.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.y"
 
@@ -165,7 +165,7 @@ async def test_numbers_as_strings_are_numbers(
 
 
 @pytest.mark.parametrize("which", ["eapi", "web"])
-async def test_a_status_of_nulls_is_no_status(server: FakeCloudServer, which: str, clouds: Clouds) -> None:
+async def test_a_status_of_nulls_is_refused(server: FakeCloudServer, which: str, clouds: Clouds) -> None:
     cloud = clouds[which]
     (point,) = await cloud.charge_points()
     server.fail("chargepoints", "nulls")
@@ -178,7 +178,7 @@ async def test_a_status_of_nulls_is_no_status(server: FakeCloudServer, which: st
 
 @pytest.mark.parametrize("which", ["eapi", "web"])
 @pytest.mark.parametrize("kind", ["500", "503", "timeout", "truncated", "html", "429"])
-async def test_a_read_is_repeated_once(
+async def test_a_read_is_repeated_once_after_a_transient_failure(
     server: FakeCloudServer, which: str, kind: str, clouds: Clouds
 ) -> None:
     cloud = clouds[which]
@@ -202,7 +202,7 @@ async def test_a_long_retry_after_is_left_to_the_caller(server: FakeCloudServer,
     ("kind", "perhaps"),
     [("500", True), ("timeout", True), ("lost_answer", True), ("truncated", True), ("429", False)],
 )
-async def test_a_write_is_never_repeated_and_says_whether_it_may_have_been_done(
+async def test_a_write_is_never_repeated_and_its_error_tells_whether_it_may_be_done(
     server: FakeCloudServer, web: WebApiCloud, kind: str, perhaps: bool
 ) -> None:
     await web.charge_points()
@@ -213,7 +213,7 @@ async def test_a_write_is_never_repeated_and_says_whether_it_may_have_been_done(
     assert len(server.sent("PUT", "smartChargingSchedules")) == 1
 
 
-async def test_nobody_there_is_known_to_have_done_nothing(unused_port: int) -> None:
+async def test_a_refused_connection_has_certainly_had_no_effect(unused_port: int) -> None:
     web = WebApiCloud(f"http://127.0.0.1:{unused_port}/api", EMAIL, PASSWORD)
     with pytest.raises(CloudUnavailable) as away:
         await web.put_schedule(POINT, 1, C4, "Europe/Amsterdam")
@@ -283,7 +283,7 @@ async def test_a_schedule_is_put_read_back_and_deleted(server: FakeCloudServer, 
     assert connector.schedule is None
 
 
-async def test_a_bad_schedule_is_refused_with_the_clouds_words(web: WebApiCloud) -> None:
+async def test_the_error_for_a_refused_schedule_has_the_clouds_text(web: WebApiCloud) -> None:
     bad = WeeklySchedule(C4.start, (WeeklyPeriod(604800, 608400, 16.0),))
     with pytest.raises(CloudRefused, match="SCHEDULE_INVALID_DATA: Periods From value can not exceed 604800"):
         await web.put_schedule(POINT, 1, bad, "Europe/Amsterdam")

@@ -38,7 +38,7 @@ def by_entity(found: Any) -> dict[str, dict[str, Any]]:
     return {config["default_entity_id"]: config for config in found.values()}
 
 
-def test_the_agreed_entities_have_exactly_their_ids() -> None:
+def test_entities_have_the_ids_of_the_specification() -> None:
     found = by_entity(made())
     for entity in (
         "sensor.ca_schedule_source",
@@ -53,7 +53,7 @@ def test_the_agreed_entities_have_exactly_their_ids() -> None:
     assert found["sensor.ca_next_charge_start"]["device_class"] == "timestamp"
 
 
-def test_only_the_first_connector_of_the_primary_charger_has_the_bare_ids() -> None:
+def test_only_the_first_connector_of_the_primary_charger_has_ids_without_numbers() -> None:
     every = [
         *made(),
         *made(connector_id=2, unnumbered=False),
@@ -75,7 +75,7 @@ def test_only_the_first_connector_of_the_primary_charger_has_the_bare_ids() -> N
     assert "sensor.ca_other_1_schedule_source" in ids
 
 
-def test_a_prefix_stands_in_the_topics_that_are_read_and_not_in_discoverys_own() -> None:
+def test_a_topic_prefix_applies_to_state_topics_and_not_to_discovery_topics() -> None:
     found = made(prefix="site/a")
     assert all(topic.startswith("homeassistant/") for topic in found)
     for config in found.values():
@@ -84,7 +84,7 @@ def test_a_prefix_stands_in_the_topics_that_are_read_and_not_in_discoverys_own()
 
 
 @pytest.mark.parametrize("key", [key for _, key, _ in entities()])
-def test_every_config_keeps_home_assistants_rules(key: str) -> None:
+def test_every_config_follows_home_assistants_rules(key: str) -> None:
     found = [(topic, config) for topic, config in made().items() if f"/{key}/" in topic]
     ((topic, config),) = found
     check(topic, config)
@@ -128,7 +128,7 @@ def test_scenario_no_schedule() -> None:
     assert source_shown("none") == "none"
 
 
-def test_templates_say_what_is_known_and_none_for_what_is_not() -> None:
+def test_templates_render_unknown_values_as_none() -> None:
     found = by_entity(made())
     assert rendered(found["sensor.ca_schedule_source"]["value_template"]) == "none", "a word of the enum"
     last = found["sensor.ca_hems_last_command"]
@@ -154,7 +154,7 @@ def test_templates_say_what_is_known_and_none_for_what_is_not() -> None:
     assert attributes["message"] == "7 slots at 2 price levels"
 
 
-async def test_entities_appear_and_appear_again_when_home_assistant_starts(play: Play, wire: Wire) -> None:
+async def test_configurations_are_published_again_when_home_assistant_starts(play: Play, wire: Wire) -> None:
     prefix = f"{play.prefix}/charge-amps"  # where the test's client listens
     node, _ = await play.start(discovery=prefix)
 

@@ -185,7 +185,7 @@ async def test_a_restart_finds_its_own_schedule_and_writes_nothing(
     assert (puts(server), deletes(server)) == (1, 0)
 
 
-async def test_scenario_no_slots_below_threshold_deletes_what_was_there(
+async def test_scenario_no_slots_below_threshold_deletes_the_schedule(
     play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     await wire.send(PRICES, curve(*S2), retain=True)
@@ -198,7 +198,7 @@ async def test_scenario_no_slots_below_threshold_deletes_what_was_there(
     assert connector(play).mode == "On", "a connector in mode Schedule without a schedule might never charge"
 
 
-async def test_scenario_all_over_is_deleted_and_tomorrows_prices_are_a_new_plan(
+async def test_scenario_a_plan_that_is_over_is_deleted_and_tomorrows_prices_make_a_new_one(
     play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     await wire.send(PRICES, curve(*S2), retain=True)
@@ -211,7 +211,7 @@ async def test_scenario_all_over_is_deleted_and_tomorrows_prices_are_a_new_plan(
     await node.until(lambda: periods(play) == [(603000, 604800)])
 
 
-async def test_the_edge_of_the_week_is_written_anew(play: Play, wire: Wire, server: FakeCloudServer) -> None:
+async def test_a_plan_over_the_end_of_the_week_is_written_again_on_monday(play: Play, wire: Wire, server: FakeCloudServer) -> None:
     sunday = datetime(2026, 11, 21, 23, tzinfo=UTC)
     play.clock.now = sunday + timedelta(hours=20)
     prices = [0.5] * 94 + [0.1] * 2 + [0.1] * 6 + [0.5] * 90
@@ -226,7 +226,7 @@ async def test_the_edge_of_the_week_is_written_anew(play: Play, wire: Wire, serv
     assert schedule["startOfSchedule"] == "2026-11-22T23:00:00Z"
 
 
-async def test_a_users_own_schedule_is_not_overwritten_unless_told_to(
+async def test_a_users_schedule_is_replaced_only_with_take_over(
     play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     own = {
@@ -255,7 +255,7 @@ async def test_a_users_own_schedule_is_not_overwritten_unless_told_to(
     assert periods(play) == [(439200, 442800), (479700, 482400)]
 
 
-async def test_faults_while_writing_are_survived_and_nothing_is_claimed(
+async def test_no_schedule_is_reported_before_it_has_been_read_back(
     play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     node, _ = await play.start()
@@ -276,7 +276,7 @@ async def test_faults_while_writing_are_survived_and_nothing_is_claimed(
         assert fault.seen == 1
 
 
-async def test_a_schedule_that_was_taken_away_is_put_back_and_one_replaced_is_left(
+async def test_a_deleted_schedule_is_written_again_and_a_replaced_one_is_left(
     play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     await wire.send(PRICES, curve(*S2), retain=True)
@@ -313,7 +313,7 @@ async def test_prices_in_another_currency_are_refused(
     await scheduled(node, wire)
 
 
-async def test_automation_off_leaves_the_charger_alone(
+async def test_automation_off_deletes_the_schedule(
     play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     await wire.send(PRICES, curve(*S2), retain=True)
@@ -502,7 +502,7 @@ async def test_h8_a_retained_clear_is_ignored_and_a_retained_set_applied_once(
     await wire.send("hems/charge-amps/1/schedule/clear", b"", retain=True)
 
 
-async def test_h10_a_failed_write_is_an_error_and_is_tried_again(
+async def test_h10_a_failed_write_is_an_error_and_is_retried(
     play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     async with hems(play, wire) as (node, _):

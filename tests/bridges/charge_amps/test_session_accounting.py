@@ -100,7 +100,7 @@ def fresh(register_wh: int = 0) -> SessionAccounting:
 # --- sessions ----------------------------------------------------------------------------------------
 
 
-def test_t1_history_has_the_last_word_on_the_energy() -> None:
+def test_t1_the_history_determines_the_energy() -> None:
     accounting = fresh(10_000)
     start = begun(accounting, view())
     assert (start.key, start.meter_wh, start.at) == ("session-7", 10_000, NOW)
@@ -114,7 +114,7 @@ def test_t1_history_has_the_last_word_on_the_energy() -> None:
     assert accounting.register_wh == 13_420
 
 
-def test_t2_a_pause_ends_nothing() -> None:
+def test_t2_a_pause_keeps_the_session_open() -> None:
     accounting = fresh()
     begun(accounting, view())
     for status in ("SuspendedEVSE", "SuspendedEV", "Finishing", "Preparing"):
@@ -123,7 +123,7 @@ def test_t2_a_pause_ends_nothing() -> None:
     assert not accounting.is_new_session(HALO, view("SuspendedEVSE"))
 
 
-def test_t3_another_id_closes_one_and_opens_the_next() -> None:
+def test_t3_another_session_id_ends_the_session_and_starts_the_next() -> None:
     accounting = fresh()
     begun(accounting, view())
     registers(accounting, "2")
@@ -137,7 +137,7 @@ def test_t3_another_id_closes_one_and_opens_the_next() -> None:
     assert (start.key, start.meter_wh) == ("session-8", 2500)
 
 
-def test_t4_a_session_that_ended_while_nobody_looked() -> None:
+def test_t4_a_session_between_two_polls_is_recorded_from_the_history() -> None:
     accounting = fresh(5000)
     missed = session("9", "1.5", rfid="04a1b2c3")
     start = accounting.missed_start_report(missed, NOW)
@@ -150,7 +150,7 @@ def test_t4_a_session_that_ended_while_nobody_looked() -> None:
     assert (accounting.register_wh, accounting.recorded_until) == (6500, stop.at)
 
 
-def test_t5_a_finished_session_that_is_shown_again_is_nothing_new() -> None:
+def test_t5_a_finished_session_is_not_started_again() -> None:
     accounting = fresh()
     begun(accounting, view())
     accounting.detect_end(HALO, view(session_ended_at=NOW), NOW)
@@ -161,13 +161,13 @@ def test_t5_a_finished_session_that_is_shown_again_is_nothing_new() -> None:
 
 
 @pytest.mark.parametrize("capi", [False, True])
-def test_t6_a_digit_means_what_its_kind_of_charger_means(capi: bool) -> None:
+def test_t6_numeric_statuses_differ_by_kind_of_charger(capi: bool) -> None:
     assert status_name("2", capi=capi) == ("Connected" if capi else "Charging")
     assert status_name("1", capi=capi) == ("Charging" if capi else "Preparing")
     assert status_name("77", capi=capi) is None
 
 
-def test_t7_an_empty_card_is_no_tag() -> None:
+def test_t7_an_empty_card_gives_no_id_tag() -> None:
     nobody = session(rfid="00000000000000", user_id="3f2a9c6e-1b2c-4d5e-8f90-123456789abc")
     assert id_tag(nobody, None) == "CA-3f2a9c6e-1b2c-4d5"
     assert len(id_tag(nobody, None)) == 20
@@ -177,7 +177,7 @@ def test_t7_an_empty_card_is_no_tag() -> None:
     assert id_tag(None, None) == "CA-UNKNOWN"
 
 
-def test_t8_offline_makes_it_unavailable_and_ends_nothing() -> None:
+def test_t8_an_offline_charger_is_unavailable_and_its_session_stays_open() -> None:
     accounting = fresh()
     begun(accounting, view())
     away = CloudChargePoint(id="CA-1", online=False)
@@ -192,7 +192,7 @@ def test_t8_offline_makes_it_unavailable_and_ends_nothing() -> None:
     assert not accounting.is_new_session(away, view(session="8"))
 
 
-def test_an_answer_with_a_hole_in_it_ends_nothing() -> None:
+def test_an_incomplete_answer_keeps_the_session_open() -> None:
     accounting = fresh()
     begun(accounting, view())
     accounting.detect_end(HALO, view("Charging", None), NOW)
@@ -201,13 +201,13 @@ def test_an_answer_with_a_hole_in_it_ends_nothing() -> None:
     assert accounting.meter_report(view("Charging", None), NOW) is None
 
 
-def test_t10_energy_as_a_string() -> None:
+def test_t10_energy_may_be_a_string() -> None:
     accounting = fresh()
     begun(accounting, view())
     assert registers(accounting, "3.4") == ["3400"]
 
 
-def test_a_reading_says_what_the_cloud_says_and_no_more() -> None:
+def test_a_reading_has_only_the_values_of_the_answer() -> None:
     accounting = fresh()
     begun(accounting, view())
     assert accounting.meter_report(view(kwh=None), NOW) is None
@@ -218,13 +218,13 @@ def test_a_reading_says_what_the_cloud_says_and_no_more() -> None:
     ]
 
 
-def test_the_register_never_goes_back() -> None:
+def test_the_register_never_falls() -> None:
     accounting = fresh()
     begun(accounting, view())
     assert registers(accounting, "3.4", "0", "3.5") == ["3400", "3400", "3500"]
 
 
-def test_history_that_lags_is_waited_for_and_then_left_behind() -> None:
+def test_a_stop_that_the_history_lacks_is_postponed() -> None:
     accounting = fresh()
     begun(accounting, view())
     registers(accounting, "2")
@@ -241,7 +241,7 @@ def test_history_that_lags_is_waited_for_and_then_left_behind() -> None:
     assert not accounting.is_new_session(HALO, view(session="7"))
 
 
-def test_our_own_stop_is_remote() -> None:
+def test_a_stop_by_command_has_the_reason_remote() -> None:
     accounting = fresh()
     begun(accounting, view())
     accounting.remotely_stopped_id = 402
@@ -251,7 +251,7 @@ def test_our_own_stop_is_remote() -> None:
     assert stop.reason == "Remote"
 
 
-def test_our_own_start_gives_its_tag_to_the_session_it_made() -> None:
+def test_a_remote_start_gives_its_id_tag_to_its_session() -> None:
     def tag(own: RemoteStart, history: CloudSession | None) -> str:
         accounting = fresh()
         accounting.remote_start = own
@@ -267,7 +267,7 @@ def test_our_own_start_gives_its_tag_to_the_session_it_made() -> None:
 # --- chargers without session ids --------------------------------------------------------------------
 
 
-def test_without_session_ids_the_energy_is_counted_from_the_edge() -> None:
+def test_without_session_ids_the_energy_is_counted_from_the_start_of_charging() -> None:
     accounting = fresh(1000)
     first = view("Charging", None, "250.5")
     assert not accounting.is_new_session(OLD, view("Connected", None, "250.5"))
@@ -288,7 +288,7 @@ def test_without_session_ids_the_energy_is_counted_from_the_edge() -> None:
     assert (stop.meter_wh, stop.at) == (4750, NOW + timedelta(hours=2))
 
 
-def test_a_counted_session_goes_on_after_a_restart_with_what_was_charged_meanwhile() -> None:
+def test_after_a_restart_a_counted_session_includes_the_energy_since() -> None:
     accounting = fresh()
     accounting.resume(
         Connector(
@@ -355,7 +355,7 @@ def test_a_session_goes_on_after_a_restart() -> None:
         (None, False, None, False, None, "error"),
     ],
 )
-def test_statuses(
+def test_each_status_of_the_cloud_has_its_ocpp_and_hems_status(
     raw: str | None, capi: bool, mode: str | None, in_session: bool, expected: str | None, hems: str
 ) -> None:
     status = ocpp_status(raw, capi=capi, mode=mode, in_session=in_session)
@@ -374,11 +374,11 @@ def test_statuses(
         ("E42", "Charging", "NoError"),
     ],
 )
-def test_error_codes(raw: str | None, status: str, expected: str) -> None:
+def test_an_unknown_error_code_is_other_error_in_a_fault(raw: str | None, status: str, expected: str) -> None:
     assert error_code(raw, status) == expected
 
 
-def test_a_status_that_is_unknown_is_told_after_three_polls() -> None:
+def test_an_unknown_status_is_unavailable_after_three_polls() -> None:
     accounting = fresh()
     told = [accounting.status_report(HALO, view("Unknown"), NOW) for _ in range(3)]
     assert told[:2] == [None, None]

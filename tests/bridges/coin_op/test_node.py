@@ -19,7 +19,7 @@ async def publish(site: Site, topic: str, body: Any) -> None:
         await client.publish(f"{site.node.prefix}/{topic}", json.dumps(body), qos=1)
 
 
-async def test_a_whole_rental_over_ocpps_own_words(start_site: SiteFactory) -> None:
+async def test_a_whole_rental_by_ocpp_commands(start_site: SiteFactory) -> None:
     """Of a user whose id is longer than OCPP allows."""
     site = await start_site(FakeStation(id="s1", behaviour=QUICK))
     node, station = site.node, site.stations["s1"]
@@ -79,7 +79,7 @@ async def retain(broker: Any, topic: str, body: bytes) -> None:
         await client.publish(topic, body, qos=1, retain=True)
 
 
-async def test_what_the_broker_had_kept_starts_nothing(
+async def test_retained_messages_start_nothing(
     start_site: SiteFactory, broker: Any, topic_prefix: str
 ) -> None:
     status = f"{topic_prefix}/charger/s1/status"
@@ -95,7 +95,7 @@ async def test_what_the_broker_had_kept_starts_nothing(
     await retain(broker, status, b"")
 
 
-async def test_a_brokers_packets_keep_their_order(start_site: SiteFactory) -> None:
+async def test_packets_through_a_broker_keep_their_order(start_site: SiteFactory) -> None:
     """The ten thousand are in test_sequences.py; here some go through a real broker."""
     site = await start_site()
     orders: dict[str, list[int]] = {"s1": [], "s2": []}

@@ -59,7 +59,7 @@ async def ended(site: Site) -> None:
 
 
 @pytest.mark.parametrize("debit", ["end", "dynamic"])
-async def test_the_broker_is_killed(
+async def test_a_rental_survives_a_killed_broker(
     start_site: SiteFactory, mosquitto: Callable[..., Mosquitto], debit: str
 ) -> None:
     server = mosquitto()
@@ -121,7 +121,7 @@ def own_postgres(own_cluster: Path) -> Iterator[OwnPostgres]:
 
 
 @pytest.mark.timeout(120)
-async def test_postgres_is_killed(own_postgres: OwnPostgres, start_site: SiteFactory) -> None:
+async def test_a_rental_survives_a_killed_postgres(own_postgres: OwnPostgres, start_site: SiteFactory) -> None:
     """With -9, twice: between two debits, and when the renter's stop has been sent."""
     url = own_postgres.start()
     site = await start_site(
@@ -185,7 +185,7 @@ async def bridge_process(site: Site, server: Mosquitto, data_dir: Path) -> "asyn
 
 
 @pytest.mark.timeout(120)
-async def test_the_bridge_is_killed(
+async def test_a_rental_survives_a_killed_bridge(
     start_site: SiteFactory, mosquitto: Callable[..., Mosquitto], tmp_path: Path
 ) -> None:
     server = mosquitto()

@@ -18,7 +18,7 @@ async def shows(node, name, status):
     )
 
 
-async def test_a_session_is_one_like_any_other(start_site, start_node):
+async def test_a_session_becomes_an_ordinary_transaction(start_site, start_node):
     site = await start_site()
     node = await start_node(bridges=[site.bridge()])
     charger, name = site.charger, site.name
@@ -59,7 +59,7 @@ async def test_a_session_is_one_like_any_other(start_site, start_node):
     assert site.backend.violations == []
 
 
-async def test_two_chargers_polled_together_never_swap(start_site, start_node):
+async def test_frames_of_two_chargers_are_never_swapped(start_site, start_node):
     site = await start_site(2)
     one, two = site.chargers
     two.state.total_wh = 7_000_000
@@ -125,7 +125,7 @@ async def test_an_offline_charger_becomes_unavailable_and_comes_back(start_site,
     assert (await node.api.get(f"/api/v1/chargers/{name}")).json()["online"] is True
 
 
-async def test_a_charger_nobody_ever_reached_is_listed_as_offline(start_site, start_node):
+async def test_a_charger_that_was_never_reached_is_listed_as_offline(start_site, start_node):
     site = await start_site()
     site.charger.faults.silent = True
     node = await start_node(bridges=[site.bridge()])
@@ -173,7 +173,7 @@ async def test_a_session_missed_while_the_bridge_was_down_is_reported_once(start
     assert len(await again.fetch("SELECT 1 FROM transactions")) == 1
 
 
-async def test_what_nobody_asked_for_counts_and_what_is_kept_does_not(start_site, start_node):
+async def test_an_unsolicited_frame_counts_and_a_retained_one_does_not(start_site, start_node):
     site = await start_site()
     mac = site.charger.state.mac
     await site.backend.say(encode(FakeChargerState(mac=mac, ev=5)), retain=True)
@@ -189,7 +189,7 @@ async def test_what_nobody_asked_for_counts_and_what_is_kept_does_not(start_site
     await site.backend.say(b"", retain=True)
 
 
-async def test_late_twice_and_cut_replies_do_no_harm(start_site, start_node):
+async def test_late_duplicate_and_truncated_replies_are_tolerated(start_site, start_node):
     site = await start_site()
     name, faults = site.name, site.charger.faults
     node = await start_node(bridges=[site.bridge()])
@@ -205,7 +205,7 @@ async def test_late_twice_and_cut_replies_do_no_harm(start_site, start_node):
     assert all(row["energy_wh"] == 1_000_000 for row in await node.fetch("SELECT energy_wh FROM readings"))
 
 
-async def test_the_broker_may_restart(mosquitto, start_site, start_node):
+async def test_a_session_continues_through_restarts_of_the_broker(mosquitto, start_site, start_node):
     server = mosquitto()
     site = await start_site(on=server)
     name, state = site.name, site.charger.state
@@ -227,7 +227,7 @@ async def test_the_broker_may_restart(mosquitto, start_site, start_node):
     assert done["payload"]["transactionId"] == started["payload"]["transactionId"]
 
 
-async def test_nothing_can_be_asked_of_a_charger_but_how_it_is(start_site, start_node):
+async def test_only_a_status_can_be_requested_of_a_charger(start_site, start_node):
     site = await start_site()
     node = await start_node(bridges=[site.bridge(pace={"idle_s": 30, "charging_s": 30})])
     await shows(node, site.name, "Available")
@@ -248,7 +248,7 @@ async def test_nothing_can_be_asked_of_a_charger_but_how_it_is(start_site, start
     assert site.backend.violations == []
 
 
-async def test_a_charger_that_another_node_holds_is_let_go(start_site, start_node):
+async def test_a_charger_that_another_node_holds_is_released(start_site, start_node):
     site = await start_site()
     bridge = site.bridge()
     node = await start_node(bridges=[bridge])
@@ -263,7 +263,7 @@ async def test_a_charger_that_another_node_holds_is_let_go(start_site, start_nod
     await shows(second, site.name, "Preparing")
 
 
-async def test_a_charger_an_operator_refuses_is_left_alone(start_site, start_node):
+async def test_a_charger_that_an_operator_has_rejected_is_not_recorded(start_site, start_node):
     site = await start_site()
     bridge = site.bridge()
     node = await start_node(bridges=[bridge])
@@ -300,7 +300,7 @@ class Grudging:
         return await self._node.record(report)
 
 
-async def test_after_a_refused_report_it_goes_on_from_the_record(start_site, start_node):
+async def test_after_a_refused_report_the_tracker_is_made_from_the_record(start_site, start_node):
     site = await start_site()
     bridge = site.bridge()
     given, run = [], bridge.run
@@ -318,7 +318,7 @@ async def test_after_a_refused_report_it_goes_on_from_the_record(start_site, sta
     assert started["payload"]["meterStart"] == 1_000_000
 
 
-async def test_a_version_that_cannot_be_shown_is_no_obstacle(start_site, start_node):
+async def test_an_unprintable_version_is_recorded_without_those_characters(start_site, start_node):
     site = await start_site()
     site.charger.state.version = "7\0.1"
     node = await start_node(bridges=[site.bridge()])

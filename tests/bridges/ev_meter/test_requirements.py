@@ -141,7 +141,7 @@ def test_nfr_2_security_of_the_tracked_files():
     )
 
 
-def test_nfr_2_it_would_be_found():
+def test_nfr_2_the_search_for_the_password_finds_it():
     password = login.shared_password().get_secret_value().encode()
     assert sha256(password).hexdigest() == login.SHIPPED_SHA256
     assert reveals(b"x" * 100 + password + b"y")
@@ -253,7 +253,7 @@ async def test_nfr_4_performance(start_site, monkeypatch):
     assert min(later - first for first, later in itertools.pairwise(sent)) > 0.018
 
 
-def test_the_registry_has_it(account_files, monkeypatch):
+def test_the_registry_creates_the_bridge_from_its_settings(account_files, monkeypatch):
     assert "ev_meter" in bridges.BRIDGES
     assert isinstance(bridges.create("ev_meter"), EvMeterAdapter)
     monkeypatch.delenv("EVMETER_TOKEN_FILE")

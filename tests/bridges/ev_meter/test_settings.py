@@ -33,12 +33,12 @@ def given(tmp_path, monkeypatch):
     "uuid", [UUID, f" {UUID.upper()}\n", UUID.encode().hex(), UUID.encode().hex().upper()]
 )
 @pytest.mark.parametrize("token", [TOKEN, TOKEN.hex(), base64.b64encode(TOKEN).decode() + "\n"])
-def test_an_account_in_any_usual_form(given, uuid, token):
+def test_account_files_may_be_binary_hexadecimal_or_base64(given, uuid, token):
     account = given(account_uuid_file=uuid, token_file=token).account
     assert (account.uuid, account.token) == (UUID, TOKEN)
 
 
-def test_a_whole_request_names_its_account(given):
+def test_the_account_is_extracted_from_a_recorded_request(given):
     frame = encode_request(VendorAccount(UUID, TOKEN))
     config = given(account_uuid_file=None, token_file=None, request_file=frame.hex())
     assert config.account == VendorAccount(UUID, TOKEN)
@@ -62,13 +62,13 @@ def test_a_whole_request_names_its_account(given):
         ({"missed_sessions": "guess"}, "EVMETER_MISSED_SESSIONS='guess'.*'book' or 'log'"),
     ],
 )
-def test_what_cannot_be_used_is_refused_by_name(given, values, words):
+def test_an_unusable_setting_is_refused_by_name(given, values, words):
     with pytest.raises(SettingsError, match=words) as caught:
         given(**values)
     assert "A1B2C" not in str(caught.value)
 
 
-def test_a_secret_file_that_is_not_there(given, monkeypatch):
+def test_a_missing_secret_file_is_refused_by_name(given, monkeypatch):
     monkeypatch.setenv("EVMETER_PASSWORD_FILE", "/nowhere/password")
     given()
     with pytest.raises(SettingsError, match="EVMETER_PASSWORD_FILE=/nowhere/password"):
@@ -95,7 +95,7 @@ def test_chargers_from_a_list(given):
     assert "AABB" not in repr(config.chargers)
 
 
-def test_what_is_not_set_is_sensible(given):
+def test_defaults(given):
     config = given(chargers="a-rather-long-name-for-a-charger=020000A1B2C3")
     (charger,) = config.chargers
     assert charger.id_tag == "EVM-a-rather-long-na"
