@@ -104,7 +104,7 @@ class ChargeAmpsAdapter:
         monitor = Monitor(point, self._cloud, self._config, self, self._clock)
         self.monitors[point.id] = monitor
         monitor.on_poll = self._publish_connectors
-        tasks.create_task(monitor.run(node))
+        tasks.create_task(monitor.run(node), name="charge-amps monitor")
         if self._schedules is None:
             log.info("schedules_unavailable", charger=point.id, reason="the web API is not configured")
             return

@@ -164,7 +164,8 @@ async def test_scenario_standalone_mode_startup(play: Play, wire: Wire, server: 
     await wire.send("hems/charge-amps/1/schedule/clear", b"")
     await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
     await wire.send(PRICES, curve(*S2), retain=True)
-    await asyncio.sleep(0.3)
+    await wire.send(PRICES, {**curve(*S2), "currency": "SEK"}, retain=True)
+    await scheduled(node, wire, "error")  # by now the messages before have been received
     assert (puts(server), deletes(server)) == (1, 0), "the same again is no news"
     assert wire.status == {}
 
@@ -211,7 +212,9 @@ async def test_scenario_a_plan_that_is_over_is_deleted_and_tomorrows_prices_make
     await node.until(lambda: periods(play) == [(603000, 604800)])
 
 
-async def test_a_plan_over_the_end_of_the_week_is_written_again_on_monday(play: Play, wire: Wire, server: FakeCloudServer) -> None:
+async def test_a_plan_over_the_end_of_the_week_is_written_again_on_monday(
+    play: Play, wire: Wire, server: FakeCloudServer
+) -> None:
     sunday = datetime(2026, 11, 21, 23, tzinfo=UTC)
     play.clock.now = sunday + timedelta(hours=20)
     prices = [0.5] * 94 + [0.1] * 2 + [0.1] * 6 + [0.5] * 90
@@ -313,9 +316,7 @@ async def test_prices_in_another_currency_are_refused(
     await scheduled(node, wire)
 
 
-async def test_automation_off_deletes_the_schedule(
-    play: Play, wire: Wire, server: FakeCloudServer
-) -> None:
+async def test_automation_off_deletes_the_schedule(play: Play, wire: Wire, server: FakeCloudServer) -> None:
     await wire.send(PRICES, curve(*S2), retain=True)
     node, _ = await play.start()
     await scheduled(node, wire)
@@ -463,7 +464,7 @@ async def test_scenario_schedule_with_expiration(play: Play, wire: Wire, server:
         await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
         await obeyed(node, wire, "success")
         play.clock.now = datetime(2026, 11, 22, 7, tzinfo=UTC)
-        await asyncio.sleep(0.2)
+        await node.until(lambda: wire.status["schedule_source"] == "none")
         again = {**HEMS_SET, "expires_at": "2026-11-22T09:00:00+01:00"}
         again["periods"] = [{"start": "2026-11-22T08:30:00+01:00", "end": "2026-11-22T10:00:00+01:00"}]
         await wire.send("hems/charge-amps/1/schedule/set", again)
@@ -494,11 +495,19 @@ async def test_h8_a_retained_clear_is_ignored_and_a_retained_set_applied_once(
     wire.last.clear()
     async with hems(play, wire) as (node, _):
         await obeyed(node, wire, "success")
-        await asyncio.sleep(0.2)
+        await wire.send("hems/charge-amps/1/schedule/set", b"{bad")
+        await obeyed(node, wire, "error")  # by now the retained messages have been received
         assert (periods(play), puts(server), deletes(server)) == (HEMS_WEEK, 1, 0)
+        before = len(wire.came)
         await wire.send("hems/charge-amps/1/schedule/set", b"", retain=True)
-        await asyncio.sleep(0.2)
-        assert wire.status["last_command_result"] == "success", "H15"
+        await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
+        await obeyed(node, wire, "success")
+        results = [
+            content["last_command_result"]
+            for topic, content in wire.came[before:]
+            if topic == "hems/charge-amps/1/status"
+        ]
+        assert results == ["success"], "H15"
     await wire.send("hems/charge-amps/1/schedule/clear", b"", retain=True)
 
 

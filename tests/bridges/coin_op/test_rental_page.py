@@ -109,7 +109,9 @@ async def test_a_whole_rental_from_scan_to_receipt(start_site: SiteFactory, phon
     assert bill["payload"]["idTag"] == UID
 
 
-async def test_a_station_in_use_shows_neither_its_renter_nor_a_stop_button(start_site: SiteFactory, phones: Any) -> None:
+async def test_a_station_in_use_shows_neither_its_renter_nor_a_stop_button(
+    start_site: SiteFactory, phones: Any
+) -> None:
     site = await start_site(FakeStation(id="s1", behaviour=PLAIN), require_account=True)
     renter, other = await phones(site).sign_in(), await phones(site, "somebody-else").sign_in()
     await renter.scan()
