@@ -147,8 +147,8 @@ async def _run(services: Services, url: str, stations: int, seconds: int) -> Res
         await asyncio.sleep(0.05)
     behind_s = time.monotonic() - ended
     async with asyncio.timeout(_CATCHING_UP_S):
-        for station in list(bridge.stations.values()):
-            await station.drained()
+        while any(station.pending_reports for station in bridge.stations.values()):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
     db = await asyncpg.connect(url)
     begun = await db.fetchval("SELECT count(*) FROM transactions")
     readings = await db.fetchval("SELECT count(*) FROM readings")

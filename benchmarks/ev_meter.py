@@ -158,10 +158,11 @@ def _bridge(database_url: str, host: str, port: int, port_v5: int, given: dict[s
     from csms.run import app
 
     migrate.upgrade(database_url)
-    devices = tuple(charger_config(f"EV-{number:04}", _mac(number)) for number in range(given["chargers"]))
-    pace = PollIntervals(requests_per_s=given["rate"])
+    chargers = tuple(charger_config(f"EV-{number:04}", _mac(number)) for number in range(given["chargers"]))
+    intervals = PollIntervals(requests_per_s=given["rate"])
     bridge = EvMeterAdapter(
-        EvMeterConfig(account=VendorAccount(UUID, TOKEN), devices=devices, pace=pace), broker_link(host, port)
+        EvMeterConfig(account=VendorAccount(UUID, TOKEN), chargers=chargers, intervals=intervals),
+        broker_link(host, port),
     )
     chosen = settings.load(
         _env_file=None,
@@ -179,7 +180,7 @@ def _bridge(database_url: str, host: str, port: int, port_v5: int, given: dict[s
         )
         async with asyncio.timeout(300):
             await ready.wait()
-            while not all(each.reachable for each in bridge.attendants.values()):  # noqa: ASYNC110
+            while not all(each.reachable for each in bridge.pollers.values()):  # noqa: ASYNC110
                 await asyncio.sleep(0.5)
         cpu, began = time.process_time(), time.monotonic()
         await asyncio.sleep(given["seconds"])
@@ -191,8 +192,8 @@ def _bridge(database_url: str, host: str, port: int, port_v5: int, given: dict[s
                 "cpu_ms_per_charger_and_minute": round(1000 * cpu / seconds * 60 / given["chargers"], 3),
                 "rss_mib": _rss_mib(),
                 "rss_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-                "charging": sum(each.charging for each in bridge.attendants.values()),
-                "reachable": sum(each.reachable for each in bridge.attendants.values()),
+                "charging": sum(each.charging for each in bridge.pollers.values()),
+                "reachable": sum(each.reachable for each in bridge.pollers.values()),
             }
         )
         stop.set()

@@ -1,4 +1,4 @@
-"""HTTP to Charge Amps' cloud: log in, keep the token fresh, give up in words that hold no secret."""
+"""HTTP client for Charge Amps' APIs: logs in, renews the token, and reports errors without secrets."""
 
 import asyncio
 import base64
@@ -10,14 +10,16 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx
 
 from bridges.charge_amps.cloud import CloudRefused, CloudUnavailable, LoginRefused
 
-_FRESH_S: Final = 60.0
-_TRANSIENT: Final = {408, 425, 429}
-_LONGEST_WAIT_S: Final = 5.0
+_MIN_TOKEN_LIFE_S: Final = 60.0
+_TRANSIENT_STATUSES: Final = {408, 425, 429}
+_NOTHING_TO_DO_STATUSES: Final = {400, 404, 409}
+_MAX_RETRY_WAIT_S: Final = 5.0
 
 LoginCall = Callable[[httpx.AsyncClient], Awaitable[str]]
 Clock = Callable[[], datetime]
@@ -27,17 +29,21 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def path_segment(value: str) -> str:
+    return quote(value, safe="")
+
+
 @cache
 def _tls() -> ssl.SSLContext:
-    """For all of them: reading the world's authorities takes 20 ms."""
+    """Return one context for all clients: loading the certificate authorities takes 20 ms."""
     return httpx.create_ssl_context()
 
 
 class ApiClient:
-    """One base address, one token. `login(client)` gives a token or raises.
+    """A client for one base address with one token. `login(client)` returns a token or raises.
 
-    A read is repeated once when it fails for a passing reason; a write never is. A refused token is renewed
-    once, reads and writes alike: a request that was refused has done nothing.
+    A read is repeated once after a transient failure, a write never. After a refused token the request is repeated once
+    with a new one, also a write: a request that was refused has had no effect.
     """
 
     def __init__(
@@ -46,12 +52,12 @@ class ApiClient:
         login: LoginCall,
         *,
         headers: dict[str, str],
-        refused: frozenset[int],
+        token_refused: frozenset[int],
         write_gap_s: float = 5.0,
         timeout_s: float = 30.0,
         clock: Clock = utc_now,
     ) -> None:
-        self.client = httpx.AsyncClient(
+        self._client = httpx.AsyncClient(
             base_url=base_url,
             headers=headers,
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
@@ -59,26 +65,26 @@ class ApiClient:
             verify=_tls(),
         )
         self._login = login
-        self._refused = refused
+        self._token_refused = token_refused
         self._write_gap_s = write_gap_s
         self._clock = clock
         self._token: str | None = None
-        self._lock = asyncio.Lock()
-        self._writing = asyncio.Lock()
+        self._token_lock = asyncio.Lock()
+        self._write_lock = asyncio.Lock()
         self._wrote_at = float("-inf")
 
     async def close(self) -> None:
-        await self.client.aclose()
+        await self._client.aclose()
 
     async def read(
         self, path: str, *, params: dict[str, str] | None = None, method: str = "GET", body: Any = None
     ) -> Any:
-        """The JSON of an answer. Raises CloudError."""
+        """Return the JSON of an answer. Raises CloudError."""
         try:
             return await self._call(method, path, body, params)
-        except CloudUnavailable as away:
-            wait_s = 0.1 if away.retry_after_s is None else away.retry_after_s
-            if wait_s > _LONGEST_WAIT_S:
+        except CloudUnavailable as error:
+            wait_s = 0.1 if error.retry_after_s is None else error.retry_after_s
+            if wait_s > _MAX_RETRY_WAIT_S:
                 raise
             await asyncio.sleep(wait_s)
         return await self._call(method, path, body, params)
@@ -86,8 +92,8 @@ class ApiClient:
     async def write(
         self, method: str, path: str, body: Any = None, *, params: dict[str, str] | None = None
     ) -> Any:
-        """As `read`, but sent once, and with a pause between one and the next."""
-        async with self._writing:
+        """Send a write once, at least `write_gap_s` after the last one. Return the JSON. Raises CloudError."""
+        async with self._write_lock:
             pause_s = self._wrote_at + self._write_gap_s - time.monotonic()
             if pause_s > 0:
                 await asyncio.sleep(pause_s)
@@ -96,58 +102,65 @@ class ApiClient:
             finally:
                 self._wrote_at = time.monotonic()
 
+    async def try_write(
+        self, method: str, path: str, body: Any = None, *, params: dict[str, str] | None = None
+    ) -> bool:
+        """Send a write. False: the cloud found nothing to do. Raises CloudError."""
+        try:
+            await self.write(method, path, body, params=params)
+        except LoginRefused:
+            raise
+        except CloudRefused as error:
+            if error.status in _NOTHING_TO_DO_STATUSES:
+                return False
+            raise
+        return True
+
     async def _call(
         self, method: str, path: str, body: Any, params: dict[str, str] | None, *, write: bool = False
     ) -> Any:
-        token = await self._fresh()
+        token = await self._valid_token()
         answer = await self._send(method, path, body, params, token, write=write)
-        if answer.status_code in self._refused:
-            async with self._lock:
+        if answer.status_code in self._token_refused:
+            async with self._token_lock:
                 if self._token == token:
                     self._token = None
-            answer = await self._send(method, path, body, params, await self._fresh(), write=write)
-            if answer.status_code in self._refused:
+            answer = await self._send(method, path, body, params, await self._valid_token(), write=write)
+            if answer.status_code in self._token_refused:
                 raise LoginRefused(
                     f"{method} {path}: {answer.status_code}, even after a login", answer.status_code
                 )
         return _content(answer, f"{method} {path}", write=write)
 
     async def _send(
-        self,
-        method: str,
-        path: str,
-        body: Any,
-        params: dict[str, str] | None,
-        token: str,
-        *,
-        write: bool,
+        self, method: str, path: str, body: Any, params: dict[str, str] | None, token: str, *, write: bool
     ) -> httpx.Response:
         try:
-            return await self.client.request(
+            return await self._client.request(
                 method, path, json=body, params=params, headers={"Authorization": f"Bearer {token}"}
             )
         except httpx.HTTPError as error:
-            # Whatever failed before a connection stood has surely done nothing.
+            # A request that failed before there was a connection has certainly had no effect.
             unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
             raise CloudUnavailable(
-                f"{method} {path}: {type(error).__name__}", done_perhaps=write and not unsent
+                f"{method} {path}: {type(error).__name__}", maybe_done=write and not unsent
             ) from None
 
-    async def _fresh(self) -> str:
-        """A token that lasts a while yet; one that names no end is kept until it is refused."""
-        async with self._lock:
+    async def _valid_token(self) -> str:
+        """Return a token that is valid for another minute. One without an expiry is used until it is refused."""
+        async with self._token_lock:
             if self._token is not None:
-                ends_at = token_expiry(self._token)
-                if ends_at is None or ends_at - self._clock().timestamp() > _FRESH_S:
+                expires_at = token_expiry(self._token)
+                if expires_at is None or expires_at - self._clock().timestamp() > _MIN_TOKEN_LIFE_S:
                     return self._token
-            self._token = await self._login(self.client)
+            self._token = await self._login(self._client)
             return self._token
 
 
 async def request_token(
     client: httpx.AsyncClient, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
 ) -> dict[str, Any]:
-    """The answer to a login, an object with a `token`. Raises LoginRefused, CloudAway."""
+    """Log in. Return the answer, an object with a `token`. Raises LoginRefused, CloudUnavailable."""
     try:
         answer = await client.post(path, json=body, headers=headers)
     except httpx.HTTPError as error:
@@ -163,41 +176,41 @@ async def request_token(
 
 
 def token_expiry(token: str) -> float | None:
-    """When a JSON web token ends, as a Unix time; not verified, for it is not us it has to convince."""
+    """Return when a JSON web token expires, as a Unix time. The signature is the cloud's to verify, not the client's."""
     with suppress(ValueError, IndexError, TypeError):
         body = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-        ends_at = claims.get("exp") if isinstance(claims, dict) else None
-        return float(ends_at) if isinstance(ends_at, int | float) else None
+        expires_at = claims.get("exp") if isinstance(claims, dict) else None
+        return float(expires_at) if isinstance(expires_at, int | float) else None
     return None
 
 
-def _content(answer: httpx.Response, what: str, *, write: bool) -> Any:
+def _content(answer: httpx.Response, request: str, *, write: bool) -> Any:
     status = answer.status_code
-    if status in _TRANSIENT or status >= 500:
+    if status in _TRANSIENT_STATUSES or status >= 500:
         raise CloudUnavailable(
-            f"{what}: {status}", retry_after_s=_retry_after_s(answer), done_perhaps=write and status >= 500
+            f"{request}: {status}", retry_after_s=_retry_after_s(answer), maybe_done=write and status >= 500
         )
     if status >= 300:
-        raise CloudRefused(f"{what}: {status}{_said(answer)}", status)
+        raise CloudRefused(f"{request}: {status}{_error_text(answer)}", status)
     if not answer.content.strip():
         return None
     try:
         return answer.json()
     except ValueError:
-        raise CloudUnavailable(f"{what}: {status}, but no JSON", done_perhaps=write) from None
+        raise CloudUnavailable(f"{request}: {status}, but no JSON", maybe_done=write) from None
 
 
-def _said(answer: httpx.Response) -> str:
-    """What an error says in the two fields it is known to have; nothing else of it is worth the risk."""
+def _error_text(answer: httpx.Response) -> str:
+    """Return the two documented fields of an error. Other parts of the answer might hold secrets."""
     try:
         content = answer.json()
     except ValueError:
         return ""
     if not isinstance(content, dict):
         return ""
-    said = [str(content[key])[:200] for key in ("code", "message") if isinstance(content.get(key), str)]
-    return f" {': '.join(said)}" if said else ""
+    texts = [str(content[key])[:200] for key in ("code", "message") if isinstance(content.get(key), str)]
+    return f" {': '.join(texts)}" if texts else ""
 
 
 def _retry_after_s(answer: httpx.Response) -> float | None:

@@ -1,31 +1,31 @@
-"""What the bridge needs of Charge Amps' cloud, whichever of its APIs gives it."""
+"""What the bridge needs of Charge Amps' cloud, independent of which of its two APIs provides it."""
 
+from abc import ABC, abstractmethod
 from datetime import datetime
 from decimal import Decimal
-from typing import Protocol
+from typing import ClassVar
 
 from msgspec import Struct
 
 from bridges.charge_amps.weekly_schedule import WeeklyPeriod, WeeklySchedule
+from csms.errors import NotSupported
 
 
 class CloudError(Exception):
-    """A request came to nothing. A sentence without secrets."""
+    """A request failed. The text is a sentence without secrets."""
 
 
 class CloudUnavailable(CloudError):
-    """No usable answer: worth another try. `done_perhaps`: it was a write, and it may have been carried out."""
+    """There was no usable answer; another attempt may succeed. `maybe_done`: a write may have been carried out."""
 
-    def __init__(
-        self, message: str, *, retry_after_s: float | None = None, done_perhaps: bool = False
-    ) -> None:
+    def __init__(self, message: str, *, retry_after_s: float | None = None, maybe_done: bool = False) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
-        self.done_perhaps = done_perhaps
+        self.maybe_done = maybe_done
 
 
 class CloudRefused(CloudError):
-    """The cloud has understood and does not want to."""
+    """The cloud has refused the request with an HTTP status."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -33,35 +33,24 @@ class CloudRefused(CloudError):
 
 
 class LoginRefused(CloudRefused):
-    """Wrong e-mail, password or API key, or no right to it."""
+    """E-mail, password or API key are wrong, or lack the right."""
 
 
-class CloudCapabilities(Struct, frozen=True, kw_only=True):
-    """What a backend can do. `session_energy`: energy counts from 0 in each session."""
-
-    sessions: bool = False
-    session_energy: bool = False
-    schedules: bool = False
-    modes: bool = False
-    remote_start: bool = False
-    reboot: bool = False
-
-
-class Phase(Struct, frozen=True):
+class PhaseMeasurement(Struct, frozen=True):
     name: str  # L1, L2, L3
     current_a: Decimal | None = None
     voltage_v: Decimal | None = None
 
 
 class PolledConnector(Struct, frozen=True, kw_only=True):
-    """A connector as polled; None: the cloud does not say. `status` as the cloud words it."""
+    """A connector as polled. None: not in the answer. `status` is the vendor's, see status_mapping.py."""
 
-    number: int
+    connector_id: int
     status: str | None = None
     mode: str | None = None
     energy_kwh: Decimal | None = None
     power_w: int | None = None
-    phases: tuple[Phase, ...] = ()
+    phases: tuple[PhaseMeasurement, ...] = ()
     session_id: str | None = None
     session_started_at: datetime | None = None
     session_ended_at: datetime | None = None
@@ -69,7 +58,7 @@ class PolledConnector(Struct, frozen=True, kw_only=True):
 
 
 class CloudChargePoint(Struct, frozen=True, kw_only=True):
-    """`capi`: one of the older kind, with status words of its own."""
+    """A charger of the account. `capi`: one of the older generation, whose statuses differ."""
 
     id: str
     name: str | None = None
@@ -81,7 +70,7 @@ class CloudChargePoint(Struct, frozen=True, kw_only=True):
 
 
 class CloudSession(Struct, frozen=True, kw_only=True):
-    """A session of the cloud's history; open while `ended_at` is None."""
+    """A session of the cloud's history. It is open while `ended_at` is None."""
 
     id: str
     connector_id: int
@@ -94,56 +83,55 @@ class CloudSession(Struct, frozen=True, kw_only=True):
 
 
 class StoredSchedule(Struct, frozen=True, kw_only=True):
-    """A schedule read back."""
+    """The weekly schedule of a connector, as read back."""
 
     id: str
     connector_id: int
     start: datetime | None
     periods: tuple[WeeklyPeriod, ...]
     active: bool = True
-    synced: bool = False
 
     def holds(self, week: WeeklySchedule) -> bool:
-        """Whether this is what `week` asks for."""
+        """Return whether this is the schedule `week`."""
         return (self.start, self.periods) == (week.start, week.periods) and self.active
 
 
-class ChargeAmpsCloud(Protocol):
-    """Raises CloudError. Reads may be repeated by the backend, writes never are."""
+class ChargeAmpsCloud(ABC):
+    """One of the vendor's APIs. All calls raise CloudError. Reads may be repeated, writes are sent once."""
 
-    @property
-    def capabilities(self) -> CloudCapabilities: ...
+    has_sessions: ClassVar[bool] = False
 
+    @abstractmethod
     async def charge_points(self) -> tuple[CloudChargePoint, ...]:
-        """Those of the account, with what is known of their connectors."""
+        """Return the charge points of the account, with what is known of their connectors."""
 
+    @abstractmethod
     async def status(self, charge_point: CloudChargePoint) -> CloudChargePoint:
-        """The same charge point as it is now."""
+        """Return the same charge point with its present status."""
 
     async def sessions(self, charge_point_id: str, since: datetime) -> tuple[CloudSession, ...]:
-        """History from `since`, oldest first."""
+        """Return the history from `since`, oldest first; empty without `has_sessions`."""
+        return ()
 
-    async def session(self, charge_point_id: str, session_id: str) -> CloudSession | None: ...
+    async def session(self, charge_point_id: str, session_id: str) -> CloudSession | None:
+        """Return one session of the history; None: it is unknown (yet)."""
+        return None
 
-    async def schedule(self, charge_point_id: str, connector_id: int) -> StoredSchedule | None: ...
-
-    async def put_schedule(
-        self, charge_point_id: str, connector_id: int, week: WeeklySchedule, time_zone: str
-    ) -> str | None:
-        """Replace the connector's whole weekly schedule; its new id. Puts the connector into mode Schedule."""
-
-    async def delete_schedule(self, charge_point_id: str, connector_id: int) -> None:
-        """Done as well when there was none."""
-
+    @abstractmethod
     async def set_mode(self, charge_point_id: str, connector_id: int, mode: str) -> None:
-        """On, Off or Schedule."""
+        """Set a connector's mode: On, Off or Schedule."""
 
+    @abstractmethod
     async def start(self, charge_point_id: str, connector_id: int, rfid: str, reference: str) -> bool:
-        """False: there was nothing to start."""
+        """Start a session. False: there was nothing to start."""
 
+    @abstractmethod
     async def stop(self, charge_point_id: str, connector_id: int) -> bool:
-        """False: there was nothing to stop."""
+        """Stop the session. False: there was nothing to stop."""
 
-    async def reboot(self, charge_point_id: str) -> None: ...
+    async def reboot(self, charge_point_id: str) -> None:
+        """Reboot a charger. Raises NotSupported for an API that cannot."""
+        raise NotSupported(f"{charge_point_id} is reached through Charge Amps' cloud: no Reset.")
 
+    @abstractmethod
     async def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""What the adapter is built with: plain values."""
+"""The configuration that the Charge Amps adapter is built with, as plain values."""
 
 from datetime import tzinfo
 from decimal import Decimal
@@ -14,7 +14,11 @@ OperationMode = Literal["standalone", "hems"]
 
 
 class ChargeAmpsIntervals(Struct, frozen=True, kw_only=True):
-    """Seconds. `settle_s`: how long an end waits for history; `gone_after`: failed polls until a charger is away."""
+    """Intervals in seconds.
+
+    `settle_s`: how long the end of a session waits for the history. `gone_after`: failed polls until a charger is
+    unreachable.
+    """
 
     poll_s: float = 30.0
     settle_s: float = 120.0
@@ -29,7 +33,7 @@ class ChargeAmpsIntervals(Struct, frozen=True, kw_only=True):
 
 
 class ChargeAmpsConfig(Struct, frozen=True, kw_only=True):
-    """See docs/bridges/charge-amps.md. `charge_points` empty: all of the account; `primary` None: the first."""
+    """See docs/bridges/charge-amps.md. `charge_points` empty: all of the account. `primary` None: the first."""
 
     zone: tzinfo
     time_zone: str
@@ -54,7 +58,7 @@ class ChargeAmpsConfig(Struct, frozen=True, kw_only=True):
     rfid: str | None = None
     backfill_days: int = 7
     discovery: str | None = "homeassistant"
-    pace: ChargeAmpsIntervals = ChargeAmpsIntervals()
+    intervals: ChargeAmpsIntervals = ChargeAmpsIntervals()
 
     @property
     def prices(self) -> PriceInput:
@@ -66,5 +70,5 @@ class ChargeAmpsConfig(Struct, frozen=True, kw_only=True):
             unit=self.price_unit,
             area=self.price_area,
             markup=self.markup,
-            due_s=self.pace.prices_s,
+            due_s=self.intervals.prices_s,
         )

@@ -1,4 +1,4 @@
-"""For `csms demo`: a simulated Charge Amps cloud with two chargers, prices, and the bridge; an hour in a minute."""
+"""A simulated Charge Amps cloud with two chargers and prices for `csms demo`, and the bridge."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,6 @@ from zoneinfo import ZoneInfo
 import aiomqtt
 
 from bridges.charge_amps.adapter import ChargeAmpsAdapter
-from bridges.charge_amps.combined_cloud import CombinedCloud
 from bridges.charge_amps.config import ChargeAmpsConfig, ChargeAmpsIntervals
 from bridges.charge_amps.eapi import EapiCloud
 from bridges.charge_amps.web_api import WebApiCloud
@@ -40,7 +39,7 @@ def create_demo(
         FakeChargePoint("CA-YARD", name="Yard", type="AURA"),
     ]
     server = FakeCloudServer(
-        # The data of an earlier run stay: its sessions are not these.
+        # The database of an earlier demo may still have sessions: the ids must differ.
         FakeCloud(*points, clock=clock, first_session=int(time.time()))
     )
     url = server.bind()
@@ -52,9 +51,9 @@ def create_demo(
         primary=points[0].id,
         price_topic=_TOPIC,
         top_x=40,
-        pace=ChargeAmpsIntervals(poll_s=60 / simulated.speed, tend_s=1, heartbeat_s=600),
+        intervals=ChargeAmpsIntervals(poll_s=60 / simulated.speed, tend_s=1, heartbeat_s=600),
     )
-    return ChargeAmpsAdapter(config, CombinedCloud(official, web), clock), _run(server, broker)
+    return ChargeAmpsAdapter(config, official, web, clock), _run(server, broker)
 
 
 async def _run(server: FakeCloudServer, broker: BrokerAddress) -> None:
@@ -65,7 +64,7 @@ async def _run(server: FakeCloudServer, broker: BrokerAddress) -> None:
 
 
 async def _drive(cloud: FakeCloud, point: FakeChargePoint) -> None:
-    """A car comes, charges when power is cheap, and leaves."""
+    """Let a car arrive, charge when energy is cheap, and leave."""
     while True:
         await asyncio.sleep(random.uniform(5, 20))
         cloud.plug_in(point.id, wants_w=random.choice((7_400, 11_040)), rfid=random.choice(_CARDS))
@@ -74,7 +73,7 @@ async def _drive(cloud: FakeCloud, point: FakeChargePoint) -> None:
 
 
 async def _publish_prices(cloud: FakeCloud, broker: BrokerAddress) -> None:
-    """Today's and tomorrow's, as a price add-on does: 15-minute slots, cheap ones in every other hour."""
+    """Publish the prices of today and tomorrow, as a price add-on does."""
     version = aiomqtt.ProtocolVersion.V5 if broker.version == "5" else aiomqtt.ProtocolVersion.V311
     while True:
         with contextlib.suppress(aiomqtt.MqttError):
@@ -85,7 +84,7 @@ async def _publish_prices(cloud: FakeCloud, broker: BrokerAddress) -> None:
 
 
 def prices(now: datetime) -> dict[str, Any]:
-    """A price curve of two local days."""
+    """Return a price curve of two local days in 15-minute slots, with cheap ones in every other hour."""
     midnight = now.astimezone(ZoneInfo(_ZONE)).replace(hour=0, minute=0, second=0, microsecond=0)
     start, quarter = midnight.astimezone(UTC), timedelta(minutes=15)
     curve = []

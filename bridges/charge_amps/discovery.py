@@ -1,11 +1,10 @@
-"""Home Assistant's MQTT discovery for one scheduled connector: entities with exactly the ids that are agreed."""
+"""Home Assistant's MQTT discovery for one scheduled connector, with the agreed entity ids."""
 
 import asyncio
 import re
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from bridges.charge_amps.monitor import Monitor
 from bridges.charge_amps.plan_store import state_topic
@@ -13,148 +12,71 @@ from csms.adapter import AdapterHost
 from csms.core.events import topic_level
 from csms.errors import BrokerAway
 
-log = structlog.get_logger()
 _RETRY_S: Final = 5.0
 _STATUSES: Final = [
     "Available", "Preparing", "Charging", "SuspendedEV", "SuspendedEVSE", "Finishing", "Reserved",
     "Unavailable", "Faulted",
 ]  # fmt: skip
+# Entities that are unavailable while the charger is offline.
+_LIVE_ENTITIES: Final = {"power_kw", "voltage", "current", "connector_mode", "error_code"}
+_STATUS_ATTRIBUTES: Final = (
+    "{{ {'message': value_json.message, 'schedule_source': value_json.schedule_source,"
+    " 'plan_date': value_json.plan_date, 'slots': value_json.slots, 'price_levels': value_json.price_levels,"
+    " 'slots_excluded': value_json.slots_excluded, 'tomorrow': value_json.tomorrow_message} | tojson }}"
+)
+
+Entity = tuple[str, str, dict[str, Any]]
 
 
-def entities() -> list[tuple[str, str, dict[str, Any]]]:
-    """(component, name of the entity, what is particular about it). Missing values are `None`: unknown, not 0."""
-    value = "{{{{ value_json.{0} if value_json.{0} is not none else 'None' }}}}"
+def _sensor(key: str, name: str, *, field: str | None = None, **more: Any) -> Entity:
+    # A missing value is `None`, which Home Assistant shows as unknown, never as 0.
+    value = f"value_json.{field or key}"
+    template = f"{{{{ {value} if {value} is not none else 'None' }}}}"
+    return "sensor", key, {"name": name, "value_template": template, **more}
 
-    def sensor(key: str, name: str, *, of: str | None = None, **more: Any) -> tuple[str, str, dict[str, Any]]:
-        return "sensor", key, {"name": name, "value_template": value.format(of or key), **more}
 
-    def binary(key: str, name: str, **more: Any) -> tuple[str, str, dict[str, Any]]:
-        template = f"{{{{ 'ON' if value_json.{key} else 'OFF' }}}}"
-        return "binary_sensor", key, {"name": name, "value_template": template, **more}
+def _measurement(key: str, name: str, device_class: str, unit: str, state_class: str) -> Entity:
+    return _sensor(key, name, device_class=device_class, state_class=state_class, unit_of_measurement=unit)
 
+
+def entities() -> list[Entity]:
+    """Return component, key and configuration of each entity."""
+    template = "{{ 'ON' if value_json.price_threshold_active else 'OFF' }}"
+    threshold = {
+        "name": "Price threshold active",
+        "value_template": template,
+        "entity_category": "diagnostic",
+        "icon": "mdi:filter-check",
+    }
     return [
-        sensor(
+        _sensor(
             "schedule_source",
             "Schedule source",
             device_class="enum",
             options=["standalone", "hems", "none"],
             icon="mdi:source-branch",
         ),
-        sensor(
-            "hems_last_command",
-            "HEMS last command",
-            device_class="timestamp",
-            entity_category="diagnostic",
+        _sensor(
+            "hems_last_command", "HEMS last command", device_class="timestamp", entity_category="diagnostic"
         ),
-        binary(
-            "price_threshold_active",
-            "Price threshold active",
-            entity_category="diagnostic",
-            icon="mdi:filter-check",
+        ("binary_sensor", "price_threshold_active", threshold),
+        _sensor(
+            "charging_schedule_status", "Schedule status", field="schedule_status", icon="mdi:calendar-clock"
         ),
-        sensor(
-            "charging_schedule_status", "Schedule status", of="schedule_status", icon="mdi:calendar-clock"
+        _sensor("next_charge_start", "Next charge start", device_class="timestamp"),
+        _sensor("next_charge_end", "Next charge end", device_class="timestamp"),
+        _sensor(
+            "charging_schedule_error", "Schedule error", field="schedule_error", entity_category="diagnostic"
         ),
-        sensor("next_charge_start", "Next charge start", device_class="timestamp"),
-        sensor("next_charge_end", "Next charge end", device_class="timestamp"),
-        sensor(
-            "charging_schedule_error",
-            "Schedule error",
-            of="schedule_error",
-            entity_category="diagnostic",
-        ),
-        sensor("charger_status", "Status", device_class="enum", options=_STATUSES),
-        sensor(
-            "power_kw",
-            "Power",
-            device_class="power",
-            state_class="measurement",
-            unit_of_measurement="kW",
-        ),
-        sensor(
-            "voltage", "Voltage", device_class="voltage", state_class="measurement", unit_of_measurement="V"
-        ),
-        sensor(
-            "current", "Current", device_class="current", state_class="measurement", unit_of_measurement="A"
-        ),
-        sensor(
-            "energy_kwh",
-            "Energy",
-            device_class="energy",
-            state_class="total_increasing",
-            unit_of_measurement="kWh",
-        ),
-        sensor(
-            "session_energy_kwh",
-            "Session energy",
-            device_class="energy",
-            state_class="total_increasing",
-            unit_of_measurement="kWh",
-        ),
-        sensor("connector_mode", "Mode", entity_category="diagnostic"),
-        sensor("error_code", "Error code", entity_category="diagnostic"),
+        _sensor("charger_status", "Status", device_class="enum", options=_STATUSES),
+        _measurement("power_kw", "Power", "power", "kW", "measurement"),
+        _measurement("voltage", "Voltage", "voltage", "V", "measurement"),
+        _measurement("current", "Current", "current", "A", "measurement"),
+        _measurement("energy_kwh", "Energy", "energy", "kWh", "total_increasing"),
+        _measurement("session_energy_kwh", "Session energy", "energy", "kWh", "total_increasing"),
+        _sensor("connector_mode", "Mode", entity_category="diagnostic"),
+        _sensor("error_code", "Error code", entity_category="diagnostic"),
     ]
-
-
-def configs(
-    *,
-    discovery: str,
-    prefix: str,
-    node_name: str,
-    monitor: Monitor,
-    number: int,
-    primary: bool,
-    bare: bool,
-) -> dict[str, dict[str, Any]]:
-    """Topic → config. `bare`: this connector has the ids without a number in them; `primary`: without its charger."""
-    point = monitor.point
-    top = f"{prefix}/" if prefix else ""
-    state = f"{top}{state_topic(point.id, number)}"
-    service = {
-        "topic": f"{top}csms/service/{topic_level(node_name)}/status",
-        "value_template": "{{ value_json.status }}",
-    }
-    device: dict[str, Any] = {
-        "identifiers": [f"csms_ca_{point.id}"],
-        "name": f"Charge Amps {point.name or point.model or point.id}",
-        "manufacturer": "Charge Amps AB",
-        "serial_number": point.id,
-    }
-    if point.model:
-        device["model"] = point.model
-    if point.firmware:
-        device["sw_version"] = point.firmware
-    place = f"csms_ca_{_segment(point.id)}_{number}"
-    ids = "ca" if bare else f"ca_{number}" if primary else f"ca_{_segment(point.id).lower()}_{number}"
-    found: dict[str, dict[str, Any]] = {}
-    for component, key, particular in entities():
-        available: list[dict[str, str]] = [service]
-        if key == "hems_last_command":
-            available.append(_available(state, "value_json.operation_mode == 'hems'"))
-        elif key in _LIVE:
-            available.append(_available(state, "value_json.online"))
-        found[f"{discovery}/{component}/{place}/{key}/config"] = {
-            "unique_id": f"{place}_{key}",
-            "default_entity_id": f"{component}.{ids}_{key}",
-            "state_topic": state,
-            "availability_mode": "all",
-            "availability": available,
-            "device": device,
-            "origin": {"name": "csms"},
-            **particular,
-        }
-    status = found[f"{discovery}/sensor/{place}/charging_schedule_status/config"]
-    status["json_attributes_topic"] = state
-    status["json_attributes_template"] = _ATTRIBUTES
-    return found
-
-
-_LIVE: Final = {"power_kw", "voltage", "current", "connector_mode", "error_code"}
-_ATTRIBUTES: Final = (
-    "{{ {'message': value_json.message, 'schedule_source': value_json.schedule_source,"
-    " 'plan_date': value_json.plan_date, 'slots': value_json.slots, 'price_levels': value_json.price_levels,"
-    " 'slots_excluded': value_json.slots_excluded, 'tomorrow': value_json.tomorrow_message} | tojson }}"
-)
 
 
 def _available(topic: str, condition: str) -> dict[str, str]:
@@ -162,22 +84,32 @@ def _available(topic: str, condition: str) -> dict[str, str]:
 
 
 def _segment(text: str) -> str:
-    """What discovery topics and entity ids allow."""
+    """Replace the characters that discovery topics and entity ids do not allow."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", text)
 
 
-class Discovery:
-    """Publishes once the charger is known well, and again whenever Home Assistant starts."""
+class EntityDiscovery:
+    """Publishes the configurations of a connector's entities at the start, and whenever Home Assistant starts.
+
+    Entity ids of a `primary` charger omit its id, those of an `unnumbered` connector its number as well.
+    """
 
     def __init__(
-        self, node: AdapterHost, discovery: str, monitor: Monitor, number: int, *, primary: bool, bare: bool
+        self,
+        node: AdapterHost,
+        discovery: str,
+        monitor: Monitor,
+        connector_id: int,
+        *,
+        primary: bool,
+        unnumbered: bool,
     ) -> None:
         self._node = node
         self._discovery = discovery
         self._monitor = monitor
-        self._number = number
+        self._connector_id = connector_id
         self._primary = primary
-        self._bare = bare
+        self._unnumbered = unnumbered
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -185,24 +117,61 @@ class Discovery:
             tasks.create_task(self._listen())
 
     async def _listen(self) -> None:
-        async for heard in self._node.listen(f"{self._discovery}/status", bare=True):
-            if heard.body == b"online" and not heard.retained:
+        async for message in self._node.listen(f"{self._discovery}/status", bare=True):
+            if message.body == b"online" and not message.retained:
                 await self._publish()
 
     async def _publish(self) -> None:
-        wanted = configs(
-            discovery=self._discovery,
-            prefix=self._node.topic_prefix,
-            node_name=self._node.name,
-            monitor=self._monitor,
-            number=self._number,
-            primary=self._primary,
-            bare=self._bare,
-        )
-        while wanted:
-            topic, config = next(iter(wanted.items()))
+        unpublished = self.configs()
+        while unpublished:
+            topic, config = next(iter(unpublished.items()))
             try:
                 await self._node.publish(topic, msgspec.json.encode(config), bare=True)
-                del wanted[topic]
+                del unpublished[topic]
             except BrokerAway:
                 await asyncio.sleep(_RETRY_S)
+
+    def configs(self) -> dict[str, dict[str, Any]]:
+        """Return the configuration of each entity by topic."""
+        point, number = self._monitor.point, self._connector_id
+        prefix = f"{self._node.topic_prefix}/" if self._node.topic_prefix else ""
+        state = f"{prefix}{state_topic(point.id, number)}"
+        service = {
+            "topic": f"{prefix}csms/service/{topic_level(self._node.name)}/status",
+            "value_template": "{{ value_json.status }}",
+        }
+        device: dict[str, Any] = {
+            "identifiers": [f"csms_ca_{point.id}"],
+            "name": f"Charge Amps {point.name or point.model or point.id}",
+            "manufacturer": "Charge Amps AB",
+            "serial_number": point.id,
+        }
+        if point.model:
+            device["model"] = point.model
+        if point.firmware:
+            device["sw_version"] = point.firmware
+        unique_id = f"csms_ca_{_segment(point.id)}_{number}"
+        entity_id = f"ca_{number}" if self._primary else f"ca_{_segment(point.id).lower()}_{number}"
+        if self._unnumbered:
+            entity_id = "ca"
+        result: dict[str, dict[str, Any]] = {}
+        for component, key, entity in entities():
+            availability: list[dict[str, str]] = [service]
+            if key == "hems_last_command":
+                availability.append(_available(state, "value_json.operation_mode == 'hems'"))
+            elif key in _LIVE_ENTITIES:
+                availability.append(_available(state, "value_json.online"))
+            result[f"{self._discovery}/{component}/{unique_id}/{key}/config"] = {
+                "unique_id": f"{unique_id}_{key}",
+                "default_entity_id": f"{component}.{entity_id}_{key}",
+                "state_topic": state,
+                "availability_mode": "all",
+                "availability": availability,
+                "device": device,
+                "origin": {"name": "csms"},
+                **entity,
+            }
+        status = result[f"{self._discovery}/sensor/{unique_id}/charging_schedule_status/config"]
+        status["json_attributes_topic"] = state
+        status["json_attributes_template"] = _STATUS_ATTRIBUTES
+        return result

@@ -1,14 +1,13 @@
-"""The official API (eAPI v5): status, sessions, remote start and stop. Needs an API key; writes no schedules."""
+"""The official External API (eAPI v5): status, sessions, remote start and stop. It needs an API key."""
 
 from datetime import datetime
 from typing import Any, Final
-from urllib.parse import quote
 
 import httpx
 
-from bridges.charge_amps.api_client import ApiClient, Clock, request_token, utc_now
+from bridges.charge_amps.api_client import ApiClient, Clock, path_segment, request_token, utc_now
 from bridges.charge_amps.cloud import (
-    CloudCapabilities,
+    ChargeAmpsCloud,
     CloudChargePoint,
     CloudError,
     CloudRefused,
@@ -16,21 +15,14 @@ from bridges.charge_amps.cloud import (
     CloudUnavailable,
     LoginRefused,
     PolledConnector,
-    StoredSchedule,
 )
 from bridges.charge_amps.json_values import items, moment, number, phases, power_w, text, whole
-from bridges.charge_amps.weekly_schedule import WeeklySchedule
 
-_NOTHING_TO_DO: Final = {400, 404, 409}
-_MOST_SESSIONS: Final = 500
+_MAX_SESSIONS: Final = 500
 
 
-class EapiCloud:
-    """Implements `port.Cloud`."""
-
-    capabilities = CloudCapabilities(
-        sessions=True, session_energy=True, modes=True, remote_start=True, reboot=True
-    )
+class EapiCloud(ChargeAmpsCloud):
+    has_sessions = True
 
     def __init__(
         self,
@@ -50,7 +42,7 @@ class EapiCloud:
             base_url,
             self._login,
             headers={},
-            refused=frozenset({401}),
+            token_refused=frozenset({401}),
             write_gap_s=write_gap_s,
             timeout_s=timeout_s,
             clock=clock,
@@ -60,7 +52,7 @@ class EapiCloud:
         await self._http.close()
 
     async def _login(self, client: httpx.AsyncClient) -> str:
-        """By the refresh token if there is one; it works once, and when it is refused a full login follows."""
+        """Use the refresh token, which works once. Without one, or when it is refused, log in."""
         tokens, self._tokens = self._tokens, None
         content = None
         if tokens is not None:
@@ -82,17 +74,17 @@ class EapiCloud:
         return tuple(_charge_point(item) for item in found if text(item.get("id")))
 
     async def status(self, charge_point: CloudChargePoint) -> CloudChargePoint:
-        content = await self._http.read(f"/chargepoints/{_part(charge_point.id)}/status")
+        content = await self._http.read(f"/chargepoints/{path_segment(charge_point.id)}/status")
         if not isinstance(content, dict):
-            raise CloudUnavailable(f"the status of {charge_point.id} is no object")
+            raise CloudUnavailable(f"the status of {charge_point.id} is not a JSON object")
         online = text(content.get("status"))
         if online is None:
-            raise CloudUnavailable(f"the status of {charge_point.id} says nothing")
-        kept = {connector.number: connector for connector in charge_point.connectors}
+            raise CloudUnavailable(f"the status of {charge_point.id} is empty")
+        connectors = {connector.connector_id: connector for connector in charge_point.connectors}
         for item in items(content.get("connectorStatuses")):
             connector = _connector(item)
             if connector is not None:
-                kept[connector.number] = connector
+                connectors[connector.connector_id] = connector
         return CloudChargePoint(
             id=charge_point.id,
             name=charge_point.name,
@@ -100,17 +92,17 @@ class EapiCloud:
             firmware=charge_point.firmware,
             capi=charge_point.capi,
             online=online.lower() == "online",
-            connectors=tuple(kept[number] for number in sorted(kept)),
+            connectors=tuple(connectors[number] for number in sorted(connectors)),
         )
 
     async def sessions(self, charge_point_id: str, since: datetime) -> tuple[CloudSession, ...]:
-        path = f"/chargepoints/{_part(charge_point_id)}/chargingsessions"
-        params = {"startTime": since.strftime("%Y-%m-%dT%H:%M:%SZ"), "maxCount": str(_MOST_SESSIONS)}
+        path = f"/chargepoints/{path_segment(charge_point_id)}/chargingsessions"
+        params = {"startTime": since.strftime("%Y-%m-%dT%H:%M:%SZ"), "maxCount": str(_MAX_SESSIONS)}
         found = [_session(item) for item in items(await self._http.read(path, params=params))]
         return tuple(sorted((one for one in found if one is not None), key=lambda one: one.started_at))
 
     async def session(self, charge_point_id: str, session_id: str) -> CloudSession | None:
-        path = f"/chargepoints/{_part(charge_point_id)}/chargingsessions/{_part(session_id)}"
+        path = f"/chargepoints/{path_segment(charge_point_id)}/chargingsessions/{path_segment(session_id)}"
         try:
             content = await self._http.read(path)
         except CloudRefused as refused:
@@ -119,25 +111,14 @@ class EapiCloud:
             raise
         return _session(content) if isinstance(content, dict) else None
 
-    async def schedule(self, charge_point_id: str, connector_id: int) -> StoredSchedule | None:
-        raise CloudError("the official API has no schedules for OCPP chargers")
-
     # --- writes ----------------------------------------------------------------------------------
 
-    async def put_schedule(
-        self, charge_point_id: str, connector_id: int, week: WeeklySchedule, time_zone: str
-    ) -> str | None:
-        raise CloudError("the official API has no schedules for OCPP chargers")
-
-    async def delete_schedule(self, charge_point_id: str, connector_id: int) -> None:
-        raise CloudError("the official API has no schedules for OCPP chargers")
-
     async def set_mode(self, charge_point_id: str, connector_id: int, mode: str) -> None:
-        # The whole object: what is left out of a settings object is not defined.
+        # The whole object is written back: the effect of a missing setting is not documented.
         path = f"{_connector_path(charge_point_id, connector_id)}/settings"
         settings = await self._http.read(path)
         if not isinstance(settings, dict):
-            raise CloudError(f"the settings of {charge_point_id}/{connector_id} are no object")
+            raise CloudError(f"the settings of {charge_point_id}/{connector_id} are not a JSON object")
         if settings.get("mode") != mode:
             await self._http.write("PUT", path, {**settings, "mode": mode})
 
@@ -148,38 +129,27 @@ class EapiCloud:
             "rfid": rfid,
             "externalTransactionId": reference,
         }
-        return await self._asked(f"{_connector_path(charge_point_id, connector_id)}/remotestart", body)
+        return await self._http.try_write(
+            "PUT", f"{_connector_path(charge_point_id, connector_id)}/remotestart", body
+        )
 
     async def stop(self, charge_point_id: str, connector_id: int) -> bool:
-        return await self._asked(f"{_connector_path(charge_point_id, connector_id)}/remotestop", {})
-
-    async def _asked(self, path: str, body: dict[str, Any]) -> bool:
-        try:
-            await self._http.write("PUT", path, body)
-        except LoginRefused:
-            raise
-        except CloudRefused as refused:
-            if refused.status in _NOTHING_TO_DO:
-                return False
-            raise
-        return True
+        return await self._http.try_write(
+            "PUT", f"{_connector_path(charge_point_id, connector_id)}/remotestop", {}
+        )
 
     async def reboot(self, charge_point_id: str) -> None:
-        await self._http.write("PUT", f"/chargepoints/{_part(charge_point_id)}/reboot", {})
-
-
-def _part(value: str) -> str:
-    return quote(value, safe="")
+        await self._http.write("PUT", f"/chargepoints/{path_segment(charge_point_id)}/reboot", {})
 
 
 def _connector_path(charge_point_id: str, connector_id: int) -> str:
-    return f"/chargepoints/{_part(charge_point_id)}/connectors/{connector_id}"
+    return f"/chargepoints/{path_segment(charge_point_id)}/connectors/{connector_id}"
 
 
 def _charge_point(item: dict[str, Any]) -> CloudChargePoint:
-    """Its `password` is the charger's own secret and goes no further than this."""
+    """Read a charge point. Its `password` is the charger's secret and is left out."""
     found = [
-        PolledConnector(number=connector_id)
+        PolledConnector(connector_id=connector_id)
         for one in items(item.get("connectors"))
         if (connector_id := whole(one.get("connectorId"))) is not None
     ]
@@ -201,7 +171,7 @@ def _connector(item: dict[str, Any]) -> PolledConnector | None:
         [(m.get("phase"), m.get("current"), m.get("voltage")) for m in items(item.get("measurements"))]
     )
     return PolledConnector(
-        number=connector_id,
+        connector_id=connector_id,
         status=text(item.get("status")),
         energy_kwh=number(item.get("totalConsumptionKwh")),
         power_w=power_w(item.get("chargingPowerKw"), measured),

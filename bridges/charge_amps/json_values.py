@@ -1,17 +1,17 @@
-"""Values of an undocumented JSON: a number may come as a string, anything may be null."""
+"""Read values of undocumented JSON, in which numbers may be strings and any value may be null."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from bridges.charge_amps.cloud import Phase
+from bridges.charge_amps.cloud import PhaseMeasurement
 from csms.scheduling.prices import parse_price as number
 
 __all__ = ["items", "moment", "number", "phases", "power_w", "text", "whole"]
 
 
 def text(value: Any) -> str | None:
-    """None for what is empty, missing or no text; numbers become text."""
+    """Return a text or a number as text; None: empty, missing or of another type."""
     if isinstance(value, bool) or value is None or isinstance(value, dict | list):
         return None
     return str(value).strip() or None
@@ -23,7 +23,7 @@ def whole(value: Any) -> int | None:
 
 
 def moment(value: Any) -> datetime | None:
-    """Aware UTC; the cloud's times without an offset are UTC."""
+    """Return a time in UTC. Times of the cloud without an offset are in UTC."""
     if not isinstance(value, str):
         return None
     try:
@@ -34,22 +34,24 @@ def moment(value: Any) -> datetime | None:
 
 
 def items(value: Any) -> list[dict[str, Any]]:
-    """The objects of a list; one object alone is a list of one."""
+    """Return the objects of a list. A single object counts as a list of one."""
     found = [value] if isinstance(value, dict) else value
     return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
 
 
-def phases(measured: list[tuple[Any, Any, Any]]) -> tuple[Phase, ...]:
-    """(name, amperes, volts) as they came; what has neither is left out."""
-    found = [Phase(str(name), number(current), number(voltage)) for name, current, voltage in measured]
+def phases(measured: list[tuple[Any, Any, Any]]) -> tuple[PhaseMeasurement, ...]:
+    """Read (name, amperes, volts) of each phase. Phases without both are left out."""
+    found = [
+        PhaseMeasurement(str(name), number(current), number(voltage)) for name, current, voltage in measured
+    ]
     return tuple(phase for phase in found if (phase.current_a, phase.voltage_v) != (None, None))
 
 
-def power_w(kilowatts: Any, measured: tuple[Phase, ...]) -> int | None:
-    """Told, else the sum over the phases of current times voltage."""
-    told = number(kilowatts)
-    if told is not None:
-        return round(told * 1000)
+def power_w(kilowatts: Any, measured: tuple[PhaseMeasurement, ...]) -> int | None:
+    """Return the power in the answer, or else the sum over the phases of current times voltage."""
+    given_kw = number(kilowatts)
+    if given_kw is not None:
+        return round(given_kw * 1000)
     products = [
         phase.current_a * phase.voltage_v
         for phase in measured

@@ -1,7 +1,8 @@
-"""What must survive a restart and is no charger's business: one retained message a connector, on the main broker."""
+"""Store the schedule state of each connector in retained topics of the main broker, where it survives a restart."""
 
 import asyncio
 import contextlib
+from typing import Final
 from uuid import uuid4
 
 import msgspec
@@ -13,7 +14,7 @@ from csms.core.events import topic_level
 from csms.errors import BrokerAway
 
 log = structlog.get_logger()
-_ASK_EVERY_S = 0.5
+_MARKER_INTERVAL_S: Final = 0.5
 
 
 def plan_topic(charge_point_id: str, connector_id: int) -> str:
@@ -25,59 +26,59 @@ def state_topic(charge_point_id: str, connector_id: int) -> str:
 
 
 class PlanStore:
-    """`recall` waits for the broker: without it nobody knows what on a charger is ours."""
+    """The retained plans of all connectors. `load` waits for the broker: only the plans tell whose a schedule is."""
 
     def __init__(self, node: AdapterHost) -> None:
         self._node = node
         self._unsaved: dict[str, SyncState] = {}
 
-    async def recall(self) -> dict[str, SyncState]:
-        """All that was remembered, by topic."""
-        found: dict[str, SyncState] = {}
-        # A message of our own is the end of those that the broker had kept: it comes after them.
-        mark = f"charge-amps/{uuid4().hex}/0/plan"
-        asking = asyncio.create_task(self._ask(mark), name="recall")
+    async def load(self) -> dict[str, SyncState]:
+        """Return the stored states by topic."""
+        states: dict[str, SyncState] = {}
+        # The broker delivers a marker of the bridge's own after the messages that it had retained.
+        marker = f"charge-amps/{uuid4().hex}/0/plan"
+        publishing = asyncio.create_task(self._publish_marker(marker), name="plan marker")
         try:
-            async with contextlib.aclosing(self._node.listen("charge-amps/+/+/plan")) as heard:  # type: ignore[type-var]
-                async for message in heard:
-                    if message.topic == mark:
-                        return found
+            async with contextlib.aclosing(self._node.listen("charge-amps/+/+/plan")) as messages:  # type: ignore[type-var]
+                async for message in messages:
+                    if message.topic == marker:
+                        return states
                     if message.body:
-                        kept = _read(message.topic, message.body)
-                        if kept is not None:
-                            found[message.topic] = kept
+                        state = _decode(message.topic, message.body)
+                        if state is not None:
+                            states[message.topic] = state
         finally:
-            asking.cancel()
-            await asyncio.wait({asking})
-        return found
+            publishing.cancel()
+            await asyncio.wait({publishing})
+        return states
 
-    async def _ask(self, mark: str) -> None:
+    async def _publish_marker(self, marker: str) -> None:
         while True:
-            await asyncio.sleep(_ASK_EVERY_S / 2)
+            await asyncio.sleep(_MARKER_INTERVAL_S / 2)
             if self._node.broker_connected:
                 with contextlib.suppress(BrokerAway):
-                    await self._node.publish(mark, b"", retain=False)
-            await asyncio.sleep(_ASK_EVERY_S / 2)
+                    await self._node.publish(marker, b"", retain=False)
+            await asyncio.sleep(_MARKER_INTERVAL_S / 2)
 
-    async def remember(self, topic: str, kept: SyncState) -> None:
-        """Now, or once the broker is back (`flush`)."""
-        self._unsaved[topic] = kept
+    async def save(self, topic: str, state: SyncState) -> None:
+        """Store a state now, or at the next `flush` if the broker is unreachable."""
+        self._unsaved[topic] = state
         await self.flush()
 
     async def flush(self) -> None:
-        for topic, kept in list(self._unsaved.items()):
+        for topic, state in list(self._unsaved.items()):
             try:
-                await self._node.publish(topic, msgspec.json.encode(kept))
-            except BrokerAway as away:
-                log.warning("plan not remembered yet", error=str(away))
+                await self._node.publish(topic, msgspec.json.encode(state))
+            except BrokerAway as error:
+                log.warning("plan_not_saved", topic=topic, error=str(error))
                 return
-            if self._unsaved.get(topic) is kept:
+            if self._unsaved.get(topic) is state:
                 del self._unsaved[topic]
 
 
-def _read(topic: str, body: bytes) -> SyncState | None:
+def _decode(topic: str, body: bytes) -> SyncState | None:
     try:
         return msgspec.json.decode(body, type=SyncState)
     except (msgspec.MsgspecError, ValueError) as error:
-        log.error("a remembered plan cannot be read", topic=topic, error=str(error))
+        log.error("saved_plan_malformed", topic=topic, error=str(error))
         return None

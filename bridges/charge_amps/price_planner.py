@@ -1,4 +1,4 @@
-"""Standalone mode: prices in, a plan out, the plan on the charger."""
+"""Standalone mode: plan a connector's charging by prices, and apply the plan."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,83 +18,75 @@ from csms.scheduling.selection import WAITING_FOR_PRICES, PricePlan, plan_by_pri
 
 log = structlog.get_logger()
 DISABLED, ERROR, IDLE = "disabled", "error", "idle"
-_PAUSES_S: Final = (10.0, 30.0, 60.0, 300.0)
+_RETRY_S: Final = (10.0, 30.0, 60.0, 300.0)
 
 
 class PricePlanner:
-    """One connector's plan. `step` is safe to call at any time and as often as one likes."""
+    """The price plan of one connector. `update` may be called at any time."""
 
     def __init__(
-        self,
-        prices: PriceTable,
-        keeper: ScheduleSync,
-        config: ChargeAmpsConfig,
-        clock: Callable[[], datetime],
+        self, prices: PriceTable, sync: ScheduleSync, config: ChargeAmpsConfig, clock: Callable[[], datetime]
     ) -> None:
         self.plan: PricePlan | None = None
         self.state = IDLE
         self.message = ""
         self._prices = prices
-        self._keeper = keeper
+        self._sync = sync
         self._config = config
         self._clock = clock
         self._failures = 0
-        self._not_before: datetime | None = None
+        self._retry_at: datetime | None = None
         self._lock = asyncio.Lock()
 
     @property
     def threshold_active(self) -> bool:
         return self.plan is not None and self.plan.threshold_active
 
-    async def step(self) -> bool:
-        """Plan, and have the plan on the charger; whether anything of it has changed."""
-        # Prices and the passing of time come at once: the second waits, and sees that the first has failed.
+    async def update(self) -> bool:
+        """Plan anew and apply the plan. Return whether anything has changed."""
+        # New prices and the timer may call at the same time: the second call waits, and respects a failure of the first.
         async with self._lock:
-            return await self._step()
+            before = (self.state, self.message, self.plan, self._sync.state)
+            await self._update(self._clock())
+            return before != (self.state, self.message, self.plan, self._sync.state)
 
-    async def _step(self) -> bool:
-        before = (self.state, self.message, self.plan, self._keeper.kept)
-        now = self._clock()
+    async def _update(self, now: datetime) -> None:
         if not self._config.automation:
             self.plan = None
-            if await self._have((), now):
+            if await self._apply((), now):
                 self.state, self.message = DISABLED, "Automation is switched off"
-        elif self._prices.problem is not None:
+            return
+        if self._prices.problem is not None:
             self.state, self.message = ERROR, self._prices.problem
-        else:
-            self.plan = found = plan_by_price(
-                self._prices.slots,
-                now=now,
-                zone=self._config.zone,
-                top_x=self._config.top_x,
-                threshold=self._config.price_threshold,
-                current_a=self._config.current_a,
-            )
-            left = remaining_periods(found.periods, now)
-            # Without prices nothing new is known: what is on the charger stays until it is over.
-            if found.state != WAITING_FOR_PRICES and not await self._have(left, now):
-                return before != (self.state, self.message, self.plan, self._keeper.kept)
+            return
+        self.plan = found = plan_by_price(
+            self._prices.slots,
+            now=now,
+            zone=self._config.zone,
+            top_x=self._config.top_x,
+            threshold=self._config.price_threshold,
+            current_a=self._config.current_a,
+        )
+        # Without prices the schedule that is in place stays until it is over.
+        if found.state == WAITING_FOR_PRICES or await self._apply(remaining_periods(found.periods, now), now):
             self.state, self.message = found.state, found.message
-        return before != (self.state, self.message, self.plan, self._keeper.kept)
 
-    async def _have(self, periods: tuple[ChargePeriod, ...], now: datetime) -> bool:
-        """Put or delete; False when it failed, and then it is tried again after a while."""
-        keeper = self._keeper
-        if keeper.blocked:
+    async def _apply(self, periods: tuple[ChargePeriod, ...], now: datetime) -> bool:
+        """Write or delete the schedule. Return False after a failure, which delays the next attempt."""
+        sync = self._sync
+        if sync.blocked or (not periods and not sync.active and sync.pending is None):
             return True
-        if not periods and not keeper.active and keeper.pending is None:
-            return True
-        if self._not_before is not None and now < self._not_before:
+        if self._retry_at is not None and now < self._retry_at:
             return False
         try:
-            await keeper.want(DesiredPlan(source=STANDALONE, periods=periods))
+            await sync.apply(DesiredPlan(source=STANDALONE, periods=periods))
         except (CloudError, HorizonTooLong) as error:
-            keeper.pending = None  # the next step wants what is right then
-            pause_s = _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]
+            sync.pending = None  # the next update plans anew
+            retry_s = _RETRY_S[min(self._failures, len(_RETRY_S) - 1)]
             self._failures += 1
-            self._not_before = now + timedelta(seconds=pause_s)
+            self._retry_at = now + timedelta(seconds=retry_s)
             self.state, self.message = ERROR, str(error)
-            log.warning("plan not on the charger", error=str(error))
+            log.warning("plan_not_applied", error=str(error))
             return False
-        self._failures, self._not_before = 0, None
+        self._failures, self._retry_at = 0, None
         return True

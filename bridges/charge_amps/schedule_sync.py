@@ -1,4 +1,4 @@
-"""Keeps one connector's schedule on the charger as it is wanted, and claims nothing that was not seen to be so."""
+"""Keep one connector's weekly schedule as desired. What is reported as done has been read back."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from bridges.charge_amps.cloud import ChargeAmpsCloud, CloudError, CloudUnavailable, StoredSchedule
 from bridges.charge_amps.config import ChargeAmpsConfig
+from bridges.charge_amps.web_api import WebApiCloud
 from bridges.charge_amps.weekly_schedule import (
     HorizonTooLong,
     WeeklyPeriod,
@@ -24,14 +25,14 @@ log = structlog.get_logger()
 
 
 class ForeignSchedule(CloudError):
-    """Somebody else's schedule is there, and nobody has told us to replace it."""
+    """The connector has a schedule that the bridge has not written, and may not replace."""
 
 
 class SyncState(Struct, frozen=True, kw_only=True):
-    """What is ours on a connector, as it survives a restart: the retained topic `…/plan`.
+    """What the bridge has written for a connector, as it survives a restart in the retained topic `…/plan`.
 
-    `source` none: nothing of ours is there. `periods` is what was asked for, `week` what of it was written, under
-    `schedule_id`, for the week that begins at `start`. The last three are about HEMS commands.
+    `source` none: the connector has no schedule of the bridge. `periods` was desired; `week` is the part of it that was
+    written, under `schedule_id`, for the week from `start`. The last three fields are about HEMS commands.
     """
 
     mode: str
@@ -48,35 +49,40 @@ class SyncState(Struct, frozen=True, kw_only=True):
 
 
 class ScheduleSync:
-    """`want` tries at once and says how it went; what failed for a passing reason is tried again by `tend`, a
-    bounded number of times. `remember` stores `kept`; `changed` is called when `tend` has changed something.
+    """The schedule of one connector.
+
+    `apply` tries at once and raises if it fails; after a transient failure `maintain` tries again, a limited number of
+    times. `save` stores `state`; `on_change` is called when `maintain` has changed it.
     """
 
     def __init__(
         self,
         cloud: ChargeAmpsCloud,
+        schedules: WebApiCloud,
         config: ChargeAmpsConfig,
         charge_point_id: str,
         connector_id: int,
         *,
         clock: Callable[[], datetime],
-        remember: Callable[[SyncState], Awaitable[None]],
+        save: Callable[[SyncState], Awaitable[None]],
     ) -> None:
-        self.kept = SyncState(mode=config.mode)
+        self.state = SyncState(mode=config.mode)
         self.pending: DesiredPlan | None = None
         self.blocked = False
-        self.changed: Callable[[], Awaitable[None]] | None = None
+        self.on_change: Callable[[], Awaitable[None]] | None = None
         self._cloud = cloud
+        self._schedules = schedules
         self._config = config
         self._charge_point_id = charge_point_id
         self._connector_id = connector_id
         self._clock = clock
-        self._remember = remember
+        self._save = save
         self._lock = asyncio.Lock()
-        self._attempts = 0
-        self._next_at: datetime | None = None
-        self._unsure: WeeklySchedule | None = None
-        self._read_at: datetime | None = None
+        self._failures = 0
+        self._retry_at: datetime | None = None
+        self._unconfirmed: WeeklySchedule | None = None
+        self._checked_at: datetime | None = None
+        self._names = {"charger": charge_point_id, "connector": connector_id}
 
     @property
     def busy(self) -> bool:
@@ -84,197 +90,194 @@ class ScheduleSync:
 
     @property
     def active(self) -> bool:
-        return self.kept.source != NONE
+        return self.state.source != NONE
 
-    # --- asking ----------------------------------------------------------------------------------
+    # --- desired plans ---------------------------------------------------------------------------
 
-    async def want(self, wanted: DesiredPlan) -> None:
-        """Have it so. Raises CloudError when it is not (perhaps: not yet), HorizonTooLong when it cannot be."""
+    async def apply(self, desired: DesiredPlan) -> None:
+        """Write the desired plan. Raises CloudError (it may be retried), HorizonTooLong (it cannot be written)."""
         async with self._lock:
-            self.pending, self._attempts = wanted, 0
-            await self._attempt(wanted)
+            self.pending, self._failures = desired, 0
+            await self._attempt(desired)
 
-    async def command(self, result: str, error: str | None = None) -> None:
-        """Note how a HEMS command ended."""
-        await self._keep(
-            replace(self.kept, last_command_at=self._clock(), last_command_result=result, error=error)
+    async def note_command(self, result: str, error: str | None = None) -> None:
+        """Note the result of a HEMS command."""
+        await self._set_state(
+            replace(self.state, last_command_at=self._clock(), last_command_result=result, error=error)
         )
 
-    async def noted(self, *, error: str | None, result: str | None = None) -> None:
-        """Note what has become of it since."""
-        result = result if result is not None else self.kept.last_command_result
-        await self._keep(replace(self.kept, error=error, last_command_result=result))
+    async def _note_result(self, *, error: str | None, result: str | None = None) -> None:
+        """Note a later result of the last HEMS command (None: unchanged)."""
+        result = result if result is not None else self.state.last_command_result
+        await self._set_state(replace(self.state, error=error, last_command_result=result))
 
-    async def tend(self) -> None:
-        """What time brings: an expiry, a new week, periods that are over, another try, a look at what is there."""
+    async def maintain(self) -> None:
+        """Retry a failed plan, or apply what time brings: an expiry, a new week, the end of the periods, a check."""
         if self.busy or self.blocked:
             return
         async with self._lock:
-            before = self.kept
+            before = self.state
             try:
-                await self._tend(self._clock())
+                await self._maintain(self._clock())
             except (CloudError, HorizonTooLong) as error:
-                log.warning(
-                    "schedule not as wanted",
-                    charger=self._charge_point_id,
-                    connector=self._connector_id,
-                    error=str(error),
-                )
+                log.warning("schedule_not_applied", error=str(error), **self._names)
                 if self.active or self.pending is not None:
-                    await self.noted(error=str(error), result="error" if self._config.mode == HEMS else None)
-        if self.kept != before and self.changed is not None:
-            await self.changed()
+                    result = "error" if self._config.mode == HEMS else None
+                    await self._note_result(error=str(error), result=result)
+        if self.state != before and self.on_change is not None:
+            await self.on_change()
 
-    async def _tend(self, now: datetime) -> None:
-        if self._next_at is not None and now < self._next_at:
+    async def _maintain(self, now: datetime) -> None:
+        if self._retry_at is not None and now < self._retry_at:
             return
-        kept = self.kept
-        if self.pending is not None:
-            wanted = self.pending
-            await self._attempt(wanted)
-            await self.noted(error=None, result=_result(wanted, self._config.mode))
-        elif kept.source != NONE:
-            stale = kept.start != week_start(now, self._config.zone)
-            due = due_by_time(now, periods=kept.periods, expires_at=kept.expires_at, stale=stale)
+        state, desired = self.state, self.pending
+        if desired is not None:
+            await self._attempt(desired)
+            await self._note_result(error=None, result=_hems_result(desired, self._config.mode))
+        elif state.source != NONE:
+            stale = state.start != week_start(now, self._config.zone)
+            due = due_by_time(now, periods=state.periods, expires_at=state.expires_at, stale=stale)
             if due in {EXPIRED, OVER}:
-                await self._again(DesiredPlan(source=kept.source))
+                await self._attempt_until_done(DesiredPlan(source=state.source))
                 if due == EXPIRED:
-                    await self.noted(error=None, result="expired")
+                    await self._note_result(error=None, result="expired")
             elif due == RENEW:
-                await self._again(_of(kept))
-            elif self._due(now):
-                await self._look(now)
+                await self._attempt_until_done(_desired(state))
+            elif self._is_check_due(now):
+                await self._check()
 
-    def _due(self, now: datetime) -> bool:
-        return self._read_at is None or now - self._read_at >= timedelta(
-            seconds=self._config.pace.read_back_s
-        )
+    def _is_check_due(self, now: datetime) -> bool:
+        interval = timedelta(seconds=self._config.intervals.read_back_s)
+        return self._checked_at is None or now - self._checked_at >= interval
 
-    async def _look(self, now: datetime) -> None:
-        """Whether what we wrote is still there."""
+    async def _check(self) -> None:
+        """Read the schedule back: write it again if it is gone or altered, give it up if another one is there."""
         stored = await self._read()
-        kept = self.kept
-        if stored is None or (stored.id == kept.schedule_id and not self._ours_in(stored)):
-            await self._again(_of(kept), force=True)
-        elif not self._ours(stored):
-            await self._lose("The schedule was replaced by somebody else")
+        state = self.state
+        if stored is None or (stored.id == state.schedule_id and not self._has_own_content(stored)):
+            await self._attempt_until_done(_desired(state), force=True)
+        elif not self._is_own(stored):
+            await self._give_up()
 
-    async def _lose(self, why: str) -> None:
-        log.warning(why, charger=self._charge_point_id, connector=self._connector_id)
-        await self._keep(_without(self.kept, error=why))
+    async def _give_up(self) -> None:
+        log.warning("schedule_replaced_by_user", **self._names)
+        await self._set_state(_without_schedule(self.state, error="The schedule was replaced by another one"))
 
-    # --- doing -----------------------------------------------------------------------------------
+    # --- attempts --------------------------------------------------------------------------------
 
-    async def _attempt(self, wanted: DesiredPlan) -> None:
-        """One try of what is pending. What cannot pass, or has been tried often enough, is given up."""
+    async def _attempt(self, desired: DesiredPlan) -> None:
+        """Try a pending plan once. It is dropped after a permanent failure, or after too many transient ones."""
         try:
-            await self._do(wanted)
-        except CloudUnavailable as away:
-            retries = self._config.pace.retry_s
-            if self._attempts >= len(retries):
-                self.pending = self._next_at = None
+            await self._write_or_delete(desired)
+        except CloudUnavailable as error:
+            retries_s = self._config.intervals.retry_s
+            if self._failures >= len(retries_s):
+                self.pending = self._retry_at = None
             else:
-                wait_s = max(retries[self._attempts], away.retry_after_s or 0)
-                self._next_at = self._clock() + timedelta(seconds=wait_s)
-            self._attempts += 1
+                wait_s = max(retries_s[self._failures], error.retry_after_s or 0)
+                self._retry_at = self._clock() + timedelta(seconds=wait_s)
+            self._failures += 1
             raise
         except Exception:
-            self.pending = self._next_at = None
+            self.pending = self._retry_at = None
             raise
-        self.pending = self._next_at = None
+        self.pending = self._retry_at = None
 
-    async def _again(self, wanted: DesiredPlan, *, force: bool = False) -> None:
-        """What must be so sooner or later: tried until it is."""
+    async def _attempt_until_done(self, desired: DesiredPlan, *, force: bool = False) -> None:
+        """Try a plan that must succeed in the end: it stays due, so `maintain` tries it again after a pause."""
         try:
-            await self._do(wanted, force=force)
+            await self._write_or_delete(desired, force=force)
         except CloudError:
-            self._attempts += 1
-            pauses = self._config.pace.retry_s
-            self._next_at = self._clock() + timedelta(seconds=pauses[min(self._attempts, len(pauses)) - 1])
+            self._failures += 1
+            retries_s = self._config.intervals.retry_s
+            wait_s = retries_s[min(self._failures, len(retries_s)) - 1]
+            self._retry_at = self._clock() + timedelta(seconds=wait_s)
             raise
-        self._attempts, self._next_at = 0, None
+        self._failures, self._retry_at = 0, None
 
-    async def _do(self, wanted: DesiredPlan, *, force: bool = False) -> None:
-        if wanted.periods:
-            await self._put(wanted, force=force)
+    async def _write_or_delete(self, desired: DesiredPlan, *, force: bool = False) -> None:
+        if desired.periods:
+            await self._write(desired, force=force)
         else:
             await self._delete()
 
-    async def _put(self, wanted: DesiredPlan, *, force: bool) -> None:
+    async def _write(self, desired: DesiredPlan, *, force: bool) -> None:
         now = self._clock()
-        week = encode_week(wanted.periods, now=now, zone=self._config.zone, encoding=self._config.encoding)
-        kept = self.kept
+        week = self._encode(desired.periods, now)
         if week.lost_s:
-            log.warning("the last hour of this week cannot be written", lost_s=week.lost_s)
+            log.warning("week_end_not_encodable", lost_s=week.lost_s, **self._names)
         if not week.periods:
             raise CloudError("None of the periods can be written any more")
-        kept = replace(kept, expires_at=wanted.expires_at, source_id=wanted.source_id, error=None)
-        if force or kept.source != wanted.source or kept.start != week.start or self._left(kept, now) != week:
-            kept = replace(
-                kept,
-                source=wanted.source,
-                schedule_id=await self._written(week),
+        state = replace(self.state, expires_at=desired.expires_at, source_id=desired.source_id, error=None)
+        # Compared with what is left of the periods that were written: the end of one is no reason to write again.
+        changed = (
+            state.source != desired.source
+            or state.start != week.start
+            or self._encode(state.periods, now) != week
+        )
+        if force or changed:
+            state = replace(
+                state,
+                source=desired.source,
+                schedule_id=await self._put(week),
                 start=week.start,
                 week=week.periods,
-                periods=wanted.periods,
+                periods=desired.periods,
             )
-        await self._keep(kept)
+        await self._set_state(state)
 
-    def _left(self, kept: SyncState, now: datetime) -> WeeklySchedule:
-        """What is left of what was written: a period that is over is no reason to write again."""
-        return encode_week(kept.periods, now=now, zone=self._config.zone, encoding=self._config.encoding)
+    def _encode(self, periods: tuple[ChargePeriod, ...], now: datetime) -> WeeklySchedule:
+        return encode_week(periods, now=now, zone=self._config.zone, encoding=self._config.encoding)
 
-    async def _keep(self, kept: SyncState) -> None:
-        if kept != self.kept:
-            self.kept = kept
-            await self._remember(kept)
+    async def _set_state(self, state: SyncState) -> None:
+        if state != self.state:
+            self.state = state
+            await self._save(state)
 
-    async def _written(self, week: WeeklySchedule) -> str:
-        """Put it unless it is there already, and see that it is there. Its id."""
+    async def _put(self, week: WeeklySchedule) -> str:
+        """Write a schedule unless it is there already, and read it back. Return its id."""
         stored = await self._read()
         if stored is not None and stored.holds(week):
-            self._unsure = None
+            self._unconfirmed = None
             return stored.id
-        if stored is not None and stored.periods and not self._ours(stored):
+        if stored is not None and stored.periods and not self._is_own(stored):
             if not self._config.take_over:
                 if self.active:
-                    await self._lose("The schedule was replaced by somebody else")
-                raise ForeignSchedule("A schedule of the user's own is on the charger")
-            log.warning(
-                "the user's own schedule is replaced",
-                charger=self._charge_point_id,
-                connector=self._connector_id,
-                replaced=[(period.from_s, period.to_s, period.current_a) for period in stored.periods],
-            )
-        self._unsure = week
+                    await self._give_up()
+                raise ForeignSchedule(
+                    "The charger has a schedule of its user; CHARGE_AMPS_TAKE_OVER=true replaces it"
+                )
+            periods = [(period.from_s, period.to_s, period.current_a) for period in stored.periods]
+            log.warning("user_schedule_replaced", periods=periods, **self._names)
+        self._unconfirmed = week
         try:
-            await self._cloud.put_schedule(
+            await self._schedules.put_schedule(
                 self._charge_point_id, self._connector_id, week, self._config.time_zone
             )
-        except CloudUnavailable as away:
-            if not away.done_perhaps:
-                self._unsure = None
+        except CloudUnavailable as error:
+            if not error.maybe_done:
+                self._unconfirmed = None
                 raise
-            log.info("not known whether the schedule was taken", error=str(away))
+            log.info("schedule_write_unconfirmed", error=str(error), **self._names)
         except CloudError:
-            self._unsure = None
+            self._unconfirmed = None
             raise
         stored = await self._read()
         if stored is None or not stored.holds(week):
             raise CloudUnavailable("The schedule read back is not the one written")
-        self._unsure = None
+        self._unconfirmed = None
         return stored.id
 
     async def _delete(self) -> None:
-        """Delete what is ours, and see that the connector does not wait for a schedule that is gone."""
-        if self.kept.source == NONE and self._unsure is None:
+        """Delete the bridge's schedule, and set the mode, so that the connector does not wait for a schedule."""
+        if not self.active and self._unconfirmed is None:
             return
         stored = await self._read()
-        if stored is not None and (self._ours(stored) or self._config.take_over):
+        if stored is not None and (self._is_own(stored) or self._config.take_over):
             try:
-                await self._cloud.delete_schedule(self._charge_point_id, self._connector_id)
-            except CloudUnavailable as away:
-                if not away.done_perhaps:
+                await self._schedules.delete_schedule(self._charge_point_id, self._connector_id)
+            except CloudUnavailable as error:
+                if not error.maybe_done:
                     raise
             if await self._read() is not None:
                 raise CloudUnavailable("The schedule is still there")
@@ -283,42 +286,40 @@ class ScheduleSync:
             await self._cloud.set_mode(
                 self._charge_point_id, self._connector_id, self._config.mode_after_clear.capitalize()
             )
-        self._unsure = None
-        await self._keep(_without(self.kept, error=None))
+        self._unconfirmed = None
+        await self._set_state(_without_schedule(self.state, error=None))
 
     async def _read(self) -> StoredSchedule | None:
-        stored = await self._cloud.schedule(self._charge_point_id, self._connector_id)
-        self._read_at = self._clock()
+        stored = await self._schedules.schedule(self._charge_point_id, self._connector_id)
+        self._checked_at = self._clock()
         return stored
 
-    def _ours(self, stored: StoredSchedule) -> bool:
-        """By its id, or by what it says: an answer may have been lost on its way."""
-        known = self.kept.schedule_id is not None and stored.id == self.kept.schedule_id
-        return known or self._ours_in(stored)
+    def _is_own(self, stored: StoredSchedule) -> bool:
+        """Compare the id, or the content: the answer to a write may have been lost."""
+        return stored.id == self.state.schedule_id or self._has_own_content(stored)
 
-    def _ours_in(self, stored: StoredSchedule) -> bool:
-        if self._unsure is not None and stored.holds(self._unsure):
+    def _has_own_content(self, stored: StoredSchedule) -> bool:
+        if self._unconfirmed is not None and stored.holds(self._unconfirmed):
             return True
-        return self.active and (stored.start, stored.periods) == (self.kept.start, self.kept.week)
+        return self.active and (stored.start, stored.periods) == (self.state.start, self.state.week)
 
 
-def _of(kept: SyncState) -> DesiredPlan:
+def _desired(state: SyncState) -> DesiredPlan:
     return DesiredPlan(
-        source=kept.source, periods=kept.periods, expires_at=kept.expires_at, source_id=kept.source_id
+        source=state.source, periods=state.periods, expires_at=state.expires_at, source_id=state.source_id
     )
 
 
-def _result(wanted: DesiredPlan, mode: str) -> str | None:
+def _hems_result(desired: DesiredPlan, mode: str) -> str | None:
     if mode != HEMS:
         return None
-    return "success" if wanted.periods else "cleared"
+    return "success" if desired.periods else "cleared"
 
 
-def _without(kept: SyncState, *, error: str | None) -> SyncState:
-    """Nothing of ours is there."""
+def _without_schedule(state: SyncState, *, error: str | None) -> SyncState:
     return SyncState(
-        mode=kept.mode,
-        last_command_at=kept.last_command_at,
-        last_command_result=kept.last_command_result,
+        mode=state.mode,
+        last_command_at=state.last_command_at,
+        last_command_result=state.last_command_result,
         error=error,
     )

@@ -1,4 +1,4 @@
-"""One connector that is scheduled: its keeper, its planner or its HEMS, and what is published of it."""
+"""A connector whose schedule the bridge manages: its sync, its planner or its HEMS, and what is published of it."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,15 +8,16 @@ import structlog
 from msgspec import Struct
 
 from bridges.charge_amps import hems
-from bridges.charge_amps.cloud import ChargeAmpsCloud, CloudError
+from bridges.charge_amps.cloud import ChargeAmpsCloud, CloudError, PolledConnector
 from bridges.charge_amps.config import ChargeAmpsConfig
 from bridges.charge_amps.monitor import Monitor
 from bridges.charge_amps.plan_store import PlanStore, plan_topic, state_topic
 from bridges.charge_amps.price_planner import ERROR, IDLE, PricePlanner
 from bridges.charge_amps.schedule_sync import ScheduleSync, SyncState
+from bridges.charge_amps.web_api import WebApiCloud
 from csms.adapter import AdapterHost
 from csms.plans.retained import Retained
-from csms.scheduling.hems import HemsStatus, iso_time, without_measurements
+from csms.scheduling.hems import HemsStatus, hems_state, iso_time, without_measurements
 from csms.scheduling.periods import current_or_next, remaining_periods
 from csms.scheduling.plan_delivery import AWAY, HEMS, IN_PLACE, NOT_DESIRED, PENDING, STANDALONE, DesiredPlan
 from csms.scheduling.plan_view import PlanView, with_prices
@@ -26,7 +27,7 @@ log = structlog.get_logger()
 
 
 class HomeAssistantState(Struct, frozen=True, kw_only=True):
-    """`charge-amps/{charge point}/{connector}/state`, retained: what Home Assistant's entities are made of."""
+    """The retained topic `charge-amps/{charge point}/{connector}/state`, from which Home Assistant's entities read."""
 
     operation_mode: str
     online: bool
@@ -55,206 +56,231 @@ class HomeAssistantState(Struct, frozen=True, kw_only=True):
 
 
 class ScheduledConnector:
-    """`run` ends what another mode has left behind, then follows the one that is configured."""
+    """`run` first removes what another operation mode has left behind, then follows the configured one."""
 
     def __init__(
         self,
         monitor: Monitor,
-        number: int,
+        connector_id: int,
         *,
         primary: bool,
         cloud: ChargeAmpsCloud,
+        schedules: WebApiCloud,
         config: ChargeAmpsConfig,
         prices: PriceTable,
         node: AdapterHost,
-        memory: PlanStore,
+        plans: PlanStore,
         clock: Callable[[], datetime],
     ) -> None:
         self.monitor = monitor
-        self.number = number
+        self.connector_id = connector_id
         self._config = config
         self._node = node
-        self._memory = memory
+        self._plans = plans
         self._clock = clock
-        self._plan_topic = plan_topic(monitor.charger_id, number)
-        self._state_topic = state_topic(monitor.charger_id, number)
-        name = hems.topic_name(monitor.charger_id, number, primary=primary)
+        self._plan_topic = plan_topic(monitor.charger_id, connector_id)
+        self._state_topic = state_topic(monitor.charger_id, connector_id)
+        name = hems.topic_name(monitor.charger_id, connector_id, primary=primary)
         self._hems_topic = f"hems/charge-amps/{name}"
-        self.keeper = ScheduleSync(
+        self.sync = ScheduleSync(
             cloud,
+            schedules,
             config,
             monitor.charger_id,
-            number,
+            connector_id,
             clock=clock,
-            remember=lambda kept: memory.remember(self._plan_topic, kept),
+            save=lambda state: plans.save(self._plan_topic, state),
         )
-        self.keeper.changed = self.publish
-        self.planner = PricePlanner(prices, self.keeper, config, clock)
-        self.switched = False
+        self.sync.on_change = self.publish
+        self.planner = PricePlanner(prices, self.sync, config, clock)
+        self._ready = False
         self._prices = prices
-        self._shown: PlanView | None = None
-        self._retained = Retained(node, config.pace.heartbeat_s, clock)
+        self._stored_view: PlanView | None = None
+        self._retained = Retained(node, config.intervals.heartbeat_s, clock)
+        self._publishing = asyncio.Lock()
 
     # --- life ------------------------------------------------------------------------------------
 
-    async def run(self, remembered: SyncState | None) -> None:
-        await self._switch(remembered)
+    async def run(self, stored: SyncState | None) -> None:
+        """Go on from the stored state until cancelled."""
+        await self._restore(stored)
         await self.publish()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._tend())
+            tasks.create_task(self._maintain())
             if self._config.mode == HEMS:
                 tasks.create_task(self._listen())
 
-    async def _switch(self, remembered: SyncState | None) -> None:
-        """Nothing else is done before what an earlier mode has put there is gone."""
-        if remembered is not None:
-            self.keeper.kept = remembered
-        if remembered is not None and remembered.mode != self._config.mode:
-            log.info("mode switched", charger=self.monitor.charger_id, to=self._config.mode)
-            if self._config.mode != HEMS:
-                await self._forget_hems()
+    async def _restore(self, stored: SyncState | None) -> None:
+        """Take over the stored state. After a change of mode, delete the schedule of the old mode before anything else."""
+        mode = self._config.mode
+        if stored is not None:
+            self.sync.state = stored
+        if stored is not None and stored.mode != mode:
+            log.info("operation_mode_changed", charger=self.monitor.charger_id, mode=mode)
+            if mode != HEMS and not await self._retained.take_back(f"{self._hems_topic}/status"):
+                log.warning("hems_status_not_removed", charger=self.monitor.charger_id)
             while True:
                 try:
-                    await self.keeper.want(DesiredPlan(source=self._config.mode))
+                    await self.sync.apply(DesiredPlan(source=mode))
                     break
                 except CloudError as error:
-                    log.warning("schedule of the other mode not deleted yet", error=str(error))
-                await asyncio.sleep(self._config.pace.retry_s[0])
-        if remembered is None or remembered.mode != self._config.mode:
-            self.keeper.kept = SyncState(mode=self._config.mode)
-            await self._memory.remember(self._plan_topic, self.keeper.kept)
-        self.switched = True
+                    log.warning("old_schedule_not_deleted", charger=self.monitor.charger_id, error=str(error))
+                await asyncio.sleep(self._config.intervals.retry_s[0])
+        if stored is None or stored.mode != mode:
+            self.sync.state = SyncState(mode=mode)
+            await self._plans.save(self._plan_topic, self.sync.state)
+        self._ready = True
 
-    async def _forget_hems(self) -> None:
-        if not await self._retained.take_back(f"{self._hems_topic}/status"):
-            log.warning("HEMS status not taken back", charger=self.monitor.charger_id)
-
-    async def _tend(self) -> None:
-        while not self.monitor.passive:
-            await self._memory.flush()
-            await self.keeper.tend()
-            if self._config.mode == STANDALONE:
-                await self.step()
+    async def _maintain(self) -> None:
+        while not self.monitor.given_up:
+            await self._plans.flush()
+            await self.sync.maintain()
+            await self.update_plan()
             await self.publish()
-            await asyncio.sleep(self._config.pace.tend_s)
+            await asyncio.sleep(self._config.intervals.tend_s)
 
-    async def step(self) -> None:
-        """Plan anew: prices have come, or time has passed."""
-        mine = self.switched and not self.monitor.passive
-        if mine and self._config.mode == STANDALONE and await self.planner.step():
+    async def update_plan(self) -> None:
+        """Plan anew in standalone mode, since prices or the time have changed."""
+        active = self._ready and not self.monitor.given_up and self._config.mode == STANDALONE
+        if active and await self.planner.update():
             await self.publish()
 
     async def _listen(self) -> None:
-        async for heard in self._node.listen(f"{self._hems_topic}/schedule/+"):
-            if self.monitor.passive:
+        async for message in self._node.listen(f"{self._hems_topic}/schedule/+"):
+            if self.monitor.given_up:
                 return
             try:
-                if await hems.apply_command(heard, self.keeper, self._config, self._clock()):
+                if await hems.apply_command(message, self.sync, self._config, self._clock()):
                     await self.publish(always=True)
             except Exception as error:
-                # The next message may be a better one.
-                log.error("HEMS command failed", topic=heard.topic, error=repr(error), exc_info=error)
+                log.error("hems_command_failed", topic=message.topic, error=repr(error), exc_info=error)
 
     def block(self, *, blocked: bool) -> None:
-        """An operator has taken the connector out of service: a schedule would put it back."""
-        self.keeper.blocked = blocked
+        """Write no schedule while an operator has taken the connector out of service: it would be in service again."""
+        self.sync.blocked = blocked
 
-    # --- what is told ----------------------------------------------------------------------------
+    # --- what is published -----------------------------------------------------------------------
 
     async def publish(self, *, always: bool = False) -> None:
-        """What has changed, and everything once in a heartbeat."""
-        await self._show()
-        state = self.state()
-        await self._retained.put(self._state_topic, state, always=always)
-        if self._config.mode == HEMS:
-            status = self.hems_status()
-            apart = without_measurements(status)
-            await self._retained.put(f"{self._hems_topic}/status", status, apart, always=always)
+        """Publish what has changed, and everything once in a heartbeat.
 
-    async def _show(self) -> None:
-        """For the console and the REST interface, when it is another than before."""
-        shown = self.shown()
-        if shown == self._shown:
+        Both topics come from one moment, and one call publishes after the other: a subscriber that sees a new HEMS
+        status finds the same news in the state, and no topic goes back to an older content.
+        """
+        async with self._publishing:
+            await self._store_view()
+            state = self.state()
+            status = self.hems_status() if self._config.mode == HEMS else None
+            await self._retained.put(self._state_topic, state, always=always)
+            if status is not None:
+                await self._retained.put(
+                    f"{self._hems_topic}/status", status, without_measurements(status), always=always
+                )
+
+    async def _store_view(self) -> None:
+        """Store the plan view for the console and the REST interface if it has changed."""
+        view = self.plan_view()
+        if view == self._stored_view:
             return
         try:
-            if await self._node.show_plan(shown, self._config.connectors):
-                self._shown = shown
+            if await self._node.show_plan(view, self._config.connectors):
+                self._stored_view = view
         except Exception as error:
-            # The database is away: it is tried with the next look.
-            log.warning("plan not shown", charger=self.monitor.charger_id, error=str(error))
+            # The database is unreachable: the next call tries again.
+            log.warning("plan_view_not_stored", charger=self.monitor.charger_id, error=str(error))
 
-    def shown(self) -> PlanView:
-        """What people see of it. A plan that waits for the cloud is pending, whoever is to blame."""
-        kept, config, planner = self.keeper.kept, self._config, self.planner
+    def plan_view(self) -> PlanView:
+        """Return what an operator is shown of the plan. A plan that waits for the cloud is pending."""
+        sync, config, plan = self.sync.state, self._config, self.planner.plan
         state, message = self._schedule_status()
-        pending, plan = self.keeper.pending, planner.plan
-        if config.mode == STANDALONE:
+        pending, standalone = self.sync.pending, config.mode == STANDALONE
+        if standalone:
             periods = remaining_periods(plan.periods, self._clock()) if plan is not None else ()
         else:
-            periods = pending.periods if pending is not None else kept.periods
-        problem = kept.error if planner.state != ERROR else planner.message
-        if self.keeper.active and pending is None and problem is None:
+            periods = pending.periods if pending is not None else sync.periods
+        problem = self._problem()
+        if self.sync.active and pending is None and problem is None:
             delivery = IN_PLACE
         elif not periods:
             delivery = NOT_DESIRED
         else:
             delivery = PENDING if self.monitor.online else AWAY
-        shown = PlanView(
+        view = PlanView(
             charger_id=self.monitor.charger_id,
-            connector_id=self.number,
+            connector_id=self.connector_id,
             mode=config.mode,
             state=state,
             message=message,
             delivery=delivery,
             problem=problem,
-            source=kept.source,
+            source=sync.source,
             zone=config.time_zone,
-            currency=config.currency if config.mode == STANDALONE else None,
-            max_price=config.price_threshold if config.mode == STANDALONE else None,
+            currency=config.currency if standalone else None,
+            max_price=config.price_threshold if standalone else None,
             periods=periods,
-            running=kept.periods,
-            expires_at=kept.expires_at,
-            source_id=kept.source_id,
+            running=sync.periods,
+            expires_at=sync.expires_at,
+            source_id=sync.source_id,
         )
-        return with_prices(shown, plan, self._prices.slots)
+        return with_prices(view, plan, self._prices.slots)
+
+    @property
+    def _polled(self) -> PolledConnector:
+        """The connector as polled; without values while the charger is offline."""
+        polled = self.monitor.connectors.get(self.connector_id) if self.monitor.online else None
+        return polled if polled is not None else PolledConnector(connector_id=self.connector_id)
 
     def hems_status(self) -> HemsStatus:
-        return hems.status(
+        """Return the status for the HEMS. Unknown values are null."""
+        sync, now, power_w = self.sync.state, self._clock(), self._polled.power_w
+        accounting = self.monitor.accounting.get(self.connector_id)
+        status = accounting.last_status if accounting is not None else None
+        charger_state = hems_state(status, online=self.monitor.online)
+        period = current_or_next(sync.periods, now)
+        ready = self._ready and not self.sync.busy and not self.sync.blocked
+        command_at = iso_time(sync.last_command_at)
+        return HemsStatus(
+            state=charger_state,
+            charger_state=charger_state,
+            ready_for_schedule=ready and charger_state not in {"error", "offline"},
+            schedule_source=sync.source,
+            schedule_active=self.sync.active,
+            next_period_start=iso_time(period.start) if period is not None else None,
+            next_period_end=iso_time(period.end) if period is not None else None,
+            current_power_kw=None if power_w is None else power_w / 1000,
+            session_energy_kwh=accounting.session_energy_kwh if accounting is not None else None,
+            current_schedule_id=sync.schedule_id,
+            last_hems_command_at=command_at,
+            last_command_at=command_at,
+            last_command_result=sync.last_command_result,
+            error=sync.error,
             charge_point_id=self.monitor.charger_id,
-            connector_id=self.number,
-            online=self.monitor.online,
-            ready=self.switched and not self.keeper.busy and not self.keeper.blocked,
-            books=self.monitor.books.get(self.number),
-            view=self.monitor.views.get(self.number),
-            kept=self.keeper.kept,
-            now=self._clock(),
+            connector_id=self.connector_id,
+            source_id=sync.source_id,
+            expires_at=iso_time(sync.expires_at),
+            timestamp=iso_time(now) or "",
         )
 
     def state(self) -> HomeAssistantState:
-        monitor, kept, now = self.monitor, self.keeper.kept, self._clock()
-        books, view = monitor.books.get(self.number), monitor.views.get(self.number)
-        running = books.running if books is not None else None
-        plan = self.planner.plan
+        sync, plan, hems_mode = self.sync.state, self.planner.plan, self._config.mode == HEMS
+        accounting, polled = self.monitor.accounting.get(self.connector_id), self._polled
+        currents = [phase.current_a for phase in polled.phases if phase.current_a is not None]
+        voltages = [phase.voltage_v for phase in polled.phases if phase.voltage_v is not None]
         choice = next((one for one in plan.choices if one.slots), None) if plan is not None else None
-        period = current_or_next(kept.periods, now)
-        seen = view if monitor.online else None
+        period = current_or_next(sync.periods, self._clock())
         status, message = self._schedule_status()
-        currents = [phase.current_a for phase in seen.phases if phase.current_a is not None] if seen else []
-        voltages = [phase.voltage_v for phase in seen.phases if phase.voltage_v is not None] if seen else []
         return HomeAssistantState(
             operation_mode=self._config.mode,
-            online=monitor.online,
-            charger_status=books.last_status if books is not None else None,
-            connector_mode=seen.mode if seen is not None else None,
-            error_code=seen.error_code if seen is not None else None,
-            power_kw=seen.power_w / 1000 if seen is not None and seen.power_w is not None else None,
+            online=self.monitor.online,
+            charger_status=accounting.last_status if accounting is not None else None,
+            connector_mode=polled.mode,
+            error_code=polled.error_code,
+            power_kw=polled.power_w / 1000 if polled.power_w is not None else None,
             voltage=float(max(voltages)) if voltages else None,
             current=float(max(currents)) if currents else None,
-            energy_kwh=books.register_wh / 1000 if books is not None else None,
-            session_energy_kwh=(books.register_wh - running.meter_start_wh) / 1000
-            if books is not None and running is not None
-            else None,
-            schedule_source=kept.source,
+            energy_kwh=accounting.register_wh / 1000 if accounting is not None else None,
+            session_energy_kwh=accounting.session_energy_kwh if accounting is not None else None,
+            schedule_source=sync.source,
             schedule_status=status,
             message=message,
             plan_date=plan.plan_day.isoformat() if plan is not None and plan.plan_day else None,
@@ -262,20 +288,23 @@ class ScheduledConnector:
             price_levels=len(choice.levels) if choice is not None else 0,
             slots_excluded=sum(one.excluded for one in plan.choices) if plan is not None else 0,
             tomorrow_message=plan.choices[1].message if plan is not None and plan.choices[1].slots else None,
-            price_threshold_active=self._config.mode == STANDALONE and self.planner.threshold_active,
+            price_threshold_active=not hems_mode and self.planner.threshold_active,
             next_charge_start=iso_time(period.start) if period is not None else None,
             next_charge_end=iso_time(period.end) if period is not None else None,
-            schedule_error=kept.error if self.planner.state != ERROR else self.planner.message,
-            hems_last_command=iso_time(kept.last_command_at) if self._config.mode == HEMS else None,
-            hems_last_command_result=kept.last_command_result if self._config.mode == HEMS else None,
+            schedule_error=self._problem(),
+            hems_last_command=iso_time(sync.last_command_at) if hems_mode else None,
+            hems_last_command_result=sync.last_command_result if hems_mode else None,
         )
+
+    def _problem(self) -> str | None:
+        return self.sync.state.error if self.planner.state != ERROR else self.planner.message
 
     def _schedule_status(self) -> tuple[str, str]:
         if self._config.mode == STANDALONE:
             return self.planner.state, self.planner.message
-        kept = self.keeper.kept
-        if kept.error is not None:
-            return ERROR, kept.error
-        if kept.source == HEMS:
-            return "scheduled", f"{len(kept.periods)} periods"
+        sync = self.sync.state
+        if sync.error is not None:
+            return ERROR, sync.error
+        if sync.source == HEMS:
+            return "scheduled", f"{len(sync.periods)} periods"
         return IDLE, ""

@@ -1,4 +1,7 @@
-"""One connector's books: polls and history in, reports out. Pure; what must survive a restart is in the database."""
+"""Derive a connector's transactions, readings and statuses from polls and history. Pure.
+
+What must survive a restart is in the ledger.
+"""
 
 from collections import deque
 from collections.abc import Iterable
@@ -13,26 +16,24 @@ from bridges.charge_amps.status_mapping import error_code, ocpp_status, status_n
 from csms.core import reports
 from csms.core.records import Connector, Transaction
 
-_UNKNOWN_POLLS: Final = 3
-_ID_TAG_MAX: Final = 20
-_OWN_START_FOR: Final = timedelta(minutes=10)
-# A charger that names its sessions has ended one when it says so; otherwise these two words end it.
-_OVER: Final = {"Available", "Finishing"}
+_UNAVAILABLE_AFTER_POLLS: Final = 3
+_MAX_ID_TAG: Final = 20
+_REMOTE_START_VALID_FOR: Final = timedelta(minutes=10)
+# These end a session of a charger that has no session ids.
+_END_STATUSES: Final = {"Available", "Finishing"}
 
 
 class OpenTransaction(Struct, frozen=True, kw_only=True):
-    """The open transaction. `session_id` None: the cloud names no sessions, `base_kwh` is its counter at the start."""
+    """The open transaction. `session_id` None: the cloud has none, and `base_kwh` is its counter at the start."""
 
-    key: str
     transaction_id: int
-    started_at: datetime
     meter_start_wh: int
     session_id: str | None = None
     base_kwh: Decimal | None = None
 
 
 class RemoteStart(Struct, frozen=True, kw_only=True):
-    """A remote start of ours that waits for its session."""
+    """A remote start of the bridge, whose session has not been seen yet."""
 
     id_tag: str
     reference: str
@@ -44,7 +45,7 @@ def session_key(session_id: str) -> str:
 
 
 def counted_session_key(connector_id: int, started_at: datetime, base_kwh: Decimal) -> str:
-    """The key of a transaction that only we have noticed: what is needed to go on with it after a restart is in it."""
+    """Return the key of a transaction without a session id. It has what a restarted bridge needs to go on with it."""
     return f"counted-{connector_id}-{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{base_kwh.normalize():f}"
 
 
@@ -57,58 +58,64 @@ def base_kwh_of_key(key: str) -> Decimal | None:
         return None
 
 
-def id_tag(session: CloudSession | None, own: RemoteStart | None) -> str:
-    """Whose session it is, in at most 20 characters: the card, our own remote start, the cloud's user, nobody."""
+def id_tag(session: CloudSession | None, remote_start: RemoteStart | None) -> str:
+    """Return the idTag of a session (at most 20 characters): its card, the remote start's, or the cloud's user."""
     rfid = (session.rfid or "").upper() if session is not None else ""
-    if rfid.strip("0") and len(rfid) <= _ID_TAG_MAX:
+    if rfid.strip("0") and len(rfid) <= _MAX_ID_TAG:
         return rfid
-    if own is not None:
-        return own.id_tag
+    if remote_start is not None:
+        return remote_start.id_tag
     if session is not None and session.user_id:
-        return f"CA-{session.user_id}"[:_ID_TAG_MAX]
+        return f"CA-{session.user_id}"[:_MAX_ID_TAG]
     return "CA-UNKNOWN"
 
 
 class SessionAccounting:
-    """`register_wh` is the register we keep for the connector: the cloud counts each session from 0.
+    """The sessions of one connector.
 
-    The order within one poll: `ended`, `closing` (from history, as long as it takes), `begins`, `reading`, `status`.
+    `register_wh` is the register that the bridge keeps, since the cloud counts each session from 0. The order of calls
+    in one poll: `detect_end`, then the stop of `closing` (history may need some polls to have it), `is_new_session`,
+    `meter_report`, `status_report`.
     """
 
     def __init__(self, charger_id: str, connector_id: int) -> None:
         self.charger_id = charger_id
         self.connector_id = connector_id
         self.register_wh = 0
-        self.booked_until: datetime | None = None
-        self.running: OpenTransaction | None = None
+        self.recorded_until: datetime | None = None
+        self.open_transaction: OpenTransaction | None = None
         self.closing: OpenTransaction | None = None
         self.closing_since: datetime | None = None
-        self.late: list[OpenTransaction] = []
-        self.own_start: RemoteStart | None = None
-        self.own_stop_of: int | None = None
+        self.postponed: list[OpenTransaction] = []
+        self.remote_start: RemoteStart | None = None
+        self.remotely_stopped_id: int | None = None
         self.last_status: str | None = None
         self._last_kwh: Decimal | None = None
-        self._finished: deque[str] = deque(maxlen=50)
-        self._told: tuple[str, str] | None = None
-        self._unknown = 0
-        self._left = False
+        self._finished_ids: deque[str] = deque(maxlen=50)
+        self._recorded_status: tuple[str, str] | None = None
+        self._unknown_polls = 0
+        self._unplugged = False
+
+    @property
+    def session_energy_kwh(self) -> float | None:
+        """The energy of the open session; None: there is none."""
+        transaction = self.open_transaction
+        return None if transaction is None else (self.register_wh - transaction.meter_start_wh) / 1000
 
     # --- after a restart -------------------------------------------------------------------------
 
     def resume(self, connector: Connector | None, transactions: Iterable[Transaction]) -> None:
-        """Go on from what is on record. `booked_until` None: nothing is, so history is none of our business."""
+        """Go on from what is on record. Without a record, sessions of the past are not recorded."""
         if connector is not None:
             self.register_wh = connector.energy_wh or 0
-            self.booked_until = connector.newest_reading_at or connector.status_recorded_at
+            self.recorded_until = connector.newest_reading_at or connector.status_recorded_at
             if connector.status is not None:
-                self._told = (connector.status, connector.error_code)
+                self._recorded_status = (connector.status, connector.error_code)
         for transaction in transactions:
             if transaction.connector_id == self.connector_id:
                 session_id = transaction.key.removeprefix("session-")
-                self.running = OpenTransaction(
-                    key=transaction.key,
+                self.open_transaction = OpenTransaction(
                     transaction_id=transaction.id,
-                    started_at=transaction.started_at,
                     meter_start_wh=transaction.meter_start_wh,
                     session_id=session_id if session_id != transaction.key else None,
                     base_kwh=base_kwh_of_key(transaction.key),
@@ -116,101 +123,113 @@ class SessionAccounting:
 
     # --- ends ------------------------------------------------------------------------------------
 
-    def ended(self, point: CloudChargePoint, view: PolledConnector, now: datetime) -> None:
-        """Notice that the running session is over: its id has gone, changed or got an end. Pauses end nothing."""
-        running = self.running
-        status = status_name(view.status, capi=point.capi)
-        if running is None or not point.online or status is None:
+    def detect_end(self, point: CloudChargePoint, polled: PolledConnector, now: datetime) -> None:
+        """Notice the end of the session: its id is gone, has changed or has an end. A pause ends nothing."""
+        transaction = self.open_transaction
+        status = status_name(polled.status, capi=point.capi)
+        if transaction is None or not point.online or status is None:
             return
-        if running.session_id is None:
-            over = status in _OVER or view.session_id is not None
+        if transaction.session_id is None:
+            ended = status in _END_STATUSES or polled.session_id is not None
         else:
-            over = view.session_id != running.session_id or view.session_ended_at is not None
-            # An answer without any session while energy flows is no end: somebody left a field out.
-            over = over and not (view.session_id is None and status == "Charging")
-        if over:
-            self._left = status == "Available"
-            self.closing, self.closing_since, self.running = running, now, None
+            ended = polled.session_id != transaction.session_id or polled.session_ended_at is not None
+            # An answer without a session id while energy flows is incomplete: it ends nothing.
+            ended = ended and not (polled.session_id is None and status == "Charging")
+        if ended:
+            self._unplugged = status == "Available"
+            self.closing, self.closing_since, self.open_transaction = transaction, now, None
             self._last_kwh = None
 
     def postpone(self) -> None:
-        """Wait no longer with what comes next; the core infers an end, and history, when it comes, amends it."""
+        """Go on without the stop of `closing`. The core infers an end, and the stop from history amends it later."""
         if self.closing is not None:
-            self.late.append(self.closing)
+            self.postponed.append(self.closing)
             self.closing = self.closing_since = None
 
-    def stop(
+    def stop_report(
         self, closing: OpenTransaction, session: CloudSession | None, now: datetime
     ) -> reports.Stop | None:
-        """The end of what is closing: by history, or by our own counting where there is none."""
+        """Return the stop by history, or by the bridge's own count where there is no history; None: not ended yet."""
+        meter_wh, at = max(self.register_wh, closing.meter_start_wh), now
         if session is not None:
             if session.ended_at is None:
                 return None
-            meter_wh = self._from_history(closing, session)
             at = session.ended_at
+            if session.energy_kwh is not None:
+                meter_wh = closing.meter_start_wh + _wh(session.energy_kwh)
+        if self.remotely_stopped_id == closing.transaction_id:
+            reason = "Remote"
         else:
-            meter_wh, at = max(self.register_wh, closing.meter_start_wh), now
+            reason = "EVDisconnected" if self._unplugged else "Other"
+        return self._stop(closing.transaction_id, meter_wh, at, reason)
+
+    def missed_stop_report(self, session: CloudSession, started: reports.Started) -> reports.Stop:
+        """Return the stop of a session that started and ended between two polls."""
+        assert session.ended_at is not None
+        meter_wh = started.meter_start_wh + _wh(session.energy_kwh or Decimal(0))
+        return self._stop(started.transaction_id, meter_wh, session.ended_at, "Other", ("backfilled",))
+
+    def _stop(
+        self, transaction_id: int, meter_wh: int, at: datetime, reason: str, anomalies: tuple[str, ...] = ()
+    ) -> reports.Stop:
+        reading = reports.Reading(at=at, samples=(_register(meter_wh, "Transaction.End"),))
         return reports.Stop(
             charger_id=self.charger_id,
-            transaction_id=closing.transaction_id,
+            transaction_id=transaction_id,
             meter_wh=meter_wh,
             at=at,
-            reason=self._reason(closing),
-            readings=(_register(meter_wh, at, "Transaction.End"),),
+            reason=reason,
+            readings=(reading,),
+            anomalies=anomalies,
         )
 
-    def stopped(self, closing: OpenTransaction, stop: reports.Stop) -> None:
-        """The end is booked."""
+    def stop_recorded(self, closing: OpenTransaction, stop: reports.Stop) -> None:
+        """Note that the stop of a closing or postponed transaction is on record."""
         if closing.session_id is not None:
-            self._finished.append(closing.session_id)
+            self.session_finished(closing.session_id)
         if self.closing == closing:
             self.closing = self.closing_since = None
-        self.late = [one for one in self.late if one != closing]
-        self.booked(stop)
+        self.postponed = [one for one in self.postponed if one != closing]
+        self.session_recorded(stop)
 
-    def booked(self, stop: reports.Stop) -> None:
-        """A session is on record, this one or one that was missed."""
-        if stop.meter_wh is not None:
-            self.register_wh = max(stop.meter_wh, self.register_wh)
-        if stop.at is not None and (self.booked_until is None or stop.at > self.booked_until):
-            self.booked_until = stop.at
+    def session_recorded(self, stop: reports.Stop) -> None:
+        """Advance register and time to a stop that is on record."""
+        assert stop.meter_wh is not None
+        assert stop.at is not None
+        self.register_wh = max(stop.meter_wh, self.register_wh)
+        if self.recorded_until is None or stop.at > self.recorded_until:
+            self.recorded_until = stop.at
 
-    def finished(self, session_id: str) -> None:
-        self._finished.append(session_id)
+    def session_finished(self, session_id: str) -> None:
+        """Note that a session must not be started again, although the cloud may still show it."""
+        self._finished_ids.append(session_id)
 
-    def _from_history(self, running: OpenTransaction, session: CloudSession) -> int:
-        if session.energy_kwh is None:
-            return max(self.register_wh, running.meter_start_wh)
-        return running.meter_start_wh + _wh(session.energy_kwh)
+    # --- starts ----------------------------------------------------------------------------------
 
-    def _reason(self, closing: OpenTransaction) -> str:
-        if self.own_stop_of == closing.transaction_id:
-            return "Remote"
-        return "EVDisconnected" if self._left else "Other"
-
-    # --- beginnings ------------------------------------------------------------------------------
-
-    def begins(self, point: CloudChargePoint, view: PolledConnector) -> bool:
-        """Whether this is a session that is not on our books."""
-        if self.running is not None or not point.online:
+    def is_new_session(self, point: CloudChargePoint, polled: PolledConnector) -> bool:
+        """Return whether the connector has a session without a transaction."""
+        if self.open_transaction is not None or not point.online:
             return False
-        if view.session_id is not None:
-            pending = [one.session_id for one in (self.closing, *self.late) if one is not None]
-            return view.session_id not in [*self._finished, *pending]
-        return status_name(view.status, capi=point.capi) == "Charging" and view.energy_kwh is not None
+        if polled.session_id is not None:
+            ending = [one.session_id for one in (self.closing, *self.postponed) if one is not None]
+            return polled.session_id not in [*self._finished_ids, *ending]
+        status = status_name(polled.status, capi=point.capi)
+        return status == "Charging" and polled.energy_kwh is not None
 
-    def start(self, view: PolledConnector, session: CloudSession | None, now: datetime) -> reports.Start:
-        """`session`: what history says of it, for whose it is."""
-        started_at = (session.started_at if session is not None else None) or view.session_started_at or now
+    def start_report(
+        self, polled: PolledConnector, session: CloudSession | None, now: datetime
+    ) -> reports.Start:
+        """Return the start of a new session. `session`: its entry in the history, if any."""
+        started_at = (session.started_at if session is not None else None) or polled.session_started_at or now
         key = (
-            session_key(view.session_id)
-            if view.session_id is not None
-            else counted_session_key(self.connector_id, started_at, view.energy_kwh or Decimal(0))
+            session_key(polled.session_id)
+            if polled.session_id is not None
+            else counted_session_key(self.connector_id, started_at, polled.energy_kwh or Decimal(0))
         )
         return self._start(key, started_at, session, now)
 
-    def missed(self, session: CloudSession, now: datetime) -> reports.Start:
-        """The start of a session of history."""
+    def missed_start_report(self, session: CloudSession, now: datetime) -> reports.Start:
+        """Return the start of a session that is only in the history."""
         return self._start(session_key(session.id), session.started_at, session, now)
 
     def _start(
@@ -219,62 +238,46 @@ class SessionAccounting:
         return reports.Start(
             charger_id=self.charger_id,
             connector_id=self.connector_id,
-            id_tag=id_tag(session, self._own(session, now)),
+            id_tag=id_tag(session, self._remote_start_of(session, now)),
             key=key,
             meter_wh=self.register_wh,
             at=started_at,
         )
 
-    def missed_stop(self, session: CloudSession, started: reports.Started) -> reports.Stop:
-        """The end of a session of history that ended while we did not look."""
-        assert session.ended_at is not None
-        meter_wh = started.meter_start_wh + _wh(session.energy_kwh or Decimal(0))
-        return reports.Stop(
-            charger_id=self.charger_id,
+    def start_recorded(self, start: reports.Start, started: reports.Started, polled: PolledConnector) -> None:
+        """Note that the start of a session is on record, since now or since before."""
+        self.open_transaction = OpenTransaction(
             transaction_id=started.transaction_id,
-            meter_wh=meter_wh,
-            at=session.ended_at,
-            reason="Other",
-            readings=(_register(meter_wh, session.ended_at, "Transaction.End"),),
-            anomalies=("backfilled",),
+            meter_start_wh=started.meter_start_wh,
+            session_id=polled.session_id,
+            base_kwh=base_kwh_of_key(start.key),
         )
-
-    def started(self, report: reports.Start, answer: reports.Started, view: PolledConnector) -> None:
-        """The start is booked, now or before."""
-        assert report.at is not None
-        self.running = OpenTransaction(
-            key=report.key,
-            transaction_id=answer.transaction_id,
-            started_at=report.at,
-            meter_start_wh=answer.meter_start_wh,
-            session_id=view.session_id,
-            base_kwh=base_kwh_of_key(report.key),
-        )
-        self.own_start = None
+        self.remote_start = None
         self._last_kwh = None
 
-    def _own(self, session: CloudSession | None, now: datetime) -> RemoteStart | None:
-        own = self.own_start
-        if own is None or now - own.at > _OWN_START_FOR:
+    def _remote_start_of(self, session: CloudSession | None, now: datetime) -> RemoteStart | None:
+        start = self.remote_start
+        if start is None or now - start.at > _REMOTE_START_VALID_FOR:
             return None
-        if session is not None and session.external_id and session.external_id != own.reference:
+        if session is not None and session.external_id and session.external_id != start.reference:
             return None
-        return own
+        return start
 
     # --- readings and status ---------------------------------------------------------------------
 
-    def reading(self, view: PolledConnector, now: datetime) -> reports.Meter | None:
-        """A reading of the running session. What the cloud does not say is left out: missing is not 0."""
-        running = self.running
-        if running is None or view.session_id != running.session_id:
+    def meter_report(self, polled: PolledConnector, now: datetime) -> reports.Meter | None:
+        """Return a reading of the open session. Values that are not in the answer are left out."""
+        transaction = self.open_transaction
+        if transaction is None or polled.session_id != transaction.session_id:
             return None
         samples: list[reports.SampledValue] = []
-        if view.energy_kwh is not None:
-            self.register_wh = max(self._count(running, view.energy_kwh), self.register_wh)
-            samples.append(_energy(self.register_wh, "Sample.Periodic"))
-        if view.power_w is not None:
-            samples.append(_sample("Power.Active.Import", view.power_w, "W"))
-        for phase in view.phases:
+        if polled.energy_kwh is not None:
+            register_wh = self._register_by_counter(transaction, polled.energy_kwh)
+            self.register_wh = max(register_wh, self.register_wh)
+            samples.append(_register(self.register_wh, "Sample.Periodic"))
+        if polled.power_w is not None:
+            samples.append(_sample("Power.Active.Import", polled.power_w, "W"))
+        for phase in polled.phases:
             if phase.current_a is not None:
                 samples.append(_sample("Current.Import", phase.current_a, "A", phase.name))
             if phase.voltage_v is not None:
@@ -284,52 +287,52 @@ class SessionAccounting:
         return reports.Meter(
             charger_id=self.charger_id,
             connector_id=self.connector_id,
-            transaction_id=running.transaction_id,
+            transaction_id=transaction.transaction_id,
             readings=(reports.Reading(at=now, samples=samples),),
         )
 
-    def _count(self, running: OpenTransaction, kwh: Decimal) -> int:
-        """The register by a session's own counter, or by a counter of any kind, which may begin anew."""
-        if running.session_id is not None:
-            return running.meter_start_wh + _wh(kwh)
-        last, self._last_kwh = self._last_kwh, kwh
-        if last is None:
-            base = running.base_kwh if running.base_kwh is not None else kwh
-            return running.meter_start_wh + _wh(kwh - base) if kwh >= base else self.register_wh
-        return self.register_wh + _wh(kwh - last if kwh >= last else kwh)
+    def _register_by_counter(self, transaction: OpenTransaction, kwh: Decimal) -> int:
+        """Return the register by the session's counter, or by a counter of unknown kind, which may be reset."""
+        if transaction.session_id is not None:
+            return transaction.meter_start_wh + _wh(kwh)
+        last_kwh, self._last_kwh = self._last_kwh, kwh
+        if last_kwh is None:
+            base_kwh = transaction.base_kwh if transaction.base_kwh is not None else kwh
+            return transaction.meter_start_wh + _wh(kwh - base_kwh) if kwh >= base_kwh else self.register_wh
+        return self.register_wh + _wh(kwh - last_kwh if kwh >= last_kwh else kwh)
 
-    def status(self, point: CloudChargePoint, view: PolledConnector, now: datetime) -> reports.Status | None:
-        """The status if it is news. One that is unknown changes nothing, unless it stays so for three polls."""
+    def status_report(
+        self, point: CloudChargePoint, polled: PolledConnector, now: datetime
+    ) -> reports.Status | None:
+        """Return the status if it has changed. An unknown status is Unavailable once it has lasted three polls."""
         if not point.online:
-            return self.away(now)
-        found = ocpp_status(view.status, capi=point.capi, mode=view.mode, in_session=self.running is not None)
-        if found is None:
-            self._unknown += 1
-            if self._unknown < _UNKNOWN_POLLS:
+            return self.unreachable_report(now)
+        in_session = self.open_transaction is not None
+        status = ocpp_status(polled.status, capi=point.capi, mode=polled.mode, in_session=in_session)
+        if status is None:
+            self._unknown_polls += 1
+            if self._unknown_polls < _UNAVAILABLE_AFTER_POLLS:
                 return None
-            found = "Unavailable"
+            status = "Unavailable"
         else:
-            self._unknown = 0
-        return self._news(found, error_code(view.error_code, found), now)
+            self._unknown_polls = 0
+        return self._changed_status(status, error_code(polled.error_code, status), now)
 
-    def away(self, now: datetime) -> reports.Status | None:
-        """It cannot be reached: unavailable, and no transaction ends by that."""
-        return self._news("Unavailable", "NoError", now)
+    def unreachable_report(self, now: datetime) -> reports.Status | None:
+        """Return the status Unavailable if that is a change. The transaction stays open."""
+        return self._changed_status("Unavailable", "NoError", now)
 
-    def _news(self, status: str, code: str, now: datetime) -> reports.Status | None:
+    def _changed_status(self, status: str, code: str, now: datetime) -> reports.Status | None:
         self.last_status = status
-        if self._told == (status, code):
+        if self._recorded_status == (status, code):
             return None
         return reports.Status(
-            charger_id=self.charger_id,
-            connector_id=self.connector_id,
-            status=status,
-            error_code=code,
-            at=now,
+            charger_id=self.charger_id, connector_id=self.connector_id, status=status, error_code=code, at=now
         )
 
-    def told(self, status: reports.Status) -> None:
-        self._told = (status.status, status.error_code)
+    def status_recorded(self, status: reports.Status) -> None:
+        """Note that a status is on record."""
+        self._recorded_status = (status.status, status.error_code)
 
 
 def _wh(kwh: Decimal) -> int:
@@ -342,11 +345,7 @@ def _sample(measurand: str, value: object, unit: str, phase: str | None = None) 
     )
 
 
-def _energy(register_wh: int, context: str) -> reports.SampledValue:
+def _register(register_wh: int, context: str) -> reports.SampledValue:
     return reports.SampledValue(
         value=str(register_wh), measurand="Energy.Active.Import.Register", unit="Wh", context=context
     )
-
-
-def _register(register_wh: int, at: datetime, context: str) -> reports.Reading:
-    return reports.Reading(at=at, samples=(_energy(register_wh, context),))

@@ -1,4 +1,4 @@
-"""CHARGE_AMPS_*: the account, what to watch, when to charge (docs/bridges/charge-amps.md)."""
+"""Settings of the Charge Amps bridge, CHARGE_AMPS_* (docs/bridges/charge-amps.md)."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -10,7 +10,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bridges.charge_amps.cloud import ChargeAmpsCloud
-from bridges.charge_amps.combined_cloud import CombinedCloud
 from bridges.charge_amps.config import ChargeAmpsConfig, ChargeAmpsIntervals
 from bridges.charge_amps.eapi import EapiCloud
 from bridges.charge_amps.web_api import WebApiCloud
@@ -50,7 +49,7 @@ Price = Annotated[Decimal, Field(ge=-1000, le=1000)]
 
 
 class ChargeAmpsSettings(BaseSettings):
-    """Read once, when the bridge is made."""
+    """Read once, when the bridge is created."""
 
     model_config = SettingsConfigDict(
         env_file=".env",
@@ -97,7 +96,7 @@ class ChargeAmpsSettings(BaseSettings):
 
 
 def load(**overrides: Any) -> ChargeAmpsSettings:
-    """Raises SettingsError: name, value (secrets masked), what is allowed."""
+    """Load the settings from the environment. Raises SettingsError: name, value (secrets masked), what is allowed."""
     try:
         return ChargeAmpsSettings(**overrides)
     except ValidationError as error:
@@ -109,7 +108,7 @@ def load(**overrides: Any) -> ChargeAmpsSettings:
 
 
 def config(chosen: ChargeAmpsSettings) -> ChargeAmpsConfig:
-    """The adapter's configuration. Raises SettingsError."""
+    """Build the adapter's configuration. Raises SettingsError."""
     if not all(one.isdecimal() and int(one) > 0 for one in chosen.connector_ids) or not chosen.connector_ids:
         raise SettingsError(
             "CHARGE_AMPS_CONNECTOR_IDS",
@@ -140,27 +139,31 @@ def config(chosen: ChargeAmpsSettings) -> ChargeAmpsConfig:
         rfid=chosen.rfid,
         backfill_days=chosen.backfill_days,
         discovery=chosen.homeassistant_prefix,
-        pace=replace(ChargeAmpsIntervals(), poll_s=chosen.poll_interval_s),
+        intervals=replace(ChargeAmpsIntervals(), poll_s=chosen.poll_interval_s),
     )
 
 
-def cloud(chosen: ChargeAmpsSettings, *, write_gap_s: float = 5.0) -> ChargeAmpsCloud:
-    """The web application's API for schedules, the official one where there is a key for it. Raises SettingsError."""
+def clouds(
+    chosen: ChargeAmpsSettings, *, write_gap_s: float = 5.0
+) -> tuple[ChargeAmpsCloud, WebApiCloud | None]:
+    """Create the API clients, for chargers and for schedules: the official API if there is a key. Raises SettingsError."""
     email = chosen.email.get_secret_value()
     password = _secret("PASSWORD_FILE", chosen.password, chosen.password_file)
     if not password:
         raise SettingsError(
             "CHARGE_AMPS_PASSWORD", "(unset)", "a password here or in CHARGE_AMPS_PASSWORD_FILE"
         )
+    web = None
+    if chosen.web:
+        web = WebApiCloud(
+            chosen.web_url, email, password, user_agent=chosen.user_agent, write_gap_s=write_gap_s
+        )
     key = _secret("API_KEY_FILE", chosen.api_key, chosen.api_key_file)
-    if not key and not chosen.web:
+    if key:
+        return EapiCloud(chosen.eapi_url, email, password, key, write_gap_s=write_gap_s), web
+    if web is None:
         raise SettingsError("CHARGE_AMPS_WEB", "'false'", "true, unless CHARGE_AMPS_API_KEY(_FILE) is set")
-    official = EapiCloud(chosen.eapi_url, email, password, key, write_gap_s=write_gap_s) if key else None
-    if not chosen.web:
-        assert official is not None
-        return official
-    web = WebApiCloud(chosen.web_url, email, password, user_agent=chosen.user_agent, write_gap_s=write_gap_s)
-    return web if official is None else CombinedCloud(official, web)
+    return web, web
 
 
 def _secret(variable: str, given: SecretStr | None, file: Path | None) -> str | None:

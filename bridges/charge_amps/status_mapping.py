@@ -1,8 +1,8 @@
-"""Charge Amps' words for a connector, as OCPP's and as a HEMS knows them. Pure tables."""
+"""Charge Amps' connector statuses and error codes as those of OCPP 1.6. Pure."""
 
 from typing import Final
 
-# By number, if a charger's firmware sends numbers: two kinds of chargers, two countings (vendor's document for v4).
+# Statuses by number, if the firmware sends numbers; chargers with OCPP and with CAPI differ (vendor's document for v4).
 _OCPP_BY_NUMBER: Final = (
     "Available", "Preparing", "Charging", "SuspendedEVSE", "SuspendedEV", "Finishing",
     "Reserved", "Unavailable", "Faulted", "Unknown",
@@ -20,22 +20,22 @@ _ERROR_CODES: Final = {
 
 
 def status_name(raw: str | None, *, capi: bool) -> str | None:
-    """The status as a word of its kind of charger. None: the cloud says nothing, or nothing known."""
+    """Return the name of a status of this kind of charger. None: missing or unknown."""
     if raw is None:
         return None
     if raw.isdecimal():
-        words = _CAPI_BY_NUMBER if capi else _OCPP_BY_NUMBER
-        raw = words[int(raw)] if int(raw) < len(words) else "Unknown"
+        names = _CAPI_BY_NUMBER if capi else _OCPP_BY_NUMBER
+        raw = names[int(raw)] if int(raw) < len(names) else "Unknown"
     if raw.lower() in {"connected", "error"}:
         return raw.capitalize()
     return _OCPP_STATUSES.get(raw.lower())
 
 
 def ocpp_status(raw: str | None, *, capi: bool, mode: str | None, in_session: bool) -> str | None:
-    """In OCPP 1.6 words. None: unknown, what is known stays.
+    """Return the OCPP 1.6 status. None: unknown, so that the last one stays.
 
-    An old charger says "Connected" for every car that does not charge; with an open session and a closed
-    schedule it is the charger that waits.
+    A CAPI charger sends "Connected" for every car that does not charge. In a session, and in mode Off or Schedule, it is
+    the charger that suspends charging.
     """
     found = status_name(raw, capi=capi)
     if found == "Error":
@@ -47,7 +47,7 @@ def ocpp_status(raw: str | None, *, capi: bool, mode: str | None, in_session: bo
 
 
 def error_code(raw: str | None, status: str | None) -> str:
-    """OCPP's error code; a fault without a known one is OtherError."""
+    """Return the OCPP error code; OtherError for a fault without a known one."""
     known = _ERROR_CODES.get((raw or "").lower())
     if status == "Faulted":
         return known if known is not None and known != "NoError" else "OtherError"

@@ -1,33 +1,26 @@
-"""The web application's API: the only one that writes schedules to today's chargers. Private and undocumented."""
+"""The API of the vendor's web application, undocumented: the only one with schedules for OCPP chargers."""
 
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 
-from bridges.charge_amps.api_client import ApiClient, Clock, request_token, utc_now
+from bridges.charge_amps.api_client import ApiClient, Clock, path_segment, request_token, utc_now
 from bridges.charge_amps.cloud import (
-    CloudCapabilities,
+    ChargeAmpsCloud,
     CloudChargePoint,
-    CloudError,
     CloudRefused,
-    CloudSession,
     CloudUnavailable,
-    LoginRefused,
     PolledConnector,
     StoredSchedule,
 )
 from bridges.charge_amps.json_values import items, moment, number, phases, power_w, text, whole
 from bridges.charge_amps.weekly_schedule import WeeklyPeriod, WeeklySchedule
 
-_NOTHING_TO_DO: Final = {400, 404, 409}
 
-
-class WebApiCloud:
-    """Implements `port.Cloud`, without a history of sessions."""
-
-    capabilities = CloudCapabilities(schedules=True, modes=True, remote_start=True)
+class WebApiCloud(ChargeAmpsCloud):
+    """Also has the weekly schedules of connectors, which the official API does not have for OCPP chargers."""
 
     def __init__(
         self,
@@ -42,18 +35,14 @@ class WebApiCloud:
     ) -> None:
         address = urlsplit(base_url)
         origin = f"{address.scheme}://{address.netloc}"
-        # `hostName` names the site that was logged in to; of three known clients two send it.
+        # `hostName` is the site of the login; two of three known clients send it.
         self._credentials = {"email": email, "password": password, "hostName": address.hostname or ""}
         self._user_id = ""
         self._http = ApiClient(
             base_url,
             self._login,
-            headers={
-                "Origin": origin,
-                "Referer": f"{origin}/userapp/dashboard",
-                "User-Agent": user_agent,
-            },
-            refused=frozenset({401, 403}),
+            headers={"Origin": origin, "Referer": f"{origin}/userapp/dashboard", "User-Agent": user_agent},
+            token_refused=frozenset({401, 403}),
             write_gap_s=write_gap_s,
             timeout_s=timeout_s,
             clock=clock,
@@ -82,23 +71,17 @@ class WebApiCloud:
     async def status(self, charge_point: CloudChargePoint) -> CloudChargePoint:
         content = await self._raw(charge_point.id)
         if text(content.get("chargePointStatus")) is None:
-            raise CloudUnavailable(f"the status of {charge_point.id} says nothing")
+            raise CloudUnavailable(f"the status of {charge_point.id} is empty")
         return _charge_point({**content, "id": charge_point.id})
 
     async def _raw(self, charge_point_id: str) -> dict[str, Any]:
-        content = await self._http.read(f"/chargepoints/{_part(charge_point_id)}")
+        content = await self._http.read(f"/chargepoints/{path_segment(charge_point_id)}")
         if not isinstance(content, dict):
-            raise CloudUnavailable(f"charge point {charge_point_id} is no object")
+            raise CloudUnavailable(f"charge point {charge_point_id} is not a JSON object")
         return content
 
-    async def sessions(self, charge_point_id: str, since: datetime) -> tuple[CloudSession, ...]:
-        return ()
-
-    async def session(self, charge_point_id: str, session_id: str) -> CloudSession | None:
-        return None
-
     async def schedule(self, charge_point_id: str, connector_id: int) -> StoredSchedule | None:
-        path = f"/smartChargingSchedules/chargepoint/{_part(charge_point_id)}"
+        path = f"/smartChargingSchedules/chargepoint/{path_segment(charge_point_id)}"
         found = [_schedule(item) for item in items(await self._http.read(path))]
         return next((one for one in found if one is not None and one.connector_id == connector_id), None)
 
@@ -106,25 +89,24 @@ class WebApiCloud:
 
     async def put_schedule(
         self, charge_point_id: str, connector_id: int, week: WeeklySchedule, time_zone: str
-    ) -> str | None:
-        content = await self._http.write(
-            "PUT",
-            "/smartChargingSchedules",
-            schedule_body(charge_point_id, connector_id, week, time_zone),
+    ) -> None:
+        """Replace the weekly schedule of a connector, which also sets its mode to Schedule."""
+        await self._http.write(
+            "PUT", "/smartChargingSchedules", schedule_body(charge_point_id, connector_id, week, time_zone)
         )
-        return text(content.get("scheduleId")) if isinstance(content, dict) else None
 
     async def delete_schedule(self, charge_point_id: str, connector_id: int) -> None:
+        """Delete the weekly schedule of a connector. There may be none."""
         try:
             await self._http.write(
-                "DELETE", f"/smartChargingSchedules/{_part(charge_point_id)}/{connector_id}"
+                "DELETE", f"/smartChargingSchedules/{path_segment(charge_point_id)}/{connector_id}"
             )
         except CloudRefused as refused:
             if refused.status != 404:
                 raise
 
     async def set_mode(self, charge_point_id: str, connector_id: int, mode: str) -> None:
-        # The whole object goes back, changed in one place.
+        # The whole object is written back, with one change.
         content = await self._raw(charge_point_id)
         changed = False
         for connector in items(content.get("connectors")):
@@ -135,34 +117,22 @@ class WebApiCloud:
             await self._http.write("PUT", "/chargepoints", content)
 
     async def start(self, charge_point_id: str, connector_id: int, rfid: str, reference: str) -> bool:
-        return await self._asked(charge_point_id, connector_id, "remotestart", {"rfidTag": rfid})
+        return await self._remote(charge_point_id, connector_id, "remotestart", {"rfidTag": rfid})
 
     async def stop(self, charge_point_id: str, connector_id: int) -> bool:
-        return await self._asked(charge_point_id, connector_id, "remotestop", {"userId": self._user_id})
+        return await self._remote(charge_point_id, connector_id, "remotestop", {"userId": self._user_id})
 
-    async def _asked(
-        self, charge_point_id: str, connector_id: int, what: str, params: dict[str, str]
+    async def _remote(
+        self, charge_point_id: str, connector_id: int, verb: str, params: dict[str, str]
     ) -> bool:
-        try:
-            await self._http.write(
-                "PUT", f"/chargepoints/{_part(charge_point_id)}/{connector_id}/{what}", params=params
-            )
-        except LoginRefused:
-            raise
-        except CloudRefused as refused:
-            if refused.status in _NOTHING_TO_DO:
-                return False
-            raise
-        return True
-
-    async def reboot(self, charge_point_id: str) -> None:
-        raise CloudError("the web application's API restarts no charger")
+        path = f"/chargepoints/{path_segment(charge_point_id)}/{connector_id}/{verb}"
+        return await self._http.try_write("PUT", path, params=params)
 
 
 def schedule_body(
     charge_point_id: str, connector_id: int, week: WeeklySchedule, time_zone: str
 ) -> dict[str, Any]:
-    """A schedule as it is put: outside its periods 0 A, that is no charging."""
+    """Return the body of a schedule. Outside its periods the current is 0 A: no charging."""
     return {
         "scheduleId": None,
         "chargePointId": charge_point_id,
@@ -181,10 +151,6 @@ def schedule_body(
     }
 
 
-def _part(value: str) -> str:
-    return quote(value, safe="")
-
-
 def _charge_point(item: dict[str, Any]) -> CloudChargePoint:
     found = (_connector(one) for one in items(item.get("connectors")))
     return CloudChargePoint(
@@ -192,11 +158,11 @@ def _charge_point(item: dict[str, Any]) -> CloudChargePoint:
         name=text(item.get("name")),
         model=text(item.get("productName")) or text(item.get("productType")),
         online=(text(item.get("chargePointStatus")) or "").lower() in {"online", "1"},
-        connectors=tuple(sorted((one for one in found if one is not None), key=lambda one: one.number)),
+        connectors=tuple(sorted((one for one in found if one is not None), key=lambda one: one.connector_id)),
     )
 
 
-# If this API ever sends numbers, they are these; the official one counts otherwise.
+# If this API ever sends numbers, they are these; the official API numbers its statuses differently.
 _STATUSES: Final = (
     "Unknown", "Available", "Preparing", "Charging", "SuspendedEV", "SuspendedEVSE",
     "Finishing", "Reserved", "Unavailable", "Faulted",
@@ -212,7 +178,7 @@ def _connector(item: dict[str, Any]) -> PolledConnector | None:
     if status is not None and status.isdecimal():
         status = _STATUSES[int(status)] if int(status) < len(_STATUSES) else "Unknown"
     return PolledConnector(
-        number=connector_id,
+        connector_id=connector_id,
         status=status,
         mode=text(item.get("mode")),
         energy_kwh=number(item.get("totalConsumptionKwh")),
@@ -239,5 +205,4 @@ def _schedule(item: dict[str, Any]) -> StoredSchedule | None:
         start=moment(item.get("startOfSchedule")),
         periods=tuple(sorted(periods)),
         active=item.get("isActive") is not False,
-        synced=item.get("isSynced") is True,
     )

@@ -1,4 +1,4 @@
-"""Charge Amps' weekly schedule: `from` and `to` in seconds since Monday 00:00 local time."""
+"""Encode periods as Charge Amps' weekly schedule: seconds since Monday 00:00 local time. Pure."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, time, timedelta, tzinfo
@@ -14,11 +14,11 @@ WeekEncoding = Literal["elapsed", "wall"]
 
 
 class HorizonTooLong(ValueError):
-    """A week repeats itself: what lies more than seven days apart cannot be told apart."""
+    """The periods span more than seven days, which a weekly schedule cannot express."""
 
 
 class WeeklyPeriod(Struct, frozen=True, order=True):
-    """Seconds since the anchor, 0 ≤ from < to ≤ 604800; amperes."""
+    """Seconds since the start of the week, 0 ≤ from < to ≤ 604800, and amperes."""
 
     from_s: int
     to_s: int
@@ -26,7 +26,7 @@ class WeeklyPeriod(Struct, frozen=True, order=True):
 
 
 class WeeklySchedule(Struct, frozen=True):
-    """`start` is the anchor, Monday 00:00 local, in UTC. `lost_s`: seconds that the encoding cannot express."""
+    """`start` is Monday 00:00 local time, in UTC. `lost_s`: seconds that the encoding cannot express."""
 
     start: datetime
     periods: tuple[WeeklyPeriod, ...]
@@ -34,7 +34,7 @@ class WeeklySchedule(Struct, frozen=True):
 
 
 def week_start(now: datetime, zone: tzinfo, weeks: int = 0) -> datetime:
-    """Monday 00:00 local time of the week that `now` is in, as UTC; `weeks` later if asked."""
+    """Return Monday 00:00 local time of the week of `now`, in UTC, or the Monday `weeks` later."""
     local = now.astimezone(zone).date()
     monday = local - timedelta(days=local.weekday()) + timedelta(weeks=weeks)
     return datetime.combine(monday, time(), zone).astimezone(UTC)
@@ -43,21 +43,20 @@ def week_start(now: datetime, zone: tzinfo, weeks: int = 0) -> datetime:
 def encode_week(
     periods: Iterable[ChargePeriod], *, now: datetime, zone: tzinfo, encoding: WeekEncoding = "elapsed"
 ) -> WeeklySchedule:
-    """What has not ended, as the week of `now`; what falls into next week stands at its place in the week.
+    """Encode the periods that are not over for the week of `now`. Those of next week are wrapped into the same week.
 
-    On the two Sundays when clocks are set, `elapsed` counts seconds that pass and `wall` those a clock on the
-    wall shows; both known clients use elapsed, and nobody has documented how the charger reads it. In the
-    autumn the last elapsed hour lies beyond 604800: it is left to the push of Monday (`lost_s`).
-    Raises HorizonTooLong, PeriodsOverlap.
+    On the two Sundays with a change of the clocks, `elapsed` counts seconds that pass and `wall` seconds of local time.
+    Both known clients use elapsed; how the charger reads it is not documented. In autumn the last elapsed hour lies
+    beyond 604800 and is lost (`lost_s`) until the schedule is renewed on Monday. Raises HorizonTooLong, PeriodsOverlap.
     """
-    left = remaining_periods(merge_periods(periods), now)
-    if left and left[-1].end - max(left[0].start, week_start(now, zone)) > timedelta(weeks=1):
+    remaining = remaining_periods(merge_periods(periods), now)
+    if remaining and remaining[-1].end - max(remaining[0].start, week_start(now, zone)) > timedelta(weeks=1):
         raise HorizonTooLong("the periods lie more than 7 days apart")
     edges = [week_start(now, zone, weeks) for weeks in (0, 1, 2)]
     result: list[WeeklyPeriod] = []
     lost_s = 0
     for start, end in pairwise(edges):
-        for period in left:
+        for period in remaining:
             first, last = max(period.start, start), min(period.end, end)
             if first >= last:
                 continue
@@ -72,12 +71,12 @@ def encode_week(
 def _seconds(moment: datetime, start: datetime, zone: tzinfo, encoding: WeekEncoding) -> int:
     if encoding == "elapsed":
         return int((moment - start).total_seconds())
-    clock, monday = (t.astimezone(zone).replace(tzinfo=None) for t in (moment, start))
-    return int((clock - monday).total_seconds())
+    local, monday = (at.astimezone(zone).replace(tzinfo=None) for at in (moment, start))
+    return int((local - monday).total_seconds())
 
 
 def _joined(periods: Iterable[WeeklyPeriod]) -> tuple[WeeklyPeriod, ...]:
-    """Next week's periods can touch this week's; in the repeated hour of autumn `wall` lays one on another."""
+    """Join periods that touch, as next week's and this week's may. In autumn's repeated hour, `wall` makes them overlap."""
     result: list[WeeklyPeriod] = []
     for period in sorted(periods):
         last = result[-1] if result else None

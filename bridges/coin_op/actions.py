@@ -1,26 +1,10 @@
-"""What an operator configures for a station, and what its tracker asks for besides the recording of reports."""
+"""What a station's tracker asks its handler to do."""
 
-from decimal import Decimal
 from typing import Any
 
 from msgspec import Struct
 
 from csms.core.reports import Report
-
-NEVER, AT_MAX_DEBT = "never", "at_max_debt"
-
-
-class StationRules(Struct, frozen=True, kw_only=True):
-    """An operator's settings for a station. `max_debt` is in the major unit of the account's currency."""
-
-    power_scale: str = "auto"
-    energy_mode: str = "auto"
-    rated_power_w: float = 3680
-    answer_s: float = 15
-    meter_interval_s: float = 60
-    probe_interval_s: float = 300
-    autostop: str = NEVER
-    max_debt: Decimal = Decimal(100)
 
 
 class SendHello(Struct, frozen=True):

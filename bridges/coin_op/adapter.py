@@ -12,9 +12,8 @@ from prometheus_client import Counter, Gauge
 
 from bridges.coin_op import commands, notes
 from bridges.coin_op import packet as wire
-from bridges.coin_op.actions import StationRules
 from bridges.coin_op.live_status import LiveStatusPublisher
-from bridges.coin_op.packet import MalformedPacket, StatusPacket
+from bridges.coin_op.packet import MalformedStatus, StatusPacket
 from bridges.coin_op.settings import CoinOpSettings
 from bridges.coin_op.station_handler import ALARMS, StationHandler
 from bridges.coin_op.station_tracker import StationTracker
@@ -44,16 +43,6 @@ class CoinOpAdapter:
         self.settings = settings
         self.stations: dict[str, StationHandler] = {}
         self.now = clock
-        self._rules = StationRules(
-            power_scale=settings.power_scale,
-            energy_mode=settings.energy_mode,
-            rated_power_w=settings.rated_power_w,
-            answer_s=settings.answer_s,
-            meter_interval_s=settings.meter_interval_s,
-            probe_interval_s=settings.probe_interval_s,
-            autostop=settings.autostop,
-            max_debt=settings.max_debt,
-        )
         self._terms = reports.RentalTerms(
             dynamic=settings.debit == "dynamic",
             min_balance=settings.min_balance,
@@ -143,7 +132,7 @@ class CoinOpAdapter:
             return
         try:
             packet = wire.parse_status(message.body)
-        except MalformedPacket as error:
+        except MalformedStatus as error:
             _PACKETS.labels(error.kind).inc()
             self._log_malformed(station_id, error.kind, message.body)
             return
@@ -252,19 +241,13 @@ class CoinOpAdapter:
     def _add(self, station_id: str, charger_id: str, snapshot: ChargerSnapshot, *, blocked: bool) -> None:
         # The first hellos go out soon after the start, but spread; later the intervals keep them apart.
         spread_s = random.uniform(0, min(len(self.stations) / 100, 60))
-        jitter = min(spread_s / self._rules.probe_interval_s, 1)
-        tracker = StationTracker(charger_id, self._rules, self.now(), jitter=jitter, blocked=blocked)
+        jitter = min(spread_s / self.settings.probe_interval_s, 1)
+        tracker = StationTracker(charger_id, self.settings, self.now(), jitter=jitter, blocked=blocked)
         transaction = snapshot.transactions[0] if snapshot.transactions else None
         connector = next((one for one in snapshot.connectors if one.connector_id == 1), None)
         tracker.resume(transaction, connector, notes.decode(snapshot.notes))
         station = StationHandler(
-            tracker,
-            station_id,
-            self.node,
-            self,
-            settings=self.settings,
-            terms=self._terms,
-            clock=self.now,
+            tracker, station_id, self.node, self, settings=self.settings, terms=self._terms, clock=self.now
         )
         station.transaction_id = None if transaction is None else transaction.id
         self._live_status[station_id] = LiveStatusPublisher(station)

@@ -66,20 +66,15 @@ class CounterBehaviour:
 class SessionEnergy:
     """The energy of one rental. `total_wh` may have a fraction; it never falls."""
 
-    def __init__(self, baseline_wh: float, rated_w: float, *, total_wh: float = 0.0) -> None:
+    def __init__(
+        self, baseline_wh: float, rated_w: float, *, total_wh: float = 0.0, shift_wh: float = 0.0
+    ) -> None:
+        """`total_wh` and `shift_wh`: of a rental that was on record at the start of the bridge."""
         self.total_wh = total_wh
         self._rated_w = rated_w
-        self._baseline_wh = self._counter_wh = baseline_wh
+        self._baseline_wh = baseline_wh
+        self._counter_wh = baseline_wh + total_wh + shift_wh
         self._outliers: list[float] = []
-
-    @classmethod
-    def resume(
-        cls, baseline_wh: float, rated_w: float, total_wh: float, shift_wh: float = 0.0
-    ) -> "SessionEnergy":
-        """Go on with the energy of a rental that was on record at the start of the bridge."""
-        energy = cls(baseline_wh, rated_w, total_wh=total_wh)
-        energy._counter_wh = baseline_wh + total_wh + shift_wh
-        return energy
 
     @property
     def shift_wh(self) -> float:

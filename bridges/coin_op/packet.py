@@ -24,7 +24,7 @@ _DECIMAL = re.compile(r"[+-]?\d+(\.\d+)?", re.ASCII)
 _PRINTED_NAN = re.compile(rb"(?<=[:\[,\s])[+-]?(?:nan|inf(?:inity)?)(?=[\s,}\]])", re.IGNORECASE)
 
 
-class MalformedPacket(Exception):
+class MalformedStatus(Exception):
     """A packet that is not a status. `kind` is the label under which it is counted."""
 
     def __init__(self, kind: str) -> None:
@@ -84,12 +84,12 @@ def parse_command(body: bytes) -> tuple[str, str] | None:
 
 
 def parse_status(body: bytes) -> StatusPacket:
-    """Decode a status. Malformed fields are ignored and named in `anomalies`. Raises MalformedPacket."""
+    """Decode a status. Malformed fields are ignored and named in `anomalies`. Raises MalformedStatus."""
     fields = _object(body)
     anomalies: list[str] = []
     sent = fields.get("status")
     if not isinstance(sent, str) or not sent.strip():
-        raise MalformedPacket("no_status")
+        raise MalformedStatus("no_status")
     status = sent.strip().lower()
     if status != sent:
         anomalies.append("status_spelling")
@@ -111,20 +111,20 @@ def parse_status(body: bytes) -> StatusPacket:
 
 def _object(body: bytes) -> dict[str, Any]:
     if len(body) > MAX_BYTES:
-        raise MalformedPacket("too_large")
+        raise MalformedStatus("too_large")
     try:
         body.decode()
     except UnicodeDecodeError:
-        raise MalformedPacket("not_utf8") from None
+        raise MalformedStatus("not_utf8") from None
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):
         try:
             value = msgspec.json.decode(_PRINTED_NAN.sub(b"null", body))
         except (msgspec.DecodeError, RecursionError):
-            raise MalformedPacket("not_json") from None
+            raise MalformedStatus("not_json") from None
     if not isinstance(value, dict):
-        raise MalformedPacket("no_object")
+        raise MalformedStatus("no_object")
     return value
 
 
@@ -135,7 +135,7 @@ def _uid(value: Any, anomalies: list[str]) -> str | None:
         anomalies.append("bad_uid")
         return None
     if len(value) > 128 or not value.isprintable():
-        raise MalformedPacket("bad_uid")
+        raise MalformedStatus("bad_uid")
     return value
 
 

@@ -112,11 +112,11 @@ def resume_rental(
         rated_w,
         now=last_at,
         time_s=max(int((last_at - transaction.started_at).total_seconds()), 0),
-        energy=SessionEnergy.resume(
+        energy=SessionEnergy(
             transaction.meter_start_wh,
             rated_w,
-            max(last_wh - transaction.meter_start_wh, 0),
-            0.0 if notes is None else notes.shift_wh,
+            total_wh=max(last_wh - transaction.meter_start_wh, 0),
+            shift_wh=0.0 if notes is None else notes.shift_wh,
         ),
     )
     if notes is not None:

@@ -73,16 +73,11 @@ class StationHandler:
         self.pending_stop: asyncio.Future[bool] | None = None
         self.connect_times: deque[datetime] = deque(maxlen=_CONNECTS_A_MINUTE)
         self._adapter = adapter
-        self._generation: int | None = None
+        self.generation: int | None = None
         self.pending_reports: deque[_Recordable] = deque()
         self._waiters: list[tuple[Callable[[StatusPacket], bool], asyncio.Future[StatusPacket]]] = []
         self._writer: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def connected(self) -> bool:
-        """Whether the ledger has the station as connected to this node."""
-        return self._generation is not None
 
     # --- packets and commands --------------------------------------------------------------------
 
@@ -258,7 +253,7 @@ class StationHandler:
                         charger_id=self.charger_id, node=self.node.name, protocol=COIN_OP_PROTOCOL
                     )
                 )
-                self._generation = held.generation
+                self.generation = held.generation
                 self.tracker.blocked = held.enrollment != "Accepted"
                 await self.node.hold(self.charger_id, self._adapter)
             case ReachabilityChange():
@@ -277,18 +272,13 @@ class StationHandler:
                 await self.node.record(item)
 
     async def _release(self) -> None:
-        generation, self._generation = self._generation, None
+        generation, self.generation = self.generation, None
         if generation is None:
             return
         await self.node.release(self.charger_id, self._adapter)
         await self.node.record(
             reports.Disconnected(charger_id=self.charger_id, node=self.node.name, generation=generation)
         )
-
-    async def drained(self) -> None:
-        """Wait until no report waits to be recorded."""
-        if self._writer is not None:
-            await asyncio.wait({self._writer})
 
     async def close(self) -> None:
         """Stop: reports that still wait are given up, and the charger is released."""

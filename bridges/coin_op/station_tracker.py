@@ -11,20 +11,19 @@ from typing import Final
 from bridges.coin_op import packet as wire
 from bridges.coin_op import status_mapping
 from bridges.coin_op.actions import (
-    AT_MAX_DEBT,
     ReachabilityChange,
     SendHello,
     SendStop,
     StationAction,
     StationAlarm,
     StationAnomaly,
-    StationRules,
 )
 from bridges.coin_op.energy import BASELINE_UNCERTAIN, CounterBehaviour
 from bridges.coin_op.meter_units import AUTO, Measurements, MeterUnits
 from bridges.coin_op.notes import NO_NOTES, StationNotes
 from bridges.coin_op.packet import BUSY, CHARGING, COMPLETED, DONE, INIT, READY, StatusPacket
 from bridges.coin_op.rental import ORIGIN_DIRECT, StationRental, resume_rental
+from bridges.coin_op.settings import CoinOpSettings
 from csms.core import reports
 from csms.core.currencies import minor_digits
 from csms.core.records import Connector, Transaction
@@ -58,17 +57,17 @@ class StationTracker:
     def __init__(
         self,
         charger_id: str,
-        rules: StationRules,
+        settings: CoinOpSettings,
         now: datetime,
         *,
         jitter: float = 0.0,
         blocked: bool = False,
     ) -> None:
         self.charger_id = charger_id
-        self.rules = rules
+        self.settings = settings
         self.blocked = blocked
-        self.units = MeterUnits(rules.power_scale)
-        self.counter = CounterBehaviour(rules.energy_mode, rules.rated_power_w)
+        self.units = MeterUnits(settings.power_scale)
+        self.counter = CounterBehaviour(settings.energy_mode, settings.rated_power_w)
         self.status: str | None = None
         self.last_packet: StatusPacket | None = None
         self.rental: StationRental | None = None
@@ -79,7 +78,7 @@ class StationTracker:
         self._reported_status: status_mapping.StationStatus | None = None
         self._hello_at: datetime | None = None  # of the first hello that has no answer yet
         self._unanswered_hellos = 0
-        self._next_hello_at = now + timedelta(seconds=rules.probe_interval_s * jitter)
+        self._next_hello_at = now + timedelta(seconds=settings.probe_interval_s * jitter)
         self._status_since = now
         self._offline_since = now
         self._raised_alarms: set[str] = set()
@@ -101,13 +100,13 @@ class StationTracker:
                     connector.status, connector.error_code, connector.info
                 )
         if transaction is not None:
-            self.rental = resume_rental(transaction, connector, notes.session, self.rules.rated_power_w)
+            self.rental = resume_rental(transaction, connector, notes.session, self.settings.rated_power_w)
         self._recorded_notes = self.notes()
 
     def notes(self) -> StationNotes:
         """Return what must survive a restart of the bridge."""
         return StationNotes(
-            power_scale=self.units.power_scale if self.rules.power_scale == AUTO else None,
+            power_scale=self.units.power_scale if self.settings.power_scale == AUTO else None,
             resets=self.counter.resets,
             last_done_wh=self.counter.last_done_wh,
             session=None if self.rental is None else self.rental.notes(),
@@ -133,7 +132,7 @@ class StationTracker:
             self.last_packet = self.last_packet or packet
             return [*actions, SendHello()]
         self.last_packet_at, self._hello_at, self._unanswered_hellos = now, None, 0
-        self._next_hello_at = now + timedelta(seconds=self.rules.probe_interval_s)
+        self._next_hello_at = now + timedelta(seconds=self.settings.probe_interval_s)
         self._raised_alarms.discard("offline_in_rental")
         if not self.online:
             self.online = True
@@ -230,7 +229,7 @@ class StationTracker:
         baseline = self.counter.baseline(packet.energy_wh, time_s)
         started_at = now - timedelta(seconds=time_s)
         rental = StationRental(
-            packet.uid, started_at, baseline, self.rules.rated_power_w, now=now, time_s=time_s
+            packet.uid, started_at, baseline, self.settings.rated_power_w, now=now, time_s=time_s
         )
         if not baseline.certain:
             rental.flag(BASELINE_UNCERTAIN)
@@ -252,7 +251,7 @@ class StationTracker:
         changed: bool,
     ) -> list[StationAction]:
         actions = _anomalies(rental.update(packet, measurements, now))
-        interval_s = self.rules.meter_interval_s
+        interval_s = self.settings.meter_interval_s
         due = rental.metered_at is None or (now - rental.metered_at).total_seconds() >= interval_s
         if changed or due:
             rental.metered_at = now
@@ -305,11 +304,11 @@ class StationTracker:
     def balance_changed(self, left: reports.BalanceLeft) -> list[StationAction]:
         """Check the renter's debt. A stop opens the door, so it is sent only where a setting says so."""
         rental, debt_minor = self.rental, -left.balance_minor
-        max_minor = self.rules.max_debt.scaleb(minor_digits(left.currency))
+        max_minor = self.settings.max_debt.scaleb(minor_digits(left.currency))
         if rental is None or rental.debt_raised or debt_minor < max_minor:
             return []
         rental.debt_raised = True
-        stop = self.rules.autostop == AT_MAX_DEBT and rental.stop_asked_at is None
+        stop = self.settings.autostop == "at_max_debt" and rental.stop_asked_at is None
         return [StationAlarm("max_debt"), *([SendStop()] if stop else [])]
 
     # --- silence ---------------------------------------------------------------------------------
@@ -344,11 +343,11 @@ class StationTracker:
 
     def _check_hello(self, rental: StationRental | None, now: datetime) -> list[StationAction]:
         """Count a hello without an answer. In a rental one is enough for offline, otherwise three in a row."""
-        if self._hello_at is None or (now - self._hello_at).total_seconds() < self.rules.answer_s:
+        if self._hello_at is None or (now - self._hello_at).total_seconds() < self.settings.answer_s:
             return []
         self._hello_at = None
         self._unanswered_hellos += 1
-        self._next_hello_at = now + timedelta(seconds=self.rules.probe_interval_s)
+        self._next_hello_at = now + timedelta(seconds=self.settings.probe_interval_s)
         silent_in_rental = rental is not None and now - rental.last_packet_at >= _SILENT_AFTER
         if not self.online or not (self._unanswered_hellos >= _OFFLINE_AFTER_HELLOS or silent_in_rental):
             return []
@@ -361,10 +360,10 @@ class StationTracker:
         if asked_at is None:
             return []
         waited_s = (now - asked_at).total_seconds()
-        if waited_s >= self.rules.answer_s and not rental.hello_sent_after_stop:
+        if waited_s >= self.settings.answer_s and not rental.hello_sent_after_stop:
             rental.hello_sent_after_stop = True
             return [SendHello()]
-        return self._alarm("stop_without_done") if waited_s >= 2 * self.rules.answer_s else []
+        return self._alarm("stop_without_done") if waited_s >= 2 * self.settings.answer_s else []
 
     def _alarm(self, kind: str) -> list[StationAction]:
         """Raise an alarm once until the status changes."""

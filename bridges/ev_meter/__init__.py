@@ -1,10 +1,10 @@
-"""EV-Meter chargers, watched through their vendor's MQTT broker: docs/bridges/ev-meter.md."""
+"""Bridge for EV-Meter chargers, monitored through their vendor's MQTT broker (docs/bridges/ev-meter.md)."""
 
 from csms.adapter import Adapter
 
 
 def create() -> Adapter:
-    """The adapter, from EVMETER_*. Raises SettingsError."""
+    """Create the adapter from EVMETER_*. Raises SettingsError."""
     from bridges.ev_meter import settings
     from bridges.ev_meter.adapter import EvMeterAdapter
     from bridges.ev_meter.vendor_broker import vendor_link

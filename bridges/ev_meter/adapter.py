@@ -1,4 +1,4 @@
-"""The EV-Meter bridge: an attendant for each charger, one connection for all of them. It can only watch."""
+"""The EV-Meter bridge: a poller for each charger, and one connection for all of them. It can only monitor."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -16,11 +16,11 @@ from csms.errors import NotSupported
 from csms.mqtt.client.config import LinkConfig
 
 log = structlog.get_logger()
-_TELLING: Final = {"StatusNotification", "MeterValues"}
+_TRIGGERS: Final = {"StatusNotification", "MeterValues"}
 
 
 class EvMeterAdapter:
-    """Implements `csms.adapter.Adapter`. `link` is the vendor's broker; tests and the demo give their own."""
+    """Implements `csms.adapter.Adapter`. `link` leads to the vendor's broker, or to one of the tests or the demo."""
 
     def __init__(
         self,
@@ -32,36 +32,37 @@ class EvMeterAdapter:
         self._config = config
         self._link = link
         self._clock = clock
-        self.attendants: dict[str, ChargerPoller] = {}
+        self.pollers: dict[str, ChargerPoller] = {}
 
     async def run(self, node: AdapterHost) -> None:
-        backend = VendorBroker(self._config.account, self._link, rate_s=self._config.pace.requests_per_s)
-        self.attendants = {
-            device.charger_id: ChargerPoller(device, self._config, backend, node, self, self._clock)
-            for device in self._config.devices
+        intervals = self._config.intervals
+        broker = VendorBroker(self._config.account, self._link, rate_s=intervals.requests_per_s)
+        self.pollers = {
+            charger.charger_id: ChargerPoller(charger, self._config, broker, node, self, self._clock)
+            for charger in self._config.chargers
         }
-        # Spread over one interval, so that they are never all asked at once.
-        stagger_s = self._config.pace.idle_s / max(len(self.attendants), 1)
-        log.info("ev-meter", chargers=len(self.attendants), requests_per_s=self._config.pace.requests_per_s)
+        # The first polls are spread over one interval, so that the chargers are never all polled at once.
+        stagger_s = intervals.idle_s / max(len(self.pollers), 1)
+        log.info("ev_meter_started", chargers=len(self.pollers), requests_per_s=intervals.requests_per_s)
         if self._link.host == HOST:
-            log.warning("ev-meter is unencrypted: login, account and readings travel in clear")
+            log.warning("ev_meter_unencrypted", exposed="login, account and readings")
         async with asyncio.TaskGroup() as group:
-            group.create_task(backend.run(), name="ev-meter link")
-            for number, attendant in enumerate(self.attendants.values()):
-                group.create_task(attendant.run(stagger_s * number), name="ev-meter attendant")
+            group.create_task(broker.run(), name="ev-meter link")
+            for number, poller in enumerate(self.pollers.values()):
+                group.create_task(poller.run(stagger_s * number), name="ev-meter poller")
 
     async def perform(self, charger_id: str, command: Command) -> Mapping[str, Any]:
-        """Only one thing can be asked of these chargers: to tell how they are. Raises NotSupported."""
-        attendant = self.attendants.get(charger_id)
-        wanted = command.payload.get("requestedMessage")
-        if attendant is None or command.action != "TriggerMessage" or wanted not in _TELLING:
+        """Perform TriggerMessage, the only command that these chargers support. Raises NotSupported."""
+        poller = self.pollers.get(charger_id)
+        requested = command.payload.get("requestedMessage")
+        if poller is None or command.action != "TriggerMessage" or requested not in _TRIGGERS:
             raise NotSupported(
                 "EV-Meter chargers can only be watched: TriggerMessage for StatusNotification or MeterValues."
             )
-        attendant.look_now()
+        poller.poll_now()
         return {"status": "Accepted"}
 
     async def hang_up(self, charger_id: str, generation: int) -> None:
-        attendant = self.attendants.get(charger_id)
-        if attendant is not None:
-            attendant.hang_up(generation)
+        poller = self.pollers.get(charger_id)
+        if poller is not None:
+            poller.hang_up(generation)

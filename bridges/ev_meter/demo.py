@@ -1,4 +1,4 @@
-"""For `csms demo`: three simulated EV-Meter chargers and the bridge that watches them."""
+"""Three simulated EV-Meter chargers for `csms demo`, and the bridge that monitors them."""
 
 import secrets
 from collections.abc import Coroutine
@@ -24,14 +24,14 @@ def create_demo(broker: BrokerAddress, clock: SimulatedClock) -> tuple[Adapter, 
     chargers = fake_chargers(_CHARGERS, clock)
     version = aiomqtt.ProtocolVersion.V5 if broker.version == "5" else aiomqtt.ProtocolVersion.V311
     simulated = FakeBackend(broker.host, broker.port, chargers, uuid=_UUID, token=token, version=version)
-    devices = tuple(
+    charger_configs = tuple(
         charger_config(f"EVM-{number:03}", charger.state.mac, id_tag="DAVE")
         for number, charger in enumerate(chargers, 1)
     )
     config = EvMeterConfig(
         account=VendorAccount(_UUID, token),
-        devices=devices,
-        pace=PollIntervals(idle_s=60 / clock.speed, charging_s=60 / clock.speed, offline_s=5, reply_s=2),
+        chargers=charger_configs,
+        intervals=PollIntervals(idle_s=60 / clock.speed, charging_s=60 / clock.speed, offline_s=5, reply_s=2),
     )
     link = broker_link(broker.host, broker.port, version=broker.version)
     return EvMeterAdapter(config, link, clock=lambda: clock.at(clock.now_s())), simulated.run()

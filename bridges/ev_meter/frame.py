@@ -1,7 +1,7 @@
-"""EV-Meter's wire format, pure: the one request we can make, the reply in its three wrappings, its fields.
+"""EV-Meter's wire format: the one request of this bridge, the reply in its three envelopes, its fields. Pure.
 
-Little-endian; a string is its length (u16) and its bytes. A frame begins with the number of bytes that follow.
-What is too short, crosses its own length or is no frame at all raises `BadFrame`: a field is never made up.
+Little-endian; a string is its length (u16) and its bytes. A frame begins with the number of bytes that follow. A frame
+that is too short, or has a field beyond its length, raises `MalformedFrame`: a missing field is never read as 0.
 """
 
 import base64
@@ -13,28 +13,28 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-# The only command that this bridge can send: "send WorkingInfo".
+# The only command of this bridge: "send WorkingInfo".
 WORKING_INFO_REQUEST: Final = 0x07
 WORKING_INFO: Final = 3
 TOKEN_BYTES: Final = 48
-LARGEST_REPLY: Final = 1024
-_LONGEST_VERSION, _LONGEST_SSID = 32, 64
-_UNSET_TIME: Final = 2**64 - 1
-_UNLIMITED: Final = 2**32 - 1
+MAX_REPLY_BYTES: Final = 1024
+_MAX_VERSION, _MAX_SSID = 32, 64
+_NO_TIME: Final = 2**64 - 1
+_NO_LIMIT: Final = 2**32 - 1
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _HEX = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 
 
 class MalformedFrame(ValueError):
-    """No valid frame. The text says what is wrong and quotes nothing of the content."""
+    """A payload that is not a valid frame. The text names the defect and quotes no content."""
 
 
 class UnsupportedFrame(MalformedFrame):
-    """A whole frame of a type that we do not read."""
+    """A valid frame of another type than WorkingInfo."""
 
 
 class VendorAccount(Struct, frozen=True):
-    """Whose chargers we ask for: the account's UUID and its token, both secret. They never show."""
+    """The vendor's account to which the chargers belong: its UUID and its token. Both are secret."""
 
     uuid: str
     token: bytes
@@ -46,18 +46,19 @@ class VendorAccount(Struct, frozen=True):
             raise ValueError(f"an account's token: {TOKEN_BYTES} bytes")
 
     def __repr__(self) -> str:
-        return "Account(…)"
+        return "VendorAccount(…)"
 
     @property
     def user_id(self) -> str:
-        """The reply topic's last level: the UUID's characters in upper-case hexadecimal."""
+        """The last level of the reply topic: the characters of the UUID in upper-case hexadecimal."""
         return self.uuid.encode().hex().upper()
 
 
 class WorkingInfo(Struct, frozen=True, kw_only=True):
-    """A WorkingInfo reply. `device_id`, `evse`, `ssid`, `peer_serial` are personal: they stay in the bridge.
+    """A WorkingInfo reply.
 
-    Codes that nobody has explained stay numbers. `current_a`, `voltage_v`: L1 to L3.
+    `device_id`, `evse`, `ssid` and `peer_serial` are personal data and stay in the bridge. Undocumented codes stay
+    numbers. `voltage_v`, `current_a` and `dlm_current_a` are for L1 to L3; `trailing_bytes` are undocumented.
     """
 
     flag: int
@@ -86,7 +87,7 @@ class WorkingInfo(Struct, frozen=True, kw_only=True):
     temperature: int
     peer_serial: int
     ping_latency_ms: int
-    left_over: int
+    trailing_bytes: int
 
     def __repr__(self) -> str:
         return "WorkingInfo(…)"
@@ -96,14 +97,14 @@ class WorkingInfo(Struct, frozen=True, kw_only=True):
 
 
 def encode_request(account: VendorAccount) -> bytes:
-    """The 99 bytes that ask a charger for its WorkingInfo. There is no other request."""
+    """Encode the request for a charger's WorkingInfo (99 bytes)."""
     uuid = account.uuid.encode()
     body = bytes(6) + bytes([WORKING_INFO_REQUEST]) + _string(uuid) + _string(account.token) + bytes(2)
     return len(body).to_bytes(2, "little") + body
 
 
 def account_from_request(frame: bytes) -> VendorAccount:
-    """The account inside a whole request, for operators who have one. Raises ValueError."""
+    """Extract the account from a complete request, for operators who have recorded one. Raises ValueError."""
     account = VendorAccount(frame[11:47].decode("ascii", errors="replace"), frame[49:97])
     if encode_request(account) != frame:
         raise ValueError("a request that reads a charger's state, and nothing else")
@@ -118,11 +119,11 @@ def _string(text: bytes) -> bytes:
 
 
 def decode(payload: bytes) -> WorkingInfo:
-    """What a charger says: a bare frame, or JSON with one in `payload_base64`, as base64 or as hexadecimal.
+    """Decode a reply: a bare frame, or a JSON object with one in `payload_base64`, in base64 or in hexadecimal.
 
-    Raises BadFrame; OtherFrame for a type that is not ours.
+    Raises MalformedFrame, UnsupportedFrame.
     """
-    if len(payload) > LARGEST_REPLY:
+    if len(payload) > MAX_REPLY_BYTES:
         raise MalformedFrame("the message is too large")
     document = _json_object(payload)
     if document is None:
@@ -130,16 +131,16 @@ def decode(payload: bytes) -> WorkingInfo:
     text = document.get("payload_base64")
     if not isinstance(text, str) or not text:
         raise MalformedFrame("the JSON has no payload_base64 with text in it")
-    # Hexadecimal is legal base64, too: whichever yields a frame is meant.
-    problem = MalformedFrame("payload_base64 is neither base64 nor hexadecimal")
-    for candidate in _unwrapped(text):
+    # Hexadecimal is also valid base64: the encoding that yields a frame is the right one.
+    defect = MalformedFrame("payload_base64 is neither base64 nor hexadecimal")
+    for candidate in _payload_candidates(text):
         try:
             return decode_frame(candidate)
         except UnsupportedFrame:
             raise
         except MalformedFrame as error:
-            problem = error
-    raise problem
+            defect = error
+    raise defect
 
 
 def _json_object(payload: bytes) -> dict[str, Any] | None:
@@ -153,7 +154,7 @@ def _json_object(payload: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _unwrapped(text: str) -> list[bytes]:
+def _payload_candidates(text: str) -> list[bytes]:
     candidates = [bytes.fromhex(text)] if _HEX.fullmatch(text) else []
     with contextlib.suppress(binascii.Error, ValueError):
         candidates.append(base64.b64decode(text, validate=True))
@@ -161,7 +162,7 @@ def _unwrapped(text: str) -> list[bytes]:
 
 
 class _Cursor:
-    """Reads fields in turn, never beyond the frame's own length."""
+    """Reads the fields of a frame one after the other, never beyond its length."""
 
     def __init__(self, frame: bytes) -> None:
         self._frame = frame
@@ -180,7 +181,7 @@ class _Cursor:
         return self._take(size).decode(errors="replace")
 
     def identity(self) -> str:
-        """The first six of eight bytes, as they stand on the wire: a MAC address."""
+        """Read eight bytes, of which the first six are a MAC address."""
         return self._take(8)[:6].hex().upper()
 
     @property
@@ -196,15 +197,15 @@ class _Cursor:
 
 
 def decode_frame(frame: bytes) -> WorkingInfo:
-    """A bare frame. Bytes after its own length are ignored; so are further fields before it.
+    """Decode a bare frame. Bytes beyond its length and unknown fields at its end are ignored.
 
-    Raises BadFrame; OtherFrame for a type that is not ours.
+    Raises MalformedFrame, UnsupportedFrame.
     """
     if len(frame) < 4:
         raise MalformedFrame("the frame is too short")
     length = int.from_bytes(frame[:2], "little")
     if length + 2 > len(frame):
-        raise MalformedFrame(f"the frame promises {length} bytes and brings {len(frame) - 2}")
+        raise MalformedFrame(f"the frame declares {length} bytes and has {len(frame) - 2}")
     read = _Cursor(frame[: length + 2])
     kind = read.number(1)
     if kind != WORKING_INFO:
@@ -212,7 +213,7 @@ def decode_frame(frame: bytes) -> WorkingInfo:
     return WorkingInfo(
         flag=read.number(1),
         evse=read.number(4),
-        version=read.text(_LONGEST_VERSION),
+        version=read.text(_MAX_VERSION),
         ev_status=read.number(1),
         charging_state=read.number(1),
         warnings=read.number(1),
@@ -224,20 +225,19 @@ def decode_frame(frame: bytes) -> WorkingInfo:
         phase_type=read.number(1),
         set_current_a=read.number(1),
         firmware_version=read.number(2),
-        limit=_unless(read.number(4), _UNLIMITED),
-        ssid=read.text(_LONGEST_SSID),
+        limit=_unless(read.number(4), _NO_LIMIT),
+        ssid=read.text(_MAX_SSID),
         grid_type=read.number(1),
         mqtt_state=read.number(1),
         device_id=read.identity(),
-        start_time_ms=_unless(read.number(8), _UNSET_TIME),
+        start_time_ms=_unless(read.number(8), _NO_TIME),
         scheduler_version=read.number(4),
         circuit_breaker_a=read.number(4),
         dlm_current_a=read.three(10),
         temperature=read.number(1),
         peer_serial=read.number(4),
         ping_latency_ms=read.number(4),
-        # Two bytes that nobody has explained may stand here, or not, or more than two.
-        left_over=read.left,
+        trailing_bytes=read.left,  # none, two, or more
     )
 
 

@@ -1,10 +1,9 @@
-"""What a charger does, from what it shows every minute: starts, readings, stops. Pure; the clock is given.
+"""Derive a charger's sessions from the state that it sends about every minute. Pure: the caller gives the time.
 
-The charger has no word for any of this. Its lifetime register (`total`) is what bills; its session counter
-survives the unplugging and may be the last session's, so it only ever confirms.
+The protocol has no start or stop. The charger's lifetime register (`total`) is billed. Its session counter keeps the
+value of the last session after the cable is unplugged, so it only confirms what the register says.
 """
 
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -14,16 +13,18 @@ from bridges.ev_meter.observations import (
     METER_START_ESTIMATED,
     METER_STOP_ESTIMATED,
     MISSED_SESSION,
-    START_KEY,
-    TOLERANCE_WH,
     Observation,
-    OpenSession,
     OperatorNote,
     RegisterRead,
     SessionBegan,
     SessionEnded,
+)
+from bridges.ev_meter.open_session import (
+    TOLERANCE_WH,
+    OpenSession,
     SessionRules,
     max_plausible_wh,
+    resume_session,
     start_key,
     start_time,
 )
@@ -31,368 +32,369 @@ from bridges.ev_meter.status_mapping import CHARGER_OFFLINE, ConnectorStatus
 from csms.adapter import ChargerSnapshot
 
 CHARGER_CONNECTOR_ID: Final = 1
-OFFLINE_AFTER_POLLS: Final = 3  # silent polls until a charger counts as offline
+OFFLINE_AFTER_POLLS: Final = 3
 _DEFERRED_AFTER_WH: Final = 100
 _DEFERRED_AFTER_POLLS: Final = 3
 _NEW_METER_AFTER_POLLS: Final = 3
 _UNCHANGED: Final = timedelta(seconds=50)
+_STEADY_WITHIN: Final = timedelta(minutes=5)
 
 
 class SessionTracker:
-    """One charger. Feed it every valid frame (`hear`) and every poll without one (`silence`); do what it says."""
+    """The state of one charger.
 
-    def __init__(self, rules: SessionRules, standing: ChargerSnapshot) -> None:
+    Call `receive` with every valid frame and `missed_poll` after every poll without one; record the observations that
+    they return, in order.
+    """
+
+    def __init__(self, rules: SessionRules, snapshot: ChargerSnapshot) -> None:
         self._rules = rules
-        self.online = False
-        self.misses = 0
-        self.shown: ConnectorStatus | None = None
+        self.missed_polls = 0
+        self.status: ConnectorStatus | None = None
+        self.open_session: OpenSession | None = None
         self._before_offline: ConnectorStatus | None = None
-        self.running: OpenSession | None = None
-        self._had_session = False
-        self._register: int | None = None  # what is booked
-        self._recorded: int | None = None  # what of that the ledger has as the connector's register
-        self._total: int | None = None  # the charger's last believable total; below `_register` where it lags
-        self._good_at: datetime | None = None
-        self._heard_at: datetime | None = None
-        self._last: WorkingInfo | None = None
-        self._read_at: datetime | None = None
-        self._returned = True
-        self._deferred = False
-        self._still: tuple[int, int] = (0, 0)  # polls without a change of `total`, the counter at the first
-        self._odd: tuple[int, int] = (0, 0)  # polls with an unbelievable total, the last one
-        self._told_odd = False
-        self._restore(standing)
+        self._session_since_plugged = False
+        # The register of the connector, the part of it that the ledger has, and the charger's last plausible total.
+        # The total is below the register while it lags.
+        self._register_wh: int | None = None
+        self._recorded_wh: int | None = None
+        self._total_wh: int | None = None
+        self._total_at: datetime | None = None
+        self._last_frame_at: datetime | None = None  # also before a restart
+        self._last_info: WorkingInfo | None = None
+        self._last_info_at: datetime | None = None
+        self._after_gap = True  # no frame since a restart, or since the charger was offline
+        self._deferred = False  # the total stands still during sessions
+        # Polls without a change of the total, and the counter at the first. Polls with an implausible total, and the
+        # last such total.
+        self._standstill: tuple[int, int] = (0, 0)
+        self._implausible: tuple[int, int] = (0, 0)
+        self._implausible_noted = False
+        self._restore(snapshot)
 
-    def _restore(self, standing: ChargerSnapshot) -> None:
-        for connector in standing.connectors:
+    def _restore(self, snapshot: ChargerSnapshot) -> None:
+        for connector in snapshot.connectors:
             if connector.connector_id != CHARGER_CONNECTOR_ID:
                 continue
             if connector.status is not None:
-                self.shown = ConnectorStatus(
+                self.status = ConnectorStatus(
                     connector.status, connector.error_code, connector.info, connector.vendor_error_code
                 )
-                self._had_session = connector.status == "Finishing"
-            self._register = self._recorded = self._total = connector.energy_wh or None
-            self._good_at = connector.reading_at
-            self._heard_at = max(
+                self._session_since_plugged = connector.status == "Finishing"
+            self._register_wh = self._recorded_wh = self._total_wh = connector.energy_wh or None
+            self._total_at = connector.reading_at
+            self._last_frame_at = max(
                 (at for at in (connector.reading_at, connector.status_recorded_at) if at is not None),
                 default=None,
             )
-        for transaction in standing.transactions:
+        for transaction in snapshot.transactions:
             if transaction.connector_id != CHARGER_CONNECTOR_ID:
                 continue
-            key = START_KEY.match(transaction.key)
-            self.running = OpenSession(
-                meter_start_wh=transaction.meter_start_wh,
-                started_at=transaction.started_at,
-                start_ms=int(key["start"]) if key is not None and key["start"] != "-" else None,
-                session_wh=int(key["session"]) if key is not None else None,
-                base_wh=int(key["base"]) if key is not None else transaction.meter_start_wh,
-                stale_counter=False,
-                anomalies=transaction.anomalies,
-            )
-            self._register = max(self._register or 0, transaction.meter_start_wh)
-            self._total = self._register
-            self._good_at = self._good_at or transaction.started_at
-            self._heard_at = max(self._heard_at or transaction.started_at, transaction.started_at)
+            self.open_session = resume_session(transaction)
+            self._register_wh = max(self._register_wh or 0, transaction.meter_start_wh)
+            self._total_wh = self._register_wh
+            self._total_at = self._total_at or transaction.started_at
+            self._last_frame_at = max(self._last_frame_at or transaction.started_at, transaction.started_at)
 
-    @property
-    def busy(self) -> bool:
-        """Whether it is worth looking more often."""
-        return self.running is not None
+    # --- silence ---------------------------------------------------------------------------------
 
-    # --- nothing heard ---------------------------------------------------------------------------
+    def missed_poll(self, at: datetime) -> list[Observation]:
+        """Apply a poll that had no valid answer, or that could not be sent."""
+        self.missed_polls += 1
+        observations: list[Observation] = []
+        if self.missed_polls >= OFFLINE_AFTER_POLLS:
+            self._after_gap = True
+            if self.status != CHARGER_OFFLINE:
+                self._before_offline, self.status = self.status, CHARGER_OFFLINE
+                observations.append(CHARGER_OFFLINE)
+        session, last_at = self.open_session, self._last_frame_at
+        if session is not None and last_at is not None and at - last_at > self._rules.give_up_after:
+            observations.append(OperatorNote("session_given_up"))
+            observations += self._end_session(session, last_at, "Other", METER_STOP_ESTIMATED)
+        return observations
 
-    def silence(self, at: datetime) -> list[Observation]:
-        """A poll had no valid answer, or could not be sent."""
-        self.misses += 1
-        steps: list[Observation] = []
-        if self.misses >= OFFLINE_AFTER_POLLS:
-            self._returned = True
-            if self.shown != CHARGER_OFFLINE:
-                self._before_offline, self.shown = self.shown, CHARGER_OFFLINE
-                steps.append(CHARGER_OFFLINE)
-        running, heard_at = self.running, self._heard_at
-        if running is not None and heard_at is not None and at - heard_at > self._rules.give_up_after:
-            steps.append(OperatorNote("a session was given up: its charger has been silent for too long"))
-            steps += self._end(heard_at, "Other", METER_STOP_ESTIMATED)
-        return steps
+    # --- frames ----------------------------------------------------------------------------------
 
-    # --- a frame ---------------------------------------------------------------------------------
-
-    def hear(self, info: WorkingInfo, at: datetime) -> list[Observation]:
-        """A valid frame of this charger, whether or not it was asked for."""
-        if self._last == info and self._read_at is not None and at - self._read_at < _UNCHANGED:
-            self.misses = 0
-            return self._showing(info) if self.shown == CHARGER_OFFLINE else []
-        steps: list[Observation] = []
-        before = self._register
-        good = self._believe(info, at, steps)
-        if self.running is not None:
-            steps += self._in_session(info, at, good=good)
-        elif good or (status_mapping.charging(info) and before is not None):
-            steps += self._idle(info, at, good=good)
+    def receive(self, info: WorkingInfo, at: datetime) -> list[Observation]:
+        """Apply a valid frame of this charger, whether or not it was requested."""
+        if (
+            self._last_info == info
+            and self._last_info_at is not None
+            and at - self._last_info_at < _UNCHANGED
+        ):
+            self.missed_polls = 0
+            return self._status_change(info) if self.status == CHARGER_OFFLINE else []
+        observations: list[Observation] = []
+        before, session = self._register_wh, self.open_session
+        plausible = self._accept_total(info, at, observations)
+        if session is not None:
+            observations += self._in_session(session, info, at, plausible=plausible)
+        elif plausible or (status_mapping.charging(info) and before is not None):
+            observations += self._between_sessions(info, at, plausible=plausible)
         if info.ev_status == status_mapping.NOT_CONNECTED:
-            self._had_session = False
-        self.misses = 0
-        self._returned = False
-        self._last, self._heard_at, self._read_at = info, at, at
-        # A status comes after the start or the stop that explains it, and before the reading it explains.
-        if steps and isinstance(steps[-1], RegisterRead) and steps[-1].told:
-            return [*steps[:-1], *self._showing(info), steps[-1]]
-        return [*steps, *self._showing(info)]
+            self._session_since_plugged = False
+        self.missed_polls = 0
+        self._after_gap = False
+        self._last_info, self._last_frame_at, self._last_info_at = info, at, at
+        # A status follows the start or the stop that explains it, and precedes the reading that it explains.
+        if observations and isinstance(observations[-1], RegisterRead) and observations[-1].published:
+            return [*observations[:-1], *self._status_change(info), observations[-1]]
+        return [*observations, *self._status_change(info)]
 
-    def _showing(self, info: WorkingInfo) -> list[Observation]:
-        known = self._before_offline if self.shown == CHARGER_OFFLINE else self.shown
-        now = status_mapping.connector_status(
-            info, in_session=self.running is not None, had_session=self._had_session, previous=known
+    def _status_change(self, info: WorkingInfo) -> list[Observation]:
+        previous = self._before_offline if self.status == CHARGER_OFFLINE else self.status
+        status = status_mapping.connector_status(
+            info,
+            in_session=self.open_session is not None,
+            session_since_plugged=self._session_since_plugged,
+            previous=previous,
         )
-        if now is None or now == self.shown:
+        if status is None or status == self.status:
             return []
-        self.shown = now
-        return [now]
+        self.status = status
+        return [status]
 
     # --- the register ----------------------------------------------------------------------------
 
-    def _believe(self, info: WorkingInfo, at: datetime, steps: list[Observation]) -> bool:
-        """Whether this frame may move the meter. A total that stays odd while nothing charges is a new meter."""
-        total, known = info.total_wh, self._total
+    def _accept_total(self, info: WorkingInfo, at: datetime, observations: list[Observation]) -> bool:
+        """Return whether the total of a frame is plausible, so that it may advance the register.
+
+        A total that stays implausible outside a session, but steady, is that of a new meter.
+        """
+        total_wh = info.total_wh
         if self._lags(info):
-            self._deferred, self._total = True, total
-            known = total
-        odd = not status_mapping.measured(info) or total == 0
-        if not odd and known is not None and self._good_at is not None:
-            odd = total < known or total - known > max_plausible_wh(at - self._good_at)
-            running = self.running
-            if odd and running is not None and known < total and (self._deferred or self._still[0]):
-                # It may have stood still since the session began.
-                odd = total - running.meter_start_wh > max_plausible_wh(at - running.started_at)
-        if not odd:
-            self._odd, self._told_odd = (0, 0), False
-            self._total, self._good_at = total, at
+            self._deferred, self._total_wh = True, total_wh
+        if self._is_plausible(info, at):
+            self._implausible, self._implausible_noted = (0, 0), False
+            self._total_wh, self._total_at = total_wh, at
             return True
-        if not self._told_odd:
-            self._told_odd = True
-            steps.append(OperatorNote("the register is not believable; the meter stands still for now"))
-        count, last = self._odd
+        if not self._implausible_noted:
+            self._implausible_noted = True
+            observations.append(OperatorNote("register_implausible"))
+        polls, last_wh = self._implausible
         steady = (
-            total
+            total_wh > 0
             and status_mapping.measured(info)
-            and abs(total - last) <= max_plausible_wh(timedelta(minutes=5))
+            and abs(total_wh - last_wh) <= max_plausible_wh(_STEADY_WITHIN)
         )
-        self._odd = (count + 1 if steady else 1 if total else 0, total)
-        if self.running is None and steady and self._odd[0] >= _NEW_METER_AFTER_POLLS:
-            steps.append(OperatorNote("the register counts from somewhere else: a new meter, taken as it is"))
-            self._odd, self._told_odd = (0, 0), False
-            self._total, self._register, self._good_at = total, total, at
+        self._implausible = (polls + 1 if steady else min(total_wh, 1), total_wh)
+        if self.open_session is None and steady and self._implausible[0] >= _NEW_METER_AFTER_POLLS:
+            observations.append(OperatorNote("meter_replaced"))
+            self._implausible, self._implausible_noted = (0, 0), False
+            self._total_wh, self._register_wh, self._total_at = total_wh, total_wh, at
             return True
         return False
 
-    def _lags(self, info: WorkingInfo) -> bool:
-        """After a restart: whether the session counter was billed by, because `total` stands still meanwhile."""
-        running, register = self.running, self._register
+    def _is_plausible(self, info: WorkingInfo, at: datetime) -> bool:
+        total_wh, last_wh, session = info.total_wh, self._total_wh, self.open_session
+        if total_wh == 0 or not status_mapping.measured(info):
+            return False
+        if last_wh is None or self._total_at is None:
+            return True
+        if 0 <= total_wh - last_wh <= max_plausible_wh(at - self._total_at):
+            return True
+        # The total may have stood still since the session began.
         return (
-            self._last is None
-            and running is not None
-            and register is not None
-            and running.session_wh is not None
-            and running.meter_start_wh <= info.total_wh < register
-            and info.session_wh >= register - running.meter_start_wh
+            session is not None
+            and last_wh < total_wh
+            and (self._deferred or self._standstill[0] > 0)
+            and total_wh - session.meter_start_wh <= max_plausible_wh(at - session.started_at)
         )
 
-    def _advance(self, info: WorkingInfo, at: datetime) -> None:
-        """The register after a good frame of a session."""
-        running = self.running
-        assert running is not None
-        register = info.total_wh
-        if self._deferred and running.session_wh is not None:
-            grown = info.session_wh - running.session_wh
-            if grown <= max_plausible_wh(at - running.started_at):
-                register = max(register, running.meter_start_wh + grown)
-        self._register = max(register, self._register or 0)
+    def _lags(self, info: WorkingInfo) -> bool:
+        """Return whether, before a restart, the register followed the session counter because the total stood still."""
+        session, register_wh = self.open_session, self._register_wh
+        return (
+            self._last_info is None
+            and session is not None
+            and register_wh is not None
+            and session.session_wh is not None
+            and session.meter_start_wh <= info.total_wh < register_wh
+            and info.session_wh >= register_wh - session.meter_start_wh
+        )
 
-    def _watch_for_lag(self, info: WorkingInfo) -> list[Observation]:
-        last = self._last
-        if last is None or last.total_wh != info.total_wh or info.session_wh < self._still[1]:
-            self._still = (0, info.session_wh)
+    def _advance_register(self, session: OpenSession, info: WorkingInfo, at: datetime) -> int:
+        """Return the register after a plausible frame of the session."""
+        register_wh = info.total_wh
+        if self._deferred and session.session_wh is not None:
+            grown_wh = info.session_wh - session.session_wh
+            if grown_wh <= max_plausible_wh(at - session.started_at):
+                register_wh = max(register_wh, session.meter_start_wh + grown_wh)
+        self._register_wh = max(register_wh, self._register_wh or 0)
+        return self._register_wh
+
+    def _detect_standstill(self, info: WorkingInfo) -> list[Observation]:
+        """Use the session counter (`_deferred`) once it grows while the total stands still for some polls."""
+        last = self._last_info
+        polls, counter_wh = self._standstill
+        if last is None or last.total_wh != info.total_wh or info.session_wh < counter_wh:
+            self._standstill = (0, info.session_wh)
             return []
-        polls, counter = self._still
-        self._still = (polls + 1, counter)
-        if (
-            self._deferred
-            or polls + 1 < _DEFERRED_AFTER_POLLS
-            or info.session_wh - counter <= _DEFERRED_AFTER_WH
-        ):
+        self._standstill = (polls + 1, counter_wh)
+        grown_wh = info.session_wh - counter_wh
+        if self._deferred or polls + 1 < _DEFERRED_AFTER_POLLS or grown_wh <= _DEFERRED_AFTER_WH:
             return []
         self._deferred = True
-        return [
-            OperatorNote("the register stands still during a session: the session counter is used meanwhile")
-        ]
+        return [OperatorNote("register_deferred")]
 
-    # --- no session ------------------------------------------------------------------------------
+    # --- between sessions ------------------------------------------------------------------------
 
-    def _idle(self, info: WorkingInfo, at: datetime, *, good: bool, split: bool = False) -> list[Observation]:
-        steps: list[Observation] = []
-        total, known = info.total_wh, self._register
+    def _between_sessions(
+        self, info: WorkingInfo, at: datetime, *, plausible: bool, split: bool = False
+    ) -> list[Observation]:
+        observations: list[Observation] = []
+        total_wh, register_wh = info.total_wh, self._register_wh
         if not status_mapping.charging(info):
-            if known is not None and total - known > TOLERANCE_WH:
-                steps += self._missed(info, at, known, total)
-            self._register = max(total, known or 0) if self._deferred else total
-            if self._register != self._recorded and not self._deferred:
-                self._recorded = self._register
-                steps.append(RegisterRead(info=info, register_wh=self._register, at=at, told=False))
-            return steps
-        since_counter = total - info.session_wh
-        anomalies: tuple[str, ...] = ()
+            if register_wh is not None and total_wh - register_wh > TOLERANCE_WH:
+                observations += self._missed_session(info, at, register_wh, total_wh)
+            self._register_wh = max(total_wh, register_wh or 0) if self._deferred else total_wh
+            if self._register_wh != self._recorded_wh and not self._deferred:
+                self._recorded_wh = self._register_wh
+                observations.append(
+                    RegisterRead(info=info, register_wh=self._register_wh, at=at, published=False)
+                )
+            return observations
+        counter_start_wh = total_wh - info.session_wh
+        if register_wh is None:
+            meter_wh = counter_start_wh if counter_start_wh >= 0 else total_wh
+            return self._start_session(info, at, meter_wh, (METER_START_ESTIMATED,))
         stale = False
-        if known is None:
-            known, anomalies = (
-                max(since_counter, 0) if info.session_wh <= total else total,
-                (METER_START_ESTIMATED,),
-            )
-        elif good and not split:
-            stale = since_counter < known - TOLERANCE_WH
-            if since_counter > known + TOLERANCE_WH:
-                steps += self._missed(info, at, known, since_counter)
-                known = since_counter
-        steps += self._begin(info, at, known, anomalies, stale_counter=stale)
-        return steps
+        if plausible and not split:
+            stale = counter_start_wh < register_wh - TOLERANCE_WH
+            if counter_start_wh > register_wh + TOLERANCE_WH:
+                observations += self._missed_session(info, at, register_wh, counter_start_wh)
+                register_wh = counter_start_wh
+        return observations + self._start_session(info, at, register_wh, stale_counter=stale)
 
-    def _begin(
+    def _start_session(
         self,
         info: WorkingInfo,
         at: datetime,
         meter_wh: int,
-        anomalies: tuple[str, ...],
+        anomalies: tuple[str, ...] = (),
         *,
-        stale_counter: bool,
+        stale_counter: bool = False,
     ) -> list[Observation]:
-        start_ms = info.start_time_ms if start_time(info, at) is not None else None
-        moment = self._began_at(info, at)
-        uncertain = timedelta(0)
-        if moment is None:
-            moment, uncertain = at, at - (self._heard_at or at)
-        base_wh = max(meter_wh, info.total_wh - info.session_wh)
-        self.running = OpenSession(
+        started_at, uncertainty = self._session_start(info, at), timedelta(0)
+        if started_at is None:
+            started_at, uncertainty = at, at - (self._last_frame_at or at)
+        session = self.open_session = OpenSession(
             meter_start_wh=meter_wh,
-            started_at=moment,
-            start_ms=start_ms,
+            started_at=started_at,
+            start_ms=info.start_time_ms if start_time(info, at) is not None else None,
             session_wh=info.session_wh,
-            base_wh=base_wh,
+            base_wh=max(meter_wh, info.total_wh - info.session_wh),
             stale_counter=stale_counter,
             anomalies=anomalies,
         )
-        self._register = meter_wh
-        self._still = (0, info.session_wh)
-        key = start_key(
-            moment, uncertain, meter_wh, start_ms=start_ms, session_wh=info.session_wh, base_wh=base_wh
-        )
-        return [SessionBegan(key=key, meter_wh=meter_wh, at=moment, anomalies=anomalies)]
+        self._register_wh = meter_wh
+        self._standstill = (0, info.session_wh)
+        key = start_key(session, uncertainty)
+        return [SessionBegan(key=key, meter_wh=meter_wh, at=started_at, anomalies=anomalies)]
 
-    def _began_at(self, info: WorkingInfo, at: datetime) -> datetime | None:
-        """The charger's own start, if it lies in the time in which we did not look."""
+    def _session_start(self, info: WorkingInfo, at: datetime) -> datetime | None:
+        """Return the charger's own start time if it lies between the last frame and this one."""
         began = start_time(info, at)
-        if began is None or began > at or (self._heard_at is not None and began < self._heard_at):
+        if began is None or began > at or (self._last_frame_at is not None and began < self._last_frame_at):
             return None
         return began
 
-    def _missed(self, info: WorkingInfo, at: datetime, from_wh: int, to_wh: int) -> list[Observation]:
-        """Energy that nobody saw flow: a session that began and ended between two looks."""
-        self._register = self._recorded = to_wh
+    def _missed_session(self, info: WorkingInfo, at: datetime, from_wh: int, to_wh: int) -> list[Observation]:
+        """Record energy that flowed between two frames outside a session as a session of its own, or only log it."""
+        self._register_wh = self._recorded_wh = to_wh
         if self._rules.missed_sessions == "log":
             return [
-                OperatorNote(f"{to_wh - from_wh} Wh flowed while nobody looked; not booked"),
-                RegisterRead(info=info, register_wh=to_wh, at=at, told=False),
+                OperatorNote("missed_session_ignored", to_wh - from_wh),
+                RegisterRead(info=info, register_wh=to_wh, at=at, published=False),
             ]
-        self._had_session = True
-        began = self._began_at(info, at) or self._heard_at or at
-        anomalies = (MISSED_SESSION, METER_START_ESTIMATED, METER_STOP_ESTIMATED)
-        key = start_key(
-            began, at - began, from_wh, start_ms=None, session_wh=info.session_wh, base_wh=from_wh
+        self._session_since_plugged = True
+        missed = OpenSession(
+            meter_start_wh=from_wh,
+            started_at=self._session_start(info, at) or self._last_frame_at or at,
+            start_ms=None,
+            session_wh=info.session_wh,
+            base_wh=from_wh,
+            anomalies=(MISSED_SESSION, METER_START_ESTIMATED, METER_STOP_ESTIMATED),
         )
+        key, anomalies = start_key(missed, at - missed.started_at), missed.anomalies
         return [
-            OperatorNote(f"{to_wh - from_wh} Wh flowed while nobody looked; booked as a session of its own"),
-            SessionBegan(key=key, meter_wh=from_wh, at=began, anomalies=anomalies),
+            OperatorNote("missed_session_recorded", to_wh - from_wh),
+            SessionBegan(key=key, meter_wh=from_wh, at=missed.started_at, anomalies=anomalies),
             SessionEnded(meter_wh=to_wh, at=at, reason="Other", anomalies=anomalies, closing=True),
         ]
 
-    # --- a session -------------------------------------------------------------------------------
+    # --- in a session ----------------------------------------------------------------------------
 
-    def _in_session(self, info: WorkingInfo, at: datetime, *, good: bool) -> list[Observation]:
-        running = self.running
-        assert running is not None
-        another = good and self._another_session(info, at)
+    def _in_session(
+        self, session: OpenSession, info: WorkingInfo, at: datetime, *, plausible: bool
+    ) -> list[Observation]:
+        another = plausible and self._is_another_session(session, info, at)
         if info.ev_status == status_mapping.NOT_CONNECTED:
-            if not good:
-                return self._end(at, "EVDisconnected", METER_STOP_ESTIMATED)
-            self._advance(info, at)
-            if another and self._returned:
-                return self._end(at, "Other", METER_STOP_ESTIMATED)
-            return self._end(at, "EVDisconnected")
+            if not plausible:
+                return self._end_session(session, at, "EVDisconnected", METER_STOP_ESTIMATED)
+            self._advance_register(session, info, at)
+            if another and self._after_gap:
+                return self._end_session(session, at, "Other", METER_STOP_ESTIMATED)
+            return self._end_session(session, at, "EVDisconnected")
         if another and status_mapping.plugged(info):
-            return self._split(info, at)
-        if not good:
+            return self._split_session(session, info, at)
+        if not plausible:
             return []
-        steps = self._watch_for_lag(info)
-        self._advance(info, at)
-        assert self._register is not None
-        if info.start_time_ms is not None and start_time(info, at) is not None:
-            running.start_ms = info.start_time_ms
-        self._recorded = self._register
-        steps.append(RegisterRead(info=info, register_wh=self._register, at=at, deferred=self._deferred))
+        observations = self._detect_standstill(info)
+        register_wh = self._recorded_wh = self._advance_register(session, info, at)
+        if start_time(info, at) is not None:
+            session.start_ms = info.start_time_ms
+        observations.append(RegisterRead(info=info, register_wh=register_wh, at=at, deferred=self._deferred))
         if status_mapping.flowing(info):
-            running.idle_since = None
-        else:
-            running.idle_since = running.idle_since or at
-            patience = self._rules.finish_after
-            if patience is not None and at - running.idle_since >= patience:
-                steps += self._end(at, "Other")
-        return steps
+            session.idle_since = None
+            return observations
+        session.idle_since = session.idle_since or at
+        finish_after = self._rules.finish_after
+        if finish_after is not None and at - session.idle_since >= finish_after:
+            observations += self._end_session(session, at, "Other")
+        return observations
 
-    def _split(self, info: WorkingInfo, at: datetime) -> list[Observation]:
-        """Another session runs than the one we have on record: the car was changed, or plugged in again."""
-        assert self._register is not None
-        anomalies: Iterable[str] = ()
-        if self._returned:
-            self._register = min(max(info.total_wh - info.session_wh, self._register), info.total_wh)
+    def _split_session(self, session: OpenSession, info: WorkingInfo, at: datetime) -> list[Observation]:
+        """End the session on record and start the one that runs now: the cable was unplugged and plugged in again."""
+        anomalies: tuple[str, ...] = ()
+        if self._after_gap:
+            register_wh = max(info.total_wh - info.session_wh, self._register_wh or 0)
+            self._register_wh = min(register_wh, info.total_wh)
             anomalies = (METER_STOP_ESTIMATED,)
-        ended = self._end(at, "Other", *anomalies)
-        self._had_session = False
-        return [*ended, *self._idle(info, at, good=True, split=True)]
+        ended = self._end_session(session, at, "Other", *anomalies)
+        self._session_since_plugged = False
+        return [*ended, *self._between_sessions(info, at, plausible=True, split=True)]
 
-    def _another_session(self, info: WorkingInfo, at: datetime) -> bool:
-        """By the charger's own start time or counter. A counter that was stale when we began may fall once."""
-        running, last = self.running, self._last
-        assert running is not None
-        began = start_time(info, at)
-        if began is not None and running.start_ms is not None and info.start_time_ms != running.start_ms:
+    def _is_another_session(self, session: OpenSession, info: WorkingInfo, at: datetime) -> bool:
+        """Compare the charger's start time and session counter. A stale counter may fall once in a session."""
+        if start_time(info, at) is not None and session.start_ms not in {None, info.start_time_ms}:
             return True
-        if self._returned and info.total_wh - info.session_wh > running.base_wh + TOLERANCE_WH:
+        if self._after_gap and info.total_wh - info.session_wh > session.base_wh + TOLERANCE_WH:
             return True
-        if last is not None:
-            fell = info.session_wh < last.session_wh
+        if self._last_info is not None:
+            fell = info.session_wh < self._last_info.session_wh
         else:
-            fell = info.session_wh < (self._register or 0) - running.meter_start_wh - TOLERANCE_WH
-        if fell and running.stale_counter:
-            running.stale_counter = False
-            running.session_wh = 0
+            fell = info.session_wh < (self._register_wh or 0) - session.meter_start_wh - TOLERANCE_WH
+        if fell and session.stale_counter:
+            session.stale_counter = False
+            session.session_wh = 0
             return False
         return fell
 
-    def _end(self, at: datetime, reason: str, *anomalies: str) -> list[Observation]:
-        running, register = self.running, self._register
-        assert running is not None
-        assert register is not None
-        closing = register != self._recorded
-        self.running = None
-        self._had_session = True
-        self._recorded = register
+    def _end_session(
+        self, session: OpenSession, at: datetime, reason: str, *anomalies: str
+    ) -> list[Observation]:
+        register_wh = self._register_wh if self._register_wh is not None else session.meter_start_wh
+        closing = register_wh != self._recorded_wh
+        self.open_session = None
+        self._session_since_plugged = True
+        self._recorded_wh = register_wh
         return [
             SessionEnded(
-                meter_wh=register,
+                meter_wh=register_wh,
                 at=at,
                 reason=reason,
-                anomalies=(*running.anomalies, *anomalies),
+                anomalies=(*session.anomalies, *anomalies),
                 closing=closing,
             )
         ]

@@ -1,17 +1,19 @@
-"""EVMETER_*: which account, which chargers, how often. Broker and login are constants; secrets come from files."""
+"""Settings of the EV-Meter bridge, EVMETER_*. Broker and login are constants; secrets come from files."""
 
 import base64
 import binascii
 import contextlib
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bridges.ev_meter.config import ChargerConfig, EvMeterConfig, PollIntervals, charger_config, session_rules
+from bridges.ev_meter.config import ChargerConfig, EvMeterConfig, PollIntervals, charger_config
 from bridges.ev_meter.frame import TOKEN_BYTES, VendorAccount, account_from_request
 from bridges.ev_meter.login import read_secret, shared_password
+from bridges.ev_meter.open_session import SessionRules
 from csms.errors import SettingsError
 from csms.settings import refusal
 
@@ -19,7 +21,7 @@ _REQUEST_BYTES = 99
 
 
 class EvMeterSettings(BaseSettings):
-    """Read once, when the bridge is made."""
+    """Read once, when the bridge is created."""
 
     model_config = SettingsConfigDict(
         env_file=".env",
@@ -34,7 +36,7 @@ class EvMeterSettings(BaseSettings):
     token_file: Path | None = None
     request_file: Path | None = None
     password_file: Path | None = None
-    chargers: SecretStr = SecretStr("")  # addresses are personal: they shall not show in an error
+    chargers: SecretStr = SecretStr("")  # addresses are personal data and must not appear in an error
     chargers_file: Path | None = None
     id_tag: str | None = Field(None, min_length=1, max_length=20)
     idle_interval_s: float = Field(60, ge=10, le=3600)
@@ -46,7 +48,7 @@ class EvMeterSettings(BaseSettings):
 
 
 def load(**overrides: Any) -> EvMeterSettings:
-    """Raises SettingsError: name, value, what is allowed."""
+    """Load the settings from the environment. Raises SettingsError: name, value, what is allowed."""
     try:
         return EvMeterSettings(**overrides)
     except ValidationError as error:
@@ -54,16 +56,16 @@ def load(**overrides: Any) -> EvMeterSettings:
 
 
 def config(chosen: EvMeterSettings) -> EvMeterConfig:
-    """The adapter's configuration. Raises SettingsError, which quotes no secret and no address."""
+    """Build the adapter's configuration. Raises SettingsError, which quotes no secret and no address."""
     return EvMeterConfig(
         account=_account(chosen),
-        devices=_devices(chosen),
-        rules=session_rules(
+        chargers=_chargers(chosen),
+        rules=SessionRules(
             missed_sessions=chosen.missed_sessions,
-            give_up_after_h=chosen.give_up_after_h,
-            finish_after_min=chosen.finish_after_min,
+            give_up_after=timedelta(hours=chosen.give_up_after_h),
+            finish_after=timedelta(minutes=chosen.finish_after_min) or None,
         ),
-        pace=PollIntervals(
+        intervals=PollIntervals(
             idle_s=chosen.idle_interval_s,
             charging_s=chosen.charging_interval_s,
             requests_per_s=chosen.max_requests_per_s,
@@ -93,7 +95,7 @@ def _account(chosen: EvMeterSettings) -> VendorAccount:
         )
     token = _bytes("EVMETER_TOKEN_FILE", chosen.token_file, TOKEN_BYTES)
     text = read_secret("EVMETER_ACCOUNT_UUID_FILE", chosen.account_uuid_file).decode(errors="replace").strip()
-    if len(text) == 72:  # as it stands in the reply topic
+    if len(text) == 72:  # as in the reply topic
         text = _hex(text).decode(errors="replace")
     try:
         return VendorAccount(text.lower(), token)
@@ -102,7 +104,7 @@ def _account(chosen: EvMeterSettings) -> VendorAccount:
 
 
 def _bytes(variable: str, path: Path, size: int) -> bytes:
-    """So many bytes, as they are, in hexadecimal or in base64."""
+    """Read `size` bytes from a file that has them in binary, in hexadecimal or in base64."""
     content = read_secret(variable, path)
     text = content.strip()
     candidates = [content, text, _hex(text.decode(errors="replace"))]
@@ -124,33 +126,33 @@ def _hex(text: str) -> bytes:
 # --- the chargers ----------------------------------------------------------------------------------------
 
 
-def _devices(chosen: EvMeterSettings) -> tuple[ChargerConfig, ...]:
+def _chargers(chosen: EvMeterSettings) -> tuple[ChargerConfig, ...]:
     variable, lines = "EVMETER_CHARGERS", chosen.chargers.get_secret_value().split(",")
     if chosen.chargers_file is not None:
         variable = "EVMETER_CHARGERS_FILE"
         lines = read_secret(variable, chosen.chargers_file).decode(errors="replace").splitlines()
     entries = [line.split("#", 1)[0].strip() for line in lines]
     try:
-        devices = tuple(_device(entry, chosen.id_tag) for entry in entries if entry)
-        _check(devices)
+        chargers = tuple(_charger(entry, chosen.id_tag) for entry in entries if entry)
+        _check(chargers)
     except ValueError as error:
         raise SettingsError(variable, "(hidden)", str(error)) from None
-    return devices
+    return chargers
 
 
-def _check(devices: tuple[ChargerConfig, ...]) -> None:
-    if not devices:
+def _check(chargers: tuple[ChargerConfig, ...]) -> None:
+    if not chargers:
         raise ValueError("at least one NAME=ADDRESS")
-    if len({each.charger_id for each in devices}) < len(devices):
+    if len({each.charger_id for each in chargers}) < len(chargers):
         raise ValueError("every NAME once")
-    if len({each.device_id for each in devices}) < len(devices):
+    if len({each.device_id for each in chargers}) < len(chargers):
         raise ValueError("every ADDRESS once")
 
 
-def _device(entry: str, id_tag: str | None) -> ChargerConfig:
-    """`NAME=ADDRESS`, or `NAME=ADDRESS@DEVICE` where replies carry another identity than the topic."""
+def _charger(entry: str, id_tag: str | None) -> ChargerConfig:
+    """Parse `NAME=ADDRESS`, or `NAME=ADDRESS@DEVICE` for a charger whose replies have another identity."""
     name, equals, rest = entry.partition("=")
     if not equals:
-        raise ValueError("NAME=ADDRESS, such as garage=020000AABBCC: the address itself is personal")
-    address, _, own = rest.partition("@")
-    return charger_config(name.strip(), address.strip(), device_id=own.strip() or None, id_tag=id_tag)
+        raise ValueError("NAME=ADDRESS, such as garage=020000AABBCC: the address itself is personal data")
+    address, _, device_id = rest.partition("@")
+    return charger_config(name.strip(), address.strip(), device_id=device_id.strip() or None, id_tag=id_tag)

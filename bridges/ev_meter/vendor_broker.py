@@ -1,6 +1,6 @@
-"""The vendor's broker as we use it: one connection, one subscription, one kind of message out.
+"""The connection to the vendor's MQTT broker: one connection, one subscription, one kind of request.
 
-Whatever could be published by mistake cannot: `ask` takes a charger and nothing else.
+`request_status` takes a charger and nothing else, so that no other command can be published by mistake.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ from csms.mqtt.client.message import MqttMessage
 
 log = structlog.get_logger()
 _REPLIES: Final = Counter(
-    "csms_ev_meter_replies_total", "EV-Meter messages, by what became of them.", ["result"]
+    "csms_ev_meter_replies_total", "Messages from EV-Meter chargers, by result.", ["result"]
 )
 _REQUESTS: Final = Counter(
-    "csms_ev_meter_requests_total", "EV-Meter requests, by what became of them.", ["result"]
+    "csms_ev_meter_requests_total", "Requests to EV-Meter chargers, by result.", ["result"]
 )
 
 FrameListener = Callable[[WorkingInfo], None]
@@ -46,12 +46,12 @@ class RequestNotSent(Exception):
 def broker_link(
     host: str, port: int, *, username: str | None = None, password: str | None = None, version: str = "3.1.1"
 ) -> LinkConfig:
-    """A broker that plays the vendor's, for tests and the demo."""
+    """Configure a link to a broker. Tests and the demo use one of their own in the place of the vendor's."""
     return LinkConfig(
         host=host,
         port=port,
         version=version,
-        # Many installations share the real broker: names must not collide, and 23 characters always fit.
+        # Many installations share the vendor's broker: client ids must be unique, and at most 23 characters are safe.
         client_id="evm-{instance}",
         node=secrets.token_hex(5),
         name="ev-meter",
@@ -63,54 +63,50 @@ def broker_link(
 
 
 def vendor_link(password: str) -> LinkConfig:
-    """The one broker there is: host, port and login are the vendor's, and nobody's to choose."""
+    """Configure a link to the vendor's broker, whose host, port and user name are constants (NFR-1)."""
     return broker_link(login.HOST, login.PORT, username=login.USERNAME, password=password)
 
 
 class VendorBroker:
-    """Asks chargers and tells what they answer. `rate_s`: requests a second at most, whoever they go to."""
+    """Requests the status of chargers and passes on their replies. `rate_s`: at most so many requests a second."""
 
     def __init__(self, account: VendorAccount, link: LinkConfig, *, rate_s: float) -> None:
         self._link = BrokerLink(link)
         self._request = encode_request(account)
-        self._replies = f"/BLEWIFI/users/{account.user_id}"
-        self._gap_s = 1 / rate_s
-        self._free_at = 0.0
-        self._turn = asyncio.Lock()  # first come, first served
-        self._heard: dict[str, FrameListener] = {}
-
-    @property
-    def connected(self) -> bool:
-        return self._link.connected
+        self._reply_topic = f"/BLEWIFI/users/{account.user_id}"
+        self._request_interval_s = 1 / rate_s
+        self._next_request_at = 0.0
+        self._rate_limit = asyncio.Lock()  # first come, first served
+        self._listeners: dict[str, FrameListener] = {}
 
     @contextmanager
-    def listening(self, device: ChargerConfig, heard: FrameListener) -> Iterator[None]:
-        """Have `heard` called with every valid frame of a charger, asked for or not. It must not block."""
-        self._heard[device.device_id] = heard
+    def listening(self, charger: ChargerConfig, listener: FrameListener) -> Iterator[None]:
+        """Call `listener` with every valid frame of a charger, requested or not. It must not block."""
+        self._listeners[charger.device_id] = listener
         try:
             yield
         finally:
-            del self._heard[device.device_id]
+            del self._listeners[charger.device_id]
 
     async def run(self) -> None:
-        """Stay connected until cancelled. Only our own replies are ever subscribed to."""
-        await self._link.subscribe(self._replies, self._on_message)
+        """Stay connected until cancelled. Only the account's own reply topic is ever subscribed to."""
+        await self._link.subscribe(self._reply_topic, self._on_message)
         await self._link.run()
 
-    async def ready(self, patience_s: float) -> None:
-        """Wait for the connection, and for one's turn to bother the broker. Raises NotAsked."""
+    async def ready(self, timeout_s: float) -> None:
+        """Wait for the connection, and for the next request that the rate allows. Raises RequestNotSent."""
         try:
-            async with asyncio.timeout(patience_s):
+            async with asyncio.timeout(timeout_s):
                 await self._link.wait_connected()
         except TimeoutError:
             raise RequestNotSent(self._link.last_error or "no connection") from None
-        async with self._turn:
-            await asyncio.sleep(self._free_at - time.monotonic())
-            self._free_at = time.monotonic() + self._gap_s
+        async with self._rate_limit:
+            await asyncio.sleep(self._next_request_at - time.monotonic())
+            self._next_request_at = time.monotonic() + self._request_interval_s
 
-    async def ask(self, device: ChargerConfig) -> None:
-        """Ask for a charger's WorkingInfo; the answer comes to its listener, or not. Raises NotAsked."""
-        message = MqttMessage(topic=f"/BLEWIFI/Chargers/{device.address}", body=self._request)
+    async def request_status(self, charger: ChargerConfig) -> None:
+        """Request a charger's WorkingInfo, which goes to its listener. Raises RequestNotSent."""
+        message = MqttMessage(topic=f"/BLEWIFI/Chargers/{charger.address}", body=self._request)
         try:
             await self._link.publish(message)
         except (BrokerDisconnected, PublishRefused) as error:
@@ -119,9 +115,10 @@ class VendorBroker:
         _REQUESTS.labels("sent").inc()
 
     def _on_message(self, message: MqttMessage) -> None:
-        _REPLIES.labels(self._sort(message)).inc()
+        _REPLIES.labels(self._deliver(message)).inc()
 
-    def _sort(self, message: MqttMessage) -> str:
+    def _deliver(self, message: MqttMessage) -> str:
+        """Pass a reply to its charger's listener. Return the result under which it is counted."""
         if message.retain:
             return "retained"
         try:
@@ -129,10 +126,10 @@ class VendorBroker:
         except UnsupportedFrame:
             return "other_type"
         except MalformedFrame as error:
-            log.debug("ev-meter frame not understood", error=str(error), size=len(message.body))
+            log.debug("ev_meter_frame_malformed", error=str(error), size=len(message.body))
             return "invalid"
-        heard = self._heard.get(info.device_id)
-        if heard is None:
+        listener = self._listeners.get(info.device_id)
+        if listener is None:
             return "other_charger"
-        heard(info)
+        listener(info)
         return "taken"

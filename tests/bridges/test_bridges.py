@@ -54,14 +54,14 @@ def test_an_unknown_bridge_is_refused_by_name() -> None:
         bridges.create("toaster")
 
 
-def test_a_bridge_alone_is_a_node_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bridge_process_is_a_node_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CSMS_NODE", raising=False)
     assert own_node(settings.load(_env_file=None), "lamp").csms_node.endswith("-lamp")
     monkeypatch.setenv("CSMS_NODE", "cellar")
     assert own_node(settings.load(_env_file=None), "lamp").csms_node == "cellar"
 
 
-async def test_a_bridge_inside_a_node_charges_like_any_other(start_node: NodeFactory) -> None:
+async def test_a_bridge_inside_a_node_makes_ordinary_transactions(start_node: NodeFactory) -> None:
     lamp = Lamp()
     node = await start_node(bridges=[lamp])
     await node.until(lambda: lamp.node)
@@ -81,7 +81,7 @@ async def test_a_bridge_inside_a_node_charges_like_any_other(start_node: NodeFac
     assert (charger["protocol"], charger["online"]) == ("lamp", True)
 
 
-async def test_a_bridge_alone_is_commanded_through_the_central_system(
+async def test_a_bridge_process_performs_commands_of_the_central_system(
     start_node: NodeFactory, database_url: str, topic_prefix: str, tmp_path: Path
 ) -> None:
     node = await start_node()
@@ -128,7 +128,7 @@ async def test_a_bridge_alone_is_commanded_through_the_central_system(
     assert listed["online"] is False
 
 
-async def test_a_retained_message_is_known_as_such_and_no_broker_is_an_error(
+async def test_a_retained_message_is_marked_and_publishing_without_a_broker_fails(
     start_node: NodeFactory,
 ) -> None:
     lamp = Lamp()

@@ -37,8 +37,8 @@ def payloads() -> Iterator[dict[str, Any]]:
                 yield from _told("csms", kind, found)
         for found in (
             charge_amps.made(prefix=prefix),
-            charge_amps.made(prefix=prefix, number=2, bare=False),
-            charge_amps.made(prefix=prefix, point="OTHER", primary=False, bare=False),
+            charge_amps.made(prefix=prefix, connector_id=2, unnumbered=False),
+            charge_amps.made(prefix=prefix, point="OTHER", primary=False, unnumbered=False),
         ):
             yield from _told("charge_amps", "charge_amps", found)
 

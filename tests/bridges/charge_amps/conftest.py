@@ -9,7 +9,6 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from bridges.charge_amps.adapter import ChargeAmpsAdapter
-from bridges.charge_amps.combined_cloud import CombinedCloud
 from bridges.charge_amps.config import ChargeAmpsConfig, ChargeAmpsIntervals
 from bridges.charge_amps.eapi import EapiCloud
 from bridges.charge_amps.web_api import WebApiCloud
@@ -72,11 +71,12 @@ class Play:
         self.prefix = prefix
         self._start_node = start_node
 
-    def clouds(self, which: str = "both") -> EapiCloud | WebApiCloud | CombinedCloud:
+    def clouds(self, which: str = "both") -> tuple[EapiCloud | WebApiCloud, WebApiCloud | None]:
+        """The APIs for chargers and for schedules."""
         given = {"write_gap_s": 0.0, "timeout_s": 0.5, "clock": self.clock}
         eapi = EapiCloud(f"{self.server.url}/api/v5", EMAIL, PASSWORD, API_KEY, **given)  # type: ignore[arg-type]
         web = WebApiCloud(f"{self.server.url}/api", EMAIL, PASSWORD, **given)  # type: ignore[arg-type]
-        return {"both": CombinedCloud(eapi, web), "eapi": eapi, "web": web}[which]
+        return {"both": (eapi, web), "eapi": (eapi, None), "web": (web, web)}[which]
 
     def config(self, **changes: Any) -> ChargeAmpsConfig:
         usual: dict[str, Any] = {
@@ -84,12 +84,12 @@ class Play:
             "time_zone": "Europe/Amsterdam",
             "price_topic": f"{self.prefix}/energy_prices/attributes",
             "discovery": None,
-            "pace": FAST,
+            "intervals": FAST,
         }
         return ChargeAmpsConfig(**{**usual, **changes})
 
     async def start(self, which: str = "both", **changes: Any) -> tuple[Node, ChargeAmpsAdapter]:
-        adapter = ChargeAmpsAdapter(self.config(**changes), self.clouds(which), self.clock)
+        adapter = ChargeAmpsAdapter(self.config(**changes), *self.clouds(which), self.clock)
         node = await self._start_node(bridges=[adapter], csms_infer_stop_after_s=0)
         return node, adapter
 

@@ -5,6 +5,7 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from types import NoneType
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,7 +13,6 @@ import pytest
 
 import bridges
 from bridges.charge_amps import demo, settings
-from bridges.charge_amps.combined_cloud import CombinedCloud
 from bridges.charge_amps.eapi import EapiCloud
 from bridges.charge_amps.web_api import WebApiCloud
 from csms.errors import SettingsError
@@ -35,13 +35,13 @@ async def test_demo_charges_by_price(
         node = await start_node(bridges=[adapter])
         await node.until(lambda: node.of("started", "CA-GARAGE"), timeout_s=20)
         connectors = adapter.connectors  # type: ignore[attr-defined]
-        await node.until(lambda: connectors["CA-GARAGE", 1].keeper.kept.source == "standalone", timeout_s=20)
+        await node.until(lambda: connectors["CA-GARAGE", 1].sync.state.source == "standalone", timeout_s=20)
     finally:
         playing.cancel()
         await asyncio.gather(playing, return_exceptions=True)
 
 
-def test_the_demos_prices_are_two_days_of_quarters() -> None:
+def test_the_demo_publishes_prices_of_two_days_in_quarter_hours() -> None:
     now = datetime(2026, 11, 21, 11, tzinfo=UTC)
     feed = read_feed(json.dumps(demo.prices(now)).encode(), zone=ZoneInfo("Europe/Amsterdam"))
     assert (len(feed.slots), feed.skipped) == (192, 0)
@@ -56,7 +56,7 @@ def load(**changes: Any) -> settings.ChargeAmpsSettings:
     return settings.load(_env_file=None, **{**GIVEN, **changes})
 
 
-def test_the_defaults_are_the_documents() -> None:
+def test_the_defaults_are_those_of_the_specification() -> None:
     config = settings.config(load())
     assert (config.mode, config.price_threshold, config.top_x) == ("standalone", Decimal("0.25"), 16)
     assert (config.connectors, config.current_a, config.automation) == ((1,), 16, True)
@@ -69,7 +69,7 @@ def test_a_threshold_can_be_off_and_negative() -> None:
     assert settings.config(load(price_threshold="-0.01")).price_threshold == Decimal("-0.01")
 
 
-def test_environment_variables_have_the_bridges_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_read_from_prefixed_environment_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**GIVEN, "operation_mode": "hems", "connector_ids": "1,2"}.items():
         monkeypatch.setenv(f"CHARGE_AMPS_{name.upper()}", value)
     config = settings.config(settings.load(_env_file=None))
@@ -77,16 +77,20 @@ def test_environment_variables_have_the_bridges_prefix(monkeypatch: pytest.Monke
     assert type(bridges.create("charge_amps")).__name__ == "ChargeAmpsAdapter"
 
 
-async def test_which_apis_are_used_follows_from_what_is_given(tmp_path: Path) -> None:
+async def test_the_apis_in_use_follow_from_the_credentials(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("secret-key\n")
     made = [
-        settings.cloud(load()),
-        settings.cloud(load(api_key_file=key)),
-        settings.cloud(load(api_key="k", web=False)),
+        settings.clouds(load()),
+        settings.clouds(load(api_key_file=key)),
+        settings.clouds(load(api_key="k", web=False)),
     ]
-    assert [type(cloud) for cloud in made] == [WebApiCloud, CombinedCloud, EapiCloud]
-    for cloud in made:
+    assert [(type(cloud), type(schedules)) for cloud, schedules in made] == [
+        (WebApiCloud, WebApiCloud),
+        (EapiCloud, WebApiCloud),
+        (EapiCloud, NoneType),
+    ]
+    for cloud in {cloud for pair in made for cloud in pair if cloud is not None}:
         await cloud.close()
 
 
@@ -104,16 +108,16 @@ async def test_which_apis_are_used_follows_from_what_is_given(tmp_path: Path) ->
         ({"password_file": Path("/nowhere")}, "CHARGE_AMPS_PASSWORD_FILE=/nowhere"),
     ],
 )
-def test_what_cannot_be_used_is_named(changes: dict[str, Any], named: str) -> None:
+def test_an_unusable_setting_is_refused_by_name(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(SettingsError) as refused:
         chosen = load(**changes)
         settings.config(chosen)
-        settings.cloud(chosen)
+        settings.clouds(chosen)
     assert named in str(refused.value)
     assert "correct horse" not in str(refused.value)
 
 
-def test_what_must_be_given_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_setting_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CHARGE_AMPS_EMAIL", raising=False)
     with pytest.raises(SettingsError, match="CHARGE_AMPS_EMAIL="):
         settings.load(_env_file=None)

@@ -2,13 +2,14 @@
 
 import json
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import jinja2
 import pytest
 
 from bridges.charge_amps.cloud import CloudChargePoint
-from bridges.charge_amps.discovery import configs, entities
+from bridges.charge_amps.discovery import EntityDiscovery, entities
 from bridges.charge_amps.monitor import Monitor
 from tests.bridges.charge_amps.conftest import POINT, Play
 from tests.bridges.charge_amps.test_schedules import Wire, wire
@@ -18,26 +19,26 @@ __all__ = ["wire"]
 
 
 def made(
-    *, prefix: str = "", number: int = 1, primary: bool = True, bare: bool = True, point: str = POINT
+    *,
+    prefix: str = "",
+    connector_id: int = 1,
+    primary: bool = True,
+    unnumbered: bool = True,
+    point: str = POINT,
 ) -> Any:
     charge_point = CloudChargePoint(id=point, name="Garage", model="HALO", firmware="184")
     monitor = Monitor(charge_point, None, None, None, None)  # type: ignore[arg-type]
-    return configs(
-        discovery="homeassistant",
-        prefix=prefix,
-        node_name="cellar",
-        monitor=monitor,
-        number=number,
-        primary=primary,
-        bare=bare,
-    )
+    node: Any = SimpleNamespace(name="cellar", topic_prefix=prefix)
+    return EntityDiscovery(
+        node, "homeassistant", monitor, connector_id, primary=primary, unnumbered=unnumbered
+    ).configs()
 
 
 def by_entity(found: Any) -> dict[str, dict[str, Any]]:
     return {config["default_entity_id"]: config for config in found.values()}
 
 
-def test_the_agreed_entities_have_exactly_their_ids() -> None:
+def test_entities_have_the_ids_of_the_specification() -> None:
     found = by_entity(made())
     for entity in (
         "sensor.ca_schedule_source",
@@ -52,20 +53,20 @@ def test_the_agreed_entities_have_exactly_their_ids() -> None:
     assert found["sensor.ca_next_charge_start"]["device_class"] == "timestamp"
 
 
-def test_only_the_first_connector_of_the_primary_charger_has_the_bare_ids() -> None:
+def test_only_the_first_connector_of_the_primary_charger_has_ids_without_numbers() -> None:
     every = [
         *made(),
-        *made(number=2, bare=False),
-        *made(point="OTHER", primary=False, bare=False),
-        *made(point="OTHER", primary=False, bare=False, number=2),
+        *made(connector_id=2, unnumbered=False),
+        *made(point="OTHER", primary=False, unnumbered=False),
+        *made(point="OTHER", primary=False, unnumbered=False, connector_id=2),
     ]
     ids = [
         entity
         for found in (
             made(),
-            made(number=2, bare=False),
-            made(point="OTHER", primary=False, bare=False),
-            made(point="OTHER", primary=False, bare=False, number=2),
+            made(connector_id=2, unnumbered=False),
+            made(point="OTHER", primary=False, unnumbered=False),
+            made(point="OTHER", primary=False, unnumbered=False, connector_id=2),
         )
         for entity in by_entity(found)
     ]
@@ -74,7 +75,7 @@ def test_only_the_first_connector_of_the_primary_charger_has_the_bare_ids() -> N
     assert "sensor.ca_other_1_schedule_source" in ids
 
 
-def test_a_prefix_stands_in_the_topics_that_are_read_and_not_in_discoverys_own() -> None:
+def test_a_topic_prefix_applies_to_state_topics_and_not_to_discovery_topics() -> None:
     found = made(prefix="site/a")
     assert all(topic.startswith("homeassistant/") for topic in found)
     for config in found.values():
@@ -83,7 +84,7 @@ def test_a_prefix_stands_in_the_topics_that_are_read_and_not_in_discoverys_own()
 
 
 @pytest.mark.parametrize("key", [key for _, key, _ in entities()])
-def test_every_config_keeps_home_assistants_rules(key: str) -> None:
+def test_every_config_follows_home_assistants_rules(key: str) -> None:
     found = [(topic, config) for topic, config in made().items() if f"/{key}/" in topic]
     ((topic, config),) = found
     check(topic, config)
@@ -127,7 +128,7 @@ def test_scenario_no_schedule() -> None:
     assert source_shown("none") == "none"
 
 
-def test_templates_say_what_is_known_and_none_for_what_is_not() -> None:
+def test_templates_render_unknown_values_as_none() -> None:
     found = by_entity(made())
     assert rendered(found["sensor.ca_schedule_source"]["value_template"]) == "none", "a word of the enum"
     last = found["sensor.ca_hems_last_command"]
@@ -153,7 +154,7 @@ def test_templates_say_what_is_known_and_none_for_what_is_not() -> None:
     assert attributes["message"] == "7 slots at 2 price levels"
 
 
-async def test_entities_appear_and_appear_again_when_home_assistant_starts(play: Play, wire: Wire) -> None:
+async def test_configurations_are_published_again_when_home_assistant_starts(play: Play, wire: Wire) -> None:
     prefix = f"{play.prefix}/charge-amps"  # where the test's client listens
     node, _ = await play.start(discovery=prefix)
 

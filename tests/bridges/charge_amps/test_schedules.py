@@ -164,7 +164,8 @@ async def test_scenario_standalone_mode_startup(play: Play, wire: Wire, server: 
     await wire.send("hems/charge-amps/1/schedule/clear", b"")
     await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
     await wire.send(PRICES, curve(*S2), retain=True)
-    await asyncio.sleep(0.3)
+    await wire.send(PRICES, {**curve(*S2), "currency": "SEK"}, retain=True)
+    await scheduled(node, wire, "error")  # by now the messages before have been received
     assert (puts(server), deletes(server)) == (1, 0), "the same again is no news"
     assert wire.status == {}
 
@@ -185,7 +186,7 @@ async def test_a_restart_finds_its_own_schedule_and_writes_nothing(
     assert (puts(server), deletes(server)) == (1, 0)
 
 
-async def test_scenario_no_slots_below_threshold_deletes_what_was_there(
+async def test_scenario_no_slots_below_threshold_deletes_the_schedule(
     play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     await wire.send(PRICES, curve(*S2), retain=True)
@@ -198,7 +199,7 @@ async def test_scenario_no_slots_below_threshold_deletes_what_was_there(
     assert connector(play).mode == "On", "a connector in mode Schedule without a schedule might never charge"
 
 
-async def test_scenario_all_over_is_deleted_and_tomorrows_prices_are_a_new_plan(
+async def test_scenario_a_plan_that_is_over_is_deleted_and_tomorrows_prices_make_a_new_one(
     play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     await wire.send(PRICES, curve(*S2), retain=True)
@@ -211,7 +212,9 @@ async def test_scenario_all_over_is_deleted_and_tomorrows_prices_are_a_new_plan(
     await node.until(lambda: periods(play) == [(603000, 604800)])
 
 
-async def test_the_edge_of_the_week_is_written_anew(play: Play, wire: Wire, server: FakeCloudServer) -> None:
+async def test_a_plan_over_the_end_of_the_week_is_written_again_on_monday(
+    play: Play, wire: Wire, server: FakeCloudServer
+) -> None:
     sunday = datetime(2026, 11, 21, 23, tzinfo=UTC)
     play.clock.now = sunday + timedelta(hours=20)
     prices = [0.5] * 94 + [0.1] * 2 + [0.1] * 6 + [0.5] * 90
@@ -226,7 +229,7 @@ async def test_the_edge_of_the_week_is_written_anew(play: Play, wire: Wire, serv
     assert schedule["startOfSchedule"] == "2026-11-22T23:00:00Z"
 
 
-async def test_a_users_own_schedule_is_not_overwritten_unless_told_to(
+async def test_a_users_schedule_is_replaced_only_with_take_over(
     play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     own = {
@@ -243,7 +246,10 @@ async def test_a_users_own_schedule_is_not_overwritten_unless_told_to(
     node, _ = await play.start()
     state = await scheduled(node, wire, "error")
     assert state["schedule_source"] == "none"
-    assert state["schedule_error"] == "A schedule of the user's own is on the charger"
+    assert (
+        state["schedule_error"]
+        == "The charger has a schedule of its user; CHARGE_AMPS_TAKE_OVER=true replaces it"
+    )
     assert (connector(play).schedule or {})["scheduleId"] == 77
     await play.stop(node)
     assert puts(server) == 0
@@ -252,7 +258,7 @@ async def test_a_users_own_schedule_is_not_overwritten_unless_told_to(
     assert periods(play) == [(439200, 442800), (479700, 482400)]
 
 
-async def test_faults_while_writing_are_survived_and_nothing_is_claimed(
+async def test_no_schedule_is_reported_before_it_has_been_read_back(
     play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     node, _ = await play.start()
@@ -273,7 +279,7 @@ async def test_faults_while_writing_are_survived_and_nothing_is_claimed(
         assert fault.seen == 1
 
 
-async def test_a_schedule_that_was_taken_away_is_put_back_and_one_replaced_is_left(
+async def test_a_deleted_schedule_is_written_again_and_a_replaced_one_is_left(
     play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     await wire.send(PRICES, curve(*S2), retain=True)
@@ -282,10 +288,10 @@ async def test_a_schedule_that_was_taken_away_is_put_back_and_one_replaced_is_le
     connector(play).schedule = None
     play.clock.advance(minutes=16)
     await node.until(lambda: periods(play) == [(439200, 442800), (479700, 482400)])
-    keeper = adapter.connectors[POINT, 1].keeper
+    sync = adapter.connectors[POINT, 1].sync
     await node.until(
         lambda: (
-            not keeper.busy and keeper.kept.schedule_id == str((connector(play).schedule or {})["scheduleId"])
+            not sync.busy and sync.state.schedule_id == str((connector(play).schedule or {})["scheduleId"])
         )
     )
     foreign = {**(connector(play).schedule or {}), "scheduleId": 1, "schedulePeriods": []}
@@ -310,9 +316,7 @@ async def test_prices_in_another_currency_are_refused(
     await scheduled(node, wire)
 
 
-async def test_automation_off_leaves_the_charger_alone(
-    play: Play, wire: Wire, server: FakeCloudServer
-) -> None:
+async def test_automation_off_deletes_the_schedule(play: Play, wire: Wire, server: FakeCloudServer) -> None:
     await wire.send(PRICES, curve(*S2), retain=True)
     node, _ = await play.start()
     await scheduled(node, wire)
@@ -460,7 +464,7 @@ async def test_scenario_schedule_with_expiration(play: Play, wire: Wire, server:
         await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
         await obeyed(node, wire, "success")
         play.clock.now = datetime(2026, 11, 22, 7, tzinfo=UTC)
-        await asyncio.sleep(0.2)
+        await node.until(lambda: wire.status["schedule_source"] == "none")
         again = {**HEMS_SET, "expires_at": "2026-11-22T09:00:00+01:00"}
         again["periods"] = [{"start": "2026-11-22T08:30:00+01:00", "end": "2026-11-22T10:00:00+01:00"}]
         await wire.send("hems/charge-amps/1/schedule/set", again)
@@ -491,15 +495,23 @@ async def test_h8_a_retained_clear_is_ignored_and_a_retained_set_applied_once(
     wire.last.clear()
     async with hems(play, wire) as (node, _):
         await obeyed(node, wire, "success")
-        await asyncio.sleep(0.2)
+        await wire.send("hems/charge-amps/1/schedule/set", b"{bad")
+        await obeyed(node, wire, "error")  # by now the retained messages have been received
         assert (periods(play), puts(server), deletes(server)) == (HEMS_WEEK, 1, 0)
+        before = len(wire.came)
         await wire.send("hems/charge-amps/1/schedule/set", b"", retain=True)
-        await asyncio.sleep(0.2)
-        assert wire.status["last_command_result"] == "success", "H15"
+        await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
+        await obeyed(node, wire, "success")
+        results = [
+            content["last_command_result"]
+            for topic, content in wire.came[before:]
+            if topic == "hems/charge-amps/1/status"
+        ]
+        assert results == ["success"], "H15"
     await wire.send("hems/charge-amps/1/schedule/clear", b"", retain=True)
 
 
-async def test_h10_a_failed_write_is_an_error_and_is_tried_again(
+async def test_h10_a_failed_write_is_an_error_and_is_retried(
     play: Play, wire: Wire, server: FakeCloudServer
 ) -> None:
     async with hems(play, wire) as (node, _):

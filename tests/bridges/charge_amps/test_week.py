@@ -102,7 +102,7 @@ CASES = [
 
 @pytest.mark.parametrize("encoding", ["elapsed", "wall"])
 @pytest.mark.parametrize(("periods", "start", "elapsed", "wall"), CASES)
-def test_periods_to_weekly_seconds(
+def test_periods_are_encoded_in_seconds_of_the_week(
     periods: list[str],
     start: str,
     elapsed: list[tuple[int, int]],
@@ -116,7 +116,7 @@ def test_periods_to_weekly_seconds(
     assert [(p.from_s, p.to_s) for p in week.periods] == expected
 
 
-def test_c11_the_lost_hour_is_told_and_monday_resumes() -> None:
+def test_c11_the_hour_that_cannot_be_encoded_is_reported_and_monday_goes_on() -> None:
     period = ChargePeriod(at("2026-10-25T22:30+01:00"), at("2026-10-26T00:30+01:00"), 16)
     week = encode_week([period], now=at("2026-10-25T12:00+01:00"), zone=ZONE)
     assert week.lost_s == 3600
@@ -125,20 +125,20 @@ def test_c11_the_lost_hour_is_told_and_monday_resumes() -> None:
     assert monday.periods == (WeeklyPeriod(0, 1800, 16),), "what belongs to last week must not come again"
 
 
-def test_c12_monday_is_local_and_not_utc() -> None:
+def test_c12_the_week_starts_at_local_midnight() -> None:
     period = ChargePeriod(at("2025-12-04T22:00+01:00"), at("2025-12-04T23:00+01:00"), 16)
     (first,) = encode_week([period], now=period.start, zone=ZONE).periods
     assert first.from_s == 338400 != 334800
 
 
-def test_what_is_over_is_left_out_and_what_runs_stays_whole() -> None:
+def test_periods_that_are_over_are_left_out_and_a_current_one_stays_whole() -> None:
     over = ChargePeriod(at("2026-11-21T02:00"), at("2026-11-21T03:00"), 16)
     runs = ChargePeriod(at("2026-11-21T13:15"), at("2026-11-21T14:00"), 16)
     week = encode_week([over, runs], now=at("2026-11-21T13:40"), zone=ZONE)
     assert week.periods == (WeeklyPeriod(479700, 482400, 16),)
 
 
-def test_more_than_a_week_is_refused() -> None:
+def test_periods_over_more_than_a_week_are_refused() -> None:
     now = at("2026-11-21T12:00")
     far = ChargePeriod(now + timedelta(days=7), now + timedelta(days=7, hours=1), 16)
     with pytest.raises(HorizonTooLong):
@@ -153,7 +153,7 @@ def test_more_than_a_week_is_refused() -> None:
     lengths=st.lists(st.tuples(st.integers(0, 600), st.integers(1, 300)), min_size=1, max_size=8),
     encoding=st.sampled_from(["elapsed", "wall"]),
 )
-def test_a_week_is_always_valid_and_keeps_its_length(
+def test_any_encoded_week_is_valid_and_keeps_its_length(
     start_min: int, lengths: list[tuple[int, int]], encoding: WeekEncoding
 ) -> None:
     now = at("2026-01-01T00:00") + timedelta(minutes=start_min)
@@ -171,3 +171,16 @@ def test_a_week_is_always_valid_and_keeps_its_length(
         total_s = sum((p.end - p.start).total_seconds() for p in periods)
         assert sum(p.to_s - p.from_s for p in week.periods) + week.lost_s == total_s
     assert week.start == week_start(now, ZONE)
+
+
+def test_in_the_repeated_hour_wall_keeps_the_current_of_the_first_period() -> None:
+    """02:00 to 02:45 summer time and 02:30 to 03:00 winter time have half an hour of local time in common."""
+    summer = ChargePeriod(at("2026-10-25T02:00+02:00"), at("2026-10-25T02:45+02:00"), 16)
+    winter = ChargePeriod(at("2026-10-25T02:30+01:00"), at("2026-10-25T03:00+01:00"), 10)
+    hidden = ChargePeriod(at("2026-10-25T02:15+01:00"), at("2026-10-25T02:30+01:00"), 8)
+    week = encode_week([summer, hidden, winter], now=at("2026-10-25T00:00+02:00"), zone=ZONE, encoding="wall")
+    sunday_s = 6 * 86_400
+    assert week.periods == (
+        WeeklyPeriod(sunday_s + 7200, sunday_s + 9900, 16),
+        WeeklyPeriod(sunday_s + 9900, sunday_s + 10_800, 10),
+    )

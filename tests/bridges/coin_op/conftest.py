@@ -46,7 +46,7 @@ class Site:
     def is_free(self, station_id: str = "s1") -> bool:
         """Ready, and on record as connected."""
         handler = self.bridge.stations.get(station_id)
-        return handler is not None and handler.tracker.status == "ready" and handler.connected
+        return handler is not None and handler.tracker.status == "ready" and handler.generation is not None
 
     async def command(self, action: str, station_id: str = "s1", **payload: Any) -> Any:
         return await self.node.api.post(

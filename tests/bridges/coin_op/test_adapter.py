@@ -21,7 +21,7 @@ def plain(station_id: str = "s1") -> FakeStation:
     return FakeStation(id=station_id, behaviour=PLAIN)
 
 
-def test_a_station_that_does_not_react_is_asked_not_told_again():
+def test_a_connect_without_effect_is_followed_by_a_hello_not_by_another_connect():
     async def story():
         async with Town() as town:
             town.says("s1", "ready")
@@ -37,7 +37,7 @@ def test_a_station_that_does_not_react_is_asked_not_told_again():
     virtual_clock.run(story())
 
 
-def test_a_stop_that_is_not_obeyed_is_said_and_asked_about():
+def test_a_stop_without_effect_is_a_timeout_and_followed_by_a_hello():
     async def story():
         async with Town(plain()) as town:
             await town.rent()
@@ -51,7 +51,7 @@ def test_a_stop_that_is_not_obeyed_is_said_and_asked_about():
     virtual_clock.run(story())
 
 
-def test_strangers_make_no_rows_until_they_are_registered():
+def test_unregistered_stations_make_no_rows():
     async def story():
         async with Town(open_enrollment=False) as town:
             town.says("s9", "ready")
@@ -82,7 +82,7 @@ def test_a_blocked_station_starts_nothing():
     virtual_clock.run(story())
 
 
-def test_a_retained_command_is_cleared():
+def test_a_retained_command_is_deleted():
     async def story():
         async with Town() as town:
             town.deliver("charger/s1/commands", b"connect:A", retained=True)
@@ -101,7 +101,7 @@ def test_commands_are_not_retained_and_expire():
     virtual_clock.run(story())
 
 
-def test_what_a_station_cannot_do_is_said():
+def test_unsupported_commands_are_refused():
     async def story():
         async with Town(plain()) as town:
             for action, payload in (("UnlockConnector", {"connectorId": 1}), ("Reset", {"type": "Soft"})):
@@ -126,7 +126,7 @@ def test_a_station_out_of_service_is_not_opened():
 
 
 @pytest.mark.parametrize("uid", ["csms", "a:b", "", "x" * 129])
-def test_nobody_rents_under_a_name_that_is_none(uid):
+def test_an_invalid_uid_cannot_rent(uid):
     async def story():
         async with Town(plain()) as town:
             assert (await town.rent(uid))["statusInfo"] == {"reasonCode": "InvalidUser"}
@@ -135,7 +135,7 @@ def test_nobody_rents_under_a_name_that_is_none(uid):
     virtual_clock.run(story())
 
 
-def test_five_connects_a_minute_are_enough_for_a_station():
+def test_a_station_gets_at_most_five_connects_a_minute():
     async def story():
         async with Town() as town:
             town.says("s1", "ready")
@@ -164,7 +164,7 @@ def test_five_connects_a_minute_are_enough_for_a_station():
     ],
     ids=["odd lines", "odd meters", "a reboot", "a bad link"],
 )
-def test_odd_stations_are_billed_like_any_other(given):
+def test_stations_with_faults_are_billed_correctly(given):
     async def story():
         odd = FakeStation(id="s1", behaviour=StationBehaviour(plug_s=20, charge_s=600, unplug_s=5, **given))
         async with Town(odd, meter_interval_s=10) as town:
@@ -181,7 +181,7 @@ def test_odd_stations_are_billed_like_any_other(given):
     virtual_clock.run(story())
 
 
-def test_an_idle_station_that_answers_no_more_is_nobodys():
+def test_an_idle_station_that_does_not_answer_is_released():
     async def story():
         async with Town(plain()) as town:
             town.behave("s1", silent=True)
@@ -195,7 +195,7 @@ def test_an_idle_station_that_answers_no_more_is_nobodys():
 
 
 @pytest.mark.parametrize("autostop", ["never", "at_max_debt"])
-def test_a_debt_ends_a_rental_only_where_the_operator_has_said_so(autostop):
+def test_a_debt_ends_a_rental_only_with_autostop(autostop):
     async def story():
         async with Town(
             plain(), require_account=True, autostop=autostop, max_debt=Decimal("1.00"), min_balance=Decimal(0)
@@ -214,7 +214,7 @@ def test_a_debt_ends_a_rental_only_where_the_operator_has_said_so(autostop):
     virtual_clock.run(story())
 
 
-def test_while_the_books_are_away_no_door_is_opened():
+def test_no_door_is_opened_while_the_database_is_unreachable():
     async def story():
         async with Town(plain()) as town:
             town.database_away = True

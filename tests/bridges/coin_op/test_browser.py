@@ -92,7 +92,7 @@ async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
 
 
 @pytest.mark.timeout(120)
-async def test_a_rental_with_double_taps_a_reload_a_stranger_and_a_silence(
+async def test_a_rental_in_a_browser_with_double_taps_a_reload_another_user_and_silence(
     start_site: SiteFactory, tab: Tab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = await start_site(FakeStation(id="s1", behaviour=STAYS), speed=100, require_account=True)

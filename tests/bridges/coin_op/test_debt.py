@@ -22,7 +22,7 @@ def minutes(story: Story, first: int, last: int) -> None:
 
 
 @pytest.mark.parametrize("debit", ["end", "dynamic"])
-def test_by_default_a_rental_goes_on_and_somebody_is_told_at_the_bound(debit):
+def test_by_default_a_rental_goes_on_and_an_alarm_is_raised_at_the_limit(debit):
     story = renting(1000, max_debt=Decimal("5.00"))
     story.says("busy", 0, 0)
     if debit == "dynamic":
@@ -39,7 +39,7 @@ def test_by_default_a_rental_goes_on_and_somebody_is_told_at_the_bound(debit):
     assert story.desk.accounts["A"].balance_minor == 1000 - story.transaction.cost_minor == -3920
 
 
-def test_with_autostop_the_stop_is_sent_once_at_the_bound():
+def test_with_autostop_one_stop_is_sent_at_the_limit():
     story = renting(1000, max_debt=Decimal("5.00"), autostop="at_max_debt")
     story.says("busy", 0, 0)
     minutes(story, 1, 12)
@@ -51,14 +51,14 @@ def test_with_autostop_the_stop_is_sent_once_at_the_bound():
     assert story.transaction.stop_reason == "Remote"
 
 
-def test_a_stop_that_is_not_obeyed_is_not_sent_again():
+def test_a_stop_without_effect_is_not_sent_again():
     story = renting(0, max_debt=Decimal(1), autostop="at_max_debt")
     story.says("busy", 0, 0)
     minutes(story, 1, 20)
     assert (story.stops_sent, story.alarms[0]) == (1, "max_debt")
 
 
-def test_without_any_debt_allowed_the_balance_is_the_bound():
+def test_with_a_limit_of_0_the_balance_is_the_limit():
     story = renting(246, max_debt=Decimal(0), autostop="at_max_debt")
     story.says("busy", 0, 0)
     minutes(story, 1, 1)
@@ -67,7 +67,7 @@ def test_without_any_debt_allowed_the_balance_is_the_bound():
     assert story.stops_sent == 1
 
 
-def test_a_renter_who_stops_already_is_not_stopped_again():
+def test_autostop_sends_no_second_stop():
     story = renting(0, max_debt=Decimal(1), autostop="at_max_debt")
     story.says("busy", 0, 0)
     story.command("stop")
@@ -75,7 +75,7 @@ def test_a_renter_who_stops_already_is_not_stopped_again():
     assert story.stops_sent == 0
 
 
-def test_a_bridge_that_was_restarted_still_ends_it():
+def test_autostop_works_after_a_restart():
     story = renting(0, max_debt=Decimal(5), autostop="at_max_debt")
     story.says("busy", 0, 0)
     minutes(story, 1, 2)
@@ -84,7 +84,7 @@ def test_a_bridge_that_was_restarted_still_ends_it():
     assert story.stops_sent == 1
 
 
-def test_who_has_no_account_has_no_debt():
+def test_a_renter_without_an_account_has_no_debt():
     story = Story(max_debt=Decimal(0), autostop="at_max_debt")
     story.says("busy", 0, 0)
     minutes(story, 1, 100)

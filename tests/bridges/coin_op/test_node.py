@@ -1,6 +1,5 @@
 """The bridge in a whole node, with simulated stations on a real broker and the REST interface before it."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -8,6 +7,7 @@ import aiomqtt
 
 from csms.simulate.coin_op import FakeStation, StationBehaviour
 from tests.bridges.coin_op.conftest import QUICK, UID, Site, SiteFactory
+from tests.harness.waiting import until
 
 V5 = aiomqtt.ProtocolVersion.V5
 
@@ -19,7 +19,7 @@ async def publish(site: Site, topic: str, body: Any) -> None:
         await client.publish(f"{site.node.prefix}/{topic}", json.dumps(body), qos=1)
 
 
-async def test_a_whole_rental_over_ocpps_own_words(start_site: SiteFactory) -> None:
+async def test_a_whole_rental_by_ocpp_commands(start_site: SiteFactory) -> None:
     """Of a user whose id is longer than OCPP allows."""
     site = await start_site(FakeStation(id="s1", behaviour=QUICK))
     node, station = site.node, site.stations["s1"]
@@ -79,7 +79,7 @@ async def retain(broker: Any, topic: str, body: bytes) -> None:
         await client.publish(topic, body, qos=1, retain=True)
 
 
-async def test_what_the_broker_had_kept_starts_nothing(
+async def test_retained_messages_start_nothing(
     start_site: SiteFactory, broker: Any, topic_prefix: str
 ) -> None:
     status = f"{topic_prefix}/charger/s1/status"
@@ -95,17 +95,20 @@ async def test_what_the_broker_had_kept_starts_nothing(
     await retain(broker, status, b"")
 
 
-async def test_a_brokers_packets_keep_their_order(start_site: SiteFactory) -> None:
+async def is_known(site: Site, station_id: str) -> bool:
+    await publish(
+        site, f"charger/{station_id}/status", {"status": "busy", "uid": "A", "time": 0, "energy": 0}
+    )
+    return station_id in site.bridge.stations
+
+
+async def test_packets_through_a_broker_keep_their_order(start_site: SiteFactory) -> None:
     """The ten thousand are in test_sequences.py; here some go through a real broker."""
     site = await start_site()
     orders: dict[str, list[int]] = {"s1": [], "s2": []}
     for station_id, order in orders.items():
-        # What it says before the bridge has subscribed is lost.
-        while station_id not in site.bridge.stations:
-            await publish(
-                site, f"charger/{station_id}/status", {"status": "busy", "uid": "A", "time": 0, "energy": 0}
-            )
-            await asyncio.sleep(0.05)
+        # A packet from before the bridge's subscription is lost.
+        await until(lambda station_id=station_id: is_known(site, station_id), every_s=0.05)
         await site.number(station_id)
         handler = site.handler(station_id)
         receive = handler.tracker.receive

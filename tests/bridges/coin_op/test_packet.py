@@ -4,7 +4,7 @@ import pytest
 
 from bridges.coin_op.meter_units import MeterUnits
 from bridges.coin_op.packet import (
-    MalformedPacket,
+    MalformedStatus,
     encode_command,
     is_valid_station_id,
     parse_command,
@@ -53,12 +53,12 @@ def values(body, power="auto"):
         (b'{"status":" Ready "}', StationStatus("Available")),
     ],
 )
-def test_states_in_ocpp_words(body, said):
+def test_each_state_has_its_ocpp_status(body, said):
     packet = parse_status(body)
     assert station_status(packet, MeterUnits().measurements(packet)) == said
 
 
-def test_a_full_packet_in_our_units():
+def test_a_full_packet_is_converted_to_si_units():
     read = values(sent())
     assert (read.voltage_v, read.current_a, read.power_w, read.frequency_hz, read.power_factor) == (
         231.4,
@@ -80,16 +80,16 @@ def test_a_full_packet_in_our_units():
         {"current": 9.65, "power": 22107},
     ],
 )
-def test_other_scales_mean_the_same(other):
+def test_other_units_are_converted_to_the_same_measurements(other):
     assert values(sent(**other)) == values(sent())
 
 
-def test_a_power_factor_of_exactly_one_is_settled_by_what_fits():
+def test_a_power_factor_of_exactly_one_is_determined_by_the_power():
     assert values(sent(pf=1, power=2233.0)).power_factor == 1.0
     assert values(sent(pf=1, power=22.33)).power_factor == 0.01
 
 
-def test_the_powers_scale_is_kept_after_five_packets_that_agree():
+def test_the_power_scale_is_fixed_after_five_packets_that_agree():
     units = MeterUnits()
     for _ in range(4):
         units.measurements(parse_status(sent(power=22107)))
@@ -100,18 +100,18 @@ def test_the_powers_scale_is_kept_after_five_packets_that_agree():
     assert units.measurements(parse_status(sent(power=120, current=60))).power_w == 12.0
 
 
-def test_a_power_that_fits_nothing_is_taken_for_watts():
+def test_a_power_that_fits_no_scale_is_in_watts():
     units = MeterUnits()
     assert units.measurements(parse_status(sent(power=500))).power_w == 500
 
 
-def test_an_operators_scale_wins():
+def test_a_configured_power_scale_takes_precedence():
     assert values(sent(power=22107), "0.1").power_w == 2210.7
     assert values(sent(power=22107), "1").power_w == 22107
 
 
 @pytest.mark.parametrize("bare", [b"nan", b"NaN", b"-nan", b"inf", b"-Infinity"])
-def test_a_meter_that_could_not_be_read_leaves_the_other_fields(bare):
+def test_a_printed_nan_leaves_the_other_fields(bare):
     packet = parse_status(sent().replace(b"2210.7", bare))
     assert packet.power is None
     assert (packet.voltage, packet.energy_wh) == (231.4, 6)
@@ -135,8 +135,8 @@ def test_a_meter_that_could_not_be_read_leaves_the_other_fields(bare):
         (sent(uid="x" * 129), "bad_uid"),
     ],
 )
-def test_what_is_no_status_is_refused_by_kind(body, kind):
-    with pytest.raises(MalformedPacket) as refused:
+def test_a_malformed_status_is_refused_with_its_kind(body, kind):
+    with pytest.raises(MalformedStatus) as refused:
         parse_status(body)
     assert refused.value.kind == kind
 
@@ -161,17 +161,17 @@ def test_what_is_no_status_is_refused_by_kind(body, kind):
         ({"unheard_of": {}}, "uid", "U", None),
     ],
 )
-def test_a_field_that_is_no_good_is_left_out_and_named(given, field, expected, oddity):
+def test_a_malformed_field_is_ignored_and_named(given, field, expected, oddity):
     packet = parse_status(sent(**given))
     assert getattr(packet, field) == expected
     assert packet.anomalies == (() if oddity is None else (oddity,))
 
 
-def test_the_last_of_two_equal_keys_counts():
+def test_the_last_of_two_equal_keys_is_used():
     assert parse_status(b'{"status":"ready","status":"busy"}').status == "busy"
 
 
-def test_a_spelling_is_repaired_and_counted():
+def test_the_spelling_of_a_state_is_repaired_and_named():
     assert parse_status(b'{"status":"READY "}').anomalies == ("status_spelling",)
 
 
@@ -191,11 +191,11 @@ def test_a_spelling_is_repaired_and_counted():
         (b"\xff", None),
     ],
 )
-def test_commands_as_stations_read_them(body, read):
+def test_commands_are_parsed_as_stations_do(body, read):
     assert parse_command(body) == read
 
 
-def test_a_uid_cannot_make_another_command():
+def test_a_uid_that_would_change_the_command_is_refused():
     assert encode_command("stop", "A") == b"stop:A"
     for verb, uid in (("stop", "A:B"), ("stop", ""), ("stop", "A\n"), ("open", "A"), ("stop", "x" * 129)):
         with pytest.raises(ValueError, match="is not a command"):
@@ -206,3 +206,7 @@ def test_a_uid_cannot_make_another_command():
 def test_an_id_that_cannot_be_a_topic_level_is_refused(bad):
     assert not is_valid_station_id(bad)
     assert is_valid_station_id("St-1_a.b:c")
+
+
+def test_a_power_factor_of_0_determines_no_scale():
+    assert values(sent(pf=0, power=500)).power_w == 500

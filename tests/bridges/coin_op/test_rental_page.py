@@ -109,7 +109,9 @@ async def test_a_whole_rental_from_scan_to_receipt(start_site: SiteFactory, phon
     assert bill["payload"]["idTag"] == UID
 
 
-async def test_somebody_elses_station(start_site: SiteFactory, phones: Any) -> None:
+async def test_a_station_in_use_shows_neither_its_renter_nor_a_stop_button(
+    start_site: SiteFactory, phones: Any
+) -> None:
     site = await start_site(FakeStation(id="s1", behaviour=PLAIN), require_account=True)
     renter, other = await phones(site).sign_in(), await phones(site, "somebody-else").sign_in()
     await renter.scan()
@@ -130,7 +132,7 @@ async def test_somebody_elses_station(start_site: SiteFactory, phones: Any) -> N
     assert await site.number()
 
 
-async def test_too_little_money(start_site: SiteFactory, phones: Any) -> None:
+async def test_too_little_money_opens_no_door(start_site: SiteFactory, phones: Any) -> None:
     site = await start_site(FakeStation(id="s1", behaviour=PLAIN), require_account=True)
     poor, broke = await phones(site).sign_in("1.64"), await phones(site, "broke").sign_in("")
     await broke.scan()

@@ -25,7 +25,7 @@ def test_a_bridge_that_starts_in_mid_session_goes_on_with_the_same_transaction()
     assert len(story.desk.payloads("session_cost")) == 1
 
 
-def test_a_restart_does_not_lose_what_was_measured_before_a_reset():
+def test_a_restart_keeps_the_energy_before_a_counter_reset():
     story = Story(meter_interval_s=1)
     for time, energy in ((0, 0), (100, 500), (200, 3), (300, 40)):
         story.until(time)
@@ -38,7 +38,7 @@ def test_a_restart_does_not_lose_what_was_measured_before_a_reset():
     assert story.transaction.energy_wh == 550
 
 
-def test_units_that_were_found_out_are_known_after_a_restart():
+def test_the_power_scale_is_known_after_a_restart():
     story = Story(meter_interval_s=1)
     story.says("busy", 0, 0)
     for second in range(1, 8):
@@ -51,13 +51,13 @@ def test_units_that_were_found_out_are_known_after_a_restart():
     assert story.desk.payloads("meter_reading")[-1]["currentPower"] == 0.022
 
 
-def test_an_operators_scale_wins_over_what_was_noted():
+def test_a_configured_power_scale_takes_precedence_over_the_notes():
     story = Story(meter_interval_s=1)
     story.says("busy", 0, 0)
     for second in range(1, 8):
         story.until(second)
         story.says("charging", second, 0, **TENTHS)
-    story.rules = Story(meter_interval_s=1, power_scale="1").rules
+    story.settings = Story(meter_interval_s=1, power_scale="1").settings
     story.restart()
     story.until(10)
     story.says("charging", 10, 0, power=220)
@@ -65,7 +65,7 @@ def test_an_operators_scale_wins_over_what_was_noted():
 
 
 @pytest.mark.parametrize(("known", "counter", "billed"), [(0, 120, 121), (5000, 5120, 120)])
-def test_what_a_counter_is_known_to_do_survives_a_restart(known, counter, billed):
+def test_the_behaviour_of_the_counter_is_known_after_a_restart(known, counter, billed):
     story = Story()
     story.says("busy", 0, known)
     story.says("done", 1, known)
@@ -78,7 +78,7 @@ def test_what_a_counter_is_known_to_do_survives_a_restart(known, counter, billed
     assert "energy_baseline_uncertain" not in second.anomalies
 
 
-def test_what_was_odd_and_who_asked_for_the_end_survive_a_restart():
+def test_anomalies_and_the_request_to_stop_are_known_after_a_restart():
     story = Story()
     story.says("busy", 0, 0)
     story.until(100)
@@ -97,7 +97,7 @@ def test_what_was_odd_and_who_asked_for_the_end_survive_a_restart():
     assert {"origin_direct", "meter_reset"} <= set(t.anomalies)
 
 
-def test_a_fraction_of_a_watt_hour_that_was_rounded_away_is_no_reset():
+def test_a_counter_below_the_rounded_record_is_no_reset():
     story = Story(meter_interval_s=1)
     story.says("busy", 0, 0)
     story.until(100)
@@ -110,7 +110,7 @@ def test_a_fraction_of_a_watt_hour_that_was_rounded_away_is_no_reset():
     assert "meter_reset" not in story.transaction.anomalies
 
 
-def test_notes_of_another_rental_say_nothing_of_this_one():
+def test_notes_on_another_rental_are_ignored():
     story = Story()
     story.says("busy", 0, 0)
     story.until(100)
@@ -127,7 +127,7 @@ def test_notes_of_another_rental_say_nothing_of_this_one():
     assert story.tracker.rental.flags == {}
 
 
-def test_notes_are_few():
+def test_notes_are_recorded_only_when_they_change():
     story = Story()
     told = []
     recorded = story._record
@@ -144,5 +144,5 @@ def test_notes_are_few():
 
 
 @pytest.mark.parametrize("unreadable", [{"power_scale": "tenths"}, {"session": 7}, {"unknown": 1}, {}])
-def test_notes_that_cannot_be_read_are_none(unreadable):
+def test_malformed_notes_are_ignored(unreadable):
     assert notes.decode(unreadable) == notes.NO_NOTES

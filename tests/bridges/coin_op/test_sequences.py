@@ -120,7 +120,7 @@ def test_10_one_that_forgets_its_session_ends_it_at_the_last_packet(comes_back):
     assert (t.stop_reason, t.duration_s, t.energy_wh, t.inferred) == ("Reboot", 500, 100, True)
 
 
-def test_11_a_retained_packet_starts_and_stops_nothing_and_is_asked_about():
+def test_11_a_retained_packet_starts_and_stops_nothing_and_leads_to_a_hello():
     story = Story()
     story.says("charging", 999, 5, retained=True)
     assert story.hellos == 1
@@ -171,7 +171,7 @@ def test_16_a_uid_of_28_characters_comes_through_whole():
 # --- with the station, on a virtual clock --------------------------------------------------------------------
 
 
-def test_01_the_whole_way_over_commands():
+def test_01_a_whole_rental_by_commands():
     async def story():
         async with Town(station()) as town:
             assert await town.rent() == {"status": "Accepted"}
@@ -197,7 +197,7 @@ def test_01_the_whole_way_over_commands():
     virtual_clock.run(story())
 
 
-def test_05_somebody_elses_station_gets_no_command_and_no_name():
+def test_05_a_station_in_use_gets_no_command_and_its_renter_is_not_named():
     async def story():
         async with Town(station()) as town:
             await town.rent("B")
@@ -212,7 +212,7 @@ def test_05_somebody_elses_station_gets_no_command_and_no_name():
 
 
 @pytest.mark.parametrize(("says_at", "offline"), [(None, True), (14.9, False)])
-def test_06_silence_after_hello_is_told_after_fifteen_seconds_and_not_before(says_at, offline):
+def test_06_silence_after_hello_is_an_error_after_fifteen_seconds(says_at, offline):
     async def story():
         async with Town(station()) as town:
             await asyncio.sleep(60)  # what it said is too old
@@ -242,7 +242,7 @@ def test_06_silence_after_hello_is_told_after_fifteen_seconds_and_not_before(say
     virtual_clock.run(story())
 
 
-def test_06_a_station_is_offline_after_three_hellos_and_back_with_its_next_word():
+def test_06_a_station_is_offline_after_three_hellos_until_its_next_packet():
     async def story():
         async with Town(station()) as town:
             town.behave("s1", silent=True)
@@ -334,7 +334,7 @@ def test_14_packets_come_every_second_for_ten_minutes_after_an_own_command():
     virtual_clock.run(story())
 
 
-def test_15_debits_on_the_way_add_up_to_the_same_cent():
+def test_15_debits_during_a_rental_add_up_to_its_price():
     async def story():
         async with Town(debit="dynamic", meter_interval_s=1, require_account=True) as town:
             town.with_money(UID, 10_000)
@@ -350,7 +350,7 @@ def test_15_debits_on_the_way_add_up_to_the_same_cent():
                     "s1", "done" if time_s == 1200 else "charging", uid=UID, time=time_s, energy=energy_wh
                 )
                 await asyncio.sleep(0.1)
-                await town.handler().drained()
+                await town.until(lambda: not town.handler().pending_reports)
             assert await renting == {"status": "Accepted"}
             debits = [-entry.amount_minor for entry in town.desk.entries if entry.kind == "debit"]
             assert debits == [2, 48, 130]

@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 
 from csms.core.pricing import session_cost
+from csms.core.records import Connector
 from tests.harness.bridges.coin_op_station import TARIFF, Story, whole_rental
 
 
@@ -20,11 +21,11 @@ from tests.harness.bridges.coin_op_station import TARIFF, Story, whole_rental
         (86400, 5000, "103.20"),
     ],
 )
-def test_time_and_energy_are_charged_to_the_cent(seconds, energy_wh, charged):
+def test_time_and_energy_are_priced_to_the_cent(seconds, energy_wh, charged):
     assert session_cost(TARIFF, energy_wh, Decimal(seconds)).amount == Decimal(charged)
 
 
-def test_a_gap_longer_than_the_stations_own_is_not_billed():
+def test_an_inferred_end_is_at_most_thirty_seconds_after_the_last_packet():
     story = Story()
     story.says("busy", 0, 0)
     story.until(1000)
@@ -34,7 +35,7 @@ def test_a_gap_longer_than_the_stations_own_is_not_billed():
     assert story.transaction.duration_s == 1030
 
 
-def test_silence_after_hello_counts_from_fifteen_seconds_on():
+def test_a_hello_is_unanswered_after_fifteen_seconds():
     story = Story(probe_interval_s=1000)
     story.says("ready")
     tracker = story.tracker
@@ -50,7 +51,7 @@ def test_silence_after_hello_counts_from_fifteen_seconds_on():
     assert (tracker.online, story.statuses[-1]) == (True, "Available")
 
 
-def test_an_answer_at_the_last_moment_counts():
+def test_an_answer_before_fifteen_seconds_counts():
     story = Story(probe_interval_s=1000)
     story.says("ready")
     for _ in range(5):
@@ -62,7 +63,7 @@ def test_an_answer_at_the_last_moment_counts():
     assert story.tracker._unanswered_hellos == 0
 
 
-def test_what_the_other_topic_brings_late_begins_nothing():
+def test_late_packets_of_the_other_topic_start_nothing():
     story = Story()
     whole_rental(story)
     for status in ("done", "completed"):
@@ -73,14 +74,14 @@ def test_what_the_other_topic_brings_late_begins_nothing():
     assert len(story.desk.transactions) == 2
 
 
-def test_a_rental_without_a_uid_starts_nothing_but_shows():
+def test_a_rental_without_a_uid_changes_the_status_only():
     story = Story()
     story.says("busy", 0, 0, uid=None)
     assert story.desk.transactions == {}
     assert (story.statuses, story.anomalies) == (["Preparing"], ["rental_without_uid"])
 
 
-def test_a_uid_that_is_missing_later_is_that_of_the_session():
+def test_a_packet_without_a_uid_belongs_to_the_open_rental():
     story = Story()
     story.says("busy", 0, 0)
     story.until(50)
@@ -125,7 +126,7 @@ def test_a_silent_station_is_offline_after_95_seconds_and_a_hello_and_its_sessio
     assert story.transaction.duration_s == int(story.at)
 
 
-def test_a_stop_without_done_is_asked_about_then_raised_and_never_sent_again():
+def test_a_stop_without_done_leads_to_a_hello_then_to_an_alarm():
     story = Story()
     story.says("busy", 0, 0)
     story.command("stop")
@@ -140,7 +141,7 @@ def test_a_stop_without_done_is_asked_about_then_raised_and_never_sent_again():
     assert story.transaction.open
 
 
-def test_a_done_long_after_a_stop_was_not_by_it():
+def test_a_done_long_after_a_stop_has_the_reason_local():
     story = Story()
     story.says("busy", 0, 0)
     story.command("stop")
@@ -149,7 +150,7 @@ def test_a_done_long_after_a_stop_was_not_by_it():
     assert story.transaction.stop_reason == "Local"
 
 
-def test_a_door_that_stays_open_is_raised_once():
+def test_a_door_that_stays_open_raises_one_alarm():
     story = Story()
     story.says("busy", 0, 0)
     story.says("done", 5, 0)
@@ -159,7 +160,7 @@ def test_a_door_that_stays_open_is_raised_once():
     assert story.alarms == ["done_without_ready"]
 
 
-def test_an_unknown_state_keeps_the_last_word():
+def test_an_unknown_state_keeps_the_last_status():
     story = Story()
     story.says("ready")
     story.says("maintenance")
@@ -168,7 +169,7 @@ def test_an_unknown_state_keeps_the_last_word():
     assert last["info"] == "unknown_status:maintenance"
 
 
-def test_a_blocked_station_records_what_it_says_but_starts_nothing():
+def test_a_blocked_station_reports_statuses_but_starts_nothing():
     story = Story(blocked=True)
     story.says("busy", 0, 0)
     story.says("charging", 5, 1)
@@ -177,7 +178,7 @@ def test_a_blocked_station_records_what_it_says_but_starts_nothing():
     assert story.statuses == ["Preparing", "Charging"]
 
 
-def test_a_session_found_in_the_middle_is_guessed_in_the_users_favour():
+def test_a_rental_found_in_progress_is_estimated_in_the_renters_favour():
     story = Story()
     story.says("charging", 600, 777)
     assert story.transaction.meter_start_wh == 777
@@ -189,7 +190,7 @@ def test_a_session_found_in_the_middle_is_guessed_in_the_users_favour():
 
 
 @pytest.mark.parametrize(("known", "counter", "billed"), [(0, 120, 120), (5000, 5120, 120)])
-def test_a_known_counter_gives_the_baseline_of_a_session_found_in_the_middle(known, counter, billed):
+def test_a_known_counter_gives_the_baseline_of_a_rental_found_in_progress(known, counter, billed):
     story = Story()
     story.says("busy", 0, known)
     story.says("done", 1, known)
@@ -200,7 +201,7 @@ def test_a_known_counter_gives_the_baseline_of_a_session_found_in_the_middle(kno
     assert second.energy_wh == billed
 
 
-def test_a_wild_counter_is_ignored_until_three_readings_agree():
+def test_an_implausible_counter_is_ignored_until_three_readings_agree():
     story = Story(rated_power_w=3680)
     story.says("busy", 0, 0)
     for time, energy in ((60, 10), (61, 900_000), (62, 11), (63, 8000), (64, 8000), (65, 8001), (66, 8002)):
@@ -211,7 +212,7 @@ def test_a_wild_counter_is_ignored_until_three_readings_agree():
     assert {"energy_jump", "meter_reset"} <= set(story.transaction.anomalies)
 
 
-def test_no_time_means_the_wall_clock():
+def test_without_the_stations_time_the_bridges_clock_is_used():
     story = Story()
     story.says("busy", 0, 0)
     story.until(100)
@@ -222,7 +223,7 @@ def test_no_time_means_the_wall_clock():
     assert "bad_time" in story.transaction.anomalies
 
 
-def test_clocks_that_part_are_flagged_and_the_stations_is_billed():
+def test_clock_drift_is_flagged_and_the_stations_time_is_billed():
     story = Story()
     story.says("busy", 0, 0)
     story.until(1000)
@@ -232,7 +233,7 @@ def test_clocks_that_part_are_flagged_and_the_stations_is_billed():
     assert "clock_drift" in story.transaction.anomalies
 
 
-def test_readings_are_kept_on_change_and_once_a_minute():
+def test_readings_are_recorded_on_a_change_and_once_a_minute():
     story = Story()
     story.says("busy", 0, 0)
     for second in range(1, 301):
@@ -243,7 +244,7 @@ def test_readings_are_kept_on_change_and_once_a_minute():
     assert len(story.desk.statuses) == 2
 
 
-def test_a_value_the_meter_could_not_give_stays_as_it_was():
+def test_a_missing_measurement_keeps_its_last_value():
     story = Story(meter_interval_s=1)
     story.says("busy", 0, 0)
     story.until(10)
@@ -256,7 +257,7 @@ def test_a_value_the_meter_could_not_give_stays_as_it_was():
     assert last["measurands"]["Current.Import"]["value"] == 9.65
 
 
-def test_an_idle_station_is_asked_every_five_minutes():
+def test_an_idle_station_gets_a_hello_every_five_minutes():
     story = Story()
     story.says("ready")
     for _ in range(3):
@@ -265,3 +266,38 @@ def test_an_idle_station_is_asked_every_five_minutes():
         story.wait(1)
         assert story.hellos == before + 1
         story.says("ready")
+
+
+def test_a_done_of_another_renter_infers_the_end_of_the_rental():
+    story = Story()
+    story.says("busy", 0, 0)
+    story.until(30)
+    story.says("charging", 30, 5)
+    story.says("done", 3, uid="B")
+    t = story.transaction
+    assert (t.stop_reason, t.inferred, t.energy_wh) == ("Other", True, 5)
+    assert story.tracker.counter.last_done_wh is None
+
+
+def test_a_packet_without_energy_counts_its_time_alone():
+    story = Story()
+    story.says("busy", 0, 0)
+    story.until(60)
+    story.says("charging", 60)
+    assert (story.tracker.rental.time_s, story.tracker.rental.energy_wh) == (60, 0)
+
+
+@pytest.mark.parametrize("status", ["Available", None])
+def test_a_bridge_without_notes_starts_from_the_connectors_record(status):
+    story = Story()
+    story.tracker.resume(None, Connector(charger_id="coinop-7", connector_id=1, energy_wh=700, status=status))
+    assert story.tracker.counter.last_done_wh == 700.0
+    story.says("ready")
+    assert len(story.statuses) == (0 if status else 1)
+
+
+def test_a_done_without_a_rental_starts_nothing_but_its_counter_is_known():
+    story = Story()
+    story.says("done", 90, 640)
+    assert story.desk.transactions == {}
+    assert story.tracker.counter.last_done_wh == 640

@@ -30,7 +30,7 @@ S01, S03 = PAYLOADS["S01"], PAYLOADS["S03"]
 # --- the request ----------------------------------------------------------------------------------------
 
 
-def test_the_one_request_is_99_bytes_and_names_the_account():
+def test_the_request_is_99_bytes_and_contains_the_account():
     assert encode_request(ACCOUNT) == REQUEST
     assert len(REQUEST) == 99
     assert ACCOUNT.user_id == "30303030303030302D303030302D343030302D383030302D303030303030303030303031"
@@ -48,19 +48,19 @@ def test_the_one_request_is_99_bytes_and_names_the_account():
         bytes(99),
     ],
 )
-def test_a_request_that_could_do_more_than_read_is_refused(frame):
+def test_a_recorded_request_for_another_command_is_refused(frame):
     with pytest.raises(ValueError, match=r"a request|an account"):
         account_from_request(frame)
 
 
 @pytest.mark.parametrize(("uuid", "token"), [("0" * 36, bytes(48)), (ACCOUNT.uuid, bytes(47)), (ACCOUNT.uuid.replace("4", "G"), bytes(48))])  # fmt: skip
-def test_an_account_that_cannot_be_one_is_refused(uuid, token):
+def test_a_malformed_account_is_refused(uuid, token):
     with pytest.raises(ValueError, match="an account's"):
         VendorAccount(uuid, token)
 
 
-def test_neither_an_account_nor_a_frame_shows_itself():
-    assert repr(ACCOUNT) == "Account(…)"
+def test_the_repr_of_account_and_frame_has_no_content():
+    assert repr(ACCOUNT) == "VendorAccount(…)"
     assert str(expected("C1")) == "WorkingInfo(…)"
 
 
@@ -85,20 +85,20 @@ WRAPPED = {
 
 
 @pytest.mark.parametrize("name", WRAPPED)
-def test_every_wrapping_brings_the_same_frame(name):
+def test_every_envelope_decodes_to_the_same_frame(name):
     assert decode(WRAPPED[name]) == expected("S03")
 
 
 @pytest.mark.parametrize("name", ["C1", "C2", "C3"])
-def test_hexadecimal_that_is_also_base64_is_taken_for_what_yields_a_frame(name):
+def test_hexadecimal_that_is_also_base64_is_decoded_as_what_yields_a_frame(name):
     text = PAYLOADS[name].hex()
     assert decode(json.dumps({"payload_base64": text}).encode()) == expected(name)
     if len(text) % 4 == 0:
-        with pytest.raises(MalformedFrame, match="promises"):
+        with pytest.raises(MalformedFrame, match="declares"):
             decode_frame(base64.b64decode(text, validate=True))
 
 
-def test_a_bare_frame_that_begins_with_a_brace_is_no_json():
+def test_a_bare_frame_that_begins_with_a_brace_is_not_read_as_json():
     assert PAYLOADS["S13"][:1] == b"{"
     assert decode(PAYLOADS["S13"]).ssid == "A" * 32
 
@@ -126,19 +126,19 @@ REJECTED = {
 
 
 @pytest.mark.parametrize("name", REJECTED)
-def test_what_is_no_frame_is_rejected(name):
+def test_a_malformed_frame_is_rejected(name):
     with pytest.raises(MalformedFrame) as caught:
         decode(REJECTED[name])
     assert not isinstance(caught.value, UnsupportedFrame)
 
 
 @pytest.mark.parametrize("kind", [0, 2, 4, 255])
-def test_another_type_is_skipped(kind):
+def test_a_frame_of_another_type_is_unsupported(kind):
     with pytest.raises(UnsupportedFrame, match=f"type {kind}"):
         decode(S01[:2] + bytes([kind]) + S01[3:])
 
 
-def test_a_type_inside_json_is_skipped_as_well():
+def test_a_frame_of_another_type_in_json_is_unsupported():
     other = S01[:2] + b"\x02" + S01[3:]
     with pytest.raises(UnsupportedFrame):
         decode(json.dumps({"payload_base64": other.hex()}).encode())
@@ -153,7 +153,7 @@ def test_every_strict_prefix_is_rejected(name):
 
 def test_json_is_never_read_as_a_frame():
     text = json.dumps({"payload_base64": "zz" * 60}).encode()
-    with pytest.raises(MalformedFrame, match="neither base64 nor hexadecimal|promises"):
+    with pytest.raises(MalformedFrame, match="neither base64 nor hexadecimal|declares"):
         decode(text)
 
 
@@ -186,21 +186,21 @@ def damaged(draw):
 
 @settings(max_examples=FUZZ, deadline=None)
 @given(st.one_of(st.binary(max_size=300), damaged()))
-def test_garbage_raises_the_one_error_and_nothing_else(payload):
+def test_random_bytes_raise_malformed_frame_only(payload):
     try:
         info = decode(payload)
     except MalformedFrame:
         return
     assert isinstance(info, WorkingInfo)
-    assert info.left_over >= 0
+    assert info.trailing_bytes >= 0
 
 
 @settings(max_examples=FUZZ, deadline=None)
 @given(FRAMES, st.data())
-def test_a_short_frame_never_yields_a_register(frame, data):
+def test_a_truncated_frame_never_decodes(frame, data):
     """Whatever its length says: a frame that ends before its own last field is no frame."""
     whole = decode_frame(frame)
-    needed = len(frame) - whole.left_over - (37 if frame == PAYLOADS["S19"] else 0)
+    needed = len(frame) - whole.trailing_bytes - (37 if frame == PAYLOADS["S19"] else 0)
     size = data.draw(st.integers(2, needed - 1))
     cut = (size - 2).to_bytes(2, "little") + frame[2:size]
     with pytest.raises(MalformedFrame):

@@ -64,8 +64,8 @@ async def test_fr_2_authentication(mosquitto):
             await polled(site)
         asked = site.asked()
         async with bridge_alone(site, site.link(password="wrong")) as bridge:
-            await until(lambda: bridge.attendants[site.name]._session)
-            await until(lambda: bridge.attendants[site.name]._session.misses >= 2)
+            await until(lambda: bridge.pollers[site.name].tracker)
+            await until(lambda: bridge.pollers[site.name].tracker.missed_polls >= 2)
         assert site.asked() == asked
 
 
@@ -141,7 +141,7 @@ def test_nfr_2_security_of_the_tracked_files():
     )
 
 
-def test_nfr_2_it_would_be_found():
+def test_nfr_2_the_search_for_the_password_finds_it():
     password = login.shared_password().get_secret_value().encode()
     assert sha256(password).hexdigest() == login.SHIPPED_SHA256
     assert reveals(b"x" * 100 + password + b"y")
@@ -163,16 +163,17 @@ async def test_nfr_2_security_of_the_log(mosquitto, log_output):
             await until(lambda: "mqtt_not_connected" in log_output.getvalue())
         async with bridge_alone(site, site.link()) as bridge:
             await until(site.asked)
-            attendant = bridge.attendants[site.name]
-            attendant._take = stumbling
-            await until(lambda: "stumbled" in log_output.getvalue())
+            poller = bridge.pollers[site.name]
+            await until(lambda: poller.tracker)
+            poller.tracker.receive = failing
+            await until(lambda: "charger_poll_failed" in log_output.getvalue())
     written = log_output.getvalue()
     assert "Traceback" in written or "exception" in written
     assert not reveals(written.encode())
     assert not found(written, site)
 
 
-async def stumbling(info, at):
+def failing(info, at):
     password, frame = login.shared_password().get_secret_value(), info
     raise RuntimeError(f"{len(password)} {frame}")
 
@@ -208,7 +209,7 @@ async def test_nfr_2_ssid_macs_and_serials_never_leave_the_bridge(start_site, st
         ]
     assert len(published) > 5
     assert any(name in row for row in rows)
-    assert "ev-meter" in log_output.getvalue()
+    assert "ev_meter_started" in log_output.getvalue()
     for place in (published, pages, rows, [log_output.getvalue()]):
         assert not found("\n".join(place), site)
 
@@ -220,7 +221,7 @@ async def test_nfr_3_error_handling(mosquitto, start_site, start_node):
     server.stop()
     bridge = site.bridge()
     node = await start_node(bridges=[bridge])
-    await until(lambda: bridge.attendants[site.name]._session is not None)
+    await until(lambda: bridge.pollers[site.name].tracker is not None)
     server.start()
     await shows(node, site.name, "Available")
     site.charger.faults.silent = True
@@ -235,13 +236,13 @@ async def test_nfr_3_error_handling(mosquitto, start_site, start_node):
 
 async def test_nfr_4_performance(start_site, monkeypatch):
     """Evenly spread, one question in flight each, together never more than the limit."""
-    sent, ask = [], VendorBroker.ask
+    sent, request_status = [], VendorBroker.request_status
 
-    async def noted(backend, device):
+    async def noted(broker, charger):
         sent.append(time.monotonic())
-        await ask(backend, device)
+        await request_status(broker, charger)
 
-    monkeypatch.setattr(VendorBroker, "ask", noted)
+    monkeypatch.setattr(VendorBroker, "request_status", noted)
     site = await start_site(20)
     for charger in site.chargers:
         charger.faults.late_s = 0.02
@@ -252,7 +253,7 @@ async def test_nfr_4_performance(start_site, monkeypatch):
     assert min(later - first for first, later in itertools.pairwise(sent)) > 0.018
 
 
-def test_the_registry_has_it(account_files, monkeypatch):
+def test_the_registry_creates_the_bridge_from_its_settings(account_files, monkeypatch):
     assert "ev_meter" in bridges.BRIDGES
     assert isinstance(bridges.create("ev_meter"), EvMeterAdapter)
     monkeypatch.delenv("EVMETER_TOKEN_FILE")
@@ -320,5 +321,5 @@ class Deaf:
 async def bridge_alone(site, link, **given):
     bridge = site.bridge(link=link, **given)
     async with running(bridge.run(Deaf())):
-        await until(lambda: bridge.attendants)
+        await until(lambda: bridge.pollers)
         yield bridge

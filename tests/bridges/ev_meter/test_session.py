@@ -7,9 +7,14 @@ from msgspec.structs import replace
 
 from bridges.ev_meter import status_mapping
 from bridges.ev_meter.frame import decode
-from bridges.ev_meter.observations import START_KEY, RegisterRead, SessionBegan, SessionEnded
+from bridges.ev_meter.observations import OperatorNote, RegisterRead, SessionBegan, SessionEnded
+from bridges.ev_meter.open_session import SessionRules, resume_session, start_time
+from bridges.ev_meter.session_tracker import SessionTracker
 from bridges.ev_meter.status_mapping import ConnectorStatus
 from bridges.ev_meter.translate import power_w
+from csms.adapter import ChargerSnapshot
+from csms.core.pricing import Tariff
+from csms.core.records import Connector, Transaction
 from tests.bridges.ev_meter.test_frame import FUZZ
 from tests.harness.bridges.ev_meter_session import Watched, at, charging, idle, info, waiting
 from tests.harness.bridges.ev_meter_vectors import PAYLOADS, SCENARIO, STATUSES, expected, told
@@ -36,38 +41,41 @@ def play(watched: Watched, *, only=None) -> dict[int, list[str]]:
 def test_every_vector_has_its_status(name):
     for in_session, meant in zip((False, True), STATUSES[name], strict=True):
         now = status_mapping.connector_status(
-            expected(name), in_session=in_session, had_session=False, previous=None
+            expected(name), in_session=in_session, session_since_plugged=False, previous=None
         )
         assert now is not None
         assert now.status == meant
 
 
-def test_unknown_numbers_keep_the_status_and_say_nothing_at_first():
+def test_an_unknown_ev_status_keeps_the_last_status():
     strange = expected("S11")
     assert (
-        status_mapping.connector_status(strange, in_session=False, had_session=False, previous=None) is None
+        status_mapping.connector_status(strange, in_session=False, session_since_plugged=False, previous=None)
+        is None
     )
     before = ConnectorStatus("Preparing")
     assert (
-        status_mapping.connector_status(strange, in_session=False, had_session=False, previous=before)
+        status_mapping.connector_status(
+            strange, in_session=False, session_since_plugged=False, previous=before
+        )
         is before
     )
 
 
-def test_errors_are_named_and_warnings_do_not_count():
+def test_errors_are_a_fault_and_warnings_are_not():
     fault = status_mapping.connector_status(
-        expected("S10"), in_session=True, had_session=False, previous=None
+        expected("S10"), in_session=True, session_since_plugged=False, previous=None
     )
     assert fault == ConnectorStatus("Faulted", "OtherError", vendor_error_code="errors=0x04")
     warned = status_mapping.connector_status(
-        idle(1, warnings=255), in_session=False, had_session=False, previous=None
+        idle(1, warnings=255), in_session=False, session_since_plugged=False, previous=None
     )
     assert warned == ConnectorStatus("Available")
 
 
-def test_an_offer_of_nothing_is_the_chargers_pause():
+def test_an_offered_current_of_0_is_suspended_by_the_charger():
     assert status_mapping.connector_status(
-        waiting(1, set_current_a=0), in_session=True, had_session=False, previous=None
+        waiting(1, set_current_a=0), in_session=True, session_since_plugged=False, previous=None
     ) == ConnectorStatus("SuspendedEVSE")
 
 
@@ -86,7 +94,7 @@ NINE = {
 }
 
 
-def test_the_nine_polls():
+def test_the_scenario_of_nine_polls_is_one_session():
     watched = Watched()
     assert play(watched) == NINE
     begin, end = (
@@ -100,7 +108,7 @@ def test_the_nine_polls():
     assert watched.notes == []
 
 
-def test_a_first_look_in_mid_session_counts_back():
+def test_a_first_poll_in_mid_session_estimates_the_meter_start():
     watched = Watched()
     said = play(watched, only=[180, 240])
     assert said[180] == ["start meterStart 1357673", "Charging"]
@@ -109,7 +117,7 @@ def test_a_first_look_in_mid_session_counts_back():
     assert begin.anomalies == ("meter_start_estimated",)
 
 
-def test_a_session_nobody_saw_is_reported_once():
+def test_a_session_between_two_polls_is_recorded_once():
     watched = Watched()
     said = play(watched, only=[0, 60])
     for second in range(120, 480, 60):
@@ -127,15 +135,15 @@ def test_a_session_nobody_saw_is_reported_once():
     assert watched.hear(600, frames()[480]) == []
 
 
-def test_it_may_be_logged_instead():
+def test_a_missed_session_may_be_logged_instead_of_recorded():
     watched = Watched(missed_sessions="log")
     play(watched, only=[0, 60])
     assert watched.hear(480, frames()[480]) == ["Available"]
-    assert watched.notes == ["260 Wh flowed while nobody looked; not booked"]
+    assert watched.notes == [OperatorNote("missed_session_ignored", 260)]
     assert watched.baselines == [1357673, 1357933]
 
 
-def test_a_total_of_zero_moves_nothing():
+def test_a_total_of_zero_is_ignored():
     watched = Watched()
     said = play(watched, only=[0, 60, 120, 180])
     assert watched.hear(200, replace(frames()[180], total_wh=0)) == []
@@ -143,7 +151,7 @@ def test_a_total_of_zero_moves_nothing():
     assert len(watched.notes) == 1
 
 
-def test_a_duplicate_says_nothing_twice():
+def test_a_duplicate_frame_is_ignored():
     watched = Watched()
     play(watched, only=[0, 60, 120, 180])
     assert watched.hear(180, frames()[180]) == []
@@ -162,18 +170,20 @@ def test_a_restart_after_any_poll_changes_nothing(after):
     assert watched.baselines == [1357673]
 
 
-def test_the_key_of_a_start_keeps_how_sure_it_is():
+def test_the_key_of_a_start_has_its_uncertainty_and_restores_the_session():
     watched = Watched()
     play(watched, only=[0, 60, 120])
     (begin,) = (step for step in watched.steps if isinstance(step, SessionBegan))
     assert begin.key == "2026-03-01T08:02:00Z ±60s start=- session=45 base=1357673 meter=1357673"
-    assert START_KEY.match(begin.key)
+    watched.restart()
+    session = watched.session.open_session
+    assert (session.start_ms, session.session_wh, session.base_wh) == (None, 45, 1357673)
 
 
 # --- starts ---------------------------------------------------------------------------------------------
 
 
-def test_the_chargers_own_start_time_counts_when_it_lies_in_the_gap():
+def test_the_chargers_start_time_is_used_if_it_lies_between_two_frames():
     watched = Watched()
     watched.hear(0, idle(5000))
     began_ms = round(at(31).timestamp() * 1000)
@@ -183,7 +193,7 @@ def test_the_chargers_own_start_time_counts_when_it_lies_in_the_gap():
 
 
 @pytest.mark.parametrize("seconds", [-3600, 120, 86_400 * 400])
-def test_a_start_time_that_cannot_be_true_does_not_count(seconds):
+def test_an_implausible_start_time_is_ignored(seconds):
     watched = Watched()
     watched.hear(0, idle(5000))
     watched.hear(60, charging(5010, 10, start_time_ms=round(at(seconds).timestamp() * 1000)))
@@ -191,7 +201,7 @@ def test_a_start_time_that_cannot_be_true_does_not_count(seconds):
     assert begin.at == at(60)
 
 
-def test_a_counter_of_the_last_session_does_not_count():
+def test_a_session_counter_of_the_last_session_is_ignored():
     """It is the last one's until the charger resets it, even while energy flows already."""
     watched = Watched()
     watched.hear(0, idle(5000, 9000))
@@ -200,14 +210,14 @@ def test_a_counter_of_the_last_session_does_not_count():
     assert watched.hear(100, charging(5140, 140)) == ["meter 5140"]
 
 
-def test_a_missed_session_before_the_running_one_is_told_from_it():
+def test_a_missed_session_before_the_open_one_is_recorded_separately():
     watched = Watched()
     watched.hear(0, idle(5000))
     said = watched.hear(3600, charging(9000, 1000))
     assert said == ["start meterStart 5000", "stop meterStop 8000 Other", "start meterStart 8000", "Charging"]
 
 
-def test_nothing_starts_from_an_impossible_frame_of_a_stranger():
+def test_an_implausible_first_frame_starts_no_session():
     watched = Watched()
     assert watched.hear(0, charging(0, 0)) == ["Charging"]
     assert watched.hear(60, charging(60, 60)) == ["start meterStart 0"]
@@ -232,7 +242,7 @@ def started(total: int = 5000, **rules) -> Watched:
         {"current_a": (101.0, 0.0, 0.0)},
     ],
 )
-def test_an_unbelievable_frame_gives_its_status_but_no_meter(odd):
+def test_an_implausible_frame_changes_the_status_but_not_the_register(odd):
     watched = started()
     assert watched.hear(80, replace(charging(5200, 200), charging_state=1, **odd)) == ["SuspendedEVSE"]
     assert watched.hear(100, replace(charging(5300, 300), charging_state=1, **odd)) == []
@@ -240,18 +250,18 @@ def test_an_unbelievable_frame_gives_its_status_but_no_meter(odd):
     assert watched.hear(120, charging(5400, 400)) == ["Charging", "meter 5400"]
 
 
-def test_the_maxima_are_a_fault_and_no_meter():
+def test_a_frame_of_maximum_values_is_a_fault_without_a_register():
     watched = started()
     assert watched.hear(80, decode(PAYLOADS["S15"])) == ["stop meterStop 5000 EVDisconnected", "Faulted"]
 
 
-def test_a_fault_ends_nothing():
+def test_a_fault_keeps_the_session_open():
     watched = started()
     assert watched.hear(80, charging(5200, 200, ev_status=5)) == ["Faulted", "meter 5200"]
     assert watched.hear(100, charging(5300, 300)) == ["Charging", "meter 5300"]
 
 
-def test_a_register_that_stands_still_gives_way_to_the_session_counter():
+def test_a_register_that_stands_still_is_derived_from_the_session_counter():
     watched = Watched()
     watched.hear(0, idle(5000, 9000))
     assert watched.hear(60, charging(5000, 40)) == ["start meterStart 5000", "Charging"]
@@ -263,7 +273,7 @@ def test_a_register_that_stands_still_gives_way_to_the_session_counter():
     assert watched.hear(260, idle(5420, 420)) == []
 
 
-def test_a_register_that_comes_late_is_not_billed_twice():
+def test_a_total_that_catches_up_is_not_billed_twice():
     watched = Watched()
     watched.hear(0, idle(5000, 9000))
     watched.hear(60, charging(5000, 0))
@@ -274,7 +284,7 @@ def test_a_register_that_comes_late_is_not_billed_twice():
     assert watched.hear(780, idle(6620, 1620)) == []
 
 
-def test_a_session_counter_that_cannot_be_true_is_not_billed():
+def test_an_implausible_session_counter_is_not_billed():
     watched = Watched()
     watched.hear(0, idle(5000, 9000))
     watched.hear(60, charging(5000, 0))
@@ -286,7 +296,7 @@ def test_a_session_counter_that_cannot_be_true_is_not_billed():
 # --- stops ----------------------------------------------------------------------------------------------
 
 
-def test_another_session_of_the_same_plug_ends_the_old_one():
+def test_a_fallen_session_counter_ends_the_session_and_starts_another():
     watched = started()
     watched.hear(80, charging(5200, 200))
     assert watched.hear(100, charging(5260, 10)) == [
@@ -324,14 +334,55 @@ def test_after_an_outage_another_session_has_its_own_energy():
     assert end.anomalies == ("meter_stop_estimated",)
 
 
-def test_a_restart_finds_another_session_as_well():
+def test_after_a_restart_another_session_ends_the_one_on_record():
     watched = started()
     watched.hear(80, charging(5400, 400))
     watched.restart()
     assert watched.hear(3600, charging(9000, 100)) == ["stop meterStop 8900 Other", "start meterStart 8900"]
 
 
-def test_a_charger_that_stays_away_is_given_up():
+def test_a_restart_after_another_session_has_ended_ends_the_one_on_record():
+    watched = started()
+    watched.hear(80, charging(5400, 400))
+    watched.restart()
+    assert watched.hear(3600, idle(9000, 1000)) == ["stop meterStop 9000 Other", "Available"]
+    end = [step for step in watched.steps if isinstance(step, SessionEnded)][-1]
+    assert end.anomalies == ("meter_stop_estimated",)
+
+
+def test_other_connectors_on_record_are_left_out():
+    connector = Connector(charger_id="EV", connector_id=2, status="Charging", energy_wh=77)
+    other = replace(transaction(), connector_id=2)
+    tracker = SessionTracker(SessionRules(), ChargerSnapshot(connectors=(connector,), transactions=(other,)))
+    assert (tracker.status, tracker.open_session) == (None, None)
+
+
+def test_a_key_of_another_format_gives_the_session_its_meter_start():
+    session = resume_session(replace(transaction(), key="something else"))
+    assert (session.start_ms, session.session_wh, session.base_wh) == (None, None, 5000)
+
+
+def transaction() -> Transaction:
+    return Transaction(
+        id=1,
+        charger_id="EV",
+        connector_id=1,
+        key="k",
+        id_tag="EVM",
+        authorization_status="Accepted",
+        meter_start_wh=5000,
+        started_at=at(60),
+        start_received_at=at(60),
+        tariff=Tariff(),
+    )
+
+
+@pytest.mark.parametrize("start_time_ms", [0, 2**63])
+def test_a_start_time_beyond_the_calendar_is_none(start_time_ms):
+    assert start_time(idle(5000, start_time_ms=start_time_ms), at(60)) is None
+
+
+def test_the_session_of_a_charger_that_stays_silent_is_given_up():
     watched = started(give_up_after=timedelta(hours=2))
     watched.hear(80, charging(5200, 200))
     for i in range(3):
@@ -347,7 +398,7 @@ def test_a_charger_that_stays_away_is_given_up():
     ]
 
 
-def test_a_session_may_end_when_nothing_flows():
+def test_a_session_without_current_ends_after_the_configured_time():
     watched = started(finish_after=timedelta(minutes=10))
     watched.hear(80, charging(5200, 200))
     assert watched.hear(140, waiting(5200, 200)) == ["SuspendedEV", "meter 5200"]
@@ -363,20 +414,17 @@ def test_a_session_may_end_when_nothing_flows():
 # --- idle -----------------------------------------------------------------------------------------------
 
 
-def test_a_register_that_stays_low_is_a_new_meter():
+def test_a_total_that_stays_low_is_that_of_a_new_meter():
     watched = Watched()
     watched.hear(0, idle(500_000))
     said = [watched.hear(60 * i, idle(100 + i)) for i in range(1, 5)]
     assert said == [[]] * 4
     assert watched.baselines[:2] == [500_000, 103]
-    assert [note.split(":")[0] for note in watched.notes] == [
-        "the register is not believable; the meter stands still for now",
-        "the register counts from somewhere else",
-    ]
+    assert [note.code for note in watched.notes] == ["register_implausible", "meter_replaced"]
     assert watched.hear(300, charging(154, 50)) == ["start meterStart 104", "Charging"]
 
 
-def test_small_drift_between_sessions_is_nobodys():
+def test_small_drift_between_sessions_is_not_billed():
     watched = Watched()
     for i in range(5):
         assert watched.hear(60 * i, idle(1000 + 10 * i)) == (["Available"] if i == 0 else [])
@@ -384,11 +432,11 @@ def test_small_drift_between_sessions_is_nobodys():
     assert watched.hear(300, charging(1060, 20)) == ["start meterStart 1040", "Charging"]
 
 
-def test_offline_is_told_once_and_ends_with_the_first_answer():
+def test_offline_is_reported_once_and_ends_with_the_first_frame():
     watched = Watched()
     watched.hear(0, waiting(1000))
     assert [watched.silence(60 * i) for i in range(1, 6)] == [[], [], ["Unavailable"], [], []]
-    assert watched.session.shown == ConnectorStatus("Unavailable", info="offline")
+    assert watched.session.status == ConnectorStatus("Unavailable", info="offline")
     assert watched.hear(400, info(ev_status=9, total_wh=1000)) == ["Preparing"]
 
 
@@ -410,7 +458,7 @@ WHAT = st.one_of(FRAME, FRAME, FRAME, st.just("silence"), st.just("restart"))
 
 @settings(max_examples=min(FUZZ, 2000), deadline=None)
 @given(st.lists(st.tuples(WHAT, st.integers(1, 4000)), max_size=30))
-def test_whatever_comes_sessions_are_whole_and_registers_never_fall(happenings):
+def test_any_sequence_of_frames_keeps_sessions_whole_and_registers_rising(happenings):
     watched, seconds = Watched(finish_after=timedelta(hours=1)), 0
     for what, gap_s in happenings:
         seconds += gap_s
@@ -426,7 +474,7 @@ def test_whatever_comes_sessions_are_whole_and_registers_never_fall(happenings):
             assert running is None  # never two at a time
             register = running = step.meter_wh
             assert register >= 0
-        elif isinstance(step, RegisterRead) and step.told:
+        elif isinstance(step, RegisterRead) and step.published:
             assert running is not None
             assert step.register_wh >= register
             register = step.register_wh

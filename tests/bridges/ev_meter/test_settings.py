@@ -33,12 +33,12 @@ def given(tmp_path, monkeypatch):
     "uuid", [UUID, f" {UUID.upper()}\n", UUID.encode().hex(), UUID.encode().hex().upper()]
 )
 @pytest.mark.parametrize("token", [TOKEN, TOKEN.hex(), base64.b64encode(TOKEN).decode() + "\n"])
-def test_an_account_in_any_usual_form(given, uuid, token):
+def test_account_files_may_be_binary_hexadecimal_or_base64(given, uuid, token):
     account = given(account_uuid_file=uuid, token_file=token).account
     assert (account.uuid, account.token) == (UUID, TOKEN)
 
 
-def test_a_whole_request_names_its_account(given):
+def test_the_account_is_extracted_from_a_recorded_request(given):
     frame = encode_request(VendorAccount(UUID, TOKEN))
     config = given(account_uuid_file=None, token_file=None, request_file=frame.hex())
     assert config.account == VendorAccount(UUID, TOKEN)
@@ -48,7 +48,7 @@ def test_a_whole_request_names_its_account(given):
     ("values", "words"),
     [
         ({"account_uuid_file": "me"}, "EVMETER_ACCOUNT_UUID_FILE.*UUID"),
-        ({"account_uuid_file": " "}, "EVMETER_ACCOUNT_UUID_FILE.*something in it"),
+        ({"account_uuid_file": " "}, "EVMETER_ACCOUNT_UUID_FILE.*not empty"),
         ({"account_uuid_file": None}, "EVMETER_ACCOUNT_UUID_FILE=.unset"),
         ({"token_file": TOKEN[:-1]}, "EVMETER_TOKEN_FILE.*48 bytes"),
         ({"request_file": bytes(99)}, "EVMETER_REQUEST_FILE"),
@@ -57,17 +57,18 @@ def test_a_whole_request_names_its_account(given):
         ({"chargers": "A=020000A1B2C3,A=020000A1B2C4"}, "every NAME once"),
         ({"chargers": "A=020000A1B2C3,B=02:00:00:a1:b2:c3"}, "every ADDRESS once"),
         ({"chargers": "A=x/#"}, "without /"),
+        ({"chargers": f"{'A' * 49}=020000A1B2C3"}, "1 to 48 characters"),
         ({"idle_interval_s": "5"}, "EVMETER_IDLE_INTERVAL_S='5'.*10"),
         ({"missed_sessions": "guess"}, "EVMETER_MISSED_SESSIONS='guess'.*'book' or 'log'"),
     ],
 )
-def test_what_cannot_be_used_is_refused_by_name(given, values, words):
+def test_an_unusable_setting_is_refused_by_name(given, values, words):
     with pytest.raises(SettingsError, match=words) as caught:
         given(**values)
     assert "A1B2C" not in str(caught.value)
 
 
-def test_a_secret_file_that_is_not_there(given, monkeypatch):
+def test_a_missing_secret_file_is_refused_by_name(given, monkeypatch):
     monkeypatch.setenv("EVMETER_PASSWORD_FILE", "/nowhere/password")
     given()
     with pytest.raises(SettingsError, match="EVMETER_PASSWORD_FILE=/nowhere/password"):
@@ -87,16 +88,20 @@ def test_chargers_from_a_list(given):
         chargers_file="# the car park\nP1=02:00:00:aa:bb:01\nP2 = 1234567890123456@020000AABB02  # another kind\n\n",
         id_tag="FLEET",
     )
-    assert [(d.charger_id, d.address, d.device_id, d.id_tag) for d in config.devices] == [
+    assert [(d.charger_id, d.address, d.device_id, d.id_tag) for d in config.chargers] == [
         ("P1", "020000AABB01", "020000AABB01", "FLEET"),
         ("P2", "1234567890123456", "020000AABB02", "FLEET"),
     ]
-    assert "AABB" not in repr(config.devices)
+    assert "AABB" not in repr(config.chargers)
 
 
-def test_what_is_not_set_is_sensible(given):
+def test_defaults(given):
     config = given(chargers="a-rather-long-name-for-a-charger=020000A1B2C3")
-    (device,) = config.devices
-    assert device.id_tag == "EVM-a-rather-long-na"
-    assert (config.pace.idle_s, config.pace.charging_s, config.pace.requests_per_s) == (60, 20, 10)
+    (charger,) = config.chargers
+    assert charger.id_tag == "EVM-a-rather-long-na"
+    assert (config.intervals.idle_s, config.intervals.charging_s, config.intervals.requests_per_s) == (
+        60,
+        20,
+        10,
+    )
     assert (config.rules.missed_sessions, config.rules.finish_after) == ("book", None)

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bridges.ev_meter.frame import decode
-from bridges.ev_meter.observations import OperatorNote, RegisterRead, SessionBegan, SessionEnded, SessionRules
+from bridges.ev_meter.observations import OperatorNote, RegisterRead, SessionBegan, SessionEnded
+from bridges.ev_meter.open_session import SessionRules
 from bridges.ev_meter.session_tracker import SessionTracker
 from bridges.ev_meter.status_mapping import ConnectorStatus
 from bridges.ev_meter.translate import identity, power_w, reading, report_of, temperature_c
@@ -45,7 +46,7 @@ def test_a_three_phase_reading():
     assert (measured.energy_wh, measured.power_w) == (1_005_250, 11_052)
 
 
-def test_a_single_phase_reading_leaves_out_the_noise():
+def test_a_single_phase_reading_has_no_values_of_other_phases():
     """The captured charger mirrors L1 on phases that it does not have."""
     assert told(read("C2"))[1:] == [
         ("Power.Active.Import", "2151", "W", None),
@@ -55,11 +56,11 @@ def test_a_single_phase_reading_leaves_out_the_noise():
     ]
 
 
-def test_between_sessions_the_register_alone():
-    assert told(read("S01", told=False)) == [("Energy.Active.Import.Register", "1000000", "Wh", None)]
+def test_a_reading_between_sessions_has_the_register_alone():
+    assert told(read("S01", published=False)) == [("Energy.Active.Import.Register", "1000000", "Wh", None)]
 
 
-def test_a_deferred_reading_keeps_both_counters():
+def test_a_deferred_reading_has_both_counters():
     samples = reading(
         RegisterRead(info=expected("S03"), register_wh=2_000_000, at=NOW, deferred=True)
     ).samples
@@ -75,21 +76,21 @@ def test_a_deferred_reading_keeps_both_counters():
 @pytest.mark.parametrize(
     ("name", "celsius"), [("C1", None), ("C2", None), ("S01", 35), ("S16", -20), ("S15", -1)]
 )
-def test_a_temperature_only_where_it_can_be_one(name, celsius):
+def test_an_implausible_temperature_is_none(name, celsius):
     assert temperature_c(expected(name)) == celsius
 
 
-def test_power_of_an_unknown_kind_of_charger_counts_the_phases_with_a_current():
+def test_the_power_of_an_unknown_phase_type_counts_the_phases_with_a_current():
     info = replace(expected("S04"), phase_type=7)
     assert power_w(info) == 32 * 232.75
 
 
-def test_an_identity_names_no_serial():
+def test_an_identity_has_no_serial_number():
     boot = identity(expected("C2"), "EV")
     assert (boot.vendor, boot.firmware_version, boot.serial_number) == ("EV-Meter", "6.19.4", None)
 
 
-def test_steps_become_reports():
+def test_each_observation_becomes_its_report():
     def report(step):
         return report_of(step, "EV", id_tag="TAG", transaction_id=7, at=NOW)
 
@@ -100,8 +101,8 @@ def test_steps_become_reports():
     assert [s.context for s in stop.readings[0].samples] == ["Transaction.End"]
     assert report(SessionEnded(meter_wh=9, at=NOW, reason="Other")).readings == ()
     assert report(read("S03")).transaction_id == 7
-    quiet = report(read("S01", told=False))
-    assert (quiet.transaction_id, quiet.told) == (None, False)
+    quiet = report(read("S01", published=False))
+    assert (quiet.transaction_id, quiet.published) == (None, False)
     status = report(ConnectorStatus("Faulted", "OtherError", vendor_error_code="errors=0x04"))
     assert (status.status, status.error_code, status.vendor_error_code, status.at) == (
         "Faulted",
@@ -114,7 +115,7 @@ def test_steps_become_reports():
 # --- the simulator and the decoder check each other ------------------------------------------------------
 
 
-def test_the_simulator_speaks_what_we_read():
+def test_a_frame_of_the_simulator_decodes_to_its_state():
     state = FakeChargerState(mac="020000AABBCC", ssid="TEST-NET", serial=300_001, temperature=35, peer=0)
     assert encode(state) == PAYLOADS["S01"]
     state.charge(5250, fresh=True)
@@ -124,7 +125,7 @@ def test_the_simulator_speaks_what_we_read():
 
 @settings(max_examples=min(FUZZ // 30, 300), deadline=None)
 @given(st.integers(0, 10_000), st.integers(20, 400))
-def test_a_charger_in_use_is_billed_for_what_it_gave(seed, gap_s):
+def test_all_energy_of_a_charger_in_use_is_billed_once(seed, gap_s):
     """Whatever people do and whenever we look: every watt-hour is in exactly one session."""
     real = [0.0]
     clock = SimulatedClock(1, monotonic=lambda: real[0], wall=lambda: NOW)
@@ -135,7 +136,7 @@ def test_a_charger_in_use_is_billed_for_what_it_gave(seed, gap_s):
         real[0] += gap_s if look else 1  # nobody comes in the first minute
         info = decode(charger.answer()[0])
         first = info.total_wh if first is None else first
-        for step in session.hear(info, NOW + timedelta(seconds=real[0])):
+        for step in session.receive(info, NOW + timedelta(seconds=real[0])):
             match step:
                 case SessionBegan():
                     assert running is None
@@ -145,11 +146,11 @@ def test_a_charger_in_use_is_billed_for_what_it_gave(seed, gap_s):
                     assert running is not None
                     sold += step.meter_wh - running
                     running = None
-                case RegisterRead(told=True):
+                case RegisterRead(published=True):
                     assert running is not None
                     assert step.register_wh == info.total_wh
                 case OperatorNote():
-                    assert "booked" in step.text
+                    assert "booked" in step.code
     if running is not None:
         sold += info.total_wh - running
     assert 0 <= info.total_wh - first - sold <= 100  # a few watt-hours between sessions are noise

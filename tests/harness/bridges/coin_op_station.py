@@ -7,14 +7,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from bridges.coin_op import notes
+from bridges.coin_op import notes, settings
 from bridges.coin_op.actions import (
     ReachabilityChange,
     SendHello,
     SendStop,
     StationAlarm,
     StationAnomaly,
-    StationRules,
 )
 from bridges.coin_op.packet import parse_status
 from bridges.coin_op.station_tracker import StationTracker
@@ -31,17 +30,17 @@ TARIFF = Tariff(id="coin", currency="UAH", energy_rate=Decimal("12.00"), time_ra
 class Story:
     """`at` is the virtual clock in seconds."""
 
-    def __init__(self, *, desk: Desk | None = None, blocked: bool = False, **rules: Any) -> None:
+    def __init__(self, *, desk: Desk | None = None, blocked: bool = False, **given: Any) -> None:
         self.desk = desk if desk is not None else Desk(unknown_tags="accept", tariff=TARIFF)
         self.at = 0.0
-        self.rules = StationRules(**({"rated_power_w": 3_000_000} | rules))
+        self.settings = settings.load(_env_file=None, **({"rated_power_w": 1_000_000} | given))
         self.blocked = blocked
         self.hellos = 0
         self.stops_sent = 0
         self.alarms: list[str] = []
         self.anomalies: list[str] = []
         self.number: int | None = None
-        self.tracker = StationTracker(CHARGER, self.rules, self.now, blocked=blocked)
+        self.tracker = StationTracker(CHARGER, self.settings, self.now, blocked=blocked)
 
     @property
     def now(self) -> Any:
@@ -78,7 +77,7 @@ class Story:
     def restart(self) -> None:
         """The bridge is killed; what is on record is all that is left."""
         open_ones = [t for t in self.desk.transactions.values() if t.open]
-        self.tracker = StationTracker(CHARGER, self.rules, self.now, blocked=self.blocked)
+        self.tracker = StationTracker(CHARGER, self.settings, self.now, blocked=self.blocked)
         self.tracker.resume(
             open_ones[0] if open_ones else None, self.desk.connectors.get((CHARGER, 1)), self._notes()
         )

@@ -6,7 +6,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from bridges.ev_meter.frame import WorkingInfo, decode
-from bridges.ev_meter.observations import OperatorNote, RegisterRead, SessionBegan, SessionEnded, SessionRules
+from bridges.ev_meter.observations import OperatorNote, RegisterRead, SessionBegan, SessionEnded
+from bridges.ev_meter.open_session import SessionRules
 from bridges.ev_meter.session_tracker import SessionTracker
 from bridges.ev_meter.status_mapping import ConnectorStatus
 from bridges.ev_meter.translate import power_w
@@ -49,15 +50,15 @@ class Watched:
         self.session = SessionTracker(self.rules, standing or ChargerSnapshot())
         self.steps: list[Any] = []
         self.baselines: list[int] = []
-        self.notes: list[str] = []
+        self.notes: list[OperatorNote] = []
         self._connector = Connector(charger_id="EV", connector_id=1)
         self._running: Transaction | None = None
 
     def hear(self, seconds: float, frame: WorkingInfo) -> list[str]:
-        return self._take(self.session.hear(frame, at(seconds)), seconds)
+        return self._take(self.session.receive(frame, at(seconds)), seconds)
 
     def silence(self, seconds: float) -> list[str]:
-        return self._take(self.session.silence(at(seconds)), seconds)
+        return self._take(self.session.missed_poll(at(seconds)), seconds)
 
     def restart(self) -> None:
         """A new process knows only what the ledger has."""
@@ -74,7 +75,7 @@ class Watched:
             match step:
                 case SessionBegan():
                     said.append(f"start meterStart {step.meter_wh}")
-                case RegisterRead(told=True):
+                case RegisterRead(published=True):
                     said.append(f"meter {step.register_wh}")
                 case RegisterRead():
                     self.baselines.append(step.register_wh)
@@ -83,7 +84,7 @@ class Watched:
                 case ConnectorStatus():
                     said.append(step.status)
                 case OperatorNote():
-                    self.notes.append(step.text)
+                    self.notes.append(step)
         return said
 
     def _keep(self, step: Any, now: datetime) -> None:

@@ -10,13 +10,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from bridges.ev_meter.adapter import EvMeterAdapter
-from bridges.ev_meter.config import (
-    EvMeterConfig,
-    PollIntervals,
-    charger_config,
-    session_rules,
-)
+from bridges.ev_meter.config import EvMeterConfig, PollIntervals, charger_config
 from bridges.ev_meter.frame import VendorAccount
+from bridges.ev_meter.open_session import SessionRules
 from bridges.ev_meter.vendor_broker import broker_link
 from csms.mqtt.client.config import LinkConfig
 from csms.simulate.clock import UNBOUNDED_LEAD_S, SimulatedClock
@@ -69,12 +65,12 @@ class Site:
     ) -> EvMeterAdapter:
         config = EvMeterConfig(
             account=self.account,
-            devices=tuple(
+            chargers=tuple(
                 charger_config(name, charger.state.mac, id_tag="TAG")
                 for name, charger in zip(self.names, self.chargers, strict=True)
             ),
-            rules=session_rules(**chosen),
-            pace=PollIntervals(
+            rules=SessionRules(**chosen),
+            intervals=PollIntervals(
                 **(
                     {
                         "idle_s": 0.12,
