@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct, field
 
 from csms.adapter import AdapterHost, BrokerMessage
+from csms.core.live_status import LiveStatus
 from csms.errors import BrokerAway
 
 ANSWER_S: Final = 15.0
@@ -23,21 +24,10 @@ _AGAIN_S: Final = 4.0
 _MOST, _MOST_LOOKING = 50_000, 100
 
 
-class Figures(Struct, frozen=True, kw_only=True, rename="camel"):
-    """`uid` is the renter: for comparing, not for showing. `age_s`: how long ago the station said so."""
-
-    status: str
-    age_s: float = 0.0
-    uid: str | None = None
-    time_s: int | None = None
-    energy_wh: float | None = None
-    power_w: float | None = None
-
-
 class Sight(Struct, frozen=True, kw_only=True):
     """A station for one who looks: its last words, whether they are not older than 15 s, whether it does not answer."""
 
-    figures: Figures | None = None
+    figures: LiveStatus | None = None
     fresh: bool = False
     silent: bool = False
 
@@ -45,7 +35,7 @@ class Sight(Struct, frozen=True, kw_only=True):
 class Seen(Struct, kw_only=True):
     """One charger that is being looked at; moments of the monotonic clock. `asked`: by users who still wait."""
 
-    figures: Figures | None = None
+    figures: LiveStatus | None = None
     heard_at: float | None = None
     asked: dict[str, float] = field(default_factory=dict)
     hello_at: float = float("-inf")
@@ -70,7 +60,7 @@ class Watcher:
         if seen is None or message.retained:
             return
         try:
-            figures = msgspec.json.decode(message.body, type=Figures)
+            figures = msgspec.json.decode(message.body, type=LiveStatus)
         except msgspec.MsgspecError:
             return
         at = self._clock() - max(figures.age_s, 0)

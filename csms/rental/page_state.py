@@ -6,10 +6,11 @@ from typing import Final
 
 from msgspec import Struct
 
+from csms.core.live_status import LiveStatus
 from csms.core.pricing import Cost, session_cost
 from csms.core.records import Transaction
 from csms.db.accounts import AccountView, RentalView
-from csms.rental.live import Figures, Sight
+from csms.rental.live import Sight
 
 OPEN, STOP = "open", "stop"
 _RENTED: Final = frozenset({"busy", "charging", "completed"})
@@ -86,7 +87,7 @@ def shown(
 
 
 def _mine(
-    figures: Figures,
+    figures: LiveStatus,
     running: Transaction | None,
     account: AccountView,
     debited_minor: int,
@@ -143,7 +144,7 @@ def _after_the_end(view: RentalView, now: datetime) -> tuple[str, ...]:
     return ("M4", "unplug") if since_s < _SUPPORT_S else ("M4", "unplug", "call_support")
 
 
-def _live(figures: Figures, running: Transaction | None) -> Numbers:
+def _live(figures: LiveStatus, running: Transaction | None) -> Numbers:
     time_s, energy_wh = figures.time_s or 0, int((figures.energy_wh or 0) + 0.5)
     cost = None if running is None else session_cost(running.tariff, energy_wh, Decimal(time_s))
     return Numbers(time_s=time_s, energy_wh=energy_wh, power_w=figures.power_w, cost=cost)
