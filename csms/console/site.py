@@ -10,7 +10,7 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from csms.console import formatting, planned, plots, weeks
+from csms.console import formatting, plan_chart, plan_table, readings_chart, week_chart
 from csms.console.sessions import ConsoleSession, ConsoleSessions
 from csms.db.views import ChargerView, Session
 from csms.service.access import Identity
@@ -73,10 +73,11 @@ class Site:
             "summary": summary,
             "ago": lambda at: formatting.ago(at, context.now()),
             "session_on": _session_on,
-            "sparkline": plots.sparkline,
-            "plot": plots.plot,
-            "planned": planned,
-            "week": lambda tariff: weeks.plot(tariff, formatting.band_prices(tariff)),
+            "sparkline": readings_chart.sparkline,
+            "readings_chart": readings_chart.plot,
+            "plan_chart": plan_chart.plot,
+            "plan_table": plan_table,
+            "week_chart": lambda tariff: week_chart.plot(tariff, formatting.band_prices(tariff)),
         }
 
     def fragment(self, template: str, **context: Any) -> str:

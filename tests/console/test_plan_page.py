@@ -11,7 +11,8 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from csms.console.planned import gaps, periods, plot, table
+from csms.console.plan_chart import plot
+from csms.console.plan_table import has_gaps, slots_by_day, upcoming
 from csms.core import reports
 from csms.db import plans
 from csms.scheduling.periods import ChargePeriod
@@ -111,7 +112,7 @@ def test_the_axis_has_local_hours_also_when_clocks_are_set(day: date, hours: int
 
 
 def test_an_hour_that_comes_twice_is_told_apart() -> None:
-    (_, (_, rows)) = table(view(date(2026, 10, 24)), NOON)
+    (_, rows) = slots_by_day(view(date(2026, 10, 24)), NOON).values()
     assert len(rows) == 100
     assert [row.start for row in rows if row.start.startswith("02:00")] == ["02:00 CEST", "02:00 CET"]
 
@@ -143,7 +144,7 @@ def test_a_hems_asks_for_currents() -> None:
     assert len(of(svg, "chosen")) == 2
     assert not of(svg, "running")
     assert [one.text for one in of(svg, "unit")] == ["A"]
-    assert [(row.start, row.end, row.limit_a, row.now, row.price) for row in periods(shown, NOON)] == [
+    assert [(row.start, row.end, row.limit_a, row.now, row.price) for row in upcoming(shown, NOON)] == [
         ("11:52", "12:22", 16, True, None),
         ("12:22", "14:07", 10, False, None),
     ]
@@ -152,11 +153,11 @@ def test_a_hems_asks_for_currents() -> None:
 
 def test_what_is_to_come_has_its_mean_price() -> None:
     shown = view()
-    assert [(row.day, row.start, row.end, row.price) for row in periods(shown, NOON)] == [
+    assert [(row.day, row.start, row.end, row.price) for row in upcoming(shown, NOON)] == [
         ("Sun 22 Nov", "00:00", "01:00", "0.4000")
     ]
-    assert gaps(shown) == 0
-    assert gaps(replace(shown, slots=(*shown.slots[:3], *shown.slots[5:]))) == 1
+    assert not has_gaps(shown)
+    assert has_gaps(replace(shown, slots=(*shown.slots[:3], *shown.slots[5:])))
 
 
 # --- the page --------------------------------------------------------------------------------------------

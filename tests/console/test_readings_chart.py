@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from csms.console.plots import plot, sparkline, thinned
+from csms.console.readings_chart import plot, sparkline, thinned
 from csms.db.views import Point
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
