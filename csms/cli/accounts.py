@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import typer
 
-from csms.cli.client import Client, segment
+from csms.cli.client import ApiClient, segment
 from csms.cli.lists import pages, table
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ def add(
 ) -> None:
     """Make an account, or block a known one."""
     body = {"currency": currency, "blocked": blocked}
-    Client().call("PUT", f"/accounts/{segment(account)}", json=body)
+    ApiClient().call("PUT", f"/accounts/{segment(account)}", json=body)
     print(f"{account}: {'blocked' if blocked else 'may rent'}")
 
 
@@ -36,7 +36,7 @@ def top_up(
 ) -> None:
     """Add money to an account."""
     body = {"key": key or uuid4().hex, "amount": amount, "note": note}
-    entry = Client().call("POST", f"/accounts/{segment(account)}/entries", json=body).json()
+    entry = ApiClient().call("POST", f"/accounts/{segment(account)}/entries", json=body).json()
     print(f"{account}: {entry['amount']}, balance {entry['balance']}")
 
 
@@ -46,7 +46,7 @@ def link(
     expires: Annotated[int, typer.Option(min=10, help="Seconds.")] = 600,
 ) -> None:
     """Make a link that signs this user in to the rental page, once."""
-    client = Client()
+    client = ApiClient()
     made = client.call("POST", f"/accounts/{segment(account)}/links", json={"expiresInS": expires}).json()
     print(f"{client.url}{made['path']}")
 
@@ -56,6 +56,6 @@ def list_accounts() -> None:
     """List the accounts."""
     rows = [
         [a["id"], f"{a['balance']} {a['currency']}", a["held"], "blocked" if a["blocked"] else ""]
-        for a in pages(Client(), "/accounts")
+        for a in pages(ApiClient(), "/accounts")
     ]
     table("Accounts", ("id", "balance", "held", ""), rows, "No accounts. Make one: csms accounts add ACCOUNT")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from csms import settings
-from csms.cli.client import Client
+from csms.cli.client import ApiClient
 from csms.errors import CsmsError
 from csms.run.data_dir import data_dir
 from csms.run.security import authority_of, organization, server_names
@@ -79,14 +79,14 @@ def revoke(
     number = pki.normal_serial(serial)
     if number is None:
         raise CsmsError(f"{serial!r} is no serial number in hex.")
-    revoked = Client().call("POST", f"/certificates/{number}/revoke", json={"reason": reason}).json()
+    revoked = ApiClient().call("POST", f"/certificates/{number}/revoke", json={"reason": reason}).json()
     print(f"{revoked['serial']}: revoked {revoked['revokedAt']}")
 
 
 @app.command(epilog="Example:  csms ca crl > revoked.pem")
 def crl() -> None:
     """Print what is revoked as a CRL, for a proxy that ends TLS."""
-    print(Client().call("GET", "/ca/crl").text, end="")
+    print(ApiClient().call("GET", "/ca/crl").text, end="")
 
 
 def _describe(known: pki.CertificateAuthority) -> None:

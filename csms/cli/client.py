@@ -14,7 +14,7 @@ class Unreachable(CsmsError):
     """No csms answers there."""
 
 
-class Client:
+class ApiClient:
     """The REST API of the csms at CSMS_URL, or of the one on this machine.
 
     The token is CSMS_TOKEN, CSMS_ADMIN_TOKEN, or what the server on this machine keeps in its data directory.

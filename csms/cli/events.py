@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from csms.cli.client import Client
+from csms.cli.client import ApiClient
 from csms.cli.lists import table
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ _PAGE = 500
 _RECENT = 1000
 
 
-def _page(client: Client, charger: str, after: int) -> list[str]:
+def _page(client: ApiClient, charger: str, after: int) -> list[str]:
     """Up to a page of events after `after`, each as its own line, unchanged."""
     response = client.call(
         "GET",
@@ -43,7 +43,7 @@ def replay(
     ] = 0,
 ) -> None:
     """Print a charger's events in order, one a line, and stop at the newest."""
-    client = Client()
+    client = ApiClient()
     while lines := _page(client, charger, after):
         sys.stdout.write("\n".join(lines) + "\n")
         after = _seq(lines[-1])
@@ -56,7 +56,7 @@ def tail(
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1,
 ) -> None:
     """Print the newest events, then each one as it comes, until Ctrl-C."""
-    client = Client()
+    client = ApiClient()
     shown: deque[str] = deque(maxlen=_RECENT * 2)
     first = True
     while True:
@@ -78,7 +78,7 @@ def tail(
 @app.command(epilog="Example:  csms events parked")
 def parked(charger: OneCharger = None) -> None:
     """List the events set aside because the broker kept refusing them, with its reason."""
-    found = Client().get("/events/parked", clientId=charger, limit=1000)["items"]
+    found = ApiClient().get("/events/parked", clientId=charger, limit=1000)["items"]
     rows = [
         [
             event["clientId"],
@@ -107,4 +107,4 @@ def discard(charger: OneCharger = None) -> None:
 
 def _free(how: str, charger: str | None) -> int:
     body = {} if charger is None else {"clientId": charger}
-    return int(Client().call("POST", f"/events/parked/{how}", json=body).json()["events"])
+    return int(ApiClient().call("POST", f"/events/parked/{how}", json=body).json()["events"])

@@ -8,13 +8,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from csms.cli.client import Client
+from csms.cli.client import ApiClient
 
 CHARGERS = "Example:  csms chargers --online"
 TRANSACTIONS = "Example:  csms transactions --from 2026-11-01 --csv > november.csv"
 
 
-def pages(client: Client, path: str, **params: Any) -> Iterator[dict[str, Any]]:
+def pages(client: ApiClient, path: str, **params: Any) -> Iterator[dict[str, Any]]:
     """All items of a listing, page by page."""
     cursor = None
     while True:
@@ -55,7 +55,7 @@ def chargers(
             " ".join(filter(None, (c["vendor"], c["model"]))) or "–",
             (c["lastSeenAt"] or "–")[:19].replace("T", " "),
         ]
-        for c in pages(Client(), "/chargers", online=True if online else None)
+        for c in pages(ApiClient(), "/chargers", online=True if online else None)
     ]
     columns = ("charger", "connection", "enrollment", "connectors", "model", "last seen (UTC)")
     table(
@@ -77,7 +77,7 @@ def transactions(
     csv: Annotated[bool, typer.Option("--csv", help="All of them as CSV, for a spreadsheet.")] = False,
 ) -> None:
     """List the transactions: energy, time, cost."""
-    client = Client()
+    client = ApiClient()
     chosen = {
         "charger": charger,
         "active": True if active else None,

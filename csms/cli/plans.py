@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from csms.cli.client import Client, segment
+from csms.cli.client import ApiClient, segment
 from csms.cli.lists import pages, table
 
 app = typer.Typer(
@@ -18,14 +18,16 @@ _COLUMNS = ("charger", "mode", "plan", "on the charger", "chosen", "next")
 @app.command("list", epilog="Example:  csms plans list")
 def list_plans() -> None:
     """List the planned chargers: the plan's state, and what became of it."""
-    rows = [_row(plan["chargerId"], one) for plan in pages(Client(), "/plans") for one in plan["connectors"]]
+    rows = [
+        _row(plan["chargerId"], one) for plan in pages(ApiClient(), "/plans") for one in plan["connectors"]
+    ]
     table("Plans", _COLUMNS, rows, "No charger is planned. See csms plans set.")
 
 
 @app.command(epilog="Example:  csms plans show CP1")
 def show(charger: _CHARGER) -> None:
     """Show one charger's plan with its prices, as JSON."""
-    print(json.dumps(Client().get(_path(charger)), indent=2, ensure_ascii=False))
+    print(json.dumps(ApiClient().get(_path(charger)), indent=2, ensure_ascii=False))
 
 
 @app.command("set", epilog="Example:  csms plans set CP1 --max-price 0.22 --levels 8 --limit 16")
@@ -69,7 +71,7 @@ def set_plan(
         "stackLevel": stack_level,
     }
     body = {key: None if value == "none" else value for key, value in named.items() if value is not None}
-    made = Client().call("PUT", _path(charger), json=body).json()
+    made = ApiClient().call("PUT", _path(charger), json=body).json()
     for one in made["connectors"]:
         print("\t".join(_row(charger, one)))
 
@@ -77,7 +79,7 @@ def set_plan(
 @app.command(epilog="Example:  csms plans remove CP1")
 def remove(charger: _CHARGER) -> None:
     """Plan it no more, and take our charging profile off it."""
-    Client().call("DELETE", _path(charger))
+    ApiClient().call("DELETE", _path(charger))
     print(f"{charger}: removed")
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from csms.cli.client import Client, segment
+from csms.cli.client import ApiClient, segment
 from csms.cli.lists import pages, table
 
 app = typer.Typer(help="idTags: who may charge.", no_args_is_help=True)
@@ -31,21 +31,21 @@ def add(
         "tariffId": tariff,
     }
     given = {name: value for name, value in body.items() if value is not None}
-    Client().call("PUT", f"/tags/{segment(id_tag)}", json=given)
+    ApiClient().call("PUT", f"/tags/{segment(id_tag)}", json=given)
     print(f"{id_tag}: {status}")
 
 
 @app.command(epilog="Example:  csms tags block 04E8A1B2")
 def block(id_tag: Annotated[str, typer.Argument(metavar="IDTAG")]) -> None:
     """Let a tag charge no more."""
-    Client().call("PATCH", f"/tags/{segment(id_tag)}", json={"status": "Blocked"})
+    ApiClient().call("PATCH", f"/tags/{segment(id_tag)}", json={"status": "Blocked"})
     print(f"{id_tag}: Blocked")
 
 
 @app.command(epilog="Example:  csms tags remove 04E8A1B2")
 def remove(id_tag: Annotated[str, typer.Argument(metavar="IDTAG")]) -> None:
     """Forget a tag; what unknown tags may do then decides (CSMS_UNKNOWN_TAGS)."""
-    Client().call("DELETE", f"/tags/{segment(id_tag)}")
+    ApiClient().call("DELETE", f"/tags/{segment(id_tag)}")
     print(f"{id_tag}: removed")
 
 
@@ -61,7 +61,7 @@ def list_tags() -> None:
             _shown(t.get("maxActiveTransactions")),
             t.get("tariffId") or "–",
         ]
-        for t in pages(Client(), "/tags")
+        for t in pages(ApiClient(), "/tags")
     ]
     table(
         "Tags",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from csms.cli.client import Client, segment
+from csms.cli.client import ApiClient, segment
 from csms.cli.lists import pages, table
 from csms.core.currencies import minor_digits
 from csms.core.tariffs import DAYS
@@ -29,7 +29,7 @@ SET = (
 @app.command("list", epilog="Example:  csms tariffs list")
 def list_tariffs() -> None:
     """List the tariffs."""
-    rows = [[t["id"], str(t["version"]), *_summary(t)] for t in pages(Client(), "/tariffs")]
+    rows = [[t["id"], str(t["version"]), *_summary(t)] for t in pages(ApiClient(), "/tariffs")]
     columns = ("tariff", "version", "currency", "kWh", "minute", "session", "idle minute", "bands")
     table(
         "Tariffs",
@@ -46,7 +46,7 @@ def show(
     versions: Annotated[bool, typer.Option("--versions", help="All its versions, the newest first.")] = False,
 ) -> None:
     """Show one tariff, as JSON that `set --file` takes."""
-    client, path = Client(), f"/tariffs/{segment(tariff)}"
+    client, path = ApiClient(), f"/tariffs/{segment(tariff)}"
     if not versions:
         print(json.dumps(client.get(path, version=version), indent=2, ensure_ascii=False))
         return
@@ -84,7 +84,7 @@ def set_tariff(
     ] = None,
 ) -> None:
     """Make a tariff, or change what is named of one. Bands are replaced all together."""
-    client, path = Client(), f"/tariffs/{segment(tariff)}"
+    client, path = ApiClient(), f"/tariffs/{segment(tariff)}"
     if file is not None:
         made = client.call("PUT", path, json=_from_file(file)).json()
     else:
@@ -113,7 +113,7 @@ def set_tariff(
 @app.command(epilog="Example:  csms tariffs delete day")
 def delete(tariff: _ID) -> None:
     """Delete a tariff that nothing refers to; its versions stay readable."""
-    Client().call("DELETE", f"/tariffs/{segment(tariff)}")
+    ApiClient().call("DELETE", f"/tariffs/{segment(tariff)}")
     print(f"{tariff}: deleted")
 
 
@@ -133,7 +133,7 @@ def assign(
     ] = None,
 ) -> None:
     """Say whose tariff it is."""
-    client, body = Client(), {"tariffId": None if tariff == "none" else tariff}
+    client, body = ApiClient(), {"tariffId": None if tariff == "none" else tariff}
     if members and len(group or []) != 1:
         raise typer.BadParameter("goes with one --group", param_hint="--member")
     for group_id in group or []:
@@ -170,7 +170,7 @@ def price(
         "idleMinutes": idle,
         "timeZone": zone,
     }
-    told = Client().call("POST", f"/tariffs/{segment(tariff)}/price", json=body).json()
+    told = ApiClient().call("POST", f"/tariffs/{segment(tariff)}/price", json=body).json()
     cost = told["cost"]
     rows = [
         [

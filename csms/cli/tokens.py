@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from csms.cli.client import Client
+from csms.cli.client import ApiClient
 from csms.cli.lists import table
 from csms.errors import CsmsError
 
@@ -20,7 +20,7 @@ def add(
     ] = "viewer",
 ) -> None:
     """Make a token; its secret is shown once, here."""
-    print(Client().call("POST", "/tokens", json={"name": name, "role": role}).json()["token"])
+    print(ApiClient().call("POST", "/tokens", json={"name": name, "role": role}).json()["token"])
 
 
 @app.command("list", epilog="Example:  csms tokens list")
@@ -34,7 +34,7 @@ def list_tokens() -> None:
             t["createdAt"][:19].replace("T", " "),
             "revoked" if t.get("revokedAt") else "valid",
         ]
-        for t in Client().get("/tokens")["items"]
+        for t in ApiClient().get("/tokens")["items"]
     ]
     table("Tokens", ("id", "name", "role", "created (UTC)", ""), rows, "No tokens but the admin token.")
 
@@ -42,7 +42,7 @@ def list_tokens() -> None:
 @app.command(epilog="Example:  csms tokens revoke billing")
 def revoke(name: Annotated[str, typer.Argument(help="The token's name.")]) -> None:
     """Make a token worthless at once."""
-    client = Client()
+    client = ApiClient()
     for token in client.get("/tokens")["items"]:
         if token["name"] == name and not token.get("revokedAt"):
             client.call("DELETE", f"/tokens/{token['id']}")

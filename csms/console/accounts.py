@@ -5,8 +5,8 @@ from uuid import uuid4
 
 from starlette.responses import RedirectResponse, Response
 
+from csms.console.base import Console, ConsoleRequest
 from csms.console.formatting import account_url
-from csms.console.site import Site, Visit
 from csms.core.text import storable
 from csms.db import accounts, admin, views
 from csms.service import accounts as service
@@ -17,7 +17,7 @@ _PAGE = 50
 _MOST = 1_000_000_000
 
 
-async def list_accounts(site: Site, visit: Visit) -> Response:
+async def list_accounts(site: Console, visit: ConsoleRequest) -> Response:
     query = visit.request.query_params
     beginning = storable(query.get("q", "").strip()[:128])
     try:
@@ -44,7 +44,7 @@ async def list_accounts(site: Site, visit: Visit) -> Response:
     )
 
 
-async def account(site: Site, visit: Visit) -> Response:
+async def account(site: Console, visit: ConsoleRequest) -> Response:
     account_id = _id_of(visit)
     try:
         before = cursors.decode(visit.request.query_params.get("cursor"), tuple[int])
@@ -73,7 +73,7 @@ async def account(site: Site, visit: Visit) -> Response:
     )
 
 
-async def enter(site: Site, visit: Visit) -> Response:
+async def enter(site: Console, visit: ConsoleRequest) -> Response:
     """Top up, or correct; the form's key makes a second sending of it the first."""
     account_id = _id_of(visit)
     form = await visit.request.form()
@@ -98,7 +98,7 @@ async def enter(site: Site, visit: Visit) -> Response:
     return RedirectResponse(account_url(account_id), 303)
 
 
-def _id_of(visit: Visit) -> str:
+def _id_of(visit: ConsoleRequest) -> str:
     return storable(str(visit.request.path_params["account_id"]))[:128]
 
 

@@ -7,8 +7,8 @@ from starlette.background import BackgroundTask
 from starlette.datastructures import FormData
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from csms.console.formatting import charger_url, pretty
-from csms.console.site import Site, Visit
+from csms.console.base import Console, ConsoleRequest
+from csms.console.formatting import charger_url, pretty_json
 from csms.core.text import storable
 from csms.db import admin, outbox, views
 from csms.errors import ChargerRefused, CommandError
@@ -20,7 +20,7 @@ from csms.service.enrollment import announce_enrollment
 from csms.service.problems import Problem, of_command
 
 
-class BadForm(Exception):
+class FormError(Exception):
     """A field that cannot be what it is."""
 
 
@@ -29,7 +29,7 @@ def _number(form: FormData, name: str) -> int | None:
     if not text:
         return None
     if not (text.isascii() and text.isdigit()) or len(text) > 10:
-        raise BadForm(f"{name} must be a whole number.")
+        raise FormError(f"{name} must be a whole number.")
     return int(text)
 
 
@@ -59,19 +59,19 @@ def command_of(form: FormData) -> tuple[str, dict[str, Any]]:
             try:
                 payload = json.loads(str(form.get("payload", "")).strip() or "{}")
             except ValueError as error:
-                raise BadForm(f"The payload is not JSON: {error}") from None
+                raise FormError(f"The payload is not JSON: {error}") from None
             if not isinstance(payload, dict):
-                raise BadForm("The payload must be a JSON object.")
+                raise FormError("The payload must be a JSON object.")
             return action, payload
     return action, {name: value for name, value in payload.items() if value is not None}
 
 
-async def command(site: Site, visit: Visit) -> Response:
+async def command(site: Console, visit: ConsoleRequest) -> Response:
     charger_id = usable(visit.request.path_params["charger_id"])
     form = await visit.request.form()
     try:
         action, payload = command_of(form)
-    except BadForm as error:
+    except FormError as error:
         return _answer(site, visit, charger_id, good=False, headline=str(error))
     async with site.context.engine.connect() as db:
         if not await views.charger_exists(db, charger_id):
@@ -85,7 +85,9 @@ async def command(site: Site, visit: Visit) -> Response:
         )
     except CommandError as error:
         details = (
-            pretty(json.dumps(error.details)) if isinstance(error, ChargerRefused) and error.details else None
+            pretty_json(json.dumps(error.details))
+            if isinstance(error, ChargerRefused) and error.details
+            else None
         )
         sentence = of_command(error).detail
         return _answer(site, visit, charger_id, good=False, headline=f"{action}: {sentence}", answer=details)
@@ -96,7 +98,13 @@ async def command(site: Site, visit: Visit) -> Response:
 
 
 def _answer(
-    site: Site, visit: Visit, charger_id: str, *, good: bool, headline: str, answer: str | None = None
+    site: Console,
+    visit: ConsoleRequest,
+    charger_id: str,
+    *,
+    good: bool,
+    headline: str,
+    answer: str | None = None,
 ) -> Response:
     context: dict[str, Any] = {"good": good, "headline": headline, "answer": answer}
     if "hx-request" in visit.request.headers:
@@ -104,7 +112,7 @@ def _answer(
     return site.page("answered.html", visit, back=charger_url(charger_id), **context)
 
 
-async def settings(site: Site, visit: Visit) -> Response:
+async def settings(site: Console, visit: ConsoleRequest) -> Response:
     """Enrollment, name and tariff; fields the form does not have stay as they are."""
     charger_id = usable(visit.request.path_params["charger_id"])
     form = await visit.request.form()
@@ -133,7 +141,7 @@ async def settings(site: Site, visit: Visit) -> Response:
     return RedirectResponse(charger_url(charger_id), 303, background=told)
 
 
-async def resolve(site: Site, visit: Visit) -> Response:
+async def resolve(site: Console, visit: ConsoleRequest) -> Response:
     form = await visit.request.form()
     note = storable(str(form.get("note", ""))).strip()[:2000]
     if not note:
@@ -145,20 +153,20 @@ async def resolve(site: Site, visit: Visit) -> Response:
     return RedirectResponse("/quarantine", 303)
 
 
-async def revive(site: Site, visit: Visit) -> Response:
+async def revive(site: Console, visit: ConsoleRequest) -> Response:
     """Send all parked events after all."""
     async with site.context.engine.connect() as db:
         await outbox.revive(await outbox.driver(db))
     return RedirectResponse("/events", 303)
 
 
-async def repair(site: Site, visit: Visit) -> Response:
+async def repair(site: Console, visit: ConsoleRequest) -> Response:
     """Book what lies in quarantine, as the form has it."""
     form = await visit.request.form()
     try:
         payload = json.loads(str(form.get("payload", "")))
         transaction_id = _number(form, "transactionId")
-    except BadForm as error:
+    except FormError as error:
         return site.problem(visit, 422, str(error))
     except ValueError:
         payload = None

@@ -9,8 +9,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from csms.console import accounts, actions, pages
-from csms.console.live import Live
-from csms.console.site import FILES, Handler, Site
+from csms.console.base import CONSOLE_FILES, Console, PageHandler
+from csms.console.live_pages import LivePages
 from csms.db.outages import DATABASE_ERRORS, is_away, reason
 from csms.service.context import ServiceContext
 from csms.service.problems import Problem
@@ -21,13 +21,13 @@ log = structlog.get_logger()
 
 def create_console(context: ServiceContext) -> Starlette:
     """Pages for people: `create_app(context, console=create_console(context))`."""
-    site = Site(context)
-    shown = pages.Pages(Live(site))
+    site = Console(context)
+    shown = pages.ConsolePages(LivePages(site))
 
-    def page(path: str, handler: Handler) -> Route:
+    def page(path: str, handler: PageHandler) -> Route:
         return Route(path, site.guarded(handler), methods=["GET"])
 
-    def action(path: str, handler: Handler, role: str = "operator") -> Route:
+    def action(path: str, handler: PageHandler, role: str = "operator") -> Route:
         return Route(path, site.guarded(handler, role), methods=["POST"])
 
     async def sign_in_form(request: Request) -> Response:
@@ -64,14 +64,14 @@ def create_console(context: ServiceContext) -> Starlette:
             Route("/sign-in", sign_in_form, methods=["GET"]),
             Route("/sign-in", sign_in, methods=["POST"]),
             action("/sign-out", pages.sign_out, "viewer"),
-            *FILES.routes(),
+            *CONSOLE_FILES.routes(),
         ],
         middleware=[Middleware(SecurityHeaders)],
         exception_handlers=dict.fromkeys((HTTPException, Problem, *DATABASE_ERRORS, Exception), failed),
     )
 
 
-async def _failed(site: Site, request: Request, error: Exception) -> Response:
+async def _failed(site: Console, request: Request, error: Exception) -> Response:
     """An error as a page, or as a bare page for those who have not signed in."""
     status, sentence = 500, "Something went wrong here; the log says what."
     if isinstance(error, Problem):

@@ -15,15 +15,15 @@ from csms.core.records import Event
 from csms.core.tariffs import DAYS, NO_BAND, Tariff
 
 _WORDS = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-NOTHING = "\N{EN DASH}"
+NO_VALUE = "\N{EN DASH}"
 
 
 def kwh(energy_wh: int | None) -> str:
-    return NOTHING if energy_wh is None else f"{energy_wh / 1000:,.2f} kWh"
+    return NO_VALUE if energy_wh is None else f"{energy_wh / 1000:,.2f} kWh"
 
 
 def kw(power_w: int | None) -> str:
-    return NOTHING if power_w is None else f"{power_w / 1000:,.1f} kW"
+    return NO_VALUE if power_w is None else f"{power_w / 1000:,.1f} kW"
 
 
 def money(cost: Cost) -> str:
@@ -65,7 +65,7 @@ def component(line: BillLine) -> str:
     return line.component if line.band is None else f"{line.component}, {line.band}"
 
 
-def minor(amount: int, currency: str) -> str:
+def minor_money(amount: int, currency: str) -> str:
     digits = minor_digits(currency)
     return f"{Decimal(amount).scaleb(-digits):,.{digits}f} {currency}"
 
@@ -115,9 +115,9 @@ def ago(moment: datetime | None, now: datetime) -> str:
     return "just now" if seconds < 90 else f"{duration(seconds)} ago"
 
 
-def moment(value: datetime | None) -> str:
+def utc_time(value: datetime | None) -> str:
     """For readers without the script that shows it in their own zone."""
-    return NOTHING if value is None else value.strftime("%d %b %Y %H:%M:%S UTC")
+    return NO_VALUE if value is None else value.strftime("%d %b %Y %H:%M:%S UTC")
 
 
 def spaced(word: str | None) -> str:
@@ -136,14 +136,14 @@ def dom_id(charger_id: str) -> str:
     return hashlib.blake2b(charger_id.encode(errors="replace"), digest_size=6).hexdigest()
 
 
-def pretty(text: str) -> str:
+def pretty_json(text: str) -> str:
     try:
         return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     except ValueError:
         return text
 
 
-def told(event: Event) -> str:
+def event_line(event: Event) -> str:
     """A business event in one line."""
     payload: dict[str, Any] = json.loads(event.body).get("payload", {})
     parts = []
@@ -171,6 +171,6 @@ def told(event: Event) -> str:
     return " · ".join(parts)
 
 
-def mendable(held: Any) -> str:
+def repair_draft(held: Any) -> str:
     """A message in quarantine as JSON to mend; what cannot be read starts from nothing."""
     return json.dumps(repairable_message(held.action, held.payload) or {}, indent=2, ensure_ascii=False)

@@ -6,8 +6,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from csms.console import sessions
-from csms.console.live import FRAMES, Live
-from csms.console.site import Site, Visit
+from csms.console.base import Console, ConsoleRequest
+from csms.console.live_pages import SHOWN_FRAMES, LivePages
 from csms.core.clocks import is_suspect
 from csms.core.quarantine import REPAIRABLE_ACTIONS
 from csms.core.text import storable
@@ -21,29 +21,29 @@ _PAGE = 50
 _EVENTS_BEFORE = timedelta(minutes=1)
 
 
-class Pages:
-    def __init__(self, live: Live) -> None:
+class ConsolePages:
+    def __init__(self, live: LivePages) -> None:
         self._live = live
 
     # --- overview --------------------------------------------------------------------------------
 
-    async def overview(self, site: Site, visit: Visit) -> Response:
+    async def overview(self, site: Console, visit: ConsoleRequest) -> Response:
         containing = storable(visit.request.query_params.get("q", "")[:100])
         fragments = await self._live.overview(containing).get()
         return site.page("overview.html", visit, fragments=fragments, containing=containing)
 
-    async def stream_overview(self, site: Site, visit: Visit) -> Response:
+    async def stream_overview(self, site: Console, visit: ConsoleRequest) -> Response:
         return EventStream(self._live.stream_overview(visit))
 
     # --- charger ---------------------------------------------------------------------------------
 
-    async def charger(self, site: Site, visit: Visit) -> Response:
+    async def charger(self, site: Console, visit: ConsoleRequest) -> Response:
         charger_id = usable(visit.request.path_params["charger_id"])
         async with site.context.engine.connect() as db:
             view = await views.get_charger(db, charger_id)
             if view is None:
                 return site.problem(visit, 404, f"There is no charger {charger_id!r}.")
-            messages = await logs.list_messages(db, charger_id, limit=FRAMES)
+            messages = await logs.list_messages(db, charger_id, limit=SHOWN_FRAMES)
             deviations = await logs.list_deviations(db, charger_id)
             known = await tariffs.list_tariffs(db)
             planned = await plans.shown(db, charger_id)
@@ -58,7 +58,7 @@ class Pages:
             fragments=await self._live.charger_fragments(charger_id),
         )
 
-    async def plan(self, site: Site, visit: Visit) -> Response:
+    async def plan(self, site: Console, visit: ConsoleRequest) -> Response:
         charger_id = usable(visit.request.path_params["charger_id"])
         async with site.context.engine.connect() as db:
             view = await views.get_charger(db, charger_id)
@@ -70,7 +70,7 @@ class Pages:
             "plan.html", visit, view=view, plan=plan, shown=shown, ocpp=ocpp, now=site.context.now()
         )
 
-    async def qr_code(self, site: Site, visit: Visit) -> Response:
+    async def qr_code(self, site: Console, visit: ConsoleRequest) -> Response:
         """The code to be glued to a charger: the address of its rental page, as this console is reached."""
         charger_id = usable(visit.request.path_params["charger_id"])
         kind = visit.request.path_params["kind"]
@@ -82,7 +82,7 @@ class Pages:
         code = qr.code(qr.address(base[:200], charger_id), kind)
         return Response(code, media_type=qr.MEDIA_TYPES[kind])
 
-    async def stream_charger(self, site: Site, visit: Visit) -> Response:
+    async def stream_charger(self, site: Console, visit: ConsoleRequest) -> Response:
         charger_id = usable(visit.request.path_params["charger_id"])
         async with site.context.engine.connect() as db:
             if not await views.charger_exists(db, charger_id):
@@ -91,7 +91,7 @@ class Pages:
 
     # --- transactions ----------------------------------------------------------------------------
 
-    async def transactions(self, site: Site, visit: Visit) -> Response:
+    async def transactions(self, site: Console, visit: ConsoleRequest) -> Response:
         query = visit.request.query_params
         charger_id = storable(query.get("charger", "").strip()[:255])
         only = query.get("only", "")
@@ -117,7 +117,7 @@ class Pages:
             next_cursor=cursors.encode(last.started_at, last.id) if last else None,
         )
 
-    async def transaction(self, site: Site, visit: Visit) -> Response:
+    async def transaction(self, site: Console, visit: ConsoleRequest) -> Response:
         transaction_id = visit.request.path_params["transaction_id"]
         async with site.context.engine.connect() as db:
             session = await views.get_transaction(db, transaction_id)
@@ -141,21 +141,21 @@ class Pages:
 
     # --- events, quarantine ----------------------------------------------------------------------
 
-    async def events(self, site: Site, visit: Visit) -> Response:
+    async def events(self, site: Console, visit: ConsoleRequest) -> Response:
         async with site.context.engine.connect() as db:
             parked = await outbox.parked(await outbox.driver(db), _PAGE)
         return site.page("events.html", visit, events=await self._live.recent_events(), parked=parked)
 
-    async def stream_events(self, site: Site, visit: Visit) -> Response:
+    async def stream_events(self, site: Console, visit: ConsoleRequest) -> Response:
         return EventStream(self._live.stream_events(visit))
 
-    async def tariffs(self, site: Site, visit: Visit) -> Response:
+    async def tariffs(self, site: Console, visit: ConsoleRequest) -> Response:
         async with site.context.engine.connect() as db:
             known = await tariffs.list_tariffs(db)
             groups = await tariffs.list_groups(db)
         return site.page("tariffs.html", visit, known=known, groups=groups)
 
-    async def quarantine(self, site: Site, visit: Visit) -> Response:
+    async def quarantine(self, site: Console, visit: ConsoleRequest) -> Response:
         resolved = visit.request.query_params.get("resolved") == "true"
         async with site.context.engine.connect() as db:
             held = await logs.list_quarantine(db, resolved=resolved, limit=_PAGE)
@@ -167,7 +167,7 @@ class Pages:
 # --- signing in and out ----------------------------------------------------------------------------------
 
 
-async def show_sign_in(site: Site, request: Request) -> Response:
+async def show_sign_in(site: Console, request: Request) -> Response:
     ticket = request.query_params.get("ticket")
     if ticket is not None and site.sessions.take_ticket(ticket, site.context.now()):
         return _signed_in(site, request, 0, "/")
@@ -175,7 +175,7 @@ async def show_sign_in(site: Site, request: Request) -> Response:
     return _sign_in_form(site, request.query_params.get("next", ""), wrong)
 
 
-async def sign_in(site: Site, request: Request) -> Response:
+async def sign_in(site: Console, request: Request) -> Response:
     form = await request.form()
     identity = await site.context.access.identify(str(form.get("token", "")).strip())
     following = str(form.get("next", ""))
@@ -184,11 +184,11 @@ async def sign_in(site: Site, request: Request) -> Response:
     return _signed_in(site, request, identity.token_id, following)
 
 
-def _sign_in_form(site: Site, following: str, wrong: str, status: int = 200) -> Response:
+def _sign_in_form(site: Console, following: str, wrong: str, status: int = 200) -> Response:
     return HTMLResponse(site.fragment("sign_in.html", who=None, next=following, wrong=wrong), status)
 
 
-def _signed_in(site: Site, request: Request, token_id: int, following: str) -> Response:
+def _signed_in(site: Console, request: Request, token_id: int, following: str) -> Response:
     # Only to an address of our own: `//elsewhere` and `/\elsewhere` are somebody else's.
     own = following.startswith("/") and not following.startswith(("//", "/\\"))
     response = RedirectResponse(following if own else "/", 303)
@@ -196,7 +196,7 @@ def _signed_in(site: Site, request: Request, token_id: int, following: str) -> R
     return response
 
 
-async def sign_out(site: Site, visit: Visit) -> Response:
+async def sign_out(site: Console, visit: ConsoleRequest) -> Response:
     response = RedirectResponse("/sign-in", 303)
     sessions.ConsoleSessions.end(response)
     return response

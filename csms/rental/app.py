@@ -20,13 +20,13 @@ from csms.core.currencies import minor_digits
 from csms.db import accounts
 from csms.db.outages import DATABASE_ERRORS, is_away, reason
 from csms.errors import ChargerOffline, ChargerTimeout, CommandError
-from csms.rental.answers import Pages, Refusal, in_json, wants_json
-from csms.rental.gate import Gate, Place, Visit
-from csms.rental.limits import Limiter
-from csms.rental.live import Watcher
-from csms.rental.page_state import OPEN, STOP, Shown, shown
-from csms.rental.payments import Order, PaymentProvider
-from csms.rental.requests import FILES, address, amount_minor_of, next_of, safe
+from csms.rental.command_limit import CommandLimiter
+from csms.rental.page_state import OPEN, STOP, PageState, page_state
+from csms.rental.payments import PaymentOrder, PaymentProvider
+from csms.rental.requests import RENTAL_FILES, next_path, page_address, parse_amount_minor, safe_path
+from csms.rental.responses import RentalRefusal, RentalTemplates, state_json, wants_json
+from csms.rental.sign_in import RentalKey, RentalLogin, RentalRequest
+from csms.rental.station_watch import StationWatcher
 from csms.service.context import ServiceContext
 from csms.service.security_headers import SecurityHeaders
 
@@ -47,7 +47,7 @@ _NOTES: Final = {
 }
 
 
-class Rental:
+class RentalPage:
     """One for each node. What is under way lives here; what is true, in the database and at the station."""
 
     def __init__(
@@ -60,12 +60,12 @@ class Rental:
         self.context = context
         self.provider = provider
         self.clock = clock
-        self.watcher = Watcher(context.node, clock=clock)
-        self.pages = Pages()
-        self.gate = Gate(context, self.pages)
-        self.limiter = Limiter(clock=clock)
-        self._pending: dict[Place, str] = {}
-        self._notes: dict[Place, tuple[float, str]] = {}
+        self.watcher = StationWatcher(context.node, clock=clock)
+        self.pages = RentalTemplates()
+        self.gate = RentalLogin(context, self.pages)
+        self.limiter = CommandLimiter(clock=clock)
+        self._pending: dict[RentalKey, str] = {}
+        self._notes: dict[RentalKey, tuple[float, str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -73,35 +73,35 @@ class Rental:
 
     # --- pages -----------------------------------------------------------------------------------
 
-    async def page(self, visit: Visit) -> Response:
+    async def page(self, visit: RentalRequest) -> Response:
         """A scan, or a reload: the station is asked how it is, as this user."""
         again = "again" in visit.request.query_params  # without script the page only comes again
         view = await self._view(visit)
         await self.watcher.look(visit.charger_id, visit.uid, anew=not again)
         return self._station(visit, view, whole=True)
 
-    async def state(self, visit: Visit) -> Response:
+    async def state(self, visit: RentalRequest) -> Response:
         view = await self._view(visit)
         await self.watcher.look(visit.charger_id, visit.uid, anew=False)
         return self._station(visit, view)
 
-    async def open(self, visit: Visit) -> Response:
+    async def open(self, visit: RentalRequest) -> Response:
         return await self._press(visit, OPEN)
 
-    async def stop(self, visit: Visit) -> Response:
+    async def stop(self, visit: RentalRequest) -> Response:
         return await self._press(visit, STOP)
 
-    async def _view(self, visit: Visit) -> accounts.RentalView:
+    async def _view(self, visit: RentalRequest) -> accounts.RentalView:
         async with self.context.engine.connect() as db:
             view = await accounts.rental_view(db, visit.charger_id, visit.uid)
         if view is None:
-            raise Refusal(404, "no_station")
+            raise RentalRefusal(404, "no_station")
         return view
 
     def _station(
-        self, visit: Visit, view: accounts.RentalView, *, whole: bool = False, note: str | None = None
+        self, visit: RentalRequest, view: accounts.RentalView, *, whole: bool = False, note: str | None = None
     ) -> Response:
-        what = shown(
+        what = page_state(
             view,
             visit.account,
             self.watcher.sight(visit.charger_id, visit.uid),
@@ -110,10 +110,12 @@ class Rental:
             note=note or self._note(visit.place),
         )
         if wants_json(visit.request):
-            return in_json(what, visit.account.money, visit.language)
+            return state_json(what, visit.account.money, visit.language)
         return self._rendered(visit, view, what, whole=whole)
 
-    def _rendered(self, visit: Visit, view: accounts.RentalView, what: Shown, *, whole: bool) -> Response:
+    def _rendered(
+        self, visit: RentalRequest, view: accounts.RentalView, what: PageState, *, whole: bool
+    ) -> Response:
         context = {
             "what": what,
             "view": view,
@@ -132,12 +134,12 @@ class Rental:
 
     # --- buttons ---------------------------------------------------------------------------------
 
-    async def _press(self, visit: Visit, button: str) -> Response:
+    async def _press(self, visit: RentalRequest, button: str) -> Response:
         """Have it done, and answer at once: the page shows what comes of it, also over a slow link."""
         view = await self._view(visit)
         try:
             self._begin(visit, view, button)
-        except Refusal as refusal:
+        except RentalRefusal as refusal:
             if "hx-request" not in visit.request.headers:
                 raise
             answer = self._station(visit, view, note=refusal.message)
@@ -148,15 +150,15 @@ class Rental:
             return self._station(visit, view)
         if wants_json(visit.request):
             return JSONResponse({"pending": self._pending.get(visit.place)}, 202)
-        return RedirectResponse(address(visit.charger_id), 303)
+        return RedirectResponse(page_address(visit.charger_id), 303)
 
-    def _begin(self, visit: Visit, view: accounts.RentalView, button: str) -> None:
+    def _begin(self, visit: RentalRequest, view: accounts.RentalView, button: str) -> None:
         """A second tap while the first is under way changes nothing. Raises Refusal."""
         if visit.place in self._pending:
             return
         command = self._command(visit, view, button)
         if (wait_s := self.limiter.wait_s(visit.uid)) > 0:
-            raise Refusal(429, "too_often", retry_after_s=wait_s)
+            raise RentalRefusal(429, "too_often", retry_after_s=wait_s)
         if command is None:
             return
         self._notes.pop(visit.place, None)
@@ -166,21 +168,21 @@ class Rental:
         task.add_done_callback(self._tasks.discard)
 
     @staticmethod
-    def _command(visit: Visit, view: accounts.RentalView, button: str) -> Command | None:
+    def _command(visit: RentalRequest, view: accounts.RentalView, button: str) -> Command | None:
         """What may be sent for this user: a stop only for a rental of their own. None: it has ended already."""
         if button == OPEN:
             action, payload = "RemoteStartTransaction", {"idTag": visit.uid, "connectorId": 1}
         elif view.running is None:
             return None
         elif view.running.id_tag != visit.uid:
-            raise Refusal(403, "M1")
+            raise RentalRefusal(403, "M1")
         else:
             action, payload = "RemoteStopTransaction", {"transactionId": view.running.id}
         return Command(
             action=action, payload=payload, timeout_s=_PATIENCE_S, requested_by=f"account {visit.uid}"
         )
 
-    async def _perform(self, place: Place, command: Command) -> None:
+    async def _perform(self, place: RentalKey, command: Command) -> None:
         note: str | None = None
         try:
             answer = await self.context.node.send(place[1], command)
@@ -200,7 +202,7 @@ class Rental:
         if note is not None:
             self._notes[place] = (self.clock(), note)
 
-    def _note(self, place: Place) -> str | None:
+    def _note(self, place: RentalKey) -> str | None:
         at, note = self._notes.get(place, (0.0, ""))
         if note and self.clock() - at < _NOTED_S:
             return note
@@ -209,17 +211,19 @@ class Rental:
 
     # --- money -----------------------------------------------------------------------------------
 
-    async def top_up(self, visit: Visit) -> Response:
+    async def top_up(self, visit: RentalRequest) -> Response:
         """Off to the payment provider; the money is entered when the provider says that it was paid."""
         account = visit.account.account
-        amount_minor = amount_minor_of(str((await visit.request.form()).get("amount", "")), account.currency)
+        amount_minor = parse_amount_minor(
+            str((await visit.request.form()).get("amount", "")), account.currency
+        )
         if self.provider is None or amount_minor is None:
-            raise Refusal(422, "gone_wrong")
+            raise RentalRefusal(422, "gone_wrong")
         payment_id = uuid4().hex
         async with self.context.engine.begin() as db:
             await accounts.begin_payment(db, payment_id, account.id, self.provider.name, amount_minor)
-        back = safe(next_of(visit.request))
-        order = Order(
+        back = safe_path(next_path(visit.request))
+        order = PaymentOrder(
             payment_id=payment_id,
             amount=Decimal(amount_minor).scaleb(-minor_digits(account.currency)),
             currency=account.currency,
@@ -229,7 +233,7 @@ class Rental:
             return RedirectResponse(await self.provider.begin(order), 303)
         except Exception:
             log.exception("payment not begun", provider=self.provider.name)
-            raise Refusal(503, "gone_wrong") from None
+            raise RentalRefusal(503, "gone_wrong") from None
 
     async def paid(self, request: Request) -> Response:
         """The provider's report; told again, it changes nothing more."""
@@ -247,15 +251,17 @@ class Rental:
         return Response(status_code=204 if known else 404)
 
 
-def create_rental(rental: Rental) -> Starlette:
+def create_rental(rental: RentalPage) -> Starlette:
     """Pages for renters, to be mounted below /r."""
     gate = rental.gate
 
-    def page(path: str, handler: Callable[[Visit], Awaitable[Response]], method: str = "GET") -> Route:
+    def page(
+        path: str, handler: Callable[[RentalRequest], Awaitable[Response]], method: str = "GET"
+    ) -> Route:
         return Route(path, gate.guarded(handler), methods=[method])
 
     async def not_found(request: Request, _error: Exception) -> Response:
-        return rental.pages.problem(request, Refusal(404, "no_station"))
+        return rental.pages.problem(request, RentalRefusal(404, "no_station"))
 
     async def refused(request: Request, error: Any) -> Response:
         return rental.pages.problem(request, error)
@@ -265,7 +271,7 @@ def create_rental(rental: Rental) -> Starlette:
             log.warning("request_without_database", error=reason(error))
         else:
             log.error("rental page failed", path=request.url.path, error=str(error), exc_info=error)
-        return rental.pages.problem(request, Refusal(503, "gone_wrong"))
+        return rental.pages.problem(request, RentalRefusal(503, "gone_wrong"))
 
     return Starlette(
         routes=[
@@ -274,7 +280,7 @@ def create_rental(rental: Rental) -> Starlette:
             page("/sign-out", gate.sign_out, "POST"),
             page("/top-up", rental.top_up, "POST"),
             Route("/payments/{provider}", rental.paid, methods=["POST"]),
-            *FILES.routes(),
+            *RENTAL_FILES.routes(),
             page("/{charger_id}", rental.page),
             page("/{charger_id}/state", rental.state),
             page("/{charger_id}/open", rental.open, "POST"),
@@ -283,7 +289,7 @@ def create_rental(rental: Rental) -> Starlette:
         middleware=[Middleware(SecurityHeaders), Middleware(GZipMiddleware, minimum_size=700)],
         exception_handlers={
             404: not_found,
-            Refusal: refused,
+            RentalRefusal: refused,
             **dict.fromkeys((*DATABASE_ERRORS, Exception), failed),
         },
     )

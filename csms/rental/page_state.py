@@ -10,7 +10,7 @@ from csms.core.live_status import LiveStatus
 from csms.core.pricing import Cost, session_cost
 from csms.core.records import Transaction
 from csms.db.accounts import AccountView, RentalView
-from csms.rental.live import Sight
+from csms.rental.station_watch import LiveStation
 
 OPEN, STOP = "open", "stop"
 _RENTED: Final = frozenset({"busy", "charging", "completed"})
@@ -20,7 +20,7 @@ _RECEIPT_S: Final = 900
 _PLUG_IN_S, _UNPLUG_S, _SUPPORT_S = 300, 120, 900
 
 
-class Numbers(Struct, frozen=True, kw_only=True):
+class RentalNumbers(Struct, frozen=True, kw_only=True):
     """A rental as it stands; the same function prices it as prices its bill."""
 
     time_s: int
@@ -29,13 +29,13 @@ class Numbers(Struct, frozen=True, kw_only=True):
     cost: Cost | None = None
 
 
-class Shown(Struct, frozen=True, kw_only=True):
+class PageState(Struct, frozen=True, kw_only=True):
     """`state` names the headline, `messages` what stands below it, `button` what can be done."""
 
     state: str
     messages: tuple[str, ...] = ()
     button: str | None = None
-    numbers: Numbers | None = None
+    numbers: RentalNumbers | None = None
     final: bool = False
 
     @property
@@ -46,15 +46,15 @@ class Shown(Struct, frozen=True, kw_only=True):
         )
 
 
-def shown(
+def page_state(
     view: RentalView,
     account: AccountView,
-    sight: Sight,
+    sight: LiveStation,
     *,
     now: datetime,
     pending: str | None = None,
     note: str | None = None,
-) -> Shown:
+) -> PageState:
     """`pending`: a button was pressed and its command is under way. `note`: the message of one that failed."""
     me = account.account.id
     running = view.running if view.running is not None and view.running.id_tag == me else None
@@ -62,10 +62,10 @@ def shown(
     figures = sight.figures
     if figures is None or not sight.fresh:
         if running is None:
-            return Shown(state="silent", messages=("M2",)) if sight.silent else Shown(state="asking")
+            return PageState(state="silent", messages=("M2",)) if sight.silent else PageState(state="asking")
         # The last that is known; the door can be asked to open all the same.
         heard = figures is not None and figures.uid == me and figures.time_s is not None
-        return Shown(
+        return PageState(
             state=_state_on_record(view),
             messages=(*(("M2",) if sight.silent else ()), *notes),
             button=STOP if pending is None else None,
@@ -73,16 +73,16 @@ def shown(
         )
     if figures.status in _RENTED or figures.status == "done":
         if figures.uid != me:
-            return Shown(state="occupied", messages=("M1",))
+            return PageState(state="occupied", messages=("M1",))
         if figures.status == "done":
-            return Shown(
+            return PageState(
                 state="done", messages=_after_the_end(view, now), numbers=_receipt(view, now), final=True
             )
         return _mine(figures, running, account, view.debited_minor, pending=pending, notes=notes)
     if view.running is not None and running is None:
-        return Shown(state="occupied", messages=("M1",))
+        return PageState(state="occupied", messages=("M1",))
     if figures.status == "init":
-        return Shown(state="starting_up")
+        return PageState(state="starting_up")
     return _free(view, account, now, pending=pending, notes=notes)
 
 
@@ -94,7 +94,7 @@ def _mine(
     *,
     pending: str | None,
     notes: tuple[str, ...],
-) -> Shown:
+) -> PageState:
     numbers = _live(figures, running)
     messages = list(notes)
     if figures.status == "busy" and numbers.time_s >= _PLUG_IN_S:
@@ -108,7 +108,7 @@ def _mine(
             messages.append("all_spent")
         elif numbers.cost.amount_minor * 5 >= balance * 4:
             messages.append("most_spent")
-    return Shown(
+    return PageState(
         state="stopping" if pending == STOP else figures.status,
         messages=tuple(messages),
         button=STOP if pending is None else None,
@@ -118,21 +118,21 @@ def _mine(
 
 def _free(
     view: RentalView, account: AccountView, now: datetime, *, pending: str | None, notes: tuple[str, ...]
-) -> Shown:
+) -> PageState:
     connector = next((c for c in view.charger.connectors if c.connector_id == 1), None)
     receipt = _receipt(view, now)
     if pending == OPEN:
-        return Shown(state="opening")
+        return PageState(state="opening")
     if connector is not None and connector.status == "Faulted":
         door = connector.error_code == "ConnectorLockFailure"
-        return Shown(state="not_now", messages=("M4",) if door else ())
+        return PageState(state="not_now", messages=("M4",) if door else ())
     if view.charger.charger.enrollment != "Accepted":
-        return Shown(state="not_now")
+        return PageState(state="not_now")
     if account.account.blocked:
-        return Shown(state="free", messages=("blocked",))
+        return PageState(state="free", messages=("blocked",))
     if account.available_minor <= 0:
-        return Shown(state="free", messages=("M5",), numbers=receipt, final=True)
-    return Shown(state="free", messages=notes, button=OPEN, numbers=receipt, final=True)
+        return PageState(state="free", messages=("M5",), numbers=receipt, final=True)
+    return PageState(state="free", messages=notes, button=OPEN, numbers=receipt, final=True)
 
 
 def _after_the_end(view: RentalView, now: datetime) -> tuple[str, ...]:
@@ -144,20 +144,20 @@ def _after_the_end(view: RentalView, now: datetime) -> tuple[str, ...]:
     return ("M4", "unplug") if since_s < _SUPPORT_S else ("M4", "unplug", "call_support")
 
 
-def _live(figures: LiveStatus, running: Transaction | None) -> Numbers:
+def _live(figures: LiveStatus, running: Transaction | None) -> RentalNumbers:
     time_s, energy_wh = figures.time_s or 0, int((figures.energy_wh or 0) + 0.5)
     cost = None if running is None else session_cost(running.tariff, energy_wh, Decimal(time_s))
-    return Numbers(time_s=time_s, energy_wh=energy_wh, power_w=figures.power_w, cost=cost)
+    return RentalNumbers(time_s=time_s, energy_wh=energy_wh, power_w=figures.power_w, cost=cost)
 
 
-def _on_record(view: RentalView, running: Transaction) -> Numbers:
+def _on_record(view: RentalView, running: Transaction) -> RentalNumbers:
     connector = next((c for c in view.charger.connectors if c.connector_id == running.connector_id), None)
     energy_wh, at = 0, running.started_at
     if connector is not None and connector.reading_transaction_id == running.id:
         energy_wh = max((connector.energy_wh or running.meter_start_wh) - running.meter_start_wh, 0)
         at = connector.reading_at or at
     time_s = max(int((at - running.started_at).total_seconds()), 0)
-    return Numbers(
+    return RentalNumbers(
         time_s=time_s,
         energy_wh=energy_wh,
         cost=session_cost(running.tariff, energy_wh, Decimal(time_s)),
@@ -169,11 +169,11 @@ def _state_on_record(view: RentalView) -> str:
     return _IN_OCPP.get(connector.status or "", "silent") if connector is not None else "silent"
 
 
-def _receipt(view: RentalView, now: datetime) -> Numbers | None:
+def _receipt(view: RentalView, now: datetime) -> RentalNumbers | None:
     last = view.last
     if last is None or last.stop_received_at is None or last.cost is None:
         return None
     if (now - last.stop_received_at).total_seconds() > _RECEIPT_S:
         return None
     cost = Cost(amount=last.cost, amount_minor=last.cost_minor or 0, currency=last.tariff.currency)
-    return Numbers(time_s=int(last.duration_s or 0), energy_wh=last.energy_wh or 0, cost=cost)
+    return RentalNumbers(time_s=int(last.duration_s or 0), energy_wh=last.energy_wh or 0, cost=cost)

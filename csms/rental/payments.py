@@ -13,10 +13,10 @@ from msgspec import Struct
 
 from csms.errors import SettingsError
 
-GROUP = "csms.payments"
+ENTRY_POINT_GROUP = "csms.payments"
 
 
-class Order(Struct, frozen=True, kw_only=True):
+class PaymentOrder(Struct, frozen=True, kw_only=True):
     """A top-up that somebody wants to make. `return_url` is where they come back to."""
 
     payment_id: str
@@ -25,7 +25,7 @@ class Order(Struct, frozen=True, kw_only=True):
     return_url: str
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
+class PaymentOutcome(Struct, frozen=True, kw_only=True):
     """What the provider says has become of an order, its signature checked. `paid` None: nothing yet."""
 
     payment_id: str
@@ -38,18 +38,18 @@ class PaymentProvider(Protocol):
     @property
     def name(self) -> str: ...
 
-    async def begin(self, order: Order) -> str:
+    async def begin(self, order: PaymentOrder) -> str:
         """Where to send the user to pay. Raises anything when it cannot be begun."""
 
-    async def outcome(self, headers: Mapping[str, str], body: bytes) -> Outcome | None:
+    async def outcome(self, headers: Mapping[str, str], body: bytes) -> PaymentOutcome | None:
         """Read a report to us; None: it is not theirs."""
 
 
-def provider(name: str | None) -> PaymentProvider | None:
+def load_provider(name: str | None) -> PaymentProvider | None:
     """The provider of that name. Raises SettingsError when no installed package has it."""
     if name is None:
         return None
-    found = {point.name: point for point in entry_points(group=GROUP)}
+    found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if name not in found:
         raise SettingsError(
             "CSMS_RENTAL_PAYMENTS", repr(name), ", ".join(sorted(found)) or "no provider is installed"

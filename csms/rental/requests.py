@@ -14,12 +14,12 @@ from csms.core.pricing import Cost
 from csms.rental import translations
 from csms.service.static_files import PageFiles
 
-FILES: Final = PageFiles("/r/static", Path(__file__).resolve().parent / "static")
+RENTAL_FILES: Final = PageFiles("/r/static", Path(__file__).resolve().parent / "static")
 LANGUAGE_COOKIE: Final = "csms_rental_lang"
 _MOST_TOP_UP: Final = 100_000
 
 
-def address(charger_id: str) -> str:
+def page_address(charger_id: str) -> str:
     return f"/r/{quote(charger_id, safe='')}"
 
 
@@ -27,7 +27,7 @@ def money(cost: Cost) -> str:
     return f"{cost.amount:.{minor_digits(cost.currency)}f} {cost.currency}"
 
 
-def amount_minor_of(text: str, currency: str) -> int | None:
+def parse_amount_minor(text: str, currency: str) -> int | None:
     """A sum as people type it, 1 to 100,000 of the currency; None for anything else."""
     try:
         amount = Decimal(text.strip().replace(",", "."))
@@ -38,7 +38,7 @@ def amount_minor_of(text: str, currency: str) -> int | None:
     return int(minor) if good else None
 
 
-def form_token_of(secret: str) -> str:
+def form_token(secret: str) -> str:
     return hmac.new(secret.encode(), b"form", hashlib.sha256).hexdigest()
 
 
@@ -47,11 +47,11 @@ def language_of(request: Request) -> str:
     return translations.language_of(request.headers.get("accept-language", ""), chosen)
 
 
-def next_of(request: Request) -> str:
+def next_path(request: Request) -> str:
     return request.query_params.get("next", "")
 
 
-def safe(path: str) -> str:
+def safe_path(path: str) -> str:
     """Only our own pages may be gone to after signing in."""
     good = path.startswith("/r/") and "\\" not in path and not path.startswith(("/r/sign-", "/r//"))
     return path if good and path.isprintable() else "/r/sign-in"

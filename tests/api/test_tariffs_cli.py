@@ -36,10 +36,10 @@ class Bridge:
 async def ran(world: World, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> Ran:
     bridge = Bridge(client)
 
-    def connect(self: cli_client.Client) -> None:
+    def connect(self: cli_client.ApiClient) -> None:
         self.url, self._http = "http://csms", bridge  # type: ignore[assignment]
 
-    monkeypatch.setattr(cli_client.Client, "__init__", connect)
+    monkeypatch.setattr(cli_client.ApiClient, "__init__", connect)
 
     async def run(*arguments: str) -> Any:
         return await asyncio.to_thread(CliRunner().invoke, app, list(arguments))

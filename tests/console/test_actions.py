@@ -6,7 +6,7 @@ import httpx
 import pytest
 from starlette.datastructures import FormData
 
-from csms.console.actions import BadForm, command_of
+from csms.console.actions import FormError, command_of
 from csms.core import reports
 from csms.errors import ChargerOffline, ChargerRefused
 from tests.api.test_outbox import park
@@ -64,7 +64,7 @@ def test_a_form_becomes_a_command(form: dict[str, str], expected: tuple[str, dic
     ],
 )
 def test_a_form_that_is_no_command_is_refused(form: dict[str, str]):
-    with pytest.raises(BadForm):
+    with pytest.raises(FormError):
         command_of(FormData(form))
 
 

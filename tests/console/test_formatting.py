@@ -90,5 +90,5 @@ def test_any_identity_has_an_address_and_an_id():
 
 
 def test_json_is_laid_out_and_other_text_left_alone():
-    assert formatting.pretty('{"a":1}') == '{\n  "a": 1\n}'
-    assert formatting.pretty("{a") == "{a"
+    assert formatting.pretty_json('{"a":1}') == '{\n  "a": 1\n}'
+    assert formatting.pretty_json("{a") == "{a"

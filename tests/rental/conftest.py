@@ -14,7 +14,7 @@ from starlette.routing import Mount
 from csms.adapter import BrokerMessage
 from csms.db import accounts
 from csms.rental import translations
-from csms.rental.app import Rental, create_rental
+from csms.rental.app import RentalPage, create_rental
 from csms.service.access import digest_of
 from tests.harness.api_harness import World, running
 
@@ -30,7 +30,7 @@ class Street:
     def __init__(self, world: World, provider: Any = None) -> None:
         self.world = world
         self.seconds = 1000.0
-        self.rental = Rental(world.context, provider=provider, clock=lambda: self.seconds)
+        self.rental = RentalPage(world.context, provider=provider, clock=lambda: self.seconds)
         self.app = Starlette(routes=[Mount("/r", create_rental(self.rental))])
         self.phones: list[httpx.AsyncClient] = []
 

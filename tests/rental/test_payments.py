@@ -9,7 +9,7 @@ import pytest
 from csms.db import accounts
 from csms.errors import SettingsError
 from csms.rental import payments
-from csms.rental.payments import Order, Outcome
+from csms.rental.payments import PaymentOrder, PaymentOutcome
 from tests.harness.api_harness import World
 from tests.rental.conftest import UID, Street
 
@@ -20,17 +20,17 @@ class Fake:
     name = "fake"
 
     def __init__(self) -> None:
-        self.orders: list[Order] = []
+        self.orders: list[PaymentOrder] = []
 
-    async def begin(self, order: Order) -> str:
+    async def begin(self, order: PaymentOrder) -> str:
         self.orders.append(order)
         return f"https://pay.example/{order.payment_id}"
 
-    async def outcome(self, headers: Mapping[str, str], body: bytes) -> Outcome | None:
+    async def outcome(self, headers: Mapping[str, str], body: bytes) -> PaymentOutcome | None:
         if headers.get("x-signature") != "good":
             return None
         payment_id, _, word = body.decode().partition(" ")
-        return Outcome(payment_id=payment_id, paid={"paid": True, "failed": False}.get(word))
+        return PaymentOutcome(payment_id=payment_id, paid={"paid": True, "failed": False}.get(word))
 
 
 @pytest.fixture
@@ -102,6 +102,6 @@ async def test_sums_that_make_no_sense_begin_nothing(
 
 
 def test_a_provider_nobody_has_installed_is_refused_by_name() -> None:
-    assert payments.provider(None) is None
+    assert payments.load_provider(None) is None
     with pytest.raises(SettingsError, match="CSMS_RENTAL_PAYMENTS='paypal'"):
-        payments.provider("paypal")
+        payments.load_provider("paypal")

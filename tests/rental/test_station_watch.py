@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from csms.adapter import BrokerMessage
-from csms.rental.live import Watcher
+from csms.rental.station_watch import StationWatcher
 
 CHARGER = "coinop-1"
 
@@ -18,7 +18,7 @@ class Corridor:
         self.at = 1000.0
         self.hellos: list[tuple[float, str]] = []
         self.watches = 0
-        self.watcher = Watcher(self, clock=lambda: self.at)  # type: ignore[arg-type]
+        self.watcher = StationWatcher(self, clock=lambda: self.at)  # type: ignore[arg-type]
 
     async def publish(self, topic: str, body: bytes, **_: Any) -> None:
         assert topic == f"rentals/{CHARGER}/watch"

@@ -9,13 +9,13 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from csms.core.pricing import Cost
 from csms.rental import translations
-from csms.rental.page_state import Numbers, Shown
-from csms.rental.requests import FILES, address, language_of, money
+from csms.rental.page_state import PageState, RentalNumbers
+from csms.rental.requests import RENTAL_FILES, language_of, money, page_address
 
 _PROBLEM: Final = "application/problem+json"
 
 
-class Refusal(Exception):
+class RentalRefusal(Exception):
     """Something that a renter may not do, or not now; `message` is the id of what they are told."""
 
     def __init__(self, status: int, message: str, *, retry_after_s: float | None = None) -> None:
@@ -31,17 +31,21 @@ def wants_json(request: Request) -> bool:
     return "text/html" not in accepted and "json" in accepted
 
 
-def both(message: str) -> dict[str, str]:
+def in_both_languages(message: str) -> dict[str, str]:
     return {language: translations.text(message, language) for language in translations.LANGUAGES}
 
 
-def in_json(what: Shown, balance: Cost, language: str) -> Response:
+def state_json(what: PageState, balance: Cost, language: str) -> Response:
     return JSONResponse(
         {
             "state": what.state,
             "title": translations.text(what.state, language),
             "messages": [
-                {"id": message, "text": translations.text(message, language), "texts": both(message)}
+                {
+                    "id": message,
+                    "text": translations.text(message, language),
+                    "texts": in_both_languages(message),
+                }
                 for message in what.messages
             ],
             "button": what.button,
@@ -52,7 +56,7 @@ def in_json(what: Shown, balance: Cost, language: str) -> Response:
     )
 
 
-def _numbers(numbers: Numbers) -> dict[str, Any]:
+def _numbers(numbers: RentalNumbers) -> dict[str, Any]:
     return {
         "timeS": numbers.time_s,
         "energyWh": numbers.energy_wh,
@@ -66,7 +70,7 @@ def _cost(cost: Cost) -> dict[str, Any]:
     return {"amount": str(cost.amount), "currency": cost.currency}
 
 
-class Pages:
+class RentalTemplates:
     """The templates."""
 
     def __init__(self) -> None:
@@ -78,10 +82,10 @@ class Pages:
             lstrip_blocks=True,
         )
         self._templates.globals |= {
-            "asset": FILES.url,
+            "asset": RENTAL_FILES.url,
             "clock": translations.clock,
             "money": money,
-            "address": address,
+            "address": page_address,
         }
 
     def text(self, template: str, language: str, /, **context: Any) -> str:
@@ -92,7 +96,7 @@ class Pages:
     def page(self, template: str, language: str, status: int = 200, /, **context: Any) -> Response:
         return HTMLResponse(self.text(template, language, **context), status)
 
-    def problem(self, request: Request, refusal: Refusal) -> Response:
+    def problem(self, request: Request, refusal: RentalRefusal) -> Response:
         """RFC 9457 for apps, with the message's id and both languages; for browsers a page."""
         language, message = language_of(request), refusal.message
         if wants_json(request):
@@ -102,7 +106,7 @@ class Pages:
                 "status": refusal.status,
                 "detail": translations.text(message, language),
                 "id": message,
-                "messages": both(message),
+                "messages": in_both_languages(message),
             }
             return JSONResponse(
                 content,

@@ -8,7 +8,7 @@ A_COMMAND_S: Final = 1.0
 _MOST: Final = 100_000
 
 
-class Limiter:
+class CommandLimiter:
     """One command a second for each user."""
 
     def __init__(self, *, every_s: float = A_COMMAND_S, clock: Callable[[], float] = time.monotonic) -> None:

@@ -18,10 +18,10 @@ from csms.service.context import ServiceContext
 from csms.service.session_progress import progress, summary
 from csms.service.static_files import PageFiles
 
-FILES = PageFiles("/static", Path(__file__).resolve().parent / "static")
+CONSOLE_FILES = PageFiles("/static", Path(__file__).resolve().parent / "static")
 
 
-class Visit(Struct, frozen=True):
+class ConsoleRequest(Struct, frozen=True):
     """A request of somebody who has signed in."""
 
     request: Request
@@ -29,10 +29,10 @@ class Visit(Struct, frozen=True):
     session: ConsoleSession
 
 
-Handler = Callable[["Site", Visit], Awaitable[Response]]
+PageHandler = Callable[["Console", ConsoleRequest], Awaitable[Response]]
 
 
-class Site:
+class Console:
     """One per console: the node's interface, sessions, templates."""
 
     def __init__(self, context: ServiceContext) -> None:
@@ -55,20 +55,20 @@ class Site:
                 "base_prices",
                 "band_prices",
                 "component",
-                "minor",
+                "minor_money",
                 "duration",
-                "moment",
+                "utc_time",
                 "spaced",
                 "charger_url",
                 "account_url",
                 "dom_id",
-                "mendable",
-                "pretty",
-                "told",
+                "repair_draft",
+                "pretty_json",
+                "event_line",
             )
         }
         self.templates.globals |= {
-            "asset": FILES.url,
+            "asset": CONSOLE_FILES.url,
             "progress": lambda session: progress(session, context.now()),
             "summary": summary,
             "ago": lambda at: formatting.ago(at, context.now()),
@@ -83,7 +83,9 @@ class Site:
     def fragment(self, template: str, **context: Any) -> str:
         return self.templates.get_template(template).render(**context)
 
-    def page(self, template: str, visit: Visit, *, status: int = 200, **context: Any) -> HTMLResponse:
+    def page(
+        self, template: str, visit: ConsoleRequest, *, status: int = 200, **context: Any
+    ) -> HTMLResponse:
         text = self.fragment(
             template,
             who=visit.identity,
@@ -93,15 +95,15 @@ class Site:
         )
         return HTMLResponse(text, status)
 
-    async def visit(self, request: Request) -> Visit | None:
+    async def visit(self, request: Request) -> ConsoleRequest | None:
         """None: not signed in, too long ago, or with a token that has been revoked since."""
         session = self.sessions.read(request, self.context.now())
         if session is None:
             return None
         identity = await self.context.access.by_id(session.token_id)
-        return None if identity is None else Visit(request, identity, session)
+        return None if identity is None else ConsoleRequest(request, identity, session)
 
-    def guarded(self, handler: Handler, role: str = "viewer") -> Callable[[Request], Awaitable[Response]]:
+    def guarded(self, handler: PageHandler, role: str = "viewer") -> Callable[[Request], Awaitable[Response]]:
         """Only for those who have signed in and have the role; POST only with this session's form token."""
 
         async def endpoint(request: Request) -> Response:
@@ -122,7 +124,7 @@ class Site:
 
         return endpoint
 
-    def problem(self, visit: Visit, status: int, sentence: str) -> Response:
+    def problem(self, visit: ConsoleRequest, status: int, sentence: str) -> Response:
         if "hx-request" in visit.request.headers:
             # htmx shows what it is given only for 2xx.
             return HTMLResponse(self.fragment("_answer.html", good=False, headline=sentence, answer=None))

@@ -7,11 +7,11 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from csms.console import live as live_module
+from csms.console import live_pages as live_module
+from csms.console.base import Console, ConsoleRequest
 from csms.console.formatting import dom_id
-from csms.console.live import Live, Shared, changed
+from csms.console.live_pages import LivePages, SharedQuery, changed
 from csms.console.sessions import ConsoleSession
-from csms.console.site import Site, Visit
 from csms.core import reports
 from csms.db import admin
 from csms.service.access import digest_of, new_secret
@@ -23,14 +23,14 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_module, "LOOK_EVERY_S", 0.01)
 
 
-async def _visit(world: World, query: str = "", token_id: int = 0) -> Visit:
+async def _visit(world: World, query: str = "", token_id: int = 0) -> ConsoleRequest:
     request = Request({"type": "http", "path": "/", "headers": [], "query_string": query.encode()})
     if token_id:
         identity = await world.context.access.by_id(token_id)
     else:
         identity = await world.context.access.identify(world.context.admin_token)
     assert identity is not None
-    return Visit(request, identity, ConsoleSession(identity.token_id, 0, ""))
+    return ConsoleRequest(request, identity, ConsoleSession(identity.token_id, 0, ""))
 
 
 def names(chunk: bytes) -> list[str]:
@@ -49,7 +49,7 @@ async def test_only_what_changed_is_pushed(world: World):
     await world.connect("CP1")
     await world.connect("CP2")
     await world.status("CP1", 1, "Available")
-    stream = Live(Site(world.context)).stream_overview(await _visit(world))
+    stream = LivePages(Console(world.context)).stream_overview(await _visit(world))
     assert names(await _next(stream)) == ["notice", "totals", "running", "cards"]
     await world.status("CP1", 1, "Preparing")
     pushed = await _next(stream)
@@ -82,13 +82,13 @@ async def test_many_who_look_ask_the_database_once():
         return asked
 
     live_module.LOOK_EVERY_S = 60  # restored by the fixture
-    shared = Shared(ask)
+    shared = SharedQuery(ask)
     assert await asyncio.gather(*(shared.get() for _ in range(20))) == [1] * 20
 
 
 async def test_new_events_are_pushed_once(world: World):
     await world.session("CP1")
-    stream = Live(Site(world.context)).stream_events(await _visit(world))
+    stream = LivePages(Console(world.context)).stream_events(await _visit(world))
     assert await anext(stream) == b""
     await world.session("CP2")
     pushed = await _next(stream)
@@ -101,7 +101,7 @@ async def test_new_events_are_pushed_once(world: World):
 
 async def test_a_long_open_events_page_begins_again(world: World, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(live_module, "_MOST_EVENTS", 3)
-    stream = Live(Site(world.context)).stream_events(await _visit(world))
+    stream = LivePages(Console(world.context)).stream_events(await _visit(world))
     assert await anext(stream) == b""
     seen: list[str] = []
     for _ in range(2):
@@ -118,7 +118,7 @@ async def test_a_long_open_events_page_begins_again(world: World, monkeypatch: p
 async def test_a_charger_page_gets_state_and_frames(world: World):
     await world.connect("CP1")
     await world.frame("CP1", "[an old one]")
-    stream = Live(Site(world.context)).stream_charger(await _visit(world), "CP1")
+    stream = LivePages(Console(world.context)).stream_charger(await _visit(world), "CP1")
     assert names(await _next(stream)) == ["state", "connectors", "sessions"]
     await world.frame("CP1", '[2,"9","Heartbeat",{}]')
     pushed = await _next(stream)
@@ -132,7 +132,7 @@ async def test_a_charger_page_gets_state_and_frames(world: World):
 async def test_a_long_open_page_begins_its_frames_again(world: World, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(live_module, "_MOST_FRAMES", 2)
     await world.connect("CP1")
-    stream = Live(Site(world.context)).stream_charger(await _visit(world), "CP1")
+    stream = LivePages(Console(world.context)).stream_charger(await _visit(world), "CP1")
     await _next(stream)
     seen: list[str] = []
     for number in range(3):
@@ -146,7 +146,7 @@ async def test_a_stream_ends_when_its_token_is_revoked(world: World):
     secret = new_secret()
     async with world.engine.begin() as db:
         token = await admin.add_token(db, "x", "viewer", digest_of(secret))
-    stream = Live(Site(world.context)).stream_overview(await _visit(world, token_id=token.id))
+    stream = LivePages(Console(world.context)).stream_overview(await _visit(world, token_id=token.id))
     await _next(stream)
     async with world.engine.begin() as db:
         await admin.revoke_token(db, token.id)

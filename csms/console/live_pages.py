@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from typing import Generic, TypeVar
 
+from csms.console.base import Console, ConsoleRequest
 from csms.console.formatting import dom_id
-from csms.console.site import Site, Visit
 from csms.core.records import Event
 from csms.db import logs, views
 from csms.db.outages import is_away
@@ -17,14 +17,14 @@ from csms.service.frame_tail import FrameTail
 T = TypeVar("T")
 LOOK_EVERY_S = 1.0
 RECENT_SESSIONS = 8
-FRAMES = 40
-EVENTS = 60
+SHOWN_FRAMES = 40
+SHOWN_EVENTS = 60
 _SESSIONS_EVERY = 5
 _MOST_FRAMES = 400
 _MOST_EVENTS = 400
 
 
-class Shared(Generic[T]):
+class SharedQuery(Generic[T]):
     """One answer for all who ask within a second."""
 
     def __init__(self, ask: Callable[[], Awaitable[T]]) -> None:
@@ -42,7 +42,7 @@ class Shared(Generic[T]):
 class Overview:
     """The first page's fragments by the name of their event. `cards` is the whole list of `card-…`."""
 
-    def __init__(self, site: Site, containing: str = "") -> None:
+    def __init__(self, site: Console, containing: str = "") -> None:
         self._site = site
         self._containing = containing
 
@@ -75,29 +75,29 @@ def changed(before: dict[str, str], after: dict[str, str]) -> dict[str, str]:
     return {name: text for name, text in after.items() if name != "cards" and before[name] != text}
 
 
-class Live:
+class LivePages:
     """The streams of one console."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Console) -> None:
         self._site = site
-        self._overviews: dict[str, Shared[dict[str, str]]] = {}
-        self._events = Shared(self._recent_events)
+        self._overviews: dict[str, SharedQuery[dict[str, str]]] = {}
+        self._events = SharedQuery(self._recent_events)
 
-    def overview(self, containing: str = "") -> Shared[dict[str, str]]:
+    def overview(self, containing: str = "") -> SharedQuery[dict[str, str]]:
         if len(self._overviews) > 50:
             self._overviews.clear()
         if containing not in self._overviews:
-            self._overviews[containing] = Shared(Overview(self._site, containing).fragments)
+            self._overviews[containing] = SharedQuery(Overview(self._site, containing).fragments)
         return self._overviews[containing]
 
     async def _recent_events(self) -> list[Event]:
         async with self._site.context.engine.connect() as db:
-            return await logs.recent_events(db, self._site.context.now(), EVENTS)
+            return await logs.recent_events(db, self._site.context.now(), SHOWN_EVENTS)
 
     async def recent_events(self) -> list[Event]:
         return await self._events.get()
 
-    async def stream_overview(self, visit: Visit) -> AsyncIterator[bytes]:
+    async def stream_overview(self, visit: ConsoleRequest) -> AsyncIterator[bytes]:
         shared = self.overview(visit.request.query_params.get("q", "")[:100])
         before: dict[str, str] = {}
         async for _ in self._looks(visit):
@@ -116,7 +116,7 @@ class Live:
             before = after
             yield b"".join(event_stream.event(text, name=name) for name, text in fresh.items())
 
-    async def stream_events(self, visit: Visit) -> AsyncIterator[bytes]:
+    async def stream_events(self, visit: ConsoleRequest) -> AsyncIterator[bytes]:
         known, sent = {(event.charger_id, event.seq) for event in await self.recent_events()}, 0
         async for _ in self._looks(visit):
             events = await self.recent_events()
@@ -133,7 +133,7 @@ class Live:
             else:
                 yield b""
 
-    async def stream_charger(self, visit: Visit, charger_id: str) -> AsyncIterator[bytes]:
+    async def stream_charger(self, visit: ConsoleRequest, charger_id: str) -> AsyncIterator[bytes]:
         site, sent, before, look = self._site, 0, dict[str, str](), 0
         tail = FrameTail(site.context, charger_id)
         async for _ in self._looks(visit):
@@ -151,7 +151,7 @@ class Live:
                 # The page has grown long enough: begin again with the newest.
                 sent = 0
                 async with site.context.engine.connect() as db:
-                    newest = await logs.list_messages(db, charger_id, limit=FRAMES)
+                    newest = await logs.list_messages(db, charger_id, limit=SHOWN_FRAMES)
                 out.append(
                     event_stream.event(site.fragment("_frame_list.html", messages=newest), name="frame-list")
                 )
@@ -178,7 +178,7 @@ class Live:
                 made["sessions"] = site.fragment("_sessions.html", sessions=recent, points=points)
         return made
 
-    async def _looks(self, visit: Visit) -> AsyncIterator[None]:
+    async def _looks(self, visit: ConsoleRequest) -> AsyncIterator[None]:
         """Once a second, until the program ends or the visitor's token is revoked."""
         yield
         while not await event_stream.pause(self._site.context.closing, LOOK_EVERY_S):

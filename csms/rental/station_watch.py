@@ -24,7 +24,7 @@ _AGAIN_S: Final = 4.0
 _MOST, _MOST_LOOKING = 50_000, 100
 
 
-class Sight(Struct, frozen=True, kw_only=True):
+class LiveStation(Struct, frozen=True, kw_only=True):
     """A station for one who looks: its last words, whether they are not older than 15 s, whether it does not answer."""
 
     figures: LiveStatus | None = None
@@ -32,7 +32,7 @@ class Sight(Struct, frozen=True, kw_only=True):
     silent: bool = False
 
 
-class Seen(Struct, kw_only=True):
+class WatchedStation(Struct, kw_only=True):
     """One charger that is being looked at; moments of the monotonic clock. `asked`: by users who still wait."""
 
     figures: LiveStatus | None = None
@@ -42,13 +42,13 @@ class Seen(Struct, kw_only=True):
     told_at: float = float("-inf")
 
 
-class Watcher:
+class StationWatcher:
     """One for each node. `run()` until cancelled."""
 
     def __init__(self, node: AdapterHost, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._node = node
         self._clock = clock
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, WatchedStation] = {}
 
     async def run(self) -> None:
         async for message in self._node.listen("rentals/+/live"):
@@ -74,7 +74,7 @@ class Watcher:
         now = self._clock()
         if len(self._seen) >= _MOST:
             self._seen.pop(next(iter(self._seen)))
-        seen = self._seen.setdefault(charger_id, Seen())
+        seen = self._seen.setdefault(charger_id, WatchedStation())
         hello = anew or self._to_be_asked(seen, uid, now)
         if hello:
             seen.hello_at = now
@@ -92,17 +92,17 @@ class Watcher:
             return
 
     @staticmethod
-    def _to_be_asked(seen: Seen, uid: str, now: float) -> bool:
+    def _to_be_asked(seen: WatchedStation, uid: str, now: float) -> bool:
         if uid in seen.asked:
             return now - seen.hello_at >= ANSWER_S  # a hello, or its answer, can be lost
         return not _within(seen.heard_at, now, _ASK_AFTER_S)
 
-    def sight(self, charger_id: str, uid: str) -> Sight:
+    def sight(self, charger_id: str, uid: str) -> LiveStation:
         now, seen = self._clock(), self._seen.get(charger_id)
         if seen is None:
-            return Sight()
+            return LiveStation()
         asked_at = seen.asked.get(uid)
-        return Sight(
+        return LiveStation(
             figures=seen.figures,
             fresh=_within(seen.heard_at, now, ANSWER_S),
             silent=asked_at is not None and now - asked_at >= ANSWER_S,
