@@ -1,4 +1,4 @@
-"""What every page needs: templates, who is looking, and the guard before the door."""
+"""What every console page needs: the templates, the signed-in request, and the check of its role and form token."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,9 +12,11 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from csms.console import formatting, plan_chart, plan_table, readings_chart, week_chart
 from csms.console.sessions import ConsoleSession, ConsoleSessions
+from csms.db import admin
 from csms.db.views import ChargerView, Session
 from csms.service.access import Identity
 from csms.service.context import ServiceContext
+from csms.service.problems import Problem
 from csms.service.session_progress import progress, summary
 from csms.service.static_files import PageFiles
 
@@ -22,9 +24,9 @@ CONSOLE_FILES = PageFiles("/static", Path(__file__).resolve().parent / "static")
 
 
 class ConsoleRequest(Struct, frozen=True):
-    """A request of somebody who has signed in."""
+    """A request of a signed-in operator."""
 
-    request: Request
+    http: Request
     identity: Identity
     session: ConsoleSession
 
@@ -33,10 +35,14 @@ PageHandler = Callable[["Console", ConsoleRequest], Awaitable[Response]]
 
 
 class Console:
-    """One per console: the node's interface, sessions, templates."""
+    """The console of one node: what its pages are made from.
 
-    def __init__(self, context: ServiceContext) -> None:
+    `page_size` is the number of rows of a list before the link to the next page.
+    """
+
+    def __init__(self, context: ServiceContext, *, page_size: int = 50) -> None:
         self.context = context
+        self.page_size = page_size
         self.sessions = ConsoleSessions(context.admin_token)
         self.templates = Environment(
             loader=PackageLoader("csms.console"),
@@ -45,28 +51,7 @@ class Console:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.templates.filters |= {
-            name: getattr(formatting, name)
-            for name in (
-                "kwh",
-                "kw",
-                "money",
-                "prices",
-                "base_prices",
-                "band_prices",
-                "component",
-                "minor_money",
-                "duration",
-                "utc_time",
-                "spaced",
-                "charger_url",
-                "account_url",
-                "dom_id",
-                "repair_draft",
-                "pretty_json",
-                "event_line",
-            )
-        }
+        self.templates.filters |= formatting.FILTERS
         self.templates.globals |= {
             "asset": CONSOLE_FILES.url,
             "progress": lambda session: progress(session, context.now()),
@@ -80,23 +65,25 @@ class Console:
             "week_chart": lambda tariff: week_chart.plot(tariff, formatting.band_prices(tariff)),
         }
 
-    def fragment(self, template: str, **context: Any) -> str:
-        return self.templates.get_template(template).render(**context)
+    def fragment(self, template: str, **values: Any) -> str:
+        """Render a template by itself, without the page around it."""
+        return self.templates.get_template(template).render(**values)
 
     def page(
-        self, template: str, visit: ConsoleRequest, *, status: int = 200, **context: Any
+        self, template: str, request: ConsoleRequest, *, status: int = 200, **values: Any
     ) -> HTMLResponse:
+        """Render a page for its reader: name, role and form token are in the template's values."""
         text = self.fragment(
             template,
-            who=visit.identity,
-            csrf=self.sessions.form_token(visit.session),
-            path=visit.request.url.path,
-            **context,
+            who=request.identity,
+            csrf=self.sessions.form_token(request.session),
+            path=request.http.url.path,
+            **values,
         )
         return HTMLResponse(text, status)
 
-    async def visit(self, request: Request) -> ConsoleRequest | None:
-        """None: not signed in, too long ago, or with a token that has been revoked since."""
+    async def signed_in(self, request: Request) -> ConsoleRequest | None:
+        """Return the request with its operator; None without a session, or where it ended or its token was revoked."""
         session = self.sessions.read(request, self.context.now())
         if session is None:
             return None
@@ -104,31 +91,41 @@ class Console:
         return None if identity is None else ConsoleRequest(request, identity, session)
 
     def guarded(self, handler: PageHandler, role: str = "viewer") -> Callable[[Request], Awaitable[Response]]:
-        """Only for those who have signed in and have the role; POST only with this session's form token."""
+        """Return an endpoint that calls `handler` for operators with `role`; a POST needs the session's form token.
 
-        async def endpoint(request: Request) -> Response:
-            visit = await self.visit(request)
-            if visit is None:
-                return _to_sign_in(request)
-            if not visit.identity.may(role):
+        Errors of the use cases (Problem, Missing, Conflict) become a page, or the fragment that htmx shows.
+        """
+
+        async def endpoint(http: Request) -> Response:
+            request = await self.signed_in(http)
+            if request is None:
+                return _to_sign_in(http)
+            if not request.identity.may(role):
                 return self.problem(
-                    visit, 403, f"This needs the role {role}; you have {visit.identity.role}."
+                    request, 403, f"This needs the role {role}; you have {request.identity.role}."
                 )
-            if request.method == "POST":
-                form = await request.form()
-                if not self.sessions.good_form(visit.session, str(form.get("csrf", ""))):
+            if http.method == "POST":
+                form = await http.form()
+                if not self.sessions.good_form(request.session, str(form.get("csrf", ""))):
                     return self.problem(
-                        visit, 403, "This form is out of date. Reload the page and try again."
+                        request, 403, "This form is out of date. Reload the page and try again."
                     )
-            return await handler(self, visit)
+            try:
+                return await handler(self, request)
+            except Problem as problem:
+                return self.problem(request, problem.status, problem.detail)
+            except admin.Missing as error:
+                return self.problem(request, 404, str(error))
+            except admin.Conflict as error:
+                return self.problem(request, 409, str(error))
 
         return endpoint
 
-    def problem(self, visit: ConsoleRequest, status: int, sentence: str) -> Response:
-        if "hx-request" in visit.request.headers:
-            # htmx shows what it is given only for 2xx.
+    def problem(self, request: ConsoleRequest, status: int, sentence: str) -> Response:
+        """Answer with an error page. htmx gets a fragment with status 200: it shows no other."""
+        if "hx-request" in request.http.headers:
             return HTMLResponse(self.fragment("_answer.html", good=False, headline=sentence, answer=None))
-        return self.page("problem.html", visit, status=status, sentence=sentence)
+        return self.page("problem.html", request, status=status, sentence=sentence)
 
 
 def _session_on(view: ChargerView, connector_id: int) -> Session | None:

@@ -1,4 +1,4 @@
-"""Figures, times and events as people read them."""
+"""Numbers, times and events as the pages show them: the filters of the templates."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ def money(cost: Cost) -> str:
 
 
 def prices(tariff: Tariff) -> str:
-    """`0.35 EUR/kWh + 0.02 EUR/min`, and what else there is to know of them."""
+    """Return the base rates, `0.35 EUR/kWh + 0.02 EUR/min`, and what else determines the price."""
     more = []
     if tariff.charges("idle") and tariff.idle_grace_min:
         more.append(f"idle after {tariff.idle_grace_min} min")
@@ -48,12 +48,12 @@ def prices(tariff: Tariff) -> str:
 
 
 def base_prices(tariff: Tariff) -> str:
-    """The rates outside of any band."""
+    """Return the rates that apply outside of all bands."""
     return _rates(tariff, NO_BAND, session_fee=tariff.session_fee)
 
 
 def band_prices(tariff: Tariff) -> list[str]:
-    """For each band its times and rates."""
+    """Return a sentence for each band: its times and rates."""
     return [
         f"{band.name}, {_days(band.days)}{band.start} to {band.end}: {_rates(tariff, i)}"
         for i, band in enumerate(tariff.bands)
@@ -61,7 +61,7 @@ def band_prices(tariff: Tariff) -> list[str]:
 
 
 def component(line: BillLine) -> str:
-    """`energy, night`, as a line of a bill."""
+    """Return what a line of a bill is for: `energy, night`."""
     return line.component if line.band is None else f"{line.component}, {line.band}"
 
 
@@ -97,7 +97,7 @@ def _plain(number: Decimal) -> str:
 
 
 def duration(seconds: Decimal | float) -> str:
-    """Whole minutes: what is on a page changes no more often than it must."""
+    """Return the duration in whole minutes, so that a live page is not sent anew every second."""
     minutes = int(seconds) // 60
     if minutes < 1:
         return "< 1 min"
@@ -116,12 +116,12 @@ def ago(moment: datetime | None, now: datetime) -> str:
 
 
 def utc_time(value: datetime | None) -> str:
-    """For readers without the script that shows it in their own zone."""
+    """Return the time in UTC; the page's script replaces it by the time in the reader's zone."""
     return NO_VALUE if value is None else value.strftime("%d %b %Y %H:%M:%S UTC")
 
 
 def spaced(word: str | None) -> str:
-    """`SuspendedEVSE` as `Suspended EVSE`, `EVDisconnected` as `EV Disconnected`."""
+    """Return OCPP's words with spaces: `SuspendedEVSE` as `Suspended EVSE`."""
     if not word:
         return "Unknown"
     return _WORDS.sub(" ", word)
@@ -132,11 +132,12 @@ def charger_url(charger_id: str) -> str:
 
 
 def dom_id(charger_id: str) -> str:
-    """Something that can stand in an `id` attribute, whatever the charger calls itself."""
+    """Return a digest of the identity that is valid in an `id` attribute."""
     return hashlib.blake2b(charger_id.encode(errors="replace"), digest_size=6).hexdigest()
 
 
 def pretty_json(text: str) -> str:
+    """Return JSON with indentation, other text as it is."""
     try:
         return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     except ValueError:
@@ -144,7 +145,7 @@ def pretty_json(text: str) -> str:
 
 
 def event_line(event: Event) -> str:
-    """A business event in one line."""
+    """Return the content of a business event in one line."""
     payload: dict[str, Any] = json.loads(event.body).get("payload", {})
     parts = []
     if "transactionId" in payload:
@@ -172,5 +173,29 @@ def event_line(event: Event) -> str:
 
 
 def repair_draft(held: Any) -> str:
-    """A message in quarantine as JSON to mend; what cannot be read starts from nothing."""
+    """Return a quarantined message as JSON to edit; `{}` where it cannot be read."""
     return json.dumps(repairable_message(held.action, held.payload) or {}, indent=2, ensure_ascii=False)
+
+
+FILTERS = {
+    each.__name__: each
+    for each in (
+        kwh,
+        kw,
+        money,
+        minor_money,
+        prices,
+        base_prices,
+        band_prices,
+        component,
+        duration,
+        utc_time,
+        spaced,
+        charger_url,
+        account_url,
+        dom_id,
+        repair_draft,
+        pretty_json,
+        event_line,
+    )
+}
