@@ -1,22 +1,26 @@
-"""What a renter's request is answered with: a page, a piece of one, or JSON for an app; errors in both languages."""
+"""How a renter's request is answered: a page or a part of one for browsers, JSON for apps."""
 
 import math
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from csms.core.currencies import minor_digits
 from csms.core.pricing import Cost
 from csms.rental import translations
 from csms.rental.page_state import PageState, RentalNumbers
-from csms.rental.requests import RENTAL_FILES, language_of, money, page_address
+from csms.rental.requests import request_language, wants_json
+from csms.service.static_files import PageFiles
 
-_PROBLEM: Final = "application/problem+json"
+RENTAL_FILES: Final = PageFiles("/r/static", Path(__file__).resolve().parent / "static")
 
 
 class RentalRefusal(Exception):
-    """Something that a renter may not do, or not now; `message` is the id of what they are told."""
+    """A request that is not allowed, or not now. `message` is the id of the sentence that the renter reads."""
 
     def __init__(self, status: int, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -25,32 +29,35 @@ class RentalRefusal(Exception):
         self.headers = {} if retry_after_s is None else {"Retry-After": str(math.ceil(retry_after_s))}
 
 
-def wants_json(request: Request) -> bool:
-    """An app rather than a browser asks."""
-    accepted = request.headers.get("accept", "")
-    return "text/html" not in accepted and "json" in accepted
+def page_address(charger_id: str) -> str:
+    return f"/r/{quote(charger_id, safe='')}"
+
+
+def money(cost: Cost) -> str:
+    return f"{cost.amount:.{minor_digits(cost.currency)}f} {cost.currency}"
 
 
 def in_both_languages(message: str) -> dict[str, str]:
     return {language: translations.text(message, language) for language in translations.LANGUAGES}
 
 
-def state_json(what: PageState, balance: Cost, language: str) -> Response:
+def state_json(state: PageState, balance: Cost, language: str) -> Response:
+    """Return the page's state for an app. Amounts are strings, because they are exact."""
     return JSONResponse(
         {
-            "state": what.state,
-            "title": translations.text(what.state, language),
+            "state": state.state,
+            "title": translations.text(state.state, language),
             "messages": [
                 {
                     "id": message,
                     "text": translations.text(message, language),
                     "texts": in_both_languages(message),
                 }
-                for message in what.messages
+                for message in state.messages
             ],
-            "button": what.button,
-            "numbers": None if what.numbers is None else _numbers(what.numbers),
-            "final": what.final,
+            "button": state.button,
+            "numbers": None if state.numbers is None else _numbers(state.numbers),
+            "final": state.final,
             "balance": _cost(balance),
         }
     )
@@ -66,12 +73,11 @@ def _numbers(numbers: RentalNumbers) -> dict[str, Any]:
 
 
 def _cost(cost: Cost) -> dict[str, Any]:
-    """As text, exact."""
     return {"amount": str(cost.amount), "currency": cost.currency}
 
 
 class RentalTemplates:
-    """The templates."""
+    """Renders the templates in the renter's language."""
 
     def __init__(self) -> None:
         self._templates = Environment(
@@ -88,17 +94,17 @@ class RentalTemplates:
             "address": page_address,
         }
 
-    def text(self, template: str, language: str, /, **context: Any) -> str:
+    def text(self, template: str, language: str, /, **values: Any) -> str:
         return self._templates.get_template(template).render(
-            context | {"language": language, "t": lambda name: translations.text(name, language)}
+            values | {"language": language, "t": lambda name: translations.text(name, language)}
         )
 
-    def page(self, template: str, language: str, status: int = 200, /, **context: Any) -> Response:
-        return HTMLResponse(self.text(template, language, **context), status)
+    def page(self, template: str, language: str, status: int = 200, /, **values: Any) -> Response:
+        return HTMLResponse(self.text(template, language, **values), status)
 
     def problem(self, request: Request, refusal: RentalRefusal) -> Response:
-        """RFC 9457 for apps, with the message's id and both languages; for browsers a page."""
-        language, message = language_of(request), refusal.message
+        """Answer browsers with a page, apps with problem details (RFC 9457), the message's id and both languages."""
+        language, message = request_language(request), refusal.message
         if wants_json(request):
             content = {
                 "type": f"urn:csms:problem:rental:{message}",
@@ -108,12 +114,8 @@ class RentalTemplates:
                 "id": message,
                 "messages": in_both_languages(message),
             }
-            return JSONResponse(
-                content,
-                refusal.status,
-                {**refusal.headers, "Content-Language": language, "Vary": "Accept, Accept-Language"},
-                _PROBLEM,
-            )
+            headers = {**refusal.headers, "Content-Language": language, "Vary": "Accept, Accept-Language"}
+            return JSONResponse(content, refusal.status, headers, "application/problem+json")
         back = request.path_params.get("charger_id")
         answer = self.page("problem.html", language, refusal.status, message=message, back=back)
         answer.headers.update(refusal.headers)

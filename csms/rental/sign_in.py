@@ -1,4 +1,4 @@
-"""Who is there: one-time links, sessions in a cookie or (for apps) as a bearer token, and the guard before each page."""
+"""Signing in with a one-time link, sessions in a cookie or (for apps) as a bearer token, and the guard of the pages."""
 
 import hmac
 from collections.abc import Awaitable, Callable
@@ -6,75 +6,57 @@ from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import quote
 
-from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from csms.db import accounts
-from csms.rental.requests import LANGUAGE_COOKIE, form_token, language_of, next_path, safe_path
-from csms.rental.responses import RentalRefusal, RentalTemplates, wants_json
+from csms.rental.requests import (
+    LANGUAGE_COOKIE,
+    RentalRequest,
+    next_path,
+    request_language,
+    safe_path,
+    wants_json,
+)
+from csms.rental.responses import RentalRefusal, RentalTemplates
 from csms.service.access import digest_of, new_secret
 from csms.service.context import ServiceContext
 
-RENTAL_COOKIE: Final = "csms_rental"
+_COOKIE: Final = "csms_rental"
 _SESSION: Final = timedelta(days=30)
-RentalKey = tuple[str, str]
-
-
-class RentalRequest(Struct, frozen=True, kw_only=True):
-    """A request of somebody who has signed in."""
-
-    request: Request
-    account: accounts.AccountView
-    secret: str
-    language: str
-
-    @property
-    def uid(self) -> str:
-        return self.account.account.id
-
-    @property
-    def charger_id(self) -> str:
-        return str(self.request.path_params["charger_id"])
-
-    @property
-    def place(self) -> RentalKey:
-        return self.uid, self.charger_id
-
-    @property
-    def form_token(self) -> str:
-        return form_token(self.secret)
 
 
 class RentalLogin:
-    def __init__(self, context: ServiceContext, pages: RentalTemplates) -> None:
+    """Tells which account a request is of."""
+
+    def __init__(self, context: ServiceContext, templates: RentalTemplates) -> None:
         self._context = context
-        self._pages = pages
+        self._templates = templates
 
     def guarded(self, handler: Callable[[RentalRequest], Awaitable[Response]]) -> Any:
-        """Only for those who have signed in; POST by cookie only with this session's form token."""
+        """Return an endpoint that calls `handler` for signed-in renters; a POST by cookie needs the form token."""
 
-        async def endpoint(request: Request) -> Response:
-            scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        async def endpoint(http: Request) -> Response:
+            scheme, _, given = http.headers.get("authorization", "").partition(" ")
             bearer = given.strip() if scheme.lower() == "bearer" else ""
-            secret = bearer or request.cookies.get(RENTAL_COOKIE, "")
+            secret = bearer or http.cookies.get(_COOKIE, "")
             account = None
             if secret:
                 async with self._context.engine.connect() as db:
                     account = await accounts.session(db, digest_of(secret), self._context.now())
             if account is None:
-                return self._to_sign_in(request)
-            visit = RentalRequest(
-                request=request, account=account, secret=secret, language=language_of(request)
+                return self._to_sign_in(http)
+            request = RentalRequest(
+                http=http, account=account, secret=secret, language=request_language(http)
             )
-            # No other site can have a browser send a bearer token.
-            if request.method == "POST" and not bearer:
-                form = await request.form()
-                if not hmac.compare_digest(str(form.get("csrf", "")).encode(), visit.form_token.encode()):
+            # No other site can make a browser send a bearer token.
+            if http.method == "POST" and not bearer:
+                form = await http.form()
+                if not hmac.compare_digest(str(form.get("csrf", "")).encode(), request.form_token.encode()):
                     raise RentalRefusal(403, "gone_wrong")
-            answer = await handler(visit)
-            if "lang" in request.query_params:
-                answer.set_cookie(LANGUAGE_COOKIE, visit.language, path="/r", samesite="lax")
+            answer = await handler(request)
+            if "lang" in http.query_params:
+                answer.set_cookie(LANGUAGE_COOKIE, request.language, path="/r", samesite="lax")
             return answer
 
         return endpoint
@@ -89,10 +71,11 @@ class RentalLogin:
         return RedirectResponse(path, 303)
 
     async def show_sign_in(self, request: Request) -> Response:
-        """A form: whoever only looks at the link, as previews do, does not use it up."""
+        """Show the form. Reading the link, as a messenger's preview does, does not use it up."""
         return self._page(request, token=request.query_params.get("token", ""))
 
     async def sign_in(self, request: Request) -> Response:
+        """Use up the link's token and begin a session: a cookie for browsers, a token in JSON for apps."""
         form = await request.form()
         now = self._context.now()
         secret = new_secret()
@@ -109,7 +92,7 @@ class RentalLogin:
             return JSONResponse({"token": secret, "expiresAt": (now + _SESSION).isoformat()})
         answer = RedirectResponse(safe_path(str(form.get("next", ""))), 303)
         answer.set_cookie(
-            RENTAL_COOKIE,
+            _COOKIE,
             secret,
             max_age=int(_SESSION.total_seconds()),
             path="/r",
@@ -119,19 +102,20 @@ class RentalLogin:
         )
         return answer
 
-    async def sign_out(self, visit: RentalRequest) -> Response:
+    async def sign_out(self, request: RentalRequest) -> Response:
+        """End the session."""
         async with self._context.engine.begin() as db:
-            await accounts.forget_token(db, digest_of(visit.secret))
-        if wants_json(visit.request):
+            await accounts.forget_token(db, digest_of(request.secret))
+        if wants_json(request.http):
             return Response(status_code=204)
-        answer = RedirectResponse(f"/r/sign-in?next={quote(next_path(visit.request))}", 303)
-        answer.delete_cookie(RENTAL_COOKIE, path="/r")
+        answer = RedirectResponse(f"/r/sign-in?next={quote(next_path(request.http))}", 303)
+        answer.delete_cookie(_COOKIE, path="/r")
         return answer
 
     def _page(self, request: Request, *, token: str = "", wrong: bool = False, status: int = 200) -> Response:
-        return self._pages.page(
+        return self._templates.page(
             "sign_in.html",
-            language_of(request),
+            request_language(request),
             status,
             token=token,
             wrong=wrong,

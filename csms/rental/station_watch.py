@@ -1,7 +1,8 @@
-"""Stations as they are this second: asked for over the broker while somebody looks at a page.
+"""The stations whose pages are open, from second to second.
 
-`rentals/{charger}/watch` says that somebody looks; whoever connects the charger answers on `…/live`. A station that
-has not said anything within 15 seconds of a user's hello does not answer, whatever was known of it before.
+While a page is open, this node publishes `rentals/{charger}/watch`, with or without the request to send the station a
+hello; the node of the bridge answers on `rentals/{charger}/live`. A station that has sent nothing within 15 seconds of
+a user's hello does not answer, regardless of what was known of it before.
 """
 
 import time
@@ -15,97 +16,108 @@ from csms.adapter import AdapterHost, BrokerMessage
 from csms.core.live_status import LiveStatus
 from csms.errors import BrokerAway
 
-ANSWER_S: Final = 15.0
-# While somebody looks, a station is asked so long after its last word: well before what it said is too old.
-_ASK_AFTER_S: Final = 8.0
-# What it said just before it was asked is as good as the answer.
-_GRACE_S: Final = 3.0
-_AGAIN_S: Final = 4.0
-_MOST, _MOST_LOOKING = 50_000, 100
+_WATCH_EVERY_S: Final = 4.0
+_WATCH_EXPIRY_S: Final = 5
+_MOST_STATIONS, _MOST_WAITING = 50_000, 100
 
 
 class LiveStation(Struct, frozen=True, kw_only=True):
-    """A station for one who looks: its last words, whether they are not older than 15 s, whether it does not answer."""
+    """A station for one user: its last status, whether that is recent, and whether the station does not answer."""
 
-    figures: LiveStatus | None = None
+    status: LiveStatus | None = None
     fresh: bool = False
     silent: bool = False
 
 
 class WatchedStation(Struct, kw_only=True):
-    """One charger that is being looked at; moments of the monotonic clock. `asked`: by users who still wait."""
+    """What is known of a station whose page is open. Moments are of the monotonic clock.
 
-    figures: LiveStatus | None = None
-    heard_at: float | None = None
-    asked: dict[str, float] = field(default_factory=dict)
+    `waiting` holds the users whose hello has not been answered, with its moment.
+    """
+
+    status: LiveStatus | None = None
+    received_at: float | None = None
+    waiting: dict[str, float] = field(default_factory=dict)
     hello_at: float = float("-inf")
-    told_at: float = float("-inf")
+    watch_at: float = float("-inf")
 
 
 class StationWatcher:
-    """One for each node. `run()` until cancelled."""
+    """The watched stations of one node; `run()` receives their status until cancelled."""
+
+    # A station that sends nothing for so long after a hello does not answer.
+    answer_s = 15.0
+    # While its page is open, a station is asked so long after its last message: well before its status is too old.
+    ask_after_s = 8.0
+    # A message from just before the hello counts as the answer to it.
+    grace_s = 3.0
 
     def __init__(self, node: AdapterHost, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._node = node
         self._clock = clock
-        self._seen: dict[str, WatchedStation] = {}
+        self._stations: dict[str, WatchedStation] = {}
 
     async def run(self) -> None:
         async for message in self._node.listen("rentals/+/live"):
-            self.heard(message)
+            self.receive(message)
 
-    def heard(self, message: BrokerMessage) -> None:
+    def receive(self, message: BrokerMessage) -> None:
+        """Take the status of a watched station; others, retained and malformed messages are ignored."""
         levels = message.topic.split("/")
-        seen = self._seen.get(levels[1]) if len(levels) == 3 else None
-        if seen is None or message.retained:
+        station = self._stations.get(levels[1]) if len(levels) == 3 else None
+        if station is None or message.retained:
             return
         try:
-            figures = msgspec.json.decode(message.body, type=LiveStatus)
+            status = msgspec.json.decode(message.body, type=LiveStatus)
         except msgspec.MsgspecError:
             return
-        at = self._clock() - max(figures.age_s, 0)
-        if seen.heard_at is not None and at < seen.heard_at - _GRACE_S:
+        at = self._clock() - max(status.age_s, 0)
+        if station.received_at is not None and at < station.received_at - self.grace_s:
             return
-        seen.figures, seen.heard_at = figures, at
-        seen.asked = {uid: asked_at for uid, asked_at in seen.asked.items() if at < asked_at - _GRACE_S}
+        station.status, station.received_at = status, at
+        station.waiting = {
+            uid: asked_at for uid, asked_at in station.waiting.items() if at < asked_at - self.grace_s
+        }
 
-    async def look(self, charger_id: str, uid: str, *, anew: bool) -> None:
-        """Somebody looks. `anew`: the page was just opened, the station shall be asked (hello) as that user."""
+    async def watch(self, charger_id: str, uid: str, *, anew: bool) -> None:
+        """Note that a user's page is open. `anew`: it was just opened, so the station is sent a hello as that user."""
         now = self._clock()
-        if len(self._seen) >= _MOST:
-            self._seen.pop(next(iter(self._seen)))
-        seen = self._seen.setdefault(charger_id, WatchedStation())
-        hello = anew or self._to_be_asked(seen, uid, now)
+        if len(self._stations) >= _MOST_STATIONS:
+            self._stations.pop(next(iter(self._stations)))
+        station = self._stations.setdefault(charger_id, WatchedStation())
+        hello = anew or self._needs_hello(station, uid, now)
         if hello:
-            seen.hello_at = now
-            if (anew or uid not in seen.asked) and not _within(seen.heard_at, now, _GRACE_S):
-                seen.asked[uid] = now
-            while len(seen.asked) > _MOST_LOOKING:
-                seen.asked.pop(next(iter(seen.asked)))
-        if not hello and now - seen.told_at < _AGAIN_S:
+            station.hello_at = now
+            if (anew or uid not in station.waiting) and not _within(station.received_at, now, self.grace_s):
+                station.waiting[uid] = now
+            while len(station.waiting) > _MOST_WAITING:
+                station.waiting.pop(next(iter(station.waiting)))
+        if not hello and now - station.watch_at < _WATCH_EVERY_S:
             return
-        seen.told_at = now
+        station.watch_at = now
         body = msgspec.json.encode({"uid": uid, "hello": hello})
         try:
-            await self._node.publish(f"rentals/{charger_id}/watch", body, retain=False, expiry_s=5)
+            await self._node.publish(
+                f"rentals/{charger_id}/watch", body, retain=False, expiry_s=_WATCH_EXPIRY_S
+            )
         except BrokerAway:
             return
 
-    @staticmethod
-    def _to_be_asked(seen: WatchedStation, uid: str, now: float) -> bool:
-        if uid in seen.asked:
-            return now - seen.hello_at >= ANSWER_S  # a hello, or its answer, can be lost
-        return not _within(seen.heard_at, now, _ASK_AFTER_S)
+    def _needs_hello(self, station: WatchedStation, uid: str, now: float) -> bool:
+        if uid in station.waiting:
+            return now - station.hello_at >= self.answer_s  # a hello, or its answer, can be lost
+        return not _within(station.received_at, now, self.ask_after_s)
 
-    def sight(self, charger_id: str, uid: str) -> LiveStation:
-        now, seen = self._clock(), self._seen.get(charger_id)
-        if seen is None:
+    def station(self, charger_id: str, uid: str) -> LiveStation:
+        """Return what is known of a station, for this user."""
+        now, station = self._clock(), self._stations.get(charger_id)
+        if station is None:
             return LiveStation()
-        asked_at = seen.asked.get(uid)
+        asked_at = station.waiting.get(uid)
         return LiveStation(
-            figures=seen.figures,
-            fresh=_within(seen.heard_at, now, ANSWER_S),
-            silent=asked_at is not None and now - asked_at >= ANSWER_S,
+            status=station.status,
+            fresh=_within(station.received_at, now, self.answer_s),
+            silent=asked_at is not None and now - asked_at >= self.answer_s,
         )
 
 

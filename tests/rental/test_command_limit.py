@@ -12,7 +12,7 @@ def test_a_user_may_send_one_command_a_second():
     assert limiter.wait_s("A") == 0
 
 
-def test_who_was_refused_does_not_wait_longer_for_it():
+def test_a_refused_command_does_not_prolong_the_wait():
     now = [0.0]
     limiter = CommandLimiter(clock=lambda: now[0])
     limiter.wait_s("A")
