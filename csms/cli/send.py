@@ -1,4 +1,4 @@
-"""`csms send`: any OCPP 1.6 command to a charger; its answer is printed."""
+"""`csms send`: send any OCPP 1.6 command to a charger."""
 
 import json
 import sys
