@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from bridges.coin_op import packet as wire
 from bridges.coin_op.station_handler import StationHandler
+from csms.core.live_status import LiveStatus
 from csms.errors import BrokerAway
 
 _WATCHED_FOR: Final = timedelta(seconds=60)
@@ -25,17 +26,6 @@ class WatchRequest(Struct, frozen=True, kw_only=True):
 
     uid: str | None = None
     hello: bool = False
-
-
-class LiveStatus(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A station's status, received `age_s` seconds ago. `uid` is the renter, who must not be shown to others."""
-
-    status: str
-    age_s: float = 0.0
-    uid: str | None = None
-    time_s: int | None = None
-    energy_wh: float | None = None
-    power_w: float | None = None
 
 
 class LiveStatusPublisher:

@@ -1,4 +1,7 @@
-"""The `csms` command. Each command is a file; errors are one sentence on stderr, exit status 0, 1 or 2."""
+"""The `csms` command. Each command is a module of this package.
+
+An error is one sentence on stderr. Exit status: 0, 1 for a failure, 2 for wrong usage or settings.
+"""
 
 import gc
 import sys
@@ -13,8 +16,8 @@ from typer.core import TyperGroup
 
 from csms.errors import CsmsError, SettingsError
 
-# Command → module, function (or Typer with commands of its own), and the name of its example. Modules are imported
-# when they are asked for: `csms chargers` need not wait for what `csms serve` is made of.
+# Command → module, function (or Typer with commands of its own), and the constant with its example. A module is
+# imported when its command is called: `csms chargers` need not wait for the imports of `csms serve`.
 _COMMANDS: Final[dict[str, tuple[str, str, str | None]]] = {
     "serve": ("serve", "serve", "EXAMPLE"),
     "demo": ("demo", "demo", "EXAMPLE"),
@@ -23,8 +26,8 @@ _COMMANDS: Final[dict[str, tuple[str, str, str | None]]] = {
     "simulate": ("simulate", "app", None),
     "qr": ("qr", "qr", "EXAMPLE"),
     "send": ("send", "send", "EXAMPLE"),
-    "chargers": ("lists", "chargers", "CHARGERS"),
-    "transactions": ("lists", "transactions", "TRANSACTIONS"),
+    "chargers": ("lists", "chargers", "CHARGERS_EXAMPLE"),
+    "transactions": ("lists", "transactions", "TRANSACTIONS_EXAMPLE"),
     "accounts": ("accounts", "app", None),
     "ca": ("ca", "app", None),
     "plans": ("plans", "app", None),
@@ -33,7 +36,7 @@ _COMMANDS: Final[dict[str, tuple[str, str, str | None]]] = {
     "tokens": ("tokens", "app", None),
     "events": ("events", "app", None),
 }
-_LOOK: Final[dict[str, Any]] = {
+_OPTIONS: Final[dict[str, Any]] = {
     "pretty_exceptions_enable": False,
     "rich_markup_mode": "rich",
     "context_settings": {"help_option_names": ["-h", "--help"]},
@@ -41,8 +44,8 @@ _LOOK: Final[dict[str, Any]] = {
 
 
 @contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """Imports make hardly any garbage; to look for it takes a quarter of the time of importing `csms serve`."""
+def _collector_paused() -> Iterator[None]:
+    """Pause the garbage collector: imports make hardly any garbage, and it takes a quarter of their time."""
     gc.disable()
     try:
         yield
@@ -61,23 +64,23 @@ class _Commands(TyperGroup):
         if cmd_name not in _COMMANDS:
             return None
         module_name, attribute, example = _COMMANDS[cmd_name]
-        with _nothing_collected():
+        with _collector_paused():
             module = import_module(f"csms.cli.{module_name}")
-        asked = getattr(module, attribute)
-        alone = typer.Typer(add_completion=False, **_LOOK)
-        if isinstance(asked, typer.Typer):
-            alone.add_typer(asked, name=cmd_name)
+        called = getattr(module, attribute)
+        alone = typer.Typer(add_completion=False, **_OPTIONS)
+        if isinstance(called, typer.Typer):
+            alone.add_typer(called, name=cmd_name)
         else:
-            alone.command(cmd_name, epilog=None if example is None else getattr(module, example))(asked)
+            alone.command(cmd_name, epilog=None if example is None else getattr(module, example))(called)
         return typer.main.get_group(alone).commands[cmd_name]
 
 
 app = typer.Typer(
     name="csms",
     cls=_Commands,
-    help="Central system for electric-car charge points: OCPP 1.6-J in, Postgres in the middle, MQTT out.",
+    help="Central system for chargers of electric cars: OCPP 1.6-J, Postgres, MQTT.",
     no_args_is_help=True,
-    **_LOOK,
+    **_OPTIONS,
 )
 
 
@@ -97,7 +100,7 @@ def root(
 
 
 def main() -> None:
-    """Console entry: wrong usage ends with 2, errors of ours become a sentence and a status, never a traceback."""
+    """Run the command: an error of csms ends it with a sentence and a status, without a traceback."""
     try:
         app()
     except SettingsError as error:

@@ -1,52 +1,58 @@
-"""`csms accounts`: balances of people who pay from one."""
+"""`csms accounts`: the balances from which renters pay."""
 
 from typing import Annotated
 from uuid import uuid4
 
 import typer
 
-from csms.cli.client import Client, segment
-from csms.cli.lists import pages, table
+from csms.cli.client import ApiClient, segment
+from csms.cli.output import print_table
 
 app = typer.Typer(
     help="Accounts: balances, top-ups, sign-in links for the rental page.", no_args_is_help=True
 )
+_ACCOUNT = Annotated[str, typer.Argument(metavar="ACCOUNT", help="The user's id.")]
 
 
 @app.command(epilog="Example:  csms accounts add lDpl3b3d21Ma0vUBoMYdJuoOsVI3 --currency UAH")
 def add(
-    account: Annotated[str, typer.Argument(metavar="ACCOUNT", help="The user's id.")],
-    currency: Annotated[str, typer.Option(help="ISO 4217; it cannot be changed later.")] = "UAH",
-    blocked: Annotated[bool, typer.Option("--blocked/--allowed", help="May it rent?")] = False,
+    account: _ACCOUNT,
+    currency: Annotated[
+        str, typer.Option(help="The currency (ISO 4217). It cannot be changed later.")
+    ] = "UAH",
+    blocked: Annotated[
+        bool, typer.Option("--blocked/--allowed", help="Whether the account may rent.")
+    ] = False,
 ) -> None:
-    """Make an account, or block a known one."""
+    """Create an account, or block or allow an existing one."""
     body = {"currency": currency, "blocked": blocked}
-    Client().call("PUT", f"/accounts/{segment(account)}", json=body)
+    ApiClient().call("PUT", f"/accounts/{segment(account)}", json=body)
     print(f"{account}: {'blocked' if blocked else 'may rent'}")
 
 
 @app.command(epilog="Example:  csms accounts top-up lDpl3b3d21Ma0vUBoMYdJuoOsVI3 200 --key receipt-17")
 def top_up(
-    account: Annotated[str, typer.Argument(metavar="ACCOUNT")],
-    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="In the account's currency.")],
+    account: _ACCOUNT,
+    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="The amount in the account's currency.")],
     key: Annotated[
-        str | None, typer.Option(help="Your own number of it: the same again changes nothing more.")
+        str | None,
+        typer.Option(help="Your reference for the top-up. The same reference enters it only once."),
     ] = None,
-    note: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    note: Annotated[str | None, typer.Option(help="A note, stored with the entry.")] = None,
 ) -> None:
     """Add money to an account."""
     body = {"key": key or uuid4().hex, "amount": amount, "note": note}
-    entry = Client().call("POST", f"/accounts/{segment(account)}/entries", json=body).json()
+    entry = ApiClient().call("POST", f"/accounts/{segment(account)}/entries", json=body).json()
     print(f"{account}: {entry['amount']}, balance {entry['balance']}")
 
 
 @app.command(epilog="Example:  csms accounts link lDpl3b3d21Ma0vUBoMYdJuoOsVI3")
 def link(
-    account: Annotated[str, typer.Argument(metavar="ACCOUNT")],
-    expires: Annotated[int, typer.Option(min=10, help="Seconds.")] = 600,
+    account: _ACCOUNT,
+    expires: Annotated[int, typer.Option(min=10, help="For how many seconds the link is valid.")] = 600,
 ) -> None:
-    """Make a link that signs this user in to the rental page, once."""
-    client = Client()
+    """Print a link that signs this user in to the rental page once."""
+    client = ApiClient()
     made = client.call("POST", f"/accounts/{segment(account)}/links", json={"expiresInS": expires}).json()
     print(f"{client.url}{made['path']}")
 
@@ -56,6 +62,8 @@ def list_accounts() -> None:
     """List the accounts."""
     rows = [
         [a["id"], f"{a['balance']} {a['currency']}", a["held"], "blocked" if a["blocked"] else ""]
-        for a in pages(Client(), "/accounts")
+        for a in ApiClient().items("/accounts")
     ]
-    table("Accounts", ("id", "balance", "held", ""), rows, "No accounts. Make one: csms accounts add ACCOUNT")
+    print_table(
+        "Accounts", ("id", "balance", "held", ""), rows, "No accounts. Create one: csms accounts add ACCOUNT"
+    )

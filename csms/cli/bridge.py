@@ -18,10 +18,10 @@ EXAMPLE = "Example:  DATABASE_URL=postgresql://csms:…@db/csms MQTT_HOST=broker
 
 
 def bridge(
-    name: Annotated[str, typer.Argument(help=f"Which one: {', '.join(bridges.BRIDGES)}.", metavar="NAME")],
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    name: Annotated[str, typer.Argument(help=f"The bridge: {', '.join(bridges.BRIDGES)}.", metavar="NAME")],
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also log debug events.")] = False,
 ) -> None:
-    """Run one bridge alone, beside a central system that shares its database and its broker."""
+    """Run one bridge as a process of its own, with the database and the broker of a central system."""
     chosen = settings.load()
     log.configure(chosen.csms_log, verbose=verbose)
     adapter = bridges.create(name)
@@ -49,7 +49,7 @@ def bridge(
 
 
 def own_node(chosen: Settings, name: str) -> Settings:
-    """Nodes are told apart by name: unless CSMS_NODE says otherwise, a bridge is `<host>-<bridge>`."""
+    """Name the bridge's node `<host>-<bridge>` unless CSMS_NODE names it: names of nodes must differ."""
     if "csms_node" in chosen.model_fields_set:
         return chosen
     return chosen.model_copy(update={"csms_node": f"{chosen.csms_node}-{name}"})

@@ -1,4 +1,4 @@
-"""`csms ca`: the small CA of our own. `init`, `show` and `issue-server` work on files, the others ask the server."""
+"""`csms ca`: the private CA. `init`, `show` and `issue-server` work on files, the other commands ask the server."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -6,20 +6,20 @@ from typing import Annotated
 import typer
 
 from csms import settings
-from csms.cli.client import Client
+from csms.cli.client import ApiClient
 from csms.errors import CsmsError
 from csms.run.data_dir import data_dir
 from csms.run.security import authority_of, organization, server_names
 from csms.security import authority, certificate_checks, pki
 
 app = typer.Typer(
-    help="Certificates: our own CA for charge points and the TLS listener.", no_args_is_help=True
+    help="Certificates: a private CA for charge points and the TLS listener.", no_args_is_help=True
 )
 
 
 @app.command(epilog='Example:  CSMS_CPO_NAME="Example Charging" csms ca init')
 def init() -> None:
-    """Make the CA in the data directory. Once: what it has signed is worth nothing without it."""
+    """Create the CA in the data directory. Keep a backup: without the CA, its certificates are of no use."""
     chosen = settings.load()
     if chosen.csms_ca_cert_file is not None:
         raise CsmsError("CSMS_CA_CERT_FILE names a CA already: unset it to make one in the data directory.")
@@ -35,7 +35,7 @@ def show(
         bool, typer.Option("--pem", help="Print the certificate that charge points must trust.")
     ] = False,
 ) -> None:
-    """Show the CA: whose it is, how long it lasts, its fingerprint."""
+    """Show the CA: its subject, its validity, its fingerprint."""
     chosen = settings.load()
     if chosen.csms_ca_cert_file is None and authority.load_known(chosen.csms_data_dir) is None:
         raise CsmsError("there is no CA yet: run `csms ca init`.")
@@ -51,12 +51,12 @@ def issue_server(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="The names charge points dial, the first becomes CN. Default: CSMS_OCPP_TLS_NAMES."
+            help="Host names to which charge points connect; the first becomes the CN. Default: CSMS_OCPP_TLS_NAMES."
         ),
     ] = None,
-    days: Annotated[int, typer.Option(min=1, max=825, help="How long they last.")] = 397,
+    days: Annotated[int, typer.Option(min=1, max=825, help="For how many days they are valid.")] = 397,
 ) -> None:
-    """Issue the TLS listener's certificates, ECDSA and RSA. A server that runs takes them within ten seconds."""
+    """Issue the TLS listener's certificates, ECDSA and RSA. A running server loads them within ten seconds."""
     chosen = settings.load()
     directory = data_dir(chosen.csms_data_dir)
     pairs = authority.issue_server(
@@ -73,20 +73,22 @@ def issue_server(
 @app.command(epilog="Example:  csms ca revoke 3f2a…c1 --reason stolen")
 def revoke(
     serial: Annotated[str, typer.Argument(help="The certificate's serial number in hex.")],
-    reason: Annotated[str | None, typer.Option(help="Why, for the record.")] = None,
+    reason: Annotated[str | None, typer.Option(help="The reason, stored with the revocation.")] = None,
 ) -> None:
     """Refuse a charge point's certificate from now on."""
     number = certificate_checks.normal_serial(serial)
     if number is None:
-        raise CsmsError(f"{serial!r} is no serial number in hex.")
-    revoked = Client().call("POST", f"/certificates/{number}/revoke", json={"reason": reason}).json()
+        raise CsmsError(
+            f"{serial!r} is not a serial number in hex: copy it from the certificate, such as 3f2a01c1."
+        )
+    revoked = ApiClient().call("POST", f"/certificates/{number}/revoke", json={"reason": reason}).json()
     print(f"{revoked['serial']}: revoked {revoked['revokedAt']}")
 
 
 @app.command(epilog="Example:  csms ca crl > revoked.pem")
 def crl() -> None:
-    """Print what is revoked as a CRL, for a proxy that ends TLS."""
-    print(Client().call("GET", "/ca/crl").text, end="")
+    """Print the revoked certificates as a CRL, for a proxy that terminates TLS."""
+    print(ApiClient().call("GET", "/ca/crl").text, end="")
 
 
 def _describe(known: pki.CertificateAuthority) -> None:

@@ -1,4 +1,4 @@
-"""`csms demo`: everything at once on this machine, charging for real: servers, chargers, the events as they pass."""
+"""`csms demo`: servers, the central system, simulated chargers and the events that it publishes, on this machine."""
 
 import asyncio
 import contextlib
@@ -24,6 +24,7 @@ from csms.simulate.fleet import SimulatedFleet
 
 EXAMPLE = "Example:  csms demo --chargers 6 --speed 30"
 
+_TAGS = ("ALICE", "BOB", "CAROL", "DAVE")
 _COLOURS = {
     "started": "green",
     "completed": "cyan",
@@ -38,14 +39,14 @@ def demo(
     speed: Annotated[
         float,
         typer.Option(
-            min=1, max=1000, help="Simulated seconds a real second; 60: an hour passes in a minute."
+            min=1, max=1000, help="Simulated seconds per real second; at 60 an hour passes in a minute."
         ),
     ] = 60,
     duration: Annotated[
-        float | None, typer.Option(min=1, help="End after so many seconds. Unset: at Ctrl-C.")
+        float | None, typer.Option(min=1, help="End after this many seconds. Unset: at Ctrl-C.")
     ] = None,
 ) -> None:
-    """Start a database, a broker, the central system and simulated chargers; show the MQTT events as they pass."""
+    """Start a database, a broker, the central system and simulated chargers, and print the MQTT events."""
     chosen = settings.load()
     chosen = chosen.model_copy(
         update={
@@ -56,44 +57,40 @@ def demo(
             "csms_node": "demo",
         }
     )
-    # The events are the show; the log speaks up only when something is wrong.
+    # The output is the events, so that only warnings are logged.
     log.configure("console" if sys.stderr.isatty() else chosen.csms_log, quiet=True)
     out = Console(highlight=False, soft_wrap=True)
     out.print("Starting a Postgres database and an MQTT broker …", style="dim")
 
-    others: list[Coroutine[Any, Any, None]] = []
-    chronicle = SimulatedTimeFile(chosen.csms_data_dir / "clock")
-    clock = SimulatedClock(speed, chronicle.lead_s())
+    simulators: list[Coroutine[Any, Any, None]] = []
+    time_file = SimulatedTimeFile(chosen.csms_data_dir / "clock")
+    clock = SimulatedClock(speed, time_file.lead_s())
 
     def with_bridges(broker: BrokerAddress | None) -> list[Adapter]:
-        played = (
+        demos = (
             [] if broker is None else [bridges.create_demo(name, broker, clock) for name in bridges.BRIDGES]
         )
-        others.extend(simulated for _, simulated in played)
-        return [adapter for adapter, _ in played]
+        simulators.extend(simulated for _, simulated in demos)
+        return [adapter for adapter, _ in demos]
 
     async def beside(running: app.Running, broker: BrokerAddress | None) -> None:
         options = ChargePointOptions(tags=_TAGS, clock=clock)
         fleet = SimulatedFleet(running.ocpp, options, chargers=chargers, prefix="DEMO", ramp_s=1)
-        guests = [asyncio.create_task(simulated) for simulated in (*others, chronicle.keep(clock))]
-        watching = asyncio.create_task(_watch(broker, out)) if broker is not None else None
+        companions = [asyncio.create_task(simulated) for simulated in (*simulators, time_file.keep(clock))]
+        if broker is not None:
+            companions.append(asyncio.create_task(_watch(broker, out)))
         try:
             async with asyncio.timeout(duration):
                 await fleet.run()
         except TimeoutError:
             pass
         finally:
-            if watching is not None:
-                guests.append(watching)
-            for guest in guests:
-                guest.cancel()
-            await asyncio.gather(*guests, return_exceptions=True)
+            for companion in companions:
+                companion.cancel()
+            await asyncio.gather(*companions, return_exceptions=True)
 
     run(chosen, _announcer(out), or_next_port=True, with_bridges=with_bridges, beside=beside)
-    out.print("Stopped. The data stay; the next run goes on with them.", style="dim")
-
-
-_TAGS = ("ALICE", "BOB", "CAROL", "DAVE")
+    out.print("Stopped. The data are kept, and the next run continues with them.", style="dim")
 
 
 def _announcer(out: Console) -> Callable[[app.Running], None]:
@@ -104,13 +101,13 @@ def _announcer(out: Console) -> Callable[[app.Running], None]:
         out.print(f"  charge point {running.ocpp}<identity>")
         out.print(f"  MQTT         {running.mqtt}   topics csms/# and ocpp/#")
         out.print(f"  database     {running.database}")
-        out.print("\nEvents as they pass (Ctrl-C stops everything):\n")
+        out.print("\nEvents as they are published (Ctrl-C stops everything):\n")
 
     return announce
 
 
 async def _watch(broker: BrokerAddress, out: Console) -> None:
-    """Read the events as any consumer would: from the broker."""
+    """Print the events, read from the broker as any consumer reads them."""
     version = aiomqtt.ProtocolVersion.V5 if broker.version == "5" else aiomqtt.ProtocolVersion.V311
     while True:
         with contextlib.suppress(aiomqtt.MqttError):
@@ -124,17 +121,17 @@ async def _watch(broker: BrokerAddress, out: Console) -> None:
 
 
 def line(event: dict[str, Any]) -> Text:
-    """One event as one line for people."""
+    """Return one event as one line."""
     kind, payload = event["eventType"], event["payload"]
     style = _COLOURS.get(kind, "white")
     text = Text(f"{event['timestamp'][11:19]} ", style="dim")
     text.append(f"{event['clientId']:<10} ", style="bold")
     text.append(f"{kind:<15} ", style=style)
-    text.append(_told(kind, payload), style="dim" if kind == "meter_reading" else "")
+    text.append(_content(kind, payload), style="dim" if kind == "meter_reading" else "")
     return text
 
 
-def _told(kind: str, p: dict[str, Any]) -> str:
+def _content(kind: str, p: dict[str, Any]) -> str:
     where = f"connector {p.get('connectorId')}"
     match kind:
         case "started":

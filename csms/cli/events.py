@@ -1,4 +1,4 @@
-"""`csms events`: the business events, again or as they come. Byte for byte what MQTT carries."""
+"""`csms events`: the business events, byte for byte as they are published over MQTT."""
 
 import json
 import sys
@@ -8,20 +8,20 @@ from typing import Annotated
 
 import typer
 
-from csms.cli.client import Client
-from csms.cli.lists import table
+from csms.cli.client import ApiClient
+from csms.cli.output import DASH, in_seconds, print_table
 
 app = typer.Typer(
-    help="Business events: replay what was missed, follow, or see to what the broker refused.",
+    help="Business events: replay them, follow them, and handle those that the broker refused.",
     no_args_is_help=True,
 )
-OneCharger = Annotated[str | None, typer.Argument(help="Only this charger's (clientId).")]
+_OneCharger = Annotated[str | None, typer.Argument(help="Only events of this charger (clientId).")]
 _PAGE = 500
 _RECENT = 1000
 
 
-def _page(client: Client, charger: str, after: int) -> list[str]:
-    """Up to a page of events after `after`, each as its own line, unchanged."""
+def _page(client: ApiClient, charger: str, after: int) -> list[str]:
+    """Return the next events after the seq `after`, each as its own line, unchanged."""
     response = client.call(
         "GET",
         "/events",
@@ -39,11 +39,11 @@ def _seq(line: str) -> int:
 def replay(
     charger: Annotated[str, typer.Argument(help="The charger's identity (clientId).")],
     after: Annotated[
-        int, typer.Option(min=0, help="The last seq that was seen; 0 is from the beginning.")
+        int, typer.Option(min=0, help="The last seq that you have; 0 replays from the beginning.")
     ] = 0,
 ) -> None:
-    """Print a charger's events in order, one a line, and stop at the newest."""
-    client = Client()
+    """Print a charger's events in order, one per line, and stop at the newest."""
+    client = ApiClient()
     while lines := _page(client, charger, after):
         sys.stdout.write("\n".join(lines) + "\n")
         after = _seq(lines[-1])
@@ -51,12 +51,12 @@ def replay(
 
 @app.command(epilog="Example:  csms events tail CP1")
 def tail(
-    charger: OneCharger = None,
-    last: Annotated[int, typer.Option(min=0, help="Begin with so many old ones.")] = 10,
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 1,
+    charger: _OneCharger = None,
+    last: Annotated[int, typer.Option(min=0, help="How many earlier events to print first.")] = 10,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two requests.")] = 1,
 ) -> None:
-    """Print the newest events, then each one as it comes, until Ctrl-C."""
-    client = Client()
+    """Print the newest events, then each new one, until Ctrl-C."""
+    client = ApiClient()
     shown: deque[str] = deque(maxlen=_RECENT * 2)
     first = True
     while True:
@@ -76,35 +76,35 @@ def tail(
 
 
 @app.command(epilog="Example:  csms events parked")
-def parked(charger: OneCharger = None) -> None:
-    """List the events set aside because the broker kept refusing them, with its reason."""
-    found = Client().get("/events/parked", clientId=charger, limit=1000)["items"]
+def parked(charger: _OneCharger = None) -> None:
+    """List the parked events, which the broker has refused repeatedly, with its reason."""
+    found = ApiClient().get("/events/parked", clientId=charger, limit=1000)["items"]
     rows = [
         [
             event["clientId"],
             str(event["seq"]),
             event["eventId"] or "(no longer stored)",
-            event["recordedAt"][:19].replace("T", " "),
-            event["error"] or "–",
+            in_seconds(event["recordedAt"]),
+            event["error"] or DASH,
         ]
         for event in found
     ]
     columns = ("charger", "seq", "event", "recorded (UTC)", "refused because")
-    table("Parked events", columns, rows, "No event is parked.")
+    print_table("Parked events", columns, rows, "No event is parked.")
 
 
 @app.command(epilog="Example:  csms events revive CP1")
-def revive(charger: OneCharger = None) -> None:
-    """Send parked events after all, when the cause is mended: the broker's access list, its size limit."""
-    print(f"{_free('revive', charger)} events will be sent.")
+def revive(charger: _OneCharger = None) -> None:
+    """Send parked events again, once the cause is removed: the broker's access list, its size limit."""
+    print(f"{_unpark('revive', charger)} events will be sent.")
 
 
 @app.command(epilog="Example:  csms events discard CP1")
-def discard(charger: OneCharger = None) -> None:
-    """Never send the parked events. They can still be replayed."""
-    print(f"{_free('discard', charger)} events will not be sent; `csms events replay` has them.")
+def discard(charger: _OneCharger = None) -> None:
+    """Give up sending the parked events. They can still be replayed."""
+    print(f"{_unpark('discard', charger)} events will not be sent; `csms events replay` has them.")
 
 
-def _free(how: str, charger: str | None) -> int:
+def _unpark(how: str, charger: str | None) -> int:
     body = {} if charger is None else {"clientId": charger}
-    return int(Client().call("POST", f"/events/parked/{how}", json=body).json()["events"])
+    return int(ApiClient().call("POST", f"/events/parked/{how}", json=body).json()["events"])

@@ -1,95 +1,67 @@
-"""`csms chargers`, `csms transactions`: what the console shows, for a terminal or a spreadsheet."""
+"""`csms chargers`, `csms transactions`: what the console lists, for a terminal or a spreadsheet."""
 
 import sys
-from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from csms.cli.client import Client
+from csms.cli.client import ApiClient
+from csms.cli.output import DASH, in_seconds, print_table
 
-CHARGERS = "Example:  csms chargers --online"
-TRANSACTIONS = "Example:  csms transactions --from 2026-11-01 --csv > november.csv"
-
-
-def pages(client: Client, path: str, **params: Any) -> Iterator[dict[str, Any]]:
-    """All items of a listing, page by page."""
-    cursor = None
-    while True:
-        page = client.get(path, cursor=cursor, **params)
-        yield from page["items"]
-        cursor = page.get("nextCursor")
-        if not cursor:
-            return
-
-
-def table(title: str, columns: tuple[str, ...], rows: list[list[str]], empty: str) -> None:
-    """A table on a terminal, tab-separated columns in a pipe."""
-    if not sys.stdout.isatty():
-        for row in rows:
-            print("\t".join(row))
-        return
-    out = Console()
-    if not rows:
-        out.print(empty, style="dim")
-        return
-    shown = Table(*columns, title=title, title_justify="left")
-    for row in rows:
-        shown.add_row(*row)
-    out.print(shown)
+CHARGERS_EXAMPLE = "Example:  csms chargers --online"
+TRANSACTIONS_EXAMPLE = "Example:  csms transactions --from 2026-11-01 --csv > november.csv"
 
 
 def chargers(
-    online: Annotated[bool, typer.Option("--online", help="Only those connected now.")] = False,
+    online: Annotated[bool, typer.Option("--online", help="Only chargers that are connected now.")] = False,
 ) -> None:
-    """List the chargers: status, connection, what they are."""
+    """List the chargers: connection, enrollment, status, model."""
     rows = [
         [
             c["id"],
             "online" if c["online"] else "offline",
             c["enrollment"],
             ", ".join(f"{p['connectorId']}: {p['status']}" for p in c["connectors"] if p["connectorId"])
-            or (c["status"] or "–"),
-            " ".join(filter(None, (c["vendor"], c["model"]))) or "–",
-            (c["lastSeenAt"] or "–")[:19].replace("T", " "),
+            or (c["status"] or DASH),
+            " ".join(filter(None, (c["vendor"], c["model"]))) or DASH,
+            in_seconds(c["lastSeenAt"]),
         ]
-        for c in pages(Client(), "/chargers", online=True if online else None)
+        for c in ApiClient().items("/chargers", online=True if online else None)
     ]
-    columns = ("charger", "connection", "enrollment", "connectors", "model", "last seen (UTC)")
-    table(
+    print_table(
         "Chargers",
-        columns,
+        ("charger", "connection", "enrollment", "connectors", "model", "last seen (UTC)"),
         rows,
         "No charger has connected yet. Point one at ws://<this host>:9000/<identity>.",
     )
 
 
 def transactions(
-    charger: Annotated[str | None, typer.Option(help="Only of this charger.")] = None,
-    active: Annotated[bool, typer.Option("--active", help="Only those running now.")] = False,
+    charger: Annotated[str | None, typer.Option(help="Only transactions of this charger.")] = None,
+    active: Annotated[bool, typer.Option("--active", help="Only transactions that are running now.")] = False,
     since: Annotated[
-        str | None, typer.Option("--from", help="Started at or after this time (ISO 8601).")
+        str | None, typer.Option("--from", help="Only those started at or after this time (ISO 8601).")
     ] = None,
-    until: Annotated[str | None, typer.Option("--to", help="Started before this time (ISO 8601).")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 50,
-    csv: Annotated[bool, typer.Option("--csv", help="All of them as CSV, for a spreadsheet.")] = False,
+    until: Annotated[
+        str | None, typer.Option("--to", help="Only those started before this time (ISO 8601).")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The highest number to list, newest first.")] = 50,
+    csv: Annotated[bool, typer.Option("--csv", help="Print all of them as CSV, for a spreadsheet.")] = False,
 ) -> None:
     """List the transactions: energy, time, cost."""
-    client = Client()
-    chosen = {
+    client = ApiClient()
+    filters = {
         "charger": charger,
         "active": True if active else None,
-        "from": _moment(since),
-        "to": _moment(until),
+        "from": _timestamp(since),
+        "to": _timestamp(until),
     }
     if csv:
-        given = {name: value for name, value in chosen.items() if value is not None}
+        given = {name: value for name, value in filters.items() if value is not None}
         sys.stdout.write(client.call("GET", "/transactions.csv", params=given).text)
         return
     rows: list[list[str]] = []
-    for t in pages(client, "/transactions", limit=min(limit, 100), **chosen):
+    for t in client.items("/transactions", limit=min(limit, 100), **filters):
         if len(rows) >= limit:
             break
         cost = t.get("cost") or {}
@@ -98,18 +70,18 @@ def transactions(
                 str(t["id"]),
                 f"{t['chargerId']}:{t['connectorId']}",
                 t["idTag"],
-                t["startedAt"][:19].replace("T", " "),
-                "running" if t["active"] else (t["stoppedAt"] or "")[:19].replace("T", " "),
+                in_seconds(t["startedAt"]),
+                "running" if t["active"] else in_seconds(t["stoppedAt"]),
                 f"{(t.get('energyWh') or 0) / 1000:.3f}",
                 f"{cost.get('amount', '')} {cost.get('currency', '')}".strip(),
             ]
         )
     columns = ("id", "charger", "idTag", "started (UTC)", "stopped (UTC)", "kWh", "cost")
-    table("Transactions", columns, rows, "No transactions.")
+    print_table("Transactions", columns, rows, "No transactions.")
 
 
-def _moment(text: str | None) -> str | None:
-    """A date alone means its midnight, UTC."""
+def _timestamp(text: str | None) -> str | None:
+    """Return a date alone as its midnight in UTC, anything else as it is."""
     if text is None:
         return None
     return f"{text}T00:00:00Z" if len(text) == 10 else text

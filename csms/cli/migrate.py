@@ -1,4 +1,4 @@
-"""`csms migrate`: bring the database to this release's schema, or say whether it is there."""
+"""`csms migrate`: migrate the database to this release's schema, or check that it is there."""
 
 import asyncio
 from typing import Annotated
@@ -18,14 +18,14 @@ EXAMPLE = "Example:  DATABASE_URL=postgresql://csms:…@db/csms csms migrate"
 
 def migrate(
     revision: Annotated[
-        str, typer.Argument(help="Where to go: head, a revision, or -1 to take the last one back.")
+        str, typer.Argument(help="The target: head, a revision, or -1 to undo the last migration.")
     ] = "head",
     sql: Annotated[bool, typer.Option("--sql", help="Print the statements instead of running them.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Change nothing; exit 1 when a migration is missing.")
+        bool, typer.Option("--check", help="Change nothing; exit with status 1 if a migration is missing.")
     ] = False,
 ) -> None:
-    """Apply database migrations (the same as plain `alembic upgrade head`)."""
+    """Apply the database migrations, as `alembic upgrade head` does."""
     chosen = settings.load()
     log.configure(chosen.csms_log)
     with servers.database(chosen) as url:
@@ -36,10 +36,10 @@ def migrate(
         elif revision.startswith("-") or revision == "base":
             migrations.downgrade(url, revision)
         else:
-            before = asyncio.run(_current(url))
+            before = asyncio.run(current_revision(url))
             with Console(stderr=True).status("migrating …"):
                 migrations.upgrade(url, revision)
-            after = asyncio.run(_current(url))
+            after = asyncio.run(current_revision(url))
             print(
                 f"already at {after}"
                 if before == after
@@ -48,7 +48,7 @@ def migrate(
 
 
 def _check(url: str) -> None:
-    current, head = asyncio.run(_current(url)), migrations.head()
+    current, head = asyncio.run(current_revision(url)), migrations.head()
     if current != head:
         raise StartError(
             f"the database is at {current or 'nothing'}, this release needs {head}: run `csms migrate`."
@@ -56,7 +56,8 @@ def _check(url: str) -> None:
     print(f"up to date: {head}")
 
 
-async def _current(url: str) -> str | None:
+async def current_revision(url: str) -> str | None:
+    """Return the database's revision; None without a schema. Raises StartError when it cannot be reached."""
     engine = create_engine(url)
     try:
         return await migrations.current(engine)

@@ -1,51 +1,55 @@
-"""`csms plans`: when OCPP chargers charge."""
+"""`csms plans`: the charging plans of OCPP chargers."""
 
 import json
 from typing import Annotated, Any
 
 import typer
 
-from csms.cli.client import Client, segment
-from csms.cli.lists import pages, table
+from csms.cli.client import ApiClient, segment
+from csms.cli.output import DASH, print_table
 
-app = typer.Typer(
-    help="Charging plans: by prices, or as an energy management system says.", no_args_is_help=True
-)
-_CHARGER = Annotated[str, typer.Argument(metavar="CHARGER")]
+app = typer.Typer(help="Charging plans: by prices, or by an energy management system.", no_args_is_help=True)
+_CHARGER = Annotated[str, typer.Argument(metavar="CHARGER", help="The charger's identity.")]
 _COLUMNS = ("charger", "mode", "plan", "on the charger", "chosen", "next")
 
 
 @app.command("list", epilog="Example:  csms plans list")
 def list_plans() -> None:
-    """List the planned chargers: the plan's state, and what became of it."""
-    rows = [_row(plan["chargerId"], one) for plan in pages(Client(), "/plans") for one in plan["connectors"]]
-    table("Plans", _COLUMNS, rows, "No charger is planned. See csms plans set.")
+    """List the chargers with a plan: its state, and whether it is on the charger."""
+    rows = [
+        _row(plan["chargerId"], one) for plan in ApiClient().items("/plans") for one in plan["connectors"]
+    ]
+    print_table("Plans", _COLUMNS, rows, "No charger has a plan. Set one: csms plans set CHARGER")
 
 
 @app.command(epilog="Example:  csms plans show CP1")
 def show(charger: _CHARGER) -> None:
     """Show one charger's plan with its prices, as JSON."""
-    print(json.dumps(Client().get(_path(charger)), indent=2, ensure_ascii=False))
+    print(json.dumps(ApiClient().get(_path(charger)), indent=2, ensure_ascii=False))
 
 
 @app.command("set", epilog="Example:  csms plans set CP1 --max-price 0.22 --levels 8 --limit 16")
 def set_plan(
     charger: _CHARGER,
     hems: Annotated[
-        bool | None, typer.Option("--hems/--prices", help="As a HEMS says over MQTT, or by prices (default).")
+        bool | None, typer.Option("--hems/--prices", help="Plan by a HEMS over MQTT, or by prices (default).")
     ] = None,
     max_price: Annotated[
-        str | None, typer.Option(help="The most a kWh may cost, or none.  [default: 0.25]")
+        str | None, typer.Option(help="The highest price of a kWh, or none (default: 0.25).")
     ] = None,
     levels: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Price levels of a day to use.  [default: 16]")
+        int | None,
+        typer.Option(min=1, max=100, help="How many of a day's price levels to use (default: 16)."),
     ] = None,
     limit: Annotated[
-        float | None, typer.Option(min=6, max=80, help="A a phase within the chosen times.  [default: 16]")
+        float | None,
+        typer.Option(min=6, max=80, help="Amperes per phase at the chosen times (default: 16)."),
     ] = None,
-    phases: Annotated[int | None, typer.Option(min=1, max=3, help="How many it has.  [default: 3]")] = None,
+    phases: Annotated[
+        int | None, typer.Option(min=1, max=3, help="How many phases the charger has (default: 3).")
+    ] = None,
     connector: Annotated[
-        int | None, typer.Option(min=0, help="Only this connector.  [default: 0, all of them]")
+        int | None, typer.Option(min=0, help="Only this connector (default: 0, all of them).")
     ] = None,
     wait: Annotated[
         bool | None,
@@ -54,10 +58,11 @@ def set_plan(
         ),
     ] = None,
     stack_level: Annotated[
-        int | None, typer.Option(min=0, help="The highest to use.  [default: the charger's highest]")
+        int | None,
+        typer.Option(min=0, help="The highest stack level to use (default: the charger's highest)."),
     ] = None,
 ) -> None:
-    """Plan an OCPP charger, or change what is named of its plan."""
+    """Plan an OCPP charger, or change the given terms of its plan."""
     named: dict[str, Any] = {
         "mode": None if hems is None else "hems" if hems else "standalone",
         "maxPrice": max_price,
@@ -69,15 +74,15 @@ def set_plan(
         "stackLevel": stack_level,
     }
     body = {key: None if value == "none" else value for key, value in named.items() if value is not None}
-    made = Client().call("PUT", _path(charger), json=body).json()
+    made = ApiClient().call("PUT", _path(charger), json=body).json()
     for one in made["connectors"]:
         print("\t".join(_row(charger, one)))
 
 
 @app.command(epilog="Example:  csms plans remove CP1")
 def remove(charger: _CHARGER) -> None:
-    """Plan it no more, and take our charging profile off it."""
-    Client().call("DELETE", _path(charger))
+    """Remove the plan, and its charging profile from the charger."""
+    ApiClient().call("DELETE", _path(charger))
     print(f"{charger}: removed")
 
 
@@ -94,5 +99,5 @@ def _row(charger: str, one: dict[str, Any]) -> list[str]:
         one["state"],
         f"{one['delivery']}: {one['problem']}" if one["problem"] else one["delivery"],
         chosen,
-        following["start"][:16].replace("T", " ") if following else "–",
+        following["start"][:16].replace("T", " ") if following else DASH,
     ]

@@ -1,4 +1,4 @@
-"""`csms qr`: the codes that are glued to stations."""
+"""`csms qr`: QR codes of rental pages, to be put on stations."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,15 +15,19 @@ def qr(
     chargers: Annotated[
         list[str], typer.Argument(help="Charger ids, such as coinop-17.", metavar="CHARGER…")
     ],
-    url: Annotated[str, typer.Option(help="Where renters reach the rental page from outside.")],
-    kind: Annotated[str, typer.Option("--format", help="svg or pdf.")] = codes.SVG,
-    out: Annotated[Path, typer.Option(help="The directory to write CHARGER.svg to.")] = Path(),
+    url: Annotated[str, typer.Option(help="The address at which renters reach the rental page.")],
+    kind: Annotated[str, typer.Option("--format", help="The format: svg or pdf.")] = codes.SVG,
+    out: Annotated[
+        Path, typer.Option(help="The directory to write the files to, CHARGER.svg or CHARGER.pdf.")
+    ] = Path(),
 ) -> None:
-    """Write a QR code for each charger's rental page, to be printed."""
+    """Write a printable QR code of each charger's rental page."""
     if kind not in codes.MEDIA_TYPES:
         raise typer.BadParameter(f"{kind!r} is neither svg nor pdf", param_hint="--format")
     if not url.startswith(("https://", "http://")):
-        raise typer.BadParameter(f"{url!r} is no address like https://rent.example.org", param_hint="--url")
+        raise typer.BadParameter(
+            f"{url!r} is not an address such as https://rent.example.org", param_hint="--url"
+        )
     try:
         out.mkdir(parents=True, exist_ok=True)
         for charger in chargers:

@@ -1,4 +1,4 @@
-"""`csms send`: any OCPP 1.6 command to a charger; its answer is printed."""
+"""`csms send`: send any OCPP 1.6 command to a charger."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from csms.cli.client import Client, segment
+from csms.cli.client import ApiClient, segment
 from csms.errors import CsmsError
 
 EXAMPLE = 'Example:  csms send CP1 Reset \'{"type": "Soft"}\''
@@ -30,7 +30,7 @@ def send(
         raise CsmsError(
             f'the payload is not JSON ({error}): quote it, as in \'{{"type": "Soft"}}\'.'
         ) from None
-    response = Client(timeout_s=timeout * 2 + 10).call(
+    response = ApiClient(timeout_s=timeout * 2 + 10).call(
         "POST",
         f"/chargers/{segment(charger)}/commands",
         json={"action": action, "payload": body, "timeout_s": timeout},

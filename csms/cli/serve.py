@@ -21,9 +21,11 @@ EXAMPLE = "Example:  DATABASE_URL=postgresql://csms:…@db/csms MQTT_HOST=broker
 
 
 def serve(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every frame's handling.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also log how every frame is handled.")
+    ] = False,
 ) -> None:
-    """Run the central system: OCPP, REST and console, MQTT. With nothing configured it brings its own servers."""
+    """Run the central system: OCPP, REST and console, MQTT. Without settings it starts its own database and broker."""
     chosen = settings.load()
     log.configure(chosen.csms_log, verbose=verbose)
     adapters = [bridges.create(name) for name in chosen.csms_bridges]
@@ -42,7 +44,7 @@ def run(
     with_bridges: WithBridges = lambda _broker: (),
     beside: Beside | None = None,
 ) -> None:
-    """Start what must be started on the main thread, then the loop. `beside` runs next to the node (the demo)."""
+    """Bind the ports, start the servers that are not configured, and run the node. `beside` runs next to the node."""
     with ExitStack() as stack:
         ports = app.bind(chosen, or_next=or_next_port)
         stack.callback(ports.ocpp.close)
@@ -57,7 +59,7 @@ def run(
 
 
 def announce(running: app.Running) -> None:
-    """One line that says where everything is; the token on a line of its own, once."""
+    """Print where everything can be reached, and the admin token when it is new."""
     print(
         f"csms is ready: charge points {running.ocpp}<identity>"
         f"{f' and {running.ocpp_tls}<identity>' if running.ocpp_tls else ''} · console {running.http}"
@@ -85,16 +87,16 @@ async def _main(
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    guests: list[asyncio.Task[None]] = []
+    companions: list[asyncio.Task[None]] = []
 
     def is_ready(running: app.Running) -> None:
         gc.collect()
         gc.freeze()
         ready(running)
         if beside is not None:
-            guest = asyncio.create_task(beside(running, broker), name="beside")
-            guest.add_done_callback(lambda _: stop.set())
-            guests.append(guest)
+            companion = asyncio.create_task(beside(running, broker), name="beside")
+            companion.add_done_callback(lambda _: stop.set())
+            companions.append(companion)
 
     serving = asyncio.create_task(
         app.serve(
@@ -110,10 +112,10 @@ async def _main(
     )
     stopping = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    # Guests go first: they are the node's clients.
-    for guest in guests:
-        guest.cancel()
-    results = await asyncio.gather(*guests, return_exceptions=True)
+    # They stop first, because they are the node's clients.
+    for companion in companions:
+        companion.cancel()
+    results = await asyncio.gather(*companions, return_exceptions=True)
     stopping.cancel()
     await serving
     for result in results:
@@ -122,7 +124,7 @@ async def _main(
 
 
 def loop(main: Coroutine[Any, Any, None]) -> None:
-    """Run to the end on uvloop, or on asyncio's own loop where that does not exist."""
+    """Run to the end on uvloop, or on asyncio's own loop where uvloop is not installed."""
     try:
         import uvloop
     except ImportError:

@@ -1,4 +1,4 @@
-"""`csms simulate`: a fleet of simulated charge points against any OCPP 1.6-J central system, and other chargers."""
+"""`csms simulate`: simulated charge points for any OCPP 1.6-J central system, and simulated coin-op stations."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ from csms.simulate.records import ChargerEvent
 
 _PLAIN_EVERY_S = 5.0
 _LIVE_EVERY_S = 0.25
-_TOLD = {
+_PRINTED = {
     "booted": "boot answered",
     "refused": "tag refused",
     "resend": "sent again",
@@ -32,20 +32,20 @@ _TOLD = {
 
 
 class _Notes:
-    """The events worth a line, each kind of trouble told once for each charge point and wording."""
+    """The events that are printed: each kind of trouble once for each charge point and wording."""
 
     def __init__(self) -> None:
         self.fresh: list[str] = []
-        self._told: set[tuple[str, str, str]] = set()
+        self._printed: set[tuple[str, str, str]] = set()
 
     def take(self, event: ChargerEvent) -> None:
-        if event.kind not in _TOLD or (event.kind == "booted" and event.detail == "Accepted"):
+        if event.kind not in _PRINTED or (event.kind == "booted" and event.detail == "Accepted"):
             return
         once = ("", event.kind, event.detail) if event.kind == "connect_failed" else None
         mark = once or (event.charge_point, event.kind, event.detail)
-        if mark not in self._told:
-            self._told.add(mark)
-            self.fresh.append(f"{event.charge_point}: {_TOLD[event.kind]}: {event.detail}")
+        if mark not in self._printed:
+            self._printed.add(mark)
+            self.fresh.append(f"{event.charge_point}: {_PRINTED[event.kind]}: {event.detail}")
 
     def drain(self) -> list[str]:
         lines, self.fresh = self.fresh, []
@@ -69,7 +69,7 @@ def _figures(summary: FleetSummary) -> dict[str, str]:
 
 
 def _table(fleet: SimulatedFleet, url: str, notes: list[str]) -> Group:
-    """Names over values, five to a row: readable on eighty columns."""
+    """Return names above values, five in a row: they fit into 80 columns."""
     figures = list(_figures(fleet.summary()).items())
     table = Table.grid(padding=(0, 3))
     for begin in range(0, len(figures), 5):
@@ -122,7 +122,7 @@ async def _play(fleet: SimulatedFleet, url: str, notes: _Notes) -> FleetSummary:
 
 
 def _verdict(summary: FleetSummary) -> int:
-    """The exit status, with a sentence on stderr when it is not 0."""
+    """Return the exit status, and print a sentence on stderr when it is not 0."""
     counters = summary.counters
     if not summary.ever_connected:
         reason = summary.last_failure or "no time to dial"
@@ -142,7 +142,7 @@ def _verdict(summary: FleetSummary) -> int:
 def _checked_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"ws", "wss"} or not parts.hostname or parts.query or parts.fragment:
-        raise typer.BadParameter(f"{url!r} is no address like ws://localhost:9000/")
+        raise typer.BadParameter(f"{url!r} is not an address such as ws://localhost:9000/")
     return url
 
 
@@ -155,29 +155,35 @@ def simulate(
     url: Annotated[
         str,
         typer.Option(
-            help="The central system; each charge point appends its identity.", callback=_checked_url
+            help="The address of the central system, to which each charge point appends its identity.",
+            callback=_checked_url,
         ),
     ] = "ws://localhost:9000/",
     chargers: Annotated[int, typer.Option(min=1, help="How many charge points.")] = 10,
-    connectors: Annotated[int, typer.Option(min=1, max=16, help="Connectors of each.")] = 1,
+    connectors: Annotated[int, typer.Option(min=1, max=16, help="How many connectors each has.")] = 1,
     speed: Annotated[
-        float, typer.Option(min=1, max=100_000, help="Simulated seconds a real second; 60: an hour a minute.")
+        float,
+        typer.Option(
+            min=1, max=100_000, help="Simulated seconds per real second; at 60 an hour passes in a minute."
+        ),
     ] = 60.0,
     duration: Annotated[
-        float | None, typer.Option(min=0.1, help="End after this many real seconds. Unset: no end.")
+        float | None, typer.Option(min=0.1, help="End after this many real seconds. Unset: at Ctrl-C.")
     ] = None,
     sessions: Annotated[
-        int | None, typer.Option(min=1, help="End after this many sessions of each connector.")
+        int | None, typer.Option(min=1, help="End after this many sessions on each connector.")
     ] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="idTag drivers use; repeatable.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="An idTag that the drivers use; repeatable.")] = None,
     prefix: Annotated[str, typer.Option(help="Identities are PREFIX-001 and so on.")] = "SIM",
     password: Annotated[
         str | None,
         typer.Option(
-            envvar="CSMS_SIMULATE_PASSWORD", show_envvar=True, help="For HTTP Basic authentication."
+            envvar="CSMS_SIMULATE_PASSWORD",
+            show_envvar=True,
+            help="The password for HTTP Basic authentication.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed plays the same drivers, cars and energy.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same drivers, cars and energy.")] = 0,
 ) -> None:
     """Simulate OCPP 1.6-J charge points: drivers come, plug in, charge, leave.
 
@@ -211,7 +217,7 @@ def simulate(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    # The package logs what the figures already say.
+    # The package logs what the figures show already.
     log = logging.getLogger("csms.simulate")
     log.addHandler(logging.NullHandler())
     log.propagate = False
@@ -228,36 +234,49 @@ def simulate(
 
 @app.command("coin-op", epilog="Example:  csms simulate coin-op --stations 3 --host localhost --guests")
 def coin_op(
-    host: Annotated[str, typer.Option(help="The MQTT broker.")] = "localhost",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 1883,
-    stations: Annotated[int, typer.Option(min=1, max=5000, help="How many; ids are PREFIX1 and so on.")] = 1,
-    prefix: Annotated[str, typer.Option(help="What their ids begin with.")] = "sim-",
-    topic_prefix: Annotated[str, typer.Option(help="As MQTT_TOPIC_PREFIX.")] = "",
-    version: Annotated[str, typer.Option(help="MQTT 3.1.1 as real stations, or 5.")] = "3.1.1",
-    username: Annotated[str | None, typer.Option(help="For the broker.")] = None,
-    password: Annotated[str | None, typer.Option(envvar="CSMS_SIMULATE_PASSWORD", show_envvar=True)] = None,
-    speed: Annotated[float, typer.Option(min=0.1, max=1000, help="Station seconds a real second.")] = 1.0,
-    duration: Annotated[float | None, typer.Option(min=0.1, help="End after so many seconds.")] = None,
+    host: Annotated[str, typer.Option(help="The host of the MQTT broker.")] = "localhost",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port of the MQTT broker.")] = 1883,
+    stations: Annotated[
+        int, typer.Option(min=1, max=5000, help="How many stations; their ids are PREFIX1 and so on.")
+    ] = 1,
+    prefix: Annotated[str, typer.Option(help="How their ids begin.")] = "sim-",
+    topic_prefix: Annotated[str, typer.Option(help="The same as the setting MQTT_TOPIC_PREFIX.")] = "",
+    version: Annotated[
+        str, typer.Option(help="The MQTT version: 3.1.1, as real stations have, or 5.")
+    ] = "3.1.1",
+    username: Annotated[str | None, typer.Option(help="The user name for the broker.")] = None,
+    password: Annotated[
+        str | None,
+        typer.Option(envvar="CSMS_SIMULATE_PASSWORD", show_envvar=True, help="The password for the broker."),
+    ] = None,
+    speed: Annotated[float, typer.Option(min=0.1, max=1000, help="Simulated seconds per real second.")] = 1.0,
+    duration: Annotated[float | None, typer.Option(min=0.1, help="End after this many seconds.")] = None,
     guests: Annotated[
-        bool, typer.Option("--guests", help="Users come and go with apps of their own.")
+        bool, typer.Option("--guests", help="Simulate users who rent with an app of their own.")
     ] = False,
     charge: Annotated[float, typer.Option(min=1, help="Seconds until a battery is full.")] = 3600.0,
-    energy: Annotated[str, typer.Option(help="Counter: session or cumulative.")] = "session",
-    power_scale: Annotated[float, typer.Option(help="0.1: power on the wire in tenths of a watt.")] = 1.0,
-    nan_rate: Annotated[float, typer.Option(min=0, max=1, help="Meter reads that fail.")] = 0.0,
-    loss: Annotated[float, typer.Option(min=0, max=1, help="Packets that get lost.")] = 0.0,
-    double: Annotated[float, typer.Option(min=0, max=1, help="Packets that come twice.")] = 0.0,
-    reboot_at: Annotated[float | None, typer.Option(help="Reboot at this second of a rental.")] = None,
+    energy: Annotated[
+        str, typer.Option(help="What the energy counter counts: session or cumulative.")
+    ] = "session",
+    power_scale: Annotated[
+        float, typer.Option(help="The scale of the power on the wire; 0.1 is tenths of a watt.")
+    ] = 1.0,
+    nan_rate: Annotated[float, typer.Option(min=0, max=1, help="The share of meter reads that fail.")] = 0.0,
+    loss: Annotated[float, typer.Option(min=0, max=1, help="The share of packets that are lost.")] = 0.0,
+    double: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of packets that are sent twice.")
+    ] = 0.0,
+    reboot_at: Annotated[float | None, typer.Option(help="Reboot at this second of every rental.")] = None,
     forgets: Annotated[bool, typer.Option("--forgets", help="A reboot loses the rental.")] = False,
-    silent: Annotated[bool, typer.Option("--silent", help="They listen and never answer.")] = False,
+    silent: Annotated[bool, typer.Option("--silent", help="The stations listen and never answer.")] = False,
     second_topic: Annotated[
-        bool, typer.Option("--second-topic", help="Also the renter's own topic.")
+        bool, typer.Option("--second-topic", help="Also publish on the renter's own topic.")
     ] = False,
     last_will: Annotated[
         bool, typer.Option("--last-will", help="Leave a last will with the broker.")
     ] = False,
 ) -> None:
-    """Simulate coin-op rental stations on an MQTT broker, with every fault we know of."""
+    """Simulate coin-op rental stations on an MQTT broker, with all known faults."""
     from csms.simulate import coin_op as coin
 
     behaviour = coin.StationBehaviour(

@@ -1,28 +1,33 @@
-"""`csms tags`: who may charge."""
+"""`csms tags`: the idTags that may charge."""
 
 from typing import Annotated
 
 import typer
 
-from csms.cli.client import Client, segment
-from csms.cli.lists import pages, table
+from csms.cli.client import ApiClient, segment
+from csms.cli.output import DASH, print_table
 
-app = typer.Typer(help="idTags: who may charge.", no_args_is_help=True)
-ADD = "Example:  csms tags add 04E8A1B2 --parent FLEET --limit 1"
+app = typer.Typer(help="idTags: which may charge.", no_args_is_help=True)
+_IDTAG = Annotated[str, typer.Argument(metavar="IDTAG", help="The idTag.")]
 
 
-@app.command(epilog=ADD)
+@app.command(epilog="Example:  csms tags add 04E8A1B2 --parent FLEET --limit 1")
 def add(
-    id_tag: Annotated[str, typer.Argument(metavar="IDTAG")],
-    status: Annotated[str, typer.Option(help="Accepted, Blocked, Expired or Invalid.")] = "Accepted",
+    id_tag: _IDTAG,
+    status: Annotated[
+        str, typer.Option(help="Its status: Accepted, Blocked, Expired or Invalid.")
+    ] = "Accepted",
     expires: Annotated[
         str | None, typer.Option(help="End of validity (ISO 8601, e.g. 2027-01-01T00:00:00Z).")
     ] = None,
-    parent: Annotated[str | None, typer.Option(help="The group it belongs to (parentIdTag).")] = None,
-    limit: Annotated[int | None, typer.Option(min=0, help="Most transactions at the same time.")] = None,
-    tariff: Annotated[str | None, typer.Option(help="Its own tariff, wherever it charges.")] = None,
+    parent: Annotated[
+        str | None,
+        typer.Option(help="The parentIdTag: tags of the same parent may stop each other's transactions."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="The most transactions at the same time.")] = None,
+    tariff: Annotated[str | None, typer.Option(help="The tariff of this tag, at every charger.")] = None,
 ) -> None:
-    """Add a tag, or replace what is known of it."""
+    """Add a tag, or replace an existing one."""
     body = {
         "status": status,
         "expiryDate": expires,
@@ -31,21 +36,21 @@ def add(
         "tariffId": tariff,
     }
     given = {name: value for name, value in body.items() if value is not None}
-    Client().call("PUT", f"/tags/{segment(id_tag)}", json=given)
+    ApiClient().call("PUT", f"/tags/{segment(id_tag)}", json=given)
     print(f"{id_tag}: {status}")
 
 
 @app.command(epilog="Example:  csms tags block 04E8A1B2")
-def block(id_tag: Annotated[str, typer.Argument(metavar="IDTAG")]) -> None:
-    """Let a tag charge no more."""
-    Client().call("PATCH", f"/tags/{segment(id_tag)}", json={"status": "Blocked"})
+def block(id_tag: _IDTAG) -> None:
+    """Block a tag: it may not charge any more."""
+    ApiClient().call("PATCH", f"/tags/{segment(id_tag)}", json={"status": "Blocked"})
     print(f"{id_tag}: Blocked")
 
 
 @app.command(epilog="Example:  csms tags remove 04E8A1B2")
-def remove(id_tag: Annotated[str, typer.Argument(metavar="IDTAG")]) -> None:
-    """Forget a tag; what unknown tags may do then decides (CSMS_UNKNOWN_TAGS)."""
-    Client().call("DELETE", f"/tags/{segment(id_tag)}")
+def remove(id_tag: _IDTAG) -> None:
+    """Remove a tag. CSMS_UNKNOWN_TAGS then decides whether it may charge."""
+    ApiClient().call("DELETE", f"/tags/{segment(id_tag)}")
     print(f"{id_tag}: removed")
 
 
@@ -56,14 +61,14 @@ def list_tags() -> None:
         [
             t["idTag"],
             t["status"],
-            t.get("expiryDate") or "–",
-            t.get("parentIdTag") or "–",
+            t.get("expiryDate") or DASH,
+            t.get("parentIdTag") or DASH,
             _shown(t.get("maxActiveTransactions")),
-            t.get("tariffId") or "–",
+            t.get("tariffId") or DASH,
         ]
-        for t in pages(Client(), "/tags")
+        for t in ApiClient().items("/tags")
     ]
-    table(
+    print_table(
         "Tags",
         ("idTag", "status", "expires", "parent", "limit", "tariff"),
         rows,
@@ -72,4 +77,4 @@ def list_tags() -> None:
 
 
 def _shown(value: int | None) -> str:
-    return "–" if value is None else str(value)
+    return DASH if value is None else str(value)

@@ -1,4 +1,4 @@
-"""`csms tariffs`: what charging costs."""
+"""`csms tariffs`: the prices of charging."""
 
 import json
 import re
@@ -10,17 +10,17 @@ from typing import Annotated, Any
 
 import typer
 
-from csms.cli.client import Client, segment
-from csms.cli.lists import pages, table
+from csms.cli.client import ApiClient, segment
+from csms.cli.output import DASH, in_seconds, print_table
 from csms.core.currencies import minor_digits
 from csms.core.tariffs import DAYS
 from csms.errors import CsmsError
 
-app = typer.Typer(help="Tariffs: what charging costs.", no_args_is_help=True)
-_ID = Annotated[str, typer.Argument(metavar="TARIFF")]
+app = typer.Typer(help="Tariffs: the prices of charging.", no_args_is_help=True)
+_TARIFF = Annotated[str, typer.Argument(metavar="TARIFF", help="The tariff's id.")]
 _RANGE = re.compile(r"(\d\d:\d\d)-(\d\d:\d\d)")
 _RATES = {"energy": "energyRate", "time": "timeRate", "idle": "idleRate"}
-SET = (
+_SET_EXAMPLE = (
     "Example:  csms tariffs set day --currency EUR --energy 0.42 --idle 0.10 --grace 30"
     ' --band "night 22:00-06:00 mon-fri energy=0.25" --zone Europe/Vienna'
 )
@@ -29,62 +29,69 @@ SET = (
 @app.command("list", epilog="Example:  csms tariffs list")
 def list_tariffs() -> None:
     """List the tariffs."""
-    rows = [[t["id"], str(t["version"]), *_summary(t)] for t in pages(Client(), "/tariffs")]
+    rows = [[t["id"], str(t["version"]), *_summary(t)] for t in ApiClient().items("/tariffs")]
     columns = ("tariff", "version", "currency", "kWh", "minute", "session", "idle minute", "bands")
-    table(
+    print_table(
         "Tariffs",
         columns,
         rows,
-        "No tariffs: CSMS_ENERGY_RATE and CSMS_TIME_RATE apply. See csms tariffs set.",
+        "No tariffs: CSMS_ENERGY_RATE and CSMS_TIME_RATE apply. Create one: csms tariffs set TARIFF",
     )
 
 
 @app.command(epilog="Example:  csms tariffs show day --version 2")
 def show(
-    tariff: _ID,
-    version: Annotated[int | None, typer.Option(min=1, help="As it was in this version.")] = None,
-    versions: Annotated[bool, typer.Option("--versions", help="All its versions, the newest first.")] = False,
+    tariff: _TARIFF,
+    version: Annotated[int | None, typer.Option(min=1, help="Show this version.")] = None,
+    versions: Annotated[
+        bool, typer.Option("--versions", help="List all its versions, newest first.")
+    ] = False,
 ) -> None:
-    """Show one tariff, as JSON that `set --file` takes."""
-    client, path = Client(), f"/tariffs/{segment(tariff)}"
+    """Show a tariff as JSON, which `set --file` reads."""
+    client, path = ApiClient(), f"/tariffs/{segment(tariff)}"
     if not versions:
         print(json.dumps(client.get(path, version=version), indent=2, ensure_ascii=False))
         return
     found = client.get(f"{path}/versions")["items"]
-    rows = [[str(t["version"]), t["createdAt"][:19].replace("T", " "), *_summary(t)] for t in found]
+    rows = [[str(t["version"]), in_seconds(t["createdAt"]), *_summary(t)] for t in found]
     columns = ("version", "since (UTC)", "currency", "kWh", "minute", "session", "idle minute", "bands")
-    table(f"Tariff {tariff}", columns, rows, "No versions.")
+    print_table(f"Tariff {tariff}", columns, rows, "No versions.")
 
 
-@app.command("set", epilog=SET)
+@app.command("set", epilog=_SET_EXAMPLE)
 def set_tariff(
-    tariff: _ID,
-    currency: Annotated[str | None, typer.Option(help="ISO 4217, such as EUR.")] = None,
-    energy: Annotated[str | None, typer.Option(help="Per kWh.")] = None,
-    minute: Annotated[str | None, typer.Option("--time", help="Per minute.")] = None,
-    session: Annotated[str | None, typer.Option(help="Per session.")] = None,
-    idle: Annotated[str | None, typer.Option(help="Per minute that the car stays after charging.")] = None,
-    grace: Annotated[int | None, typer.Option(min=0, help="Idle minutes that are free.")] = None,
+    tariff: _TARIFF,
+    currency: Annotated[str | None, typer.Option(help="The currency (ISO 4217), such as EUR.")] = None,
+    energy: Annotated[str | None, typer.Option(help="The price of a kWh.")] = None,
+    minute: Annotated[str | None, typer.Option("--time", help="The price of a minute.")] = None,
+    session: Annotated[str | None, typer.Option(help="The price of a session.")] = None,
+    idle: Annotated[
+        str | None, typer.Option(help="The price of a minute that the car stays after charging.")
+    ] = None,
+    grace: Annotated[int | None, typer.Option(min=0, help="How many idle minutes are free.")] = None,
     minimum: Annotated[str | None, typer.Option(help="The least a session costs, or none.")] = None,
     maximum: Annotated[str | None, typer.Option(help="The most a session costs, or none.")] = None,
     tax: Annotated[str | None, typer.Option(help="Tax in per cent, or none.")] = None,
     tax_included: Annotated[
-        bool | None, typer.Option("--tax-included/--tax-on-top", help="Whether the rates have it in them.")
+        bool | None, typer.Option("--tax-included/--tax-on-top", help="Whether the prices include the tax.")
     ] = None,
     zone: Annotated[
-        str | None, typer.Option(help="Whose clock the bands go by, such as Europe/Vienna.")
+        str | None, typer.Option(help="The time zone of the bands, such as Europe/Vienna.")
     ] = None,
     band: Annotated[
         list[str] | None,
-        typer.Option(help='Other rates at times: "NAME HH:MM-HH:MM [mon-fri,sun] energy=… time=… idle=…".'),
+        typer.Option(
+            help='Other prices at some times: "NAME HH:MM-HH:MM \\[mon-fri,sun] energy=… time=… idle=…".'
+        ),
     ] = None,
-    no_bands: Annotated[bool, typer.Option("--no-bands", help="Take all bands away.")] = False,
+    no_bands: Annotated[bool, typer.Option("--no-bands", help="Remove all bands.")] = False,
     file: Annotated[
-        Path | None, typer.Option(help="All of it from a JSON file (- reads standard input) instead.")
+        Path | None,
+        typer.Option(help="Read the whole tariff from a JSON file instead (- is standard input)."),
     ] = None,
 ) -> None:
-    """Make a tariff, or change what is named of one. Bands are replaced all together."""
-    client, path = Client(), f"/tariffs/{segment(tariff)}"
+    """Create a tariff, or change the given terms of one. Bands are replaced all together."""
+    client, path = ApiClient(), f"/tariffs/{segment(tariff)}"
     if file is not None:
         made = client.call("PUT", path, json=_from_file(file)).json()
     else:
@@ -111,29 +118,32 @@ def set_tariff(
 
 
 @app.command(epilog="Example:  csms tariffs delete day")
-def delete(tariff: _ID) -> None:
-    """Delete a tariff that nothing refers to; its versions stay readable."""
-    Client().call("DELETE", f"/tariffs/{segment(tariff)}")
+def delete(tariff: _TARIFF) -> None:
+    """Delete a tariff that nothing refers to. Its versions stay readable."""
+    ApiClient().call("DELETE", f"/tariffs/{segment(tariff)}")
     print(f"{tariff}: deleted")
 
 
 @app.command(
     epilog="Example:  csms tariffs assign day --charger CP1 --charger CP2 --tag 04E8A1B2"
-    "  ·  A tag's tariff comes before the charger's, that before its group's, that before the default."
+    "  ·  The first that exists applies: the tariff of the tag, the charger, its group, the default."
 )
 def assign(
-    tariff: Annotated[str, typer.Argument(metavar="TARIFF", help="none takes it away.")],
-    charger: Annotated[list[str] | None, typer.Option(help="For this charger.")] = None,
+    tariff: Annotated[
+        str, typer.Argument(metavar="TARIFF", help="The tariff's id; none removes the assignment.")
+    ],
+    charger: Annotated[list[str] | None, typer.Option(help="Assign it to this charger.")] = None,
     group: Annotated[
-        list[str] | None, typer.Option(help="For this group of chargers; made if need be.")
+        list[str] | None,
+        typer.Option(help="Assign it to this group of chargers, which is created if it is new."),
     ] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="For this idTag, wherever it charges.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Assign it to this idTag, at every charger.")] = None,
     members: Annotated[
         list[str] | None, typer.Option("--member", help="Put this charger into the group.")
     ] = None,
 ) -> None:
-    """Say whose tariff it is."""
-    client, body = Client(), {"tariffId": None if tariff == "none" else tariff}
+    """Assign a tariff to chargers, groups or tags."""
+    client, body = ApiClient(), {"tariffId": None if tariff == "none" else tariff}
     if members and len(group or []) != 1:
         raise typer.BadParameter("goes with one --group", param_hint="--member")
     for group_id in group or []:
@@ -152,16 +162,16 @@ def assign(
 
 @app.command(epilog="Example:  csms tariffs price day --kwh 24 --from 22:00 --to 06:00 --idle 45")
 def price(
-    tariff: _ID,
-    kwh: Annotated[str, typer.Option(help="Energy, taken evenly.")],
+    tariff: _TARIFF,
+    kwh: Annotated[str, typer.Option(help="The energy, drawn evenly.")],
     start: Annotated[
-        str, typer.Option("--from", help="HH:MM of today, or YYYY-MM-DDTHH:MM, by the tariff's clock.")
+        str, typer.Option("--from", help="HH:MM of today, or YYYY-MM-DDTHH:MM, in the tariff's time zone.")
     ],
-    end: Annotated[str, typer.Option("--to", help="Likewise; an earlier HH:MM is the next day's.")],
-    idle: Annotated[int, typer.Option(min=0, help="Minutes at the end without charging.")] = 0,
-    zone: Annotated[str | None, typer.Option(help="The clock of a tariff without one.")] = None,
+    end: Annotated[str, typer.Option("--to", help="Likewise; an HH:MM before --from is of the next day.")],
+    idle: Annotated[int, typer.Option(min=0, help="Minutes without charging at the end.")] = 0,
+    zone: Annotated[str | None, typer.Option(help="The time zone, for a tariff without one.")] = None,
 ) -> None:
-    """What a session would cost, component by component."""
+    """Compute what a session would cost, by component."""
     begins = _moment(start, "--from", None)
     body = {
         "energyKwh": kwh,
@@ -170,8 +180,8 @@ def price(
         "idleMinutes": idle,
         "timeZone": zone,
     }
-    told = Client().call("POST", f"/tariffs/{segment(tariff)}/price", json=body).json()
-    cost = told["cost"]
+    priced = ApiClient().call("POST", f"/tariffs/{segment(tariff)}/price", json=body).json()
+    cost = priced["cost"]
     rows = [
         [
             line["component"],
@@ -188,13 +198,13 @@ def price(
         rows.append(
             ["  of which tax", "", "", f"{tax['percent']} %", _money(tax["amountMinor"], cost["currency"])]
         )
-    title = f"Tariff {told['tariffId']} version {told['version']}, clock of {told['timeZone']}"
-    table(title, ("component", "band", "quantity", "rate", "amount"), rows, "")
+    title = f"Tariff {priced['tariffId']} version {priced['version']}, time zone {priced['timeZone']}"
+    print_table(title, ("component", "band", "quantity", "rate", "amount"), rows, "")
 
 
 def _summary(t: dict[str, Any]) -> list[str]:
     bands = ", ".join(f"{b['name']} {b['start']}-{b['end']}" for b in t["bands"])
-    return [t["currency"], t["energyRate"], t["timeRate"], t["sessionFee"], t["idleRate"], bands or "–"]
+    return [t["currency"], t["energyRate"], t["timeRate"], t["sessionFee"], t["idleRate"], bands or DASH]
 
 
 def _money(minor: int, currency: str) -> str:
@@ -203,7 +213,7 @@ def _money(minor: int, currency: str) -> str:
 
 
 def _band(text: str) -> dict[str, Any]:
-    """`night 22:00-06:00 mon-fri energy=0.20` as the interface takes it; what it means is checked there."""
+    """Return `night 22:00-06:00 mon-fri energy=0.20` in the form of the REST interface, which checks its values."""
     made: dict[str, Any] = {}
     for word in text.split():
         key, equals, value = word.partition("=")
@@ -223,7 +233,7 @@ def _band(text: str) -> dict[str, Any]:
 
 
 def _days(word: str) -> list[str] | None:
-    """`mon-fri,sun` as its days, in order; None: it is something else."""
+    """Return the days of `mon-fri,sun` in order; None for other words."""
     found: set[int] = set()
     for part in word.split(","):
         first, _, last = part.partition("-")
@@ -240,7 +250,7 @@ def _moment(text: str, option: str, after: datetime | None) -> datetime:
             return datetime.fromisoformat(text)
         day = date.today() if after is None else after.date()  # noqa: DTZ011 - the tariff's clock is not known here
         moment = datetime.fromisoformat(f"{day}T{text}")
-        # A time of day alone is by the same clock as the beginning.
+        # A time of day alone is in the time zone of the beginning.
         moment = moment if after is None else moment.replace(tzinfo=after.tzinfo)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no time such as 22:00", param_hint=option) from None
@@ -255,6 +265,6 @@ def _from_file(file: Path) -> Any:
     except ValueError as error:
         raise CsmsError(f"{file} is not JSON: {error}.") from None
     if isinstance(body, dict):
-        # What `show` prints beside the terms.
+        # `show` prints these beside the terms.
         body = {key: value for key, value in body.items() if key not in {"id", "version", "createdAt"}}
     return body

@@ -1,26 +1,26 @@
-"""`csms tokens`: who may use the API and the console."""
+"""`csms tokens`: access to the API and the console."""
 
 from typing import Annotated
 
 import typer
 
-from csms.cli.client import Client
-from csms.cli.lists import table
+from csms.cli.client import ApiClient
+from csms.cli.output import in_seconds, print_table
 from csms.errors import CsmsError
 
-app = typer.Typer(help="API tokens: who may look, operate, administer.", no_args_is_help=True)
+app = typer.Typer(help="API tokens: access as viewer, operator or admin.", no_args_is_help=True)
 
 
 @app.command(epilog="Example:  csms tokens add billing --role viewer")
 def add(
-    name: Annotated[str, typer.Argument(help="What it is for.")],
+    name: Annotated[str, typer.Argument(help="A name that says what the token is for.")],
     role: Annotated[
         str,
         typer.Option(help="viewer (reads), operator (also commands, chargers, tags), admin (everything)."),
     ] = "viewer",
 ) -> None:
-    """Make a token; its secret is shown once, here."""
-    print(Client().call("POST", "/tokens", json={"name": name, "role": role}).json()["token"])
+    """Create a token. Its secret is printed once, here."""
+    print(ApiClient().call("POST", "/tokens", json={"name": name, "role": role}).json()["token"])
 
 
 @app.command("list", epilog="Example:  csms tokens list")
@@ -31,18 +31,18 @@ def list_tokens() -> None:
             str(t["id"]),
             t["name"],
             t["role"],
-            t["createdAt"][:19].replace("T", " "),
+            in_seconds(t["createdAt"]),
             "revoked" if t.get("revokedAt") else "valid",
         ]
-        for t in Client().get("/tokens")["items"]
+        for t in ApiClient().get("/tokens")["items"]
     ]
-    table("Tokens", ("id", "name", "role", "created (UTC)", ""), rows, "No tokens but the admin token.")
+    print_table("Tokens", ("id", "name", "role", "created (UTC)", ""), rows, "No tokens but the admin token.")
 
 
 @app.command(epilog="Example:  csms tokens revoke billing")
 def revoke(name: Annotated[str, typer.Argument(help="The token's name.")]) -> None:
-    """Make a token worthless at once."""
-    client = Client()
+    """Revoke a token: it is refused from now on."""
+    client = ApiClient()
     for token in client.get("/tokens")["items"]:
         if token["name"] == name and not token.get("revokedAt"):
             client.call("DELETE", f"/tokens/{token['id']}")

@@ -1,109 +1,95 @@
-"""Accounts for operators: balances, who rents what now, one account's entries, top-ups that can be sent twice."""
+"""Accounts: their balances, who rents now, an account's entries, top-ups and corrections."""
 
 from decimal import Decimal, InvalidOperation
 from uuid import uuid4
 
 from starlette.responses import RedirectResponse, Response
 
+from csms.console.base import Console, ConsoleRequest
 from csms.console.formatting import account_url
-from csms.console.site import Site, Visit
 from csms.core.text import storable
-from csms.db import accounts, admin, views
+from csms.db import accounts, views
 from csms.service import accounts as service
 from csms.service import cursors
-from csms.service.problems import Problem
 
-_PAGE = 50
 _MOST = 1_000_000_000
 
 
-async def list_accounts(site: Site, visit: Visit) -> Response:
-    query = visit.request.query_params
+async def list_accounts(console: Console, request: ConsoleRequest) -> Response:
+    query, limit = request.http.query_params, console.page_size
     beginning = storable(query.get("q", "").strip()[:128])
-    try:
-        after = cursors.decode(query.get("cursor"), tuple[str])
-    except Problem as problem:
-        return site.problem(visit, 422, problem.detail)
-    async with site.context.engine.connect() as db:
+    after = cursors.decode(query.get("cursor"), tuple[str])
+    async with console.context.engine.connect() as db:
         found = await accounts.list_accounts(
-            db,
-            after_id=storable(after[0]) if after else "",
-            beginning=beginning,
-            limit=_PAGE + 1,
+            db, after_id=storable(after[0]) if after else "", beginning=beginning, limit=limit + 1
         )
-        rentals = await accounts.open_rentals(db, limit=_PAGE)
+        rentals = await accounts.open_rentals(db, limit=limit)
         sessions = await views.sessions_of(db, [r.transaction_id for r in rentals])
-    return site.page(
+    shown, next_cursor = cursors.cut(found, limit, lambda view: (view.account.id,))
+    return console.page(
         "accounts.html",
-        visit,
-        found=found[:_PAGE],
+        request,
+        found=shown,
         beginning=beginning,
         rentals=rentals,
         sessions=sessions,
-        next_cursor=cursors.encode(found[_PAGE - 1].account.id) if len(found) > _PAGE else None,
+        next_cursor=next_cursor,
     )
 
 
-async def account(site: Site, visit: Visit) -> Response:
-    account_id = _id_of(visit)
-    try:
-        before = cursors.decode(visit.request.query_params.get("cursor"), tuple[int])
-    except Problem as problem:
-        return site.problem(visit, 422, problem.detail)
-    async with site.context.engine.connect() as db:
+async def account(console: Console, request: ConsoleRequest) -> Response:
+    account_id, limit = _account_id(request), console.page_size
+    before = cursors.decode(request.http.query_params.get("cursor"), tuple[int])
+    async with console.context.engine.connect() as db:
         view = await accounts.get(db, account_id)
         if view is None:
-            return site.problem(visit, 404, f"There is no account {account_id!r}.")
+            return console.problem(request, 404, f"There is no account {account_id!r}.")
         entries = await accounts.entries(
-            db, account_id, before_id=before[0] if before else None, limit=_PAGE + 1
+            db, account_id, before_id=before[0] if before else None, limit=limit + 1
         )
         rentals = [
-            rental for rental in await accounts.list_rentals(db, account_id, limit=_PAGE) if rental.open
+            rental for rental in await accounts.list_rentals(db, account_id, limit=limit) if rental.open
         ]
         sessions = await views.sessions_of(db, [r.transaction_id for r in rentals])
-    return site.page(
+    shown, next_cursor = cursors.cut(entries, limit, lambda entry: (entry[0],))
+    return console.page(
         "account.html",
-        visit,
+        request,
         view=view,
-        entries=[entry for _, entry in entries[:_PAGE]],
+        entries=[entry for _, entry in shown],
         rentals=rentals,
         sessions=sessions,
         key=f"console-{uuid4().hex}",
-        next_cursor=cursors.encode(entries[_PAGE - 1][0]) if len(entries) > _PAGE else None,
+        next_cursor=next_cursor,
     )
 
 
-async def enter(site: Site, visit: Visit) -> Response:
-    """Top up, or correct; the form's key makes a second sending of it the first."""
-    account_id = _id_of(visit)
-    form = await visit.request.form()
+async def enter(console: Console, request: ConsoleRequest) -> Response:
+    """Enter a top-up or a correction. The form carries a key, so that sending it twice enters it once."""
+    account_id = _account_id(request)
+    form = await request.http.form()
     kind = str(form.get("kind", "top_up"))
-    amount = _amount(str(form.get("amount", "")))
+    amount = _parse_amount(str(form.get("amount", "")))
     key, note = str(form.get("key", ""))[:128], storable(str(form.get("note", ""))).strip()[:500]
     if amount is None or kind not in {"top_up", "correction"} or not key:
-        return site.problem(visit, 422, "amount: a number with at most three decimals.")
-    try:
-        await service.enter(
-            site.context,
-            account_id,
-            key=key,
-            amount=amount,
-            kind="top_up" if kind == "top_up" else "correction",
-            note=note or None,
-        )
-    except Problem as refused:
-        return site.problem(visit, refused.status, refused.detail)
-    except (admin.Missing, admin.Conflict) as error:
-        return site.problem(visit, 404 if isinstance(error, admin.Missing) else 409, str(error))
+        return console.problem(request, 422, "The amount must be a number with at most three decimals.")
+    await service.enter(
+        console.context,
+        account_id,
+        key=key,
+        amount=amount,
+        kind="top_up" if kind == "top_up" else "correction",
+        note=note or None,
+    )
     return RedirectResponse(account_url(account_id), 303)
 
 
-def _id_of(visit: Visit) -> str:
-    return storable(str(visit.request.path_params["account_id"]))[:128]
+def _account_id(request: ConsoleRequest) -> str:
+    return storable(str(request.http.path_params["account_id"]))[:128]
 
 
-def _amount(text: str) -> Decimal | None:
-    """An amount as people type it; None: it is none, or an absurd one."""
+def _parse_amount(text: str) -> Decimal | None:
+    """Return an amount with a decimal point or comma; None for anything else, and for more than a billion."""
     try:
         amount = Decimal(text.strip().replace(",", "."))
     except InvalidOperation:

@@ -1,4 +1,4 @@
-"""The console as an ASGI application, to be served below everything the REST interface does not answer."""
+"""The console as an ASGI application, for every address that the REST interface does not answer."""
 
 import structlog
 from starlette.applications import Starlette
@@ -8,48 +8,48 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from csms.console import accounts, actions, pages
-from csms.console.live import Live
-from csms.console.site import FILES, Handler, Site
+from csms.console import accounts, actions, sign_in
+from csms.console.base import CONSOLE_FILES, Console, PageHandler
+from csms.console.live_pages import LivePages
+from csms.console.pages import ConsolePages
 from csms.db.outages import DATABASE_ERRORS, is_away, reason
 from csms.service.context import ServiceContext
-from csms.service.problems import Problem
 from csms.service.security_headers import SecurityHeaders
 
 log = structlog.get_logger()
 
 
-def create_console(context: ServiceContext) -> Starlette:
-    """Pages for people: `create_app(context, console=create_console(context))`."""
-    site = Site(context)
-    shown = pages.Pages(Live(site))
+def create_console(context: ServiceContext, *, page_size: int = 50) -> Starlette:
+    """Return the console's application: `create_app(context, console=create_console(context))`."""
+    console = Console(context, page_size=page_size)
+    pages = ConsolePages(LivePages(console))
 
-    def page(path: str, handler: Handler) -> Route:
-        return Route(path, site.guarded(handler), methods=["GET"])
+    def page(path: str, handler: PageHandler) -> Route:
+        return Route(path, console.guarded(handler), methods=["GET"])
 
-    def action(path: str, handler: Handler, role: str = "operator") -> Route:
-        return Route(path, site.guarded(handler, role), methods=["POST"])
+    def action(path: str, handler: PageHandler, role: str = "operator") -> Route:
+        return Route(path, console.guarded(handler, role), methods=["POST"])
 
-    async def sign_in_form(request: Request) -> Response:
-        return await pages.show_sign_in(site, request)
+    async def show_sign_in(request: Request) -> Response:
+        return await sign_in.sign_in_page(console, request)
 
-    async def sign_in(request: Request) -> Response:
-        return await pages.sign_in(site, request)
+    async def do_sign_in(request: Request) -> Response:
+        return await sign_in.sign_in(console, request)
 
     async def failed(request: Request, error: Exception) -> Response:
-        return await _failed(site, request, error)
+        return await _failed(console, request, error)
 
     return Starlette(
         routes=[
-            page("/", shown.overview),
-            page("/stream/overview", shown.stream_overview),
-            page("/stream/events", shown.stream_events),
-            page("/stream/chargers/{charger_id:path}", shown.stream_charger),
-            page("/transactions", shown.transactions),
-            page("/transactions/{transaction_id:int}", shown.transaction),
-            page("/events", shown.events),
-            page("/quarantine", shown.quarantine),
-            page("/tariffs", shown.tariffs),
+            page("/", pages.overview),
+            page("/stream/overview", pages.stream_overview),
+            page("/stream/events", pages.stream_events),
+            page("/stream/chargers/{charger_id:path}", pages.stream_charger),
+            page("/transactions", pages.transactions),
+            page("/transactions/{transaction_id:int}", pages.transaction),
+            page("/events", pages.events),
+            page("/quarantine", pages.quarantine),
+            page("/tariffs", pages.tariffs),
             page("/accounts", accounts.list_accounts),
             action("/accounts/{account_id:path}/entries", accounts.enter),
             page("/accounts/{account_id:path}", accounts.account),
@@ -58,35 +58,33 @@ def create_console(context: ServiceContext) -> Starlette:
             action("/events/revive", actions.revive),
             action("/chargers/{charger_id:path}/commands", actions.command),
             action("/chargers/{charger_id:path}/settings", actions.settings),
-            page("/chargers/{charger_id:path}/qr.{kind}", shown.qr_code),
-            page("/chargers/{charger_id:path}/plan", shown.plan),
-            page("/chargers/{charger_id:path}", shown.charger),
-            Route("/sign-in", sign_in_form, methods=["GET"]),
-            Route("/sign-in", sign_in, methods=["POST"]),
-            action("/sign-out", pages.sign_out, "viewer"),
-            *FILES.routes(),
+            page("/chargers/{charger_id:path}/qr.{kind}", pages.qr_code),
+            page("/chargers/{charger_id:path}/plan", pages.plan),
+            page("/chargers/{charger_id:path}", pages.charger),
+            Route("/sign-in", show_sign_in, methods=["GET"]),
+            Route("/sign-in", do_sign_in, methods=["POST"]),
+            action("/sign-out", sign_in.sign_out, "viewer"),
+            *CONSOLE_FILES.routes(),
         ],
         middleware=[Middleware(SecurityHeaders)],
-        exception_handlers=dict.fromkeys((HTTPException, Problem, *DATABASE_ERRORS, Exception), failed),
+        exception_handlers=dict.fromkeys((HTTPException, *DATABASE_ERRORS, Exception), failed),
     )
 
 
-async def _failed(site: Site, request: Request, error: Exception) -> Response:
-    """An error as a page, or as a bare page for those who have not signed in."""
+async def _failed(console: Console, request: Request, error: Exception) -> Response:
+    """Answer an error with a page; without the navigation where the request has no session."""
     status, sentence = 500, "Something went wrong here; the log says what."
-    if isinstance(error, Problem):
-        status, sentence = error.status, error.detail
-    elif isinstance(error, HTTPException):
+    if isinstance(error, HTTPException):
         status, sentence = error.status_code, "There is nothing at this address."
     elif is_away(error):
         status, sentence = 503, "The database is not available. Try again in a few seconds."
         log.warning("request_without_database", error=reason(error))
     else:
-        log.error("page failed", path=request.url.path, error=str(error), exc_info=error)
+        log.error("console_page_failed", path=request.url.path, error=str(error), exc_info=error)
     try:
-        visit = await site.visit(request)
+        signed_in = await console.signed_in(request)
     except Exception:  # the database again
-        visit = None
-    if visit is None:
-        return HTMLResponse(site.fragment("bare_problem.html", who=None, sentence=sentence), status)
-    return site.problem(visit, status, sentence)
+        signed_in = None
+    if signed_in is None:
+        return HTMLResponse(console.fragment("problem.html", who=None, sentence=sentence), status)
+    return console.problem(signed_in, status, sentence)

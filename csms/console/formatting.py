@@ -1,4 +1,4 @@
-"""Figures, times and events as people read them."""
+"""Numbers, times and events as the pages show them: the filters of the templates."""
 
 import hashlib
 import json
@@ -15,15 +15,15 @@ from csms.core.records import Event
 from csms.core.tariffs import DAYS, NO_BAND, Tariff
 
 _WORDS = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-NOTHING = "\N{EN DASH}"
+NO_VALUE = "\N{EN DASH}"
 
 
 def kwh(energy_wh: int | None) -> str:
-    return NOTHING if energy_wh is None else f"{energy_wh / 1000:,.2f} kWh"
+    return NO_VALUE if energy_wh is None else f"{energy_wh / 1000:,.2f} kWh"
 
 
 def kw(power_w: int | None) -> str:
-    return NOTHING if power_w is None else f"{power_w / 1000:,.1f} kW"
+    return NO_VALUE if power_w is None else f"{power_w / 1000:,.1f} kW"
 
 
 def money(cost: Cost) -> str:
@@ -31,7 +31,7 @@ def money(cost: Cost) -> str:
 
 
 def prices(tariff: Tariff) -> str:
-    """`0.35 EUR/kWh + 0.02 EUR/min`, and what else there is to know of them."""
+    """Return the base rates, `0.35 EUR/kWh + 0.02 EUR/min`, and what else determines the price."""
     more = []
     if tariff.charges("idle") and tariff.idle_grace_min:
         more.append(f"idle after {tariff.idle_grace_min} min")
@@ -48,12 +48,12 @@ def prices(tariff: Tariff) -> str:
 
 
 def base_prices(tariff: Tariff) -> str:
-    """The rates outside of any band."""
+    """Return the rates that apply outside of all bands."""
     return _rates(tariff, NO_BAND, session_fee=tariff.session_fee)
 
 
 def band_prices(tariff: Tariff) -> list[str]:
-    """For each band its times and rates."""
+    """Return a sentence for each band: its times and rates."""
     return [
         f"{band.name}, {_days(band.days)}{band.start} to {band.end}: {_rates(tariff, i)}"
         for i, band in enumerate(tariff.bands)
@@ -61,11 +61,11 @@ def band_prices(tariff: Tariff) -> list[str]:
 
 
 def component(line: BillLine) -> str:
-    """`energy, night`, as a line of a bill."""
+    """Return what a line of a bill is for: `energy, night`."""
     return line.component if line.band is None else f"{line.component}, {line.band}"
 
 
-def minor(amount: int, currency: str) -> str:
+def minor_money(amount: int, currency: str) -> str:
     digits = minor_digits(currency)
     return f"{Decimal(amount).scaleb(-digits):,.{digits}f} {currency}"
 
@@ -97,7 +97,7 @@ def _plain(number: Decimal) -> str:
 
 
 def duration(seconds: Decimal | float) -> str:
-    """Whole minutes: what is on a page changes no more often than it must."""
+    """Return the duration in whole minutes, so that a live page is not sent anew every second."""
     minutes = int(seconds) // 60
     if minutes < 1:
         return "< 1 min"
@@ -115,13 +115,13 @@ def ago(moment: datetime | None, now: datetime) -> str:
     return "just now" if seconds < 90 else f"{duration(seconds)} ago"
 
 
-def moment(value: datetime | None) -> str:
-    """For readers without the script that shows it in their own zone."""
-    return NOTHING if value is None else value.strftime("%d %b %Y %H:%M:%S UTC")
+def utc_time(value: datetime | None) -> str:
+    """Return the time in UTC; the page's script replaces it by the time in the reader's zone."""
+    return NO_VALUE if value is None else value.strftime("%d %b %Y %H:%M:%S UTC")
 
 
 def spaced(word: str | None) -> str:
-    """`SuspendedEVSE` as `Suspended EVSE`, `EVDisconnected` as `EV Disconnected`."""
+    """Return OCPP's words with spaces: `SuspendedEVSE` as `Suspended EVSE`."""
     if not word:
         return "Unknown"
     return _WORDS.sub(" ", word)
@@ -132,19 +132,20 @@ def charger_url(charger_id: str) -> str:
 
 
 def dom_id(charger_id: str) -> str:
-    """Something that can stand in an `id` attribute, whatever the charger calls itself."""
+    """Return a digest of the identity that is valid in an `id` attribute."""
     return hashlib.blake2b(charger_id.encode(errors="replace"), digest_size=6).hexdigest()
 
 
-def pretty(text: str) -> str:
+def pretty_json(text: str) -> str:
+    """Return JSON with indentation, other text as it is."""
     try:
         return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     except ValueError:
         return text
 
 
-def told(event: Event) -> str:
-    """A business event in one line."""
+def event_line(event: Event) -> str:
+    """Return the content of a business event in one line."""
     payload: dict[str, Any] = json.loads(event.body).get("payload", {})
     parts = []
     if "transactionId" in payload:
@@ -171,6 +172,30 @@ def told(event: Event) -> str:
     return " · ".join(parts)
 
 
-def mendable(held: Any) -> str:
-    """A message in quarantine as JSON to mend; what cannot be read starts from nothing."""
+def repair_draft(held: Any) -> str:
+    """Return a quarantined message as JSON to edit; `{}` where it cannot be read."""
     return json.dumps(repairable_message(held.action, held.payload) or {}, indent=2, ensure_ascii=False)
+
+
+FILTERS = {
+    each.__name__: each
+    for each in (
+        kwh,
+        kw,
+        money,
+        minor_money,
+        prices,
+        base_prices,
+        band_prices,
+        component,
+        duration,
+        utc_time,
+        spaced,
+        charger_url,
+        account_url,
+        dom_id,
+        repair_draft,
+        pretty_json,
+        event_line,
+    )
+}

@@ -1,4 +1,4 @@
-"""What a renter sees of a station: one page for each state of it. Pure."""
+"""What the rental page shows at one moment: a pure function of the records and the station's live status."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -6,21 +6,22 @@ from typing import Final
 
 from msgspec import Struct
 
+from csms.core.live_status import LiveStatus
 from csms.core.pricing import Cost, session_cost
-from csms.core.records import Transaction
+from csms.core.records import Connector, Transaction
 from csms.db.accounts import AccountView, RentalView
-from csms.rental.live import Figures, Sight
+from csms.rental.station_watch import LiveStation
 
 OPEN, STOP = "open", "stop"
 _RENTED: Final = frozenset({"busy", "charging", "completed"})
-_IN_OCPP: Final = {"Preparing": "busy", "Charging": "charging", "SuspendedEV": "completed"}
+_STATE_OF_STATUS: Final = {"Preparing": "busy", "Charging": "charging", "SuspendedEV": "completed"}
 _RECEIPT_S: Final = 900
-# From when on somebody who has not plugged in, or not shut the door, is reminded.
+# A renter is reminded to plug in, to unplug and shut the door, and to call support.
 _PLUG_IN_S, _UNPLUG_S, _SUPPORT_S = 300, 120, 900
 
 
-class Numbers(Struct, frozen=True, kw_only=True):
-    """A rental as it stands; the same function prices it as prices its bill."""
+class RentalNumbers(Struct, frozen=True, kw_only=True):
+    """A rental so far, or its receipt. The cost is computed by the function that computes the bill."""
 
     time_s: int
     energy_wh: int
@@ -28,77 +29,87 @@ class Numbers(Struct, frozen=True, kw_only=True):
     cost: Cost | None = None
 
 
-class Shown(Struct, frozen=True, kw_only=True):
-    """`state` names the headline, `messages` what stands below it, `button` what can be done."""
+class PageState(Struct, frozen=True, kw_only=True):
+    """`state` is the id of the headline, `messages` are those of the sentences below it, `button` is what can be done.
+
+    `final`: the numbers are a receipt, so that no power is shown.
+    """
 
     state: str
     messages: tuple[str, ...] = ()
     button: str | None = None
-    numbers: Numbers | None = None
+    numbers: RentalNumbers | None = None
     final: bool = False
 
     @property
     def key(self) -> str:
-        """Changes when more than the numbers does."""
+        """Two states with the same key differ in their numbers only."""
         return "-".join(
             (self.state, *self.messages, self.button or "", "n" if self.numbers else "", str(self.final)[0])
         )
 
 
-def shown(
+def page_state(
     view: RentalView,
     account: AccountView,
-    sight: Sight,
+    station: LiveStation,
     *,
     now: datetime,
     pending: str | None = None,
-    note: str | None = None,
-) -> Shown:
-    """`pending`: a button was pressed and its command is under way. `note`: the message of one that failed."""
+    failure: str | None = None,
+) -> PageState:
+    """Return the page for one user.
+
+    `pending` is the button whose command is under way, `failure` the message of a command that failed.
+    """
     me = account.account.id
     running = view.running if view.running is not None and view.running.id_tag == me else None
-    notes = () if note is None else (note,)
-    figures = sight.figures
-    if figures is None or not sight.fresh:
+    failures = () if failure is None else (failure,)
+    live = station.status
+    if live is None or not station.fresh:
         if running is None:
-            return Shown(state="silent", messages=("M2",)) if sight.silent else Shown(state="asking")
-        # The last that is known; the door can be asked to open all the same.
-        heard = figures is not None and figures.uid == me and figures.time_s is not None
-        return Shown(
+            if station.silent:
+                return PageState(state="silent", messages=("M2",))
+            return PageState(state="asking")
+        # The last numbers that are known; the rental can be stopped all the same.
+        numbers = _on_record(view, running)
+        if live is not None and live.uid == me and live.time_s is not None:
+            numbers = _live_numbers(live, running)
+        return PageState(
             state=_state_on_record(view),
-            messages=(*(("M2",) if sight.silent else ()), *notes),
+            messages=("M2", *failures) if station.silent else failures,
             button=STOP if pending is None else None,
-            numbers=_live(figures, running) if heard and figures is not None else _on_record(view, running),
+            numbers=numbers,
         )
-    if figures.status in _RENTED or figures.status == "done":
-        if figures.uid != me:
-            return Shown(state="occupied", messages=("M1",))
-        if figures.status == "done":
-            return Shown(
+    if live.status in _RENTED or live.status == "done":
+        if live.uid != me:
+            return PageState(state="occupied", messages=("M1",))
+        if live.status == "done":
+            return PageState(
                 state="done", messages=_after_the_end(view, now), numbers=_receipt(view, now), final=True
             )
-        return _mine(figures, running, account, view.debited_minor, pending=pending, notes=notes)
+        return _mine(live, running, account, view.debited_minor, pending=pending, failures=failures)
     if view.running is not None and running is None:
-        return Shown(state="occupied", messages=("M1",))
-    if figures.status == "init":
-        return Shown(state="starting_up")
-    return _free(view, account, now, pending=pending, notes=notes)
+        return PageState(state="occupied", messages=("M1",))
+    if live.status == "init":
+        return PageState(state="starting_up")
+    return _free(view, account, now, pending=pending, failures=failures)
 
 
 def _mine(
-    figures: Figures,
+    live: LiveStatus,
     running: Transaction | None,
     account: AccountView,
     debited_minor: int,
     *,
     pending: str | None,
-    notes: tuple[str, ...],
-) -> Shown:
-    numbers = _live(figures, running)
-    messages = list(notes)
-    if figures.status == "busy" and numbers.time_s >= _PLUG_IN_S:
+    failures: tuple[str, ...],
+) -> PageState:
+    numbers = _live_numbers(live, running)
+    messages = list(failures)
+    if live.status == "busy" and numbers.time_s >= _PLUG_IN_S:
         messages.append("M6")
-    elif figures.status == "completed":
+    elif live.status == "completed":
         messages.append("M3")
     if numbers.cost is not None and numbers.cost.currency == account.account.currency:
         # What dynamic debits have taken already was there when the rental began.
@@ -107,8 +118,8 @@ def _mine(
             messages.append("all_spent")
         elif numbers.cost.amount_minor * 5 >= balance * 4:
             messages.append("most_spent")
-    return Shown(
-        state="stopping" if pending == STOP else figures.status,
+    return PageState(
+        state="stopping" if pending == STOP else live.status,
         messages=tuple(messages),
         button=STOP if pending is None else None,
         numbers=numbers,
@@ -116,26 +127,26 @@ def _mine(
 
 
 def _free(
-    view: RentalView, account: AccountView, now: datetime, *, pending: str | None, notes: tuple[str, ...]
-) -> Shown:
-    connector = next((c for c in view.charger.connectors if c.connector_id == 1), None)
+    view: RentalView, account: AccountView, now: datetime, *, pending: str | None, failures: tuple[str, ...]
+) -> PageState:
+    connector = _connector(view, 1)
     receipt = _receipt(view, now)
     if pending == OPEN:
-        return Shown(state="opening")
+        return PageState(state="opening")
     if connector is not None and connector.status == "Faulted":
         door = connector.error_code == "ConnectorLockFailure"
-        return Shown(state="not_now", messages=("M4",) if door else ())
+        return PageState(state="not_now", messages=("M4",) if door else ())
     if view.charger.charger.enrollment != "Accepted":
-        return Shown(state="not_now")
+        return PageState(state="not_now")
     if account.account.blocked:
-        return Shown(state="free", messages=("blocked",))
+        return PageState(state="free", messages=("blocked",))
     if account.available_minor <= 0:
-        return Shown(state="free", messages=("M5",), numbers=receipt, final=True)
-    return Shown(state="free", messages=notes, button=OPEN, numbers=receipt, final=True)
+        return PageState(state="free", messages=("M5",), numbers=receipt, final=True)
+    return PageState(state="free", messages=failures, button=OPEN, numbers=receipt, final=True)
 
 
 def _after_the_end(view: RentalView, now: datetime) -> tuple[str, ...]:
-    """What to do, and again for those who have not done it. It lasts since the end of their rental."""
+    """Ask the renter to unplug and shut the door, more urgently as time passes since the end of the rental."""
     ended_at = None if view.last is None or view.running is not None else view.last.stop_received_at
     since_s = 0.0 if ended_at is None else (now - ended_at).total_seconds()
     if since_s < _UNPLUG_S:
@@ -143,36 +154,40 @@ def _after_the_end(view: RentalView, now: datetime) -> tuple[str, ...]:
     return ("M4", "unplug") if since_s < _SUPPORT_S else ("M4", "unplug", "call_support")
 
 
-def _live(figures: Figures, running: Transaction | None) -> Numbers:
-    time_s, energy_wh = figures.time_s or 0, int((figures.energy_wh or 0) + 0.5)
+def _live_numbers(live: LiveStatus, running: Transaction | None) -> RentalNumbers:
+    time_s, energy_wh = live.time_s or 0, int((live.energy_wh or 0) + 0.5)
     cost = None if running is None else session_cost(running.tariff, energy_wh, Decimal(time_s))
-    return Numbers(time_s=time_s, energy_wh=energy_wh, power_w=figures.power_w, cost=cost)
+    return RentalNumbers(time_s=time_s, energy_wh=energy_wh, power_w=live.power_w, cost=cost)
 
 
-def _on_record(view: RentalView, running: Transaction) -> Numbers:
-    connector = next((c for c in view.charger.connectors if c.connector_id == running.connector_id), None)
+def _on_record(view: RentalView, running: Transaction) -> RentalNumbers:
+    connector = _connector(view, running.connector_id)
     energy_wh, at = 0, running.started_at
     if connector is not None and connector.reading_transaction_id == running.id:
         energy_wh = max((connector.energy_wh or running.meter_start_wh) - running.meter_start_wh, 0)
         at = connector.reading_at or at
     time_s = max(int((at - running.started_at).total_seconds()), 0)
-    return Numbers(
+    return RentalNumbers(
         time_s=time_s,
         energy_wh=energy_wh,
         cost=session_cost(running.tariff, energy_wh, Decimal(time_s)),
     )
 
 
+def _connector(view: RentalView, connector_id: int) -> Connector | None:
+    return next((c for c in view.charger.connectors if c.connector_id == connector_id), None)
+
+
 def _state_on_record(view: RentalView) -> str:
-    connector = next((c for c in view.charger.connectors if c.connector_id == 1), None)
-    return _IN_OCPP.get(connector.status or "", "silent") if connector is not None else "silent"
+    connector = _connector(view, 1)
+    return _STATE_OF_STATUS.get(connector.status or "", "silent") if connector is not None else "silent"
 
 
-def _receipt(view: RentalView, now: datetime) -> Numbers | None:
+def _receipt(view: RentalView, now: datetime) -> RentalNumbers | None:
     last = view.last
     if last is None or last.stop_received_at is None or last.cost is None:
         return None
     if (now - last.stop_received_at).total_seconds() > _RECEIPT_S:
         return None
     cost = Cost(amount=last.cost, amount_minor=last.cost_minor or 0, currency=last.tariff.currency)
-    return Numbers(time_s=int(last.duration_s or 0), energy_wh=last.energy_wh or 0, cost=cost)
+    return RentalNumbers(time_s=int(last.duration_s or 0), energy_wh=last.energy_wh or 0, cost=cost)

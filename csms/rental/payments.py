@@ -1,7 +1,7 @@
-"""The way to a payment provider: what it must be able to do, and where it is found.
+"""Payment providers: what one must offer, and how it is found.
 
-A provider is a class of an installed package, named in the entry points `csms.payments`; CSMS_RENTAL_PAYMENTS chooses it.
-It gets no settings from here: its secrets are its own business.
+A provider is a class of an installed package, registered as an entry point in the group `csms.payments`;
+CSMS_RENTAL_PAYMENTS chooses it. It reads its own settings and secrets.
 """
 
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from msgspec import Struct
 
 from csms.errors import SettingsError
 
-GROUP = "csms.payments"
+ENTRY_POINT_GROUP = "csms.payments"
 
 
-class Order(Struct, frozen=True, kw_only=True):
-    """A top-up that somebody wants to make. `return_url` is where they come back to."""
+class PaymentOrder(Struct, frozen=True, kw_only=True):
+    """A top-up that a renter wants to make. `return_url` is the page to which the provider sends the renter back."""
 
     payment_id: str
     amount: Decimal
@@ -25,31 +25,31 @@ class Order(Struct, frozen=True, kw_only=True):
     return_url: str
 
 
-class Outcome(Struct, frozen=True, kw_only=True):
-    """What the provider says has become of an order, its signature checked. `paid` None: nothing yet."""
+class PaymentOutcome(Struct, frozen=True, kw_only=True):
+    """What became of an order, from a report whose signature the provider has checked. `paid` None: nothing yet."""
 
     payment_id: str
     paid: bool | None
 
 
 class PaymentProvider(Protocol):
-    """`name` stands in the address the provider reports to: `/r/payments/{name}`."""
+    """A payment provider. It sends its reports to `/r/payments/{name}`."""
 
     @property
     def name(self) -> str: ...
 
-    async def begin(self, order: Order) -> str:
-        """Where to send the user to pay. Raises anything when it cannot be begun."""
+    async def begin(self, order: PaymentOrder) -> str:
+        """Return the address at which the user pays. Any exception means that the payment cannot begin."""
 
-    async def outcome(self, headers: Mapping[str, str], body: bytes) -> Outcome | None:
-        """Read a report to us; None: it is not theirs."""
+    async def outcome(self, headers: Mapping[str, str], body: bytes) -> PaymentOutcome | None:
+        """Read a report. None: the provider did not send it."""
 
 
-def provider(name: str | None) -> PaymentProvider | None:
-    """The provider of that name. Raises SettingsError when no installed package has it."""
+def load_provider(name: str | None) -> PaymentProvider | None:
+    """Return the provider with this name. Raises SettingsError when no installed package has it."""
     if name is None:
         return None
-    found = {point.name: point for point in entry_points(group=GROUP)}
+    found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     if name not in found:
         raise SettingsError(
             "CSMS_RENTAL_PAYMENTS", repr(name), ", ".join(sorted(found)) or "no provider is installed"

@@ -1,4 +1,7 @@
-"""What renters read, in Ukrainian and English. M1 to M6, B1 and B2 are the customer's own sentences, spelling normalised."""
+"""The sentences of the rental page in Ukrainian and English.
+
+M1 to M6, B1 and B2 are the sentences of the customer's document, with its spelling corrected.
+"""
 
 from typing import Final
 
@@ -28,7 +31,7 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     ),
     "B1": ("Відкрити зарядну станцію", "Open the charging station"),
     "B2": ("Припинити заряджання", "Stop charging"),
-    # --- ours
+    # --- The sentences that the customer's document does not give.
     "asking": ("Звертаємося до станції…", "Asking the station…"),
     "opening": ("Відчиняємо…", "Opening…"),
     "stopping": ("Завершуємо…", "Ending…"),
@@ -93,28 +96,13 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "kw": ("кВт", "kW"),
 }
 
-# The customer's document word for word, as it is spelt there: what a check may look for as well.
-AS_IN_THE_DOCUMENT: Final[dict[str, str]] = {
-    "M1": (
-        "Зарядна станція використовується іншим користувачем. Оберіть іншу станцію, або спробуйте пізніше.\n"
-        "Або якшо ви фізично бачете шо станція не використовується, зверніться в технічну підтримку."
-    ),
-    "M2": (
-        "Зарядна станція не відповідає. Зачекайте декілька хвилин."
-        " Якшо помилка не зникне, зверніться в технічну підтримку."
-    ),
-    "M4": "Відкрийте дверцята, відʼєднайте дроти, закрийте дверцята.",
-    "B1": "Відкрити зарядну станцію",
-    "B2": "Припинити заряджання",
-}
-
 
 def text(name: str, language: str) -> str:
     return MESSAGES[name][LANGUAGES.index(language)]
 
 
 def language_of(accepted: str, chosen: str | None = None) -> str:
-    """By choice, else by Accept-Language; Ukrainian unless English is wanted more."""
+    """Return the chosen language, else the one that Accept-Language prefers, else Ukrainian."""
     if chosen in LANGUAGES:
         return str(chosen)
     wanted: list[tuple[float, str]] = []
@@ -127,7 +115,7 @@ def language_of(accepted: str, chosen: str | None = None) -> str:
 
 
 def _quality(parameter: str) -> float:
-    """RFC 9110, 12.4.2: `q=0.8`; 1 unless it says a number."""
+    """Return the weight of a language, `q=0.8` (RFC 9110, 12.4.2); 1 where there is none."""
     name, _, value = parameter.strip().partition("=")
     try:
         return float(value) if name.strip().lower() == "q" else 1.0
@@ -136,7 +124,7 @@ def _quality(parameter: str) -> float:
 
 
 def clock(seconds: int) -> str:
-    """`1:05:09`, `5:09`."""
+    """Return a duration as `1:05:09` or `5:09`."""
     minutes, seconds = divmod(max(seconds, 0), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

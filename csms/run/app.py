@@ -133,7 +133,7 @@ async def serve(
 
         token, new = _admin_token(settings)
         context = ServiceContext(node=node, admin_token=token, planner=planner, authority=secured.authority)
-        provider = payments.provider(settings.csms_rental_payments)
+        provider = payments.load_provider(settings.csms_rental_payments)
         await stack.enter_async_context(http(context, ports.http, tasks, provider=provider))
 
         server = OcppServer(

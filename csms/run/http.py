@@ -14,7 +14,7 @@ from starlette.routing import Mount
 from csms.api.app import create_app
 from csms.console.app import create_console
 from csms.node.tasks import TaskStack
-from csms.rental.app import Rental, create_rental
+from csms.rental.app import RentalPage, create_rental
 from csms.rental.payments import PaymentProvider
 from csms.service.context import ServiceContext
 
@@ -27,7 +27,7 @@ class _Http(uvicorn.Server):
         yield
 
 
-def create_pages(context: ServiceContext, rental: Rental) -> Starlette:
+def create_pages(context: ServiceContext, rental: RentalPage) -> Starlette:
     """The pages for people: the rental page below /r, the console at every other address."""
     return Starlette(
         routes=[Mount("/r", create_rental(rental)), Mount("/", create_console(context))],
@@ -43,7 +43,7 @@ async def http(
     provider: PaymentProvider | None = None,
 ) -> AsyncIterator[None]:
     """REST, console, rental page, health and metrics on a bound socket, for as long as this context."""
-    rental = Rental(context, provider=provider)
+    rental = RentalPage(context, provider=provider)
     await tasks.start(rental.run(), "rental pages")
     config = uvicorn.Config(
         create_app(context, console=create_pages(context, rental)),

@@ -1,4 +1,4 @@
-"""`csms tariffs`, with the REST interface behind it: no socket, no process."""
+"""`csms tariffs` with the REST interface behind it, without a socket and a process."""
 
 import asyncio
 import json
@@ -11,7 +11,6 @@ import pytest
 from typer.testing import CliRunner
 
 from csms.cli import app
-from csms.cli import client as cli_client
 from csms.errors import CsmsError
 from tests.harness.api_harness import World
 
@@ -20,8 +19,8 @@ Ran = Callable[..., Awaitable[Any]]
 NIGHT = ("--band", "night 22:00-06:00 energy=0.20", "--zone", "Europe/Vienna")
 
 
-class Bridge:
-    """What the command line's HTTP client is: requests from its thread, answered in the test's loop."""
+class LoopClient:
+    """The part of httpx.Client that the command line uses: requests from its thread, answered in the test's loop."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
@@ -34,12 +33,8 @@ class Bridge:
 
 @pytest.fixture
 async def ran(world: World, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> Ran:
-    bridge = Bridge(client)
-
-    def connect(self: cli_client.Client) -> None:
-        self.url, self._http = "http://csms", bridge  # type: ignore[assignment]
-
-    monkeypatch.setattr(cli_client.Client, "__init__", connect)
+    sync_client = LoopClient(client)
+    monkeypatch.setattr(httpx, "Client", lambda **_: sync_client)
 
     async def run(*arguments: str) -> Any:
         return await asyncio.to_thread(CliRunner().invoke, app, list(arguments))
@@ -57,7 +52,7 @@ async def did(ran: Ran) -> Told:
     return do
 
 
-async def test_an_operators_tariffs(did: Told, tmp_path: Path) -> None:
+async def test_a_tariff_is_set_changed_shown_and_deleted(did: Told, tmp_path: Path) -> None:
     made = await did(
         "tariffs", "set", "day", "--currency", "EUR", "--energy", "0.40", "--idle", "0.1", "--grace",
         "30", "--tax", "20", *NIGHT, "--band", "weekend 06:00-22:00 sat,sun time=0.01",
@@ -78,7 +73,7 @@ async def test_an_operators_tariffs(did: Told, tmp_path: Path) -> None:
     assert await did("tariffs", "list") == ""
 
 
-async def test_what_a_night_would_cost(did: Told) -> None:
+async def test_a_session_over_night_is_priced_by_component(did: Told) -> None:
     await did(
         "tariffs", "set", "day", "--currency", "EUR", "--energy", "0.40", "--session", "1", "--idle", "0.05",
         "--tax", "20", "--tax-on-top", *NIGHT,
@@ -96,7 +91,7 @@ async def test_what_a_night_would_cost(did: Told) -> None:
     ]
 
 
-async def test_groups_and_tags_from_the_command_line(did: Told, client: httpx.AsyncClient) -> None:
+async def test_tariffs_are_assigned_to_groups_and_tags(did: Told, client: httpx.AsyncClient) -> None:
     await did("tariffs", "set", "yard", "--currency", "EUR")
     await did("tags", "add", "VIP", "--tariff", "yard")
     assert "VIP\tAccepted\t–\t–\t–\tyard" in await did("tags", "list")
@@ -136,9 +131,3 @@ async def test_wrong_usage_says_what_is_wrong(
     else:
         assert result.exit_code == 2
         assert words in " ".join(result.output.replace("│", " ").split())
-
-
-@pytest.mark.parametrize("command", ["list", "show", "set", "delete", "assign", "price"])
-def test_help_has_an_example(command: str) -> None:
-    result = CliRunner().invoke(app, ["tariffs", command, "--help"])
-    assert (result.exit_code, "Example" in result.stdout) == (0, True)

@@ -1,4 +1,4 @@
-"""Accounts in the console: balances, who rents now, entries, top-ups."""
+"""Accounts in the console: balances, running rentals, entries, top-ups."""
 
 import re
 from decimal import Decimal
@@ -9,8 +9,8 @@ from csms.core import reports
 from csms.core.tariffs import Tariff
 from csms.db import accounts, admin, tariffs
 from csms.service.access import digest_of
-from tests.console.test_pages import EVIL, text_of
 from tests.harness.api_harness import World
+from tests.harness.console_browser import EVIL, sign_in, text_of
 
 UID = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3"
 
@@ -51,7 +51,7 @@ async def renting(world: World, uid: str, charger_id: str = "coinop-1") -> int:
     return int(started.transaction_id)
 
 
-async def test_accounts_are_listed_with_what_is_held_and_who_rents_now(
+async def test_accounts_are_listed_with_their_holds_and_running_rentals(
     world: World, browser: httpx.AsyncClient
 ) -> None:
     assert "No account yet" in (await browser.get("/accounts")).text
@@ -104,7 +104,7 @@ async def test_one_account_shows_its_entries_and_its_rental(world: World, browse
     assert EVIL not in page
     assert "Renting now" not in page
     assert f'href="/transactions/{number}"' in page
-    assert (await browser.get("/accounts/nobody")).status_code == 404
+    assert (await browser.get("/accounts/unknown")).status_code == 404
     assert (await browser.get(f"/accounts/{UID}?cursor=x")).status_code == 422
 
 
@@ -135,24 +135,26 @@ async def test_a_top_up_that_is_sent_twice_is_entered_once(world: World, browser
     assert await balance(world, f"{UID}/a b") == 1000
 
 
-async def test_what_cannot_be_entered_is_said(world: World, browser: httpx.AsyncClient) -> None:
+async def test_an_entry_that_cannot_be_made_is_refused_with_a_reason(
+    world: World, browser: httpx.AsyncClient
+) -> None:
     await opened(world, UID, 0)
     form = form_of((await browser.get(f"/accounts/{UID}")).text)
     for wrong in ({"amount": "x"}, {"amount": "-1"}, {"amount": "0"}, {"amount": "0.005"}, {"amount": "1", "kind": "debit"},
                   {"amount": "1", "key": ""}):  # fmt: skip
         assert (await browser.post(f"/accounts/{UID}/entries", data=form | wrong)).status_code == 422, wrong
-    assert (await browser.post("/accounts/nobody/entries", data=form | {"amount": "1"})).status_code == 404
+    assert (await browser.post("/accounts/unknown/entries", data=form | {"amount": "1"})).status_code == 404
     assert (
         await browser.post(f"/accounts/{UID}/entries", data={"amount": "1", "key": "k"})
     ).status_code == 403
     assert await balance(world) == 0
 
 
-async def test_a_viewer_sees_and_enters_nothing(world: World, stranger: httpx.AsyncClient) -> None:
+async def test_a_viewer_sees_an_account_and_enters_nothing(world: World, stranger: httpx.AsyncClient) -> None:
     await opened(world, UID, 0)
     async with world.engine.begin() as db:
         await admin.add_token(db, "eyes", "viewer", digest_of("viewers"))
-    assert (await stranger.post("/sign-in", data={"token": "viewers"})).status_code == 303
+    await sign_in(stranger, "viewers")
     page = (await stranger.get(f"/accounts/{UID}")).text
     assert "Enter money" not in page
     csrf = form_of(page)

@@ -6,12 +6,12 @@ import httpx
 import pytest
 from starlette.datastructures import FormData
 
-from csms.console.actions import BadForm, command_of
+from csms.console.actions import FormError, command_of
 from csms.core import reports
 from csms.errors import ChargerOffline, ChargerRefused
 from tests.api.test_outbox import park
-from tests.console.test_sessions import form_token
 from tests.harness.api_harness import World
+from tests.harness.console_browser import form_token
 
 
 async def _press(
@@ -64,7 +64,7 @@ def test_a_form_becomes_a_command(form: dict[str, str], expected: tuple[str, dic
     ],
 )
 def test_a_form_that_is_no_command_is_refused(form: dict[str, str]):
-    with pytest.raises(BadForm):
+    with pytest.raises(FormError):
         command_of(FormData(form))
 
 
@@ -78,7 +78,7 @@ async def test_the_chargers_answer_is_shown(world: World, browser: httpx.AsyncCl
     assert world.asked[0][1].payload == {"type": "Soft"}
 
 
-async def test_a_wrong_command_is_explained_and_not_sent(world: World, browser: httpx.AsyncClient):
+async def test_an_invalid_command_is_explained_and_not_sent(world: World, browser: httpx.AsyncClient):
     await world.connect("CP1")
     answer = await _press(browser, "/chargers/CP1/commands", action="Reset", type="Warm")
     assert "not sent" in answer.text
@@ -88,7 +88,7 @@ async def test_a_wrong_command_is_explained_and_not_sent(world: World, browser: 
     assert world.asked == []
 
 
-async def test_what_fails_is_said(world: World, browser: httpx.AsyncClient):
+async def test_a_command_that_fails_shows_why(world: World, browser: httpx.AsyncClient):
     await world.connect("CP1")
     world.answer = ChargerOffline("CP1 is not connected.")
     answer = await _press(browser, "/chargers/CP1/commands", action="Reset", type="Soft")
@@ -98,7 +98,7 @@ async def test_what_fails_is_said(world: World, browser: httpx.AsyncClient):
     assert "NotImplemented: no" in answer.text
 
 
-async def test_without_script_the_answer_is_a_page(world: World, browser: httpx.AsyncClient):
+async def test_without_scripts_the_answer_is_a_page(world: World, browser: httpx.AsyncClient):
     await world.connect("CP1")
     token = form_token((await browser.get("/chargers/CP1")).text)
     answer = await browser.post(

@@ -1,4 +1,4 @@
-"""Figures, times and events as people read them."""
+"""Numbers, times and events as the pages show them."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -20,14 +20,14 @@ def test_durations(seconds: int, text: str):
     assert formatting.duration(Decimal(seconds)) == text
 
 
-def test_how_long_ago():
+def test_the_time_since_a_moment():
     assert formatting.ago(None, NOW) == "never"
     assert formatting.ago(NOW - timedelta(seconds=80), NOW) == "just now"
     assert formatting.ago(NOW + timedelta(seconds=80), NOW) == "just now"
     assert formatting.ago(NOW - timedelta(minutes=7), NOW) == "7 min ago"
 
 
-def test_figures():
+def test_energy_power_and_money():
     assert formatting.kwh(12_345_678) == "12,345.68 kWh"
     assert formatting.kwh(None) == formatting.kw(None) == "\N{EN DASH}"
     assert formatting.kw(7360) == "7.4 kW"
@@ -44,7 +44,7 @@ def test_prices():
     assert formatting.prices(Tariff()) == "free"
 
 
-def test_prices_with_all_that_there_is_to_know():
+def test_prices_name_everything_that_determines_them():
     bands = (
         Band(name="night", start="22:00", end="06:00", energy_rate=Decimal("0.20")),
         Band(name="weekend", days=("sat", "sun"), start="06:00", end="22:00", energy_rate=Decimal(0)),
@@ -79,16 +79,16 @@ def test_prices_with_all_that_there_is_to_know():
         ("", "Unknown"),
     ],
 )
-def test_ocpps_words_get_spaces(word: str | None, text: str):
+def test_words_of_ocpp_get_spaces(word: str | None, text: str):
     assert formatting.spaced(word) == text
 
 
-def test_any_identity_has_an_address_and_an_id():
+def test_every_identity_has_an_address_and_an_id():
     assert formatting.charger_url("A/B ?#") == "/chargers/A%2FB%20%3F%23"
     assert formatting.dom_id("A/B") == formatting.dom_id("A/B") != formatting.dom_id("A/C")
     assert formatting.dom_id('"<').isalnum()
 
 
-def test_json_is_laid_out_and_other_text_left_alone():
-    assert formatting.pretty('{"a":1}') == '{\n  "a": 1\n}'
-    assert formatting.pretty("{a") == "{a"
+def test_json_is_indented_and_other_text_left_as_it_is():
+    assert formatting.pretty_json('{"a":1}') == '{\n  "a": 1\n}'
+    assert formatting.pretty_json("{a") == "{a"

@@ -1,4 +1,4 @@
-"""What the pages show, and that nothing a charger says is taken for markup."""
+"""What the pages show, and that nothing a charger sends is taken for markup."""
 
 import re
 
@@ -8,12 +8,7 @@ import pytest
 from csms.core import reports
 from csms.node.health import Check, HealthReport
 from tests.harness.api_harness import World
-
-EVIL = '<script>alert("x")</script>'
-
-
-def text_of(page: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+from tests.harness.console_browser import EVIL, open_browser, sign_in, text_of
 
 
 async def test_the_first_page_shows_chargers_sessions_and_totals(world: World, browser: httpx.AsyncClient):
@@ -33,14 +28,14 @@ async def test_the_first_page_shows_chargers_sessions_and_totals(world: World, b
     assert f'href="/transactions/{transaction_id}"' in page
 
 
-async def test_an_empty_console_says_what_to_do(browser: httpx.AsyncClient):
+async def test_an_empty_console_says_how_to_connect_a_charger(browser: httpx.AsyncClient):
     assert "Point one at" in (await browser.get("/")).text
     assert "No charger matches" in (await browser.get("/", params={"q": EVIL})).text
     for path in ("/transactions", "/events", "/quarantine", "/quarantine?resolved=true"):
         assert (await browser.get(path)).status_code == 200
 
 
-async def test_the_search_narrows_the_first_page(world: World, browser: httpx.AsyncClient):
+async def test_the_search_selects_chargers_on_the_first_page(world: World, browser: httpx.AsyncClient):
     await world.connect("NORTH-1")
     await world.connect("SOUTH-1")
     page = (await browser.get("/", params={"q": "north"})).text
@@ -49,14 +44,14 @@ async def test_the_search_narrows_the_first_page(world: World, browser: httpx.As
     assert 'sse-connect="/stream/overview?q=north"' in page
 
 
-async def test_trouble_is_said_at_the_top(world: World, browser: httpx.AsyncClient):
+async def test_a_failing_health_check_is_shown_at_the_top(world: World, browser: httpx.AsyncClient):
     world.node.health = lambda: HealthReport(
         (Check(name="mqtt", state="degraded", detail="The broker is away."),)
     )
     assert "The broker is away." in (await browser.get("/")).text
 
 
-async def test_nothing_a_charger_says_becomes_markup(world: World, browser: httpx.AsyncClient):
+async def test_nothing_that_a_charger_sends_becomes_markup(world: World, browser: httpx.AsyncClient):
     charger_id = f"CP{EVIL}"
     await world.record(reports.Connected(charger_id=charger_id, node="n1"))
     await world.record(reports.Boot(charger_id=charger_id, vendor=EVIL, model=EVIL, firmware_version=EVIL))
@@ -103,7 +98,7 @@ async def test_a_charger_page_shows_identity_frames_and_a_sparkline(world: World
     assert f'value="{transaction_id}"' in page
 
 
-async def test_a_transaction_page_shows_its_evidence(world: World, browser: httpx.AsyncClient):
+async def test_a_transaction_page_shows_how_its_energy_was_derived(world: World, browser: httpx.AsyncClient):
     forgotten = await world.start("CP1")
     world.later(minutes=10)
     await world.meter("CP1", forgotten, 2500, 9000)
@@ -120,33 +115,35 @@ async def test_a_transaction_page_shows_its_evidence(world: World, browser: http
     assert "session cost" in billed
 
 
-async def test_transactions_are_filtered_and_paged(
-    world: World, browser: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("csms.console.pages._PAGE", 2)
+async def test_transactions_are_filtered_and_paged(world: World):
     ids = [await world.session("CP1") for _ in range(3)]
     running = await world.start("CP2")
+    async with open_browser(world, page_size=2) as browser:
+        await sign_in(browser)
+        first, older = await _listed(browser, "/transactions")
+        assert first == [running, ids[2]]
+        assert older is not None
+        assert await _listed(browser, older) == ([ids[1], ids[0]], None)
+        assert (await _listed(browser, "/transactions?only=running"))[0] == [running]
+        finished = await _listed(browser, "/transactions?charger=CP1&only=finished")
+        assert finished[0] == [ids[2], ids[1]]
+        assert (await browser.get("/transactions?cursor=nonsense")).status_code == 422
 
-    async def listed(address: str) -> tuple[list[int], str | None]:
-        page = (await browser.get(address)).text
-        older = re.search(r'href="(/transactions\?[^"]*cursor[^"]*)"', page)
-        return [int(n) for n in re.findall(r'id="t-(\d+)"', page)], older[1].replace(
-            "&amp;", "&"
-        ) if older else None
 
-    first, older = await listed("/transactions")
-    assert first == [running, ids[2]]
-    assert older is not None
-    assert await listed(older) == ([ids[1], ids[0]], None)
-    assert (await listed("/transactions?only=running"))[0] == [running]
-    assert (await listed("/transactions?charger=CP1&only=finished"))[0] == [ids[2], ids[1]]
-    assert (await browser.get("/transactions?cursor=nonsense")).status_code == 422
+async def _listed(browser: httpx.AsyncClient, address: str) -> tuple[list[int], str | None]:
+    """The transactions on a page, and the address of the next page."""
+    page = (await browser.get(address)).text
+    older = re.search(r'href="(/transactions\?[^"]*cursor[^"]*)"', page)
+    return (
+        [int(number) for number in re.findall(r'id="t-(\d+)"', page)],
+        older[1].replace("&amp;", "&") if older else None,
+    )
 
 
 @pytest.mark.parametrize(
     "path", ["/nothing", "/chargers/NOPE", "/chargers/a%00b", "/transactions/99", "/transactions/" + "9" * 30]
 )
-async def test_what_is_not_there_is_a_friendly_404(browser: httpx.AsyncClient, path: str):
+async def test_an_unknown_address_is_answered_with_a_page_and_404(browser: httpx.AsyncClient, path: str):
     answer = await browser.get(path)
     assert answer.status_code == 404
     assert "That did not work" in answer.text

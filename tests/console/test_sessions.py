@@ -10,12 +10,7 @@ from csms.console.sessions import SESSION_COOKIE, ConsoleSessions, ticket
 from csms.db import admin
 from csms.service.access import digest_of, new_secret
 from tests.harness.api_harness import ADMIN_TOKEN, World
-
-
-def form_token(page: str) -> str:
-    found = re.search(r'name="csrf" value="([^"]+)"', page)
-    assert found
-    return found[1]
+from tests.harness.console_browser import form_token
 
 
 async def _token(world: World, role: str) -> tuple[int, str]:
@@ -26,7 +21,9 @@ async def _token(world: World, role: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("path", ["/", "/chargers/CP1", "/transactions", "/events", "/quarantine"])
-async def test_a_stranger_is_sent_to_sign_in_and_back(world: World, stranger: httpx.AsyncClient, path: str):
+async def test_a_reader_without_a_session_is_sent_to_sign_in_and_back(
+    world: World, stranger: httpx.AsyncClient, path: str
+):
     await world.connect("CP1")
     away = await stranger.get(path)
     assert away.status_code == 303
@@ -49,7 +46,7 @@ async def test_the_cookie_is_strict_and_holds_no_token(stranger: httpx.AsyncClie
 
 
 @pytest.mark.parametrize("following", ["//evil.example", "/\\evil.example", "https://evil.example", "x", ""])
-async def test_nobody_is_sent_elsewhere(stranger: httpx.AsyncClient, following: str):
+async def test_signing_in_leads_to_no_other_site(stranger: httpx.AsyncClient, following: str):
     answer = await stranger.post("/sign-in", data={"token": ADMIN_TOKEN, "next": following})
     assert answer.headers["location"] == "/"
 
@@ -102,7 +99,7 @@ async def test_a_ticket_signs_in_once_and_in_time(world: World, stranger: httpx.
     assert (await stranger.get("/sign-in", params={"ticket": "9999999999.x.y"})).status_code == 200
 
 
-async def test_a_form_without_this_sessions_token_does_nothing(world: World, browser: httpx.AsyncClient):
+async def test_a_form_without_the_token_of_its_session_does_nothing(world: World, browser: httpx.AsyncClient):
     await world.connect("CP1")
     token = form_token((await browser.get("/chargers/CP1")).text)
     body = {"action": "Reset", "type": "Soft"}
@@ -120,7 +117,7 @@ async def test_signing_out_needs_the_form_and_ends_the_session(browser: httpx.As
     assert (await browser.get("/")).status_code == 303
 
 
-async def test_a_viewer_sees_everything_and_changes_nothing(world: World, stranger: httpx.AsyncClient):
+async def test_a_viewer_reads_every_page_and_changes_nothing(world: World, stranger: httpx.AsyncClient):
     await world.connect("CP1")
     _, secret = await _token(world, "viewer")
     await stranger.post("/sign-in", data={"token": secret})
@@ -133,7 +130,7 @@ async def test_a_viewer_sees_everything_and_changes_nothing(world: World, strang
     assert world.asked == []
 
 
-async def test_pages_may_load_only_our_own_files(browser: httpx.AsyncClient):
+async def test_a_page_may_load_files_of_this_site_only(browser: httpx.AsyncClient):
     page = await browser.get("/")
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy

@@ -7,8 +7,8 @@ import httpx
 from csms.core import tariffs as terms
 from csms.core.records import Tag
 from csms.db import admin, tariffs
-from tests.console.test_pages import EVIL, text_of
 from tests.harness.api_harness import World
+from tests.harness.console_browser import EVIL, text_of
 
 NIGHT = terms.Band(name=f"night {EVIL}", start="22:00", end="06:00", energy_rate=Decimal("0.20"))
 

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms.cli.migrate import _current
+from csms.cli.migrate import current_revision
 from csms.db import engine as module
 from csms.db.engine import create_engine, database_url, driver_options
 from csms.errors import SettingsError, StartError
@@ -84,7 +84,7 @@ async def test_the_driver_obeys(database_url: str) -> None:
 )
 async def test_whoever_is_not_let_in_reads_one_sentence(database_url: str, change, said: str) -> None:
     with pytest.raises(StartError, match=r"the database does not answer \(.*DATABASE_URL right\?") as refused:
-        await _current(change(database_url.split("?")[0]))
+        await current_revision(change(database_url.split("?")[0]))
     assert said in str(refused.value)
     assert "sqlalchemy" not in str(refused.value)
 

@@ -6,8 +6,11 @@ import io
 import json
 import os
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from csms.cli import app
@@ -18,9 +21,9 @@ pytestmark = pytest.mark.timeout(120)
 
 
 async def csms(*arguments: str, node: Node | None = None, timeout_s: float = 60) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of the command."""
+    """Run the command. Return its exit status, stdout and stderr."""
     environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "CSMS_DATA_DIR": "/nonexistent/csms"}
-    # Or each of them compiles all it imports.
+    # Without them every process would compile what it imports.
     environment |= {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
     if node is not None:
         environment |= {"CSMS_URL": node.running.http, "CSMS_TOKEN": TOKEN}
@@ -58,7 +61,7 @@ async def test_wrong_usage_ends_with_2_and_no_traceback() -> None:
 
 
 async def test_a_command_imports_only_what_it_needs() -> None:
-    """`csms chargers` in a loop shall not pay for what `csms serve` is made of."""
+    """`csms chargers` does not wait for the imports of `csms serve`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -71,26 +74,22 @@ async def test_a_command_imports_only_what_it_needs() -> None:
     assert out.decode().strip() == "[]"
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["serve"],
-        ["demo"],
-        ["migrate"],
-        ["simulate"],
-        ["send"],
-        ["chargers"],
-        ["transactions"],
-        ["tags", "add"],
-        ["bridge"],
-        ["tariffs", "price"],
-    ],
-    ids=" ".join,
-)
-def test_help_has_an_example(command: list[str]) -> None:
-    result = CliRunner().invoke(app, [*command, "--help"])
-    assert result.exit_code == 0
-    assert "Example" in result.stdout
+def commands(group: Any, *above: str) -> Iterator[list[str]]:
+    """Every command of the program, those of groups too."""
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
+        if hasattr(command, "list_commands") and not command.invoke_without_command:
+            yield from commands(command, *above, name)
+        else:
+            yield [*above, name]
+
+
+def test_the_help_of_every_command_has_an_example() -> None:
+    found = list(commands(typer.main.get_group(app)))
+    assert len(found) > 30
+    for command in found:
+        result = CliRunner().invoke(app, [*command, "--help"])
+        assert (result.exit_code, "Example" in result.stdout) == (0, True), command
 
 
 def test_the_first_help_names_every_command() -> None:
@@ -100,14 +99,14 @@ def test_the_first_help_names_every_command() -> None:
         assert command in result.stdout
 
 
-async def test_nobody_there_is_one_sentence() -> None:
+async def test_a_server_that_does_not_answer_is_one_sentence() -> None:
     status, out, errors = await csms("chargers")
     assert (status, out) == (1, "")
     assert errors.startswith("csms: no csms answers at")
     assert errors.count("\n") == 1
 
 
-async def test_an_operators_day(node: Node) -> None:
+async def test_an_operator_adds_a_tag_resets_a_charger_and_lists_transactions(node: Node) -> None:
     point = await RawChargePoint.dial(node.ocpp, "CP-CLI")
     try:
         await point.boot()
@@ -144,7 +143,7 @@ async def test_an_operators_day(node: Node) -> None:
         await point.close()
 
 
-async def test_errors_say_what_to_do(node: Node) -> None:
+async def test_errors_say_what_is_wrong(node: Node) -> None:
     status, _, errors = await csms("send", "UNKNOWN", "Reset", '{"type": "Soft"}', node=node)
     assert (status, "UNKNOWN" in errors, errors.count("\n")) == (1, True, 1)
     status, _, errors = await csms("send", "UNKNOWN", "Reset", "not json", node=node)

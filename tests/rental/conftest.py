@@ -1,6 +1,5 @@
-"""The rental page without edges: real database, a clock to set, a station that says what a test has it say."""
+"""The rental page on a real database, with a clock that the test sets and a station that sends what the test says."""
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,33 +13,34 @@ from starlette.routing import Mount
 from csms.adapter import BrokerMessage
 from csms.db import accounts
 from csms.rental import translations
-from csms.rental.app import Rental, create_rental
+from csms.rental.app import RentalPage, create_rental
 from csms.service.access import digest_of
 from tests.harness.api_harness import World, running
+from tests.harness.waiting import until
 
-UID, OTHER = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3", "somebody-else"
+UID, OTHER = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3", "another-renter"
 CHARGER = "coinop-1"
 _CSRF = re.compile(r'name="csrf" value="([0-9a-f]+)"')
 IN_JSON = {"Accept": "application/json"}
 
 
-class Street:
-    """A station and its page; `pass_` moves both clocks."""
+class RentalHarness:
+    """The page of one station. `advance` moves the database's and the page's clock."""
 
     def __init__(self, world: World, provider: Any = None) -> None:
         self.world = world
         self.seconds = 1000.0
-        self.rental = Rental(world.context, provider=provider, clock=lambda: self.seconds)
+        self.rental = RentalPage(world.context, provider=provider, clock=lambda: self.seconds)
         self.app = Starlette(routes=[Mount("/r", create_rental(self.rental))])
         self.phones: list[httpx.AsyncClient] = []
 
-    def pass_(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self.seconds += seconds
         self.world.later(seconds=seconds)
 
-    def says(self, status: str, age_s: float = 0.0, **more: Any) -> None:
+    def station_sends(self, status: str, age_s: float = 0.0, **more: Any) -> None:
         body = msgspec.json.encode({"status": status, "ageS": age_s} | more)
-        self.rental.watcher.heard(BrokerMessage(topic=f"rentals/{CHARGER}/live", body=body))
+        self.rental.watcher.receive(BrokerMessage(topic=f"rentals/{CHARGER}/live", body=body))
 
     async def phone(self, uid: str = UID, amount_minor: int = 10_000) -> "Phone":
         async with self.world.engine.begin() as db:
@@ -50,21 +50,23 @@ class Street:
                 )
             digest = digest_of(f"link of {uid}")
             await accounts.add_token(db, uid, accounts.LINK, digest, self.world.now.replace(year=2100))
-        http = self.stranger()
+        http = self.new_browser()
         await http.post("/r/sign-in", data={"token": f"link of {uid}", "next": f"/r/{CHARGER}"})
         return Phone(http)
 
-    def stranger(self) -> httpx.AsyncClient:
+    def new_browser(self) -> httpx.AsyncClient:
         transport = httpx.ASGITransport(self.app)
         self.phones.append(httpx.AsyncClient(transport=transport, base_url="http://rent"))
         return self.phones[-1]
 
     async def settled(self) -> None:
-        """What was pressed has been done."""
-        await asyncio.gather(*self.rental._tasks)
+        """Wait until no command is under way."""
+        await until(lambda: not self.rental.pending)
 
 
 class Phone:
+    """A signed-in renter's browser."""
+
     def __init__(self, http: httpx.AsyncClient) -> None:
         self.http = http
         self.text = ""
@@ -73,7 +75,7 @@ class Phone:
         self.text = (await self.http.get(f"/r/{CHARGER}", headers=headers)).text
         return self.text
 
-    async def look(self) -> str:
+    async def refresh(self) -> str:
         self.text = (await self.http.get(f"/r/{CHARGER}/state?seen=")).text
         return self.text
 
@@ -93,8 +95,8 @@ async def world(database_url: str) -> AsyncIterator[World]:
 
 
 @pytest.fixture
-async def street(world: World) -> AsyncIterator[Street]:
-    made = Street(world)
+async def site(world: World) -> AsyncIterator[RentalHarness]:
+    made = RentalHarness(world)
     await world.connect(CHARGER, protocol="coinop-mqtt")
     await world.status(CHARGER, 1, "Available")
     yield made

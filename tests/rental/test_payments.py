@@ -1,4 +1,4 @@
-"""Top-ups through a payment provider, here a false one."""
+"""Top-ups through a payment provider, here a fake one."""
 
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -9,37 +9,37 @@ import pytest
 from csms.db import accounts
 from csms.errors import SettingsError
 from csms.rental import payments
-from csms.rental.payments import Order, Outcome
+from csms.rental.payments import PaymentOrder, PaymentOutcome
 from tests.harness.api_harness import World
-from tests.rental.conftest import UID, Street
+from tests.rental.conftest import UID, RentalHarness
 
 
-class Fake:
-    """Says what it is told to, if the secret is right."""
+class FakeProvider:
+    """Reports what the body of a signed report says."""
 
     name = "fake"
 
     def __init__(self) -> None:
-        self.orders: list[Order] = []
+        self.orders: list[PaymentOrder] = []
 
-    async def begin(self, order: Order) -> str:
+    async def begin(self, order: PaymentOrder) -> str:
         self.orders.append(order)
         return f"https://pay.example/{order.payment_id}"
 
-    async def outcome(self, headers: Mapping[str, str], body: bytes) -> Outcome | None:
+    async def outcome(self, headers: Mapping[str, str], body: bytes) -> PaymentOutcome | None:
         if headers.get("x-signature") != "good":
             return None
         payment_id, _, word = body.decode().partition(" ")
-        return Outcome(payment_id=payment_id, paid={"paid": True, "failed": False}.get(word))
+        return PaymentOutcome(payment_id=payment_id, paid={"paid": True, "failed": False}.get(word))
 
 
 @pytest.fixture
-async def phone(world: World) -> AsyncIterator[tuple[httpx.AsyncClient, Fake]]:
-    """Somebody who has signed in."""
-    fake = Fake()
-    street = Street(world, fake)
+async def phone(world: World) -> AsyncIterator[tuple[httpx.AsyncClient, FakeProvider]]:
+    """A signed-in renter and the payment provider."""
+    fake = FakeProvider()
+    site = RentalHarness(world, fake)
     await world.connect("coinop-1")
-    client = (await street.phone(amount_minor=0)).http
+    client = (await site.phone(amount_minor=0)).http
     yield client, fake
     await client.aclose()
 
@@ -58,7 +58,9 @@ async def balance(world: World) -> int:
     return view.account.balance_minor
 
 
-async def test_what_was_paid_is_entered_once(world: World, phone: tuple[httpx.AsyncClient, Fake]) -> None:
+async def test_a_paid_order_is_entered_once(
+    world: World, phone: tuple[httpx.AsyncClient, FakeProvider]
+) -> None:
     client, fake = phone
     answer = await pressed(client, "150,50")
     (order,) = fake.orders
@@ -75,7 +77,9 @@ async def test_what_was_paid_is_entered_once(world: World, phone: tuple[httpx.As
     assert await balance(world) == 15_050
 
 
-async def test_reports_of_others_change_nothing(world: World, phone: tuple[httpx.AsyncClient, Fake]) -> None:
+async def test_reports_that_are_not_the_providers_change_nothing(
+    world: World, phone: tuple[httpx.AsyncClient, FakeProvider]
+) -> None:
     client, fake = phone
     await pressed(client, "10")
     (order,) = fake.orders
@@ -93,15 +97,15 @@ async def test_reports_of_others_change_nothing(world: World, phone: tuple[httpx
 
 
 @pytest.mark.parametrize("amount", ["", "0", "-5", "1e9", "NaN", "0.001", "1.005", "100001", "abc"])
-async def test_sums_that_make_no_sense_begin_nothing(
-    phone: tuple[httpx.AsyncClient, Fake], amount: str
+async def test_an_impossible_amount_begins_no_payment(
+    phone: tuple[httpx.AsyncClient, FakeProvider], amount: str
 ) -> None:
     client, fake = phone
     assert (await pressed(client, amount)).status_code == 422
     assert fake.orders == []
 
 
-def test_a_provider_nobody_has_installed_is_refused_by_name() -> None:
-    assert payments.provider(None) is None
+def test_a_provider_that_is_not_installed_is_refused_by_name() -> None:
+    assert payments.load_provider(None) is None
     with pytest.raises(SettingsError, match="CSMS_RENTAL_PAYMENTS='paypal'"):
-        payments.provider("paypal")
+        payments.load_provider("paypal")

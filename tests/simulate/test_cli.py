@@ -41,7 +41,7 @@ async def finished(process):
     return process.returncode, out.decode(), err.decode()
 
 
-async def test_sessions_without_a_fault_end_with_status_0():
+async def test_sessions_without_errors_end_with_status_0():
     async with Central() as central:
         process = await spawn("--url", central.url, "--chargers", "2", "--sessions", "1", "--speed", "36000")
         status, out, err = await finished(process)
@@ -86,7 +86,7 @@ async def test_a_signal_ends_it_cleanly(number):
 @pytest.mark.parametrize(
     "arguments", [["--url", "http://x"], ["--tag", "x" * 21], ["--chargers", "0"], ["--speed", "nan"]]
 )
-def test_misuse_ends_with_status_2(arguments):
+def test_wrong_usage_ends_with_status_2(arguments):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert result.stderr

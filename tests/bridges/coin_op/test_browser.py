@@ -12,7 +12,8 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from csms.rental import live, translations
+from csms.rental import translations
+from csms.rental.station_watch import StationWatcher
 from csms.simulate.coin_op import FakeStation, StationBehaviour
 from tests.bridges.coin_op.conftest import UID, SiteFactory
 from tests.harness.waiting import until
@@ -132,9 +133,9 @@ async def test_a_rental_in_a_browser_with_double_taps_a_reload_another_user_and_
     assert (site.sent("connect"), site.sent("stop")) == ([UID], [UID])
     assert len(await site.node.fetch("SELECT id FROM transactions")) == 1
     assert not await tab.run(f"document.documentElement.outerHTML.includes('{UID}')")
-    # The station is gone. The fifteen seconds themselves are in tests/rental/test_live.py, on a virtual clock.
-    for name, seconds in (("ANSWER_S", 1.0), ("_ASK_AFTER_S", 1.0), ("_GRACE_S", 0.0)):
-        monkeypatch.setattr(live, name, seconds)
+    # The station is gone. The fifteen seconds themselves are in tests/rental/test_station_watch.py, on a virtual clock.
+    for name, seconds in (("answer_s", 1.0), ("ask_after_s", 1.0), ("grace_s", 0.0)):
+        monkeypatch.setattr(StationWatcher, name, seconds)
     object.__setattr__(station, "behaviour", StationBehaviour(silent=True))
     await tab.ask("Page.reload")
     await tab.shows("M2")

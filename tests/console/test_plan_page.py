@@ -11,14 +11,15 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from csms.console.planned import gaps, periods, plot, table
+from csms.console.plan_chart import plot
+from csms.console.plan_table import has_gaps, slots_by_day, upcoming
 from csms.core import reports
 from csms.db import plans
 from csms.scheduling.periods import ChargePeriod
 from csms.scheduling.plan_view import PlanningTerms, PlanSlot, PlanView
 from csms.scheduling.prices import day_bounds
-from tests.console.test_pages import EVIL, text_of
 from tests.harness.api_harness import World
+from tests.harness.console_browser import EVIL, text_of
 
 ZONE = ZoneInfo("Europe/Amsterdam")
 QUARTER = timedelta(minutes=15)
@@ -96,8 +97,8 @@ def test_prices_choice_schedule_limit_and_now_are_drawn() -> None:
 @pytest.mark.parametrize(
     ("day", "hours"), [(date(2026, 3, 28), 47), (date(2026, 10, 24), 49), (date(2026, 11, 21), 48)]
 )
-def test_the_axis_has_local_hours_also_when_clocks_are_set(day: date, hours: int) -> None:
-    """Each label once, time even: an hour is as wide on a day of 23 hours as on one of 25."""
+def test_the_axis_has_local_hours_when_clocks_are_set(day: date, hours: int) -> None:
+    """Each label comes once, and an hour is as wide on a day of 23 hours as on one of 25."""
     svg = drawn(view(day))
     assert labels(svg) == [f"{hour:02}:00" for _ in range(2) for hour in range(0, 24, 3)] + ["00:00"]
     assert [one.text for one in of(svg, "date")] == [
@@ -110,8 +111,8 @@ def test_the_axis_has_local_hours_also_when_clocks_are_set(day: date, hours: int
     assert at[3] - at[2] == pytest.approx(gone_or_twice * width, abs=0.2)
 
 
-def test_an_hour_that_comes_twice_is_told_apart() -> None:
-    (_, (_, rows)) = table(view(date(2026, 10, 24)), NOON)
+def test_an_hour_that_comes_twice_is_shown_with_its_zone() -> None:
+    (_, rows) = slots_by_day(view(date(2026, 10, 24)), NOON).values()
     assert len(rows) == 100
     assert [row.start for row in rows if row.start.startswith("02:00")] == ["02:00 CEST", "02:00 CET"]
 
@@ -125,7 +126,7 @@ def test_an_hour_that_comes_twice_is_told_apart() -> None:
         lambda _: Decimal("12345.6789"),
     ],
 )
-def test_whatever_prices_are_the_drawing_is_well_formed_and_within_its_sheet(prices: Any) -> None:
+def test_bars_stay_within_the_plot_area_for_any_prices(prices: Any) -> None:
     svg = drawn(view(prices=prices, max_price=Decimal("-1.5")))
     for bar in (*of(svg, "chosen"), *of(svg, "left"), *of(svg, "dear")):
         top, height = float(bar.get("y", 0)), float(bar.get("height", 0))
@@ -133,7 +134,7 @@ def test_whatever_prices_are_the_drawing_is_well_formed_and_within_its_sheet(pri
         assert top + height <= 239
 
 
-def test_a_hems_asks_for_currents() -> None:
+def test_the_currents_that_a_hems_wants_are_drawn() -> None:
     wanted = (
         ChargePeriod(NOON - QUARTER, NOON + QUARTER, 16),
         ChargePeriod(NOON + QUARTER, NOON + 8 * QUARTER, 10),
@@ -143,20 +144,20 @@ def test_a_hems_asks_for_currents() -> None:
     assert len(of(svg, "chosen")) == 2
     assert not of(svg, "running")
     assert [one.text for one in of(svg, "unit")] == ["A"]
-    assert [(row.start, row.end, row.limit_a, row.now, row.price) for row in periods(shown, NOON)] == [
+    assert [(row.start, row.end, row.limit_a, row.now, row.price) for row in upcoming(shown, NOON)] == [
         ("11:52", "12:22", 16, True, None),
         ("12:22", "14:07", 10, False, None),
     ]
     assert not plot(replace(shown, periods=()), NOON)
 
 
-def test_what_is_to_come_has_its_mean_price() -> None:
+def test_an_upcoming_period_has_the_mean_price_of_its_slots() -> None:
     shown = view()
-    assert [(row.day, row.start, row.end, row.price) for row in periods(shown, NOON)] == [
+    assert [(row.day, row.start, row.end, row.price) for row in upcoming(shown, NOON)] == [
         ("Sun 22 Nov", "00:00", "01:00", "0.4000")
     ]
-    assert gaps(shown) == 0
-    assert gaps(replace(shown, slots=(*shown.slots[:3], *shown.slots[5:]))) == 1
+    assert not has_gaps(shown)
+    assert has_gaps(replace(shown, slots=(*shown.slots[:3], *shown.slots[5:])))
 
 
 # --- the page --------------------------------------------------------------------------------------------
@@ -193,7 +194,7 @@ async def test_the_page_of_an_ocpp_charger(world: World, browser: httpx.AsyncCli
     ):
         assert words in shown, words
     assert "scheduled, refused" in text_of((await browser.get("/chargers/CP%2F1")).text)
-    assert (await browser.get("/chargers/NOBODY/plan")).status_code == 404
+    assert (await browser.get("/chargers/UNKNOWN/plan")).status_code == 404
 
 
 async def test_the_page_of_a_bridges_charger_has_every_connector(
@@ -212,6 +213,6 @@ async def test_the_page_of_a_bridges_charger_has_every_connector(
         assert words in shown, words
 
 
-async def test_a_plan_is_for_those_who_have_signed_in(world: World, stranger: httpx.AsyncClient) -> None:
+async def test_a_plan_needs_a_session(world: World, stranger: httpx.AsyncClient) -> None:
     await world.connect("CP1")
     assert (await stranger.get("/chargers/CP1/plan")).status_code == 303

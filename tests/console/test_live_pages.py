@@ -1,36 +1,33 @@
-"""Live pages: what is pushed, what is not, and that a stream ends."""
+"""Live pages: what is sent, what is not, and when a stream ends."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
-import pytest
 from starlette.requests import Request
 
-from csms.console import live as live_module
+from csms.console.base import Console, ConsoleRequest
 from csms.console.formatting import dom_id
-from csms.console.live import Live, Shared, changed
+from csms.console.live_pages import LivePages, SharedQuery, changed
 from csms.console.sessions import ConsoleSession
-from csms.console.site import Site, Visit
 from csms.core import reports
 from csms.db import admin
 from csms.service.access import digest_of, new_secret
 from tests.harness.api_harness import World
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_module, "LOOK_EVERY_S", 0.01)
+def live(world: World, most_rows: int = 400) -> LivePages:
+    return LivePages(Console(world.context), every_s=0.01, most_rows=most_rows)
 
 
-async def _visit(world: World, query: str = "", token_id: int = 0) -> Visit:
-    request = Request({"type": "http", "path": "/", "headers": [], "query_string": query.encode()})
+async def _request(world: World, query: str = "", token_id: int = 0) -> ConsoleRequest:
+    http = Request({"type": "http", "path": "/", "headers": [], "query_string": query.encode()})
     if token_id:
         identity = await world.context.access.by_id(token_id)
     else:
         identity = await world.context.access.identify(world.context.admin_token)
     assert identity is not None
-    return Visit(request, identity, ConsoleSession(identity.token_id, 0, ""))
+    return ConsoleRequest(http, identity, ConsoleSession(identity.token_id, 0, ""))
 
 
 def names(chunk: bytes) -> list[str]:
@@ -45,11 +42,11 @@ async def _next(stream: AsyncIterator[bytes]) -> bytes:
     raise AssertionError("the stream ended")
 
 
-async def test_only_what_changed_is_pushed(world: World):
+async def test_only_fragments_that_changed_are_sent(world: World):
     await world.connect("CP1")
     await world.connect("CP2")
     await world.status("CP1", 1, "Available")
-    stream = Live(Site(world.context)).stream_overview(await _visit(world))
+    stream = live(world).stream_overview(await _request(world))
     assert names(await _next(stream)) == ["notice", "totals", "running", "cards"]
     await world.status("CP1", 1, "Preparing")
     pushed = await _next(stream)
@@ -72,7 +69,7 @@ def test_a_charger_that_comes_or_goes_sends_the_whole_list():
     assert changed(before, after) == {"totals": "1", "cards": "ab"}
 
 
-async def test_many_who_look_ask_the_database_once():
+async def test_many_readers_read_the_database_once():
     asked = 0
 
     async def ask() -> int:
@@ -81,14 +78,13 @@ async def test_many_who_look_ask_the_database_once():
         await asyncio.sleep(0)
         return asked
 
-    live_module.LOOK_EVERY_S = 60  # restored by the fixture
-    shared = Shared(ask)
+    shared = SharedQuery(ask, kept_s=60)
     assert await asyncio.gather(*(shared.get() for _ in range(20))) == [1] * 20
 
 
-async def test_new_events_are_pushed_once(world: World):
+async def test_a_new_event_is_sent_once(world: World):
     await world.session("CP1")
-    stream = Live(Site(world.context)).stream_events(await _visit(world))
+    stream = live(world).stream_events(await _request(world))
     assert await anext(stream) == b""
     await world.session("CP2")
     pushed = await _next(stream)
@@ -99,9 +95,8 @@ async def test_new_events_are_pushed_once(world: World):
     world.context.closing.set()
 
 
-async def test_a_long_open_events_page_begins_again(world: World, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(live_module, "_MOST_EVENTS", 3)
-    stream = Live(Site(world.context)).stream_events(await _visit(world))
+async def test_after_many_events_the_list_is_sent_anew(world: World):
+    stream = live(world, most_rows=3).stream_events(await _request(world))
     assert await anext(stream) == b""
     seen: list[str] = []
     for _ in range(2):
@@ -118,7 +113,7 @@ async def test_a_long_open_events_page_begins_again(world: World, monkeypatch: p
 async def test_a_charger_page_gets_state_and_frames(world: World):
     await world.connect("CP1")
     await world.frame("CP1", "[an old one]")
-    stream = Live(Site(world.context)).stream_charger(await _visit(world), "CP1")
+    stream = live(world).stream_charger(await _request(world), "CP1")
     assert names(await _next(stream)) == ["state", "connectors", "sessions"]
     await world.frame("CP1", '[2,"9","Heartbeat",{}]')
     pushed = await _next(stream)
@@ -129,10 +124,9 @@ async def test_a_charger_page_gets_state_and_frames(world: World):
     world.context.closing.set()
 
 
-async def test_a_long_open_page_begins_its_frames_again(world: World, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(live_module, "_MOST_FRAMES", 2)
+async def test_after_many_frames_the_list_is_sent_anew(world: World):
     await world.connect("CP1")
-    stream = Live(Site(world.context)).stream_charger(await _visit(world), "CP1")
+    stream = live(world, most_rows=2).stream_charger(await _request(world), "CP1")
     await _next(stream)
     seen: list[str] = []
     for number in range(3):
@@ -146,7 +140,7 @@ async def test_a_stream_ends_when_its_token_is_revoked(world: World):
     secret = new_secret()
     async with world.engine.begin() as db:
         token = await admin.add_token(db, "x", "viewer", digest_of(secret))
-    stream = Live(Site(world.context)).stream_overview(await _visit(world, token_id=token.id))
+    stream = live(world).stream_overview(await _request(world, token_id=token.id))
     await _next(stream)
     async with world.engine.begin() as db:
         await admin.revoke_token(db, token.id)
@@ -155,7 +149,7 @@ async def test_a_stream_ends_when_its_token_is_revoked(world: World):
         assert [chunk async for chunk in stream if b"totals" in chunk] == []
 
 
-async def test_streams_are_for_those_who_signed_in(world: World, stranger: httpx.AsyncClient):
+async def test_a_stream_needs_a_session(world: World, stranger: httpx.AsyncClient):
     await world.connect("CP1")
     for path in ("/stream/overview", "/stream/events", "/stream/chargers/CP1"):
         assert (await stranger.get(path)).status_code == 401

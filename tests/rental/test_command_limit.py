@@ -1,9 +1,9 @@
-from csms.rental.limits import Limiter
+from csms.rental.command_limit import CommandLimiter
 
 
 def test_a_user_may_send_one_command_a_second():
     now = [100.0]
-    limiter = Limiter(clock=lambda: now[0])
+    limiter = CommandLimiter(clock=lambda: now[0])
     assert limiter.wait_s("A") == 0
     now[0] += 0.25
     assert limiter.wait_s("A") == 0.75
@@ -12,9 +12,9 @@ def test_a_user_may_send_one_command_a_second():
     assert limiter.wait_s("A") == 0
 
 
-def test_who_was_refused_does_not_wait_longer_for_it():
+def test_a_refused_command_does_not_prolong_the_wait():
     now = [0.0]
-    limiter = Limiter(clock=lambda: now[0])
+    limiter = CommandLimiter(clock=lambda: now[0])
     limiter.wait_s("A")
     for _ in range(9):
         now[0] += 0.1

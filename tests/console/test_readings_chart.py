@@ -1,11 +1,11 @@
-"""Plots: well-formed, bounded, empty where there is nothing to draw."""
+"""Charts of readings are well-formed and bounded, and empty where there is nothing to draw."""
 
 from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from csms.console.plots import plot, sparkline, thinned
+from csms.console.readings_chart import plot, sparkline, thinned
 from csms.db.views import Point
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -40,7 +40,7 @@ def test_too_few_points_draw_nothing(count: int):
         [Point(START, None, None), Point(START, None, None)],
     ],
 )
-def test_whatever_was_read_the_drawing_is_well_formed_and_small(drawn: list[Point]):
+def test_a_chart_of_any_readings_is_well_formed_and_small(drawn: list[Point]):
     for svg in (sparkline(drawn), plot(drawn, 0)):
         assert "nan" not in svg
         if svg:
@@ -48,7 +48,7 @@ def test_whatever_was_read_the_drawing_is_well_formed_and_small(drawn: list[Poin
             assert len(svg) < 40_000
 
 
-def test_points_are_thinned_evenly_and_keep_the_last():
+def test_points_are_thinned_evenly_and_the_last_one_is_kept():
     many = points(1000)
     few = thinned(many, 10)
     assert (len(few), few[0], few[-1]) == (10, many[0], many[-1])
