@@ -1,7 +1,7 @@
 """The contract of adapters: `Adapter`, what one must do, and `AdapterHost`, what the node that runs it offers."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -26,6 +26,10 @@ class Command(Struct, frozen=True, kw_only=True):
     timeout_s: float = 30
     id: str | None = None
     requested_by: str = "csms"
+
+
+# Has a charger, by its id, perform a command; the answer in OCPP's JSON. Raises CommandError.
+SendCommand: TypeAlias = Callable[[str, Command], Awaitable[Mapping[str, Any]]]
 
 
 class Admission(Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import typer
 
-from csms.cli.client import ApiClient, segment
+from csms.cli.client import RestClient, segment
 from csms.cli.output import print_table
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ def add(
 ) -> None:
     """Create an account, or block or allow an existing one."""
     body = {"currency": currency, "blocked": blocked}
-    ApiClient().call("PUT", f"/accounts/{segment(account)}", json=body)
+    RestClient().call("PUT", f"/accounts/{segment(account)}", json=body)
     print(f"{account}: {'blocked' if blocked else 'may rent'}")
 
 
@@ -42,7 +42,7 @@ def top_up(
 ) -> None:
     """Add money to an account."""
     body = {"key": key or uuid4().hex, "amount": amount, "note": note}
-    entry = ApiClient().call("POST", f"/accounts/{segment(account)}/entries", json=body).json()
+    entry = RestClient().call("POST", f"/accounts/{segment(account)}/entries", json=body).json()
     print(f"{account}: {entry['amount']}, balance {entry['balance']}")
 
 
@@ -52,7 +52,7 @@ def link(
     expires: Annotated[int, typer.Option(min=10, help="For how many seconds the link is valid.")] = 600,
 ) -> None:
     """Print a link that signs this user in to the rental page once."""
-    client = ApiClient()
+    client = RestClient()
     made = client.call("POST", f"/accounts/{segment(account)}/links", json={"expiresInS": expires}).json()
     print(f"{client.url}{made['path']}")
 
@@ -62,7 +62,7 @@ def list_accounts() -> None:
     """List the accounts."""
     rows = [
         [a["id"], f"{a['balance']} {a['currency']}", a["held"], "blocked" if a["blocked"] else ""]
-        for a in ApiClient().items("/accounts")
+        for a in RestClient().items("/accounts")
     ]
     print_table(
         "Accounts", ("id", "balance", "held", ""), rows, "No accounts. Create one: csms accounts add ACCOUNT"

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from csms import settings
-from csms.cli.client import ApiClient
+from csms.cli.client import RestClient
 from csms.errors import CsmsError
 from csms.run.data_dir import data_dir
 from csms.run.security import authority_of, organization, server_names
@@ -81,14 +81,14 @@ def revoke(
         raise CsmsError(
             f"{serial!r} is not a serial number in hex: copy it from the certificate, such as 3f2a01c1."
         )
-    revoked = ApiClient().call("POST", f"/certificates/{number}/revoke", json={"reason": reason}).json()
+    revoked = RestClient().call("POST", f"/certificates/{number}/revoke", json={"reason": reason}).json()
     print(f"{revoked['serial']}: revoked {revoked['revokedAt']}")
 
 
 @app.command(epilog="Example:  csms ca crl > revoked.pem")
 def crl() -> None:
     """Print the revoked certificates as a CRL, for a proxy that terminates TLS."""
-    print(ApiClient().call("GET", "/ca/crl").text, end="")
+    print(RestClient().call("GET", "/ca/crl").text, end="")
 
 
 def _describe(known: pki.CertificateAuthority) -> None:

@@ -11,7 +11,7 @@ from csms.errors import CsmsError
 from csms.run.data_dir import known_admin_token
 
 
-class ApiClient:
+class RestClient:
     """The REST API of the csms at CSMS_URL, or of the one on this machine.
 
     The token is CSMS_TOKEN, CSMS_ADMIN_TOKEN, or the one in the data directory of the server on this machine.

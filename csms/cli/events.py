@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from csms.cli.client import ApiClient
+from csms.cli.client import RestClient
 from csms.cli.output import DASH, in_seconds, print_table
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ _PAGE = 500
 _RECENT = 1000
 
 
-def _page(client: ApiClient, charger: str, after: int) -> list[str]:
+def _page(client: RestClient, charger: str, after: int) -> list[str]:
     """Return the next events after the seq `after`, each as its own line, unchanged."""
     response = client.call(
         "GET",
@@ -43,7 +43,7 @@ def replay(
     ] = 0,
 ) -> None:
     """Print a charger's events in order, one per line, and stop at the newest."""
-    client = ApiClient()
+    client = RestClient()
     while lines := _page(client, charger, after):
         sys.stdout.write("\n".join(lines) + "\n")
         after = _seq(lines[-1])
@@ -56,7 +56,7 @@ def tail(
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two requests.")] = 1,
 ) -> None:
     """Print the newest events, then each new one, until Ctrl-C."""
-    client = ApiClient()
+    client = RestClient()
     shown: deque[str] = deque(maxlen=_RECENT * 2)
     first = True
     while True:
@@ -78,7 +78,7 @@ def tail(
 @app.command(epilog="Example:  csms events parked")
 def parked(charger: _OneCharger = None) -> None:
     """List the parked events, which the broker has refused repeatedly, with its reason."""
-    found = ApiClient().get("/events/parked", clientId=charger, limit=1000)["items"]
+    found = RestClient().get("/events/parked", clientId=charger, limit=1000)["items"]
     rows = [
         [
             event["clientId"],
@@ -107,4 +107,4 @@ def discard(charger: _OneCharger = None) -> None:
 
 def _unpark(how: str, charger: str | None) -> int:
     body = {} if charger is None else {"clientId": charger}
-    return int(ApiClient().call("POST", f"/events/parked/{how}", json=body).json()["events"])
+    return int(RestClient().call("POST", f"/events/parked/{how}", json=body).json()["events"])

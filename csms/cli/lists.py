@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from csms.cli.client import ApiClient
+from csms.cli.client import RestClient
 from csms.cli.output import DASH, in_seconds, print_table
 
 CHARGERS_EXAMPLE = "Example:  csms chargers --online"
@@ -26,7 +26,7 @@ def chargers(
             " ".join(filter(None, (c["vendor"], c["model"]))) or DASH,
             in_seconds(c["lastSeenAt"]),
         ]
-        for c in ApiClient().items("/chargers", online=True if online else None)
+        for c in RestClient().items("/chargers", online=True if online else None)
     ]
     print_table(
         "Chargers",
@@ -49,7 +49,7 @@ def transactions(
     csv: Annotated[bool, typer.Option("--csv", help="Print all of them as CSV, for a spreadsheet.")] = False,
 ) -> None:
     """List the transactions: energy, time, cost."""
-    client = ApiClient()
+    client = RestClient()
     filters = {
         "charger": charger,
         "active": True if active else None,

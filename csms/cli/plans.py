@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from csms.cli.client import ApiClient, segment
+from csms.cli.client import RestClient, segment
 from csms.cli.output import DASH, print_table
 
 app = typer.Typer(help="Charging plans: by prices, or by an energy management system.", no_args_is_help=True)
@@ -17,7 +17,7 @@ _COLUMNS = ("charger", "mode", "plan", "on the charger", "chosen", "next")
 def list_plans() -> None:
     """List the chargers with a plan: its state, and whether it is on the charger."""
     rows = [
-        _row(plan["chargerId"], one) for plan in ApiClient().items("/plans") for one in plan["connectors"]
+        _row(plan["chargerId"], one) for plan in RestClient().items("/plans") for one in plan["connectors"]
     ]
     print_table("Plans", _COLUMNS, rows, "No charger has a plan. Set one: csms plans set CHARGER")
 
@@ -25,7 +25,7 @@ def list_plans() -> None:
 @app.command(epilog="Example:  csms plans show CP1")
 def show(charger: _CHARGER) -> None:
     """Show one charger's plan with its prices, as JSON."""
-    print(json.dumps(ApiClient().get(_path(charger)), indent=2, ensure_ascii=False))
+    print(json.dumps(RestClient().get(_path(charger)), indent=2, ensure_ascii=False))
 
 
 @app.command("set", epilog="Example:  csms plans set CP1 --max-price 0.22 --levels 8 --limit 16")
@@ -74,7 +74,7 @@ def set_plan(
         "stackLevel": stack_level,
     }
     body = {key: None if value == "none" else value for key, value in named.items() if value is not None}
-    made = ApiClient().call("PUT", _path(charger), json=body).json()
+    made = RestClient().call("PUT", _path(charger), json=body).json()
     for one in made["connectors"]:
         print("\t".join(_row(charger, one)))
 
@@ -82,7 +82,7 @@ def set_plan(
 @app.command(epilog="Example:  csms plans remove CP1")
 def remove(charger: _CHARGER) -> None:
     """Remove the plan, and its charging profile from the charger."""
-    ApiClient().call("DELETE", _path(charger))
+    RestClient().call("DELETE", _path(charger))
     print(f"{charger}: removed")
 
 

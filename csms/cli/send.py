@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from csms.cli.client import ApiClient, segment
+from csms.cli.client import RestClient, segment
 from csms.errors import CsmsError
 
 EXAMPLE = 'Example:  csms send CP1 Reset \'{"type": "Soft"}\''
@@ -30,7 +30,7 @@ def send(
         raise CsmsError(
             f'the payload is not JSON ({error}): quote it, as in \'{{"type": "Soft"}}\'.'
         ) from None
-    response = ApiClient(timeout_s=timeout * 2 + 10).call(
+    response = RestClient(timeout_s=timeout * 2 + 10).call(
         "POST",
         f"/chargers/{segment(charger)}/commands",
         json={"action": action, "payload": body, "timeout_s": timeout},

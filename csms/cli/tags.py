@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from csms.cli.client import ApiClient, segment
+from csms.cli.client import RestClient, segment
 from csms.cli.output import DASH, print_table
 
 app = typer.Typer(help="idTags: which may charge.", no_args_is_help=True)
@@ -36,21 +36,21 @@ def add(
         "tariffId": tariff,
     }
     given = {name: value for name, value in body.items() if value is not None}
-    ApiClient().call("PUT", f"/tags/{segment(id_tag)}", json=given)
+    RestClient().call("PUT", f"/tags/{segment(id_tag)}", json=given)
     print(f"{id_tag}: {status}")
 
 
 @app.command(epilog="Example:  csms tags block 04E8A1B2")
 def block(id_tag: _IDTAG) -> None:
     """Block a tag: it may not charge any more."""
-    ApiClient().call("PATCH", f"/tags/{segment(id_tag)}", json={"status": "Blocked"})
+    RestClient().call("PATCH", f"/tags/{segment(id_tag)}", json={"status": "Blocked"})
     print(f"{id_tag}: Blocked")
 
 
 @app.command(epilog="Example:  csms tags remove 04E8A1B2")
 def remove(id_tag: _IDTAG) -> None:
     """Remove a tag. CSMS_UNKNOWN_TAGS then decides whether it may charge."""
-    ApiClient().call("DELETE", f"/tags/{segment(id_tag)}")
+    RestClient().call("DELETE", f"/tags/{segment(id_tag)}")
     print(f"{id_tag}: removed")
 
 
@@ -66,7 +66,7 @@ def list_tags() -> None:
             _shown(t.get("maxActiveTransactions")),
             t.get("tariffId") or DASH,
         ]
-        for t in ApiClient().items("/tags")
+        for t in RestClient().items("/tags")
     ]
     print_table(
         "Tags",

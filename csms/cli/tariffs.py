@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from csms.cli.client import ApiClient, segment
+from csms.cli.client import RestClient, segment
 from csms.cli.output import DASH, in_seconds, print_table
 from csms.core.currencies import minor_digits
 from csms.core.tariffs import DAYS
@@ -29,7 +29,7 @@ _SET_EXAMPLE = (
 @app.command("list", epilog="Example:  csms tariffs list")
 def list_tariffs() -> None:
     """List the tariffs."""
-    rows = [[t["id"], str(t["version"]), *_summary(t)] for t in ApiClient().items("/tariffs")]
+    rows = [[t["id"], str(t["version"]), *_summary(t)] for t in RestClient().items("/tariffs")]
     columns = ("tariff", "version", "currency", "kWh", "minute", "session", "idle minute", "bands")
     print_table(
         "Tariffs",
@@ -48,7 +48,7 @@ def show(
     ] = False,
 ) -> None:
     """Show a tariff as JSON, which `set --file` reads."""
-    client, path = ApiClient(), f"/tariffs/{segment(tariff)}"
+    client, path = RestClient(), f"/tariffs/{segment(tariff)}"
     if not versions:
         print(json.dumps(client.get(path, version=version), indent=2, ensure_ascii=False))
         return
@@ -91,7 +91,7 @@ def set_tariff(
     ] = None,
 ) -> None:
     """Create a tariff, or change the given terms of one. Bands are replaced all together."""
-    client, path = ApiClient(), f"/tariffs/{segment(tariff)}"
+    client, path = RestClient(), f"/tariffs/{segment(tariff)}"
     if file is not None:
         made = client.call("PUT", path, json=_from_file(file)).json()
     else:
@@ -120,7 +120,7 @@ def set_tariff(
 @app.command(epilog="Example:  csms tariffs delete day")
 def delete(tariff: _TARIFF) -> None:
     """Delete a tariff that nothing refers to. Its versions stay readable."""
-    ApiClient().call("DELETE", f"/tariffs/{segment(tariff)}")
+    RestClient().call("DELETE", f"/tariffs/{segment(tariff)}")
     print(f"{tariff}: deleted")
 
 
@@ -143,7 +143,7 @@ def assign(
     ] = None,
 ) -> None:
     """Assign a tariff to chargers, groups or tags."""
-    client, body = ApiClient(), {"tariffId": None if tariff == "none" else tariff}
+    client, body = RestClient(), {"tariffId": None if tariff == "none" else tariff}
     if members and len(group or []) != 1:
         raise typer.BadParameter("goes with one --group", param_hint="--member")
     for group_id in group or []:
@@ -180,7 +180,7 @@ def price(
         "idleMinutes": idle,
         "timeZone": zone,
     }
-    priced = ApiClient().call("POST", f"/tariffs/{segment(tariff)}/price", json=body).json()
+    priced = RestClient().call("POST", f"/tariffs/{segment(tariff)}/price", json=body).json()
     cost = priced["cost"]
     rows = [
         [

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from csms.cli.client import ApiClient
+from csms.cli.client import RestClient
 from csms.cli.output import in_seconds, print_table
 from csms.errors import CsmsError
 
@@ -20,7 +20,7 @@ def add(
     ] = "viewer",
 ) -> None:
     """Create a token. Its secret is printed once, here."""
-    print(ApiClient().call("POST", "/tokens", json={"name": name, "role": role}).json()["token"])
+    print(RestClient().call("POST", "/tokens", json={"name": name, "role": role}).json()["token"])
 
 
 @app.command("list", epilog="Example:  csms tokens list")
@@ -34,7 +34,7 @@ def list_tokens() -> None:
             in_seconds(t["createdAt"]),
             "revoked" if t.get("revokedAt") else "valid",
         ]
-        for t in ApiClient().get("/tokens")["items"]
+        for t in RestClient().get("/tokens")["items"]
     ]
     print_table("Tokens", ("id", "name", "role", "created (UTC)", ""), rows, "No tokens but the admin token.")
 
@@ -42,7 +42,7 @@ def list_tokens() -> None:
 @app.command(epilog="Example:  csms tokens revoke billing")
 def revoke(name: Annotated[str, typer.Argument(help="The token's name.")]) -> None:
     """Revoke a token: it is refused from now on."""
-    client = ApiClient()
+    client = RestClient()
     for token in client.get("/tokens")["items"]:
         if token["name"] == name and not token.get("revokedAt"):
             client.call("DELETE", f"/tokens/{token['id']}")

@@ -23,7 +23,7 @@ from csms.core.command_states import (
 from csms.errors import ChargerBusy, ChargerOffline, ChargerRefused, ChargerTimeout, CommandError
 
 log = structlog.get_logger()
-Record = Callable[[reports.Report[Any]], Awaitable[Any]]
+RecordReport = Callable[[reports.Report[Any]], Awaitable[Any]]
 
 
 class CommandAudit:
@@ -34,7 +34,7 @@ class CommandAudit:
 
     def __init__(
         self,
-        record: Record,
+        record: RecordReport,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         patience_s: float = 5.0,

@@ -7,16 +7,15 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
 
 import structlog
 from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from csms.adapter import Command
+from csms.adapter import Command, SendCommand
 from csms.aio import FailureLog
 from csms.core import command_queue
 from csms.core.command_states import ANSWERED, CONFIRMED, NO_ANSWER, NOT_SENT, CommandState
@@ -34,8 +33,6 @@ _EXPIRE_EVERY_S = 5.0
 _ABANDONED_EVERY_S = 60.0
 _INTRODUCTION_LASTS = timedelta(minutes=2)
 
-Send = Callable[[str, Command], Awaitable[Mapping[str, Any]]]
-
 
 class CommandDispatcher:
     """One per node. `send` has a charger perform a command, sees to it that its end is recorded, and raises
@@ -48,7 +45,7 @@ class CommandDispatcher:
         self,
         engine: AsyncEngine,
         node: str,
-        send: Send,
+        send: SendCommand,
         audit: CommandAudit,
         *,
         poll_s: float = 1.0,

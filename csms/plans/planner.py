@@ -11,7 +11,7 @@ import structlog
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms.adapter import AdapterHost, BrokerMessage
+from csms.adapter import AdapterHost, BrokerMessage, SendCommand
 from csms.aio import FailureLog
 from csms.core.tariffs import zone_exists
 from csms.db import charger_snapshot as rows
@@ -21,7 +21,7 @@ from csms.mqtt import plans as plan_topics
 from csms.plans import hems
 from csms.plans.retained import Retained
 from csms.plans.sources import PriceInput, PriceSource, follow, sources
-from csms.plans.target import ProfileTarget, Send
+from csms.plans.target import ProfileTarget
 from csms.scheduling.hems import without_measurements
 from csms.scheduling.plan_decision import PlanDecision, decide_plan, view_plan
 from csms.scheduling.plan_delivery import HEMS, IN_PLACE, NOTHING, PUSH, decide_push, delivery_state
@@ -54,7 +54,7 @@ class Planner:
         self,
         engine: AsyncEngine,
         node: AdapterHost,
-        send: Send,
+        send: SendCommand,
         prices: PriceInput,
         *,
         currency: str,

@@ -1,6 +1,6 @@
 """An OCPP charger as the target of a plan: its charging profile is installed, read back and cleared by commands."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms.adapter import Command
+from csms.adapter import Command, SendCommand
 from csms.core import command_checks, composite_schedule
 from csms.core.command_answers import as_objects, parse_time
 from csms.core.configuration import key_id
@@ -34,8 +34,6 @@ _TIMEOUT_S = 30.0
 _READ_BACK_S = 86_400
 _SLACK_S = 5  # charge points round, and take their time to answer
 
-Send = Callable[[str, Command], Awaitable[Mapping[str, Any]]]
-
 
 class TargetOutcome(Struct, frozen=True):
     """`again`: it failed for a passing reason and is worth another try."""
@@ -47,7 +45,7 @@ class TargetOutcome(Struct, frozen=True):
 class ProfileTarget:
     """`put` and `clear` return what became of the plan; they raise only when the database is away."""
 
-    def __init__(self, engine: AsyncEngine, send: Send, clock: Callable[[], datetime]) -> None:
+    def __init__(self, engine: AsyncEngine, send: SendCommand, clock: Callable[[], datetime]) -> None:
         self._engine = engine
         self._send = send
         self._clock = clock

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from csms.errors import SettingsError
 
-ENTRY_POINT_GROUP = "csms.payments"
+PAYMENT_ENTRY_POINT_GROUP = "csms.payments"
 
 
 class PaymentOrder(Struct, frozen=True, kw_only=True):
@@ -49,7 +49,7 @@ def load_provider(name: str | None) -> PaymentProvider | None:
     """Return the provider with this name. Raises SettingsError when no installed package has it."""
     if name is None:
         return None
-    found = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    found = {point.name: point for point in entry_points(group=PAYMENT_ENTRY_POINT_GROUP)}
     if name not in found:
         raise SettingsError(
             "CSMS_RENTAL_PAYMENTS", repr(name), ", ".join(sorted(found)) or "no provider is installed"

@@ -28,7 +28,7 @@ _BY_IMPORTANCE = (
 _CLOCKS_APART = timedelta(hours=1)
 
 
-class Progress(Struct, frozen=True, kw_only=True):
+class SessionFigures(Struct, frozen=True, kw_only=True):
     energy_wh: int | None
     duration_s: Decimal
     power_w: int | None
@@ -36,7 +36,7 @@ class Progress(Struct, frozen=True, kw_only=True):
     cost: Cost
 
 
-def progress(session: Session, now: datetime) -> Progress:
+def progress(session: Session, now: datetime) -> SessionFigures:
     """Of a running session the figures come from the connector's last reading, if that names this transaction."""
     t, plug = session.transaction, session.connector
     if t.stopped_at is not None:
@@ -44,7 +44,9 @@ def progress(session: Session, now: datetime) -> Progress:
         amount = t.cost if t.cost is not None else Decimal(0)
         bill = t.bill or _plain_bill(t, seconds)
         cost = Cost(amount=amount, amount_minor=t.cost_minor or 0, currency=t.tariff.currency, bill=bill)
-        return Progress(energy_wh=t.energy_wh, duration_s=seconds, power_w=None, soc_percent=None, cost=cost)
+        return SessionFigures(
+            energy_wh=t.energy_wh, duration_s=seconds, power_w=None, soc_percent=None, cost=cost
+        )
     mine = plug is not None and plug.reading_transaction_id == t.id
     read_at = plug.reading_at if plug is not None and mine else None
     seconds = _so_far(t, read_at, now)
@@ -54,7 +56,7 @@ def progress(session: Session, now: datetime) -> Progress:
     if t.tariff.needs_timeline:
         until = t.started_at + timedelta(microseconds=int(seconds * 1_000_000))
         course = session_timeline.running_timeline(t, until, energy_wh or 0, session.evidence, read_at)
-    return Progress(
+    return SessionFigures(
         energy_wh=energy_wh,
         duration_s=seconds,
         power_w=plug.power_w if plug is not None and mine else None,

@@ -80,7 +80,7 @@ async def test_the_driver_obeys(database_url: str) -> None:
         (lambda bare: f"{bare}-not-there", "does not exist"),
         (lambda bare: "postgresql://127.0.0.1:1/nobody-listens", "refused"),
     ],
-    ids=["no TLS here", "wrong user", "no database", "nobody there"],
+    ids=["no TLS here", "wrong user", "no database", "no server"],
 )
 async def test_whoever_is_not_let_in_reads_one_sentence(database_url: str, change, said: str) -> None:
     with pytest.raises(StartError, match=r"the database does not answer \(.*DATABASE_URL right\?") as refused:

@@ -168,12 +168,12 @@ def test_t6_numeric_statuses_differ_by_kind_of_charger(capi: bool) -> None:
 
 
 def test_t7_an_empty_card_gives_no_id_tag() -> None:
-    nobody = session(rfid="00000000000000", user_id="3f2a9c6e-1b2c-4d5e-8f90-123456789abc")
-    assert id_tag(nobody, None) == "CA-3f2a9c6e-1b2c-4d5"
-    assert len(id_tag(nobody, None)) == 20
+    anonymous = session(rfid="00000000000000", user_id="3f2a9c6e-1b2c-4d5e-8f90-123456789abc")
+    assert id_tag(anonymous, None) == "CA-3f2a9c6e-1b2c-4d5"
+    assert len(id_tag(anonymous, None)) == 20
     assert id_tag(session(rfid="04a1b2c3"), None) == "04A1B2C3"
     assert id_tag(session(rfid="ab" * 11), None) == "CA-UNKNOWN"
-    assert id_tag(nobody, RemoteStart(id_tag="ALICE", reference="r", at=NOW)) == "ALICE"
+    assert id_tag(anonymous, RemoteStart(id_tag="ALICE", reference="r", at=NOW)) == "ALICE"
     assert id_tag(None, None) == "CA-UNKNOWN"
 
 

@@ -100,7 +100,7 @@ async def test_a_rental_in_a_browser_with_double_taps_a_reload_another_user_and_
     api, station = site.node.api, site.stations["s1"]
     await api.put(f"/api/v1/accounts/{UID}", json={"currency": "UAH"})
     await api.post(f"/api/v1/accounts/{UID}/entries", json={"key": "1", "amount": "500"})
-    await api.put("/api/v1/accounts/somebody-else", json={"currency": "UAH"})
+    await api.put("/api/v1/accounts/other-user", json={"currency": "UAH"})
     address = site.node.running.http.rstrip("/")
 
     async def sign_in(uid: str) -> None:
@@ -121,7 +121,7 @@ async def test_a_rental_in_a_browser_with_double_taps_a_reload_another_user_and_
     await tab.until("document.querySelector('section.charging dd') !== null")
     before = await tab.run("document.querySelector('dd').innerText")
     await tab.until(f"document.querySelector('dd').innerText !== {json.dumps(before)}")
-    await sign_in("somebody-else")
+    await sign_in("other-user")
     await tab.shows("M1")
     assert await tab.run("document.querySelector('button.stop') === null")
     assert not await tab.run(f"document.documentElement.outerHTML.includes('{UID}')")

@@ -113,7 +113,7 @@ async def test_a_station_in_use_shows_neither_its_renter_nor_a_stop_button(
     start_site: SiteFactory, phones: Any
 ) -> None:
     site = await start_site(FakeStation(id="s1", behaviour=PLAIN), require_account=True)
-    renter, other = await phones(site).sign_in(), await phones(site, "somebody-else").sign_in()
+    renter, other = await phones(site).sign_in(), await phones(site, "other-user").sign_in()
     await renter.scan()
     await renter.until("B1")
     await other.scan()

@@ -198,7 +198,7 @@ def test_random_bytes_raise_malformed_frame_only(payload):
 @settings(max_examples=FUZZ, deadline=None)
 @given(FRAMES, st.data())
 def test_a_truncated_frame_never_decodes(frame, data):
-    """Whatever its length says: a frame that ends before its own last field is no frame."""
+    """In spite of its length field: a frame that ends before its own last field is no frame."""
     whole = decode_frame(frame)
     needed = len(frame) - whole.trailing_bytes - (37 if frame == PAYLOADS["S19"] else 0)
     size = data.draw(st.integers(2, needed - 1))

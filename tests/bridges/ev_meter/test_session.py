@@ -440,7 +440,7 @@ def test_offline_is_reported_once_and_ends_with_the_first_frame():
     assert watched.hear(400, info(ev_status=9, total_wh=1000)) == ["Preparing"]
 
 
-# --- whatever comes ---------------------------------------------------------------------------------------
+# --- any sequence ----------------------------------------------------------------------------------------
 
 AMPERES = st.sampled_from([0.0, 0.4, 16.0, 101.0])
 FRAME = st.builds(

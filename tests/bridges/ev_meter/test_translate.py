@@ -126,14 +126,14 @@ def test_a_frame_of_the_simulator_decodes_to_its_state():
 @settings(max_examples=min(FUZZ // 30, 300), deadline=None)
 @given(st.integers(0, 10_000), st.integers(20, 400))
 def test_all_energy_of_a_charger_in_use_is_billed_once(seed, gap_s):
-    """Whatever people do and whenever we look: every watt-hour is in exactly one session."""
+    """For any actions of drivers and any polling times: every watt-hour is in exactly one session."""
     real = [0.0]
     clock = SimulatedClock(1, monotonic=lambda: real[0], wall=lambda: NOW)
     (charger,) = fake_chargers(1, clock, seed=seed % 5000)
     session = SessionTracker(SessionRules(), ChargerSnapshot())
     first, sold, running = None, 0, None
     for look in range(200):
-        real[0] += gap_s if look else 1  # nobody comes in the first minute
+        real[0] += gap_s if look else 1  # no car comes in the first minute
         info = decode(charger.answer()[0])
         first = info.total_wh if first is None else first
         for step in session.receive(info, NOW + timedelta(seconds=real[0])):
