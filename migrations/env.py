@@ -1,12 +1,13 @@
-"""Alembic's entry: one advisory lock, a lock and a statement timeout, a transaction for each migration.
+"""Alembic's environment: one advisory lock, a lock timeout, a statement timeout, a transaction for each migration.
 
-`alembic upgrade head` and `csms migrate` both end here. The database comes from the `-x url=…` argument,
-from the configuration attribute `url` (set by csms), or from DATABASE_URL.
+Both `alembic upgrade head` and `csms migrate` run this file. The database address comes from the `-x url=…`
+argument, from the configuration attribute `url` (set by csms), or from DATABASE_URL.
 """
 
 import asyncio
 import os
 import time
+from typing import Any
 
 from alembic import context
 from sqlalchemy import pool, text
@@ -15,21 +16,28 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from csms.db import account_tables, device_state_tables, plan_tables  # noqa: F401  # their tables are part of the metadata
 from csms.db.engine import database_url, driver_options
-from csms.db.migrate import compare_object, default_url
+from csms.db.migrate import compare_object, default_url, head
 from csms.db.tables import metadata
 
-# Asked again and again, never waited for: an index made concurrently waits for all who wait in a transaction.
+# Polled, because CREATE INDEX CONCURRENTLY waits for every transaction that blocks on a lock.
 LOCK = "SELECT pg_try_advisory_lock(hashtext('csms.migrations'))"
-ASK_AGAIN_S = 0.1
-# A migration that cannot get its lock gives way to the running system instead of queueing everybody behind it.
-LIMITS = f"SET lock_timeout = '{os.environ.get('CSMS_MIGRATE_LOCK_TIMEOUT', '4s')}'"
-STATEMENT = f"SET statement_timeout = '{os.environ.get('CSMS_MIGRATE_STATEMENT_TIMEOUT', '60s')}'"
+POLL_S = 0.1
+# Statements of the running system queue behind a migration that waits for a lock, so it gives up early.
+LOCK_TIMEOUT = f"SET lock_timeout = '{os.environ.get('CSMS_MIGRATE_LOCK_TIMEOUT', '4s')}'"
+STATEMENT_TIMEOUT = f"SET statement_timeout = '{os.environ.get('CSMS_MIGRATE_STATEMENT_TIMEOUT', '60s')}'"
+
+
+def number_revision(_context: Any, _revisions: Any, directives: list[Any]) -> None:
+    """Identify a new migration by the number after the newest one; its file name begins with it."""
+    directives[0].rev_id = f"{int(head() or 0) + 1:04d}"
+
 
 OPTIONS = {
     "target_metadata": metadata,
     "transaction_per_migration": True,
     "compare_type": True,
     "include_object": compare_object,
+    "process_revision_directives": number_revision,
 }
 
 
@@ -47,12 +55,12 @@ def offline() -> None:
 
 
 def run(connection: Connection) -> None:
-    # Waiting for another migrator is right, so the lock comes before the limits.
+    # Taken before the timeouts are set: waiting for another migration is not limited.
     while not connection.scalar(text(LOCK)):
         connection.rollback()
-        time.sleep(ASK_AGAIN_S)
-    connection.execute(text(LIMITS))
-    connection.execute(text(STATEMENT))
+        time.sleep(POLL_S)
+    connection.execute(text(LOCK_TIMEOUT))
+    connection.execute(text(STATEMENT_TIMEOUT))
     connection.commit()
     context.configure(connection=connection, **OPTIONS)
     with context.begin_transaction():

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import asyncpg
 from alembic import command
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -59,6 +59,11 @@ class Failed(Exception):
 
 def heads() -> list[str]:
     return ScriptDirectory.from_config(migrate.config()).get_heads()
+
+
+def scripts() -> list[Script]:
+    """Every migration, newest first."""
+    return list(ScriptDirectory.from_config(migrate.config()).walk_revisions())
 
 
 def check_nothing_is_missing(url: str) -> None:

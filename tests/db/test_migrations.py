@@ -1,7 +1,9 @@
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -17,11 +19,11 @@ from tests.harness.ledger_harness import connected
 from tests.harness.servers import REPOSITORY
 
 
-def alembic(url, *arguments):
-    """The plain command, from the repository root."""
+def alembic(url, *arguments, directory=REPOSITORY):
+    """The plain command, from the repository root or another directory with an alembic.ini."""
     return subprocess.Popen(
         [sys.executable, "-m", "alembic", *arguments],
-        cwd=REPOSITORY,
+        cwd=directory,
         env=os.environ | {"DATABASE_URL": url},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -44,6 +46,34 @@ async def at_revision(url):
 
 async def test_there_is_one_head():
     assert migration_check.heads() == [migrate.head()]
+
+
+def test_file_names_carry_the_number_of_their_revision():
+    for script in migration_check.scripts():
+        assert Path(script.path).name.startswith(f"{script.revision}_")
+    assert [script.revision for script in migration_check.scripts()] == [
+        f"{number:04d}" for number in range(int(migrate.head()), 0, -1)
+    ]
+
+
+async def test_every_revision_upgrades_to_the_next(empty_database_url, database_url):
+    for script in reversed(migration_check.scripts()):
+        await asyncio.to_thread(migrate.upgrade, empty_database_url, script.revision)
+        assert await at_revision(empty_database_url) == script.revision
+    both = empty_database_url, database_url
+    assert await asyncio.to_thread(migration_check.differences, *both) == []
+
+
+async def test_a_new_revision_gets_the_next_number(database_url, tmp_path):
+    shutil.copytree(migrate.scripts(), tmp_path / "migrations")
+    (tmp_path / "alembic.ini").write_text((REPOSITORY / "alembic.ini").read_text())
+    made = alembic(database_url, "revision", "--autogenerate", "-m", "tag owners", directory=tmp_path)
+    status, _, error = await finished(made)
+    assert status == 0, error
+    number = f"{int(migrate.head()) + 1:04d}"
+    (script,) = (tmp_path / "migrations" / "versions").glob(f"{number}_*.py")
+    assert script.name == f"{number}_tag_owners.py"
+    assert f'revision = "{number}"' in script.read_text().replace("'", '"')
 
 
 async def test_up_down_up_and_as_described(databases, empty_database_url):

@@ -1,7 +1,7 @@
 """security: profiles, pending keys, station certificates, security events
 
 Revision: 0003
-Follows: 0001
+Follows: 0002
 """
 
 import sqlalchemy as sa
