@@ -219,10 +219,12 @@ RETURNING 1
 
 
 async def thin(db: Db, of_lane: int, every: timedelta) -> int:
-    """Leave a lane's waiting meter readings out but for one in a while. Nothing else is ever left out.
+    """Remove a lane's pending meter readings from the outbox but for one per `every`; no other event is removed.
 
-    They stay in `events`, for the replay. Returns how many.
+    They stay in `events` and can be replayed. Returns how many; 0 while another node's transaction thins.
     """
+    if not await db.fetchval("SELECT pg_try_advisory_xact_lock(hashtext('csms.relief'))"):
+        return 0
     marks = (b'"context":"Transaction.', b'"context":"Interruption.')
     return len(await db.fetch(_THIN, of_lane, every, *marks))
 

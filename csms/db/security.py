@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Select, case, delete, func, literal, select, update
+from sqlalchemy import Select, case, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -225,8 +225,3 @@ async def list_security_events(
         query = query.where(table.c.id < before_id)
     rows = (await db.execute(query)).mappings()
     return [SecurityEventView(**{n: row[n] for n in SecurityEventView.__struct_fields__}) for row in rows]
-
-
-async def drop_security_events(db: AsyncConnection, before: datetime) -> int:
-    """Retention. Returns how many went."""
-    return (await db.execute(delete(security_events).where(security_events.c.recorded_at < before))).rowcount

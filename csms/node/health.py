@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from csms.db.health import ping
 
 HealthState = Literal["ok", "degraded", "failing"]
 _WORST: tuple[HealthState, ...] = ("ok", "degraded", "failing")
@@ -60,8 +61,8 @@ class DatabaseProbe:
         why = "it did not answer in time"
         with contextlib.suppress(TimeoutError):
             try:
-                async with asyncio.timeout(_PATIENCE_S), self._engine.connect() as db:
-                    await db.execute(text("SELECT 1"))
+                async with asyncio.timeout(_PATIENCE_S):
+                    await ping(self._engine)
                 return Check(name="database", detail="Postgres answers.")
             except TimeoutError:
                 raise

@@ -1,4 +1,4 @@
-"""What a node does now and then: partitions ahead of time, rows past their keep, an outbox that grows too long."""
+"""Periodic work of a node: partitions ahead of time, rows past their retention, an outbox that grows too long."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,112 +6,98 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms.db import commands, outbox, partitions
+from csms.db import commands, outbox, partitions, retention
 from csms.settings import Settings
 
 log = structlog.get_logger()
 _THINNED = Counter("csms_outbox_thinned_total", "Readings left out because the outbox was too long.")
 _PRUNED = Counter("csms_outbox_pruned_total", "Parked events given up past OUTBOX_RETENTION_DAYS.")
-_EVERY_S = 3600.0
-_LOOK_EVERY_S = 60.0
-_ANSWERS_KEPT = timedelta(days=30)
-_COMMANDS_KEPT = timedelta(days=365)
-_ONE_READING_IN = timedelta(minutes=15)
-_AT_ONCE = 10_000
-_ROUNDS = 100
+_RETENTION_INTERVAL_S = 3600.0
+_OUTBOX_INTERVAL_S = 60.0
+_ANSWER_RETENTION = timedelta(days=30)
+_COMMAND_RETENTION = timedelta(days=365)
+_THINNED_TO_ONE_PER = timedelta(minutes=15)
 
 
 async def run(engine: AsyncEngine, settings: Settings) -> None:
-    """Until cancelled. A failure is logged and tried again the next time."""
+    """Repeat the node's periodic work until cancelled."""
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(_every(_EVERY_S, lambda: once(engine, settings, datetime.now(UTC))))
-        tasks.create_task(_every(_LOOK_EVERY_S, lambda: relieve(engine, settings.outbox_max_events)))
+        tasks.create_task(
+            repeat(_RETENTION_INTERVAL_S, lambda: apply_retention(engine, settings, datetime.now(UTC)))
+        )
+        tasks.create_task(repeat(_OUTBOX_INTERVAL_S, lambda: thin_outbox(engine, settings.outbox_max_events)))
 
 
-async def _every(pause_s: float, work: Callable[[], Awaitable[timedelta | None]]) -> None:
-    """`work` may say how long to rest before the next time."""
-    rest: timedelta | None = None
+async def repeat(
+    interval_s: float,
+    work: Callable[[], Awaitable[timedelta | None]],
+    *,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> None:
+    """Sleep and do the work, until cancelled. A failure is logged and `work` is tried again after the interval.
+
+    `work` may return another time to sleep before its next run.
+    """
+    pause: timedelta | None = None
     while True:
-        await asyncio.sleep(pause_s if rest is None else rest.total_seconds())
+        await sleep(interval_s if pause is None else pause.total_seconds())
         try:
-            rest = await work()
+            pause = await work()
         except Exception as error:
-            log.warning("maintenance failed", error=str(error) or type(error).__name__)
+            log.warning("maintenance_failed", error=str(error) or type(error).__name__)
 
 
-async def once(engine: AsyncEngine, settings: Settings, now: datetime) -> None:
-    """Make the partitions of the days to come; drop what is past its keep. Events that wait for the broker are
-    never dropped, unless they are parked."""
+async def apply_retention(engine: AsyncEngine, settings: Settings, now: datetime) -> None:
+    """Create the partitions of the days to come and delete what is past its retention.
+
+    Events that wait for the broker are never deleted, unless they are parked.
+    """
     today = now.date()
     async with engine.begin() as db:
         await partitions.ensure(db, today)
-        # Before the partitions: a parked event keeps its day.
-        given_up = await outbox.prune(
-            await outbox.driver(db),
-            now - timedelta(days=settings.outbox_retention_days),
+        # Before partitions are dropped: a parked event keeps the partition of its day.
+        pruned = await outbox.prune(
+            await outbox.driver(db), now - timedelta(days=settings.outbox_retention_days)
         )
-    if given_up:
-        _PRUNED.inc(given_up)
-        log.warning("parked events given up", events=given_up)
-    kept_days = {
+    if pruned:
+        _PRUNED.inc(pruned)
+        log.warning("parked_events_pruned", events=pruned)
+    partition_days = {
         "messages": settings.csms_frame_retention_days,
         "readings": settings.csms_reading_retention_days,
         "events": settings.outbox_retention_days,
     }
-    for table, days in kept_days.items():
+    for table, days in partition_days.items():
         if not days:
             continue
         async with engine.begin() as db:
             dropped = await partitions.drop_before(db, table, today - timedelta(days=days))
         if dropped:
-            log.info("partitions dropped", table=table, partitions=dropped)
+            log.info("partitions_dropped", table=table, partitions=dropped)
     async with engine.begin() as db:
-        await db.execute(
-            text("DELETE FROM answers WHERE recorded_at < :before"), {"before": now - _ANSWERS_KEPT}
-        )
-        await commands.forget(db, now - _COMMANDS_KEPT)
+        await retention.delete_answers(db, now - _ANSWER_RETENTION)
+        await commands.forget(db, now - _COMMAND_RETENTION)
+        if days := settings.csms_quarantine_retention_days:
+            await retention.delete_resolved_quarantine(db, now - timedelta(days=days))
     if days := settings.csms_status_retention_days:
-        await _forget_statuses(engine, now - timedelta(days=days))
-    if days := settings.csms_quarantine_retention_days:
-        async with engine.begin() as db:
-            await db.execute(
-                text("DELETE FROM quarantine WHERE resolved_at < :before"),
-                {"before": now - timedelta(days=days)},
-            )
+        await retention.delete_statuses(engine, now - timedelta(days=days))
 
 
-async def _forget_statuses(engine: AsyncEngine, before: datetime) -> None:
-    """The oldest by id, which is nearly the oldest by time, a bite at a time: there may be many millions."""
-    for _ in range(_ROUNDS):
-        async with engine.begin() as db:
-            done = await db.execute(
-                text(
-                    "DELETE FROM status_history USING"
-                    " (SELECT id FROM status_history ORDER BY id LIMIT :bite) AS oldest"
-                    " WHERE status_history.id = oldest.id AND recorded_at < :before"
-                ),
-                {"bite": _AT_ONCE, "before": before},
-            )
-        if not done.rowcount:
-            return
+async def thin_outbox(engine: AsyncEngine, max_events: int) -> timedelta | None:
+    """Leave meter readings out of an outbox of more than `max_events`, one node at a time.
 
-
-async def relieve(engine: AsyncEngine, max_events: int) -> timedelta | None:
-    """With more than `max_events` waiting, thin out the readings among them.
-
-    Then returns how long it takes until doing it again can bring anything: it reads the whole outbox.
+    Returns None when the outbox is within its limit, else the time after which another run can remove more:
+    a run reads the whole outbox.
     """
-    left_out = 0
+    thinned = 0
     for lane in range(outbox.LANES):
         async with engine.begin() as connection:
             db = await outbox.driver(connection)
             if lane == 0 and not await outbox.overfull(db, max_events):
                 return None
-            if await connection.scalar(text("SELECT pg_try_advisory_xact_lock(hashtext('csms.relief'))")):
-                left_out += await outbox.thin(db, lane, _ONE_READING_IN)
-    _THINNED.inc(left_out)
-    log.warning("the outbox is too long: readings were left out", limit=max_events, readings=left_out)
-    return _ONE_READING_IN
+            thinned += await outbox.thin(db, lane, _THINNED_TO_ONE_PER)
+    _THINNED.inc(thinned)
+    log.warning("outbox_thinned", limit=max_events, readings=thinned)
+    return _THINNED_TO_ONE_PER

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.adapter import Command
-from csms.db import security
+from csms.db import retention, security
 from csms.errors import CommandError
 from csms.security import authority as ca
 from csms.security import pki
@@ -59,7 +59,7 @@ class Renewal:
         """Remind the charge points connected to this node; returns how many. White paper, A02."""
         self.renew_server_certificates(now)
         async with self._engine.begin() as db:
-            await security.drop_security_events(db, now - self._kept)
+            await retention.delete_security_events(db, now - self._kept)
             due = await security.due_for_renewal(db, self._node, now + self._before, now - _REMINDED_EVERY)
             for certificate in due:
                 await security.note_reminder(db, certificate.serial, now)

@@ -32,9 +32,9 @@ async def test_parked_events_are_given_up_after_the_retention_and_no_other(engin
     await log.commit(log.events(["A"]))
     async with connected(database_url) as db:
         await outbox.park(db, [("A", 1), ("A", 2)], "Not authorized")
-    await maintenance.once(engine, chosen(outbox_retention_days=30), NOW)
+    await maintenance.apply_retention(engine, chosen(outbox_retention_days=30), NOW)
     assert len(await log.rows()) == 4
-    await maintenance.once(engine, chosen(outbox_retention_days=14), NOW)
+    await maintenance.apply_retention(engine, chosen(outbox_retention_days=14), NOW)
     assert [(row["charger_id"], row["seq"], row["dead"]) for row in await log.rows()] == [
         ("A", 2, True),
         ("B", 1, False),
@@ -58,12 +58,12 @@ async def test_old_statuses_and_settled_quarantine_go(engine, database_url):
             " VALUES ($1, 'StopTransaction', 'x', 'x', 'x', $2, $3)",
             [("settled", old, old), ("settled late", old, late), ("open", old, None)],
         )
-        await maintenance.once(
+        await maintenance.apply_retention(
             engine, chosen(csms_status_retention_days=0, csms_quarantine_retention_days=0), NOW
         )
         assert await db.fetchval("SELECT count(*) FROM status_history") == 5
         assert await db.fetchval("SELECT count(*) FROM quarantine") == 3
-        await maintenance.once(engine, chosen(), NOW)
+        await maintenance.apply_retention(engine, chosen(), NOW)
         assert [r["id"] for r in await db.fetch("SELECT id FROM status_history ORDER BY id")] == [3, 5]
         left = await db.fetch("SELECT charger_id FROM quarantine ORDER BY id")
         assert [r["charger_id"] for r in left] == ["settled late", "open"]
@@ -81,9 +81,9 @@ async def test_an_outbox_that_is_too_long_loses_readings_and_nothing_else(engine
     await log.query(
         "UPDATE events SET body = convert_to($1, 'UTF8') WHERE charger_id = 'B' AND seq = 1", f"{{{marked}}}"
     )
-    assert await maintenance.relieve(engine, 19) is None
+    assert await maintenance.thin_outbox(engine, 19) is None
     assert len(await log.rows()) == 19
-    assert await maintenance.relieve(engine, 18) == timedelta(minutes=15)
+    assert await maintenance.thin_outbox(engine, 18) == timedelta(minutes=15)
     rows = {(row["charger_id"], row["seq"]) for row in await log.rows()}
     kinds = await log.query("SELECT charger_id, seq, event_type FROM events")
     bills = {(r["charger_id"], r["seq"]) for r in kinds if r["event_type"] == "session_cost"}
@@ -94,11 +94,11 @@ async def test_an_outbox_that_is_too_long_loses_readings_and_nothing_else(engine
     assert not {2, 4, 5} & {seq for charger, seq in rows if charger == "B"}
     # All of them can still be replayed, and doing it again leaves out nothing more.
     assert len(kinds) == 19
-    assert await maintenance.relieve(engine, 1) == timedelta(minutes=15)
+    assert await maintenance.thin_outbox(engine, 1) == timedelta(minutes=15)
     assert {(row["charger_id"], row["seq"]) for row in await log.rows()} == rows
 
 
-async def test_a_failure_is_tried_again_and_a_rest_is_kept(monkeypatch):
+async def test_a_failure_is_tried_again_and_a_pause_is_kept():
     slept, results = [], iter([OSError("away"), timedelta(minutes=15), None])
 
     async def sleep(seconds):
@@ -110,7 +110,6 @@ async def test_a_failure_is_tried_again_and_a_rest_is_kept(monkeypatch):
             raise result
         return result
 
-    monkeypatch.setattr(maintenance.asyncio, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
-        await maintenance._every(60, work)
+        await maintenance.repeat(60, work, sleep=sleep)
     assert slept == [60, 60, 900, 60]
