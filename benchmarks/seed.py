@@ -10,7 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks import seeding
 from csms import log, settings
 from csms.db import migrate
-from csms.db.engine import UNREACHABLE, create_engine, no_database
+from csms.db.engine import create_engine, no_database
+from csms.db.outages import DATABASE_ERRORS
 from csms.errors import CsmsError, StartError
 from csms.run import servers
 
@@ -50,7 +51,7 @@ async def _fill(url: str, seed: seeding.Seed, *, refuse: bool) -> None:
     try:
         try:
             current = await migrate.current(engine)
-        except UNREACHABLE as error:
+        except DATABASE_ERRORS as error:
             raise no_database(error) from None
         if current != migrate.head():
             raise StartError("the database is not at this release's schema: run `csms migrate`.")

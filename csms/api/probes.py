@@ -8,8 +8,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from csms.api.models import CheckOut, HealthOut
 from csms.api.security import Context
 from csms.db import views
+from csms.db.outages import is_away
 from csms.service.context import ServiceContext
-from csms.service.problems import database_away
 
 _KEPT_S = 5.0
 
@@ -49,7 +49,7 @@ class Gauges:
             async with context.engine.connect() as db:
                 figures = await views.gauges(db)
         except Exception as error:
-            if not database_away(error):
+            if not is_away(error):
                 raise
             self._up.set(0)
             for gauge in self._gauges.values():

@@ -2,16 +2,15 @@
 
 from http import HTTPStatus
 
-import asyncpg
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from csms import errors
 from csms.db.admin import Conflict, Missing
+from csms.db.outages import DATABASE_ERRORS
 from csms.service.problems import Problem, of_command, of_database
 
 log = structlog.get_logger()
@@ -95,8 +94,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Conflict, conflict)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(SQLAlchemyError, database)
-    app.add_exception_handler(OSError, database)
-    app.add_exception_handler(asyncpg.PostgresError, database)
-    app.add_exception_handler(asyncpg.InterfaceError, database)
+    for kind in DATABASE_ERRORS:
+        app.add_exception_handler(kind, database)
     app.add_exception_handler(Exception, bug)

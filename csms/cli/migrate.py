@@ -8,7 +8,8 @@ from rich.console import Console
 
 from csms import log, settings
 from csms.db import migrate as migrations
-from csms.db.engine import UNREACHABLE, create_engine, no_database
+from csms.db.engine import create_engine, no_database
+from csms.db.outages import DATABASE_ERRORS, is_away
 from csms.errors import StartError
 from csms.run import servers
 
@@ -59,7 +60,9 @@ async def _current(url: str) -> str | None:
     engine = create_engine(url)
     try:
         return await migrations.current(engine)
-    except UNREACHABLE as error:
+    except DATABASE_ERRORS as error:
+        if not is_away(error):
+            raise
         raise no_database(error) from None
     finally:
         await engine.dispose()

@@ -1,8 +1,6 @@
 """The console as an ASGI application, to be served below everything the REST interface does not answer."""
 
-import asyncpg
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -13,8 +11,9 @@ from starlette.routing import Route
 from csms.console import accounts, actions, pages
 from csms.console.live import Live
 from csms.console.site import FILES, Handler, Site
+from csms.db.outages import DATABASE_ERRORS, is_away, reason
 from csms.service.context import ServiceContext
-from csms.service.problems import Problem, database_away
+from csms.service.problems import Problem
 from csms.service.security_headers import SecurityHeaders
 
 log = structlog.get_logger()
@@ -68,18 +67,7 @@ def create_console(context: ServiceContext) -> Starlette:
             *FILES.routes(),
         ],
         middleware=[Middleware(SecurityHeaders)],
-        exception_handlers=dict.fromkeys(
-            (
-                HTTPException,
-                Problem,
-                SQLAlchemyError,
-                OSError,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                Exception,
-            ),
-            failed,
-        ),
+        exception_handlers=dict.fromkeys((HTTPException, Problem, *DATABASE_ERRORS, Exception), failed),
     )
 
 
@@ -90,8 +78,9 @@ async def _failed(site: Site, request: Request, error: Exception) -> Response:
         status, sentence = error.status, error.detail
     elif isinstance(error, HTTPException):
         status, sentence = error.status_code, "There is nothing at this address."
-    elif database_away(error):
-        status, sentence = 503, "The database does not answer. Try again in a few seconds."
+    elif is_away(error):
+        status, sentence = 503, "The database is not available. Try again in a few seconds."
+        log.warning("request_without_database", error=reason(error))
     else:
         log.error("page failed", path=request.url.path, error=str(error), exc_info=error)
     try:

@@ -10,9 +10,9 @@ from csms.console.formatting import dom_id
 from csms.console.site import Site, Visit
 from csms.core.records import Event
 from csms.db import logs, views
+from csms.db.outages import is_away
 from csms.service import event_stream
 from csms.service.frame_tail import FrameTail
-from csms.service.problems import database_away
 
 T = TypeVar("T")
 LOOK_EVERY_S = 1.0
@@ -104,7 +104,7 @@ class Live:
             try:
                 after = await shared.get()
             except Exception as error:
-                if not database_away(error):
+                if not is_away(error):
                     raise
                 report = await self._site.context.condition()
                 before = {}

@@ -6,15 +6,14 @@ from typing import Any
 from urllib.parse import urlencode
 
 from sqlalchemy import URL, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, InvalidatePoolError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from csms.db.driver import Connection
+from csms.db.outages import reason
 from csms.errors import SettingsError, StartError
 
 _EXAMPLE = "postgresql://user:password@host:5432/database"
-# What connecting fails with: nobody there, or somebody who does not let us in.
-UNREACHABLE = (OSError, DBAPIError)
 _HOSTS = ("host", "port")
 _SSL_FILES = {"sslrootcert", "sslcert", "sslkey", "sslcrl"}
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -98,8 +97,5 @@ def _alive(connection: Any, record: Any, _proxy: Any) -> None:
 
 
 def no_database(error: Exception, database: str = "the database") -> StartError:
-    """One sentence for whoever starts a program."""
-    reason = error.orig if isinstance(error, DBAPIError) else error
-    # SQLAlchemy puts the name of its own wrapper before what Postgres or asyncpg said.
-    said = str(reason).removeprefix(f"{type(reason)}: ")
-    return StartError(f"{database} does not answer ({said}): is it running, is DATABASE_URL right?")
+    """An error with one sentence, for a program that cannot start without the database."""
+    return StartError(f"{database} does not answer ({reason(error)}): is it running, is DATABASE_URL right?")

@@ -19,6 +19,7 @@ from csms.adapter import Command
 from csms.core import command_queue
 from csms.core.command_states import ANSWERED, CONFIRMED, NO_ANSWER, NOT_SENT, CommandState
 from csms.db import commands
+from csms.db.outages import is_away, reason
 from csms.errors import CommandError
 from csms.node.command_audit import CommandAudit, outcome_of
 
@@ -96,7 +97,9 @@ class CommandDispatcher:
                     paused = False
                 except Exception as error:
                     if not paused:
-                        log.warning("command_dispatch_paused", error=str(error) or type(error).__name__)
+                        log.warning(
+                            "command_dispatch_paused", error=reason(error), exc_info=not is_away(error)
+                        )
                     paused = True
                 await self._rest()
         finally:
@@ -146,8 +149,12 @@ class CommandDispatcher:
             async with self._engine.begin() as db:
                 await self._follow(db, row, state, attempts)
         except Exception as failure:
-            log.exception(
-                "command_not_dispatched", charger=row.charger_id, action=row.action, error=str(failure)
+            log.error(
+                "command_not_dispatched",
+                charger=row.charger_id,
+                action=row.action,
+                error=str(failure),
+                exc_info=not is_away(failure),
             )
 
     async def _attempt(self, row: commands.Due, attempts: int) -> CommandState:

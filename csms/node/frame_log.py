@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.core.records import Frame
 from csms.db import logs
-from csms.db.outages import is_away, unreachable
+from csms.db.outages import connection_failed, is_away
 
 log = structlog.get_logger()
 _DROPPED = Counter("csms_frames_dropped_total", "Raw frames not logged because the log was full.")
@@ -100,7 +100,7 @@ class FrameLog:
                 connection = await stack.enter_async_context(self._engine.connect())
                 db: Any = (await connection.get_raw_connection()).driver_connection
             except Exception as error:
-                raise unreachable(error) from error
+                raise connection_failed(error) from error
             # A server that has gone silent is hung up on: waiting for it to confirm a cancel would take as long.
             watchdog = asyncio.get_running_loop().call_later(self._write_timeout_s, db.terminate)
             try:

@@ -25,7 +25,7 @@ from csms.core.decide import decide
 from csms.core.records import Event
 from csms.core.work import Policy, Work
 from csms.db import store
-from csms.db.outages import is_away, unreachable
+from csms.db.outages import connection_failed, is_away
 from csms.errors import LedgerError, NotBookable
 
 R = TypeVar("R")
@@ -238,7 +238,7 @@ class Ledger:
                     self._connection = await self._engine.connect()
             raw = await self._connection.get_raw_connection()
         except Exception as error:
-            raise unreachable(error) from error
+            raise connection_failed(error) from error
         return raw.driver_connection
 
     async def _hang_up(self) -> None:

@@ -18,6 +18,7 @@ from starlette.routing import Route
 from csms.adapter import Command
 from csms.core.currencies import minor_digits
 from csms.db import accounts
+from csms.db.outages import DATABASE_ERRORS, is_away, reason
 from csms.errors import ChargerOffline, ChargerTimeout, CommandError
 from csms.rental.answers import Pages, Refusal, in_json, wants_json
 from csms.rental.gate import Gate, Place, Visit
@@ -260,7 +261,10 @@ def create_rental(rental: Rental) -> Starlette:
         return rental.pages.problem(request, error)
 
     async def failed(request: Request, error: Exception) -> Response:
-        log.error("rental page failed", path=request.url.path, error=str(error), exc_info=error)
+        if is_away(error):
+            log.warning("request_without_database", error=reason(error))
+        else:
+            log.error("rental page failed", path=request.url.path, error=str(error), exc_info=error)
         return rental.pages.problem(request, Refusal(503, "gone_wrong"))
 
     return Starlette(
@@ -277,5 +281,9 @@ def create_rental(rental: Rental) -> Starlette:
             page("/{charger_id}/stop", rental.stop, "POST"),
         ],
         middleware=[Middleware(SecurityHeaders), Middleware(GZipMiddleware, minimum_size=700)],
-        exception_handlers={404: not_found, Refusal: refused, Exception: failed},
+        exception_handlers={
+            404: not_found,
+            Refusal: refused,
+            **dict.fromkeys((*DATABASE_ERRORS, Exception), failed),
+        },
     )

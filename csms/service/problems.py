@@ -3,23 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import asyncpg
 import structlog
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from csms import errors
+from csms.db.outages import is_away, reason
 
 log = structlog.get_logger()
-
-_AWAY = (
-    OSError,
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.InvalidCatalogNameError,
-)
 
 
 class Problem(Exception):
@@ -85,18 +74,13 @@ def invalid_command(problems: list[str]) -> Problem:
     )
 
 
-def database_away(error: BaseException) -> bool:
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    chain = (cause, cause.__cause__, error)
-    return any(isinstance(link, (*_AWAY, PoolTimeoutError)) for link in chain)
-
-
 def of_database(error: Exception) -> Problem:
-    if database_away(error):
+    if is_away(error):
+        log.warning("request_without_database", error=reason(error))
         return Problem(
             503,
             "database-away",
-            "The database does not answer; try again in a few seconds.",
+            "The database is not available; try again in a few seconds.",
             headers={"Retry-After": "5"},
         )
     log.error("request_failed", error=str(error), exc_info=error)

@@ -15,6 +15,7 @@ from csms.node.ledger import Ledger
 from csms.node.node import Node
 from csms.service.context import ServiceContext
 from tests.harness.api_harness import ADMIN_TOKEN, World
+from tests.harness.ledger_harness import connected
 from tests.harness.servers import DatabaseFactory
 
 
@@ -173,3 +174,47 @@ async def test_a_bug_is_a_problem_without_its_insides(world: World, client: http
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"
     assert "secret" not in answer.text
+
+
+OUTAGES = {
+    "a standby after a failover": "ALTER DATABASE {name} SET default_transaction_read_only = on",
+    "a migration that has renamed the table": "ALTER TABLE tags RENAME TO hidden",
+    "a migration that has renamed a column": "ALTER TABLE tags RENAME status TO hidden",
+}
+
+
+@pytest.mark.parametrize("change", OUTAGES.values(), ids=OUTAGES)
+async def test_a_write_that_can_succeed_later_is_answered_with_503(
+    client: httpx.AsyncClient, world: World, database_url: str, change: str
+):
+    async with connected(database_url) as db:
+        await db.execute(change.format(name=await db.fetchval("SELECT current_database()")))
+    await world.engine.dispose()
+    answer = await client.put("/tags/T1", json={})
+    assert answer.status_code == 503, answer.text
+    assert answer.headers["retry-after"] == "5"
+    assert answer.json()["type"] == "urn:csms:problem:database-away"
+
+
+async def test_a_lock_that_is_not_given_in_time_is_answered_with_503(
+    client: httpx.AsyncClient, world: World, database_url: str
+):
+    async with connected(database_url) as db, db.transaction():
+        await db.execute(
+            f"ALTER DATABASE {await db.fetchval('SELECT current_database()')} SET lock_timeout = '10ms'"
+        )
+    await world.engine.dispose()
+    async with connected(database_url) as db, db.transaction():
+        await db.execute("LOCK TABLE tags")
+        answer = await client.put("/tags/T1", json={})
+    assert answer.status_code == 503, answer.text
+
+
+async def test_an_error_of_the_database_that_would_come_again_is_answered_with_500(
+    client: httpx.AsyncClient, database_url: str
+):
+    async with connected(database_url) as db:
+        await db.execute("ALTER TABLE tags ADD CHECK (status <> 'Blocked')")
+    answer = await client.put("/tags/T1", json={"status": "Blocked"})
+    assert answer.status_code == 500, answer.text
+    assert answer.json()["type"] == "urn:csms:problem:internal-error"
