@@ -11,6 +11,7 @@ from csms.api import pages
 from csms.api.models import Input, Model
 from csms.api.security import Context, operator, viewer
 from csms.core.records import AccountEntry
+from csms.core.text import storable
 from csms.db import accounts
 from csms.service import accounts as service
 from csms.service import cursors
@@ -120,7 +121,7 @@ async def list_accounts(
     after = cursors.decode(cursor, tuple[str])
     async with context.engine.connect() as db:
         found = await accounts.list_accounts(
-            db, after_id=after[0].replace("\0", "") if after else "", limit=limit + 1
+            db, after_id=storable(after[0]) if after else "", limit=limit + 1
         )
     items, following = cursors.cut(found, limit, lambda view: (view.account.id,))
     return AccountPage(items=[AccountOut.of(view) for view in items], next_cursor=following)

@@ -16,6 +16,7 @@ from csms.api.models import (
 )
 from csms.api.security import Context, operator, viewer
 from csms.core.passwords import hash_password
+from csms.core.text import storable
 from csms.db import admin, logs, views
 from csms.service import chargers as service
 from csms.service import cursors
@@ -51,19 +52,14 @@ async def list_chargers(
     async with context.engine.connect() as db:
         found = await views.list_chargers(
             db,
-            after_id=_storable(after[0]) if after else "",
+            after_id=storable(after[0]) if after else "",
             limit=limit + 1,
             online=online,
             enrollment=enrollment,
-            containing=_storable(q) if q else None,
+            containing=storable(q) if q else None,
         )
     items, following = cursors.cut(found, limit, lambda view: (view.id,))
     return ChargerPage(items=[ChargerOut.of(view) for view in items], next_cursor=following)
-
-
-def _storable(text: str) -> str:
-    """Postgres's text knows no NUL: nothing that contains one can be found."""
-    return text.replace("\0", "\ufffd")
 
 
 @router.get("/{charger_id:path}/deviations", dependencies=[viewer])

@@ -12,6 +12,7 @@ from csms.api.device_state_models import CommandPage, CommandRecord
 from csms.api.models import CommandIn, CommandOut
 from csms.api.security import Context, operator, viewer
 from csms.core.command_states import CommandState
+from csms.core.text import storable
 from csms.db import commands
 from csms.service import cursors
 from csms.service.access import Identity
@@ -84,19 +85,14 @@ async def list_commands(
 @router.get("/commands/{command_id:path}", dependencies=[viewer])
 async def get_command(context: Context, command_id: CommandId) -> CommandRecord:
     async with context.engine.connect() as db:
-        return CommandRecord.of(await commands.get(db, usable_id(command_id)))
+        return CommandRecord.of(await commands.get(db, storable(command_id)))
 
 
 @router.delete("/commands/{command_id:path}", dependencies=[operator])
 async def cancel_command(context: Context, command_id: CommandId) -> CommandRecord:
     """Take back a command that waits. 409 when it does not wait any more."""
     async with context.engine.begin() as db:
-        return CommandRecord.of(await commands.cancel(db, usable_id(command_id), context.now()))
-
-
-def usable_id(command_id: str) -> str:
-    """An id that Postgres can look for."""
-    return command_id.replace("\0", "\ufffd").encode(errors="replace").decode()
+        return CommandRecord.of(await commands.cancel(db, storable(command_id), context.now()))
 
 
 def _location(command_id: str) -> str:

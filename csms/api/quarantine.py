@@ -9,6 +9,7 @@ from csms.api.commands import Operator
 from csms.api.models import QuarantinedOut, QuarantinePage, RepairIn, RepairOut, Resolution
 from csms.api.security import Context, operator, viewer
 from csms.core.quarantine import offered
+from csms.core.text import storable
 from csms.db import logs
 from csms.service import cursors
 from csms.service import quarantine as service
@@ -35,7 +36,7 @@ async def list_quarantine(
     async with context.engine.connect() as db:
         found = await logs.list_quarantine(
             db,
-            charger_id=None if charger is None else charger.replace("\0", "\ufffd"),
+            charger_id=None if charger is None else storable(charger),
             resolved=resolved,
             before_id=min(before[0], _BIGINT) if before else None,
             limit=limit + 1,

@@ -8,6 +8,7 @@ from csms.api import pages
 from csms.api.models import TagIn, TagOut, TagPage
 from csms.api.security import Context, operator, viewer
 from csms.core.records import Tag
+from csms.core.text import storable
 from csms.core.work import tag_key
 from csms.db import admin
 from csms.service import cursors
@@ -41,8 +42,8 @@ async def list_tags(
     async with context.engine.connect() as db:
         found = await admin.list_tags(
             db,
-            after_key=after[0].replace("\0", "") if after else "",
-            containing=q.replace("\0", "\ufffd") if q else None,
+            after_key=storable(after[0]) if after else "",
+            containing=storable(q) if q else None,
             limit=limit + 1,
         )
     items, following = cursors.cut(found, limit, lambda view: (tag_key(view.tag.id_tag),))

@@ -22,6 +22,7 @@ from csms.api.tariff_models import (
 )
 from csms.core.pricing import duration_s, session_cost
 from csms.core.tariffs import Tariff, faults, zone_exists
+from csms.core.text import storable
 from csms.db import tariffs
 from csms.service import cursors
 from csms.service.problems import Problem
@@ -51,9 +52,7 @@ async def list_tariffs(
 ) -> TariffPage:
     after = cursors.decode(cursor, tuple[str])
     async with context.engine.connect() as db:
-        found = await tariffs.list_tariffs(
-            db, after_id=after[0].replace("\0", "") if after else "", limit=limit + 1
-        )
+        found = await tariffs.list_tariffs(db, after_id=storable(after[0]) if after else "", limit=limit + 1)
     items = found[:limit]
     return TariffPage(
         items=[TariffOut.of(view) for view in items],

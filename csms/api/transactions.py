@@ -13,6 +13,7 @@ from csms.api import pages
 from csms.api.models import ReadingOut, ReadingPage, TransactionOut, TransactionPage
 from csms.api.security import Context, viewer
 from csms.core.events import timestamp
+from csms.core.text import storable
 from csms.db import views
 from csms.db.views import Session
 from csms.service import cursors
@@ -54,11 +55,11 @@ def _filters(
     charger: str | None, active: bool | None, started_from: Any, started_before: Any, id_tag: str | None
 ) -> dict[str, Any]:
     return {
-        "charger_id": None if charger is None else charger.replace("\0", "\ufffd"),
+        "charger_id": None if charger is None else storable(charger),
         "active": active,
         "started_from": started_from,
         "started_before": started_before,
-        "id_tag": None if id_tag is None else id_tag.replace("\0", "\ufffd"),
+        "id_tag": None if id_tag is None else storable(id_tag),
     }
 
 

@@ -7,6 +7,7 @@ from starlette.responses import RedirectResponse, Response
 
 from csms.console.formatting import account_url
 from csms.console.site import Site, Visit
+from csms.core.text import storable
 from csms.db import accounts, admin, views
 from csms.service import accounts as service
 from csms.service import cursors
@@ -18,7 +19,7 @@ _MOST = 1_000_000_000
 
 async def list_accounts(site: Site, visit: Visit) -> Response:
     query = visit.request.query_params
-    beginning = query.get("q", "").strip()[:128].replace("\0", "")
+    beginning = storable(query.get("q", "").strip()[:128])
     try:
         after = cursors.decode(query.get("cursor"), tuple[str])
     except Problem as problem:
@@ -26,7 +27,7 @@ async def list_accounts(site: Site, visit: Visit) -> Response:
     async with site.context.engine.connect() as db:
         found = await accounts.list_accounts(
             db,
-            after_id=after[0].replace("\0", "") if after else "",
+            after_id=storable(after[0]) if after else "",
             beginning=beginning,
             limit=_PAGE + 1,
         )
@@ -78,7 +79,7 @@ async def enter(site: Site, visit: Visit) -> Response:
     form = await visit.request.form()
     kind = str(form.get("kind", "top_up"))
     amount = _amount(str(form.get("amount", "")))
-    key, note = str(form.get("key", ""))[:128], str(form.get("note", "")).replace("\0", "").strip()[:500]
+    key, note = str(form.get("key", ""))[:128], storable(str(form.get("note", ""))).strip()[:500]
     if amount is None or kind not in {"top_up", "correction"} or not key:
         return site.problem(visit, 422, "amount: a number with at most three decimals.")
     try:
@@ -98,7 +99,7 @@ async def enter(site: Site, visit: Visit) -> Response:
 
 
 def _id_of(visit: Visit) -> str:
-    return str(visit.request.path_params["account_id"]).replace("\0", "")[:128]
+    return storable(str(visit.request.path_params["account_id"]))[:128]
 
 
 def _amount(text: str) -> Decimal | None:

@@ -9,6 +9,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from csms.console.formatting import charger_url, pretty
 from csms.console.site import Site, Visit
+from csms.core.text import storable
 from csms.db import admin, outbox, views
 from csms.errors import ChargerRefused, CommandError
 from csms.service import chargers as service
@@ -118,7 +119,7 @@ async def settings(site: Site, visit: Visit) -> Response:
             return site.problem(visit, 422, "A name has at most 255 printable characters.")
         values["display_name"] = name or None
     if "tariffId" in form:
-        values["tariff_id"] = str(form["tariffId"]).replace("\0", "") or None
+        values["tariff_id"] = storable(str(form["tariffId"])) or None
     try:
         _, announce = await service.change(site.context, charger_id, values)
     except (admin.Missing, admin.Conflict) as error:
@@ -134,7 +135,7 @@ async def settings(site: Site, visit: Visit) -> Response:
 
 async def resolve(site: Site, visit: Visit) -> Response:
     form = await visit.request.form()
-    note = str(form.get("note", "")).replace("\0", "").strip()[:2000]
+    note = storable(str(form.get("note", ""))).strip()[:2000]
     if not note:
         return site.problem(visit, 422, "Say what was done about it.")
     try:

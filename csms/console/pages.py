@@ -10,6 +10,7 @@ from csms.console.live import FRAMES, Live
 from csms.console.site import Site, Visit
 from csms.core.clocks import suspect
 from csms.core.quarantine import REPAIRABLE
+from csms.core.text import storable
 from csms.db import logs, outbox, plans, tariffs, views
 from csms.service import cursors, qr
 from csms.service.chargers import usable
@@ -27,7 +28,7 @@ class Pages:
     # --- overview --------------------------------------------------------------------------------
 
     async def overview(self, site: Site, visit: Visit) -> Response:
-        containing = visit.request.query_params.get("q", "")[:100].replace("\0", "")
+        containing = storable(visit.request.query_params.get("q", "")[:100])
         fragments = await self._live.overview(containing).get()
         return site.page("overview.html", visit, fragments=fragments, containing=containing)
 
@@ -92,7 +93,7 @@ class Pages:
 
     async def transactions(self, site: Site, visit: Visit) -> Response:
         query = visit.request.query_params
-        charger_id = query.get("charger", "").strip()[:255].replace("\0", "")
+        charger_id = storable(query.get("charger", "").strip()[:255])
         only = query.get("only", "")
         try:
             before = cursors.decode(query.get("cursor"), tuple[datetime, int])

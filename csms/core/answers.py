@@ -1,6 +1,5 @@
 """A command together with the charger's answer, read with tolerance."""
 
-import math
 from typing import Any
 
 from msgspec import Struct
@@ -35,18 +34,3 @@ def number(value: Any) -> int | None:
 
 def objects(value: Any) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def clean(value: Any) -> Any:
-    """JSON that Postgres takes: no NUL, no lone surrogate, no number that is none."""
-    if isinstance(value, str):
-        if value.isprintable() and value.isascii():
-            return value
-        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
-    if isinstance(value, dict):
-        return {clean(key): clean(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

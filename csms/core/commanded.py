@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from csms.core import availability, charging, configuration, jobs, local_list, reports, reservations
-from csms.core.answers import Answer, clean
+from csms.core.answers import Answer
 from csms.core.device_state import (
     Availability,
     Capability,
@@ -18,6 +18,7 @@ from csms.core.device_state import (
 )
 from csms.core.masking import masked
 from csms.core.presence import enrolled
+from csms.core.text import storable_json
 from csms.core.work import Work
 
 _LACKING = {"NotImplemented", "NotSupported"}
@@ -46,7 +47,7 @@ EFFECTS: dict[str, tuple[Callable[[Work, Answer], None], type[DeviceState]]] = {
 def commanded(work: Work, r: reports.Commanded) -> None:
     """Keep the outcome; an answer, however late, also changes what we remember: the charger did act."""
     enrolled(work, r.charger_id)
-    payload, answer = clean(r.payload), clean(r.answer)
+    payload, answer = storable_json(r.payload), storable_json(r.answer)
     work.add(
         CommandOutcome(
             id=r.id,
@@ -56,7 +57,7 @@ def commanded(work: Work, r: reports.Commanded) -> None:
             requested_by=r.requested_by,
             state=r.outcome,
             answer=masked(answer) if answer is not None else None,
-            error=clean(r.error),
+            error=storable_json(r.error),
             sent_at=r.sent_at,
             ended_at=work.now,
             late=r.late,

@@ -16,10 +16,10 @@ from csms.core import (
     statuses,
     transactions,
 )
-from csms.core.answers import clean
 from csms.core.authorization import authorize
 from csms.core.device_state import BridgeNotes, StoredTransfer
 from csms.core.records import Answered, DeviationCount, QuarantineEntry, StoredSecurityEvent
+from csms.core.text import storable_json
 from csms.core.work import Work
 
 R = TypeVar("R")
@@ -106,7 +106,7 @@ def _deviated(work: Work, r: reports.Deviated) -> None:
 
 def _noted(work: Work, r: reports.Noted) -> None:
     presence.enrolled(work, r.charger_id)
-    work.put(BridgeNotes(charger_id=r.charger_id, notes=clean(r.notes), noted_at=work.now))
+    work.put(BridgeNotes(charger_id=r.charger_id, notes=storable_json(r.notes), noted_at=work.now))
 
 
 def _transferred(work: Work, r: reports.DataTransferred) -> reports.Transferred:
@@ -114,11 +114,11 @@ def _transferred(work: Work, r: reports.DataTransferred) -> reports.Transferred:
     work.add(
         StoredTransfer(
             charger_id=r.charger_id,
-            vendor_id=clean(r.vendor_id),
-            message_id=clean(r.vendor_message_id),
-            data=clean(r.data),
+            vendor_id=storable_json(r.vendor_id),
+            message_id=storable_json(r.vendor_message_id),
+            data=storable_json(r.data),
             status=r.answer.status,
-            answer=clean(r.answer.data),
+            answer=storable_json(r.answer.data),
             received_at=work.now,
         )
     )

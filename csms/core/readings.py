@@ -8,9 +8,9 @@ import msgspec
 from msgspec.structs import replace
 
 from csms.core import events, reports
-from csms.core.answers import clean
 from csms.core.clocks import proves_older
 from csms.core.records import DeviationCount, StoredReading, Transaction
+from csms.core.text import storable
 from csms.core.units import Measured, measure, number
 from csms.core.work import Work
 
@@ -73,7 +73,7 @@ def _left_out(work: Work, charger_id: str, reading: reports.Reading, count: int)
         action="MeterValues",
         field="sampledValue.value",
         kind="not_a_number",
-        detail=(clean(next(odd, "")) or "")[:200],
+        detail=storable(next(odd, ""))[:200],
         count=count,
         last_at=work.now,
     )

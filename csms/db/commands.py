@@ -12,9 +12,9 @@ from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from csms.core.answers import clean
 from csms.core.command_states import CANCELLED, EXPIRED, NO_ANSWER, OPEN, SENDING, WAITING
 from csms.core.masking import masked
+from csms.core.text import storable_json
 from csms.db.admin import Conflict, Missing
 from csms.db.device_state_tables import commands, data_transfers, reservation_ids
 
@@ -101,7 +101,7 @@ async def add(
             id=command_id,
             charger_id=charger_id,
             action=action,
-            payload=clean(dict(payload) if queued else masked(dict(payload))),
+            payload=storable_json(dict(payload) if queued else masked(dict(payload))),
             requested_by=requested_by,
             requested_at=now,
             timeout_s=timeout_s,

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Select, and_, column, func, literal_column
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.records import Event, Frame
+from csms.core.text import storable
 from csms.db.statements import Db
 from csms.db.tables import charger_states, deviations, events, messages, quarantine
 
@@ -215,21 +216,16 @@ def _message(row: Any) -> Message:
 
 
 async def save_frames(db: Db, frames: Sequence[Frame]) -> None:
+    def text(value: str | None) -> str | None:
+        return None if value is None else storable(value)
+
     await db.copy_records_to_table(
         "messages",
         records=[
-            (f.charger_id, f.at, f.outgoing, _storable(f.action), _storable(f.message_id), f.frame)
-            for f in frames
+            (f.charger_id, f.at, f.outgoing, text(f.action), text(f.message_id), f.frame) for f in frames
         ],
         columns=("charger_id", "at", "outgoing", "action", "message_id", "frame"),
     )
-
-
-def _storable(text: str | None) -> str | None:
-    """Postgres takes no NUL and no lone surrogate, and the log takes whatever a charger has sent."""
-    if text is None or (text.isprintable() and text.isascii()):
-        return text
-    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 # --- quarantine, deviations ------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw, Struct
 
-from csms.ocpp.lenient import JSON, Deviation, Notes, scrub
+from csms.core.text import storable
+from csms.ocpp.lenient import JSON, Deviation, Notes
 
 CALL: Final = 2
 CALLRESULT: Final = 3
@@ -94,7 +95,10 @@ def parse(frame: str | bytes) -> Call | CallResult | CallError | Malformed:
                 _, message_id, code, description, details = _read_error(data)
                 if len(message_id) <= _ID_RULE and message_id.isprintable():
                     return CallError(
-                        message_id, scrub(code), scrub(description), _EMPTY if details == _NULL else details
+                        message_id,
+                        storable(code),
+                        storable(description),
+                        _EMPTY if details == _NULL else details,
                     )
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
@@ -123,7 +127,7 @@ def _parse_odd(data: bytes) -> Call | CallResult | CallError | Malformed:
     message_id = _id(elements[1][0], notes) if len(elements) > 1 else None
     if message_id is None:
         action = elements[2][0] if kind == CALL and len(elements) > 2 else None
-        known = action if isinstance(action, str) and scrub(action) == action else None
+        known = action if isinstance(action, str) and storable(action) == action else None
         return Malformed("FormationViolation", problem or "no usable message id", action=known)
     if kind == CALL:
         return _call(message_id, elements, problem, notes)
@@ -134,7 +138,7 @@ def _parse_odd(data: bytes) -> Call | CallResult | CallError | Malformed:
 
 def _call(message_id: str, elements: list[tuple[Any, str]], problem: str, notes: Notes) -> Call | Malformed:
     action = elements[2][0] if len(elements) > 2 else None
-    if not isinstance(action, str) or not action or len(action) > _ACTION_LIMIT or scrub(action) != action:
+    if not isinstance(action, str) or not action or len(action) > _ACTION_LIMIT or storable(action) != action:
         return Malformed("FormationViolation", problem or "no action", message_id, answerable=True)
     if problem:
         return Malformed("FormationViolation", problem, message_id, action, answerable=True)
@@ -150,7 +154,7 @@ def _answer(
         return CallResult(message_id, _payload(elements, 2), tuple(notes.deviations))
     _count(elements, 5, notes)
     texts = [e[0] if isinstance(e[0], str) else e[1] for e in elements[2:4]]
-    code, description = (scrub(t) for t in [*texts, "", ""][:2])
+    code, description = (storable(t) for t in [*texts, "", ""][:2])
     return CallError(
         message_id, code or "GenericError", description, _payload(elements, 4), tuple(notes.deviations)
     )
@@ -160,7 +164,7 @@ def _id(value: Any, notes: Notes) -> str | None:
     if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
         notes.add("messageId", "message_id_type", value)
         value = str(value)
-    if not isinstance(value, str) or len(value) > _ID_LIMIT or scrub(value) != value:
+    if not isinstance(value, str) or len(value) > _ID_LIMIT or storable(value) != value:
         return None
     if len(value) > _ID_RULE:
         notes.add("messageId", "message_id_long", len(value))
@@ -223,7 +227,7 @@ def _text(value: str) -> bytes:
     try:
         return _encode(value)
     except UnicodeEncodeError:
-        return _encode(scrub(value))
+        return _encode(storable(value))
 
 
 def render_call(message_id: str, action: str, payload: bytes) -> bytes:

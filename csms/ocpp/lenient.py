@@ -12,6 +12,8 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 from msgspec import Struct
 
+from csms.core.text import storable
+
 Kind = Literal[
     "clock_not_set",  # a time before 2000: kept, but the charger's clock was not set
     "element_dropped",  # an item of an array could not be read at all
@@ -47,7 +49,6 @@ INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
 _MAX_DEVIATIONS: Final = 50
 _DETAIL_CAP: Final = 120
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Deviation(Struct, frozen=True, gc=False):
@@ -72,19 +73,14 @@ class Notes:
 
     def add(self, field: str, kind: Kind, detail: object = "") -> None:
         if len(self.deviations) < _MAX_DEVIATIONS:
-            self.deviations.append(Deviation(scrub(field)[:_DETAIL_CAP], kind, _shown(detail)))
+            self.deviations.append(Deviation(storable(field)[:_DETAIL_CAP], kind, _shown(detail)))
         elif len(self.deviations) == _MAX_DEVIATIONS:
             self.deviations.append(Deviation("", "more"))
 
 
-def scrub(text: str) -> str:
-    """`text` without U+0000 (Postgres text refuses it) and with U+FFFD for each lone surrogate (UTF-8 refuses it)."""
-    return _SURROGATE.sub("\ufffd", text).replace("\x00", "")
-
-
 def _shown(value: object) -> str:
     if isinstance(value, str):
-        return scrub(value[:_DETAIL_CAP])
+        return storable(value[:_DETAIL_CAP])
     if isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, (dict, list)):

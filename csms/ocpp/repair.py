@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from csms.core.text import storable
 from csms.ocpp.lenient import (
     INT64_MAX,
     INT64_MIN,
@@ -23,10 +24,9 @@ from csms.ocpp.lenient import (
     read_json,
     read_number,
     read_timestamp,
-    scrub,
 )
 
-__all__ = ["KINDS", "TEXT_CAP", "Deviation", "Kind", "Notes", "compile_repair", "read_json", "scrub"]
+__all__ = ["KINDS", "TEXT_CAP", "Deviation", "Kind", "Notes", "compile_repair", "read_json"]
 
 TEXT_CAP: Final = 1000  # characters kept of a text whose schema sets a limit; unlimited ones are never cut
 
@@ -57,8 +57,8 @@ def _fix_text(limit: int | None, *, json_text: bool) -> Fix:
         if "\x00" in value:
             value = value.replace("\x00", "")
             notes.add(field, "nul_removed")
-        if not value.isascii() and (scrubbed := scrub(value)) != value:
-            value = scrubbed
+        if not value.isascii() and (stored := storable(value)) != value:
+            value = stored
             notes.add(field, "surrogate_replaced")
         if limit is not None and len(value) > limit:
             notes.add(field, "too_long", f"{len(value)} characters, {limit} allowed")
@@ -272,7 +272,7 @@ def _fix_object(kind: msgspec.inspect.StructType) -> Fix:
                 continue
             found[f.attribute] = fixed
             if f.spill and fixed != raw and fold(fixed) != fold(str(raw)):
-                found.setdefault(f.spill, scrub(str(raw))[:TEXT_CAP])
+                found.setdefault(f.spill, storable(str(raw))[:TEXT_CAP])
         for f in required:
             if f.attribute in found:
                 continue

@@ -4,6 +4,7 @@ from typing import Any
 
 from csms.core.quarantine import REPAIRABLE, offered
 from csms.core.reports import Repair
+from csms.core.text import storable
 from csms.db import admin, logs
 from csms.errors import NotBookable
 from csms.ocpp.repaired import translate
@@ -24,7 +25,7 @@ async def held(context: ServiceContext, held_id: int) -> logs.Held:
 async def resolve(context: ServiceContext, held_id: int, note: str) -> None:
     """Note what was done about a message. Raises Missing, and Conflict when that was noted already."""
     async with context.engine.begin() as db:
-        await admin.resolve_quarantined(db, held_id, note.replace("\0", ""))
+        await admin.resolve_quarantined(db, held_id, storable(note))
 
 
 async def book(
@@ -55,7 +56,7 @@ async def book(
         payload = payload | {"transactionId": transaction_id}
     order = Repair(
         quarantine_id=held_id,
-        note=" ".join(filter(None, (note.replace("\0", "").strip(), f"repaired by {who.name}"))),
+        note=" ".join(filter(None, (storable(note).strip(), f"repaired by {who.name}"))),
         transaction_id=message.transaction_id if message.action == "StartTransaction" else None,
     )
     try:

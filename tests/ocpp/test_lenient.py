@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csms.ocpp.lenient import Notes, read_json, read_number, read_timestamp, scrub
+from csms.ocpp.lenient import Notes, read_json, read_number, read_timestamp
 
 
 @pytest.mark.parametrize(
@@ -117,11 +117,3 @@ def test_huge_integers_do_not_trip_pythons_digit_limit():
 def test_no_time_raises_and_every_time_can_be_stored(value):
     moment = read_timestamp(value, "t", Notes())
     assert moment is None or (moment.tzinfo is UTC and 1970 <= moment.year <= 9999)
-
-
-@settings(deadline=None)
-@given(st.text(st.characters()))
-def test_scrubbed_text_can_be_stored(text):
-    clean = scrub(text)
-    clean.encode()
-    assert "\x00" not in clean
