@@ -5,6 +5,7 @@ import contextlib
 import asyncpg
 import httpx
 import pytest
+from structlog.testing import capture_logs
 
 from csms.api.app import create_app
 from csms.core.work import Policy
@@ -215,6 +216,8 @@ async def test_an_error_of_the_database_that_would_come_again_is_answered_with_5
 ):
     async with connected(database_url) as db:
         await db.execute("ALTER TABLE tags ADD CHECK (status <> 'Blocked')")
-    answer = await client.put("/tags/T1", json={"status": "Blocked"})
+    with capture_logs() as logged:
+        answer = await client.put("/tags/T1", json={"status": "Blocked"})
     assert answer.status_code == 500, answer.text
+    assert [entry["log_level"] for entry in logged] == ["error"]
     assert answer.json()["type"] == "urn:csms:problem:internal-error"
