@@ -16,6 +16,7 @@ from csms.core.records import Event, StoredReading, Transaction
 from csms.core.tariffs import Tariff
 from csms.core.units import Measurand, Measured
 from csms.db import partitions, store
+from csms.db.driver import driver_connection
 from csms.db.statements import Stored
 from csms.errors import CsmsError
 
@@ -67,7 +68,7 @@ async def fill(engine: AsyncEngine, seed: Seed, *, now: datetime | None = None) 
     now = now or datetime.now(UTC)
     async with engine.connect() as connection:
         await _days(connection, seed, now)
-        db: Any = (await connection.get_raw_connection()).driver_connection
+        db: Any = await driver_connection(connection)
         numbers = await _chargers(db, seed)
         done = 0
         for wave, started_at in enumerate(_waves(seed, now)):

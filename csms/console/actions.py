@@ -11,6 +11,7 @@ from csms.console.formatting import charger_url, pretty
 from csms.console.site import Site, Visit
 from csms.core.text import storable
 from csms.db import admin, outbox, views
+from csms.db.driver import driver_connection
 from csms.errors import ChargerRefused, CommandError
 from csms.service import chargers as service
 from csms.service import quarantine
@@ -148,7 +149,7 @@ async def resolve(site: Site, visit: Visit) -> Response:
 async def revive(site: Site, visit: Visit) -> Response:
     """Send all parked events after all."""
     async with site.context.engine.connect() as db:
-        await outbox.revive(await outbox.driver(db))
+        await outbox.revive(await driver_connection(db))
     return RedirectResponse("/events", 303)
 
 

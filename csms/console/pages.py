@@ -12,6 +12,7 @@ from csms.core.clocks import suspect
 from csms.core.quarantine import REPAIRABLE
 from csms.core.text import storable
 from csms.db import logs, outbox, plans, tariffs, views
+from csms.db.driver import driver_connection
 from csms.service import cursors, qr
 from csms.service.chargers import usable
 from csms.service.event_stream import EventStream
@@ -143,7 +144,7 @@ class Pages:
 
     async def events(self, site: Site, visit: Visit) -> Response:
         async with site.context.engine.connect() as db:
-            parked = await outbox.parked(await outbox.driver(db), _PAGE)
+            parked = await outbox.parked(await driver_connection(db), _PAGE)
         return site.page("events.html", visit, events=await self._live.recent_events(), parked=parked)
 
     async def stream_events(self, site: Site, visit: Visit) -> Response:

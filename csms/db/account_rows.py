@@ -8,8 +8,7 @@ import msgspec
 from csms.core import reports
 from csms.core.records import Account, AccountEntry, Rental
 from csms.core.work import Work
-
-Db = Any
+from csms.db.driver import DriverConnection
 
 _ACCOUNT: Final = tuple(field.name for field in msgspec.structs.fields(Account))
 _RENTAL: Final = tuple(field.name for field in msgspec.structs.fields(Rental))
@@ -37,7 +36,7 @@ _UPSERT = (
 )
 
 
-async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
+async def load(db: DriverConnection, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
     """After the transactions. Most batches have nothing to do with accounts and ask nothing."""
     moving = {report.charger_id for report in batch if isinstance(report, _MONEY)}
     named = {report.account_id for report in batch if isinstance(report, reports.Rent | reports.Unrented)}
@@ -53,7 +52,7 @@ async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None
         work.load(Rental(**row))
 
 
-async def save(db: Db, work: Work) -> None:
+async def save(db: DriverConnection, work: Work) -> None:
     accounts = [record for record in work.changed.values() if isinstance(record, Account)]
     if accounts:
         await db.executemany(_UPDATE, [(a.id, a.balance_minor) for a in accounts])

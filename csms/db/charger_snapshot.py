@@ -11,7 +11,7 @@ from csms.core import session_course
 from csms.core.records import ChargerState, Connector, Transaction
 from csms.core.usage import Evidence
 from csms.db import readings_window
-from csms.db.statements import Db
+from csms.db.driver import DriverConnection, driver_connection
 from csms.db.store import CONNECTORS, STATES, TRANSACTIONS, transaction_of
 from csms.errors import UnknownCharger
 
@@ -30,7 +30,7 @@ class StateSnapshot(Struct, frozen=True):
     evidence: dict[int, Evidence] = {}
 
 
-async def snapshots(db: Db, charger_ids: Sequence[str]) -> list[StateSnapshot]:
+async def snapshots(db: DriverConnection, charger_ids: Sequence[str]) -> list[StateSnapshot]:
     """These chargers, read together: no commit lies between the rows."""
     async with db.transaction(isolation="repeatable_read", readonly=True):
         states = await db.fetch(f"{STATES.select} WHERE charger_id = ANY($1::text[])", charger_ids)
@@ -70,7 +70,7 @@ async def snapshots(db: Db, charger_ids: Sequence[str]) -> list[StateSnapshot]:
 async def charger_snapshot(engine: AsyncEngine, charger_id: str) -> ChargerSnapshot:
     """What is on record of one charger, in one snapshot."""
     async with engine.connect() as connection:
-        db: Db = (await connection.get_raw_connection()).driver_connection
+        db: DriverConnection = await driver_connection(connection)
         found = await snapshots(db, [charger_id])
         notes = await db.fetchval(_NOTES, charger_id)
     if not found:
@@ -80,13 +80,13 @@ async def charger_snapshot(engine: AsyncEngine, charger_id: str) -> ChargerSnaps
     )
 
 
-async def chargers_of(db: Db, node: str) -> list[str]:
+async def chargers_of(db: DriverConnection, node: str) -> list[str]:
     """Chargers whose last connection was with this node."""
     rows = await db.fetch("SELECT charger_id FROM charger_states WHERE node = $1 ORDER BY charger_id", node)
     return [row["charger_id"] for row in rows]
 
 
-async def holder(db: Db, charger_id: str) -> str | None:
+async def holder(db: DriverConnection, charger_id: str) -> str | None:
     """The node a charger is connected to; None: it is not connected. Raises UnknownCharger."""
     row = await db.fetchrow(
         "SELECT online, node FROM chargers LEFT JOIN charger_states ON charger_id = id WHERE id = $1",

@@ -22,8 +22,7 @@ from csms.core.device_state import (
 )
 from csms.core.work import Work
 from csms.db import device_state_tables as tables
-
-Db = Any
+from csms.db.driver import DriverConnection
 
 TABLES: Final[dict[type[DeviceState], Table]] = {
     Availability: tables.availabilities,
@@ -103,7 +102,7 @@ _SELECTS: Final = {kind: _select(kind) for kind in TABLES}
 _UPSERTS: Final = {kind: _upsert(kind) for kind in TABLES}
 
 
-async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
+async def load(db: DriverConnection, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
     """Bring what the batch's decisions may look at; most batches look at none of it."""
     wanted: dict[type[DeviceState], set[str]] = {}
     for report in batch:
@@ -114,7 +113,7 @@ async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None
             work.load(of_row(kind, row))
 
 
-async def save(db: Db, work: Work) -> None:
+async def save(db: DriverConnection, work: Work) -> None:
     changed: dict[type[DeviceState], list[Any]] = {}
     for record in work.changed.values():
         if isinstance(record, DeviceState):

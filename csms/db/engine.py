@@ -9,7 +9,7 @@ from sqlalchemy import URL, event, make_url
 from sqlalchemy.exc import ArgumentError, DisconnectionError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from csms.db.driver import Connection
+from csms.db.driver import TypeCachingConnection
 from csms.db.outages import reason
 from csms.errors import SettingsError, StartError
 
@@ -64,7 +64,7 @@ def create_engine(address: str, *, pool_size: int = 5) -> AsyncEngine:
         pool_size=pool_size,
         max_overflow=5,
         connect_args={
-            "connection_class": Connection,
+            "connection_class": TypeCachingConnection,
             "server_settings": {"application_name": "csms", "timezone": "UTC"},
             "timeout": 10,
             **driver_options(address),

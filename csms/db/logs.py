@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.records import Event, Frame
 from csms.core.text import storable
-from csms.db.statements import Db
+from csms.db.driver import DriverConnection
 from csms.db.tables import charger_states, deviations, events, messages, quarantine
 
 _TID = re.compile(r"\(\d{1,10},\d{1,5}\)")
@@ -215,7 +215,7 @@ def _message(row: Any) -> Message:
     )
 
 
-async def save_frames(db: Db, frames: Sequence[Frame]) -> None:
+async def save_frames(db: DriverConnection, frames: Sequence[Frame]) -> None:
     def text(value: str | None) -> str | None:
         return None if value is None else storable(value)
 

@@ -1,6 +1,6 @@
 """The relay's SQL: what the broker has not acknowledged yet, and the locks that say who sends it.
 
-Like the ledger's (csms/db/store.py) it runs on asyncpg's own connection. `Db` there and here: asyncpg's.
+Like the ledger's (csms/db/store.py) it runs on asyncpg's own connection. `DriverConnection` there and here: asyncpg's.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from csms.core.records import Event
-from csms.db.statements import Db
+from csms.db.driver import DriverConnection
 from csms.db.store import LANES, lane
 
 __all__ = ["LANES", "Counts", "Row", "lane"]
@@ -80,7 +80,9 @@ ORDER BY lowest.recorded_at, lowest.charger_id, lowest.seq
 """
 
 
-async def pending(db: Db, lanes: Sequence[int], limit: int, without: Sequence[str] = ()) -> list[Row]:
+async def pending(
+    db: DriverConnection, lanes: Sequence[int], limit: int, without: Sequence[str] = ()
+) -> list[Row]:
     """About `limit` of the oldest rows of these lanes, leaving out the chargers `without`.
 
     Of each charger mentioned: its lowest pending numbers, in order, without a hole. The rows of one charger
@@ -118,7 +120,7 @@ def _in_order(rows: list[Row]) -> list[Row]:
     return [numbers[row.charger_id].pop() for row in rows]
 
 
-async def delete(db: Db, keys: Iterable[tuple[str, int]]) -> None:
+async def delete(db: DriverConnection, keys: Iterable[tuple[str, int]]) -> None:
     """The broker has acknowledged these (charger_id, seq). Safe to repeat."""
     charger_ids, numbers = zip(*keys, strict=True)
     await db.execute(
@@ -129,7 +131,9 @@ async def delete(db: Db, keys: Iterable[tuple[str, int]]) -> None:
     )
 
 
-async def failed(db: Db, charger_id: str, seq: int, error: str, *, permanent: bool) -> tuple[int, bool]:
+async def failed(
+    db: DriverConnection, charger_id: str, seq: int, error: str, *, permanent: bool
+) -> tuple[int, bool]:
     """Count an attempt the broker refused. Returns (attempts, dead): after ten permanent refusals it is parked."""
     row = await db.fetchrow(
         "UPDATE outbox SET attempts = least(attempts + 1, 32000), last_error = left($3, 500),"
@@ -143,7 +147,7 @@ async def failed(db: Db, charger_id: str, seq: int, error: str, *, permanent: bo
     return (row["attempts"], row["dead"]) if row is not None else (0, False)
 
 
-async def park(db: Db, keys: Iterable[tuple[str, int]], error: str) -> None:
+async def park(db: DriverConnection, keys: Iterable[tuple[str, int]], error: str) -> None:
     """Set these aside: they will not be sent unless an operator frees them."""
     charger_ids, numbers = zip(*keys, strict=True)
     await db.execute(
@@ -155,7 +159,7 @@ async def park(db: Db, keys: Iterable[tuple[str, int]], error: str) -> None:
     )
 
 
-async def revive(db: Db, charger_id: str | None = None) -> int:
+async def revive(db: DriverConnection, charger_id: str | None = None) -> int:
     """Send parked events after all (of one charger, or all). Returns how many there were."""
     rows = await db.fetch(
         "UPDATE outbox SET dead = false, attempts = 0 WHERE dead AND ($1::text IS NULL OR charger_id = $1)"
@@ -167,7 +171,7 @@ async def revive(db: Db, charger_id: str | None = None) -> int:
     return len(rows)
 
 
-async def parked(db: Db, limit: int, charger_id: str | None = None) -> list[Parked]:
+async def parked(db: DriverConnection, limit: int, charger_id: str | None = None) -> list[Parked]:
     """What was set aside, the oldest first."""
     rows = await db.fetch(
         "SELECT outbox.charger_id, outbox.seq, outbox.recorded_at, outbox.attempts, outbox.last_error AS error,"
@@ -181,12 +185,7 @@ async def parked(db: Db, limit: int, charger_id: str | None = None) -> list[Park
     return [Parked(**dict(row)) for row in rows]
 
 
-async def driver(connection: Any) -> Db:
-    """The asyncpg connection below one of SQLAlchemy's."""
-    return (await connection.get_raw_connection()).driver_connection
-
-
-async def discard(db: Db, charger_id: str | None = None) -> int:
+async def discard(db: DriverConnection, charger_id: str | None = None) -> int:
     """Never send what was set aside (of one charger, or all); it can still be replayed. Returns how many."""
     rows = await db.fetch(
         "DELETE FROM outbox WHERE dead AND ($1::text IS NULL OR charger_id = $1) RETURNING 1", charger_id
@@ -194,7 +193,7 @@ async def discard(db: Db, charger_id: str | None = None) -> int:
     return len(rows)
 
 
-async def overfull(db: Db, limit: int) -> bool:
+async def overfull(db: DriverConnection, limit: int) -> bool:
     """Whether more than `limit` events wait."""
     waiting: int = await db.fetchval(
         "SELECT count(*) FROM (SELECT FROM outbox WHERE NOT dead LIMIT $1) AS rows", limit + 1
@@ -218,7 +217,7 @@ RETURNING 1
 """
 
 
-async def thin(db: Db, of_lane: int, every: timedelta) -> int:
+async def thin(db: DriverConnection, of_lane: int, every: timedelta) -> int:
     """Remove a lane's pending meter readings from the outbox but for one per `every`; no other event is removed.
 
     They stay in `events` and can be replayed. Returns how many; 0 while another node's transaction thins.
@@ -229,7 +228,7 @@ async def thin(db: Db, of_lane: int, every: timedelta) -> int:
     return len(await db.fetch(_THIN, of_lane, every, *marks))
 
 
-async def prune(db: Db, before: datetime) -> int:
+async def prune(db: DriverConnection, before: datetime) -> int:
     """Give up parked events recorded before `before`. What is not parked is never given up."""
     rows = await db.fetch("DELETE FROM outbox WHERE dead AND recorded_at < $1 RETURNING 1", before)
     return len(rows)
@@ -244,13 +243,13 @@ SELECT (SELECT count(*) FROM (SELECT FROM outbox WHERE NOT dead LIMIT {_COUNTED}
 """
 
 
-async def counts(db: Db) -> Counts:
+async def counts(db: DriverConnection) -> Counts:
     """What waits in the whole outbox. `oldest_at` is also what event partitions must be kept from."""
     row = await db.fetchrow(_COUNTS)
     return Counts(pending=row["pending"], dead=row["dead"], oldest_at=row["oldest_at"])
 
 
-async def take_lanes(db: Db, lanes: Sequence[int]) -> list[int]:
+async def take_lanes(db: DriverConnection, lanes: Sequence[int]) -> list[int]:
     """Those of the lanes that nobody has, now ours for as long as this session lives (or `give_back`)."""
     rows = await db.fetch(
         "SELECT lane FROM unnest($2::int4[]) AS lanes(lane) WHERE pg_try_advisory_lock($1::int4, lane)",
@@ -260,16 +259,16 @@ async def take_lanes(db: Db, lanes: Sequence[int]) -> list[int]:
     return [row["lane"] for row in rows]
 
 
-async def give_back(db: Db) -> None:
+async def give_back(db: DriverConnection) -> None:
     """All lanes of this session."""
     await db.execute("SELECT pg_advisory_unlock_all()")
 
 
-async def prepare(db: Db) -> None:
+async def prepare(db: DriverConnection) -> None:
     """Make a session the relay's: a deletion lost in a crash only means that an event is sent again."""
     await db.execute("SET synchronous_commit TO off")
 
 
-async def notify(db: Db, lanes: Iterable[int]) -> None:
+async def notify(db: DriverConnection, lanes: Iterable[int]) -> None:
     """Wake whoever holds these lanes. Never inside the business transaction: NOTIFY serialises commits."""
     await db.execute("SELECT pg_notify($1, $2)", CHANNEL, ",".join(str(lane) for lane in sorted(lanes)))

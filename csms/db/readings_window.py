@@ -6,8 +6,7 @@ from typing import Any
 
 from csms.core.session_course import ReadingsWindow
 from csms.core.usage import Evidence
-
-Db = Any  # an asyncpg connection: the driver ships no types
+from csms.db.driver import DriverConnection
 
 # By readings_charger_id_sampled_at_idx, in the partitions since the start. A clock-aligned reading names no
 # transaction: it is the same register.
@@ -42,7 +41,7 @@ CROSS JOIN LATERAL (
 """
 
 
-async def load(db: Db, wanted: Sequence[ReadingsWindow]) -> dict[int, Evidence]:
+async def load(db: DriverConnection, wanted: Sequence[ReadingsWindow]) -> dict[int, Evidence]:
     """By transaction id: at most two statements, however many sessions."""
     if not wanted:
         return {}

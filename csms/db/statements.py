@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Table
 
-Db = Any  # an asyncpg connection: the driver ships no types
+from csms.db.driver import DriverConnection
 
 _PARAMETER = re.compile(r"\$(\d+)")
 _TYPES = {
@@ -106,7 +106,7 @@ class Together:
         self._statements.append(statement)
         self._arguments += arguments
 
-    async def run(self, db: Db) -> None:
+    async def run(self, db: DriverConnection) -> None:
         if self._statements:
             await db.execute(_joined(tuple(self._statements)), *self._arguments)
 

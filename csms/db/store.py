@@ -36,7 +36,8 @@ from csms.core.tariffs import DEFAULT, Tariff
 from csms.core.transactions import content_key, ended_by
 from csms.core.work import Work, tag_key
 from csms.db import account_rows, device_state, readings_window, tables
-from csms.db.statements import Db, Part, Stored, Together, stored
+from csms.db.driver import DriverConnection
+from csms.db.statements import Part, Stored, Together, stored
 
 LANES = 64
 
@@ -83,7 +84,7 @@ _TAGS_LOCKED = f'{_TAGS} ORDER BY lower(id_tag COLLATE "C") FOR NO KEY UPDATE'
 _OPEN_BY_TAG = f'{_TRANSACTIONS} WHERE lower(id_tag COLLATE "C") = ANY($1::text[]) AND stopped_at IS NULL'
 
 
-async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
+async def load(db: DriverConnection, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
     """Lock the batch's chargers and bring the rows its decisions may look at."""
     charger_ids = sorted({report.charger_id for report in batch})
     await _lock_states(db, work, charger_ids)
@@ -112,7 +113,7 @@ async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None
     await device_state.load(db, work, batch)
 
 
-async def _lock_states(db: Db, work: Work, charger_ids: Sequence[str]) -> None:
+async def _lock_states(db: DriverConnection, work: Work, charger_ids: Sequence[str]) -> None:
     for row in await db.fetch(
         f"{STATES.select} WHERE charger_id = ANY($1::text[]) ORDER BY charger_id FOR UPDATE", charger_ids
     ):
@@ -120,7 +121,7 @@ async def _lock_states(db: Db, work: Work, charger_ids: Sequence[str]) -> None:
 
 
 async def _load_transactions(
-    db: Db, work: Work, batch: Sequence[reports.Report[Any]], charger_ids: list[str]
+    db: DriverConnection, work: Work, batch: Sequence[reports.Report[Any]], charger_ids: list[str]
 ) -> None:
     ids, owners, keys = [], [], []
     for report in batch:
@@ -135,7 +136,7 @@ async def _load_transactions(
         work.load(_transaction(row))
 
 
-async def _load_tags(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
+async def _load_tags(db: DriverConnection, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
     wanted = {tag_key(report.id_tag) for report in batch if isinstance(report, _WITH_TAG) and report.id_tag}
     wanted |= {tag_key(report.account_id) for report in batch if isinstance(report, reports.Rent)}
     if not wanted:
@@ -157,7 +158,7 @@ def _is_limited(tag: Tag | None) -> bool:
     return tag is not None and tag.max_active_transactions is not None
 
 
-async def _load_tariffs(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
+async def _load_tariffs(db: DriverConnection, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
     """Only where something starts, or shall: everything that runs has its tariff with it."""
     starting = {report.charger_id for report in batch if isinstance(report, reports.Start | reports.Rent)}
     if not starting:
@@ -177,7 +178,7 @@ async def _load_tariffs(db: Db, work: Work, batch: Sequence[reports.Report[Any]]
         work.tariffs[row["id"]] = _tariff(row["terms"])
 
 
-async def _load_answers(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
+async def _load_answers(db: DriverConnection, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
     asked = [
         (r.charger_id, r.message_id, r.digest)
         for r in batch
@@ -193,7 +194,9 @@ async def _load_answers(db: Db, work: Work, batch: Sequence[reports.Report[Any]]
             work.answers[row["charger_id"], row["message_id"], row["digest"]] = row["answer"]
 
 
-async def _load_known_readings(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
+async def _load_known_readings(
+    db: DriverConnection, work: Work, batch: Sequence[reports.Report[Any]]
+) -> None:
     """Only what is not newer than the newest reading we have can be a repetition: usually nothing."""
     owners: list[str] = []
     moments: list[datetime] = []
@@ -223,7 +226,7 @@ async def _load_known_readings(db: Db, work: Work, batch: Sequence[reports.Repor
             work.readings_known.add(tuple(row))
 
 
-async def _load_quarantined(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
+async def _load_quarantined(db: DriverConnection, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
     """Rare: an operator repairs something. Locked, because another node may be asked the same."""
     wanted = [
         r.repair.quarantine_id for r in batch if isinstance(r, reports.Resendable) and r.repair is not None
@@ -245,7 +248,7 @@ def _newest_readings(work: Work) -> dict[str, datetime]:
     return newest
 
 
-async def save(db: Db, work: Work, *, relay: bool) -> None:
+async def save(db: DriverConnection, work: Work, *, relay: bool) -> None:
     """Write what the work changed and added. `relay`: also queue its events for the broker."""
     changed: dict[type[Any], list[Any]] = {}
     for record in work.changed.values():
@@ -286,7 +289,7 @@ def _save_partly(together: Together, work: Work, kind: Stored, part: Part, rows:
         together.add(kind.upsert_arrays, _arrays(kind, wholly))
 
 
-async def _add_rows(db: Db, added: dict[type[Any], list[Any]]) -> None:
+async def _add_rows(db: DriverConnection, added: dict[type[Any], list[Any]]) -> None:
     if rows := added.get(StoredReading):
         await _copy(db, READINGS, rows)
     if rows := added.get(StoredStatus):
@@ -314,19 +317,19 @@ async def _add_rows(db: Db, added: dict[type[Any], list[Any]]) -> None:
         )
 
 
-async def next_transaction_ids(db: Db, count: int) -> list[int]:
+async def next_transaction_ids(db: DriverConnection, count: int) -> list[int]:
     rows = await db.fetch("SELECT nextval('transaction_ids') FROM generate_series(1, $1::int4)", count)
     return [row[0] for row in rows]
 
 
-async def next_numbers(db: Db, count: int) -> list[int]:
+async def next_numbers(db: DriverConnection, count: int) -> list[int]:
     """At least `count` numbers that no other node has, in whole blocks."""
     blocks = -(-count // tables.NUMBER_BLOCK)
     rows = await db.fetch("SELECT nextval('event_numbers') FROM generate_series(1, $1::int4)", blocks)
     return [number for row in rows for number in range(row[0], row[0] + tables.NUMBER_BLOCK)]
 
 
-async def _copy(db: Db, kind: Stored, rows: Sequence[Any]) -> None:
+async def _copy(db: DriverConnection, kind: Stored, rows: Sequence[Any]) -> None:
     await db.copy_records_to_table(kind.table, records=[_values(row) for row in rows], columns=kind.columns)
 
 

@@ -16,6 +16,7 @@ from csms.core import session_course
 from csms.core.records import Charger, ChargerState, Connector, Transaction
 from csms.core.usage import Evidence
 from csms.db import readings_window, store, tables
+from csms.db.driver import driver_connection
 from csms.db.tables import charger_states, chargers, connectors, readings, transactions
 
 # Readings that come after the stop belong to it for this long; bounds the partitions to look into.
@@ -280,7 +281,7 @@ async def _evidence(db: AsyncConnection, found: Sequence[Transaction]) -> dict[i
     wanted = [session_course.running(t, now) for t in found if t.open and t.tariff.needs_course]
     if not wanted:
         return {}
-    return await readings_window.load((await db.get_raw_connection()).driver_connection, wanted)
+    return await readings_window.load(await driver_connection(db), wanted)
 
 
 # --- readings --------------------------------------------------------------------------------------------

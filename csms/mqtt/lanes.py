@@ -11,6 +11,7 @@ from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from csms.db import outbox
+from csms.db.driver import driver_connection
 from csms.mqtt.charger_queue import ChargerQueue, Key, PendingEvent
 from csms.mqtt.client.errors import PublishRefused
 from csms.mqtt.client.supervised import PublishingLink
@@ -177,7 +178,7 @@ class Lanes:
         self._lost = False
         connection = await self._engine.connect()
         self._connection = connection
-        db = self._db = await driver(connection)
+        db = self._db = await driver_connection(connection)
         # Out of the pool: it is ours for long, and must end when we let it go.
         await connection.run_sync(lambda sync: sync.detach())
         db.add_termination_listener(self._terminated)
@@ -216,7 +217,3 @@ class Lanes:
                         await self._settle(db, 0)
                     await outbox.give_back(db)
         await self._close()
-
-
-async def driver(connection: AsyncConnection) -> Any:
-    return (await connection.get_raw_connection()).driver_connection

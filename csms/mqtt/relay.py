@@ -29,11 +29,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.core.records import Event
 from csms.db import outbox
+from csms.db.driver import driver_connection
 from csms.mqtt.charger_queue import PendingEvent
 from csms.mqtt.client.errors import NO_MATCHING_SUBSCRIBERS, BrokerDisconnected, PublishRefused
 from csms.mqtt.client.supervised import PublishingLink
 from csms.mqtt.config import RelayConfig
-from csms.mqtt.lanes import LOCK_RETRY_S, Lanes, driver
+from csms.mqtt.lanes import LOCK_RETRY_S, Lanes
 from csms.mqtt.thinning import Thinning
 
 log = structlog.get_logger()
@@ -251,7 +252,7 @@ class Relay:
         self._far_known.clear()
         lanes, self._far = self._far, set()
         async with self._engine.connect() as connection:
-            await outbox.notify(await driver(connection), lanes)
+            await outbox.notify(await driver_connection(connection), lanes)
         await asyncio.sleep(_NUDGE_EVERY_S)
 
     async def _count(self) -> None:
@@ -261,7 +262,7 @@ class Relay:
     async def _refresh_counts(self) -> None:
         _LANES.set(len(self.lanes))
         async with self._engine.connect() as connection:
-            self._counts = await outbox.counts(await driver(connection))
+            self._counts = await outbox.counts(await driver_connection(connection))
         _PENDING.set(self._counts.pending)
         _DEAD.set(self._counts.dead)
         _OLDEST.set(self.health().oldest_age_s)

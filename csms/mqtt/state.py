@@ -34,6 +34,7 @@ from csms.core.records import Connector, Event, Transaction
 from csms.core.usage import Evidence
 from csms.db import charger_snapshot as rows
 from csms.db.charger_snapshot import StateSnapshot
+from csms.db.driver import driver_connection
 from csms.mqtt.client.connection import MqttMessage
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
 from csms.mqtt.client.link import Presence, prefixed
@@ -284,7 +285,7 @@ class StatePublisher:
 
     async def _read(self, query: Callable[[Any], Awaitable[Any]]) -> Any:
         async with self._engine.connect() as connection:
-            return await query((await connection.get_raw_connection()).driver_connection)
+            return await query(await driver_connection(connection))
 
     async def _publish_all(self, snapshots: Sequence[StateSnapshot]) -> None:
         """Back when the broker has answered to all of it."""

@@ -14,6 +14,7 @@ from csms.adapter import AdapterHost, BrokerMessage
 from csms.core.tariffs import zone_exists
 from csms.db import charger_snapshot as rows
 from csms.db import plans
+from csms.db.driver import driver_connection
 from csms.db.plans import Plan
 from csms.mqtt import plans as plan_topics
 from csms.plans import hems
@@ -307,7 +308,7 @@ class Planner:
         if not found:
             return
         async with self._engine.connect() as db:
-            driver = (await db.get_raw_connection()).driver_connection
+            driver = await driver_connection(db)
             snapshots = await rows.snapshots(driver, [plan.charger_id for plan in found])
         known, now = {one.state.charger_id: one for one in snapshots}, self._clock()
         for plan in found:

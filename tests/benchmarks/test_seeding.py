@@ -8,6 +8,7 @@ import pytest
 from benchmarks import seeding
 from benchmarks.seed import _fill
 from csms.db import store
+from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
 
 NOW = datetime(2026, 5, 20, 12, tzinfo=UTC)
@@ -16,7 +17,7 @@ SMALL = seeding.Seed(readings=500, chargers=3, days=4, events=True)
 
 async def rows(engine, query):
     async with engine.connect() as connection:
-        db = (await connection.get_raw_connection()).driver_connection
+        db = await driver_connection(connection)
         return await db.fetch(query)
 
 

@@ -8,6 +8,7 @@ from csms.core.device_state import CommandOutcome
 from csms.core.work import Policy, Work
 from csms.db import commands, device_state
 from csms.db.admin import Conflict, Missing
+from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
 from tests.harness.fake_store import NOW
 from tests.harness.ledger_harness import running
@@ -60,7 +61,7 @@ async def ended(db, command_id, state, *, charger_id="c1", answer=None, error=No
             late=False,
         )
     )
-    await device_state.save((await db.get_raw_connection()).driver_connection, work)
+    await device_state.save(await driver_connection(db), work)
 
 
 async def due(db, node="n1", now=NOW):

@@ -5,6 +5,7 @@ from csms.core import reports
 from csms.core.device_state import CommandOutcome, StoredTransfer
 from csms.db import device_state
 from csms.db import device_state_tables as tables
+from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
 from tests.harness.command_answers import answered, profile
 from tests.harness.fake_store import CP, NOW, Desk, at, start
@@ -42,8 +43,7 @@ STORY = [
 async def db(database_url):
     engine = create_engine(database_url)
     async with engine.connect() as connection:
-        raw = await connection.get_raw_connection()
-        yield raw.driver_connection
+        yield await driver_connection(connection)
         await connection.rollback()
     await engine.dispose()
 

@@ -8,6 +8,7 @@ import pytest
 from csms.core import reports
 from csms.core.work import Work
 from csms.db import store
+from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
 from csms.db.partitions import ensure
 from tests.harness.fake_store import CP, NOW, at, meter, register, start, stop
@@ -46,7 +47,7 @@ async def db(databases, template_database):
     async with engine.begin() as connection:
         await ensure(connection)
     async with engine.connect() as connection:
-        raw = (await connection.get_raw_connection()).driver_connection
+        raw = await driver_connection(connection)
         async with raw.transaction():
             await raw.execute(FILL)
         yield raw

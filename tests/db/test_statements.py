@@ -16,16 +16,16 @@ def test_one_statement_is_itself():
 async def test_together_asks_once_and_nothing_when_there_is_nothing():
     asked = []
 
-    class Db:
+    class DriverConnection:
         async def execute(self, query, *args):
             asked.append((query, args))
 
     together = Together()
-    await together.run(Db())
+    await together.run(DriverConnection())
     assert asked == []
     together.add("UPDATE a SET x = $1", [[1, 2]])
     together.add("UPDATE b SET y = $1 WHERE z = $2", [[3], [4]])
-    await together.run(Db())
+    await together.run(DriverConnection())
     assert asked == [
         ("WITH part_0 AS (UPDATE a SET x = $1) UPDATE b SET y = $2 WHERE z = $3", ([1, 2], [3], [4]))
     ]

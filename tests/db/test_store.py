@@ -13,6 +13,7 @@ from csms.core.decide import _DECISIONS, decide
 from csms.core.tariffs import Tariff
 from csms.core.work import Work, tag_key
 from csms.db import account_tables, store, tables
+from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
 from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, sample, start, status, stop
 from tests.harness.ledger_harness import OPEN, Books, Counting, connected, running
@@ -71,8 +72,7 @@ async def db(database_url):
     """A connection as the ledger has it: SQLAlchemy's, with its codecs."""
     engine = create_engine(database_url)
     async with engine.connect() as connection:
-        raw = await connection.get_raw_connection()
-        yield raw.driver_connection
+        yield await driver_connection(connection)
         await connection.rollback()
     await engine.dispose()
 

@@ -11,6 +11,7 @@ from csms.core import reports
 from csms.core.tariffs import Band, Tariff
 from csms.core.work import Work
 from csms.db import store
+from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
 from csms.db.partitions import ensure
 from tests.harness.fake_store import NOW, at, meter, register, start, status, stop
@@ -24,8 +25,7 @@ async def db(database_url):
     async with engine.begin() as connection:
         await ensure(connection)
     async with engine.connect() as connection:
-        raw = await connection.get_raw_connection()
-        yield raw.driver_connection
+        yield await driver_connection(connection)
         await connection.rollback()
     await engine.dispose()
 

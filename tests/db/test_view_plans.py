@@ -23,6 +23,7 @@ from csms.db import (
     tables,
     views,
 )
+from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
 from csms.db.partitions import ensure
 from tests.db.test_plans import FILL, explained
@@ -176,7 +177,7 @@ async def filled(databases, template_database):
     engine = create_engine(url)
     async with engine.begin() as connection:
         await ensure(connection)
-        await (await outbox.driver(connection)).execute(FILL + MORE)
+        await (await driver_connection(connection)).execute(FILL + MORE)
     yield engine
     await engine.dispose()
     await databases.drop(url)
@@ -199,12 +200,12 @@ async def test_a_page_is_found_by_index(db, page):
     event.listen(db.sync_connection, "before_cursor_execute", noted)
     await PAGES[page](db)
     event.remove(db.sync_connection, "before_cursor_execute", noted)
-    await none_scans(await outbox.driver(db), asked, COUNTED.get(page, frozenset()))
+    await none_scans(await driver_connection(db), asked, COUNTED.get(page, frozenset()))
 
 
 @pytest.mark.parametrize("question", RAW)
 async def test_a_question_of_the_machinery_is_answered_by_index(db, monkeypatch, question):
-    driver = await outbox.driver(db)
+    driver = await driver_connection(db)
     asked = []
 
     def noting(call):
@@ -235,7 +236,7 @@ async def test_a_question_of_the_machinery_is_answered_by_index(db, monkeypatch,
 )
 async def test_a_page_is_not_sorted(db, query):
     compiled = query.compile(dialect=db.dialect, compile_kwargs={"literal_binds": True})
-    plan = await explained(await outbox.driver(db), str(compiled), [])
+    plan = await explained(await driver_connection(db), str(compiled), [])
     # An Incremental Sort only puts rows of one moment in order.
     assert "Sort" not in {node["Node Type"] for node in plan}
 

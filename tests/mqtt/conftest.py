@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from csms.core import events
 from csms.core.records import Event
 from csms.db import outbox, store
+from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
 from csms.mqtt.client.connection import LinkConfig
 from csms.mqtt.client.link import BrokerLink
@@ -189,7 +190,7 @@ class Log:
 
     async def commit(self, rows: Sequence[Event]) -> Sequence[Event]:
         async with self._engine.connect() as connection:
-            db = (await connection.get_raw_connection()).driver_connection
+            db = await driver_connection(connection)
             async with db.transaction():
                 await store._copy(db, store.EVENTS, rows)
                 await db.copy_records_to_table(
@@ -208,7 +209,7 @@ class Log:
 
     async def query(self, sql: str, *values: Any) -> list[dict[str, Any]]:
         async with self._engine.connect() as connection:
-            db = (await connection.get_raw_connection()).driver_connection
+            db = await driver_connection(connection)
             return [dict(row) for row in await db.fetch(sql, *values)]
 
     async def empty(self) -> None:

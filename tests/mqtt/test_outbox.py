@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from csms.db import outbox
+from csms.db.driver import driver_connection
 from csms.db.store import lane
 from tests.mqtt.conftest import Log
 
@@ -15,7 +16,7 @@ ALL = range(outbox.LANES)
 @contextlib.asynccontextmanager
 async def session(engine):
     async with engine.connect() as connection:
-        yield (await connection.get_raw_connection()).driver_connection
+        yield await driver_connection(connection)
 
 
 async def test_oldest_rows_come_with_their_bytes_in_order(engine, log):

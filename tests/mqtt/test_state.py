@@ -11,6 +11,7 @@ from csms.core import reports
 from csms.core.tariffs import Band, Tariff
 from csms.core.work import Policy
 from csms.db import charger_snapshot as rows
+from csms.db.driver import driver_connection
 from csms.errors import UnknownCharger
 from csms.mqtt.client.link import BrokerLink
 from csms.mqtt.client.supervised import PublishingLink
@@ -262,7 +263,7 @@ async def test_who_holds_a_charger(engine):
     async with running(ledger.run()):
         held = await ledger.record(reports.Connected(charger_id="CP1", node="n1"))
         async with engine.connect() as connection:
-            db = (await connection.get_raw_connection()).driver_connection
+            db = await driver_connection(connection)
             assert await rows.holder(db, "CP1") == "n1"
             with pytest.raises(UnknownCharger):
                 await rows.holder(db, "CP2")
