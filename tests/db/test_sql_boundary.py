@@ -20,6 +20,7 @@ STATEMENT_METHODS = {
     "fetch",
     "fetchrow",
     "fetchval",
+    "get_raw_connection",
     "scalar",
     "scalars",
     "stream",

@@ -38,9 +38,9 @@ class Counting(Ledger):
         super().__init__(*args, **kwargs)
         self.sizes: list[int] = []
 
-    async def _try(self, batch: Any) -> Any:
+    async def _write(self, db: Any, batch: Any) -> Any:
         self.sizes.append(len(batch))
-        return await super()._try(batch)
+        return await super()._write(db, batch)
 
 
 @contextlib.asynccontextmanager
@@ -74,9 +74,11 @@ def frame(**given: Any) -> Frame:
 
 
 @contextlib.asynccontextmanager
-async def logging_frames(url: str, **given: Any) -> AsyncIterator[FrameLog]:
-    """A log of frames that writes until the end of the block."""
-    engine = create_engine(url)
+async def logging_frames(
+    url: str, *, engine: Any = lambda engine: engine, **given: Any
+) -> AsyncIterator[FrameLog]:
+    """A log of frames that writes until the end of the block. `engine` may wrap its engine."""
+    engine = engine(create_engine(url))
     frames = FrameLog(engine, **({"gather_s": 0.02} | given))
     task = asyncio.create_task(frames.run())
     try:

@@ -53,8 +53,8 @@ class Forgetful(Ledger):
 
     forgets = 1
 
-    async def _try(self, batch):
-        done = await super()._try(batch)
+    async def _write(self, db, batch):
+        done = await super()._write(db, batch)
         if batch and self.forgets:
             self.forgets -= 1
             raise ConnectionResetError("gone")
@@ -151,11 +151,11 @@ async def test_a_clash_with_another_hand_on_the_same_rows_is_tried_again(databas
     class Clashing(Ledger):
         clashes = 1
 
-        async def _try(self, batch):
+        async def _write(self, db, batch):
             if batch and self.clashes:
                 self.clashes -= 1
                 raise asyncpg.UniqueViolationError("a row came in between")
-            return await super()._try(batch)
+            return await super()._write(db, batch)
 
     async with running(database_url, kind=Clashing) as ledger:
         assert (await ledger.record(start())).transaction_id
@@ -167,8 +167,8 @@ async def test_ids_drawn_by_a_transaction_that_a_crash_undid_are_not_used(databa
     class Crashing(Ledger):
         crashes = 1
 
-        async def _provide_ids(self, db, entries):
-            await super()._provide_ids(db, entries)
+        async def _draw_ids(self, db, entries):
+            await super()._draw_ids(db, entries)
             if self.crashes:
                 self.crashes -= 1
                 async with connected(database_url) as other:
