@@ -17,7 +17,7 @@ from csms.core.tariffs import Tariff
 from csms.core.units import Measurand, Measured
 from csms.db import partitions, store
 from csms.db.driver import driver_connection
-from csms.db.statements import Stored
+from csms.db.statements import RecordSql
 from csms.errors import CsmsError
 
 READINGS_EACH: Final = 60  # an hour of charging, a reading a minute
@@ -139,10 +139,10 @@ async def _store_wave(
     ]
     async with db.transaction():
         await db.executemany(
-            store.TRANSACTIONS.upsert_row, [store.transaction_values(t) for t in transactions]
+            store.TRANSACTION_SQL.upsert_row, [store.transaction_values(t) for t in transactions]
         )
         for first in range(0, len(rows), _ROWS_AT_ONCE):
-            await _copy(db, store.READINGS, rows[first : first + _ROWS_AT_ONCE])
+            await _copy(db, store.READING_SQL, rows[first : first + _ROWS_AT_ONCE])
         if seed.events:
             await _store_events(db, transactions, rows, numbers)
     return len(rows)
@@ -229,7 +229,7 @@ async def _store_events(
                 )
             )
     for first in range(0, len(made), _ROWS_AT_ONCE):
-        await _copy(db, store.EVENTS, made[first : first + _ROWS_AT_ONCE])
+        await _copy(db, store.EVENT_SQL, made[first : first + _ROWS_AT_ONCE])
     await db.executemany(
         "UPDATE charger_states SET event_seq = $2 WHERE charger_id = $1",
         [(charger_id, numbers[charger_id]) for charger_id in drafts],
@@ -245,5 +245,5 @@ def _measured(row: StoredReading) -> Measured:
     return Measured(measurands=measurands, energy_wh=row.energy_wh, power_w=row.power_w)
 
 
-async def _copy(db: Any, kind: Stored, rows: Sequence[Any]) -> None:
+async def _copy(db: Any, kind: RecordSql, rows: Sequence[Any]) -> None:
     await db.copy_records_to_table(kind.table, records=[astuple(row) for row in rows], columns=kind.columns)

@@ -87,7 +87,7 @@ def _bodies(request: Request, events: Sequence[Event], headers: dict[str, str]) 
 # --- raw frames ------------------------------------------------------------------------------------------
 
 
-def _message(message: logs.Message) -> MessageOut:
+def _message(message: logs.LoggedFrame) -> MessageOut:
     return MessageOut(
         at=message.at,
         direction="out" if message.outgoing else "in",
@@ -122,7 +122,7 @@ async def list_messages(
             raise unknown(charger_id)
         if not live:
             try:
-                found = await logs.list_messages(db, charger_id, before=before, limit=limit + 1)
+                found = await logs.list_frames(db, charger_id, before=before, limit=limit + 1)
             except ValueError:
                 raise Problem(422, "invalid-cursor", "The cursor is none of this list.") from None
     if live:

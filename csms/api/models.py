@@ -12,7 +12,7 @@ from csms.core.pricing import Component, Cost, Unit
 from csms.core.records import Connector
 from csms.db.admin import TagView
 from csms.db.tariffs import TariffView
-from csms.db.views import ChargerView, ReadingView, Session
+from csms.db.views import ChargerView, ReadingView, TransactionView
 from csms.service.session_progress import progress, summary
 
 
@@ -310,7 +310,7 @@ class TransactionOut(Model):
     anomalies: list[str]
 
     @classmethod
-    def of(cls, session: Session, now: datetime) -> "TransactionOut":
+    def of(cls, session: TransactionView, now: datetime) -> "TransactionOut":
         t, so_far = session.transaction, progress(session, now)
         own = {
             name: getattr(t, name)

@@ -81,7 +81,7 @@ async def parked(
 ) -> ParkedList:
     """Events set aside because the broker kept refusing them, the oldest first, with its reason."""
     async with context.engine.connect() as connection:
-        found = await outbox.parked(await driver_connection(connection), limit, _charger(client_id))
+        found = await outbox.list_parked(await driver_connection(connection), limit, _charger(client_id))
     return ParkedList(
         items=[
             ParkedOut(

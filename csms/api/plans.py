@@ -130,7 +130,7 @@ async def list_plans(
             _out(
                 plan.charger_id,
                 plan,
-                [replace(one, slots=()) for one in await plans.shown(db, plan.charger_id)],
+                [replace(one, slots=()) for one in await plans.list_views(db, plan.charger_id)],
             )
             for plan in items
         ]
@@ -183,7 +183,7 @@ async def delete_plan(context: Context, charger_id: ChargerId) -> None:
 
 async def _read(context: ServiceContext, charger_id: str) -> PlanOut:
     async with context.engine.connect() as db:
-        plan, found = await plans.get(db, charger_id), await plans.shown(db, charger_id)
+        plan, found = await plans.get(db, charger_id), await plans.list_views(db, charger_id)
     if plan is None and not found:
         raise _none(charger_id)
     return _out(charger_id, plan, found)

@@ -11,7 +11,7 @@ from csms.core.bands import zone_of
 from csms.core.session_course import LONGEST
 from csms.core.tariffs import DAYS, MOST_GRACE_MIN, Band, Tariff
 from csms.core.usage import Course, Evidence
-from csms.db.tariffs import Group
+from csms.db.tariffs import ChargerGroup
 
 Percent = Annotated[Decimal, Field(ge=0, le=100, decimal_places=4)]
 
@@ -84,7 +84,7 @@ class GroupOut(Model):
     created_at: datetime
 
     @classmethod
-    def of(cls, group: Group) -> "GroupOut":
+    def of(cls, group: ChargerGroup) -> "GroupOut":
         return cls.model_validate(group)
 
 

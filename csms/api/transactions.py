@@ -15,7 +15,7 @@ from csms.api.security import Context, viewer
 from csms.core.events import timestamp
 from csms.core.text import storable
 from csms.db import views
-from csms.db.views import Session
+from csms.db.views import TransactionView
 from csms.service import cursors
 from csms.service.context import ServiceContext
 from csms.service.problems import Problem
@@ -117,12 +117,14 @@ async def transactions_csv(
 
 async def _csv_page(
     context: ServiceContext, filters: dict[str, Any], before: tuple[datetime, int] | None
-) -> list[Session]:
+) -> list[TransactionView]:
     async with context.engine.connect() as db:
         return await views.list_transactions(db, **filters, before=before, limit=_CSV_PAGE)
 
 
-async def _csv(context: ServiceContext, filters: dict[str, Any], page: list[Session]) -> AsyncIterator[str]:
+async def _csv(
+    context: ServiceContext, filters: dict[str, Any], page: list[TransactionView]
+) -> AsyncIterator[str]:
     """Page by page: a slow reader holds no database connection."""
     yield _lines([_COLUMNS])
     while page:
@@ -140,7 +142,7 @@ def _lines(rows: Sequence[Sequence[Any]]) -> str:
     return out.getvalue()
 
 
-def _row(session: Session, now: datetime) -> Sequence[Any]:
+def _row(session: TransactionView, now: datetime) -> Sequence[Any]:
     t, so_far = session.transaction, progress(session, now)
     return (
         t.id,
@@ -170,7 +172,7 @@ def _cell(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-async def _found(context: ServiceContext, transaction_id: int) -> Session:
+async def _found(context: ServiceContext, transaction_id: int) -> TransactionView:
     async with context.engine.connect() as db:
         session = await views.get_transaction(db, transaction_id)
     if session is None:

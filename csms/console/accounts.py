@@ -32,7 +32,7 @@ async def list_accounts(site: Site, visit: Visit) -> Response:
             limit=_PAGE + 1,
         )
         rentals = await accounts.open_rentals(db, limit=_PAGE)
-        sessions = await views.sessions_of(db, [r.transaction_id for r in rentals])
+        sessions = await views.get_transactions(db, [r.transaction_id for r in rentals])
     return site.page(
         "accounts.html",
         visit,
@@ -54,13 +54,13 @@ async def account(site: Site, visit: Visit) -> Response:
         view = await accounts.get(db, account_id)
         if view is None:
             return site.problem(visit, 404, f"There is no account {account_id!r}.")
-        entries = await accounts.entries(
+        entries = await accounts.list_entries(
             db, account_id, before_id=before[0] if before else None, limit=_PAGE + 1
         )
         rentals = [
             rental for rental in await accounts.list_rentals(db, account_id, limit=_PAGE) if rental.open
         ]
-        sessions = await views.sessions_of(db, [r.transaction_id for r in rentals])
+        sessions = await views.get_transactions(db, [r.transaction_id for r in rentals])
     return site.page(
         "account.html",
         visit,

@@ -50,7 +50,7 @@ class Overview:
         site, now = self._site, self._site.context.now()
         async with site.context.engine.connect() as db:
             chargers = await views.list_chargers(db, containing=self._containing or None, limit=500)
-            totals = await views.totals(db, midnight(now))
+            totals = await views.network_totals(db, midnight(now))
             held = await logs.count_quarantine(db)
             running = await views.list_transactions(db, active=True, limit=100)
         report = await site.context.condition()
@@ -151,7 +151,7 @@ class Live:
                 # The page has grown long enough: begin again with the newest.
                 sent = 0
                 async with site.context.engine.connect() as db:
-                    newest = await logs.list_messages(db, charger_id, limit=FRAMES)
+                    newest = await logs.list_frames(db, charger_id, limit=FRAMES)
                 out.append(
                     event_stream.event(site.fragment("_frame_list.html", messages=newest), name="frame-list")
                 )
@@ -174,7 +174,7 @@ class Live:
             }
             if sessions:
                 recent = await views.list_transactions(db, charger_id=charger_id, limit=RECENT_SESSIONS)
-                points = await views.points(db, [session.transaction for session in recent])
+                points = await views.plot_points(db, [session.transaction for session in recent])
                 made["sessions"] = site.fragment("_sessions.html", sessions=recent, points=points)
         return made
 

@@ -44,10 +44,10 @@ class Pages:
             view = await views.get_charger(db, charger_id)
             if view is None:
                 return site.problem(visit, 404, f"There is no charger {charger_id!r}.")
-            messages = await logs.list_messages(db, charger_id, limit=FRAMES)
+            messages = await logs.list_frames(db, charger_id, limit=FRAMES)
             deviations = await logs.list_deviations(db, charger_id)
             known = await tariffs.list_tariffs(db)
-            planned = await plans.shown(db, charger_id)
+            planned = await plans.list_views(db, charger_id)
         return site.page(
             "charger.html",
             visit,
@@ -65,7 +65,7 @@ class Pages:
             view = await views.get_charger(db, charger_id)
             if view is None:
                 return site.problem(visit, 404, f"There is no charger {charger_id!r}.")
-            plan, shown = await plans.get(db, charger_id), await plans.shown(db, charger_id)
+            plan, shown = await plans.get(db, charger_id), await plans.list_views(db, charger_id)
         ocpp = view.charger.protocol.startswith("ocpp")
         return site.page(
             "plan.html", visit, view=view, plan=plan, shown=shown, ocpp=ocpp, now=site.context.now()
@@ -125,7 +125,7 @@ class Pages:
             if session is None:
                 return site.problem(visit, 404, f"There is no transaction {transaction_id}.")
             t = session.transaction
-            points = await views.points(db, [t])
+            points = await views.plot_points(db, [t])
             events = await logs.events_of_transaction(
                 db, t.charger_id, t.id, t.start_received_at - _EVENTS_BEFORE, 100
             )
@@ -144,7 +144,7 @@ class Pages:
 
     async def events(self, site: Site, visit: Visit) -> Response:
         async with site.context.engine.connect() as db:
-            parked = await outbox.parked(await driver_connection(db), _PAGE)
+            parked = await outbox.list_parked(await driver_connection(db), _PAGE)
         return site.page("events.html", visit, events=await self._live.recent_events(), parked=parked)
 
     async def stream_events(self, site: Site, visit: Visit) -> Response:

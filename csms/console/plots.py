@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from markupsafe import Markup
 
-from csms.db.views import Point
+from csms.db.views import PlotPoint
 
 _SPARK_WIDTH, _SPARK_HEIGHT = 120, 28
 _WIDTH, _HEIGHT = 800, 280
@@ -15,7 +15,7 @@ _STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _MINUTES = (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10_080)
 
 
-def thinned(points: Sequence[Point], most: int) -> list[Point]:
+def thinned(points: Sequence[PlotPoint], most: int) -> list[PlotPoint]:
     """Evenly spaced ones and always the last, if there are too many."""
     if len(points) <= most:
         return list(points)
@@ -23,7 +23,7 @@ def thinned(points: Sequence[Point], most: int) -> list[Point]:
     return [points[round(number * step)] for number in range(most)]
 
 
-def sparkline(points: Sequence[Point]) -> Markup:
+def sparkline(points: Sequence[PlotPoint]) -> Markup:
     """Power over time; the energy gained where a charger reports no power. Empty without two points."""
     values = [(p.at, p.power_w) for p in points if p.power_w is not None]
     what = "Power"
@@ -49,7 +49,7 @@ def sparkline(points: Sequence[Point]) -> Markup:
     ).format(w=_SPARK_WIDTH, h=_SPARK_HEIGHT, what=what, high=f"{high / 1000:.1f}", unit=unit, line=line)
 
 
-def plot(points: Sequence[Point], meter_start_wh: int) -> Markup:
+def plot(points: Sequence[PlotPoint], meter_start_wh: int) -> Markup:
     """Power (left axis, area) and energy since the start (right axis, line). Empty without two points."""
     shown = thinned(points, _MOST_POINTS)
     if len(shown) < 2:

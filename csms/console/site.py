@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from csms.console import formatting, planned, plots, weeks
 from csms.console.sessions import ConsoleSession, ConsoleSessions
-from csms.db.views import ChargerView, Session
+from csms.db.views import ChargerView, TransactionView
 from csms.service.access import Identity
 from csms.service.context import ServiceContext
 from csms.service.session_progress import progress, summary
@@ -128,7 +128,7 @@ class Site:
         return self.page("problem.html", visit, status=status, sentence=sentence)
 
 
-def _session_on(view: ChargerView, connector_id: int) -> Session | None:
+def _session_on(view: ChargerView, connector_id: int) -> TransactionView | None:
     return next((s for s in view.sessions if s.transaction.connector_id == connector_id), None)
 
 

@@ -101,7 +101,7 @@ async def list_accounts(
 # --- entries ---------------------------------------------------------------------------------------------
 
 
-async def enter(
+async def add_entry(
     db: AsyncConnection,
     account_id: str,
     *,
@@ -150,7 +150,7 @@ async def enter(
     return entry
 
 
-async def entries(
+async def list_entries(
     db: AsyncConnection, account_id: str, *, before_id: int | None = None, limit: int = 100
 ) -> list[tuple[int, AccountEntry]]:
     """With their numbers, the newest first."""
@@ -207,7 +207,7 @@ async def settle_payment(
         .values(state=PAID if paid else FAILED, settled_at=now)
     )
     if paid:
-        await enter(
+        await add_entry(
             db,
             row["account_id"],
             key=f"payment:{payment_id}",
@@ -249,7 +249,7 @@ async def use_link(db: AsyncConnection, digest: bytes, now: datetime) -> str | N
     return account_id
 
 
-async def session(db: AsyncConnection, digest: bytes, now: datetime) -> AccountView | None:
+async def signed_in_account(db: AsyncConnection, digest: bytes, now: datetime) -> AccountView | None:
     """Who has signed in."""
     query = select(*_VIEWED).join(account_tokens, account_tokens.c.account_id == accounts.c.id)
     row = (

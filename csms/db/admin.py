@@ -44,7 +44,7 @@ class TagView(Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-class Token(Struct, frozen=True, kw_only=True):
+class AccessToken(Struct, frozen=True, kw_only=True):
     """An access token, without its secret: only a digest of that is kept."""
 
     id: int
@@ -59,7 +59,7 @@ class Token(Struct, frozen=True, kw_only=True):
 
 async def register_charger(db: AsyncConnection, charger_id: str, values: Mapping[str, Any]) -> bool:
     """Make a charger known, or give a known one these settings. True: it is new."""
-    await hold(db, values)
+    await lock_referenced(db, values)
     made = await db.scalar(
         upsert(chargers).values(id=charger_id, **values).on_conflict_do_nothing().returning(chargers.c.id)
     )
@@ -71,7 +71,7 @@ async def register_charger(db: AsyncConnection, charger_id: str, values: Mapping
 
 async def change_charger(db: AsyncConnection, charger_id: str, values: Mapping[str, Any]) -> None:
     """Set some of a charger's columns. Raises Missing."""
-    await hold(db, values)
+    await lock_referenced(db, values)
     known = await db.scalar(select(chargers.c.id).where(chargers.c.id == charger_id))
     if known is None:
         raise Missing(f"There is no charger {charger_id!r}.")
@@ -127,7 +127,7 @@ async def _update(db: AsyncConnection, charger_id: str, values: Mapping[str, Any
         await db.execute(update(chargers).where(chargers.c.id == charger_id).values(**values))
 
 
-async def hold(db: AsyncConnection, values: Mapping[str, Any]) -> None:
+async def lock_referenced(db: AsyncConnection, values: Mapping[str, Any]) -> None:
     """Keep what a row will refer to from being deleted until it does. Raises Conflict if there is none."""
     for table, kind, key in (
         (tariffs, "tariff", values.get("tariff_id")),
@@ -174,7 +174,7 @@ async def put_tag(db: AsyncConnection, tag: Tag) -> bool:
         "max_active_transactions": tag.max_active_transactions,
         "tariff_id": tag.tariff_id,
     }
-    await hold(db, values)
+    await lock_referenced(db, values)
     made = await db.scalar(
         upsert(tags)
         .values(id_tag=tag.id_tag, **values)
@@ -186,7 +186,7 @@ async def put_tag(db: AsyncConnection, tag: Tag) -> bool:
 
 async def change_tag(db: AsyncConnection, id_tag: str, values: Mapping[str, Any]) -> TagView:
     """Raises Missing, and Conflict when its tariff is unknown."""
-    await hold(db, values)
+    await lock_referenced(db, values)
     if values:
         await db.execute(update(tags).where(tag_key(id_tag) == _TAG_KEY).values(**values))
     found = await get_tag(db, id_tag)
@@ -207,26 +207,26 @@ async def delete_tag(db: AsyncConnection, id_tag: str) -> None:
 _TOKEN_COLUMNS = (tokens.c.id, tokens.c.name, tokens.c.role, tokens.c.created_at, tokens.c.revoked_at)
 
 
-async def list_tokens(db: AsyncConnection) -> list[Token]:
+async def list_tokens(db: AsyncConnection) -> list[AccessToken]:
     rows = await db.execute(select(*_TOKEN_COLUMNS).order_by(tokens.c.id))
-    return [Token(**row) for row in rows.mappings()]
+    return [AccessToken(**row) for row in rows.mappings()]
 
 
-async def get_token(db: AsyncConnection, token_id: int) -> Token | None:
+async def get_token(db: AsyncConnection, token_id: int) -> AccessToken | None:
     if not 0 < token_id < 2**31:
         return None
     row = (await db.execute(select(*_TOKEN_COLUMNS).where(tokens.c.id == token_id))).mappings().first()
-    return None if row is None else Token(**row)
+    return None if row is None else AccessToken(**row)
 
 
-async def find_token(db: AsyncConnection, digest: bytes) -> Token | None:
+async def find_token(db: AsyncConnection, digest: bytes) -> AccessToken | None:
     """The live token with this digest."""
     query = select(*_TOKEN_COLUMNS).where(tokens.c.digest == digest, tokens.c.revoked_at.is_(None))
     row = (await db.execute(query)).mappings().first()
-    return None if row is None else Token(**row)
+    return None if row is None else AccessToken(**row)
 
 
-async def add_token(db: AsyncConnection, name: str, role: str, digest: bytes) -> Token:
+async def add_token(db: AsyncConnection, name: str, role: str, digest: bytes) -> AccessToken:
     """Raises Conflict when a live token has that name; a revoked one makes room for it."""
     await db.execute(delete(tokens).where(tokens.c.name == name, tokens.c.revoked_at.is_not(None)))
     try:
@@ -234,7 +234,7 @@ async def add_token(db: AsyncConnection, name: str, role: str, digest: bytes) ->
             row = await db.execute(
                 insert(tokens).values(name=name, role=role, digest=digest).returning(*_TOKEN_COLUMNS)
             )
-            return Token(**row.mappings().one())
+            return AccessToken(**row.mappings().one())
     except IntegrityError:
         raise Conflict(f"There is a token named {name!r} already.") from None
 

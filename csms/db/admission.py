@@ -61,7 +61,7 @@ async def admissions(engine: AsyncEngine, charger_ids: Sequence[str]) -> dict[st
     return known
 
 
-async def registered(engine: AsyncEngine, prefix: str) -> list[str]:
+async def registered_chargers(engine: AsyncEngine, prefix: str) -> list[str]:
     """The chargers whose ids begin like that."""
     query = select(chargers.c.id).where(func.starts_with(chargers.c.id, prefix)).order_by(chargers.c.id)
     async with engine.connect() as db:
@@ -80,7 +80,7 @@ async def holder(engine: AsyncEngine, charger_id: str) -> str | None:
     return row.node if row.online else None
 
 
-async def forget_connections(engine: AsyncEngine, node: str) -> int:
+async def mark_disconnected(engine: AsyncEngine, node: str) -> int:
     """At the start of a node: what it held when it was killed is connected to nobody. Returns how many."""
     async with engine.begin() as db:
         # In the ledger's order, so that two starting nodes and a running ledger cannot lock each other out.

@@ -12,7 +12,7 @@ from csms.core.records import ChargerState, Connector, Transaction
 from csms.core.usage import Evidence
 from csms.db import readings_window
 from csms.db.driver import DriverConnection, driver_connection
-from csms.db.store import CONNECTORS, STATES, TRANSACTIONS, transaction_of
+from csms.db.store import CONNECTOR_SQL, STATE_SQL, TRANSACTION_SQL, transaction_of
 from csms.errors import UnknownCharger
 
 _NOTES = "SELECT notes FROM bridge_notes WHERE charger_id = $1"
@@ -33,13 +33,13 @@ class StateSnapshot(Struct, frozen=True):
 async def snapshots(db: DriverConnection, charger_ids: Sequence[str]) -> list[StateSnapshot]:
     """These chargers, read together: no commit lies between the rows."""
     async with db.transaction(isolation="repeatable_read", readonly=True):
-        states = await db.fetch(f"{STATES.select} WHERE charger_id = ANY($1::text[])", charger_ids)
+        states = await db.fetch(f"{STATE_SQL.select} WHERE charger_id = ANY($1::text[])", charger_ids)
         connectors = await db.fetch(
-            f"{CONNECTORS.select} WHERE charger_id = ANY($1::text[]) ORDER BY charger_id, connector_id",
+            f"{CONNECTOR_SQL.select} WHERE charger_id = ANY($1::text[]) ORDER BY charger_id, connector_id",
             charger_ids,
         )
         transactions = await db.fetch(
-            f"{TRANSACTIONS.select} WHERE charger_id = ANY($1::text[]) AND stopped_at IS NULL ORDER BY id",
+            f"{TRANSACTION_SQL.select} WHERE charger_id = ANY($1::text[]) AND stopped_at IS NULL ORDER BY id",
             charger_ids,
         )
         running = [transaction_of(dict(row)) for row in transactions]

@@ -44,7 +44,7 @@ class CommandView(Struct, frozen=True, kw_only=True):
     late_at: datetime | None
 
 
-class Due(Struct, frozen=True, kw_only=True):
+class DueCommand(Struct, frozen=True, kw_only=True):
     """A queued command whose turn has come, as it is to be sent."""
 
     id: str
@@ -73,8 +73,8 @@ def _view(row: Mapping[Any, Any]) -> CommandView:
     return CommandView(**values)
 
 
-def _due(row: Mapping[Any, Any]) -> Due:
-    return Due(**{name: row[name] for name in Due.__struct_fields__})
+def _due(row: Mapping[Any, Any]) -> DueCommand:
+    return DueCommand(**{name: row[name] for name in DueCommand.__struct_fields__})
 
 
 # --- what somebody asks for --------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ async def next_reservation_id(db: AsyncConnection) -> int:
 # --- the queue ---------------------------------------------------------------------------------------------
 
 
-async def due(db: AsyncConnection, node: str, now: datetime, *, most: int = 100) -> list[Due]:
+async def due(db: AsyncConnection, node: str, now: datetime, *, most: int = 100) -> list[DueCommand]:
     """The next command of each charger that this node holds. One that is being sent holds up those behind it."""
     rows = await db.execute(_DUE, {"node": node, "now": now, "most": most})
     return [_due(row) for row in rows.mappings()]
@@ -193,7 +193,7 @@ async def claim(db: AsyncConnection, command_id: str, node: str, now: datetime) 
     return attempts
 
 
-async def wait_on(db: AsyncConnection, command_id: str, state: str, at: datetime, *, counted: bool) -> None:
+async def requeue(db: AsyncConnection, command_id: str, state: str, at: datetime, *, counted: bool) -> None:
     """Back into the queue after an attempt that ended in `state`, unless an answer came late or it was cancelled."""
     await db.execute(
         update(commands)
@@ -221,7 +221,7 @@ async def expire(db: AsyncConnection, now: datetime) -> int:
     return done.rowcount
 
 
-async def abandoned(db: AsyncConnection, now: datetime, *, node: str | None = None) -> list[Due]:
+async def take_abandoned(db: AsyncConnection, now: datetime, *, node: str | None = None) -> list[DueCommand]:
     """Commands whose sender died: all of `node` (it has just started), or those overdue by far.
 
     They are no_answer now; the caller decides which of them are sent again.
@@ -236,7 +236,7 @@ async def abandoned(db: AsyncConnection, now: datetime, *, node: str | None = No
         update(commands)
         .where(commands.c.state == SENDING, condition)
         .values(state=NO_ANSWER, ended_at=now, error="The node that sent it ended before the answer.")
-        .returning(commands.c.queued, *(commands.c[name] for name in Due.__struct_fields__))
+        .returning(commands.c.queued, *(commands.c[name] for name in DueCommand.__struct_fields__))
     )
     return [_due(row) for row in rows.mappings() if row["queued"]]
 
@@ -253,7 +253,7 @@ async def forget(db: AsyncConnection, before: datetime) -> int:
 # --- chargers that came back -------------------------------------------------------------------------------
 
 
-class Returned(Struct, frozen=True, kw_only=True):
+class ReturnedCharger(Struct, frozen=True, kw_only=True):
     """What is known of a charger on its present connection.
 
     `lacking`: features it said, not too long ago, that it does not have. `asked_at`: the last introduction.
@@ -280,9 +280,9 @@ FROM chargers c JOIN charger_states s ON s.charger_id = c.id WHERE c.id = :charg
 """)
 
 
-async def returned(db: AsyncConnection, charger_id: str) -> Returned | None:
+async def returned_charger(db: AsyncConnection, charger_id: str) -> ReturnedCharger | None:
     row = (await db.execute(_RETURNED, {"charger_id": charger_id})).mappings().one_or_none()
     if row is None:
         return None
     values = dict(row)
-    return Returned(**(values | {"lacking": frozenset(values["lacking"])}))
+    return ReturnedCharger(**(values | {"lacking": frozenset(values["lacking"])}))

@@ -20,7 +20,7 @@ _RECENT = timedelta(days=2)
 _RECENT_CHARGERS = 50
 
 
-class Message(Struct, frozen=True, kw_only=True):
+class LoggedFrame(Struct, frozen=True, kw_only=True):
     """A raw frame. `place` is where the row lies, which orders frames of one microsecond."""
 
     at: datetime
@@ -35,7 +35,7 @@ class Message(Struct, frozen=True, kw_only=True):
         return self.frame.decode(errors="replace")
 
 
-class Held(Struct, frozen=True, kw_only=True):
+class QuarantinedMessage(Struct, frozen=True, kw_only=True):
     """A message in quarantine."""
 
     id: int
@@ -157,7 +157,7 @@ async def events_of_transaction(
 # --- raw frames ------------------------------------------------------------------------------------------
 
 
-def messages_select(
+def frames_select(
     charger_id: str, *, before: tuple[datetime, str] | None = None, limit: int = 100
 ) -> Select[Any]:
     """Newest first. `before` is (at, place) of the last frame of the page before. ValueError: no place."""
@@ -179,20 +179,20 @@ def messages_select(
     return query
 
 
-async def list_messages(
+async def list_frames(
     db: AsyncConnection,
     charger_id: str,
     *,
     before: tuple[datetime, str] | None = None,
     limit: int = 100,
-) -> list[Message]:
-    rows = await db.execute(messages_select(charger_id, before=before, limit=limit))
+) -> list[LoggedFrame]:
+    rows = await db.execute(frames_select(charger_id, before=before, limit=limit))
     return [_message(row) for row in rows.mappings()]
 
 
-async def messages_since(
+async def frames_since(
     db: AsyncConnection, charger_id: str, since: datetime, limit: int = 1000
-) -> list[Message]:
+) -> list[LoggedFrame]:
     """Frames from `since` on, oldest first: what a live view asks again and again."""
     query = (
         select(messages, _CTID.label("place"))
@@ -203,9 +203,9 @@ async def messages_since(
     return [_message(row) for row in (await db.execute(query)).mappings()]
 
 
-def _message(row: Any) -> Message:
+def _message(row: Any) -> LoggedFrame:
     block, offset = row["place"]
-    return Message(
+    return LoggedFrame(
         at=row["at"],
         outgoing=row["outgoing"],
         action=row["action"],
@@ -238,7 +238,7 @@ async def list_quarantine(
     resolved: bool | None = False,
     before_id: int | None = None,
     limit: int = 100,
-) -> list[Held]:
+) -> list[QuarantinedMessage]:
     """Newest first; by default only what nobody has dealt with yet."""
     query = select(quarantine).order_by(quarantine.c.id.desc()).limit(limit)
     if charger_id is not None:
@@ -248,13 +248,15 @@ async def list_quarantine(
         query = query.where(at.is_not(None) if resolved else at.is_(None))
     if before_id is not None:
         query = query.where(quarantine.c.id < before_id)
-    return _structs(Held, await db.execute(query))
+    return _structs(QuarantinedMessage, await db.execute(query))
 
 
-async def get_quarantined(db: AsyncConnection, held_id: int) -> Held | None:
+async def get_quarantined(db: AsyncConnection, held_id: int) -> QuarantinedMessage | None:
     if not 0 < held_id < 2**63:
         return None
-    found = _structs(Held, await db.execute(select(quarantine).where(quarantine.c.id == held_id)))
+    found = _structs(
+        QuarantinedMessage, await db.execute(select(quarantine).where(quarantine.c.id == held_id))
+    )
     return found[0] if found else None
 
 

@@ -6,22 +6,26 @@ Like the ledger's (csms/db/store.py) it runs on asyncpg's own connection. `Drive
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
+from zlib import crc32
 
 from msgspec import Struct
 
 from csms.core.records import Event
 from csms.db.driver import DriverConnection
-from csms.db.store import LANES, lane
 
-__all__ = ["LANES", "Counts", "Row", "lane"]
-
+LANES = 64
 LOCK_CLASS = 0x6373_6D73  # "csms": the first key of the advisory locks, the lane is the second
 CHANNEL = "csms_outbox"
 DEAD_AFTER = 10
 _COUNTED = 1_000_000
 
 
-class Row(Struct, frozen=True):
+def lane(charger_id: str) -> int:
+    """The lane of a charger's events: order is kept within a lane."""
+    return crc32(charger_id.encode()) % LANES
+
+
+class OutboxRow(Struct, frozen=True):
     """A pending event. `event` is None when its partition was dropped: nobody can send it any more."""
 
     charger_id: str
@@ -30,7 +34,7 @@ class Row(Struct, frozen=True):
     event: Event | None
 
 
-class Parked(Struct, frozen=True, kw_only=True):
+class ParkedEvent(Struct, frozen=True, kw_only=True):
     """An event set aside. `event_id` and `topic` are None when the event itself is no longer stored."""
 
     charger_id: str
@@ -43,7 +47,7 @@ class Parked(Struct, frozen=True, kw_only=True):
     topic: str | None
 
 
-class Counts(Struct, frozen=True, kw_only=True):
+class OutboxCounts(Struct, frozen=True, kw_only=True):
     """`pending` stops counting at a million."""
 
     pending: int
@@ -82,14 +86,14 @@ ORDER BY lowest.recorded_at, lowest.charger_id, lowest.seq
 
 async def pending(
     db: DriverConnection, lanes: Sequence[int], limit: int, without: Sequence[str] = ()
-) -> list[Row]:
+) -> list[OutboxRow]:
     """About `limit` of the oldest rows of these lanes, leaving out the chargers `without`.
 
     Of each charger mentioned: its lowest pending numbers, in order, without a hole. The rows of one charger
     are in the order of seq, the chargers' among each other by age.
     """
     rows = [
-        Row(row["charger_id"], row["seq"], row["attempts"], _event(row))
+        OutboxRow(row["charger_id"], row["seq"], row["attempts"], _event(row))
         for row in await db.fetch(_PENDING, list(lanes), list(without), limit)
     ]
     return _in_order(rows)
@@ -110,9 +114,9 @@ def _event(row: Any) -> Event | None:
     )
 
 
-def _in_order(rows: list[Row]) -> list[Row]:
+def _in_order(rows: list[OutboxRow]) -> list[OutboxRow]:
     """Age decides between chargers, seq within one, also where the writers' clocks disagreed."""
-    numbers: dict[str, list[Row]] = {}
+    numbers: dict[str, list[OutboxRow]] = {}
     for row in rows:
         numbers.setdefault(row.charger_id, []).append(row)
     for own in numbers.values():
@@ -131,7 +135,7 @@ async def delete(db: DriverConnection, keys: Iterable[tuple[str, int]]) -> None:
     )
 
 
-async def failed(
+async def count_refusal(
     db: DriverConnection, charger_id: str, seq: int, error: str, *, permanent: bool
 ) -> tuple[int, bool]:
     """Count an attempt the broker refused. Returns (attempts, dead): after ten permanent refusals it is parked."""
@@ -171,7 +175,7 @@ async def revive(db: DriverConnection, charger_id: str | None = None) -> int:
     return len(rows)
 
 
-async def parked(db: DriverConnection, limit: int, charger_id: str | None = None) -> list[Parked]:
+async def list_parked(db: DriverConnection, limit: int, charger_id: str | None = None) -> list[ParkedEvent]:
     """What was set aside, the oldest first."""
     rows = await db.fetch(
         "SELECT outbox.charger_id, outbox.seq, outbox.recorded_at, outbox.attempts, outbox.last_error AS error,"
@@ -182,7 +186,7 @@ async def parked(db: DriverConnection, limit: int, charger_id: str | None = None
         limit,
         charger_id,
     )
-    return [Parked(**dict(row)) for row in rows]
+    return [ParkedEvent(**dict(row)) for row in rows]
 
 
 async def discard(db: DriverConnection, charger_id: str | None = None) -> int:
@@ -243,10 +247,10 @@ SELECT (SELECT count(*) FROM (SELECT FROM outbox WHERE NOT dead LIMIT {_COUNTED}
 """
 
 
-async def counts(db: DriverConnection) -> Counts:
+async def counts(db: DriverConnection) -> OutboxCounts:
     """What waits in the whole outbox. `oldest_at` is also what event partitions must be kept from."""
     row = await db.fetchrow(_COUNTS)
-    return Counts(pending=row["pending"], dead=row["dead"], oldest_at=row["oldest_at"])
+    return OutboxCounts(pending=row["pending"], dead=row["dead"], oldest_at=row["oldest_at"])
 
 
 async def take_lanes(db: DriverConnection, lanes: Sequence[int]) -> list[int]:
@@ -259,12 +263,12 @@ async def take_lanes(db: DriverConnection, lanes: Sequence[int]) -> list[int]:
     return [row["lane"] for row in rows]
 
 
-async def give_back(db: DriverConnection) -> None:
+async def release_lanes(db: DriverConnection) -> None:
     """All lanes of this session."""
     await db.execute("SELECT pg_advisory_unlock_all()")
 
 
-async def prepare(db: DriverConnection) -> None:
+async def prepare_session(db: DriverConnection) -> None:
     """Make a session the relay's: a deletion lost in a crash only means that an event is sent again."""
     await db.execute("SET synchronous_commit TO off")
 

@@ -84,7 +84,7 @@ def _plan(row: Mapping[Any, Any]) -> Plan:
     )
 
 
-async def of_node(db: AsyncConnection, node: str) -> list[Plan]:
+async def list_of_node(db: AsyncConnection, node: str) -> list[Plan]:
     """Of the chargers whose last connection was with this node."""
     query = _PLAN.where(charger_states.c.node == node).order_by(charging_plans.c.charger_id)
     return [_plan(row) for row in (await db.execute(query)).mappings()]
@@ -107,7 +107,7 @@ async def put(db: AsyncConnection, charger_id: str, terms: Terms, now: datetime)
     )
     known = await get(db, charger_id)
     if known is not None and known.delivery.refused_at is not None:
-        await deliver(db, charger_id, PlanDelivery(installed=known.delivery.installed))
+        await put_delivery(db, charger_id, PlanDelivery(installed=known.delivery.installed))
     given = {"terms": msgspec.to_builtins(terms), "removed": False, "changed_at": now}
     await db.execute(
         upsert(charging_plans)
@@ -135,7 +135,7 @@ async def forget(db: AsyncConnection, charger_id: str) -> None:
         await db.execute(delete(plan_views).where(plan_views.c.charger_id == charger_id))
 
 
-async def deliver(db: AsyncConnection, charger_id: str, delivery: PlanDelivery) -> None:
+async def put_delivery(db: AsyncConnection, charger_id: str, delivery: PlanDelivery) -> None:
     """Keep what became of it on the charger."""
     await db.execute(
         update(charging_plans)
@@ -144,7 +144,7 @@ async def deliver(db: AsyncConnection, charger_id: str, delivery: PlanDelivery) 
     )
 
 
-async def wish(
+async def change_hems(
     db: AsyncConnection, charger_id: str, change: Callable[[Plan], HemsWish | None]
 ) -> HemsWish | None:
     """Let a HEMS's wish become another one. `change` gets the plan, locked; None: as it was, or no plan."""
@@ -165,7 +165,7 @@ async def wish(
 # --- what is shown ---------------------------------------------------------------------------------------
 
 
-async def show(db: AsyncConnection, shown: PlanView, only: Sequence[int]) -> bool:
+async def put_view(db: AsyncConnection, shown: PlanView, only: Sequence[int]) -> bool:
     """Keep it, and nothing of connectors that are not among `only`. False: there is no such charger."""
     content = msgspec.to_builtins(shown)
     there = select(
@@ -186,7 +186,7 @@ async def show(db: AsyncConnection, shown: PlanView, only: Sequence[int]) -> boo
     return kept.first() is not None
 
 
-async def shown(db: AsyncConnection, charger_id: str) -> list[PlanView]:
+async def list_views(db: AsyncConnection, charger_id: str) -> list[PlanView]:
     """By connector."""
     query = (
         select(plan_views.c.shown)

@@ -28,7 +28,7 @@ _TYPES = {
 }
 
 
-class Stored(msgspec.Struct, frozen=True):
+class RecordSql(msgspec.Struct, frozen=True):
     """A record type and the statements that read and write it. Columns = the record's fields."""
 
     record: type[Any]
@@ -61,10 +61,10 @@ class Stored(msgspec.Struct, frozen=True):
         return f"ON CONFLICT ({', '.join(self.primary_key)}) DO UPDATE SET {updates}"
 
 
-def stored(record: type[Any], table: Table, *, settings: tuple[str, ...] = ()) -> Stored:
+def record_sql(record: type[Any], table: Table, *, settings: tuple[str, ...] = ()) -> RecordSql:
     fields = msgspec.structs.fields(record)
     columns = [table.c[field.name] for field in fields]
-    return Stored(
+    return RecordSql(
         record=record,
         table=table.name,
         columns=tuple(column.name for column in columns),
@@ -74,10 +74,10 @@ def stored(record: type[Any], table: Table, *, settings: tuple[str, ...] = ()) -
     )
 
 
-class Part(msgspec.Struct, frozen=True):
+class PartialUpdate(msgspec.Struct, frozen=True):
     """Some columns of a table, and the statement that changes only them."""
 
-    kind: Stored
+    kind: RecordSql
     columns: tuple[str, ...]
 
     @property
@@ -95,7 +95,7 @@ class Part(msgspec.Struct, frozen=True):
         return bool(msgspec.structs.replace(before, **new) == after)
 
 
-class Together:
+class StatementBatch:
     """Statements that do not look at each other, run as one: a round trip for all of them, not one each."""
 
     def __init__(self) -> None:

@@ -11,7 +11,6 @@ from datetime import datetime
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
-from zlib import crc32
 
 import msgspec
 
@@ -37,32 +36,25 @@ from csms.core.transactions import content_key, ended_by
 from csms.core.work import Work, tag_key
 from csms.db import account_rows, device_state, readings_window, tables
 from csms.db.driver import DriverConnection
-from csms.db.statements import Part, Stored, Together, stored
+from csms.db.outbox import lane
+from csms.db.statements import PartialUpdate, RecordSql, StatementBatch, record_sql
 
-LANES = 64
-
-
-def lane(charger_id: str) -> int:
-    """Which of the fixed lanes a charger's events travel in: order is kept within a lane."""
-    return crc32(charger_id.encode()) % LANES
-
-
-CHARGERS = stored(
+CHARGER_SQL = record_sql(
     Charger,
     tables.chargers,
     settings=("enrollment", "heartbeat_interval_s", "time_zone", "tariff_id", "group_id"),
 )
-STATES = stored(ChargerState, tables.charger_states)
-CONNECTORS = stored(Connector, tables.connectors)
-TRANSACTIONS = stored(Transaction, tables.transactions)
-TAGS = stored(Tag, tables.tags)
-READINGS = stored(StoredReading, tables.readings)
-STATUSES = stored(StoredStatus, tables.status_history)
-SECURITY_EVENTS = stored(StoredSecurityEvent, tables.security_events)
-EVENTS = stored(Event, tables.events)
-_COUNTED = Part(STATES, ("event_seq",))
-_READ = Part(
-    CONNECTORS,
+STATE_SQL = record_sql(ChargerState, tables.charger_states)
+CONNECTOR_SQL = record_sql(Connector, tables.connectors)
+TRANSACTION_SQL = record_sql(Transaction, tables.transactions)
+TAG_SQL = record_sql(Tag, tables.tags)
+READING_SQL = record_sql(StoredReading, tables.readings)
+STATUS_SQL = record_sql(StoredStatus, tables.status_history)
+SECURITY_EVENT_SQL = record_sql(StoredSecurityEvent, tables.security_events)
+EVENT_SQL = record_sql(Event, tables.events)
+_COUNTED = PartialUpdate(STATE_SQL, ("event_seq",))
+_READ = PartialUpdate(
+    CONNECTOR_SQL,
     ("reading_transaction_id", "reading_at", "energy_wh", "power_w", "soc_percent", "newest_reading_at"),
 )
 
@@ -70,7 +62,7 @@ _IN_TRANSACTION = (reports.Meter, reports.Stop)
 _WITH_TAG = (reports.Start, reports.Authorize, reports.Stop)
 _WITHOUT_CHARGER = (reports.Meter, reports.Status, reports.Seen)
 # The tariff as text: SQLAlchemy's connection would decode it anew for every row, and there are few of them.
-_TRANSACTIONS = TRANSACTIONS.select.replace("tariff", "tariff::text AS tariff")
+_TRANSACTIONS = TRANSACTION_SQL.select.replace("tariff", "tariff::text AS tariff")
 _OPEN_OR_NAMED = (
     f"{_TRANSACTIONS} WHERE charger_id = ANY($1::text[]) AND stopped_at IS NULL"
     # Nearly always a report names the transaction that is running: not twice.
@@ -79,7 +71,7 @@ _OPEN_OR_NAMED = (
     f" UNION ALL {_TRANSACTIONS} WHERE (charger_id, key) IN"
     " (SELECT * FROM unnest($3::text[], $4::text[]))"
 )
-_TAGS = f'{TAGS.select} WHERE lower(id_tag COLLATE "C") = ANY($1::text[])'
+_TAGS = f'{TAG_SQL.select} WHERE lower(id_tag COLLATE "C") = ANY($1::text[])'
 _TAGS_LOCKED = f'{_TAGS} ORDER BY lower(id_tag COLLATE "C") FOR NO KEY UPDATE'
 _OPEN_BY_TAG = f'{_TRANSACTIONS} WHERE lower(id_tag COLLATE "C") = ANY($1::text[]) AND stopped_at IS NULL'
 
@@ -97,9 +89,9 @@ async def load(db: DriverConnection, work: Work, batch: Sequence[reports.Report[
     looked_at = {r.charger_id for r in batch if not isinstance(r, _WITHOUT_CHARGER)}
     looked_at.update(charger_id for charger_id in charger_ids if charger_id not in work.states)
     if looked_at:
-        for row in await db.fetch(f"{CHARGERS.select} WHERE id = ANY($1::text[])", sorted(looked_at)):
+        for row in await db.fetch(f"{CHARGER_SQL.select} WHERE id = ANY($1::text[])", sorted(looked_at)):
             work.load(Charger(**row))
-    for row in await db.fetch(f"{CONNECTORS.select} WHERE charger_id = ANY($1::text[])", charger_ids):
+    for row in await db.fetch(f"{CONNECTOR_SQL.select} WHERE charger_id = ANY($1::text[])", charger_ids):
         work.load(Connector(**row))
     await _load_transactions(db, work, batch, charger_ids)
     await _load_tags(db, work, batch)
@@ -115,7 +107,7 @@ async def load(db: DriverConnection, work: Work, batch: Sequence[reports.Report[
 
 async def _lock_states(db: DriverConnection, work: Work, charger_ids: Sequence[str]) -> None:
     for row in await db.fetch(
-        f"{STATES.select} WHERE charger_id = ANY($1::text[]) ORDER BY charger_id FOR UPDATE", charger_ids
+        f"{STATE_SQL.select} WHERE charger_id = ANY($1::text[]) ORDER BY charger_id FOR UPDATE", charger_ids
     ):
         work.load(ChargerState(**row))
 
@@ -254,10 +246,10 @@ async def save(db: DriverConnection, work: Work, *, relay: bool) -> None:
     for record in work.changed.values():
         changed.setdefault(type(record), []).append(record)
     if rows := changed.get(Charger):
-        await db.execute(CHARGERS.upsert_arrays, *_arrays(CHARGERS, rows))
-    together = Together()
-    _save_partly(together, work, STATES, _COUNTED, changed.get(ChargerState, ()))
-    _save_partly(together, work, CONNECTORS, _READ, changed.get(Connector, ()))
+        await db.execute(CHARGER_SQL.upsert_arrays, *_arrays(CHARGER_SQL, rows))
+    together = StatementBatch()
+    _save_partly(together, work, STATE_SQL, _COUNTED, changed.get(ChargerState, ()))
+    _save_partly(together, work, CONNECTOR_SQL, _READ, changed.get(Connector, ()))
     if rows := changed.get(Transaction):
         # Ends before beginnings: a connector has one open transaction at any moment.
         rows.sort(key=lambda t: (t.open, t.id))
@@ -273,10 +265,12 @@ async def save(db: DriverConnection, work: Work, *, relay: bool) -> None:
     await account_rows.save(db, work)
     await device_state.save(db, work)
     if told:
-        await _copy(db, EVENTS, told)
+        await _copy(db, EVENT_SQL, told)
 
 
-def _save_partly(together: Together, work: Work, kind: Stored, part: Part, rows: Sequence[Any]) -> None:
+def _save_partly(
+    together: StatementBatch, work: Work, kind: RecordSql, part: PartialUpdate, rows: Sequence[Any]
+) -> None:
     """Rows that were there and have changed only in `part`, what nearly every report changes, cost half."""
     partly: list[Any] = []
     wholly: list[Any] = []
@@ -291,11 +285,11 @@ def _save_partly(together: Together, work: Work, kind: Stored, part: Part, rows:
 
 async def _add_rows(db: DriverConnection, added: dict[type[Any], list[Any]]) -> None:
     if rows := added.get(StoredReading):
-        await _copy(db, READINGS, rows)
+        await _copy(db, READING_SQL, rows)
     if rows := added.get(StoredStatus):
-        await _copy(db, STATUSES, rows)
+        await _copy(db, STATUS_SQL, rows)
     if rows := added.get(StoredSecurityEvent):
-        await _copy(db, SECURITY_EVENTS, rows)
+        await _copy(db, SECURITY_EVENT_SQL, rows)
     if rows := added.get(QuarantineEntry):
         await db.executemany(
             "INSERT INTO quarantine"
@@ -329,7 +323,7 @@ async def next_numbers(db: DriverConnection, count: int) -> list[int]:
     return [number for row in rows for number in range(row[0], row[0] + tables.NUMBER_BLOCK)]
 
 
-async def _copy(db: DriverConnection, kind: Stored, rows: Sequence[Any]) -> None:
+async def _copy(db: DriverConnection, kind: RecordSql, rows: Sequence[Any]) -> None:
     await db.copy_records_to_table(kind.table, records=[_values(row) for row in rows], columns=kind.columns)
 
 
@@ -337,7 +331,7 @@ def _values(row: Any) -> tuple[Any, ...]:
     return msgspec.structs.astuple(row)
 
 
-def _arrays(kind: Stored, rows: Sequence[Any]) -> list[list[Any]]:
+def _arrays(kind: RecordSql, rows: Sequence[Any]) -> list[list[Any]]:
     return _columns(kind.columns, rows)
 
 
@@ -345,16 +339,16 @@ def _columns(names: Sequence[str], rows: Sequence[Any]) -> list[list[Any]]:
     return [list(map(attrgetter(name), rows)) for name in names]
 
 
-_tariff_at = TRANSACTIONS.columns.index("tariff")
-_anomalies_at = TRANSACTIONS.columns.index("anomalies")
+_tariff_at = TRANSACTION_SQL.columns.index("tariff")
+_anomalies_at = TRANSACTION_SQL.columns.index("anomalies")
 # An array a column; what is an array itself comes as text, because Postgres has no arrays of unequal arrays.
 _UPSERT_TRANSACTIONS = (
-    TRANSACTIONS.upsert_arrays.replace(
+    TRANSACTION_SQL.upsert_arrays.replace(
         "SELECT *",
         "SELECT "
-        + ", ".join(f"{name}::text[]" if name == "anomalies" else name for name in TRANSACTIONS.columns),
+        + ", ".join(f"{name}::text[]" if name == "anomalies" else name for name in TRANSACTION_SQL.columns),
     )
-    .replace(") ON CONFLICT", f") AS new({', '.join(TRANSACTIONS.columns)}) ON CONFLICT")
+    .replace(") ON CONFLICT", f") AS new({', '.join(TRANSACTION_SQL.columns)}) ON CONFLICT")
     .replace("::text[][]", "::text[]")
 )
 _INSERT_ANSWERS = (
@@ -366,7 +360,7 @@ _QUEUE = (
     "INSERT INTO outbox (lane, charger_id, seq, recorded_at)"
     " SELECT * FROM unnest($1::int2[], $2::text[], $3::int8[], $4::timestamptz[])"
 )
-_bill_at = TRANSACTIONS.columns.index("bill")
+_bill_at = TRANSACTION_SQL.columns.index("bill")
 
 
 def _tariff(terms: Any) -> Tariff:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.tariffs import Tariff
-from csms.db.admin import Conflict, Missing, hold
+from csms.db.admin import Conflict, Missing, lock_referenced
 from csms.db.tables import charger_groups, chargers, tariff_versions, tariffs
 
 
@@ -23,7 +23,7 @@ class TariffView(Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-class Group(Struct, frozen=True, kw_only=True):
+class ChargerGroup(Struct, frozen=True, kw_only=True):
     """Chargers that share a tariff; `chargers` counts them."""
 
     id: str
@@ -135,15 +135,15 @@ async def delete_tariff(db: AsyncConnection, tariff_id: str) -> None:
 # --- groups ----------------------------------------------------------------------------------------------
 
 
-async def list_groups(db: AsyncConnection, *, only: Sequence[str] | None = None) -> list[Group]:
+async def list_groups(db: AsyncConnection, *, only: Sequence[str] | None = None) -> list[ChargerGroup]:
     counted = select(func.count()).where(chargers.c.group_id == charger_groups.c.id).scalar_subquery()
     query = select(charger_groups, counted.label("chargers")).order_by(charger_groups.c.id)
     if only is not None:
         query = query.where(charger_groups.c.id.in_(only))
-    return [Group(**row) for row in (await db.execute(query)).mappings()]
+    return [ChargerGroup(**row) for row in (await db.execute(query)).mappings()]
 
 
-async def get_group(db: AsyncConnection, group_id: str) -> Group:
+async def get_group(db: AsyncConnection, group_id: str) -> ChargerGroup:
     """Raises Missing."""
     found = await list_groups(db, only=[group_id])
     if not found:
@@ -153,7 +153,7 @@ async def get_group(db: AsyncConnection, group_id: str) -> Group:
 
 async def put_group(db: AsyncConnection, group_id: str, tariff_id: str | None) -> bool:
     """Make a group, or give it another tariff. True: it is new. Raises Conflict when there is no such tariff."""
-    await hold(db, {"tariff_id": tariff_id})
+    await lock_referenced(db, {"tariff_id": tariff_id})
     made = await db.scalar(
         upsert(charger_groups)
         .values(id=group_id, tariff_id=tariff_id)

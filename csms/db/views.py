@@ -27,7 +27,7 @@ MOST_COUNTED = 100_000
 _LARGEST_INT4 = 2**31 - 1
 
 
-class Session(Struct, frozen=True, kw_only=True):
+class TransactionView(Struct, frozen=True, kw_only=True):
     """A transaction and, while it runs, the connector whose last reading belongs to it.
 
     `evidence`: its course so far, if its price depends on that.
@@ -51,7 +51,7 @@ class ChargerView(Struct, frozen=True, kw_only=True):
     certificate_name: str | None = None
     created_at: datetime
     connectors: tuple[Connector, ...] = ()
-    sessions: tuple[Session, ...] = ()
+    sessions: tuple[TransactionView, ...] = ()
 
     @property
     def id(self) -> str:
@@ -71,7 +71,7 @@ class ReadingView(Struct, frozen=True, kw_only=True):
     digest: bytes
 
 
-class Point(Struct, frozen=True, gc=False):
+class PlotPoint(Struct, frozen=True, gc=False):
     """A reading reduced to what a plot needs."""
 
     at: datetime
@@ -79,7 +79,7 @@ class Point(Struct, frozen=True, gc=False):
     power_w: int | None
 
 
-class Totals(Struct, frozen=True, kw_only=True):
+class NetworkTotals(Struct, frozen=True, kw_only=True):
     """Sums over the whole network. `energy_today_wh`: sessions that ended since `since`, and running ones."""
 
     chargers: int
@@ -158,7 +158,7 @@ async def _assembled(db: AsyncConnection, rows: Sequence[Mapping[Any, Any]]) -> 
         )
     ).mappings():
         plugs[row["charger_id"]].append(_of(Connector, row))
-    running: dict[str, list[Session]] = {charger_id: [] for charger_id in ids}
+    running: dict[str, list[TransactionView]] = {charger_id: [] for charger_id in ids}
     query = (
         select(transactions)
         .where(transactions.c.charger_id.in_(ids), transactions.c.stopped_at.is_(None))
@@ -168,7 +168,7 @@ async def _assembled(db: AsyncConnection, rows: Sequence[Mapping[Any, Any]]) -> 
     course_of = await _evidence(db, open_now)
     for transaction in open_now:
         running[transaction.charger_id].append(
-            Session(
+            TransactionView(
                 transaction=transaction,
                 connector=_reading_of(transaction, plugs[transaction.charger_id]),
                 evidence=course_of.get(transaction.id, Evidence()),
@@ -231,13 +231,13 @@ def transactions_select(
     return query
 
 
-async def list_transactions(db: AsyncConnection, **filters: Any) -> list[Session]:
+async def list_transactions(db: AsyncConnection, **filters: Any) -> list[TransactionView]:
     """See `transactions_select` for the filters."""
     found = [transaction_of(row) for row in (await db.execute(transactions_select(**filters))).mappings()]
     return await _with_connectors(db, found)
 
 
-async def get_transaction(db: AsyncConnection, transaction_id: int) -> Session | None:
+async def get_transaction(db: AsyncConnection, transaction_id: int) -> TransactionView | None:
     if not 0 < transaction_id <= _LARGEST_INT4:
         return None
     row = (
@@ -246,7 +246,9 @@ async def get_transaction(db: AsyncConnection, transaction_id: int) -> Session |
     return None if row is None else (await _with_connectors(db, [transaction_of(row)]))[0]
 
 
-async def sessions_of(db: AsyncConnection, transaction_ids: Sequence[int | None]) -> dict[int, Session]:
+async def get_transactions(
+    db: AsyncConnection, transaction_ids: Sequence[int | None]
+) -> dict[int, TransactionView]:
     """By number; None and what is not there are left out."""
     wanted = [number for number in transaction_ids if number is not None]
     if not wanted:
@@ -256,7 +258,7 @@ async def sessions_of(db: AsyncConnection, transaction_ids: Sequence[int | None]
     return {session.transaction.id: session for session in found}
 
 
-async def _with_connectors(db: AsyncConnection, found: Sequence[Transaction]) -> list[Session]:
+async def _with_connectors(db: AsyncConnection, found: Sequence[Transaction]) -> list[TransactionView]:
     places = [(t.charger_id, t.connector_id) for t in found if t.open]
     plugs: dict[tuple[str, int], Connector] = {}
     if places:
@@ -267,7 +269,7 @@ async def _with_connectors(db: AsyncConnection, found: Sequence[Transaction]) ->
             plugs[row["charger_id"], row["connector_id"]] = _of(Connector, row)
     course_of = await _evidence(db, found)
     return [
-        Session(
+        TransactionView(
             transaction=t,
             connector=plugs.get((t.charger_id, t.connector_id)) if t.open else None,
             evidence=course_of.get(t.id, Evidence()),
@@ -316,11 +318,11 @@ async def list_readings(
     return [_of(ReadingView, row) for row in (await db.execute(query)).mappings()]
 
 
-async def points(
+async def plot_points(
     db: AsyncConnection, sessions: Sequence[Transaction], *, limit: int = 4000
-) -> dict[int, list[Point]]:
+) -> dict[int, list[PlotPoint]]:
     """For each transaction of one charger its readings as a plot needs them; the newest `limit` at most."""
-    found: dict[int, list[Point]] = {t.id: [] for t in sessions}
+    found: dict[int, list[PlotPoint]] = {t.id: [] for t in sessions}
     if not sessions:
         return found
     charger_id, first = sessions[0].charger_id, min(t.start_received_at for t in sessions)
@@ -335,7 +337,7 @@ async def points(
         .limit(limit)
     )
     for transaction_id, at, energy_wh, power_w in await db.execute(query):
-        found[transaction_id].append(Point(at, energy_wh, power_w))
+        found[transaction_id].append(PlotPoint(at, energy_wh, power_w))
     for plotted in found.values():
         plotted.reverse()
     return found
@@ -344,7 +346,7 @@ async def points(
 # --- totals ----------------------------------------------------------------------------------------------
 
 
-async def totals(db: AsyncConnection, since: datetime) -> Totals:
+async def network_totals(db: AsyncConnection, since: datetime) -> NetworkTotals:
     """The figures at the top of the console; `since` is the beginning of the day."""
     counted = (
         await db.execute(
@@ -383,7 +385,7 @@ async def totals(db: AsyncConnection, since: datetime) -> Totals:
             transactions.c.started_at >= since - _LONGEST_SESSION, transactions.c.stopped_at >= since
         )
     )
-    return Totals(
+    return NetworkTotals(
         chargers=counted[0],
         online=counted[1],
         pending=counted[2],

@@ -135,7 +135,7 @@ class Lanes:
             self.lineup.deleted(acked)
         while self._refused:
             item, error = self._refused[0]
-            attempts, dead = await outbox.failed(db, *item.key, str(error), permanent=error.permanent)
+            attempts, dead = await outbox.count_refusal(db, *item.key, str(error), permanent=error.permanent)
             del self._refused[0]
             if dead:
                 self.suspects.discard(item.key)
@@ -182,7 +182,7 @@ class Lanes:
         # Out of the pool: it is ours for long, and must end when we let it go.
         await connection.run_sync(lambda sync: sync.detach())
         db.add_termination_listener(self._terminated)
-        await outbox.prepare(db)
+        await outbox.prepare_session(db)
         await db.add_listener(outbox.CHANNEL, self._nudged)
         return db
 
@@ -215,5 +215,5 @@ class Lanes:
                 async with asyncio.timeout(2):
                     while self._acked and not self._lost:
                         await self._settle(db, 0)
-                    await outbox.give_back(db)
+                    await outbox.release_lanes(db)
         await self._close()

@@ -101,7 +101,7 @@ class Relay:
         self._pumping = False
         self._far: set[int] = set()
         self._far_known = asyncio.Event()
-        self._counts = outbox.Counts(pending=0, dead=0, oldest_at=None)
+        self._counts = outbox.OutboxCounts(pending=0, dead=0, oldest_at=None)
         self._groups = [
             Lanes(engine, link, config, range(first, outbox.LANES, config.groups), self._ready)
             for first in range(config.groups)

@@ -119,7 +119,7 @@ class Planner:
             return hems.apply_command(message, plan, zone=self._zone_of(plan), now=self._clock())
 
         async with self._engine.begin() as db:
-            changed = await plans.wish(db, hems.addressed(message.topic), change)
+            changed = await plans.change_hems(db, hems.addressed(message.topic), change)
         if changed is not None:
             self.nudge()
 
@@ -149,7 +149,7 @@ class Planner:
         # The outcome for these may not be in their rows yet when the rows are read.
         under_way = set(self._busy)
         async with self._engine.connect() as db:
-            found = await plans.of_node(db, self._node.name)
+            found = await plans.list_of_node(db, self._node.name)
         failed: Exception | None = None
         for plan in found:
             await asyncio.sleep(0)  # there may be many plans: let other tasks run
@@ -238,7 +238,7 @@ class Planner:
             else:
                 outcome = await self._target.clear(plan)
             async with self._engine.begin() as db:
-                await plans.deliver(db, charger_id, outcome.delivery)
+                await plans.put_delivery(db, charger_id, outcome.delivery)
         except Exception as error:
             log.error("plan_not_delivered", charger=charger_id, error=repr(error), exc_info=error)
             self._rest(charger_id)
@@ -270,7 +270,7 @@ class Planner:
 
         if hems.settle_wish(plan.hems, plan, in_place=in_place, now=now) != plan.hems:
             async with self._engine.begin() as db:
-                await plans.wish(db, plan.charger_id, change)
+                await plans.change_hems(db, plan.charger_id, change)
             self.nudge()
 
     async def _show(self, plan: Plan, look: Outlook, now: datetime) -> None:
@@ -300,7 +300,7 @@ class Planner:
         )
         if self._shown.get(plan.charger_id) != shown:
             async with self._engine.begin() as db:
-                await plans.show(db, shown, [shown.connector_id])
+                await plans.put_view(db, shown, [shown.connector_id])
             self._shown[plan.charger_id] = shown
         return shown
 

@@ -61,7 +61,7 @@ class Gate:
             account = None
             if secret:
                 async with self._context.engine.connect() as db:
-                    account = await accounts.session(db, digest_of(secret), self._context.now())
+                    account = await accounts.signed_in_account(db, digest_of(secret), self._context.now())
             if account is None:
                 return self._to_sign_in(request)
             visit = Visit(request=request, account=account, secret=secret, language=language_of(request))

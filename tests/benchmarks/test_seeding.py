@@ -45,7 +45,7 @@ async def test_readings_transactions_and_events_fit_together(engine):
     assert away == 0
     ((defaulted,),) = await rows(engine, "SELECT count(*) FROM readings_default")
     assert defaulted == 0
-    stored = [store._transaction(row) for row in await rows(engine, store.TRANSACTIONS.select)]
+    stored = [store._transaction(row) for row in await rows(engine, store.TRANSACTION_SQL.select)]
     assert all(t.energy_wh == 60 * 183 and t.cost_minor == 132 for t in stored)
     events = await rows(engine, "SELECT charger_id, seq, body FROM events ORDER BY charger_id, seq")
     assert len(events) == 500 + 3 * len(stored)

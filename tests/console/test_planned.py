@@ -165,7 +165,7 @@ def test_what_is_to_come_has_its_mean_price() -> None:
 async def show(world: World, *shown: PlanView) -> None:
     async with world.engine.begin() as db:
         for one in shown:
-            await plans.show(db, one, [each.connector_id for each in shown])
+            await plans.put_view(db, one, [each.connector_id for each in shown])
 
 
 async def test_the_page_of_an_ocpp_charger(world: World, browser: httpx.AsyncClient) -> None:

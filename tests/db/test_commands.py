@@ -86,7 +86,7 @@ async def test_a_command_that_is_sent_or_waits_for_its_next_try_holds_up_those_b
     await put(db, "b")
     assert await commands.claim(db, "a", "n1", NOW) == 1
     assert await due(db) == []
-    await commands.wait_on(db, "a", "no_answer", LATER, counted=True)
+    await commands.requeue(db, "a", "no_answer", LATER, counted=True)
     assert await due(db) == []
     assert await due(db, now=LATER) == ["a"]
     assert await commands.claim(db, "a", "n1", LATER) == 2
@@ -97,7 +97,7 @@ async def test_a_command_that_is_sent_or_waits_for_its_next_try_holds_up_those_b
 async def test_what_was_not_sent_was_no_attempt(db):
     await put(db, "a")
     await commands.claim(db, "a", "n1", NOW)
-    await commands.wait_on(db, "a", "not_sent", NOW, counted=False)
+    await commands.requeue(db, "a", "not_sent", NOW, counted=False)
     assert (await commands.get(db, "a")).attempts == 0
 
 
@@ -131,7 +131,7 @@ async def test_an_end_that_was_recorded_is_not_written_over(db):
     await put(db, "a", queued=False)
     await ended(db, "a", "no_answer", error="why")
     await ended(db, "a", "not_sent", error="another why")
-    await commands.wait_on(db, "a", "not_sent", NOW, counted=True)
+    await commands.requeue(db, "a", "not_sent", NOW, counted=True)
     view = await commands.get(db, "a")
     assert (view.state, view.error) == ("no_answer", "why")
 
@@ -148,7 +148,7 @@ async def test_an_answer_counts_also_after_an_end_without_one(db):
 async def test_an_attempt_whose_end_is_recorded_late_does_not_take_a_command_out_of_the_queue(db):
     await put(db, "a")
     await commands.claim(db, "a", "n1", NOW)
-    await commands.wait_on(db, "a", "no_answer", LATER, counted=True)
+    await commands.requeue(db, "a", "no_answer", LATER, counted=True)
     await ended(db, "a", "no_answer", error="why")
     assert (await commands.get(db, "a")).state == "waiting"
 
@@ -159,9 +159,9 @@ async def test_what_a_dead_node_was_sending_ends_and_the_queued_ones_are_named(d
     await put(db, "c", "c2", queued=False)
     await commands.claim(db, "a", "n1", NOW)
     await commands.claim(db, "b", "n2", NOW)
-    assert [row.id for row in await commands.abandoned(db, NOW, node="n1")] == ["a"]
-    assert await commands.abandoned(db, NOW + timedelta(seconds=179)) == []
-    assert [row.id for row in await commands.abandoned(db, NOW + timedelta(seconds=181))] == ["b"]
+    assert [row.id for row in await commands.take_abandoned(db, NOW, node="n1")] == ["a"]
+    assert await commands.take_abandoned(db, NOW + timedelta(seconds=179)) == []
+    assert [row.id for row in await commands.take_abandoned(db, NOW + timedelta(seconds=181))] == ["b"]
     assert (await commands.get(db, "c")).state == "no_answer"
 
 
@@ -175,10 +175,10 @@ async def test_what_is_over_is_forgotten_one_day(db):
 
 
 async def test_what_is_known_of_a_charger_that_came_back(db):
-    found = await commands.returned(db, "c1")
+    found = await commands.returned_charger(db, "c1")
     assert (found.online, found.node, found.connected_at, found.booted_at) == (True, "n1", NOW, None)
     assert (found.protocol, found.lacking) == ("ocpp1.6", frozenset())
-    assert await commands.returned(db, "nobody") is None
+    assert await commands.returned_charger(db, "nobody") is None
 
 
 async def test_reservation_ids_are_never_the_same(db):

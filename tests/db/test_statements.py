@@ -1,4 +1,4 @@
-from csms.db.statements import Together, _joined
+from csms.db.statements import StatementBatch, _joined
 
 
 def test_statements_run_as_one_keep_their_arguments_apart():
@@ -20,7 +20,7 @@ async def test_together_asks_once_and_nothing_when_there_is_nothing():
         async def execute(self, query, *args):
             asked.append((query, args))
 
-    together = Together()
+    together = StatementBatch()
     await together.run(DriverConnection())
     assert asked == []
     together.add("UPDATE a SET x = $1", [[1, 2]])

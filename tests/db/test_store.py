@@ -12,7 +12,7 @@ from csms.core import records, reports
 from csms.core.decide import _DECISIONS, decide
 from csms.core.tariffs import Tariff
 from csms.core.work import Work, tag_key
-from csms.db import account_tables, store, tables
+from csms.db import account_tables, outbox, store, tables
 from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
 from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, sample, start, status, stop
@@ -175,13 +175,13 @@ async def compare(db, desk):
         ),
     )
     async with db.transaction():
-        rows = await db.fetch(f"{store.TRANSACTIONS.select} ORDER BY id")
-        events = await db.fetch(f"{store.EVENTS.select} ORDER BY recorded_at, event_id")
+        rows = await db.fetch(f"{store.TRANSACTION_SQL.select} ORDER BY id")
+        events = await db.fetch(f"{store.EVENT_SQL.select} ORDER BY recorded_at, event_id")
         readings = await db.fetch(
-            f"{store.READINGS.select.replace('samples', 'samples::text')}"
+            f"{store.READING_SQL.select.replace('samples', 'samples::text')}"
             " ORDER BY sampled_at, digest, charger_id, connector_id"
         )
-        statuses = await db.fetch(f"{store.STATUSES.select} ORDER BY id")
+        statuses = await db.fetch(f"{store.STATUS_SQL.select} ORDER BY id")
         answers = await db.fetch("SELECT charger_id, message_id, digest, answer FROM answers")
         quarantine = await db.fetch("SELECT * FROM quarantine ORDER BY id")
         deviations = await db.fetch("SELECT * FROM deviations")
@@ -214,7 +214,7 @@ async def compare(db, desk):
         counted[d.field, d.kind] += d.count
     assert {(r["field"], r["kind"]): r["count"] for r in deviations} == counted
     assert {(r["charger_id"], r["seq"], r["recorded_at"], r["lane"]) for r in outbox} == {
-        (e.charger_id, e.seq, e.recorded_at, store.lane(e.charger_id)) for e in desk.events
+        (e.charger_id, e.seq, e.recorded_at, outbox.lane(e.charger_id)) for e in desk.events
     }
 
 
@@ -223,7 +223,7 @@ async def test_a_tariff_and_every_decimal_of_it_come_back(db):
     books.now = NOW
     await books.batch(start())
     await books.batch(stop(1, at=at(1 / 3)))
-    (row,) = await db.fetch(store.TRANSACTIONS.select)
+    (row,) = await db.fetch(store.TRANSACTION_SQL.select)
     transaction = store._transaction(row)
     assert transaction.tariff == Tariff(energy_rate=Decimal("0.123456789"))
     assert transaction.duration_s == 20
@@ -240,7 +240,7 @@ async def test_a_chargers_own_tariff_is_loaded(db):
         await db.execute("UPDATE chargers SET tariff_id = 'night'")
     await books.batch(start(), start(charger_id="other"))
     async with db.transaction():
-        kept = await db.fetch(f"{store.TRANSACTIONS.select} ORDER BY charger_id")
+        kept = await db.fetch(f"{store.TRANSACTION_SQL.select} ORDER BY charger_id")
     assert [store._transaction(row).tariff.id for row in kept] == ["night", "default"]
 
 
@@ -425,5 +425,5 @@ async def test_a_thousand_numbers_are_drawn_at_once_and_never_twice(db):
 
 def test_lanes_do_not_change():
     # They stand in the outbox: a change would break the order of what waits there.
-    assert [store.lane(name) for name in ("a", "charge-point-001", "Säule")] == [3, 34, 36]
-    assert {store.lane(f"c{n}") for n in range(2000)} == set(range(store.LANES))
+    assert [outbox.lane(name) for name in ("a", "charge-point-001", "Säule")] == [3, 34, 36]
+    assert {outbox.lane(f"c{n}") for n in range(2000)} == set(range(outbox.LANES))

@@ -72,7 +72,7 @@ async def evening(db, interval_s, statuses=()):
 async def test_the_bill_of_a_banded_session_comes_back_whatever_the_interval(db, interval_s):
     books, number, last_wh = await evening(db, interval_s)
     await books.batch(stop(number, meter_wh=last_wh, at=minute(120)))
-    row = await db.fetchrow(f"{store.TRANSACTIONS.select} WHERE id = $1", number)
+    row = await db.fetchrow(f"{store.TRANSACTION_SQL.select} WHERE id = $1", number)
     bill = store.transaction_of(dict(row)).bill
     lines = {(line.component, line.band): line.quantity for line in bill.lines}
     energy_wh = last_wh - 1000
@@ -131,5 +131,5 @@ async def test_tariffs_of_tags_and_groups_are_loaded_and_the_default_of_the_data
     await books.batch(
         start(charger_id="A", id_tag="vip"), start(charger_id="B"), start(charger_id="C", connector_id=2)
     )
-    kept = await db.fetch(f"{store.TRANSACTIONS.select} ORDER BY charger_id")
+    kept = await db.fetch(f"{store.TRANSACTION_SQL.select} ORDER BY charger_id")
     assert [store._transaction(row).tariff.id for row in kept] == ["mine", "yard", "default"]

@@ -192,7 +192,7 @@ class Log:
         async with self._engine.connect() as connection:
             db = await driver_connection(connection)
             async with db.transaction():
-                await store._copy(db, store.EVENTS, rows)
+                await store._copy(db, store.EVENT_SQL, rows)
                 await db.copy_records_to_table(
                     "outbox",
                     records=[(outbox.lane(e.charger_id), e.charger_id, e.seq, e.recorded_at) for e in rows],
