@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.records import Tag
 from csms.core.work import tag_key
-from csms.db import security, tables
+from csms.db import event_tables, security, security_tables, tables
 from csms.db.tables import (
     charger_groups,
     charger_states,
@@ -94,7 +94,7 @@ async def delete_charger(db: AsyncConnection, charger_id: str) -> None:
         raise Conflict(f"Charger {charger_id!r} is connected; disconnect or reject it first.")
     for table, condition, obstacle in (
         (transactions, transactions.c.stopped_at.is_(None), "has a running transaction"),
-        (tables.outbox, true(), "has events that the broker has not taken yet"),
+        (event_tables.outbox, true(), "has events that the broker has not taken yet"),
     ):
         found = await db.scalar(
             select(table.c.charger_id).where(table.c.charger_id == charger_id, condition).limit(1)
@@ -105,10 +105,10 @@ async def delete_charger(db: AsyncConnection, charger_id: str) -> None:
         tables.connectors,
         tables.status_history,
         tables.deviations,
-        tables.messages,
-        tables.events,
+        event_tables.messages,
+        event_tables.events,
         tables.answers,
-        tables.security_events,
+        security_tables.security_events,
     ):
         await db.execute(delete(table).where(table.c.charger_id == charger_id))
     await security.revoke_all(db, charger_id, "the charger was deleted")

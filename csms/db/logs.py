@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from csms.core.records import Event, Frame
 from csms.core.text import storable
 from csms.db.driver import DriverConnection
-from csms.db.tables import charger_states, deviations, events, messages, quarantine
+from csms.db.event_tables import events, messages
+from csms.db.tables import charger_states, deviations, quarantine
 
 _TID = re.compile(r"\(\d{1,10},\d{1,5}\)")
 _CTID: ColumnElement[Any] = literal_column("messages.ctid")

@@ -8,13 +8,12 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from csms.db.tables import PARTITIONED
-
 DAYS_AHEAD = 7
 # A partition is made and dropped under a lock on its whole table: one long reader in front of it would stop
 # every writer behind it, so it gives way and the next round tries again.
 LOCK_TIMEOUT = "2s"
-_RECEIVED = {"messages": "at", "readings": "received_at", "events": "recorded_at"}
+# The partitioned tables, in the order in which the ledger writes them, and the times they are partitioned by.
+PARTITIONED = {"messages": "at", "readings": "received_at", "events": "recorded_at"}
 log = structlog.get_logger()
 
 
@@ -80,7 +79,7 @@ async def drop_before(db: AsyncConnection, table: str, day: date) -> list[str]:
                 break
             dropped.append(name)
     await db.execute(
-        text(f"DELETE FROM {table}_default WHERE {_RECEIVED[table]} < CAST(:day AS timestamptz)"),
+        text(f"DELETE FROM {table}_default WHERE {PARTITIONED[table]} < CAST(:day AS timestamptz)"),
         {"day": datetime(day.year, day.month, day.day, tzinfo=UTC)},
     )
     return dropped

@@ -5,7 +5,8 @@ from datetime import datetime
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from csms.db.tables import answers, quarantine, security_events, status_history
+from csms.db.security_tables import security_events
+from csms.db.tables import answers, quarantine, status_history
 
 BATCH = 10_000
 MOST_BATCHES = 100

@@ -9,7 +9,8 @@ from sqlalchemy import Select, case, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from csms.db.tables import charger_states, chargers, security_events, station_certificates
+from csms.db.security_tables import security_events, station_certificates
+from csms.db.tables import charger_states, chargers
 
 _PENDING_KEPT = 3
 

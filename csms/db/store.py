@@ -34,7 +34,7 @@ from csms.core.records import (
 from csms.core.tariffs import DEFAULT, Tariff
 from csms.core.transactions import content_key, ended_by
 from csms.core.work import Work, tag_key
-from csms.db import account_rows, device_state, readings_window, tables
+from csms.db import account_rows, device_state, event_tables, readings_window, security_tables, tables
 from csms.db.driver import DriverConnection
 from csms.db.outbox import lane
 from csms.db.statements import PartialUpdate, RecordSql, StatementBatch, record_sql
@@ -50,8 +50,8 @@ TRANSACTION_SQL = record_sql(Transaction, tables.transactions)
 TAG_SQL = record_sql(Tag, tables.tags)
 READING_SQL = record_sql(StoredReading, tables.readings)
 STATUS_SQL = record_sql(StoredStatus, tables.status_history)
-SECURITY_EVENT_SQL = record_sql(StoredSecurityEvent, tables.security_events)
-EVENT_SQL = record_sql(Event, tables.events)
+SECURITY_EVENT_SQL = record_sql(StoredSecurityEvent, security_tables.security_events)
+EVENT_SQL = record_sql(Event, event_tables.events)
 _COUNTED = PartialUpdate(STATE_SQL, ("event_seq",))
 _READ = PartialUpdate(
     CONNECTOR_SQL,
@@ -318,9 +318,9 @@ async def next_transaction_ids(db: DriverConnection, count: int) -> list[int]:
 
 async def next_numbers(db: DriverConnection, count: int) -> list[int]:
     """At least `count` numbers that no other node has, in whole blocks."""
-    blocks = -(-count // tables.NUMBER_BLOCK)
+    blocks = -(-count // event_tables.NUMBER_BLOCK)
     rows = await db.fetch("SELECT nextval('event_numbers') FROM generate_series(1, $1::int4)", blocks)
-    return [number for row in rows for number in range(row[0], row[0] + tables.NUMBER_BLOCK)]
+    return [number for row in rows for number in range(row[0], row[0] + event_tables.NUMBER_BLOCK)]
 
 
 async def _copy(db: DriverConnection, kind: RecordSql, rows: Sequence[Any]) -> None:

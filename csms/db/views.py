@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from csms.core import session_course
 from csms.core.records import Charger, ChargerState, Connector, Transaction
 from csms.core.usage import Evidence
-from csms.db import readings_window, store, tables
+from csms.db import event_tables, readings_window, store, tables
 from csms.db.driver import driver_connection
 from csms.db.tables import charger_states, chargers, connectors, readings, transactions
 
@@ -410,7 +410,7 @@ async def gauges(db: AsyncConnection) -> dict[str, int]:
                 .scalar_subquery(),
                 # A broker that is away for days leaves millions: counting stops where it only costs time.
                 select(func.count())
-                .select_from(select(tables.outbox.c.seq).limit(MOST_COUNTED).subquery())
+                .select_from(select(event_tables.outbox.c.seq).limit(MOST_COUNTED).subquery())
                 .scalar_subquery(),
                 select(func.count())
                 .select_from(tables.quarantine)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from csms.db import migrate
 from csms.db.engine import create_engine
 from csms.db.partitions import ensure
-from csms.db.tables import metadata
+from csms.db.schema import metadata
 from csms.errors import StartError
 from tests import migration_check
 from tests.harness.ledger_harness import connected

@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from csms.db import partitions, tables
+from csms.db import partitions
 from csms.db.engine import create_engine
 from tests.harness.fake_store import meter, register, start
 from tests.harness.ledger_harness import connected, frame, logging_frames, running
@@ -48,7 +48,7 @@ async def test_today_and_the_days_ahead_are_made_once(engine):
         *(f"readings_p2027010{day}" for day in range(1, 5)),
     ]
     await ensure(engine, date(2026, 12, 30))
-    assert [len(await names(engine, table)) for table in tables.PARTITIONED] == [10, 10, 10]
+    assert [len(await names(engine, table)) for table in partitions.PARTITIONED] == [10, 10, 10]
 
 
 async def test_several_nodes_may_make_them_at_once(engine):
@@ -64,7 +64,7 @@ async def test_rows_lie_in_the_partition_of_their_day(engine, database_url):
         await ledger.record(meter(None, register(1, datetime(1970, 1, 1, tzinfo=UTC))))
         await frames.drain()
     async with connected(database_url) as db:
-        for table in tables.PARTITIONED:
+        for table in partitions.PARTITIONED:
             rows = await db.fetch(f"SELECT tableoid::regclass::text FROM {table}")
             assert [row[0] for row in rows] in (
                 [f"{table}_p{TODAY:%Y%m%d}"],
@@ -123,7 +123,7 @@ async def test_a_table_in_use_is_left_for_the_next_round(engine, database_url, m
     async with connected(database_url) as reader, reader.transaction():
         await reader.fetch("SELECT 1 FROM readings")
         await ensure(engine)
-        assert [len(await names(engine, table)) for table in tables.PARTITIONED] == [8, 0, 8]
+        assert [len(await names(engine, table)) for table in partitions.PARTITIONED] == [8, 0, 8]
         async with engine.begin() as db:
             assert await partitions.drop_before(db, "messages", TODAY + timedelta(days=1)) != []
     await ensure(engine)

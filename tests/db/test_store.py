@@ -12,9 +12,10 @@ from csms.core import records, reports
 from csms.core.decide import _DECISIONS, decide
 from csms.core.tariffs import Tariff
 from csms.core.work import Work, tag_key
-from csms.db import account_tables, outbox, store, tables
+from csms.db import account_tables, event_tables, security_tables, store, tables
 from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
+from csms.db.outbox import LANES, lane
 from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, sample, start, status, stop
 from tests.harness.ledger_harness import OPEN, Books, Counting, connected, running
 
@@ -42,11 +43,11 @@ RECORDS = {
     records.Tag: tables.tags,
     records.StoredReading: tables.readings,
     records.StoredStatus: tables.status_history,
-    records.StoredSecurityEvent: tables.security_events,
+    records.StoredSecurityEvent: security_tables.security_events,
     records.Answered: tables.answers,
     records.QuarantineEntry: tables.quarantine,
     records.DeviationCount: tables.deviations,
-    records.Event: tables.events,
+    records.Event: event_tables.events,
     records.Account: account_tables.accounts,
     records.Rental: account_tables.rentals,
     records.AccountEntry: account_tables.account_entries,
@@ -214,7 +215,7 @@ async def compare(db, desk):
         counted[d.field, d.kind] += d.count
     assert {(r["field"], r["kind"]): r["count"] for r in deviations} == counted
     assert {(r["charger_id"], r["seq"], r["recorded_at"], r["lane"]) for r in outbox} == {
-        (e.charger_id, e.seq, e.recorded_at, outbox.lane(e.charger_id)) for e in desk.events
+        (e.charger_id, e.seq, e.recorded_at, lane(e.charger_id)) for e in desk.events
     }
 
 
@@ -417,13 +418,13 @@ async def test_two_nodes_that_hear_the_same_readings_keep_each_of_them_once(data
 
 async def test_a_thousand_numbers_are_drawn_at_once_and_never_twice(db):
     first, second = await store.next_numbers(db, 1), await store.next_numbers(db, 1001)
-    assert len(first) == tables.NUMBER_BLOCK
-    assert len(second) == 2 * tables.NUMBER_BLOCK
+    assert len(first) == event_tables.NUMBER_BLOCK
+    assert len(second) == 2 * event_tables.NUMBER_BLOCK
     assert not set(first) & set(second)
     assert len(set(await store.next_transaction_ids(db, 5))) == 5
 
 
 def test_lanes_do_not_change():
     # They stand in the outbox: a change would break the order of what waits there.
-    assert [outbox.lane(name) for name in ("a", "charge-point-001", "Säule")] == [3, 34, 36]
-    assert {outbox.lane(f"c{n}") for n in range(2000)} == set(range(outbox.LANES))
+    assert [lane(name) for name in ("a", "charge-point-001", "Säule")] == [3, 34, 36]
+    assert {lane(f"c{n}") for n in range(2000)} == set(range(LANES))
