@@ -20,6 +20,8 @@ from csms.core.records import Account, AccountEntry, Rental, Transaction
 from csms.db import views
 from csms.db.account_tables import account_entries, account_tokens, accounts, payments, rentals
 from csms.db.admin import Conflict, Missing
+from csms.db.record_sql import transaction_of
+from csms.db.statements import from_row
 from csms.db.tables import transactions
 
 LINK, SESSION = "link", "session"
@@ -57,7 +59,7 @@ class AccountView(Struct, frozen=True, kw_only=True):
 
 def _view(row: Mapping[Any, Any]) -> AccountView:
     return AccountView(
-        account=Account(**{name: row[name] for name in Account.__struct_fields__}),
+        account=from_row(Account, row),
         held_minor=int(row["held_minor"]),
         created_at=row["created_at"],
     )
@@ -128,7 +130,7 @@ async def add_entry(
         raise Missing(f"There is no account {account_id!r}.")
     found = (await db.execute(select(account_entries).where(account_entries.c.key == key))).mappings().first()
     if found is not None:
-        entry = _entry(found)
+        entry = from_row(AccountEntry, found)
         if (entry.account_id, entry.kind, entry.amount_minor) != (account_id, kind, amount_minor):
             raise Conflict(f"The key {key!r} stands for another entry already.")
         return entry
@@ -158,11 +160,7 @@ async def list_entries(
     if before_id is not None:
         query = query.where(account_entries.c.id < before_id)
     rows = await db.execute(query.order_by(account_entries.c.id.desc()).limit(limit))
-    return [(row["id"], _entry(row)) for row in rows.mappings()]
-
-
-def _entry(row: Mapping[Any, Any]) -> AccountEntry:
-    return AccountEntry(**{name: row[name] for name in AccountEntry.__struct_fields__})
+    return [(row["id"], from_row(AccountEntry, row)) for row in rows.mappings()]
 
 
 # --- payments --------------------------------------------------------------------------------------------
@@ -317,7 +315,7 @@ async def rental_view(db: AsyncConnection, charger_id: str, account_id: str) -> 
     return RentalView(
         charger=charger,
         running=running,
-        last=None if last is None else views.transaction_of(last),
+        last=None if last is None else transaction_of(last),
         debited_minor=debited_minor or 0,
     )
 

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from csms.core.records import Tag
 from csms.core.work import tag_key
 from csms.db import event_tables, security, security_tables, tables
+from csms.db.statements import from_row
 from csms.db.tables import (
     charger_groups,
     charger_states,
@@ -143,8 +144,7 @@ async def lock_referenced(db: AsyncConnection, values: Mapping[str, Any]) -> Non
 
 
 def _tag(row: Mapping[Any, Any]) -> TagView:
-    record = Tag(**{name: row[name] for name in Tag.__struct_fields__})
-    return TagView(tag=record, created_at=row["created_at"])
+    return TagView(tag=from_row(Tag, row), created_at=row["created_at"])
 
 
 async def list_tags(

@@ -12,7 +12,7 @@ from csms.core.records import ChargerState, Connector, Transaction
 from csms.core.usage import Evidence
 from csms.db import readings_window
 from csms.db.driver import DriverConnection, driver_connection
-from csms.db.store import CONNECTOR_SQL, STATE_SQL, TRANSACTION_SQL, transaction_of
+from csms.db.record_sql import CONNECTOR_SQL, STATE_SQL, TRANSACTION_SQL, transaction_of
 from csms.errors import UnknownCharger
 
 _NOTES = "SELECT notes FROM bridge_notes WHERE charger_id = $1"
@@ -42,7 +42,7 @@ async def snapshots(db: DriverConnection, charger_ids: Sequence[str]) -> list[St
             f"{TRANSACTION_SQL.select} WHERE charger_id = ANY($1::text[]) AND stopped_at IS NULL ORDER BY id",
             charger_ids,
         )
-        running = [transaction_of(dict(row)) for row in transactions]
+        running = [transaction_of(row) for row in transactions]
         now = datetime.now(UTC)
         course_of = await readings_window.load(
             db, [session_course.running(t, now) for t in running if t.tariff.needs_course]

@@ -17,6 +17,7 @@ from csms.core.masking import masked
 from csms.core.text import storable_json
 from csms.db.admin import Conflict, Missing
 from csms.db.device_state_tables import commands, data_transfers, reservation_ids
+from csms.db.statements import from_row
 
 
 class CommandView(Struct, frozen=True, kw_only=True):
@@ -68,13 +69,7 @@ SELECT * FROM (
 
 
 def _view(row: Mapping[Any, Any]) -> CommandView:
-    values = {name: row[name] for name in CommandView.__struct_fields__}
-    values["payload"] = masked(row["payload"])
-    return CommandView(**values)
-
-
-def _due(row: Mapping[Any, Any]) -> DueCommand:
-    return DueCommand(**{name: row[name] for name in DueCommand.__struct_fields__})
+    return from_row(CommandView, {**row, "payload": masked(row["payload"])})
 
 
 # --- what somebody asks for --------------------------------------------------------------------------------
@@ -179,7 +174,7 @@ async def next_reservation_id(db: AsyncConnection) -> int:
 async def due(db: AsyncConnection, node: str, now: datetime, *, most: int = 100) -> list[DueCommand]:
     """The next command of each charger that this node holds. One that is being sent holds up those behind it."""
     rows = await db.execute(_DUE, {"node": node, "now": now, "most": most})
-    return [_due(row) for row in rows.mappings()]
+    return [from_row(DueCommand, row) for row in rows.mappings()]
 
 
 async def claim(db: AsyncConnection, command_id: str, node: str, now: datetime) -> int | None:
@@ -238,7 +233,7 @@ async def take_abandoned(db: AsyncConnection, now: datetime, *, node: str | None
         .values(state=NO_ANSWER, ended_at=now, error="The node that sent it ended before the answer.")
         .returning(commands.c.queued, *(commands.c[name] for name in DueCommand.__struct_fields__))
     )
-    return [_due(row) for row in rows.mappings() if row["queued"]]
+    return [from_row(DueCommand, row) for row in rows.mappings() if row["queued"]]
 
 
 async def forget(db: AsyncConnection, before: datetime) -> int:

@@ -22,7 +22,7 @@ from csms.core.device_state import (
 )
 from csms.core.work import tag_key
 from csms.db import admin
-from csms.db.device_state import TABLES, of_row
+from csms.db.device_state import RECORDS, of_row
 from csms.db.device_state_tables import (
     charging_profiles,
     configuration_keys,
@@ -54,7 +54,7 @@ async def _all(db: AsyncConnection, kind: type[K], query: Select[Any]) -> list[K
 
 
 def _of(kind: type[DeviceState], charger_id: str) -> Select[Any]:
-    table = TABLES[kind]
+    table = RECORDS[kind].table
     return select(table).where(table.c.charger_id == charger_id)
 
 

@@ -3,18 +3,31 @@
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Select, and_, column, func, literal_column, or_, select, true
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    Select,
+    and_,
+    column,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.records import Event, Frame
 from csms.core.text import storable
 from csms.db.driver import DriverConnection
 from csms.db.event_tables import events, messages
+from csms.db.statements import from_row
 from csms.db.tables import charger_states, deviations, quarantine
 
+S = TypeVar("S")
 _TID = re.compile(r"\(\d{1,10},\d{1,5}\)")
 _CTID: ColumnElement[Any] = literal_column("messages.ctid")
 _RECENT = timedelta(days=2)
@@ -65,8 +78,8 @@ class DeviationView(Struct, frozen=True, kw_only=True):
     last_at: datetime
 
 
-def _structs(kind: type[Any], rows: Any) -> list[Any]:
-    return [kind(**{name: row[name] for name in kind.__struct_fields__}) for row in rows.mappings()]
+def _structs(kind: type[S], rows: CursorResult[Any]) -> list[S]:
+    return [from_row(kind, row) for row in rows.mappings()]
 
 
 # --- events ----------------------------------------------------------------------------------------------

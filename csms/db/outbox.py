@@ -5,13 +5,13 @@ Like the ledger's (csms/db/store.py) it runs on asyncpg's own connection. `Drive
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 from zlib import crc32
 
 from msgspec import Struct
 
 from csms.core.records import Event
 from csms.db.driver import DriverConnection
+from csms.db.statements import from_row
 
 LANES = 64
 LOCK_CLASS = 0x6373_6D73  # "csms": the first key of the advisory locks, the lane is the second
@@ -93,25 +93,15 @@ async def pending(
     are in the order of seq, the chargers' among each other by age.
     """
     rows = [
-        OutboxRow(row["charger_id"], row["seq"], row["attempts"], _event(row))
+        OutboxRow(
+            row["charger_id"],
+            row["seq"],
+            row["attempts"],
+            None if row["body"] is None else from_row(Event, row),
+        )
         for row in await db.fetch(_PENDING, list(lanes), list(without), limit)
     ]
     return _in_order(rows)
-
-
-def _event(row: Any) -> Event | None:
-    if row["body"] is None:
-        return None
-    return Event(
-        charger_id=row["charger_id"],
-        seq=row["seq"],
-        event_id=row["event_id"],
-        event_type=row["event_type"],
-        topic=row["topic"],
-        body=row["body"],
-        transaction_id=row["transaction_id"],
-        recorded_at=row["recorded_at"],
-    )
 
 
 def _in_order(rows: list[OutboxRow]) -> list[OutboxRow]:

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.db.security_tables import security_events, station_certificates
+from csms.db.statements import from_row
 from csms.db.tables import charger_states, chargers
 
 _PENDING_KEPT = 3
@@ -225,4 +226,4 @@ async def list_security_events(
     if before_id is not None:
         query = query.where(table.c.id < before_id)
     rows = (await db.execute(query)).mappings()
-    return [SecurityEventView(**{n: row[n] for n in SecurityEventView.__struct_fields__}) for row in rows]
+    return [from_row(SecurityEventView, row) for row in rows]

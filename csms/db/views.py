@@ -15,8 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from csms.core import session_course
 from csms.core.records import Charger, ChargerState, Connector, Transaction
 from csms.core.usage import Evidence
-from csms.db import event_tables, readings_window, store, tables
+from csms.db import event_tables, readings_window, tables
 from csms.db.driver import driver_connection
+from csms.db.record_sql import transaction_of
+from csms.db.statements import from_row
 from csms.db.tables import charger_states, chargers, connectors, readings, transactions
 
 # Readings that come after the stop belong to it for this long; bounds the partitions to look into.
@@ -90,14 +92,6 @@ class NetworkTotals(Struct, frozen=True, kw_only=True):
     energy_today_wh: int
 
 
-def _of(record: type[Any], row: Mapping[Any, Any], *, prefix: str = "") -> Any:
-    return record(**{name: row[prefix + name] for name in record.__struct_fields__})
-
-
-def transaction_of(row: Mapping[Any, Any]) -> Transaction:
-    return store.transaction_of({name: row[name] for name in Transaction.__struct_fields__})
-
-
 # --- chargers --------------------------------------------------------------------------------------------
 
 
@@ -157,7 +151,7 @@ async def _assembled(db: AsyncConnection, rows: Sequence[Mapping[Any, Any]]) -> 
             .order_by(connectors.c.charger_id, connectors.c.connector_id)
         )
     ).mappings():
-        plugs[row["charger_id"]].append(_of(Connector, row))
+        plugs[row["charger_id"]].append(from_row(Connector, row))
     running: dict[str, list[TransactionView]] = {charger_id: [] for charger_id in ids}
     query = (
         select(transactions)
@@ -176,8 +170,8 @@ async def _assembled(db: AsyncConnection, rows: Sequence[Mapping[Any, Any]]) -> 
         )
     return [
         ChargerView(
-            charger=_of(Charger, row),
-            state=_of(ChargerState, row, prefix="state_")
+            charger=from_row(Charger, row),
+            state=from_row(ChargerState, row, prefix="state_")
             if row["state_charger_id"] is not None
             else ChargerState(charger_id=row["id"]),
             display_name=row["display_name"],
@@ -266,7 +260,7 @@ async def _with_connectors(db: AsyncConnection, found: Sequence[Transaction]) ->
             tuple_(connectors.c.charger_id, connectors.c.connector_id).in_(places)
         )
         for row in (await db.execute(query)).mappings():
-            plugs[row["charger_id"], row["connector_id"]] = _of(Connector, row)
+            plugs[row["charger_id"], row["connector_id"]] = from_row(Connector, row)
     course_of = await _evidence(db, found)
     return [
         TransactionView(
@@ -315,7 +309,7 @@ async def list_readings(
     )
     if after is not None:
         query = query.where(tuple_(readings.c.sampled_at, readings.c.digest) > tuple_(*after))
-    return [_of(ReadingView, row) for row in (await db.execute(query)).mappings()]
+    return [from_row(ReadingView, row) for row in (await db.execute(query)).mappings()]
 
 
 async def plot_points(

@@ -61,7 +61,7 @@ async def ended(db, command_id, state, *, charger_id="c1", answer=None, error=No
             late=False,
         )
     )
-    await device_state.save(await driver_connection(db), work)
+    await device_state.save(await driver_connection(db), work, {})
 
 
 async def due(db, node="n1", now=NOW):

@@ -11,7 +11,9 @@ from tests.harness.command_answers import answered, profile
 from tests.harness.fake_store import CP, NOW, Desk, at, start
 from tests.harness.ledger_harness import Books
 
-GIVEN = device_state.TABLES | {StoredTransfer: tables.data_transfers}
+GIVEN = {kind: sql.table for kind, sql in device_state.RECORDS.items()} | {
+    StoredTransfer: tables.data_transfers
+}
 ENTRY = {"idTag": "a", "idTagInfo": {"status": "Accepted"}}
 STORY = [
     start(),
@@ -73,13 +75,13 @@ async def test_what_is_remembered_comes_back_as_it_was_decided(db, books, size):
         batch = STORY[first : first + size]
         assert await books.batch(*batch) == desk.batch(*batch)
     found = {}
-    for kind, table in device_state.TABLES.items():
+    for kind, sql in device_state.RECORDS.items():
         async with db.transaction():
-            for row in await db.fetch(f"SELECT * FROM {table.name}"):
+            for row in await db.fetch(f"SELECT * FROM {sql.table.name}"):
                 record = device_state.of_row(kind, row)
                 found[kind, record.key] = record
     assert found == desk.remembered
-    assert {kind for kind, _ in found} == set(device_state.TABLES)
+    assert {kind for kind, _ in found} == set(device_state.RECORDS)
     transfer = await db.fetchrow("SELECT vendor_id, data, status FROM data_transfers")
     assert tuple(transfer) == ("v\ufffd", "d", "UnknownVendorId")
 
@@ -126,7 +128,11 @@ async def test_all_of_it_goes_with_its_charger(db, books):
     await books.batch(*STORY)
     async with db.transaction():
         await db.execute("DELETE FROM chargers")
-        for table in [*device_state.TABLES.values(), tables.commands, tables.data_transfers]:
+        for table in [
+            *(sql.table for sql in device_state.RECORDS.values()),
+            tables.commands,
+            tables.data_transfers,
+        ]:
             assert await db.fetchval(f"SELECT count(*) FROM {table.name}") == 0
 
 

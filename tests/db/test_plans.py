@@ -7,7 +7,7 @@ import pytest
 
 from csms.core import reports
 from csms.core.work import Work
-from csms.db import store
+from csms.db import record_sql, store
 from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
 from csms.db.partitions import ensure
@@ -100,5 +100,5 @@ async def explained(db, query, args):
 async def test_this_would_notice_a_scan(db):
     plan = await explained(db, "SELECT * FROM transactions WHERE id_tag = $1", ["tag7"])
     assert any(node["Node Type"] == "Seq Scan" for node in plan)
-    plan = await explained(db, store.CHARGER_SQL.select + " WHERE id = $1", [CP])
+    plan = await explained(db, record_sql.CHARGER_SQL.select + " WHERE id = $1", [CP])
     assert not any(node["Node Type"] == "Seq Scan" for node in plan)

@@ -1,16 +1,16 @@
-from csms.db.statements import StatementBatch, _joined
+from csms.db.statements import StatementBatch, joined
 
 
 def test_statements_run_as_one_keep_their_arguments_apart():
-    joined = _joined(("UPDATE a SET x = $1 WHERE y = $2", "INSERT INTO b SELECT $1, $2, $1", "DELETE FROM c WHERE z = $1"))  # fmt: skip
-    assert joined == (
+    statement = joined(("UPDATE a SET x = $1 WHERE y = $2", "INSERT INTO b SELECT $1, $2, $1", "DELETE FROM c WHERE z = $1"))  # fmt: skip
+    assert statement == (
         "WITH part_0 AS (UPDATE a SET x = $1 WHERE y = $2), part_1 AS (INSERT INTO b SELECT $3, $4, $3)"
         " DELETE FROM c WHERE z = $5"
     )
 
 
 def test_one_statement_is_itself():
-    assert _joined(("SELECT $1",)) == "SELECT $1"
+    assert joined(("SELECT $1",)) == "SELECT $1"
 
 
 async def test_together_asks_once_and_nothing_when_there_is_nothing():

@@ -12,10 +12,11 @@ from csms.core import records, reports
 from csms.core.decide import _DECISIONS, decide
 from csms.core.tariffs import Tariff
 from csms.core.work import Work, tag_key
-from csms.db import account_tables, event_tables, security_tables, store, tables
+from csms.db import account_tables, event_tables, record_sql, security_tables, store, tables
 from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
 from csms.db.outbox import LANES, lane
+from csms.db.record_sql import transaction_of
 from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, sample, start, status, stop
 from tests.harness.ledger_harness import OPEN, Books, Counting, connected, running
 
@@ -176,13 +177,13 @@ async def compare(db, desk):
         ),
     )
     async with db.transaction():
-        rows = await db.fetch(f"{store.TRANSACTION_SQL.select} ORDER BY id")
-        events = await db.fetch(f"{store.EVENT_SQL.select} ORDER BY recorded_at, event_id")
+        rows = await db.fetch(f"{record_sql.TRANSACTION_SQL.select} ORDER BY id")
+        events = await db.fetch(f"{record_sql.EVENT_SQL.select} ORDER BY recorded_at, event_id")
         readings = await db.fetch(
-            f"{store.READING_SQL.select.replace('samples', 'samples::text')}"
+            f"{record_sql.READING_SQL.select.replace('samples', 'samples::text')}"
             " ORDER BY sampled_at, digest, charger_id, connector_id"
         )
-        statuses = await db.fetch(f"{store.STATUS_SQL.select} ORDER BY id")
+        statuses = await db.fetch(f"{record_sql.STATUS_SQL.select} ORDER BY id")
         answers = await db.fetch("SELECT charger_id, message_id, digest, answer FROM answers")
         quarantine = await db.fetch("SELECT * FROM quarantine ORDER BY id")
         deviations = await db.fetch("SELECT * FROM deviations")
@@ -193,7 +194,7 @@ async def compare(db, desk):
     assert work.chargers == desk.chargers
     assert work.states == desk.states
     assert work.connectors == desk.connectors
-    assert {row["id"]: store._transaction(row) for row in rows} == desk.transactions
+    assert {row["id"]: transaction_of(row) for row in rows} == desk.transactions
     assert {records.Event(**row) for row in map(dict, events)} == set(desk.events)
     assert [records.StoredReading(**row) for row in map(dict, readings)] == sorted(
         desk.readings, key=lambda r: (r.sampled_at, r.digest, r.charger_id, r.connector_id)
@@ -224,8 +225,8 @@ async def test_a_tariff_and_every_decimal_of_it_come_back(db):
     books.now = NOW
     await books.batch(start())
     await books.batch(stop(1, at=at(1 / 3)))
-    (row,) = await db.fetch(store.TRANSACTION_SQL.select)
-    transaction = store._transaction(row)
+    (row,) = await db.fetch(record_sql.TRANSACTION_SQL.select)
+    transaction = transaction_of(row)
     assert transaction.tariff == Tariff(energy_rate=Decimal("0.123456789"))
     assert transaction.duration_s == 20
     assert transaction.cost == Decimal("2.96")
@@ -241,8 +242,8 @@ async def test_a_chargers_own_tariff_is_loaded(db):
         await db.execute("UPDATE chargers SET tariff_id = 'night'")
     await books.batch(start(), start(charger_id="other"))
     async with db.transaction():
-        kept = await db.fetch(f"{store.TRANSACTION_SQL.select} ORDER BY charger_id")
-    assert [store._transaction(row).tariff.id for row in kept] == ["night", "default"]
+        kept = await db.fetch(f"{record_sql.TRANSACTION_SQL.select} ORDER BY charger_id")
+    assert [transaction_of(row).tariff.id for row in kept] == ["night", "default"]
 
 
 async def test_who_may_rent_is_decided_by_the_stations_own_tariff(db):

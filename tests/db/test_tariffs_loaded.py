@@ -10,10 +10,11 @@ import pytest
 from csms.core import reports
 from csms.core.tariffs import Band, Tariff
 from csms.core.work import Work
-from csms.db import store
+from csms.db import record_sql, store
 from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
 from csms.db.partitions import ensure
+from csms.db.record_sql import transaction_of
 from tests.harness.fake_store import NOW, at, meter, register, start, status, stop
 from tests.harness.ledger_harness import OPEN, Books
 
@@ -72,7 +73,7 @@ async def evening(db, interval_s, statuses=()):
 async def test_the_bill_of_a_banded_session_comes_back_whatever_the_interval(db, interval_s):
     books, number, last_wh = await evening(db, interval_s)
     await books.batch(stop(number, meter_wh=last_wh, at=minute(120)))
-    row = await db.fetchrow(f"{store.TRANSACTION_SQL.select} WHERE id = $1", number)
+    row = await db.fetchrow(f"{record_sql.TRANSACTION_SQL.select} WHERE id = $1", number)
     bill = store.transaction_of(dict(row)).bill
     lines = {(line.component, line.band): line.quantity for line in bill.lines}
     energy_wh = last_wh - 1000
@@ -131,5 +132,5 @@ async def test_tariffs_of_tags_and_groups_are_loaded_and_the_default_of_the_data
     await books.batch(
         start(charger_id="A", id_tag="vip"), start(charger_id="B"), start(charger_id="C", connector_id=2)
     )
-    kept = await db.fetch(f"{store.TRANSACTION_SQL.select} ORDER BY charger_id")
-    assert [store._transaction(row).tariff.id for row in kept] == ["mine", "yard", "default"]
+    kept = await db.fetch(f"{record_sql.TRANSACTION_SQL.select} ORDER BY charger_id")
+    assert [transaction_of(row).tariff.id for row in kept] == ["mine", "yard", "default"]

@@ -17,9 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.core import events
 from csms.core.records import Event
-from csms.db import outbox, store
+from csms.db import outbox
 from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
+from csms.db.record_sql import EVENT_SQL
 from csms.mqtt.client.connection import LinkConfig
 from csms.mqtt.client.link import BrokerLink
 
@@ -192,7 +193,7 @@ class Log:
         async with self._engine.connect() as connection:
             db = await driver_connection(connection)
             async with db.transaction():
-                await store._copy(db, store.EVENT_SQL, rows)
+                await EVENT_SQL.copy(db, rows)
                 await db.copy_records_to_table(
                     "outbox",
                     records=[(outbox.lane(e.charger_id), e.charger_id, e.seq, e.recorded_at) for e in rows],
