@@ -15,7 +15,7 @@ from csms.api.security import Context, viewer
 from csms.core import composite
 from csms.core.answers import objects
 from csms.core.reservations import moment
-from csms.db import device_state_views, views
+from csms.db import charger_views, device_state_views
 from csms.service.chargers import known
 from csms.service.commands import perform
 
@@ -54,7 +54,7 @@ async def composite_schedule(
         begin = moment(reported.get("scheduleStart")) or begin
     async with context.engine.connect() as db:
         profiles = await device_state_views.list_profiles(db, charger_id)
-        view = await views.get_charger(db, charger_id)
+        view = await charger_views.get_charger(db, charger_id)
     running = [
         session.transaction
         for session in (view.sessions if view is not None else ())

@@ -11,7 +11,7 @@ from csms.api.chargers import ChargerId
 from csms.api.models import MessageOut, MessagePage
 from csms.api.security import Context, viewer
 from csms.core.records import Event
-from csms.db import logs, views
+from csms.db import charger_views, logs
 from csms.service import cursors, event_stream
 from csms.service.chargers import unknown, usable
 from csms.service.context import ServiceContext
@@ -56,7 +56,7 @@ async def replay_events(
         return _bodies(request, found, {})
     async with context.engine.connect() as db:
         first, last = await logs.kept_events(db, usable(client_id))
-        if first is None and last == 0 and not await views.charger_exists(db, client_id):
+        if first is None and last == 0 and not await charger_views.charger_exists(db, client_id):
             raise unknown(client_id)
         if after_seq is not None and after_seq < last and (first is None or after_seq + 1 < first):
             raise Problem(
@@ -118,7 +118,7 @@ async def list_messages(
     before = cursors.decode(cursor, tuple[datetime, str])
     live = "text/event-stream" in request.headers.get("accept", "")
     async with context.engine.connect() as db:
-        if not await views.charger_exists(db, usable(charger_id)):
+        if not await charger_views.charger_exists(db, usable(charger_id)):
             raise unknown(charger_id)
         if not live:
             try:

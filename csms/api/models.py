@@ -11,8 +11,9 @@ from pydantic.alias_generators import to_camel
 from csms.core.pricing import Component, Cost, Unit
 from csms.core.records import Connector
 from csms.db.admin import TagView
+from csms.db.charger_views import ChargerView
 from csms.db.tariffs import TariffView
-from csms.db.views import ChargerView, ReadingView, TransactionView
+from csms.db.transaction_views import ReadingView, TransactionView
 from csms.service.session_progress import progress, summary
 
 

@@ -12,7 +12,7 @@ from csms.api import pages
 from csms.api.chargers import ChargerId
 from csms.api.models import Input, Model
 from csms.api.security import Context, operator, viewer
-from csms.db import plans, views
+from csms.db import charger_views, plans
 from csms.scheduling.outlook import REMOVING
 from csms.scheduling.plan_view import PlanView, Terms
 from csms.scheduling.upkeep import AWAY, PENDING
@@ -151,7 +151,7 @@ async def put_plan(context: Context, charger_id: ChargerId, asked: PlanIn) -> Pl
     Profiles that are not ours are left alone. 409 for chargers that are reached through a bridge.
     """
     async with context.engine.begin() as db:
-        view = await views.get_charger(db, usable(charger_id))
+        view = await charger_views.get_charger(db, usable(charger_id))
         if view is None:
             raise unknown(charger_id)
         if not view.charger.protocol.startswith("ocpp"):

@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 from csms.console.formatting import account_url
 from csms.console.site import Site, Visit
 from csms.core.text import storable
-from csms.db import accounts, admin, views
+from csms.db import accounts, admin, transaction_views
 from csms.service import accounts as service
 from csms.service import cursors
 from csms.service.problems import Problem
@@ -32,7 +32,7 @@ async def list_accounts(site: Site, visit: Visit) -> Response:
             limit=_PAGE + 1,
         )
         rentals = await accounts.open_rentals(db, limit=_PAGE)
-        sessions = await views.get_transactions(db, [r.transaction_id for r in rentals])
+        sessions = await transaction_views.get_transactions(db, [r.transaction_id for r in rentals])
     return site.page(
         "accounts.html",
         visit,
@@ -60,7 +60,7 @@ async def account(site: Site, visit: Visit) -> Response:
         rentals = [
             rental for rental in await accounts.list_rentals(db, account_id, limit=_PAGE) if rental.open
         ]
-        sessions = await views.get_transactions(db, [r.transaction_id for r in rentals])
+        sessions = await transaction_views.get_transactions(db, [r.transaction_id for r in rentals])
     return site.page(
         "account.html",
         visit,

@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from csms.console.formatting import charger_url, pretty
 from csms.console.site import Site, Visit
 from csms.core.text import storable
-from csms.db import admin, outbox, views
+from csms.db import admin, charger_views, outbox
 from csms.db.driver import driver_connection
 from csms.errors import ChargerRefused, CommandError
 from csms.service import chargers as service
@@ -75,7 +75,7 @@ async def command(site: Site, visit: Visit) -> Response:
     except BadForm as error:
         return _answer(site, visit, charger_id, good=False, headline=str(error))
     async with site.context.engine.connect() as db:
-        if not await views.charger_exists(db, charger_id):
+        if not await charger_views.charger_exists(db, charger_id):
             return site.problem(visit, 404, f"There is no charger {charger_id!r}.")
     try:
         _, answer = await perform(site.context, visit.identity, charger_id, action, payload)

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from csms.console.formatting import dom_id
 from csms.console.site import Site, Visit
 from csms.core.records import Event
-from csms.db import logs, views
+from csms.db import charger_views, logs, network_views, transaction_views
 from csms.db.outages import is_away
 from csms.service import event_stream
 from csms.service.frame_tail import FrameTail
@@ -49,10 +49,10 @@ class Overview:
     async def fragments(self) -> dict[str, str]:
         site, now = self._site, self._site.context.now()
         async with site.context.engine.connect() as db:
-            chargers = await views.list_chargers(db, containing=self._containing or None, limit=500)
-            totals = await views.network_totals(db, midnight(now))
+            chargers = await charger_views.list_chargers(db, containing=self._containing or None, limit=500)
+            totals = await network_views.network_totals(db, midnight(now))
             held = await logs.count_quarantine(db)
-            running = await views.list_transactions(db, active=True, limit=100)
+            running = await transaction_views.list_transactions(db, active=True, limit=100)
         report = await site.context.condition()
         made = {
             "notice": site.fragment("_notice.html", checks=[c for c in report.checks if c.state != "ok"]),
@@ -165,7 +165,7 @@ class Live:
         """The live parts of a charger's page; none when there is no such charger."""
         site = self._site
         async with site.context.engine.connect() as db:
-            view = await views.get_charger(db, charger_id)
+            view = await charger_views.get_charger(db, charger_id)
             if view is None:
                 return {}
             made = {
@@ -173,8 +173,10 @@ class Live:
                 "connectors": site.fragment("_connectors.html", view=view),
             }
             if sessions:
-                recent = await views.list_transactions(db, charger_id=charger_id, limit=RECENT_SESSIONS)
-                points = await views.plot_points(db, [session.transaction for session in recent])
+                recent = await transaction_views.list_transactions(
+                    db, charger_id=charger_id, limit=RECENT_SESSIONS
+                )
+                points = await transaction_views.plot_points(db, [session.transaction for session in recent])
                 made["sessions"] = site.fragment("_sessions.html", sessions=recent, points=points)
         return made
 

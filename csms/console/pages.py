@@ -11,7 +11,7 @@ from csms.console.site import Site, Visit
 from csms.core.clocks import suspect
 from csms.core.quarantine import REPAIRABLE
 from csms.core.text import storable
-from csms.db import logs, outbox, plans, tariffs, views
+from csms.db import charger_views, logs, outbox, plans, tariffs, transaction_views
 from csms.db.driver import driver_connection
 from csms.service import cursors, qr
 from csms.service.chargers import usable
@@ -41,7 +41,7 @@ class Pages:
     async def charger(self, site: Site, visit: Visit) -> Response:
         charger_id = usable(visit.request.path_params["charger_id"])
         async with site.context.engine.connect() as db:
-            view = await views.get_charger(db, charger_id)
+            view = await charger_views.get_charger(db, charger_id)
             if view is None:
                 return site.problem(visit, 404, f"There is no charger {charger_id!r}.")
             messages = await logs.list_frames(db, charger_id, limit=FRAMES)
@@ -62,7 +62,7 @@ class Pages:
     async def plan(self, site: Site, visit: Visit) -> Response:
         charger_id = usable(visit.request.path_params["charger_id"])
         async with site.context.engine.connect() as db:
-            view = await views.get_charger(db, charger_id)
+            view = await charger_views.get_charger(db, charger_id)
             if view is None:
                 return site.problem(visit, 404, f"There is no charger {charger_id!r}.")
             plan, shown = await plans.get(db, charger_id), await plans.list_views(db, charger_id)
@@ -76,7 +76,7 @@ class Pages:
         charger_id = usable(visit.request.path_params["charger_id"])
         kind = visit.request.path_params["kind"]
         async with site.context.engine.connect() as db:
-            known = await views.charger_exists(db, charger_id)
+            known = await charger_views.charger_exists(db, charger_id)
         if not known or kind not in qr.MEDIA_TYPES:
             return site.problem(visit, 404, f"There is no charger {charger_id!r}.")
         base = visit.request.query_params.get("url") or str(visit.request.base_url)
@@ -86,7 +86,7 @@ class Pages:
     async def stream_charger(self, site: Site, visit: Visit) -> Response:
         charger_id = usable(visit.request.path_params["charger_id"])
         async with site.context.engine.connect() as db:
-            if not await views.charger_exists(db, charger_id):
+            if not await charger_views.charger_exists(db, charger_id):
                 return Response(status_code=404)
         return EventStream(self._live.stream_charger(visit, charger_id))
 
@@ -101,7 +101,7 @@ class Pages:
         except Problem as problem:
             return site.problem(visit, 422, problem.detail)
         async with site.context.engine.connect() as db:
-            found = await views.list_transactions(
+            found = await transaction_views.list_transactions(
                 db,
                 charger_id=charger_id or None,
                 active={"running": True, "finished": False}.get(only),
@@ -121,11 +121,11 @@ class Pages:
     async def transaction(self, site: Site, visit: Visit) -> Response:
         transaction_id = visit.request.path_params["transaction_id"]
         async with site.context.engine.connect() as db:
-            session = await views.get_transaction(db, transaction_id)
+            session = await transaction_views.get_transaction(db, transaction_id)
             if session is None:
                 return site.problem(visit, 404, f"There is no transaction {transaction_id}.")
             t = session.transaction
-            points = await views.plot_points(db, [t])
+            points = await transaction_views.plot_points(db, [t])
             events = await logs.events_of_transaction(
                 db, t.charger_id, t.id, t.start_received_at - _EVENTS_BEFORE, 100
             )

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from markupsafe import Markup
 
-from csms.db.views import PlotPoint
+from csms.db.transaction_views import PlotPoint
 
 _SPARK_WIDTH, _SPARK_HEIGHT = 120, 28
 _WIDTH, _HEIGHT = 800, 280

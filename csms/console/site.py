@@ -12,7 +12,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from csms.console import formatting, planned, plots, weeks
 from csms.console.sessions import ConsoleSession, ConsoleSessions
-from csms.db.views import ChargerView, TransactionView
+from csms.db.charger_views import ChargerView
+from csms.db.transaction_views import TransactionView
 from csms.service.access import Identity
 from csms.service.context import ServiceContext
 from csms.service.session_progress import progress, summary

@@ -17,7 +17,7 @@ from csms.core.accounts import TOP_UP
 from csms.core.currencies import minor_digits
 from csms.core.pricing import Cost
 from csms.core.records import Account, AccountEntry, Rental, Transaction
-from csms.db import views
+from csms.db import charger_views
 from csms.db.account_tables import account_entries, account_tokens, accounts, payments, rentals
 from csms.db.admin import Conflict, Missing
 from csms.db.record_sql import transaction_of
@@ -284,7 +284,7 @@ class RentalView(Struct, frozen=True, kw_only=True):
     `debited_minor`: what the running one has taken from its payer's balance already.
     """
 
-    charger: views.ChargerView
+    charger: charger_views.ChargerView
     running: Transaction | None
     last: Transaction | None
     debited_minor: int = 0
@@ -292,7 +292,7 @@ class RentalView(Struct, frozen=True, kw_only=True):
 
 async def rental_view(db: AsyncConnection, charger_id: str, account_id: str) -> RentalView | None:
     """None: there is no such charger."""
-    charger = await views.get_charger(db, charger_id)
+    charger = await charger_views.get_charger(db, charger_id)
     if charger is None:
         return None
     query = (

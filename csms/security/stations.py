@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from csms.db import security, views
+from csms.db import charger_views, security
 from csms.db.security import StationCertificate
 from csms.security import pki
 
@@ -74,7 +74,7 @@ class StationSecurity:
             raise pki.InvalidCertificate("there is no CA here that signs requests")
         request = pki.read_request(csr)
         async with self._engine.connect() as db:
-            view = await views.get_charger(db, charger_id)
+            view = await charger_views.get_charger(db, charger_id)
             credentials = await security.certificate_name(db, charger_id)
         if view is None:
             raise pki.InvalidCertificate("this charge point is not known here")

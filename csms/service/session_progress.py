@@ -9,7 +9,7 @@ from msgspec import Struct
 from csms.core import session_course
 from csms.core.pricing import Bill, Cost, duration_s, session_cost
 from csms.core.records import Connector, Transaction
-from csms.db.views import TransactionView
+from csms.db.transaction_views import TransactionView
 
 # In order of importance to an operator who sees one status for several connectors.
 _BY_IMPORTANCE = (

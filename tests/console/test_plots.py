@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from csms.console.plots import plot, sparkline, thinned
-from csms.db.views import PlotPoint
+from csms.db.transaction_views import PlotPoint
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

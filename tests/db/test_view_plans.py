@@ -13,15 +13,17 @@ from csms.db import (
     accounts,
     admin,
     charger_snapshot,
+    charger_views,
     commands,
     device_state_views,
     logs,
+    network_views,
     outbox,
     readings_window,
     reconcile,
     schema,
     security,
-    views,
+    transaction_views,
 )
 from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
@@ -103,20 +105,20 @@ SESSION = Transaction(
     tariff=Tariff(),
 )
 PAGES = {
-    "one charger": lambda db: views.get_charger(db, "c7"),
-    "chargers": lambda db: views.list_chargers(db, after_id="c2", limit=50),
-    "chargers on line": lambda db: views.list_chargers(db, after_id="c2", online=False, limit=50),
-    "transactions": lambda db: views.list_transactions(db, limit=50),
-    "transactions, the next page": lambda db: views.list_transactions(db, before=(NOW, 700), limit=50),
-    "transactions of a charger": lambda db: views.list_transactions(db, charger_id="c7", limit=50),
-    "running transactions": lambda db: views.list_transactions(db, active=True, limit=50),
-    "transactions of a day": lambda db: views.list_transactions(
+    "one charger": lambda db: charger_views.get_charger(db, "c7"),
+    "chargers": lambda db: charger_views.list_chargers(db, after_id="c2", limit=50),
+    "chargers on line": lambda db: charger_views.list_chargers(db, after_id="c2", online=False, limit=50),
+    "transactions": lambda db: transaction_views.list_transactions(db, limit=50),
+    "transactions, the next page": lambda db: transaction_views.list_transactions(db, before=(NOW, 700), limit=50),
+    "transactions of a charger": lambda db: transaction_views.list_transactions(db, charger_id="c7", limit=50),
+    "running transactions": lambda db: transaction_views.list_transactions(db, active=True, limit=50),
+    "transactions of a day": lambda db: transaction_views.list_transactions(
         db, started_from=NOW - timedelta(hours=2), started_before=NOW - timedelta(hours=1), limit=50
     ),
-    "one transaction": lambda db: views.get_transaction(db, 150),
-    "its readings": lambda db: views.list_readings(db, SESSION, limit=100),
-    "its readings, the next page": lambda db: views.list_readings(db, SESSION, after=(NOW, b"d"), limit=100),
-    "its plot": lambda db: views.plot_points(db, [SESSION]),
+    "one transaction": lambda db: transaction_views.get_transaction(db, 150),
+    "its readings": lambda db: transaction_views.list_readings(db, SESSION, limit=100),
+    "its readings, the next page": lambda db: transaction_views.list_readings(db, SESSION, after=(NOW, b"d"), limit=100),
+    "its plot": lambda db: transaction_views.plot_points(db, [SESSION]),
     "its events": lambda db: logs.events_of_transaction(db, "c300", 300, NOW - timedelta(days=1), 100),
     "events for a replay": lambda db: logs.events_after(db, "c7", 3000, 100),
     "which events are kept": lambda db: logs.kept_events(db, "c7"),
@@ -147,14 +149,14 @@ PAGES = {
     "accounts": lambda db: accounts.list_accounts(db, after_id="a2"),
     "accounts that begin so": lambda db: accounts.list_accounts(db, beginning="a2"),
     "who rents now": accounts.open_rentals,
-    "transactions of rentals": lambda db: views.get_transactions(db, [150, 151, None]),
+    "transactions of rentals": lambda db: transaction_views.get_transactions(db, [150, 151, None]),
     "entries of an account": lambda db: accounts.list_entries(db, "a7"),
     "rentals of an account": lambda db: accounts.list_rentals(db, "a7"),
     "a charger before somebody": lambda db: accounts.rental_view(db, "c7", "tag7"),
     "who is signed in": lambda db: accounts.signed_in_account(db, b"\0\0\0\7", NOW),
     "sessions that look ended": lambda db: reconcile.ended(db, NOW - timedelta(hours=1)),
-    "the totals": lambda db: views.network_totals(db, NOW),
-    "the gauges": views.gauges,
+    "the totals": lambda db: network_views.network_totals(db, NOW),
+    "the gauges": network_views.gauges,
 }  # fmt: skip
 # These speak to the driver.
 RAW = {
@@ -227,8 +229,8 @@ async def test_a_question_of_the_machinery_is_answered_by_index(db, monkeypatch,
 @pytest.mark.parametrize(
     "query",
     [
-        views.transactions_select(charger_id="busy", before=(NOW, 5), limit=50),
-        views.transactions_select(before=(NOW, 5), limit=50),
+        transaction_views.transactions_select(charger_id="busy", before=(NOW, 5), limit=50),
+        transaction_views.transactions_select(before=(NOW, 5), limit=50),
         logs.events_select("busy", 100, 100),
         logs.frames_select("busy", before=(NOW, "(1,1)"), limit=50),
     ],
