@@ -24,7 +24,7 @@ from csms.core.records import Event, Frame
 from csms.core.text import storable
 from csms.db.driver import DriverConnection
 from csms.db.event_tables import events, messages
-from csms.db.statements import from_row
+from csms.db.rows import from_row
 from csms.db.tables import charger_states, deviations, quarantine
 
 S = TypeVar("S")

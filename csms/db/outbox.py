@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from csms.core.records import Event
 from csms.db.driver import DriverConnection
-from csms.db.statements import from_row
+from csms.db.rows import from_row
 
 LANES = 64
 LOCK_CLASS = 0x6373_6D73  # "csms": the first key of the advisory locks, the lane is the second

@@ -9,8 +9,8 @@ from sqlalchemy import Select, case, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from csms.db.rows import from_row
 from csms.db.security_tables import security_events, station_certificates
-from csms.db.statements import from_row
 from csms.db.tables import charger_states, chargers
 
 _PENDING_KEPT = 3

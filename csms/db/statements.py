@@ -1,17 +1,15 @@
 """Statements made from the tables' own columns: to read records, to write many rows at once, to run several as one."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from sqlalchemy import Table
 
 from csms.db.driver import DriverConnection
-
-S = TypeVar("S")
 
 _PARAMETER = re.compile(r"\$(\d+)")
 _TYPES = {
@@ -29,11 +27,6 @@ _TYPES = {
     "LargeBinary": "bytea",
     "ARRAY": "text[]",
 }
-
-
-def from_row(kind: type[S], row: Mapping[Any, Any], *, prefix: str = "") -> S:
-    """A struct from the columns of a row that are named as its fields, after `prefix`."""
-    return kind(**{name: row[prefix + name] for name in kind.__struct_fields__})  # type: ignore[attr-defined]
 
 
 def json_text(value: Any) -> str | None:

@@ -8,7 +8,7 @@ import structlog
 from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms.db import commands, outbox, partitions, retention
+from csms.db import outbox, partitions, retention
 from csms.db.driver import driver_connection
 from csms.db.outages import reason
 from csms.settings import Settings
@@ -80,7 +80,8 @@ async def apply_retention(engine: AsyncEngine, settings: Settings, now: datetime
             log.info("partitions_dropped", table=table, partitions=dropped)
     async with engine.begin() as db:
         await retention.delete_answers(db, now - _ANSWER_RETENTION)
-        await commands.forget(db, now - _COMMAND_RETENTION)
+        await retention.delete_commands(db, now - _COMMAND_RETENTION)
+        await retention.delete_data_transfers(db, now - _COMMAND_RETENTION)
         if days := settings.csms_quarantine_retention_days:
             await retention.delete_resolved_quarantine(db, now - timedelta(days=days))
     if days := settings.csms_status_retention_days:

@@ -6,7 +6,7 @@ import pytest
 from csms.core import reports
 from csms.core.device_state import CommandOutcome
 from csms.core.work import Policy, Work
-from csms.db import commands, device_state
+from csms.db import commands, device_state, retention
 from csms.db.admin import Conflict, Missing
 from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
@@ -165,12 +165,13 @@ async def test_what_a_dead_node_was_sending_ends_and_the_queued_ones_are_named(d
     assert (await commands.get(db, "c")).state == "no_answer"
 
 
-async def test_what_is_over_is_forgotten_one_day(db):
+async def test_ended_commands_are_deleted_past_their_retention(db):
     await put(db, "a", queued=False)
     await put(db, "b")
     await ended(db, "a", "answered")
-    assert await commands.forget(db, NOW) == 0
-    assert await commands.forget(db, LATER) == 1
+    await retention.delete_commands(db, NOW)
+    assert [view.id for view in await commands.list_commands(db, "c1")] == ["b", "a"]
+    await retention.delete_commands(db, LATER)
     assert [view.id for view in await commands.list_commands(db, "c1")] == ["b"]
 
 
