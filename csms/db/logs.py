@@ -1,14 +1,14 @@
-"""What was written down as it passed: events, raw frames, quarantine, deviations. Read-only."""
+"""Logs: events, raw frames, quarantined messages, deviations."""
 
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import (
     ColumnElement,
-    CursorResult,
+    RowMapping,
     Select,
     and_,
     column,
@@ -24,10 +24,9 @@ from csms.core.records import Event, Frame
 from csms.core.text import storable
 from csms.db.driver import DriverConnection
 from csms.db.event_tables import events, messages
-from csms.db.rows import from_row
+from csms.db.rows import all_rows, all_structs, first_struct, from_row
 from csms.db.tables import charger_states, deviations, quarantine
 
-S = TypeVar("S")
 _TID = re.compile(r"\(\d{1,10},\d{1,5}\)")
 _CTID: ColumnElement[Any] = literal_column("messages.ctid")
 _RECENT = timedelta(days=2)
@@ -35,7 +34,7 @@ _RECENT_CHARGERS = 50
 
 
 class LoggedFrame(Struct, frozen=True, kw_only=True):
-    """A raw frame. `place` is where the row lies, which orders frames of one microsecond."""
+    """A raw frame. `place` is the row's physical location, which orders frames of one microsecond."""
 
     at: datetime
     outgoing: bool
@@ -78,10 +77,6 @@ class DeviationView(Struct, frozen=True, kw_only=True):
     last_at: datetime
 
 
-def _structs(kind: type[S], rows: CursorResult[Any]) -> list[S]:
-    return [from_row(kind, row) for row in rows.mappings()]
-
-
 # --- events ----------------------------------------------------------------------------------------------
 
 
@@ -95,12 +90,12 @@ def events_select(charger_id: str, after_seq: int, limit: int) -> Select[Any]:
 
 
 async def events_after(db: AsyncConnection, charger_id: str, after_seq: int, limit: int) -> list[Event]:
-    """A charger's events in order, those after `after_seq`."""
-    return _structs(Event, await db.execute(events_select(charger_id, after_seq, limit)))
+    """A charger's events in the order of `seq`, from the one after `after_seq`."""
+    return await all_structs(db, Event, events_select(charger_id, after_seq, limit))
 
 
 async def kept_events(db: AsyncConnection, charger_id: str) -> tuple[int | None, int]:
-    """The first seq retention has kept (None: nothing is kept) and the last one given out (0: none yet)."""
+    """The lowest stored seq (None: no event is stored) and the last assigned one (0: none yet)."""
     first = await db.scalar(select(func.min(events.c.seq)).where(events.c.charger_id == charger_id))
     last = await db.scalar(
         select(charger_states.c.event_seq).where(charger_states.c.charger_id == charger_id)
@@ -109,7 +104,7 @@ async def kept_events(db: AsyncConnection, charger_id: str) -> tuple[int | None,
 
 
 async def positions(db: AsyncConnection, *, after: str | None, limit: int) -> list[tuple[str, int]]:
-    """Each charger's last seq, by identity, those after the identity `after`."""
+    """The last seq of each charger, by identity, from the charger after `after`."""
     query = select(charger_states.c.charger_id, charger_states.c.event_seq)
     if after is not None:
         query = query.where(charger_states.c.charger_id > after)
@@ -120,9 +115,9 @@ async def positions(db: AsyncConnection, *, after: str | None, limit: int) -> li
 async def recent_events(
     db: AsyncConnection, now: datetime, limit: int, charger_id: str | None = None
 ) -> list[Event]:
-    """The newest events of all chargers, newest first.
+    """The newest events of one charger or of all, newest first.
 
-    Events are only ever found by charger: this asks the fifty that were heard of last, each for its newest.
+    Events are indexed by charger only: of all chargers, the fifty that were seen last are searched.
     """
     lately = select(charger_states.c.charger_id, charger_states.c.event_seq)
     if charger_id is not None:
@@ -147,13 +142,13 @@ async def recent_events(
         .order_by(newest.c.recorded_at.desc(), newest.c.charger_id, newest.c.seq.desc())
         .limit(limit)
     )
-    return _structs(Event, await db.execute(query))
+    return await all_structs(db, Event, query)
 
 
 async def events_of_transaction(
     db: AsyncConnection, charger_id: str, transaction_id: int, since: datetime, limit: int
 ) -> list[Event]:
-    """What was told of one transaction, readings left out, in order."""
+    """The events of one transaction but its readings, in the order of `seq`."""
     query = (
         select(events)
         .where(
@@ -165,7 +160,7 @@ async def events_of_transaction(
         .order_by(events.c.seq)
         .limit(limit)
     )
-    return _structs(Event, await db.execute(query))
+    return await all_structs(db, Event, query)
 
 
 # --- raw frames ------------------------------------------------------------------------------------------
@@ -174,7 +169,7 @@ async def events_of_transaction(
 def frames_select(
     charger_id: str, *, before: tuple[datetime, str] | None = None, limit: int = 100
 ) -> Select[Any]:
-    """Newest first. `before` is (at, place) of the last frame of the page before. ValueError: no place."""
+    """Newest first. `before` is (at, place) of the last frame of the page before. Raises ValueError for no place."""
     place = _CTID.label("place")
     query = (
         select(messages, place)
@@ -200,33 +195,25 @@ async def list_frames(
     before: tuple[datetime, str] | None = None,
     limit: int = 100,
 ) -> list[LoggedFrame]:
-    rows = await db.execute(frames_select(charger_id, before=before, limit=limit))
-    return [_message(row) for row in rows.mappings()]
+    return [_frame(row) for row in await all_rows(db, frames_select(charger_id, before=before, limit=limit))]
 
 
 async def frames_since(
     db: AsyncConnection, charger_id: str, since: datetime, limit: int = 1000
 ) -> list[LoggedFrame]:
-    """Frames from `since` on, oldest first: what a live view asks again and again."""
+    """Frames from `since` on, oldest first, for live views."""
     query = (
         select(messages, _CTID.label("place"))
         .where(messages.c.charger_id == charger_id, messages.c.at >= since)
         .order_by(messages.c.at, column("place"))
         .limit(limit)
     )
-    return [_message(row) for row in (await db.execute(query)).mappings()]
+    return [_frame(row) for row in await all_rows(db, query)]
 
 
-def _message(row: Any) -> LoggedFrame:
+def _frame(row: RowMapping) -> LoggedFrame:
     block, offset = row["place"]
-    return LoggedFrame(
-        at=row["at"],
-        outgoing=row["outgoing"],
-        action=row["action"],
-        message_id=row["message_id"],
-        frame=row["frame"],
-        place=f"({block},{offset})",
-    )
+    return from_row(LoggedFrame, {**row, "place": f"({block},{offset})"})
 
 
 async def save_frames(db: DriverConnection, frames: Sequence[Frame]) -> None:
@@ -253,7 +240,7 @@ async def list_quarantine(
     before_id: int | None = None,
     limit: int = 100,
 ) -> list[QuarantinedMessage]:
-    """Newest first; by default only what nobody has dealt with yet."""
+    """Newest first; by default only what is not resolved."""
     query = select(quarantine).order_by(quarantine.c.id.desc()).limit(limit)
     if charger_id is not None:
         query = query.where(quarantine.c.charger_id == charger_id)
@@ -262,16 +249,14 @@ async def list_quarantine(
         query = query.where(at.is_not(None) if resolved else at.is_(None))
     if before_id is not None:
         query = query.where(quarantine.c.id < before_id)
-    return _structs(QuarantinedMessage, await db.execute(query))
+    return await all_structs(db, QuarantinedMessage, query)
 
 
-async def get_quarantined(db: AsyncConnection, held_id: int) -> QuarantinedMessage | None:
-    if not 0 < held_id < 2**63:
+async def get_quarantined(db: AsyncConnection, quarantine_id: int) -> QuarantinedMessage | None:
+    if not 0 < quarantine_id < 2**63:
         return None
-    found = _structs(
-        QuarantinedMessage, await db.execute(select(quarantine).where(quarantine.c.id == held_id))
-    )
-    return found[0] if found else None
+    query = select(quarantine).where(quarantine.c.id == quarantine_id)
+    return await first_struct(db, QuarantinedMessage, query)
 
 
 async def count_quarantine(db: AsyncConnection) -> int:
@@ -284,10 +269,10 @@ async def count_quarantine(db: AsyncConnection) -> int:
 
 
 async def list_deviations(db: AsyncConnection, charger_id: str) -> list[DeviationView]:
-    """How a charger departs from the protocol, the most frequent first."""
+    """The deviations of a charger, the most frequent first."""
     query = (
         select(deviations)
         .where(deviations.c.charger_id == charger_id)
         .order_by(deviations.c.count.desc(), deviations.c.action, deviations.c.field, deviations.c.kind)
     )
-    return _structs(DeviationView, await db.execute(query))
+    return await all_structs(db, DeviationView, query)

@@ -11,7 +11,6 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.cli.migrate import _current
-from csms.db import engine as module
 from csms.db.engine import create_engine, database_url, driver_options
 from csms.errors import SettingsError, StartError
 from tests.harness.postgres_proxy import through_a_proxy
@@ -35,7 +34,7 @@ def test_what_libpq_knows_goes_to_the_driver_without_the_password(tmp_path: Path
     ca = tmp_path / "my ca.pem"
     address = f"postgresql://me:secret@host/name?sslmode=verify-full&sslrootcert={ca}"
     with pytest.raises(
-        SettingsError, match=r"sslrootcert=.*my ca.pem cannot be used; allowed: a file that is there"
+        SettingsError, match=r"sslrootcert=.*my ca.pem cannot be used; allowed: an existing file"
     ):
         driver_options(address)
     ca.touch()
@@ -97,22 +96,25 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 
 
 @pytest.mark.parametrize(("trusted_s", "pings"), [(10, 0), (0, 2)])
-async def test_only_a_connection_that_has_rested_is_asked_whether_it_lives(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, trusted_s: float, pings: int
+async def test_only_an_idle_connection_is_pinged(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, trusted_s: float, pings: int
 ) -> None:
-    asked = []
+    pinged = []
     ping = AsyncAdapt_asyncpg_connection.ping
     monkeypatch.setattr(
-        AsyncAdapt_asyncpg_connection, "ping", lambda connection: asked.append(ping(connection))
+        AsyncAdapt_asyncpg_connection, "ping", lambda connection: pinged.append(ping(connection))
     )
-    monkeypatch.setattr(module, "_TRUSTED_S", trusted_s)
+    engine = create_engine(database_url, trusted_s=trusted_s)
     for _ in range(3):  # the first is new
         async with engine.connect() as db:
             await db.execute(text("SELECT 1"))
-    assert len(asked) == pings
+    await engine.dispose()
+    assert len(pinged) == pings
 
 
-async def test_what_postgres_has_closed_is_replaced(engine: AsyncEngine, database_url: str) -> None:
+async def test_a_connection_that_postgres_has_closed_is_replaced(
+    engine: AsyncEngine, database_url: str
+) -> None:
     async with engine.connect() as one, engine.connect() as other:
         pids = {await db.scalar(text("SELECT pg_backend_pid()")) for db in (one, other)}
     killer = await asyncpg.connect(database_url)
@@ -124,12 +126,9 @@ async def test_what_postgres_has_closed_is_replaced(engine: AsyncEngine, databas
         assert not pids & {await db.scalar(text("SELECT pg_backend_pid()")) for db in (one, other)}
 
 
-async def test_what_a_firewall_has_forgotten_is_replaced(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_TRUSTED_S", 0)
+async def test_a_connection_that_a_firewall_has_dropped_is_replaced(database_url: str) -> None:
     async with through_a_proxy(database_url) as (firewall, address):
-        engine = create_engine(address, pool_size=1)
+        engine = create_engine(address, pool_size=1, trusted_s=0)
         async with engine.connect() as db:
             pid = await db.scalar(text("SELECT pg_backend_pid()"))
         firewall.forget()

@@ -26,9 +26,9 @@ async def engine(database_url):
     await engine.dispose()
 
 
-async def ensure(engine, today=TODAY):
+async def ensure(engine, today=TODAY, **given):
     async with engine.begin() as db:
-        await partitions.ensure(db, today)
+        await partitions.ensure(db, today, **given)
 
 
 async def names(engine, table):
@@ -118,11 +118,10 @@ async def test_events_that_the_broker_has_not_taken_are_kept(engine, database_ur
         assert await db.scalar(text("SELECT count(*) FROM events")) == 0
 
 
-async def test_a_table_in_use_is_left_for_the_next_round(engine, database_url, monkeypatch):
-    monkeypatch.setattr(partitions, "LOCK_TIMEOUT", "50ms")
+async def test_a_table_in_use_is_left_for_the_next_run(engine, database_url):
     async with connected(database_url) as reader, reader.transaction():
         await reader.fetch("SELECT 1 FROM readings")
-        await ensure(engine)
+        await ensure(engine, lock_timeout_ms=50)
         assert [len(await names(engine, table)) for table in partitions.PARTITIONED] == [8, 0, 8]
         async with engine.begin() as db:
             assert await partitions.drop_before(db, "messages", TODAY + timedelta(days=1)) != []
@@ -131,7 +130,8 @@ async def test_a_table_in_use_is_left_for_the_next_round(engine, database_url, m
     async with connected(database_url) as reader, reader.transaction():
         await reader.fetch("SELECT 1 FROM readings")
         async with engine.begin() as db:
-            assert await partitions.drop_before(db, "readings", TODAY + timedelta(days=1)) == []
+            later = TODAY + timedelta(days=1)
+            assert await partitions.drop_before(db, "readings", later, lock_timeout_ms=50) == []
 
 
 async def test_making_partitions_does_not_deadlock_with_a_busy_ledger(engine, database_url):
