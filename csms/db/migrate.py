@@ -1,4 +1,4 @@
-"""Migrations from the program's side: where they lie, which is applied, which is missing."""
+"""Migrations, as the program runs them: where they are, which are applied, which are missing."""
 
 import os
 import re
@@ -60,7 +60,7 @@ def sql(url: str, revision: str = "head") -> None:
 
 @cache
 def head() -> str | None:
-    """The newest revision this program has. Reading the scripts takes longer than all else at the start of a node."""
+    """The newest revision of this program. Cached: reading the scripts is the longest part of a node's start."""
     return ScriptDirectory.from_config(config()).get_current_head()
 
 
@@ -75,5 +75,5 @@ async def current(engine: AsyncEngine) -> str | None:
 
 
 def compare_object(_obj: Any, name: str | None, kind: str, _reflected: bool, _compare_to: Any) -> bool:
-    """What `alembic check` looks at: daily partitions are made at run time and are no tables of the schema."""
+    """Whether `alembic check` compares an object: not the daily partitions, which are created at run time."""
     return not (kind == "table" and name is not None and _PARTITION.fullmatch(name))

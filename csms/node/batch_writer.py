@@ -106,7 +106,7 @@ class BatchWriter(Generic[Item, Result]):
             watchdog.cancel()
 
     async def _connected(self) -> DriverConnection:
-        """Raises ConnectionError whatever the reason: a failure to connect is not the fault of an item."""
+        """Raises ConnectionError for any reason: a failure to connect is not the fault of an item."""
         try:
             if self._connection is None:
                 async with asyncio.timeout(self._timeout_s):

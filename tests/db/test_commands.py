@@ -179,7 +179,7 @@ async def test_what_is_known_of_a_charger_that_came_back(db):
     found = await commands.returned_charger(db, "c1")
     assert (found.online, found.node, found.connected_at, found.booted_at) == (True, "n1", NOW, None)
     assert (found.protocol, found.lacking) == ("ocpp1.6", frozenset())
-    assert await commands.returned_charger(db, "nobody") is None
+    assert await commands.returned_charger(db, "unknown") is None
 
 
 async def test_reservation_ids_are_never_the_same(db):

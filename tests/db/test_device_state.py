@@ -92,11 +92,11 @@ async def command(db, command_id="x"):
 
 
 async def test_a_command_nobody_announced_is_kept_too(db, books):
-    await books.batch(answered("Reset", {"type": "Soft"}, id="x", requested_by="somebody"))
+    await books.batch(answered("Reset", {"type": "Soft"}, id="x", requested_by="an operator"))
     row = await command(db)
     assert (row["state"], row["requested_by"], row["answer"]) == (
         "answered",
-        "somebody",
+        "an operator",
         {"status": "Accepted"},
     )
     assert (row["payload"], row["attempts"], row["queued"]) == ({"type": "Soft"}, 1, False)

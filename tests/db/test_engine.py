@@ -77,9 +77,9 @@ async def test_the_driver_obeys(database_url: str) -> None:
         (lambda bare: f"{bare}?sslmode=require", "rejected SSL"),
         (lambda bare: bare.replace("://", "://stranger-"), "password authentication failed"),
         (lambda bare: f"{bare}-not-there", "does not exist"),
-        (lambda bare: "postgresql://127.0.0.1:1/nobody-listens", "refused"),
+        (lambda bare: "postgresql://127.0.0.1:1/nothing-listens", "refused"),
     ],
-    ids=["no TLS here", "wrong user", "no database", "nobody there"],
+    ids=["no TLS here", "wrong user", "no database", "no server"],
 )
 async def test_whoever_is_not_let_in_reads_one_sentence(database_url: str, change, said: str) -> None:
     with pytest.raises(StartError, match=r"the database does not answer \(.*DATABASE_URL right\?") as refused:
@@ -121,7 +121,7 @@ async def test_a_connection_that_postgres_has_closed_is_replaced(
     for pid in pids:
         await killer.execute("SELECT pg_terminate_backend($1, 5000)", pid)
     await killer.close()
-    await asyncio.sleep(0.05)  # the two sockets are closed; nobody has looked
+    await asyncio.sleep(0.05)  # the two sockets are closed, unnoticed by the pool
     async with engine.connect() as one, engine.connect() as other:
         assert not pids & {await db.scalar(text("SELECT pg_backend_pid()")) for db in (one, other)}
 

@@ -341,7 +341,7 @@ async def test_only_a_tag_with_a_limit_is_locked_and_only_for_a_start(db, databa
 
 @contextlib.asynccontextmanager
 async def two_nodes(url, *, each):
-    """Two ledgers of which nobody may have had to try a report twice: they wait for each other, never clash."""
+    """Two ledgers wait for each other and never clash: neither has to try a report twice."""
     async with running(url, kind=Counting) as one, running(url, kind=Counting) as two:
         yield one, two
         assert (sum(one.sizes), sum(two.sizes)) == (each, each)

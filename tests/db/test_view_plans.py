@@ -152,7 +152,7 @@ PAGES = {
     "transactions of rentals": lambda db: transaction_views.get_transactions(db, [150, 151, None]),
     "entries of an account": lambda db: accounts.list_entries(db, "a7"),
     "rentals of an account": lambda db: accounts.list_rentals(db, "a7"),
-    "a charger before somebody": lambda db: accounts.rental_view(db, "c7", "tag7"),
+    "a rental page": lambda db: accounts.rental_view(db, "c7", "tag7"),
     "who is signed in": lambda db: accounts.signed_in_account(db, b"\0\0\0\7", NOW),
     "sessions that look ended": lambda db: reconcile.ended(db, NOW - timedelta(hours=1)),
     "the totals": lambda db: network_views.network_totals(db, NOW),
