@@ -5,8 +5,6 @@ from csms.core import reports
 from csms.core.device_state import CommandOutcome, StoredTransfer
 from csms.db import device_state
 from csms.db import device_state_tables as tables
-from csms.db.driver import driver_connection
-from csms.db.engine import create_engine
 from tests.harness.command_answers import answered, profile
 from tests.harness.fake_store import CP, NOW, Desk, at, start
 from tests.harness.ledger_harness import Books
@@ -39,15 +37,6 @@ STORY = [
         charger_id=CP, vendor_id="v\0", data="d", answer=reports.Transferred(status="UnknownVendorId")
     ),
 ]
-
-
-@pytest.fixture
-async def db(database_url):
-    engine = create_engine(database_url)
-    async with engine.connect() as connection:
-        yield await driver_connection(connection)
-        await connection.rollback()
-    await engine.dispose()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Addresses of Postgres as operators write them."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
@@ -86,13 +85,6 @@ async def test_whoever_is_not_let_in_reads_one_sentence(database_url: str, chang
         await _current(change(database_url.split("?")[0]))
     assert said in str(refused.value)
     assert "sqlalchemy" not in str(refused.value)
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    made = create_engine(database_url, pool_size=2)
-    yield made
-    await made.dispose()
 
 
 @pytest.mark.parametrize(("trusted_s", "pings"), [(10, 0), (0, 2)])

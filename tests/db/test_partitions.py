@@ -5,7 +5,6 @@ import pytest
 from sqlalchemy import text
 
 from csms.db import partitions
-from csms.db.engine import create_engine
 from tests.harness.fake_store import meter, register, start
 from tests.harness.ledger_harness import connected, frame, logging_frames, running
 from tests.harness.servers import without_days
@@ -17,13 +16,6 @@ TODAY = datetime.now(UTC).date()
 async def database_url(database_url):
     await without_days(database_url)
     return database_url
-
-
-@pytest.fixture
-async def engine(database_url):
-    engine = create_engine(database_url)
-    yield engine
-    await engine.dispose()
 
 
 async def ensure(engine, today=TODAY, **given):

@@ -13,12 +13,10 @@ from csms.core.decide import _DECISIONS, decide
 from csms.core.tariffs import Tariff
 from csms.core.work import Work, tag_key
 from csms.db import account_tables, event_tables, record_sql, security_tables, store, tables
-from csms.db.driver import driver_connection
-from csms.db.engine import create_engine
 from csms.db.outbox import LANES, lane
 from csms.db.record_sql import transaction_of
 from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, sample, start, status, stop
-from tests.harness.ledger_harness import OPEN, Books, Counting, connected, running
+from tests.harness.ledger_harness import OPEN, Books, Counting, connected, loaded, running
 
 # Columns that the ledger neither reads nor writes.
 CREDENTIALS = {
@@ -67,23 +65,6 @@ def test_what_a_field_may_lack_its_column_may_lack(record, table):
         optional = msgspec.inspect.type_info(field.type)
         may_be_none = isinstance(optional, msgspec.inspect.UnionType) and optional.includes_none
         assert table.c[field.name].nullable is may_be_none, field.name
-
-
-@pytest.fixture
-async def db(database_url):
-    """A connection as the ledger has it: SQLAlchemy's, with its codecs."""
-    engine = create_engine(database_url)
-    async with engine.connect() as connection:
-        yield await driver_connection(connection)
-        await connection.rollback()
-    await engine.dispose()
-
-
-async def loaded(db, *batch):
-    work = Work(NOW, OPEN, numbers=iter(()), transaction_ids=iter(()))
-    async with db.transaction():
-        await store.load(db, work, batch)
-    return work
 
 
 DYNAMIC = reports.RentalTerms(dynamic=True, free_s=120)

@@ -9,34 +9,10 @@ import pytest
 
 from csms.core import reports
 from csms.core.tariffs import Band, Tariff
-from csms.core.work import Work
 from csms.db import record_sql, store
-from csms.db.driver import driver_connection
-from csms.db.engine import create_engine
-from csms.db.partitions import ensure
 from csms.db.record_sql import transaction_of
 from tests.harness.fake_store import NOW, at, meter, register, start, status, stop
-from tests.harness.ledger_harness import OPEN, Books
-
-
-@pytest.fixture
-async def db(database_url):
-    """A connection as the ledger has it: SQLAlchemy's, with its codecs."""
-    engine = create_engine(database_url)
-    async with engine.begin() as connection:
-        await ensure(connection)
-    async with engine.connect() as connection:
-        yield await driver_connection(connection)
-        await connection.rollback()
-    await engine.dispose()
-
-
-async def loaded(db, *batch):
-    work = Work(NOW, OPEN, numbers=iter(()), transaction_ids=iter(()))
-    async with db.transaction():
-        await store.load(db, work, batch)
-    return work
-
+from tests.harness.ledger_harness import OPEN, Books, loaded
 
 BANDED = Tariff(
     id="night",

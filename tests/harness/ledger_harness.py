@@ -13,10 +13,11 @@ from csms.core.decide import decide
 from csms.core.records import Frame
 from csms.core.work import Policy, Work
 from csms.db import store
+from csms.db.driver import DriverConnection
 from csms.db.engine import create_engine
 from csms.node.frame_log import FrameLog
 from csms.node.ledger import Ledger
-from tests.harness.fake_store import CP
+from tests.harness.fake_store import CP, NOW
 
 OPEN = Policy(enrollment="open", unknown_tags="accept")
 
@@ -109,6 +110,14 @@ async def seqs_are_gapless(url: str) -> bool:
     async with connected(url) as db:
         rows = await db.fetch("SELECT charger_id, array_agg(seq ORDER BY seq) AS seqs FROM events GROUP BY 1")
     return all(list(row["seqs"]) == list(range(1, len(row["seqs"]) + 1)) for row in rows)
+
+
+async def loaded(db: DriverConnection, *batch: reports.Report[Any]) -> Work:
+    """The work of a batch before its decisions."""
+    work = Work(NOW, OPEN, numbers=iter(()), transaction_ids=iter(()))
+    async with db.transaction():
+        await store.load(db, work, batch)
+    return work
 
 
 class Books:
