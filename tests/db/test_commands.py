@@ -44,7 +44,7 @@ async def put(db, command_id, charger_id="c1", **given):
 
 
 async def ended(db, command_id, state, *, charger_id="c1", answer=None, error=None):
-    """What the ledger writes of the end of an attempt."""
+    """The end of an attempt, as the ledger stores it."""
     work = Work(NOW, Policy(), numbers=iter(()), transaction_ids=iter(()))
     work.add(
         CommandOutcome(
@@ -81,7 +81,7 @@ async def test_one_id_is_one_command(db):
     assert not await put(db, "a")
 
 
-async def test_a_command_that_is_sent_or_waits_for_its_next_try_holds_up_those_behind(db):
+async def test_a_command_that_is_sent_or_waits_for_its_next_attempt_holds_up_later_ones(db):
     await put(db, "a")
     await put(db, "b")
     assert await commands.claim(db, "a", "n1", NOW) == 1
@@ -94,14 +94,14 @@ async def test_a_command_that_is_sent_or_waits_for_its_next_try_holds_up_those_b
     assert await due(db) == ["b"]
 
 
-async def test_what_was_not_sent_was_no_attempt(db):
+async def test_a_command_that_was_not_sent_counts_no_attempt(db):
     await put(db, "a")
     await commands.claim(db, "a", "n1", NOW)
     await commands.requeue(db, "a", "not_sent", NOW, counted=False)
     assert (await commands.get(db, "a")).attempts == 0
 
 
-async def test_of_two_nodes_one_gets_it(engine):
+async def test_of_two_nodes_one_claims_a_command(engine):
     async with engine.begin() as db:
         await put(db, "a")
 
@@ -112,7 +112,7 @@ async def test_of_two_nodes_one_gets_it(engine):
     assert sorted(await asyncio.gather(claim("n1"), claim("n2")), key=str) == [1, None]
 
 
-async def test_only_what_waits_is_cancelled_or_expires(db):
+async def test_only_waiting_commands_are_cancelled_or_expire(db):
     await put(db, "a", expires_at=LATER)
     await put(db, "b", expires_at=LATER)
     await put(db, "c")
@@ -127,7 +127,7 @@ async def test_only_what_waits_is_cancelled_or_expires(db):
     assert (await commands.get(db, "a")).state == "expired"
 
 
-async def test_an_end_that_was_recorded_is_not_written_over(db):
+async def test_a_recorded_end_is_not_overwritten(db):
     await put(db, "a", queued=False)
     await ended(db, "a", "no_answer", error="why")
     await ended(db, "a", "not_sent", error="another why")
@@ -136,7 +136,7 @@ async def test_an_end_that_was_recorded_is_not_written_over(db):
     assert (view.state, view.error) == ("no_answer", "why")
 
 
-async def test_an_answer_counts_also_after_an_end_without_one(db):
+async def test_an_answer_is_stored_after_an_end_without_one(db):
     await put(db, "a", queued=False)
     await ended(db, "a", "no_answer", error="why")
     await ended(db, "a", "answered", answer={"status": "Accepted"})
@@ -153,7 +153,7 @@ async def test_an_attempt_whose_end_is_recorded_late_does_not_take_a_command_out
     assert (await commands.get(db, "a")).state == "waiting"
 
 
-async def test_what_a_dead_node_was_sending_ends_and_the_queued_ones_are_named(db):
+async def test_commands_of_a_dead_node_end_and_the_queued_ones_are_returned(db):
     await put(db, "a")
     await put(db, "b", "c3")
     await put(db, "c", "c2", queued=False)
@@ -175,7 +175,7 @@ async def test_ended_commands_are_deleted_past_their_retention(db):
     assert [view.id for view in await commands.list_commands(db, "c1")] == ["b"]
 
 
-async def test_what_is_known_of_a_charger_that_came_back(db):
+async def test_a_reconnected_charger_has_its_features_and_last_introduction(db):
     found = await commands.returned_charger(db, "c1")
     assert (found.online, found.node, found.connected_at, found.booted_at) == (True, "n1", NOW, None)
     assert (found.protocol, found.lacking) == ("ocpp1.6", frozenset())

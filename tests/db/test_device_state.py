@@ -58,7 +58,7 @@ def test_the_fields_of_a_record_are_the_columns_of_its_table(kind):
 
 
 @pytest.mark.parametrize("size", [1, 4, 100])
-async def test_what_is_remembered_comes_back_as_it_was_decided(db, books, size):
+async def test_device_state_comes_back_as_it_was_decided(db, books, size):
     desk = Desk(unknown_tags="accept")
     for first in range(0, len(STORY), size):
         batch = STORY[first : first + size]
@@ -80,7 +80,7 @@ async def command(db, command_id="x"):
     return dict(row)
 
 
-async def test_a_command_nobody_announced_is_kept_too(db, books):
+async def test_an_outcome_without_a_command_row_is_stored(db, books):
     await books.batch(answered("Reset", {"type": "Soft"}, id="x", requested_by="an operator"))
     row = await command(db)
     assert (row["state"], row["requested_by"], row["answer"]) == (
@@ -91,7 +91,7 @@ async def test_a_command_nobody_announced_is_kept_too(db, books):
     assert (row["payload"], row["attempts"], row["queued"]) == ({"type": "Soft"}, 1, False)
 
 
-async def test_a_late_answer_stands_beside_the_silence(db, books):
+async def test_a_late_answer_is_stored_beside_the_missing_one(db, books):
     await books.batch(answered("Reset", {}, id="x", outcome="no_answer"))
     assert (await command(db))["state"] == "no_answer"
     await books.batch(answered("Reset", {}, id="x", late=True))
@@ -100,7 +100,7 @@ async def test_a_late_answer_stands_beside_the_silence(db, books):
     assert row["late_at"] == NOW
 
 
-async def test_an_answer_is_not_written_over_by_the_silence_of_another_attempt(db, books):
+async def test_an_answer_is_not_overwritten_by_another_attempt_without_one(db, books):
     await books.batch(answered("GetConfiguration", {}, {}, id="x"))
     await books.batch(answered("GetConfiguration", {}, id="x", outcome="no_answer"))
     assert (await command(db))["state"] == "answered"
@@ -113,7 +113,7 @@ async def test_outcomes_of_one_batch_are_written_in_order(db, books):
     assert (await command(db))["state"] == "answered"
 
 
-async def test_all_of_it_goes_with_its_charger(db, books):
+async def test_device_state_is_deleted_with_its_charger(db, books):
     await books.batch(*STORY)
     async with db.transaction():
         await db.execute("DELETE FROM chargers")

@@ -1,4 +1,4 @@
-"""What asyncpg asks of Postgres' catalog, and how often."""
+"""The queries of asyncpg to Postgres' catalog."""
 
 import asyncio
 from typing import Any, ClassVar
@@ -20,7 +20,7 @@ def kind() -> type[TypeCachingConnection]:
 
 
 async def questions(kind: type[TypeCachingConnection], url: str, query: str, *args: Any) -> tuple[Any, int]:
-    """The answer over a new connection, and how many statements it took."""
+    """The answer over a new connection, and the number of statements."""
     queries: list[str] = []
     connection = await asyncpg.connect(url, connection_class=kind)
     try:
@@ -61,7 +61,7 @@ async def test_a_prepared_statement_without_a_name_survives(
 async def test_types_of_a_databases_own_are_looked_up_in_it(
     kind: type[TypeCachingConnection], databases: Any
 ) -> None:
-    """Their numbers mean something else in the next database."""
+    """Their ids mean something else in another database."""
     for labels in ("'on', 'off'", "'in', 'out'"):
         url = await databases.create()
         connection = await asyncpg.connect(url)

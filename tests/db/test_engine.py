@@ -1,4 +1,4 @@
-"""Addresses of Postgres as operators write them."""
+"""DATABASE_URL as operators write it, and connections that are lost while idle."""
 
 import asyncio
 from pathlib import Path
@@ -16,20 +16,20 @@ from tests.harness.postgres_proxy import through_a_proxy
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg"])
-def test_every_usual_scheme_gets_our_driver(scheme: str) -> None:
+def test_both_schemes_of_postgres_get_asyncpg(scheme: str) -> None:
     url = database_url(f"{scheme}://me:secret@host:5433/name")
     assert url.render_as_string(hide_password=False) == "postgresql+asyncpg://me:secret@host:5433/name"
     assert driver_options(f"{scheme}://me:secret@host:5433/name") == {}
 
 
 @pytest.mark.parametrize("address", ["mysql://me:secret@host/name", "host/name", ""])
-def test_others_are_refused_without_showing_the_password(address: str) -> None:
+def test_other_schemes_are_refused_without_showing_the_password(address: str) -> None:
     with pytest.raises(SettingsError, match="postgresql://user:password@host:5432/database") as refused:
         database_url(address)
     assert "secret" not in str(refused.value)
 
 
-def test_what_libpq_knows_goes_to_the_driver_without_the_password(tmp_path: Path) -> None:
+def test_parameters_of_libpq_go_to_the_driver_without_the_password(tmp_path: Path) -> None:
     ca = tmp_path / "my ca.pem"
     address = f"postgresql://me:secret@host/name?sslmode=verify-full&sslrootcert={ca}"
     with pytest.raises(
@@ -56,7 +56,7 @@ def test_an_sslmode_that_does_not_exist_is_refused() -> None:
         create_engine("postgresql://me@host/name?sslmode=on")
 
 
-async def test_the_driver_obeys(database_url: str) -> None:
+async def test_the_driver_obeys_the_parameters(database_url: str) -> None:
     bare = database_url.split("?")[0]
     engine = create_engine(f"{bare}?sslmode=disable&application_name=mine&statement_timeout=7s")
     async with engine.connect() as db:
@@ -80,7 +80,7 @@ async def test_the_driver_obeys(database_url: str) -> None:
     ],
     ids=["no TLS here", "wrong user", "no database", "no server"],
 )
-async def test_whoever_is_not_let_in_reads_one_sentence(database_url: str, change, said: str) -> None:
+async def test_a_refused_connection_is_one_sentence(database_url: str, change, said: str) -> None:
     with pytest.raises(StartError, match=r"the database does not answer \(.*DATABASE_URL right\?") as refused:
         await _current(change(database_url.split("?")[0]))
     assert said in str(refused.value)

@@ -32,7 +32,7 @@ async def names(engine, table):
         )
 
 
-async def test_today_and_the_days_ahead_are_made_once(engine):
+async def test_partitions_of_today_and_the_days_ahead_are_created_once(engine):
     for _ in range(2):
         await ensure(engine, date(2026, 12, 28))
     assert await names(engine, "readings") == [
@@ -43,7 +43,7 @@ async def test_today_and_the_days_ahead_are_made_once(engine):
     assert [len(await names(engine, table)) for table in partitions.PARTITIONED] == [10, 10, 10]
 
 
-async def test_several_nodes_may_make_them_at_once(engine):
+async def test_several_nodes_may_create_partitions_at_once(engine):
     await asyncio.gather(*(ensure(engine) for _ in range(4)))
     assert len(await names(engine, "events")) == partitions.DAYS_AHEAD + 1
 
@@ -88,7 +88,7 @@ async def test_old_days_are_dropped_and_younger_ones_are_not(engine):
     assert len(await names(engine, "readings")) == partitions.DAYS_AHEAD + 1
 
 
-async def test_old_rows_of_the_default_partition_go_as_well(engine, database_url):
+async def test_old_rows_of_the_default_partition_are_deleted(engine, database_url):
     async with running(database_url) as ledger:
         await ledger.record(meter(None, register(1, None)))
     for day, left in ((TODAY, 1), (TODAY + timedelta(days=2), 0)):

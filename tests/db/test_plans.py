@@ -1,4 +1,4 @@
-"""The ledger's look-ups go by index, however many rows there are."""
+"""The ledger's queries use indexes, however many rows there are."""
 
 import json
 
@@ -56,7 +56,7 @@ async def db(databases, template_database):
     await databases.drop(url)
 
 
-async def test_every_look_up_of_a_batch_goes_by_index(db, monkeypatch):
+async def test_every_query_of_a_batch_uses_an_index(db, monkeypatch):
     asked = []
     fetch = asyncpg.Connection.fetch
 
@@ -97,7 +97,7 @@ async def explained(db, query, args):
     return nodes
 
 
-async def test_this_would_notice_a_scan(db):
+async def test_a_sequential_scan_is_noticed(db):
     plan = await explained(db, "SELECT * FROM transactions WHERE id_tag = $1", ["tag7"])
     assert any(node["Node Type"] == "Seq Scan" for node in plan)
     plan = await explained(db, record_sql.CHARGER_SQL.select + " WHERE id = $1", [CP])

@@ -13,7 +13,7 @@ def test_one_statement_is_itself():
     assert joined(("SELECT $1",)) == "SELECT $1"
 
 
-async def test_together_asks_once_and_nothing_when_there_is_nothing():
+async def test_a_batch_of_statements_is_one_call_and_an_empty_one_none():
     asked = []
 
     class DriverConnection:

@@ -60,7 +60,7 @@ def test_the_fields_of_a_record_are_the_columns_of_its_table(record, table):
 
 
 @pytest.mark.parametrize(("record", "table"), RECORDS.items(), ids=lambda value: getattr(value, "name", ""))
-def test_what_a_field_may_lack_its_column_may_lack(record, table):
+def test_an_optional_field_has_a_nullable_column(record, table):
     for field in msgspec.structs.fields(record):
         optional = msgspec.inspect.type_info(field.type)
         may_be_none = isinstance(optional, msgspec.inspect.UnionType) and optional.includes_none
@@ -103,13 +103,13 @@ EVERYTHING = [
 ]
 
 
-def test_the_next_test_tells_every_kind_of_report():
+def test_the_story_has_every_kind_of_report():
     assert {type(report) for report in EVERYTHING} == set(_DECISIONS)
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
 async def test_every_report_comes_back_from_the_database_as_it_went_in(db, size):
-    """The same story before a desk in memory and before Postgres: same answers, same rows, same bytes."""
+    """The same story in memory and in Postgres: same answers, same rows, same bytes."""
     desk, books = Desk(unknown_tags="accept"), Books(db)
     desk.with_account("payer", 10_000)
     async with db.transaction():
@@ -244,7 +244,7 @@ async def test_who_may_rent_is_decided_by_the_stations_own_tariff(db):
     assert (await books.batch(asked))[0].status == "Accepted"
 
 
-async def test_a_boot_does_not_write_over_what_an_operator_has_set(db, database_url):
+async def test_a_boot_does_not_overwrite_an_operators_settings(db, database_url):
     books = Books(db, msgspec.structs.replace(OPEN, enrollment="approve"))
     books.now = NOW
     await books.batch(reports.Boot(charger_id=CP, vendor="old"))
@@ -329,7 +329,7 @@ async def two_nodes(url, *, each):
 
 
 @pytest.mark.parametrize("chargers", [200, 1], ids=["strangers", "one charger"])
-async def test_two_nodes_that_hear_the_same_starts_make_each_of_them_once(database_url, chargers):
+async def test_a_start_reported_to_two_nodes_is_one_transaction(database_url, chargers):
     starts = [
         start(charger_id=f"c{n % chargers}", connector_id=n // chargers + 1, meter_wh=n) for n in range(200)
     ]
@@ -354,7 +354,7 @@ async def test_two_nodes_that_hear_the_same_starts_make_each_of_them_once(databa
         assert await db.fetchval("SELECT count(*) FROM chargers") == chargers
 
 
-async def test_two_nodes_that_hear_of_a_stranger_at_once_give_it_two_generations(database_url):
+async def test_an_unknown_charger_on_two_nodes_at_once_gets_two_generations(database_url):
     names = [f"c{n}" for n in range(50)]
     async with two_nodes(database_url, each=100) as (one, two):
         held = await asyncio.gather(
@@ -386,7 +386,7 @@ async def test_a_limited_tag_is_counted_over_all_nodes(database_url):
     assert standings.count("ConcurrentTx") == 37
 
 
-async def test_two_nodes_that_hear_the_same_readings_keep_each_of_them_once(database_url):
+async def test_a_reading_reported_to_two_nodes_is_stored_once(database_url):
     async with two_nodes(database_url, each=101) as (one, two):
         await one.record(reports.Seen(charger_id=CP))
         await two.record(reports.Seen(charger_id=CP))

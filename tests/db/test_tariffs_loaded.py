@@ -1,4 +1,4 @@
-"""What the ledger loads for tariffs: whose they are, and the courses of sessions whose price depends on them."""
+"""What the ledger loads for tariffs: the terms, and the registers of sessions whose price depends on their course."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -46,7 +46,7 @@ async def evening(db, interval_s, statuses=()):
 
 
 @pytest.mark.parametrize("interval_s", [900, 60, 3])
-async def test_the_bill_of_a_banded_session_comes_back_whatever_the_interval(db, interval_s):
+async def test_the_bill_of_a_session_with_bands_comes_back_at_any_interval(db, interval_s):
     books, number, last_wh = await evening(db, interval_s)
     await books.batch(stop(number, meter_wh=last_wh, at=minute(120)))
     row = await db.fetchrow(f"{record_sql.TRANSACTION_SQL.select} WHERE id = $1", number)
@@ -60,7 +60,7 @@ async def test_the_bill_of_a_banded_session_comes_back_whatever_the_interval(db,
     assert sum(line.amount_minor for line in bill.lines) == row["cost_minor"]
 
 
-async def test_what_is_loaded_of_a_long_session_is_bounded_and_all_that_matters(db):
+async def test_readings_of_a_long_session_are_thinned_to_what_its_price_needs(db):
     _, number, last_wh = await evening(db, 3, [status("SuspendedEV", minute(92))])
     batch = [stop(number, meter_wh=last_wh, at=minute(120))]
     work = await loaded(db, *batch)
@@ -71,7 +71,7 @@ async def test_what_is_loaded_of_a_long_session_is_bounded_and_all_that_matters(
     assert {minute(60), minute(60) - timedelta(seconds=3)} <= {at for at, _ in evidence.registers}
 
 
-async def test_plain_stops_and_readings_ask_nothing_more(db, monkeypatch):
+async def test_a_stop_without_bands_loads_no_readings(db, monkeypatch):
     books = Books(db)
     books.now = NOW
     started = (await books.batch(start()))[0]

@@ -1,4 +1,4 @@
-"""What the console and the API ask goes by index, however many rows there are: the plans are looked at, not timed."""
+"""Queries of console, REST and periodic work use indexes, however many rows there are: plans are checked, not times."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -85,8 +85,8 @@ UPDATE transactions SET started_at = now() - id * interval '10 minutes';
 ANALYZE;
 """
 
-# A figure over all chargers looks at each of them once: thousands of slim rows, on a page that is asked seldom.
-# What waits in the outbox is counted up to a bound.
+# Sums over all chargers read each of them once: thousands of short rows, on a page that is rarely loaded.
+# Pending events are counted up to a limit.
 COUNTED = {
     "the totals": {"chargers", "charger_states", "connectors"},
     "the gauges": {"charger_states", "outbox"},
@@ -158,7 +158,7 @@ PAGES = {
     "the totals": lambda db: network_views.network_totals(db, NOW),
     "the gauges": network_views.gauges,
 }  # fmt: skip
-# These speak to the driver.
+# These use the driver's connection.
 RAW = {
     "retained state": lambda db: charger_snapshot.snapshots(db, ["c7", "c8"]),
     "the course of a session": lambda db: readings_window.load(db, [session_course.running(SESSION, NOW)]),
@@ -193,7 +193,7 @@ async def db(filled):
 
 
 @pytest.mark.parametrize("page", PAGES)
-async def test_a_page_is_found_by_index(db, page):
+async def test_a_page_uses_an_index(db, page):
     asked = []
 
     def noted(_conn, _cursor, statement, parameters, _context, _many):
@@ -206,7 +206,7 @@ async def test_a_page_is_found_by_index(db, page):
 
 
 @pytest.mark.parametrize("question", RAW)
-async def test_a_question_of_the_machinery_is_answered_by_index(db, monkeypatch, question):
+async def test_a_periodic_query_uses_an_index(db, monkeypatch, question):
     driver = await driver_connection(db)
     asked = []
 
@@ -252,7 +252,7 @@ async def none_scans(driver, asked, counted=frozenset()):
         assert scanned & large <= counted, query
 
 
-def test_every_table_that_grows_is_looked_at():
+def test_every_growing_table_is_filled_for_these_tests():
     grown = {name for name in schema.metadata.tables if f"INTO {name} " in FILL + MORE}
     small = {
         "alembic_version",

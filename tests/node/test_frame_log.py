@@ -21,7 +21,7 @@ async def test_a_frame_is_written_soon(database_url):
         assert row["frame"] == b'[2,"1","Heartbeat",{}]'
 
 
-async def test_frames_of_a_while_are_written_together(database_url):
+async def test_gathered_frames_are_written_together(database_url):
     async with logging_frames(database_url, gather_s=0.1) as frames:
         for n in range(6000):
             frames.put(frame(message_id=str(n)))
@@ -33,7 +33,7 @@ async def test_frames_of_a_while_are_written_together(database_url):
     assert [write["count"] for write in writes] == [5000, 1000]
 
 
-async def test_it_holds_whatever_was_on_the_wire(database_url):
+async def test_frames_of_any_content_are_stored(database_url):
     async with logging_frames(database_url) as frames:
         frames.put(frame(message_id="a\0b", action="\ud800x", frame=b"\0\xff"))
         frames.put(frame(action=None, message_id=None))
@@ -74,8 +74,8 @@ async def test_a_connection_that_is_cut_loses_no_frame(database_url):
     assert await count(database_url, "messages") == 2
 
 
-async def test_frames_wait_for_a_connection_that_is_not_to_be_had(database_url):
-    """All of the pool's are in use, say: that is no frame's fault."""
+async def test_frames_wait_for_a_connection(database_url):
+    """All connections of the pool may be in use: no frame is at fault."""
     tried = []
 
     class Engine:
@@ -111,7 +111,7 @@ async def test_draining_ends_when_the_time_is_up(database_url):
     assert await count(database_url, "messages") == 1
 
 
-async def test_a_server_that_says_nothing_is_hung_up_on(database_url):
+async def test_a_silent_server_is_disconnected(database_url):
     async with logging_frames(database_url, write_timeout_s=0.2) as frames:
         async with held_up(database_url, "messages"):
             frames.put(frame())
@@ -119,7 +119,7 @@ async def test_a_server_that_says_nothing_is_hung_up_on(database_url):
             first = await backend(database_url)
             await until(lambda: another(database_url, first))
         await frames.drain()
-    # The first write may have been done after all, with nobody there to hear of it.
+    # The first write may have been done, its confirmation lost.
     assert await count(database_url, "messages") in {1, 2}
 
 
