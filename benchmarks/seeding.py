@@ -6,7 +6,6 @@ from decimal import Decimal
 from typing import Any, Final
 
 from msgspec import Struct
-from msgspec.structs import astuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -15,8 +14,8 @@ from csms.core.pricing import session_cost
 from csms.core.records import Event, StoredReading, Transaction
 from csms.core.tariffs import Tariff
 from csms.core.units import Measurand, Measured
-from csms.db import partitions, store
-from csms.db.statements import Stored
+from csms.db import partitions, record_sql, store
+from csms.db.driver import driver_connection
 from csms.errors import CsmsError
 
 READINGS_EACH: Final = 60  # an hour of charging, a reading a minute
@@ -67,7 +66,7 @@ async def fill(engine: AsyncEngine, seed: Seed, *, now: datetime | None = None) 
     now = now or datetime.now(UTC)
     async with engine.connect() as connection:
         await _days(connection, seed, now)
-        db: Any = (await connection.get_raw_connection()).driver_connection
+        db: Any = await driver_connection(connection)
         numbers = await _chargers(db, seed)
         done = 0
         for wave, started_at in enumerate(_waves(seed, now)):
@@ -137,11 +136,10 @@ async def _store_wave(
         :readings
     ]
     async with db.transaction():
-        await db.executemany(
-            store.TRANSACTIONS.upsert_row, [store.transaction_values(t) for t in transactions]
-        )
+        statement, arguments = record_sql.transaction_upsert(transactions)
+        await db.execute(statement, *arguments)
         for first in range(0, len(rows), _ROWS_AT_ONCE):
-            await _copy(db, store.READINGS, rows[first : first + _ROWS_AT_ONCE])
+            await record_sql.READING_SQL.copy(db, rows[first : first + _ROWS_AT_ONCE])
         if seed.events:
             await _store_events(db, transactions, rows, numbers)
     return len(rows)
@@ -228,7 +226,7 @@ async def _store_events(
                 )
             )
     for first in range(0, len(made), _ROWS_AT_ONCE):
-        await _copy(db, store.EVENTS, made[first : first + _ROWS_AT_ONCE])
+        await record_sql.EVENT_SQL.copy(db, made[first : first + _ROWS_AT_ONCE])
     await db.executemany(
         "UPDATE charger_states SET event_seq = $2 WHERE charger_id = $1",
         [(charger_id, numbers[charger_id]) for charger_id in drafts],
@@ -242,7 +240,3 @@ def _measured(row: StoredReading) -> Measured:
         "Power.Active.Import": Measurand(value=11.02, unit="kW"),
     }
     return Measured(measurands=measurands, energy_wh=row.energy_wh, power_w=row.power_w)
-
-
-async def _copy(db: Any, kind: Stored, rows: Sequence[Any]) -> None:
-    await db.copy_records_to_table(kind.table, records=[astuple(row) for row in rows], columns=kind.columns)

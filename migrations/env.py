@@ -14,10 +14,9 @@ from sqlalchemy import pool, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from csms.db import account_tables, device_state_tables, plan_tables  # noqa: F401  # their tables are part of the metadata
 from csms.db.engine import database_url, driver_options
 from csms.db.migrate import compare_object, default_url, head
-from csms.db.tables import metadata
+from csms.db.schema import metadata
 
 # Polled, because CREATE INDEX CONCURRENTLY waits for every transaction that blocks on a lock.
 LOCK = "SELECT pg_try_advisory_lock(hashtext('csms.migrations'))"

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.db import migrate
 from csms.db.engine import create_engine
-from csms.db.tables import metadata
+from csms.db.schema import metadata
 from csms.embedded.errors import EmbeddedError
 from csms.embedded.postgres import EmbeddedPostgres
 from tests.harness.servers import with_database

@@ -163,7 +163,7 @@ async def list_entries(
     view = await service.known(context, account_id)
     before = cursors.decode(cursor, tuple[int])
     async with context.engine.connect() as db:
-        found = await accounts.entries(
+        found = await accounts.list_entries(
             db, account_id, before_id=before[0] if before else None, limit=limit + 1
         )
     items, following = cursors.cut(found, limit, lambda row: (row[0],))

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from csms.api.models import Enrollment, Input, Model, Name, printable, zone
 from csms.core.records import Connector
-from csms.db.views import ChargerView
+from csms.db.charger_views import ChargerView
 from csms.service.session_progress import summary
 
 

@@ -17,7 +17,7 @@ from csms.api.charger_models import (
 from csms.api.security import Context, operator, viewer
 from csms.core.passwords import hash_password
 from csms.core.text import storable
-from csms.db import admin, logs, views
+from csms.db import admin, charger_views, logs
 from csms.service import chargers as service
 from csms.service import cursors
 from csms.service.chargers import known, unknown, usable
@@ -50,7 +50,7 @@ async def list_chargers(
 ) -> ChargerPage:
     after = cursors.decode(cursor, tuple[str])
     async with context.engine.connect() as db:
-        found = await views.list_chargers(
+        found = await charger_views.list_chargers(
             db,
             after_id=storable(after[0]) if after else "",
             limit=limit + 1,
@@ -74,7 +74,7 @@ async def list_deviations(context: Context, charger_id: ChargerId) -> Deviations
 @router.get("/{charger_id:path}", dependencies=[viewer])
 async def get_charger(context: Context, charger_id: ChargerId) -> ChargerOut:
     async with context.engine.connect() as db:
-        view = await views.get_charger(db, usable(charger_id))
+        view = await charger_views.get_charger(db, usable(charger_id))
     if view is None:
         raise unknown(charger_id)
     return ChargerOut.of(view)

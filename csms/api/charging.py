@@ -14,7 +14,7 @@ from csms.api.device_state_models import (
 from csms.api.security import Context, viewer
 from csms.core.command_answers import as_objects, parse_time
 from csms.core.composite_schedule import RunningTransaction, compute_schedule, schedules_agree
-from csms.db import device_state_views, views
+from csms.db import charger_views, device_state_views
 from csms.service.chargers import known
 from csms.service.commands import perform
 
@@ -53,7 +53,7 @@ async def composite_schedule(
         begin = parse_time(reported.get("scheduleStart")) or begin
     async with context.engine.connect() as db:
         profiles = await device_state_views.list_profiles(db, charger_id)
-        view = await views.get_charger(db, charger_id)
+        view = await charger_views.get_charger(db, charger_id)
     running = [
         session.transaction
         for session in (view.sessions if view is not None else ())

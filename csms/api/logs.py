@@ -11,7 +11,7 @@ from csms.api.chargers import ChargerId
 from csms.api.log_models import MessageOut, MessagePage
 from csms.api.security import Context, viewer
 from csms.core.records import Event
-from csms.db import logs, views
+from csms.db import charger_views, logs
 from csms.service import cursors, event_stream
 from csms.service.chargers import unknown, usable
 from csms.service.context import ServiceContext
@@ -56,7 +56,7 @@ async def replay_events(
         return _bodies(request, found, {})
     async with context.engine.connect() as db:
         first, last = await logs.kept_events(db, usable(client_id))
-        if first is None and last == 0 and not await views.charger_exists(db, client_id):
+        if first is None and last == 0 and not await charger_views.charger_exists(db, client_id):
             raise unknown(client_id)
         if after_seq is not None and after_seq < last and (first is None or after_seq + 1 < first):
             raise Problem(
@@ -87,7 +87,7 @@ def _bodies(request: Request, events: Sequence[Event], headers: dict[str, str]) 
 # --- raw frames ------------------------------------------------------------------------------------------
 
 
-def _message(message: logs.Message) -> MessageOut:
+def _message(message: logs.LoggedFrame) -> MessageOut:
     return MessageOut(
         at=message.at,
         direction="out" if message.outgoing else "in",
@@ -118,11 +118,11 @@ async def list_messages(
     before = cursors.decode(cursor, tuple[datetime, str])
     live = "text/event-stream" in request.headers.get("accept", "")
     async with context.engine.connect() as db:
-        if not await views.charger_exists(db, usable(charger_id)):
+        if not await charger_views.charger_exists(db, usable(charger_id)):
             raise unknown(charger_id)
         if not live:
             try:
-                found = await logs.list_messages(db, charger_id, before=before, limit=limit + 1)
+                found = await logs.list_frames(db, charger_id, before=before, limit=limit + 1)
             except ValueError:
                 raise Problem(422, "invalid-cursor", "The cursor is none of this list.") from None
     if live:

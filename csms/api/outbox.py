@@ -10,6 +10,7 @@ from csms.api import pages
 from csms.api.models import Input, Model
 from csms.api.security import Context, operator, viewer
 from csms.db import logs, outbox
+from csms.db.driver import driver_connection
 from csms.service import cursors
 from csms.service.chargers import usable
 
@@ -80,7 +81,7 @@ async def parked(
 ) -> ParkedList:
     """Events set aside because the broker kept refusing them, the oldest first, with its reason."""
     async with context.engine.connect() as connection:
-        found = await outbox.parked(await outbox.driver(connection), limit, _charger(client_id))
+        found = await outbox.list_parked(await driver_connection(connection), limit, _charger(client_id))
     return ParkedList(
         items=[
             ParkedOut(
@@ -102,14 +103,18 @@ async def parked(
 async def revive(context: Context, chosen: ChosenCharger) -> Freed:
     """Send them after all, of one charger or of all: when the cause is mended."""
     async with context.engine.connect() as connection:
-        return Freed(events=await outbox.revive(await outbox.driver(connection), _charger(chosen.client_id)))
+        return Freed(
+            events=await outbox.revive(await driver_connection(connection), _charger(chosen.client_id))
+        )
 
 
 @router.post("/events/parked/discard", dependencies=[operator])
 async def discard(context: Context, chosen: ChosenCharger) -> Freed:
     """Never send them; the replay still has them."""
     async with context.engine.connect() as connection:
-        return Freed(events=await outbox.discard(await outbox.driver(connection), _charger(chosen.client_id)))
+        return Freed(
+            events=await outbox.discard(await driver_connection(connection), _charger(chosen.client_id))
+        )
 
 
 def _charger(client_id: str | None) -> str | None:

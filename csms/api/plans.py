@@ -12,7 +12,7 @@ from csms.api import pages
 from csms.api.chargers import ChargerId
 from csms.api.models import Input, Model
 from csms.api.security import Context, operator, viewer
-from csms.db import plans, views
+from csms.db import charger_views, plans
 from csms.scheduling.plan_decision import REMOVING
 from csms.scheduling.plan_delivery import AWAY, PENDING
 from csms.scheduling.plan_view import PlanningTerms, PlanView
@@ -130,7 +130,7 @@ async def list_plans(
             _out(
                 plan.charger_id,
                 plan,
-                [replace(one, slots=()) for one in await plans.shown(db, plan.charger_id)],
+                [replace(one, slots=()) for one in await plans.list_views(db, plan.charger_id)],
             )
             for plan in items
         ]
@@ -151,7 +151,7 @@ async def put_plan(context: Context, charger_id: ChargerId, asked: PlanIn) -> Pl
     Profiles that are not ours are left alone. 409 for chargers that are reached through a bridge.
     """
     async with context.engine.begin() as db:
-        view = await views.get_charger(db, usable(charger_id))
+        view = await charger_views.get_charger(db, usable(charger_id))
         if view is None:
             raise unknown(charger_id)
         if not view.charger.protocol.startswith("ocpp"):
@@ -183,7 +183,7 @@ async def delete_plan(context: Context, charger_id: ChargerId) -> None:
 
 async def _read(context: ServiceContext, charger_id: str) -> PlanOut:
     async with context.engine.connect() as db:
-        plan, found = await plans.get(db, charger_id), await plans.shown(db, charger_id)
+        plan, found = await plans.get(db, charger_id), await plans.list_views(db, charger_id)
     if plan is None and not found:
         raise _none(charger_id)
     return _out(charger_id, plan, found)

@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 
 from csms.api.models import CheckOut, HealthOut
 from csms.api.security import Context
-from csms.db import views
+from csms.db import network_views
 from csms.db.outages import is_away
 from csms.service.context import ServiceContext
 
@@ -27,7 +27,7 @@ class Gauges:
             "transactions_open": self._gauge("csms_transactions_open", "Transactions that have not ended."),
             "outbox_events": self._gauge(
                 "csms_outbox_events",
-                f"Events the broker has not taken yet; counted up to {views.MOST_COUNTED}.",
+                f"Events the broker has not taken yet; counted up to {network_views.MOST_COUNTED}.",
             ),
             "quarantine_open": self._gauge(
                 "csms_quarantine_open", "Messages in quarantine that wait for an operator."
@@ -47,7 +47,7 @@ class Gauges:
     async def _ask(self, context: ServiceContext) -> None:
         try:
             async with context.engine.connect() as db:
-                figures = await views.gauges(db)
+                figures = await network_views.gauges(db)
         except Exception as error:
             if not is_away(error):
                 raise

@@ -18,7 +18,7 @@ router = APIRouter(tags=["quarantine"])
 _BIGINT = 2**63 - 1
 
 
-def _shown(held: logs.Held) -> QuarantinedOut:
+def _shown(held: logs.QuarantinedMessage) -> QuarantinedOut:
     fields = {name: getattr(held, name) for name in held.__struct_fields__ if name != "payload"}
     return QuarantinedOut(**fields, payload=held.text, ocpp=repairable_message(held.action, held.payload))
 

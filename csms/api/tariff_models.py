@@ -12,7 +12,7 @@ from csms.core.bands import tariff_zone
 from csms.core.session_timeline import LONGEST_SESSION
 from csms.core.tariffs import DAYS, MAX_GRACE_MIN, Band, Tariff
 from csms.core.usage import Evidence, SessionTimeline
-from csms.db.tariffs import Group
+from csms.db.tariffs import ChargerGroup
 
 Percent = Annotated[Decimal, Field(ge=0, le=100, decimal_places=4)]
 
@@ -85,7 +85,7 @@ class GroupOut(Model):
     created_at: datetime
 
     @classmethod
-    def of(cls, group: Group) -> "GroupOut":
+    def of(cls, group: ChargerGroup) -> "GroupOut":
         return cls.model_validate(group)
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from csms.api.models import Model
 from csms.core.pricing import Component, Cost, QuantityUnit
 from csms.db.tariffs import TariffView
-from csms.db.views import ReadingView, Session
+from csms.db.transaction_views import ReadingView, TransactionView
 from csms.service.session_progress import progress
 
 
@@ -119,7 +119,7 @@ class TransactionOut(Model):
     anomalies: list[str]
 
     @classmethod
-    def of(cls, session: Session, now: datetime) -> "TransactionOut":
+    def of(cls, session: TransactionView, now: datetime) -> "TransactionOut":
         t, so_far = session.transaction, progress(session, now)
         own = {
             name: getattr(t, name)

@@ -14,8 +14,8 @@ from csms.api.security import Context, viewer
 from csms.api.transaction_models import ReadingOut, ReadingPage, TransactionOut, TransactionPage
 from csms.core.events import timestamp
 from csms.core.text import storable
-from csms.db import views
-from csms.db.views import Session
+from csms.db import transaction_views
+from csms.db.transaction_views import TransactionView
 from csms.service import cursors
 from csms.service.context import ServiceContext
 from csms.service.problems import Problem
@@ -77,7 +77,7 @@ async def list_transactions(
     """The newest start first."""
     before = cursors.decode(cursor, tuple[datetime, int])
     async with context.engine.connect() as db:
-        found = await views.list_transactions(
+        found = await transaction_views.list_transactions(
             db,
             **_filters(charger, active, started_from, started_before, id_tag),
             before=before,
@@ -117,12 +117,14 @@ async def transactions_csv(
 
 async def _csv_page(
     context: ServiceContext, filters: dict[str, Any], before: tuple[datetime, int] | None
-) -> list[Session]:
+) -> list[TransactionView]:
     async with context.engine.connect() as db:
-        return await views.list_transactions(db, **filters, before=before, limit=_CSV_PAGE)
+        return await transaction_views.list_transactions(db, **filters, before=before, limit=_CSV_PAGE)
 
 
-async def _csv(context: ServiceContext, filters: dict[str, Any], page: list[Session]) -> AsyncIterator[str]:
+async def _csv(
+    context: ServiceContext, filters: dict[str, Any], page: list[TransactionView]
+) -> AsyncIterator[str]:
     """Page by page: a slow reader holds no database connection."""
     yield _lines([_COLUMNS])
     while page:
@@ -140,7 +142,7 @@ def _lines(rows: Sequence[Sequence[Any]]) -> str:
     return out.getvalue()
 
 
-def _row(session: Session, now: datetime) -> Sequence[Any]:
+def _row(session: TransactionView, now: datetime) -> Sequence[Any]:
     t, so_far = session.transaction, progress(session, now)
     return (
         t.id,
@@ -170,9 +172,9 @@ def _cell(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-async def _found(context: ServiceContext, transaction_id: int) -> Session:
+async def _found(context: ServiceContext, transaction_id: int) -> TransactionView:
     async with context.engine.connect() as db:
-        session = await views.get_transaction(db, transaction_id)
+        session = await transaction_views.get_transaction(db, transaction_id)
     if session is None:
         raise Problem(404, "not-found", f"There is no transaction {transaction_id}.")
     return session
@@ -194,7 +196,7 @@ async def list_readings(
     after = cursors.decode(cursor, tuple[datetime, bytes])
     session = await _found(context, transaction_id)
     async with context.engine.connect() as db:
-        found = await views.list_readings(db, session.transaction, after=after, limit=limit + 1)
+        found = await transaction_views.list_readings(db, session.transaction, after=after, limit=limit + 1)
     items = found[:limit]
     return ReadingPage(
         items=[ReadingOut.of(view) for view in items],

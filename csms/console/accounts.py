@@ -8,7 +8,7 @@ from starlette.responses import RedirectResponse, Response
 from csms.console.base import Console, ConsoleRequest
 from csms.console.formatting import account_url
 from csms.core.text import storable
-from csms.db import accounts, views
+from csms.db import accounts, transaction_views
 from csms.service import accounts as service
 from csms.service import cursors
 
@@ -24,7 +24,7 @@ async def list_accounts(console: Console, request: ConsoleRequest) -> Response:
             db, after_id=storable(after[0]) if after else "", beginning=beginning, limit=limit + 1
         )
         rentals = await accounts.open_rentals(db, limit=limit)
-        sessions = await views.sessions_of(db, [r.transaction_id for r in rentals])
+        sessions = await transaction_views.get_transactions(db, [r.transaction_id for r in rentals])
     shown, next_cursor = cursors.cut(found, limit, lambda view: (view.account.id,))
     return console.page(
         "accounts.html",
@@ -44,13 +44,13 @@ async def account(console: Console, request: ConsoleRequest) -> Response:
         view = await accounts.get(db, account_id)
         if view is None:
             return console.problem(request, 404, f"There is no account {account_id!r}.")
-        entries = await accounts.entries(
+        entries = await accounts.list_entries(
             db, account_id, before_id=before[0] if before else None, limit=limit + 1
         )
         rentals = [
             rental for rental in await accounts.list_rentals(db, account_id, limit=limit) if rental.open
         ]
-        sessions = await views.sessions_of(db, [r.transaction_id for r in rentals])
+        sessions = await transaction_views.get_transactions(db, [r.transaction_id for r in rentals])
     shown, next_cursor = cursors.cut(entries, limit, lambda entry: (entry[0],))
     return console.page(
         "account.html",

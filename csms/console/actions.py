@@ -12,6 +12,7 @@ from csms.console.base import Console, ConsoleRequest
 from csms.console.formatting import charger_url, pretty_json
 from csms.core.text import storable
 from csms.db import outbox
+from csms.db.driver import driver_connection
 from csms.errors import ChargerRefused, CommandError
 from csms.service import chargers as service
 from csms.service import quarantine
@@ -167,5 +168,5 @@ async def repair(console: Console, request: ConsoleRequest) -> Response:
 async def revive(console: Console, _request: ConsoleRequest) -> Response:
     """Put all parked events back into the outbox."""
     async with console.context.engine.connect() as db:
-        await outbox.revive(await outbox.driver(db))
+        await outbox.revive(await driver_connection(db))
     return RedirectResponse("/events", 303)

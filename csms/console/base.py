@@ -13,7 +13,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from csms.console import formatting, plan_chart, plan_table, readings_chart, week_chart
 from csms.console.sessions import ConsoleSession, ConsoleSessions
 from csms.db import admin
-from csms.db.views import ChargerView, Session
+from csms.db.charger_views import ChargerView
+from csms.db.transaction_views import TransactionView
 from csms.service.access import Identity
 from csms.service.context import ServiceContext
 from csms.service.problems import Problem
@@ -128,7 +129,7 @@ class Console:
         return self.page("problem.html", request, status=status, sentence=sentence)
 
 
-def _session_on(view: ChargerView, connector_id: int) -> Session | None:
+def _session_on(view: ChargerView, connector_id: int) -> TransactionView | None:
     return next((s for s in view.sessions if s.transaction.connector_id == connector_id), None)
 
 

@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeVar
 from csms.console.base import Console, ConsoleRequest
 from csms.console.formatting import dom_id
 from csms.core.records import Event
-from csms.db import logs, views
+from csms.db import charger_views, logs, network_views, transaction_views
 from csms.db.outages import is_away
 from csms.service import event_stream
 from csms.service.frame_tail import FrameTail
@@ -48,10 +48,10 @@ async def overview_fragments(console: Console, containing: str) -> dict[str, str
     """
     now = console.context.now()
     async with console.context.engine.connect() as db:
-        chargers = await views.list_chargers(db, containing=containing or None, limit=500)
-        totals = await views.totals(db, midnight(now))
+        chargers = await charger_views.list_chargers(db, containing=containing or None, limit=500)
+        totals = await network_views.network_totals(db, midnight(now))
         held = await logs.count_quarantine(db)
-        running = await views.list_transactions(db, active=True, limit=100)
+        running = await transaction_views.list_transactions(db, active=True, limit=100)
     report = await console.context.condition()
     cards = {f"card-{dom_id(view.id)}": console.fragment("_card.html", view=view) for view in chargers}
     return {
@@ -157,7 +157,7 @@ class LivePages:
             if sent > self._most_rows:
                 sent = 0
                 async with console.context.engine.connect() as db:
-                    newest = await logs.list_messages(db, charger_id, limit=SHOWN_FRAMES)
+                    newest = await logs.list_frames(db, charger_id, limit=SHOWN_FRAMES)
                 text = console.fragment("_frame_list.html", messages=newest)
                 out.append(event_stream.event(text, name="frame-list"))
             elif fresh:
@@ -169,7 +169,7 @@ class LivePages:
         """Return the live parts of a charger's page; none when there is no such charger."""
         console = self._console
         async with console.context.engine.connect() as db:
-            view = await views.get_charger(db, charger_id)
+            view = await charger_views.get_charger(db, charger_id)
             if view is None:
                 return {}
             made = {
@@ -177,8 +177,10 @@ class LivePages:
                 "connectors": console.fragment("_connectors.html", view=view),
             }
             if sessions:
-                recent = await views.list_transactions(db, charger_id=charger_id, limit=_RECENT_SESSIONS)
-                points = await views.points(db, [session.transaction for session in recent])
+                recent = await transaction_views.list_transactions(
+                    db, charger_id=charger_id, limit=_RECENT_SESSIONS
+                )
+                points = await transaction_views.plot_points(db, [session.transaction for session in recent])
                 made["sessions"] = console.fragment("_sessions.html", sessions=recent, points=points)
         return made
 

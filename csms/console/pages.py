@@ -9,7 +9,8 @@ from csms.console.live_pages import SHOWN_FRAMES, LivePages
 from csms.core.clocks import is_suspect
 from csms.core.quarantine import REPAIRABLE_ACTIONS
 from csms.core.text import storable
-from csms.db import logs, outbox, plans, tariffs, views
+from csms.db import charger_views, logs, outbox, plans, tariffs, transaction_views
+from csms.db.driver import driver_connection
 from csms.service import cursors, qr
 from csms.service.chargers import known, unknown, usable
 from csms.service.event_stream import EventStream
@@ -39,13 +40,13 @@ class ConsolePages:
     async def charger(self, console: Console, request: ConsoleRequest) -> Response:
         charger_id = usable(request.http.path_params["charger_id"])
         async with console.context.engine.connect() as db:
-            view = await views.get_charger(db, charger_id)
+            view = await charger_views.get_charger(db, charger_id)
             if view is None:
                 raise unknown(charger_id)
-            messages = await logs.list_messages(db, charger_id, limit=SHOWN_FRAMES)
+            messages = await logs.list_frames(db, charger_id, limit=SHOWN_FRAMES)
             deviations = await logs.list_deviations(db, charger_id)
             tariff_views = await tariffs.list_tariffs(db)
-            planned = await plans.shown(db, charger_id)
+            planned = await plans.list_views(db, charger_id)
         return console.page(
             "charger.html",
             request,
@@ -60,10 +61,10 @@ class ConsolePages:
     async def plan(self, console: Console, request: ConsoleRequest) -> Response:
         charger_id = usable(request.http.path_params["charger_id"])
         async with console.context.engine.connect() as db:
-            view = await views.get_charger(db, charger_id)
+            view = await charger_views.get_charger(db, charger_id)
             if view is None:
                 raise unknown(charger_id)
-            plan, shown = await plans.get(db, charger_id), await plans.shown(db, charger_id)
+            plan, shown = await plans.get(db, charger_id), await plans.list_views(db, charger_id)
         ocpp = view.charger.protocol.startswith("ocpp")
         return console.page(
             "plan.html", request, view=view, plan=plan, shown=shown, ocpp=ocpp, now=console.context.now()
@@ -93,7 +94,7 @@ class ConsolePages:
         only = query.get("only", "")
         before = cursors.decode(query.get("cursor"), tuple[datetime, int])
         async with console.context.engine.connect() as db:
-            found = await views.list_transactions(
+            found = await transaction_views.list_transactions(
                 db,
                 charger_id=charger_id or None,
                 active={"running": True, "finished": False}.get(only),
@@ -115,11 +116,11 @@ class ConsolePages:
     async def transaction(self, console: Console, request: ConsoleRequest) -> Response:
         transaction_id = request.http.path_params["transaction_id"]
         async with console.context.engine.connect() as db:
-            session = await views.get_transaction(db, transaction_id)
+            session = await transaction_views.get_transaction(db, transaction_id)
             if session is None:
                 return console.problem(request, 404, f"There is no transaction {transaction_id}.")
             t = session.transaction
-            points = await views.points(db, [t])
+            points = await transaction_views.plot_points(db, [t])
             events = await logs.events_of_transaction(
                 db, t.charger_id, t.id, t.start_received_at - _EVENTS_BEFORE, 100
             )
@@ -138,7 +139,7 @@ class ConsolePages:
 
     async def events(self, console: Console, request: ConsoleRequest) -> Response:
         async with console.context.engine.connect() as db:
-            parked = await outbox.parked(await outbox.driver(db), console.page_size)
+            parked = await outbox.list_parked(await driver_connection(db), console.page_size)
         return console.page("events.html", request, events=await self._live.recent_events(), parked=parked)
 
     async def stream_events(self, console: Console, request: ConsoleRequest) -> Response:

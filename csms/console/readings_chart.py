@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from markupsafe import Markup
 
 from csms.console.charts import Chart, Scale, round_step
-from csms.db.views import Point
+from csms.db.transaction_views import PlotPoint
 
 _MOST_POINTS = 300
 _CELLS = 4  # of both value axes: they share the grid
@@ -14,7 +14,7 @@ _LABEL_MINUTES = (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10_08
 _MOST_LABELS = 9
 
 
-def thinned(points: Sequence[Point], most: int) -> list[Point]:
+def thinned(points: Sequence[PlotPoint], most: int) -> list[PlotPoint]:
     """Return at most `most` points, evenly spaced, the first and the last among them."""
     if len(points) <= most:
         return list(points)
@@ -22,7 +22,7 @@ def thinned(points: Sequence[Point], most: int) -> list[Point]:
     return [points[round(number * step)] for number in range(most)]
 
 
-def sparkline(points: Sequence[Point]) -> Markup:
+def sparkline(points: Sequence[PlotPoint]) -> Markup:
     """Draw power over time, or energy where a charger reports no power; empty for fewer than two points."""
     values = [(p.at.timestamp(), p.power_w) for p in points if p.power_w is not None]
     what, unit, low = "Power", "kW", 0
@@ -39,7 +39,7 @@ def sparkline(points: Sequence[Point]) -> Markup:
     return chart.svg("spark", label, preserveAspectRatio="none")
 
 
-def plot(points: Sequence[Point], meter_start_wh: int) -> Markup:
+def plot(points: Sequence[PlotPoint], meter_start_wh: int) -> Markup:
     """Draw power (left axis, area) and energy since the start (right axis, line); empty for fewer than two points."""
     shown = thinned(points, _MOST_POINTS)
     if len(shown) < 2:

@@ -1,28 +1,22 @@
-"""The ledger's SQL for accounts: locked in order after chargers and tags, and only where money may move."""
+"""The ledger's SQL for accounts: locked in order after chargers and tags, and only where a balance may change."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, Final
-
-import msgspec
 
 from csms.core import reports
 from csms.core.records import Account, AccountEntry, Rental
 from csms.core.work import Work
+from csms.db.driver import DriverConnection
+from csms.db.record_sql import ACCOUNT_SQL, ENTRY_SQL, RENTAL_SQL, ReportBatch
 
-Db = Any
-
-_ACCOUNT: Final = tuple(field.name for field in msgspec.structs.fields(Account))
-_RENTAL: Final = tuple(field.name for field in msgspec.structs.fields(Rental))
-_ENTRY: Final = tuple(field.name for field in msgspec.structs.fields(AccountEntry))
-_LOCKED = (
-    f"SELECT {', '.join(_ACCOUNT)} FROM accounts WHERE id = ANY($1::text[]) ORDER BY id FOR NO KEY UPDATE"
+_ACCOUNTS_LOCKED: Final = f"{ACCOUNT_SQL.select} WHERE id = ANY($1::text[]) ORDER BY id FOR NO KEY UPDATE"
+_RENTALS: Final = (
+    f"{RENTAL_SQL.select} WHERE ended_at IS NULL AND account_id = ANY($1::text[])"
+    f" UNION {RENTAL_SQL.select} WHERE ended_at IS NULL AND charger_id = ANY($2::text[])"
+    f" UNION {RENTAL_SQL.select} WHERE transaction_id = ANY($3::int4[])"
 )
-_RENTALS = (
-    f"SELECT {', '.join(_RENTAL)} FROM rentals WHERE ended_at IS NULL AND account_id = ANY($1::text[])"
-    f" UNION SELECT {', '.join(_RENTAL)} FROM rentals WHERE ended_at IS NULL AND charger_id = ANY($2::text[])"
-    f" UNION SELECT {', '.join(_RENTAL)} FROM rentals WHERE transaction_id = ANY($3::int4[])"
-)
-_MONEY = (
+_BALANCE: Final = "UPDATE accounts SET balance_minor = $2 WHERE id = $1"
+_CHANGES_BALANCES: Final = (
     reports.Start,
     reports.Meter,
     reports.Stop,
@@ -30,39 +24,31 @@ _MONEY = (
     reports.Rent,
     reports.Unrented,
 )
-_UPDATE = "UPDATE accounts SET balance_minor = $2 WHERE id = $1"
-_UPSERT = (
-    f"INSERT INTO rentals ({', '.join(_RENTAL)}) VALUES ({', '.join(f'${i}' for i in range(1, len(_RENTAL) + 1))})"
-    f" ON CONFLICT (id) DO UPDATE SET {', '.join(f'{c} = excluded.{c}' for c in _RENTAL if c != 'id')}"
-)
 
 
-async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
-    """After the transactions. Most batches have nothing to do with accounts and ask nothing."""
-    moving = {report.charger_id for report in batch if isinstance(report, _MONEY)}
+async def load(db: DriverConnection, work: Work, batch: ReportBatch) -> None:
+    """Lock the accounts of the batch and load their rentals. Comes after the transactions are loaded."""
+    charger_ids = {report.charger_id for report in batch if isinstance(report, _CHANGES_BALANCES)}
     named = {report.account_id for report in batch if isinstance(report, reports.Rent | reports.Unrented)}
     named |= {r.account_id for r in batch if isinstance(r, reports.Start) and r.account_id is not None}
-    paid = [t for t in work.transactions.values() if t.account_id is not None and t.charger_id in moving]
+    paid = [t for t in work.transactions.values() if t.account_id is not None and t.charger_id in charger_ids]
     named |= {t.account_id for t in paid if t.account_id is not None}
     if not named:
         return
-    for row in await db.fetch(_LOCKED, sorted(named)):
+    for row in await db.fetch(_ACCOUNTS_LOCKED, sorted(named)):
         work.load(Account(**row))
-    asked = [report.charger_id for report in batch if isinstance(report, reports.Rent)]
-    for row in await db.fetch(_RENTALS, sorted(named), asked, [t.id for t in paid]):
+    rented = [report.charger_id for report in batch if isinstance(report, reports.Rent)]
+    for row in await db.fetch(_RENTALS, sorted(named), rented, [t.id for t in paid]):
         work.load(Rental(**row))
 
 
-async def save(db: Db, work: Work) -> None:
-    accounts = [record for record in work.changed.values() if isinstance(record, Account)]
-    if accounts:
-        await db.executemany(_UPDATE, [(a.id, a.balance_minor) for a in accounts])
-    rentals = [record for record in work.changed.values() if isinstance(record, Rental)]
-    if rentals:
-        # Ends before beginnings: a user has one open rental at any moment.
+async def save(db: DriverConnection, work: Work, changed: Mapping[type[Any], list[Any]]) -> None:
+    """Write the work's balances, rentals and entries. `changed`: its changed records by type."""
+    if accounts := changed.get(Account):
+        await db.executemany(_BALANCE, [(a.id, a.balance_minor) for a in accounts])
+    if rentals := changed.get(Rental):
+        # Ends before starts: an account has at most one open rental at any moment.
         rentals.sort(key=lambda rental: (rental.open, rental.id))
-        await db.executemany(_UPSERT, [msgspec.structs.astuple(rental) for rental in rentals])
+        await db.executemany(RENTAL_SQL.upsert_row, map(RENTAL_SQL.values, rentals))
     if entries := work.added.get(AccountEntry):
-        await db.copy_records_to_table(
-            "account_entries", records=[msgspec.structs.astuple(entry) for entry in entries], columns=_ENTRY
-        )
+        await ENTRY_SQL.copy(db, entries)

@@ -1,6 +1,6 @@
-"""Accounts as operators and their owners see and change them: balances, entries, sign-in.
+"""Accounts as operators and their owners see and change them: balances, entries, payments, sign-in.
 
-Whoever changes a balance locks the account's row first, as the ledger does.
+A balance is changed under its account's row lock, here and in the ledger (csms/db/account_rows.py).
 """
 
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import asdict
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,10 +18,11 @@ from csms.core.accounts import TOP_UP
 from csms.core.currencies import minor_digits
 from csms.core.pricing import Cost
 from csms.core.records import Account, AccountEntry, Rental, Transaction
-from csms.db import views
 from csms.db.account_tables import account_entries, account_tokens, accounts, payments, rentals
 from csms.db.admin import Conflict, Missing
-from csms.db.tables import transactions
+from csms.db.charger_views import ChargerView, get_charger
+from csms.db.rows import all_rows, all_structs, first_row, first_struct, from_row
+from csms.db.transaction_views import last_ended
 
 LINK, SESSION = "link", "session"
 PENDING, PAID, FAILED = "pending", "paid", "failed"
@@ -57,7 +59,7 @@ class AccountView(Struct, frozen=True, kw_only=True):
 
 def _view(row: Mapping[Any, Any]) -> AccountView:
     return AccountView(
-        account=Account(**{name: row[name] for name in Account.__struct_fields__}),
+        account=from_row(Account, row),
         held_minor=int(row["held_minor"]),
         created_at=row["created_at"],
     )
@@ -67,7 +69,10 @@ def _view(row: Mapping[Any, Any]) -> AccountView:
 
 
 async def put(db: AsyncConnection, account_id: str, currency: str, *, blocked: bool | None = None) -> bool:
-    """Make an account, or block a known one (or not any more). True: it is new. Raises Conflict: the currency stays."""
+    """Create an account, or block or unblock an existing one. True: it is new.
+
+    Raises Conflict for another currency than the account has.
+    """
     made = await db.scalar(
         upsert(accounts)
         .values(id=account_id, currency=currency, blocked=bool(blocked))
@@ -76,16 +81,16 @@ async def put(db: AsyncConnection, account_id: str, currency: str, *, blocked: b
     )
     if made is not None:
         return True
-    known = (await db.execute(select(accounts).where(accounts.c.id == account_id))).mappings().one()
-    if known["currency"] != currency:
-        raise Conflict(f"Account {account_id!r} is kept in {known['currency']}.")
+    known = await db.scalar(select(accounts.c.currency).where(accounts.c.id == account_id))
+    if known != currency:
+        raise Conflict(f"Account {account_id!r} is kept in {known}.")
     if blocked is not None:
         await db.execute(update(accounts).where(accounts.c.id == account_id).values(blocked=blocked))
     return False
 
 
 async def get(db: AsyncConnection, account_id: str) -> AccountView | None:
-    row = (await db.execute(select(*_VIEWED).where(accounts.c.id == account_id))).mappings().first()
+    row = await first_row(db, select(*_VIEWED).where(accounts.c.id == account_id))
     return None if row is None else _view(row)
 
 
@@ -95,13 +100,13 @@ async def list_accounts(
     query = select(*_VIEWED).where(accounts.c.id > after_id).order_by(accounts.c.id).limit(limit)
     if beginning:
         query = query.where(accounts.c.id.startswith(beginning, autoescape=True))
-    return [_view(row) for row in (await db.execute(query)).mappings()]
+    return [_view(row) for row in await all_rows(db, query)]
 
 
 # --- entries ---------------------------------------------------------------------------------------------
 
 
-async def enter(
+async def add_entry(
     db: AsyncConnection,
     account_id: str,
     *,
@@ -111,28 +116,20 @@ async def enter(
     note: str | None,
     now: datetime,
 ) -> AccountEntry:
-    """Change a balance by an entry of its own, once for each key: again the same gives the entry that is there.
+    """Add an entry that changes the balance, once per key: a repeated call returns the entry that is there.
 
-    Raises Missing, and Conflict for a key that stands for something else.
+    Raises Missing, and Conflict when the key belongs to another entry.
     """
-    row = (
-        (
-            await db.execute(
-                select(accounts).where(accounts.c.id == account_id).with_for_update(key_share=True)
-            )
-        )
-        .mappings()
-        .first()
-    )
-    if row is None:
+    locked = select(accounts.c.balance_minor).where(accounts.c.id == account_id)
+    balance_minor = await db.scalar(locked.with_for_update(key_share=True))
+    if balance_minor is None:
         raise Missing(f"There is no account {account_id!r}.")
-    found = (await db.execute(select(account_entries).where(account_entries.c.key == key))).mappings().first()
-    if found is not None:
-        entry = _entry(found)
+    entry = await first_struct(db, AccountEntry, select(account_entries).where(account_entries.c.key == key))
+    if entry is not None:
         if (entry.account_id, entry.kind, entry.amount_minor) != (account_id, kind, amount_minor):
             raise Conflict(f"The key {key!r} stands for another entry already.")
         return entry
-    balance_minor = row["balance_minor"] + amount_minor
+    balance_minor += amount_minor
     entry = AccountEntry(
         account_id=account_id,
         key=key,
@@ -143,26 +140,20 @@ async def enter(
         note=note,
         recorded_at=now,
     )
-    await db.execute(
-        insert(account_entries).values({n: getattr(entry, n) for n in AccountEntry.__struct_fields__})
-    )
+    await db.execute(insert(account_entries).values(asdict(entry)))
     await db.execute(update(accounts).where(accounts.c.id == account_id).values(balance_minor=balance_minor))
     return entry
 
 
-async def entries(
+async def list_entries(
     db: AsyncConnection, account_id: str, *, before_id: int | None = None, limit: int = 100
 ) -> list[tuple[int, AccountEntry]]:
-    """With their numbers, the newest first."""
+    """Entries with their numbers, newest first."""
     query = select(account_entries).where(account_entries.c.account_id == account_id)
     if before_id is not None:
         query = query.where(account_entries.c.id < before_id)
-    rows = await db.execute(query.order_by(account_entries.c.id.desc()).limit(limit))
-    return [(row["id"], _entry(row)) for row in rows.mappings()]
-
-
-def _entry(row: Mapping[Any, Any]) -> AccountEntry:
-    return AccountEntry(**{name: row[name] for name in AccountEntry.__struct_fields__})
+    rows = await all_rows(db, query.order_by(account_entries.c.id.desc()).limit(limit))
+    return [(row["id"], from_row(AccountEntry, row)) for row in rows]
 
 
 # --- payments --------------------------------------------------------------------------------------------
@@ -185,18 +176,9 @@ async def begin_payment(
 async def settle_payment(
     db: AsyncConnection, payment_id: str, provider: str, *, paid: bool, now: datetime
 ) -> bool:
-    """What a provider says of a payment; the money is entered once. False: there is no such payment."""
-    row = (
-        (
-            await db.execute(
-                select(payments)
-                .where(payments.c.id == payment_id, payments.c.provider == provider)
-                .with_for_update()
-            )
-        )
-        .mappings()
-        .first()
-    )
+    """Store the provider's report on a payment and add its entry, once. False: there is no such payment."""
+    query = select(payments).where(payments.c.id == payment_id, payments.c.provider == provider)
+    row = await first_row(db, query.with_for_update())
     if row is None:
         return False
     if row["state"] != PENDING:
@@ -207,7 +189,7 @@ async def settle_payment(
         .values(state=PAID if paid else FAILED, settled_at=now)
     )
     if paid:
-        await enter(
+        await add_entry(
             db,
             row["account_id"],
             key=f"payment:{payment_id}",
@@ -234,7 +216,7 @@ async def add_token(
 
 
 async def use_link(db: AsyncConnection, digest: bytes, now: datetime) -> str | None:
-    """Whose link this is, if it is good; from now on it is not."""
+    """The account of a sign-in link that is valid, which this call uses up; None for any other."""
     account_id: str | None = await db.scalar(
         update(account_tokens)
         .where(
@@ -249,21 +231,16 @@ async def use_link(db: AsyncConnection, digest: bytes, now: datetime) -> str | N
     return account_id
 
 
-async def session(db: AsyncConnection, digest: bytes, now: datetime) -> AccountView | None:
-    """Who has signed in."""
+async def signed_in_account(db: AsyncConnection, digest: bytes, now: datetime) -> AccountView | None:
+    """The account of a valid session; None for any other."""
     query = select(*_VIEWED).join(account_tokens, account_tokens.c.account_id == accounts.c.id)
-    row = (
-        (
-            await db.execute(
-                query.where(
-                    account_tokens.c.digest == digest,
-                    account_tokens.c.kind == SESSION,
-                    account_tokens.c.expires_at > now,
-                )
-            )
-        )
-        .mappings()
-        .first()
+    row = await first_row(
+        db,
+        query.where(
+            account_tokens.c.digest == digest,
+            account_tokens.c.kind == SESSION,
+            account_tokens.c.expires_at > now,
+        ),
     )
     return None if row is None else _view(row)
 
@@ -273,41 +250,30 @@ async def forget_token(db: AsyncConnection, digest: bytes) -> None:
 
 
 async def forget_tokens(db: AsyncConnection, before: datetime) -> None:
-    """Drop what has expired."""
+    """Delete the links and sessions that expired before `before`."""
     await db.execute(delete(account_tokens).where(account_tokens.c.expires_at < before))
 
 
-# --- what a renter's page shows ----------------------------------------------------------------------------
+# --- rentals ---------------------------------------------------------------------------------------------
 
 
 class RentalView(Struct, frozen=True, kw_only=True):
-    """A charger for somebody who stands before it. `last` is that user's last transaction there that has ended.
+    """A charger as its rental page shows it to one user. `last`: that user's last ended transaction there.
 
-    `debited_minor`: what the running one has taken from its payer's balance already.
+    `debited_minor`: what the running transaction has taken from its payer's balance so far.
     """
 
-    charger: views.ChargerView
+    charger: ChargerView
     running: Transaction | None
     last: Transaction | None
     debited_minor: int = 0
 
 
 async def rental_view(db: AsyncConnection, charger_id: str, account_id: str) -> RentalView | None:
-    """None: there is no such charger."""
-    charger = await views.get_charger(db, charger_id)
+    """None for an unknown charger."""
+    charger = await get_charger(db, charger_id)
     if charger is None:
         return None
-    query = (
-        select(transactions)
-        .where(
-            transactions.c.charger_id == charger_id,
-            transactions.c.id_tag == account_id,
-            transactions.c.stopped_at.is_not(None),
-        )
-        .order_by(transactions.c.started_at.desc(), transactions.c.id.desc())
-        .limit(1)
-    )
-    last = (await db.execute(query)).mappings().first()
     running = charger.sessions[0].transaction if charger.sessions else None
     debited_minor = None
     if running is not None:
@@ -317,35 +283,19 @@ async def rental_view(db: AsyncConnection, charger_id: str, account_id: str) -> 
     return RentalView(
         charger=charger,
         running=running,
-        last=None if last is None else views.transaction_of(last),
+        last=await last_ended(db, charger_id, account_id),
         debited_minor=debited_minor or 0,
     )
 
 
 async def list_rentals(db: AsyncConnection, account_id: str, *, limit: int = 100) -> list[Rental]:
-    """The newest first."""
-    rows = await db.execute(
-        select(rentals).where(rentals.c.account_id == account_id).order_by(rentals.c.id.desc()).limit(limit)
-    )
-    return [Rental(**row) for row in rows.mappings()]
+    """Newest first."""
+    query = select(rentals).where(rentals.c.account_id == account_id)
+    return await all_structs(db, Rental, query.order_by(rentals.c.id.desc()).limit(limit))
 
 
 async def open_rentals(db: AsyncConnection, *, limit: int = 100) -> list[Rental]:
-    """Of all accounts: running, and asked for. The newest first."""
-    over = (rentals.c.expires_at.is_not(None)) & (rentals.c.expires_at <= func.now())
-    rows = await db.execute(
-        select(rentals).where(rentals.c.ended_at.is_(None), ~over).order_by(rentals.c.id.desc()).limit(limit)
-    )
-    return [Rental(**row) for row in rows.mappings()]
-
-
-async def balances_that_differ(db: AsyncConnection) -> list[str]:
-    """Accounts whose balance is not the sum of their entries: none, ever."""
-    total = func.coalesce(func.sum(account_entries.c.amount_minor), 0)
-    rows = await db.execute(
-        select(accounts.c.id)
-        .outerjoin(account_entries, account_entries.c.account_id == accounts.c.id)
-        .group_by(accounts.c.id)
-        .having(total != accounts.c.balance_minor)
-    )
-    return list(rows.scalars())
+    """Running and held rentals of all accounts, newest first."""
+    expired = (rentals.c.expires_at.is_not(None)) & (rentals.c.expires_at <= func.now())
+    query = select(rentals).where(rentals.c.ended_at.is_(None), ~expired)
+    return await all_structs(db, Rental, query.order_by(rentals.c.id.desc()).limit(limit))

@@ -1,6 +1,6 @@
-"""What operators write: chargers, tags, tokens, notes on quarantine (tariffs: csms/db/tariffs.py). And the small tables' reads.
+"""What operators write: chargers, tags, API tokens, notes on quarantine. Tariffs: csms/db/tariffs.py.
 
-Whoever changes a charger locks its state row first, as the ledger does: neither overwrites the other.
+A charger is changed under its row lock in charger_states, as in the ledger: neither overwrites the other.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.records import Tag
 from csms.core.work import tag_key
-from csms.db import security, tables
+from csms.db import event_tables, security, security_tables, tables
+from csms.db.rows import all_rows, all_structs, first_row, first_struct, from_row
 from csms.db.tables import (
     charger_groups,
     charger_states,
@@ -32,11 +33,11 @@ _TAG_KEY: Any = literal_column('lower(id_tag COLLATE "C")')
 
 
 class Missing(CsmsError):
-    """There is no such thing."""
+    """What is asked for does not exist."""
 
 
 class Conflict(CsmsError):
-    """It cannot be done as things are."""
+    """The request contradicts the stored state."""
 
 
 class TagView(Struct, frozen=True, kw_only=True):
@@ -44,8 +45,8 @@ class TagView(Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-class Token(Struct, frozen=True, kw_only=True):
-    """An access token, without its secret: only a digest of that is kept."""
+class AccessToken(Struct, frozen=True, kw_only=True):
+    """An API token. Of its secret only a digest is stored."""
 
     id: int
     name: str
@@ -58,8 +59,8 @@ class Token(Struct, frozen=True, kw_only=True):
 
 
 async def register_charger(db: AsyncConnection, charger_id: str, values: Mapping[str, Any]) -> bool:
-    """Make a charger known, or give a known one these settings. True: it is new."""
-    await hold(db, values)
+    """Register a charger, or change the settings of a known one. True: it is new."""
+    await lock_referenced(db, values)
     made = await db.scalar(
         upsert(chargers).values(id=charger_id, **values).on_conflict_do_nothing().returning(chargers.c.id)
     )
@@ -71,7 +72,7 @@ async def register_charger(db: AsyncConnection, charger_id: str, values: Mapping
 
 async def change_charger(db: AsyncConnection, charger_id: str, values: Mapping[str, Any]) -> None:
     """Set some of a charger's columns. Raises Missing."""
-    await hold(db, values)
+    await lock_referenced(db, values)
     known = await db.scalar(select(chargers.c.id).where(chargers.c.id == charger_id))
     if known is None:
         raise Missing(f"There is no charger {charger_id!r}.")
@@ -80,10 +81,10 @@ async def change_charger(db: AsyncConnection, charger_id: str, values: Mapping[s
 
 
 async def delete_charger(db: AsyncConnection, charger_id: str) -> None:
-    """Forget a charger and its log. Its transactions and their readings stay: they are billing records.
+    """Delete a charger and its log. Its transactions and their readings stay: they are billing records.
 
-    Raises Missing, and Conflict while it is connected, charging, or has events on their way: numbering
-    starts again at 1 should it ever come back, and the two must not meet.
+    Raises Missing, and Conflict while it is connected, charging, or has events in the outbox: a charger that is
+    registered again numbers its events from 1, and the two sequences must not meet.
     """
     known = await db.scalar(select(chargers.c.id).where(chargers.c.id == charger_id))
     if known is None:
@@ -94,7 +95,7 @@ async def delete_charger(db: AsyncConnection, charger_id: str) -> None:
         raise Conflict(f"Charger {charger_id!r} is connected; disconnect or reject it first.")
     for table, condition, obstacle in (
         (transactions, transactions.c.stopped_at.is_(None), "has a running transaction"),
-        (tables.outbox, true(), "has events that the broker has not taken yet"),
+        (event_tables.outbox, true(), "has events that the broker has not taken yet"),
     ):
         found = await db.scalar(
             select(table.c.charger_id).where(table.c.charger_id == charger_id, condition).limit(1)
@@ -105,10 +106,10 @@ async def delete_charger(db: AsyncConnection, charger_id: str) -> None:
         tables.connectors,
         tables.status_history,
         tables.deviations,
-        tables.messages,
-        tables.events,
+        event_tables.messages,
+        event_tables.events,
         tables.answers,
-        tables.security_events,
+        security_tables.security_events,
     ):
         await db.execute(delete(table).where(table.c.charger_id == charger_id))
     await security.revoke_all(db, charger_id, "the charger was deleted")
@@ -127,8 +128,8 @@ async def _update(db: AsyncConnection, charger_id: str, values: Mapping[str, Any
         await db.execute(update(chargers).where(chargers.c.id == charger_id).values(**values))
 
 
-async def hold(db: AsyncConnection, values: Mapping[str, Any]) -> None:
-    """Keep what a row will refer to from being deleted until it does. Raises Conflict if there is none."""
+async def lock_referenced(db: AsyncConnection, values: Mapping[str, Any]) -> None:
+    """Lock the tariff and the group that a row will refer to against deletion. Raises Conflict if one is missing."""
     for table, kind, key in (
         (tariffs, "tariff", values.get("tariff_id")),
         (charger_groups, "group", values.get("group_id")),
@@ -143,27 +144,26 @@ async def hold(db: AsyncConnection, values: Mapping[str, Any]) -> None:
 
 
 def _tag(row: Mapping[Any, Any]) -> TagView:
-    record = Tag(**{name: row[name] for name in Tag.__struct_fields__})
-    return TagView(tag=record, created_at=row["created_at"])
+    return TagView(tag=from_row(Tag, row), created_at=row["created_at"])
 
 
 async def list_tags(
     db: AsyncConnection, *, after_key: str = "", containing: str | None = None, limit: int = 100
 ) -> list[TagView]:
-    """By their key (idTags are compared without regard to case), after the one given."""
+    """Tags by their key (idTags are compared without regard to case), from the one after `after_key`."""
     query = select(tags).where(after_key < _TAG_KEY).order_by(_TAG_KEY).limit(limit)
     if containing:
         query = query.where(tags.c.id_tag.icontains(containing, autoescape=True))
-    return [_tag(row) for row in (await db.execute(query)).mappings()]
+    return [_tag(row) for row in await all_rows(db, query)]
 
 
 async def get_tag(db: AsyncConnection, id_tag: str) -> TagView | None:
-    row = (await db.execute(select(tags).where(tag_key(id_tag) == _TAG_KEY))).mappings().first()
+    row = await first_row(db, select(tags).where(tag_key(id_tag) == _TAG_KEY))
     return None if row is None else _tag(row)
 
 
 async def put_tag(db: AsyncConnection, tag: Tag) -> bool:
-    """Make or replace a tag; a known one keeps the spelling it was made with. True: it is new.
+    """Create or replace a tag; an existing one keeps its spelling. True: it is new.
 
     Raises Conflict when its tariff is unknown.
     """
@@ -174,7 +174,7 @@ async def put_tag(db: AsyncConnection, tag: Tag) -> bool:
         "max_active_transactions": tag.max_active_transactions,
         "tariff_id": tag.tariff_id,
     }
-    await hold(db, values)
+    await lock_referenced(db, values)
     made = await db.scalar(
         upsert(tags)
         .values(id_tag=tag.id_tag, **values)
@@ -186,7 +186,7 @@ async def put_tag(db: AsyncConnection, tag: Tag) -> bool:
 
 async def change_tag(db: AsyncConnection, id_tag: str, values: Mapping[str, Any]) -> TagView:
     """Raises Missing, and Conflict when its tariff is unknown."""
-    await hold(db, values)
+    await lock_referenced(db, values)
     if values:
         await db.execute(update(tags).where(tag_key(id_tag) == _TAG_KEY).values(**values))
     found = await get_tag(db, id_tag)
@@ -204,37 +204,32 @@ async def delete_tag(db: AsyncConnection, id_tag: str) -> None:
 
 # --- tokens ----------------------------------------------------------------------------------------------
 
-_TOKEN_COLUMNS = (tokens.c.id, tokens.c.name, tokens.c.role, tokens.c.created_at, tokens.c.revoked_at)
+
+async def list_tokens(db: AsyncConnection) -> list[AccessToken]:
+    return await all_structs(db, AccessToken, select(tokens).order_by(tokens.c.id))
 
 
-async def list_tokens(db: AsyncConnection) -> list[Token]:
-    rows = await db.execute(select(*_TOKEN_COLUMNS).order_by(tokens.c.id))
-    return [Token(**row) for row in rows.mappings()]
-
-
-async def get_token(db: AsyncConnection, token_id: int) -> Token | None:
+async def get_token(db: AsyncConnection, token_id: int) -> AccessToken | None:
     if not 0 < token_id < 2**31:
         return None
-    row = (await db.execute(select(*_TOKEN_COLUMNS).where(tokens.c.id == token_id))).mappings().first()
-    return None if row is None else Token(**row)
+    return await first_struct(db, AccessToken, select(tokens).where(tokens.c.id == token_id))
 
 
-async def find_token(db: AsyncConnection, digest: bytes) -> Token | None:
-    """The live token with this digest."""
-    query = select(*_TOKEN_COLUMNS).where(tokens.c.digest == digest, tokens.c.revoked_at.is_(None))
-    row = (await db.execute(query)).mappings().first()
-    return None if row is None else Token(**row)
+async def find_token(db: AsyncConnection, digest: bytes) -> AccessToken | None:
+    """The token with this digest, unless it is revoked."""
+    query = select(tokens).where(tokens.c.digest == digest, tokens.c.revoked_at.is_(None))
+    return await first_struct(db, AccessToken, query)
 
 
-async def add_token(db: AsyncConnection, name: str, role: str, digest: bytes) -> Token:
-    """Raises Conflict when a live token has that name; a revoked one makes room for it."""
+async def add_token(db: AsyncConnection, name: str, role: str, digest: bytes) -> AccessToken:
+    """Raises Conflict when a token that is not revoked has that name. A revoked one is deleted."""
     await db.execute(delete(tokens).where(tokens.c.name == name, tokens.c.revoked_at.is_not(None)))
     try:
         async with db.begin_nested():
-            row = await db.execute(
-                insert(tokens).values(name=name, role=role, digest=digest).returning(*_TOKEN_COLUMNS)
+            made = await db.execute(
+                insert(tokens).values(name=name, role=role, digest=digest).returning(tokens)
             )
-            return Token(**row.mappings().one())
+            return from_row(AccessToken, made.mappings().one())
     except IntegrityError:
         raise Conflict(f"There is a token named {name!r} already.") from None
 
@@ -253,16 +248,16 @@ async def revoke_token(db: AsyncConnection, token_id: int) -> None:
 # --- quarantine ------------------------------------------------------------------------------------------
 
 
-async def resolve_quarantined(db: AsyncConnection, held_id: int, note: str) -> None:
-    """An operator has dealt with it. Raises Missing, and Conflict when somebody else already has."""
-    if 0 < held_id < 2**63:
+async def resolve_quarantined(db: AsyncConnection, quarantine_id: int, note: str) -> None:
+    """Mark a quarantined message as resolved. Raises Missing, and Conflict when it is already."""
+    if 0 < quarantine_id < 2**63:
         done = await db.execute(
             update(quarantine)
-            .where(quarantine.c.id == held_id, quarantine.c.resolved_at.is_(None))
+            .where(quarantine.c.id == quarantine_id, quarantine.c.resolved_at.is_(None))
             .values(resolved_at=func.now(), resolution=note)
         )
         if done.rowcount:
             return
-        if await db.scalar(select(quarantine.c.id).where(quarantine.c.id == held_id)) is not None:
-            raise Conflict(f"Message {held_id} has been dealt with already.")
-    raise Missing(f"There is no message {held_id} in quarantine.")
+        if await db.scalar(select(quarantine.c.id).where(quarantine.c.id == quarantine_id)) is not None:
+            raise Conflict(f"Message {quarantine_id} has been dealt with already.")
+    raise Missing(f"There is no message {quarantine_id} in quarantine.")

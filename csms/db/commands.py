@@ -1,6 +1,6 @@
-"""Commands as rows: who asked for what and how it ended; the queue of those that wait for their charger.
+"""Commands as rows: who requested what and how it ended, and the queue of those that wait for their charger.
 
-Only states move here; what an answer means for the charger is the ledger's business.
+Only their states change here. What an answer means for the charger is recorded by the ledger.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,20 +8,20 @@ from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from csms.core.command_states import CANCELLED, EXPIRED, NO_ANSWER, OPEN, SENDING, WAITING
+from csms.core.command_states import CANCELLED, EXPIRED, NO_ANSWER, SENDING, WAITING
 from csms.core.masking import masked
 from csms.core.text import storable_json
 from csms.db.admin import Conflict, Missing
-from csms.db.device_state_tables import commands, data_transfers, reservation_ids
+from csms.db.device_state_tables import commands, reservation_ids
+from csms.db.rows import all_rows, first_row, from_row
 
 
 class CommandView(Struct, frozen=True, kw_only=True):
-    """A command. `state`: waiting, sending, answered, refused, confirmed, no_answer, not_sent, expired,
-    cancelled or failed. JSON is OCPP's own; its secrets are masked."""
+    """A command. `state` is a core.command_states.CommandState. JSON is OCPP's own, with its secrets masked."""
 
     id: str
     number: int
@@ -44,7 +44,7 @@ class CommandView(Struct, frozen=True, kw_only=True):
     late_at: datetime | None
 
 
-class Due(Struct, frozen=True, kw_only=True):
+class DueCommand(Struct, frozen=True, kw_only=True):
     """A queued command whose turn has come, as it is to be sent."""
 
     id: str
@@ -57,7 +57,6 @@ class Due(Struct, frozen=True, kw_only=True):
     expires_at: datetime | None
 
 
-_VIEWED = [commands.c[name] for name in CommandView.__struct_fields__]
 _DUE = text("""
 SELECT * FROM (
     SELECT DISTINCT ON (c.charger_id) c.* FROM commands c JOIN charger_states s ON s.charger_id = c.charger_id
@@ -68,16 +67,10 @@ SELECT * FROM (
 
 
 def _view(row: Mapping[Any, Any]) -> CommandView:
-    values = {name: row[name] for name in CommandView.__struct_fields__}
-    values["payload"] = masked(row["payload"])
-    return CommandView(**values)
+    return from_row(CommandView, {**row, "payload": masked(row["payload"])})
 
 
-def _due(row: Mapping[Any, Any]) -> Due:
-    return Due(**{name: row[name] for name in Due.__struct_fields__})
-
-
-# --- what somebody asks for --------------------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------------------------
 
 
 async def add(
@@ -94,7 +87,7 @@ async def add(
     expires_at: datetime | None = None,
     queued: bool = False,
 ) -> bool:
-    """Write a command down: queued, or about to be sent. False: there is one of that id already."""
+    """Store a command: queued, or about to be sent. False: there is one with that id already."""
     made = await db.scalar(
         upsert(commands)
         .values(
@@ -120,18 +113,13 @@ async def add(
 
 
 async def cancel(db: AsyncConnection, command_id: str, now: datetime) -> CommandView:
-    """Take back a command that waits. Raises Missing, and Conflict for one that does not wait any more."""
-    row = (
-        (
-            await db.execute(
-                update(commands)
-                .where(commands.c.id == command_id, commands.c.state == WAITING)
-                .values(state=CANCELLED, ended_at=now)
-                .returning(*_VIEWED)
-            )
-        )
-        .mappings()
-        .one_or_none()
+    """Cancel a command that waits. Raises Missing, and Conflict for one that does not wait any more."""
+    row = await first_row(
+        db,
+        update(commands)
+        .where(commands.c.id == command_id, commands.c.state == WAITING)
+        .values(state=CANCELLED, ended_at=now)
+        .returning(commands),
     )
     if row is not None:
         return _view(row)
@@ -141,7 +129,7 @@ async def cancel(db: AsyncConnection, command_id: str, now: datetime) -> Command
 
 async def get(db: AsyncConnection, command_id: str) -> CommandView:
     """Raises Missing."""
-    row = (await db.execute(select(*_VIEWED).where(commands.c.id == command_id))).mappings().one_or_none()
+    row = await first_row(db, select(commands).where(commands.c.id == command_id))
     if row is None:
         raise Missing(f"There is no command {command_id!r}.")
     return _view(row)
@@ -156,16 +144,15 @@ async def list_commands(
     action: str | None = None,
     limit: int = 100,
 ) -> list[CommandView]:
-    """A charger's commands, the newest first, from the one before number `before`."""
-    query = select(*_VIEWED).where(commands.c.charger_id == charger_id)
+    """A charger's commands, newest first, from the one before number `before`."""
+    query = select(commands).where(commands.c.charger_id == charger_id)
     if before is not None:
         query = query.where(commands.c.number < before)
     if states:
         query = query.where(commands.c.state.in_(states))
     if action is not None:
         query = query.where(commands.c.action == action)
-    rows = await db.execute(query.order_by(commands.c.number.desc()).limit(limit))
-    return [_view(row) for row in rows.mappings()]
+    return [_view(row) for row in await all_rows(db, query.order_by(commands.c.number.desc()).limit(limit))]
 
 
 async def next_reservation_id(db: AsyncConnection) -> int:
@@ -176,14 +163,14 @@ async def next_reservation_id(db: AsyncConnection) -> int:
 # --- the queue ---------------------------------------------------------------------------------------------
 
 
-async def due(db: AsyncConnection, node: str, now: datetime, *, most: int = 100) -> list[Due]:
-    """The next command of each charger that this node holds. One that is being sent holds up those behind it."""
-    rows = await db.execute(_DUE, {"node": node, "now": now, "most": most})
-    return [_due(row) for row in rows.mappings()]
+async def due(db: AsyncConnection, node: str, now: datetime, *, most: int = 100) -> list[DueCommand]:
+    """The next command of each charger that this node holds, unless the charger's last one is still being sent."""
+    rows = await all_rows(db, _DUE, {"node": node, "now": now, "most": most})
+    return [from_row(DueCommand, row) for row in rows]
 
 
 async def claim(db: AsyncConnection, command_id: str, node: str, now: datetime) -> int | None:
-    """Take a command to send it; how many attempts that makes. None: it waits no more."""
+    """Claim a command for sending. Returns the number of this attempt; None: the command does not wait any more."""
     attempts: int | None = await db.scalar(
         update(commands)
         .where(commands.c.id == command_id, commands.c.state == WAITING)
@@ -193,8 +180,8 @@ async def claim(db: AsyncConnection, command_id: str, node: str, now: datetime) 
     return attempts
 
 
-async def wait_on(db: AsyncConnection, command_id: str, state: str, at: datetime, *, counted: bool) -> None:
-    """Back into the queue after an attempt that ended in `state`, unless an answer came late or it was cancelled."""
+async def requeue(db: AsyncConnection, command_id: str, state: str, at: datetime, *, counted: bool) -> None:
+    """Return a command to the queue after an attempt that ended in `state`, unless an answer came late."""
     await db.execute(
         update(commands)
         .where(
@@ -212,7 +199,7 @@ async def wait_on(db: AsyncConnection, command_id: str, state: str, at: datetime
 
 
 async def expire(db: AsyncConnection, now: datetime) -> int:
-    """End what has waited for too long. How many."""
+    """End the commands that waited past their expiry. Returns how many."""
     done = await db.execute(
         update(commands)
         .where(commands.c.state == WAITING, commands.c.expires_at <= now)
@@ -221,10 +208,10 @@ async def expire(db: AsyncConnection, now: datetime) -> int:
     return done.rowcount
 
 
-async def abandoned(db: AsyncConnection, now: datetime, *, node: str | None = None) -> list[Due]:
-    """Commands whose sender died: all of `node` (it has just started), or those overdue by far.
+async def take_abandoned(db: AsyncConnection, now: datetime, *, node: str | None = None) -> list[DueCommand]:
+    """End the commands whose sender died as no_answer: those of `node`, which has just started, or long overdue ones.
 
-    They are no_answer now; the caller decides which of them are sent again.
+    Returns the queued ones among them; the caller decides which are sent again.
     """
     if node is not None:
         condition = commands.c.node == node
@@ -232,31 +219,24 @@ async def abandoned(db: AsyncConnection, now: datetime, *, node: str | None = No
         condition = (
             commands.c.sent_at + func.make_interval(0, 0, 0, 0, 0, 0, commands.c.timeout_s * 2 + 120) < now
         )
-    rows = await db.execute(
+    rows = await all_rows(
+        db,
         update(commands)
         .where(commands.c.state == SENDING, condition)
         .values(state=NO_ANSWER, ended_at=now, error="The node that sent it ended before the answer.")
-        .returning(commands.c.queued, *(commands.c[name] for name in Due.__struct_fields__))
+        .returning(commands),
     )
-    return [_due(row) for row in rows.mappings() if row["queued"]]
+    return [from_row(DueCommand, row) for row in rows if row["queued"]]
 
 
-async def forget(db: AsyncConnection, before: datetime) -> int:
-    """Drop commands that were asked for before that time and are over, and vendor data. How many commands."""
-    await db.execute(delete(data_transfers).where(data_transfers.c.received_at < before))
-    done = await db.execute(
-        delete(commands).where(commands.c.requested_at < before, commands.c.state.not_in(OPEN))
-    )
-    return done.rowcount
+# --- chargers that have reconnected ------------------------------------------------------------------------
 
 
-# --- chargers that came back -------------------------------------------------------------------------------
+class ReturnedCharger(Struct, frozen=True, kw_only=True):
+    """A charger on its present connection.
 
-
-class Returned(Struct, frozen=True, kw_only=True):
-    """What is known of a charger on its present connection.
-
-    `lacking`: features it said, not too long ago, that it does not have. `asked_at`: the last introduction.
+    `lacking`: features that it reported, in the last 30 days, as not supported. `asked_at`: the time of the last
+    introduction.
     """
 
     protocol: str
@@ -280,9 +260,6 @@ FROM chargers c JOIN charger_states s ON s.charger_id = c.id WHERE c.id = :charg
 """)
 
 
-async def returned(db: AsyncConnection, charger_id: str) -> Returned | None:
-    row = (await db.execute(_RETURNED, {"charger_id": charger_id})).mappings().one_or_none()
-    if row is None:
-        return None
-    values = dict(row)
-    return Returned(**(values | {"lacking": frozenset(values["lacking"])}))
+async def returned_charger(db: AsyncConnection, charger_id: str) -> ReturnedCharger | None:
+    row = await first_row(db, _RETURNED, {"charger_id": charger_id})
+    return None if row is None else ReturnedCharger(**{**row, "lacking": frozenset(row["lacking"])})

@@ -1,12 +1,9 @@
-"""The ledger's SQL for what we remember of chargers: loaded where a decision looks at it, saved as it was decided."""
+"""The ledger's SQL for the device state: loaded where a decision needs it, saved as it was decided."""
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
 
-import msgspec
-from sqlalchemy import Table
-
-from csms.core import command_effects, reports
+from csms.core import command_effects
 from csms.core.device_state import (
     Availability,
     BridgeNotes,
@@ -22,20 +19,26 @@ from csms.core.device_state import (
 )
 from csms.core.work import Work
 from csms.db import device_state_tables as tables
+from csms.db.driver import DriverConnection
+from csms.db.record_sql import ReportBatch
+from csms.db.statements import RecordSql, json_text
 
-Db = Any
-
-TABLES: Final[dict[type[DeviceState], Table]] = {
-    Availability: tables.availabilities,
-    BridgeNotes: tables.bridge_notes,
-    Capability: tables.capabilities,
-    ChargingProfile: tables.charging_profiles,
-    ConfigurationKey: tables.configuration_keys,
-    Job: tables.jobs,
-    LocalList: tables.local_lists,
-    Reservation: tables.reservations,
+S = TypeVar("S", bound=DeviceState)
+RECORDS: Final[dict[type[DeviceState], RecordSql]] = {
+    kind: RecordSql(kind, table)
+    for kind, table in (
+        (Availability, tables.availabilities),
+        (BridgeNotes, tables.bridge_notes),
+        (Capability, tables.capabilities),
+        (ChargingProfile, tables.charging_profiles),
+        (ConfigurationKey, tables.configuration_keys),
+        (Job, tables.jobs),
+        (LocalList, tables.local_lists),
+        (Reservation, tables.reservations),
+    )
 }
-# What is over for long is not looked at any more.
+_TRANSFER_SQL: Final = RecordSql(StoredTransfer, tables.data_transfers)
+# What ended long ago is not loaded.
 _LIVE: Final[dict[type[DeviceState], str]] = {
     ChargingProfile: "cleared_at IS NULL",
     Job: "(ended_at IS NULL OR updated_at > now() - interval '2 days')",
@@ -68,80 +71,37 @@ ON CONFLICT (id) DO UPDATE SET
 """
 
 
-def columns(kind: type[Any]) -> tuple[str, ...]:
-    return tuple(field.name for field in msgspec.structs.fields(kind))
-
-
-def of_row(kind: type[Any], row: Any) -> Any:
+def of_row(kind: type[S], row: Mapping[Any, Any]) -> S:
     """A record from its row; JSON comes decoded."""
-    values = {name: row[name] for name in columns(kind)}
+    values = {name: row[name] for name in RECORDS[kind].columns}
     if kind is Job:
         values["progress"] = tuple(values["progress"])
     return kind(**values)
 
 
-def _select(kind: type[DeviceState]) -> str:
-    live = _LIVE.get(kind, "true")
-    return f"SELECT {', '.join(columns(kind))} FROM {TABLES[kind].name} WHERE charger_id = ANY($1::text[]) AND {live}"
-
-
-def _upsert(kind: type[DeviceState]) -> str:
-    names, table = columns(kind), TABLES[kind]
-    key = [column.name for column in table.primary_key.columns]
-    values = ", ".join(
-        f"${i}::jsonb" if type(table.c[name].type).__name__ == "JSONB" else f"${i}"
-        for i, name in enumerate(names, 1)
-    )
-    updates = ", ".join(f"{name} = excluded.{name}" for name in names if name not in key)
-    return (
-        f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({values})"
-        f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {updates}"
-    )
-
-
-_SELECTS: Final = {kind: _select(kind) for kind in TABLES}
-_UPSERTS: Final = {kind: _upsert(kind) for kind in TABLES}
-
-
-async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
-    """Bring what the batch's decisions may look at; most batches look at none of it."""
-    wanted: dict[type[DeviceState], set[str]] = {}
+async def load(db: DriverConnection, work: Work, batch: ReportBatch) -> None:
+    """Load what the batch's decisions may need; most batches need none of it."""
+    needed: dict[type[DeviceState], set[str]] = {}
     for report in batch:
         for kind in command_effects.required_device_state(report):
-            wanted.setdefault(kind, set()).add(report.charger_id)
-    for kind, charger_ids in wanted.items():
-        for row in await db.fetch(_SELECTS[kind], sorted(charger_ids)):
+            needed.setdefault(kind, set()).add(report.charger_id)
+    for kind, charger_ids in needed.items():
+        query = f"{RECORDS[kind].select} WHERE charger_id = ANY($1::text[]) AND {_LIVE.get(kind, 'true')}"
+        for row in await db.fetch(query, sorted(charger_ids)):
             work.load(of_row(kind, row))
 
 
-async def save(db: Db, work: Work) -> None:
-    changed: dict[type[DeviceState], list[Any]] = {}
-    for record in work.changed.values():
-        if isinstance(record, DeviceState):
-            changed.setdefault(type(record), []).append(record)
-    for kind, rows in changed.items():
-        await db.executemany(_UPSERTS[kind], [_values(kind, row) for row in rows])
+async def save(db: DriverConnection, work: Work, changed: Mapping[type[Any], list[Any]]) -> None:
+    """Write the work's device state and the outcomes of commands. `changed`: its changed records by type."""
+    for kind, sql in RECORDS.items():
+        if rows := changed.get(kind):
+            await db.executemany(sql.upsert_row, map(sql.values, rows))
     outcomes = work.added.get(CommandOutcome, [])
     for late, statement in ((False, _OUTCOME), (True, _LATE)):
         if rows := [_outcome_values(outcome) for outcome in outcomes if outcome.late is late]:
             await db.executemany(statement, rows)
     if transfers := work.added.get(StoredTransfer):
-        names = columns(StoredTransfer)
-        await db.copy_records_to_table(
-            "data_transfers", records=[msgspec.structs.astuple(row) for row in transfers], columns=names
-        )
-
-
-def _values(kind: type[DeviceState], row: Any) -> list[Any]:
-    table = TABLES[kind]
-    return [
-        _json(getattr(row, name)) if type(table.c[name].type).__name__ == "JSONB" else getattr(row, name)
-        for name in columns(kind)
-    ]
-
-
-def _json(value: Any) -> str | None:
-    return None if value is None else msgspec.json.encode(value).decode()
+        await _TRANSFER_SQL.copy(db, transfers)
 
 
 def _outcome_values(outcome: CommandOutcome) -> list[Any]:
@@ -149,10 +109,10 @@ def _outcome_values(outcome: CommandOutcome) -> list[Any]:
         outcome.id,
         outcome.charger_id,
         outcome.action,
-        _json(outcome.payload),
+        json_text(outcome.payload),
         outcome.requested_by,
         outcome.state,
-        _json(outcome.answer),
+        json_text(outcome.answer),
         outcome.sent_at,
         outcome.ended_at,
         outcome.error,

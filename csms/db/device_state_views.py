@@ -1,4 +1,4 @@
-"""What we remember of a charger, for the REST interface and the console; and what its operator wants of it."""
+"""The device state of a charger, for REST and the console, and the local list that its operator desires."""
 
 from datetime import datetime
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from csms.core.device_state import (
 )
 from csms.core.work import tag_key
 from csms.db import admin
-from csms.db.device_state import TABLES, of_row
+from csms.db.device_state import RECORDS, of_row
 from csms.db.device_state_tables import (
     charging_profiles,
     configuration_keys,
@@ -31,13 +31,14 @@ from csms.db.device_state_tables import (
     local_lists,
     reservations,
 )
+from csms.db.rows import all_rows, all_structs
 from csms.db.tables import charger_states, chargers, connectors, transactions
 
 K = TypeVar("K", bound=DeviceState)
 
 
 class PlugAvailability(Struct, frozen=True, kw_only=True):
-    """A connector's (0: the charger's) reported status beside what was asked of it."""
+    """A connector's (0: the charger's) reported status beside the availability that was requested."""
 
     connector_id: int
     status: str | None
@@ -50,11 +51,11 @@ class TransferView(StoredTransfer, frozen=True, kw_only=True):
 
 
 async def _all(db: AsyncConnection, kind: type[K], query: Select[Any]) -> list[K]:
-    return [of_row(kind, row) for row in (await db.execute(query)).mappings()]
+    return [of_row(kind, row) for row in await all_rows(db, query)]
 
 
 def _of(kind: type[DeviceState], charger_id: str) -> Select[Any]:
-    table = TABLES[kind]
+    table = RECORDS[kind].table
     return select(table).where(table.c.charger_id == charger_id)
 
 
@@ -71,7 +72,7 @@ async def local_list(db: AsyncConnection, charger_id: str) -> LocalList | None:
 async def want_local_list(
     db: AsyncConnection, charger_id: str, wanted: dict[str, Any], now: datetime
 ) -> None:
-    """Set what a charger's list shall be. The charger's row is locked first, as by everybody."""
+    """Set the desired list of a charger, under the charger's row lock, as in the ledger."""
     await db.execute(
         select(charger_states.c.charger_id).where(charger_states.c.charger_id == charger_id).with_for_update()
     )
@@ -107,7 +108,7 @@ def id_tag_info(status: str, expiry_at: datetime | None, parent_id_tag: str | No
 
 
 async def list_reservations(db: AsyncConnection, charger_id: str, limit: int = 200) -> list[Reservation]:
-    """The newest first."""
+    """Newest first."""
     query = _of(Reservation, charger_id).order_by(reservations.c.reserved_at.desc(), reservations.c.id.desc())
     return await _all(db, Reservation, query.limit(limit))
 
@@ -115,7 +116,7 @@ async def list_reservations(db: AsyncConnection, charger_id: str, limit: int = 2
 async def list_profiles(
     db: AsyncConnection, charger_id: str, *, past: bool = False, limit: int = 500
 ) -> list[ChargingProfile]:
-    """The profiles that are installed by all we know; those of ended transactions are not. `past`: all."""
+    """The profiles that are installed as far as is known, without those of ended transactions. `past`: all."""
     query = _of(ChargingProfile, charger_id).order_by(
         charging_profiles.c.connector_id, charging_profiles.c.purpose, charging_profiles.c.stack_level
     )
@@ -131,7 +132,7 @@ async def list_profiles(
 
 
 async def list_jobs(db: AsyncConnection, charger_id: str, limit: int = 100) -> list[Job]:
-    """The newest first."""
+    """Newest first."""
     return await _all(db, Job, _of(Job, charger_id).order_by(jobs.c.requested_at.desc()).limit(limit))
 
 
@@ -140,36 +141,35 @@ async def list_capabilities(db: AsyncConnection, charger_id: str) -> list[Capabi
 
 
 async def availability(db: AsyncConnection, charger_id: str) -> list[PlugAvailability]:
-    """Every connector that was heard of or asked something, by number."""
+    """Every connector with a reported status or a requested availability, by number."""
     asked = {row.connector_id: row for row in await _all(db, Availability, _of(Availability, charger_id))}
     query = select(connectors.c.connector_id, connectors.c.status, connectors.c.status_at).where(
         connectors.c.charger_id == charger_id
     )
-    heard = {row.connector_id: row for row in await db.execute(query)}
+    reported = {row.connector_id: row for row in await db.execute(query)}
     return [
         PlugAvailability(
             connector_id=number,
-            status=heard[number].status if number in heard else None,
-            status_at=heard[number].status_at if number in heard else None,
+            status=reported[number].status if number in reported else None,
+            status_at=reported[number].status_at if number in reported else None,
             asked=asked.get(number),
         )
-        for number in sorted(asked.keys() | heard.keys())
+        for number in sorted(asked.keys() | reported.keys())
     ]
 
 
 async def list_transfers(
     db: AsyncConnection, charger_id: str, *, before: int | None = None, limit: int = 100
 ) -> list[TransferView]:
-    """What a charger sent by DataTransfer, the newest first."""
+    """What a charger sent by DataTransfer, newest first."""
     query = select(data_transfers).where(data_transfers.c.charger_id == charger_id)
     if before is not None:
         query = query.where(data_transfers.c.id < before)
-    rows = await db.execute(query.order_by(data_transfers.c.id.desc()).limit(limit))
-    return [TransferView(**row) for row in rows.mappings()]
+    return await all_structs(db, TransferView, query.order_by(data_transfers.c.id.desc()).limit(limit))
 
 
 async def facts(db: AsyncConnection, charger_id: str, now: datetime) -> ChargerFacts:
-    """What the checks of a command may know of its charger."""
+    """What the checks of a command take into account of its charger."""
     rows = await configuration(db, charger_id)
     running = await db.execute(
         select(transactions.c.id, transactions.c.connector_id).where(

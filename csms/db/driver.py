@@ -1,31 +1,40 @@
-"""The driver's connection, less one question: what Postgres' own types look like is asked once per program."""
+"""asyncpg below SQLAlchemy: its connections, and one that asks for Postgres' own types once per process."""
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import asyncpg
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-# Postgres gives out its own types' numbers itself, below this one (access/transam.h: FirstNormalObjectId).
-_FIRST_FOREIGN_OID = 16_384
-# After a query asyncpg prepares its nameless statement once more; after none it need not.
-_NOTHING_ASKED = SimpleNamespace(name="remembered")
-_remembered: dict[tuple[Any, frozenset[int]], Any] = {}
+DriverConnection = Any  # an asyncpg connection: the driver ships no types
+
+# The first object id that is not Postgres' own (access/transam.h: FirstNormalObjectId).
+_FIRST_NORMAL_OID = 16_384
+# After a query asyncpg prepares its unnamed statement again; after a name, as here, it does not.
+_NO_STATEMENT = SimpleNamespace(name="cached")
 
 
-class Connection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships no types
-    """For asyncpg's `connection_class`.
+async def driver_connection(connection: AsyncConnection) -> DriverConnection:
+    """The asyncpg connection below one of SQLAlchemy's."""
+    return (await connection.get_raw_connection()).driver_connection
+
+
+class TypeCachingConnection(asyncpg.Connection):  # type: ignore[misc]  # the driver ships no types
+    """For asyncpg's `connection_class`: caches the description of Postgres' own types for the process.
 
     asyncpg asks for every array type on every new connection: three statements, one of them recursive over the
-    catalog, 10 ms of Postgres, several times what the rest of a login costs. After an outage a node opens all its
-    connections at once. Should asyncpg no longer call `_introspect_types`, all is as slow as it was.
+    catalog, which take 10 ms, several times the rest of a login. After an outage a node opens all its connections
+    at once. If asyncpg no longer calls `_introspect_types`, connecting only becomes slower.
     """
 
+    cached_types: ClassVar[dict[tuple[Any, frozenset[int]], Any]] = {}
+
     async def _introspect_types(self, typeoids: Any, timeout: float) -> Any:  # noqa: ASYNC109 - not our signature
-        if any(oid >= _FIRST_FOREIGN_OID for oid in typeoids):
+        if any(oid >= _FIRST_NORMAL_OID for oid in typeoids):
             return await super()._introspect_types(typeoids, timeout)
         key = self.get_server_version(), frozenset(typeoids)
-        if key in _remembered:
-            return _remembered[key], _NOTHING_ASKED
+        if key in self.cached_types:
+            return self.cached_types[key], _NO_STATEMENT
         types, statement = await super()._introspect_types(typeoids, timeout)
-        _remembered[key] = types
+        self.cached_types[key] = types
         return types, statement

@@ -1,4 +1,4 @@
-"""What was written down as it passed: events, raw frames, quarantine, deviations. Read-only."""
+"""Logs: events, raw frames, quarantined messages, deviations."""
 
 import re
 from collections.abc import Sequence
@@ -6,13 +6,26 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Select, and_, column, func, literal_column, or_, select, true
+from sqlalchemy import (
+    ColumnElement,
+    RowMapping,
+    Select,
+    and_,
+    column,
+    func,
+    literal_column,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.records import Event, Frame
 from csms.core.text import storable
-from csms.db.statements import Db
-from csms.db.tables import charger_states, deviations, events, messages, quarantine
+from csms.db.driver import DriverConnection
+from csms.db.event_tables import events, messages
+from csms.db.rows import all_rows, all_structs, first_struct, from_row
+from csms.db.tables import charger_states, deviations, quarantine
 
 _TID = re.compile(r"\(\d{1,10},\d{1,5}\)")
 _CTID: ColumnElement[Any] = literal_column("messages.ctid")
@@ -20,8 +33,8 @@ _RECENT = timedelta(days=2)
 _RECENT_CHARGERS = 50
 
 
-class Message(Struct, frozen=True, kw_only=True):
-    """A raw frame. `place` is where the row lies, which orders frames of one microsecond."""
+class LoggedFrame(Struct, frozen=True, kw_only=True):
+    """A raw frame. `place` is the row's physical location, which orders frames of one microsecond."""
 
     at: datetime
     outgoing: bool
@@ -35,7 +48,7 @@ class Message(Struct, frozen=True, kw_only=True):
         return self.frame.decode(errors="replace")
 
 
-class Held(Struct, frozen=True, kw_only=True):
+class QuarantinedMessage(Struct, frozen=True, kw_only=True):
     """A message in quarantine."""
 
     id: int
@@ -64,10 +77,6 @@ class DeviationView(Struct, frozen=True, kw_only=True):
     last_at: datetime
 
 
-def _structs(kind: type[Any], rows: Any) -> list[Any]:
-    return [kind(**{name: row[name] for name in kind.__struct_fields__}) for row in rows.mappings()]
-
-
 # --- events ----------------------------------------------------------------------------------------------
 
 
@@ -81,12 +90,12 @@ def events_select(charger_id: str, after_seq: int, limit: int) -> Select[Any]:
 
 
 async def events_after(db: AsyncConnection, charger_id: str, after_seq: int, limit: int) -> list[Event]:
-    """A charger's events in order, those after `after_seq`."""
-    return _structs(Event, await db.execute(events_select(charger_id, after_seq, limit)))
+    """A charger's events in the order of `seq`, from the one after `after_seq`."""
+    return await all_structs(db, Event, events_select(charger_id, after_seq, limit))
 
 
 async def kept_events(db: AsyncConnection, charger_id: str) -> tuple[int | None, int]:
-    """The first seq retention has kept (None: nothing is kept) and the last one given out (0: none yet)."""
+    """The lowest stored seq (None: no event is stored) and the last assigned one (0: none yet)."""
     first = await db.scalar(select(func.min(events.c.seq)).where(events.c.charger_id == charger_id))
     last = await db.scalar(
         select(charger_states.c.event_seq).where(charger_states.c.charger_id == charger_id)
@@ -95,7 +104,7 @@ async def kept_events(db: AsyncConnection, charger_id: str) -> tuple[int | None,
 
 
 async def positions(db: AsyncConnection, *, after: str | None, limit: int) -> list[tuple[str, int]]:
-    """Each charger's last seq, by identity, those after the identity `after`."""
+    """The last seq of each charger, by identity, from the charger after `after`."""
     query = select(charger_states.c.charger_id, charger_states.c.event_seq)
     if after is not None:
         query = query.where(charger_states.c.charger_id > after)
@@ -106,9 +115,9 @@ async def positions(db: AsyncConnection, *, after: str | None, limit: int) -> li
 async def recent_events(
     db: AsyncConnection, now: datetime, limit: int, charger_id: str | None = None
 ) -> list[Event]:
-    """The newest events of all chargers, newest first.
+    """The newest events of one charger or of all, newest first.
 
-    Events are only ever found by charger: this asks the fifty that were heard of last, each for its newest.
+    Events are indexed by charger only: of all chargers, the fifty that were seen last are searched.
     """
     lately = select(charger_states.c.charger_id, charger_states.c.event_seq)
     if charger_id is not None:
@@ -133,13 +142,13 @@ async def recent_events(
         .order_by(newest.c.recorded_at.desc(), newest.c.charger_id, newest.c.seq.desc())
         .limit(limit)
     )
-    return _structs(Event, await db.execute(query))
+    return await all_structs(db, Event, query)
 
 
 async def events_of_transaction(
     db: AsyncConnection, charger_id: str, transaction_id: int, since: datetime, limit: int
 ) -> list[Event]:
-    """What was told of one transaction, readings left out, in order."""
+    """The events of one transaction but its readings, in the order of `seq`."""
     query = (
         select(events)
         .where(
@@ -151,16 +160,16 @@ async def events_of_transaction(
         .order_by(events.c.seq)
         .limit(limit)
     )
-    return _structs(Event, await db.execute(query))
+    return await all_structs(db, Event, query)
 
 
 # --- raw frames ------------------------------------------------------------------------------------------
 
 
-def messages_select(
+def frames_select(
     charger_id: str, *, before: tuple[datetime, str] | None = None, limit: int = 100
 ) -> Select[Any]:
-    """Newest first. `before` is (at, place) of the last frame of the page before. ValueError: no place."""
+    """Newest first. `before` is (at, place) of the last frame of the page before. Raises ValueError for no place."""
     place = _CTID.label("place")
     query = (
         select(messages, place)
@@ -179,43 +188,35 @@ def messages_select(
     return query
 
 
-async def list_messages(
+async def list_frames(
     db: AsyncConnection,
     charger_id: str,
     *,
     before: tuple[datetime, str] | None = None,
     limit: int = 100,
-) -> list[Message]:
-    rows = await db.execute(messages_select(charger_id, before=before, limit=limit))
-    return [_message(row) for row in rows.mappings()]
+) -> list[LoggedFrame]:
+    return [_frame(row) for row in await all_rows(db, frames_select(charger_id, before=before, limit=limit))]
 
 
-async def messages_since(
+async def frames_since(
     db: AsyncConnection, charger_id: str, since: datetime, limit: int = 1000
-) -> list[Message]:
-    """Frames from `since` on, oldest first: what a live view asks again and again."""
+) -> list[LoggedFrame]:
+    """Frames from `since` on, oldest first, for live views."""
     query = (
         select(messages, _CTID.label("place"))
         .where(messages.c.charger_id == charger_id, messages.c.at >= since)
         .order_by(messages.c.at, column("place"))
         .limit(limit)
     )
-    return [_message(row) for row in (await db.execute(query)).mappings()]
+    return [_frame(row) for row in await all_rows(db, query)]
 
 
-def _message(row: Any) -> Message:
+def _frame(row: RowMapping) -> LoggedFrame:
     block, offset = row["place"]
-    return Message(
-        at=row["at"],
-        outgoing=row["outgoing"],
-        action=row["action"],
-        message_id=row["message_id"],
-        frame=row["frame"],
-        place=f"({block},{offset})",
-    )
+    return from_row(LoggedFrame, {**row, "place": f"({block},{offset})"})
 
 
-async def save_frames(db: Db, frames: Sequence[Frame]) -> None:
+async def save_frames(db: DriverConnection, frames: Sequence[Frame]) -> None:
     def text(value: str | None) -> str | None:
         return None if value is None else storable(value)
 
@@ -238,8 +239,8 @@ async def list_quarantine(
     resolved: bool | None = False,
     before_id: int | None = None,
     limit: int = 100,
-) -> list[Held]:
-    """Newest first; by default only what nobody has dealt with yet."""
+) -> list[QuarantinedMessage]:
+    """Newest first; by default only what is not resolved."""
     query = select(quarantine).order_by(quarantine.c.id.desc()).limit(limit)
     if charger_id is not None:
         query = query.where(quarantine.c.charger_id == charger_id)
@@ -248,14 +249,14 @@ async def list_quarantine(
         query = query.where(at.is_not(None) if resolved else at.is_(None))
     if before_id is not None:
         query = query.where(quarantine.c.id < before_id)
-    return _structs(Held, await db.execute(query))
+    return await all_structs(db, QuarantinedMessage, query)
 
 
-async def get_quarantined(db: AsyncConnection, held_id: int) -> Held | None:
-    if not 0 < held_id < 2**63:
+async def get_quarantined(db: AsyncConnection, quarantine_id: int) -> QuarantinedMessage | None:
+    if not 0 < quarantine_id < 2**63:
         return None
-    found = _structs(Held, await db.execute(select(quarantine).where(quarantine.c.id == held_id)))
-    return found[0] if found else None
+    query = select(quarantine).where(quarantine.c.id == quarantine_id)
+    return await first_struct(db, QuarantinedMessage, query)
 
 
 async def count_quarantine(db: AsyncConnection) -> int:
@@ -268,10 +269,10 @@ async def count_quarantine(db: AsyncConnection) -> int:
 
 
 async def list_deviations(db: AsyncConnection, charger_id: str) -> list[DeviationView]:
-    """How a charger departs from the protocol, the most frequent first."""
+    """The deviations of a charger, the most frequent first."""
     query = (
         select(deviations)
         .where(deviations.c.charger_id == charger_id)
         .order_by(deviations.c.count.desc(), deviations.c.action, deviations.c.field, deviations.c.kind)
     )
-    return _structs(DeviationView, await db.execute(query))
+    return await all_structs(db, DeviationView, query)

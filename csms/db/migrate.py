@@ -1,4 +1,4 @@
-"""Migrations from the program's side: where they lie, which is applied, which is missing."""
+"""Migrations, as the program runs them: where they are, which are applied, which are missing."""
 
 import os
 import re
@@ -13,9 +13,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms.db.tables import PARTITIONED
+from csms.db import account_tables, device_state_tables, event_tables, plan_tables, security_tables, tables
+from csms.db.partitions import PARTITIONED
 from csms.errors import StartError
 
+# Importing these modules completes the metadata (csms/db/schema.py).
+TABLE_MODULES = (account_tables, device_state_tables, event_tables, plan_tables, security_tables, tables)
 _PARTITION = re.compile(rf"({'|'.join(PARTITIONED)})_(default|p\d{{8}})")
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -57,7 +60,7 @@ def sql(url: str, revision: str = "head") -> None:
 
 @cache
 def head() -> str | None:
-    """The newest revision this program has. Reading the scripts takes longer than all else at the start of a node."""
+    """The newest revision of this program. Cached: reading the scripts is the longest part of a node's start."""
     return ScriptDirectory.from_config(config()).get_current_head()
 
 
@@ -72,5 +75,5 @@ async def current(engine: AsyncEngine) -> str | None:
 
 
 def compare_object(_obj: Any, name: str | None, kind: str, _reflected: bool, _compare_to: Any) -> bool:
-    """What `alembic check` looks at: daily partitions are made at run time and are no tables of the schema."""
+    """Whether `alembic check` compares an object: not the daily partitions, which are created at run time."""
     return not (kind == "table" and name is not None and _PARTITION.fullmatch(name))

@@ -1,28 +1,32 @@
-"""The relay's SQL: what the broker has not acknowledged yet, and the locks that say who sends it.
+"""The relay's SQL: the events that the broker has not acknowledged, and the advisory locks on their lanes.
 
-Like the ledger's (csms/db/store.py) it runs on asyncpg's own connection. `Db` there and here: asyncpg's.
+Like the ledger's (csms/db/store.py) it runs on asyncpg's own connection.
 """
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from zlib import crc32
 
 from msgspec import Struct
 
 from csms.core.records import Event
-from csms.db.statements import Db
-from csms.db.store import LANES, lane
+from csms.db.driver import DriverConnection
+from csms.db.rows import from_row
 
-__all__ = ["LANES", "Counts", "Row", "lane"]
-
+LANES = 64
 LOCK_CLASS = 0x6373_6D73  # "csms": the first key of the advisory locks, the lane is the second
 CHANNEL = "csms_outbox"
-DEAD_AFTER = 10
+PARKED_AFTER = 10
 _COUNTED = 1_000_000
 
 
-class Row(Struct, frozen=True):
-    """A pending event. `event` is None when its partition was dropped: nobody can send it any more."""
+def lane(charger_id: str) -> int:
+    """The lane of a charger's events: order is kept within a lane."""
+    return crc32(charger_id.encode()) % LANES
+
+
+class OutboxRow(Struct, frozen=True):
+    """A pending event. `event` is None when its partition was dropped: it cannot be sent any more."""
 
     charger_id: str
     seq: int
@@ -30,8 +34,8 @@ class Row(Struct, frozen=True):
     event: Event | None
 
 
-class Parked(Struct, frozen=True, kw_only=True):
-    """An event set aside. `event_id` and `topic` are None when the event itself is no longer stored."""
+class ParkedEvent(Struct, frozen=True, kw_only=True):
+    """A parked event. `event_id`, `event_type` and `topic` are None when the event is no longer stored."""
 
     charger_id: str
     seq: int
@@ -43,16 +47,16 @@ class Parked(Struct, frozen=True, kw_only=True):
     topic: str | None
 
 
-class Counts(Struct, frozen=True, kw_only=True):
-    """`pending` stops counting at a million."""
+class OutboxCounts(Struct, frozen=True, kw_only=True):
+    """`dead` counts parked events. Both counts stop at a million."""
 
     pending: int
     dead: int
     oldest_at: datetime | None
 
 
-# Whoever holds the chargers of the oldest rows gets those chargers' *lowest* numbers. `recorded_at` alone would
-# not do: it is taken from the writing node's clock before the charger's row is locked, so it may run against seq.
+# For the chargers of the oldest rows, their *lowest* numbers. `recorded_at` alone would not do: it is taken from the
+# writing node's clock before the charger's row is locked, so its order may differ from that of `seq`.
 _PENDING = """
 WITH oldest AS (
     SELECT mine.charger_id, mine.seq
@@ -80,37 +84,29 @@ ORDER BY lowest.recorded_at, lowest.charger_id, lowest.seq
 """
 
 
-async def pending(db: Db, lanes: Sequence[int], limit: int, without: Sequence[str] = ()) -> list[Row]:
-    """About `limit` of the oldest rows of these lanes, leaving out the chargers `without`.
+async def pending(
+    db: DriverConnection, lanes: Sequence[int], limit: int, without: Sequence[str] = ()
+) -> list[OutboxRow]:
+    """About `limit` of the oldest rows of these lanes, without the chargers in `without`.
 
-    Of each charger mentioned: its lowest pending numbers, in order, without a hole. The rows of one charger
-    are in the order of seq, the chargers' among each other by age.
+    Each charger in the result has its lowest pending numbers there, without a gap. The rows of one charger are in
+    the order of `seq`, those of different chargers by age.
     """
     rows = [
-        Row(row["charger_id"], row["seq"], row["attempts"], _event(row))
+        OutboxRow(
+            row["charger_id"],
+            row["seq"],
+            row["attempts"],
+            None if row["body"] is None else from_row(Event, row),
+        )
         for row in await db.fetch(_PENDING, list(lanes), list(without), limit)
     ]
     return _in_order(rows)
 
 
-def _event(row: Any) -> Event | None:
-    if row["body"] is None:
-        return None
-    return Event(
-        charger_id=row["charger_id"],
-        seq=row["seq"],
-        event_id=row["event_id"],
-        event_type=row["event_type"],
-        topic=row["topic"],
-        body=row["body"],
-        transaction_id=row["transaction_id"],
-        recorded_at=row["recorded_at"],
-    )
-
-
-def _in_order(rows: list[Row]) -> list[Row]:
-    """Age decides between chargers, seq within one, also where the writers' clocks disagreed."""
-    numbers: dict[str, list[Row]] = {}
+def _in_order(rows: list[OutboxRow]) -> list[OutboxRow]:
+    """Order by age between chargers and by `seq` within one, also where the writers' clocks disagreed."""
+    numbers: dict[str, list[OutboxRow]] = {}
     for row in rows:
         numbers.setdefault(row.charger_id, []).append(row)
     for own in numbers.values():
@@ -118,8 +114,8 @@ def _in_order(rows: list[Row]) -> list[Row]:
     return [numbers[row.charger_id].pop() for row in rows]
 
 
-async def delete(db: Db, keys: Iterable[tuple[str, int]]) -> None:
-    """The broker has acknowledged these (charger_id, seq). Safe to repeat."""
+async def delete(db: DriverConnection, keys: Iterable[tuple[str, int]]) -> None:
+    """Delete the (charger_id, seq) that the broker has acknowledged. Safe to repeat."""
     charger_ids, numbers = zip(*keys, strict=True)
     await db.execute(
         "DELETE FROM outbox USING unnest($1::text[], $2::int8[]) AS acked(charger_id, seq)"
@@ -129,8 +125,10 @@ async def delete(db: Db, keys: Iterable[tuple[str, int]]) -> None:
     )
 
 
-async def failed(db: Db, charger_id: str, seq: int, error: str, *, permanent: bool) -> tuple[int, bool]:
-    """Count an attempt the broker refused. Returns (attempts, dead): after ten permanent refusals it is parked."""
+async def count_refusal(
+    db: DriverConnection, charger_id: str, seq: int, error: str, *, permanent: bool
+) -> tuple[int, bool]:
+    """Count an attempt that the broker refused. Returns (attempts, parked): ten permanent refusals park the event."""
     row = await db.fetchrow(
         "UPDATE outbox SET attempts = least(attempts + 1, 32000), last_error = left($3, 500),"
         " dead = dead OR ($4 AND attempts + 1 >= $5) WHERE charger_id = $1 AND seq = $2 RETURNING attempts, dead",
@@ -138,13 +136,13 @@ async def failed(db: Db, charger_id: str, seq: int, error: str, *, permanent: bo
         seq,
         error,
         permanent,
-        DEAD_AFTER,
+        PARKED_AFTER,
     )
     return (row["attempts"], row["dead"]) if row is not None else (0, False)
 
 
-async def park(db: Db, keys: Iterable[tuple[str, int]], error: str) -> None:
-    """Set these aside: they will not be sent unless an operator frees them."""
+async def park(db: DriverConnection, keys: Iterable[tuple[str, int]], error: str) -> None:
+    """Park these (charger_id, seq): they are not sent unless an operator revives them."""
     charger_ids, numbers = zip(*keys, strict=True)
     await db.execute(
         "UPDATE outbox SET dead = true, last_error = $3 FROM unnest($1::text[], $2::int8[]) AS gone(charger_id, seq)"
@@ -155,8 +153,8 @@ async def park(db: Db, keys: Iterable[tuple[str, int]], error: str) -> None:
     )
 
 
-async def revive(db: Db, charger_id: str | None = None) -> int:
-    """Send parked events after all (of one charger, or all). Returns how many there were."""
+async def revive(db: DriverConnection, charger_id: str | None = None) -> int:
+    """Return parked events (of one charger, or all) to the relay. Returns how many."""
     rows = await db.fetch(
         "UPDATE outbox SET dead = false, attempts = 0 WHERE dead AND ($1::text IS NULL OR charger_id = $1)"
         " RETURNING lane",
@@ -167,8 +165,8 @@ async def revive(db: Db, charger_id: str | None = None) -> int:
     return len(rows)
 
 
-async def parked(db: Db, limit: int, charger_id: str | None = None) -> list[Parked]:
-    """What was set aside, the oldest first."""
+async def list_parked(db: DriverConnection, limit: int, charger_id: str | None = None) -> list[ParkedEvent]:
+    """Parked events, oldest first."""
     rows = await db.fetch(
         "SELECT outbox.charger_id, outbox.seq, outbox.recorded_at, outbox.attempts, outbox.last_error AS error,"
         " events.event_id, events.event_type, events.topic"
@@ -178,47 +176,43 @@ async def parked(db: Db, limit: int, charger_id: str | None = None) -> list[Park
         limit,
         charger_id,
     )
-    return [Parked(**dict(row)) for row in rows]
+    return [ParkedEvent(**dict(row)) for row in rows]
 
 
-async def driver(connection: Any) -> Db:
-    """The asyncpg connection below one of SQLAlchemy's."""
-    return (await connection.get_raw_connection()).driver_connection
-
-
-async def discard(db: Db, charger_id: str | None = None) -> int:
-    """Never send what was set aside (of one charger, or all); it can still be replayed. Returns how many."""
+async def discard(db: DriverConnection, charger_id: str | None = None) -> int:
+    """Delete parked events (of one charger, or all) from the outbox; they can still be replayed. Returns how many."""
     rows = await db.fetch(
         "DELETE FROM outbox WHERE dead AND ($1::text IS NULL OR charger_id = $1) RETURNING 1", charger_id
     )
     return len(rows)
 
 
-async def overfull(db: Db, limit: int) -> bool:
-    """Whether more than `limit` events wait."""
+async def overfull(db: DriverConnection, limit: int) -> bool:
+    """Whether more than `limit` events are pending."""
     waiting: int = await db.fetchval(
         "SELECT count(*) FROM (SELECT FROM outbox WHERE NOT dead LIMIT $1) AS rows", limit + 1
     )
     return waiting > limit
 
 
-# Of a transaction's waiting readings the newest of each stretch of time stays, and what the charger has marked.
+# Of a transaction's pending readings the newest of each interval stays, and those whose context is Transaction.* or
+# Interruption.*.
 _THIN = """
 DELETE FROM outbox USING (
     SELECT charger_id, seq, row_number() OVER (
         PARTITION BY charger_id, events.transaction_id, date_bin($2::interval, recorded_at, 'epoch')
         ORDER BY seq DESC
-    ) AS place, position($3::bytea IN events.body) + position($4::bytea IN events.body) > 0 AS telling
+    ) AS place, position($3::bytea IN events.body) + position($4::bytea IN events.body) > 0 AS marked
     FROM outbox JOIN events USING (charger_id, seq, recorded_at)
     WHERE outbox.lane = $1 AND NOT outbox.dead AND events.event_type = 'meter_reading'
 ) AS readings
 WHERE outbox.charger_id = readings.charger_id AND outbox.seq = readings.seq
-    AND readings.place > 1 AND NOT readings.telling
+    AND readings.place > 1 AND NOT readings.marked
 RETURNING 1
 """
 
 
-async def thin(db: Db, of_lane: int, every: timedelta) -> int:
+async def thin(db: DriverConnection, of_lane: int, every: timedelta) -> int:
     """Remove a lane's pending meter readings from the outbox but for one per `every`; no other event is removed.
 
     They stay in `events` and can be replayed. Returns how many; 0 while another node's transaction thins.
@@ -229,8 +223,8 @@ async def thin(db: Db, of_lane: int, every: timedelta) -> int:
     return len(await db.fetch(_THIN, of_lane, every, *marks))
 
 
-async def prune(db: Db, before: datetime) -> int:
-    """Give up parked events recorded before `before`. What is not parked is never given up."""
+async def prune(db: DriverConnection, before: datetime) -> int:
+    """Delete parked events recorded before `before`; no other event is deleted. Returns how many."""
     rows = await db.fetch("DELETE FROM outbox WHERE dead AND recorded_at < $1 RETURNING 1", before)
     return len(rows)
 
@@ -244,14 +238,14 @@ SELECT (SELECT count(*) FROM (SELECT FROM outbox WHERE NOT dead LIMIT {_COUNTED}
 """
 
 
-async def counts(db: Db) -> Counts:
-    """What waits in the whole outbox. `oldest_at` is also what event partitions must be kept from."""
+async def counts(db: DriverConnection) -> OutboxCounts:
+    """Counts of the whole outbox. Partitions of events are kept from the day of `oldest_at` on."""
     row = await db.fetchrow(_COUNTS)
-    return Counts(pending=row["pending"], dead=row["dead"], oldest_at=row["oldest_at"])
+    return OutboxCounts(pending=row["pending"], dead=row["dead"], oldest_at=row["oldest_at"])
 
 
-async def take_lanes(db: Db, lanes: Sequence[int]) -> list[int]:
-    """Those of the lanes that nobody has, now ours for as long as this session lives (or `give_back`)."""
+async def take_lanes(db: DriverConnection, lanes: Sequence[int]) -> list[int]:
+    """Lock those of the lanes that no session holds, until this session ends or `release_lanes`. Returns them."""
     rows = await db.fetch(
         "SELECT lane FROM unnest($2::int4[]) AS lanes(lane) WHERE pg_try_advisory_lock($1::int4, lane)",
         LOCK_CLASS,
@@ -260,16 +254,16 @@ async def take_lanes(db: Db, lanes: Sequence[int]) -> list[int]:
     return [row["lane"] for row in rows]
 
 
-async def give_back(db: Db) -> None:
-    """All lanes of this session."""
+async def release_lanes(db: DriverConnection) -> None:
+    """Release all lanes of this session."""
     await db.execute("SELECT pg_advisory_unlock_all()")
 
 
-async def prepare(db: Db) -> None:
-    """Make a session the relay's: a deletion lost in a crash only means that an event is sent again."""
+async def prepare_session(db: DriverConnection) -> None:
+    """Set a session up for the relay: a deletion that a crash undoes only means that an event is sent again."""
     await db.execute("SET synchronous_commit TO off")
 
 
-async def notify(db: Db, lanes: Iterable[int]) -> None:
-    """Wake whoever holds these lanes. Never inside the business transaction: NOTIFY serialises commits."""
+async def notify(db: DriverConnection, lanes: Iterable[int]) -> None:
+    """Wake the nodes that hold these lanes. Never in the ledger's transaction: NOTIFY serializes commits."""
     await db.execute("SELECT pg_notify($1, $2)", CHANNEL, ",".join(str(lane) for lane in sorted(lanes)))

@@ -1,4 +1,4 @@
-"""Daily partitions of the three tables that grow: made ahead of time, dropped when past their keep."""
+"""Daily partitions of the three tables that grow: created ahead of time, dropped past their retention."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -8,18 +8,19 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from csms.db.tables import PARTITIONED
+from csms.db.outages import driver_error
 
 DAYS_AHEAD = 7
-# A partition is made and dropped under a lock on its whole table: one long reader in front of it would stop
-# every writer behind it, so it gives way and the next round tries again.
-LOCK_TIMEOUT = "2s"
-_RECEIVED = {"messages": "at", "readings": "received_at", "events": "recorded_at"}
+# A partition is created and dropped under a lock on its whole table. Writers queue behind a statement that waits for
+# such a lock, so it gives up early and the next run tries again.
+LOCK_TIMEOUT_MS = 2000
+# The partitioned tables, in the order in which the ledger writes them, and the times they are partitioned by.
+PARTITIONED = {"messages": "at", "readings": "received_at", "events": "recorded_at"}
 log = structlog.get_logger()
 
 
 def create_sql(table: str, day: date) -> str:
-    """The statement that makes the partition of one UTC day, if it is not there."""
+    """The statement that creates the partition of one UTC day, if it does not exist."""
     start, end = _midnight(day), _midnight(day + timedelta(days=1))
     return (
         f"CREATE TABLE IF NOT EXISTS {_name(table, day)} PARTITION OF {table}"
@@ -27,11 +28,13 @@ def create_sql(table: str, day: date) -> str:
     )
 
 
-async def ensure(db: AsyncConnection, today: date | None = None) -> None:
-    """Make the partitions of today and the days ahead. Safe to repeat, safe on several nodes."""
+async def ensure(
+    db: AsyncConnection, today: date | None = None, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS
+) -> None:
+    """Create the partitions of today and the days ahead. Safe to repeat, and on several nodes at once."""
     today = today or datetime.now(UTC).date()
     await db.execute(text("SELECT pg_advisory_xact_lock(hashtext('csms.partitions'))"))
-    await db.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+    await db.execute(text(f"SET LOCAL lock_timeout = {lock_timeout_ms:d}"))
     existing = await _existing(db)
     for table in PARTITIONED:
         for ahead in range(DAYS_AHEAD + 1):
@@ -41,32 +44,34 @@ async def ensure(db: AsyncConnection, today: date | None = None) -> None:
 
 
 async def _create(db: AsyncConnection, table: str, day: date) -> bool:
-    """Whether to go on with this table: not while somebody else holds it."""
+    """Whether to go on with this table: not while its lock is held."""
     try:
         async with db.begin_nested():
             await db.execute(text(create_sql(table, day)))
     except IntegrityError:
-        # Rows of that day lie in the default partition already (nobody made the day in time): they stay there.
-        log.warning("partition not made: its rows are in the default one", table=table, day=day.isoformat())
+        # No node created the day in time: its rows are in the default partition, and stay there.
+        log.warning("partition_left_in_default", table=table, day=day.isoformat())
     except DBAPIError as error:
-        if not _gave_way(error):
+        if not _lock_timed_out(error):
             raise
-        log.warning("partition not made: the table is in use", table=table, day=day.isoformat())
+        log.warning("partition_creation_postponed", table=table, day=day.isoformat())
         return False
     return True
 
 
-async def drop_before(db: AsyncConnection, table: str, day: date) -> list[str]:
-    """Drop the partitions that hold only days before `day`, and such rows of the default one.
+async def drop_before(
+    db: AsyncConnection, table: str, day: date, *, lock_timeout_ms: int = LOCK_TIMEOUT_MS
+) -> list[str]:
+    """Drop the partitions of days before `day`, and delete such rows of the default one.
 
-    Returns the names of what was dropped. Events that the broker has not taken yet are kept, with their day.
+    Returns the names of the dropped partitions. Days of events that the outbox still has are kept.
     """
     assert table in PARTITIONED
     if table == "events":
         oldest: datetime | None = await db.scalar(text("SELECT min(recorded_at) FROM outbox"))
         if oldest is not None:
             day = min(day, oldest.astimezone(UTC).date())
-    await db.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+    await db.execute(text(f"SET LOCAL lock_timeout = {lock_timeout_ms:d}"))
     dropped = []
     for name in sorted(await _existing(db)):
         if name.startswith(f"{table}_p") and name < _name(table, day):
@@ -74,20 +79,20 @@ async def drop_before(db: AsyncConnection, table: str, day: date) -> list[str]:
                 async with db.begin_nested():
                     await db.execute(text(f"DROP TABLE {name}"))
             except DBAPIError as error:
-                if not _gave_way(error):
+                if not _lock_timed_out(error):
                     raise
-                log.warning("partition not dropped: the table is in use", partition=name)
+                log.warning("partition_drop_postponed", partition=name)
                 break
             dropped.append(name)
     await db.execute(
-        text(f"DELETE FROM {table}_default WHERE {_RECEIVED[table]} < CAST(:day AS timestamptz)"),
+        text(f"DELETE FROM {table}_default WHERE {PARTITIONED[table]} < CAST(:day AS timestamptz)"),
         {"day": datetime(day.year, day.month, day.day, tzinfo=UTC)},
     )
     return dropped
 
 
-def _gave_way(error: DBAPIError) -> bool:
-    return error.orig is not None and isinstance(error.orig.__cause__, asyncpg.LockNotAvailableError)
+def _lock_timed_out(error: DBAPIError) -> bool:
+    return isinstance(driver_error(error), asyncpg.LockNotAvailableError)
 
 
 async def _existing(db: AsyncConnection) -> set[str]:

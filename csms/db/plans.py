@@ -1,4 +1,4 @@
-"""Charging plans: how OCPP chargers are planned, what became of it, and what is shown of every charger's plan."""
+"""Charging plans: the terms of OCPP chargers' plans, their delivery, and every charger's plan as shown."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.db.device_state_tables import charging_profiles
 from csms.db.plan_tables import charging_plans, plan_views
+from csms.db.rows import all_rows, first_row
 from csms.db.tables import charger_states, chargers
 from csms.scheduling.hems import HemsRequest
 from csms.scheduling.plan_delivery import PlanDelivery
@@ -19,7 +20,7 @@ from csms.scheduling.plan_view import PlanningTerms, PlanView
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """A plan with what is known of its charger. `lost`: somebody has cleared or replaced our profile since."""
+    """A plan with the charger it is for. `lost`: the charger no longer has the profile that was installed."""
 
     charger_id: str
     terms: PlanningTerms
@@ -84,30 +85,34 @@ def _plan(row: Mapping[Any, Any]) -> Plan:
     )
 
 
-async def of_node(db: AsyncConnection, node: str) -> list[Plan]:
-    """Of the chargers whose last connection was with this node."""
+async def list_of_node(db: AsyncConnection, node: str) -> list[Plan]:
+    """The plans of the chargers whose last connection was with this node."""
     query = _PLAN.where(charger_states.c.node == node).order_by(charging_plans.c.charger_id)
-    return [_plan(row) for row in (await db.execute(query)).mappings()]
+    return [_plan(row) for row in await all_rows(db, query)]
 
 
 async def get(db: AsyncConnection, charger_id: str) -> Plan | None:
-    row = (await db.execute(_PLAN.where(charging_plans.c.charger_id == charger_id))).mappings().first()
+    row = await first_row(db, _PLAN.where(charging_plans.c.charger_id == charger_id))
     return None if row is None else _plan(row)
+
+
+async def _get_locked(db: AsyncConnection, charger_id: str) -> Plan | None:
+    await db.execute(
+        select(charging_plans.c.charger_id).where(charging_plans.c.charger_id == charger_id).with_for_update()
+    )
+    return await get(db, charger_id)
 
 
 async def list_plans(db: AsyncConnection, *, after_id: str = "", limit: int = 100) -> list[Plan]:
     query = _PLAN.where(charging_plans.c.charger_id > after_id).order_by(charging_plans.c.charger_id)
-    return [_plan(row) for row in (await db.execute(query.limit(limit))).mappings()]
+    return [_plan(row) for row in await all_rows(db, query.limit(limit))]
 
 
 async def put(db: AsyncConnection, charger_id: str, terms: PlanningTerms, now: datetime) -> None:
-    """Make a plan, or change its terms; what was refused before is tried anew."""
-    await db.execute(
-        select(charging_plans.c.charger_id).where(charging_plans.c.charger_id == charger_id).with_for_update()
-    )
-    known = await get(db, charger_id)
+    """Create a plan, or change its terms. A delivery that the charger refused is tried again."""
+    known = await _get_locked(db, charger_id)
     if known is not None and known.delivery.refused_at is not None:
-        await deliver(db, charger_id, PlanDelivery(installed=known.delivery.installed))
+        await put_delivery(db, charger_id, PlanDelivery(installed=known.delivery.installed))
     given = {"terms": msgspec.to_builtins(terms), "removed": False, "changed_at": now}
     await db.execute(
         upsert(charging_plans)
@@ -117,7 +122,7 @@ async def put(db: AsyncConnection, charger_id: str, terms: PlanningTerms, now: d
 
 
 async def remove(db: AsyncConnection, charger_id: str, now: datetime) -> bool:
-    """Have it taken off the charger, and then forgotten. False: there is none."""
+    """Mark a plan for removal from its charger. False: there is none."""
     done = await db.execute(
         update(charging_plans)
         .where(charging_plans.c.charger_id == charger_id)
@@ -127,7 +132,7 @@ async def remove(db: AsyncConnection, charger_id: str, now: datetime) -> bool:
 
 
 async def forget(db: AsyncConnection, charger_id: str) -> None:
-    """A removed plan of which nothing is left on its charger."""
+    """Delete a removed plan once its profile is cleared on the charger."""
     gone = await db.execute(
         delete(charging_plans).where(charging_plans.c.charger_id == charger_id, charging_plans.c.removed)
     )
@@ -135,8 +140,8 @@ async def forget(db: AsyncConnection, charger_id: str) -> None:
         await db.execute(delete(plan_views).where(plan_views.c.charger_id == charger_id))
 
 
-async def deliver(db: AsyncConnection, charger_id: str, delivery: PlanDelivery) -> None:
-    """Keep what became of it on the charger."""
+async def put_delivery(db: AsyncConnection, charger_id: str, delivery: PlanDelivery) -> None:
+    """Store the delivery of a plan to its charger."""
     await db.execute(
         update(charging_plans)
         .where(charging_plans.c.charger_id == charger_id)
@@ -144,14 +149,11 @@ async def deliver(db: AsyncConnection, charger_id: str, delivery: PlanDelivery) 
     )
 
 
-async def wish(
+async def change_hems(
     db: AsyncConnection, charger_id: str, change: Callable[[Plan], HemsRequest | None]
 ) -> HemsRequest | None:
-    """Let a HEMS's wish become another one. `change` gets the plan, locked; None: as it was, or no plan."""
-    locked = select(charging_plans.c.charger_id).where(charging_plans.c.charger_id == charger_id)
-    if await db.scalar(locked.with_for_update()) is None:
-        return None
-    known = await get(db, charger_id)
+    """Change the HEMS's wish of a plan: `change` gets the locked plan. Returns the new wish; None: unchanged."""
+    known = await _get_locked(db, charger_id)
     changed = None if known is None or known.removed else change(known)
     if changed is not None:
         await db.execute(
@@ -165,8 +167,8 @@ async def wish(
 # --- what is shown ---------------------------------------------------------------------------------------
 
 
-async def show(db: AsyncConnection, shown: PlanView, only: Sequence[int]) -> bool:
-    """Keep it, and nothing of connectors that are not among `only`. False: there is no such charger."""
+async def put_view(db: AsyncConnection, shown: PlanView, only: Sequence[int]) -> bool:
+    """Store a view, and delete those of connectors not in `only`. False: the charger is unknown."""
     content = msgspec.to_builtins(shown)
     there = select(
         chargers.c.id, literal(shown.connector_id), literal(content, plan_views.c.shown.type)
@@ -186,8 +188,8 @@ async def show(db: AsyncConnection, shown: PlanView, only: Sequence[int]) -> boo
     return kept.first() is not None
 
 
-async def shown(db: AsyncConnection, charger_id: str) -> list[PlanView]:
-    """By connector."""
+async def list_views(db: AsyncConnection, charger_id: str) -> list[PlanView]:
+    """The views of a charger, by connector."""
     query = (
         select(plan_views.c.shown)
         .where(plan_views.c.charger_id == charger_id)

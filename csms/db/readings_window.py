@@ -1,4 +1,4 @@
-"""The courses of sessions as the database has them, thinned to what their price depends on (core/session_course.ReadingsWindow)."""
+"""The registers and statuses of sessions, thinned to what their price depends on (core/session_course.ReadingsWindow)."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -6,11 +6,10 @@ from typing import Any
 
 from csms.core.session_timeline import ReadingsWindow
 from csms.core.usage import Evidence
+from csms.db.driver import DriverConnection
 
-Db = Any  # an asyncpg connection: the driver ships no types
-
-# By readings_charger_id_sampled_at_idx, in the partitions since the start. A clock-aligned reading names no
-# transaction: it is the same register.
+# Uses readings_charger_id_sampled_at_idx in the partitions since the start. A clock-aligned reading names no
+# transaction, but is of the same register.
 _REGISTERS = """
 SELECT w.transaction_id, r.first_at, r.first_wh, r.last_at, r.last_wh
 FROM unnest($1::int4[], $2::text[], $3::int4[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
@@ -28,7 +27,7 @@ CROSS JOIN LATERAL (
 ) r
 """
 MOST_STATUSES = 200
-# By status_history_charger_id_recorded_at_idx, the newest ones.
+# The newest statuses, by status_history_charger_id_recorded_at_idx.
 _STATUSES = f"""
 SELECT w.transaction_id, s.at, s.status
 FROM unnest($1::int4[], $2::text[], $3::int4[], $4::timestamptz[], $5::timestamptz[])
@@ -42,23 +41,27 @@ CROSS JOIN LATERAL (
 """
 
 
-async def load(db: Db, wanted: Sequence[ReadingsWindow]) -> dict[int, Evidence]:
-    """By transaction id: at most two statements, however many sessions."""
-    if not wanted:
+async def load(db: DriverConnection, windows: Sequence[ReadingsWindow]) -> dict[int, Evidence]:
+    """By transaction id, with at most two statements for all sessions."""
+    if not windows:
         return {}
-    registers: dict[int, set[tuple[datetime, int]]] = {s.transaction_id: set() for s in wanted}
+    registers: dict[int, set[tuple[datetime, int]]] = {w.transaction_id: set() for w in windows}
     for number, first_at, first_wh, last_at, last_wh in await db.fetch(
         _REGISTERS,
-        *_columns(wanted, "transaction_id", "charger_id", "connector_id", "since", "until", "received_since"),
-        ["{" + ",".join(edge.isoformat() for edge in s.boundaries) + "}" for s in wanted],
-        [s.step_s for s in wanted],
+        *_columns(
+            windows, "transaction_id", "charger_id", "connector_id", "since", "until", "received_since"
+        ),
+        ["{" + ",".join(edge.isoformat() for edge in w.boundaries) + "}" for w in windows],
+        [w.step_s for w in windows],
     ):
         registers[number] |= {(first_at, first_wh), (last_at, last_wh)}
-    statuses: dict[int, list[tuple[datetime, str]]] = {s.transaction_id: [] for s in wanted}
-    if told := [s for s in wanted if s.statuses]:
+    statuses: dict[int, list[tuple[datetime, str]]] = {w.transaction_id: [] for w in windows}
+    if with_statuses := [w for w in windows if w.statuses]:
         for number, at, status in await db.fetch(
             _STATUSES,
-            *_columns(told, "transaction_id", "charger_id", "connector_id", "until", "received_since"),
+            *_columns(
+                with_statuses, "transaction_id", "charger_id", "connector_id", "until", "received_since"
+            ),
         ):
             statuses[number].append((at, status))
     return {
@@ -67,5 +70,5 @@ async def load(db: Db, wanted: Sequence[ReadingsWindow]) -> dict[int, Evidence]:
     }
 
 
-def _columns(wanted: Sequence[ReadingsWindow], *names: str) -> list[list[Any]]:
-    return [[getattr(s, name) for s in wanted] for name in names]
+def _columns(windows: Sequence[ReadingsWindow], *names: str) -> list[list[Any]]:
+    return [[getattr(w, name) for w in windows] for name in names]

@@ -1,4 +1,4 @@
-"""Which open transactions look ended: their connector has been free, or their charger booted, for a while."""
+"""Open transactions that look ended: their connector has been Available, or their charger has booted, for a while."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,9 +7,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.reports import Reconcile
+from csms.db.rows import all_rows
 
-# All ages go by our own clock: `free_since` is the charge point's. A reading or a session's status since then
-# says that it still charges. Reports that waited in the charge point may follow its first status for a while.
+# All ages are by the node's clock, but `free_since` by the charger's. A reading, or a status of a charging connector,
+# since then shows that the transaction goes on. Reports that waited in the charger may follow its first status.
 _ENDED = text("""
 SELECT t.charger_id, t.id AS transaction_id, c.free_since, g.booted_at, c.reading_at
 FROM transactions t
@@ -50,11 +51,10 @@ LIMIT :limit
 
 
 async def ended(db: AsyncConnection, before: datetime, *, limit: int = 200) -> Sequence[Reconcile]:
-    """Open transactions that have looked ended since `before` (our clock) or longer, oldest first."""
-    rows = await db.execute(_ENDED, {"before": before, "limit": limit})
-    return [Reconcile(**row) for row in rows.mappings()]
+    """Open transactions that have looked ended since `before` (the node's clock) or longer, oldest first."""
+    return [Reconcile(**row) for row in await all_rows(db, _ENDED, {"before": before, "limit": limit})]
 
 
 async def our_turn(db: AsyncConnection) -> bool:
-    """Whether no other node reconciles now; held until this connection's transaction ends."""
+    """Whether no other node reconciles now: takes a lock until the end of the database transaction."""
     return bool(await db.scalar(text("SELECT pg_try_advisory_xact_lock(hashtext('csms.reconciler'))")))

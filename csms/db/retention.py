@@ -5,7 +5,10 @@ from datetime import datetime
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from csms.db.tables import answers, quarantine, security_events, status_history
+from csms.core.command_states import OPEN
+from csms.db.device_state_tables import commands, data_transfers
+from csms.db.security_tables import security_events
+from csms.db.tables import answers, quarantine, status_history
 
 BATCH = 10_000
 MOST_BATCHES = 100
@@ -14,6 +17,16 @@ MOST_BATCHES = 100
 async def delete_answers(db: AsyncConnection, before: datetime) -> None:
     """Delete stored answers to resent messages that were recorded before `before`."""
     await db.execute(delete(answers).where(answers.c.recorded_at < before))
+
+
+async def delete_commands(db: AsyncConnection, before: datetime) -> None:
+    """Delete commands that were requested before `before` and have ended."""
+    await db.execute(delete(commands).where(commands.c.requested_at < before, commands.c.state.not_in(OPEN)))
+
+
+async def delete_data_transfers(db: AsyncConnection, before: datetime) -> None:
+    """Delete the data of DataTransfer messages that were received before `before`."""
+    await db.execute(delete(data_transfers).where(data_transfers.c.received_at < before))
 
 
 async def delete_resolved_quarantine(db: AsyncConnection, before: datetime) -> None:

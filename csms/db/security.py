@@ -1,21 +1,24 @@
-"""Credentials of charge points: what a handshake is judged by, keys under way, certificates, security events."""
+"""Credentials of chargers: passwords and profiles, offered and confirmed; certificates; security events."""
 
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Select, case, func, literal, select, update
+from msgspec.structs import asdict
+from sqlalchemy import case, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from csms.db.tables import charger_states, chargers, security_events, station_certificates
+from csms.db.rows import all_structs, first_struct
+from csms.db.security_tables import security_events, station_certificates
+from csms.db.tables import charger_states, chargers
 
 _PENDING_KEPT = 3
 
 
 class StationCertificate(Struct, frozen=True, kw_only=True):
-    """A charge point's client certificate. `status`: issued, accepted or rejected by the charger, revoked."""
+    """A charger's client certificate. `status`: issued, accepted or rejected (by the charger), revoked."""
 
     serial: str
     charger_id: str | None
@@ -31,7 +34,7 @@ class StationCertificate(Struct, frozen=True, kw_only=True):
 
 
 class SecurityEventView(Struct, frozen=True, kw_only=True):
-    """One entry of a charger's security log, as it told us; `reported_at` by its own clock."""
+    """A security event that a charger reported; `reported_at` by its own clock."""
 
     id: int
     type: str
@@ -44,7 +47,7 @@ class SecurityEventView(Struct, frozen=True, kw_only=True):
 
 
 async def offer_password(db: AsyncConnection, charger_id: str, password_hash: str) -> None:
-    """A new key is about to be sent: until it is settled it is accepted beside the old one."""
+    """Store a key that is about to be sent: until it is settled it is accepted beside the old one."""
     pending = func.array_append(chargers.c.pending_password_hashes, password_hash)
     size = func.cardinality(chargers.c.pending_password_hashes)
     newest = chargers.c.pending_password_hashes[size - _PENDING_KEPT + 2 : size]
@@ -53,12 +56,12 @@ async def offer_password(db: AsyncConnection, charger_id: str, password_hash: st
 
 
 async def confirm_password(db: AsyncConnection, charger_id: str, password_hash: str) -> None:
-    """The charger has taken this key, or used it: nothing else opens from now on."""
+    """The charger has accepted or used this key: from now on it is the only one."""
     await _change(db, charger_id, {"password_hash": password_hash, "pending_password_hashes": []})
 
 
 async def withdraw_passwords(db: AsyncConnection, charger_id: str, password_hash: str | None = None) -> None:
-    """The charger has refused this key, or used the old one (`None`: then none of those sent counts)."""
+    """The charger has refused this key, or used the old one (None: then none of those sent is accepted)."""
     left: Any = (
         []
         if password_hash is None
@@ -75,7 +78,7 @@ async def offer_profile(db: AsyncConnection, charger_id: str, profile: int) -> N
 
 
 async def confirm_profile(db: AsyncConnection, charger_id: str, profile: int) -> None:
-    """The charger has used this profile: a lower one is refused from now on (white paper, A05.FR.09)."""
+    """The charger has used this profile: from now on a lower one is refused (white paper, A05.FR.09)."""
     raised = func.greatest(func.coalesce(chargers.c.security_profile, 0), profile)
     await _change(db, charger_id, {"security_profile": raised, "pending_security_profile": None})
 
@@ -93,44 +96,35 @@ async def _change(db: AsyncConnection, charger_id: str, values: Mapping[str, Any
 
 
 async def certificate_name(db: AsyncConnection, charger_id: str) -> str | None:
-    """What an operator has set as the CN of this charger's certificate."""
+    """The CN that an operator has set for this charger's certificate."""
     return await db.scalar(select(chargers.c.certificate_name).where(chargers.c.id == charger_id))
 
 
 # --- certificates ----------------------------------------------------------------------------------------
 
-_COLUMNS = tuple(station_certificates.c[name] for name in StationCertificate.__struct_fields__)
-
-
-def _certificates() -> Select[Any]:
-    return select(*_COLUMNS)
-
 
 async def add_certificate(db: AsyncConnection, certificate: StationCertificate) -> None:
-    values = {name: getattr(certificate, name) for name in certificate.__struct_fields__}
-    await db.execute(upsert(station_certificates).values(**values))
+    await db.execute(upsert(station_certificates).values(asdict(certificate)))
 
 
 async def certificate_by_serial(db: AsyncConnection, serial: str) -> StationCertificate | None:
-    row = (
-        (await db.execute(_certificates().where(station_certificates.c.serial == serial))).mappings().first()
-    )
-    return None if row is None else StationCertificate(**row)
+    query = select(station_certificates).where(station_certificates.c.serial == serial)
+    return await first_struct(db, StationCertificate, query)
 
 
 async def certificates_of(db: AsyncConnection, charger_id: str, limit: int = 100) -> list[StationCertificate]:
-    """A charger's certificates, the newest first."""
+    """A charger's certificates, newest first."""
     query = (
-        _certificates()
+        select(station_certificates)
         .where(station_certificates.c.charger_id == charger_id)
         .order_by(station_certificates.c.issued_at.desc(), station_certificates.c.serial)
         .limit(limit)
     )
-    return [StationCertificate(**row) for row in (await db.execute(query)).mappings()]
+    return await all_structs(db, StationCertificate, query)
 
 
 async def answer_certificate(db: AsyncConnection, serial: str, status: str) -> None:
-    """The charger has accepted or rejected it. One that was revoked meanwhile stays so."""
+    """The charger has accepted or rejected a certificate. A revoked one stays revoked."""
     await db.execute(
         update(station_certificates)
         .where(station_certificates.c.serial == serial, station_certificates.c.status != "revoked")
@@ -139,7 +133,7 @@ async def answer_certificate(db: AsyncConnection, serial: str, status: str) -> N
 
 
 async def revoke_certificate(db: AsyncConnection, serial: str, reason: str | None) -> StationCertificate:
-    """From now on it opens nothing. A serial we have not issued is remembered as well. Safe to repeat."""
+    """Revoke a certificate; one that csms has not issued is stored as revoked. Safe to repeat."""
     again = {"status": "revoked", "revoked_at": func.now(), "reason": reason}
     table = station_certificates
     await db.execute(
@@ -161,7 +155,7 @@ async def revoke_all(db: AsyncConnection, charger_id: str, reason: str) -> None:
 
 
 async def revoked_certificates(db: AsyncConnection) -> list[tuple[str, datetime]]:
-    """Serial and time of revocation, for the CRL; those that have expired need no entry."""
+    """Serial and time of revocation, for the CRL. Expired certificates need no entry."""
     table = station_certificates
     rows = await db.execute(
         select(table.c.serial, table.c.revoked_at)
@@ -174,9 +168,9 @@ async def revoked_certificates(db: AsyncConnection) -> list[tuple[str, datetime]
 async def due_for_renewal(
     db: AsyncConnection, node: str, before: datetime, reminded_before: datetime, limit: int = 100
 ) -> list[StationCertificate]:
-    """Certificates in use that expire before `before`, of chargers connected to `node`, not reminded lately.
+    """Accepted certificates that expire before `before`, of chargers connected to `node`, not reminded lately.
 
-    Only a charger's newest counts: what has been replaced may expire.
+    Only the newest of a charger: one that has been replaced may expire.
     """
     table = station_certificates
     newer = table.alias("newer")
@@ -190,7 +184,7 @@ async def due_for_renewal(
         .exists()
     )
     query = (
-        _certificates()
+        select(table)
         .join(charger_states, charger_states.c.charger_id == table.c.charger_id)
         .where(
             table.c.status == "accepted",
@@ -203,7 +197,7 @@ async def due_for_renewal(
         .order_by(table.c.not_after)
         .limit(limit)
     )
-    return [StationCertificate(**row) for row in (await db.execute(query)).mappings()]
+    return await all_structs(db, StationCertificate, query)
 
 
 async def note_reminder(db: AsyncConnection, serial: str, at: datetime) -> None:
@@ -218,10 +212,9 @@ async def note_reminder(db: AsyncConnection, serial: str, at: datetime) -> None:
 async def list_security_events(
     db: AsyncConnection, charger_id: str, *, before_id: int | None = None, limit: int = 100
 ) -> list[SecurityEventView]:
-    """The newest first, from the one before `before_id`."""
+    """Newest first, from the one before `before_id`."""
     table = security_events
     query = select(table).where(table.c.charger_id == charger_id).order_by(table.c.id.desc()).limit(limit)
     if before_id is not None:
         query = query.where(table.c.id < before_id)
-    rows = (await db.execute(query)).mappings()
-    return [SecurityEventView(**{n: row[n] for n in SecurityEventView.__struct_fields__}) for row in rows]
+    return await all_structs(db, SecurityEventView, query)

@@ -1,14 +1,15 @@
-"""Statements put together from the tables' own columns: read, written by arrays, several run as one."""
+"""Statements made from the tables' own columns: to read records, to write many rows at once, to run several as one."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 from sqlalchemy import Table
 
-Db = Any  # an asyncpg connection: the driver ships no types
+from csms.db.driver import DriverConnection
 
 _PARAMETER = re.compile(r"\$(\d+)")
 _TYPES = {
@@ -28,75 +29,82 @@ _TYPES = {
 }
 
 
-class Stored(msgspec.Struct, frozen=True):
-    """A record type and the statements that read and write it. Columns = the record's fields."""
-
-    record: type[Any]
-    table: str
-    columns: tuple[str, ...]
-    types: tuple[str, ...]
-    primary_key: tuple[str, ...]
-    # Columns that only an operator changes: written with a new row, never over what is there.
-    settings: tuple[str, ...] = ()
-
-    @property
-    def select(self) -> str:
-        return f"SELECT {', '.join(self.columns)} FROM {self.table}"
-
-    @property
-    def upsert_arrays(self) -> str:
-        """One array parameter a column, however many rows."""
-        arrays = ", ".join(f"${i}::{t}[]" for i, t in enumerate(self.types, 1))
-        return f"INSERT INTO {self.table} ({', '.join(self.columns)}) SELECT * FROM unnest({arrays}) {self._on_conflict}"
-
-    @property
-    def upsert_row(self) -> str:
-        values = ", ".join(f"${i}::{t}" for i, t in enumerate(self.types, 1))
-        return f"INSERT INTO {self.table} ({', '.join(self.columns)}) VALUES ({values}) {self._on_conflict}"
-
-    @property
-    def _on_conflict(self) -> str:
-        kept = self.primary_key + self.settings
-        updates = ", ".join(f"{c} = excluded.{c}" for c in self.columns if c not in kept)
-        return f"ON CONFLICT ({', '.join(self.primary_key)}) DO UPDATE SET {updates}"
+def json_text(value: Any) -> str | None:
+    """JSON as asyncpg takes it on a connection of SQLAlchemy's; None is NULL."""
+    return None if value is None else msgspec.json.encode(value).decode()
 
 
-def stored(record: type[Any], table: Table, *, settings: tuple[str, ...] = ()) -> Stored:
-    fields = msgspec.structs.fields(record)
-    columns = [table.c[field.name] for field in fields]
-    return Stored(
-        record=record,
-        table=table.name,
-        columns=tuple(column.name for column in columns),
-        types=tuple(_TYPES[type(column.type).__name__] for column in columns),
-        primary_key=tuple(column.name for column in table.primary_key.columns),
-        settings=settings,
-    )
+class RecordSql:
+    """A record type and the statements that read and write it. The columns are the record's fields.
+
+    `settings`: columns that only operators change; they are written with a new row, never over a stored one.
+    """
+
+    def __init__(self, record: type[Any], table: Table, *, settings: tuple[str, ...] = ()) -> None:
+        self.record = record
+        self.table = table
+        self.columns: tuple[str, ...] = record.__struct_fields__
+        self.types = tuple(_TYPES[type(table.c[name].type).__name__] for name in self.columns)
+        self.primary_key = tuple(column.name for column in table.primary_key.columns)
+        self._json_at = [i for i, kind in enumerate(self.types) if kind == "jsonb"]
+        into = f"INSERT INTO {table.name} ({', '.join(self.columns)})"
+        changes = ", ".join(
+            f"{name} = excluded.{name}" for name in self.columns if name not in self.primary_key + settings
+        )
+        replace = f"ON CONFLICT ({', '.join(self.primary_key)}) DO UPDATE SET {changes}"
+        parameters = [f"${i}::{kind}" for i, kind in enumerate(self.types, 1)]
+        arrays = ", ".join(f"{parameter}[]" for parameter in parameters)
+        self.select = f"SELECT {', '.join(self.columns)} FROM {table.name}"
+        # One array per column, however many rows there are.
+        self.upsert_arrays = f"{into} SELECT * FROM unnest({arrays}) {replace}"
+        self.upsert_row = f"{into} VALUES ({', '.join(parameters)}) {replace}"
+
+    def arrays(self, rows: Sequence[Any], names: Sequence[str] | None = None) -> list[list[Any]]:
+        """The arguments of `upsert_arrays`, or those columns only."""
+        return [list(map(attrgetter(name), rows)) for name in names or self.columns]
+
+    def values(self, row: Any) -> list[Any]:
+        """The arguments of `upsert_row`."""
+        values = list(msgspec.structs.astuple(row))
+        for i in self._json_at:
+            values[i] = json_text(values[i])
+        return values
+
+    async def copy(self, db: DriverConnection, rows: Iterable[Any]) -> None:
+        """Add rows by COPY."""
+        await db.copy_records_to_table(
+            self.table.name, records=map(msgspec.structs.astuple, rows), columns=self.columns
+        )
 
 
-class Part(msgspec.Struct, frozen=True):
+class PartialUpdate:
     """Some columns of a table, and the statement that changes only them."""
 
-    kind: Stored
-    columns: tuple[str, ...]
-
-    @property
-    def update(self) -> str:
-        named = self.kind.primary_key + self.columns
-        types = dict(zip(self.kind.columns, self.kind.types, strict=True))
+    def __init__(self, kind: RecordSql, *columns: str) -> None:
+        self.kind = kind
+        self.columns = columns
+        named = kind.primary_key + columns
+        types = dict(zip(kind.columns, kind.types, strict=True))
         arrays = ", ".join(f"${i}::{types[name]}[]" for i, name in enumerate(named, 1))
-        changes = ", ".join(f"{name} = new.{name}" for name in self.columns)
-        same = " AND ".join(f"{self.kind.table}.{name} = new.{name}" for name in self.kind.primary_key)
-        return f"UPDATE {self.kind.table} SET {changes} FROM unnest({arrays}) AS new({', '.join(named)}) WHERE {same}"
+        changes = ", ".join(f"{name} = new.{name}" for name in columns)
+        table = kind.table.name
+        same = " AND ".join(f"{table}.{name} = new.{name}" for name in kind.primary_key)
+        self.update = (
+            f"UPDATE {table} SET {changes} FROM unnest({arrays}) AS new({', '.join(named)}) WHERE {same}"
+        )
 
-    def only(self, before: Any, after: Any) -> bool:
-        """Whether nothing else has changed."""
+    def arrays(self, rows: Sequence[Any]) -> list[list[Any]]:
+        """The arguments of `update`."""
+        return self.kind.arrays(rows, self.kind.primary_key + self.columns)
+
+    def covers(self, before: Any, after: Any) -> bool:
+        """Whether two records differ in no other column."""
         new = {name: getattr(after, name) for name in self.columns}
         return bool(msgspec.structs.replace(before, **new) == after)
 
 
-class Together:
-    """Statements that do not look at each other, run as one: a round trip for all of them, not one each."""
+class StatementBatch:
+    """Statements that do not see each other's effects, run as one: a single round trip."""
 
     def __init__(self) -> None:
         self._statements: list[str] = []
@@ -106,13 +114,14 @@ class Together:
         self._statements.append(statement)
         self._arguments += arguments
 
-    async def run(self, db: Db) -> None:
+    async def run(self, db: DriverConnection) -> None:
         if self._statements:
-            await db.execute(_joined(tuple(self._statements)), *self._arguments)
+            await db.execute(joined(tuple(self._statements)), *self._arguments)
 
 
 @lru_cache(maxsize=1000)
-def _joined(statements: tuple[str, ...]) -> str:
+def joined(statements: tuple[str, ...]) -> str:
+    """The statements as one: all but the last in a WITH clause, their parameters numbered on."""
     parts: list[str] = []
     used = 0
     for statement in statements:

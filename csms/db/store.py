@@ -1,22 +1,19 @@
-"""The ledger's SQL: load what a batch of reports needs, save what they decided.
+"""The ledger's SQL: load the rows that a batch of reports needs, save what they decided.
 
-This is the hot path: asyncpg's own COPY and array parameters on SQLAlchemy's connection, because they
-cost half of what Core's statements cost (docs/decisions/0003). The number of statements does not grow
-with the batch. Rule of correctness: a batch first locks the rows of its chargers, in order; whoever else
-changes anything of a charger locks its row in charger_states before.
+This is the hot path. It uses asyncpg's COPY and array parameters on SQLAlchemy's connection, which cost half of
+what Core's statements cost (docs/decisions/0003). The number of statements does not grow with the batch.
+
+Rule of correctness: a batch first locks the rows of its chargers in charger_states, in order. All other code that
+changes anything of a charger locks that row first.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
-from operator import attrgetter
 from typing import Any
-from zlib import crc32
 
 import msgspec
 
 from csms.core import reports, session_timeline
-from csms.core.pricing import Bill
 from csms.core.records import (
     Answered,
     Charger,
@@ -26,101 +23,100 @@ from csms.core.records import (
     Event,
     QuarantineEntry,
     QuarantineResolution,
-    StoredReading,
-    StoredSecurityEvent,
-    StoredStatus,
     Tag,
     Transaction,
 )
 from csms.core.tariffs import DEFAULT_TARIFF_ID, Tariff
 from csms.core.transactions import find_stopped, stop_content_key
 from csms.core.work import Work, tag_key
-from csms.db import account_rows, device_state, readings_window, tables
-from csms.db.statements import Db, Part, Stored, Together, stored
-
-LANES = 64
-
-
-def lane(charger_id: str) -> int:
-    """Which of the fixed lanes a charger's events travel in: order is kept within a lane."""
-    return crc32(charger_id.encode()) % LANES
-
-
-CHARGERS = stored(
-    Charger,
-    tables.chargers,
-    settings=("enrollment", "heartbeat_interval_s", "time_zone", "tariff_id", "group_id"),
+from csms.db import account_rows, device_state, readings_window
+from csms.db.driver import DriverConnection
+from csms.db.event_tables import NUMBER_BLOCK
+from csms.db.outbox import lane
+from csms.db.record_sql import (
+    CHARGER_SQL,
+    CONNECTOR_SQL,
+    EVENT_SQL,
+    READING_SQL,
+    SECURITY_EVENT_SQL,
+    STATE_SQL,
+    STATUS_SQL,
+    TAG_SQL,
+    TRANSACTION_SQL,
+    ReportBatch,
+    transaction_of,
+    transaction_upsert,
 )
-STATES = stored(ChargerState, tables.charger_states)
-CONNECTORS = stored(Connector, tables.connectors)
-TRANSACTIONS = stored(Transaction, tables.transactions)
-TAGS = stored(Tag, tables.tags)
-READINGS = stored(StoredReading, tables.readings)
-STATUSES = stored(StoredStatus, tables.status_history)
-SECURITY_EVENTS = stored(StoredSecurityEvent, tables.security_events)
-EVENTS = stored(Event, tables.events)
-_COUNTED = Part(STATES, ("event_seq",))
-_READ = Part(
-    CONNECTORS,
-    ("reading_transaction_id", "reading_at", "energy_wh", "power_w", "soc_percent", "newest_reading_at"),
+from csms.db.statements import PartialUpdate, StatementBatch
+
+_COUNTED = PartialUpdate(STATE_SQL, "event_seq")
+_READ = PartialUpdate(
+    CONNECTOR_SQL,
+    "reading_transaction_id",
+    "reading_at",
+    "energy_wh",
+    "power_w",
+    "soc_percent",
+    "newest_reading_at",
 )
 
 _IN_TRANSACTION = (reports.Meter, reports.Stop)
 _WITH_TAG = (reports.Start, reports.Authorize, reports.Stop)
 _WITHOUT_CHARGER = (reports.Meter, reports.Status, reports.Seen)
-# The tariff as text: SQLAlchemy's connection would decode it anew for every row, and there are few of them.
-_TRANSACTIONS = TRANSACTIONS.select.replace("tariff", "tariff::text AS tariff")
+_STATES_LOCKED = f"{STATE_SQL.select} WHERE charger_id = ANY($1::text[]) ORDER BY charger_id FOR UPDATE"
+_CHARGERS = f"{CHARGER_SQL.select} WHERE id = ANY($1::text[])"
+_CONNECTORS = f"{CONNECTOR_SQL.select} WHERE charger_id = ANY($1::text[])"
+# The tariff comes as text: SQLAlchemy's connection would decode it for each row, and there are few different ones.
+_TRANSACTIONS = TRANSACTION_SQL.select.replace("tariff", "tariff::text AS tariff")
 _OPEN_OR_NAMED = (
     f"{_TRANSACTIONS} WHERE charger_id = ANY($1::text[]) AND stopped_at IS NULL"
-    # Nearly always a report names the transaction that is running: not twice.
+    # A report nearly always names the open transaction, which the first part has loaded.
     f" UNION ALL {_TRANSACTIONS} WHERE id = ANY($2::int4[])"
     " AND NOT (charger_id = ANY($1::text[]) AND stopped_at IS NULL)"
     f" UNION ALL {_TRANSACTIONS} WHERE (charger_id, key) IN"
     " (SELECT * FROM unnest($3::text[], $4::text[]))"
 )
-_TAGS = f'{TAGS.select} WHERE lower(id_tag COLLATE "C") = ANY($1::text[])'
+_TAGS = f'{TAG_SQL.select} WHERE lower(id_tag COLLATE "C") = ANY($1::text[])'
 _TAGS_LOCKED = f'{_TAGS} ORDER BY lower(id_tag COLLATE "C") FOR NO KEY UPDATE'
 _OPEN_BY_TAG = f'{_TRANSACTIONS} WHERE lower(id_tag COLLATE "C") = ANY($1::text[]) AND stopped_at IS NULL'
 
 
-async def load(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
-    """Lock the batch's chargers and bring the rows its decisions may look at."""
+async def load(db: DriverConnection, work: Work, batch: ReportBatch) -> None:
+    """Lock the batch's chargers and load the rows that its decisions may need."""
     charger_ids = sorted({report.charger_id for report in batch})
     await _lock_states(db, work, charger_ids)
     strangers = [charger_id for charger_id in charger_ids if charger_id not in work.states]
     if strangers:
-        # They have no row to lock yet: one node at a time makes them, the next one finds them made.
+        # They have no row to lock yet: one node at a time inserts them, the next one finds them.
         await db.execute("SELECT pg_advisory_xact_lock(hashtext('csms.strangers'))")
         await _lock_states(db, work, strangers)
-    # The most frequent reports look at nothing of the charger's own row: where there is a state, there is a charger.
-    looked_at = {r.charger_id for r in batch if not isinstance(r, _WITHOUT_CHARGER)}
-    looked_at.update(charger_id for charger_id in charger_ids if charger_id not in work.states)
-    if looked_at:
-        for row in await db.fetch(f"{CHARGERS.select} WHERE id = ANY($1::text[])", sorted(looked_at)):
+    # The most frequent reports do not need the charger's own row: where there is a state, there is a charger.
+    needed = {r.charger_id for r in batch if not isinstance(r, _WITHOUT_CHARGER)}
+    needed.update(charger_id for charger_id in charger_ids if charger_id not in work.states)
+    if needed:
+        for row in await db.fetch(_CHARGERS, sorted(needed)):
             work.load(Charger(**row))
-    for row in await db.fetch(f"{CONNECTORS.select} WHERE charger_id = ANY($1::text[])", charger_ids):
+    for row in await db.fetch(_CONNECTORS, charger_ids):
         work.load(Connector(**row))
     await _load_transactions(db, work, batch, charger_ids)
     await _load_tags(db, work, batch)
     await account_rows.load(db, work, batch)
     await _load_tariffs(db, work, batch)
-    if wanted := session_timeline.closing_windows(work, batch):
-        work.session_evidence = await readings_window.load(db, wanted)
+    if windows := session_timeline.closing_windows(work, batch):
+        work.session_evidence = await readings_window.load(db, windows)
     await _load_answers(db, work, batch)
     await _load_known_readings(db, work, batch)
     await _load_quarantined(db, work, batch)
     await device_state.load(db, work, batch)
 
 
-async def _lock_states(db: Db, work: Work, charger_ids: Sequence[str]) -> None:
-    for row in await db.fetch(
-        f"{STATES.select} WHERE charger_id = ANY($1::text[]) ORDER BY charger_id FOR UPDATE", charger_ids
-    ):
+async def _lock_states(db: DriverConnection, work: Work, charger_ids: Sequence[str]) -> None:
+    for row in await db.fetch(_STATES_LOCKED, charger_ids):
         work.load(ChargerState(**row))
 
 
 async def _load_transactions(
-    db: Db, work: Work, batch: Sequence[reports.Report[Any]], charger_ids: list[str]
+    db: DriverConnection, work: Work, batch: ReportBatch, charger_ids: list[str]
 ) -> None:
     ids, owners, keys = [], [], []
     for report in batch:
@@ -132,33 +128,33 @@ async def _load_transactions(
             if transaction_id is not None and 0 < transaction_id < 2**31:
                 ids.append(transaction_id)
     for row in await db.fetch(_OPEN_OR_NAMED, charger_ids, ids, owners, keys):
-        work.load(_transaction(row))
+        work.load(transaction_of(row))
 
 
-async def _load_tags(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
-    wanted = {tag_key(report.id_tag) for report in batch if isinstance(report, _WITH_TAG) and report.id_tag}
-    wanted |= {tag_key(report.account_id) for report in batch if isinstance(report, reports.Rent)}
-    if not wanted:
+async def _load_tags(db: DriverConnection, work: Work, batch: ReportBatch) -> None:
+    keys = {tag_key(report.id_tag) for report in batch if isinstance(report, _WITH_TAG) and report.id_tag}
+    keys |= {tag_key(report.account_id) for report in batch if isinstance(report, reports.Rent)}
+    if not keys:
         return
-    for row in await db.fetch(_TAGS, sorted(wanted)):
+    for row in await db.fetch(_TAGS, sorted(keys)):
         work.load(Tag(**row))
     starting = {tag_key(report.id_tag) for report in batch if isinstance(report, reports.Start)}
     limited = [key for key in starting if _is_limited(work.tags.get(key))]
     if limited:
-        # Locked after the chargers, in order: two nodes that start such a tag at once count each other.
+        # Locked after the chargers, in order: two nodes that start such a tag at once count each other's start.
         for row in await db.fetch(_TAGS_LOCKED, limited):
             work.load(Tag(**row))
         for row in await db.fetch(_OPEN_BY_TAG, limited):
             if row["id"] not in work.transactions:
-                work.load(_transaction(row))
+                work.load(transaction_of(row))
 
 
 def _is_limited(tag: Tag | None) -> bool:
     return tag is not None and tag.max_active_transactions is not None
 
 
-async def _load_tariffs(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
-    """Only where something starts, or shall: everything that runs has its tariff with it."""
+async def _load_tariffs(db: DriverConnection, work: Work, batch: ReportBatch) -> None:
+    """Only for starts and rentals: a running transaction carries its tariff."""
     starting = {report.charger_id for report in batch if isinstance(report, reports.Start | reports.Rent)}
     if not starting:
         return
@@ -170,33 +166,33 @@ async def _load_tariffs(db: Db, work: Work, batch: Sequence[reports.Report[Any]]
             list(groups),
         ):
             work.group_tariffs[row["id"]] = row["tariff_id"]
-    wanted = {DEFAULT_TARIFF_ID, *work.group_tariffs.values()}
-    wanted |= {charger.tariff_id for charger in chargers if charger.tariff_id is not None}
-    wanted |= {tag.tariff_id for tag in work.tags.values() if tag.tariff_id is not None}
-    for row in await db.fetch("SELECT id, terms FROM tariffs WHERE id = ANY($1::text[])", list(wanted)):
-        work.tariffs[row["id"]] = _tariff(row["terms"])
+    ids = {DEFAULT_TARIFF_ID, *work.group_tariffs.values()}
+    ids |= {charger.tariff_id for charger in chargers if charger.tariff_id is not None}
+    ids |= {tag.tariff_id for tag in work.tags.values() if tag.tariff_id is not None}
+    for row in await db.fetch("SELECT id, terms FROM tariffs WHERE id = ANY($1::text[])", list(ids)):
+        work.tariffs[row["id"]] = msgspec.convert(row["terms"], Tariff)
 
 
-async def _load_answers(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
-    asked = [
+async def _load_answers(db: DriverConnection, work: Work, batch: ReportBatch) -> None:
+    keys = [
         (r.charger_id, r.message_id, r.digest)
         for r in batch
         if isinstance(r, reports.Resendable) and r.message_id is not None
     ]
-    asked += [
+    keys += [
         stop_content_key(r) for r in batch if isinstance(r, reports.Stop) and find_stopped(work, r) is None
     ]
-    if asked:
+    if keys:
         for row in await db.fetch(
             "SELECT charger_id, message_id, digest, answer FROM answers WHERE (charger_id, message_id, digest) IN"
             " (SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[]))",
-            *map(list, zip(*asked, strict=True)),
+            *map(list, zip(*keys, strict=True)),
         ):
             work.answers[row["charger_id"], row["message_id"], row["digest"]] = row["answer"]
 
 
-async def _load_known_readings(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
-    """Only what is not newer than the newest reading we have can be a repetition: usually nothing."""
+async def _load_known_readings(db: DriverConnection, work: Work, batch: ReportBatch) -> None:
+    """Readings that may have been reported before: those not newer than the newest stored one, usually none."""
     owners: list[str] = []
     moments: list[datetime] = []
     newest: dict[str, datetime] | None = None
@@ -205,7 +201,7 @@ async def _load_known_readings(db: Db, work: Work, batch: Sequence[reports.Repor
             connector = work.connectors.get((report.charger_id, report.connector_id))
             newest_at = None if connector is None else connector.newest_reading_at
         elif isinstance(report, _IN_TRANSACTION) and report.readings:
-            # The transaction says which connector, so any of the charger's may have them already.
+            # The transaction determines the connector, so any of the charger's may have them.
             newest = _newest_readings(work) if newest is None else newest
             newest_at = newest.get(report.charger_id)
         else:
@@ -225,15 +221,15 @@ async def _load_known_readings(db: Db, work: Work, batch: Sequence[reports.Repor
             work.known_readings.add(tuple(row))
 
 
-async def _load_quarantined(db: Db, work: Work, batch: Sequence[reports.Report[Any]]) -> None:
-    """Rare: an operator repairs something. Locked, because another node may be asked the same."""
-    wanted = [
+async def _load_quarantined(db: DriverConnection, work: Work, batch: ReportBatch) -> None:
+    """Only for repairs by an operator. Locked, because another node may be asked for the same repair."""
+    ids = [
         r.repair.quarantine_id for r in batch if isinstance(r, reports.Resendable) and r.repair is not None
     ]
-    if wanted:
+    if ids:
         for row in await db.fetch(
             "SELECT id FROM quarantine WHERE id = ANY($1::int8[]) AND resolved_at IS NULL ORDER BY id FOR UPDATE",
-            wanted,
+            ids,
         ):
             work.quarantined.add(row["id"])
 
@@ -247,115 +243,69 @@ def _newest_readings(work: Work) -> dict[str, datetime]:
     return newest
 
 
-async def save(db: Db, work: Work, *, relay: bool) -> None:
+async def save(db: DriverConnection, work: Work, *, relay: bool) -> None:
     """Write what the work changed and added. `relay`: also queue its events for the broker."""
     changed: dict[type[Any], list[Any]] = {}
     for record in work.changed.values():
         changed.setdefault(type(record), []).append(record)
     if rows := changed.get(Charger):
-        await db.execute(CHARGERS.upsert_arrays, *_arrays(CHARGERS, rows))
-    together = Together()
-    _save_partly(together, work, STATES, _COUNTED, changed.get(ChargerState, ()))
-    _save_partly(together, work, CONNECTORS, _READ, changed.get(Connector, ()))
+        await db.execute(CHARGER_SQL.upsert_arrays, *CHARGER_SQL.arrays(rows))
+    statements = StatementBatch()
+    _save_partly(statements, work, _COUNTED, changed.get(ChargerState, ()))
+    _save_partly(statements, work, _READ, changed.get(Connector, ()))
     if rows := changed.get(Transaction):
-        # Ends before beginnings: a connector has one open transaction at any moment.
+        # Ends before starts: a connector has at most one open transaction at any moment.
         rows.sort(key=lambda t: (t.open, t.id))
-        together.add(_UPSERT_TRANSACTIONS, map(list, zip(*map(_transaction_texts, rows), strict=True)))
+        statements.add(*transaction_upsert(rows))
     if rows := work.added.get(Answered):
-        together.add(_INSERT_ANSWERS, map(list, zip(*map(_values, rows), strict=True)))
-    told = work.added.get(Event, ())
-    if told and relay:
-        queued = [(lane(e.charger_id), e.charger_id, e.seq, e.recorded_at) for e in told]
-        together.add(_QUEUE, map(list, zip(*queued, strict=True)))
-    await together.run(db)
+        statements.add(_INSERT_ANSWERS, map(list, zip(*map(msgspec.structs.astuple, rows), strict=True)))
+    events = work.added.get(Event, ())
+    if events and relay:
+        queued = [(lane(e.charger_id), e.charger_id, e.seq, e.recorded_at) for e in events]
+        statements.add(_QUEUE, map(list, zip(*queued, strict=True)))
+    await statements.run(db)
     await _add_rows(db, work.added)
-    await account_rows.save(db, work)
-    await device_state.save(db, work)
-    if told:
-        await _copy(db, EVENTS, told)
+    await account_rows.save(db, work, changed)
+    await device_state.save(db, work, changed)
+    if events:
+        await EVENT_SQL.copy(db, events)
 
 
-def _save_partly(together: Together, work: Work, kind: Stored, part: Part, rows: Sequence[Any]) -> None:
-    """Rows that were there and have changed only in `part`, what nearly every report changes, cost half."""
+def _save_partly(statements: StatementBatch, work: Work, part: PartialUpdate, rows: Sequence[Any]) -> None:
+    """Update only the columns of `part` in the rows that changed in no other: what nearly every report changes."""
+    kind = part.kind
     partly: list[Any] = []
     wholly: list[Any] = []
     for row in rows:
         before = work.stored.get((kind.record, *(getattr(row, name) for name in kind.primary_key)))
-        (partly if before is not None and part.only(before, row) else wholly).append(row)
+        (partly if before is not None and part.covers(before, row) else wholly).append(row)
     if partly:
-        together.add(part.update, _columns(part.kind.primary_key + part.columns, partly))
+        statements.add(part.update, part.arrays(partly))
     if wholly:
-        together.add(kind.upsert_arrays, _arrays(kind, wholly))
+        statements.add(kind.upsert_arrays, kind.arrays(wholly))
 
 
-async def _add_rows(db: Db, added: dict[type[Any], list[Any]]) -> None:
-    if rows := added.get(StoredReading):
-        await _copy(db, READINGS, rows)
-    if rows := added.get(StoredStatus):
-        await _copy(db, STATUSES, rows)
-    if rows := added.get(StoredSecurityEvent):
-        await _copy(db, SECURITY_EVENTS, rows)
-    if rows := added.get(QuarantineEntry):
-        await db.executemany(
-            "INSERT INTO quarantine"
-            " (charger_id, action, message_id, digest, payload, error, transaction_id, received_at)"
-            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
-            [_values(row) for row in rows],
-        )
-    if rows := added.get(QuarantineResolution):
-        await db.executemany(
-            "UPDATE quarantine SET resolution = $2, resolved_at = $3 WHERE id = $1",
-            [_values(row) for row in rows],
-        )
-    if rows := added.get(DeviationCount):
-        await db.executemany(
-            "INSERT INTO deviations (charger_id, action, field, kind, detail, count, last_at)"
-            " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (charger_id, action, field, kind) DO UPDATE"
-            " SET count = deviations.count + excluded.count, detail = excluded.detail, last_at = excluded.last_at",
-            [_values(row) for row in rows],
-        )
+async def _add_rows(db: DriverConnection, added: dict[type[Any], list[Any]]) -> None:
+    for copied in (READING_SQL, STATUS_SQL, SECURITY_EVENT_SQL):
+        if rows := added.get(copied.record):
+            await copied.copy(db, rows)
+    for kind, statement in _ADDED.items():
+        if rows := added.get(kind):
+            await db.executemany(statement, map(msgspec.structs.astuple, rows))
 
 
-async def next_transaction_ids(db: Db, count: int) -> list[int]:
+async def next_transaction_ids(db: DriverConnection, count: int) -> list[int]:
     rows = await db.fetch("SELECT nextval('transaction_ids') FROM generate_series(1, $1::int4)", count)
     return [row[0] for row in rows]
 
 
-async def next_numbers(db: Db, count: int) -> list[int]:
-    """At least `count` numbers that no other node has, in whole blocks."""
-    blocks = -(-count // tables.NUMBER_BLOCK)
+async def next_numbers(db: DriverConnection, count: int) -> list[int]:
+    """Draw at least `count` event numbers, in whole blocks; no other node gets them."""
+    blocks = -(-count // NUMBER_BLOCK)
     rows = await db.fetch("SELECT nextval('event_numbers') FROM generate_series(1, $1::int4)", blocks)
-    return [number for row in rows for number in range(row[0], row[0] + tables.NUMBER_BLOCK)]
+    return [number for row in rows for number in range(row[0], row[0] + NUMBER_BLOCK)]
 
 
-async def _copy(db: Db, kind: Stored, rows: Sequence[Any]) -> None:
-    await db.copy_records_to_table(kind.table, records=[_values(row) for row in rows], columns=kind.columns)
-
-
-def _values(row: Any) -> tuple[Any, ...]:
-    return msgspec.structs.astuple(row)
-
-
-def _arrays(kind: Stored, rows: Sequence[Any]) -> list[list[Any]]:
-    return _columns(kind.columns, rows)
-
-
-def _columns(names: Sequence[str], rows: Sequence[Any]) -> list[list[Any]]:
-    return [list(map(attrgetter(name), rows)) for name in names]
-
-
-_tariff_at = TRANSACTIONS.columns.index("tariff")
-_anomalies_at = TRANSACTIONS.columns.index("anomalies")
-# An array a column; what is an array itself comes as text, because Postgres has no arrays of unequal arrays.
-_UPSERT_TRANSACTIONS = (
-    TRANSACTIONS.upsert_arrays.replace(
-        "SELECT *",
-        "SELECT "
-        + ", ".join(f"{name}::text[]" if name == "anomalies" else name for name in TRANSACTIONS.columns),
-    )
-    .replace(") ON CONFLICT", f") AS new({', '.join(TRANSACTIONS.columns)}) ON CONFLICT")
-    .replace("::text[][]", "::text[]")
-)
 _INSERT_ANSWERS = (
     "INSERT INTO answers (charger_id, message_id, digest, answer, recorded_at)"
     " SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::timestamptz[])"
@@ -365,41 +315,17 @@ _QUEUE = (
     "INSERT INTO outbox (lane, charger_id, seq, recorded_at)"
     " SELECT * FROM unnest($1::int2[], $2::text[], $3::int8[], $4::timestamptz[])"
 )
-_bill_at = TRANSACTIONS.columns.index("bill")
-
-
-def _tariff(terms: Any) -> Tariff:
-    """SQLAlchemy's connection decodes jsonb on the way in (and takes text on the way out)."""
-    return msgspec.convert(terms, Tariff)
-
-
-_tariff_in = lru_cache(maxsize=1000)(msgspec.json.Decoder(Tariff).decode)
-
-
-def transaction_values(row: Transaction) -> list[Any]:
-    """What `TRANSACTIONS.upsert_row` takes."""
-    values = list(_values(row))
-    values[_tariff_at] = msgspec.json.encode(row.tariff).decode()
-    if row.bill is not None:
-        values[_bill_at] = msgspec.json.encode(row.bill).decode()
-    return values
-
-
-def _transaction_texts(row: Transaction) -> list[Any]:
-    values = transaction_values(row)
-    values[_anomalies_at] = "{" + ",".join(f'"{word}"' for word in row.anomalies) + "}"
-    return values
-
-
-def transaction_of(values: dict[str, Any]) -> Transaction:
-    """A transaction from its row's columns; takes the dictionary over."""
-    terms = values["tariff"]
-    values["tariff"] = _tariff_in(terms) if isinstance(terms, str) else _tariff(terms)
-    if values["bill"] is not None:
-        values["bill"] = msgspec.convert(values["bill"], Bill)
-    values["anomalies"] = tuple(values["anomalies"])
-    return Transaction(**values)
-
-
-def _transaction(row: Any) -> Transaction:
-    return transaction_of(dict(row))
+# Rare rows, one by one: their fields are the parameters.
+_ADDED = {
+    QuarantineEntry: (
+        "INSERT INTO quarantine"
+        " (charger_id, action, message_id, digest, payload, error, transaction_id, received_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING"
+    ),
+    QuarantineResolution: "UPDATE quarantine SET resolution = $2, resolved_at = $3 WHERE id = $1",
+    DeviationCount: (
+        "INSERT INTO deviations (charger_id, action, field, kind, detail, count, last_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (charger_id, action, field, kind) DO UPDATE"
+        " SET count = deviations.count + excluded.count, detail = excluded.detail, last_at = excluded.last_at"
+    ),
+}

@@ -1,4 +1,4 @@
-"""Tariffs with all their versions, and groups of chargers that are priced alike."""
+"""Tariffs with all their versions, and groups of chargers that share a tariff."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -12,7 +12,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.tariffs import Tariff
-from csms.db.admin import Conflict, Missing, hold
+from csms.db.admin import Conflict, Missing, lock_referenced
+from csms.db.rows import all_rows, all_structs, first_row
 from csms.db.tables import charger_groups, chargers, tariff_versions, tariffs
 
 
@@ -23,8 +24,8 @@ class TariffView(Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-class Group(Struct, frozen=True, kw_only=True):
-    """Chargers that share a tariff; `chargers` counts them."""
+class ChargerGroup(Struct, frozen=True, kw_only=True):
+    """A group of chargers that share a tariff; `chargers` is their number."""
 
     id: str
     tariff_id: str | None
@@ -41,33 +42,33 @@ def _view(row: Mapping[Any, Any]) -> TariffView:
 
 async def list_tariffs(db: AsyncConnection, *, after_id: str = "", limit: int = 100) -> list[TariffView]:
     query = select(tariffs).where(tariffs.c.id > after_id).order_by(tariffs.c.id).limit(limit)
-    return [_view(row) for row in (await db.execute(query)).mappings()]
+    return [_view(row) for row in await all_rows(db, query)]
 
 
 async def get_tariff(db: AsyncConnection, tariff_id: str, version: int | None = None) -> TariffView | None:
-    """As it is now, or as it was in one of its versions."""
-    row = (await db.execute(select(tariffs).where(tariffs.c.id == tariff_id))).mappings().first()
+    """A tariff as it is now, or in one of its versions."""
+    row = await first_row(db, select(tariffs).where(tariffs.c.id == tariff_id))
     if version is None or (row is not None and row["version"] == version):
         return None if row is None else _view(row)
     return next((v for v in await versions(db, tariff_id) if v.tariff.version == version), None)
 
 
 async def versions(db: AsyncConnection, tariff_id: str) -> list[TariffView]:
-    """All that there ever were, the newest first; also of a tariff that was deleted."""
+    """All versions, newest first; also those of a deleted tariff."""
     query = (
         select(tariff_versions)
         .where(tariff_versions.c.tariff_id == tariff_id)
         .order_by(tariff_versions.c.version.desc())
     )
-    return [_view(row) for row in (await db.execute(query)).mappings()]
+    return [_view(row) for row in await all_rows(db, query)]
 
 
 async def put_tariff(db: AsyncConnection, tariff: Tariff) -> tuple[Tariff, bool]:
-    """Make or replace a tariff: a new version when its terms do change. And whether it is new.
+    """Create a tariff or replace its terms, as a new version if they differ. Returns it, and whether it is new.
 
-    Running transactions keep the prices they started under.
+    Running transactions keep the terms they started under.
     """
-    # The numbers of one that was deleted go on: what is billed names a version, and it must stay that one.
+    # A tariff that was deleted continues its numbers: bills name a version, which must keep its meaning.
     newest = await db.scalar(
         select(func.max(tariff_versions.c.version)).where(tariff_versions.c.tariff_id == tariff.id)
     )
@@ -90,13 +91,13 @@ async def put_tariff(db: AsyncConnection, tariff: Tariff) -> tuple[Tariff, bool]
         .where(tariffs.c.id == tariff.id)
         .values(version=changed.version, terms=msgspec.to_builtins(changed))
     )
-    await _keep(db, known)  # a node of an older release may have made it and kept no versions
+    await _keep(db, known)  # a node of an older release may have stored it without its version
     await _keep(db, changed)
     return changed, False
 
 
 async def lock_tariff(db: AsyncConnection, tariff_id: str) -> Tariff:
-    """Nobody else changes it until the end of the transaction. Raises Missing."""
+    """Lock a tariff until the end of the database transaction. Raises Missing."""
     try:
         return await _locked(db, tariff_id)
     except Conflict:
@@ -105,7 +106,7 @@ async def lock_tariff(db: AsyncConnection, tariff_id: str) -> Tariff:
 
 async def _locked(db: AsyncConnection, tariff_id: str) -> Tariff:
     query = select(tariffs).where(tariffs.c.id == tariff_id).with_for_update()
-    row = (await db.execute(query)).mappings().first()
+    row = await first_row(db, query)
     if row is None:
         raise Conflict(f"Tariff {tariff_id!r} was deleted just now; try again.")
     return _view(row).tariff
@@ -120,7 +121,7 @@ async def _keep(db: AsyncConnection, tariff: Tariff) -> None:
 
 
 async def delete_tariff(db: AsyncConnection, tariff_id: str) -> None:
-    """Its versions stay. Raises Missing, and Conflict while a charger, a group or a tag is priced by it."""
+    """Delete a tariff but not its versions. Raises Missing, and Conflict while a charger, group or tag has it."""
     try:
         async with db.begin_nested():
             gone = await db.execute(delete(tariffs).where(tariffs.c.id == tariff_id))
@@ -135,15 +136,15 @@ async def delete_tariff(db: AsyncConnection, tariff_id: str) -> None:
 # --- groups ----------------------------------------------------------------------------------------------
 
 
-async def list_groups(db: AsyncConnection, *, only: Sequence[str] | None = None) -> list[Group]:
+async def list_groups(db: AsyncConnection, *, only: Sequence[str] | None = None) -> list[ChargerGroup]:
     counted = select(func.count()).where(chargers.c.group_id == charger_groups.c.id).scalar_subquery()
     query = select(charger_groups, counted.label("chargers")).order_by(charger_groups.c.id)
     if only is not None:
         query = query.where(charger_groups.c.id.in_(only))
-    return [Group(**row) for row in (await db.execute(query)).mappings()]
+    return await all_structs(db, ChargerGroup, query)
 
 
-async def get_group(db: AsyncConnection, group_id: str) -> Group:
+async def get_group(db: AsyncConnection, group_id: str) -> ChargerGroup:
     """Raises Missing."""
     found = await list_groups(db, only=[group_id])
     if not found:
@@ -152,8 +153,8 @@ async def get_group(db: AsyncConnection, group_id: str) -> Group:
 
 
 async def put_group(db: AsyncConnection, group_id: str, tariff_id: str | None) -> bool:
-    """Make a group, or give it another tariff. True: it is new. Raises Conflict when there is no such tariff."""
-    await hold(db, {"tariff_id": tariff_id})
+    """Create a group, or change its tariff. True: it is new. Raises Conflict when there is no such tariff."""
+    await lock_referenced(db, {"tariff_id": tariff_id})
     made = await db.scalar(
         upsert(charger_groups)
         .values(id=group_id, tariff_id=tariff_id)

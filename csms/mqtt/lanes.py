@@ -136,7 +136,9 @@ class LaneWorker:
             self.queue.deleted(keys)
         while self._refused:
             item, error = self._refused[0]
-            attempts, parked = await outbox.failed(db, *item.key, str(error), permanent=error.permanent)
+            attempts, parked = await outbox.count_refusal(
+                db, *item.key, str(error), permanent=error.permanent
+            )
             del self._refused[0]
             delay_s = 0.0
             if parked:
@@ -177,7 +179,7 @@ class LaneWorker:
         # Out of the pool: the session is held for long, and its locks have to end with it.
         await connection.run_sync(lambda sync: sync.detach())
         db.add_termination_listener(self._terminated)
-        await outbox.prepare(db)
+        await outbox.prepare_session(db)
         await db.add_listener(outbox.CHANNEL, self._notified)
         return db
 
@@ -210,7 +212,7 @@ class LaneWorker:
                 async with asyncio.timeout(_STOP_S):
                     while self._acknowledged and not self._lost:
                         await self._record_outcomes(db, 0)
-                    await outbox.give_back(db)
+                    await outbox.release_lanes(db)
         await self._close()
 
 

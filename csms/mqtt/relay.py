@@ -102,7 +102,7 @@ class Relay:
         self._pump_scheduled = False
         self._foreign_lanes: set[int] = set()
         self._foreign_written = asyncio.Event()
-        self._counts = outbox.Counts(pending=0, dead=0, oldest_at=None)
+        self._counts = outbox.OutboxCounts(pending=0, dead=0, oldest_at=None)
         self._workers = [
             LaneWorker(engine, link, config, range(first, outbox.LANES, config.sessions), self._has_ready)
             for first in range(config.sessions)

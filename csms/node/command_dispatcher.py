@@ -111,7 +111,7 @@ class CommandDispatcher:
         """Queue again what a node that died was sending, where repeating does no harm."""
         now = self._clock()
         async with self._engine.begin() as db:
-            for row in await commands.abandoned(db, now, node=node):
+            for row in await commands.take_abandoned(db, now, node=node):
                 await self._follow(db, row, NO_ANSWER, row.attempts)
 
     async def _send_due(self) -> None:
@@ -129,7 +129,7 @@ class CommandDispatcher:
         del self._busy[charger_id]
         self._awake.set()
 
-    async def _dispatch(self, row: commands.Due) -> None:
+    async def _dispatch(self, row: commands.DueCommand) -> None:
         try:
             async with self._engine.begin() as db:
                 attempts = await commands.claim(db, row.id, self._node, self._clock())
@@ -148,7 +148,7 @@ class CommandDispatcher:
                 exc_info=not is_away(failure),
             )
 
-    async def _attempt(self, row: commands.Due, attempts: int) -> CommandState:
+    async def _attempt(self, row: commands.DueCommand, attempts: int) -> CommandState:
         """Send it once; the state it ended in."""
         command = Command(
             id=row.id,
@@ -166,7 +166,7 @@ class CommandDispatcher:
             return outcome_of(error)
         return ANSWERED
 
-    async def _happened(self, row: commands.Due) -> bool:
+    async def _happened(self, row: commands.DueCommand) -> bool:
         question = command_queue.reconcile_request(row.action, row.payload)
         if question is None:
             return False
@@ -178,12 +178,12 @@ class CommandDispatcher:
         return command_queue.was_carried_out(row.action, row.payload, answer)
 
     async def _follow(
-        self, db: AsyncConnection, row: commands.Due, state: CommandState, attempts: int
+        self, db: AsyncConnection, row: commands.DueCommand, state: CommandState, attempts: int
     ) -> None:
         """Queue it once more if its class allows."""
         again = command_queue.next_attempt(row.action, state, attempts, self._clock(), row.expires_at)
         if again is not None:
-            await commands.wait_on(db, row.id, state, again.at, counted=state != NOT_SENT)
+            await commands.requeue(db, row.id, state, again.at, counted=state != NOT_SENT)
 
     # --- chargers that came back without a boot ----------------------------------------------------------
 
@@ -195,7 +195,7 @@ class CommandDispatcher:
     async def _introduce(self, charger_id: str) -> None:
         now = self._clock()
         async with self._engine.begin() as db:
-            found = await commands.returned(db, charger_id)
+            found = await commands.returned_charger(db, charger_id)
             if found is None or not found.online or found.node != self._node:
                 return
             if not found.protocol.startswith("ocpp"):

@@ -8,7 +8,9 @@ import structlog
 from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms.db import commands, outbox, partitions, retention
+from csms.db import outbox, partitions, retention
+from csms.db.driver import driver_connection
+from csms.db.outages import reason
 from csms.settings import Settings
 
 log = structlog.get_logger()
@@ -46,7 +48,7 @@ async def repeat(
         try:
             pause = await work()
         except Exception as error:
-            log.warning("maintenance_failed", error=str(error) or type(error).__name__)
+            log.warning("maintenance_failed", error=reason(error))
 
 
 async def apply_retention(engine: AsyncEngine, settings: Settings, now: datetime) -> None:
@@ -59,7 +61,7 @@ async def apply_retention(engine: AsyncEngine, settings: Settings, now: datetime
         await partitions.ensure(db, today)
         # Before partitions are dropped: a parked event keeps the partition of its day.
         pruned = await outbox.prune(
-            await outbox.driver(db), now - timedelta(days=settings.outbox_retention_days)
+            await driver_connection(db), now - timedelta(days=settings.outbox_retention_days)
         )
     if pruned:
         _PRUNED.inc(pruned)
@@ -78,7 +80,8 @@ async def apply_retention(engine: AsyncEngine, settings: Settings, now: datetime
             log.info("partitions_dropped", table=table, partitions=dropped)
     async with engine.begin() as db:
         await retention.delete_answers(db, now - _ANSWER_RETENTION)
-        await commands.forget(db, now - _COMMAND_RETENTION)
+        await retention.delete_commands(db, now - _COMMAND_RETENTION)
+        await retention.delete_data_transfers(db, now - _COMMAND_RETENTION)
         if days := settings.csms_quarantine_retention_days:
             await retention.delete_resolved_quarantine(db, now - timedelta(days=days))
     if days := settings.csms_status_retention_days:
@@ -94,7 +97,7 @@ async def thin_outbox(engine: AsyncEngine, max_events: int) -> timedelta | None:
     thinned = 0
     for lane in range(outbox.LANES):
         async with engine.begin() as connection:
-            db = await outbox.driver(connection)
+            db = await driver_connection(connection)
             if lane == 0 and not await outbox.overfull(db, max_events):
                 return None
             thinned += await outbox.thin(db, lane, _THINNED_TO_ONE_PER)

@@ -136,7 +136,7 @@ class Node:
         return await self._admissions(charger_id)
 
     async def registered(self, prefix: str) -> list[str]:
-        return await admission.registered(self.engine, prefix)
+        return await admission.registered_chargers(self.engine, prefix)
 
     async def snapshot(self, charger_id: str) -> ChargerSnapshot:
         return await charger_snapshot(self.engine, charger_id)
@@ -146,7 +146,7 @@ class Node:
 
     async def show_plan(self, shown: PlanView, only: Sequence[int]) -> bool:
         async with self.engine.begin() as db:
-            return await plans.show(db, shown, only)
+            return await plans.put_view(db, shown, only)
 
     # --- for adapters: who holds a charger -------------------------------------------------------
 

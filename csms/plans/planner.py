@@ -16,6 +16,7 @@ from csms.aio import FailureLog
 from csms.core.tariffs import zone_exists
 from csms.db import charger_snapshot as rows
 from csms.db import plans
+from csms.db.driver import driver_connection
 from csms.db.plans import Plan
 from csms.mqtt import plans as plan_topics
 from csms.plans import hems
@@ -120,7 +121,7 @@ class Planner:
             return hems.apply_command(message, plan, zone=self._zone_of(plan), now=self._clock())
 
         async with self._engine.begin() as db:
-            changed = await plans.wish(db, hems.addressed(message.topic), change)
+            changed = await plans.change_hems(db, hems.addressed(message.topic), change)
         if changed is not None:
             self.nudge()
 
@@ -143,7 +144,7 @@ class Planner:
         # The outcome for these may not be in their rows yet when the rows are read.
         under_way = set(self._busy)
         async with self._engine.connect() as db:
-            found = await plans.of_node(db, self._node.name)
+            found = await plans.list_of_node(db, self._node.name)
         failed: Exception | None = None
         for plan in found:
             await asyncio.sleep(0)  # there may be many plans: let other tasks run
@@ -232,7 +233,7 @@ class Planner:
             else:
                 outcome = await self._target.clear(plan)
             async with self._engine.begin() as db:
-                await plans.deliver(db, charger_id, outcome.delivery)
+                await plans.put_delivery(db, charger_id, outcome.delivery)
         except Exception as error:
             log.error("plan_not_delivered", charger=charger_id, error=repr(error), exc_info=error)
             self._rest(charger_id)
@@ -264,7 +265,7 @@ class Planner:
 
         if hems.settle_wish(plan.hems, plan, in_place=in_place, now=now) != plan.hems:
             async with self._engine.begin() as db:
-                await plans.wish(db, plan.charger_id, change)
+                await plans.change_hems(db, plan.charger_id, change)
             self.nudge()
 
     async def _show(self, plan: Plan, look: PlanDecision, now: datetime) -> None:
@@ -294,7 +295,7 @@ class Planner:
         )
         if self._shown.get(plan.charger_id) != shown:
             async with self._engine.begin() as db:
-                await plans.show(db, shown, [shown.connector_id])
+                await plans.put_view(db, shown, [shown.connector_id])
             self._shown[plan.charger_id] = shown
         return shown
 
@@ -302,7 +303,7 @@ class Planner:
         if not found:
             return
         async with self._engine.connect() as db:
-            driver = (await db.get_raw_connection()).driver_connection
+            driver = await driver_connection(db)
             snapshots = await rows.snapshots(driver, [plan.charger_id for plan in found])
         known, now = {one.state.charger_id: one for one in snapshots}, self._clock()
         for plan in found:

@@ -13,7 +13,7 @@ from csms.adapter import Command, SendCommand
 from csms.core import command_checks, composite_schedule
 from csms.core.command_answers import as_objects, parse_time
 from csms.core.configuration import key_id
-from csms.db import device_state_views, views
+from csms.db import charger_views, device_state_views
 from csms.db.plans import Plan
 from csms.errors import ChargerRefused, ChargerTimeout, CommandError, NotSupported
 from csms.node.command_audit import outcome_of
@@ -204,7 +204,7 @@ class ProfileTarget:
         begin = parse_time(answer.get("scheduleStart")) or self._clock()
         async with self._engine.connect() as db:
             known = await device_state_views.list_profiles(db, plan.charger_id)
-            view = await views.get_charger(db, plan.charger_id)
+            view = await charger_views.get_charger(db, plan.charger_id)
         running = [
             one.transaction
             for one in (view.sessions if view is not None else ())

@@ -43,7 +43,7 @@ class RentalLogin:
             account = None
             if secret:
                 async with self._context.engine.connect() as db:
-                    account = await accounts.session(db, digest_of(secret), self._context.now())
+                    account = await accounts.signed_in_account(db, digest_of(secret), self._context.now())
             if account is None:
                 return self._to_sign_in(http)
             request = RentalRequest(

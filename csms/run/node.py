@@ -48,7 +48,7 @@ async def start_node(
     engine = create_engine(database_url, pool_size=6 + settings.outbox_lanes)
     tasks.stack.push_async_callback(engine.dispose)
     await _prepare_database(engine, database_url, embedded=settings.embedded_database)
-    await admission.forget_connections(engine, settings.csms_node)
+    await admission.mark_disconnected(engine, settings.csms_node)
     await tasks.start(maintenance.run(engine, settings), "maintenance")
 
     broker = None if address is None else await _start_broker(settings, engine, address, tasks)

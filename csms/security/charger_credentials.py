@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from csms.db import security, views
+from csms.db import charger_views, security
 from csms.db.security import StationCertificate
 from csms.security import certificate_checks, pki
 
@@ -75,7 +75,7 @@ class ChargerCredentials:
             raise certificate_checks.InvalidCertificate("this central system has no CA that signs requests")
         request = certificate_checks.read_request(csr)
         async with self._engine.connect() as db:
-            view = await views.get_charger(db, charger_id)
+            view = await charger_views.get_charger(db, charger_id)
             credentials = await security.certificate_name(db, charger_id)
         if view is None:
             raise certificate_checks.InvalidCertificate("this charger is not registered")

@@ -74,7 +74,7 @@ class Access:
         kept = self._kept.get(key)
         return kept[1] if kept is not None and time.monotonic() - kept[0] < _KEPT_S else None
 
-    def _remember(self, key: bytes | int, token: admin.Token | None) -> Identity | None:
+    def _remember(self, key: bytes | int, token: admin.AccessToken | None) -> Identity | None:
         if token is None or token.revoked_at is not None:
             return None
         if len(self._kept) >= _MOST_KEPT:

@@ -60,7 +60,7 @@ async def enter(
     if amount_minor == 0 or (kind == "top_up" and amount_minor < 0):
         raise Problem(422, "invalid-request", "A top-up is more than 0; a correction is not 0.")
     async with context.engine.begin() as db:
-        made = await accounts.enter(
+        made = await accounts.add_entry(
             db,
             account_id,
             key=f"operator:{account_id}:{key}",

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from csms.db import admin, views
+from csms.db import admin, charger_views
 from csms.service.context import ServiceContext
 from csms.service.problems import Problem
 
@@ -21,13 +21,13 @@ def usable(charger_id: str) -> str:
 async def known(context: ServiceContext, charger_id: str) -> None:
     """Raises Problem 404 unless the charger is on record."""
     async with context.engine.connect() as db:
-        if not await views.charger_exists(db, usable(charger_id)):
+        if not await charger_views.charger_exists(db, usable(charger_id)):
             raise unknown(charger_id)
 
 
 async def register(
     context: ServiceContext, charger_id: str, columns: dict[str, Any]
-) -> tuple[views.ChargerView, bool, bool]:
+) -> tuple[charger_views.ChargerView, bool, bool]:
     """Register a charger ahead of time, or set a known one's columns.
 
     Returns the charger, whether it is new, and whether `enrollment.announce_enrollment` is due.
@@ -35,24 +35,24 @@ async def register(
     if not charger_id or not charger_id.isprintable():
         raise Problem(422, "invalid-request", "A charger's id is made of printable characters.")
     async with context.engine.begin() as db:
-        before = await views.enrollment(db, charger_id)
+        before = await charger_views.get_enrollment(db, charger_id)
         new = await admin.register_charger(db, charger_id, columns)
-        view = await views.get_charger(db, charger_id)
+        view = await charger_views.get_charger(db, charger_id)
     assert view is not None
     return view, new, _is_to_be_told(view, before)
 
 
 async def change(
     context: ServiceContext, charger_id: str, columns: dict[str, Any]
-) -> tuple[views.ChargerView, bool]:
+) -> tuple[charger_views.ChargerView, bool]:
     """Set columns of a known charger; and whether `enrollment.announce_enrollment` is due. Raises Missing, Conflict."""
     async with context.engine.begin() as db:
-        before = await views.enrollment(db, usable(charger_id))
+        before = await charger_views.get_enrollment(db, usable(charger_id))
         await admin.change_charger(db, charger_id, columns)
-        view = await views.get_charger(db, charger_id)
+        view = await charger_views.get_charger(db, charger_id)
     assert view is not None
     return view, _is_to_be_told(view, before)
 
 
-def _is_to_be_told(view: views.ChargerView, before: str | None) -> bool:
+def _is_to_be_told(view: charger_views.ChargerView, before: str | None) -> bool:
     return view.state.online and before not in {None, view.charger.enrollment}

@@ -17,10 +17,10 @@ class FrameTail:
         self._charger_id = charger_id
         self._known: set[str] | None = None
 
-    async def look(self) -> list[logs.Message]:
+    async def look(self) -> list[logs.LoggedFrame]:
         """Oldest first. The first look sees what is there already, and returns nothing."""
         async with self._context.engine.connect() as db:
-            found = await logs.messages_since(db, self._charger_id, self._context.now() - _OVERLAP)
+            found = await logs.frames_since(db, self._charger_id, self._context.now() - _OVERLAP)
         fresh = [] if self._known is None else [m for m in found if m.place not in self._known]
         self._known = {message.place for message in found}
         return fresh

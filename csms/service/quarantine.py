@@ -13,7 +13,7 @@ from csms.service.context import ServiceContext
 from csms.service.problems import Problem
 
 
-async def held(context: ServiceContext, held_id: int) -> logs.Held:
+async def held(context: ServiceContext, held_id: int) -> logs.QuarantinedMessage:
     """Raises Problem 404."""
     async with context.engine.connect() as db:
         found = await logs.get_quarantined(db, held_id)

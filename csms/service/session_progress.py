@@ -9,7 +9,7 @@ from msgspec import Struct
 from csms.core import session_timeline
 from csms.core.pricing import Bill, Cost, duration_s, session_cost
 from csms.core.records import Connector, Transaction
-from csms.db.views import Session
+from csms.db.transaction_views import TransactionView
 
 # In order of importance to an operator who sees one status for several connectors.
 _BY_IMPORTANCE = (
@@ -36,7 +36,7 @@ class SessionFigures(Struct, frozen=True, kw_only=True):
     cost: Cost
 
 
-def progress(session: Session, now: datetime) -> SessionFigures:
+def progress(session: TransactionView, now: datetime) -> SessionFigures:
     """Of a running session the figures come from the connector's last reading, if that names this transaction."""
     t, plug = session.transaction, session.connector
     if t.stopped_at is not None:

@@ -17,7 +17,7 @@ depends_on = None
 def upgrade() -> None:
     # OCPP 1.6 wants an integer id; real charge points refuse 0 and anything over 31 bits.
     op.execute("CREATE SEQUENCE transaction_ids AS integer MINVALUE 1 NO CYCLE")
-    # Handed out in blocks of a thousand (csms/db/tables.py, NUMBER_BLOCK).
+    # Handed out in blocks of a thousand (csms/db/event_tables.py, NUMBER_BLOCK).
     op.execute("CREATE SEQUENCE event_numbers AS bigint INCREMENT BY 1000")
     op.create_table(
         "answers",

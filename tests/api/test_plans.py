@@ -40,7 +40,7 @@ VIEW = PlanView(
 
 async def show(world: World, view: PlanView) -> None:
     async with world.engine.begin() as db:
-        await plans.show(db, view, [view.connector_id])
+        await plans.put_view(db, view, [view.connector_id])
 
 
 async def test_a_plan_is_made_changed_and_removed(world: World, client: httpx.AsyncClient) -> None:
@@ -86,7 +86,7 @@ async def test_what_is_on_the_charger_is_taken_off_first(world: World, client: h
         pushed_at=NOW,
     )
     async with world.engine.begin() as db:
-        await plans.deliver(db, "CP1", PlanDelivery(installed=held))
+        await plans.put_delivery(db, "CP1", PlanDelivery(installed=held))
     assert (await client.delete(PLAN)).status_code == 204
     assert (await client.get(PLAN)).json()["connectors"][0]["state"] == "removing"
     async with world.engine.begin() as db:
@@ -150,14 +150,14 @@ async def test_every_word_of_a_plan_comes_back_from_the_database(
     )
     async with world.engine.begin() as db:
         await plans.put(db, "CP1", terms, NOW)
-        assert await plans.shown(db, "CP1") == [VIEW]
+        assert await plans.list_views(db, "CP1") == [VIEW]
         plan = await plans.get(db, "CP1")
         assert plan is not None
         assert (plan.terms, plan.delivery, plan.online, plan.lost) == (terms, PlanDelivery(), False, False)
         other = replace(VIEW, connector_id=1)
-        assert await plans.show(db, other, [1])
-        assert await plans.shown(db, "CP1") == [other]
-        assert not await plans.show(db, replace(VIEW, charger_id="UNKNOWN"), [0])
+        assert await plans.put_view(db, other, [1])
+        assert await plans.list_views(db, "CP1") == [other]
+        assert not await plans.put_view(db, replace(VIEW, charger_id="UNKNOWN"), [0])
 
 
 async def test_the_command_line_sets_and_shows_plans(

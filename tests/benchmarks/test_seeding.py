@@ -7,8 +7,10 @@ import pytest
 
 from benchmarks import seeding
 from benchmarks.seed import _fill
-from csms.db import store
+from csms.db import record_sql
+from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
+from csms.db.record_sql import transaction_of
 
 NOW = datetime(2026, 5, 20, 12, tzinfo=UTC)
 SMALL = seeding.Seed(readings=500, chargers=3, days=4, events=True)
@@ -16,7 +18,7 @@ SMALL = seeding.Seed(readings=500, chargers=3, days=4, events=True)
 
 async def rows(engine, query):
     async with engine.connect() as connection:
-        db = (await connection.get_raw_connection()).driver_connection
+        db = await driver_connection(connection)
         return await db.fetch(query)
 
 
@@ -44,7 +46,7 @@ async def test_readings_transactions_and_events_fit_together(engine):
     assert away == 0
     ((defaulted,),) = await rows(engine, "SELECT count(*) FROM readings_default")
     assert defaulted == 0
-    stored = [store._transaction(row) for row in await rows(engine, store.TRANSACTIONS.select)]
+    stored = [transaction_of(row) for row in await rows(engine, record_sql.TRANSACTION_SQL.select)]
     assert all(t.energy_wh == 60 * 183 and t.cost_minor == 132 for t in stored)
     events = await rows(engine, "SELECT charger_id, seq, body FROM events ORDER BY charger_id, seq")
     assert len(events) == 500 + 3 * len(stored)

@@ -19,7 +19,7 @@ async def opened(world: World, uid: str, amount_minor: int) -> None:
     async with world.engine.begin() as db:
         await accounts.put(db, uid, "EUR")
         if amount_minor:
-            await accounts.enter(
+            await accounts.add_entry(
                 db, uid, key=uid, kind="top_up", amount_minor=amount_minor, note=f"n {EVIL}", now=world.now
             )
 

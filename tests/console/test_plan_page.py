@@ -166,7 +166,7 @@ def test_an_upcoming_period_has_the_mean_price_of_its_slots() -> None:
 async def show(world: World, *shown: PlanView) -> None:
     async with world.engine.begin() as db:
         for one in shown:
-            await plans.show(db, one, [each.connector_id for each in shown])
+            await plans.put_view(db, one, [each.connector_id for each in shown])
 
 
 async def test_the_page_of_an_ocpp_charger(world: World, browser: httpx.AsyncClient) -> None:

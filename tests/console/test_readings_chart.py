@@ -6,16 +6,16 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from csms.console.readings_chart import plot, sparkline, thinned
-from csms.db.views import Point
+from csms.db.transaction_views import PlotPoint
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def points(
     count: int, *, power: int | None = 7000, energy: int | None = 100, every_s: int = 60
-) -> list[Point]:
+) -> list[PlotPoint]:
     return [
-        Point(START + timedelta(seconds=n * every_s), None if energy is None else energy * n, power)
+        PlotPoint(START + timedelta(seconds=n * every_s), None if energy is None else energy * n, power)
         for n in range(count)
     ]
 
@@ -37,10 +37,10 @@ def test_too_few_points_draw_nothing(count: int):
         points(10, power=350_000, energy=10_000_000),
         points(3, every_s=0),
         points(4, every_s=86_400 * 30),
-        [Point(START, None, None), Point(START, None, None)],
+        [PlotPoint(START, None, None), PlotPoint(START, None, None)],
     ],
 )
-def test_a_chart_of_any_readings_is_well_formed_and_small(drawn: list[Point]):
+def test_a_chart_of_any_readings_is_well_formed_and_small(drawn: list[PlotPoint]):
     for svg in (sparkline(drawn), plot(drawn, 0)):
         assert "nan" not in svg
         if svg:

@@ -1,10 +1,10 @@
-"""Handshakes share a query: each gets its own answer, a stranger none, and a failure is everybody's."""
+"""Handshakes share a query: each gets its own answer, an unknown charger none, and a failure goes to all of them."""
 
 import asyncio
 
 import pytest
 
-from csms.db import admission
+from csms.db.admission import Admissions, load_admissions
 from csms.db.engine import create_engine
 
 
@@ -20,16 +20,14 @@ async def engine(database_url):
     await engine.dispose()
 
 
-async def test_many_at_once_cost_two_queries_and_each_gets_its_own(engine, monkeypatch):
+async def test_many_at_once_cost_two_queries_and_each_gets_its_own(engine):
     asked = []
-    read = admission.admissions
 
     async def noted(engine, charger_ids):
         asked.append(len(charger_ids))
-        return await read(engine, charger_ids)
+        return await load_admissions(engine, charger_ids)
 
-    monkeypatch.setattr(admission, "admissions", noted)
-    admit = admission.Admissions(engine)
+    admit = Admissions(engine, noted)
     first = asyncio.create_task(admit("c1"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -42,30 +40,31 @@ async def test_many_at_once_cost_two_queries_and_each_gets_its_own(engine, monke
     assert asked == [1, 51]
 
 
-async def test_a_later_question_is_answered_anew(engine):
-    admit = admission.Admissions(engine)
+async def test_a_later_call_queries_again(engine):
+    admit = Admissions(engine)
     assert (await admit("c1")).password_hash == "hash 1"
     async with engine.begin() as db:
         await db.exec_driver_sql("UPDATE chargers SET password_hash = 'new' WHERE id = 'c1'")
     assert (await admit("c1")).password_hash == "new"
 
 
-async def test_a_failure_is_everybodys_and_does_not_last(engine, monkeypatch):
-    read = admission.admissions
+async def test_a_failure_goes_to_all_callers_and_does_not_last(engine):
+    away = [OSError("away")]
 
     async def failing(engine, charger_ids):
-        raise OSError("away")
+        if away:
+            raise away[0]
+        return await load_admissions(engine, charger_ids)
 
-    monkeypatch.setattr(admission, "admissions", failing)
-    admit = admission.Admissions(engine)
+    admit = Admissions(engine, failing)
     results = await asyncio.gather(admit("c1"), admit("c2"), return_exceptions=True)
     assert [type(result) for result in results] == [OSError, OSError]
-    monkeypatch.setattr(admission, "admissions", read)
+    away.clear()
     assert (await admit("c2")).password_hash == "hash 2"
 
 
-async def test_who_has_gone_leaves_the_others_their_answer(engine):
-    admit = admission.Admissions(engine)
+async def test_a_cancelled_caller_leaves_the_others_their_answer(engine):
+    admit = Admissions(engine)
     gone, stays = asyncio.create_task(admit("c1")), asyncio.create_task(admit("c1"))
     await asyncio.sleep(0)
     gone.cancel()

@@ -1,4 +1,4 @@
-"""What a bridge goes on from after a restart."""
+"""The snapshot from which a bridge continues after a restart."""
 
 from csms.adapter import ChargerSnapshot
 from csms.core import reports
@@ -8,13 +8,13 @@ from tests.harness.fake_store import CP, at, meter, register, start, status, sto
 from tests.harness.ledger_harness import running
 
 
-async def test_a_stranger_has_no_standing(database_url):
+async def test_an_unknown_charger_has_an_empty_snapshot(database_url):
     engine = create_engine(database_url)
     assert await charger_snapshot.charger_snapshot(engine, CP) == ChargerSnapshot()
     await engine.dispose()
 
 
-async def test_open_transactions_and_last_registers_are_on_record(database_url):
+async def test_a_snapshot_has_open_transactions_and_last_registers(database_url):
     engine = create_engine(database_url)
     async with running(database_url) as ledger:
         ended = (await ledger.record(start(connector_id=1, key="a"))).transaction_id

@@ -6,8 +6,9 @@ import pytest
 from csms.core import reports
 from csms.core.device_state import CommandOutcome
 from csms.core.work import Policy, Work
-from csms.db import commands, device_state
+from csms.db import commands, device_state, retention
 from csms.db.admin import Conflict, Missing
+from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
 from tests.harness.fake_store import NOW
 from tests.harness.ledger_harness import running
@@ -43,7 +44,7 @@ async def put(db, command_id, charger_id="c1", **given):
 
 
 async def ended(db, command_id, state, *, charger_id="c1", answer=None, error=None):
-    """What the ledger writes of the end of an attempt."""
+    """The end of an attempt, as the ledger stores it."""
     work = Work(NOW, Policy(), numbers=iter(()), transaction_ids=iter(()))
     work.add(
         CommandOutcome(
@@ -60,7 +61,7 @@ async def ended(db, command_id, state, *, charger_id="c1", answer=None, error=No
             late=False,
         )
     )
-    await device_state.save((await db.get_raw_connection()).driver_connection, work)
+    await device_state.save(await driver_connection(db), work, {})
 
 
 async def due(db, node="n1", now=NOW):
@@ -80,12 +81,12 @@ async def test_one_id_is_one_command(db):
     assert not await put(db, "a")
 
 
-async def test_a_command_that_is_sent_or_waits_for_its_next_try_holds_up_those_behind(db):
+async def test_a_command_that_is_sent_or_waits_for_its_next_attempt_holds_up_later_ones(db):
     await put(db, "a")
     await put(db, "b")
     assert await commands.claim(db, "a", "n1", NOW) == 1
     assert await due(db) == []
-    await commands.wait_on(db, "a", "no_answer", LATER, counted=True)
+    await commands.requeue(db, "a", "no_answer", LATER, counted=True)
     assert await due(db) == []
     assert await due(db, now=LATER) == ["a"]
     assert await commands.claim(db, "a", "n1", LATER) == 2
@@ -93,14 +94,14 @@ async def test_a_command_that_is_sent_or_waits_for_its_next_try_holds_up_those_b
     assert await due(db) == ["b"]
 
 
-async def test_what_was_not_sent_was_no_attempt(db):
+async def test_a_command_that_was_not_sent_counts_no_attempt(db):
     await put(db, "a")
     await commands.claim(db, "a", "n1", NOW)
-    await commands.wait_on(db, "a", "not_sent", NOW, counted=False)
+    await commands.requeue(db, "a", "not_sent", NOW, counted=False)
     assert (await commands.get(db, "a")).attempts == 0
 
 
-async def test_of_two_nodes_one_gets_it(engine):
+async def test_of_two_nodes_one_claims_a_command(engine):
     async with engine.begin() as db:
         await put(db, "a")
 
@@ -111,7 +112,7 @@ async def test_of_two_nodes_one_gets_it(engine):
     assert sorted(await asyncio.gather(claim("n1"), claim("n2")), key=str) == [1, None]
 
 
-async def test_only_what_waits_is_cancelled_or_expires(db):
+async def test_only_waiting_commands_are_cancelled_or_expire(db):
     await put(db, "a", expires_at=LATER)
     await put(db, "b", expires_at=LATER)
     await put(db, "c")
@@ -126,16 +127,16 @@ async def test_only_what_waits_is_cancelled_or_expires(db):
     assert (await commands.get(db, "a")).state == "expired"
 
 
-async def test_an_end_that_was_recorded_is_not_written_over(db):
+async def test_a_recorded_end_is_not_overwritten(db):
     await put(db, "a", queued=False)
     await ended(db, "a", "no_answer", error="why")
     await ended(db, "a", "not_sent", error="another why")
-    await commands.wait_on(db, "a", "not_sent", NOW, counted=True)
+    await commands.requeue(db, "a", "not_sent", NOW, counted=True)
     view = await commands.get(db, "a")
     assert (view.state, view.error) == ("no_answer", "why")
 
 
-async def test_an_answer_counts_also_after_an_end_without_one(db):
+async def test_an_answer_is_stored_after_an_end_without_one(db):
     await put(db, "a", queued=False)
     await ended(db, "a", "no_answer", error="why")
     await ended(db, "a", "answered", answer={"status": "Accepted"})
@@ -147,37 +148,38 @@ async def test_an_answer_counts_also_after_an_end_without_one(db):
 async def test_an_attempt_whose_end_is_recorded_late_does_not_take_a_command_out_of_the_queue(db):
     await put(db, "a")
     await commands.claim(db, "a", "n1", NOW)
-    await commands.wait_on(db, "a", "no_answer", LATER, counted=True)
+    await commands.requeue(db, "a", "no_answer", LATER, counted=True)
     await ended(db, "a", "no_answer", error="why")
     assert (await commands.get(db, "a")).state == "waiting"
 
 
-async def test_what_a_dead_node_was_sending_ends_and_the_queued_ones_are_named(db):
+async def test_commands_of_a_dead_node_end_and_the_queued_ones_are_returned(db):
     await put(db, "a")
     await put(db, "b", "c3")
     await put(db, "c", "c2", queued=False)
     await commands.claim(db, "a", "n1", NOW)
     await commands.claim(db, "b", "n2", NOW)
-    assert [row.id for row in await commands.abandoned(db, NOW, node="n1")] == ["a"]
-    assert await commands.abandoned(db, NOW + timedelta(seconds=179)) == []
-    assert [row.id for row in await commands.abandoned(db, NOW + timedelta(seconds=181))] == ["b"]
+    assert [row.id for row in await commands.take_abandoned(db, NOW, node="n1")] == ["a"]
+    assert await commands.take_abandoned(db, NOW + timedelta(seconds=179)) == []
+    assert [row.id for row in await commands.take_abandoned(db, NOW + timedelta(seconds=181))] == ["b"]
     assert (await commands.get(db, "c")).state == "no_answer"
 
 
-async def test_what_is_over_is_forgotten_one_day(db):
+async def test_ended_commands_are_deleted_past_their_retention(db):
     await put(db, "a", queued=False)
     await put(db, "b")
     await ended(db, "a", "answered")
-    assert await commands.forget(db, NOW) == 0
-    assert await commands.forget(db, LATER) == 1
+    await retention.delete_commands(db, NOW)
+    assert [view.id for view in await commands.list_commands(db, "c1")] == ["b", "a"]
+    await retention.delete_commands(db, LATER)
     assert [view.id for view in await commands.list_commands(db, "c1")] == ["b"]
 
 
-async def test_what_is_known_of_a_charger_that_came_back(db):
-    found = await commands.returned(db, "c1")
+async def test_a_reconnected_charger_has_its_features_and_last_introduction(db):
+    found = await commands.returned_charger(db, "c1")
     assert (found.online, found.node, found.connected_at, found.booted_at) == (True, "n1", NOW, None)
     assert (found.protocol, found.lacking) == ("ocpp1.6", frozenset())
-    assert await commands.returned(db, "nobody") is None
+    assert await commands.returned_charger(db, "unknown") is None
 
 
 async def test_reservation_ids_are_never_the_same(db):

@@ -5,12 +5,13 @@ from csms.core import reports
 from csms.core.device_state import CommandOutcome, StoredTransfer
 from csms.db import device_state
 from csms.db import device_state_tables as tables
-from csms.db.engine import create_engine
 from tests.harness.command_answers import answered, profile
 from tests.harness.fake_store import CP, NOW, Desk, at, start
 from tests.harness.ledger_harness import Books
 
-GIVEN = device_state.TABLES | {StoredTransfer: tables.data_transfers}
+GIVEN = {kind: sql.table for kind, sql in device_state.RECORDS.items()} | {
+    StoredTransfer: tables.data_transfers
+}
 ENTRY = {"idTag": "a", "idTagInfo": {"status": "Accepted"}}
 STORY = [
     start(),
@@ -39,16 +40,6 @@ STORY = [
 
 
 @pytest.fixture
-async def db(database_url):
-    engine = create_engine(database_url)
-    async with engine.connect() as connection:
-        raw = await connection.get_raw_connection()
-        yield raw.driver_connection
-        await connection.rollback()
-    await engine.dispose()
-
-
-@pytest.fixture
 def books(db):
     books = Books(db)
     books.now = NOW
@@ -67,19 +58,19 @@ def test_the_fields_of_a_record_are_the_columns_of_its_table(kind):
 
 
 @pytest.mark.parametrize("size", [1, 4, 100])
-async def test_what_is_remembered_comes_back_as_it_was_decided(db, books, size):
+async def test_device_state_comes_back_as_it_was_decided(db, books, size):
     desk = Desk(unknown_tags="accept")
     for first in range(0, len(STORY), size):
         batch = STORY[first : first + size]
         assert await books.batch(*batch) == desk.batch(*batch)
     found = {}
-    for kind, table in device_state.TABLES.items():
+    for kind, sql in device_state.RECORDS.items():
         async with db.transaction():
-            for row in await db.fetch(f"SELECT * FROM {table.name}"):
+            for row in await db.fetch(f"SELECT * FROM {sql.table.name}"):
                 record = device_state.of_row(kind, row)
                 found[kind, record.key] = record
     assert found == desk.remembered
-    assert {kind for kind, _ in found} == set(device_state.TABLES)
+    assert {kind for kind, _ in found} == set(device_state.RECORDS)
     transfer = await db.fetchrow("SELECT vendor_id, data, status FROM data_transfers")
     assert tuple(transfer) == ("v\ufffd", "d", "UnknownVendorId")
 
@@ -89,18 +80,18 @@ async def command(db, command_id="x"):
     return dict(row)
 
 
-async def test_a_command_nobody_announced_is_kept_too(db, books):
-    await books.batch(answered("Reset", {"type": "Soft"}, id="x", requested_by="somebody"))
+async def test_an_outcome_without_a_command_row_is_stored(db, books):
+    await books.batch(answered("Reset", {"type": "Soft"}, id="x", requested_by="an operator"))
     row = await command(db)
     assert (row["state"], row["requested_by"], row["answer"]) == (
         "answered",
-        "somebody",
+        "an operator",
         {"status": "Accepted"},
     )
     assert (row["payload"], row["attempts"], row["queued"]) == ({"type": "Soft"}, 1, False)
 
 
-async def test_a_late_answer_stands_beside_the_silence(db, books):
+async def test_a_late_answer_is_stored_beside_the_missing_one(db, books):
     await books.batch(answered("Reset", {}, id="x", outcome="no_answer"))
     assert (await command(db))["state"] == "no_answer"
     await books.batch(answered("Reset", {}, id="x", late=True))
@@ -109,7 +100,7 @@ async def test_a_late_answer_stands_beside_the_silence(db, books):
     assert row["late_at"] == NOW
 
 
-async def test_an_answer_is_not_written_over_by_the_silence_of_another_attempt(db, books):
+async def test_an_answer_is_not_overwritten_by_another_attempt_without_one(db, books):
     await books.batch(answered("GetConfiguration", {}, {}, id="x"))
     await books.batch(answered("GetConfiguration", {}, id="x", outcome="no_answer"))
     assert (await command(db))["state"] == "answered"
@@ -122,11 +113,15 @@ async def test_outcomes_of_one_batch_are_written_in_order(db, books):
     assert (await command(db))["state"] == "answered"
 
 
-async def test_all_of_it_goes_with_its_charger(db, books):
+async def test_device_state_is_deleted_with_its_charger(db, books):
     await books.batch(*STORY)
     async with db.transaction():
         await db.execute("DELETE FROM chargers")
-        for table in [*device_state.TABLES.values(), tables.commands, tables.data_transfers]:
+        for table in [
+            *(sql.table for sql in device_state.RECORDS.values()),
+            tables.commands,
+            tables.data_transfers,
+        ]:
             assert await db.fetchval(f"SELECT count(*) FROM {table.name}") == 0
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from csms.db import migrate
 from csms.db.engine import create_engine
 from csms.db.partitions import ensure
-from csms.db.tables import metadata
+from csms.db.schema import metadata
 from csms.errors import StartError
 from tests import migration_check
 from tests.harness.ledger_harness import connected
@@ -76,7 +76,7 @@ async def test_a_new_revision_gets_the_next_number(database_url, tmp_path):
     assert f'revision = "{number}"' in script.read_text().replace("'", '"')
 
 
-async def test_up_down_up_and_as_described(databases, empty_database_url):
+async def test_migrations_can_be_taken_back_and_make_the_described_schema(databases, empty_database_url):
     other = await databases.create()
     try:
         assert await at_revision(empty_database_url) is None
@@ -98,7 +98,7 @@ async def test_up_down_up_and_as_described(databases, empty_database_url):
         "CREATE TABLE forgotten (id int)",
     ],
 )
-async def test_a_difference_would_be_noticed(empty_database_url, database_url, change):
+async def test_a_difference_of_the_schema_is_noticed(empty_database_url, database_url, change):
     await asyncio.to_thread(migration_check.create_described, empty_database_url)
     both = database_url, empty_database_url
     assert await asyncio.to_thread(migration_check.differences, *both) == []
@@ -107,7 +107,7 @@ async def test_a_difference_would_be_noticed(empty_database_url, database_url, c
     assert await asyncio.to_thread(migration_check.differences, *both) != []
 
 
-async def test_a_missing_column_would_be_noticed(database_url):
+async def test_a_missing_column_is_noticed(database_url):
     async with connected(database_url) as db:
         await db.execute("ALTER TABLE tags DROP COLUMN parent_id_tag")
     with pytest.raises(migration_check.Failed, match="parent_id_tag"):
@@ -141,7 +141,7 @@ async def test_two_upgrades_at_once_wait_for_each_other(empty_database_url):
     assert await at_revision(empty_database_url) == migrate.head()
 
 
-async def test_a_migration_gives_way_to_the_running_system(database_url, monkeypatch):
+async def test_a_migration_that_waits_for_a_lock_gives_up(database_url, monkeypatch):
     monkeypatch.setenv("CSMS_MIGRATE_LOCK_TIMEOUT", "100ms")
     await asyncio.to_thread(migrate.downgrade, database_url, "0005")
     newest = await at_revision(database_url)
@@ -166,7 +166,7 @@ async def test_the_statements_can_be_printed_and_run_by_hand(databases, empty_da
         assert "CREATE TABLE transactions" in script
         async with connected(empty_database_url) as db:
             assert await db.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
-            # One by one, as psql does: what is done concurrently wants no transaction around it.
+            # One by one, as psql does: CREATE INDEX CONCURRENTLY must not be in a transaction.
             for statement in filter(str.strip, script.split(";\n")):
                 await db.execute(statement)
         await asyncio.to_thread(migrate.upgrade, other)
@@ -176,13 +176,13 @@ async def test_the_statements_can_be_printed_and_run_by_hand(databases, empty_da
         await databases.drop(other)
 
 
-def test_without_an_address_it_says_what_to_do(monkeypatch):
+def test_without_an_address_the_error_says_what_to_do(monkeypatch):
     monkeypatch.delenv("DATABASE_URL", raising=False)
     with pytest.raises(StartError, match="DATABASE_URL"):
         migrate.default_url()
 
 
-def test_a_password_with_every_sign_survives():
+def test_a_password_with_special_characters_survives():
     address = "postgresql://u:p%25%40s@127.0.0.1/x"
     assert migrate.config(address).attributes["url"] == address
 

@@ -1,7 +1,6 @@
 """Real errors of asyncpg and SQLAlchemy, and which of them mean that the database is away."""
 
 import asyncio
-import contextlib
 
 import asyncpg
 import pytest
@@ -79,14 +78,6 @@ STATEMENTS = {
     "a text that is no number": ([], "SELECT 'x'::int4", asyncpg.InvalidTextRepresentationError, False),
     "a division by zero": ([], "SELECT 1 / 0", asyncpg.DivisionByZeroError, False),
 }
-
-
-@pytest.fixture
-async def engine(database_url):
-    engine = create_engine(database_url)
-    yield engine
-    with contextlib.suppress(*DATABASE_ERRORS):
-        await engine.dispose()
 
 
 async def raised(work):

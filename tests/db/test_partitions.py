@@ -4,8 +4,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from csms.db import partitions, tables
-from csms.db.engine import create_engine
+from csms.db import partitions
 from tests.harness.fake_store import meter, register, start
 from tests.harness.ledger_harness import connected, frame, logging_frames, running
 from tests.harness.servers import without_days
@@ -19,16 +18,9 @@ async def database_url(database_url):
     return database_url
 
 
-@pytest.fixture
-async def engine(database_url):
-    engine = create_engine(database_url)
-    yield engine
-    await engine.dispose()
-
-
-async def ensure(engine, today=TODAY):
+async def ensure(engine, today=TODAY, **given):
     async with engine.begin() as db:
-        await partitions.ensure(db, today)
+        await partitions.ensure(db, today, **given)
 
 
 async def names(engine, table):
@@ -40,7 +32,7 @@ async def names(engine, table):
         )
 
 
-async def test_today_and_the_days_ahead_are_made_once(engine):
+async def test_partitions_of_today_and_the_days_ahead_are_created_once(engine):
     for _ in range(2):
         await ensure(engine, date(2026, 12, 28))
     assert await names(engine, "readings") == [
@@ -48,10 +40,10 @@ async def test_today_and_the_days_ahead_are_made_once(engine):
         *(f"readings_p2027010{day}" for day in range(1, 5)),
     ]
     await ensure(engine, date(2026, 12, 30))
-    assert [len(await names(engine, table)) for table in tables.PARTITIONED] == [10, 10, 10]
+    assert [len(await names(engine, table)) for table in partitions.PARTITIONED] == [10, 10, 10]
 
 
-async def test_several_nodes_may_make_them_at_once(engine):
+async def test_several_nodes_may_create_partitions_at_once(engine):
     await asyncio.gather(*(ensure(engine) for _ in range(4)))
     assert len(await names(engine, "events")) == partitions.DAYS_AHEAD + 1
 
@@ -64,7 +56,7 @@ async def test_rows_lie_in_the_partition_of_their_day(engine, database_url):
         await ledger.record(meter(None, register(1, datetime(1970, 1, 1, tzinfo=UTC))))
         await frames.drain()
     async with connected(database_url) as db:
-        for table in tables.PARTITIONED:
+        for table in partitions.PARTITIONED:
             rows = await db.fetch(f"SELECT tableoid::regclass::text FROM {table}")
             assert [row[0] for row in rows] in (
                 [f"{table}_p{TODAY:%Y%m%d}"],
@@ -96,7 +88,7 @@ async def test_old_days_are_dropped_and_younger_ones_are_not(engine):
     assert len(await names(engine, "readings")) == partitions.DAYS_AHEAD + 1
 
 
-async def test_old_rows_of_the_default_partition_go_as_well(engine, database_url):
+async def test_old_rows_of_the_default_partition_are_deleted(engine, database_url):
     async with running(database_url) as ledger:
         await ledger.record(meter(None, register(1, None)))
     for day, left in ((TODAY, 1), (TODAY + timedelta(days=2), 0)):
@@ -118,12 +110,11 @@ async def test_events_that_the_broker_has_not_taken_are_kept(engine, database_ur
         assert await db.scalar(text("SELECT count(*) FROM events")) == 0
 
 
-async def test_a_table_in_use_is_left_for_the_next_round(engine, database_url, monkeypatch):
-    monkeypatch.setattr(partitions, "LOCK_TIMEOUT", "50ms")
+async def test_a_table_in_use_is_left_for_the_next_run(engine, database_url):
     async with connected(database_url) as reader, reader.transaction():
         await reader.fetch("SELECT 1 FROM readings")
-        await ensure(engine)
-        assert [len(await names(engine, table)) for table in tables.PARTITIONED] == [8, 0, 8]
+        await ensure(engine, lock_timeout_ms=50)
+        assert [len(await names(engine, table)) for table in partitions.PARTITIONED] == [8, 0, 8]
         async with engine.begin() as db:
             assert await partitions.drop_before(db, "messages", TODAY + timedelta(days=1)) != []
     await ensure(engine)
@@ -131,7 +122,8 @@ async def test_a_table_in_use_is_left_for_the_next_round(engine, database_url, m
     async with connected(database_url) as reader, reader.transaction():
         await reader.fetch("SELECT 1 FROM readings")
         async with engine.begin() as db:
-            assert await partitions.drop_before(db, "readings", TODAY + timedelta(days=1)) == []
+            later = TODAY + timedelta(days=1)
+            assert await partitions.drop_before(db, "readings", later, lock_timeout_ms=50) == []
 
 
 async def test_making_partitions_does_not_deadlock_with_a_busy_ledger(engine, database_url):

@@ -1,4 +1,4 @@
-"""The ledger's look-ups go by index, however many rows there are."""
+"""The ledger's queries use indexes, however many rows there are."""
 
 import json
 
@@ -7,7 +7,8 @@ import pytest
 
 from csms.core import reports
 from csms.core.work import Work
-from csms.db import store
+from csms.db import record_sql, store
+from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
 from csms.db.partitions import ensure
 from tests.harness.fake_store import CP, NOW, at, meter, register, start, stop
@@ -46,7 +47,7 @@ async def db(databases, template_database):
     async with engine.begin() as connection:
         await ensure(connection)
     async with engine.connect() as connection:
-        raw = (await connection.get_raw_connection()).driver_connection
+        raw = await driver_connection(connection)
         async with raw.transaction():
             await raw.execute(FILL)
         yield raw
@@ -55,7 +56,7 @@ async def db(databases, template_database):
     await databases.drop(url)
 
 
-async def test_every_look_up_of_a_batch_goes_by_index(db, monkeypatch):
+async def test_every_query_of_a_batch_uses_an_index(db, monkeypatch):
     asked = []
     fetch = asyncpg.Connection.fetch
 
@@ -96,8 +97,8 @@ async def explained(db, query, args):
     return nodes
 
 
-async def test_this_would_notice_a_scan(db):
+async def test_a_sequential_scan_is_noticed(db):
     plan = await explained(db, "SELECT * FROM transactions WHERE id_tag = $1", ["tag7"])
     assert any(node["Node Type"] == "Seq Scan" for node in plan)
-    plan = await explained(db, store.CHARGERS.select + " WHERE id = $1", [CP])
+    plan = await explained(db, record_sql.CHARGER_SQL.select + " WHERE id = $1", [CP])
     assert not any(node["Node Type"] == "Seq Scan" for node in plan)

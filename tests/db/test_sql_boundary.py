@@ -20,6 +20,7 @@ STATEMENT_METHODS = {
     "fetch",
     "fetchrow",
     "fetchval",
+    "get_raw_connection",
     "scalar",
     "scalars",
     "stream",
@@ -89,7 +90,7 @@ def test_a_violation_is_noticed(source):
     "source",
     [
         "from sqlalchemy.ext.asyncio import AsyncEngine",
-        "from csms.db import views",
+        "from csms.db import charger_views",
         "raise ValueError('Select a connector; update it.')",
         "'set CSMS_PG_BIN'",
     ],

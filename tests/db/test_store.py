@@ -12,10 +12,11 @@ from csms.core import records, reports
 from csms.core.decide import DECISIONS, decide
 from csms.core.tariffs import Tariff
 from csms.core.work import Work, tag_key
-from csms.db import account_tables, store, tables
-from csms.db.engine import create_engine
+from csms.db import account_tables, event_tables, record_sql, security_tables, store, tables
+from csms.db.outbox import LANES, lane
+from csms.db.record_sql import transaction_of
 from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, sample, start, status, stop
-from tests.harness.ledger_harness import OPEN, Books, Counting, connected, running
+from tests.harness.ledger_harness import OPEN, Books, Counting, connected, loaded, running
 
 # Columns that the ledger neither reads nor writes.
 CREDENTIALS = {
@@ -41,11 +42,11 @@ RECORDS = {
     records.Tag: tables.tags,
     records.StoredReading: tables.readings,
     records.StoredStatus: tables.status_history,
-    records.StoredSecurityEvent: tables.security_events,
+    records.StoredSecurityEvent: security_tables.security_events,
     records.Answered: tables.answers,
     records.QuarantineEntry: tables.quarantine,
     records.DeviationCount: tables.deviations,
-    records.Event: tables.events,
+    records.Event: event_tables.events,
     records.Account: account_tables.accounts,
     records.Rental: account_tables.rentals,
     records.AccountEntry: account_tables.account_entries,
@@ -59,29 +60,11 @@ def test_the_fields_of_a_record_are_the_columns_of_its_table(record, table):
 
 
 @pytest.mark.parametrize(("record", "table"), RECORDS.items(), ids=lambda value: getattr(value, "name", ""))
-def test_what_a_field_may_lack_its_column_may_lack(record, table):
+def test_an_optional_field_has_a_nullable_column(record, table):
     for field in msgspec.structs.fields(record):
         optional = msgspec.inspect.type_info(field.type)
         may_be_none = isinstance(optional, msgspec.inspect.UnionType) and optional.includes_none
         assert table.c[field.name].nullable is may_be_none, field.name
-
-
-@pytest.fixture
-async def db(database_url):
-    """A connection as the ledger has it: SQLAlchemy's, with its codecs."""
-    engine = create_engine(database_url)
-    async with engine.connect() as connection:
-        raw = await connection.get_raw_connection()
-        yield raw.driver_connection
-        await connection.rollback()
-    await engine.dispose()
-
-
-async def loaded(db, *batch):
-    work = Work(NOW, OPEN, numbers=iter(()), transaction_ids=iter(()))
-    async with db.transaction():
-        await store.load(db, work, batch)
-    return work
 
 
 DYNAMIC = reports.RentalTerms(dynamic=True, free_s=120)
@@ -120,13 +103,13 @@ EVERYTHING = [
 ]
 
 
-def test_the_next_test_tells_every_kind_of_report():
+def test_the_story_has_every_kind_of_report():
     assert {type(report) for report in EVERYTHING} == set(DECISIONS)
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
 async def test_every_report_comes_back_from_the_database_as_it_went_in(db, size):
-    """The same story before a desk in memory and before Postgres: same answers, same rows, same bytes."""
+    """The same story in memory and in Postgres: same answers, same rows, same bytes."""
     desk, books = Desk(unknown_tags="accept"), Books(db)
     desk.with_account("payer", 10_000)
     async with db.transaction():
@@ -175,13 +158,13 @@ async def compare(db, desk):
         ),
     )
     async with db.transaction():
-        rows = await db.fetch(f"{store.TRANSACTIONS.select} ORDER BY id")
-        events = await db.fetch(f"{store.EVENTS.select} ORDER BY recorded_at, event_id")
+        rows = await db.fetch(f"{record_sql.TRANSACTION_SQL.select} ORDER BY id")
+        events = await db.fetch(f"{record_sql.EVENT_SQL.select} ORDER BY recorded_at, event_id")
         readings = await db.fetch(
-            f"{store.READINGS.select.replace('samples', 'samples::text')}"
+            f"{record_sql.READING_SQL.select.replace('samples', 'samples::text')}"
             " ORDER BY sampled_at, digest, charger_id, connector_id"
         )
-        statuses = await db.fetch(f"{store.STATUSES.select} ORDER BY id")
+        statuses = await db.fetch(f"{record_sql.STATUS_SQL.select} ORDER BY id")
         answers = await db.fetch("SELECT charger_id, message_id, digest, answer FROM answers")
         quarantine = await db.fetch("SELECT * FROM quarantine ORDER BY id")
         deviations = await db.fetch("SELECT * FROM deviations")
@@ -192,7 +175,7 @@ async def compare(db, desk):
     assert work.chargers == desk.chargers
     assert work.states == desk.states
     assert work.connectors == desk.connectors
-    assert {row["id"]: store._transaction(row) for row in rows} == desk.transactions
+    assert {row["id"]: transaction_of(row) for row in rows} == desk.transactions
     assert {records.Event(**row) for row in map(dict, events)} == set(desk.events)
     assert [records.StoredReading(**row) for row in map(dict, readings)] == sorted(
         desk.readings, key=lambda r: (r.sampled_at, r.digest, r.charger_id, r.connector_id)
@@ -214,7 +197,7 @@ async def compare(db, desk):
         counted[d.field, d.kind] += d.count
     assert {(r["field"], r["kind"]): r["count"] for r in deviations} == counted
     assert {(r["charger_id"], r["seq"], r["recorded_at"], r["lane"]) for r in outbox} == {
-        (e.charger_id, e.seq, e.recorded_at, store.lane(e.charger_id)) for e in desk.events
+        (e.charger_id, e.seq, e.recorded_at, lane(e.charger_id)) for e in desk.events
     }
 
 
@@ -223,8 +206,8 @@ async def test_a_tariff_and_every_decimal_of_it_come_back(db):
     books.now = NOW
     await books.batch(start())
     await books.batch(stop(1, at=at(1 / 3)))
-    (row,) = await db.fetch(store.TRANSACTIONS.select)
-    transaction = store._transaction(row)
+    (row,) = await db.fetch(record_sql.TRANSACTION_SQL.select)
+    transaction = transaction_of(row)
     assert transaction.tariff == Tariff(energy_rate=Decimal("0.123456789"))
     assert transaction.duration_s == 20
     assert transaction.cost == Decimal("2.96")
@@ -240,8 +223,8 @@ async def test_a_chargers_own_tariff_is_loaded(db):
         await db.execute("UPDATE chargers SET tariff_id = 'night'")
     await books.batch(start(), start(charger_id="other"))
     async with db.transaction():
-        kept = await db.fetch(f"{store.TRANSACTIONS.select} ORDER BY charger_id")
-    assert [store._transaction(row).tariff.id for row in kept] == ["night", "default"]
+        kept = await db.fetch(f"{record_sql.TRANSACTION_SQL.select} ORDER BY charger_id")
+    assert [transaction_of(row).tariff.id for row in kept] == ["night", "default"]
 
 
 async def test_who_may_rent_is_decided_by_the_stations_own_tariff(db):
@@ -261,7 +244,7 @@ async def test_who_may_rent_is_decided_by_the_stations_own_tariff(db):
     assert (await books.batch(asked))[0].status == "Accepted"
 
 
-async def test_a_boot_does_not_write_over_what_an_operator_has_set(db, database_url):
+async def test_a_boot_does_not_overwrite_an_operators_settings(db, database_url):
     books = Books(db, msgspec.structs.replace(OPEN, enrollment="approve"))
     books.now = NOW
     await books.batch(reports.Boot(charger_id=CP, vendor="old"))
@@ -339,14 +322,14 @@ async def test_only_a_tag_with_a_limit_is_locked_and_only_for_a_start(db, databa
 
 @contextlib.asynccontextmanager
 async def two_nodes(url, *, each):
-    """Two ledgers of which nobody may have had to try a report twice: they wait for each other, never clash."""
+    """Two ledgers wait for each other and never clash: neither has to try a report twice."""
     async with running(url, kind=Counting) as one, running(url, kind=Counting) as two:
         yield one, two
         assert (sum(one.sizes), sum(two.sizes)) == (each, each)
 
 
 @pytest.mark.parametrize("chargers", [200, 1], ids=["strangers", "one charger"])
-async def test_two_nodes_that_hear_the_same_starts_make_each_of_them_once(database_url, chargers):
+async def test_a_start_reported_to_two_nodes_is_one_transaction(database_url, chargers):
     starts = [
         start(charger_id=f"c{n % chargers}", connector_id=n // chargers + 1, meter_wh=n) for n in range(200)
     ]
@@ -371,7 +354,7 @@ async def test_two_nodes_that_hear_the_same_starts_make_each_of_them_once(databa
         assert await db.fetchval("SELECT count(*) FROM chargers") == chargers
 
 
-async def test_two_nodes_that_hear_of_a_stranger_at_once_give_it_two_generations(database_url):
+async def test_an_unknown_charger_on_two_nodes_at_once_gets_two_generations(database_url):
     names = [f"c{n}" for n in range(50)]
     async with two_nodes(database_url, each=100) as (one, two):
         held = await asyncio.gather(
@@ -403,7 +386,7 @@ async def test_a_limited_tag_is_counted_over_all_nodes(database_url):
     assert standings.count("ConcurrentTx") == 37
 
 
-async def test_two_nodes_that_hear_the_same_readings_keep_each_of_them_once(database_url):
+async def test_a_reading_reported_to_two_nodes_is_stored_once(database_url):
     async with two_nodes(database_url, each=101) as (one, two):
         await one.record(reports.Seen(charger_id=CP))
         await two.record(reports.Seen(charger_id=CP))
@@ -417,13 +400,13 @@ async def test_two_nodes_that_hear_the_same_readings_keep_each_of_them_once(data
 
 async def test_a_thousand_numbers_are_drawn_at_once_and_never_twice(db):
     first, second = await store.next_numbers(db, 1), await store.next_numbers(db, 1001)
-    assert len(first) == tables.NUMBER_BLOCK
-    assert len(second) == 2 * tables.NUMBER_BLOCK
+    assert len(first) == event_tables.NUMBER_BLOCK
+    assert len(second) == 2 * event_tables.NUMBER_BLOCK
     assert not set(first) & set(second)
     assert len(set(await store.next_transaction_ids(db, 5))) == 5
 
 
 def test_lanes_do_not_change():
     # They stand in the outbox: a change would break the order of what waits there.
-    assert [store.lane(name) for name in ("a", "charge-point-001", "Säule")] == [3, 34, 36]
-    assert {store.lane(f"c{n}") for n in range(2000)} == set(range(store.LANES))
+    assert [lane(name) for name in ("a", "charge-point-001", "Säule")] == [3, 34, 36]
+    assert {lane(f"c{n}") for n in range(2000)} == set(range(LANES))

@@ -1,4 +1,4 @@
-"""What the ledger loads for tariffs: whose they are, and the courses of sessions whose price depends on them."""
+"""What the ledger loads for tariffs: the terms, and the registers of sessions whose price depends on their course."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -9,33 +9,10 @@ import pytest
 
 from csms.core import reports
 from csms.core.tariffs import Band, Tariff
-from csms.core.work import Work
-from csms.db import store
-from csms.db.engine import create_engine
-from csms.db.partitions import ensure
+from csms.db import record_sql, store
+from csms.db.record_sql import transaction_of
 from tests.harness.fake_store import NOW, at, meter, register, start, status, stop
-from tests.harness.ledger_harness import OPEN, Books
-
-
-@pytest.fixture
-async def db(database_url):
-    """A connection as the ledger has it: SQLAlchemy's, with its codecs."""
-    engine = create_engine(database_url)
-    async with engine.begin() as connection:
-        await ensure(connection)
-    async with engine.connect() as connection:
-        raw = await connection.get_raw_connection()
-        yield raw.driver_connection
-        await connection.rollback()
-    await engine.dispose()
-
-
-async def loaded(db, *batch):
-    work = Work(NOW, OPEN, numbers=iter(()), transaction_ids=iter(()))
-    async with db.transaction():
-        await store.load(db, work, batch)
-    return work
-
+from tests.harness.ledger_harness import OPEN, Books, loaded
 
 BANDED = Tariff(
     id="night",
@@ -69,10 +46,10 @@ async def evening(db, interval_s, statuses=()):
 
 
 @pytest.mark.parametrize("interval_s", [900, 60, 3])
-async def test_the_bill_of_a_banded_session_comes_back_whatever_the_interval(db, interval_s):
+async def test_the_bill_of_a_session_with_bands_comes_back_at_any_interval(db, interval_s):
     books, number, last_wh = await evening(db, interval_s)
     await books.batch(stop(number, meter_wh=last_wh, at=minute(120)))
-    row = await db.fetchrow(f"{store.TRANSACTIONS.select} WHERE id = $1", number)
+    row = await db.fetchrow(f"{record_sql.TRANSACTION_SQL.select} WHERE id = $1", number)
     bill = store.transaction_of(dict(row)).bill
     lines = {(line.component, line.band): line.quantity for line in bill.lines}
     energy_wh = last_wh - 1000
@@ -83,7 +60,7 @@ async def test_the_bill_of_a_banded_session_comes_back_whatever_the_interval(db,
     assert sum(line.amount_minor for line in bill.lines) == row["cost_minor"]
 
 
-async def test_what_is_loaded_of_a_long_session_is_bounded_and_all_that_matters(db):
+async def test_readings_of_a_long_session_are_thinned_to_what_its_price_needs(db):
     _, number, last_wh = await evening(db, 3, [status("SuspendedEV", minute(92))])
     batch = [stop(number, meter_wh=last_wh, at=minute(120))]
     work = await loaded(db, *batch)
@@ -94,7 +71,7 @@ async def test_what_is_loaded_of_a_long_session_is_bounded_and_all_that_matters(
     assert {minute(60), minute(60) - timedelta(seconds=3)} <= {at for at, _ in evidence.registers}
 
 
-async def test_plain_stops_and_readings_ask_nothing_more(db, monkeypatch):
+async def test_a_stop_without_bands_loads_no_readings(db, monkeypatch):
     books = Books(db)
     books.now = NOW
     started = (await books.batch(start()))[0]
@@ -131,5 +108,5 @@ async def test_tariffs_of_tags_and_groups_are_loaded_and_the_default_of_the_data
     await books.batch(
         start(charger_id="A", id_tag="vip"), start(charger_id="B"), start(charger_id="C", connector_id=2)
     )
-    kept = await db.fetch(f"{store.TRANSACTIONS.select} ORDER BY charger_id")
-    assert [store._transaction(row).tariff.id for row in kept] == ["mine", "yard", "default"]
+    kept = await db.fetch(f"{record_sql.TRANSACTION_SQL.select} ORDER BY charger_id")
+    assert [transaction_of(row).tariff.id for row in kept] == ["mine", "yard", "default"]

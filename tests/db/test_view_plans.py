@@ -1,4 +1,4 @@
-"""What the console and the API ask goes by index, however many rows there are: the plans are looked at, not timed."""
+"""Queries of console, REST and periodic work use indexes, however many rows there are: plans are checked, not times."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -13,16 +13,19 @@ from csms.db import (
     accounts,
     admin,
     charger_snapshot,
+    charger_views,
     commands,
     device_state_views,
     logs,
+    network_views,
     outbox,
     readings_window,
     reconcile,
+    schema,
     security,
-    tables,
-    views,
+    transaction_views,
 )
+from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
 from csms.db.partitions import ensure
 from tests.db.test_plans import FILL, explained
@@ -83,8 +86,8 @@ UPDATE transactions SET started_at = now() - id * interval '10 minutes';
 ANALYZE;
 """
 
-# A figure over all chargers looks at each of them once: thousands of slim rows, on a page that is asked seldom.
-# What waits in the outbox is counted up to a bound.
+# Sums over all chargers read each of them once: thousands of short rows, on a page that is rarely loaded.
+# Pending events are counted up to a limit.
 COUNTED = {
     "the totals": {"chargers", "charger_states", "connectors"},
     "the gauges": {"charger_states", "outbox"},
@@ -103,28 +106,28 @@ SESSION = Transaction(
     tariff=Tariff(),
 )
 PAGES = {
-    "one charger": lambda db: views.get_charger(db, "c7"),
-    "chargers": lambda db: views.list_chargers(db, after_id="c2", limit=50),
-    "chargers on line": lambda db: views.list_chargers(db, after_id="c2", online=False, limit=50),
-    "transactions": lambda db: views.list_transactions(db, limit=50),
-    "transactions, the next page": lambda db: views.list_transactions(db, before=(NOW, 700), limit=50),
-    "transactions of a charger": lambda db: views.list_transactions(db, charger_id="c7", limit=50),
-    "running transactions": lambda db: views.list_transactions(db, active=True, limit=50),
-    "transactions of a day": lambda db: views.list_transactions(
+    "one charger": lambda db: charger_views.get_charger(db, "c7"),
+    "chargers": lambda db: charger_views.list_chargers(db, after_id="c2", limit=50),
+    "chargers on line": lambda db: charger_views.list_chargers(db, after_id="c2", online=False, limit=50),
+    "transactions": lambda db: transaction_views.list_transactions(db, limit=50),
+    "transactions, the next page": lambda db: transaction_views.list_transactions(db, before=(NOW, 700), limit=50),
+    "transactions of a charger": lambda db: transaction_views.list_transactions(db, charger_id="c7", limit=50),
+    "running transactions": lambda db: transaction_views.list_transactions(db, active=True, limit=50),
+    "transactions of a day": lambda db: transaction_views.list_transactions(
         db, started_from=NOW - timedelta(hours=2), started_before=NOW - timedelta(hours=1), limit=50
     ),
-    "one transaction": lambda db: views.get_transaction(db, 150),
-    "its readings": lambda db: views.list_readings(db, SESSION, limit=100),
-    "its readings, the next page": lambda db: views.list_readings(db, SESSION, after=(NOW, b"d"), limit=100),
-    "its plot": lambda db: views.points(db, [SESSION]),
+    "one transaction": lambda db: transaction_views.get_transaction(db, 150),
+    "its readings": lambda db: transaction_views.list_readings(db, SESSION, limit=100),
+    "its readings, the next page": lambda db: transaction_views.list_readings(db, SESSION, after=(NOW, b"d"), limit=100),
+    "its plot": lambda db: transaction_views.plot_points(db, [SESSION]),
     "its events": lambda db: logs.events_of_transaction(db, "c300", 300, NOW - timedelta(days=1), 100),
     "events for a replay": lambda db: logs.events_after(db, "c7", 3000, 100),
     "which events are kept": lambda db: logs.kept_events(db, "c7"),
     "positions": lambda db: logs.positions(db, after="c2", limit=100),
     "recent events of a charger": lambda db: logs.recent_events(db, NOW, 50, "c7"),
-    "frames": lambda db: logs.list_messages(db, "c7"),
-    "frames, the next page": lambda db: logs.list_messages(db, "c7", before=(NOW, "(0,1)")),
-    "frames as they pass": lambda db: logs.messages_since(db, "c7", NOW - timedelta(seconds=5)),
+    "frames": lambda db: logs.list_frames(db, "c7"),
+    "frames, the next page": lambda db: logs.list_frames(db, "c7", before=(NOW, "(0,1)")),
+    "frames as they pass": lambda db: logs.frames_since(db, "c7", NOW - timedelta(seconds=5)),
     "quarantine": logs.list_quarantine,
     "quarantine of a charger": lambda db: logs.list_quarantine(db, charger_id="c7", resolved=None),
     "one of the quarantine": lambda db: logs.get_quarantined(db, 7),
@@ -147,16 +150,16 @@ PAGES = {
     "accounts": lambda db: accounts.list_accounts(db, after_id="a2"),
     "accounts that begin so": lambda db: accounts.list_accounts(db, beginning="a2"),
     "who rents now": accounts.open_rentals,
-    "transactions of rentals": lambda db: views.sessions_of(db, [150, 151, None]),
-    "entries of an account": lambda db: accounts.entries(db, "a7"),
+    "transactions of rentals": lambda db: transaction_views.get_transactions(db, [150, 151, None]),
+    "entries of an account": lambda db: accounts.list_entries(db, "a7"),
     "rentals of an account": lambda db: accounts.list_rentals(db, "a7"),
-    "a charger before somebody": lambda db: accounts.rental_view(db, "c7", "tag7"),
-    "who is signed in": lambda db: accounts.session(db, b"\0\0\0\7", NOW),
+    "a rental page": lambda db: accounts.rental_view(db, "c7", "tag7"),
+    "who is signed in": lambda db: accounts.signed_in_account(db, b"\0\0\0\7", NOW),
     "sessions that look ended": lambda db: reconcile.ended(db, NOW - timedelta(hours=1)),
-    "the totals": lambda db: views.totals(db, NOW),
-    "the gauges": views.gauges,
+    "the totals": lambda db: network_views.network_totals(db, NOW),
+    "the gauges": network_views.gauges,
 }  # fmt: skip
-# These speak to the driver.
+# These use the driver's connection.
 RAW = {
     "retained state": lambda db: charger_snapshot.snapshots(db, ["c7", "c8"]),
     "the course of a session": lambda db: readings_window.load(
@@ -164,8 +167,8 @@ RAW = {
     ),
     "the outbox": lambda db: outbox.pending(db, [1, 2], 100),
     "the outbox, counted": outbox.counts,
-    "what is parked": lambda db: outbox.parked(db, 100),
-    "what is parked of a charger": lambda db: outbox.parked(db, 100, "c1000"),
+    "what is parked": lambda db: outbox.list_parked(db, 100),
+    "what is parked of a charger": lambda db: outbox.list_parked(db, 100, "c1000"),
     "parked for too long": lambda db: outbox.prune(db, NOW - timedelta(days=14)),
     "back from the broker": lambda db: outbox.delete(db, [("c7", 7), ("c8", 8)]),
 }
@@ -179,7 +182,7 @@ async def filled(databases, template_database):
     engine = create_engine(url)
     async with engine.begin() as connection:
         await ensure(connection)
-        await (await outbox.driver(connection)).execute(FILL + MORE)
+        await (await driver_connection(connection)).execute(FILL + MORE)
     yield engine
     await engine.dispose()
     await databases.drop(url)
@@ -193,7 +196,7 @@ async def db(filled):
 
 
 @pytest.mark.parametrize("page", PAGES)
-async def test_a_page_is_found_by_index(db, page):
+async def test_a_page_uses_an_index(db, page):
     asked = []
 
     def noted(_conn, _cursor, statement, parameters, _context, _many):
@@ -202,12 +205,12 @@ async def test_a_page_is_found_by_index(db, page):
     event.listen(db.sync_connection, "before_cursor_execute", noted)
     await PAGES[page](db)
     event.remove(db.sync_connection, "before_cursor_execute", noted)
-    await none_scans(await outbox.driver(db), asked, COUNTED.get(page, frozenset()))
+    await none_scans(await driver_connection(db), asked, COUNTED.get(page, frozenset()))
 
 
 @pytest.mark.parametrize("question", RAW)
-async def test_a_question_of_the_machinery_is_answered_by_index(db, monkeypatch, question):
-    driver = await outbox.driver(db)
+async def test_a_periodic_query_uses_an_index(db, monkeypatch, question):
+    driver = await driver_connection(db)
     asked = []
 
     def noting(call):
@@ -229,16 +232,16 @@ async def test_a_question_of_the_machinery_is_answered_by_index(db, monkeypatch,
 @pytest.mark.parametrize(
     "query",
     [
-        views.transactions_select(charger_id="busy", before=(NOW, 5), limit=50),
-        views.transactions_select(before=(NOW, 5), limit=50),
+        transaction_views.transactions_select(charger_id="busy", before=(NOW, 5), limit=50),
+        transaction_views.transactions_select(before=(NOW, 5), limit=50),
         logs.events_select("busy", 100, 100),
-        logs.messages_select("busy", before=(NOW, "(1,1)"), limit=50),
+        logs.frames_select("busy", before=(NOW, "(1,1)"), limit=50),
     ],
     ids=["transactions of a charger", "transactions", "events", "frames"],
 )
 async def test_a_page_is_not_sorted(db, query):
     compiled = query.compile(dialect=db.dialect, compile_kwargs={"literal_binds": True})
-    plan = await explained(await outbox.driver(db), str(compiled), [])
+    plan = await explained(await driver_connection(db), str(compiled), [])
     # An Incremental Sort only puts rows of one moment in order.
     assert "Sort" not in {node["Node Type"] for node in plan}
 
@@ -252,8 +255,8 @@ async def none_scans(driver, asked, counted=frozenset()):
         assert scanned & large <= counted, query
 
 
-def test_every_table_that_grows_is_looked_at():
-    grown = {name for name in tables.metadata.tables if f"INTO {name} " in FILL + MORE}
+def test_every_growing_table_is_filled_for_these_tests():
+    grown = {name for name in schema.metadata.tables if f"INTO {name} " in FILL + MORE}
     small = {
         "alembic_version",
         "tariff_versions",
@@ -264,4 +267,4 @@ def test_every_table_that_grows_is_looked_at():
         "capabilities",
     }
     by_charger = {"bridge_notes", "charging_plans", "plan_views"}  # a row each, only ever read by its key
-    assert tables.metadata.tables.keys() - grown - small - by_charger == set()
+    assert schema.metadata.tables.keys() - grown - small - by_charger == set()

@@ -13,10 +13,11 @@ from csms.core.decide import decide
 from csms.core.records import Frame
 from csms.core.work import Policy, Work
 from csms.db import store
+from csms.db.driver import DriverConnection
 from csms.db.engine import create_engine
 from csms.node.frame_log import FrameLog
 from csms.node.ledger import Ledger
-from tests.harness.fake_store import CP
+from tests.harness.fake_store import CP, NOW
 
 OPEN = Policy(enrollment="open", unknown_tags="accept")
 
@@ -38,9 +39,9 @@ class Counting(Ledger):
         super().__init__(*args, **kwargs)
         self.sizes: list[int] = []
 
-    async def _try(self, batch: Any) -> Any:
+    async def _write(self, db: Any, batch: Any) -> Any:
         self.sizes.append(len(batch))
-        return await super()._try(batch)
+        return await super()._write(db, batch)
 
 
 @contextlib.asynccontextmanager
@@ -74,9 +75,11 @@ def frame(**given: Any) -> Frame:
 
 
 @contextlib.asynccontextmanager
-async def logging_frames(url: str, **given: Any) -> AsyncIterator[FrameLog]:
-    """A log of frames that writes until the end of the block."""
-    engine = create_engine(url)
+async def logging_frames(
+    url: str, *, engine: Any = lambda engine: engine, **given: Any
+) -> AsyncIterator[FrameLog]:
+    """A log of frames that writes until the end of the block. `engine` may wrap its engine."""
+    engine = engine(create_engine(url))
     frames = FrameLog(engine, **({"gather_s": 0.02} | given))
     task = asyncio.create_task(frames.run())
     try:
@@ -97,6 +100,14 @@ async def seqs_are_gapless(url: str) -> bool:
     async with connected(url) as db:
         rows = await db.fetch("SELECT charger_id, array_agg(seq ORDER BY seq) AS seqs FROM events GROUP BY 1")
     return all(list(row["seqs"]) == list(range(1, len(row["seqs"]) + 1)) for row in rows)
+
+
+async def loaded(db: DriverConnection, *batch: reports.Report[Any]) -> Work:
+    """The work of a batch before its decisions."""
+    work = Work(NOW, OPEN, numbers=iter(()), transaction_ids=iter(()))
+    async with db.transaction():
+        await store.load(db, work, batch)
+    return work
 
 
 class Books:

@@ -257,7 +257,7 @@ async def without_days(url: str) -> None:
     connection = await asyncpg.connect(url)
     days = await connection.fetch(
         "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = ANY($1::text[]::regclass[])",
-        partitions.PARTITIONED,
+        list(partitions.PARTITIONED),
     )
     for name in (row["name"] for row in days if not row["name"].endswith("_default")):
         await connection.execute(f"DROP TABLE {name}")

@@ -17,8 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.core import events
 from csms.core.records import Event
-from csms.db import outbox, store
+from csms.db import outbox
+from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
+from csms.db.record_sql import EVENT_SQL
 from csms.mqtt.client.config import LinkConfig
 from csms.mqtt.client.link import BrokerLink
 from tests.harness.waiting import until
@@ -182,9 +184,9 @@ class Log:
 
     async def commit(self, rows: Sequence[Event]) -> Sequence[Event]:
         async with self._engine.connect() as connection:
-            db = (await connection.get_raw_connection()).driver_connection
+            db = await driver_connection(connection)
             async with db.transaction():
-                await store._copy(db, store.EVENTS, rows)
+                await EVENT_SQL.copy(db, rows)
                 await db.copy_records_to_table(
                     "outbox",
                     records=[(outbox.lane(e.charger_id), e.charger_id, e.seq, e.recorded_at) for e in rows],
@@ -201,7 +203,7 @@ class Log:
 
     async def query(self, sql: str, *values: Any) -> list[dict[str, Any]]:
         async with self._engine.connect() as connection:
-            db = (await connection.get_raw_connection()).driver_connection
+            db = await driver_connection(connection)
             return [dict(row) for row in await db.fetch(sql, *values)]
 
     async def empty(self) -> None:

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from csms.db import outbox
-from csms.db.store import lane
+from csms.db.driver import driver_connection
+from csms.db.outbox import lane
 from tests.mqtt.conftest import Log
 
 ALL = range(outbox.LANES)
@@ -15,7 +16,7 @@ ALL = range(outbox.LANES)
 @contextlib.asynccontextmanager
 async def session(engine):
     async with engine.connect() as connection:
-        yield (await connection.get_raw_connection()).driver_connection
+        yield await driver_connection(connection)
 
 
 async def test_oldest_rows_come_with_their_bytes_in_order(engine, log):
@@ -53,11 +54,14 @@ async def test_ten_permanent_refusals_park_an_event_and_an_operator_revives_it(e
     await log.commit(log.events(["A", "A"]))
     async with session(engine) as db:
         for attempt in range(1, 10):
-            assert await outbox.failed(db, "A", 1, "Not authorized", permanent=True) == (attempt, False)
-        assert await outbox.failed(db, "A", 1, "Not authorized", permanent=True) == (10, True)
-        assert await outbox.failed(db, "A", 9, "gone", permanent=True) == (0, False)
+            assert await outbox.count_refusal(db, "A", 1, "Not authorized", permanent=True) == (
+                attempt,
+                False,
+            )
+        assert await outbox.count_refusal(db, "A", 1, "Not authorized", permanent=True) == (10, True)
+        assert await outbox.count_refusal(db, "A", 9, "gone", permanent=True) == (0, False)
         for _ in range(12):
-            _, dead = await outbox.failed(db, "A", 2, "Quota exceeded", permanent=False)
+            _, dead = await outbox.count_refusal(db, "A", 2, "Quota exceeded", permanent=False)
             assert not dead
         assert [r.seq for r in await outbox.pending(db, ALL, 10)] == [2]
         counts = await outbox.counts(db)
@@ -69,11 +73,11 @@ async def test_ten_permanent_refusals_park_an_event_and_an_operator_revives_it(e
 
 async def test_counts_and_age(engine, log):
     async with session(engine) as db:
-        assert await outbox.counts(db) == outbox.Counts(pending=0, dead=0, oldest_at=None)
+        assert await outbox.counts(db) == outbox.OutboxCounts(pending=0, dead=0, oldest_at=None)
     old = log.events(["A"], shift_s=-60)
     await log.commit([*old, *log.events(["B", "C"])])
     async with session(engine) as db:
-        assert await outbox.counts(db) == outbox.Counts(pending=3, dead=0, oldest_at=old[0].recorded_at)
+        assert await outbox.counts(db) == outbox.OutboxCounts(pending=3, dead=0, oldest_at=old[0].recorded_at)
 
 
 async def test_pruning_deletes_only_old_parked_events(engine, log):
@@ -97,7 +101,7 @@ async def test_a_lane_has_one_owner_until_its_session_ends(engine):
     async with session(engine) as one, session(engine) as other:
         assert await outbox.take_lanes(one, [1, 2, 3]) == [1, 2, 3]
         assert await outbox.take_lanes(other, [2, 3, 4]) == [4]
-        await outbox.give_back(one)
+        await outbox.release_lanes(one)
         assert await outbox.take_lanes(other, [2, 3]) == [2, 3]
 
 

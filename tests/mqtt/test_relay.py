@@ -18,6 +18,7 @@ from csms.core.records import Event
 from csms.core.tariffs import Tariff
 from csms.core.work import Policy
 from csms.db import outbox
+from csms.db.driver import driver_connection
 from csms.mqtt.client.publishing_link import PublishingLink
 from csms.mqtt.config import RelayConfig
 from csms.mqtt.messages import EventFormat
@@ -362,7 +363,7 @@ async def test_revived_events_are_published_late(engine, log, broker, topic_pref
     ):
         await watcher.got(1)
         async with engine.connect() as connection:
-            assert await outbox.revive((await connection.get_raw_connection()).driver_connection) == 1
+            assert await outbox.revive(await driver_connection(connection)) == 1
         await watcher.got(2)
         assert [json.loads(b)["seq"] for b in watcher.bodies] == [2, 1]
 

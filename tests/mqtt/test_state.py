@@ -11,6 +11,8 @@ from csms.core import reports
 from csms.core.tariffs import Band, Tariff
 from csms.core.work import Policy
 from csms.db import charger_snapshot as rows
+from csms.db.admission import holder
+from csms.db.driver import driver_connection
 from csms.errors import UnknownCharger
 from csms.mqtt.client.link import BrokerLink
 from csms.mqtt.client.publishing_link import PublishingLink
@@ -267,12 +269,12 @@ async def test_a_charger_is_held_by_the_node_it_is_connected_to(engine):
     async with running(ledger.run()):
         held = await ledger.record(reports.Connected(charger_id="CP1", node="n1"))
         async with engine.connect() as connection:
-            db = (await connection.get_raw_connection()).driver_connection
-            assert await rows.holder(db, "CP1") == "n1"
+            db = await driver_connection(connection)
+            assert await holder(engine, "CP1") == "n1"
             with pytest.raises(UnknownCharger):
-                await rows.holder(db, "CP2")
+                await holder(engine, "CP2")
             await ledger.record(reports.Disconnected(charger_id="CP1", node="n1", generation=held.generation))
-            assert await rows.holder(db, "CP1") is None
+            assert await holder(engine, "CP1") is None
             assert await rows.chargers_of(db, "n1") == ["CP1"]
         await ledger.drain()
 

@@ -17,7 +17,7 @@ from tests.harness.waiting import until
 
 @contextlib.asynccontextmanager
 async def held_up(url, table="charger_states"):
-    """Writers of the table wait until the end of the block."""
+    """Block writers of the table until the end of the block."""
     async with connected(url) as db, db.transaction():
         await db.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
         yield db
@@ -38,7 +38,7 @@ async def test_an_answer_means_that_it_is_durable(database_url):
         assert ledger.away_s() == 0
 
 
-async def test_what_waits_during_a_commit_goes_into_the_next_one(database_url):
+async def test_reports_that_wait_during_a_commit_go_into_the_next_one(database_url):
     async with running(database_url, kind=Counting, max_batch=40) as ledger:
         await ledger.record(reports.Seen(charger_id=CP))
         async with held_up(database_url):
@@ -86,7 +86,7 @@ async def test_the_number_of_statements_does_not_grow_with_the_batch(database_ur
         assert few < 30
 
 
-async def test_answers_go_to_who_asked(database_url):
+async def test_each_caller_gets_its_own_answer(database_url):
     async with running(database_url) as ledger:
         answers = await asyncio.gather(*(ledger.record(start(charger_id=f"c{n}")) for n in range(50)))
         async with connected(database_url) as db:
@@ -96,7 +96,7 @@ async def test_answers_go_to_who_asked(database_url):
     }
 
 
-async def test_the_relay_is_told_of_each_commit_and_may_fail(database_url):
+async def test_the_commit_listener_gets_each_commit_and_may_fail(database_url):
     told = []
 
     def listen(events):
@@ -132,7 +132,7 @@ async def test_a_report_the_database_refuses_fails_alone(database_url, poison):
         told = [*good[:5], poison, *good[5:], start(connector_id=5)]
         answers = await asyncio.gather(*map(ledger.record, told), return_exceptions=True)
         refused = answers.pop(5)
-        # What the database refuses is a LedgerError; what cannot even be told to the world is the decision's.
+        # A refusal by the database is a LedgerError; an event that cannot be encoded fails in the decision.
         assert isinstance(refused, LedgerError | UnicodeError), refused
         assert all(isinstance(answer, reports.Started) for answer in answers)
         assert await count(database_url, "transactions") == 11
@@ -151,7 +151,7 @@ async def test_a_bad_report_among_many_costs_a_few_commits(database_url):
     assert await count(database_url, "transactions") == 255
 
 
-async def test_a_decision_that_fails_is_the_reports_own_trouble(database_url):
+async def test_a_decision_that_fails_fails_its_report_only(database_url):
     async with running(database_url, kind=Counting) as ledger:
         good, bad = await asyncio.gather(
             ledger.record(start()),
@@ -170,7 +170,7 @@ async def test_numbers_in_readings_never_spoil_them(database_url):
     assert await count(database_url, "readings") == 6
 
 
-async def test_a_posted_report_that_is_refused_disturbs_nobody(database_url):
+async def test_a_posted_report_that_is_refused_does_not_affect_others(database_url):
     async with running(database_url) as ledger:
         assert ledger.post(reports.Boot(charger_id=CP, model="\0"))
         assert (await ledger.record(start())).transaction_id
@@ -180,7 +180,7 @@ async def test_a_posted_report_that_is_refused_disturbs_nobody(database_url):
 # --- pressure, cancellation, the end --------------------------------------------------------------------
 
 
-async def test_posting_gives_up_when_the_queue_is_full_and_recording_waits(database_url):
+async def test_a_full_queue_refuses_post_and_makes_record_wait(database_url):
     engine = create_engine(database_url)
     ledger = Ledger(engine, OPEN, max_waiting=2)
     posted = [ledger.post(reports.Seen(charger_id=f"c{n}")) for n in range(3)]
@@ -196,7 +196,7 @@ async def test_posting_gives_up_when_the_queue_is_full_and_recording_waits(datab
     await engine.dispose()
 
 
-async def test_a_report_whose_caller_was_cancelled_is_recorded_all_the_same(database_url):
+async def test_a_report_is_recorded_although_its_caller_was_cancelled(database_url):
     async with running(database_url) as ledger:
         async with held_up(database_url):
             asked = [asyncio.create_task(ledger.record(start(charger_id=f"c{n}"))) for n in range(3)]
@@ -228,7 +228,7 @@ async def test_drain_does_not_wait_for_ever(database_url):
     assert await count(database_url, "transactions") == 1
 
 
-async def test_whoever_waits_when_the_ledger_ends_gets_no_answer(database_url):
+async def test_callers_are_cancelled_when_the_ledger_ends(database_url):
     engine = create_engine(database_url)
     ledger = Ledger(engine, OPEN, max_batch=2, max_waiting=4)
     run = asyncio.create_task(ledger.run())
@@ -246,7 +246,7 @@ async def test_whoever_waits_when_the_ledger_ends_gets_no_answer(database_url):
     with pytest.raises(asyncio.CancelledError):
         await ledger.record(start())
     await engine.dispose()
-    # Nothing was half done, and all of it can be told again.
+    # Nothing was half done, and all of it can be reported again.
     assert await count(database_url, "transactions") == await count(database_url, "events")
     async with running(database_url) as again:
         await asyncio.gather(*map(again.record, told))

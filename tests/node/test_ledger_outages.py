@@ -1,4 +1,4 @@
-"""The ledger while Postgres is away, gone silent, in migration, or back without having said what it did."""
+"""The ledger while Postgres is away, silent, in migration, or back without having confirmed a commit."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ async def hang_up_on(url):
         )
 
 
-async def test_connections_lost_at_any_moment_lose_and_double_nothing(database_url):
+async def test_lost_connections_neither_lose_nor_double_a_report(database_url):
     async def charge(ledger, name):
         first = await ledger.record(start(charger_id=name))
         for n in range(20):
@@ -50,19 +50,19 @@ async def test_connections_lost_at_any_moment_lose_and_double_nothing(database_u
 
 
 class Forgetful(Ledger):
-    """Commits, and never hears of it: the connection is lost between the commit and its confirmation."""
+    """Loses the connection between the commit and its confirmation."""
 
     forgets = 1
 
-    async def _try(self, batch):
-        done = await super()._try(batch)
+    async def _write(self, db, batch):
+        done = await super()._write(db, batch)
         if batch and self.forgets:
             self.forgets -= 1
             raise ConnectionResetError("gone")
         return done
 
 
-async def test_a_commit_whose_outcome_nobody_heard_of_is_not_done_twice(database_url):
+async def test_a_commit_whose_confirmation_was_lost_is_not_done_twice(database_url):
     told = [
         start(message_id="a", digest=b"a"),
         meter(1, register(2000, at(1)), register(2100, at(2))),
@@ -94,7 +94,7 @@ async def test_a_commit_whose_outcome_nobody_heard_of_is_not_done_twice(database
     assert await count(database_url, "quarantine") == 1
 
 
-async def test_postgres_stopped_and_started_again_loses_and_doubles_nothing(own_cluster):
+async def test_a_restart_of_postgres_neither_loses_nor_doubles_a_report(own_cluster):
     port = servers.unused_port()
     settings = {"fsync": "off", "max_connections": "20"}
     charging = []
@@ -139,37 +139,37 @@ async def test_a_table_that_a_migration_has_taken_away_is_waited_for(database_ur
             assert (await asked).transaction_id
 
 
-async def test_a_column_whose_type_was_changed_meanwhile_costs_nobody_an_answer(database_url):
+async def test_a_changed_column_type_costs_no_answer(database_url):
     async with running(database_url) as ledger, connected(database_url) as db:
         await ledger.record(reports.Seen(charger_id=CP))
         await db.execute("ALTER TABLE chargers ALTER COLUMN vendor TYPE varchar(200)")
         assert (await ledger.record(start())).transaction_id
 
 
-async def test_a_clash_with_another_hand_on_the_same_rows_is_tried_again(database_url):
-    """An operator closes nothing and locks nothing, but puts in a row that the batch does not see."""
+async def test_a_clash_with_another_writer_is_tried_again(database_url):
+    """Another transaction inserted a row that the batch does not see."""
 
     class Clashing(Ledger):
         clashes = 1
 
-        async def _try(self, batch):
+        async def _write(self, db, batch):
             if batch and self.clashes:
                 self.clashes -= 1
                 raise asyncpg.UniqueViolationError("a row came in between")
-            return await super()._try(batch)
+            return await super()._write(db, batch)
 
     async with running(database_url, kind=Clashing) as ledger:
         assert (await ledger.record(start())).transaction_id
 
 
 async def test_ids_drawn_by_a_transaction_that_a_crash_undid_are_not_used(database_url):
-    """Postgres gives them once more: a sequence's place is as durable as the commits that drew from it."""
+    """Postgres hands them out again: the state of a sequence is as durable as the commits that drew from it."""
 
     class Crashing(Ledger):
         crashes = 1
 
-        async def _provide_ids(self, db, entries):
-            await super()._provide_ids(db, entries)
+        async def _draw_ids(self, db, entries):
+            await super()._draw_ids(db, entries)
             if self.crashes:
                 self.crashes -= 1
                 async with connected(database_url) as other:
@@ -187,7 +187,7 @@ async def test_ids_drawn_by_a_transaction_that_a_crash_undid_are_not_used(databa
     assert await count(database_url, "transactions") == 4
 
 
-async def test_a_server_that_has_gone_silent_is_hung_up_on(database_url):
+async def test_a_silent_server_is_disconnected(database_url):
     async with (
         through_a_proxy(database_url) as (proxy, through),
         running(through, commit_timeout_s=0.5) as ledger,

@@ -1,4 +1,4 @@
-"""What is past its keep goes; what the broker or an operator still needs stays."""
+"""Rows past their retention are deleted, but not those that the broker or an operator still needs."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ def chosen(**given):
     return settings.load(_env_file=None, **given)
 
 
-async def test_parked_events_are_given_up_after_the_retention_and_no_other(engine, database_url):
+async def test_only_parked_events_are_pruned_after_their_retention(engine, database_url):
     log = Log(engine)
     await log.commit(log.events(["A", "B", "C"], shift_s=-20 * 86_400))
     await log.commit(log.events(["A"]))
@@ -40,12 +40,12 @@ async def test_parked_events_are_given_up_after_the_retention_and_no_other(engin
         ("B", 1, False),
         ("C", 1, False),
     ]
-    # What waits for the broker keeps its day, and with it its bytes.
+    # The partition of a pending event is kept, and with it the event.
     kept = await log.query("SELECT charger_id FROM events WHERE seq = 1 ORDER BY charger_id")
     assert [row["charger_id"] for row in kept] == ["A", "B", "C"]
 
 
-async def test_old_statuses_and_settled_quarantine_go(engine, database_url):
+async def test_old_statuses_and_resolved_quarantine_are_deleted(engine, database_url):
     old, late = NOW - timedelta(days=400), NOW - timedelta(days=2)
     async with connected(database_url) as db:
         await db.executemany(
@@ -69,7 +69,7 @@ async def test_old_statuses_and_settled_quarantine_go(engine, database_url):
         assert [r["charger_id"] for r in left] == ["settled late", "open"]
 
 
-async def test_an_outbox_that_is_too_long_loses_readings_and_nothing_else(engine):
+async def test_an_outbox_that_is_too_long_is_thinned_of_readings_only(engine):
     log = Log(engine)
     quarter = datetime.fromtimestamp(NOW.timestamp() // 900 * 900 - 1800, UTC)
     for minute in range(0, 30, 5):  # two quarters of an hour, three readings each
@@ -92,13 +92,13 @@ async def test_an_outbox_that_is_too_long_loses_readings_and_nothing_else(engine
     assert {seq for charger, seq in rows - bills if charger == "A"} == {5, 11}  # the newest of each quarter
     assert {1, 3, 6} <= {seq for charger, seq in rows if charger == "B"}  # and what the charger has marked
     assert not {2, 4, 5} & {seq for charger, seq in rows if charger == "B"}
-    # All of them can still be replayed, and doing it again leaves out nothing more.
+    # All of them can still be replayed, and another run removes nothing more.
     assert len(kinds) == 19
     assert await maintenance.thin_outbox(engine, 1) == timedelta(minutes=15)
     assert {(row["charger_id"], row["seq"]) for row in await log.rows()} == rows
 
 
-async def test_a_failure_is_tried_again_and_a_pause_is_kept():
+async def test_failed_work_is_tried_again_and_its_pause_is_kept():
     slept, results = [], iter([OSError("away"), timedelta(minutes=15), None])
 
     async def sleep(seconds):

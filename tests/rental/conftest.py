@@ -45,7 +45,7 @@ class RentalHarness:
     async def phone(self, uid: str = UID, amount_minor: int = 10_000) -> "Phone":
         async with self.world.engine.begin() as db:
             if await accounts.put(db, uid, "UAH") and amount_minor:
-                await accounts.enter(
+                await accounts.add_entry(
                     db, uid, key=uid, kind="top_up", amount_minor=amount_minor, note=None, now=self.world.now
                 )
             digest = digest_of(f"link of {uid}")

@@ -10,7 +10,7 @@ import pytest
 
 from csms.core.passwords import hash_password
 from csms.db import admin
-from csms.db.admission import admissions
+from csms.db.admission import load_admissions
 from csms.db.engine import create_engine
 from csms.security.charger_credentials import ChargerCredentials
 from tests.harness.charge_points.raw import RawChargePoint
@@ -224,12 +224,12 @@ async def test_the_last_three_keys_without_an_answer_are_kept(database_url):
             await admin.register_charger(db, "cp", {"password_hash": "old"})
         for key in "abcde":
             await stations.offer_password("cp", key)
-        known = (await admissions(engine, ["cp"]))["cp"]
+        known = (await load_admissions(engine, ["cp"]))["cp"]
         assert (known.password_hash, known.pending_password_hashes) == ("old", ("c", "d", "e"))
         await stations.withdraw_passwords("cp", "d")
-        assert (await admissions(engine, ["cp"]))["cp"].pending_password_hashes == ("c", "e")
+        assert (await load_admissions(engine, ["cp"]))["cp"].pending_password_hashes == ("c", "e")
         await stations.confirm_password("cp", "e")
-        known = (await admissions(engine, ["cp"]))["cp"]
+        known = (await load_admissions(engine, ["cp"]))["cp"]
         assert (known.password_hash, known.pending_password_hashes) == ("e", ())
     finally:
         await engine.dispose()
