@@ -8,9 +8,8 @@ import pytest
 
 from csms.db.engine import create_engine
 from csms.node.batch_writer import BatchWriter
-from tests.harness.ledger_harness import 
-from tests.harness.waiting import until
 from tests.harness.postgres_proxy import through_a_proxy
+from tests.harness.waiting import until
 
 
 class Recorder:
