@@ -1,6 +1,7 @@
 """The application as a whole: OpenAPI, problems everywhere, health, metrics, Postgres away."""
 
 import contextlib
+from typing import Any
 
 import asyncpg
 import httpx
@@ -114,8 +115,11 @@ async def test_live_and_ready_need_no_token(client: httpx.AsyncClient):
 
 
 @pytest.mark.parametrize(("state", "status"), [("degraded", 200), ("failing", 503)])
-async def test_ready_says_what_is_wrong(world: World, client: httpx.AsyncClient, state: str, status: int):
-    world.node.health = lambda: HealthReport((Check(name="mqtt", state=state, detail="The broker is away."),))
+async def test_ready_says_what_is_wrong(
+    world: World, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, state: Any, status: int
+):
+    report = HealthReport((Check(name="mqtt", state=state, detail="The broker is away."),))
+    monkeypatch.setattr(world.node, "health", lambda: report)
     answer = await client.get("http://csms/health/ready")
     assert answer.status_code == status
     assert answer.json()["status"] == state

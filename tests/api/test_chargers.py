@@ -1,5 +1,7 @@
 """Chargers over REST: what is shown, registered, changed, forgotten; commands and their errors."""
 
+from typing import Any
+
 import httpx
 import pytest
 from sqlalchemy import select, text
@@ -58,7 +60,7 @@ async def test_the_list_is_filtered_and_paged(world: World, client: httpx.AsyncC
             break
     assert seen == ["CP0", "CP1", "CP2", "CP3", "CP4"]
 
-    async def ids(**params: object) -> list[str]:
+    async def ids(**params: Any) -> list[str]:
         return [item["id"] for item in (await client.get("/chargers", params=params)).json()["items"]]
 
     assert await ids(online="false") == ["CP3"]

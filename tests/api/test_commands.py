@@ -62,11 +62,11 @@ async def test_commands_are_paged_and_filtered(world: World, client: httpx.Async
 
 
 async def test_a_queued_command_is_told_to_the_node_and_can_be_cancelled(
-    world: World, client: httpx.AsyncClient
+    world: World, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ):
     await world.connect("CP1")
     nudged = []
-    world.node.dispatcher.nudge = lambda: nudged.append(True)
+    monkeypatch.setattr(world.node.dispatcher, "nudge", lambda: nudged.append(True))
     answer = await client.post("/chargers/CP1/commands", json=RESET | {"queue": True, "expiresInS": 60})
     assert (answer.status_code, nudged, world.asked) == (202, [True], [])
     place = answer.headers["location"].removeprefix("/api/v1")

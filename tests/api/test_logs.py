@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from csms.api import logs as logs_api
+from csms.service import cursors
 from tests.harness.api_harness import ADMIN_TOKEN, World
 
 
@@ -116,7 +117,7 @@ async def test_frames_come_newest_first_in_pages_even_within_one_moment(
 @pytest.mark.parametrize("place", ["(1,1)'; --", "(1,1", "(99999999999,1)", ""])
 async def test_a_forged_cursor_is_refused(world: World, client: httpx.AsyncClient, place: str):
     await world.connect("CP1")
-    cursor = logs_api.cursors.encode(world.now, place)
+    cursor = cursors.encode(world.now, place)
     answer = await client.get("/chargers/CP1/messages", params={"cursor": cursor})
     assert answer.status_code == 422
 

@@ -1,5 +1,7 @@
 """Where the events stand, and what the broker refused."""
 
+from typing import Any
+
 import httpx
 from sqlalchemy import text
 
@@ -25,7 +27,7 @@ async def test_positions_are_every_chargers_last_seq(world: World, client: httpx
         await world.session(charger_id)
     await world.session("CP1", meter_wh=50_000)
     items: list[dict[str, object]] = []
-    params: dict[str, object] = {"limit": 2}
+    params: dict[str, Any] = {"limit": 2}
     while "cursor" not in params or params["cursor"]:
         page = (await client.get("/events/positions", params=params)).json()
         items += page["items"]

@@ -43,9 +43,11 @@ async def show(world: World, view: PlanView) -> None:
         await plans.show(db, view, [view.connector_id])
 
 
-async def test_a_plan_is_made_changed_and_removed(world: World, client: httpx.AsyncClient) -> None:
+async def test_a_plan_is_made_changed_and_removed(
+    world: World, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nudged: list[int] = []
-    world.context.plan_changed = lambda: nudged.append(1)
+    monkeypatch.setattr(world.context, "plan_changed", lambda: nudged.append(1))
     assert (await client.get(PLAN)).status_code == 404
     assert (await client.put(PLAN, json={})).status_code == 404
     await client.put("/chargers/CP1", json={})

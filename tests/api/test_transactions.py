@@ -3,6 +3,7 @@
 import csv
 import io
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -11,7 +12,7 @@ from csms.api import transactions as transactions_api
 from tests.harness.api_harness import World
 
 
-async def _all(client: httpx.AsyncClient, path: str, **params: object) -> list[dict[str, object]]:
+async def _all(client: httpx.AsyncClient, path: str, **params: Any) -> list[dict[str, object]]:
     items: list[dict[str, object]] = []
     for _ in range(50):
         page = (await client.get(path, params=params)).json()

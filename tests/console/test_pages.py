@@ -44,10 +44,11 @@ async def test_the_search_selects_chargers_on_the_first_page(world: World, brows
     assert 'sse-connect="/stream/overview?q=north"' in page
 
 
-async def test_a_failing_health_check_is_shown_at_the_top(world: World, browser: httpx.AsyncClient):
-    world.node.health = lambda: HealthReport(
-        (Check(name="mqtt", state="degraded", detail="The broker is away."),)
-    )
+async def test_a_failing_health_check_is_shown_at_the_top(
+    world: World, browser: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+):
+    report = HealthReport((Check(name="mqtt", state="degraded", detail="The broker is away."),))
+    monkeypatch.setattr(world.node, "health", lambda: report)
     assert "The broker is away." in (await browser.get("/")).text
 
 

@@ -63,7 +63,7 @@ async def test_a_wrong_token_does_not_sign_in(stranger: httpx.AsyncClient, token
     "value", ["", ".", "0.9999999999.x.", "0.9999999999.x." + "0" * 64, "é.", "a.b.c.d.e"]
 )
 async def test_a_forged_cookie_is_no_session(stranger: httpx.AsyncClient, value: str):
-    answer = await stranger.get("/", headers={"Cookie": f"{SESSION_COOKIE}={value}".encode()})
+    answer = await stranger.get("/", headers={b"Cookie": f"{SESSION_COOKIE}={value}".encode()})
     assert answer.status_code == 303
 
 

@@ -6,8 +6,8 @@ from csms.errors import NotBookable
 from tests.harness.fake_store import CP, Desk, at, start, stop
 
 
-def repair(entry: int = 1, **given) -> reports.Repair:
-    return reports.Repair(**({"quarantine_id": entry, "note": "by hand"} | given))
+def repair(entry: int = 1, *, note: str = "by hand", **given) -> reports.Repair:
+    return reports.Repair(quarantine_id=entry, note=note, **given)
 
 
 def unreadable(desk: Desk, action: str = "StartTransaction") -> int | None:

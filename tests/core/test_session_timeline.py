@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -173,7 +174,11 @@ def test_a_car_that_blocks_the_connector_pays_after_the_grace():
 def test_tariffs_without_bands_and_idle_time_need_no_window():
     desk = Desk(unknown_tags="accept", tariff=Tariff(energy_rate=Decimal("0.12"), minimum=Decimal(1)))
     number = desk.tell(start()).transaction_id
-    batch = [stop(number), start(at=EVENING), reports.Reconcile(charger_id=CP, transaction_id=number)]
+    batch: list[reports.Report[Any]] = [
+        stop(number),
+        start(at=EVENING),
+        reports.Reconcile(charger_id=CP, transaction_id=number),
+    ]
     assert session_timeline.closing_windows(desk.load(batch), batch) == []
     desk.tell(batch[0])
     assert desk.transactions[number].bill is None
@@ -206,7 +211,11 @@ def test_the_window_of_a_session_with_a_suspect_clock_has_the_full_length(desk):
 def test_the_window_of_a_session_is_bounded(desk):
     number = began(desk)
     desk.now = at(60)
-    batch = [stop(number, at=at(10 * 365 * 1440)), meter(number), reports.Seen(charger_id=CP)]
+    batch: list[reports.Report[Any]] = [
+        stop(number, at=at(10 * 365 * 1440)),
+        meter(number),
+        reports.Seen(charger_id=CP),
+    ]
     (window,) = session_timeline.closing_windows(desk.load(batch), batch)
     assert window.until == EVENING + session_timeline.LONGEST_SESSION
     assert len(window.boundaries) <= 31 * 3

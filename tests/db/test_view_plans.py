@@ -1,10 +1,13 @@
 """What the console and the API ask goes by index, however many rows there are: the plans are looked at, not timed."""
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core import session_timeline
 from csms.core.records import Transaction
@@ -102,7 +105,7 @@ SESSION = Transaction(
     start_received_at=NOW - timedelta(hours=1),
     tariff=Tariff(),
 )
-PAGES = {
+PAGES: dict[str, Callable[[AsyncConnection], Awaitable[Any]]] = {
     "one charger": lambda db: views.get_charger(db, "c7"),
     "chargers": lambda db: views.list_chargers(db, after_id="c2", limit=50),
     "chargers on line": lambda db: views.list_chargers(db, after_id="c2", online=False, limit=50),

@@ -418,7 +418,8 @@ def main() -> None:
     parser.add_argument("--how", default="installed with its defaults", help="how that one was run")
     given = parser.parse_args()
     if given.peer:
-        asyncio.run(record(*given.peer, given.how))
+        name, url = given.peer
+        asyncio.run(record(name, url, given.how))
     if given.write:
         asyncio.run(write())
 

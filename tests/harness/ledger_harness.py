@@ -61,7 +61,7 @@ async def running(
 
 
 def frame(**given: Any) -> Frame:
-    defaults = {
+    defaults: dict[str, Any] = {
         "charger_id": CP,
         "at": datetime.now(UTC),
         "outgoing": False,

@@ -24,6 +24,7 @@ import asyncpg
 
 from csms.db import partitions
 from csms.db.engine import create_engine
+from csms.db.tables import PARTITIONED
 from csms.embedded.broker import EmbeddedBroker
 from csms.embedded.ports import LOOPBACK, is_accepting, is_free
 from csms.embedded.postgres import EmbeddedPostgres
@@ -257,7 +258,7 @@ async def without_days(url: str) -> None:
     connection = await asyncpg.connect(url)
     days = await connection.fetch(
         "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = ANY($1::text[]::regclass[])",
-        partitions.PARTITIONED,
+        PARTITIONED,
     )
     for name in (row["name"] for row in days if not row["name"].endswith("_default")):
         await connection.execute(f"DROP TABLE {name}")

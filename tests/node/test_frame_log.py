@@ -2,6 +2,7 @@ import asyncio
 
 import asyncpg
 from sqlalchemy.exc import TimeoutError as SQLAlchemyTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.db import logs
 from csms.db.engine import create_engine
@@ -88,14 +89,15 @@ async def test_frames_wait_for_a_connection_that_is_not_to_be_had(database_url):
     async with logging_frames(database_url) as frames:
         connect, tried = frames._engine.connect, []
 
-        class Engine:
+        class Exhausted(AsyncEngine):
             def connect(self):
                 tried.append(1)
                 if len(tried) < 3:
                     raise SQLAlchemyTimeout("QueuePool limit reached")
                 return connect()
 
-        real, frames._engine = frames._engine, Engine()
+        real = frames._engine
+        frames._engine = Exhausted(real.sync_engine)
         for n in range(10):
             frames.put(frame(message_id=str(n)))
         await frames.drain()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import uuid
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -113,12 +114,14 @@ async def test_every_error_comes_back_as_itself(broker, topic_prefix, error):
     assert type(raised.value) is type(error)
     assert str(raised.value) == str(error)
     if isinstance(error, ChargerRefused):
+        assert isinstance(raised.value, ChargerRefused)
         assert (raised.value.code, raised.value.description, raised.value.details) == (
             "NotImplemented",
             "not here",
             {"a": [1]},
         )
     if isinstance(error, InvalidCommand):
+        assert isinstance(raised.value, InvalidCommand)
         assert raised.value.problems == error.problems
 
 
@@ -211,7 +214,7 @@ async def test_late_repeated_and_unreadable_requests_are_not_performed(broker, t
     charger = Charger()
 
     def request(**changes):
-        fields = {
+        fields: dict[str, Any] = {
             "id": uuid.uuid4().hex,
             "reply_to": f"{topic_prefix}/replies",
             "expires_at": datetime.now(UTC) + timedelta(seconds=30),

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from csms.plans import planner
+from csms.db import plans
 from csms.scheduling.plan_profile import FIRST_PROFILE_ID
 from tests.e2e.conftest import TOKEN, Node
 from tests.harness.charge_points.answering import Obedient
@@ -415,14 +415,14 @@ async def test_the_console_shows_the_plan(node: Node, wire: Wire, planned: Plann
 async def test_a_row_read_before_the_charger_answered_is_not_acted_upon(
     node: Node, wire: Wire, planned: Planned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = planner.plans.of_node
+    read = plans.of_node
 
     async def slowly(*given: Any) -> Any:
         rows = await read(*given)
         await asyncio.sleep(0.25)
         return rows
 
-    monkeypatch.setattr(planner.plans, "of_node", slowly)
+    monkeypatch.setattr(plans, "of_node", slowly)
     await wire.prices(False, True, False, True)
     async with planned.connected() as point:
         await planned.put()

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import httpx
 import pytest
@@ -71,7 +72,7 @@ async def test_a_paid_order_is_entered_once(
         "http://rent/r/coinop-1",
     )
     assert await balance(world) == 0
-    report = {"content": f"{order.payment_id} paid", "headers": {"x-signature": "good"}}
+    report: dict[str, Any] = {"content": f"{order.payment_id} paid", "headers": {"x-signature": "good"}}
     for _ in range(3):
         assert (await client.post("/r/payments/fake", **report)).status_code == 204
     assert await balance(world) == 15_050

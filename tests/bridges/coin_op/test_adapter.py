@@ -5,6 +5,7 @@ What needs a real broker, the REST interface or Postgres is in test_node.py.
 
 import asyncio
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -117,7 +118,7 @@ def test_unsupported_commands_are_refused():
 def test_a_station_out_of_service_is_not_opened():
     async def story():
         async with Town(plain()) as town:
-            out = {"connectorId": 0, "type": "Inoperative"}
+            out: dict[str, Any] = {"connectorId": 0, "type": "Inoperative"}
             answer = await town.ask("ChangeAvailability", **out)
             town.desk.tell(answered("ChangeAvailability", out, answer, charger_id="coinop-s1"))
             assert (await town.rent())["statusInfo"] == {"reasonCode": "Inoperative"}

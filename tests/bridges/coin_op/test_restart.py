@@ -1,12 +1,14 @@
 """The bridge is killed and starts again: what the books hold and what it had noted of a station is all it knows."""
 
+from typing import Any
+
 import pytest
 
 from bridges.coin_op import notes
 from csms.core.device_state import BridgeNotes
 from tests.harness.bridges.coin_op_station import Story
 
-TENTHS = {"voltage": 231.4, "current": 9650, "power": 22107, "pf": 99}
+TENTHS: dict[str, Any] = {"voltage": 231.4, "current": 9650, "power": 22107, "pf": 99}
 
 
 def test_a_bridge_that_starts_in_mid_session_goes_on_with_the_same_transaction():
@@ -127,11 +129,16 @@ def test_notes_on_another_rental_are_ignored():
     assert story.tracker.rental.flags == {}
 
 
-def test_notes_are_recorded_only_when_they_change():
+def test_notes_are_recorded_only_when_they_change(monkeypatch):
     story = Story()
     told = []
     recorded = story._record
-    story._record = lambda report: (told.append(type(report).__name__), recorded(report))
+
+    def record(report):
+        told.append(type(report).__name__)
+        recorded(report)
+
+    monkeypatch.setattr(story, "_record", record)
     story.says("busy", 0, 0)
     for second in range(1, 3601):
         story.until(second)

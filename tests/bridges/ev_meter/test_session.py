@@ -1,4 +1,5 @@
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,8 +14,8 @@ from bridges.ev_meter.session_tracker import SessionTracker
 from bridges.ev_meter.status_mapping import ConnectorStatus
 from bridges.ev_meter.translate import power_w
 from csms.adapter import ChargerSnapshot
-from csms.core.pricing import Tariff
 from csms.core.records import Connector, Transaction
+from csms.core.tariffs import Tariff
 from tests.bridges.ev_meter.test_frame import FUZZ
 from tests.harness.bridges.ev_meter_session import Watched, at, charging, idle, info, waiting
 from tests.harness.bridges.ev_meter_vectors import PAYLOADS, SCENARIO, STATUSES, expected, told
@@ -22,7 +23,7 @@ from tests.harness.bridges.ev_meter_vectors import PAYLOADS, SCENARIO, STATUSES,
 MISSED = ("missed_session", "meter_start_estimated", "meter_stop_estimated")
 
 
-def frames() -> dict[int, object]:
+def frames() -> dict[int, Any]:
     return {row["at_s"]: decode(told(row["payload"])) for row in SCENARIO if row["payload"]}
 
 

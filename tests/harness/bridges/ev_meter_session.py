@@ -12,8 +12,8 @@ from bridges.ev_meter.session_tracker import SessionTracker
 from bridges.ev_meter.status_mapping import ConnectorStatus
 from bridges.ev_meter.translate import power_w
 from csms.adapter import ChargerSnapshot
-from csms.core.pricing import Tariff
 from csms.core.records import Connector, Transaction
+from csms.core.tariffs import Tariff
 from tests.harness.bridges.ev_meter_vectors import PAYLOADS
 
 T0 = datetime(2026, 3, 1, 8, tzinfo=UTC)

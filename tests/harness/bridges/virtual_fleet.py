@@ -6,7 +6,7 @@ Commands reach the simulated stations and their packets the bridge through `Town
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import msgspec
 
@@ -29,7 +29,7 @@ def loop_clock() -> datetime:
 
 
 class Town:
-    """Implements `csms.adapter.Node`. `commands`: what passed on the commands topics, with the second it passed."""
+    """Implements what the bridge uses of `csms.adapter.AdapterHost`. `commands`: what passed on the commands topics, with the second it passed."""
 
     name = "town"
     broker_connected = True
@@ -58,7 +58,7 @@ class Town:
     def at(self) -> float:
         return asyncio.get_running_loop().time()
 
-    async def until(self, condition: Callable[[], Any], within_s: float = 600) -> Any:
+    async def until(self, condition: Callable[..., Any], within_s: float = 600) -> Any:
         return await until(condition, within_s, every_s=0.1)
 
     # --- what the bridge sees of a node --------------------------------------------------------------
@@ -165,7 +165,7 @@ class Town:
     # --- life ------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self._tasks.append(asyncio.create_task(self.bridge.run(self)))
+        self._tasks.append(asyncio.create_task(self.bridge.run(cast("Any", self))))
         await self.until(lambda: len(self._listeners) == 2)
         self._tasks += [asyncio.create_task(self._live_on(station)) for station in self.stations.values()]
         for station in self.stations.values():
@@ -185,7 +185,7 @@ class Town:
         await asyncio.gather(self._tasks[0], return_exceptions=True)
         self.dead = False
         self.bridge = CoinOpAdapter(self.settings, clock=loop_clock)
-        self._tasks[0] = asyncio.create_task(self.bridge.run(self))
+        self._tasks[0] = asyncio.create_task(self.bridge.run(cast("Any", self)))
         await self.until(lambda: len(self._listeners) == 2)
 
     # --- what is asked for and what came of it ---------------------------------------------------------

@@ -15,7 +15,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from csms.core.events import timestamp
-from csms.core.pricing import Tariff, duration_s, session_cost
+from csms.core.pricing import duration_s, session_cost
+from csms.core.tariffs import Tariff
 from tests.harness.soak.consumer import Consumer
 from tests.harness.soak.load import Load
 
@@ -258,6 +259,7 @@ def _chargers_against_consumer(
     told: dict[str, Counter[Any]] = defaultdict(Counter)
     for event in _once(messages):
         p, kind = event["payload"], event["eventType"]
+        key: tuple[Any, ...]
         if kind == "started":
             key = (p["transactionId"], p["connectorId"], p["idTag"], p["meterStart"], p["startTime"])
         elif kind == "completed":

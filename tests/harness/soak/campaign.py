@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import httpx
 
-from csms.core.pricing import Tariff
+from csms.core.tariffs import Tariff
 from csms.db.outbox import LOCK_CLASS
 from tests.harness.servers import Mosquitto, unused_port
 from tests.harness.soak import kill_points

@@ -102,17 +102,18 @@ class Nursery:
         self, name: str, environment: Mapping[str, Any], doomed: Mapping[str, Any] | None = None
     ) -> NodeProcess:
         """Fork a node with these settings; `doomed` is what `doom.meet` takes."""
+        doom = dict(doomed or {})
         order = {
             "name": name,
             "settings": dict(environment),
-            "doom": dict(doomed or {}),
+            "doom": doom,
             "log": str(self.log_path),
         }
         os.write(self._orders, json.dumps(order).encode() + b"\n")
         async with asyncio.timeout(_START_S):
             pid = await self._born.get()
         node = self._node(pid)
-        node.name, node.doom = name, order["doom"].get("point", "")
+        node.name, node.doom = name, doom.get("point", "")
         return node
 
     def _node(self, pid: int) -> NodeProcess:
