@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from csms.core import reports, session_timeline
 from csms.core.tariffs import Band, Tariff
 from csms.core.usage import Evidence
-from tests.harness.fake_store import CP, Desk, meter, register, start, status, stop
+from tests.harness.fake_store import CP, FakeStore, meter, register, start, status, stop
 
 # A Friday, 21:00 in Vienna.
 EVENING = datetime(2023, 12, 8, 20, tzinfo=UTC)
@@ -34,7 +34,7 @@ def desk():
 
 
 def desk_with(tariff):
-    desk = Desk(unknown_tags="accept", tariff=tariff, time_zone="Europe/Vienna")
+    desk = FakeStore(unknown_tags="accept", tariff=tariff, time_zone="Europe/Vienna")
     desk.now = EVENING
     return desk
 
@@ -172,7 +172,7 @@ def test_a_car_that_blocks_the_connector_pays_after_the_grace():
 
 
 def test_tariffs_without_bands_and_idle_time_need_no_window():
-    desk = Desk(unknown_tags="accept", tariff=Tariff(energy_rate=Decimal("0.12"), minimum=Decimal(1)))
+    desk = FakeStore(unknown_tags="accept", tariff=Tariff(energy_rate=Decimal("0.12"), minimum=Decimal(1)))
     number = desk.tell(start()).transaction_id
     batch: list[reports.Report[Any]] = [
         stop(number),
@@ -235,7 +235,7 @@ def test_the_window_of_a_session_is_bounded(desk):
     ],
 )
 def test_the_tariff_of_the_tag_comes_before_charger_group_and_default(tag, charger, group, stored, expected):
-    desk = Desk(tariff=Tariff(id="settings"))
+    desk = FakeStore(tariff=Tariff(id="settings"))
     desk.tariffs = {name: Tariff(id=name) for name in ("tag", "charger", "group", stored) if name}
     desk.tell(reports.Seen(charger_id=CP))
     desk.chargers[CP] = replace(desk.chargers[CP], tariff_id=charger, group_id="yard")

@@ -14,7 +14,7 @@ from csms.db import store
 from csms.db.engine import create_engine
 from csms.db.partitions import ensure
 from tests.harness.fake_store import NOW, at, meter, register, start, status, stop
-from tests.harness.ledger_harness import OPEN, Books
+from tests.harness.ledger_harness import OPEN, PostgresStore
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def minute(minutes):
 
 async def evening(db, interval_s, statuses=()):
     """A session of two hours across 22:00 in Vienna, readings all along, not yet stopped."""
-    books = Books(db, msgspec.structs.replace(OPEN, tariff=BANDED))
+    books = PostgresStore(db, msgspec.structs.replace(OPEN, tariff=BANDED))
     books.now = EVENING
     started = (await books.batch(start(at=EVENING)))[0]
     count = 90 * 60 // interval_s
@@ -95,7 +95,7 @@ async def test_what_is_loaded_of_a_long_session_is_bounded_and_all_that_matters(
 
 
 async def test_plain_stops_and_readings_ask_nothing_more(db, monkeypatch):
-    books = Books(db)
+    books = PostgresStore(db)
     books.now = NOW
     started = (await books.batch(start()))[0]
     asked = []
@@ -116,7 +116,7 @@ async def test_plain_stops_and_readings_ask_nothing_more(db, monkeypatch):
 
 
 async def test_tariffs_of_tags_and_groups_are_loaded_and_the_default_of_the_database(db):
-    books = Books(db)
+    books = PostgresStore(db)
     books.now = NOW
     await books.batch(
         reports.Seen(charger_id="A"), reports.Seen(charger_id="B"), reports.Seen(charger_id="C")

@@ -76,7 +76,7 @@ def status(word: str, when: datetime | None = None, **given: Any) -> reports.Sta
     return reports.Status(status=word, at=when, **(defaults | given))
 
 
-class Desk:
+class FakeStore:
     def __init__(self, **policy: Any) -> None:
         self.policy = Policy(**({"enrollment": "open"} | policy))
         self.now = NOW

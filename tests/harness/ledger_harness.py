@@ -99,8 +99,8 @@ async def seqs_are_gapless(url: str) -> bool:
     return all(list(row["seqs"]) == list(range(1, len(row["seqs"]) + 1)) for row in rows)
 
 
-class Books:
-    """As tests.harness.fake_store.Desk, with Postgres behind it."""
+class PostgresStore:
+    """As tests.harness.fake_store.FakeStore, with Postgres behind it."""
 
     def __init__(self, db: Any, policy: Policy = OPEN) -> None:
         self.db = db

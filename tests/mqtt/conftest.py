@@ -144,7 +144,7 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
-class Happening(Struct, rename="camel"):
+class EventHeader(Struct, rename="camel"):
     """A payload that is easy to recognise."""
 
     connector_id: int
@@ -171,7 +171,7 @@ class Log:
                 category="transactions",
                 event_type=kind,
                 dedup_key=f"{charger_id}:{seq}",
-                payload=Happening(1, seq, filler),  # type: ignore[arg-type]
+                payload=EventHeader(1, seq, filler),  # type: ignore[arg-type]
             )
             made.append(
                 events.render(

@@ -14,7 +14,7 @@ import pytest
 
 from csms.plans import planner, target
 from tests.e2e.conftest import Node, node_for_many
-from tests.harness.charge_points.answering import Obedient, obedient
+from tests.harness.charge_points.answering import AnsweringChargePoint, answering_charge_point
 from tests.harness.waiting import until
 
 PRICES = f"test/prices-{secrets.token_hex(6)}"
@@ -46,7 +46,7 @@ async def node(
     patch.undo()
 
 
-class Wire:
+class PlanTopics:
     """A client of the broker: what is retained, by topic, and what has come."""
 
     def __init__(self, client: aiomqtt.Client, prefix: str) -> None:
@@ -84,9 +84,9 @@ class Wire:
 
 
 @pytest.fixture
-async def wire(node: Node, broker: Any) -> AsyncIterator[Wire]:
+async def wire(node: Node, broker: Any) -> AsyncIterator[PlanTopics]:
     async with aiomqtt.Client(broker.host, broker.port_v5, protocol=aiomqtt.ProtocolVersion.V5) as client:
-        connected = Wire(client, node.prefix)
+        connected = PlanTopics(client, node.prefix)
         await client.subscribe(f"{node.prefix}/hems/#", qos=1)
         await client.subscribe(f"{node.prefix}/csms/state/+/plan", qos=1)
         reading = asyncio.create_task(connected.read())
@@ -95,7 +95,7 @@ async def wire(node: Node, broker: Any) -> AsyncIterator[Wire]:
         await asyncio.gather(reading, return_exceptions=True)
 
 
-class Planned:
+class PlannedCharger:
     """An operator's view of one charger's plan."""
 
     def __init__(self, node: Node, charger: str | None = None) -> None:
@@ -104,8 +104,8 @@ class Planned:
         self.path = f"/api/v1/chargers/{self.charger}/plan"
 
     @contextlib.asynccontextmanager
-    async def connected(self, *, boot: bool = True, **answers: Any) -> AsyncIterator[Obedient]:
-        async with obedient(
+    async def connected(self, *, boot: bool = True, **answers: Any) -> AsyncIterator[AnsweringChargePoint]:
+        async with answering_charge_point(
             self.node.ocpp, self.charger, boot=boot, **({"GetConfiguration": configuration()} | answers)
         ) as point:
             yield point
@@ -150,5 +150,5 @@ def configuration(**keys: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def planned(node: Node) -> Planned:
-    return Planned(node)
+async def planned(node: Node) -> PlannedCharger:
+    return PlannedCharger(node)

@@ -42,7 +42,7 @@ def charging(total: int, session: int, **changes: Any) -> WorkingInfo:
     return info(total_wh=total, session_wh=session, **given)
 
 
-class Watched:
+class SessionHarness:
     """`told` collects everything but baselines and notes; `baselines` and `notes` the rest."""
 
     def __init__(self, standing: ChargerSnapshot | None = None, **rules: Any) -> None:

@@ -1,6 +1,6 @@
-"""Stations, the bridge and a desk in one process on a virtual clock: no broker, no database, no waiting.
+"""Stations, the bridge and a fake store in one process on a virtual clock: no broker, no database, no waiting.
 
-Commands reach the simulated stations and their packets the bridge through `Town.publish`, as through a broker.
+Commands reach the simulated stations and their packets the bridge through `VirtualFleet.publish`, as through a broker.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from csms.core.device_state import BridgeNotes
 from csms.errors import LedgerError
 from csms.simulate.coin_op import FakeStation
 from tests.harness.bridges.coin_op_station import TARIFF
-from tests.harness.fake_store import NOW, Desk
+from tests.harness.fake_store import NOW, FakeStore
 from tests.harness.waiting import until
 
 PREFIX = "coinop-"
@@ -28,15 +28,15 @@ def loop_clock() -> datetime:
     return NOW + timedelta(seconds=asyncio.get_running_loop().time())
 
 
-class Town:
+class VirtualFleet:
     """Implements what the bridge uses of `csms.adapter.AdapterHost`. `commands`: what passed on the commands topics, with the second it passed."""
 
-    name = "town"
+    name = "fleet"
     broker_connected = True
     topic_prefix = ""
 
     def __init__(self, *stations: FakeStation, **given: Any) -> None:
-        self.desk = Desk(unknown_tags="accept", tariff=TARIFF)
+        self.desk = FakeStore(unknown_tags="accept", tariff=TARIFF)
         self.stations = {station.id: station for station in stations}
         self.settings = settings.load(
             _env_file=None, **{"require_account": False, "open_enrollment": True} | given

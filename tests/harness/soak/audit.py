@@ -23,7 +23,7 @@ from tests.harness.soak.load import Load
 _WAIT_S = 30.0
 
 
-class Books(Struct, frozen=True, kw_only=True):
+class AuditResult(Struct, frozen=True, kw_only=True):
     """`problems` is empty when all books say the same."""
 
     transactions: int
@@ -63,7 +63,7 @@ class Records(Struct, frozen=True, kw_only=True):
 
 async def audit(
     load: Load, database_url: str, consumer: Consumer, tariff: Tariff, replay: httpx.AsyncClient | None = None
-) -> Books:
+) -> AuditResult:
     """Wait until the outbox is empty and the consumer has everything, then compare. No charger may still run.
 
     `replay`: where the consumer may ask for what its broker lost.
@@ -75,7 +75,7 @@ async def audit(
     problems = list(problems_of(load, records, tariff))
     if consumer.sessions_lost:
         problems.append(f"the broker forgot the consumer {consumer.sessions_lost} times")
-    return Books(
+    return AuditResult(
         transactions=len(records.transactions),
         readings=len(records.readings),
         events=len(records.events),
