@@ -6,13 +6,12 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import aiomqtt
 import pytest
 
-from csms.plans import planner, target
+from csms.plans import planner
 from tests.e2e.conftest import Node, node_for_many
 from tests.harness.charge_points.answering import AnsweringChargePoint, answering_charge_point
 from tests.harness.waiting import until
@@ -30,9 +29,8 @@ async def node(
     databases: Any, template_database: str, broker: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Node]:
     patch = pytest.MonkeyPatch()
-    patch.setattr(target, "_TIMEOUT_S", 1.0)
-    patch.setattr(planner, "_PAUSES_S", (0.5,))
-    patch.setattr(planner, "PlannerPace", partial(planner.PlannerPace, tick_s=0.2, settle_s=1, soon_s=0.1))
+    pace = planner.PlannerPace(tick_s=0.2, settle_s=1, soon_s=0.1, pauses_s=(0.5,), command_timeout_s=1.0)
+    patch.setattr(planner, "PlannerPace", lambda: pace)
     directory = tmp_path_factory.mktemp("node")
     async with node_for_many(
         databases,
