@@ -122,11 +122,10 @@ async def test_a_forged_cursor_is_refused(world: ApiHarness, client: httpx.Async
     assert answer.status_code == 422
 
 
-async def test_frames_arrive_live(world: ApiHarness, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(logs_api, "_LOOK_EVERY_S", 0.01)
+async def test_frames_arrive_live(world: ApiHarness):
     await world.connect("CP1")
     await world.frame("CP1", "[an old one]")
-    looks = logs_api._live_messages(world.context, "CP1")
+    looks = logs_api._live_messages(world.context, "CP1", every_s=0.01)
     assert await anext(looks) == b""
     await world.frame("CP1", '[2,"1","Heartbeat",{}]')
     await world.frame("CP1", '[3,"1",{}]', outgoing=True)
