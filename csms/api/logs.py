@@ -19,7 +19,6 @@ from csms.service.frame_tail import FrameTail
 from csms.service.problems import Problem
 
 router = APIRouter()
-_LOOK_EVERY_S = 0.5
 _BIGINT = 2**63 - 1
 
 
@@ -131,10 +130,12 @@ async def list_messages(
     return MessagePage(items=[_message(message) for message in items], next_cursor=following)
 
 
-async def _live_messages(context: ServiceContext, charger_id: str) -> AsyncIterator[bytes]:
+async def _live_messages(
+    context: ServiceContext, charger_id: str, every_s: float = 0.5
+) -> AsyncIterator[bytes]:
     tail = FrameTail(context, charger_id)
     await tail.look()
-    while not await event_stream.pause(context.closing, _LOOK_EVERY_S):
+    while not await event_stream.pause(context.closing, every_s):
         yield b"".join(
             event_stream.event(
                 _message(message).model_dump_json(by_alias=True),

@@ -28,7 +28,6 @@ log = structlog.get_logger()
 _COMMANDS = Counter(
     "csms_commands_total", "Commands by where they were performed and how they ended.", ["where", "result"]
 )
-_MARGIN_S = 2.0  # the holder's own timeout speaks first
 _REMEMBERED = 1000
 
 Holder = Callable[[str], Awaitable[str | None]]
@@ -48,6 +47,7 @@ class CommandRouter:
         *,
         prefix: str = "",
         max_performing: int = 1000,
+        margin_s: float = 2.0,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._link = link
@@ -59,6 +59,7 @@ class CommandRouter:
         self._waiting: dict[str, asyncio.Future[router_messages.Reply]] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._max_performing = max_performing
+        self._margin_s = margin_s
         self._tasks = TaskSet()
 
     # --- who is here -----------------------------------------------------------------------------
@@ -108,7 +109,8 @@ class CommandRouter:
         return await self._ask(self._link, node, charger_id, command)
 
     async def _ask(self, link: BrokerLink, node: str, charger_id: str, command: Command) -> dict[str, Any]:
-        wait_s = command.timeout_s + _MARGIN_S
+        # The timeout of the node that holds the charger comes first.
+        wait_s = command.timeout_s + self._margin_s
         request = router_messages.Request(
             id=uuid.uuid4().hex,
             reply_to=self._topic(self._node, "results"),

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -31,17 +31,21 @@ from csms.scheduling.price_table import PriceTable
 from csms.scheduling.selection import PlanCache
 
 log = structlog.get_logger()
-_PAUSES_S: Final = (10.0, 30.0, 60.0, 300.0)
 
 
 class PlannerPace(Struct, frozen=True, kw_only=True):
-    """Seconds. `settle_s`: how long after a connection its charger may still be booting, looked at every `soon_s`."""
+    """Seconds. `settle_s`: how long after a connection its charger may still be booting, looked at every `soon_s`.
+
+    `pauses_s`: the pause after the first failed delivery to a charger, the second and so on; the last one repeats.
+    """
 
     tick_s: float = 5.0
     soon_s: float = 0.3
     heartbeat_s: float = 60.0
     settle_s: float = 2.0
     max_concurrent: int = 20
+    pauses_s: tuple[float, ...] = (10.0, 30.0, 60.0, 300.0)
+    command_timeout_s: float = 30.0
 
 
 class Planner:
@@ -66,12 +70,12 @@ class Planner:
     ) -> None:
         self._engine = engine
         self._node = node
-        self._target = ProfileTarget(engine, send, clock)
         self._input = prices
         self._prices = PriceTable(currency)
         self._zone = zone
         self._clock = clock
         self._pace = pace = pace or PlannerPace()
+        self._target = ProfileTarget(engine, send, clock, timeout_s=pace.command_timeout_s)
         self._mqtt = mqtt
         self._states = Retained(node, pace.heartbeat_s * 10, clock)
         self._statuses = Retained(node, pace.heartbeat_s, clock)
@@ -246,7 +250,8 @@ class Planner:
 
     def _rest(self, charger_id: str) -> None:
         failures = self._failures.get(charger_id, 0)
-        pause_s = _PAUSES_S[min(failures, len(_PAUSES_S) - 1)]
+        pauses_s = self._pace.pauses_s
+        pause_s = pauses_s[min(failures, len(pauses_s) - 1)]
         self._failures[charger_id] = failures + 1
         self._not_before[charger_id] = self._clock() + timedelta(seconds=pause_s)
 

@@ -30,7 +30,6 @@ _REFUSALS: Final = {
     "Rejected": "The charger rejects the charging profile",
     "NotSupported": "The charger has no smart charging",
 }
-_TIMEOUT_S = 30.0
 _READ_BACK_S = 86_400
 _SLACK_S = 5  # charge points round, and take their time to answer
 
@@ -43,12 +42,18 @@ class TargetOutcome(Struct, frozen=True):
 
 
 class ProfileTarget:
-    """`put` and `clear` return what became of the plan; they raise only when the database is away."""
+    """`put` and `clear` return what became of the plan; they raise only when the database is away.
 
-    def __init__(self, engine: AsyncEngine, send: SendCommand, clock: Callable[[], datetime]) -> None:
+    `timeout_s`: how long a charger may take to answer one command.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, send: SendCommand, clock: Callable[[], datetime], *, timeout_s: float
+    ) -> None:
         self._engine = engine
         self._send = send
         self._clock = clock
+        self._timeout_s = timeout_s
 
     async def put(self, plan: Plan, desired: DesiredPlan) -> TargetOutcome:
         """Install a charging profile for the plan; it replaces an earlier one of ours, and no other."""
@@ -228,7 +233,7 @@ class ProfileTarget:
     async def _command(self, charger_id: str, action: str, payload: dict[str, Any]) -> Mapping[str, Any]:
         return await self._send(
             charger_id,
-            Command(action=action, payload=payload, timeout_s=_TIMEOUT_S, requested_by=REQUESTED_BY),
+            Command(action=action, payload=payload, timeout_s=self._timeout_s, requested_by=REQUESTED_BY),
         )
 
     def _refused(self, plan: Plan, desired: DesiredPlan, why: str) -> TargetOutcome:

@@ -4,17 +4,17 @@ import httpx
 import pytest_asyncio
 
 from csms.api.app import create_app
-from tests.harness.api_harness import ADMIN_TOKEN, World, running
+from tests.harness.api_harness import ADMIN_TOKEN, ApiHarness, running
 
 
 @pytest_asyncio.fixture
-async def world(database_url: str) -> AsyncIterator[World]:
+async def world(database_url: str) -> AsyncIterator[ApiHarness]:
     async with running(database_url) as made:
         yield made
 
 
 @pytest_asyncio.fixture
-async def client(world: World) -> AsyncIterator[httpx.AsyncClient]:
+async def client(world: ApiHarness) -> AsyncIterator[httpx.AsyncClient]:
     """With the administrator's token."""
     transport = httpx.ASGITransport(create_app(world.context), raise_app_exceptions=False)
     async with httpx.AsyncClient(

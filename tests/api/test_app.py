@@ -1,6 +1,7 @@
 """The application as a whole: OpenAPI, problems everywhere, health, metrics, Postgres away."""
 
 import contextlib
+from typing import Any
 
 import asyncpg
 import httpx
@@ -15,7 +16,7 @@ from csms.node.health import Check, HealthReport
 from csms.node.ledger import Ledger
 from csms.node.node import Node
 from csms.service.context import ServiceContext
-from tests.harness.api_harness import ADMIN_TOKEN, World
+from tests.harness.api_harness import ADMIN_TOKEN, ApiHarness
 from tests.harness.ledger_harness import connected
 from tests.harness.servers import DatabaseFactory
 
@@ -114,8 +115,11 @@ async def test_live_and_ready_need_no_token(client: httpx.AsyncClient):
 
 
 @pytest.mark.parametrize(("state", "status"), [("degraded", 200), ("failing", 503)])
-async def test_ready_says_what_is_wrong(world: World, client: httpx.AsyncClient, state: str, status: int):
-    world.node.health = lambda: HealthReport((Check(name="mqtt", state=state, detail="The broker is away."),))
+async def test_ready_says_what_is_wrong(
+    world: ApiHarness, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, state: Any, status: int
+):
+    report = HealthReport((Check(name="mqtt", state=state, detail="The broker is away."),))
+    monkeypatch.setattr(world.node, "health", lambda: report)
     answer = await client.get("http://csms/health/ready")
     assert answer.status_code == status
     assert answer.json()["status"] == state
@@ -128,7 +132,9 @@ async def test_the_worse_of_two_opinions_of_one_part_counts():
     assert report.with_check(Check(name="database", state="failing")).state == "failing"
 
 
-async def test_metrics_tell_the_reports_and_what_the_database_holds(world: World, client: httpx.AsyncClient):
+async def test_metrics_tell_the_reports_and_what_the_database_holds(
+    world: ApiHarness, client: httpx.AsyncClient
+):
     await world.connect("CP1")
     await world.start("CP1")
     answer = await client.get("http://csms/metrics", headers={"Authorization": ""})
@@ -168,7 +174,7 @@ async def test_while_postgres_is_away_answers_are_503_and_health_says_so(databas
         await engine.dispose()
 
 
-async def test_a_bug_is_a_problem_without_its_insides(world: World, client: httpx.AsyncClient):
+async def test_a_bug_is_a_problem_without_its_insides(world: ApiHarness, client: httpx.AsyncClient):
     await world.connect("CP1")
     world.answer = RuntimeError("secret insides")
     answer = await client.post("/chargers/CP1/commands", json={"action": "ClearCache"})
@@ -186,7 +192,7 @@ OUTAGES = {
 
 @pytest.mark.parametrize("change", OUTAGES.values(), ids=OUTAGES)
 async def test_a_write_that_can_succeed_later_is_answered_with_503(
-    client: httpx.AsyncClient, world: World, database_url: str, change: str
+    client: httpx.AsyncClient, world: ApiHarness, database_url: str, change: str
 ):
     async with connected(database_url) as db:
         await db.execute(change.format(name=await db.fetchval("SELECT current_database()")))
@@ -198,7 +204,7 @@ async def test_a_write_that_can_succeed_later_is_answered_with_503(
 
 
 async def test_a_lock_that_is_not_given_in_time_is_answered_with_503(
-    client: httpx.AsyncClient, world: World, database_url: str
+    client: httpx.AsyncClient, world: ApiHarness, database_url: str
 ):
     async with connected(database_url) as db, db.transaction():
         await db.execute(

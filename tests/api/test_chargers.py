@@ -1,5 +1,7 @@
 """Chargers over REST: what is shown, registered, changed, forgotten; commands and their errors."""
 
+from typing import Any
+
 import httpx
 import pytest
 from sqlalchemy import select, text
@@ -16,11 +18,11 @@ from csms.errors import (
     NotSupported,
     UnknownCharger,
 )
-from tests.harness.api_harness import World
+from tests.harness.api_harness import ApiHarness
 
 
 async def test_a_charger_is_shown_with_connectors_status_and_running_transaction(
-    world: World, client: httpx.AsyncClient
+    world: ApiHarness, client: httpx.AsyncClient
 ):
     await world.connect("CP1")
     await world.status("CP1", 0, "Available")
@@ -42,7 +44,7 @@ async def test_a_charger_is_shown_with_connectors_status_and_running_transaction
     assert (first["energyWh"], first["powerW"]) == (1500, 7000)
 
 
-async def test_the_list_is_filtered_and_paged(world: World, client: httpx.AsyncClient):
+async def test_the_list_is_filtered_and_paged(world: ApiHarness, client: httpx.AsyncClient):
     for number in range(5):
         await world.record(reports.Connected(charger_id=f"CP{number}", node="n1"))
     await world.record(reports.Disconnected(charger_id="CP3", node="n1", generation=1))
@@ -58,7 +60,7 @@ async def test_the_list_is_filtered_and_paged(world: World, client: httpx.AsyncC
             break
     assert seen == ["CP0", "CP1", "CP2", "CP3", "CP4"]
 
-    async def ids(**params: object) -> list[str]:
+    async def ids(**params: Any) -> list[str]:
         return [item["id"] for item in (await client.get("/chargers", params=params)).json()["items"]]
 
     assert await ids(online="false") == ["CP3"]
@@ -70,7 +72,7 @@ async def test_the_list_is_filtered_and_paged(world: World, client: httpx.AsyncC
 
 
 async def test_registering_ahead_of_time_stores_a_hash_of_the_password(
-    world: World, client: httpx.AsyncClient
+    world: ApiHarness, client: httpx.AsyncClient
 ):
     key = "0123456789abcdef0123456789abcdef01234567"
     answer = await client.put("/chargers/NEW1", json={"password": key, "timeZone": "Europe/Kyiv"})
@@ -90,7 +92,9 @@ async def test_registering_ahead_of_time_stores_a_hash_of_the_password(
     assert without.json()["displayName"] == "Yard"
 
 
-async def test_a_registered_charger_keeps_its_settings_when_it_boots(world: World, client: httpx.AsyncClient):
+async def test_a_registered_charger_keeps_its_settings_when_it_boots(
+    world: ApiHarness, client: httpx.AsyncClient
+):
     await client.put("/tariffs/night", json={"currency": "EUR", "energyRate": "0.10"})
     await client.put("/chargers/NEW1", json={"tariffId": "night", "heartbeatIntervalS": 77})
     await world.record(reports.Connected(charger_id="NEW1", node="n1"))
@@ -102,7 +106,7 @@ async def test_a_registered_charger_keeps_its_settings_when_it_boots(world: Worl
     assert (await client.get(f"/transactions/{transaction_id}")).json()["tariff"]["id"] == "night"
 
 
-async def test_enrollment_decides_the_next_boot(world: World, client: httpx.AsyncClient):
+async def test_enrollment_decides_the_next_boot(world: ApiHarness, client: httpx.AsyncClient):
     await world.connect("CP1")
     await client.patch("/chargers/CP1", json={"enrollment": "Rejected"})
     assert (await world.record(reports.Boot(charger_id="CP1"))).status == "Rejected"
@@ -143,7 +147,7 @@ async def test_an_unknown_tariff_is_refused(client: httpx.AsyncClient):
     assert (await client.get("/chargers/CP1")).status_code == 404
 
 
-async def test_identities_with_odd_characters_work(world: World, client: httpx.AsyncClient):
+async def test_identities_with_odd_characters_work(world: ApiHarness, client: httpx.AsyncClient):
     for charger_id, path in (("A/B", "A%2FB"), ("o'neil; --", "o'neil;%20--"), ("Зарядка 1", "Зарядка 1")):
         await world.connect(charger_id)
         assert (await client.get(f"/chargers/{path}")).json()["id"] == charger_id
@@ -169,7 +173,7 @@ async def test_an_unknown_charger_is_404_everywhere(client: httpx.AsyncClient, p
 
 
 async def test_a_charger_is_forgotten_with_its_log_but_not_its_transactions(
-    world: World, client: httpx.AsyncClient
+    world: ApiHarness, client: httpx.AsyncClient
 ):
     await world.connect("CP1")
     transaction_id = await world.session("CP1")
@@ -188,7 +192,7 @@ async def test_a_charger_is_forgotten_with_its_log_but_not_its_transactions(
     assert [event.seq for event in world.events[-4:]] == [1, 2, 3, 4]
 
 
-async def test_a_charging_charger_is_not_forgotten(world: World, client: httpx.AsyncClient):
+async def test_a_charging_charger_is_not_forgotten(world: ApiHarness, client: httpx.AsyncClient):
     await world.connect("CP1")
     await world.start("CP1")
     await world.record(reports.Disconnected(charger_id="CP1", node="n1", generation=1))
@@ -197,7 +201,7 @@ async def test_a_charging_charger_is_not_forgotten(world: World, client: httpx.A
     assert "transaction" in answer.json()["detail"]
 
 
-async def test_deviations_are_counted(world: World, client: httpx.AsyncClient):
+async def test_deviations_are_counted(world: ApiHarness, client: httpx.AsyncClient):
     deviated = reports.Deviated(
         charger_id="CP1",
         action="MeterValues",
@@ -217,7 +221,9 @@ async def test_deviations_are_counted(world: World, client: httpx.AsyncClient):
 # --- commands --------------------------------------------------------------------------------------------
 
 
-async def test_a_command_is_answered_with_the_chargers_own_payload(world: World, client: httpx.AsyncClient):
+async def test_a_command_is_answered_with_the_chargers_own_payload(
+    world: ApiHarness, client: httpx.AsyncClient
+):
     await world.connect("CP1")
     world.answer = {"status": "Accepted", "vendorThing": [1, {"deep": None}]}
     answer = await client.post(
@@ -234,7 +240,7 @@ async def test_a_command_is_answered_with_the_chargers_own_payload(world: World,
     )
 
 
-async def test_a_command_that_breaks_the_schema_is_not_sent(world: World, client: httpx.AsyncClient):
+async def test_a_command_that_breaks_the_schema_is_not_sent(world: ApiHarness, client: httpx.AsyncClient):
     await world.connect("CP1")
     answer = await client.post(
         "/chargers/CP1/commands", json={"action": "Reset", "payload": {"type": "Warm"}}
@@ -246,7 +252,7 @@ async def test_a_command_that_breaks_the_schema_is_not_sent(world: World, client
 
 @pytest.mark.parametrize("body", [{}, {"action": ""}, {"action": "Reset", "payload": []}, {"action": 1}, "x"])
 async def test_a_request_that_is_no_command_is_not_sent(
-    world: World, client: httpx.AsyncClient, body: object
+    world: ApiHarness, client: httpx.AsyncClient, body: object
 ):
     await world.connect("CP1")
     assert (await client.post("/chargers/CP1/commands", json=body)).status_code == 422
@@ -265,7 +271,7 @@ async def test_a_request_that_is_no_command_is_not_sent(
     ],
 )
 async def test_what_a_command_fails_with_is_a_status(
-    world: World, client: httpx.AsyncClient, error: Exception, status: int
+    world: ApiHarness, client: httpx.AsyncClient, error: Exception, status: int
 ):
     await world.connect("CP1")
     world.answer = error
@@ -275,7 +281,9 @@ async def test_what_a_command_fails_with_is_a_status(
     assert {"type", "title", "status", "detail"} <= answer.json().keys()
 
 
-async def test_a_callerror_comes_with_code_description_and_details(world: World, client: httpx.AsyncClient):
+async def test_a_callerror_comes_with_code_description_and_details(
+    world: ApiHarness, client: httpx.AsyncClient
+):
     await world.connect("CP1")
     world.answer = ChargerRefused("NotImplemented", "never heard of it", {"why": 7})
     answer = await client.post("/chargers/CP1/commands", json={"action": "ClearCache"})

@@ -2,7 +2,7 @@ import httpx
 import pytest
 
 from csms.errors import ChargerBusy, ChargerOffline, ChargerRefused, ChargerTimeout, NotSupported
-from tests.harness.api_harness import World
+from tests.harness.api_harness import ApiHarness
 
 RESET = {"action": "Reset", "payload": {"type": "Soft"}}
 
@@ -14,7 +14,7 @@ async def listed(client, **query):
 
 
 async def test_a_command_is_written_down_with_who_asked_and_what_came(
-    world: World, client: httpx.AsyncClient
+    world: ApiHarness, client: httpx.AsyncClient
 ):
     await world.connect("CP1")
     answer = await client.post("/chargers/CP1/commands", json=RESET)
@@ -39,7 +39,9 @@ async def test_a_command_is_written_down_with_who_asked_and_what_came(
         (NotSupported("none"), 501, "failed"),
     ],
 )
-async def test_every_failure_is_written_down(world: World, client: httpx.AsyncClient, error, status, state):
+async def test_every_failure_is_written_down(
+    world: ApiHarness, client: httpx.AsyncClient, error, status, state
+):
     await world.connect("CP1")
     world.answer = error
     assert (await client.post("/chargers/CP1/commands", json=RESET)).status_code == status
@@ -48,7 +50,7 @@ async def test_every_failure_is_written_down(world: World, client: httpx.AsyncCl
     assert (kept["state"], kept["error"], kept["response"]) == (state, str(error), refusal)
 
 
-async def test_commands_are_paged_and_filtered(world: World, client: httpx.AsyncClient):
+async def test_commands_are_paged_and_filtered(world: ApiHarness, client: httpx.AsyncClient):
     await world.connect("CP1")
     for number in range(3):
         await client.post("/chargers/CP1/commands", json=RESET | {"timeoutS": number + 1})
@@ -62,11 +64,11 @@ async def test_commands_are_paged_and_filtered(world: World, client: httpx.Async
 
 
 async def test_a_queued_command_is_told_to_the_node_and_can_be_cancelled(
-    world: World, client: httpx.AsyncClient
+    world: ApiHarness, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ):
     await world.connect("CP1")
     nudged = []
-    world.node.dispatcher.nudge = lambda: nudged.append(True)
+    monkeypatch.setattr(world.node.dispatcher, "nudge", lambda: nudged.append(True))
     answer = await client.post("/chargers/CP1/commands", json=RESET | {"queue": True, "expiresInS": 60})
     assert (answer.status_code, nudged, world.asked) == (202, [True], [])
     place = answer.headers["location"].removeprefix("/api/v1")
@@ -76,7 +78,7 @@ async def test_a_queued_command_is_told_to_the_node_and_can_be_cancelled(
 
 
 async def test_addresses_in_a_waiting_command_are_shown_without_their_password(
-    world: World, client: httpx.AsyncClient
+    world: ApiHarness, client: httpx.AsyncClient
 ):
     await world.connect("CP1")
     payload = {"location": "ftp://me:secret@host/f"}
@@ -103,7 +105,7 @@ async def test_of_an_unknown_charger_there_is_nothing(client: httpx.AsyncClient,
     assert (await client.get(f"/chargers/unknown/{path}")).status_code == 404
 
 
-async def test_nothing_is_remembered_of_a_new_charger(world: World, client: httpx.AsyncClient):
+async def test_nothing_is_remembered_of_a_new_charger(world: ApiHarness, client: httpx.AsyncClient):
     await world.connect("CP1")
     for path in (
         "configuration",
@@ -118,7 +120,7 @@ async def test_nothing_is_remembered_of_a_new_charger(world: World, client: http
     assert (shown["wanted"], shown["inSync"], shown["updates"]) == (None, None, [])
 
 
-async def test_a_list_with_a_tag_twice_is_refused(world: World, client: httpx.AsyncClient):
+async def test_a_list_with_a_tag_twice_is_refused(world: ApiHarness, client: httpx.AsyncClient):
     await world.connect("CP1")
     entries = [{"idTag": "a"}, {"idTag": "A"}]
     answer = await client.put("/chargers/CP1/local-list", json={"entries": entries})

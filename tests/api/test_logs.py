@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import text
 
 from csms.api import logs as logs_api
-from tests.harness.api_harness import ADMIN_TOKEN, World
+from csms.service import cursors
+from tests.harness.api_harness import ADMIN_TOKEN, ApiHarness
 
 
-async def test_events_are_replayed_byte_for_byte(world: World, client: httpx.AsyncClient):
+async def test_events_are_replayed_byte_for_byte(world: ApiHarness, client: httpx.AsyncClient):
     await world.status("CP1", 1, "Faulted", "GroundFailure")
     await world.session("CP1", tag="Ключ €")
     await world.session("CP2")
@@ -29,7 +30,7 @@ async def test_events_are_replayed_byte_for_byte(world: World, client: httpx.Asy
     assert lines.content == b"".join(event.body + b"\n" for event in mine)
 
 
-async def test_a_replay_goes_on_where_it_left_off(world: World, client: httpx.AsyncClient):
+async def test_a_replay_goes_on_where_it_left_off(world: ApiHarness, client: httpx.AsyncClient):
     await world.session("CP1")
     seqs, after = [], "0"
     for _ in range(10):
@@ -44,7 +45,7 @@ async def test_a_replay_goes_on_where_it_left_off(world: World, client: httpx.As
     assert ahead.json() == []
 
 
-async def test_what_retention_has_dropped_is_410(world: World, client: httpx.AsyncClient):
+async def test_what_retention_has_dropped_is_410(world: ApiHarness, client: httpx.AsyncClient):
     await world.session("CP1")
     async with world.engine.begin() as db:
         await db.execute(text("DELETE FROM events WHERE seq <= 2"))
@@ -63,7 +64,7 @@ async def test_what_retention_has_dropped_is_410(world: World, client: httpx.Asy
 
 
 async def test_without_a_charger_the_newest_events_of_all_come_in_order(
-    world: World, client: httpx.AsyncClient
+    world: ApiHarness, client: httpx.AsyncClient
 ):
     await world.session("CP1")
     await world.session("CP2")
@@ -90,7 +91,7 @@ async def test_an_unknown_charger_has_no_events(client: httpx.AsyncClient):
 
 
 async def test_frames_come_newest_first_in_pages_even_within_one_moment(
-    world: World, client: httpx.AsyncClient
+    world: ApiHarness, client: httpx.AsyncClient
 ):
     await world.connect("CP1")
     for number in range(6):
@@ -114,18 +115,17 @@ async def test_frames_come_newest_first_in_pages_even_within_one_moment(
 
 
 @pytest.mark.parametrize("place", ["(1,1)'; --", "(1,1", "(99999999999,1)", ""])
-async def test_a_forged_cursor_is_refused(world: World, client: httpx.AsyncClient, place: str):
+async def test_a_forged_cursor_is_refused(world: ApiHarness, client: httpx.AsyncClient, place: str):
     await world.connect("CP1")
-    cursor = logs_api.cursors.encode(world.now, place)
+    cursor = cursors.encode(world.now, place)
     answer = await client.get("/chargers/CP1/messages", params={"cursor": cursor})
     assert answer.status_code == 422
 
 
-async def test_frames_arrive_live(world: World, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(logs_api, "_LOOK_EVERY_S", 0.01)
+async def test_frames_arrive_live(world: ApiHarness):
     await world.connect("CP1")
     await world.frame("CP1", "[an old one]")
-    looks = logs_api._live_messages(world.context, "CP1")
+    looks = logs_api._live_messages(world.context, "CP1", every_s=0.01)
     assert await anext(looks) == b""
     await world.frame("CP1", '[2,"1","Heartbeat",{}]')
     await world.frame("CP1", '[3,"1",{}]', outgoing=True)
@@ -142,7 +142,7 @@ async def test_frames_arrive_live(world: World, monkeypatch: pytest.MonkeyPatch)
     assert [item["direction"] for item in got] == ["in", "out"]
 
 
-async def test_a_live_stream_ends_when_the_program_does(world: World, client: httpx.AsyncClient):
+async def test_a_live_stream_ends_when_the_program_does(world: ApiHarness, client: httpx.AsyncClient):
     await world.connect("CP1")
     world.context.closing.set()
     answer = await client.get("/chargers/CP1/messages", headers={"Accept": "text/event-stream"})
@@ -152,6 +152,6 @@ async def test_a_live_stream_ends_when_the_program_does(world: World, client: ht
     assert missing.status_code == 404
 
 
-async def test_a_token_in_the_address_is_no_token(world: World, client: httpx.AsyncClient):
+async def test_a_token_in_the_address_is_no_token(world: ApiHarness, client: httpx.AsyncClient):
     answer = await client.get("/events", params={"token": ADMIN_TOKEN}, headers={"Authorization": ""})
     assert answer.status_code == 401

@@ -1,12 +1,14 @@
 """Where the events stand, and what the broker refused."""
 
+from typing import Any
+
 import httpx
 from sqlalchemy import text
 
-from tests.harness.api_harness import World
+from tests.harness.api_harness import ApiHarness
 
 
-async def park(world: World, *keys: tuple[str, int]) -> None:
+async def park(world: ApiHarness, *keys: tuple[str, int]) -> None:
     """As the relay does after ten refusals; all else the broker has taken."""
     async with world.engine.begin() as db:
         for charger_id, seq in keys:
@@ -20,12 +22,12 @@ async def park(world: World, *keys: tuple[str, int]) -> None:
         await db.execute(text("DELETE FROM outbox WHERE NOT dead"))
 
 
-async def test_positions_are_every_chargers_last_seq(world: World, client: httpx.AsyncClient):
+async def test_positions_are_every_chargers_last_seq(world: ApiHarness, client: httpx.AsyncClient):
     for charger_id in ("CP2", "CP1", "CP/3"):
         await world.session(charger_id)
     await world.session("CP1", meter_wh=50_000)
     items: list[dict[str, object]] = []
-    params: dict[str, object] = {"limit": 2}
+    params: dict[str, Any] = {"limit": 2}
     while "cursor" not in params or params["cursor"]:
         page = (await client.get("/events/positions", params=params)).json()
         items += page["items"]
@@ -35,7 +37,7 @@ async def test_positions_are_every_chargers_last_seq(world: World, client: httpx
     assert [item["clientId"] for item in items] == sorted(last)
 
 
-async def test_parked_events_are_listed_revived_and_discarded(world: World, client: httpx.AsyncClient):
+async def test_parked_events_are_listed_revived_and_discarded(world: ApiHarness, client: httpx.AsyncClient):
     await world.session("CP1")
     await world.session("CP2")
     await park(world, ("CP1", 1), ("CP1", 4), ("CP2", 2))
@@ -60,7 +62,7 @@ async def test_parked_events_are_listed_revived_and_discarded(world: World, clie
     assert len((await client.get("/events", params={"clientId": "CP2"})).json()) == 4
 
 
-async def test_a_viewer_sees_and_an_operator_frees(world: World, client: httpx.AsyncClient):
+async def test_a_viewer_sees_and_an_operator_frees(world: ApiHarness, client: httpx.AsyncClient):
     made = await client.post("/tokens", json={"name": "grafana", "role": "viewer"})
     headers = {"Authorization": f"Bearer {made.json()['token']}"}
     assert (await client.get("/events/parked", headers=headers)).status_code == 200
@@ -71,7 +73,7 @@ async def test_a_viewer_sees_and_an_operator_frees(world: World, client: httpx.A
         assert (await client.post(f"/events/parked/{how}", json={"charger": "CP1"})).status_code == 422
 
 
-async def test_an_event_that_is_no_longer_stored_is_said_to_be(world: World, client: httpx.AsyncClient):
+async def test_an_event_that_is_no_longer_stored_is_said_to_be(world: ApiHarness, client: httpx.AsyncClient):
     await world.session("CP1")
     await park(world, ("CP1", 1))
     async with world.engine.begin() as db:

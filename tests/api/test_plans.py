@@ -13,7 +13,7 @@ from csms.scheduling.periods import ChargePeriod
 from csms.scheduling.plan_delivery import InstalledPlan, PlanDelivery
 from csms.scheduling.plan_view import PlanningTerms, PlanSlot, PlanView
 from tests.api.test_tariffs_cli import Ran, Told, did, ran
-from tests.harness.api_harness import World
+from tests.harness.api_harness import ApiHarness
 
 __all__ = ["did", "ran"]
 PLAN = "/chargers/CP1/plan"
@@ -38,14 +38,16 @@ VIEW = PlanView(
 )
 
 
-async def show(world: World, view: PlanView) -> None:
+async def show(world: ApiHarness, view: PlanView) -> None:
     async with world.engine.begin() as db:
         await plans.put_view(db, view, [view.connector_id])
 
 
-async def test_a_plan_is_made_changed_and_removed(world: World, client: httpx.AsyncClient) -> None:
+async def test_a_plan_is_made_changed_and_removed(
+    world: ApiHarness, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nudged: list[int] = []
-    world.context.plan_changed = lambda: nudged.append(1)
+    monkeypatch.setattr(world.context, "plan_changed", lambda: nudged.append(1))
     assert (await client.get(PLAN)).status_code == 404
     assert (await client.put(PLAN, json={})).status_code == 404
     await client.put("/chargers/CP1", json={})
@@ -71,7 +73,9 @@ async def test_a_plan_is_made_changed_and_removed(world: World, client: httpx.As
     assert (await client.put(PLAN, json={})).json()["terms"]["levels"] == 16
 
 
-async def test_what_is_on_the_charger_is_taken_off_first(world: World, client: httpx.AsyncClient) -> None:
+async def test_what_is_on_the_charger_is_taken_off_first(
+    world: ApiHarness, client: httpx.AsyncClient
+) -> None:
     await client.put("/chargers/CP1", json={})
     await client.put(PLAN, json={})
     held = InstalledPlan(
@@ -112,14 +116,14 @@ async def test_what_is_on_the_charger_is_taken_off_first(world: World, client: h
     ],
 )
 async def test_what_cannot_be_is_refused(
-    world: World, client: httpx.AsyncClient, wrong: dict[str, object]
+    world: ApiHarness, client: httpx.AsyncClient, wrong: dict[str, object]
 ) -> None:
     await client.put("/chargers/CP1", json={})
     assert (await client.put(PLAN, json=wrong)).status_code == 422
     assert (await client.get(PLAN)).status_code == 404
 
 
-async def test_a_bridges_plan_is_shown_and_not_set_here(world: World, client: httpx.AsyncClient) -> None:
+async def test_a_bridges_plan_is_shown_and_not_set_here(world: ApiHarness, client: httpx.AsyncClient) -> None:
     await world.record(
         reports.Connected(charger_id="CP1", node="n1", remote_address="cloud", protocol="charge-amps")
     )
@@ -140,7 +144,7 @@ async def test_a_bridges_plan_is_shown_and_not_set_here(world: World, client: ht
 
 
 async def test_every_word_of_a_plan_comes_back_from_the_database(
-    world: World, client: httpx.AsyncClient
+    world: ApiHarness, client: httpx.AsyncClient
 ) -> None:
     await client.put("/chargers/CP1", json={})
     await show(world, VIEW)
@@ -161,7 +165,7 @@ async def test_every_word_of_a_plan_comes_back_from_the_database(
 
 
 async def test_the_command_line_sets_and_shows_plans(
-    did: Told, ran: Ran, world: World, client: httpx.AsyncClient
+    did: Told, ran: Ran, world: ApiHarness, client: httpx.AsyncClient
 ) -> None:
     await client.put("/chargers/CP%2F1", json={})
     told = await did("plans", "set", "CP/1", "--max-price", "0.20", "--limit", "10", "--wait")

@@ -3,10 +3,10 @@
 import httpx
 
 from csms.core import reports
-from tests.harness.api_harness import World
+from tests.harness.api_harness import ApiHarness
 
 
-async def test_quarantine_is_listed_shown_and_resolved_once(world: World, client: httpx.AsyncClient):
+async def test_quarantine_is_listed_shown_and_resolved_once(world: ApiHarness, client: httpx.AsyncClient):
     for number in range(3):
         await world.record(
             reports.Quarantined(
@@ -38,7 +38,7 @@ async def test_quarantine_is_listed_shown_and_resolved_once(world: World, client
     assert (await client.get("/quarantine", params={"charger": "CP2"})).json()["items"] == []
 
 
-async def test_a_stop_is_repaired_and_corrects_the_bill(world: World, client: httpx.AsyncClient):
+async def test_a_stop_is_repaired_and_corrects_the_bill(world: ApiHarness, client: httpx.AsyncClient):
     transaction_id = await world.start("CP1")
     world.later(minutes=60)
     await world.stop("CP1", transaction_id, 13_000)
@@ -65,7 +65,7 @@ async def test_a_stop_is_repaired_and_corrects_the_bill(world: World, client: ht
 
 
 async def test_what_is_no_json_wants_a_payload_and_what_is_no_transaction_cannot_be_booked(
-    world: World, client: httpx.AsyncClient
+    world: ApiHarness, client: httpx.AsyncClient
 ):
     for number, (action, payload) in enumerate(
         (("StopTransaction", b"{"), ("FirmwareStatusNotification", b"{}"))

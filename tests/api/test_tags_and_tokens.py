@@ -9,7 +9,7 @@ from sqlalchemy import select
 from csms.core import reports
 from csms.db import tables
 from csms.service.access import digest_of
-from tests.harness.api_harness import World
+from tests.harness.api_harness import ApiHarness
 
 
 async def test_a_tag_is_made_replaced_changed_and_deleted_whatever_its_case(client: httpx.AsyncClient):
@@ -39,7 +39,7 @@ async def test_a_tag_is_made_replaced_changed_and_deleted_whatever_its_case(clie
     assert (await client.patch("/tags/abc123", json={})).status_code == 404
 
 
-async def test_a_tag_decides_who_may_charge(world: World, client: httpx.AsyncClient):
+async def test_a_tag_decides_who_may_charge(world: ApiHarness, client: httpx.AsyncClient):
     await client.put("/tags/BAD", json={"status": "Blocked"})
     answer = await world.record(reports.Authorize(charger_id="CP1", id_tag="bad"))
     assert answer.status == "Blocked"
@@ -80,7 +80,7 @@ async def test_tags_that_cannot_be_are_refused(client: httpx.AsyncClient, path: 
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_a_tariffs_version_rises_with_its_prices_only(world: World, client: httpx.AsyncClient):
+async def test_a_tariffs_version_rises_with_its_prices_only(world: ApiHarness, client: httpx.AsyncClient):
     body = {"currency": "EUR", "energyRate": "0.35", "sessionFee": 1}
     made = await client.put("/tariffs/day", json=body)
     assert (made.status_code, made.json()["version"]) == (201, 1)
@@ -95,7 +95,7 @@ async def test_a_tariffs_version_rises_with_its_prices_only(world: World, client
     assert [item["id"] for item in (await client.get("/tariffs")).json()["items"]] == ["day"]
 
 
-async def test_a_transaction_keeps_the_prices_it_started_under(world: World, client: httpx.AsyncClient):
+async def test_a_transaction_keeps_the_prices_it_started_under(world: ApiHarness, client: httpx.AsyncClient):
     await client.put("/tariffs/day", json={"currency": "EUR", "energyRate": "0.50"})
     await client.put("/chargers/CP1", json={"tariffId": "day"})
     transaction_id = await world.start("CP1")
@@ -140,7 +140,7 @@ async def _token(client: httpx.AsyncClient, role: str) -> tuple[int, dict[str, s
     return made["id"], {"Authorization": f"Bearer {made['token']}"}
 
 
-async def test_a_token_is_shown_once_and_stored_as_a_digest(world: World, client: httpx.AsyncClient):
+async def test_a_token_is_shown_once_and_stored_as_a_digest(world: ApiHarness, client: httpx.AsyncClient):
     made = await client.post("/tokens", json={"name": "grafana"})
     assert (made.status_code, made.json()["role"]) == (201, "viewer")
     secret = made.json()["token"]
@@ -179,7 +179,9 @@ async def test_a_revoked_token_is_refused_and_its_name_free_again(client: httpx.
         {"Authorization": b"Bearer \xff\xfe"},
     ],
 )
-async def test_without_a_good_token_nothing_is_told(world: World, client: httpx.AsyncClient, headers: dict):
+async def test_without_a_good_token_nothing_is_told(
+    world: ApiHarness, client: httpx.AsyncClient, headers: dict
+):
     await world.connect("CP1")
     for path in ("/chargers", "/chargers/CP1", "/events?clientId=CP1", "/tokens", "/transactions.csv"):
         answer = await client.get(path, headers=headers)
@@ -232,7 +234,7 @@ _ADMINISTER = [
     ],
 )
 async def test_each_role_may_what_it_may(
-    world: World, client: httpx.AsyncClient, role: str, allowed: list, forbidden: list
+    world: ApiHarness, client: httpx.AsyncClient, role: str, allowed: list, forbidden: list
 ):
     await world.connect("CP1")
     _, headers = await _token(client, role)

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from csms.core import reports
-from tests.harness.api_harness import World, sample
+from tests.harness.api_harness import ApiHarness, sample
 
 NIGHT = {"name": "night", "start": "22:00", "end": "06:00", "energyRate": "0.20"}
 DAY = {
@@ -109,7 +109,9 @@ async def test_what_cannot_be_is_refused_and_named(
     assert (await client.get("/tariffs/known")).json()["version"] == 1
 
 
-async def test_a_session_across_bands_is_billed_with_its_components(world: World, client: httpx.AsyncClient):
+async def test_a_session_across_bands_is_billed_with_its_components(
+    world: ApiHarness, client: httpx.AsyncClient
+):
     await client.put("/tariffs/day", json=DAY | {"taxPercent": None, "maximum": None})
     await client.put("/chargers/CP1", json={"tariffId": "day"})
     world.now = began = datetime(2026, 11, 20, 20, tzinfo=UTC)  # 21:00 in Vienna
@@ -178,7 +180,7 @@ async def test_sessions_that_cannot_be_have_no_price(client: httpx.AsyncClient, 
     assert (await client.post("/tariffs/none/price", json=asked)).status_code == 404
 
 
-async def test_groups_give_their_chargers_a_tariff(world: World, client: httpx.AsyncClient):
+async def test_groups_give_their_chargers_a_tariff(world: ApiHarness, client: httpx.AsyncClient):
     await client.put("/tariffs/yard", json={"currency": "EUR", "energyRate": "0.30"})
     await client.put("/tariffs/own", json={"currency": "EUR", "energyRate": "0.10"})
     assert (await client.put("/groups/depot", json={"tariffId": "none"})).status_code == 409

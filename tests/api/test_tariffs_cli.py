@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from csms.cli import app
 from csms.errors import CsmsError
-from tests.harness.api_harness import World
+from tests.harness.api_harness import ApiHarness
 
 Told = Callable[..., Awaitable[str]]
 Ran = Callable[..., Awaitable[Any]]
@@ -32,7 +32,7 @@ class LoopClient:
 
 
 @pytest.fixture
-async def ran(world: World, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> Ran:
+async def ran(world: ApiHarness, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> Ran:
     sync_client = LoopClient(client)
     monkeypatch.setattr(httpx, "Client", lambda **_: sync_client)
 

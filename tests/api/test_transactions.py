@@ -3,15 +3,16 @@
 import csv
 import io
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
 
 from csms.api import transactions as transactions_api
-from tests.harness.api_harness import World
+from tests.harness.api_harness import ApiHarness
 
 
-async def _all(client: httpx.AsyncClient, path: str, **params: object) -> list[dict[str, object]]:
+async def _all(client: httpx.AsyncClient, path: str, **params: Any) -> list[dict[str, object]]:
     items: list[dict[str, object]] = []
     for _ in range(50):
         page = (await client.get(path, params=params)).json()
@@ -22,7 +23,7 @@ async def _all(client: httpx.AsyncClient, path: str, **params: object) -> list[d
     raise AssertionError("pages without end")
 
 
-async def test_a_running_transaction_shows_the_figures_so_far(world: World, client: httpx.AsyncClient):
+async def test_a_running_transaction_shows_the_figures_so_far(world: ApiHarness, client: httpx.AsyncClient):
     await client.put("/tariffs/t", json={"currency": "EUR", "energyRate": 0.5, "timeRate": "0.1"})
     await client.put("/chargers/CP1", json={"tariffId": "t"})
     transaction_id = await world.start("CP1")
@@ -38,7 +39,7 @@ async def test_a_running_transaction_shows_the_figures_so_far(world: World, clie
 
 
 async def test_a_finished_transaction_says_how_its_energy_was_derived(
-    world: World, client: httpx.AsyncClient
+    world: ApiHarness, client: httpx.AsyncClient
 ):
     finished = await world.session("CP1")
     forgotten = await world.start("CP1")
@@ -61,7 +62,7 @@ async def test_an_unknown_transaction_is_404(client: httpx.AsyncClient, path: st
         assert answer.json()["type"] == "urn:csms:problem:not-found"
 
 
-async def test_filters(world: World, client: httpx.AsyncClient):
+async def test_filters(world: ApiHarness, client: httpx.AsyncClient):
     begin = world.now
     one = await world.session("CP1")
     two = await world.session("CP2", tag="Other")
@@ -103,7 +104,7 @@ async def test_filters_that_cannot_be_are_refused(client: httpx.AsyncClient, que
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_pages_stay_the_same_while_transactions_begin(world: World, client: httpx.AsyncClient):
+async def test_pages_stay_the_same_while_transactions_begin(world: ApiHarness, client: httpx.AsyncClient):
     ids = []
     for number in range(7):  # some of one moment: the id decides
         ids.append(await world.start(f"CP{number}"))
@@ -116,7 +117,7 @@ async def test_pages_stay_the_same_while_transactions_begin(world: World, client
     assert [item["id"] for item in [*first["items"], *rest]] == ids[::-1]
 
 
-async def test_readings_come_in_order_and_in_pages(world: World, client: httpx.AsyncClient):
+async def test_readings_come_in_order_and_in_pages(world: ApiHarness, client: httpx.AsyncClient):
     transaction_id = await world.start("CP1")
     other = await world.start("CP1", connector_id=2)
     for number in range(5):
@@ -132,7 +133,7 @@ async def test_readings_come_in_order_and_in_pages(world: World, client: httpx.A
 
 
 async def test_csv_holds_every_transaction_once(
-    world: World, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    world: ApiHarness, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(transactions_api, "_CSV_PAGE", 2)
     ids = [await world.session("CP1", tag=tag) for tag in ("A", "=1+1", 'B"x,y', "D")]

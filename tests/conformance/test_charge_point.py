@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ocpp.exceptions import OCPPError
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
 
 from tests.harness.conformance.charge_point import ChargePoint
 
@@ -34,7 +35,7 @@ async def facing(*frames: str, answer: Callable[[Any], str] | None = None) -> As
             if answer is not None:
                 await socket.send(answer(json.loads(message)))
 
-    async with serve(central_system, "127.0.0.1", 0, subprotocols=["ocpp1.6"]) as server:
+    async with serve(central_system, "127.0.0.1", 0, subprotocols=[Subprotocol("ocpp1.6")]) as server:
         port = server.sockets[0].getsockname()[1]
         point = ChargePoint(f"ws://127.0.0.1:{port}/", "CP-1")
         for _ in frames:

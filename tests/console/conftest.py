@@ -3,18 +3,18 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.harness.api_harness import World, running
+from tests.harness.api_harness import ApiHarness, running
 from tests.harness.console_browser import open_browser, sign_in
 
 
 @pytest.fixture
-async def world(database_url: str) -> AsyncIterator[World]:
+async def world(database_url: str) -> AsyncIterator[ApiHarness]:
     async with running(database_url) as made:
         yield made
 
 
 @pytest.fixture
-async def stranger(world: World) -> AsyncIterator[httpx.AsyncClient]:
+async def stranger(world: ApiHarness) -> AsyncIterator[httpx.AsyncClient]:
     """A browser that has not signed in."""
     async with open_browser(world) as browser:
         yield browser

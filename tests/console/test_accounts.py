@@ -9,13 +9,13 @@ from csms.core import reports
 from csms.core.tariffs import Tariff
 from csms.db import accounts, admin, tariffs
 from csms.service.access import digest_of
-from tests.harness.api_harness import World
+from tests.harness.api_harness import ApiHarness
 from tests.harness.console_browser import EVIL, sign_in, text_of
 
 UID = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3"
 
 
-async def opened(world: World, uid: str, amount_minor: int) -> None:
+async def opened(world: ApiHarness, uid: str, amount_minor: int) -> None:
     async with world.engine.begin() as db:
         await accounts.put(db, uid, "EUR")
         if amount_minor:
@@ -24,7 +24,7 @@ async def opened(world: World, uid: str, amount_minor: int) -> None:
             )
 
 
-async def renting(world: World, uid: str, charger_id: str = "coinop-1") -> int:
+async def renting(world: ApiHarness, uid: str, charger_id: str = "coinop-1") -> int:
     async with world.engine.begin() as db:
         await tariffs.put_tariff(db, Tariff(id="default", currency="EUR", energy_rate=Decimal("0.50")))
     await world.connect(charger_id, protocol="coinop-mqtt")
@@ -52,7 +52,7 @@ async def renting(world: World, uid: str, charger_id: str = "coinop-1") -> int:
 
 
 async def test_accounts_are_listed_with_their_holds_and_running_rentals(
-    world: World, browser: httpx.AsyncClient
+    world: ApiHarness, browser: httpx.AsyncClient
 ) -> None:
     assert "No account yet" in (await browser.get("/accounts")).text
     await opened(world, UID, 10_000)
@@ -80,7 +80,7 @@ async def test_accounts_are_listed_with_their_holds_and_running_rentals(
     assert "No account begins like that" in (await browser.get("/accounts?q=%25")).text
 
 
-async def test_accounts_are_paged(world: World, browser: httpx.AsyncClient) -> None:
+async def test_accounts_are_paged(world: ApiHarness, browser: httpx.AsyncClient) -> None:
     async with world.engine.begin() as db:
         for number in range(51):
             await accounts.put(db, f"user-{number:02}", "EUR")
@@ -92,7 +92,9 @@ async def test_accounts_are_paged(world: World, browser: httpx.AsyncClient) -> N
     assert "user-50" in (await browser.get(more[1].replace("&amp;", "&"))).text
 
 
-async def test_one_account_shows_its_entries_and_its_rental(world: World, browser: httpx.AsyncClient) -> None:
+async def test_one_account_shows_its_entries_and_its_rental(
+    world: ApiHarness, browser: httpx.AsyncClient
+) -> None:
     await opened(world, UID, 10_000)
     number = await renting(world, UID)
     world.later(minutes=60)
@@ -112,14 +114,16 @@ def form_of(page: str) -> dict[str, str]:
     return dict(re.findall(r'name="(csrf|key)" value="([^"]+)"', page))
 
 
-async def balance(world: World, uid: str = UID) -> int:
+async def balance(world: ApiHarness, uid: str = UID) -> int:
     async with world.engine.connect() as db:
         view = await accounts.get(db, uid)
     assert view is not None
     return view.account.balance_minor
 
 
-async def test_a_top_up_that_is_sent_twice_is_entered_once(world: World, browser: httpx.AsyncClient) -> None:
+async def test_a_top_up_that_is_sent_twice_is_entered_once(
+    world: ApiHarness, browser: httpx.AsyncClient
+) -> None:
     await opened(world, f"{UID}/a b", 0)
     place = f"/accounts/{UID}%2Fa%20b"
     form = form_of((await browser.get(place)).text)
@@ -136,7 +140,7 @@ async def test_a_top_up_that_is_sent_twice_is_entered_once(world: World, browser
 
 
 async def test_an_entry_that_cannot_be_made_is_refused_with_a_reason(
-    world: World, browser: httpx.AsyncClient
+    world: ApiHarness, browser: httpx.AsyncClient
 ) -> None:
     await opened(world, UID, 0)
     form = form_of((await browser.get(f"/accounts/{UID}")).text)
@@ -150,7 +154,9 @@ async def test_an_entry_that_cannot_be_made_is_refused_with_a_reason(
     assert await balance(world) == 0
 
 
-async def test_a_viewer_sees_an_account_and_enters_nothing(world: World, stranger: httpx.AsyncClient) -> None:
+async def test_a_viewer_sees_an_account_and_enters_nothing(
+    world: ApiHarness, stranger: httpx.AsyncClient
+) -> None:
     await opened(world, UID, 0)
     async with world.engine.begin() as db:
         await admin.add_token(db, "eyes", "viewer", digest_of("viewers"))

@@ -10,7 +10,7 @@ from csms.console.actions import FormError, command_of
 from csms.core import reports
 from csms.errors import ChargerOffline, ChargerRefused
 from tests.api.test_outbox import park
-from tests.harness.api_harness import World
+from tests.harness.api_harness import ApiHarness
 from tests.harness.console_browser import form_token
 
 
@@ -68,7 +68,7 @@ def test_a_form_that_is_no_command_is_refused(form: dict[str, str]):
         command_of(FormData(form))
 
 
-async def test_the_chargers_answer_is_shown(world: World, browser: httpx.AsyncClient):
+async def test_the_chargers_answer_is_shown(world: ApiHarness, browser: httpx.AsyncClient):
     await world.connect("CP1")
     world.answer = {"status": "Rejected", "note": "<b>"}
     answer = await _press(browser, "/chargers/CP1/commands", action="Reset", type="Soft")
@@ -78,7 +78,7 @@ async def test_the_chargers_answer_is_shown(world: World, browser: httpx.AsyncCl
     assert world.asked[0][1].payload == {"type": "Soft"}
 
 
-async def test_an_invalid_command_is_explained_and_not_sent(world: World, browser: httpx.AsyncClient):
+async def test_an_invalid_command_is_explained_and_not_sent(world: ApiHarness, browser: httpx.AsyncClient):
     await world.connect("CP1")
     answer = await _press(browser, "/chargers/CP1/commands", action="Reset", type="Warm")
     assert "not sent" in answer.text
@@ -88,7 +88,7 @@ async def test_an_invalid_command_is_explained_and_not_sent(world: World, browse
     assert world.asked == []
 
 
-async def test_a_command_that_fails_shows_why(world: World, browser: httpx.AsyncClient):
+async def test_a_command_that_fails_shows_why(world: ApiHarness, browser: httpx.AsyncClient):
     await world.connect("CP1")
     world.answer = ChargerOffline("CP1 is not connected.")
     answer = await _press(browser, "/chargers/CP1/commands", action="Reset", type="Soft")
@@ -98,7 +98,7 @@ async def test_a_command_that_fails_shows_why(world: World, browser: httpx.Async
     assert "NotImplemented: no" in answer.text
 
 
-async def test_without_scripts_the_answer_is_a_page(world: World, browser: httpx.AsyncClient):
+async def test_without_scripts_the_answer_is_a_page(world: ApiHarness, browser: httpx.AsyncClient):
     await world.connect("CP1")
     token = form_token((await browser.get("/chargers/CP1")).text)
     answer = await browser.post(
@@ -108,7 +108,7 @@ async def test_without_scripts_the_answer_is_a_page(world: World, browser: httpx
     assert "Back to the charger" in answer.text
 
 
-async def test_a_new_charger_is_accepted_with_one_button(world: World, browser: httpx.AsyncClient):
+async def test_a_new_charger_is_accepted_with_one_button(world: ApiHarness, browser: httpx.AsyncClient):
     await world.connect("CP1")
     await world.record(reports.Boot(charger_id="CP1"))
     await _press(browser, "/chargers/CP1/settings", enrollment="Pending")
@@ -124,7 +124,7 @@ async def test_a_new_charger_is_accepted_with_one_button(world: World, browser: 
     assert "no tariff" in none.text
 
 
-async def test_settings_are_saved_from_a_plain_form(world: World, browser: httpx.AsyncClient):
+async def test_settings_are_saved_from_a_plain_form(world: ApiHarness, browser: httpx.AsyncClient):
     await world.connect("CP1")
     token = form_token((await browser.get("/chargers/CP1")).text)
     fields = {"csrf": token, "displayName": "Yard <1>", "tariffId": "", "enrollment": "Accepted"}
@@ -133,7 +133,7 @@ async def test_settings_are_saved_from_a_plain_form(world: World, browser: httpx
     assert "Yard &lt;1&gt;" in (await browser.get("/")).text
 
 
-async def test_quarantine_is_resolved_with_a_note(world: World, browser: httpx.AsyncClient):
+async def test_quarantine_is_resolved_with_a_note(world: ApiHarness, browser: httpx.AsyncClient):
     await world.stop("CP1", 0, 500)
     page = (await browser.get("/quarantine")).text
     assert "no transaction fits this stop" in page.lower()
@@ -146,7 +146,7 @@ async def test_quarantine_is_resolved_with_a_note(world: World, browser: httpx.A
     assert "dealt with already" in again.text
 
 
-async def test_quarantine_is_repaired_and_booked(world: World, browser: httpx.AsyncClient):
+async def test_quarantine_is_repaired_and_booked(world: ApiHarness, browser: httpx.AsyncClient):
     transaction_id = await world.start("CP1")
     other = await world.start("CP1", connector_id=2, tag="TAG2")
     await world.stop("CP1", 0, 5000)
@@ -172,7 +172,7 @@ async def test_quarantine_is_repaired_and_booked(world: World, browser: httpx.As
 
 
 async def test_parked_events_are_shown_with_the_brokers_reason_and_sent_again(
-    world: World, browser: httpx.AsyncClient
+    world: ApiHarness, browser: httpx.AsyncClient
 ):
     assert "Parked" not in (await browser.get("/events")).text
     await world.start("CP1")

@@ -13,14 +13,14 @@ from csms.console.sessions import ConsoleSession
 from csms.core import reports
 from csms.db import admin
 from csms.service.access import digest_of, new_secret
-from tests.harness.api_harness import World
+from tests.harness.api_harness import ApiHarness
 
 
-def live(world: World, most_rows: int = 400) -> LivePages:
+def live(world: ApiHarness, most_rows: int = 400) -> LivePages:
     return LivePages(Console(world.context), every_s=0.01, most_rows=most_rows)
 
 
-async def _request(world: World, query: str = "", token_id: int = 0) -> ConsoleRequest:
+async def _request(world: ApiHarness, query: str = "", token_id: int = 0) -> ConsoleRequest:
     http = Request({"type": "http", "path": "/", "headers": [], "query_string": query.encode()})
     if token_id:
         identity = await world.context.access.by_id(token_id)
@@ -42,7 +42,7 @@ async def _next(stream: AsyncIterator[bytes]) -> bytes:
     raise AssertionError("the stream ended")
 
 
-async def test_only_fragments_that_changed_are_sent(world: World):
+async def test_only_fragments_that_changed_are_sent(world: ApiHarness):
     await world.connect("CP1")
     await world.connect("CP2")
     await world.status("CP1", 1, "Available")
@@ -82,7 +82,7 @@ async def test_many_readers_read_the_database_once():
     assert await asyncio.gather(*(shared.get() for _ in range(20))) == [1] * 20
 
 
-async def test_a_new_event_is_sent_once(world: World):
+async def test_a_new_event_is_sent_once(world: ApiHarness):
     await world.session("CP1")
     stream = live(world).stream_events(await _request(world))
     assert await anext(stream) == b""
@@ -95,7 +95,7 @@ async def test_a_new_event_is_sent_once(world: World):
     world.context.closing.set()
 
 
-async def test_after_many_events_the_list_is_sent_anew(world: World):
+async def test_after_many_events_the_list_is_sent_anew(world: ApiHarness):
     stream = live(world, most_rows=3).stream_events(await _request(world))
     assert await anext(stream) == b""
     seen: list[str] = []
@@ -110,7 +110,7 @@ async def test_after_many_events_the_list_is_sent_anew(world: World):
     world.context.closing.set()
 
 
-async def test_a_charger_page_gets_state_and_frames(world: World):
+async def test_a_charger_page_gets_state_and_frames(world: ApiHarness):
     await world.connect("CP1")
     await world.frame("CP1", "[an old one]")
     stream = live(world).stream_charger(await _request(world), "CP1")
@@ -124,7 +124,7 @@ async def test_a_charger_page_gets_state_and_frames(world: World):
     world.context.closing.set()
 
 
-async def test_after_many_frames_the_list_is_sent_anew(world: World):
+async def test_after_many_frames_the_list_is_sent_anew(world: ApiHarness):
     await world.connect("CP1")
     stream = live(world, most_rows=2).stream_charger(await _request(world), "CP1")
     await _next(stream)
@@ -136,7 +136,7 @@ async def test_after_many_frames_the_list_is_sent_anew(world: World):
     world.context.closing.set()
 
 
-async def test_a_stream_ends_when_its_token_is_revoked(world: World):
+async def test_a_stream_ends_when_its_token_is_revoked(world: ApiHarness):
     secret = new_secret()
     async with world.engine.begin() as db:
         token = await admin.add_token(db, "x", "viewer", digest_of(secret))
@@ -149,13 +149,13 @@ async def test_a_stream_ends_when_its_token_is_revoked(world: World):
         assert [chunk async for chunk in stream if b"totals" in chunk] == []
 
 
-async def test_a_stream_needs_a_session(world: World, stranger: httpx.AsyncClient):
+async def test_a_stream_needs_a_session(world: ApiHarness, stranger: httpx.AsyncClient):
     await world.connect("CP1")
     for path in ("/stream/overview", "/stream/events", "/stream/chargers/CP1"):
         assert (await stranger.get(path)).status_code == 401
 
 
-async def test_streams_are_served_as_event_streams(world: World, browser: httpx.AsyncClient):
+async def test_streams_are_served_as_event_streams(world: ApiHarness, browser: httpx.AsyncClient):
     await world.connect("CP1")
     world.context.closing.set()
     for path in ("/stream/overview", "/stream/events", "/stream/chargers/CP1"):

@@ -7,11 +7,13 @@ import pytest
 
 from csms.core import reports
 from csms.node.health import Check, HealthReport
-from tests.harness.api_harness import World
+from tests.harness.api_harness import ApiHarness
 from tests.harness.console_browser import EVIL, open_browser, sign_in, text_of
 
 
-async def test_the_first_page_shows_chargers_sessions_and_totals(world: World, browser: httpx.AsyncClient):
+async def test_the_first_page_shows_chargers_sessions_and_totals(
+    world: ApiHarness, browser: httpx.AsyncClient
+):
     await world.connect("CP1")
     await world.status("CP1", 1, "Charging")
     await world.status("CP1", 2, "Faulted", "GroundFailure")
@@ -35,7 +37,7 @@ async def test_an_empty_console_says_how_to_connect_a_charger(browser: httpx.Asy
         assert (await browser.get(path)).status_code == 200
 
 
-async def test_the_search_selects_chargers_on_the_first_page(world: World, browser: httpx.AsyncClient):
+async def test_the_search_selects_chargers_on_the_first_page(world: ApiHarness, browser: httpx.AsyncClient):
     await world.connect("NORTH-1")
     await world.connect("SOUTH-1")
     page = (await browser.get("/", params={"q": "north"})).text
@@ -44,14 +46,15 @@ async def test_the_search_selects_chargers_on_the_first_page(world: World, brows
     assert 'sse-connect="/stream/overview?q=north"' in page
 
 
-async def test_a_failing_health_check_is_shown_at_the_top(world: World, browser: httpx.AsyncClient):
-    world.node.health = lambda: HealthReport(
-        (Check(name="mqtt", state="degraded", detail="The broker is away."),)
-    )
+async def test_a_failing_health_check_is_shown_at_the_top(
+    world: ApiHarness, browser: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+):
+    report = HealthReport((Check(name="mqtt", state="degraded", detail="The broker is away."),))
+    monkeypatch.setattr(world.node, "health", lambda: report)
     assert "The broker is away." in (await browser.get("/")).text
 
 
-async def test_nothing_that_a_charger_sends_becomes_markup(world: World, browser: httpx.AsyncClient):
+async def test_nothing_that_a_charger_sends_becomes_markup(world: ApiHarness, browser: httpx.AsyncClient):
     charger_id = f"CP{EVIL}"
     await world.record(reports.Connected(charger_id=charger_id, node="n1"))
     await world.record(reports.Boot(charger_id=charger_id, vendor=EVIL, model=EVIL, firmware_version=EVIL))
@@ -84,7 +87,9 @@ async def test_nothing_that_a_charger_sends_becomes_markup(world: World, browser
     assert address in (await browser.get("/")).text
 
 
-async def test_a_charger_page_shows_identity_frames_and_a_sparkline(world: World, browser: httpx.AsyncClient):
+async def test_a_charger_page_shows_identity_frames_and_a_sparkline(
+    world: ApiHarness, browser: httpx.AsyncClient
+):
     await world.connect("CP1")
     transaction_id = await world.start("CP1")
     for number in range(5):
@@ -98,7 +103,9 @@ async def test_a_charger_page_shows_identity_frames_and_a_sparkline(world: World
     assert f'value="{transaction_id}"' in page
 
 
-async def test_a_transaction_page_shows_how_its_energy_was_derived(world: World, browser: httpx.AsyncClient):
+async def test_a_transaction_page_shows_how_its_energy_was_derived(
+    world: ApiHarness, browser: httpx.AsyncClient
+):
     forgotten = await world.start("CP1")
     world.later(minutes=10)
     await world.meter("CP1", forgotten, 2500, 9000)
@@ -115,7 +122,7 @@ async def test_a_transaction_page_shows_how_its_energy_was_derived(world: World,
     assert "session cost" in billed
 
 
-async def test_transactions_are_filtered_and_paged(world: World):
+async def test_transactions_are_filtered_and_paged(world: ApiHarness):
     ids = [await world.session("CP1") for _ in range(3)]
     running = await world.start("CP2")
     async with open_browser(world, page_size=2) as browser:

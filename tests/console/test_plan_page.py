@@ -18,7 +18,7 @@ from csms.db import plans
 from csms.scheduling.periods import ChargePeriod
 from csms.scheduling.plan_view import PlanningTerms, PlanSlot, PlanView
 from csms.scheduling.prices import day_bounds
-from tests.harness.api_harness import World
+from tests.harness.api_harness import ApiHarness
 from tests.harness.console_browser import EVIL, text_of
 
 ZONE = ZoneInfo("Europe/Amsterdam")
@@ -163,13 +163,13 @@ def test_an_upcoming_period_has_the_mean_price_of_its_slots() -> None:
 # --- the page --------------------------------------------------------------------------------------------
 
 
-async def show(world: World, *shown: PlanView) -> None:
+async def show(world: ApiHarness, *shown: PlanView) -> None:
     async with world.engine.begin() as db:
         for one in shown:
             await plans.put_view(db, one, [each.connector_id for each in shown])
 
 
-async def test_the_page_of_an_ocpp_charger(world: World, browser: httpx.AsyncClient) -> None:
+async def test_the_page_of_an_ocpp_charger(world: ApiHarness, browser: httpx.AsyncClient) -> None:
     await world.connect("CP/1")
     page = (await browser.get("/chargers/CP%2F1/plan")).text
     assert "csms plans set CP/1" in text_of(page)
@@ -198,7 +198,7 @@ async def test_the_page_of_an_ocpp_charger(world: World, browser: httpx.AsyncCli
 
 
 async def test_the_page_of_a_bridges_charger_has_every_connector(
-    world: World, browser: httpx.AsyncClient
+    world: ApiHarness, browser: httpx.AsyncClient
 ) -> None:
     await world.record(
         reports.Connected(charger_id="HALO", node="n1", remote_address="cloud", protocol="charge-amps")
@@ -213,6 +213,6 @@ async def test_the_page_of_a_bridges_charger_has_every_connector(
         assert words in shown, words
 
 
-async def test_a_plan_needs_a_session(world: World, stranger: httpx.AsyncClient) -> None:
+async def test_a_plan_needs_a_session(world: ApiHarness, stranger: httpx.AsyncClient) -> None:
     await world.connect("CP1")
     assert (await stranger.get("/chargers/CP1/plan")).status_code == 303

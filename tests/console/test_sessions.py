@@ -9,11 +9,11 @@ import pytest
 from csms.console.sessions import SESSION_COOKIE, ConsoleSessions, ticket
 from csms.db import admin
 from csms.service.access import digest_of, new_secret
-from tests.harness.api_harness import ADMIN_TOKEN, World
+from tests.harness.api_harness import ADMIN_TOKEN, ApiHarness
 from tests.harness.console_browser import form_token
 
 
-async def _token(world: World, role: str) -> tuple[int, str]:
+async def _token(world: ApiHarness, role: str) -> tuple[int, str]:
     secret = new_secret()
     async with world.engine.begin() as db:
         made = await admin.add_token(db, role, role, digest_of(secret))
@@ -22,7 +22,7 @@ async def _token(world: World, role: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("path", ["/", "/chargers/CP1", "/transactions", "/events", "/quarantine"])
 async def test_a_reader_without_a_session_is_sent_to_sign_in_and_back(
-    world: World, stranger: httpx.AsyncClient, path: str
+    world: ApiHarness, stranger: httpx.AsyncClient, path: str
 ):
     await world.connect("CP1")
     away = await stranger.get(path)
@@ -63,12 +63,12 @@ async def test_a_wrong_token_does_not_sign_in(stranger: httpx.AsyncClient, token
     "value", ["", ".", "0.9999999999.x.", "0.9999999999.x." + "0" * 64, "é.", "a.b.c.d.e"]
 )
 async def test_a_forged_cookie_is_no_session(stranger: httpx.AsyncClient, value: str):
-    answer = await stranger.get("/", headers={"Cookie": f"{SESSION_COOKIE}={value}".encode()})
+    answer = await stranger.get("/", headers={b"Cookie": f"{SESSION_COOKIE}={value}".encode()})
     assert answer.status_code == 303
 
 
 async def test_a_session_ends_with_time_and_with_the_administrators_token(
-    world: World, browser: httpx.AsyncClient
+    world: ApiHarness, browser: httpx.AsyncClient
 ):
     assert (await browser.get("/")).status_code == 200
     world.later(hours=13)
@@ -77,7 +77,7 @@ async def test_a_session_ends_with_time_and_with_the_administrators_token(
     assert not other.take_ticket(ticket(ADMIN_TOKEN, world.now), world.now)
 
 
-async def test_a_revoked_token_ends_its_sessions(world: World, stranger: httpx.AsyncClient):
+async def test_a_revoked_token_ends_its_sessions(world: ApiHarness, stranger: httpx.AsyncClient):
     token_id, secret = await _token(world, "viewer")
     await stranger.post("/sign-in", data={"token": secret})
     assert (await stranger.get("/")).status_code == 200
@@ -87,7 +87,7 @@ async def test_a_revoked_token_ends_its_sessions(world: World, stranger: httpx.A
     assert (await stranger.get("/")).status_code == 303
 
 
-async def test_a_ticket_signs_in_once_and_in_time(world: World, stranger: httpx.AsyncClient):
+async def test_a_ticket_signs_in_once_and_in_time(world: ApiHarness, stranger: httpx.AsyncClient):
     good = ticket(ADMIN_TOKEN, world.now)
     answer = await stranger.get("/sign-in", params={"ticket": good})
     assert answer.status_code == 303
@@ -99,7 +99,9 @@ async def test_a_ticket_signs_in_once_and_in_time(world: World, stranger: httpx.
     assert (await stranger.get("/sign-in", params={"ticket": "9999999999.x.y"})).status_code == 200
 
 
-async def test_a_form_without_the_token_of_its_session_does_nothing(world: World, browser: httpx.AsyncClient):
+async def test_a_form_without_the_token_of_its_session_does_nothing(
+    world: ApiHarness, browser: httpx.AsyncClient
+):
     await world.connect("CP1")
     token = form_token((await browser.get("/chargers/CP1")).text)
     body = {"action": "Reset", "type": "Soft"}
@@ -117,7 +119,7 @@ async def test_signing_out_needs_the_form_and_ends_the_session(browser: httpx.As
     assert (await browser.get("/")).status_code == 303
 
 
-async def test_a_viewer_reads_every_page_and_changes_nothing(world: World, stranger: httpx.AsyncClient):
+async def test_a_viewer_reads_every_page_and_changes_nothing(world: ApiHarness, stranger: httpx.AsyncClient):
     await world.connect("CP1")
     _, secret = await _token(world, "viewer")
     await stranger.post("/sign-in", data={"token": secret})

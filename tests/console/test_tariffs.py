@@ -7,13 +7,13 @@ import httpx
 from csms.core import tariffs as terms
 from csms.core.records import Tag
 from csms.db import admin, tariffs
-from tests.harness.api_harness import World
+from tests.harness.api_harness import ApiHarness
 from tests.harness.console_browser import EVIL, text_of
 
 NIGHT = terms.Band(name=f"night {EVIL}", start="22:00", end="06:00", energy_rate=Decimal("0.20"))
 
 
-async def test_tariffs_are_shown_with_their_week_and_groups(world: World, browser: httpx.AsyncClient):
+async def test_tariffs_are_shown_with_their_week_and_groups(world: ApiHarness, browser: httpx.AsyncClient):
     assert "No tariff yet" in (await browser.get("/tariffs")).text
     tariff = terms.Tariff(id=f"day {EVIL}", currency="EUR", energy_rate=Decimal("0.40"), bands=(NIGHT,))
     async with world.engine.begin() as db:
@@ -28,7 +28,7 @@ async def test_tariffs_are_shown_with_their_week_and_groups(world: World, browse
         assert words in shown, words
 
 
-async def test_a_transaction_shows_its_components(world: World, browser: httpx.AsyncClient):
+async def test_a_transaction_shows_its_components(world: ApiHarness, browser: httpx.AsyncClient):
     tariff = terms.Tariff(
         id="t", currency="EUR", energy_rate=Decimal(1), session_fee=Decimal(2), tax_percent=Decimal(20)
     )

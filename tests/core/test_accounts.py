@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from csms.core import reports
 from csms.core.tariffs import Tariff
 from tests.harness.command_answers import answered
-from tests.harness.fake_store import CP, NOW, Desk, meter, register, sample, start, status, stop
+from tests.harness.fake_store import CP, NOW, FakeStore, meter, register, sample, start, status, stop
 
 # 0.0005 UAH a second, 0.012 UAH a Wh: 15 minutes and 100 Wh are 1.65.
 TARIFF = Tariff(id="coin", currency="UAH", energy_rate=Decimal("12.00"), time_rate=Decimal("0.03"))
@@ -20,7 +20,7 @@ DYNAMIC = reports.RentalTerms(dynamic=True)
 
 @pytest.fixture
 def desk():
-    desk = Desk(tariff=TARIFF)
+    desk = FakeStore(tariff=TARIFF)
     desk.with_account(UID, 10_000)
     return desk
 
@@ -140,7 +140,7 @@ def test_a_correction_debits_or_refunds_the_difference(desk):
     ],
 )
 def test_balance_block_and_currency_decide_whether_an_account_may_rent(change, status):
-    desk = Desk(tariff=TARIFF)
+    desk = FakeStore(tariff=TARIFF)
     desk.with_account(UID, **({"balance_minor": 10_000} | change))
     assert desk.tell(rent()).status == status
     assert len(desk.rentals) == (status == "Accepted")

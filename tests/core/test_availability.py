@@ -3,12 +3,12 @@ import pytest
 from csms.core.availability import availability_in_sync
 from csms.core.device_state import Availability
 from tests.harness.command_answers import answered
-from tests.harness.fake_store import Desk
+from tests.harness.fake_store import FakeStore
 
 
 @pytest.fixture
 def desk():
-    return Desk()
+    return FakeStore()
 
 
 def change(connector_id, word, status="Accepted"):

@@ -2,12 +2,12 @@ import pytest
 
 from csms.core.device_state import ChargingProfile
 from tests.harness.command_answers import answered, profile
-from tests.harness.fake_store import Desk, at, start
+from tests.harness.fake_store import FakeStore, at, start
 
 
 @pytest.fixture
 def desk():
-    return Desk(unknown_tags="accept")
+    return FakeStore(unknown_tags="accept")
 
 
 def install(connector_id, chosen, **given):

@@ -4,12 +4,12 @@ from csms.core import reports
 from csms.core.command_effects import EFFECTS, required_device_state
 from csms.core.device_state import Capability, ConfigurationKey
 from tests.harness.command_answers import answered
-from tests.harness.fake_store import CP, NOW, Desk, start
+from tests.harness.fake_store import CP, NOW, FakeStore, start
 
 
 @pytest.fixture
 def desk():
-    return Desk()
+    return FakeStore()
 
 
 def features(desk):

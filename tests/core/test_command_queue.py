@@ -1,4 +1,5 @@
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -77,7 +78,13 @@ def test_before_a_second_attempt_the_charger_is_asked():
 
 
 def asked(**given):
-    known = {"now": NOW, "connected_at": NOW, "booted_at": None, "asked_at": None, "unsupported": ()}
+    known: dict[str, Any] = {
+        "now": NOW,
+        "connected_at": NOW,
+        "booted_at": None,
+        "asked_at": None,
+        "unsupported": (),
+    }
     found = reconnect_triggers(**(known | given))
     return [payload["requestedMessage"] for payload in found]
 

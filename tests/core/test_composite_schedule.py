@@ -1,4 +1,5 @@
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -122,7 +123,7 @@ def test_a_cleared_profile_limits_nothing():
 
 def test_a_chargers_schedule_agrees_within_the_tolerance():
     ours = [LimitPeriod(0, 16.0), LimitPeriod(600, None), LimitPeriod(900, 8.0)]
-    same = [
+    same: list[dict[str, Any]] = [
         {"startPeriod": 0, "limit": 16},
         {"startPeriod": 600, "limit": 63},
         {"startPeriod": 900, "limit": 8.1},

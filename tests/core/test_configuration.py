@@ -3,12 +3,12 @@ import pytest
 from csms.core.configuration import configuration_in_sync, integer_value, request_chunks, same_value
 from csms.core.device_state import ConfigurationKey
 from tests.harness.command_answers import answered
-from tests.harness.fake_store import Desk, at
+from tests.harness.fake_store import FakeStore, at
 
 
 @pytest.fixture
 def desk():
-    return Desk()
+    return FakeStore()
 
 
 def report(*keys, unknown=()):

@@ -4,12 +4,12 @@ from csms.core import reports
 from csms.core.decide import DECISIONS, decide
 from csms.core.device_state import BridgeNotes
 from csms.core.records import StoredSecurityEvent
-from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, start, status, stop
+from tests.harness.fake_store import CP, NOW, FakeStore, at, meter, register, start, status, stop
 
 
 @pytest.fixture
 def desk():
-    return Desk(unknown_tags="accept")
+    return FakeStore(unknown_tags="accept")
 
 
 def kinds(base):
@@ -132,7 +132,7 @@ def test_an_authorize_creates_the_charger(desk):
 
 
 def test_quarantine_is_published_when_error_events_are_enabled():
-    desk = Desk(error_events=True)
+    desk = FakeStore(error_events=True)
     desk.tell(stop(4711))  # an orphan stop: an event of its own, and quarantine
     desk.tell(
         reports.Quarantined(

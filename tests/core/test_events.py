@@ -8,14 +8,14 @@ import pytest
 
 from csms.core import events, payloads, reports
 from csms.core.tariffs import Tariff
-from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, sample, start, status, stop
+from tests.harness.fake_store import CP, NOW, FakeStore, at, meter, register, sample, start, status, stop
 
 CUSTOMERS_ENVELOPE = ["timestamp", "clientId", "eventType", "eventId", "payload"]
 ADDED_TO_ENVELOPE = ["seq", "schemaVersion", "dedupKey"]
 
 
 def desk_at_twelve_cents(**policy):
-    return Desk(tariff=Tariff(energy_rate=Decimal("0.12")), **policy)
+    return FakeStore(tariff=Tariff(energy_rate=Decimal("0.12")), **policy)
 
 
 def as_customer(body, *keys):
@@ -196,7 +196,7 @@ def test_a_session_without_energy_or_time_is_published_with_zeros():
 
 
 def test_energy_and_time_are_both_priced():
-    desk = Desk(tariff=Tariff(energy_rate=Decimal("0.12"), time_rate=Decimal("0.01")))
+    desk = FakeStore(tariff=Tariff(energy_rate=Decimal("0.12"), time_rate=Decimal("0.01")))
     started = desk.tell(start())
     desk.tell(stop(started.transaction_id))
     cost = desk.payloads("session_cost")[0]
@@ -208,7 +208,7 @@ def test_energy_and_time_are_both_priced():
 
 
 def test_a_currency_without_minor_units():
-    desk = Desk(tariff=Tariff(energy_rate=Decimal("0.12"), currency="JPY"))
+    desk = FakeStore(tariff=Tariff(energy_rate=Decimal("0.12"), currency="JPY"))
     started = desk.tell(start(meter_wh=0))
     desk.tell(stop(started.transaction_id, meter_wh=3, at=NOW + timedelta(seconds=10)))
     cost = desk.payloads("session_cost")[0]
@@ -217,7 +217,7 @@ def test_a_currency_without_minor_units():
 
 
 def test_a_session_fee_is_published_when_there_is_one():
-    desk = Desk(tariff=Tariff(session_fee=Decimal("1.50")))
+    desk = FakeStore(tariff=Tariff(session_fee=Decimal("1.50")))
     started = desk.tell(start())
     desk.tell(stop(started.transaction_id))
     cost = desk.payloads("session_cost")[0]
@@ -226,7 +226,7 @@ def test_a_session_fee_is_published_when_there_is_one():
 
 def test_a_cost_with_tax_has_its_share_in_minor_units():
     tariff = Tariff(energy_rate=Decimal("0.12"), tax_percent=Decimal(20), tax_included=False)
-    desk = Desk(tariff=tariff)
+    desk = FakeStore(tariff=tariff)
     desk.tell(stop(desk.tell(start()).transaction_id))
     (cost,) = desk.payloads("session_cost")
     assert cost["amountMinor"] == 346

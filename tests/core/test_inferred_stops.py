@@ -8,14 +8,14 @@ import pytest
 from csms.core import reports
 from csms.core.tariffs import Tariff
 from csms.core.transactions import close_inferred
-from tests.harness.fake_store import CP, Desk, at, meter, register, start, status, stop
+from tests.harness.fake_store import CP, FakeStore, at, meter, register, start, status, stop
 
 CENTS = Tariff(energy_rate=Decimal("0.12"), time_rate=Decimal("0.01"))
 
 
 @pytest.fixture
 def desk():
-    return Desk(unknown_tags="accept", tariff=CENTS)
+    return FakeStore(unknown_tags="accept", tariff=CENTS)
 
 
 def only(table):

@@ -3,12 +3,12 @@ import pytest
 from csms.core import reports
 from csms.core.device_state import Job
 from tests.harness.command_answers import answered
-from tests.harness.fake_store import CP, Desk, at
+from tests.harness.fake_store import CP, FakeStore, at
 
 
 @pytest.fixture
 def desk():
-    return Desk()
+    return FakeStore()
 
 
 def begin(action, answer=None, name="j", **payload):

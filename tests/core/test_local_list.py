@@ -4,14 +4,14 @@ from msgspec.structs import replace
 from csms.core.device_state import LocalList
 from csms.core.local_list import local_list_in_sync, plan_updates
 from tests.harness.command_answers import answered
-from tests.harness.fake_store import Desk
+from tests.harness.fake_store import FakeStore
 
 OK = {"status": "Accepted"}
 
 
 @pytest.fixture
 def desk():
-    return Desk()
+    return FakeStore()
 
 
 def known(desk):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from csms.core import reports
-from tests.harness.fake_store import NOW, Desk, meter, register, start, status, stop
+from tests.harness.fake_store import NOW, FakeStore, meter, register, start, status, stop
 
 CHARGERS = ("a", "b")
 chargers = st.sampled_from(CHARGERS)
@@ -25,7 +25,7 @@ class Charging(RuleBasedStateMachine):
 
     @initialize(limit=st.sampled_from([None, 1]), late_s=st.integers(-7200, 7200))
     def open_desk(self, limit: int | None, late_s: int) -> None:
-        self.desk = Desk(unknown_tags="accept")
+        self.desk = FakeStore(unknown_tags="accept")
         if limit is not None:
             self.desk.with_tag("limited", max_active_transactions=limit)
         # The chargers' clock may differ from that of csms.

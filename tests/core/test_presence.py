@@ -4,7 +4,7 @@ import pytest
 from csms.core import reports
 from csms.core.decide import decide
 from csms.core.records import ChargerState
-from tests.harness.fake_store import CP, NOW, Desk, at, status
+from tests.harness.fake_store import CP, NOW, FakeStore, at, status
 
 
 def connected(node="n1", **given):
@@ -21,14 +21,14 @@ def connected(node="n1", **given):
     ],
 )
 def test_an_unknown_charger_is_pending_unless_enrollment_is_open(policy, protocol, expected):
-    desk = Desk(enrollment=policy)
+    desk = FakeStore(enrollment=policy)
     held = desk.tell(connected(protocol=protocol))
     assert held == reports.Held(generation=1, enrollment=expected, previous_node=None)
     assert (desk.chargers[CP].enrollment, desk.chargers[CP].protocol) == (expected, protocol)
 
 
 def test_the_newest_connection_wins_and_the_end_of_an_old_one_has_no_effect():
-    desk = Desk()
+    desk = FakeStore()
     first = desk.tell(connected())
     second = desk.tell(connected("n2"))
     assert (first.generation, second.generation, second.previous_node) == (1, 2, "n1")
@@ -44,7 +44,7 @@ def test_the_newest_connection_wins_and_the_end_of_an_old_one_has_no_effect():
 
 
 def test_a_sign_of_life_is_stored():
-    desk = Desk()
+    desk = FakeStore()
     desk.tell(connected())
     desk.now = at(3)
     desk.tell(reports.Seen(charger_id=CP))
@@ -53,7 +53,7 @@ def test_a_sign_of_life_is_stored():
 
 
 def test_a_boot_stores_the_identity():
-    desk = Desk(heartbeat_interval_s=123)
+    desk = FakeStore(heartbeat_interval_s=123)
     boot = reports.Boot(
         charger_id=CP,
         vendor="V",
@@ -73,21 +73,21 @@ def test_a_boot_stores_the_identity():
 
 @pytest.mark.parametrize("enrollment", ["Pending", "Rejected"])
 def test_a_charger_that_is_not_accepted_gets_the_retry_interval(enrollment):
-    desk = Desk(enrollment="approve", retry_interval_s=77)
+    desk = FakeStore(enrollment="approve", retry_interval_s=77)
     desk.tell(connected())
     desk.chargers[CP] = msgspec.structs.replace(desk.chargers[CP], enrollment=enrollment)
     assert desk.tell(reports.Boot(charger_id=CP)) == reports.Booted(status=enrollment, interval_s=77)
 
 
 def test_a_charger_may_have_its_own_heartbeat_interval():
-    desk = Desk()
+    desk = FakeStore()
     desk.tell(connected())
     desk.chargers[CP] = msgspec.structs.replace(desk.chargers[CP], heartbeat_interval_s=10)
     assert desk.tell(reports.Boot(charger_id=CP)).interval_s == 10
 
 
 def test_a_connection_does_not_change_the_count_of_events():
-    desk = Desk()
+    desk = FakeStore()
     desk.tell(status("Available"))
     desk.tell(connected())
     desk.tell(status("Charging"))
@@ -96,7 +96,7 @@ def test_a_connection_does_not_change_the_count_of_events():
 
 
 def test_a_charger_that_changes_its_protocol_keeps_its_enrollment():
-    desk = Desk(enrollment="approve")
+    desk = FakeStore(enrollment="approve")
     desk.tell(connected())
     held = desk.tell(connected(protocol="charge_amps"))
     assert held.enrollment == "Pending"
@@ -104,7 +104,7 @@ def test_a_charger_that_changes_its_protocol_keeps_its_enrollment():
 
 
 def test_connections_and_boots_are_published_when_enabled():
-    desk = Desk(connection_events=True)
+    desk = FakeStore(connection_events=True)
     desk.tell(connected())
     desk.tell(reports.Boot(charger_id=CP, vendor="Acme", model="One", firmware_version="1.2"))
     desk.tell(connected("n2"))
@@ -131,7 +131,7 @@ def test_connections_and_boots_are_published_when_enabled():
 
 
 def test_connections_are_not_published_by_default():
-    desk = Desk()
+    desk = FakeStore()
     desk.tell(connected())
     desk.tell(reports.Boot(charger_id=CP))
     desk.tell(reports.Disconnected(charger_id=CP, node="n1", generation=1))
@@ -139,7 +139,7 @@ def test_connections_are_not_published_by_default():
 
 
 def test_a_charger_whose_state_alone_is_loaded_is_not_created_again():
-    desk = Desk()
+    desk = FakeStore()
     desk.tell(reports.Seen(charger_id=CP))
     report = reports.Seen(charger_id=CP)
     work = desk.load([report])

@@ -3,21 +3,21 @@
 from csms.core import reports
 from csms.core.quarantine import repairable_message
 from csms.errors import NotBookable
-from tests.harness.fake_store import CP, Desk, at, start, stop
+from tests.harness.fake_store import CP, FakeStore, at, start, stop
 
 
-def repair(entry: int = 1, **given) -> reports.Repair:
-    return reports.Repair(**({"quarantine_id": entry, "note": "by hand"} | given))
+def repair(entry: int = 1, *, note: str = "by hand", **given) -> reports.Repair:
+    return reports.Repair(quarantine_id=entry, note=note, **given)
 
 
-def unreadable(desk: Desk, action: str = "StartTransaction") -> int | None:
+def unreadable(desk: FakeStore, action: str = "StartTransaction") -> int | None:
     return desk.tell(
         reports.Quarantined(charger_id=CP, action=action, payload=b"[]", error="no object", digest=b"d")
     ).transaction_id
 
 
 def test_a_repaired_start_has_the_id_that_its_charger_was_given() -> None:
-    desk = Desk(unknown_tags="accept")
+    desk = FakeStore(unknown_tags="accept")
     promised = unreadable(desk)
     answer = desk.tell(start(repair=repair(transaction_id=promised)))
     assert answer.transaction_id == promised
@@ -28,7 +28,7 @@ def test_a_repaired_start_has_the_id_that_its_charger_was_given() -> None:
 
 
 def test_a_repaired_start_of_the_past_does_not_end_the_running_transaction() -> None:
-    desk = Desk(unknown_tags="accept")
+    desk = FakeStore(unknown_tags="accept")
     promised = unreadable(desk)
     running = desk.tell(start(at=at(120), meter_wh=26_000, id_tag="other")).transaction_id
     desk.tell(start(repair=repair(transaction_id=promised)))
@@ -45,7 +45,7 @@ def test_a_repaired_start_of_the_past_does_not_end_the_running_transaction() -> 
 
 
 def test_a_repaired_second_stop_amends_the_first() -> None:
-    desk = Desk(unknown_tags="accept")
+    desk = FakeStore(unknown_tags="accept")
     transaction_id = desk.tell(start()).transaction_id
     desk.tell(stop(transaction_id, meter_wh=13_000))
     desk.tell(stop(transaction_id, meter_wh=25_000))
@@ -58,7 +58,7 @@ def test_a_repaired_second_stop_amends_the_first() -> None:
 
 
 def test_what_a_repaired_stop_leaves_out_stays_as_booked() -> None:
-    desk = Desk(unknown_tags="accept")
+    desk = FakeStore(unknown_tags="accept")
     transaction_id = desk.tell(start()).transaction_id
     desk.tell(stop(transaction_id, meter_wh=25_000))
     desk.tell(stop(transaction_id, meter_wh=26_000))
@@ -70,7 +70,7 @@ def test_what_a_repaired_stop_leaves_out_stays_as_booked() -> None:
 
 
 def test_a_repaired_stop_that_fits_no_transaction_is_refused() -> None:
-    desk = Desk(unknown_tags="accept")
+    desk = FakeStore(unknown_tags="accept")
     desk.tell(stop(77))
     before = desk.snapshot()
     (refused,) = desk.batch(stop(77, repair=repair()))
@@ -81,7 +81,7 @@ def test_a_repaired_stop_that_fits_no_transaction_is_refused() -> None:
 
 
 def test_a_repaired_orphan_stop_ends_the_transaction_that_it_names() -> None:
-    desk = Desk(unknown_tags="accept")
+    desk = FakeStore(unknown_tags="accept")
     first = desk.tell(start()).transaction_id
     second = desk.tell(start(connector_id=2, id_tag="other")).transaction_id
     desk.tell(stop(77))  # it fits two transactions
@@ -90,7 +90,7 @@ def test_a_repaired_orphan_stop_ends_the_transaction_that_it_names() -> None:
 
 
 def test_an_entry_is_booked_once() -> None:
-    desk = Desk(unknown_tags="accept")
+    desk = FakeStore(unknown_tags="accept")
     transaction_id = desk.tell(start()).transaction_id
     desk.tell(stop(transaction_id, meter_wh=13_000))
     desk.tell(stop(transaction_id, meter_wh=25_000))
@@ -104,7 +104,7 @@ def test_an_entry_is_booked_once() -> None:
 
 
 def test_an_entry_is_offered_for_repair_in_ocpps_terms() -> None:
-    desk = Desk()
+    desk = FakeStore()
     desk.tell(stop(77, id_tag="T"))
     (entry,) = desk.quarantine
     assert repairable_message(entry.action, entry.payload) == {

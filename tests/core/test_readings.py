@@ -6,12 +6,12 @@ import pytest
 
 from csms.core import reports
 from csms.core.readings import digest_of
-from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, sample, start, stop
+from tests.harness.fake_store import CP, NOW, FakeStore, at, meter, register, sample, start, stop
 
 
 @pytest.fixture
 def desk():
-    return Desk(unknown_tags="accept")
+    return FakeStore(unknown_tags="accept")
 
 
 def connector(desk, connector_id=1):
@@ -133,7 +133,7 @@ def test_samples_may_hold_any_text(desk):
 
 
 def test_samples_that_are_not_numbers_are_left_out_and_counted():
-    desk = Desk()
+    desk = FakeStore()
     desk.tell(
         meter(
             None, reports.Reading(at=at(1), samples=[sample("12,5"), sample("NaN"), sample("7", "Voltage")])

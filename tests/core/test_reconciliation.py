@@ -6,10 +6,10 @@ import pytest
 from msgspec.structs import replace
 
 from csms.core import reports
-from tests.harness.fake_store import CP, Desk, at, meter, register, start, status, stop
+from tests.harness.fake_store import CP, FakeStore, at, meter, register, start, status, stop
 
 
-def found(desk: Desk, transaction_id: int, connector_id: int = 1) -> reports.Reconcile:
+def found(desk: FakeStore, transaction_id: int, connector_id: int = 1) -> reports.Reconcile:
     """The evidence as the reconciler reads it from the database."""
     connector = desk.connectors.get((CP, connector_id))
     return reports.Reconcile(
@@ -22,14 +22,14 @@ def found(desk: Desk, transaction_id: int, connector_id: int = 1) -> reports.Rec
 
 
 @pytest.fixture
-def desk() -> Desk:
-    desk = Desk(unknown_tags="accept")
+def desk() -> FakeStore:
+    desk = FakeStore(unknown_tags="accept")
     desk.tell(start())
     desk.tell(meter(1, register(7000, at(40))))
     return desk
 
 
-def test_a_free_connector_ends_its_transaction_at_the_last_reading(desk: Desk) -> None:
+def test_a_free_connector_ends_its_transaction_at_the_last_reading(desk: FakeStore) -> None:
     desk.tell(status("Available", at(50)))
     assert desk.tell(found(desk, 1)) is True
     ended = desk.transactions[1]
@@ -39,7 +39,7 @@ def test_a_free_connector_ends_its_transaction_at_the_last_reading(desk: Desk) -
     assert desk.payloads("completed")[0]["inferred"] is True
 
 
-def test_a_transaction_is_reconciled_once(desk: Desk) -> None:
+def test_a_transaction_is_reconciled_once(desk: FakeStore) -> None:
     desk.tell(status("Available", at(50)))
     evidence = found(desk, 1)
     assert desk.tell(evidence) is True
@@ -52,7 +52,7 @@ def test_a_transaction_is_reconciled_once(desk: Desk) -> None:
     "meanwhile",
     [status("Charging", at(51)), meter(1, register(8000, at(52))), reports.Boot(charger_id=CP), stop(1)],
 )
-def test_changed_evidence_ends_nothing(desk: Desk, meanwhile: Any) -> None:
+def test_changed_evidence_ends_nothing(desk: FakeStore, meanwhile: Any) -> None:
     desk.tell(status("Available", at(50)))
     evidence = found(desk, 1)
     desk.now = at(53)
@@ -62,20 +62,20 @@ def test_changed_evidence_ends_nothing(desk: Desk, meanwhile: Any) -> None:
     assert desk.snapshot() == before
 
 
-def test_a_boot_since_the_start_ends_a_transaction_as_a_reboot(desk: Desk) -> None:
+def test_a_boot_since_the_start_ends_a_transaction_as_a_reboot(desk: FakeStore) -> None:
     desk.now = at(60)
     desk.tell(reports.Boot(charger_id=CP))
     assert desk.tell(found(desk, 1)) is True
     assert (desk.transactions[1].stop_reason, desk.transactions[1].energy_wh) == ("Reboot", 6000)
 
 
-def test_without_evidence_nothing_ends(desk: Desk) -> None:
+def test_without_evidence_nothing_ends(desk: FakeStore) -> None:
     assert desk.tell(found(desk, 1)) is False
     assert desk.tell(replace(found(desk, 1), charger_id="other-charger")) is False
     assert desk.tell(replace(found(desk, 1), transaction_id=99)) is False
 
 
-def test_a_real_stop_amends_a_reconciled_transaction(desk: Desk) -> None:
+def test_a_real_stop_amends_a_reconciled_transaction(desk: FakeStore) -> None:
     desk.tell(status("Available", at(50)))
     desk.tell(found(desk, 1))
     desk.tell(stop(1))

@@ -6,12 +6,12 @@ from csms.core.command_answers import parse_time
 from csms.core.device_state import Reservation
 from csms.core.reservations import reservation_state
 from tests.harness.command_answers import answered
-from tests.harness.fake_store import Desk, at, start
+from tests.harness.fake_store import FakeStore, at, start
 
 
 @pytest.fixture
 def desk():
-    return Desk(unknown_tags="accept")
+    return FakeStore(unknown_tags="accept")
 
 
 def reserve(number=1, connector_id=1, tag="user123", minutes=30, **given):

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -9,7 +10,7 @@ from msgspec.structs import replace
 from csms.core import reports, session_timeline
 from csms.core.tariffs import Band, Tariff
 from csms.core.usage import Evidence
-from tests.harness.fake_store import CP, Desk, meter, register, start, status, stop
+from tests.harness.fake_store import CP, FakeStore, meter, register, start, status, stop
 
 # A Friday, 21:00 in Vienna.
 EVENING = datetime(2023, 12, 8, 20, tzinfo=UTC)
@@ -33,7 +34,7 @@ def desk():
 
 
 def desk_with(tariff):
-    desk = Desk(unknown_tags="accept", tariff=tariff, time_zone="Europe/Vienna")
+    desk = FakeStore(unknown_tags="accept", tariff=tariff, time_zone="Europe/Vienna")
     desk.now = EVENING
     return desk
 
@@ -171,9 +172,13 @@ def test_a_car_that_blocks_the_connector_pays_after_the_grace():
 
 
 def test_tariffs_without_bands_and_idle_time_need_no_window():
-    desk = Desk(unknown_tags="accept", tariff=Tariff(energy_rate=Decimal("0.12"), minimum=Decimal(1)))
+    desk = FakeStore(unknown_tags="accept", tariff=Tariff(energy_rate=Decimal("0.12"), minimum=Decimal(1)))
     number = desk.tell(start()).transaction_id
-    batch = [stop(number), start(at=EVENING), reports.Reconcile(charger_id=CP, transaction_id=number)]
+    batch: list[reports.Report[Any]] = [
+        stop(number),
+        start(at=EVENING),
+        reports.Reconcile(charger_id=CP, transaction_id=number),
+    ]
     assert session_timeline.closing_windows(desk.load(batch), batch) == []
     desk.tell(batch[0])
     assert desk.transactions[number].bill is None
@@ -206,7 +211,11 @@ def test_the_window_of_a_session_with_a_suspect_clock_has_the_full_length(desk):
 def test_the_window_of_a_session_is_bounded(desk):
     number = began(desk)
     desk.now = at(60)
-    batch = [stop(number, at=at(10 * 365 * 1440)), meter(number), reports.Seen(charger_id=CP)]
+    batch: list[reports.Report[Any]] = [
+        stop(number, at=at(10 * 365 * 1440)),
+        meter(number),
+        reports.Seen(charger_id=CP),
+    ]
     (window,) = session_timeline.closing_windows(desk.load(batch), batch)
     assert window.until == EVENING + session_timeline.LONGEST_SESSION
     assert len(window.boundaries) <= 31 * 3
@@ -226,7 +235,7 @@ def test_the_window_of_a_session_is_bounded(desk):
     ],
 )
 def test_the_tariff_of_the_tag_comes_before_charger_group_and_default(tag, charger, group, stored, expected):
-    desk = Desk(tariff=Tariff(id="settings"))
+    desk = FakeStore(tariff=Tariff(id="settings"))
     desk.tariffs = {name: Tariff(id=name) for name in ("tag", "charger", "group", stored) if name}
     desk.tell(reports.Seen(charger_id=CP))
     desk.chargers[CP] = replace(desk.chargers[CP], tariff_id=charger, group_id="yard")

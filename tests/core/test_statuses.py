@@ -2,12 +2,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.harness.fake_store import CP, NOW, Desk, at, start, status, stop
+from tests.harness.fake_store import CP, NOW, FakeStore, at, start, status, stop
 
 
 @pytest.fixture
 def desk():
-    return Desk(unknown_tags="accept")
+    return FakeStore(unknown_tags="accept")
 
 
 def changes(desk):

@@ -5,14 +5,14 @@ import pytest
 
 from csms.core import reports
 from csms.core.tariffs import Tariff
-from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, sample, start, stop
+from tests.harness.fake_store import CP, NOW, FakeStore, at, meter, register, sample, start, stop
 
 CENTS = Tariff(energy_rate=Decimal("0.12"), time_rate=Decimal("0.01"))
 
 
 @pytest.fixture
 def desk():
-    return Desk(unknown_tags="accept", tariff=CENTS)
+    return FakeStore(unknown_tags="accept", tariff=CENTS)
 
 
 def only(table):
@@ -64,7 +64,7 @@ def test_a_start_repeated_after_its_stop_is_the_same_transaction(desk):
 
 
 def test_the_start_of_a_refused_tag_has_an_id_too():
-    desk = Desk()
+    desk = FakeStore()
     answer = desk.tell(start(id_tag="unknown"))
     assert answer.authorization.status == "Invalid"
     assert only(desk.transactions).authorization_status == "Invalid"

@@ -7,7 +7,7 @@ from csms.core import presence, reports, transactions
 from csms.core.decide import DECISIONS, decide
 from csms.core.records import QuarantineEntry, Tag
 from csms.core.work import Policy, Work
-from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, start, status, stop
+from tests.harness.fake_store import CP, NOW, FakeStore, at, meter, register, start, status, stop
 
 
 class Broken(Exception):
@@ -27,7 +27,7 @@ def insides(work):
 
 def busy_desk():
     """A desk with one transaction left open, one running, statuses and readings."""
-    desk = Desk(unknown_tags="accept")
+    desk = FakeStore(unknown_tags="accept")
     desk.tell(start())
     desk.tell(start(at=at(10)))
     desk.tell(meter(2, register(2000, at(11))))
@@ -84,7 +84,7 @@ def test_reports_before_a_failed_one_stay():
 
 
 def test_a_failed_report_does_not_affect_its_batch():
-    desk = Desk(unknown_tags="accept")
+    desk = FakeStore(unknown_tags="accept")
     bad = meter(None, register(1, at(1)), register("\ud800", at(2)))
     first, failed, second = desk.batch(start(), bad, start(connector_id=2))
     assert isinstance(failed, UnicodeEncodeError)
@@ -98,7 +98,7 @@ def test_an_undone_start_can_be_repeated_in_the_same_batch(monkeypatch):
         transactions.start(work, report)
         raise Broken
 
-    work = Desk(unknown_tags="accept").load([start()])
+    work = FakeStore(unknown_tags="accept").load([start()])
     with monkeypatch.context() as patch:
         patch.setitem(DECISIONS, reports.Start, (fail_at_the_end, reports.Started))
         with pytest.raises(Broken), work.attempt():
@@ -110,7 +110,7 @@ def test_an_undone_start_can_be_repeated_in_the_same_batch(monkeypatch):
 
 
 def test_with_events_disabled_nothing_is_published_or_counted():
-    desk = Desk(unknown_tags="accept", events=False)
+    desk = FakeStore(unknown_tags="accept", events=False)
     desk.tell(stop(desk.tell(start()).transaction_id))
     assert desk.told() == []
     assert desk.states[CP].event_seq == 0

@@ -1,5 +1,6 @@
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -33,14 +34,14 @@ async def db(engine):
 
 
 async def put(db, command_id, charger_id="c1", **given):
-    given = {
+    fields: dict[str, Any] = {
         "action": "ClearCache",
         "payload": {},
         "requested_by": "me",
         "timeout_s": 30,
         "queued": True,
     } | given
-    return await commands.add(db, command_id=command_id, charger_id=charger_id, now=NOW, **given)
+    return await commands.add(db, command_id=command_id, charger_id=charger_id, now=NOW, **fields)
 
 
 async def ended(db, command_id, state, *, charger_id="c1", answer=None, error=None):

@@ -6,8 +6,8 @@ from csms.core.device_state import CommandOutcome, StoredTransfer
 from csms.db import device_state
 from csms.db import device_state_tables as tables
 from tests.harness.command_answers import answered, profile
-from tests.harness.fake_store import CP, NOW, Desk, at, start
-from tests.harness.ledger_harness import Books
+from tests.harness.fake_store import CP, NOW, FakeStore, at, start
+from tests.harness.ledger_harness import PostgresStore
 
 GIVEN = {kind: sql.table for kind, sql in device_state.RECORDS.items()} | {
     StoredTransfer: tables.data_transfers
@@ -41,7 +41,7 @@ STORY = [
 
 @pytest.fixture
 def books(db):
-    books = Books(db)
+    books = PostgresStore(db)
     books.now = NOW
     return books
 
@@ -59,7 +59,7 @@ def test_the_fields_of_a_record_are_the_columns_of_its_table(kind):
 
 @pytest.mark.parametrize("size", [1, 4, 100])
 async def test_device_state_comes_back_as_it_was_decided(db, books, size):
-    desk = Desk(unknown_tags="accept")
+    desk = FakeStore(unknown_tags="accept")
     for first in range(0, len(STORY), size):
         batch = STORY[first : first + size]
         assert await books.batch(*batch) == desk.batch(*batch)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from sqlalchemy import String
 from sqlalchemy.exc import DBAPIError
 
 from csms.db import migrate
@@ -191,4 +192,5 @@ def test_identities_sort_by_byte():
     for table in metadata.tables.values():
         for column in table.columns:
             if column.name == "charger_id":
+                assert isinstance(column.type, String)
                 assert column.type.collation == "C", table.name

@@ -1,6 +1,7 @@
 """The ledger's queries use indexes, however many rows there are."""
 
 import json
+from typing import Any
 
 import asyncpg
 import pytest
@@ -64,7 +65,7 @@ async def test_every_query_of_a_batch_uses_an_index(db, monkeypatch):
         asked.append((query, args))
         return await fetch(self, query, *args, **kwargs)
 
-    batch = [
+    batch: list[reports.Report[Any]] = [
         start(charger_id="c1", id_tag="TAG7", message_id="1", digest=b"d"),
         stop(300, charger_id="c2", message_id="2", digest=b"d", readings=[register(1, at(0))]),
         meter(400, register(1, at(0)), charger_id="c3", message_id="3", digest=b"d"),

@@ -15,8 +15,19 @@ from csms.core.work import Work, tag_key
 from csms.db import account_tables, event_tables, record_sql, security_tables, store, tables
 from csms.db.outbox import LANES, lane
 from csms.db.record_sql import transaction_of
-from tests.harness.fake_store import CP, NOW, Desk, at, meter, register, sample, start, status, stop
-from tests.harness.ledger_harness import OPEN, Books, Counting, connected, loaded, running
+from tests.harness.fake_store import (
+    CP,
+    NOW,
+    FakeStore,
+    at,
+    meter,
+    register,
+    sample,
+    start,
+    status,
+    stop,
+)
+from tests.harness.ledger_harness import OPEN, Counting, PostgresStore, connected, loaded, running
 
 # Columns that the ledger neither reads nor writes.
 CREDENTIALS = {
@@ -110,7 +121,7 @@ def test_the_story_has_every_kind_of_report():
 @pytest.mark.parametrize("size", [1, 3, 100])
 async def test_every_report_comes_back_from_the_database_as_it_went_in(db, size):
     """The same story in memory and in Postgres: same answers, same rows, same bytes."""
-    desk, books = Desk(unknown_tags="accept"), Books(db)
+    desk, books = FakeStore(unknown_tags="accept"), PostgresStore(db)
     desk.with_account("payer", 10_000)
     async with db.transaction():
         await db.execute("INSERT INTO accounts (id, currency, balance_minor) VALUES ('payer', 'USD', 10000)")
@@ -120,7 +131,7 @@ async def test_every_report_comes_back_from_the_database_as_it_went_in(db, size)
 
 async def test_a_long_story_of_many_chargers_is_the_same_in_memory_and_in_postgres(db):
     chance = random.Random(20231207)
-    desk, books = Desk(unknown_tags="accept"), Books(db)
+    desk, books = FakeStore(unknown_tags="accept"), PostgresStore(db)
     told = []
     for step in range(400):
         charger = {"charger_id": f"c{chance.randrange(4)}"}
@@ -202,7 +213,9 @@ async def compare(db, desk):
 
 
 async def test_a_tariff_and_every_decimal_of_it_come_back(db):
-    books = Books(db, msgspec.structs.replace(OPEN, tariff=Tariff(energy_rate=Decimal("0.123456789"))))
+    books = PostgresStore(
+        db, msgspec.structs.replace(OPEN, tariff=Tariff(energy_rate=Decimal("0.123456789")))
+    )
     books.now = NOW
     await books.batch(start())
     await books.batch(stop(1, at=at(1 / 3)))
@@ -214,7 +227,7 @@ async def test_a_tariff_and_every_decimal_of_it_come_back(db):
 
 
 async def test_a_chargers_own_tariff_is_loaded(db):
-    books = Books(db)
+    books = PostgresStore(db)
     books.now = NOW
     await books.batch(reports.Seen(charger_id=CP))
     async with db.transaction():
@@ -228,7 +241,7 @@ async def test_a_chargers_own_tariff_is_loaded(db):
 
 
 async def test_who_may_rent_is_decided_by_the_stations_own_tariff(db):
-    books = Books(db)
+    books = PostgresStore(db)
     books.now = NOW
     await books.batch(reports.Seen(charger_id=CP))
     async with db.transaction():
@@ -245,7 +258,7 @@ async def test_who_may_rent_is_decided_by_the_stations_own_tariff(db):
 
 
 async def test_a_boot_does_not_overwrite_an_operators_settings(db, database_url):
-    books = Books(db, msgspec.structs.replace(OPEN, enrollment="approve"))
+    books = PostgresStore(db, msgspec.structs.replace(OPEN, enrollment="approve"))
     books.now = NOW
     await books.batch(reports.Boot(charger_id=CP, vendor="old"))
     work = Work(NOW, OPEN, numbers=iter(()), transaction_ids=iter(()))
@@ -262,7 +275,7 @@ async def test_a_boot_does_not_overwrite_an_operators_settings(db, database_url)
 
 
 async def test_deviations_are_added_up_over_batches(db):
-    books = Books(db)
+    books = PostgresStore(db)
     books.now = NOW
     for detail in ("first", "second"):
         deviations = [reports.Deviation(field="f", kind="k", detail=detail)] * 2

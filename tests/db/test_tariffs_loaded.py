@@ -9,10 +9,10 @@ import pytest
 
 from csms.core import reports
 from csms.core.tariffs import Band, Tariff
-from csms.db import record_sql, store
+from csms.db import record_sql
 from csms.db.record_sql import transaction_of
 from tests.harness.fake_store import NOW, at, meter, register, start, status, stop
-from tests.harness.ledger_harness import OPEN, Books, loaded
+from tests.harness.ledger_harness import OPEN, PostgresStore, loaded
 
 BANDED = Tariff(
     id="night",
@@ -31,7 +31,7 @@ def minute(minutes):
 
 async def evening(db, interval_s, statuses=()):
     """A session of two hours across 22:00 in Vienna, readings all along, not yet stopped."""
-    books = Books(db, msgspec.structs.replace(OPEN, tariff=BANDED))
+    books = PostgresStore(db, msgspec.structs.replace(OPEN, tariff=BANDED))
     books.now = EVENING
     started = (await books.batch(start(at=EVENING)))[0]
     count = 90 * 60 // interval_s
@@ -50,7 +50,7 @@ async def test_the_bill_of_a_session_with_bands_comes_back_at_any_interval(db, i
     books, number, last_wh = await evening(db, interval_s)
     await books.batch(stop(number, meter_wh=last_wh, at=minute(120)))
     row = await db.fetchrow(f"{record_sql.TRANSACTION_SQL.select} WHERE id = $1", number)
-    bill = store.transaction_of(dict(row)).bill
+    bill = transaction_of(dict(row)).bill
     lines = {(line.component, line.band): line.quantity for line in bill.lines}
     energy_wh = last_wh - 1000
     # Even over 90 minutes, of which 60 lie before the edge; then 30 minutes of nothing.
@@ -72,7 +72,7 @@ async def test_readings_of_a_long_session_are_thinned_to_what_its_price_needs(db
 
 
 async def test_a_stop_without_bands_loads_no_readings(db, monkeypatch):
-    books = Books(db)
+    books = PostgresStore(db)
     books.now = NOW
     started = (await books.batch(start()))[0]
     asked = []
@@ -93,7 +93,7 @@ async def test_a_stop_without_bands_loads_no_readings(db, monkeypatch):
 
 
 async def test_tariffs_of_tags_and_groups_are_loaded_and_the_default_of_the_database(db):
-    books = Books(db)
+    books = PostgresStore(db)
     books.now = NOW
     await books.batch(
         reports.Seen(charger_id="A"), reports.Seen(charger_id="B"), reports.Seen(charger_id="C")

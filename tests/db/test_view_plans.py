@@ -1,10 +1,13 @@
 """Queries of console, REST and periodic work use indexes, however many rows there are: plans are checked, not times."""
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core import session_timeline
 from csms.core.records import Transaction
@@ -105,7 +108,7 @@ SESSION = Transaction(
     start_received_at=NOW - timedelta(hours=1),
     tariff=Tariff(),
 )
-PAGES = {
+PAGES: dict[str, Callable[[AsyncConnection], Awaitable[Any]]] = {
     "one charger": lambda db: charger_views.get_charger(db, "c7"),
     "chargers": lambda db: charger_views.list_chargers(db, after_id="c2", limit=50),
     "chargers on line": lambda db: charger_views.list_chargers(db, after_id="c2", online=False, limit=50),

@@ -76,7 +76,7 @@ class Node:
         if self.reader is not None:
             await self.reader.close(timeout=5)
 
-    async def until(self, condition: Callable[[], Any], timeout_s: float = 10) -> Any:
+    async def until(self, condition: Callable[..., Any], timeout_s: float = 10) -> Any:
         """Poll until the condition holds. A failure names the events that were seen."""
 
         def seen() -> str:
@@ -171,7 +171,8 @@ async def nodes(
                 ),
                 name="node",
             )
-            await asyncio.wait({task, ready}, return_when=asyncio.FIRST_COMPLETED, timeout=20)
+            waited: list[asyncio.Future[Any]] = [task, ready]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED, timeout=20)
             if task.done():
                 task.result()
             running = ready.result()

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.harness.charge_points.answering import obedient
+from tests.harness.charge_points.answering import answering_charge_point
 from tests.harness.command_answers import profile
 from tests.harness.waiting import until
 
@@ -45,7 +45,7 @@ async def start(charge_point, connector_id=1, tag="T1", **more):
 
 
 async def test_a_command_and_its_answer_are_remembered(node):
-    async with obedient(node.ocpp, node.name) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name) as charge_point:
         answer = await command(node, "Reset", {"type": "Soft"})
         assert answer.json() == {"response": {"status": "Accepted"}}
         assert charge_point.payloads("Reset") == [{"type": "Soft"}]
@@ -62,7 +62,7 @@ async def test_a_command_and_its_answer_are_remembered(node):
 
 async def test_an_error_and_a_silence_are_remembered_too(node):
     refusal = ["NotSupported", "no cache here", {}]
-    async with obedient(node.ocpp, node.name, ClearCache=lambda _: refusal, Reset=None):
+    async with answering_charge_point(node.ocpp, node.name, ClearCache=lambda _: refusal, Reset=None):
         await command(node, "ClearCache", expect=502)
         await command(node, "Reset", {"type": "Soft"}, timeoutS=1, expect=504)
         silent, refused = await items(node, "commands")
@@ -73,7 +73,7 @@ async def test_an_error_and_a_silence_are_remembered_too(node):
 
 
 async def test_one_that_could_not_be_sent_in_time_is_known_not_to_have_been(node):
-    async with obedient(node.ocpp, node.name, boot=False) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name, boot=False) as charge_point:
         await charge_point.tell("Heartbeat", {})
         await command(node, "Reset", {"type": "Soft"}, timeoutS=1, expect=504)
         assert charge_point.asked == []
@@ -82,7 +82,7 @@ async def test_one_that_could_not_be_sent_in_time_is_known_not_to_have_been(node
 
 
 async def test_a_connection_that_ends_in_the_middle_leaves_it_open_what_happened(node):
-    async with obedient(node.ocpp, node.name, Reset=None) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name, Reset=None) as charge_point:
         waiting = asyncio.create_task(command(node, "Reset", {"type": "Soft"}, expect=504))
         await until(lambda: charge_point.held, 10)
     answer = await waiting
@@ -92,7 +92,7 @@ async def test_a_connection_that_ends_in_the_middle_leaves_it_open_what_happened
 
 
 async def test_a_late_answer_is_not_lost(node):
-    async with obedient(node.ocpp, node.name, ChangeAvailability=None) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name, ChangeAvailability=None) as charge_point:
         payload = {"connectorId": 1, "type": "Inoperative"}
         await command(node, "ChangeAvailability", payload, timeoutS=1, expect=504)
         assert await items(node, "availability") == []
@@ -109,7 +109,7 @@ async def test_a_late_answer_is_not_lost(node):
 
 
 async def test_what_breaks_the_rules_is_not_sent(node):
-    async with obedient(node.ocpp, node.name) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name) as charge_point:
         chosen = profile(purpose="TxProfile", periods=[(5, 16.0)])
         payload = {"connectorId": 1, "csChargingProfiles": chosen}
         answer = await command(node, "SetChargingProfile", payload, expect=422)
@@ -122,7 +122,7 @@ async def test_what_breaks_the_rules_is_not_sent(node):
 
 
 async def test_no_password_is_kept(node):
-    async with obedient(node.ocpp, node.name):
+    async with answering_charge_point(node.ocpp, node.name):
         await command(node, "ChangeConfiguration", {"key": "AuthorizationKey", "value": "0123456789ABCDEF"})
         (kept,) = await items(node, "commands")
         assert await items(node, "configuration") == []
@@ -142,7 +142,7 @@ async def test_configuration_is_asked_in_pieces_and_drift_is_shown(node):
         found = [{"key": key, "readonly": False, "value": values[key]} for key in keys if key in values]
         return {"configurationKey": found, "unknownKey": [key for key in keys if key not in values]}
 
-    async with obedient(node.ocpp, node.name, GetConfiguration=answer) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name, GetConfiguration=answer) as charge_point:
         await node.api.post(f"{node.url}/configuration/refresh", json={})
         await command(node, "ChangeConfiguration", {"key": "heartbeatinterval", "value": "60"})
         wanted = ["HeartbeatInterval", "Other", "Nonsense"]
@@ -167,7 +167,7 @@ async def test_a_local_list_goes_out_in_pieces_and_then_by_differences(node):
         return {"configurationKey": [{"key": key, "readonly": True, "value": values[key]} for key in values]}
 
     version = {"listVersion": 0}
-    async with obedient(
+    async with answering_charge_point(
         node.ocpp, node.name, GetConfiguration=configuration, GetLocalListVersion=version
     ) as charge_point:
         await node.api.post(f"{node.url}/configuration/refresh", json={})
@@ -196,7 +196,7 @@ async def test_after_a_version_mismatch_the_whole_list_is_sent(node):
     def answer(payload):
         return {"status": "Accepted" if payload["updateType"] == "Full" else "VersionMismatch"}
 
-    async with obedient(
+    async with answering_charge_point(
         node.ocpp, node.name, SendLocalList=answer, GetLocalListVersion={"listVersion": 4}
     ) as charge_point:
         await node.api.put(f"{node.url}/local-list", json={"entries": [{"idTag": "A"}]})
@@ -212,7 +212,9 @@ async def test_after_a_version_mismatch_the_whole_list_is_sent(node):
 async def test_without_entries_the_list_is_made_of_the_tags(node):
     await node.api.put("/api/v1/tags/T1", json={"status": "Blocked", "parentIdTag": "P"})
     await node.api.put(f"/api/v1/tags/{'x' * 21}", json={})
-    async with obedient(node.ocpp, node.name, GetLocalListVersion={"listVersion": 0}) as charge_point:
+    async with answering_charge_point(
+        node.ocpp, node.name, GetLocalListVersion={"listVersion": 0}
+    ) as charge_point:
         await node.api.put(f"{node.url}/local-list", json={"full": True})
         (sent,) = charge_point.payloads("SendLocalList")
     assert sent["localAuthorizationList"] == [
@@ -228,7 +230,7 @@ async def test_without_entries_the_list_is_made_of_the_tags(node):
     ],
 )  # fmt: skip
 async def test_a_charger_without_a_list_says_so(node, answers, status):
-    async with obedient(node.ocpp, node.name, **answers):
+    async with answering_charge_point(node.ocpp, node.name, **answers):
         answer = await node.api.put(f"{node.url}/local-list", json={"entries": [{"idTag": "A"}]})
         assert answer.status_code == status
         shown = await get(node, "local-list")
@@ -240,7 +242,7 @@ async def test_a_charger_without_a_list_says_so(node, answers, status):
 
 
 async def test_reservations_from_made_to_over(node):
-    async with obedient(node.ocpp, node.name) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name) as charge_point:
         made = []
         for tag in ("T1", "T2", "T3"):
             body = {"connectorId": 1, "idTag": tag, "expiryDate": in_minutes(30)}
@@ -262,7 +264,7 @@ async def test_reservations_from_made_to_over(node):
 
 
 async def test_a_refused_reservation_is_none(node):
-    async with obedient(node.ocpp, node.name, ReserveNow={"status": "Occupied"}):
+    async with answering_charge_point(node.ocpp, node.name, ReserveNow={"status": "Occupied"}):
         body = {"idTag": "T1", "expiryDate": in_minutes(5)}
         assert (await node.api.post(f"{node.url}/reservations", json=body)).json()["status"] == "Occupied"
         past = {"idTag": "T1", "expiryDate": in_minutes(-5)}
@@ -274,7 +276,7 @@ async def test_a_refused_reservation_is_none(node):
 
 
 async def test_profiles_are_installed_reckoned_with_and_cleared(node):
-    async with obedient(node.ocpp, node.name) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name) as charge_point:
         transaction_id = await start(charge_point)
         tx = profile(3, "TxProfile", transactionId=transaction_id, periods=[(0, 25.0)])
         for connector_id, chosen in (
@@ -310,7 +312,7 @@ async def test_profiles_are_installed_reckoned_with_and_cleared(node):
 
 
 async def test_a_remote_start_brings_its_profile_to_the_transaction(node):
-    async with obedient(node.ocpp, node.name) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name) as charge_point:
         payload = {"connectorId": 1, "idTag": "T1", "chargingProfile": profile(5, "TxProfile")}
         await command(node, "RemoteStartTransaction", payload)
         transaction_id = await start(charge_point)
@@ -322,7 +324,7 @@ async def test_a_remote_start_brings_its_profile_to_the_transaction(node):
 
 
 async def test_jobs_go_on_with_what_the_charger_tells(node):
-    async with obedient(
+    async with answering_charge_point(
         node.ocpp, node.name, UpdateFirmware={}, GetDiagnostics={"fileName": "d.zip"}
     ) as charge_point:
         await command(
@@ -346,7 +348,9 @@ async def test_jobs_go_on_with_what_the_charger_tells(node):
 
 
 async def test_a_log_is_followed_by_its_request_id(node):
-    async with obedient(node.ocpp, node.name, GetLog={"status": "Accepted", "filename": "l"}) as charge_point:
+    async with answering_charge_point(
+        node.ocpp, node.name, GetLog={"status": "Accepted", "filename": "l"}
+    ) as charge_point:
         payload = {"logType": "SecurityLog", "requestId": 7, "log": {"remoteLocation": "https://host/l"}}
         await command(node, "GetLog", payload)
         await charge_point.tell("LogStatusNotification", {"status": "Uploaded", "requestId": 7})
@@ -356,7 +360,7 @@ async def test_a_log_is_followed_by_its_request_id(node):
 
 async def test_availability_is_asked_and_reported(node):
     scheduled = {"status": "Scheduled"}
-    async with obedient(node.ocpp, node.name, ChangeAvailability=scheduled) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name, ChangeAvailability=scheduled) as charge_point:
         status = {"connectorId": 1, "errorCode": "NoError", "status": "Charging"}
         await charge_point.tell("StatusNotification", status)
         await command(node, "ChangeAvailability", {"connectorId": 1, "type": "Inoperative"})
@@ -368,7 +372,7 @@ async def test_availability_is_asked_and_reported(node):
 
 
 async def test_vendor_data_is_answered_and_kept(node):
-    async with obedient(node.ocpp, node.name) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name) as charge_point:
         told = await charge_point.tell("DataTransfer", {"vendorId": "unknown", "data": "x"})
         (kept,) = await items(node, "data-transfers")
     assert told == {"status": "UnknownVendorId"}

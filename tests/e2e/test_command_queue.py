@@ -4,7 +4,7 @@ import json
 import pytest
 
 from csms.node.command_dispatcher import CommandDispatcher
-from tests.harness.charge_points.answering import obedient
+from tests.harness.charge_points.answering import answering_charge_point
 from tests.harness.command_answers import profile
 from tests.harness.waiting import until
 
@@ -65,7 +65,7 @@ async def test_commands_wait_for_their_charger_and_come_in_order(registered):
     for action, payload in (("ChangeConfiguration", KEY), ("Reset", {"type": "Soft"}), ("ClearCache", {})):
         record = await queue(node, action, payload)
         assert (record["state"], record["attempts"]) == ("waiting", 0)
-    async with obedient(node.ocpp, node.name) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name) as charge_point:
         await reached(node, "answered", "answered", "answered")
         assert charge_point.actions() == ["ChangeConfiguration", "Reset", "ClearCache"]
     (kept, *_) = (await node.api.get(f"{node.url}/commands", params={"action": "Reset"})).json()["items"]
@@ -77,14 +77,14 @@ async def test_a_payload_waits_as_it_was_given(registered):
     chosen = profile(periods=[(0, 6.1), (60, 16)])
     payload = {"csChargingProfiles": chosen, "connectorId": 0}
     await queue(node, "SetChargingProfile", payload)
-    async with obedient(node.ocpp, node.name) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name) as charge_point:
         await reached(node, "answered")
         (sent,) = charge_point.payloads("SetChargingProfile")
     assert json.dumps(sent) == json.dumps(payload)
 
 
 async def test_one_for_a_connected_charger_goes_out_at_once(node):
-    async with obedient(node.ocpp, node.name) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name) as charge_point:
         await queue(node, "ClearCache")
         await reached(node, "answered")
         assert charge_point.actions() == ["ClearCache"]
@@ -92,7 +92,7 @@ async def test_one_for_a_connected_charger_goes_out_at_once(node):
 
 async def test_one_is_sent_by_whichever_node_has_the_charger(start_node):
     one, other = await start_node(csms_node="node-a"), await start_node(csms_node="node-b")
-    async with obedient(other.ocpp, other.name) as charge_point:
+    async with answering_charge_point(other.ocpp, other.name) as charge_point:
         await queue(one, "Reset", {"type": "Soft"})
         await reached(one, "answered")
 
@@ -116,7 +116,7 @@ async def test_what_waits_can_be_cancelled_and_what_waits_too_long_expires(regis
     await reached(node, "cancelled", "expired")
     assert (await node.api.delete(f"/api/v1/commands/{first['id']}")).status_code == 409
     assert (await node.api.delete("/api/v1/commands/none")).status_code == 404
-    async with obedient(node.ocpp, node.name) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name) as charge_point:
         await queue(node, "TriggerMessage", {"requestedMessage": "Heartbeat"})
         await reached(node, "cancelled", "expired", "answered")
         assert charge_point.actions() == ["TriggerMessage"]
@@ -135,7 +135,7 @@ async def test_what_cannot_be_sent_or_kept_is_not_queued(registered):
 
 
 async def test_a_safe_command_is_repeated_after_a_silence(node):
-    async with obedient(node.ocpp, node.name, ClearCache=None) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name, ClearCache=None) as charge_point:
         await queue(node, "ClearCache")
         await reached(node, "waiting")
         await attempted(node)
@@ -147,7 +147,7 @@ async def test_a_safe_command_is_repeated_after_a_silence(node):
 
 
 async def test_a_manual_command_is_never_repeated(node):
-    async with obedient(node.ocpp, node.name, Reset=None) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name, Reset=None) as charge_point:
         await queue(node, "Reset", {"type": "Soft"})
         await reached(node, "no_answer")
         assert charge_point.actions() == ["Reset"]
@@ -155,7 +155,7 @@ async def test_a_manual_command_is_never_repeated(node):
 
 async def test_before_a_change_is_repeated_the_charger_is_asked_whether_it_happened(node):
     found = {"configurationKey": [{"key": "K", "readonly": False, "value": "1"}]}
-    async with obedient(
+    async with answering_charge_point(
         node.ocpp, node.name, ChangeConfiguration=None, GetConfiguration=found
     ) as charge_point:
         await queue(node, "ChangeConfiguration", KEY)
@@ -166,7 +166,7 @@ async def test_before_a_change_is_repeated_the_charger_is_asked_whether_it_happe
 
 
 async def test_a_late_answer_ends_the_waiting_for_another_attempt(node):
-    async with obedient(node.ocpp, node.name, ClearCache=None) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name, ClearCache=None) as charge_point:
         await queue(node, "ClearCache")
         await attempted(node)
         await charge_point.raw.send([3, charge_point.held[0], {"status": "Accepted"}])
@@ -175,7 +175,7 @@ async def test_a_late_answer_ends_the_waiting_for_another_attempt(node):
 
 
 async def test_a_connection_lost_in_the_middle_counts_as_no_answer(node):
-    async with obedient(node.ocpp, node.name, Reset=None) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name, Reset=None) as charge_point:
         await queue(node, "Reset", {"type": "Soft"}, timeoutS=60)
         await until(lambda: charge_point.held, 10)
     await reached(node, "no_answer")
@@ -196,21 +196,21 @@ async def test_what_a_dead_node_was_sending_is_taken_up(start_node):
 async def test_a_charger_back_without_a_boot_is_asked_who_it_is(start_node, monkeypatch):
     soon(monkeypatch)
     node = await start_node(csms_ocpp_calls_after_s=0.3)
-    async with obedient(node.ocpp, node.name, boot=False) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name, boot=False) as charge_point:
         await reached(node, "answered", "answered")
         assert charge_point.payloads("TriggerMessage") == [
             {"requestedMessage": "BootNotification"},
             {"requestedMessage": "StatusNotification"},
         ]
-    async with obedient(node.ocpp, node.name, boot=False) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name, boot=False) as charge_point:
         await asyncio.sleep(1.5)
         assert charge_point.asked == []  # it was asked a moment ago
     await node.fetch("UPDATE commands SET requested_at = requested_at - interval '11 minutes'")
     lacking = {"status": "NotImplemented"}
-    async with obedient(node.ocpp, node.name, boot=False, TriggerMessage=lacking):
+    async with answering_charge_point(node.ocpp, node.name, boot=False, TriggerMessage=lacking):
         await reached(node, *["answered"] * 4)
     await node.fetch("UPDATE commands SET requested_at = requested_at - interval '11 minutes'")
-    async with obedient(node.ocpp, node.name, boot=False) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name, boot=False) as charge_point:
         await asyncio.sleep(1.5)
         assert charge_point.asked == []
     assert len(await states(node)) == 4
@@ -219,7 +219,7 @@ async def test_a_charger_back_without_a_boot_is_asked_who_it_is(start_node, monk
 async def test_one_that_has_booted_is_left_alone(start_node, monkeypatch):
     soon(monkeypatch)
     node = await start_node(csms_ocpp_calls_after_s=0.3)
-    async with obedient(node.ocpp, node.name) as charge_point:
+    async with answering_charge_point(node.ocpp, node.name) as charge_point:
         await asyncio.sleep(1.5)
         assert charge_point.asked == []
 

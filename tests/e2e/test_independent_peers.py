@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ocpp.v16 import ChargePoint, call
 from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
 
 from tests.e2e.conftest import Node
 
@@ -96,7 +97,7 @@ async def expect_the_customers_events(node: Node, charger: str, transaction_id: 
 
 
 async def test_the_ocpp_packages_charge_point_charges(node: Node) -> None:
-    async with connect(f"{node.ocpp}CP-OCPP", subprotocols=["ocpp1.6"]) as socket:
+    async with connect(f"{node.ocpp}CP-OCPP", subprotocols=[Subprotocol("ocpp1.6")]) as socket:
         charge_point = ChargePoint("CP-OCPP", socket)
         listening = asyncio.create_task(charge_point.start())
         try:

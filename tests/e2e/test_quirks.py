@@ -20,10 +20,14 @@ OPENEVSE = {
     "chargePointModel": "ESP32 WiFi",
     "firmwareVersion": "v4.2.2",
 }
-GROWATT = {"chargePointVendor": "Growatt", "chargePointModel": "THOR-11AS-P"}
+GROWATT: dict[str, Any] = {"chargePointVendor": "Growatt", "chargePointModel": "THOR-11AS-P"}
 BS = {"chargePointVendor": "BS", "chargePointModel": "EV22"}
 GRIZZL = {"chargePointVendor": "United Chargers", "chargePointModel": "Grizzl-E"}
-WALLBOX = {"chargePointVendor": "Wall Box Chargers", "chargePointModel": "PPR1", "firmwareVersion": "6.4.12"}
+WALLBOX: dict[str, Any] = {
+    "chargePointVendor": "Wall Box Chargers",
+    "chargePointModel": "PPR1",
+    "firmwareVersion": "6.4.12",
+}
 
 
 RECORDINGS = REPOSITORY / "tests" / "ocpp" / "fixtures" / "quirks"
@@ -50,7 +54,7 @@ async def site(shared_node: Node) -> AsyncIterator[Site]:
 def known(request: pytest.FixtureRequest, site: Site) -> Any:
     """Dials as a charge point that has booted on this connection, or only on the one before."""
 
-    async def dial(boot: dict[str, str]) -> RawChargePoint:
+    async def dial(boot: dict[str, Any]) -> RawChargePoint:
         point = await site.dial(**boot)
         return point if request.param == "booted" else await site.dial()
 

@@ -26,7 +26,12 @@ def state_directory() -> Iterator[Path]:
     directory.chmod(0o755)
     yield directory / "state"
     # A server whose program was killed may still be stopping, and deletes files at the same time.
-    until_blocking(lambda: shutil.rmtree(directory, ignore_errors=True) or not directory.exists())
+
+    def deleted() -> bool:
+        shutil.rmtree(directory, ignore_errors=True)
+        return not directory.exists()
+
+    until_blocking(deleted)
 
 
 @pytest.fixture
@@ -69,7 +74,12 @@ def program() -> Iterator[Callable[..., Program]]:
             running = Program(
                 [python, "-m", "tests.harness.embedded_program", what, str(state_dir)], **options
             )
-            started.callback(lambda: running.process.poll() is None and running.kill())
+
+            def kill_unless_ended() -> None:
+                if running.process.poll() is None:
+                    running.kill()
+
+            started.callback(kill_unless_ended)
             return running
 
         yield start

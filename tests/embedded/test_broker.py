@@ -85,7 +85,9 @@ async def test_a_last_will_is_published_when_a_client_disconnects_without_notice
         await listener.subscribe(f"{topic_prefix}/alive", qos=1)
         doomed = aiomqtt.Client(broker.host, broker.port, will=will, protocol=V311)
         await doomed.__aenter__()
-        doomed._client.socket().shutdown(socket.SHUT_RDWR)
+        link = doomed._client.socket()
+        assert isinstance(link, socket.socket)
+        link.shutdown(socket.SHUT_RDWR)
         (message,) = await received(listener)
         assert message.payload == b"0"
         with contextlib.suppress(aiomqtt.MqttError):

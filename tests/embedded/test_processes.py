@@ -1,4 +1,5 @@
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -7,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from csms.embedded import processes
 from csms.embedded.errors import EmbeddedError
 from csms.embedded.processes import (
     DirectoryLock,
@@ -64,7 +64,7 @@ def test_root_without_an_unprivileged_user_is_an_error_that_says_what_to_do(
         raise KeyError(name)
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(processes.pwd, "getpwnam", unknown)
+    monkeypatch.setattr(pwd, "getpwnam", unknown)
     with pytest.raises(EmbeddedError, match="DATABASE_URL"):
         unprivileged_account(tmp_path / "absent")
 

@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import aiomqtt
 import asyncpg
 import pytest
 
+from csms.embedded.ports import is_free
 from tests.harness import servers
 from tests.harness.servers import REPOSITORY, Addresses, Broker, DatabaseFactory, Mosquitto, unused_port
 
@@ -72,7 +74,7 @@ async def test_a_tests_database_is_migrated(database_url: str, empty_database_ur
     assert counts[1] == 0
 
 
-async def said(host: str, port: int, **options: object) -> bytes:
+async def said(host: str, port: int, **options: Any) -> bytes:
     """What comes back from a broker over a round trip."""
     async with aiomqtt.Client(host, port, timeout=10, **options) as client, asyncio.timeout(10):
         await client.subscribe("probe", qos=1)
@@ -194,8 +196,8 @@ def test_uses(number, database_url, broker):
     used = {note.read_text() for note in notes.iterdir()}
     assert len(used) == 1
     address, broker_port = used.pop().split()
-    assert servers.is_free(int(address.rpartition(":")[2]))
-    assert servers.is_free(int(broker_port))
+    assert is_free(int(address.rpartition(":")[2]))
+    assert is_free(int(broker_port))
     assert "Postgres: " in done.stdout
     assert "iotcore" in done.stdout
 

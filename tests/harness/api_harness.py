@@ -26,7 +26,7 @@ def sample(value: float, measurand: str = "Energy.Active.Import.Register", unit:
     return SampledValue(value=str(value), measurand=measurand, unit=unit)
 
 
-class ObedientAdapter:
+class AnsweringAdapter:
     """Answers every command with `node.answer`."""
 
     def __init__(self, node: "HarnessNode") -> None:
@@ -52,14 +52,14 @@ class HarnessNode(Node):
         super().__init__(*args, **kwargs)
         self.asked: list[tuple[str, Command]] = []
         self.answer: Mapping[str, Any] | Exception = {"status": "Accepted"}
-        self._adapter = ObedientAdapter(self)
+        self._adapter = AnsweringAdapter(self)
 
     async def send(self, charger_id: str, command: Command) -> dict[str, Any]:
         await self.hold(charger_id, self._adapter)
         return await super().send(charger_id, command)
 
 
-class World:
+class ApiHarness:
     """`record()` reports as an edge would. `context` is what create_app takes; `asked` what was sent to chargers."""
 
     def __init__(self, engine: AsyncEngine, now: datetime | None = None) -> None:
@@ -190,9 +190,9 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def running(database_url: str, now: datetime | None = None) -> AsyncIterator[World]:
+async def running(database_url: str, now: datetime | None = None) -> AsyncIterator[ApiHarness]:
     engine = create_engine(database_url)
-    world = World(engine, now)
+    world = ApiHarness(engine, now)
     tasks = [asyncio.create_task(world.ledger.run()), asyncio.create_task(world.frames.run())]
     try:
         yield world

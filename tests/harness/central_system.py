@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Self
 
 from ocpp.exceptions import InternalError
@@ -14,6 +14,7 @@ from ocpp.v16 import ChargePoint, call, call_result
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 from csms.simulate import ChargePointOptions, SimulatedChargePoint
 
@@ -100,7 +101,7 @@ class Central:
         self.headers: list[Headers] = []
         self.subprotocols: list[str | None] = []
         self.verdict: Callable[[str, dict[str, Any]], Verdict] = lambda action, payload: None
-        self.boot_statuses = itertools.repeat("Accepted")
+        self.boot_statuses: Iterator[str] = itertools.repeat("Accepted")
         self.interval_s = 300
         self.tag_statuses: dict[str, str] = {}
         self.start_statuses: dict[str, str] = {}
@@ -124,7 +125,12 @@ class Central:
                 await session.start()
 
         self._server = await serve(
-            handle, "127.0.0.1", self.port, subprotocols=["ocpp1.6"], compression=None, close_timeout=1
+            handle,
+            "127.0.0.1",
+            self.port,
+            subprotocols=[Subprotocol("ocpp1.6")],
+            compression=None,
+            close_timeout=1,
         )
         self.port = next(iter(self._server.sockets)).getsockname()[1]
 
@@ -167,7 +173,8 @@ def charge_point(central: Central, identity: str = "CP1", **options: Any) -> Sim
     """A charge point quick enough for tests."""
     keys = {"TransactionMessageRetryInterval": "0.02", "MeterValueSampleInterval": "300"}
     keys |= options.pop("configuration", {})
-    settings = {"speed": FAST, "reconnect_s": (0.01, 0.05), "reboot_s": 0.02, "configuration": keys} | options
+    settings: dict[str, Any] = {"speed": FAST, "reconnect_s": (0.01, 0.05), "reboot_s": 0.02}
+    settings |= {"configuration": keys} | options
     return SimulatedChargePoint(identity, central.url, ChargePointOptions(**settings))
 
 

@@ -8,13 +8,13 @@ import httpx
 
 from csms.api.app import create_app
 from csms.console.app import create_console
-from tests.harness.api_harness import ADMIN_TOKEN, World
+from tests.harness.api_harness import ADMIN_TOKEN, ApiHarness
 
 EVIL = '<script>alert("x")</script>'
 
 
 @asynccontextmanager
-async def open_browser(world: World, *, page_size: int = 50) -> AsyncIterator[httpx.AsyncClient]:
+async def open_browser(world: ApiHarness, *, page_size: int = 50) -> AsyncIterator[httpx.AsyncClient]:
     """A browser that has not signed in."""
     app = create_app(world.context, console=create_console(world.context, page_size=page_size))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -53,26 +53,30 @@ def register(value: Any, when: datetime | None, **more: Any) -> reports.Reading:
 
 
 def start(**given: Any) -> reports.Start:
-    given = {"charger_id": CP, "connector_id": 1, "id_tag": "user123", "meter_wh": 1000, "at": NOW} | given
+    defaults: dict[str, Any]
+    defaults = {"charger_id": CP, "connector_id": 1, "id_tag": "user123", "meter_wh": 1000, "at": NOW}
+    given = defaults | given
     key = f"{given['connector_id']}|{given['id_tag']}|{given['at']}|{given['meter_wh']}"
-    return reports.Start(**({"key": key} | given))
+    given.setdefault("key", key)
+    return reports.Start(**given)
 
 
 def stop(transaction_id: int | None, **given: Any) -> reports.Stop:
-    defaults = {"charger_id": CP, "meter_wh": 25000, "at": at(90)}
+    defaults: dict[str, Any] = {"charger_id": CP, "meter_wh": 25000, "at": at(90)}
     return reports.Stop(transaction_id=transaction_id, **(defaults | given))
 
 
 def meter(transaction_id: int | None, *readings: reports.Reading, **given: Any) -> reports.Meter:
-    defaults = {"charger_id": CP, "connector_id": 1}
+    defaults: dict[str, Any] = {"charger_id": CP, "connector_id": 1}
     return reports.Meter(transaction_id=transaction_id, readings=list(readings), **(defaults | given))
 
 
 def status(word: str, when: datetime | None = None, **given: Any) -> reports.Status:
-    return reports.Status(**({"charger_id": CP, "connector_id": 1, "status": word, "at": when} | given))
+    defaults: dict[str, Any] = {"charger_id": CP, "connector_id": 1}
+    return reports.Status(status=word, at=when, **(defaults | given))
 
 
-class Desk:
+class FakeStore:
     def __init__(self, **policy: Any) -> None:
         self.policy = Policy(**({"enrollment": "open"} | policy))
         self.now = NOW
@@ -135,10 +139,9 @@ class Desk:
 
     def with_account(self, account_id: str, balance_minor: int, **given: Any) -> None:
         self.accounts[account_id] = Account(
-            **(
-                {"id": account_id, "currency": self.policy.tariff.currency, "balance_minor": balance_minor}
-                | given
-            )
+            id=account_id,
+            balance_minor=balance_minor,
+            **({"currency": self.policy.tariff.currency} | given),
         )
         self.entries.append(
             AccountEntry(
@@ -172,7 +175,7 @@ class Desk:
         work.quarantined = set(range(1, len(self.quarantine) + 1)) - self.resolutions.keys()
         for table in (self.states, self.chargers):
             for charger_id in sorted(ids & table.keys()):
-                work.load(table[charger_id])  # type: ignore[index]
+                work.load(table[charger_id])
         for (charger_id, _), connector in self.connectors.items():
             if charger_id in ids:
                 work.load(connector)

@@ -56,7 +56,7 @@ class Line:
         return answer[2].get("transactionId") if answer is not None and answer[0] == 3 else None
 
 
-class Play:
+class ProbedChargePoint:
     """One charge point at a central system."""
 
     def __init__(self, url: str, charger: str) -> None:
@@ -84,7 +84,7 @@ class Probe(Struct, frozen=True):
     """`keeps`: something must be found in the books afterwards."""
 
     title: str
-    play: Callable[[Play], Awaitable[Outcome]]
+    play: Callable[[ProbedChargePoint], Awaitable[Outcome]]
     keeps: bool = True
 
 
@@ -114,83 +114,87 @@ def same(first: list[Any] | None, again: list[Any] | None) -> Outcome:
 # --- the probes ------------------------------------------------------------------------------------------
 
 
-def one(action: str, payload: Any) -> Callable[[Play], Awaitable[Outcome]]:
+def one(action: str, payload: Any) -> Callable[[ProbedChargePoint], Awaitable[Outcome]]:
     """A single message."""
 
-    async def play(p: Play) -> Outcome:
+    async def play(p: ProbedChargePoint) -> Outcome:
         return said(await (await p.dial()).ask(action, payload))
 
     return play
 
 
-def in_session(action: str, payload: Callable[[Any], Any]) -> Callable[[Play], Awaitable[Outcome]]:
+def in_session(
+    action: str, payload: Callable[[Any], Any]
+) -> Callable[[ProbedChargePoint], Awaitable[Outcome]]:
     """A single message while a transaction runs; `payload` gets its id."""
 
-    async def play(p: Play) -> Outcome:
+    async def play(p: ProbedChargePoint) -> Outcome:
         line = await p.dial()
         return said(await line.ask(action, payload(await line.begin())))
 
     return play
 
 
-def frame(text: str, wanted: int = 3, *, action: str = "") -> Callable[[Play], Awaitable[Outcome]]:
+def frame(
+    text: str, wanted: int = 3, *, action: str = ""
+) -> Callable[[ProbedChargePoint], Awaitable[Outcome]]:
     """A raw frame whose id is 77."""
 
-    async def play(p: Play) -> Outcome:
+    async def play(p: ProbedChargePoint) -> Outcome:
         return said(await (await p.dial()).put(text, 77), wanted)
 
     return play
 
 
-async def _resent_same_id(p: Play) -> Outcome:
+async def _resent_same_id(p: ProbedChargePoint) -> Outcome:
     line = await p.dial()
     return same(*[await line.ask("StartTransaction", start(), "m1") for _ in range(2)])
 
 
-async def _resent_new_id(p: Play) -> Outcome:
+async def _resent_new_id(p: ProbedChargePoint) -> Outcome:
     line = await p.dial()
     return same(*[await line.ask("StartTransaction", start()) for _ in range(2)])
 
 
-async def _resent_after_reconnect(p: Play) -> Outcome:
+async def _resent_after_reconnect(p: ProbedChargePoint) -> Outcome:
     first = await (await p.dial()).ask("StartTransaction", start())
     return same(first, await (await p.dial(boot=False)).ask("StartTransaction", start()))
 
 
-async def _resent_after_stop(p: Play) -> Outcome:
+async def _resent_after_stop(p: ProbedChargePoint) -> Outcome:
     line = await p.dial()
     first = await line.ask("StartTransaction", start())
     await line.ask("StopTransaction", stop(first[2].get("transactionId") if first else 0))
     return same(first, await line.ask("StartTransaction", start()))
 
 
-async def _busy(p: Play) -> Outcome:
+async def _busy(p: ProbedChargePoint) -> Outcome:
     line = await p.dial()
     await line.begin()
     return said(await line.ask("StartTransaction", start(timestamp=moment(60), meterStart=5000)))
 
 
-async def _stop_twice(p: Play) -> Outcome:
+async def _stop_twice(p: ProbedChargePoint) -> Outcome:
     line = await p.dial()
     end = stop(await line.begin())
     return same(*[await line.ask("StopTransaction", end) for _ in range(2)])
 
 
-async def _stop_differs(p: Play) -> Outcome:
+async def _stop_differs(p: ProbedChargePoint) -> Outcome:
     line = await p.dial()
     transaction_id = await line.begin()
     await line.ask("StopTransaction", stop(transaction_id))
     return said(await line.ask("StopTransaction", stop(transaction_id, meterStop=99_000)))
 
 
-async def _after_stop(p: Play) -> Outcome:
+async def _after_stop(p: ProbedChargePoint) -> Outcome:
     line = await p.dial()
     transaction_id = await line.begin()
     await line.ask("StopTransaction", stop(transaction_id))
     return said(await line.ask("MeterValues", values(25_100, at=91, transactionId=transaction_id)))
 
 
-async def _nonsense(p: Play) -> Outcome:
+async def _nonsense(p: ProbedChargePoint) -> Outcome:
     line = await p.dial()
     await line.put("this is not JSON")
     answer = await line.ask("Heartbeat", {})
@@ -199,7 +203,7 @@ async def _nonsense(p: Play) -> Outcome:
     )
 
 
-async def _no_subprotocol(p: Play) -> Outcome:
+async def _no_subprotocol(p: ProbedChargePoint) -> Outcome:
     try:
         line = await p.dial(subprotocols=None)
     except (InvalidHandshake, OSError) as error:
@@ -207,7 +211,7 @@ async def _no_subprotocol(p: Play) -> Outcome:
     return said(await line.ask("Heartbeat", {}))
 
 
-async def _second_socket(p: Play) -> Outcome:
+async def _second_socket(p: ProbedChargePoint) -> Outcome:
     first, second = await p.dial(), await p.dial(boot=False)
     new = await second.ask("Heartbeat", {})
     try:
@@ -276,7 +280,7 @@ PROBES: tuple[Probe, ...] = (
 
 
 async def run(probe: Probe, url: str, charger: str) -> Outcome:
-    play = Play(url, charger)
+    play = ProbedChargePoint(url, charger)
     try:
         return await probe.play(play)
     except (ConnectionClosed, InvalidHandshake, OSError) as error:
@@ -418,7 +422,8 @@ def main() -> None:
     parser.add_argument("--how", default="installed with its defaults", help="how that one was run")
     given = parser.parse_args()
     if given.peer:
-        asyncio.run(record(*given.peer, given.how))
+        name, url = given.peer
+        asyncio.run(record(name, url, given.how))
     if given.write:
         asyncio.run(write())
 

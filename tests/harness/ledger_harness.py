@@ -62,7 +62,7 @@ async def running(
 
 
 def frame(**given: Any) -> Frame:
-    defaults = {
+    defaults: dict[str, Any] = {
         "charger_id": CP,
         "at": datetime.now(UTC),
         "outgoing": False,
@@ -110,8 +110,8 @@ async def loaded(db: DriverConnection, *batch: reports.Report[Any]) -> Work:
     return work
 
 
-class Books:
-    """As tests.harness.fake_store.Desk, with Postgres behind it."""
+class PostgresStore:
+    """As tests.harness.fake_store.FakeStore, with Postgres behind it."""
 
     def __init__(self, db: Any, policy: Policy = OPEN) -> None:
         self.db = db

@@ -16,7 +16,7 @@ async def main() -> None:
     async def too_late(db: object, keys: object) -> None:
         await asyncio.sleep(60)
 
-    outbox.delete = too_late  # type: ignore[assignment]
+    outbox.delete = too_late
     link = PublishingLink(
         LinkConfig(host="127.0.0.1", port=int(os.environ["RELAY_PORT"]), node=f"victim-{os.getpid()}")
     )

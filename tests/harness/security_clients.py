@@ -138,7 +138,6 @@ async def command(node: Any, station: RawChargePoint, action: str, payload: Any,
 
 async def booted(url: str, identity: str, **options: Any) -> RawChargePoint:
     station = await RawChargePoint.dial(url, identity, **options)
-    station.identity = identity
     assert (await station.boot())["status"] == "Accepted"
     return station
 

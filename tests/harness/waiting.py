@@ -4,13 +4,33 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
 
 
+@overload
 async def until(
-    condition: Callable[[], T | Awaitable[T]],
+    condition: Callable[..., Awaitable[T]],
+    timeout_s: float = 20,
+    *,
+    what: str | Callable[[], object] = "",
+    every_s: float = 0.01,
+) -> T: ...
+
+
+@overload
+async def until(
+    condition: Callable[..., T],
+    timeout_s: float = 20,
+    *,
+    what: str | Callable[[], object] = "",
+    every_s: float = 0.01,
+) -> T: ...
+
+
+async def until(
+    condition: Callable[..., T | Awaitable[T]],
     timeout_s: float = 20,
     *,
     what: str | Callable[[], object] = "",

@@ -10,13 +10,14 @@ from typing import Any
 
 from csms.mqtt.homeassistant import discovery_configs
 from tests.bridges.charge_amps import test_discovery as charge_amps
+from tests.bridges.charge_amps.conftest import POINT
 from tests.mqtt.test_homeassistant import snapshot
 
 # (kind of charger, an id as that kind has them, currency)
 CHARGERS = [
     ("ocpp", "CP 1", "EUR"),
     ("ocpp", "Гараж/№ 2", "UAH"),
-    ("charge_amps", charge_amps.POINT, "EUR"),
+    ("charge_amps", POINT, "EUR"),
     ("ev_meter", "EVM-7", "EUR"),
     ("coin_op", "coinop-12", "UAH"),
 ]

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import aiomqtt
 import pytest
@@ -23,6 +23,7 @@ from csms.db.engine import create_engine
 from csms.db.record_sql import EVENT_SQL
 from csms.mqtt.client.config import LinkConfig
 from csms.mqtt.client.link import BrokerLink
+from csms.mqtt.client.publishing_link import PublishingLink
 from tests.harness.waiting import until
 
 _names = itertools.count()
@@ -69,8 +70,11 @@ def resume(server: Any) -> None:
     os.kill(server._process.pid, signal.SIGCONT)
 
 
+AnyLink = TypeVar("AnyLink", BrokerLink, PublishingLink)
+
+
 @contextlib.asynccontextmanager
-async def connected(link: BrokerLink, *work: Coroutine[Any, Any, Any]) -> AsyncIterator[BrokerLink]:
+async def connected(link: AnyLink, *work: Coroutine[Any, Any, Any]) -> AsyncIterator[AnyLink]:
     async with running(link.run()):
         async with asyncio.timeout(WAIT_S):
             await link.wait_connected()
@@ -82,7 +86,7 @@ class Watcher:
     """An ordinary consumer, not our code: what it got, in order of arrival."""
 
     def __init__(self, client: aiomqtt.Client) -> None:
-        self.messages: list[aiomqtt.Message] = []
+        self.messages: list[Any] = []  # aiomqtt.Message, whose properties no type declares
         self._client = client
 
     async def run(self) -> None:
@@ -97,7 +101,7 @@ class Watcher:
     def topics(self) -> list[str]:
         return [str(message.topic) for message in self.messages]
 
-    async def got(self, count: int) -> list[aiomqtt.Message]:
+    async def got(self, count: int) -> list[Any]:
         await until(
             lambda: len(self.messages) >= count, what=lambda: f"{count} messages, got {len(self.messages)}"
         )
@@ -142,7 +146,7 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
-class Happening(Struct, rename="camel"):
+class EventHeader(Struct, rename="camel"):
     """A payload that is easy to recognise."""
 
     connector_id: int
@@ -169,7 +173,7 @@ class Log:
                 category="transactions",
                 event_type=kind,
                 dedup_key=f"{charger_id}:{seq}",
-                payload=Happening(1, seq, filler),  # type: ignore[arg-type]
+                payload=EventHeader(1, seq, filler),  # type: ignore[arg-type]
             )
             made.append(
                 events.render(

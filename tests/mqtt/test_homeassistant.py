@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from csms.core.events import topic_level
-from csms.core.pricing import Tariff
 from csms.core.records import ChargerState, Connector, Transaction
+from csms.core.tariffs import Tariff
 from csms.db.charger_snapshot import StateSnapshot
 from csms.mqtt.homeassistant import discovery_configs
 from csms.mqtt.state import state_topics

@@ -4,6 +4,7 @@ import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -39,9 +40,9 @@ def reading(energy_wh: int, power_w: int = 7200) -> reports.Reading:
     )
 
 
-def retained(watcher, prefix: str) -> dict[str, object]:
+def retained(watcher, prefix: str) -> dict[str, Any]:
     """What a broker would hold now: the last of each topic."""
-    state: dict[str, object] = {}
+    state: dict[str, Any] = {}
     for message in watcher.messages:
         topic = str(message.topic).removeprefix(f"{prefix}/csms/state/")
         state[topic] = json.loads(message.payload) if message.payload else None

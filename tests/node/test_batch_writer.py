@@ -80,8 +80,13 @@ async def test_a_single_item_may_succeed_the_second_time(recorder):
 
 async def test_an_outage_is_waited_for_and_the_batch_stays_whole(recorder):
     errors = [asyncpg.ReadOnlySQLTransactionError("a standby"), asyncpg.DeadlockDetectedError("deadlock")]
-    away_s = []
-    made = recorder(lambda _batch: away_s.append(made.writer.away_s()) or (errors.pop() if errors else None))
+    away_s: list[float] = []
+
+    def fail(_batch):
+        away_s.append(made.writer.away_s())
+        return errors.pop() if errors else None
+
+    made = recorder(fail)
     await made.writer.store([1, 2])
     assert made.attempts == [[1, 2]] * 3
     assert made.retries == 2

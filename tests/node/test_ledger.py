@@ -2,6 +2,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
+from typing import Any
 
 import asyncpg
 import pytest
@@ -153,11 +154,9 @@ async def test_a_bad_report_among_many_costs_a_few_commits(database_url):
 
 async def test_a_decision_that_fails_fails_its_report_only(database_url):
     async with running(database_url, kind=Counting) as ledger:
-        good, bad = await asyncio.gather(
-            ledger.record(start()),
-            ledger.record(meter(None, register("\ud800", at(1)), connector_id=2)),
-            return_exceptions=True,
-        )
+        given: list[reports.Report[Any]] = [start(), meter(None, register("\ud800", at(1)), connector_id=2)]
+        good, bad = await asyncio.gather(*map(ledger.record, given), return_exceptions=True)
+        assert isinstance(good, reports.Started)
         assert good.transaction_id == 1
         assert isinstance(bad, UnicodeEncodeError)
         assert [size for size in ledger.sizes if size] == [2]
@@ -240,8 +239,8 @@ async def test_callers_are_cancelled_when_the_ledger_ends(database_url):
         run.cancel()
         done, _ = await asyncio.wait([run], timeout=10)
         assert done
-        done, _ = await asyncio.wait(asked, timeout=10)
-        assert len(done) == 10
+        answered, _ = await asyncio.wait(asked, timeout=10)
+        assert len(answered) == 10
         assert all(task.cancelled() for task in asked)
     with pytest.raises(asyncio.CancelledError):
         await ledger.record(start())

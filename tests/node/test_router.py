@@ -4,6 +4,7 @@ import asyncio
 import json
 import uuid
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -53,12 +54,12 @@ class Charger:
 class Nodes:
     """Two nodes with a link each, and the directory that says who holds what."""
 
-    def __init__(self, broker, prefix: str, version: str = "5") -> None:
+    def __init__(self, broker, prefix: str, version: str = "5", *, margin_s: float = 2.0) -> None:
         self.prefix = prefix
         self.holders: dict[str, str] = {}
         self.links = [BrokerLink(config(broker, version)) for _ in range(2)]
         self.a, self.b = (
-            CommandRouter(link, node, self._holder, prefix=prefix)
+            CommandRouter(link, node, self._holder, prefix=prefix, margin_s=margin_s)
             for link, node in zip(self.links, ("a", "b"), strict=True)
         )
 
@@ -74,7 +75,9 @@ class Nodes:
         for link, router in zip(self.links, (self.a, self.b), strict=True):
             await self._stack.enter_async_context(connected(link, router.run()))
         await until(lambda: all(len(link._handlers) == 3 for link in self.links))
-        await asyncio.sleep(0.05)
+        for link in self.links:
+            # The broker has read the subscriptions when it acknowledges what was sent after them.
+            await link.publish(MqttMessage(topic=f"{self.prefix}/subscribed", body=b""))
         return self
 
     async def __aexit__(self, *error):
@@ -113,12 +116,14 @@ async def test_every_error_comes_back_as_itself(broker, topic_prefix, error):
     assert type(raised.value) is type(error)
     assert str(raised.value) == str(error)
     if isinstance(error, ChargerRefused):
+        assert isinstance(raised.value, ChargerRefused)
         assert (raised.value.code, raised.value.description, raised.value.details) == (
             "NotImplemented",
             "not here",
             {"a": [1]},
         )
     if isinstance(error, InvalidCommand):
+        assert isinstance(raised.value, InvalidCommand)
         assert raised.value.problems == error.problems
 
 
@@ -190,17 +195,16 @@ async def test_a_connection_lost_on_the_way_leaves_the_outcome_unknown(mosquitto
         nodes.holders["CP1"] = "a"
         pause(server)
         sending = asyncio.create_task(nodes.b.send("CP1", RESET))
-        await asyncio.sleep(0.1)
+        await until(lambda: nodes.b._waiting)
         server.kill()
         with pytest.raises(ChargerTimeout):
             await sending
 
 
-async def test_a_charger_that_does_not_answer(broker, topic_prefix, monkeypatch):
-    monkeypatch.setattr("csms.node.router._MARGIN_S", 0.1)
+async def test_a_charger_that_does_not_answer(broker, topic_prefix):
     charger = Charger()
     charger.delay_s = 30
-    async with Nodes(broker, topic_prefix) as nodes:
+    async with Nodes(broker, topic_prefix, margin_s=0.1) as nodes:
         nodes.a.hold("CP1", charger)
         nodes.holders["CP1"] = "a"
         with pytest.raises(ChargerTimeout):
@@ -211,7 +215,7 @@ async def test_late_repeated_and_unreadable_requests_are_not_performed(broker, t
     charger = Charger()
 
     def request(**changes):
-        fields = {
+        fields: dict[str, Any] = {
             "id": uuid.uuid4().hex,
             "reply_to": f"{topic_prefix}/replies",
             "expires_at": datetime.now(UTC) + timedelta(seconds=30),
@@ -228,7 +232,7 @@ async def test_late_repeated_and_unreadable_requests_are_not_performed(broker, t
         connected(BrokerLink(config(broker))) as link,
     ):
         nodes.a.hold("CP1", charger)
-        twice = request()
+        twice, last = request(), request(id="last")
         for body in (
             request(expires_at=datetime(2020, 1, 1, tzinfo=UTC)),
             b"\xff",
@@ -236,11 +240,10 @@ async def test_late_repeated_and_unreadable_requests_are_not_performed(broker, t
             b"{}",
             twice,
             twice,
-            request(),
+            last,
         ):
             await link.publish(MqttMessage(topic=f"{topic_prefix}/csms/nodes/a/commands", body=body))
-        await watcher.got(2)
-        await asyncio.sleep(0.1)
+        await until(lambda: any(json.loads(body)["id"] == "last" for body in watcher.bodies))
     assert len(charger.performed) == 2
     assert [json.loads(b)["response"] for b in watcher.bodies] == [{"status": "Accepted"}] * 2
 

@@ -6,15 +6,14 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import aiomqtt
 import pytest
 
-from csms.plans import planner, target
+from csms.plans import planner
 from tests.e2e.conftest import Node, node_for_many
-from tests.harness.charge_points.answering import Obedient, obedient
+from tests.harness.charge_points.answering import AnsweringChargePoint, answering_charge_point
 from tests.harness.waiting import until
 
 PRICES = f"test/prices-{secrets.token_hex(6)}"
@@ -30,9 +29,8 @@ async def node(
     databases: Any, template_database: str, broker: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Node]:
     patch = pytest.MonkeyPatch()
-    patch.setattr(target, "_TIMEOUT_S", 1.0)
-    patch.setattr(planner, "_PAUSES_S", (0.5,))
-    patch.setattr(planner, "PlannerPace", partial(planner.PlannerPace, tick_s=0.2, settle_s=1, soon_s=0.1))
+    pace = planner.PlannerPace(tick_s=0.2, settle_s=1, soon_s=0.1, pauses_s=(0.5,), command_timeout_s=1.0)
+    patch.setattr(planner, "PlannerPace", lambda: pace)
     directory = tmp_path_factory.mktemp("node")
     async with node_for_many(
         databases,
@@ -46,7 +44,7 @@ async def node(
     patch.undo()
 
 
-class Wire:
+class PlanTopics:
     """A client of the broker: what is retained, by topic, and what has come."""
 
     def __init__(self, client: aiomqtt.Client, prefix: str) -> None:
@@ -84,9 +82,9 @@ class Wire:
 
 
 @pytest.fixture
-async def wire(node: Node, broker: Any) -> AsyncIterator[Wire]:
+async def wire(node: Node, broker: Any) -> AsyncIterator[PlanTopics]:
     async with aiomqtt.Client(broker.host, broker.port_v5, protocol=aiomqtt.ProtocolVersion.V5) as client:
-        connected = Wire(client, node.prefix)
+        connected = PlanTopics(client, node.prefix)
         await client.subscribe(f"{node.prefix}/hems/#", qos=1)
         await client.subscribe(f"{node.prefix}/csms/state/+/plan", qos=1)
         reading = asyncio.create_task(connected.read())
@@ -95,7 +93,7 @@ async def wire(node: Node, broker: Any) -> AsyncIterator[Wire]:
         await asyncio.gather(reading, return_exceptions=True)
 
 
-class Planned:
+class PlannedCharger:
     """An operator's view of one charger's plan."""
 
     def __init__(self, node: Node, charger: str | None = None) -> None:
@@ -104,8 +102,8 @@ class Planned:
         self.path = f"/api/v1/chargers/{self.charger}/plan"
 
     @contextlib.asynccontextmanager
-    async def connected(self, *, boot: bool = True, **answers: Any) -> AsyncIterator[Obedient]:
-        async with obedient(
+    async def connected(self, *, boot: bool = True, **answers: Any) -> AsyncIterator[AnsweringChargePoint]:
+        async with answering_charge_point(
             self.node.ocpp, self.charger, boot=boot, **({"GetConfiguration": configuration()} | answers)
         ) as point:
             yield point
@@ -150,5 +148,5 @@ def configuration(**keys: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def planned(node: Node) -> Planned:
-    return Planned(node)
+async def planned(node: Node) -> PlannedCharger:
+    return PlannedCharger(node)

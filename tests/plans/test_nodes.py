@@ -10,7 +10,7 @@ import aiomqtt
 import pytest
 
 from tests.e2e.conftest import Node, NodeFactory, nodes
-from tests.plans.conftest import Planned
+from tests.plans.conftest import PlannedCharger
 from tests.plans.test_planner import asked, limits, profiles
 
 
@@ -32,8 +32,8 @@ async def test_a_plan_goes_where_its_charger_is(
 ) -> None:
     first = await start_node(csms_node="node-a", collect=False)
     second = await start_node(csms_node="node-b", collect=False)
-    here = Planned(first, "CP1")
-    there = Planned(second, "CP1")
+    here = PlannedCharger(first, "CP1")
+    there = PlannedCharger(second, "CP1")
 
     async def wish(content: dict[str, Any]) -> None:
         async with aiomqtt.Client(broker.host, broker.port_v5, protocol=aiomqtt.ProtocolVersion.V5) as client:
@@ -54,5 +54,5 @@ async def test_a_plan_goes_where_its_charger_is(
     # What is on the charger outlives the node that has put it there.
     await stop(second)
     again = await start_node(csms_node="node-b", collect=False)
-    seen = await Planned(again, "CP1").seen()
+    seen = await PlannedCharger(again, "CP1").seen()
     assert (seen["delivery"], [one["currentA"] for one in seen["running"]]) == ("in_place", [8])

@@ -7,14 +7,14 @@ from typing import Any
 import httpx
 import pytest
 
-from csms.plans import planner
+from csms.db import plans
 from csms.scheduling.plan_profile import FIRST_PROFILE_ID
 from tests.e2e.conftest import TOKEN, Node
-from tests.harness.charge_points.answering import Obedient
-from tests.plans.conftest import Planned, Wire, configuration
+from tests.harness.charge_points.answering import AnsweringChargePoint
+from tests.plans.conftest import PlannedCharger, PlanTopics, configuration
 
 
-def profiles(point: Obedient) -> list[dict[str, Any]]:
+def profiles(point: AnsweringChargePoint) -> list[dict[str, Any]]:
     return [payload["csChargingProfiles"] for payload in point.payloads("SetChargingProfile")]
 
 
@@ -28,7 +28,7 @@ def limits(profile: dict[str, Any]) -> list[tuple[datetime, float]]:
     ]
 
 
-def state(wire: Wire, planned: Planned) -> dict[str, Any]:
+def state(wire: PlanTopics, planned: PlannedCharger) -> dict[str, Any]:
     return wire.last.get(f"csms/state/{planned.charger}/plan") or {}
 
 
@@ -50,7 +50,9 @@ def echo(point_profiles: list[dict[str, Any]]) -> Any:
 # --- by prices -------------------------------------------------------------------------------------------
 
 
-async def test_prices_become_a_charging_profile(node: Node, wire: Wire, planned: Planned) -> None:
+async def test_prices_become_a_charging_profile(
+    node: Node, wire: PlanTopics, planned: PlannedCharger
+) -> None:
     taken: list[dict[str, Any]] = []
 
     def take(asked: dict[str, Any]) -> dict[str, str]:
@@ -124,7 +126,7 @@ async def test_prices_become_a_charging_profile(node: Node, wire: Wire, planned:
 
 
 async def test_nothing_cheap_enough_leaves_no_profile_unless_it_shall_wait(
-    node: Node, wire: Wire, planned: Planned
+    node: Node, wire: PlanTopics, planned: PlannedCharger
 ) -> None:
     async with planned.connected() as point:
         await wire.prices(True, False)
@@ -140,7 +142,7 @@ async def test_nothing_cheap_enough_leaves_no_profile_unless_it_shall_wait(
 
 
 async def test_a_charger_that_is_away_gets_the_plan_of_now_when_it_is_back(
-    node: Node, wire: Wire, planned: Planned
+    node: Node, wire: PlanTopics, planned: PlannedCharger
 ) -> None:
     async with planned.connected() as point:
         await wire.prices(False, True, False, True)
@@ -163,7 +165,9 @@ async def test_a_charger_that_is_away_gets_the_plan_of_now_when_it_is_back(
         assert [limit for _, limit in limits(profiles(point)[0])] == [0, 10]
 
 
-async def test_a_plan_made_while_the_charger_is_away_waits_for_it(wire: Wire, planned: Planned) -> None:
+async def test_a_plan_made_while_the_charger_is_away_waits_for_it(
+    wire: PlanTopics, planned: PlannedCharger
+) -> None:
     await planned.node.api.put(f"/api/v1/chargers/{planned.charger}", json={})
     made = await planned.put()
     assert made["connectors"][0]["delivery"] == "away"
@@ -182,7 +186,7 @@ async def test_a_plan_made_while_the_charger_is_away_waits_for_it(wire: Wire, pl
     ],
 )
 async def test_a_charger_that_refuses_says_so_and_is_not_pestered(
-    node: Node, wire: Wire, planned: Planned, answer: Any, problem: str
+    node: Node, wire: PlanTopics, planned: PlannedCharger, answer: Any, problem: str
 ) -> None:
     await wire.prices(False, True, False, True)
     async with planned.connected(SetChargingProfile=lambda _: answer) as point:
@@ -200,7 +204,9 @@ async def test_a_charger_that_refuses_says_so_and_is_not_pestered(
         assert len(profiles(point)) == 2
 
 
-async def test_a_lost_answer_is_not_taken_for_a_yes(node: Node, wire: Wire, planned: Planned) -> None:
+async def test_a_lost_answer_is_not_taken_for_a_yes(
+    node: Node, wire: PlanTopics, planned: PlannedCharger
+) -> None:
     await wire.prices(False, True)
     async with planned.connected(SetChargingProfile=None) as point:
         await planned.put()
@@ -211,7 +217,7 @@ async def test_a_lost_answer_is_not_taken_for_a_yes(node: Node, wire: Wire, plan
         assert len(profiles(point)) >= 2
 
 
-async def test_profiles_of_others_stay(node: Node, wire: Wire, planned: Planned) -> None:
+async def test_profiles_of_others_stay(node: Node, wire: PlanTopics, planned: PlannedCharger) -> None:
     """Those we know of keep their stack level, and one that takes our place makes us move."""
     theirs = {
         "chargingProfileId": 5,
@@ -246,7 +252,7 @@ async def test_profiles_of_others_stay(node: Node, wire: Wire, planned: Planned)
         await node.until(lambda: profiles(point)[-1]["stackLevel"] == 8)
 
 
-async def test_a_chargers_own_limits_are_kept(node: Node, wire: Wire, planned: Planned) -> None:
+async def test_a_chargers_own_limits_are_kept(node: Node, wire: PlanTopics, planned: PlannedCharger) -> None:
     keys = configuration(
         ChargingScheduleAllowedChargingRateUnit="Power",
         ChargeProfileMaxStackLevel="2",
@@ -263,7 +269,9 @@ async def test_a_chargers_own_limits_are_kept(node: Node, wire: Wire, planned: P
     assert [limit for _, limit in limits(profile)] == [0, 3680, 0]
 
 
-async def test_a_kind_that_knows_stack_level_zero_only(node: Node, wire: Wire, planned: Planned) -> None:
+async def test_a_kind_that_knows_stack_level_zero_only(
+    node: Node, wire: PlanTopics, planned: PlannedCharger
+) -> None:
     await wire.prices(False, True)
     async with planned.connected(boot=False) as point:
         await point.tell("BootNotification", {"chargePointVendor": "Wallbox", "chargePointModel": "Pulsar"})
@@ -286,7 +294,9 @@ async def test_a_kind_that_knows_stack_level_zero_only(node: Node, wire: Wire, p
         assert seen["problem"] == "Every stack level is taken by charging profiles that are not ours"
 
 
-async def test_prices_in_another_currency_are_not_compared(node: Node, wire: Wire, planned: Planned) -> None:
+async def test_prices_in_another_currency_are_not_compared(
+    node: Node, wire: PlanTopics, planned: PlannedCharger
+) -> None:
     async with planned.connected() as point:
         await wire.prices(True, currency="SEK")
         await planned.put()
@@ -314,7 +324,7 @@ def asked(*periods: tuple[int, int], expires: int | None = None, **more: Any) ->
     return content | ({} if expires is None else {"expires_at": at(expires)})
 
 
-async def test_a_hems_is_obeyed(node: Node, wire: Wire, planned: Planned) -> None:
+async def test_a_hems_is_obeyed(node: Node, wire: PlanTopics, planned: PlannedCharger) -> None:
     topic = f"hems/ocpp/{planned.charger}"
 
     def status() -> dict[str, Any]:
@@ -368,7 +378,7 @@ async def test_a_hems_is_obeyed(node: Node, wire: Wire, planned: Planned) -> Non
 
 
 async def test_a_hems_schedule_for_a_charger_that_is_away_is_kept_for_it(
-    node: Node, wire: Wire, planned: Planned
+    node: Node, wire: PlanTopics, planned: PlannedCharger
 ) -> None:
     topic = f"hems/ocpp/{planned.charger}"
     async with planned.connected():
@@ -384,7 +394,7 @@ async def test_a_hems_schedule_for_a_charger_that_is_away_is_kept_for_it(
 
 
 async def test_a_hems_of_a_charger_planned_by_prices_is_not_heard(
-    node: Node, wire: Wire, planned: Planned
+    node: Node, wire: PlanTopics, planned: PlannedCharger
 ) -> None:
     async with planned.connected() as point:
         await wire.prices(False, True)
@@ -398,7 +408,7 @@ async def test_a_hems_of_a_charger_planned_by_prices_is_not_heard(
         assert (await planned.seen())["source"] == "standalone"
 
 
-async def test_the_console_shows_the_plan(node: Node, wire: Wire, planned: Planned) -> None:
+async def test_the_console_shows_the_plan(node: Node, wire: PlanTopics, planned: PlannedCharger) -> None:
     async with planned.connected():
         await wire.prices(True, True, False, True)
         await planned.put()
@@ -413,16 +423,16 @@ async def test_the_console_shows_the_plan(node: Node, wire: Wire, planned: Plann
 
 
 async def test_a_row_read_before_the_charger_answered_is_not_acted_upon(
-    node: Node, wire: Wire, planned: Planned, monkeypatch: pytest.MonkeyPatch
+    node: Node, wire: PlanTopics, planned: PlannedCharger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = planner.plans.list_of_node
+    read = plans.list_of_node
 
     async def slowly(*given: Any) -> Any:
         rows = await read(*given)
         await asyncio.sleep(0.25)
         return rows
 
-    monkeypatch.setattr(planner.plans, "list_of_node", slowly)
+    monkeypatch.setattr(plans, "list_of_node", slowly)
     await wire.prices(False, True, False, True)
     async with planned.connected() as point:
         await planned.put()

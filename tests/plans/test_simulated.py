@@ -8,7 +8,7 @@ from typing import Any
 from csms.simulate import ChargePointOptions, SimulatedChargePoint
 from tests.e2e.conftest import Node
 from tests.harness.waiting import until
-from tests.plans.conftest import Planned, Wire
+from tests.plans.conftest import PlannedCharger, PlanTopics
 
 
 @contextlib.asynccontextmanager
@@ -33,9 +33,9 @@ async def simulated(node: Node, identity: str) -> AsyncIterator[SimulatedChargeP
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_car_charges_in_the_chosen_times_only(node: Node, wire: Wire) -> None:
+async def test_a_car_charges_in_the_chosen_times_only(node: Node, wire: PlanTopics) -> None:
     # With this name and seed a car of 22 kW on three phases comes, and is plugged in at once.
-    planned = Planned(node, "CP-SIMULATED")
+    planned = PlannedCharger(node, "CP-SIMULATED")
 
     async def command(action: str, payload: dict[str, Any]) -> None:
         body = {"action": action, "payload": payload}
@@ -76,7 +76,9 @@ async def test_a_car_charges_in_the_chosen_times_only(node: Node, wire: Wire) ->
         await node.until(lambda: connector.power_w > 10 * 230 * 3 + 1)
 
 
-async def test_after_a_reset_the_plan_is_sent_again(node: Node, wire: Wire, planned: Planned) -> None:
+async def test_after_a_reset_the_plan_is_sent_again(
+    node: Node, wire: PlanTopics, planned: PlannedCharger
+) -> None:
     async def sent() -> int:
         found = await node.api.get(
             f"/api/v1/chargers/{planned.charger}/commands", params={"action": "SetChargingProfile"}

@@ -15,7 +15,7 @@ from csms.db import accounts
 from csms.rental import translations
 from csms.rental.app import RentalPage, create_rental
 from csms.service.access import digest_of
-from tests.harness.api_harness import World, running
+from tests.harness.api_harness import ApiHarness, running
 from tests.harness.waiting import until
 
 UID, OTHER = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3", "another-renter"
@@ -27,7 +27,7 @@ IN_JSON = {"Accept": "application/json"}
 class RentalHarness:
     """The page of one station. `advance` moves the database's and the page's clock."""
 
-    def __init__(self, world: World, provider: Any = None) -> None:
+    def __init__(self, world: ApiHarness, provider: Any = None) -> None:
         self.world = world
         self.seconds = 1000.0
         self.rental = RentalPage(world.context, provider=provider, clock=lambda: self.seconds)
@@ -89,13 +89,13 @@ class Phone:
 
 
 @pytest.fixture
-async def world(database_url: str) -> AsyncIterator[World]:
+async def world(database_url: str) -> AsyncIterator[ApiHarness]:
     async with running(database_url) as made:
         yield made
 
 
 @pytest.fixture
-async def site(world: World) -> AsyncIterator[RentalHarness]:
+async def site(world: ApiHarness) -> AsyncIterator[RentalHarness]:
     made = RentalHarness(world)
     await world.connect(CHARGER, protocol="coinop-mqtt")
     await world.status(CHARGER, 1, "Available")

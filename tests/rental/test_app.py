@@ -262,7 +262,9 @@ async def test_a_user_who_presses_again_within_a_second_is_refused(site: RentalH
     assert len(site.world.asked) == 3
 
 
-async def test_a_second_tap_while_the_first_is_under_way_sends_nothing(site: RentalHarness) -> None:
+async def test_a_second_tap_while_the_first_is_under_way_sends_nothing(
+    site: RentalHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked, done = [], asyncio.Event()
 
     async def slowly(charger_id: str, command: object) -> dict[str, str]:
@@ -270,7 +272,7 @@ async def test_a_second_tap_while_the_first_is_under_way_sends_nothing(site: Ren
         await done.wait()
         return {"status": "Accepted"}
 
-    site.world.node.send = slowly
+    monkeypatch.setattr(site.world.node, "send", slowly)
     phone = await site.phone()
     assert [(await phone.press("open")).status_code for _ in range(3)] == [303, 303, 303]
     assert (await phone.press("open", **IN_JSON)).json() == {"pending": "open"}

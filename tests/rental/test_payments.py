@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import httpx
 import pytest
@@ -10,7 +11,7 @@ from csms.db import accounts
 from csms.errors import SettingsError
 from csms.rental import payments
 from csms.rental.payments import PaymentOrder, PaymentOutcome
-from tests.harness.api_harness import World
+from tests.harness.api_harness import ApiHarness
 from tests.rental.conftest import UID, RentalHarness
 
 
@@ -34,7 +35,7 @@ class FakeProvider:
 
 
 @pytest.fixture
-async def phone(world: World) -> AsyncIterator[tuple[httpx.AsyncClient, FakeProvider]]:
+async def phone(world: ApiHarness) -> AsyncIterator[tuple[httpx.AsyncClient, FakeProvider]]:
     """A signed-in renter and the payment provider."""
     fake = FakeProvider()
     site = RentalHarness(world, fake)
@@ -51,7 +52,7 @@ async def pressed(client: httpx.AsyncClient, amount: str) -> httpx.Response:
     return await client.post("/r/top-up?next=/r/coinop-1", data={"csrf": found[1], "amount": amount})
 
 
-async def balance(world: World) -> int:
+async def balance(world: ApiHarness) -> int:
     async with world.engine.connect() as db:
         view = await accounts.get(db, UID)
     assert view is not None
@@ -59,7 +60,7 @@ async def balance(world: World) -> int:
 
 
 async def test_a_paid_order_is_entered_once(
-    world: World, phone: tuple[httpx.AsyncClient, FakeProvider]
+    world: ApiHarness, phone: tuple[httpx.AsyncClient, FakeProvider]
 ) -> None:
     client, fake = phone
     answer = await pressed(client, "150,50")
@@ -71,14 +72,14 @@ async def test_a_paid_order_is_entered_once(
         "http://rent/r/coinop-1",
     )
     assert await balance(world) == 0
-    report = {"content": f"{order.payment_id} paid", "headers": {"x-signature": "good"}}
+    report: dict[str, Any] = {"content": f"{order.payment_id} paid", "headers": {"x-signature": "good"}}
     for _ in range(3):
         assert (await client.post("/r/payments/fake", **report)).status_code == 204
     assert await balance(world) == 15_050
 
 
 async def test_reports_that_are_not_the_providers_change_nothing(
-    world: World, phone: tuple[httpx.AsyncClient, FakeProvider]
+    world: ApiHarness, phone: tuple[httpx.AsyncClient, FakeProvider]
 ) -> None:
     client, fake = phone
     await pressed(client, "10")

@@ -25,8 +25,8 @@ def prices(feed: Feed) -> list[str]:
     return [f"{slot.price:f}" for slot in feed.slots]
 
 
-def utc(*parts: int) -> datetime:
-    return datetime(*parts, tzinfo=UTC)
+def utc(year: int, month: int, day: int, hour: int = 0, minute: int = 0) -> datetime:
+    return datetime(year, month, day, hour, minute, tzinfo=UTC)
 
 
 def test_the_price_curve_of_the_energy_prices_add_on() -> None:

@@ -61,7 +61,13 @@ NO = PlanDelivery(problem="no", refused=WANTED, refused_at=at(-5))
 
 
 def decided(desired: DesiredPlan, delivery: PlanDelivery, **more: Any) -> str:
-    usual = {"now": NOW, "connector_id": 0, "phases": 3, "connected_at": at(-600), "booted_at": at(-600)}
+    usual: dict[str, Any] = {
+        "now": NOW,
+        "connector_id": 0,
+        "phases": 3,
+        "connected_at": at(-600),
+        "booted_at": at(-600),
+    }
     return decide_push(desired, delivery, **(usual | more))
 
 

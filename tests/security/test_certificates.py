@@ -158,7 +158,6 @@ async def test_a_charge_point_that_waits_for_approval_may_renew_when_triggered(s
     station = await RawChargePoint.dial(
         node.running.ocpp_tls, "cp", ssl=certificates.client(), additional_headers=basic("cp", KEY)
     )
-    station.identity = "cp"
     assert (await station.boot())["status"] == "Pending"
     request = {"csr": csr(station_key(), cn="cp")}
     assert (await station.call("SignCertificate", request))[2] == "SecurityError"

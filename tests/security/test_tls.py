@@ -9,6 +9,7 @@ import pytest
 from cryptography import x509
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidMessage
+from websockets.typing import Subprotocol
 
 from csms import settings
 from csms.errors import StartError
@@ -98,7 +99,9 @@ async def test_tc_087_a_charge_point_of_profile_3(start_node, certificates):
     stranger = pki.make_root("Stranger", now=datetime.now(UTC), lifetime=timedelta(days=1))
     for chain, key in (issue(stranger, "cp"), issue(certificates.ca, "cp", days=-0.001)):
         with pytest.raises((ssl.SSLError, ConnectionError, InvalidMessage)):
-            await connect(f"{url}cp", ssl=certificates.client(chain, key), subprotocols=["ocpp1.6"])
+            await connect(
+                f"{url}cp", ssl=certificates.client(chain, key), subprotocols=[Subprotocol("ocpp1.6")]
+            )
 
 
 async def test_a_certificate_named_after_the_serial_number_an_operator_has_set(start_node, certificates):

@@ -14,6 +14,7 @@ from csms.simulate.clock import (
     ocpp_time,
     parse_time,
 )
+from tests.harness.waiting import until
 
 WALL = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
@@ -94,7 +95,7 @@ async def test_the_next_run_continues_where_the_last_one_ended(tmp_path):
     first = SimulatedClock(60, UNBOUNDED_LEAD_S, wall=lambda: wall, monotonic=lambda: real_s)
     real_s = 100.0
     keeping = asyncio.create_task(chronicle.keep(first))
-    await asyncio.sleep(0.05)
+    await until(lambda: note.exists() and note.read_text())
     keeping.cancel()
     second = SimulatedClock(60, chronicle.lead_s(), wall=lambda: wall)
     assert first.at(first.now_s()) < second.at(0) <= first.at(first.now_s() + 60)

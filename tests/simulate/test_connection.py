@@ -5,6 +5,7 @@ from ocpp.messages import CallResult
 
 from csms.simulate import Counters
 from csms.simulate.connection import SimulatedConnection
+from tests.harness.waiting import until
 
 
 def idle_connection():
@@ -15,7 +16,7 @@ def idle_connection():
 async def test_a_cancellation_is_raised_also_when_the_answer_arrives_with_it(turns):
     connection = idle_connection()
     waiting = asyncio.create_task(connection._get_specific_response("1", 5))
-    await asyncio.sleep(0.01)
+    await until(lambda: connection._response_queue._getters)
     connection._response_queue.put_nowait(CallResult("1", {}))
     for _ in range(turns):
         await asyncio.sleep(0)

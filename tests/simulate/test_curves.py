@@ -35,7 +35,11 @@ def test_the_register_never_falls_and_power_keeps_every_limit(vehicle, outlet, s
     charge = Charge(vehicle, outlet, soc, register)
     for duration_s, limit in stretches:
         before_wh, before_soc = charge.register_wh, charge.soc_percent
-        charge.advance(duration_s, lambda _, limit=limit: limit)
+
+        def limit_w(_second: float, limit: float | None = limit) -> float | None:
+            return limit
+
+        charge.advance(duration_s, limit_w)
         assert isinstance(charge.register_wh, int)
         gained_wh = charge.register_wh - before_wh
         ceiling = min(outlet.power_w, vehicle.ac_power_w if outlet.current == "AC" else vehicle.dc_power_w)

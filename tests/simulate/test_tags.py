@@ -1,4 +1,5 @@
 from datetime import UTC, datetime
+from typing import Any
 
 from csms.simulate.tags import KnownTags
 
@@ -24,7 +25,7 @@ def test_a_differential_update_adds_removes_and_needs_a_newer_version():
     tags = KnownTags()
     tags.update_list(1, "Full", [{"id_tag": "A", "id_tag_info": {"status": "Accepted"}}])
     assert tags.update_list(1, "Differential", []) == "VersionMismatch"
-    entries = [{"id_tag": "A"}, {"id_tag": "B", "id_tag_info": {"status": "Accepted"}}]
+    entries: list[dict[str, Any]] = [{"id_tag": "A"}, {"id_tag": "B", "id_tag_info": {"status": "Accepted"}}]
     assert tags.update_list(2, "Differential", entries) == "Accepted"
     assert (status(tags, "A"), status(tags, "B")) == (None, "Accepted")
 

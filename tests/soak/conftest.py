@@ -1,4 +1,4 @@
-"""A stage for each run: a database, a broker that keeps sessions, a consumer that has one, and a nursery of nodes."""
+"""A stage for each run: a database, a broker that keeps sessions, a consumer that has one, and a forker of nodes."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,14 +14,14 @@ from rich.table import Table
 
 from tests.harness import servers
 from tests.harness.servers import Mosquitto
-from tests.harness.soak.audit import Books
+from tests.harness.soak.audit import AuditResult
 from tests.harness.soak.campaign import Losses, Stage
 from tests.harness.soak.consumer import Consumer
 from tests.harness.soak.load import Load
-from tests.harness.soak.node_forker import Nursery, forked
+from tests.harness.soak.node_forker import NodeForker, forked
 from tests.harness.soak.own_postgres import OwnPostgres, own_postgres
 
-NURSERY = pytest.StashKey[Nursery]()
+NURSERY = pytest.StashKey[NodeForker]()
 # A consumer that is away or slow is to lose nothing.
 DURABLE = ("persistence true", "max_inflight_messages 0", "max_queued_messages 0", "set_tcp_nodelay true")
 # And a killed broker is to come back with its sessions: it writes them down at every change, which is slow.
@@ -49,7 +49,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest_asyncio.fixture
-async def nursery(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Nursery]:
+async def forker(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[NodeForker]:
     async with request.config.stash[NURSERY].for_a_test(tmp_path / "nodes.log") as running:
         yield running
 
@@ -73,15 +73,15 @@ def postgres(copy_cluster: Callable[[Path], None]) -> Iterator[OwnPostgres]:
 
 @pytest.fixture
 def stage(
-    nursery: Nursery, database_url: str, durable_broker: Any, topic_prefix: str, tmp_path: Path
+    forker: NodeForker, database_url: str, durable_broker: Any, topic_prefix: str, tmp_path: Path
 ) -> Iterator[Stage]:
     with consuming(durable_broker, topic_prefix) as consumer:
-        yield Stage(nursery, database_url, durable_broker, topic_prefix, tmp_path, consumer)
+        yield Stage(forker, database_url, durable_broker, topic_prefix, tmp_path, consumer)
 
 
 @pytest.fixture
 def brokerage(
-    nursery: Nursery,
+    forker: NodeForker,
     database_url: str,
     mosquitto: Callable[..., Mosquitto],
     topic_prefix: str,
@@ -90,17 +90,17 @@ def brokerage(
     """A stage on a broker that may be killed."""
     broker = mosquitto(*DURABLE, *CRASH_PROOF)
     with consuming(broker, topic_prefix) as consumer:
-        yield Stage(nursery, database_url, broker, topic_prefix, tmp_path, consumer)
+        yield Stage(forker, database_url, broker, topic_prefix, tmp_path, consumer)
 
 
 @pytest_asyncio.fixture
 async def shaky(
-    nursery: Nursery, postgres: OwnPostgres, durable_broker: Any, topic_prefix: str, tmp_path: Path
+    forker: NodeForker, postgres: OwnPostgres, durable_broker: Any, topic_prefix: str, tmp_path: Path
 ) -> AsyncIterator[Stage]:
     """A stage on a Postgres that may be broken."""
     url = await postgres.fresh_database()
     with consuming(durable_broker, topic_prefix) as consumer:
-        yield Stage(nursery, url, durable_broker, topic_prefix, tmp_path, consumer)
+        yield Stage(forker, url, durable_broker, topic_prefix, tmp_path, consumer)
 
 
 # --- the figures of `make soak` --------------------------------------------------------------------------
@@ -113,7 +113,7 @@ class Figures(Struct, frozen=True):
     took_s: float
     losses: Losses
     load: Load
-    books: Books
+    books: AuditResult
 
 
 FIGURES = pytest.StashKey[list[Figures]]()

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tests.harness.soak.audit import Books
+from tests.harness.soak.audit import AuditResult
 from tests.harness.soak.campaign import Losses, Stage, kill_again_and_again
 from tests.harness.soak.load import Load
 from tests.harness.soak.outages import fill_the_disk, lose_one_of_two, lose_postgres, lose_the_broker
@@ -44,7 +44,7 @@ def load_for(stage: Stage, *names: str, kills: int = _OTHERS) -> Load:
 
 
 def note(
-    request: pytest.FixtureRequest, what: str, began: float, losses: Losses, load: Load, books: Books
+    request: pytest.FixtureRequest, what: str, began: float, losses: Losses, load: Load, books: AuditResult
 ) -> None:
     """Into the table at the end; then the verdict."""
     request.config.stash[FIGURES].append(Figures(what, time.monotonic() - began, losses, load, books))

@@ -73,10 +73,12 @@ class Play:
 
     def clouds(self, which: str = "both") -> tuple[EapiCloud | WebApiCloud, WebApiCloud | None]:
         """The APIs for chargers and for schedules."""
-        given = {"write_gap_s": 0.0, "timeout_s": 0.5, "clock": self.clock}
-        eapi = EapiCloud(f"{self.server.url}/api/v5", EMAIL, PASSWORD, API_KEY, **given)  # type: ignore[arg-type]
-        web = WebApiCloud(f"{self.server.url}/api", EMAIL, PASSWORD, **given)  # type: ignore[arg-type]
-        return {"both": (eapi, web), "eapi": (eapi, None), "web": (web, web)}[which]
+        given: dict[str, Any] = {"write_gap_s": 0.0, "timeout_s": 0.5, "clock": self.clock}
+        eapi = EapiCloud(f"{self.server.url}/api/v5", EMAIL, PASSWORD, API_KEY, **given)
+        web = WebApiCloud(f"{self.server.url}/api", EMAIL, PASSWORD, **given)
+        clouds: dict[str, tuple[EapiCloud | WebApiCloud, WebApiCloud | None]]
+        clouds = {"both": (eapi, web), "eapi": (eapi, None), "web": (web, web)}
+        return clouds[which]
 
     def config(self, **changes: Any) -> ChargeAmpsConfig:
         usual: dict[str, Any] = {

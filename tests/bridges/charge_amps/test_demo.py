@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -25,7 +26,7 @@ from tests.e2e.conftest import NodeFactory
 async def test_demo_charges_by_price(
     start_node: NodeFactory, broker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo.random, "uniform", lambda low, high: low / 10)
+    monkeypatch.setattr(random, "uniform", lambda low, high: low / 10)
     monkeypatch.setattr(demo, "_TOPIC", f"test-demo/{id(start_node)}")
     address = BrokerAddress(broker.host, broker.port_v5, "5", "mqtt://test")
     clock = SimulatedClock(60, UNBOUNDED_LEAD_S)

@@ -27,7 +27,7 @@ def made(
     point: str = POINT,
 ) -> Any:
     charge_point = CloudChargePoint(id=point, name="Garage", model="HALO", firmware="184")
-    monitor = Monitor(charge_point, None, None, None, None)  # type: ignore[arg-type]
+    monitor = Monitor(charge_point, None, None, None, None)
     node: Any = SimpleNamespace(name="cellar", topic_prefix=prefix)
     return EntityDiscovery(
         node, "homeassistant", monitor, connector_id, primary=primary, unnumbered=unnumbered

@@ -73,7 +73,9 @@ def connector(play: Play) -> FakeConnector:
 
 def periods(play: Play) -> list[tuple[int, int]] | None:
     schedule = connector(play).schedule
-    return schedule and [(one["from"], one["to"]) for one in schedule["schedulePeriods"]]
+    if not schedule:
+        return None
+    return [(one["from"], one["to"]) for one in schedule["schedulePeriods"]]
 
 
 def puts(server: FakeCloudServer) -> int:
@@ -566,9 +568,12 @@ async def test_scenario_status_on_state_change_and_readiness(
         await node.until(lambda: wire.status["state"] == "charging")
         assert wire.status["current_power_kw"] == 11.04
         assert wire.status["session_energy_kwh"] == 0
-        await node.until(
-            lambda: play.let(minutes=1) or (wire.status["session_energy_kwh"] or 0) >= 0.5  # the heartbeat
-        )
+
+        def half_a_kwh_with_the_heartbeat() -> bool:
+            play.let(minutes=1)
+            return (wire.status["session_energy_kwh"] or 0) >= 0.5
+
+        await node.until(half_a_kwh_with_the_heartbeat)
         play.cloud.unplug(POINT)
         await node.until(lambda: wire.status["state"] == "idle")
         assert wire.status["session_energy_kwh"] is None

@@ -16,8 +16,8 @@ from bridges.charge_amps.session_accounting import (
 )
 from bridges.charge_amps.status_mapping import error_code, ocpp_status, status_name
 from csms.core import reports
-from csms.core.pricing import Tariff
 from csms.core.records import Connector, Transaction
+from csms.core.tariffs import Tariff
 from csms.scheduling.hems import hems_state
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)

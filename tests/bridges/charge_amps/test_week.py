@@ -109,7 +109,7 @@ def test_periods_are_encoded_in_seconds_of_the_week(
     wall: list[tuple[int, int]] | None,
     encoding: WeekEncoding,
 ) -> None:
-    read = [ChargePeriod(*(at(end) for end in period.split("/")), 16) for period in periods]
+    read = [ChargePeriod(at(start), at(end), 16) for start, end in (period.split("/") for period in periods)]
     week = encode_week(read, now=read[0].start - timedelta(seconds=0), zone=ZONE, encoding=encoding)
     assert week.start == at(start)
     expected = elapsed if encoding == "elapsed" or wall is None else wall

@@ -82,7 +82,7 @@ async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
     )
     try:
         port_file = tmp_path / "DevToolsActivePort"
-        port = (await until(lambda: port_file.exists() and port_file.read_text().split(), 30))[0]
+        port = (await until(lambda: port_file.read_text().split() if port_file.exists() else [], 30))[0]
         async with httpx.AsyncClient() as http:
             made = (await http.put(f"http://127.0.0.1:{port}/json/new?about:blank")).json()
         async with connect(made["webSocketDebuggerUrl"], max_size=None) as socket:

@@ -1,21 +1,22 @@
 """A balance used up in mid-rental: it becomes a debt, and only a setting may end the rental for it."""
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
-from tests.harness.bridges.coin_op_station import TARIFF, Story
-from tests.harness.fake_store import Desk
+from tests.harness.bridges.coin_op_station import TARIFF, StationHarness
+from tests.harness.fake_store import FakeStore
 
 
-def renting(balance_minor: int, **rules: object) -> Story:
+def renting(balance_minor: int, **rules: Any) -> StationHarness:
     """A minute costs 1.23: 0.03 of time, 100 Wh."""
-    desk = Desk(unknown_tags="accept", tariff=TARIFF)
+    desk = FakeStore(unknown_tags="accept", tariff=TARIFF)
     desk.with_account("A", balance_minor)
-    return Story(desk=desk, **rules)
+    return StationHarness(desk=desk, **rules)
 
 
-def minutes(story: Story, first: int, last: int) -> None:
+def minutes(story: StationHarness, first: int, last: int) -> None:
     for minute in range(first, last + 1):
         story.until(minute * 60)
         story.says("charging", minute * 60, minute * 100)
@@ -85,7 +86,7 @@ def test_autostop_works_after_a_restart():
 
 
 def test_a_renter_without_an_account_has_no_debt():
-    story = Story(max_debt=Decimal(0), autostop="at_max_debt")
+    story = StationHarness(max_debt=Decimal(0), autostop="at_max_debt")
     story.says("busy", 0, 0)
     minutes(story, 1, 100)
     assert (story.stops_sent, story.alarms) == (0, [])

@@ -1,16 +1,18 @@
 """The bridge is killed and starts again: what the books hold and what it had noted of a station is all it knows."""
 
+from typing import Any
+
 import pytest
 
 from bridges.coin_op import notes
 from csms.core.device_state import BridgeNotes
-from tests.harness.bridges.coin_op_station import Story
+from tests.harness.bridges.coin_op_station import StationHarness
 
-TENTHS = {"voltage": 231.4, "current": 9650, "power": 22107, "pf": 99}
+TENTHS: dict[str, Any] = {"voltage": 231.4, "current": 9650, "power": 22107, "pf": 99}
 
 
 def test_a_bridge_that_starts_in_mid_session_goes_on_with_the_same_transaction():
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 700)
     story.until(1990)
     story.says("charging", 1990, 1100)
@@ -26,7 +28,7 @@ def test_a_bridge_that_starts_in_mid_session_goes_on_with_the_same_transaction()
 
 
 def test_a_restart_keeps_the_energy_before_a_counter_reset():
-    story = Story(meter_interval_s=1)
+    story = StationHarness(meter_interval_s=1)
     for time, energy in ((0, 0), (100, 500), (200, 3), (300, 40)):
         story.until(time)
         story.says("busy" if time == 0 else "charging", time, energy)
@@ -39,7 +41,7 @@ def test_a_restart_keeps_the_energy_before_a_counter_reset():
 
 
 def test_the_power_scale_is_known_after_a_restart():
-    story = Story(meter_interval_s=1)
+    story = StationHarness(meter_interval_s=1)
     story.says("busy", 0, 0)
     for second in range(1, 8):
         story.until(second)
@@ -52,12 +54,12 @@ def test_the_power_scale_is_known_after_a_restart():
 
 
 def test_a_configured_power_scale_takes_precedence_over_the_notes():
-    story = Story(meter_interval_s=1)
+    story = StationHarness(meter_interval_s=1)
     story.says("busy", 0, 0)
     for second in range(1, 8):
         story.until(second)
         story.says("charging", second, 0, **TENTHS)
-    story.settings = Story(meter_interval_s=1, power_scale="1").settings
+    story.settings = StationHarness(meter_interval_s=1, power_scale="1").settings
     story.restart()
     story.until(10)
     story.says("charging", 10, 0, power=220)
@@ -66,7 +68,7 @@ def test_a_configured_power_scale_takes_precedence_over_the_notes():
 
 @pytest.mark.parametrize(("known", "counter", "billed"), [(0, 120, 121), (5000, 5120, 120)])
 def test_the_behaviour_of_the_counter_is_known_after_a_restart(known, counter, billed):
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, known)
     story.says("done", 1, known)
     story.restart()
@@ -79,7 +81,7 @@ def test_the_behaviour_of_the_counter_is_known_after_a_restart(known, counter, b
 
 
 def test_anomalies_and_the_request_to_stop_are_known_after_a_restart():
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0)
     story.until(100)
     story.says("charging", 100, 500)
@@ -98,7 +100,7 @@ def test_anomalies_and_the_request_to_stop_are_known_after_a_restart():
 
 
 def test_a_counter_below_the_rounded_record_is_no_reset():
-    story = Story(meter_interval_s=1)
+    story = StationHarness(meter_interval_s=1)
     story.says("busy", 0, 0)
     story.until(100)
     story.says("charging", 100, 100.6)
@@ -111,7 +113,7 @@ def test_a_counter_below_the_rounded_record_is_no_reset():
 
 
 def test_notes_on_another_rental_are_ignored():
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0)
     story.until(100)
     story.says("charging", 100, 500)
@@ -127,11 +129,16 @@ def test_notes_on_another_rental_are_ignored():
     assert story.tracker.rental.flags == {}
 
 
-def test_notes_are_recorded_only_when_they_change():
-    story = Story()
+def test_notes_are_recorded_only_when_they_change(monkeypatch):
+    story = StationHarness()
     told = []
     recorded = story._record
-    story._record = lambda report: (told.append(type(report).__name__), recorded(report))
+
+    def record(report):
+        told.append(type(report).__name__)
+        recorded(report)
+
+    monkeypatch.setattr(story, "_record", record)
     story.says("busy", 0, 0)
     for second in range(1, 3601):
         story.until(second)

@@ -2,7 +2,7 @@
 test_station.py.
 
 Each is named by its number. Where commands or minutes matter, the bridge, the simulated stations and the books stand in
-one process on a virtual clock (town.py); elsewhere a station's packets are enough (story.py).
+one process on a virtual clock (fleet.py); elsewhere a station's packets are enough (story.py).
 """
 
 import asyncio
@@ -16,8 +16,8 @@ from csms.core.pricing import session_cost
 from csms.errors import ChargerOffline
 from csms.simulate.coin_op import FakeStation, StationBehaviour
 from tests.harness import virtual_clock
-from tests.harness.bridges.coin_op_station import TARIFF, Story, whole_rental
-from tests.harness.bridges.virtual_fleet import Town
+from tests.harness.bridges.coin_op_station import TARIFF, StationHarness, whole_rental
+from tests.harness.bridges.virtual_fleet import VirtualFleet
 
 UID = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3"
 HOURS = StationBehaviour(plug_s=40, charge_s=3560, unplug_s=20)
@@ -31,7 +31,7 @@ def station(station_id: str = "s1", **behaviour: Any) -> FakeStation:
 
 
 def test_01_a_whole_rental_is_one_transaction_and_one_bill():
-    story = Story()
+    story = StationHarness()
     whole_rental(story)
     t = story.transaction
     assert (t.energy_wh, t.duration_s, t.stop_reason, t.inferred) == (1840, 5400, "Remote", False)
@@ -60,7 +60,7 @@ def test_01_a_whole_rental_is_one_transaction_and_one_bill():
 
 
 def test_02_a_counter_that_goes_on_is_billed_by_its_difference():
-    story = Story()
+    story = StationHarness()
     whole_rental(story, first_wh=51234)
     assert story.transaction.energy_wh == 1840
     assert story.transaction.meter_start_wh == 51234
@@ -68,7 +68,7 @@ def test_02_a_counter_that_goes_on_is_billed_by_its_difference():
 
 
 def test_03_a_counter_that_is_reset_in_mid_session_loses_nothing():
-    story = Story()
+    story = StationHarness()
     for time, energy in ((0, 0), (100, 500), (200, 900), (300, 3), (400, 40)):
         story.until(time)
         story.says("busy" if time == 0 else "charging", time, energy)
@@ -78,7 +78,7 @@ def test_03_a_counter_that_is_reset_in_mid_session_loses_nothing():
 
 
 def test_04_a_lost_done_is_inferred_from_the_next_ready():
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0)
     story.until(1000)
     story.says("charging", 1000, 300)
@@ -90,7 +90,7 @@ def test_04_a_lost_done_is_inferred_from_the_next_ready():
 
 
 def test_10_a_station_that_reboots_in_mid_session_goes_on():
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0)
     story.until(500)
     story.says("charging", 500, 100)
@@ -104,7 +104,7 @@ def test_10_a_station_that_reboots_in_mid_session_goes_on():
 
 @pytest.mark.parametrize("comes_back", [True, False])
 def test_10_one_that_forgets_its_session_ends_it_at_the_last_packet(comes_back):
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0)
     story.until(500)
     story.says("charging", 500, 100)
@@ -121,7 +121,7 @@ def test_10_one_that_forgets_its_session_ends_it_at_the_last_packet(comes_back):
 
 
 def test_11_a_retained_packet_starts_and_stops_nothing_and_leads_to_a_hello():
-    story = Story()
+    story = StationHarness()
     story.says("charging", 999, 5, retained=True)
     assert story.hellos == 1
     story.says("ready")
@@ -132,7 +132,7 @@ def test_11_a_retained_packet_starts_and_stops_nothing_and_leads_to_a_hello():
 
 
 def test_12_late_and_double_packets_are_dropped():
-    story = Story(meter_interval_s=1)
+    story = StationHarness(meter_interval_s=1)
     story.says("busy", 0, 0)
     for time in (10, 12, 11, 12):
         story.until(max(time, story.at))
@@ -146,7 +146,7 @@ def test_12_late_and_double_packets_are_dropped():
 
 
 def test_13_charging_again_after_completed_is_the_same_transaction():
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0)
     for time, status in ((10, "charging"), (20, "completed"), (30, "charging")):
         story.until(time)
@@ -158,7 +158,7 @@ def test_13_charging_again_after_completed_is_the_same_transaction():
 
 def test_16_a_uid_of_28_characters_comes_through_whole():
     uid = "lDpl3b3d21Ma0vUBoMYdJuoOsVI3"
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0, uid=uid)
     story.until(60)
     story.says("done", 60, 5, uid=uid)
@@ -173,18 +173,18 @@ def test_16_a_uid_of_28_characters_comes_through_whole():
 
 def test_01_a_whole_rental_by_commands():
     async def story():
-        async with Town(station()) as town:
-            assert await town.rent() == {"status": "Accepted"}
+        async with VirtualFleet(station()) as fleet:
+            assert await fleet.rent() == {"status": "Accepted"}
             await asyncio.sleep(5400)
-            assert await town.stop() == {"status": "Accepted"}
-            await town.until(town.is_free)
-            t = town.transaction
+            assert await fleet.stop() == {"status": "Accepted"}
+            await fleet.until(fleet.is_free)
+            t = fleet.transaction
             assert (t.stop_reason, t.inferred, t.anomalies) == ("Remote", False, ())
             # Power for 3,560 s; the rental for as long as the station says.
             assert (t.energy_wh, 5398 <= t.duration_s <= 5401) == (2185, True)
-            (bill,) = town.desk.payloads("session_cost")
+            (bill,) = fleet.desk.payloads("session_cost")
             assert bill["amountMinor"] == session_cost(TARIFF, 2185, Decimal(t.duration_s)).amount_minor
-            assert town.statuses[-6:] == [
+            assert fleet.statuses[-6:] == [
                 "Available",
                 "Preparing",
                 "Charging",
@@ -192,21 +192,21 @@ def test_01_a_whole_rental_by_commands():
                 "Finishing",
                 "Available",
             ]
-            assert (town.sent("connect"), town.sent("stop")) == (["A"], ["A"])
+            assert (fleet.sent("connect"), fleet.sent("stop")) == (["A"], ["A"])
 
     virtual_clock.run(story())
 
 
 def test_05_a_station_in_use_gets_no_command_and_its_renter_is_not_named():
     async def story():
-        async with Town(station()) as town:
-            await town.rent("B")
+        async with VirtualFleet(station()) as fleet:
+            await fleet.rent("B")
             await asyncio.sleep(700)  # longer ago than fifteen seconds: it is asked
-            before = len(town.commands)
-            answer = await town.rent("A")
+            before = len(fleet.commands)
+            answer = await fleet.rent("A")
             assert answer == {"status": "Rejected", "statusInfo": {"reasonCode": "Occupied"}}
-            assert [text for _, _, text in town.commands[before:] if not text.startswith("hello:")] == []
-            assert town.stations["s1"].uid == "B"
+            assert [text for _, _, text in fleet.commands[before:] if not text.startswith("hello:")] == []
+            assert fleet.stations["s1"].uid == "B"
 
     virtual_clock.run(story())
 
@@ -214,28 +214,28 @@ def test_05_a_station_in_use_gets_no_command_and_its_renter_is_not_named():
 @pytest.mark.parametrize(("says_at", "offline"), [(None, True), (14.9, False)])
 def test_06_silence_after_hello_is_an_error_after_fifteen_seconds(says_at, offline):
     async def story():
-        async with Town(station()) as town:
+        async with VirtualFleet(station()) as fleet:
             await asyncio.sleep(60)  # what it said is too old
-            town.behave("s1", silent=True)
-            asked = asyncio.create_task(town.rent())
-            await town.until(lambda: town.sent("hello") == ["A"])
-            hello_at = town.commands[-1][0]
-            await asyncio.sleep(hello_at + 14.9 - town.at)
+            fleet.behave("s1", silent=True)
+            asked = asyncio.create_task(fleet.rent())
+            await fleet.until(lambda: fleet.sent("hello") == ["A"])
+            hello_at = fleet.commands[-1][0]
+            await asyncio.sleep(hello_at + 14.9 - fleet.at)
             assert not asked.done()
             if says_at is not None:
-                town.behave("s1", silent=False)
-                town.says("s1", "ready")
+                fleet.behave("s1", silent=False)
+                fleet.says("s1", "ready")
             await asyncio.sleep(0.2)
             if offline:
                 assert asked.done()
                 with pytest.raises(ChargerOffline):
                     await asked
-                assert town.sent("connect") == []
-                await asyncio.sleep(hello_at + 20 - town.at)
-                town.behave("s1", silent=False)
-                town.says("s1", "ready")
+                assert fleet.sent("connect") == []
+                await asyncio.sleep(hello_at + 20 - fleet.at)
+                fleet.behave("s1", silent=False)
+                fleet.says("s1", "ready")
                 await asyncio.sleep(0.1)
-                assert town.handler().tracker.online
+                assert fleet.handler().tracker.online
             else:
                 assert await asked == {"status": "Accepted"}
 
@@ -244,77 +244,77 @@ def test_06_silence_after_hello_is_an_error_after_fifteen_seconds(says_at, offli
 
 def test_06_a_station_is_offline_after_three_hellos_until_its_next_packet():
     async def story():
-        async with Town(station()) as town:
-            town.behave("s1", silent=True)
-            await town.until(lambda: "coinop-s1" not in town.held, within_s=3 * 315 + 10)
-            assert town.statuses[-1] == "Unavailable"
-            town.says("s1", "ready")
-            await town.until(town.is_free)
-            assert town.statuses[-1] == "Available"
+        async with VirtualFleet(station()) as fleet:
+            fleet.behave("s1", silent=True)
+            await fleet.until(lambda: "coinop-s1" not in fleet.held, within_s=3 * 315 + 10)
+            assert fleet.statuses[-1] == "Unavailable"
+            fleet.says("s1", "ready")
+            await fleet.until(fleet.is_free)
+            assert fleet.statuses[-1] == "Available"
 
     virtual_clock.run(story())
 
 
 def test_07_two_taps_are_one_connect_and_one_transaction():
     async def story():
-        async with Town(station()) as town:
-            answers = await asyncio.gather(town.rent(), town.rent(), town.rent())
+        async with VirtualFleet(station()) as fleet:
+            answers = await asyncio.gather(fleet.rent(), fleet.rent(), fleet.rent())
             assert answers == [{"status": "Accepted"}] * 3
             await asyncio.sleep(5)
-            assert town.sent("connect") == ["A"]
-            assert town.stations["s1"].doors_opened == 1
-            assert await town.rent() == {"status": "Accepted"}  # it is open already
-            assert town.sent("connect") == ["A"]
-            assert town.transaction.open
+            assert fleet.sent("connect") == ["A"]
+            assert fleet.stations["s1"].doors_opened == 1
+            assert await fleet.rent() == {"status": "Accepted"}  # it is open already
+            assert fleet.sent("connect") == ["A"]
+            assert fleet.transaction.open
 
     virtual_clock.run(story())
 
 
 def test_08_a_foreign_stop_changes_nothing_and_is_never_sent():
     async def story():
-        async with Town(station()) as town:
-            await town.rent("A")
+        async with VirtualFleet(station()) as fleet:
+            await fleet.rent("A")
             await asyncio.sleep(100)
-            number = town.handler().transaction_id
-            answer = await town.ask("RemoteStopTransaction", transactionId=number + 1)
+            number = fleet.handler().transaction_id
+            answer = await fleet.ask("RemoteStopTransaction", transactionId=number + 1)
             assert answer["statusInfo"] == {"reasonCode": "NoSuchTransaction"}
-            assert town.sent("stop") == []
-            town.deliver("charger/s1/commands", b"stop:B")  # past us, straight to the broker
+            assert fleet.sent("stop") == []
+            fleet.deliver("charger/s1/commands", b"stop:B")  # past us, straight to the broker
             await asyncio.sleep(5)
-            assert town.stations["s1"].state == "charging"
-            assert town.transaction.open
-            assert town.handler().tracker.rental.stop_asked_at is None
+            assert fleet.stations["s1"].state == "charging"
+            assert fleet.transaction.open
+            assert fleet.handler().tracker.rental.stop_asked_at is None
 
     virtual_clock.run(story())
 
 
 def test_09_a_bridge_that_starts_in_mid_session_goes_on_with_the_same_transaction():
     async def story():
-        async with Town(station()) as town:
-            town.enrollment["coinop-s1"] = "Accepted"  # registered: it is asked at once
-            await town.rent()
+        async with VirtualFleet(station()) as fleet:
+            fleet.enrollment["coinop-s1"] = "Accepted"  # registered: it is asked at once
+            await fleet.rent()
             await asyncio.sleep(2000)
-            before = town.transaction
-            await town.kill_bridge()
-            await town.until(lambda: "csms" in town.sent("hello"), within_s=30)
-            await town.until(lambda: town.handler().tracker.last_packet_at)
+            before = fleet.transaction
+            await fleet.kill_bridge()
+            await fleet.until(lambda: "csms" in fleet.sent("hello"), within_s=30)
+            await fleet.until(lambda: fleet.handler().tracker.last_packet_at)
             await asyncio.sleep(100)
-            assert town.transaction.id == before.id
-            await town.stop()
-            t = town.transaction
-            assert (t.stop_reason, t.energy_wh) == ("Remote", int(town.stations["s1"].counter_wh))
-            assert abs(t.duration_s - town.stations["s1"].time) <= 1
-            assert len(town.desk.payloads("session_cost")) == 1
+            assert fleet.transaction.id == before.id
+            await fleet.stop()
+            t = fleet.transaction
+            assert (t.stop_reason, t.energy_wh) == ("Remote", int(fleet.stations["s1"].counter_wh))
+            assert abs(t.duration_s - fleet.stations["s1"].time) <= 1
+            assert len(fleet.desk.payloads("session_cost")) == 1
 
     virtual_clock.run(story())
 
 
 def test_14_packets_come_every_second_for_ten_minutes_after_an_own_command():
     async def story():
-        async with Town(station(charge_s=100_000)) as town:
-            await town.rent()
-            connected_at = town.at
-            heard = town.heard
+        async with VirtualFleet(station(charge_s=100_000)) as fleet:
+            await fleet.rent()
+            connected_at = fleet.at
+            heard = fleet.heard
 
             def gaps(first: float, last: float) -> set[float]:
                 times = [at for at, _, _ in heard if first <= at - connected_at <= last]
@@ -322,10 +322,10 @@ def test_14_packets_come_every_second_for_ten_minutes_after_an_own_command():
 
             await asyncio.sleep(650)
             assert gaps(1, 599) == {1}
-            town.deliver("charger/s1/commands", b"hello:stranger")  # answered once, and nothing more
+            fleet.deliver("charger/s1/commands", b"hello:stranger")  # answered once, and nothing more
             await asyncio.sleep(49)
             assert 1 not in gaps(655, 699)
-            town.deliver("charger/s1/commands", f"hello:{town.stations['s1'].uid}".encode())
+            fleet.deliver("charger/s1/commands", f"hello:{fleet.stations['s1'].uid}".encode())
             await asyncio.sleep(700)
             assert gaps(702, 1298) == {1}
             await asyncio.sleep(300)
@@ -336,56 +336,56 @@ def test_14_packets_come_every_second_for_ten_minutes_after_an_own_command():
 
 def test_15_debits_during_a_rental_add_up_to_its_price():
     async def story():
-        async with Town(debit="dynamic", meter_interval_s=1, require_account=True) as town:
-            town.with_money(UID, 10_000)
-            town.says("s1", "ready")
-            await town.until(town.is_free)
-            renting = asyncio.create_task(town.rent(UID))
-            await town.until(lambda: town.sent("connect"))
-            began = town.at
+        async with VirtualFleet(debit="dynamic", meter_interval_s=1, require_account=True) as fleet:
+            fleet.with_money(UID, 10_000)
+            fleet.says("s1", "ready")
+            await fleet.until(fleet.is_free)
+            renting = asyncio.create_task(fleet.rent(UID))
+            await fleet.until(lambda: fleet.sent("connect"))
+            began = fleet.at
             # 0.0225, 0.4995 and 1.8000
             for time_s, energy_wh in ((0, 0), (45, 0), (999, 0), (1200, 100)):
-                await asyncio.sleep(began + time_s - town.at)
-                town.says(
+                await asyncio.sleep(began + time_s - fleet.at)
+                fleet.says(
                     "s1", "done" if time_s == 1200 else "charging", uid=UID, time=time_s, energy=energy_wh
                 )
                 await asyncio.sleep(0.1)
-                await town.until(lambda: not town.handler().pending_reports)
+                await fleet.until(lambda: not fleet.handler().pending_reports)
             assert await renting == {"status": "Accepted"}
-            debits = [-entry.amount_minor for entry in town.desk.entries if entry.kind == "debit"]
+            debits = [-entry.amount_minor for entry in fleet.desk.entries if entry.kind == "debit"]
             assert debits == [2, 48, 130]
-            assert town.desk.accounts[UID].balance_minor == 10_000 - 180
-            assert town.transaction.cost == Decimal("1.80")
+            assert fleet.desk.accounts[UID].balance_minor == 10_000 - 180
+            assert fleet.transaction.cost == Decimal("1.80")
 
     virtual_clock.run(story())
 
 
 def test_16_a_uid_of_28_characters_is_sent_and_billed_whole():
     async def story():
-        async with Town(station(), require_account=True) as town:
-            town.with_money(UID, 10_000)
-            assert await town.rent(UID) == {"status": "Accepted"}
+        async with VirtualFleet(station(), require_account=True) as fleet:
+            fleet.with_money(UID, 10_000)
+            assert await fleet.rent(UID) == {"status": "Accepted"}
             await asyncio.sleep(60)
-            await town.stop()
-            assert (town.sent("connect"), town.sent("stop")) == ([UID], [UID])
-            assert town.transaction.account_id == UID
+            await fleet.stop()
+            assert (fleet.sent("connect"), fleet.sent("stop")) == ([UID], [UID])
+            assert fleet.transaction.account_id == UID
 
     virtual_clock.run(story())
 
 
 def test_17_ten_thousand_packets_of_two_stations_keep_the_order_of_each():
     async def story():
-        async with Town() as town:
+        async with VirtualFleet() as fleet:
             taken = defaultdict(list)
             for station_id in ("s1", "s2"):
-                town.says(station_id, "busy", uid="A", time=0, energy=0)
-                await town.until(lambda station_id=station_id: town.bridge.stations.get(station_id))
-                handler = town.handler(station_id)
+                fleet.says(station_id, "busy", uid="A", time=0, energy=0)
+                await fleet.until(lambda station_id=station_id: fleet.bridge.stations.get(station_id))
+                handler = fleet.handler(station_id)
                 handler.tracker.receive = _noting(handler.tracker.receive, taken[station_id])
             for second in range(1, 5001):
                 for station_id in ("s1", "s2"):
-                    town.says(station_id, "charging", uid="A", time=second, energy=second // 10)
-            await town.until(lambda: all(order and order[-1] == 5000 for order in taken.values()))
+                    fleet.says(station_id, "charging", uid="A", time=second, energy=second // 10)
+            await fleet.until(lambda: all(order and order[-1] == 5000 for order in taken.values()))
             assert taken["s1"] == taken["s2"] == list(range(1, 5001))
 
     virtual_clock.run(story())

@@ -6,7 +6,7 @@ import pytest
 
 from csms.core.pricing import session_cost
 from csms.core.records import Connector
-from tests.harness.bridges.coin_op_station import TARIFF, Story, whole_rental
+from tests.harness.bridges.coin_op_station import TARIFF, StationHarness, whole_rental
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_time_and_energy_are_priced_to_the_cent(seconds, energy_wh, charged):
 
 
 def test_an_inferred_end_is_at_most_thirty_seconds_after_the_last_packet():
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0)
     story.until(1000)
     story.says("charging", 1000, 300)
@@ -36,7 +36,7 @@ def test_an_inferred_end_is_at_most_thirty_seconds_after_the_last_packet():
 
 
 def test_a_hello_is_unanswered_after_fifteen_seconds():
-    story = Story(probe_interval_s=1000)
+    story = StationHarness(probe_interval_s=1000)
     story.says("ready")
     tracker = story.tracker
     for _ in range(3):
@@ -52,7 +52,7 @@ def test_a_hello_is_unanswered_after_fifteen_seconds():
 
 
 def test_an_answer_before_fifteen_seconds_counts():
-    story = Story(probe_interval_s=1000)
+    story = StationHarness(probe_interval_s=1000)
     story.says("ready")
     for _ in range(5):
         story.tracker.hello_sent(story.now)
@@ -64,7 +64,7 @@ def test_an_answer_before_fifteen_seconds_counts():
 
 
 def test_late_packets_of_the_other_topic_start_nothing():
-    story = Story()
+    story = StationHarness()
     whole_rental(story)
     for status in ("done", "completed"):
         story.says(status, 5400, 1840)
@@ -75,14 +75,14 @@ def test_late_packets_of_the_other_topic_start_nothing():
 
 
 def test_a_rental_without_a_uid_changes_the_status_only():
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0, uid=None)
     assert story.desk.transactions == {}
     assert (story.statuses, story.anomalies) == (["Preparing"], ["rental_without_uid"])
 
 
 def test_a_packet_without_a_uid_belongs_to_the_open_rental():
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0)
     story.until(50)
     story.says("charging", 50, 7, uid=None)
@@ -92,7 +92,7 @@ def test_a_packet_without_a_uid_belongs_to_the_open_rental():
 
 @pytest.mark.parametrize(("uid", "time"), [("B", 0), ("A", 0)])
 def test_another_rental_ends_the_one_whose_end_was_lost(uid, time):
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0)
     story.until(500)
     story.says("charging", 500, 100)
@@ -106,7 +106,7 @@ def test_another_rental_ends_the_one_whose_end_was_lost(uid, time):
 
 
 def test_a_silent_station_is_offline_after_95_seconds_and_a_hello_and_its_session_stays_open():
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0)
     story.says("charging", 1, 0)
     story.wait(94)
@@ -127,7 +127,7 @@ def test_a_silent_station_is_offline_after_95_seconds_and_a_hello_and_its_sessio
 
 
 def test_a_stop_without_done_leads_to_a_hello_then_to_an_alarm():
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0)
     story.command("stop")
     for second in range(1, 16):
@@ -142,7 +142,7 @@ def test_a_stop_without_done_leads_to_a_hello_then_to_an_alarm():
 
 
 def test_a_done_long_after_a_stop_has_the_reason_local():
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0)
     story.command("stop")
     story.wait(61)
@@ -151,7 +151,7 @@ def test_a_done_long_after_a_stop_has_the_reason_local():
 
 
 def test_a_door_that_stays_open_raises_one_alarm():
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0)
     story.says("done", 5, 0)
     for _ in range(30):
@@ -161,7 +161,7 @@ def test_a_door_that_stays_open_raises_one_alarm():
 
 
 def test_an_unknown_state_keeps_the_last_status():
-    story = Story()
+    story = StationHarness()
     story.says("ready")
     story.says("maintenance")
     (_, last) = story.desk.payloads("status_changed")
@@ -170,7 +170,7 @@ def test_an_unknown_state_keeps_the_last_status():
 
 
 def test_a_blocked_station_reports_statuses_but_starts_nothing():
-    story = Story(blocked=True)
+    story = StationHarness(blocked=True)
     story.says("busy", 0, 0)
     story.says("charging", 5, 1)
     assert story.desk.transactions == {}
@@ -179,7 +179,7 @@ def test_a_blocked_station_reports_statuses_but_starts_nothing():
 
 
 def test_a_rental_found_in_progress_is_estimated_in_the_renters_favour():
-    story = Story()
+    story = StationHarness()
     story.says("charging", 600, 777)
     assert story.transaction.meter_start_wh == 777
     story.wait(10)
@@ -191,7 +191,7 @@ def test_a_rental_found_in_progress_is_estimated_in_the_renters_favour():
 
 @pytest.mark.parametrize(("known", "counter", "billed"), [(0, 120, 120), (5000, 5120, 120)])
 def test_a_known_counter_gives_the_baseline_of_a_rental_found_in_progress(known, counter, billed):
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, known)
     story.says("done", 1, known)
     story.wait(700)
@@ -202,7 +202,7 @@ def test_a_known_counter_gives_the_baseline_of_a_rental_found_in_progress(known,
 
 
 def test_an_implausible_counter_is_ignored_until_three_readings_agree():
-    story = Story(rated_power_w=3680)
+    story = StationHarness(rated_power_w=3680)
     story.says("busy", 0, 0)
     for time, energy in ((60, 10), (61, 900_000), (62, 11), (63, 8000), (64, 8000), (65, 8001), (66, 8002)):
         story.until(time)
@@ -213,7 +213,7 @@ def test_an_implausible_counter_is_ignored_until_three_readings_agree():
 
 
 def test_without_the_stations_time_the_bridges_clock_is_used():
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0)
     story.until(100)
     story.says("charging", -5, 10)
@@ -224,7 +224,7 @@ def test_without_the_stations_time_the_bridges_clock_is_used():
 
 
 def test_clock_drift_is_flagged_and_the_stations_time_is_billed():
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0)
     story.until(1000)
     story.says("charging", 900, 10)
@@ -234,7 +234,7 @@ def test_clock_drift_is_flagged_and_the_stations_time_is_billed():
 
 
 def test_readings_are_recorded_on_a_change_and_once_a_minute():
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0)
     for second in range(1, 301):
         story.until(second)
@@ -245,7 +245,7 @@ def test_readings_are_recorded_on_a_change_and_once_a_minute():
 
 
 def test_a_missing_measurement_keeps_its_last_value():
-    story = Story(meter_interval_s=1)
+    story = StationHarness(meter_interval_s=1)
     story.says("busy", 0, 0)
     story.until(10)
     story.says("charging", 10, 5, power=2210.7, voltage=231.4, current=9650, pf=99)
@@ -258,7 +258,7 @@ def test_a_missing_measurement_keeps_its_last_value():
 
 
 def test_an_idle_station_gets_a_hello_every_five_minutes():
-    story = Story()
+    story = StationHarness()
     story.says("ready")
     for _ in range(3):
         story.wait(299)
@@ -269,7 +269,7 @@ def test_an_idle_station_gets_a_hello_every_five_minutes():
 
 
 def test_a_done_of_another_renter_infers_the_end_of_the_rental():
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0)
     story.until(30)
     story.says("charging", 30, 5)
@@ -280,7 +280,7 @@ def test_a_done_of_another_renter_infers_the_end_of_the_rental():
 
 
 def test_a_packet_without_energy_counts_its_time_alone():
-    story = Story()
+    story = StationHarness()
     story.says("busy", 0, 0)
     story.until(60)
     story.says("charging", 60)
@@ -289,7 +289,7 @@ def test_a_packet_without_energy_counts_its_time_alone():
 
 @pytest.mark.parametrize("status", ["Available", None])
 def test_a_bridge_without_notes_starts_from_the_connectors_record(status):
-    story = Story()
+    story = StationHarness()
     story.tracker.resume(None, Connector(charger_id="coinop-7", connector_id=1, energy_wh=700, status=status))
     assert story.tracker.counter.last_done_wh == 700.0
     story.says("ready")
@@ -297,7 +297,7 @@ def test_a_bridge_without_notes_starts_from_the_connectors_record(status):
 
 
 def test_a_done_without_a_rental_starts_nothing_but_its_counter_is_known():
-    story = Story()
+    story = StationHarness()
     story.says("done", 90, 640)
     assert story.desk.transactions == {}
     assert story.tracker.counter.last_done_wh == 640

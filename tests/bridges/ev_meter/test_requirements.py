@@ -117,7 +117,9 @@ def test_nfr_1_configuration(account_files, monkeypatch):
     for name in ("HOST", "PORT", "USERNAME", "PASSWORD", "BROKER", "SERVER", "TOPIC", "URL"):
         monkeypatch.setenv(f"EVMETER_{name}", "evil")
         monkeypatch.setenv(f"EVMETER_MQTT_{name}", "evil")
-    link = create()._link
+    adapter = create()
+    assert isinstance(adapter, EvMeterAdapter)
+    link = adapter._link
     assert (link.host, link.port, link.username) == ("iot.nayax.com", 1883, "deviceEV")
     assert not {"host", "port", "username", "password"} & set(EvMeterSettings.model_fields)
 

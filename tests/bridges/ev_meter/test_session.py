@@ -1,4 +1,5 @@
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,20 +14,20 @@ from bridges.ev_meter.session_tracker import SessionTracker
 from bridges.ev_meter.status_mapping import ConnectorStatus
 from bridges.ev_meter.translate import power_w
 from csms.adapter import ChargerSnapshot
-from csms.core.pricing import Tariff
 from csms.core.records import Connector, Transaction
+from csms.core.tariffs import Tariff
 from tests.bridges.ev_meter.test_frame import FUZZ
-from tests.harness.bridges.ev_meter_session import Watched, at, charging, idle, info, waiting
+from tests.harness.bridges.ev_meter_session import SessionHarness, at, charging, idle, info, waiting
 from tests.harness.bridges.ev_meter_vectors import PAYLOADS, SCENARIO, STATUSES, expected, told
 
 MISSED = ("missed_session", "meter_start_estimated", "meter_stop_estimated")
 
 
-def frames() -> dict[int, object]:
+def frames() -> dict[int, Any]:
     return {row["at_s"]: decode(told(row["payload"])) for row in SCENARIO if row["payload"]}
 
 
-def play(watched: Watched, *, only=None) -> dict[int, list[str]]:
+def play(watched: SessionHarness, *, only=None) -> dict[int, list[str]]:
     said = {}
     known = frames()
     for second in only or [row["at_s"] for row in SCENARIO]:
@@ -95,7 +96,7 @@ NINE = {
 
 
 def test_the_scenario_of_nine_polls_is_one_session():
-    watched = Watched()
+    watched = SessionHarness()
     assert play(watched) == NINE
     begin, end = (
         next(s for s in watched.steps if isinstance(s, kind)) for kind in (SessionBegan, SessionEnded)
@@ -109,7 +110,7 @@ def test_the_scenario_of_nine_polls_is_one_session():
 
 
 def test_a_first_poll_in_mid_session_estimates_the_meter_start():
-    watched = Watched()
+    watched = SessionHarness()
     said = play(watched, only=[180, 240])
     assert said[180] == ["start meterStart 1357673", "Charging"]
     assert said[240] == ["SuspendedEV", "meter 1357833"]
@@ -118,7 +119,7 @@ def test_a_first_poll_in_mid_session_estimates_the_meter_start():
 
 
 def test_a_session_between_two_polls_is_recorded_once():
-    watched = Watched()
+    watched = SessionHarness()
     said = play(watched, only=[0, 60])
     for second in range(120, 480, 60):
         said[second] = watched.silence(second)
@@ -136,7 +137,7 @@ def test_a_session_between_two_polls_is_recorded_once():
 
 
 def test_a_missed_session_may_be_logged_instead_of_recorded():
-    watched = Watched(missed_sessions="log")
+    watched = SessionHarness(missed_sessions="log")
     play(watched, only=[0, 60])
     assert watched.hear(480, frames()[480]) == ["Available"]
     assert watched.notes == [OperatorNote("missed_session_ignored", 260)]
@@ -144,7 +145,7 @@ def test_a_missed_session_may_be_logged_instead_of_recorded():
 
 
 def test_a_total_of_zero_is_ignored():
-    watched = Watched()
+    watched = SessionHarness()
     said = play(watched, only=[0, 60, 120, 180])
     assert watched.hear(200, replace(frames()[180], total_wh=0)) == []
     assert watched.hear(240, frames()[240]) == said.get(240, NINE[240])
@@ -152,7 +153,7 @@ def test_a_total_of_zero_is_ignored():
 
 
 def test_a_duplicate_frame_is_ignored():
-    watched = Watched()
+    watched = SessionHarness()
     play(watched, only=[0, 60, 120, 180])
     assert watched.hear(180, frames()[180]) == []
     assert watched.hear(181, frames()[180]) == []
@@ -160,7 +161,7 @@ def test_a_duplicate_frame_is_ignored():
 
 @pytest.mark.parametrize("after", [row["at_s"] for row in SCENARIO])
 def test_a_restart_after_any_poll_changes_nothing(after):
-    watched = Watched()
+    watched = SessionHarness()
     said = {}
     for row in SCENARIO:
         said |= play(watched, only=[row["at_s"]])
@@ -171,7 +172,7 @@ def test_a_restart_after_any_poll_changes_nothing(after):
 
 
 def test_the_key_of_a_start_has_its_uncertainty_and_restores_the_session():
-    watched = Watched()
+    watched = SessionHarness()
     play(watched, only=[0, 60, 120])
     (begin,) = (step for step in watched.steps if isinstance(step, SessionBegan))
     assert begin.key == "2026-03-01T08:02:00Z ±60s start=- session=45 base=1357673 meter=1357673"
@@ -184,7 +185,7 @@ def test_the_key_of_a_start_has_its_uncertainty_and_restores_the_session():
 
 
 def test_the_chargers_start_time_is_used_if_it_lies_between_two_frames():
-    watched = Watched()
+    watched = SessionHarness()
     watched.hear(0, idle(5000))
     began_ms = round(at(31).timestamp() * 1000)
     watched.hear(60, charging(5010, 10, start_time_ms=began_ms))
@@ -194,7 +195,7 @@ def test_the_chargers_start_time_is_used_if_it_lies_between_two_frames():
 
 @pytest.mark.parametrize("seconds", [-3600, 120, 86_400 * 400])
 def test_an_implausible_start_time_is_ignored(seconds):
-    watched = Watched()
+    watched = SessionHarness()
     watched.hear(0, idle(5000))
     watched.hear(60, charging(5010, 10, start_time_ms=round(at(seconds).timestamp() * 1000)))
     (begin,) = (step for step in watched.steps if isinstance(step, SessionBegan))
@@ -203,7 +204,7 @@ def test_an_implausible_start_time_is_ignored(seconds):
 
 def test_a_session_counter_of_the_last_session_is_ignored():
     """It is the last one's until the charger resets it, even while energy flows already."""
-    watched = Watched()
+    watched = SessionHarness()
     watched.hear(0, idle(5000, 9000))
     assert watched.hear(60, charging(5020, 9000)) == ["start meterStart 5000", "Charging"]
     assert watched.hear(80, charging(5080, 80)) == ["meter 5080"]
@@ -211,14 +212,14 @@ def test_a_session_counter_of_the_last_session_is_ignored():
 
 
 def test_a_missed_session_before_the_open_one_is_recorded_separately():
-    watched = Watched()
+    watched = SessionHarness()
     watched.hear(0, idle(5000))
     said = watched.hear(3600, charging(9000, 1000))
     assert said == ["start meterStart 5000", "stop meterStop 8000 Other", "start meterStart 8000", "Charging"]
 
 
 def test_an_implausible_first_frame_starts_no_session():
-    watched = Watched()
+    watched = SessionHarness()
     assert watched.hear(0, charging(0, 0)) == ["Charging"]
     assert watched.hear(60, charging(60, 60)) == ["start meterStart 0"]
 
@@ -226,8 +227,8 @@ def test_an_implausible_first_frame_starts_no_session():
 # --- during ---------------------------------------------------------------------------------------------
 
 
-def started(total: int = 5000, **rules) -> Watched:
-    watched = Watched(**rules)
+def started(total: int = 5000, **rules) -> SessionHarness:
+    watched = SessionHarness(**rules)
     watched.hear(0, idle(total))
     assert watched.hear(60, charging(total + 100, 100)) == [f"start meterStart {total}", "Charging"]
     return watched
@@ -262,7 +263,7 @@ def test_a_fault_keeps_the_session_open():
 
 
 def test_a_register_that_stands_still_is_derived_from_the_session_counter():
-    watched = Watched()
+    watched = SessionHarness()
     watched.hear(0, idle(5000, 9000))
     assert watched.hear(60, charging(5000, 40)) == ["start meterStart 5000", "Charging"]
     said = [watched.hear(60 + 20 * i, charging(5000, 40 + 60 * i)) for i in range(1, 6)]
@@ -274,7 +275,7 @@ def test_a_register_that_stands_still_is_derived_from_the_session_counter():
 
 
 def test_a_total_that_catches_up_is_not_billed_twice():
-    watched = Watched()
+    watched = SessionHarness()
     watched.hear(0, idle(5000, 9000))
     watched.hear(60, charging(5000, 0))
     for i in range(1, 10):
@@ -285,7 +286,7 @@ def test_a_total_that_catches_up_is_not_billed_twice():
 
 
 def test_an_implausible_session_counter_is_not_billed():
-    watched = Watched()
+    watched = SessionHarness()
     watched.hear(0, idle(5000, 9000))
     watched.hear(60, charging(5000, 0))
     for i in range(1, 4):
@@ -306,7 +307,7 @@ def test_a_fallen_session_counter_ends_the_session_and_starts_another():
 
 
 def test_another_start_time_is_another_session():
-    watched = Watched()
+    watched = SessionHarness()
     watched.hear(0, idle(5000))
     watched.hear(60, charging(5100, 100, start_time_ms=round(at(10).timestamp() * 1000)))
     said = watched.hear(80, charging(5160, 160, start_time_ms=round(at(70).timestamp() * 1000)))
@@ -415,7 +416,7 @@ def test_a_session_without_current_ends_after_the_configured_time():
 
 
 def test_a_total_that_stays_low_is_that_of_a_new_meter():
-    watched = Watched()
+    watched = SessionHarness()
     watched.hear(0, idle(500_000))
     said = [watched.hear(60 * i, idle(100 + i)) for i in range(1, 5)]
     assert said == [[]] * 4
@@ -425,7 +426,7 @@ def test_a_total_that_stays_low_is_that_of_a_new_meter():
 
 
 def test_small_drift_between_sessions_is_not_billed():
-    watched = Watched()
+    watched = SessionHarness()
     for i in range(5):
         assert watched.hear(60 * i, idle(1000 + 10 * i)) == (["Available"] if i == 0 else [])
     assert watched.baselines == [1000, 1010, 1020, 1030, 1040]
@@ -433,7 +434,7 @@ def test_small_drift_between_sessions_is_not_billed():
 
 
 def test_offline_is_reported_once_and_ends_with_the_first_frame():
-    watched = Watched()
+    watched = SessionHarness()
     watched.hear(0, waiting(1000))
     assert [watched.silence(60 * i) for i in range(1, 6)] == [[], [], ["Unavailable"], [], []]
     assert watched.session.status == ConnectorStatus("Unavailable", info="offline")
@@ -459,7 +460,7 @@ WHAT = st.one_of(FRAME, FRAME, FRAME, st.just("silence"), st.just("restart"))
 @settings(max_examples=min(FUZZ, 2000), deadline=None)
 @given(st.lists(st.tuples(WHAT, st.integers(1, 4000)), max_size=30))
 def test_any_sequence_of_frames_keeps_sessions_whole_and_registers_rising(happenings):
-    watched, seconds = Watched(finish_after=timedelta(hours=1)), 0
+    watched, seconds = SessionHarness(finish_after=timedelta(hours=1)), 0
     for what, gap_s in happenings:
         seconds += gap_s
         if what == "restart":

@@ -1,4 +1,4 @@
-"""A station's packets on a virtual clock, before a desk that decides what is reported."""
+"""A station's packets on a virtual clock, before a fake store that decides what is reported."""
 
 import json
 from datetime import timedelta
@@ -20,18 +20,18 @@ from bridges.coin_op.station_tracker import StationTracker
 from csms.core import reports
 from csms.core.device_state import BridgeNotes
 from csms.core.tariffs import Tariff
-from tests.harness.fake_store import NOW, Desk
+from tests.harness.fake_store import NOW, FakeStore
 
 CHARGER = "coinop-7"
 # 0.0005 UAH a second, 0.012 UAH a Wh.
 TARIFF = Tariff(id="coin", currency="UAH", energy_rate=Decimal("12.00"), time_rate=Decimal("0.03"))
 
 
-class Story:
+class StationHarness:
     """`at` is the virtual clock in seconds."""
 
-    def __init__(self, *, desk: Desk | None = None, blocked: bool = False, **given: Any) -> None:
-        self.desk = desk if desk is not None else Desk(unknown_tags="accept", tariff=TARIFF)
+    def __init__(self, *, desk: FakeStore | None = None, blocked: bool = False, **given: Any) -> None:
+        self.desk = desk if desk is not None else FakeStore(unknown_tags="accept", tariff=TARIFF)
         self.at = 0.0
         self.settings = settings.load(_env_file=None, **({"rated_power_w": 1_000_000} | given))
         self.blocked = blocked
@@ -133,7 +133,7 @@ class Story:
         return only
 
 
-def whole_rental(story: Story, first_wh: float = 0.0) -> None:
+def whole_rental(story: StationHarness, first_wh: float = 0.0) -> None:
     """An hour and a half, 1,840 Wh."""
     story.says("ready")
     story.tracker.connecting_uid = "A"

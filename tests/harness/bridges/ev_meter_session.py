@@ -12,8 +12,8 @@ from bridges.ev_meter.session_tracker import SessionTracker
 from bridges.ev_meter.status_mapping import ConnectorStatus
 from bridges.ev_meter.translate import power_w
 from csms.adapter import ChargerSnapshot
-from csms.core.pricing import Tariff
 from csms.core.records import Connector, Transaction
+from csms.core.tariffs import Tariff
 from tests.harness.bridges.ev_meter_vectors import PAYLOADS
 
 T0 = datetime(2026, 3, 1, 8, tzinfo=UTC)
@@ -42,7 +42,7 @@ def charging(total: int, session: int, **changes: Any) -> WorkingInfo:
     return info(total_wh=total, session_wh=session, **given)
 
 
-class Watched:
+class SessionHarness:
     """`told` collects everything but baselines and notes; `baselines` and `notes` the rest."""
 
     def __init__(self, standing: ChargerSnapshot | None = None, **rules: Any) -> None:

@@ -28,7 +28,7 @@ _numbers = itertools.count(1)
 class Site:
     """`bridge()` makes an adapter for its chargers; any number of them, one after the other."""
 
-    def __init__(self, broker: Any, count: int = 1, *, login: dict[str, str] | None = None) -> None:
+    def __init__(self, broker: Any, count: int = 1, *, login: dict[str, Any] | None = None) -> None:
         # Other tests use the same broker and the vendor's topics are what they are.
         own = f"{secrets.randbits(16):04X}{next(_numbers):04X}"
         self.uuid = f"{secrets.token_hex(4)}-0000-4000-8000-{secrets.token_hex(6)}"

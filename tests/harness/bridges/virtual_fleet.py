@@ -1,12 +1,12 @@
-"""Stations, the bridge and a desk in one process on a virtual clock: no broker, no database, no waiting.
+"""Stations, the bridge and a fake store in one process on a virtual clock: no broker, no database, no waiting.
 
-Commands reach the simulated stations and their packets the bridge through `Town.publish`, as through a broker.
+Commands reach the simulated stations and their packets the bridge through `VirtualFleet.publish`, as through a broker.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import msgspec
 
@@ -17,7 +17,7 @@ from csms.core.device_state import BridgeNotes
 from csms.errors import LedgerError
 from csms.simulate.coin_op import FakeStation
 from tests.harness.bridges.coin_op_station import TARIFF
-from tests.harness.fake_store import NOW, Desk
+from tests.harness.fake_store import NOW, FakeStore
 from tests.harness.waiting import until
 
 PREFIX = "coinop-"
@@ -28,15 +28,15 @@ def loop_clock() -> datetime:
     return NOW + timedelta(seconds=asyncio.get_running_loop().time())
 
 
-class Town:
-    """Implements `csms.adapter.Node`. `commands`: what passed on the commands topics, with the second it passed."""
+class VirtualFleet:
+    """Implements what the bridge uses of `csms.adapter.AdapterHost`. `commands`: what passed on the commands topics, with the second it passed."""
 
-    name = "town"
+    name = "fleet"
     broker_connected = True
     topic_prefix = ""
 
     def __init__(self, *stations: FakeStation, **given: Any) -> None:
-        self.desk = Desk(unknown_tags="accept", tariff=TARIFF)
+        self.desk = FakeStore(unknown_tags="accept", tariff=TARIFF)
         self.stations = {station.id: station for station in stations}
         self.settings = settings.load(
             _env_file=None, **{"require_account": False, "open_enrollment": True} | given
@@ -58,7 +58,7 @@ class Town:
     def at(self) -> float:
         return asyncio.get_running_loop().time()
 
-    async def until(self, condition: Callable[[], Any], within_s: float = 600) -> Any:
+    async def until(self, condition: Callable[..., Any], within_s: float = 600) -> Any:
         return await until(condition, within_s, every_s=0.1)
 
     # --- what the bridge sees of a node --------------------------------------------------------------
@@ -165,7 +165,7 @@ class Town:
     # --- life ------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        self._tasks.append(asyncio.create_task(self.bridge.run(self)))
+        self._tasks.append(asyncio.create_task(self.bridge.run(cast("Any", self))))
         await self.until(lambda: len(self._listeners) == 2)
         self._tasks += [asyncio.create_task(self._live_on(station)) for station in self.stations.values()]
         for station in self.stations.values():
@@ -185,7 +185,7 @@ class Town:
         await asyncio.gather(self._tasks[0], return_exceptions=True)
         self.dead = False
         self.bridge = CoinOpAdapter(self.settings, clock=loop_clock)
-        self._tasks[0] = asyncio.create_task(self.bridge.run(self))
+        self._tasks[0] = asyncio.create_task(self.bridge.run(cast("Any", self)))
         await self.until(lambda: len(self._listeners) == 2)
 
     # --- what is asked for and what came of it ---------------------------------------------------------

@@ -12,7 +12,7 @@ from tests.harness.charge_points.raw import RawChargePoint
 Answer = dict[str, Any] | Callable[[dict[str, Any]], Any] | None
 
 
-class Obedient:
+class AnsweringChargePoint:
     """`answers` by action: a payload, a function of the request, or None for silence. `asked` is what came.
 
     A function that returns a list gives the rest of a CALLERROR frame: `[code, description, details]`.
@@ -66,12 +66,12 @@ class Obedient:
 
 
 @contextlib.asynccontextmanager
-async def obedient(
+async def answering_charge_point(
     url: str, identity: str, *, boot: bool = True, **answers: Answer
-) -> AsyncIterator[Obedient]:
+) -> AsyncIterator[AnsweringChargePoint]:
     """Connected, and booted unless told otherwise, until the end of the block."""
     raw = await RawChargePoint.dial(url, identity)
-    charge_point = Obedient(raw, answers)
+    charge_point = AnsweringChargePoint(raw, answers)
     task = asyncio.create_task(charge_point.run(), name="obedient")
     try:
         if boot:

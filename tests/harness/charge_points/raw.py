@@ -12,14 +12,14 @@ from websockets.exceptions import ConnectionClosed
 class RawChargePoint:
     """Frames in, frames out. `call` gives the whole answer frame, CALLERRORs included."""
 
-    def __init__(self, socket: ClientConnection) -> None:
-        self.socket = socket
+    def __init__(self, socket: ClientConnection, identity: str = "") -> None:
+        self.socket, self.identity = socket, identity
         self._ids = itertools.count(1)
 
     @classmethod
     async def dial(cls, url: str, identity: str, **options: Any) -> "RawChargePoint":
         options.setdefault("subprotocols", ["ocpp1.6"])
-        return cls(await connect(f"{url}{identity}", compression=None, **options))
+        return cls(await connect(f"{url}{identity}", compression=None, **options), identity)
 
     async def send(self, frame: Any) -> None:
         await self.socket.send(frame if isinstance(frame, str | bytes) else json.dumps(frame))

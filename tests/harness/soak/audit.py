@@ -15,14 +15,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from csms.core.events import timestamp
-from csms.core.pricing import Tariff, duration_s, session_cost
+from csms.core.pricing import duration_s, session_cost
+from csms.core.tariffs import Tariff
 from tests.harness.soak.consumer import Consumer
 from tests.harness.soak.load import Load
 
 _WAIT_S = 30.0
 
 
-class Books(Struct, frozen=True, kw_only=True):
+class AuditResult(Struct, frozen=True, kw_only=True):
     """`problems` is empty when all books say the same."""
 
     transactions: int
@@ -62,7 +63,7 @@ class Records(Struct, frozen=True, kw_only=True):
 
 async def audit(
     load: Load, database_url: str, consumer: Consumer, tariff: Tariff, replay: httpx.AsyncClient | None = None
-) -> Books:
+) -> AuditResult:
     """Wait until the outbox is empty and the consumer has everything, then compare. No charger may still run.
 
     `replay`: where the consumer may ask for what its broker lost.
@@ -74,7 +75,7 @@ async def audit(
     problems = list(problems_of(load, records, tariff))
     if consumer.sessions_lost:
         problems.append(f"the broker forgot the consumer {consumer.sessions_lost} times")
-    return Books(
+    return AuditResult(
         transactions=len(records.transactions),
         readings=len(records.readings),
         events=len(records.events),
@@ -258,6 +259,7 @@ def _chargers_against_consumer(
     told: dict[str, Counter[Any]] = defaultdict(Counter)
     for event in _once(messages):
         p, kind = event["payload"], event["eventType"]
+        key: tuple[Any, ...]
         if kind == "started":
             key = (p["transactionId"], p["connectorId"], p["idTag"], p["meterStart"], p["startTime"])
         elif kind == "completed":

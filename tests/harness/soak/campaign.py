@@ -14,14 +14,14 @@ from typing import Any
 import asyncpg
 import httpx
 
-from csms.core.pricing import Tariff
+from csms.core.tariffs import Tariff
 from csms.db.outbox import LOCK_CLASS
 from tests.harness.servers import Mosquitto, unused_port
 from tests.harness.soak import kill_points
-from tests.harness.soak.audit import Books, audit
+from tests.harness.soak.audit import AuditResult, audit
 from tests.harness.soak.consumer import Consumer
 from tests.harness.soak.load import Load
-from tests.harness.soak.node_forker import NodeProcess, Nursery
+from tests.harness.soak.node_forker import NodeForker, NodeProcess
 
 TARIFF = Tariff(energy_rate=Decimal("0.37"), time_rate=Decimal("0.013"))
 # A death that waits for something which does not happen comes all the same.
@@ -32,7 +32,7 @@ _PATIENCE_S = 4.0
 class Stage:
     """What a run needs, on this database and this broker."""
 
-    nursery: Nursery
+    forker: NodeForker
     database_url: str
     broker: Any
     prefix: str
@@ -68,12 +68,12 @@ class Stage:
         return f"ws://127.0.0.1:{self.settings(name)['csms_ocpp_port']}"
 
     async def start(self, name: str, **doomed: Any) -> NodeProcess:
-        return await self.nursery.start(name, self.settings(name), doomed or None)
+        return await self.forker.start(name, self.settings(name), doomed or None)
 
     async def up(self, name: str) -> NodeProcess:
         """A node that is to stay."""
         node = await self.start(name)
-        assert await node.ready_or_dead(), f"{name} did not start; see {self.nursery.log_path}"
+        assert await node.ready_or_dead(), f"{name} did not start; see {self.forker.log_path}"
         return node
 
     async def doomed(self, name: str, point: str, occurrence: int) -> NodeProcess:
@@ -99,7 +99,7 @@ class Stage:
             await db.close()
         return int(held)
 
-    async def settled(self, load: Load, *, replay_from: str | None = None) -> Books:
+    async def settled(self, load: Load, *, replay_from: str | None = None) -> AuditResult:
         """The chargers finish and deliver, the books are compared.
 
         `replay_from`: a node whose REST API may close gaps that a killed broker left.
@@ -155,7 +155,7 @@ async def _one_death(
     if point == kill_points.STARTING:
         node = await stage.start(name)
         if await node.ended(rng.uniform(0, 0.25)):
-            raise AssertionError(f"{name} ended while it started; see {stage.nursery.log_path}")
+            raise AssertionError(f"{name} ended while it started; see {stage.forker.log_path}")
         node.kill()
         await node.dead.wait()
         return point
@@ -169,7 +169,7 @@ async def met(stage: Stage, node: NodeProcess, rng: random.Random) -> str:
     """Wait for a doomed node's end, or bring it about; the point at which it died."""
     # Chargers dial the moment it listens: it may have met its end before it could say that it was ready.
     if await node.ended(_PATIENCE_S if node.doom else rng.uniform(0.05, 0.9)):
-        assert node.doom, f"{node.name} ended by itself; see {stage.nursery.log_path}"
+        assert node.doom, f"{node.name} ended by itself; see {stage.forker.log_path}"
         return node.doom
     node.kill()
     await node.dead.wait()

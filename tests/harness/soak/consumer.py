@@ -46,7 +46,7 @@ class Consumer:
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
-        client.reconnect_delay_set(0.05, 0.2)
+        client.reconnect_delay_set(0.05, 0.2)  # type: ignore[arg-type]  # fractions work
         client.connect(*self._address, clean_start=False, properties=properties)
         client.loop_start()
         if not self._up.wait(_WAIT_S):

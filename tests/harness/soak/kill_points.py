@@ -91,7 +91,7 @@ def _in_the_ledger(point: str, due: Callable[[], bool]) -> None:
             await task
         die()
 
-    store.save = save_then  # type: ignore[assignment]
+    store.save = save_then
     Transaction._Transaction__commit = commit_then
 
 
@@ -105,7 +105,7 @@ def _at_the_socket(due: Callable[[], bool]) -> None:
             asyncio.get_running_loop().call_soon(die)
         return sent
 
-    ChargePointSocket.send_now = send_then  # type: ignore[method-assign]
+    ChargePointSocket.send_now = send_then  # type: ignore[method-assign, assignment]
 
 
 def _at_the_broker(due: Callable[[], bool]) -> None:
@@ -117,7 +117,7 @@ def _at_the_broker(due: Callable[[], bool]) -> None:
             publisher._flush()
             asyncio.get_running_loop().call_soon(die)
 
-    Publisher.begin = begin_then  # type: ignore[method-assign]
+    Publisher.begin = begin_then  # type: ignore[method-assign, assignment]
 
 
 def _at_the_outbox(point: str, due: Callable[[], bool]) -> None:
@@ -131,4 +131,4 @@ def _at_the_outbox(point: str, due: Callable[[], bool]) -> None:
         if last:
             die()
 
-    outbox.delete = delete_then  # type: ignore[assignment]
+    outbox.delete = delete_then

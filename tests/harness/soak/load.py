@@ -147,7 +147,7 @@ class Load:
                 keep(transaction, value)
             stopped(transaction, data)
 
-        point.delivery.sampled = on_sampled  # type: ignore[method-assign]
+        point.delivery.sampled = on_sampled  # type: ignore[method-assign, assignment]
         point.delivery.stopped = on_stopped  # type: ignore[method-assign]
 
     def _happened(self, event: ChargerEvent) -> None:

@@ -1,9 +1,9 @@
 """Whole nodes, each a process of its own that can be killed and is back within a fraction of a second.
 
-The nursery is a fork of the test process, made when all tests are collected: everything is imported, and no loop and
+The forker is a fork of the test process, made when all tests are collected: everything is imported, and no loop and
 no thread of a test runs yet. It forks a node for each order it gets. Such a node is `csms serve` in all but the
-interpreter's start: it reads settings, binds its ports and runs the loop. The kernel ends the nodes when the nursery
-ends, and the nursery when the test process ends.
+interpreter's start: it reads settings, binds its ports and runs the loop. The kernel ends the nodes when the forker
+ends, and the forker when the test process ends.
 """
 
 import asyncio
@@ -61,8 +61,8 @@ class NodeProcess:
         return True
 
 
-class Nursery:
-    """Made by `forked`; `async with nursery.for_a_test(log_path)`, then `start`."""
+class NodeForker:
+    """Made by `forked`; `async with forker.for_a_test(log_path)`, then `start`."""
 
     def __init__(self, pid: int, orders: int, reports: int) -> None:
         self.log_path = Path(os.devnull)
@@ -80,7 +80,7 @@ class Nursery:
         return self.log_path.read_text(errors="replace")
 
     @contextlib.asynccontextmanager
-    async def for_a_test(self, log_path: Path) -> AsyncIterator["Nursery"]:
+    async def for_a_test(self, log_path: Path) -> AsyncIterator["NodeForker"]:
         """At the end all its nodes are killed; one that had ended by itself fails the test."""
         self.log_path = log_path
         log_path.touch()
@@ -102,17 +102,18 @@ class Nursery:
         self, name: str, environment: Mapping[str, Any], doomed: Mapping[str, Any] | None = None
     ) -> NodeProcess:
         """Fork a node with these settings; `doomed` is what `doom.meet` takes."""
+        doom = dict(doomed or {})
         order = {
             "name": name,
             "settings": dict(environment),
-            "doom": dict(doomed or {}),
+            "doom": doom,
             "log": str(self.log_path),
         }
         os.write(self._orders, json.dumps(order).encode() + b"\n")
         async with asyncio.timeout(_START_S):
             pid = await self._born.get()
         node = self._node(pid)
-        node.name, node.doom = name, order["doom"].get("point", "")
+        node.name, node.doom = name, doom.get("point", "")
         return node
 
     def _node(self, pid: int) -> NodeProcess:
@@ -139,8 +140,8 @@ class Nursery:
         os.close(self._reports)
 
 
-def forked() -> Nursery:
-    """A nursery, ready for orders. Before any loop runs, on the main thread."""
+def forked() -> NodeForker:
+    """A forker, ready for orders. Before any loop runs, on the main thread."""
     orders_out, orders_in = os.pipe()
     reports_out, reports_in = os.pipe()
     with warnings.catch_warnings():
@@ -156,7 +157,7 @@ def forked() -> Nursery:
     os.close(orders_out)
     os.close(reports_in)
     os.set_blocking(reports_out, False)
-    return Nursery(pid, orders_in, reports_out)
+    return NodeForker(pid, orders_in, reports_out)
 
 
 # --- in the other process --------------------------------------------------------------------------------

@@ -56,9 +56,9 @@ async def fill_the_disk(stage: Stage, load: Load, losses: Losses, postgres: OwnP
     for _ in range(times):
         await load.progress(50)
         # Postgres' own log lies on the full disk: the node says what it was answered.
-        refused = stage.nursery.log.count(NO_SPACE)
+        refused = stage.forker.log.count(NO_SPACE)
         await postgres.fill()
-        await until(lambda refused=refused: stage.nursery.log.count(NO_SPACE) > refused, _WAIT_S)
+        await until(lambda refused=refused: stage.forker.log.count(NO_SPACE) > refused, _WAIT_S)
         await asyncio.sleep(_FULL_S)
         await postgres.free()
         losses.count("disk full" if postgres.real_disk else "disk full, as a trigger says")
@@ -79,7 +79,7 @@ async def lose_one_of_two(stage: Stage, load: Load, losses: Losses, times: int, 
         # A node without lanes neither publishes nor deletes: its own end can only come after the holder's.
         point = next(points) if number < times - 1 else kill_points.RANDOM
         other = await stage.doomed(next(names), point, rng.randint(20, 60))
-        assert await other.ready_or_dead(), f"{other.name} did not start; see {stage.nursery.log_path}"
+        assert await other.ready_or_dead(), f"{other.name} did not start; see {stage.forker.log_path}"
         losses.count(await met(stage, holder, rng))
         died = time.monotonic()
 

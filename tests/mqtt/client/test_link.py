@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import aiomqtt
 import pytest
@@ -144,7 +145,11 @@ async def test_a_user_with_an_access_list_may_subscribe_to_what_it_allows(mosqui
 async def test_hidden_topics_are_not_logged(mosquitto, log_output):
     server = mosquitto(POLITE, users=USERS, acl=ACL)
     link = BrokerLink(config(server, "3.1.1", username="csms", password="secret", topics_hidden=True))
-    await link.subscribe("allowed/alice", lambda message: 1 / 0)
+
+    def failing(_: MqttMessage) -> None:
+        raise ZeroDivisionError
+
+    await link.subscribe("allowed/alice", failing)
     async with connected(link):
         await link.publish(message("allowed/alice"))
         await until(lambda: "mqtt_message_handler_failed" in log_output.getvalue())
@@ -171,8 +176,8 @@ async def test_bad_messages_and_failing_handlers_do_not_end_the_link(broker, top
 
 async def test_a_slow_listener_loses_the_oldest_messages(broker, topic_prefix):
     async with connected(BrokerLink(config(broker))) as link:
-        heard = link.listen(f"{topic_prefix}/a", max_waiting=3)
-        first = asyncio.create_task(anext(heard))
+        heard: Any = link.listen(f"{topic_prefix}/a", max_waiting=3)
+        first = asyncio.ensure_future(anext(heard))
         await until(lambda: link._handlers)
         await link.publish(message(f"{topic_prefix}/a", b"0"))
         assert (await first).body == b"0"
@@ -224,7 +229,8 @@ async def test_presence_is_online_then_offline_on_a_clean_end_and_by_will_on_a_d
             second_session = watcher.bodies[2].split()[1]
             assert second_session != first_session
             # As in a crash, the socket ends without a DISCONNECT. The link then reconnects.
-            link._connection._client._sock.shutdown(2)
+            broken: Any = link._connection._client
+            broken._sock.shutdown(2)
             await watcher.got(5)
             assert set(watcher.bodies[3:5]) >= {b"off " + second_session}
 

@@ -1,6 +1,7 @@
 """The publisher: reason codes, limits, properties, lost connections, and failures explained."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -79,7 +80,7 @@ async def test_properties_and_retain_arrive(broker, mosquitto, topic_prefix):
             watching(server, f"{topic_prefix}/#") as watcher,
             connected(PublishingLink(config(server))) as link,
         ):
-            given = {
+            given: dict[str, Any] = {
                 "expiry_s": 60,
                 "content_type": "application/json",
                 "user": [("eventId", "é"), ("seq", "1")],
