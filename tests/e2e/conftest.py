@@ -32,8 +32,19 @@ EVENTS = {"transactions", "connectors", "billing", "chargepoints", "errors"}
 TOKEN = "test-token-with-every-right"
 
 
+@dataclass(kw_only=True)
+class Collected:
+    """What a consumer has seen."""
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    bodies: list[tuple[str, bytes]] = field(default_factory=list)
+    retained: list[bool] = field(default_factory=list)
+    protocol: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    breaches: list[str] = field(default_factory=list)
+
+
 @dataclass
-class Node:
+class Node(Collected):
     """A running node and how to reach it."""
 
     running: app.Running
@@ -43,14 +54,9 @@ class Node:
     api: httpx.AsyncClient
     stop: asyncio.Event
     task: "asyncio.Task[None]"
-    events: list[dict[str, Any]] = field(default_factory=list)
-    bodies: list[tuple[str, bytes]] = field(default_factory=list)
-    retained: list[bool] = field(default_factory=list)
-    protocol: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     reader: Any = None
     reading: asyncio.Lock = field(default_factory=asyncio.Lock)
     login: dict[str, Any] = field(default_factory=dict)
-    breaches: list[str] = field(default_factory=list)
     name: str = "CP1"  # of the charger that the test is about
 
     @property
@@ -89,15 +95,16 @@ class Node:
         return [e for e in self.events if e["eventType"] == kind and charger in (None, e["clientId"])]
 
 
-async def _collect(node: Node, subscribed: asyncio.Event) -> None:
-    """What a consumer sees: every topic below the test's prefix, in order of arrival."""
-    assert node.broker is not None
-    version = aiomqtt.ProtocolVersion.V5 if node.broker.version == "5" else aiomqtt.ProtocolVersion.V311
-    async with MqttClient(node.broker.host, node.broker.port, protocol=version, **node.login) as client:
-        await client.subscribe(f"{node.prefix}/#", qos=1)
+async def _collect(
+    node: Collected, broker: BrokerAddress, prefix: str, login: dict[str, Any], subscribed: asyncio.Event
+) -> None:
+    """Collect what a consumer sees: every topic below the test's prefix, in order of arrival."""
+    version = aiomqtt.ProtocolVersion.V5 if broker.version == "5" else aiomqtt.ProtocolVersion.V311
+    async with MqttClient(broker.host, broker.port, protocol=version, **login) as client:
+        await client.subscribe(f"{prefix}/#", qos=1)
         subscribed.set()
         async for message in client.messages:
-            topic = str(message.topic).removeprefix(f"{node.prefix}/")
+            topic = str(message.topic).removeprefix(f"{prefix}/")
             body = bytes(message.payload) if isinstance(message.payload, bytes | bytearray) else b""
             ours = topic.startswith(("csms/", "ocpp/")) and not topic.startswith("csms/nodes/")
             if ours and (broken := breach(topic, body)) is not None:
@@ -154,6 +161,17 @@ async def nodes(
             address = BrokerAddress(broker.host, broker.port_v5, "5", "mqtt://test") if mqtt else None
             if "broker_address" in overrides:
                 address = overrides["broker_address"]
+            collected, login = Collected(), overrides.get("login", {})
+            if address is not None and overrides.get("collect", True):
+                # Before the node: a bridge may publish at once.
+                subscribed = asyncio.Event()
+                collector = asyncio.create_task(
+                    _collect(collected, address, topic_prefix, login, subscribed), name="collector"
+                )
+                stack.push_async_callback(_cancelled, collector)
+                await until(lambda: subscribed.is_set() or collector.done(), 10, what="the collector")
+                if collector.done():
+                    collector.result()
             ready: asyncio.Future[app.Running] = asyncio.get_running_loop().create_future()
             stop = asyncio.Event()
             ports = app.bind(chosen)
@@ -176,14 +194,17 @@ async def nodes(
             if task.done():
                 task.result()
             running = ready.result()
-            node = Node(running, url, topic_prefix, address, client(running), stop, task)
-            node.login = overrides.get("login", {})
-            if address is not None and overrides.get("collect", True):
-                subscribed = asyncio.Event()
-                collector = asyncio.create_task(_collect(node, subscribed), name="collector")
-                stack.push_async_callback(_cancelled, collector)
-                async with asyncio.timeout(10):
-                    await subscribed.wait()
+            node = Node(
+                running,
+                url,
+                topic_prefix,
+                address,
+                client(running),
+                stop,
+                task,
+                login=login,
+                **vars(collected),
+            )
             stack.push_async_callback(_stopped, node)
             return node
 
