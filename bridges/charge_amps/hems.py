@@ -42,7 +42,7 @@ async def apply_command(
         await sync.note_command("error", error.text)
         return True
     if schedule.past:
-        log.warning("hems_periods_in_past", topic=message.topic, periods=schedule.past)
+        log.warning("hems_past_periods_ignored", topic=message.topic, periods=schedule.past)
     desired = DesiredPlan(
         source=HEMS, periods=schedule.periods, expires_at=schedule.expires_at, source_id=schedule.source_id
     )

@@ -82,7 +82,6 @@ class ScheduleSync:
         self._retry_at: datetime | None = None
         self._unconfirmed: WeeklySchedule | None = None
         self._checked_at: datetime | None = None
-        self._names = {"charger": charge_point_id, "connector": connector_id}
 
     @property
     def busy(self) -> bool:
@@ -120,7 +119,12 @@ class ScheduleSync:
             try:
                 await self._maintain(self._clock())
             except (CloudError, HorizonTooLong) as error:
-                log.warning("schedule_not_applied", error=str(error), **self._names)
+                log.warning(
+                    "schedule_not_applied",
+                    error=str(error),
+                    charger=self._charge_point_id,
+                    connector=self._connector_id,
+                )
                 if self.active or self.pending is not None:
                     result = "error" if self._config.mode == HEMS else None
                     await self._note_result(error=str(error), result=result)
@@ -160,7 +164,7 @@ class ScheduleSync:
             await self._give_up()
 
     async def _give_up(self) -> None:
-        log.warning("schedule_replaced_by_user", **self._names)
+        log.warning("schedule_replaced_by_user", charger=self._charge_point_id, connector=self._connector_id)
         await self._set_state(_without_schedule(self.state, error="The schedule was replaced by another one"))
 
     # --- attempts --------------------------------------------------------------------------------
@@ -205,7 +209,12 @@ class ScheduleSync:
         now = self._clock()
         week = self._encode(desired.periods, now)
         if week.lost_s:
-            log.warning("week_end_not_encodable", lost_s=week.lost_s, **self._names)
+            log.warning(
+                "week_end_not_encodable",
+                lost_s=week.lost_s,
+                charger=self._charge_point_id,
+                connector=self._connector_id,
+            )
         if not week.periods:
             raise CloudError("None of the periods can be written any more")
         state = replace(self.state, expires_at=desired.expires_at, source_id=desired.source_id, error=None)
@@ -248,7 +257,12 @@ class ScheduleSync:
                     "The charger has a schedule of its user; CHARGE_AMPS_TAKE_OVER=true replaces it"
                 )
             periods = [(period.from_s, period.to_s, period.current_a) for period in stored.periods]
-            log.warning("user_schedule_replaced", periods=periods, **self._names)
+            log.warning(
+                "user_schedule_replaced",
+                periods=periods,
+                charger=self._charge_point_id,
+                connector=self._connector_id,
+            )
         self._unconfirmed = week
         try:
             await self._schedules.put_schedule(
@@ -258,7 +272,12 @@ class ScheduleSync:
             if not error.maybe_done:
                 self._unconfirmed = None
                 raise
-            log.info("schedule_write_unconfirmed", error=str(error), **self._names)
+            log.info(
+                "schedule_write_unconfirmed",
+                error=str(error),
+                charger=self._charge_point_id,
+                connector=self._connector_id,
+            )
         except CloudError:
             self._unconfirmed = None
             raise
