@@ -8,6 +8,7 @@ and no branch that is not run. What a run measured stays in .venv/coverage: `cov
 import argparse
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -147,12 +148,24 @@ def judge(modules: Sequence[Module], names: Iterable[str], floors: Mapping[str, 
     return "\n".join(lines), len(failed)
 
 
+def pytest_sessionfinish() -> None:
+    """As a plugin of pytest: save before the controller may end this process, which it does after ten seconds."""
+    running = Coverage.current()
+    if running is not None:
+        running.save()
+
+
 def measure(sources: Sequence[str], options: Sequence[str], arguments: Sequence[str]) -> int:
     """Run pytest with these arguments, and measure these folders. Return pytest's exit status."""
     _coverage().erase()
     sys.stdout.flush()
     command = [sys.executable, "-m", "coverage", "run", f"--source={','.join(sources)}", *options]
-    return subprocess.run([*command, "-m", "pytest", *arguments], check=False).returncode
+    path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+    return subprocess.run(
+        [*command, "-m", "pytest", "-p", __spec__.name, *arguments],
+        env=os.environ | {"PYTHONPATH": path},
+        check=False,
+    ).returncode
 
 
 def measured() -> list[Module]:
@@ -198,6 +211,8 @@ def main(arguments: Sequence[str] | None = None, root: Path = REPOSITORY) -> int
             )
         else:
             status = measure(PACKAGES, [], [*_WHOLE_ARGUMENTS, *passed_on])
+        if status > 1:  # interrupted, an error of pytest's or of its use, no tests
+            return status
         modules = measured()
     table, failed = judge(modules, () if options.pure else packages(modules), floors)
     print(f"\n{table}\ncoverage: {failed} below the floor", flush=True)
