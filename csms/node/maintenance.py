@@ -8,9 +8,9 @@ import structlog
 from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from csms.aio import FailureLog
 from csms.db import outbox, partitions, retention
 from csms.db.driver import driver_connection
-from csms.db.outages import reason
 from csms.settings import Settings
 
 log = structlog.get_logger()
@@ -42,13 +42,13 @@ async def repeat(
 
     `work` may return another time to sleep before its next run.
     """
+    failures = FailureLog("maintenance_failed")
     pause: timedelta | None = None
     while True:
         await sleep(interval_s if pause is None else pause.total_seconds())
-        try:
+        pause = None
+        with failures:
             pause = await work()
-        except Exception as error:
-            log.warning("maintenance_failed", error=reason(error))
 
 
 async def apply_retention(engine: AsyncEngine, settings: Settings, now: datetime) -> None:

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from csms.aio import FailureLog
 from csms.core.reports import Reconcile
 from csms.db import reconcile
-from csms.db.outages import reason
 
 log = structlog.get_logger()
 _RUNS_PER_PERIOD = 10
@@ -20,12 +20,11 @@ RecordReconcile = Callable[[Reconcile], Awaitable[bool]]
 
 async def run(engine: AsyncEngine, record: RecordReconcile, after_s: float) -> None:
     """Until cancelled, end transactions that have looked ended for `after_s`. A failure is tried again later."""
+    failures = FailureLog("reconciliation_failed")
     while True:
         await asyncio.sleep(min(after_s / _RUNS_PER_PERIOD, _LONGEST_INTERVAL_S))
-        try:
+        with failures:
             await once(engine, record, after_s, datetime.now(UTC))
-        except Exception as error:
-            log.warning("reconciliation_failed", error=reason(error))
 
 
 async def once(engine: AsyncEngine, record: RecordReconcile, after_s: float, now: datetime) -> int:
