@@ -1,5 +1,5 @@
 """`python -m tests.migration_check`: can every migration be applied, taken back and applied again, and do they
-make the schema that csms/db/tables.py describes? Uses CSMS_TEST_DATABASE_URL, else a Postgres of its own.
+make the schema that csms/db/schema.py describes? Uses CSMS_TEST_DATABASE_URL, else a Postgres of its own.
 """
 
 import asyncio
@@ -96,7 +96,7 @@ def catalog(url: str) -> dict[str, set[tuple[object, ...]]]:
 
 
 def create_described(url: str) -> None:
-    """The schema of csms/db/tables.py, without any migration."""
+    """The schema of csms/db/schema.py, without any migration."""
 
     async def create(engine: AsyncEngine) -> None:
         async with engine.begin() as db:
@@ -114,7 +114,7 @@ def differences(migrated: str, described: str) -> list[str]:
         for kind in _CATALOG
         for where, rows in (
             ("in the migrations", left[kind] - right[kind]),
-            ("in tables.py", right[kind] - left[kind]),
+            ("in the tables", right[kind] - left[kind]),
         )
         for row in sorted(rows, key=str)
     ]
@@ -135,7 +135,7 @@ def check(url: str, empty_url: str) -> None:
     create_described(empty_url)
     found = differences(url, empty_url)
     if found:
-        raise Failed("the migrations and csms/db/tables.py differ: " + "; ".join(found))
+        raise Failed("the migrations and csms/db/schema.py differ: " + "; ".join(found))
 
 
 @contextlib.contextmanager
@@ -174,7 +174,7 @@ def main() -> int:
     except (Failed, EmbeddedError, OSError, asyncpg.PostgresError) as error:
         print(f"migrations: {error}", file=sys.stderr)
         return 1
-    print(f"migrations: up, down and up again, as csms/db/tables.py, one head ({heads()[0]}): ok")
+    print(f"migrations: up, down and up again, as the tables of csms/db, one head ({heads()[0]}): ok")
     return 0
 
 

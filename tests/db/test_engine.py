@@ -1,6 +1,5 @@
 """DATABASE_URL as operators write it, and connections that are lost while idle."""
 
-import asyncio
 from pathlib import Path
 
 import asyncpg
@@ -10,9 +9,11 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.cli.migrate import current_revision
+from csms.db.driver import driver_connection
 from csms.db.engine import create_engine, database_url, driver_options
 from csms.errors import SettingsError, StartError
 from tests.harness.postgres_proxy import through_a_proxy
+from tests.harness.waiting import until
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+asyncpg", "postgresql+psycopg"])
@@ -109,11 +110,12 @@ async def test_a_connection_that_postgres_has_closed_is_replaced(
 ) -> None:
     async with engine.connect() as one, engine.connect() as other:
         pids = {await db.scalar(text("SELECT pg_backend_pid()")) for db in (one, other)}
+        pooled = [await driver_connection(db) for db in (one, other)]
     killer = await asyncpg.connect(database_url)
     for pid in pids:
         await killer.execute("SELECT pg_terminate_backend($1, 5000)", pid)
     await killer.close()
-    await asyncio.sleep(0.05)  # the two sockets are closed, unnoticed by the pool
+    await until(lambda: all(connection.is_closed() for connection in pooled))
     async with engine.connect() as one, engine.connect() as other:
         assert not pids & {await db.scalar(text("SELECT pg_backend_pid()")) for db in (one, other)}
 

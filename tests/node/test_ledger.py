@@ -185,7 +185,7 @@ async def test_a_full_queue_refuses_post_and_makes_record_wait(database_url):
     posted = [ledger.post(reports.Seen(charger_id=f"c{n}")) for n in range(3)]
     assert posted == [True, True, False]
     recording = asyncio.create_task(ledger.record(start()))
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
     assert not recording.done()
     run = asyncio.create_task(ledger.run())
     assert (await recording).transaction_id == 1
