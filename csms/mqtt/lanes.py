@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from csms.aio import FailureLog
 from csms.db import outbox
+from csms.db.driver import driver_connection
 from csms.mqtt.charger_queue import ChargerQueue, EventKey, PendingEvent
 from csms.mqtt.client.errors import PublishRefused
 from csms.mqtt.client.publishing_link import PublishingLink
@@ -175,7 +176,7 @@ class LaneWorker:
         self._lost = False
         connection = await self._engine.connect()
         self._connection = connection
-        db = self._db = await driver(connection)
+        db = self._db = await driver_connection(connection)
         # Out of the pool: the session is held for long, and its locks have to end with it.
         await connection.run_sync(lambda sync: sync.detach())
         db.add_termination_listener(self._terminated)
@@ -214,8 +215,3 @@ class LaneWorker:
                         await self._record_outcomes(db, 0)
                     await outbox.release_lanes(db)
         await self._close()
-
-
-async def driver(connection: AsyncConnection) -> Any:
-    """Return asyncpg's connection."""
-    return (await connection.get_raw_connection()).driver_connection

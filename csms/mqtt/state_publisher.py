@@ -21,6 +21,7 @@ from csms.core.events import topic_level
 from csms.core.records import Event
 from csms.db import charger_snapshot
 from csms.db.charger_snapshot import StateSnapshot
+from csms.db.driver import driver_connection
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
 from csms.mqtt.client.link import prefixed
 from csms.mqtt.client.message import MqttMessage
@@ -141,7 +142,7 @@ class StatePublisher:
 
     async def _read(self, query: Callable[[Any], Awaitable[Any]]) -> Any:
         async with self._engine.connect() as connection:
-            return await query((await connection.get_raw_connection()).driver_connection)
+            return await query(await driver_connection(connection))
 
     async def _publish(self, snapshots: Sequence[StateSnapshot]) -> None:
         """Publish what differs from the state published before. Returns when the broker has answered all of it."""
