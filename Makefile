@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
   guard house migration fuzz soak clean lock homeassistant
 
 # What `make check` and CI run, in this order; each is a target of its own.
-CHECKS := format lint types imports migrations docs coverage-pure suite guard
+CHECKS := format lint types imports house migrations docs coverage-pure suite guard
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'

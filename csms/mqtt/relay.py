@@ -30,12 +30,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from csms.aio import FailureLog
 from csms.core.records import Event
 from csms.db import outbox
+from csms.db.driver import driver_connection
 from csms.mqtt.charger_queue import PendingEvent
 from csms.mqtt.client.errors import NO_MATCHING_SUBSCRIBERS, BrokerDisconnected, PublishRefused
 from csms.mqtt.client.publisher import PublishOutcome
 from csms.mqtt.client.publishing_link import PublishingLink
 from csms.mqtt.config import RelayConfig
-from csms.mqtt.lanes import LOCK_RETRY_S, LaneWorker, driver
+from csms.mqtt.lanes import LOCK_RETRY_S, LaneWorker
 from csms.mqtt.thinning import ReadingThinning
 
 log = structlog.get_logger()
@@ -250,7 +251,7 @@ class Relay:
         self._foreign_written.clear()
         lanes, self._foreign_lanes = self._foreign_lanes, set()
         async with self._engine.connect() as connection:
-            await outbox.notify(await driver(connection), lanes)
+            await outbox.notify(await driver_connection(connection), lanes)
         await asyncio.sleep(_NOTIFY_EVERY_S)
 
     async def _count(self) -> None:
@@ -260,7 +261,7 @@ class Relay:
     async def _refresh_counts(self) -> None:
         _LANES.set(len(self.lanes))
         async with self._engine.connect() as connection:
-            self._counts = await outbox.counts(await driver(connection))
+            self._counts = await outbox.counts(await driver_connection(connection))
         _PENDING.set(self._counts.pending)
         _PARKED.set(self._counts.dead)
         _OLDEST.set(self.health().oldest_age_s)
