@@ -18,16 +18,17 @@ LoadAdmissions = Callable[[AsyncEngine, Sequence[str]], Awaitable[dict[str, Admi
 async def load_admissions(engine: AsyncEngine, charger_ids: Sequence[str]) -> dict[str, Admission]:
     """The admissions of these chargers; unknown ones are left out."""
     columns = [chargers.c[name] for name in Admission.__struct_fields__ if name != "charger_id"]
-    query = select(chargers.c.id, *columns).where(chargers.c.id == any_(cast(bindparam("ids"), ARRAY(Text))))
+    query = select(chargers.c.id.label("charger_id"), *columns).where(
+        chargers.c.id == any_(cast(bindparam("ids"), ARRAY(Text)))
+    )
     async with engine.connect() as db:
         rows = await all_rows(db, query, {"ids": charger_ids})
-    known = {}
-    for row in rows:
-        values = dict(row)
-        values["charger_id"] = values.pop("id")
-        values["pending_password_hashes"] = tuple(values["pending_password_hashes"])
-        known[values["charger_id"]] = Admission(**values)
-    return known
+    return {
+        row["charger_id"]: Admission(
+            **{**row, "pending_password_hashes": tuple(row["pending_password_hashes"])}
+        )
+        for row in rows
+    }
 
 
 class Admissions:

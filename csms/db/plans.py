@@ -41,18 +41,9 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 _PLAN = select(
-    charging_plans.c.charger_id,
-    charging_plans.c.terms,
-    charging_plans.c.removed,
-    charging_plans.c.hems,
-    charging_plans.c.delivery,
-    chargers.c.protocol,
-    chargers.c.enrollment,
-    chargers.c.booted_at,
-    chargers.c.vendor,
-    chargers.c.model,
-    chargers.c.firmware_version,
-    chargers.c.time_zone,
+    *(charging_plans.c[name] for name in ("charger_id", "terms", "removed", "hems", "delivery")),
+    *(chargers.c[name] for name in ("protocol", "enrollment", "booted_at", "vendor", "model")),
+    *(chargers.c[name] for name in ("firmware_version", "time_zone")),
     func.coalesce(charger_states.c.online, literal(False)).label("online"),
     charger_states.c.node,
     charger_states.c.connected_at,
