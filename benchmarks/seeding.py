@@ -136,8 +136,8 @@ async def _store_wave(
         :readings
     ]
     async with db.transaction():
-        statement, arguments = record_sql.transaction_upsert(transactions)
-        await db.execute(statement, *arguments)
+        sql = record_sql.TRANSACTION_SQL
+        await db.execute(sql.upsert_arrays, *sql.arrays(transactions))
         for first in range(0, len(rows), _ROWS_AT_ONCE):
             await record_sql.READING_SQL.copy(db, rows[first : first + _ROWS_AT_ONCE])
         if seed.events:
@@ -161,6 +161,8 @@ def _transaction(number: int, charger_id: str, wave: int, started_at: datetime) 
         meter_start_wh=start_wh,
         started_at=started_at,
         start_received_at=started_at,
+        accounting_at=started_at,
+        billing="billed",
         tariff=tariff,
         meter_stop_wh=start_wh + energy_wh,
         stopped_at=ended_at,
@@ -202,8 +204,9 @@ async def _store_events(
         drafts[transaction.charger_id] = [(transaction.started_at, events.started(transaction))]
     for row in rows:
         transaction = by_id[row.transaction_id or 0]
+        session_wh = (row.energy_wh or 0) - transaction.meter_start_wh
         draft = events.meter_reading(
-            row.charger_id, 1, transaction, row.sampled_at, _measured(row), row.digest
+            row.charger_id, 1, transaction, row.sampled_at, _measured(row), row.digest, session_wh
         )
         drafts[row.charger_id].append((row.sampled_at, draft))
     for transaction in transactions:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from csms.api.models import Input, Model, Name, Rate, printable
 from csms.api.transaction_models import CostOut, TariffOut
 from csms.core.bands import tariff_zone
-from csms.core.session_timeline import LONGEST_SESSION
+from csms.core.clocks import LONGEST_SESSION
 from csms.core.tariffs import DAYS, MAX_GRACE_MIN, Band, Tariff
 from csms.core.usage import Evidence, SessionTimeline
 from csms.db.tariffs import ChargerGroup

@@ -18,7 +18,6 @@ from csms.core.device_state import Availability
 from csms.core.pricing import duration_s, session_cost
 from csms.core.records import Account, AccountEntry, Rental, Transaction
 from csms.core.tariffs import Tariff
-from csms.core.units import measure
 from csms.core.work import Work
 
 HELD, RUNNING, ENDED, RELEASED = "held", "running", "ended", "released"
@@ -154,20 +153,18 @@ def debit_so_far(
 ) -> reports.BalanceLeft | None:
     """Debit the cost up to the newest reading if the rental is `dynamic`, and return the balance that this leaves."""
     rental = _rental_of(work, transaction)
-    if rental is None or not transaction.open:
+    read_at = max((reading.at for reading in readings if reading.at is not None), default=None)
+    connector = work.connector(transaction.charger_id, transaction.connector_id)
+    register = connector.register
+    if rental is None or not transaction.open or read_at is None or register is None:
         return None
-    owed_minor: int | None = None
-    for reading in readings:
-        register_wh = measure(reading.samples).energy_wh
-        if reading.at is None or register_wh is None:
-            continue
-        seconds = duration_s(transaction.started_at, reading.at)
-        so_far = session_cost(transaction.tariff, register_wh - transaction.meter_start_wh, seconds)
-        if rental.dynamic and so_far.amount_minor > rental.debited_minor:
-            rental = _debit(work, rental, so_far.amount_minor - rental.debited_minor)
-        owed_minor = so_far.amount_minor - rental.debited_minor
-    if owed_minor is None:
+    if connector.reading_transaction_id != transaction.id or not register.readings:
         return None
+    seconds = duration_s(transaction.started_at, read_at)
+    so_far = session_cost(transaction.tariff, register.energy_wh, seconds)
+    if rental.dynamic and so_far.amount_minor > rental.debited_minor:
+        rental = _debit(work, rental, so_far.amount_minor - rental.debited_minor)
+    owed_minor = so_far.amount_minor - rental.debited_minor
     account = work.accounts[rental.account_id]
     return reports.BalanceLeft(
         balance_minor=account.balance_minor - max(owed_minor, 0), currency=account.currency

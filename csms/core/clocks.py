@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 _EARLIEST_PLAUSIBLE = datetime(2015, 1, 1, tzinfo=UTC)
 _DAY_AHEAD = timedelta(hours=24)
 _HOUR_AHEAD = timedelta(hours=1)
+LONGEST_SESSION = timedelta(days=30)  # in a session that seems longer the charger's clock was set
+CLOCK_TOLERANCE = timedelta(minutes=5)  # by which a time may be after its receipt and still counts as it is
 
 
 def is_suspect(at: datetime, now: datetime) -> bool:
@@ -19,3 +21,8 @@ def proves_older(at: datetime, known: datetime, now: datetime) -> bool:
     far ahead of `now` must not exclude all later reports.
     """
     return _EARLIEST_PLAUSIBLE <= at < known <= now + _HOUR_AHEAD
+
+
+def accounting_time(at: datetime, received_at: datetime) -> datetime:
+    """Return the time that decides an accounting day and month: the charger's, that of receipt where it is suspect."""
+    return received_at if is_suspect(at, received_at) or at > received_at + CLOCK_TOLERANCE else at

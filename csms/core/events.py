@@ -15,6 +15,7 @@ from csms.core.payloads import (
     BootedPayload,
     CompletedPayload,
     ConnectedPayload,
+    CostHeldPayload,
     CostLine,
     CostTax,
     DisconnectedPayload,
@@ -152,6 +153,10 @@ def completed(transaction: Transaction) -> EventDraft:
         stop_id_tag=_or_unset(transaction.stop_id_tag),
         energy_source=_or_unset(transaction.energy_source),
         revision=transaction.revision,
+        billing=transaction.billing or "billed",
+        anomalies=transaction.anomalies or UNSET,
+        held_because=transaction.held_because or UNSET,
+        accounting_at=timestamp(transaction.accounting_at),
     )
     if transaction.inferred:
         payload.inferred = True
@@ -165,6 +170,33 @@ def completed(transaction: Transaction) -> EventDraft:
         payload,
         transaction.id,
     )
+
+
+def bill(transaction: Transaction, cost: Cost) -> EventDraft:
+    """Return the event of a transaction's cost: `session_cost`, or `cost_held` while an operator must look at it."""
+    return cost_held(transaction, cost) if transaction.billing == "held" else session_cost(transaction, cost)
+
+
+def cost_held(transaction: Transaction, cost: Cost) -> EventDraft:
+    assert transaction.stopped_at is not None
+    payload = CostHeldPayload(
+        transaction_id=transaction.id,
+        connector_id=transaction.connector_id,
+        id_tag=transaction.id_tag,
+        start_time=timestamp(transaction.started_at),
+        end_time=timestamp(transaction.stopped_at),
+        energy_consumed=kwh(transaction.energy_wh or 0),
+        duration=minutes(transaction.duration_s or Decimal(0)),
+        estimated_cost=float(cost.amount),
+        currency=cost.currency,
+        amount_minor=cost.amount_minor,
+        held_because=transaction.held_because,
+        anomalies=transaction.anomalies,
+        revision=transaction.revision,
+        accounting_at=timestamp(transaction.accounting_at),
+    )
+    key = f"tx:{transaction.id}:held:{transaction.revision}"
+    return EventDraft("billing", "cost_held", key, payload, transaction.id)
 
 
 def session_cost(transaction: Transaction, cost: Cost) -> EventDraft:
@@ -191,6 +223,8 @@ def session_cost(transaction: Transaction, cost: Cost) -> EventDraft:
         tariff_version=tariff.version,
         breakdown=_breakdown(cost.bill),
         tax=_tax(cost.bill),
+        void=True if transaction.billing == "void" else UNSET,
+        accounting_at=timestamp(transaction.accounting_at),
     )
     return EventDraft(
         "billing", "session_cost", f"tx:{transaction.id}:cost:{transaction.revision}", payload, transaction.id
@@ -230,7 +264,9 @@ def meter_reading(
     sampled_at: datetime,
     measured: Measured,
     digest: bytes,
+    session_wh: int | None,
 ) -> EventDraft:
+    """Return the event of a reading. `session_wh`: the energy of the session after it, if that is known."""
     payload = MeterReadingPayload(
         connector_id=connector_id, timestamp=timestamp(sampled_at), measurands=measured.measurands
     )
@@ -241,8 +277,8 @@ def meter_reading(
         payload.current_power = kwh(measured.power_w)
     if measured.energy_wh is not None:
         payload.total_energy = kwh(measured.energy_wh)
-        if transaction is not None:
-            payload.session_energy = kwh(max(measured.energy_wh - transaction.meter_start_wh, 0))
+        if transaction is not None and session_wh is not None:
+            payload.session_energy = kwh(session_wh)
     if measured.soc_percent is not None:
         payload.soc = measured.soc_percent
     millis = int(sampled_at.timestamp() * 1000)

@@ -44,6 +44,27 @@ TariffId = Annotated[str, Meta(description="The tariff the transaction began wit
 Revision = Annotated[
     int, Meta(description="1, and one more for each correction: of one transaction the highest holds.", ge=1)
 ]
+Billing = Annotated[
+    str,
+    Meta(
+        description="`billed`; `held`: no cost holds until an operator releases it; `void`: it costs nothing.",
+        examples=["billed", "held", "void"],
+    ),
+]
+Anomalies = Annotated[
+    tuple[str, ...],
+    Meta(
+        description="What contradicts the session's figures (docs/energy.md).", examples=[["register_reset"]]
+    ),
+]
+HeldBecause = Annotated[
+    tuple[str, ...],
+    Meta(description="Why an operator must look first.", examples=[["implausible_meter_stop"]]),
+]
+AccountingAt = Annotated[
+    EventTimestamp,
+    Meta(description="Decides day and month: the charger's time, or csms's where that is suspect."),
+]
 NodeName = Annotated[str, Meta(description="The csms node that has (or had) the connection.")]
 
 
@@ -112,6 +133,10 @@ class CompletedPayload(Payload, kw_only=True):
         Annotated[str, Meta(description="What was odd about it.", examples=["meter_decreased"])] | UnsetType
     ) = UNSET
     revision: Revision = 1
+    billing: Billing = "billed"
+    anomalies: Anomalies | UnsetType = UNSET
+    held_because: HeldBecause | UnsetType = UNSET
+    accounting_at: AccountingAt | UnsetType = UNSET
 
 
 class MeterReadingPayload(Payload, kw_only=True):
@@ -247,6 +272,29 @@ class SessionCostPayload(Payload, kw_only=True):
         tuple[CostLine, ...], Meta(description="The components; they add up to `amountMinor`.")
     ] = ()
     tax: CostTax | UnsetType = UNSET
+    void: (
+        Annotated[bool, Meta(description="An operator made the bill void: the amount is 0.")] | UnsetType
+    ) = UNSET
+    accounting_at: AccountingAt | UnsetType = UNSET
+
+
+class CostHeldPayload(Payload, kw_only=True):
+    """A cost that must not be booked: its figures are implausible. `session_cost` follows when an operator releases it."""
+
+    transaction_id: TransactionId
+    connector_id: ConnectorId
+    id_tag: EventIdTag
+    start_time: EventTimestamp
+    end_time: EventTimestamp
+    energy_consumed: EnergyKwh
+    duration: Minutes
+    estimated_cost: EventMoney
+    currency: EventCurrency
+    amount_minor: Annotated[int, Meta(description="What the bill would be, in minor units.")]
+    held_because: HeldBecause
+    anomalies: Anomalies = ()
+    revision: Revision = 1
+    accounting_at: AccountingAt | UnsetType = UNSET
 
 
 class OrphanStopPayload(Payload, kw_only=True):

@@ -7,9 +7,10 @@ from hashlib import sha256
 import msgspec
 from msgspec.structs import replace
 
-from csms.core import events, reports
+from csms.core import events, reports, session_register
+from csms.core.attribution import current_register
 from csms.core.clocks import proves_older
-from csms.core.records import DeviationCount, StoredReading, Transaction
+from csms.core.records import Connector, DeviationCount, StoredReading, Transaction
 from csms.core.text import storable
 from csms.core.units import Measured, measure, parse_number
 from csms.core.work import Work
@@ -30,8 +31,12 @@ def store_readings(
     readings: Sequence[reports.Reading],
     *,
     published: bool = True,
+    names_session: bool = True,
 ) -> None:
-    """Store each new reading and publish it. One without a usable sample is stored only."""
+    """Store each new reading and publish it. One without a usable sample is stored only.
+
+    `names_session` False: the readings name another transaction or none, so they are weaker evidence of this one.
+    """
     for reading in readings:
         sampled_at = reading.at or work.now
         samples = _encode(reading.samples)
@@ -55,13 +60,17 @@ def store_readings(
                 samples=samples.decode(),
             )
         )
-        _update_connector(work, charger_id, connector_id, transaction, sampled_at, measured)
+        session_wh = _update_connector(
+            work, charger_id, connector_id, transaction, sampled_at, measured, names_session=names_session
+        )
         if measured.skipped:
             work.add(_count_malformed(work, charger_id, reading, measured.skipped))
         if measured.measurands and published:
             work.emit(
                 charger_id,
-                events.meter_reading(charger_id, connector_id, transaction, sampled_at, measured, digest),
+                events.meter_reading(
+                    charger_id, connector_id, transaction, sampled_at, measured, digest, session_wh
+                ),
             )
 
 
@@ -88,37 +97,67 @@ def _update_connector(
     transaction: Transaction | None,
     sampled_at: datetime,
     measured: Measured,
-) -> None:
-    """Keep the newest reading of the connector, for inferred stops and the console.
+    *,
+    names_session: bool,
+) -> int | None:
+    """Keep the newest reading of the connector, and the register of its session. Return the session's energy in Wh.
 
-    Readings of an ended transaction, such as those sent with its stop, do not change it, nor do readings older than
-    the newest. A reading without a transaction counts for the running one: it is the same register.
+    The order of arrival decides which reading is the newest, except for one that its own time and a lower register show
+    to be overtaken. Readings of an ended transaction, such as those sent with its stop, do not change the connector. A
+    reading without a transaction counts for the running one if its register fits: it may be of another register.
     """
     before = work.connector(charger_id, connector_id)
     newest_at = sampled_at if before.newest_reading_at is None else max(sampled_at, before.newest_reading_at)
     if transaction is None:
-        transaction = work.open_transaction(charger_id, connector_id)
-    transaction_id = None if transaction is None else transaction.id
-    same = before.reading_transaction_id == transaction_id
-    closed = transaction is not None and not transaction.open
-    late = same and before.reading_at is not None and proves_older(sampled_at, before.reading_at, work.now)
-    if closed or late:
+        transaction, names_session = work.open_transaction(charger_id, connector_id), False
+    if transaction is not None and not transaction.open:
         if newest_at != before.newest_reading_at:
             work.put(replace(before, newest_reading_at=newest_at))
-        return
-    energy_wh, power_w, soc_percent = measured.energy_wh, measured.power_w, measured.soc_percent
-    if same:
-        energy_wh = before.energy_wh if energy_wh is None else energy_wh
-        power_w = before.power_w if power_w is None else power_w
-        soc_percent = before.soc_percent if soc_percent is None else soc_percent
-    work.put(
-        replace(
-            before,
-            reading_transaction_id=transaction_id,
-            reading_at=sampled_at,
-            energy_wh=energy_wh,
-            power_w=power_w,
-            soc_percent=soc_percent,
-            newest_reading_at=newest_at,
+        return _add_to_ended(work, transaction, sampled_at, measured)
+    register, energy_wh = None, measured.energy_wh
+    if transaction is not None:
+        register = current_register(work, transaction)
+        if energy_wh is not None:
+            register = session_register.advance(
+                register, energy_wh, sampled_at, work.now, names_session=names_session
+            )
+        energy_wh = register.last.wh if register.readings else None
+    transaction_id = None if transaction is None else transaction.id
+    same = before.reading_transaction_id == transaction_id
+    if not (same and _overtaken(before, sampled_at, measured, work.now)):
+        work.put(
+            replace(
+                before,
+                reading_transaction_id=transaction_id,
+                reading_at=sampled_at,
+                energy_wh=energy_wh if energy_wh is not None or not same else before.energy_wh,
+                power_w=before.power_w if same and measured.power_w is None else measured.power_w,
+                soc_percent=before.soc_percent
+                if same and measured.soc_percent is None
+                else measured.soc_percent,
+                newest_reading_at=newest_at,
+                register=register if transaction is not None else before.register,
+            )
         )
-    )
+    return None if register is None or not register.readings else register.energy_wh
+
+
+def _overtaken(before: Connector, sampled_at: datetime, measured: Measured, now: datetime) -> bool:
+    """Return whether a reading is older than the connector's newest one, by its time and by its register."""
+    if before.reading_at is None or not proves_older(sampled_at, before.reading_at, now):
+        return False
+    lower = measured.energy_wh is not None and before.energy_wh is not None
+    return lower and measured.energy_wh < before.energy_wh  # type: ignore[operator]
+
+
+def _add_to_ended(
+    work: Work, transaction: Transaction, sampled_at: datetime, measured: Measured
+) -> int | None:
+    """Let a late reading count for a transaction whose end was inferred; the real end of another one holds."""
+    if transaction.inferred and measured.energy_wh is not None:
+        register = session_register.advance(
+            current_register(work, transaction), measured.energy_wh, sampled_at, work.now
+        )
+        work.put(replace(transaction, register=register))
+        return register.energy_wh
+    return transaction.energy_wh

@@ -1,7 +1,8 @@
 """Inferred ends: transactions whose stop never came are closed by what their chargers have reported since."""
 
 from csms.core import reports
-from csms.core.transactions import close_inferred, find_transaction
+from csms.core.attribution import find_transaction
+from csms.core.closing import close_inferred
 from csms.core.work import Work
 
 

@@ -6,6 +6,7 @@ from decimal import Decimal
 from msgspec import Struct
 
 from csms.core.pricing import Bill
+from csms.core.session_register import SessionRegister
 from csms.core.tariffs import Tariff
 
 
@@ -27,6 +28,7 @@ class Charger(Struct, frozen=True, kw_only=True):
     time_zone: str | None = None
     tariff_id: str | None = None
     group_id: str | None = None
+    max_power_w: int | None = None
     booted_at: datetime | None = None
 
 
@@ -44,7 +46,10 @@ class ChargerState(Struct, frozen=True, kw_only=True):
 
 
 class Connector(Struct, frozen=True, kw_only=True):
-    """Last reported status and last meter reading of one connector (0 = the charger as a whole)."""
+    """Last reported status and last meter reading of one connector (0 = the charger as a whole).
+
+    `register`: that of the session `reading_transaction_id`, which runs or was the last one.
+    """
 
     charger_id: str
     connector_id: int
@@ -62,12 +67,21 @@ class Connector(Struct, frozen=True, kw_only=True):
     power_w: int | None = None
     soc_percent: float | None = None
     newest_reading_at: datetime | None = None
+    register: SessionRegister | None = None
+
+    def session_wh(self, transaction_id: int) -> int | None:
+        """Return the energy in Wh that a running session has drawn so far. None: no reading of it is known."""
+        own = self.reading_transaction_id == transaction_id and self.register is not None
+        return self.register.energy_wh if own and self.register and self.register.readings else None
 
 
 class Transaction(Struct, frozen=True, kw_only=True):
     """A charging session. Open while `stopped_at` is None.
 
-    `started_at` and `stopped_at` are by the charger's clock, `start_received_at` and `stop_received_at` by csms's.
+    `started_at` and `stopped_at` are by the charger's clock, `start_received_at` and `stop_received_at` by csms's;
+    `accounting_at` decides the day and month. `meter_start_wh` and `meter_stop_wh` are as the charger reported them;
+    `energy_wh` is what the evidence shows. `billing`: billed, held (no cost is published until an operator releases
+    it) or void (a cost of zero); None while open. `register`: at the start, and again at the end.
     """
 
     id: int
@@ -99,10 +113,44 @@ class Transaction(Struct, frozen=True, kw_only=True):
     bill: Bill | None = None  # None: it follows from tariff, energy and duration
     anomalies: tuple[str, ...] = ()
     account_id: str | None = None
+    accounting_at: datetime
+    billing: str | None = None
+    held_because: tuple[str, ...] = ()
+    register: SessionRegister | None = None
 
     @property
     def open(self) -> bool:
         return self.stopped_at is None
+
+
+class BilledState(Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a revision of a transaction is billed by."""
+
+    meter_start_wh: int
+    meter_stop_wh: int | None
+    started_at: datetime
+    stopped_at: datetime | None
+    energy_wh: int | None
+    energy_source: str | None
+    duration_s: Decimal | None
+    cost_minor: int | None
+    billing: str | None
+    anomalies: tuple[str, ...] = ()
+    held_because: tuple[str, ...] = ()
+
+
+class TransactionRevision(Struct, frozen=True, kw_only=True, gc=False):
+    """A revision of a transaction that was revised: who made it, when and why, and what it is billed by.
+
+    A transaction that was never revised has none.
+    """
+
+    transaction_id: int
+    revision: int
+    recorded_at: datetime
+    author: str
+    note: str | None
+    state: BilledState
 
 
 class Tag(Struct, frozen=True, kw_only=True):

@@ -4,19 +4,20 @@ Only sessions whose tariff `needs_timeline` have one. Times are the charger's, m
 charger's was wrong from the start of the session.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
 
-from csms.core import reports
+from csms.core import reports, session_register
 from csms.core.bands import band_boundaries
+from csms.core.clocks import LONGEST_SESSION
 from csms.core.records import StoredReading, StoredStatus, Transaction
-from csms.core.usage import Evidence, SessionTimeline
+from csms.core.usage import Evidence, RegisterReading, SessionTimeline
 from csms.core.work import Work
 
-LONGEST_SESSION = timedelta(days=30)  # in a session that seems longer the charger's clock was set
+_ANY_POWER_W = 10**9  # of a session that an older release has begun
 _AHEAD = timedelta(hours=24)  # by which a charger's clock may be ahead and is still trusted
 _NO_SHIFT = timedelta(0)
 _STEPS = 1000
@@ -92,7 +93,6 @@ def closed_timeline(
     started_at: datetime,
     ended_at: datetime,
     energy_wh: int,
-    meter_start_wh: int,
 ) -> SessionTimeline | None:
     """Return the timeline of a session that ends now, from the loaded evidence and what this batch has added.
 
@@ -123,7 +123,7 @@ def closed_timeline(
             if (s.charger_id, s.connector_id) == connector
         ),
     )
-    return _timeline(transaction, ended_at, energy_wh, meter_start_wh, evidence, None)
+    return _timeline(transaction, ended_at, energy_wh, evidence, None)
 
 
 def running_timeline(
@@ -131,32 +131,46 @@ def running_timeline(
 ) -> SessionTimeline:
     """Return the timeline of a running session. It counts as idle at most until its newest reading (`read_at`)."""
     idle_until = transaction.started_at if read_at is None else read_at
-    return _timeline(transaction, until, energy_wh, transaction.meter_start_wh, evidence, idle_until)
+    return _timeline(transaction, until, energy_wh, evidence, idle_until)
 
 
 def _timeline(
     transaction: Transaction,
     ended_at: datetime,
     energy_wh: int,
-    meter_start_wh: int,
     evidence: Evidence,
     idle_until: datetime | None,
 ) -> SessionTimeline:
     """Build a timeline, with all times moved to the clock of csms if the charger's was wrong from the start."""
     shift = _shift(transaction)
-    if shift:
-        evidence = Evidence(
-            registers=tuple((at + shift, energy_wh) for at, energy_wh in evidence.registers),
-            statuses=tuple((at + shift, status) for at, status in evidence.statuses),
-        )
     return SessionTimeline(
         started_at=transaction.started_at + shift,
         ended_at=ended_at + shift,
         energy_wh=energy_wh,
-        meter_start_wh=meter_start_wh,
-        evidence=evidence,
+        evidence=Evidence(
+            registers=tuple(
+                (at + shift, drawn_wh) for at, drawn_wh in _drawn(transaction, evidence.registers)
+            ),
+            statuses=tuple((at + shift, status) for at, status in evidence.statuses),
+        ),
         idle_until=None if idle_until is None else idle_until + shift,
     )
+
+
+def _drawn(transaction: Transaction, registers: Sequence[RegisterReading]) -> Iterator[RegisterReading]:
+    """Yield the session's energy at the times of its readings, as csms/core/session_register.py believes them."""
+    begun = transaction.register
+    register = session_register.begin(
+        transaction.meter_start_wh if begun is None else begun.start_wh,
+        transaction.started_at,
+        transaction.started_at,
+        max_power_w=_ANY_POWER_W if begun is None else begun.max_power_w,
+        before_wh=None if begun is None else begun.before_wh,
+    )
+    for at, value_wh in sorted(registers):
+        register = session_register.advance(register, value_wh, at, at)
+        if register.last.at == at:
+            yield at, register.energy_wh
 
 
 def _shift(transaction: Transaction) -> timedelta:

@@ -29,9 +29,10 @@ _NOT_IDLE = frozenset({"SuspendedEVSE", "Faulted", "Unavailable", "Available", "
 
 
 class Evidence(Struct, frozen=True, kw_only=True):
-    """What is stored about a session's energy, by the charger's clock, in any order.
+    """What is stored about a session, by the charger's clock, in any order.
 
-    `registers`: the energy register in Wh; `statuses`: what the connector reported.
+    `registers`: the energy register in Wh, in a timeline the energy since the start; `statuses`: what the connector
+    reported.
     """
 
     registers: tuple[RegisterReading, ...] = ()
@@ -39,7 +40,7 @@ class Evidence(Struct, frozen=True, kw_only=True):
 
 
 class SessionTimeline(Struct, frozen=True, kw_only=True):
-    """A session in time. The register went from `meter_start_wh` to `meter_start_wh + energy_wh`.
+    """A session in time.
 
     `idle_until`: the end of idle time of a session that still runs.
     """
@@ -47,7 +48,6 @@ class SessionTimeline(Struct, frozen=True, kw_only=True):
     started_at: datetime
     ended_at: datetime
     energy_wh: int
-    meter_start_wh: int = 0
     evidence: Evidence = Evidence()
     idle_until: datetime | None = None
 
@@ -158,7 +158,7 @@ def _register_curve(timeline: SessionTimeline) -> list[RegisterReading]:
     A register neither falls nor exceeds its value at the end: readings that do are ignored. Of readings that contradict
     each other as many as possible are kept, so that a single wrong one does not exclude all later ones.
     """
-    low, high = timeline.meter_start_wh, timeline.meter_start_wh + max(timeline.energy_wh, 0)
+    low, high = 0, max(timeline.energy_wh, 0)
     between = sorted(
         (at, energy_wh)
         for at, energy_wh in timeline.evidence.registers

@@ -26,6 +26,7 @@ from csms.core.records import (
     StoredStatus,
     Tag,
     Transaction,
+    TransactionRevision,
 )
 from csms.core.tariffs import DEFAULT_TARIFF_ID, Tariff
 from csms.core.usage import Evidence
@@ -45,6 +46,7 @@ AddedRow = (
     | CommandOutcome
     | StoredTransfer
     | AccountEntry
+    | TransactionRevision
 )
 K = TypeVar("K", bound=DeviceState)
 
@@ -66,6 +68,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     error_events: bool = False
     tariff: Tariff = Tariff()
     time_zone: str = "UTC"
+    max_power_w: int = 500_000  # of a charger without its own limit
+    hold_implausible: bool = True
 
 
 class Work:

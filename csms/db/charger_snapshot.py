@@ -13,7 +13,7 @@ from csms.core.records import ChargerState, Connector, Transaction
 from csms.core.usage import Evidence
 from csms.db import readings_window
 from csms.db.driver import DriverConnection, driver_connection
-from csms.db.record_sql import CONNECTOR_SQL, STATE_SQL, TRANSACTION_SQL, transaction_of
+from csms.db.record_sql import CONNECTOR_SELECT, STATE_SQL, TRANSACTION_SELECT, connector_of, transaction_of
 
 _NOTES = "SELECT notes FROM bridge_notes WHERE charger_id = $1"
 
@@ -35,11 +35,11 @@ async def snapshots(db: DriverConnection, charger_ids: Sequence[str]) -> list[St
     async with db.transaction(isolation="repeatable_read", readonly=True):
         states = await db.fetch(f"{STATE_SQL.select} WHERE charger_id = ANY($1::text[])", charger_ids)
         connectors = await db.fetch(
-            f"{CONNECTOR_SQL.select} WHERE charger_id = ANY($1::text[]) ORDER BY charger_id, connector_id",
+            f"{CONNECTOR_SELECT} WHERE charger_id = ANY($1::text[]) ORDER BY charger_id, connector_id",
             charger_ids,
         )
         transactions = await db.fetch(
-            f"{TRANSACTION_SQL.select} WHERE charger_id = ANY($1::text[]) AND stopped_at IS NULL ORDER BY id",
+            f"{TRANSACTION_SELECT} WHERE charger_id = ANY($1::text[]) AND stopped_at IS NULL ORDER BY id",
             charger_ids,
         )
         running = [transaction_of(row) for row in transactions]
@@ -49,7 +49,7 @@ async def snapshots(db: DriverConnection, charger_ids: Sequence[str]) -> list[St
         )
     connectors_of: dict[str, list[Connector]] = defaultdict(list)
     for row in connectors:
-        connectors_of[row["charger_id"]].append(Connector(**row))
+        connectors_of[row["charger_id"]].append(connector_of(row))
     running_at: dict[str, list[Transaction]] = defaultdict(list)
     for transaction in running:
         running_at[transaction.charger_id].append(transaction)

@@ -39,7 +39,7 @@ async def network_totals(db: AsyncConnection, since: datetime) -> NetworkTotals:
             .outerjoin(charger_states, charger_states.c.charger_id == chargers.c.id)
         )
     ).one()
-    gained = func.greatest(connectors.c.energy_wh - transactions.c.meter_start_wh, 0)
+    gained = connectors.c.register["last"]["energy_wh"].as_integer()
     running = (
         await db.execute(
             select(

@@ -34,6 +34,11 @@ def json_text(value: Any) -> str | None:
     return None if value is None else msgspec.json.encode(value).decode()
 
 
+def array_text(words: Iterable[str]) -> str:
+    """An array of plain words as Postgres reads it: it has no arrays of arrays of unequal length."""
+    return "{" + ",".join(f'"{word}"' for word in words) + "}"
+
+
 class RecordSql:
     """A record type and the statements that read and write it. The columns are the record's fields.
 
@@ -47,21 +52,40 @@ class RecordSql:
         self.types = tuple(_TYPES[type(table.c[name].type).__name__] for name in self.columns)
         self.primary_key = tuple(column.name for column in table.primary_key.columns)
         self._json_at = [i for i, kind in enumerate(self.types) if kind == "jsonb"]
+        # How the columns that asyncpg does not take as they are become text.
+        self._texts = {
+            name: json_text if kind == "jsonb" else array_text
+            for name, kind in zip(self.columns, self.types, strict=True)
+            if kind in {"jsonb", "text[]"}
+        }
         into = f"INSERT INTO {table.name} ({', '.join(self.columns)})"
         changes = ", ".join(
             f"{name} = excluded.{name}" for name in self.columns if name not in self.primary_key + settings
         )
         replace = f"ON CONFLICT ({', '.join(self.primary_key)}) DO UPDATE SET {changes}"
         parameters = [f"${i}::{kind}" for i, kind in enumerate(self.types, 1)]
-        arrays = ", ".join(f"{parameter}[]" for parameter in parameters)
+        arrays = ", ".join(f"{parameter.removesuffix('[]')}[]" for parameter in parameters)
+        # A column of arrays comes as texts, and is cast.
+        new = ", ".join(
+            f"{name}::text[]" if kind == "text[]" else name
+            for name, kind in zip(self.columns, self.types, strict=True)
+        )
         self.select = f"SELECT {', '.join(self.columns)} FROM {table.name}"
         # One array per column, however many rows there are.
-        self.upsert_arrays = f"{into} SELECT * FROM unnest({arrays}) {replace}"
-        self.upsert_row = f"{into} VALUES ({', '.join(parameters)}) {replace}"
+        self.upsert_arrays = (
+            f"{into} SELECT {new} FROM unnest({arrays}) AS new({', '.join(self.columns)}) {replace}"
+        )
+        self.insert_row = f"{into} VALUES ({', '.join(parameters)})"
+        self.upsert_row = f"{self.insert_row} {replace}"
 
     def arrays(self, rows: Sequence[Any], names: Sequence[str] | None = None) -> list[list[Any]]:
         """The arguments of `upsert_arrays`, or those columns only."""
-        return [list(map(attrgetter(name), rows)) for name in names or self.columns]
+        return [self._array(name, rows) for name in names or self.columns]
+
+    def _array(self, name: str, rows: Sequence[Any]) -> list[Any]:
+        values = map(attrgetter(name), rows)
+        text = self._texts.get(name)
+        return list(values if text is None else map(text, values))
 
     def values(self, row: Any) -> list[Any]:
         """The arguments of `upsert_row`."""

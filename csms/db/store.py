@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from csms.core import reports, session_timeline
+from csms.core.attribution import find_stopped
 from csms.core.records import (
     Answered,
     Charger,
@@ -25,9 +26,10 @@ from csms.core.records import (
     QuarantineResolution,
     Tag,
     Transaction,
+    TransactionRevision,
 )
 from csms.core.tariffs import DEFAULT_TARIFF_ID, Tariff
-from csms.core.transactions import find_stopped, stop_content_key
+from csms.core.transactions import stop_content_key
 from csms.core.work import Work, tag_key
 from csms.db import account_rows, device_state, readings_window
 from csms.db.driver import DriverConnection
@@ -35,17 +37,20 @@ from csms.db.event_tables import NUMBER_BLOCK
 from csms.db.outbox import lane
 from csms.db.record_sql import (
     CHARGER_SQL,
+    CONNECTOR_SELECT,
     CONNECTOR_SQL,
     EVENT_SQL,
     READING_SQL,
+    REVISION_SQL,
     SECURITY_EVENT_SQL,
     STATE_SQL,
     STATUS_SQL,
     TAG_SQL,
+    TRANSACTION_SELECT,
     TRANSACTION_SQL,
     ReportBatch,
+    connector_of,
     transaction_of,
-    transaction_upsert,
 )
 from csms.db.statements import PartialUpdate, StatementBatch
 
@@ -58,6 +63,7 @@ _READ = PartialUpdate(
     "power_w",
     "soc_percent",
     "newest_reading_at",
+    "register",
 )
 
 _IN_TRANSACTION = (reports.Meter, reports.Stop)
@@ -65,20 +71,20 @@ _WITH_TAG = (reports.Start, reports.Authorize, reports.Stop)
 _WITHOUT_CHARGER = (reports.Meter, reports.Status, reports.Seen)
 _STATES_LOCKED = f"{STATE_SQL.select} WHERE charger_id = ANY($1::text[]) ORDER BY charger_id FOR UPDATE"
 _CHARGERS = f"{CHARGER_SQL.select} WHERE id = ANY($1::text[])"
-_CONNECTORS = f"{CONNECTOR_SQL.select} WHERE charger_id = ANY($1::text[])"
-# The tariff comes as text: SQLAlchemy's connection would decode it for each row, and there are few different ones.
-_TRANSACTIONS = TRANSACTION_SQL.select.replace("tariff", "tariff::text AS tariff")
+_CONNECTORS = f"{CONNECTOR_SELECT} WHERE charger_id = ANY($1::text[])"
 _OPEN_OR_NAMED = (
-    f"{_TRANSACTIONS} WHERE charger_id = ANY($1::text[]) AND stopped_at IS NULL"
+    f"{TRANSACTION_SELECT} WHERE charger_id = ANY($1::text[]) AND stopped_at IS NULL"
     # A report nearly always names the open transaction, which the first part has loaded.
-    f" UNION ALL {_TRANSACTIONS} WHERE id = ANY($2::int4[])"
+    f" UNION ALL {TRANSACTION_SELECT} WHERE id = ANY($2::int4[])"
     " AND NOT (charger_id = ANY($1::text[]) AND stopped_at IS NULL)"
-    f" UNION ALL {_TRANSACTIONS} WHERE (charger_id, key) IN"
+    f" UNION ALL {TRANSACTION_SELECT} WHERE (charger_id, key) IN"
     " (SELECT * FROM unnest($3::text[], $4::text[]))"
 )
 _TAGS = f'{TAG_SQL.select} WHERE lower(id_tag COLLATE "C") = ANY($1::text[])'
 _TAGS_LOCKED = f'{_TAGS} ORDER BY lower(id_tag COLLATE "C") FOR NO KEY UPDATE'
-_OPEN_BY_TAG = f'{_TRANSACTIONS} WHERE lower(id_tag COLLATE "C") = ANY($1::text[]) AND stopped_at IS NULL'
+_OPEN_BY_TAG = (
+    f'{TRANSACTION_SELECT} WHERE lower(id_tag COLLATE "C") = ANY($1::text[]) AND stopped_at IS NULL'
+)
 
 
 async def load(db: DriverConnection, work: Work, batch: ReportBatch) -> None:
@@ -97,7 +103,7 @@ async def load(db: DriverConnection, work: Work, batch: ReportBatch) -> None:
         for row in await db.fetch(_CHARGERS, sorted(needed)):
             work.load(Charger(**row))
     for row in await db.fetch(_CONNECTORS, charger_ids):
-        work.load(Connector(**row))
+        work.load(connector_of(row))
     await _load_transactions(db, work, batch, charger_ids)
     await _load_tags(db, work, batch)
     await account_rows.load(db, work, batch)
@@ -256,7 +262,7 @@ async def save(db: DriverConnection, work: Work, *, relay: bool) -> None:
     if rows := changed.get(Transaction):
         # Ends before starts: a connector has at most one open transaction at any moment.
         rows.sort(key=lambda t: (t.open, t.id))
-        statements.add(*transaction_upsert(rows))
+        statements.add(TRANSACTION_SQL.upsert_arrays, TRANSACTION_SQL.arrays(rows))
     if rows := work.added.get(Answered):
         statements.add(_INSERT_ANSWERS, map(list, zip(*map(msgspec.structs.astuple, rows), strict=True)))
     events = work.added.get(Event, ())
@@ -265,6 +271,8 @@ async def save(db: DriverConnection, work: Work, *, relay: bool) -> None:
         statements.add(_QUEUE, map(list, zip(*queued, strict=True)))
     await statements.run(db)
     await _add_rows(db, work.added)
+    for revision in work.added.get(TransactionRevision, ()):
+        await db.execute(_INSERT_REVISION, *REVISION_SQL.values(revision))
     await account_rows.save(db, work, changed)
     await device_state.save(db, work, changed)
     if events:
@@ -315,6 +323,8 @@ _QUEUE = (
     "INSERT INTO outbox (lane, charger_id, seq, recorded_at)"
     " SELECT * FROM unnest($1::int2[], $2::text[], $3::int8[], $4::timestamptz[])"
 )
+# The revision before the first correction may have been written by an earlier one.
+_INSERT_REVISION = REVISION_SQL.insert_row + " ON CONFLICT DO NOTHING"
 # Rare rows, one by one: their fields are the parameters.
 _ADDED = {
     QuarantineEntry: (

@@ -94,6 +94,7 @@ chargers = Table(
     Column("pending_security_profile", SmallInteger),
     Column("certificate_name", Text),
     id_column("group_id", "charger_groups", nullable=True),
+    Column("max_power_w", Integer, CheckConstraint("max_power_w > 0", name="max_power_w")),
     now_column("created_at"),
 )
 
@@ -130,6 +131,7 @@ connectors = Table(
     Column("power_w", BigInteger),
     Column("soc_percent", Double),
     time_column("newest_reading_at"),
+    Column("register", JSONB(none_as_null=True)),
     postgresql_with=_HOT,
 )
 
@@ -165,6 +167,10 @@ transactions = Table(
     Column("bill", JSONB(none_as_null=True)),
     Column("anomalies", ARRAY(Text), nullable=False, server_default="{}"),
     id_column("account_id", nullable=True),
+    now_column("accounting_at"),
+    Column("billing", Text, CheckConstraint("billing IN ('billed', 'held', 'void')", name="billing")),
+    Column("held_because", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("register", JSONB(none_as_null=True)),
     # The same start reported again, by any node, is the same transaction.
     Index("transactions_charger_id_key_key", "charger_id", "key", unique=True),
     # One open transaction a connector, always.
@@ -177,11 +183,26 @@ transactions = Table(
     ),
     Index("transactions_started_at_idx", "started_at", "id"),
     Index("transactions_charger_id_started_at_idx", "charger_id", "started_at", "id"),
+    Index("transactions_accounting_at_idx", "accounting_at", "id"),
+    Index("transactions_charger_id_accounting_at_idx", "charger_id", "accounting_at", "id"),
+    Index("transactions_held_idx", "id", postgresql_where=text("billing = 'held'")),
     Index(
         "transactions_open_id_tag_idx",
         text('lower(id_tag COLLATE "C")'),
         postgresql_where=text("stopped_at IS NULL"),
     ),
+)
+
+# The revisions of transactions that were revised, the first one included.
+transaction_revisions = Table(
+    "transaction_revisions",
+    metadata,
+    Column("transaction_id", Integer, primary_key=True, autoincrement=False),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    time_column("recorded_at", nullable=False),
+    Column("author", Text, nullable=False),
+    Column("note", Text),
+    Column("state", JSONB, nullable=False),
 )
 
 tags = Table(

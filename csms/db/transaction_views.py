@@ -16,7 +16,7 @@ from csms.core.records import Connector, Transaction
 from csms.core.usage import Evidence
 from csms.db import readings_window
 from csms.db.driver import driver_connection
-from csms.db.record_sql import transaction_of
+from csms.db.record_sql import connector_of, transaction_of
 from csms.db.rows import all_rows, all_structs, first_row
 from csms.db.tables import connectors, readings, transactions
 
@@ -120,7 +120,7 @@ async def _load(db: AsyncConnection, query: Select[Any]) -> list[TransactionView
     own: list[Connector] = []
     if places:
         key = tuple_(connectors.c.charger_id, connectors.c.connector_id)
-        own = await all_structs(db, Connector, select(connectors).where(key.in_(places)))
+        own = [connector_of(row) for row in await all_rows(db, select(connectors).where(key.in_(places)))]
     return await with_connectors(db, found, own)
 
 

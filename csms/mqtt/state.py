@@ -147,17 +147,16 @@ def _transaction_state(
         and connector.reading_transaction_id == transaction.id
         and connector.reading_at is not None
     ):
-        if connector.energy_wh is not None:
-            energy_wh = max(connector.energy_wh - transaction.meter_start_wh, 0)
+        energy_wh = connector.session_wh(transaction.id) or 0
         if connector.power_w is not None:
             content.current_power = kwh(connector.power_w)
         content.reading_time = timestamp(connector.reading_at)
         as_of = max(as_of, connector.reading_at)
-    tariff, course = transaction.tariff, None
+    tariff, timeline = transaction.tariff, None
     if tariff.needs_timeline:
         evidence = snapshot.evidence.get(transaction.id, Evidence())
-        course = session_timeline.running_timeline(transaction, as_of, energy_wh, evidence, as_of)
+        timeline = session_timeline.running_timeline(transaction, as_of, energy_wh, evidence, as_of)
     seconds = pricing.duration_s(transaction.started_at, as_of)
     content.session_energy = kwh(energy_wh)
-    content.running_cost = float(pricing.session_cost(tariff, energy_wh, seconds, course).amount)
+    content.running_cost = float(pricing.session_cost(tariff, energy_wh, seconds, timeline).amount)
     return content

@@ -97,12 +97,8 @@ def status(plan: Plan, snapshot: StateSnapshot | None, *, now: datetime) -> Hems
     period = current_or_next(held.periods, now) if held is not None and sure else None
     command_at = iso_time(wish.command_at)
     powers = [one.power_w for one in connectors if one.power_w is not None]
-    registers = {one.connector_id: one.energy_wh for one in connectors if one.energy_wh is not None}
-    energies = [
-        max(registers[one.connector_id] - one.meter_start_wh, 0)
-        for one in running
-        if one.connector_id in registers
-    ]
+    drawn = [plug.session_wh(one.id) for one in running for plug in connectors]
+    energies = [energy_wh for energy_wh in drawn if energy_wh is not None]
     return HemsStatus(
         state=state,
         charger_state=state,

@@ -164,7 +164,7 @@ def _on_record(view: RentalView, running: Transaction) -> RentalNumbers:
     connector = _connector(view, running.connector_id)
     energy_wh, at = 0, running.started_at
     if connector is not None and connector.reading_transaction_id == running.id:
-        energy_wh = max((connector.energy_wh or running.meter_start_wh) - running.meter_start_wh, 0)
+        energy_wh = connector.session_wh(running.id) or 0
         at = connector.reading_at or at
     time_s = max(int((at - running.started_at).total_seconds()), 0)
     return RentalNumbers(

@@ -6,8 +6,8 @@ from decimal import Decimal
 import pytest
 
 from csms.core import reports
+from csms.core.closing import close_inferred
 from csms.core.tariffs import Tariff
-from csms.core.transactions import close_inferred
 from tests.harness.fake_store import CP, FakeStore, at, meter, register, start, status, stop
 
 CENTS = Tariff(energy_rate=Decimal("0.12"), time_rate=Decimal("0.01"))

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from csms.core import reports, session_timeline
+from csms.core.clocks import LONGEST_SESSION
 from csms.core.tariffs import Band, Tariff
 from csms.core.usage import Evidence
 from tests.harness.fake_store import CP, FakeStore, meter, register, start, status, stop
@@ -191,7 +192,7 @@ def test_a_running_session_is_idle_until_its_newest_reading(desk):
     evidence = Evidence(registers=((at(30), 4000),))
     timeline = session_timeline.running_timeline(transaction, at(60), 5000, evidence, at(30))
     assert (timeline.ended_at, timeline.energy_wh, timeline.idle_until) == (at(60), 5000, at(30))
-    assert (timeline.meter_start_wh, timeline.evidence) == (1000, evidence)
+    assert timeline.evidence == Evidence(registers=((at(30), 3000),))
     unread = session_timeline.running_timeline(transaction, at(60), 0, Evidence(), None)
     assert unread.idle_until == transaction.started_at
 
@@ -205,7 +206,7 @@ def test_the_window_of_a_session_with_a_suspect_clock_has_the_full_length(desk):
     desk.tell(start(at=datetime(1970, 1, 1, tzinfo=UTC)))
     (transaction,) = desk.transactions.values()
     window = session_timeline.running_window(transaction, at(60))
-    assert window.until - window.since == session_timeline.LONGEST_SESSION
+    assert window.until - window.since == LONGEST_SESSION
 
 
 def test_the_window_of_a_session_is_bounded(desk):
@@ -217,9 +218,9 @@ def test_the_window_of_a_session_is_bounded(desk):
         reports.Seen(charger_id=CP),
     ]
     (window,) = session_timeline.closing_windows(desk.load(batch), batch)
-    assert window.until == EVENING + session_timeline.LONGEST_SESSION
+    assert window.until == EVENING + LONGEST_SESSION
     assert len(window.boundaries) <= 31 * 3
-    assert window.step_s == session_timeline.LONGEST_SESSION.total_seconds() / 1000
+    assert window.step_s == LONGEST_SESSION.total_seconds() / 1000
     assert not window.statuses
 
 

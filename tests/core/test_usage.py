@@ -29,9 +29,8 @@ def timeline(minutes, energy_wh, registers=(), statuses=(), start_wh=0, **more):
         started_at=EVENING,
         ended_at=at(minutes),
         energy_wh=energy_wh,
-        meter_start_wh=start_wh,
         evidence=Evidence(
-            registers=tuple((at(m), wh) for m, wh in registers),
+            registers=tuple((at(m), wh - start_wh) for m, wh in registers),
             statuses=tuple((at(m), status) for m, status in statuses),
         ),
         **more,
@@ -166,8 +165,7 @@ def test_splitting_a_session_anywhere_changes_no_sum(minutes, energy_wh, registe
         started_at=moment,
         ended_at=whole.ended_at,
         energy_wh=energy_wh - middle_wh,
-        meter_start_wh=middle_wh,
-        evidence=evidence,
+        evidence=Evidence(registers=tuple((m, wh - middle_wh) for m, wh in evidence.registers)),
     )
     parts = [usage_by_band(NIGHT, one), usage_by_band(NIGHT, other)]
     assert sum(sum(p.energy_wh.values()) for p in parts) == energy_wh
@@ -184,9 +182,7 @@ def test_splitting_at_a_reading_changes_no_bands_energy(minutes, energy_wh, cut)
     one = usage_by_band(NIGHT, timeline(cut, middle))
     other = usage_by_band(
         NIGHT,
-        SessionTimeline(
-            started_at=at(cut), ended_at=at(minutes), energy_wh=energy_wh - middle, meter_start_wh=middle
-        ),
+        SessionTimeline(started_at=at(cut), ended_at=at(minutes), energy_wh=energy_wh - middle),
     )
     for band in (NO_BAND, 0):
         parts = one.energy_wh.get(band, 0) + other.energy_wh.get(band, 0)

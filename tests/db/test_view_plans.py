@@ -106,6 +106,7 @@ SESSION = Transaction(
     meter_start_wh=0,
     started_at=NOW - timedelta(hours=1),
     start_received_at=NOW - timedelta(hours=1),
+    accounting_at=NOW - timedelta(hours=1),
     tariff=Tariff(),
 )
 PAGES: dict[str, Callable[[AsyncConnection], Awaitable[Any]]] = {

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from csms.core import command_effects, reports, session_timeline
+from csms.core.attribution import find_stopped
 from csms.core.decide import decide
 from csms.core.device_state import CommandOutcome, DeviceState, StoredTransfer
 from csms.core.records import (
@@ -28,8 +29,9 @@ from csms.core.records import (
     StoredStatus,
     Tag,
     Transaction,
+    TransactionRevision,
 )
-from csms.core.transactions import find_stopped, stop_content_key
+from csms.core.transactions import stop_content_key
 from csms.core.usage import Evidence
 from csms.core.work import Policy, Work, tag_key
 from tests.harness.event_schemas import breach
@@ -80,6 +82,7 @@ class FakeStore:
     def __init__(self, **policy: Any) -> None:
         self.policy = Policy(**({"enrollment": "open"} | policy))
         self.now = NOW
+        self.clock_stands = False
         self.chargers: dict[str, Charger] = {}
         self.states: dict[str, ChargerState] = {}
         self.connectors: dict[tuple[str, int], Connector] = {}
@@ -100,6 +103,7 @@ class FakeStore:
         self.accounts: dict[str, Account] = {}
         self.rentals: dict[int, Rental] = {}
         self.entries: list[AccountEntry] = []
+        self.revisions: dict[tuple[int, int], TransactionRevision] = {}
         self._numbers = iter(range(1, 10**9))
         self._transaction_ids = iter(range(1, 10**9))
 
@@ -109,6 +113,9 @@ class FakeStore:
 
     def batch(self, *batch: Any) -> list[Any]:
         """Several reports in one batch: their answers, or the exceptions of those that failed."""
+        if not self.clock_stands:
+            # A report arrives when it happens, not before. A test of clocks that differ sets `now` itself.
+            self.now = max([self.now, *(report.at for report in batch if getattr(report, "at", None))])
         work = self.load(batch)
         answers = []
         for report in batch:
@@ -290,6 +297,8 @@ class FakeStore:
         self.outcomes += work.added.get(CommandOutcome, [])
         self.transfers += work.added.get(StoredTransfer, [])
         self.entries += work.added.get(AccountEntry, [])
+        for revision in work.added.get(TransactionRevision, []):
+            self.revisions.setdefault((revision.transaction_id, revision.revision), revision)
         for event in work.added.get(Event, []):
             assert (broken := breach(event.topic, event.body)) is None, broken
             self.events.append(event)

@@ -35,6 +35,7 @@ def snapshot(charger_id: str = "CP 1", *, currency: str = "EUR", charging: bool 
         meter_start_wh=1000,
         started_at=NOW,
         start_received_at=NOW,
+        accounting_at=NOW,
         tariff=Tariff(currency=currency, energy_rate=Decimal("0.12")),
     )
     connectors = (

@@ -312,6 +312,7 @@ def transaction(key: str, meter_start_wh: int) -> Transaction:
         meter_start_wh=meter_start_wh,
         started_at=NOW,
         start_received_at=NOW,
+        accounting_at=NOW,
         tariff=Tariff(),
     )
 

@@ -374,6 +374,7 @@ def transaction() -> Transaction:
         meter_start_wh=5000,
         started_at=at(60),
         start_received_at=at(60),
+        accounting_at=at(60),
         tariff=Tariff(),
     )
 

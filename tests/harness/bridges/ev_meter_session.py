@@ -102,6 +102,7 @@ class SessionHarness:
                     meter_start_wh=step.meter_wh,
                     started_at=step.at,
                     start_received_at=now,
+                    accounting_at=now,
                     tariff=Tariff(),
                     anomalies=step.anomalies,
                 )

@@ -1,0 +1,174 @@
+"""The end of a transaction: what its evidence shows, its price, its events, and its accounts."""
+
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from csms.core import accounts, events, session_timeline
+from csms.core.attribution import current_register
+from csms.core.evidence import Conclusion, SessionEnd, conclude
+from csms.core.pricing import Cost, session_cost
+from csms.core.records import BilledState, Connector, Transaction, TransactionRevision
+from csms.core.session_register import SessionRegister
+from csms.core.work import Work
+
+BILLED, HELD, VOID = "billed", "held", "void"
+CHARGER, CSMS = "charger", "csms"  # authors of revisions, beside operators
+
+
+def close(
+    work: Work,
+    transaction: Transaction,
+    end: SessionEnd,
+    *,
+    reason: str,
+    id_tag: str | None,
+    anomalies: tuple[str, ...] = (),
+    author: str = CHARGER,
+    note: str | None = None,
+) -> Transaction:
+    """End a transaction, or end it anew with better evidence, as its next revision."""
+    began = current_register(work, transaction)
+    found = conclude(
+        began, end, started_at=transaction.started_at, start_received_at=transaction.start_received_at
+    )
+    held = found.held_because if work.policy.hold_implausible else ()
+    closed = replace(
+        transaction,
+        meter_start_wh=_start_wh(transaction, found.register),
+        meter_stop_wh=found.meter_stop_wh,
+        stopped_at=end.stopped_at,
+        stop_received_at=end.received_at,
+        stop_reason=reason,
+        stop_id_tag=id_tag,
+        energy_wh=found.energy_wh,
+        energy_source=found.energy_source,
+        duration_s=found.seconds,
+        inferred=end.inferred,
+        anomalies=tuple(dict.fromkeys((*anomalies, *found.anomalies))),
+        billing=HELD if held else BILLED,
+        held_because=held,
+        register=found.register,
+    )
+    closed, cost = _priced(work, closed, found)
+    closed = book(work, transaction, closed, cost, author=author, note=note)
+    _free_connector(work, closed)
+    return closed
+
+
+def close_inferred(work: Work, transaction: Transaction, *, reason: str) -> None:
+    """End a transaction whose stop never came. A real stop that comes later amends it."""
+    connector = work.connector(transaction.charger_id, transaction.connector_id)
+    register = current_register(work, transaction)
+    last = register.last
+    if register.readings and last.at < transaction.started_at:
+        # The charger's clock was set back: only the times of receipt are comparable.
+        stopped_at = last.received_at
+    else:
+        read_at = connector.reading_at if connector.reading_transaction_id == transaction.id else None
+        ends = [
+            at for at in (connector.free_since, read_at) if at is not None and at >= transaction.started_at
+        ]
+        stopped_at = min(ends, default=transaction.started_at)
+    end = SessionEnd(meter_stop_wh=None, stopped_at=stopped_at, received_at=work.now, inferred=True)
+    close(work, transaction, end, reason=reason, id_tag=None, author=CSMS)
+
+
+def reopen(work: Work, transaction: Transaction) -> Transaction:
+    """Open a transaction again whose end was inferred: its charger goes on with it. The next end is its next revision."""
+    opened = replace(
+        transaction,
+        stopped_at=None,
+        stop_received_at=None,
+        stop_reason=None,
+        stop_id_tag=None,
+        meter_stop_wh=None,
+        energy_wh=None,
+        energy_source=None,
+        duration_s=None,
+        inferred=False,
+        cost_minor=None,
+        cost=None,
+        bill=None,
+        billing=None,
+        held_because=(),
+    )
+    work.put(opened)
+    return opened
+
+
+def book(
+    work: Work, before: Transaction, closed: Transaction, cost: Cost, *, author: str, note: str | None
+) -> Transaction:
+    """Store a transaction as its next revision, settle its account and publish it.
+
+    A revision after the first one is recorded with its author and note, beside the state before it.
+    """
+    closed = replace(closed, revision=before.revision + 1)
+    work.put(closed)
+    if before.revision:
+        if not before.open:
+            work.add(_revision(before, CHARGER, None, before.stop_received_at or work.now))
+        work.add(_revision(closed, author, note, work.now))
+    if closed.billing != HELD:
+        accounts.settle(work, closed)
+    work.emit(closed.charger_id, events.completed(closed))
+    work.emit(closed.charger_id, events.bill(closed, cost))
+    return closed
+
+
+def _revision(
+    transaction: Transaction, author: str, note: str | None, recorded_at: datetime
+) -> TransactionRevision:
+    return TransactionRevision(
+        transaction_id=transaction.id,
+        revision=transaction.revision,
+        recorded_at=recorded_at,
+        author=author,
+        note=note,
+        state=BilledState(**{name: getattr(transaction, name) for name in BilledState.__struct_fields__}),
+    )
+
+
+def _start_wh(transaction: Transaction, register: SessionRegister) -> int:
+    """Return the register at the start: the reported one, or what the readings show where there was none."""
+    begun = transaction.register
+    if begun is not None and begun.start_wh is None and register.start_wh is not None:
+        return register.start_wh
+    return transaction.meter_start_wh
+
+
+def _priced(work: Work, closed: Transaction, found: Conclusion) -> tuple[Transaction, Cost]:
+    timeline = session_timeline.closed_timeline(
+        work,
+        closed,
+        started_at=found.began_at,
+        ended_at=found.ended_at,
+        energy_wh=found.energy_wh,
+    )
+    cost = session_cost(closed.tariff, found.energy_wh, found.seconds, timeline)
+    bill = None if timeline is None else cost.bill
+    return replace(closed, cost_minor=cost.amount_minor, cost=cost.amount, bill=bill), cost
+
+
+def _free_connector(work: Work, closed: Transaction) -> None:
+    """Keep the register at the end on the connector, for the session that follows, and no power."""
+    running = work.open_transaction(closed.charger_id, closed.connector_id)
+    connector = work.connector(closed.charger_id, closed.connector_id)
+    newer = connector.reading_transaction_id is not None and connector.reading_transaction_id > closed.id
+    if running is not None or newer or closed.register is None:
+        return
+    work.put(after_session(connector, closed))
+
+
+def after_session(connector: Connector, closed: Transaction) -> Connector:
+    """Return the connector as a session leaves it: with the register at its end and no power."""
+    register = closed.register
+    assert register is not None
+    return replace(
+        connector,
+        reading_transaction_id=closed.id,
+        energy_wh=register.last.wh,
+        power_w=None if connector.power_w is None else 0,
+        register=register,
+    )

@@ -1,0 +1,292 @@
+"""What the readings of a session show of its energy: a fold over the register's values in the order of their arrival.
+
+`begin` makes the state from the start, `advance` takes one value of the register, `conclude` the end (csms/core/evidence.py
+adds times and decides about the bill). A value is believed if the meter can have advanced so far in the time since the
+last one. A value that does not fit waits (`pending`) until the next one shows which of the two is wrong, so that no
+single absurd value changes the energy. Energy and registers in Wh, power in W. docs/energy.md has the table of cases.
+"""
+
+from datetime import datetime
+from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from csms.core.clocks import is_suspect
+
+NO_METER_START: Final = "no_meter_start"  # the charger sent no usable register at the start
+METER_START_REPLACED: Final = "meter_start_replaced"  # the register at the start was a placeholder
+REGISTER_OVERLAP: Final = "register_overlap"  # the session begins below the end of the one before
+REGISTER_GAP: Final = "register_gap"  # the session begins above the end of the one before
+REGISTER_RESET: Final = "register_reset"  # the register began again at a lower value
+REGISTER_WRAPPED: Final = "register_wrapped"  # the register passed the largest value that it can hold
+REGISTER_JUMPED: Final = "register_jumped"  # the register went on at another, higher value
+SESSION_REGISTER: Final = "session_register"  # the register counts from 0 in each session
+IMPLAUSIBLE_READING: Final = "implausible_reading"  # a value that the values around it contradict
+
+# Six minutes at full power: clocks are set, readings wait in queues, meters report late.
+_MARGIN_S = 360
+_CLOCK_ERROR = 1.1
+# What a register may differ by where it does not matter: rounding to 0.1 kWh, or readings that overtake each other.
+_TOLERANCE_WH = 100
+_STRICT_MARGIN_WH = 1000
+_LONGEST_S = 30 * 86_400.0
+_LIMITS = (2**31, 2**32, *(10**digits for digits in range(6, 13)))
+
+
+class RegisterPoint(Struct, frozen=True, gc=False):
+    """A value of the register with the session's energy up to it, the charger's time and that of receipt."""
+
+    wh: int
+    energy_wh: int
+    at: datetime
+    received_at: datetime
+
+
+class SessionRegister(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The register of a session as believed so far.
+
+    `start_wh`: the register at the start, None if unknown. `segment_wh`: where the register began to count without a
+    break. `last`: the newest believed value, or the start. `fallback`: the state before a value that is less sure, to go
+    back to if a later one contradicts it. `pending`: a value that does not fit. `peak`: the state before a reset.
+    `before_wh`: the connector's register before the session, if it is on the same scale. `readings`: how many values
+    are believed. `max_power_w`: the most that the charger can give.
+    """
+
+    start_wh: int | None
+    segment_wh: int
+    last: RegisterPoint
+    max_power_w: int
+    before_wh: int | None = None
+    readings: int = 0
+    fallback: RegisterPoint | None = None
+    pending: RegisterPoint | None = None
+    peak: RegisterPoint | None = None
+    anomalies: tuple[str, ...] = ()
+
+    @property
+    def energy_wh(self) -> int:
+        """The energy of the session so far."""
+        return self.last.energy_wh
+
+
+def begin(
+    meter_start_wh: int | None,
+    at: datetime,
+    received_at: datetime,
+    *,
+    max_power_w: int,
+    before_wh: int | None = None,
+    previous: SessionRegister | None = None,
+    anomalies: tuple[str, ...] = (),
+) -> SessionRegister:
+    """Return the state at the start of a session.
+
+    `before_wh`: the register that the connector had last. `previous`: that of the session before on the connector. A
+    register of sessions that each began at 0 is not comparable with a start.
+    """
+    lifetime = previous is None or bool(previous.start_wh)
+    marks: tuple[str, ...] = ()
+    if meter_start_wh is None or meter_start_wh < 0:
+        meter_start_wh, marks = None, (NO_METER_START,)
+    elif before_wh is not None and meter_start_wh > 0 and previous is not None:
+        marks = _compared(meter_start_wh, before_wh, previous)
+    register_wh = meter_start_wh if meter_start_wh is not None else before_wh or 0
+    return SessionRegister(
+        start_wh=meter_start_wh,
+        segment_wh=register_wh,
+        last=RegisterPoint(register_wh, 0, at, received_at),
+        max_power_w=max_power_w,
+        before_wh=before_wh if lifetime else None,
+        anomalies=tuple(dict.fromkeys(marks + anomalies)),
+    )
+
+
+def _compared(meter_start_wh: int, before_wh: int, previous: SessionRegister) -> tuple[str, ...]:
+    if abs(meter_start_wh - before_wh) <= _TOLERANCE_WH:
+        return ()
+    if meter_start_wh > before_wh:
+        return (REGISTER_GAP,)
+    return (REGISTER_OVERLAP if meter_start_wh >= previous.segment_wh else REGISTER_RESET,)
+
+
+def limit_wh(max_power_w: int, seconds: float) -> int:
+    """Return the most energy in Wh that a charger of `max_power_w` W gives in so many seconds, with a margin."""
+    return int(max_power_w * (seconds * _CLOCK_ERROR + _MARGIN_S) / 3600)
+
+
+def advance(
+    register: SessionRegister,
+    value_wh: int,
+    at: datetime,
+    received_at: datetime,
+    *,
+    names_session: bool = True,
+) -> SessionRegister:
+    """Return the state after one more value of the register.
+
+    `names_session` False: the reading names no transaction, so it may be of another register; it counts if it fits, and
+    never against readings that name the session.
+    """
+    if value_wh < 0:
+        return _marked(register, IMPLAUSIBLE_READING)
+    value = RegisterPoint(value_wh, 0, at, received_at)
+    if register.start_wh is None and not register.readings:
+        # The first reading of a session whose start is unknown is where it counts from.
+        return _believed(register, value, 0, segment_wh=value_wh) if names_session else register
+    return (
+        _rise(register, value, names_session)
+        or _small_fall(register, value)
+        or _late(register, value)
+        or _fallen_back(register, value)
+        or _wrapped(register, value)
+        or (_pending(register, value) if names_session else register)
+    )
+
+
+def end_fits(register: SessionRegister, value_wh: int, at: datetime, received_at: datetime) -> bool:
+    """Return whether the register at the end can be that of this session, by what is known of its readings."""
+    return (
+        value_wh >= register.last.wh - _TOLERANCE_WH
+        and advance(register, value_wh, at, received_at).pending is None
+    )
+
+
+# --- what a value may be, one function each: the state after it, or None --------------------------------------------
+
+
+def _rise(register: SessionRegister, value: RegisterPoint, names_session: bool) -> SessionRegister | None:
+    last, peak = register.last, register.peak
+    rise_wh = value.wh - last.wh
+    if rise_wh < 0 or rise_wh > _limit(register, last, value):
+        return None
+    sure = rise_wh <= _strict_limit(register, last, value)
+    if peak is not None and value.wh >= peak.wh and _resumes(register, value, peak, sure):
+        back = replace(register, last=peak, peak=None, pending=None, segment_wh=register.start_wh or 0)
+        return _believed(_marked(back, IMPLAUSIBLE_READING), value, value.wh - peak.wh)
+    before_wh = register.before_wh
+    if (
+        register.readings == 0
+        and register.start_wh == 0
+        and before_wh
+        and 0 <= value.wh - before_wh <= _strict_limit(register, last, value)
+    ):
+        replaced = replace(_marked(register, METER_START_REPLACED), start_wh=before_wh)
+        return _believed(replaced, value, value.wh - before_wh, segment_wh=before_wh)
+    if register.pending is not None:
+        register = _marked(replace(register, pending=None), IMPLAUSIBLE_READING)
+    if names_session and sure:
+        return _believed(register, value, rise_wh)
+    return replace(_believed(register, value, rise_wh), fallback=register.fallback or last)
+
+
+def _resumes(register: SessionRegister, value: RegisterPoint, peak: RegisterPoint, sure: bool) -> bool:
+    """Return whether a register that had seemed reset goes on where it was: the values between were wrong or late."""
+    if value.wh - peak.wh > _limit(register, peak, value):
+        return False
+    return not sure or register.segment_wh >= (register.start_wh or 0)
+
+
+def _small_fall(register: SessionRegister, value: RegisterPoint) -> SessionRegister | None:
+    """A fall within the tolerance is none. It confirms the last value."""
+    if not -_TOLERANCE_WH <= value.wh - register.last.wh < 0:
+        return None
+    if register.pending is None:
+        return replace(register, fallback=None) if register.fallback else register
+    return _marked(replace(register, pending=None), IMPLAUSIBLE_READING)
+
+
+def _late(register: SessionRegister, value: RegisterPoint) -> SessionRegister | None:
+    """A lower value of an earlier time, on the same count: it was overtaken by the newest one."""
+    last = register.last
+    earlier = not is_suspect(value.at, value.received_at) and value.at < last.at
+    return register if earlier and register.segment_wh <= value.wh < last.wh else None
+
+
+def _fallen_back(register: SessionRegister, value: RegisterPoint) -> SessionRegister | None:
+    sure = register.fallback
+    if sure is None or not -_TOLERANCE_WH <= value.wh - sure.wh <= _limit(register, sure, value):
+        return None
+    back = replace(register, last=sure, fallback=None, pending=None)
+    return _believed(_marked(back, IMPLAUSIBLE_READING), value, max(value.wh - sure.wh, 0))
+
+
+def _wrapped(register: SessionRegister, value: RegisterPoint) -> SessionRegister | None:
+    """A fall to a low value close below one of the largest values that registers hold. Zero is no value of a count."""
+    last = register.last
+    most_wh = _strict_limit(register, last, value)
+    for limit in _LIMITS:
+        rise_wh = limit - last.wh + value.wh
+        if 0 < value.wh < last.wh < limit and rise_wh <= most_wh:
+            wrapped = _marked(replace(register, pending=None), REGISTER_WRAPPED)
+            return _believed(wrapped, value, rise_wh, segment_wh=value.wh)
+    return None
+
+
+def _pending(register: SessionRegister, value: RegisterPoint) -> SessionRegister:
+    """Keep a value that does not fit, unless it continues the one kept before: then the register counts on from there."""
+    pending, last = register.pending, register.last
+    if pending is None or not 0 <= value.wh - pending.wh <= _limit(register, pending, value):
+        if pending is not None:
+            register = _marked(register, IMPLAUSIBLE_READING)
+        return replace(register, pending=value)
+    register = replace(register, pending=None, fallback=None)
+    if register.readings == 0:
+        return _restarted(register, pending, value)
+    mark = REGISTER_RESET if pending.wh < last.wh else REGISTER_JUMPED
+    reset = replace(_marked(register, mark), peak=last if pending.wh < last.wh else None)
+    return _believed(reset, value, value.wh - pending.wh, segment_wh=pending.wh)
+
+
+def _restarted(register: SessionRegister, first: RegisterPoint, value: RegisterPoint) -> SessionRegister:
+    """Count from where the first two readings show that the register at the start was of another scale."""
+    if first.wh < register.last.wh and first.wh <= _limit(register, register.last, first):
+        return _believed(_marked(register, SESSION_REGISTER), value, value.wh, segment_wh=0)
+    before_wh = register.before_wh
+    known = before_wh is not None and 0 <= first.wh - before_wh <= _limit(register, register.last, first)
+    start_wh = before_wh if known and before_wh is not None else first.wh
+    replaced = replace(_marked(register, METER_START_REPLACED), start_wh=start_wh)
+    return _believed(replaced, value, value.wh - start_wh, segment_wh=start_wh)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def _believed(
+    register: SessionRegister, value: RegisterPoint, rise_wh: int, *, segment_wh: int | None = None
+) -> SessionRegister:
+    return replace(
+        register,
+        last=replace(value, energy_wh=register.last.energy_wh + rise_wh),
+        segment_wh=register.segment_wh if segment_wh is None else segment_wh,
+        start_wh=value.wh if register.start_wh is None else register.start_wh,
+        readings=register.readings + 1,
+        fallback=None,
+    )
+
+
+def _marked(register: SessionRegister, anomaly: str) -> SessionRegister:
+    if anomaly in register.anomalies:
+        return register
+    return replace(register, anomalies=(*register.anomalies, anomaly))
+
+
+def _limit(register: SessionRegister, earlier: RegisterPoint, later: RegisterPoint) -> int:
+    return limit_wh(register.max_power_w, seconds_between(earlier, later))
+
+
+def _strict_limit(register: SessionRegister, earlier: RegisterPoint, later: RegisterPoint) -> int:
+    seconds = seconds_between(earlier, later)
+    return int(register.max_power_w * seconds * _CLOCK_ERROR / 3600) + _STRICT_MARGIN_WH
+
+
+def seconds_between(earlier: RegisterPoint, later: RegisterPoint) -> float:
+    """Return the longer of the times between two values by the charger's clock and by receipt, at most 30 days.
+
+    Values that waited in the charger arrive at once; by a clock that is wrong no time passes, or too much.
+    """
+    received_s = (later.received_at - earlier.received_at).total_seconds()
+    stamped_s = 0.0
+    if not (is_suspect(earlier.at, earlier.received_at) or is_suspect(later.at, later.received_at)):
+        stamped_s = (later.at - earlier.at).total_seconds()
+    return min(max(received_s, stamped_s, 0.0), _LONGEST_S)
