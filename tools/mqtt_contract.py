@@ -68,6 +68,12 @@ CONTRACT: tuple[ContractEntry, ...] = (
         "What a transaction costs, right after `completed` or `updated`.",
     ),
     _event(
+        "billing",
+        "cost_held",
+        payloads.CostHeldPayload,
+        "What a transaction would cost, instead of `session_cost`: do not book it, an operator looks at it first.",
+    ),
+    _event(
         "transactions",
         "updated",
         payloads.CompletedPayload,

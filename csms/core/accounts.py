@@ -153,10 +153,10 @@ def debit_so_far(
 ) -> reports.BalanceLeft | None:
     """Debit the cost up to the newest reading if the rental is `dynamic`, and return the balance that this leaves."""
     rental = _rental_of(work, transaction)
-    read_at = max((reading.at for reading in readings if reading.at is not None), default=None)
+    read_at = max((reading.at or work.now for reading in readings), default=work.now)
     connector = work.connector(transaction.charger_id, transaction.connector_id)
     register = connector.register
-    if rental is None or not transaction.open or read_at is None or register is None:
+    if rental is None or not transaction.open or register is None:
         return None
     if connector.reading_transaction_id != transaction.id or not register.readings:
         return None

@@ -139,7 +139,7 @@ def _update_connector(
                 register=register if transaction is not None else before.register,
             )
         )
-    return None if register is None or not register.readings else register.energy_wh
+    return None if register is None or register.start_wh is None else register.energy_wh
 
 
 def _overtaken(before: Connector, sampled_at: datetime, measured: Measured, now: datetime) -> bool:

@@ -217,7 +217,7 @@ def _wrapped(register: SessionRegister, value: RegisterPoint) -> SessionRegister
     most_wh = _strict_limit(register, last, value)
     for limit in _LIMITS:
         rise_wh = limit - last.wh + value.wh
-        if 0 < value.wh < last.wh < limit and rise_wh <= most_wh:
+        if 0 < value.wh < last.wh < limit and rise_wh <= min(most_wh, limit // 50):
             wrapped = _marked(replace(register, pending=None), REGISTER_WRAPPED)
             return _believed(wrapped, value, rise_wh, segment_wh=value.wh)
     return None

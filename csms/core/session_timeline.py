@@ -167,10 +167,17 @@ def _drawn(transaction: Transaction, registers: Sequence[RegisterReading]) -> It
         max_power_w=_ANY_POWER_W if begun is None else begun.max_power_w,
         before_wh=None if begun is None else begun.before_wh,
     )
-    for at, value_wh in sorted(registers):
-        register = session_register.advance(register, value_wh, at, at)
-        if register.last.at == at:
-            yield at, register.energy_wh
+    values = sorted(registers)
+    if transaction.stopped_at is not None and transaction.meter_stop_wh is not None:
+        values.append((transaction.stopped_at, transaction.meter_stop_wh))
+    for at, value_wh in values:
+        before, register = register, session_register.advance(register, value_wh, at, at)
+        if register.readings == before.readings:
+            continue
+        waiting = before.pending
+        if waiting is not None and register.segment_wh != before.segment_wh:
+            yield waiting.at, register.energy_wh - (value_wh - waiting.wh)
+        yield at, register.energy_wh
 
 
 def _shift(transaction: Transaction) -> timedelta:

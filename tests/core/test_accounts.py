@@ -258,11 +258,11 @@ def test_readings_after_the_end_of_a_rental_debit_nothing(desk):
     assert balance(desk) == before
 
 
-def test_readings_without_time_or_register_debit_nothing(desk):
+def test_readings_without_a_register_debit_nothing(desk):
     desk.tell(rent(terms=DYNAMIC))
     number = desk.tell(begin()).transaction_id
     power = reports.Reading(at=NOW, samples=[sample(7200, "Power.Active.Import", "W")])
-    assert desk.tell(meter(number, power, register(500, None))) is None
+    assert desk.tell(meter(number, power)) is None
     assert debits(desk) == []
 
 

@@ -327,7 +327,12 @@ def test_anomalies_of_an_adapter_are_kept_on_the_transaction(desk):
     first = desk.tell(start(meter_wh=None, anomalies=("meter_start_estimated",)))
     assert only(desk.transactions).anomalies == ("no_meter_start", "meter_start_estimated")
     desk.tell(stop(first.transaction_id, anomalies=("missed_session",)))
-    assert only(desk.transactions).anomalies == ("missed_session",)
+    # The anomalies of the start are never lost.
+    assert only(desk.transactions).anomalies == (
+        "missed_session",
+        "no_meter_start",
+        "meter_start_estimated",
+    )
     assert desk.payloads("completed")[0]["anomaly"] == "missed_session"
 
 
