@@ -108,7 +108,7 @@ def _energy(
         return replace(register, last=rounded), METER_STOP, (), ()
     ended = session_register.advance(register, reported, end.stopped_at, end.received_at)
     if ended.readings > register.readings:
-        return ended, METER_STOP, (), ()
+        return ended, LAST_READING if end.inferred else METER_STOP, (), ()
     if reported < last.wh:
         missing = () if register.readings else (NO_METER_STOP,)
         return register, source, (METER_DECREASED, *missing), ()

@@ -13,8 +13,8 @@ from sqlalchemy import Select, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.records import Charger, ChargerState, Connector
-from csms.db.record_sql import transaction_of
-from csms.db.rows import all_rows, all_structs, from_row
+from csms.db.record_sql import connector_of, transaction_of
+from csms.db.rows import all_rows, from_row
 from csms.db.tables import charger_states, chargers, connectors, transactions
 from csms.db.transaction_views import TransactionView, with_connectors
 
@@ -88,13 +88,12 @@ async def _load(db: AsyncConnection, query: Select[Any]) -> list[ChargerView]:
     ids = [row["id"] for row in rows]
     if not ids:
         return []
-    own = await all_structs(
-        db,
-        Connector,
+    query = (
         select(connectors)
         .where(connectors.c.charger_id.in_(ids))
-        .order_by(connectors.c.charger_id, connectors.c.connector_id),
+        .order_by(connectors.c.charger_id, connectors.c.connector_id)
     )
+    own = [connector_of(row) for row in await all_rows(db, query)]
     running = await all_rows(
         db,
         select(transactions)

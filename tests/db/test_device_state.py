@@ -60,6 +60,7 @@ def test_the_fields_of_a_record_are_the_columns_of_its_table(kind):
 @pytest.mark.parametrize("size", [1, 4, 100])
 async def test_device_state_comes_back_as_it_was_decided(db, books, size):
     desk = FakeStore(unknown_tags="accept")
+    desk.clock_stands = True
     for first in range(0, len(STORY), size):
         batch = STORY[first : first + size]
         assert await books.batch(*batch) == desk.batch(*batch)

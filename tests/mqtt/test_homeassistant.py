@@ -12,6 +12,7 @@ import pytest
 
 from csms.core.events import topic_level
 from csms.core.records import ChargerState, Connector, Transaction
+from csms.core.session_register import advance, begin
 from csms.core.tariffs import Tariff
 from csms.db.charger_snapshot import StateSnapshot
 from csms.mqtt.homeassistant import discovery_configs
@@ -47,6 +48,7 @@ def snapshot(charger_id: str = "CP 1", *, currency: str = "EUR", charging: bool 
             reading_transaction_id=402,
             reading_at=NOW,
             energy_wh=3500,
+            register=advance(begin(1000, NOW, NOW, max_power_w=500_000), 3500, NOW, NOW),
             power_w=7200,
         ),
     )
