@@ -11,7 +11,7 @@ from csms.core import events, reports
 from csms.core.clocks import proves_older
 from csms.core.records import DeviationCount, StoredReading, Transaction
 from csms.core.text import storable
-from csms.core.units import Measured, measure, parse_number
+from csms.core.units import Measured, SampleDeviation, measure
 from csms.core.work import Work
 
 _encode = msgspec.json.Encoder().encode
@@ -56,8 +56,8 @@ def store_readings(
             )
         )
         _update_connector(work, charger_id, connector_id, transaction, sampled_at, measured)
-        if measured.skipped:
-            work.add(_count_malformed(work, charger_id, reading, measured.skipped))
+        if measured.deviations:
+            _count_deviations(work, charger_id, measured.deviations)
         if measured.measurands and published:
             work.emit(
                 charger_id,
@@ -65,20 +65,23 @@ def store_readings(
             )
 
 
-def _count_malformed(work: Work, charger_id: str, reading: reports.Reading, count: int) -> DeviationCount:
-    """Count the samples that are not numbers, with one of them as the example."""
-    malformed = (
-        s.value for s in reading.samples if s.format != "SignedData" and parse_number(s.value) is None
-    )
-    return DeviationCount(
-        charger_id=charger_id,
-        action="MeterValues",
-        field="sampledValue.value",
-        kind="not_a_number",
-        detail=storable(next(malformed, ""))[:200],
-        count=count,
-        last_at=work.now,
-    )
+def _count_deviations(work: Work, charger_id: str, deviations: Sequence[SampleDeviation]) -> None:
+    """Count what was tolerated in the samples of one reading, each kind with its first example."""
+    counted: dict[tuple[str, str], list[str]] = {}
+    for deviation in deviations:
+        counted.setdefault((deviation.kind, deviation.field), []).append(deviation.example)
+    for (kind, field), examples in counted.items():
+        work.add(
+            DeviationCount(
+                charger_id=charger_id,
+                action="MeterValues",
+                field=field,
+                kind=kind,
+                detail=storable(examples[0])[:200],
+                count=len(examples),
+                last_at=work.now,
+            )
+        )
 
 
 def _update_connector(
