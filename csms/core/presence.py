@@ -73,8 +73,11 @@ def seen(work: Work, r: reports.Seen) -> None:
 
 
 def boot(work: Work, r: reports.Boot) -> reports.Booted:
+    before = work.chargers[r.charger_id]
+    if r.register_scale != 1 and (before.vendor is None or before.firmware_version is None):
+        _rescale_registers(work, r)
     charger = replace(
-        work.chargers[r.charger_id],
+        before,
         vendor=r.vendor,
         model=r.model,
         serial_number=r.serial_number,
@@ -95,3 +98,21 @@ def boot(work: Work, r: reports.Boot) -> reports.Booted:
         interval_s=interval_s if accepted else work.policy.retry_interval_s,
         time_zone=charger.time_zone,
     )
+
+
+def _rescale_registers(work: Work, r: reports.Boot) -> None:
+    """Read the registers of running sessions and connectors as those that follow: the charger was not identified before.
+
+    They stay where a charger has another firmware now: they were read as the firmware of then meant them.
+    """
+    for transaction in work.open_transactions(r.charger_id):
+        meter_start_wh = _rescaled(transaction.meter_start_wh, r.register_scale)
+        work.put(replace(transaction, meter_start_wh=meter_start_wh))
+    for connector in [c for c in work.connectors.values() if c.charger_id == r.charger_id]:
+        if connector.energy_wh is not None:
+            work.put(replace(connector, energy_wh=_rescaled(connector.energy_wh, r.register_scale)))
+
+
+def _rescaled(register_wh: int, scale: int) -> int:
+    """Return a register on the new scale; one that no column could hold was none, and stays."""
+    return register_wh * scale if abs(register_wh) * scale < 2**63 else register_wh
