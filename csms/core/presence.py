@@ -2,8 +2,9 @@
 
 from msgspec.structs import replace
 
-from csms.core import events, reports
+from csms.core import events, reports, session_register
 from csms.core.records import Charger, ChargerState
+from csms.core.session_register import SessionRegister
 from csms.core.work import Work
 
 
@@ -73,8 +74,11 @@ def seen(work: Work, r: reports.Seen) -> None:
 
 
 def boot(work: Work, r: reports.Boot) -> reports.Booted:
+    before = work.chargers[r.charger_id]
+    if r.register_scale != 1 and (before.vendor is None or before.firmware_version is None):
+        _rescale_registers(work, r)
     charger = replace(
-        work.chargers[r.charger_id],
+        before,
         vendor=r.vendor,
         model=r.model,
         serial_number=r.serial_number,
@@ -95,3 +99,29 @@ def boot(work: Work, r: reports.Boot) -> reports.Booted:
         interval_s=interval_s if accepted else work.policy.retry_interval_s,
         time_zone=charger.time_zone,
     )
+
+
+def _rescale_registers(work: Work, r: reports.Boot) -> None:
+    """Read the registers of running sessions and connectors as those that follow: the charger was not identified before.
+
+    They stay where a charger has another firmware now: they were read as the firmware of then meant them.
+    """
+    for transaction in work.open_transactions(r.charger_id):
+        meter_start_wh = _rescaled(transaction.meter_start_wh, r.register_scale)
+        register = _rescaled_session(transaction.register, r.register_scale)
+        work.put(replace(transaction, meter_start_wh=meter_start_wh, register=register))
+    for connector in [c for c in work.connectors.values() if c.charger_id == r.charger_id]:
+        energy_wh, register = connector.energy_wh, _rescaled_session(connector.register, r.register_scale)
+        if energy_wh is not None:
+            energy_wh = _rescaled(energy_wh, r.register_scale)
+        if (energy_wh, register) != (connector.energy_wh, connector.register):
+            work.put(replace(connector, energy_wh=energy_wh, register=register))
+
+
+def _rescaled(register_wh: int, scale: int) -> int:
+    """Return a register on the new scale; one that no column could hold was none, and stays."""
+    return register_wh * scale if abs(register_wh) * scale < 2**63 else register_wh
+
+
+def _rescaled_session(register: SessionRegister | None, scale: int) -> SessionRegister | None:
+    return None if register is None else session_register.rescaled(register, scale)

@@ -11,8 +11,9 @@ from csms.core import events, reports, session_register
 from csms.core.attribution import current_register
 from csms.core.clocks import proves_older
 from csms.core.records import Connector, DeviationCount, StoredReading, Transaction
+from csms.core.sample_kinds import OUTLET
 from csms.core.text import storable
-from csms.core.units import Measured, measure, parse_number
+from csms.core.units import Measured, SampleDeviation, measure
 from csms.core.work import Work
 
 _encode = msgspec.json.Encoder().encode
@@ -63,8 +64,8 @@ def store_readings(
         session_wh = _update_connector(
             work, charger_id, connector_id, transaction, sampled_at, measured, names_session=names_session
         )
-        if measured.skipped:
-            work.add(_count_malformed(work, charger_id, reading, measured.skipped))
+        if measured.deviations:
+            _count_deviations(work, charger_id, measured.deviations)
         if measured.measurands and published:
             work.emit(
                 charger_id,
@@ -74,20 +75,23 @@ def store_readings(
             )
 
 
-def _count_malformed(work: Work, charger_id: str, reading: reports.Reading, count: int) -> DeviationCount:
-    """Count the samples that are not numbers, with one of them as the example."""
-    malformed = (
-        s.value for s in reading.samples if s.format != "SignedData" and parse_number(s.value) is None
-    )
-    return DeviationCount(
-        charger_id=charger_id,
-        action="MeterValues",
-        field="sampledValue.value",
-        kind="not_a_number",
-        detail=storable(next(malformed, ""))[:200],
-        count=count,
-        last_at=work.now,
-    )
+def _count_deviations(work: Work, charger_id: str, deviations: Sequence[SampleDeviation]) -> None:
+    """Count what was tolerated in the samples of one reading, each kind with its first example."""
+    counted: dict[tuple[str, str], list[str]] = {}
+    for deviation in deviations:
+        counted.setdefault((deviation.kind, deviation.field), []).append(deviation.example)
+    for (kind, field), examples in counted.items():
+        work.add(
+            DeviationCount(
+                charger_id=charger_id,
+                action="MeterValues",
+                field=field,
+                kind=kind,
+                detail=storable(examples[0])[:200],
+                count=len(examples),
+                last_at=work.now,
+            )
+        )
 
 
 def _update_connector(
@@ -117,9 +121,16 @@ def _update_connector(
     register, energy_wh = None, measured.energy_wh
     if transaction is not None:
         register = current_register(work, transaction)
+        if measured.begin_wh is not None:
+            register = session_register.begun_at(register, measured.begin_wh)
         if energy_wh is not None:
             register = session_register.advance(
-                register, energy_wh, sampled_at, work.now, names_session=names_session
+                register,
+                energy_wh,
+                sampled_at,
+                work.now,
+                names_session=names_session,
+                at_outlet=measured.energy_location == OUTLET,
             )
         energy_wh = register.last.wh if register.readings else None
     transaction_id = None if transaction is None else transaction.id

@@ -131,7 +131,11 @@ class Seen(Report[None], frozen=True, kw_only=True):
 
 
 class Boot(Report[Booted], frozen=True, kw_only=True):
-    """OCPP BootNotification, or the identity that a bridge has read."""
+    """OCPP BootNotification, or the identity that a bridge has read.
+
+    `register_scale`: the factor between the Wh that the adapter reports now that it knows the charger and those that it
+    reported of the same registers before.
+    """
 
     vendor: str | None = None
     model: str | None = None
@@ -141,6 +145,7 @@ class Boot(Report[Booted], frozen=True, kw_only=True):
     imsi: str | None = None
     meter_type: str | None = None
     meter_serial_number: str | None = None
+    register_scale: int = 1
 
 
 class Authorize(Report[Authorization], frozen=True, kw_only=True):

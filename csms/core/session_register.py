@@ -50,7 +50,7 @@ class SessionRegister(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     break. `last`: the newest believed value, or the start. `fallback`: the state before a value that is less sure, to go
     back to if a later one contradicts it. `pending`: a value that does not fit. `peak`: the state before a reset.
     `before_wh`: the connector's register before the session, if it is on the same scale. `readings`: how many values
-    are believed. `max_power_w`: the most that the charger can give.
+    are believed. `at_outlet`: one of them was taken at the outlet. `max_power_w`: the most that the charger can give.
     """
 
     start_wh: int | None
@@ -59,6 +59,7 @@ class SessionRegister(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     max_power_w: int
     before_wh: int | None = None
     readings: int = 0
+    at_outlet: bool = False
     fallback: RegisterPoint | None = None
     pending: RegisterPoint | None = None
     peak: RegisterPoint | None = None
@@ -102,6 +103,36 @@ def begin(
     )
 
 
+def begun_at(register: SessionRegister, begin_wh: int) -> SessionRegister:
+    """Return the state after a sample of the begin: the start of a session whose own start is missing or a placeholder."""
+    if register.readings or begin_wh < 0 or (register.start_wh or 0) > 0 or begin_wh == register.start_wh:
+        return register
+    if register.start_wh == 0:
+        register = _marked(register, METER_START_REPLACED)
+    last = replace(register.last, wh=begin_wh)
+    return replace(register, start_wh=begin_wh, segment_wh=begin_wh, last=last)
+
+
+def rescaled(register: SessionRegister, scale: int) -> SessionRegister:
+    """Return the state with all registers and energies `scale` times as large."""
+
+    def point(of: RegisterPoint | None) -> RegisterPoint | None:
+        return None if of is None else replace(of, wh=of.wh * scale, energy_wh=of.energy_wh * scale)
+
+    last = point(register.last)
+    assert last is not None
+    return replace(
+        register,
+        start_wh=None if register.start_wh is None else register.start_wh * scale,
+        segment_wh=register.segment_wh * scale,
+        last=last,
+        before_wh=None if register.before_wh is None else register.before_wh * scale,
+        fallback=point(register.fallback),
+        pending=point(register.pending),
+        peak=point(register.peak),
+    )
+
+
 def _compared(meter_start_wh: int, before_wh: int, previous: SessionRegister) -> tuple[str, ...]:
     if abs(meter_start_wh - before_wh) <= _TOLERANCE_WH:
         return ()
@@ -122,14 +153,20 @@ def advance(
     received_at: datetime,
     *,
     names_session: bool = True,
+    at_outlet: bool = True,
 ) -> SessionRegister:
     """Return the state after one more value of the register.
 
     `names_session` False: the reading names no transaction, so it may be of another register; it counts if it fits, and
-    never against readings that name the session.
+    never against readings that name the session. So does one of another location than the outlet (`at_outlet` False)
+    where the session has readings of the outlet.
     """
     if value_wh < 0:
         return _marked(register, IMPLAUSIBLE_READING)
+    if at_outlet:
+        register = register if register.at_outlet else replace(register, at_outlet=True)
+    else:
+        names_session = names_session and not register.at_outlet
     value = RegisterPoint(value_wh, 0, at, received_at)
     if register.start_wh is None and not register.readings:
         # The first reading of a session whose start is unknown is where it counts from.

@@ -12,6 +12,11 @@ def storable(text: str) -> str:
     return _UNSTORABLE.sub("\ufffd", text)
 
 
+def fold(name: str) -> str:
+    """`name` as it is compared when it does not match exactly: letters and digits only, lower case."""
+    return "".join(c for c in name.casefold() if c.isalnum())
+
+
 def storable_json(value: Any) -> Any:
     """A JSON value whose texts are storable, without the numbers that JSON lacks (NaN and infinity become null)."""
     match value:

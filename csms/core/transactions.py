@@ -22,9 +22,12 @@ from csms.core.closing import close, close_inferred, reopen
 from csms.core.evidence import SessionEnd
 from csms.core.readings import store_readings
 from csms.core.records import DeviationCount, QuarantineEntry, Transaction
+from csms.core.text import fold
 from csms.core.units import measure
 from csms.core.work import Work
 from csms.errors import NotBookable
+
+_CLOCK_ALIGNED = fold("Sample.Clock")
 
 
 def start(work: Work, r: reports.Start) -> reports.Started:
@@ -176,7 +179,11 @@ def _measured_transaction(work: Work, r: reports.Meter) -> tuple[Transaction | N
     """Return the transaction of readings, and whether they name it or the charger means it for sure."""
     running = work.open_transaction(r.charger_id, r.connector_id)
     if r.transaction_id is None:
-        clock_aligned = any(s.context == "Sample.Clock" for reading in r.readings for s in reading.samples)
+        clock_aligned = any(
+            s.context is not None and fold(s.context) == _CLOCK_ALIGNED
+            for reading in r.readings
+            for s in reading.samples
+        )
         return (None if clock_aligned else running), False
     named = find_transaction(work, r.charger_id, r.transaction_id)
     if named is None or (

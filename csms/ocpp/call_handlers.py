@@ -14,7 +14,7 @@ from csms.ocpp import data_transfer
 from csms.ocpp.messages import charge_point_calls as calls
 from csms.ocpp.messages import encode
 from csms.ocpp.messages.fields import Sent
-from csms.ocpp.quirks import Behaviours
+from csms.ocpp.quirks import Behaviours, quirks_for
 
 _INT31 = 2**31
 
@@ -68,11 +68,16 @@ def _in_kwh(sample: calls.OcppSampledValue) -> calls.OcppSampledValue:
     return sample
 
 
+def _register_scale(behaviours: Behaviours) -> int:
+    return 1000 if behaviours.energy_kwh_labelled_wh else 1
+
+
 def _register_wh(register: int | None, behaviours: Behaviours) -> int | None:
-    return register * 1000 if register is not None and behaviours.energy_kwh_labelled_wh else register
+    return None if register is None else register * _register_scale(behaviours)
 
 
 def _boot(call: CallContext, m: calls.BootNotificationRequest) -> reports.Boot:
+    now = quirks_for(m.charge_point_vendor, m.charge_point_model, m.firmware_version)
     return reports.Boot(
         charger_id=call.charger_id,
         vendor=m.charge_point_vendor or None,
@@ -83,6 +88,7 @@ def _boot(call: CallContext, m: calls.BootNotificationRequest) -> reports.Boot:
         imsi=m.imsi,
         meter_type=m.meter_type,
         meter_serial_number=m.meter_serial_number,
+        register_scale=max(_register_scale(now) // _register_scale(call.behaviours), 1),
     )
 
 

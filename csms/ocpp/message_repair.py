@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from csms.core.text import storable
+from csms.core.text import fold, storable
 from csms.ocpp.lenient_values import (
     INT64_MAX,
     INT64_MIN,
@@ -129,11 +129,6 @@ def _fix_bool(value: Any, field: str, notes: DeviationNotes) -> Any:
 def _fix_time(value: Any, field: str, notes: DeviationNotes) -> Any:
     moment = read_timestamp(value, field, notes)
     return _LOST if moment is None else moment
-
-
-def fold(name: str) -> str:
-    """`name` as it is compared when it does not match exactly: letters and digits only, lower case."""
-    return "".join(c for c in name.casefold() if c.isalnum())
 
 
 def _fix_enum(values: tuple[Any, ...], hints: dict[str, Any]) -> Fix:

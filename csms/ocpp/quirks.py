@@ -4,6 +4,7 @@ The decoder tolerates a deviation without knowing the charge point. A rule says 
 its numbers mean, what must not be sent to it, how it connects. Each rule has recorded frames in tests/ocpp/fixtures.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -59,6 +60,8 @@ SENTENCES: Final = {
 class Quirk(Struct, frozen=True):
     """One rule. Patterns are shell globs on lower-case text; it applies if one of each kind matches.
 
+    `firmware` names ranges of versions instead, both ends included (`within`): `4.1.9..4.2.2`, `..5`, `6..`. A firmware
+    in which no version can be found is in none. Without `firmware` the rule is for all.
     `behaviours` are fields of Behaviours; a later rule overrides an earlier one. `note` is what an operator should know
     and no code acts on: nothing needs to be done, or nothing can be done here.
     """
@@ -68,63 +71,92 @@ class Quirk(Struct, frozen=True):
     behaviours: dict[str, Any]
     note: str = ""
     model: tuple[str, ...] = ("*",)
-    firmware: tuple[str, ...] = ("*",)
+    firmware: tuple[str, ...] = ()
 
     def applies(self, vendor: str, model: str, firmware: str) -> bool:
         return (
             any(fnmatchcase(vendor, p) for p in self.vendor)
             and any(fnmatchcase(model, p) for p in self.model)
-            and any(fnmatchcase(firmware, p) for p in self.firmware)
+            and (not self.firmware or any(within(firmware, r) for r in self.firmware))
         )
 
 
+# `v4.2.2_modified`, `5.8.1-4123`, `TAC3Z9119006710273::V1.8.21`, `THOR_11AS-V5.2.8-20230818`; a number alone only in front.
+_VERSION: Final = re.compile(
+    r"(?<![a-z\d.])v?(\d{1,9}(?:\.\d{1,9})+)(?!\d)|^\s*v?(\d{1,9})(?![\d.])", re.ASCII
+)
+
+
+def version_in(firmware: str) -> tuple[int, ...] | None:
+    """Return the first version in a lower-case firmware text, without what is behind its numbers; None: there is none."""
+    found = _VERSION.search(firmware)
+    if found is None:
+        return None
+    return tuple(int(number) for number in (found[1] or found[2]).split("."))
+
+
+def within(firmware: str, versions: str) -> bool:
+    """Return whether a firmware's version is in a range, `first..last`, either of which may be left out.
+
+    Versions compare number by number. An end covers all that begins with it: 5.8.1 is in `..5`, 4.2.2.1 in `..4.2.2`.
+    """
+    version = version_in(firmware)
+    if version is None:
+        return False
+    first, last = ([int(number) for number in end.split(".") if number] for end in versions.split(".."))
+    return [*version, *[0] * len(first)][: len(first)] >= first and (
+        not last or [*version, *[0] * len(last)][: len(last)] <= last
+    )
+
+
 _CLOSING_VALUES: Final = "Its closing MeterValues come after StopTransaction: they are kept as readings."
+_WALLBOX: Final = ("wallbox*", "wall[ _-]box*")
 _SKIPS_STOP: Final = "It may leave out StopTransaction: the stop is then inferred, as for every charger."
 
-# Vendors spell themselves in several ways, so patterns are broad; where a wrong match would cost money
-# (session_register, energy_kwh_labelled_wh) they are narrow.
+# Vendors spell themselves in several ways: a pattern allows for separators, never for another word. What is true of some
+# versions only has their range: scaled by a rule that is not meant for it, a session costs a thousand times too much.
 QUIRKS: Final[tuple[Quirk, ...]] = (
     Quirk(
         "abb-terra-ac",
         ("abb*",),
         {"session_register": True, "stack_level_zero": True, "no_calls_before_boot": True},
-        model=("*tacw*", "*terra*ac*"),
+        model=("*tacw*", "*terra[ _-]ac*", "*terraac*"),
     ),
     Quirk(
         "alfen-impossible-transaction",
         ("alfen*",),
         {"unreliable_transaction_id": True},
         "After one lost answer all its MeterValues name transaction 9223372036854775807: update to firmware 6.0.",
-        firmware=("[1-5].*",),
+        firmware=("..5",),
     ),
     Quirk(
         "charge-amps-hz",
-        ("charge*amps*",),
+        ("chargeamps*", "charge[ _-]amps*"),
         {},
         "It sends Frequency in Hz, a unit that OCPP 1.6 does not have: it is kept as it is.",
     ),
     Quirk(
         "bs-closing-values",
-        ("bs*",),
+        ("bs", "bs[!a-z]*"),
         {"unreliable_id_tag": True},
         _CLOSING_VALUES,
         model=("*ev22*",),
     ),
     Quirk(
         "en-plus",
-        ("en+*", "en*plus*"),
+        ("en+*", "enplus*", "en[ _-]plus*"),
         {"no_change_availability": True},
         f"It accepts every measurand and delivers five. {_SKIPS_STOP}",
     ),
     Quirk(
         "evbox-measurands",
-        ("ev*box*",),
+        ("evbox*", "ev[ _-]box*"),
         {},
         "It rejects a list of measurands with one that it does not have: send only those it has (OCPP 1.6, 3.16.4).",
     ),
     Quirk(
         "foxess-slow-redial",
-        ("fox*ess*",),
+        ("foxess*", "fox[ _-]ess*"),
         {},
         "After a lost connection it may stay away for 19 minutes.",
     ),
@@ -147,13 +179,13 @@ QUIRKS: Final[tuple[Quirk, ...]] = (
         ("openevse*",),
         {"energy_kwh_labelled_wh": True},
         "What it records before its first boot is answered is stamped 1970: our clock counts there, as for every charger.",
-        firmware=("4.*", "v4.*"),
+        firmware=("4.1.9..4.2.2",),
     ),
     # The same hardware as the BS EV22.
     Quirk("ocular-closing-values", ("ocular*",), {"unreliable_id_tag": True}, _CLOSING_VALUES),
     Quirk("teison-no-redial", ("teison*",), {"never_reconnects": True}),
-    Quirk("wallbox-profiles", ("wall*box*",), {"stack_level_zero": True}),
-    Quirk("wallbox-reconnect", ("wall*box*",), {"no_boot_on_reconnect": True}, firmware=("6.*",)),
+    Quirk("wallbox-profiles", _WALLBOX, {"stack_level_zero": True}),
+    Quirk("wallbox-reconnect", _WALLBOX, {"no_boot_on_reconnect": True}, firmware=("6..6",)),
     Quirk("zaptec-skips-stop", ("zaptec*",), {}, _SKIPS_STOP),
 )
 

@@ -121,10 +121,10 @@ class Connector:
         end_wh = {"minus_one": -1, "zero": 0, "absurd": 2**32 - 1}.get(session.stop, self.register_wh)
         self.absurd += session.stop in {"minus_one", "zero", "absurd"}
         if session.stop != "lost":
-            report = stop(number, meter_wh=end_wh, at=self.stamp)
-            self.tell(report)
+            ended = stop(number, meter_wh=end_wh, at=self.stamp)
+            self.tell(ended)
             if session.stop == "twice":
-                self.tell(report)
+                self.tell(ended)
         return number
 
     def end(self) -> None:

@@ -4,7 +4,7 @@ import pytest
 from csms.core import reports
 from csms.core.decide import decide
 from csms.core.records import ChargerState
-from tests.harness.fake_store import CP, NOW, FakeStore, at, status
+from tests.harness.fake_store import CP, NOW, FakeStore, at, meter, register, start, status, stop
 
 
 def connected(node="n1", **given):
@@ -67,7 +67,8 @@ def test_a_boot_stores_the_identity():
     )
     assert desk.tell(boot) == reports.Booted(status="Accepted", interval_s=123)
     charger = desk.chargers[CP]
-    assert [getattr(charger, name) for name in boot.__struct_fields__[1:]] == list("VMSFIJTU")
+    identity = [name for name in boot.__struct_fields__ if name not in {"charger_id", "register_scale"}]
+    assert [getattr(charger, name) for name in identity] == list("VMSFIJTU")
     assert charger.booted_at == NOW
 
 
@@ -146,3 +147,44 @@ def test_a_charger_whose_state_alone_is_loaded_is_not_created_again():
     work.chargers.clear()
     decide(work, report)
     assert [kind for kind, _ in work.changed] == [ChargerState]
+
+
+def booted(firmware="4.2.2", scale=1000, vendor="OpenEVSE"):
+    return reports.Boot(
+        charger_id=CP, vendor=vendor, model="One", firmware_version=firmware, register_scale=scale
+    )
+
+
+@pytest.mark.parametrize("known", [[], [booted(None, 1)], [booted("4.2.2", 1, None)]])
+def test_a_start_before_the_first_boot_is_scaled_as_its_stop_is(known):
+    desk = FakeStore(unknown_tags="accept")
+    desk.batch(connected(), *known)
+    first = desk.tell(start(meter_wh=350)).transaction_id
+    desk.tell(meter(first, register(351, at(1))))
+    desk.tell(booted())
+    assert desk.connectors[CP, 1].energy_wh == 351_000
+    desk.tell(booted(scale=1))  # on the next connection, and once more on this one
+    desk.tell(booted())
+    desk.tell(stop(first, meter_wh=360_000))
+    (completed,) = desk.payloads("completed")
+    assert (completed["meterStart"], completed["meterStop"], completed["energyUsed"]) == (
+        350_000,
+        360_000,
+        10.0,
+    )
+
+
+def test_an_update_in_a_session_leaves_its_start_as_the_firmware_of_then_meant_it():
+    desk = FakeStore(unknown_tags="accept")
+    desk.batch(connected(), booted("4.1.7", 1))
+    first = desk.tell(start(meter_wh=350_000)).transaction_id
+    desk.tell(booted())
+    assert desk.transactions[first].meter_start_wh == 350_000
+
+
+def test_a_register_beyond_every_column_stays_when_the_others_are_scaled():
+    desk = FakeStore(unknown_tags="accept")
+    desk.tell(connected())
+    first = desk.tell(start(meter_wh=2**62)).transaction_id
+    assert desk.tell(booted()).status == "Accepted"
+    assert desk.transactions[first].meter_start_wh == 2**62

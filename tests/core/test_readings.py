@@ -154,3 +154,51 @@ def test_samples_that_are_not_numbers_are_left_out_and_counted():
         )
     )
     assert len(desk.deviations) == 1
+
+
+def test_a_register_of_the_begin_is_published_as_that_and_is_not_the_connectors(desk):
+    first = desk.tell(start()).transaction_id
+    current, begin = sample(9000), sample(1000, context="Transaction.Begin")
+    desk.tell(meter(first, reports.Reading(at=at(1), samples=[current, begin])))
+    desk.tell(meter(first, register(9500, at(2)), reports.Reading(at=at(2), samples=[begin])))
+    assert [row.energy_wh for row in desk.readings] == [9000, 9500, None]
+    assert connector(desk).energy_wh == 9500
+    told = desk.payloads("meter_reading")
+    assert [payload.get("sessionEnergy") for payload in told] == [8.0, 8.5, None]
+    assert [payload["measurands"]["Energy.Active.Import.Register"]["context"] for payload in told] == [
+        "Sample.Periodic",
+        "Sample.Periodic",
+        "Transaction.Begin",
+    ]
+    desk.tell(stop(first, meter_wh=None))
+    assert desk.payloads("completed")[0]["meterStop"] == 9500
+
+
+def test_a_begin_as_the_first_reading_of_a_session_sets_no_register(desk):
+    first = desk.tell(start()).transaction_id
+    desk.tell(meter(first, register(1000, at(1), context="Transaction.Begin")))
+    assert connector(desk).energy_wh is None
+
+
+def test_deviations_of_samples_are_counted_by_kind_and_field_with_an_example(desk):
+    samples = [
+        sample(9000, None, "wh"),
+        sample(16, "energy.active.import.register", "A"),
+        sample(255, "SoC"),
+        sample("x\0" * 200, "Voltage"),
+        sample("y", "Voltage"),
+    ]
+    desk.tell(meter(None, reports.Reading(at=at(1), samples=samples)))
+    prefix = "sampledValue."
+    assert {(d.kind, d.field.removeprefix(prefix)): (d.detail, d.count) for d in desk.deviations} == {
+        ("enum_respelled", "unit"): ("wh", 1),
+        ("enum_respelled", "measurand"): ("energy.active.import.register", 1),
+        ("unit_contradicts_measurand", "unit"): ("Energy.Active.Import.Register in A", 1),
+        ("implausible_value", "value"): ("255", 1),
+        ("not_a_number", "value"): ("x\ufffd" * 100, 2),
+    }
+    assert {d.action for d in desk.deviations} == {"MeterValues"}
+    assert list(desk.payloads("meter_reading")[0]["measurands"]) == [
+        "Energy.Active.Import.Register",
+        "Current.Import",
+    ]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csms.core.text import storable, storable_json
+from csms.core.text import fold, storable, storable_json
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,8 @@ def test_every_text_becomes_storable(text):
 def test_json_becomes_storable_at_any_depth():
     value = {"\0": ["\ud800", {"x": (1, 2.5, math.nan, math.inf, None, True)}]}
     assert storable_json(value) == {"\ufffd": ["\ufffd", {"x": [1, 2.5, None, None, None, True]}]}
+
+
+@pytest.mark.parametrize("name", ["Sample.Clock", "sample clock", "SAMPLE_CLOCK", " sampleClock\t"])
+def test_separators_blanks_and_case_do_not_count_in_a_folded_name(name):
+    assert fold(name) == "sampleclock"

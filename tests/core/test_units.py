@@ -131,7 +131,7 @@ def test_a_total_beside_its_phases_is_the_value(total_first):
     assert "phase" not in entry
 
 
-def test_only_the_outlet_sets_energy_power_and_state_of_charge():
+def test_the_outlet_sets_energy_and_power_where_it_is_measured():
     entry = measured(
         sample("100", "Power.Active.Import", location="Inlet"),
         sample("90", "Power.Active.Import", location="Outlet"),
@@ -143,7 +143,7 @@ def test_only_the_outlet_sets_energy_power_and_state_of_charge():
         "Energy.Active.Import.Register@Inlet",
     }
     assert entry.power_w == 90
-    assert entry.energy_wh is None
+    assert (entry.energy_wh, entry.energy_location) == (5000, "Inlet")
     assert entry.measurands["Power.Active.Import"].location == "Outlet"
 
 

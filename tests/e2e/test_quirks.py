@@ -74,6 +74,23 @@ async def test_kwh_labelled_wh_is_billed_as_kwh(site: Site, known: Any) -> None:
     assert (reading["totalEnergy"], reading["sessionEnergy"], reading["currentPower"]) == (361.0, 11.0, 9.451)
 
 
+async def test_a_start_before_the_first_boot_is_read_as_its_stop_is(site: Site) -> None:
+    point = await site.dial()
+    transaction_id = (await point.ask("StartTransaction", start(meterStart=350)))["transactionId"]
+    await point.ask("BootNotification", OPENEVSE)
+    await point.ask("BootNotification", OPENEVSE, "again")
+    await point.ask("StopTransaction", stop(transaction_id, meterStop=360))
+    row = await site.transaction(transaction_id)
+    assert (row["meter_start_wh"], row["meter_stop_wh"], row["energy_wh"]) == (350_000, 360_000, 10_000)
+
+
+async def test_a_register_in_wh_of_another_firmware_of_the_vendor_stays_so(site: Site, known: Any) -> None:
+    point = await known(OPENEVSE | {"firmwareVersion": "4.1.7"})
+    transaction_id = (await point.ask("StartTransaction", start(meterStart=350)))["transactionId"]
+    await point.ask("StopTransaction", stop(transaction_id, meterStop=10_350))
+    assert (await site.transaction(transaction_id))["energy_wh"] == 10_000
+
+
 async def test_local_time_without_a_zone_is_read_in_the_sites_zone(site: Site, known: Any) -> None:
     await site.register(timeZone="Europe/Kyiv")
     point = await known(GROWATT)

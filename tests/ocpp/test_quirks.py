@@ -9,7 +9,17 @@ from msgspec import structs
 
 from csms.ocpp import frames, quirks
 from csms.ocpp.messages import Decoded, decode
-from csms.ocpp.quirks import QUIRKS, SENTENCES, Behaviours, Quirk, combine, observations, quirks_for
+from csms.ocpp.quirks import (
+    QUIRKS,
+    SENTENCES,
+    Behaviours,
+    Quirk,
+    combine,
+    observations,
+    quirks_for,
+    version_in,
+    within,
+)
 from tests.harness.servers import REPOSITORY
 
 BEHAVIOURS = {f.name for f in structs.fields(Behaviours)} - {"rules"}
@@ -51,7 +61,7 @@ def test_rule_names_are_unique_and_behaviours_exist():
         assert "rules" not in quirk.behaviours
         for name, value in quirk.behaviours.items():
             assert type(value) is type(known[name]), (quirk.name, name)
-        assert all(p == p.lower() for p in (*quirk.vendor, *quirk.model, *quirk.firmware))
+        assert all(p == p.lower() for p in (*quirk.vendor, *quirk.model))
 
 
 def test_every_behaviour_has_a_rule():
@@ -104,3 +114,99 @@ def test_the_later_rule_wins():
     first = Quirk("first", ("*",), {"never_reconnects": True, "stack_level_zero": True})
     second = Quirk("second", ("*",), {"never_reconnects": False})
     assert combine([first, second]) == Behaviours(rules=("first", "second"), stack_level_zero=True)
+
+
+@pytest.mark.parametrize(
+    ("firmware", "version"),
+    [
+        ("4.2.2", (4, 2, 2)),
+        ("v4.2.2", (4, 2, 2)),
+        (" v4.2.2 ", (4, 2, 2)),
+        ("v4.2.2_modified", (4, 2, 2)),
+        ("4.1.9_1a2b3c4d", (4, 1, 9)),
+        ("4.1.9-rc.1", (4, 1, 9)),
+        ("openevse 4.2.2", (4, 2, 2)),
+        ("5.8.1-4123", (5, 8, 1)),
+        ("04.02.02", (4, 2, 2)),
+        ("tac3z9119006710273::v1.8.21", (1, 8, 21)),
+        ("thor_11as-v5.2.8-20230818-novo", (5, 2, 8)),
+        ("6", (6,)),
+        ("v6 beta", (6,)),
+        ("local_master_1a2b3c4d", None),
+        ("master", None),
+        ("", None),
+        ("9" * 5000 + ".1", None),
+    ],
+)
+def test_the_version_is_found_in_what_a_charge_point_calls_its_firmware(firmware, version):
+    assert version_in(firmware) == version
+
+
+@pytest.mark.parametrize(
+    ("versions", "inside", "outside"),
+    [
+        (
+            "4.1.9..4.2.2",
+            "4.1.9 4.1.10 4.2.0 4.2 4.2.1 4.2.2 4.2.2.1",
+            "4.1.8 4.1 4.2.3 4.2.10 4.3 4 5.0.0 14.2.0",
+        ),
+        ("..5", "0.9 1.2 5 5.0 5.8.1-4123", "6 6.0.0 10.1 50.1"),
+        ("6..6", "6 6.4.12 6.0", "5.17.86 7.0 60.1"),
+        ("6..", "6.0 10.1", "5.9"),
+        ("2.0..2.0", "2 2.0 2.0.9", "1.9.9 2.1"),
+    ],
+)
+def test_a_range_of_versions_has_both_its_ends(versions, inside, outside):
+    assert [v for v in inside.split() if not within(v, versions)] == []
+    assert [v for v in outside.split() if within(v, versions)] == []
+    assert not within("master", versions)
+
+
+@pytest.mark.parametrize(
+    "firmware", [None, "", "4.0.1", "4.1.7", "4.1.8", "4.2.3", "v5.0.0", "v5.1.5", "14.2.2", "master"]
+)
+def test_a_register_in_wh_is_not_scaled_for_another_firmware_of_the_same_vendor(firmware):
+    assert not quirks_for("OpenEVSE", "ESP32 WiFi", firmware).energy_kwh_labelled_wh
+
+
+@pytest.mark.parametrize("firmware", ["4.1.9", "v4.1.9", "v4.2.0", "4.2.1", "v4.2.2", "v4.2.2_modified"])
+def test_a_register_in_kwh_is_scaled_for_the_firmware_that_sends_it(firmware):
+    assert quirks_for("OpenEVSE", "ESP32 WiFi", firmware).energy_kwh_labelled_wh
+
+
+@pytest.mark.parametrize(
+    ("vendor", "model"),
+    [
+        ("Energy Plus", "any"),
+        ("Enphase Plus", "any"),
+        ("Evergreen Box", "any"),
+        ("Wallbe", "eco boxed"),
+        ("Wallace Box", "any"),
+        ("Chargepoint Amps", "any"),
+        ("Foxtronic Essential", "any"),
+        ("BSH", "EV22"),
+        ("ABB", "Terra 54 CJG BACKUP"),
+        ("ABB", "Terra HP 175 FAC"),
+    ],
+)
+def test_a_rule_is_not_for_vendors_and_models_that_only_look_alike(vendor, model):
+    assert quirks_for(vendor, model, "6.1.0").rules == ()
+
+
+@pytest.mark.parametrize(
+    ("vendor", "model", "rule"),
+    [
+        ("EN Plus", "any", "en-plus"),
+        ("EN+", "any", "en-plus"),
+        ("ENPLUS Tech", "any", "en-plus"),
+        ("EV-Box", "any", "evbox-measurands"),
+        ("Wall Box Chargers", "any", "wallbox-profiles"),
+        ("Charge Amps AB", "any", "charge-amps-hz"),
+        ("FOX ESS", "any", "foxess-slow-redial"),
+        ("BS", "EV22", "bs-closing-values"),
+        ("ABB", "Terra AC W22-T-R-0", "abb-terra-ac"),
+        ("ABB", "TerraAC", "abb-terra-ac"),
+    ],
+)
+def test_a_rule_is_for_a_vendor_in_all_its_spellings(vendor, model, rule):
+    assert rule in quirks_for(vendor, model, None).rules
