@@ -110,8 +110,7 @@ def _energy(
     if ended.readings > register.readings:
         return ended, LAST_READING if end.inferred else METER_STOP, (), ()
     if reported < last.wh:
-        missing = () if register.readings else (NO_METER_STOP,)
-        return register, source, (METER_DECREASED, *missing), ()
+        return register, source, (METER_DECREASED,), ()
     return register, source, (), (IMPLAUSIBLE_METER_STOP,)
 
 

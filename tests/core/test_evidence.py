@@ -58,7 +58,7 @@ TO_21 = [(30.0, 6000), (60.0, 11_000), (90.0, 16_000), (119.0, 21_000)]
         (1000, TO_21, -1, (20_000, "last_reading", ("meter_decreased",), "billed")),
         (1000, TO_21, 0, (20_000, "last_reading", ("meter_decreased",), "billed")),
         (1000, TO_21, 2000, (20_000, "last_reading", ("meter_decreased",), "billed")),
-        (1000, [], -1, (0, "none", ("meter_decreased", "no_meter_stop"), "billed")),
+        (1000, [], -1, (0, "none", ("meter_decreased",), "billed")),
         (1000, [], None, (0, "none", ("no_meter_stop",), "billed")),
         # Readings were rounded up to a kWh.
         (1000, [(119.0, 21_000)], 20_950, (19_950, "meter_stop", (), "billed")),
