@@ -95,6 +95,7 @@ class Work:
         self.device_state: dict[type[DeviceState], dict[Any, Any]] = {}
         self.answers: dict[tuple[str, str, bytes], bytes] = {}
         self.quarantined: set[int] = set()  # the open entries among those that this batch repairs
+        self.repeated: set[str] = set()  # chargers whose reports an earlier attempt has committed
         self.known_readings: set[tuple[str, int, datetime, bytes]] = set()
         self.stored: dict[tuple[Any, ...], KeyedRecord] = {}  # states and connectors as they were loaded
         self.changed: dict[tuple[type[KeyedRecord], Any], KeyedRecord] = {}

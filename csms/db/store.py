@@ -234,6 +234,19 @@ async def _load_quarantined(db: DriverConnection, work: Work, batch: ReportBatch
             work.quarantined.add(row["id"])
 
 
+async def recorded_statuses(
+    db: DriverConnection, batch: ReportBatch, attempts: Sequence[datetime]
+) -> set[str]:
+    """Return the chargers of which one of a batch's earlier attempts, by their times, has recorded statuses."""
+    rows = await db.fetch(
+        "SELECT DISTINCT charger_id FROM status_history"
+        " WHERE charger_id = ANY($1::text[]) AND recorded_at = ANY($2::timestamptz[])",
+        list({report.charger_id for report in batch}),
+        attempts,
+    )
+    return {row[0] for row in rows}
+
+
 def _newest_readings(work: Work) -> dict[str, datetime]:
     newest: dict[str, datetime] = {}
     for (charger_id, _), connector in work.connectors.items():

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import is_
 from typing import Any, TypeVar
 
 import structlog
@@ -75,6 +76,9 @@ class Ledger:
             retried=_RETRIES.inc,
             timeout_s=commit_timeout_s,
         )
+        # What was written last and is not known to be committed, and the times of the attempts.
+        self._attempted: list[reports.Report[Any]] = []
+        self._attempts: list[datetime] = []
         self._event_numbers: deque[int] = deque()
         self._transaction_ids: deque[int] = deque()
         self._committing = asyncio.Lock()
@@ -147,19 +151,26 @@ class Ledger:
         return batch
 
     async def _write(self, db: DriverConnection, batch: list[WaitingReport]) -> Decisions:
-        """Load, decide and save a batch in one database transaction."""
-        started = time.perf_counter()
+        """Load, decide and save a batch in one database transaction.
+
+        The commit of an attempt that failed may have taken place all the same. Reports recognize their repetition by
+        their content, but not statuses, of which the order of arrival decides: for them it is looked up.
+        """
+        started, now = time.perf_counter(), self._clock()
+        entries = [report for report, _ in batch]
+        earlier = self._note_attempt(entries, now)
         try:
             async with db.transaction():
-                entries = [report for report, _ in batch]
                 await self._draw_ids(db, entries)
                 work = Work(
-                    self._clock(),
+                    now,
                     self.policy,
                     numbers=iter(self._event_numbers.popleft, None),
                     transaction_ids=iter(self._transaction_ids.popleft, None),
                 )
                 await store.load(db, work, entries)
+                if earlier:
+                    work.repeated = await store.recorded_statuses(db, entries, earlier)
                 answers = [_decided(work, report) for report in entries]
                 await store.save(db, work, relay=self._relay)
         except BaseException:
@@ -169,6 +180,13 @@ class Ledger:
             raise
         _COMMIT.observe(time.perf_counter() - started)
         return answers, work.added.get(Event, [])
+
+    def _note_attempt(self, entries: list[reports.Report[Any]], now: datetime) -> list[datetime]:
+        """Return the times of earlier attempts at these very reports."""
+        again = len(entries) == len(self._attempted) and all(map(is_, entries, self._attempted))
+        earlier = self._attempts if again else []
+        self._attempted, self._attempts = entries, [*earlier, now]
+        return earlier
 
     async def _draw_ids(self, db: DriverConnection, entries: Sequence[reports.Report[Any]]) -> None:
         """Draw ids before the decisions, which cannot wait. After the commit the next batch uses the rest."""
@@ -185,6 +203,7 @@ class Ledger:
 
     def _committed(self, batch: list[WaitingReport], decisions: Decisions) -> None:
         _BATCH.observe(len(batch))
+        self._attempted = []
         answers, events = decisions
         for (report, waiter), answer in zip(batch, answers, strict=True):
             _settle(report, waiter, answer)
