@@ -27,6 +27,10 @@ class NotBookable(CsmsError):
     """A quarantined record cannot be recorded as it was repaired; nothing has changed."""
 
 
+class NotAdmitted(CsmsError):
+    """The charger is not accepted: its transactions are deferred (`csms.core.enrollment.Deferred`); nothing has changed."""
+
+
 class BrokerAway(CsmsError):
     """The MQTT broker did not take a message, or it is unknown whether it did."""
 

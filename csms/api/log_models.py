@@ -27,7 +27,8 @@ class QuarantinedOut(Model):
     """A message that was acknowledged and could not be booked.
 
     `payload` is what came, as text; `ocpp` the same as OCPP's JSON where that is possible: mend it and send it
-    to `/repair`.
+    to `/repair`. `enrollment`: it is here because its charger was not accepted. Pending: it is booked when an
+    operator accepts the charger. Rejected: it is not booked.
     """
 
     id: int
@@ -40,6 +41,7 @@ class QuarantinedOut(Model):
     received_at: datetime
     resolved_at: datetime | None
     resolution: str | None
+    enrollment: str | None = None
     ocpp: dict[str, Any] | None = None
 
 

@@ -28,6 +28,9 @@ async def list_quarantine(
     context: Context,
     charger: Annotated[str | None, Query(max_length=255)] = None,
     resolved: Annotated[bool, Query(description="What has been dealt with, instead of what has not")] = False,
+    deferred: Annotated[
+        bool | None, Query(description="Only messages of chargers that were not accepted, or only others")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: pages.Cursor = None,
 ) -> QuarantinePage:
@@ -38,6 +41,7 @@ async def list_quarantine(
             db,
             charger_id=None if charger is None else storable(charger),
             resolved=resolved,
+            deferred=deferred,
             before_id=min(before[0], _BIGINT) if before else None,
             limit=limit + 1,
         )

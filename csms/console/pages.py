@@ -153,8 +153,21 @@ class ConsolePages:
 
     async def quarantine(self, console: Console, request: ConsoleRequest) -> Response:
         resolved = request.http.query_params.get("resolved") == "true"
+        deferred = request.http.query_params.get("deferred") == "true"
         async with console.context.engine.connect() as db:
-            held = await logs.list_quarantine(db, resolved=resolved, limit=console.page_size)
+            held = await logs.list_quarantine(
+                db,
+                resolved=resolved,
+                deferred=deferred or None if resolved else deferred,
+                limit=console.page_size,
+            )
+            waiting = await logs.count_quarantine(db, deferred=True)
         return console.page(
-            "quarantine.html", request, held=held, resolved=resolved, repairable=REPAIRABLE_ACTIONS
+            "quarantine.html",
+            request,
+            held=held,
+            resolved=resolved,
+            deferred=deferred,
+            waiting=waiting,
+            repairable=REPAIRABLE_ACTIONS,
         )

@@ -60,16 +60,15 @@ def close_inferred(work: Work, transaction: Transaction, *, reason: str) -> None
     """End a transaction whose stop never came. A real stop that comes later amends it."""
     connector = work.connector(transaction.charger_id, transaction.connector_id)
     register = current_register(work, transaction)
-    last = register.last
-    if register.readings and last.at < transaction.started_at:
-        # The charger's clock was set back: only the times of receipt are comparable.
-        stopped_at = last.received_at
-    else:
-        read_at = connector.reading_at if connector.reading_transaction_id == transaction.id else None
-        ends = [
-            at for at in (connector.free_since, read_at) if at is not None and at >= transaction.started_at
-        ]
-        stopped_at = min(ends, default=transaction.started_at)
+    own = connector.reading_transaction_id == transaction.id
+    stamped = (connector.free_since, connector.reading_at if own else None)
+    ends = [at for at in stamped if at is not None and at >= transaction.started_at]
+    if not ends:
+        # The charger's clock was set back, or is ahead: only the times of receipt are comparable.
+        freed_at = None if connector.free_since is None else connector.status_recorded_at
+        received = (freed_at, register.last.received_at if register.readings else None)
+        ends = [at for at in received if at is not None and at >= transaction.start_received_at]
+    stopped_at = min(ends, default=transaction.started_at)
     end = SessionEnd(meter_stop_wh=None, stopped_at=stopped_at, received_at=work.now, inferred=True)
     close(work, transaction, end, reason=reason, id_tag=None, author=CSMS)
 

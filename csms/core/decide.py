@@ -8,6 +8,8 @@ import msgspec
 from csms.core import (
     accounts,
     command_effects,
+    deferral,
+    enrollment,
     jobs,
     presence,
     quarantine,
@@ -29,7 +31,7 @@ def decide(work: Work, report: reports.Report[R]) -> R:
     """Change the work as the report requires and return its answer.
 
     A repeated message with the same content gets the stored answer. Raises NotBookable for a repair that fits no
-    transaction.
+    transaction, and NotAdmitted for a transaction message of a charger that is not accepted.
     """
     decision, answer_type = DECISIONS[type(report)]
     # Connected creates the rows with the charger's protocol, Reconcile concerns an existing transaction.
@@ -41,11 +43,13 @@ def decide(work: Work, report: reports.Report[R]) -> R:
         quarantine.resolve_entry(work, report.repair, answer)
         return cast("R", answer)
     if not isinstance(report, reports.Resendable) or report.message_id is None:
+        deferral.check_admitted(work, report)
         return cast("R", decision(work, report))
     key = (report.charger_id, report.message_id, report.digest)
     stored = work.answers.get(key)
     if stored is not None:
         return cast("R", msgspec.json.decode(stored, type=answer_type))
+    deferral.check_admitted(work, report)
     answer = decision(work, report)
     work.add_answer(key, msgspec.json.encode(answer))
     return cast("R", answer)
@@ -103,6 +107,10 @@ def _noted(work: Work, r: reports.Noted) -> None:
     work.put(BridgeNotes(charger_id=r.charger_id, notes=storable_json(r.notes), noted_at=work.now))
 
 
+def _enrolled(work: Work, r: enrollment.Enrolled) -> None:
+    """Nothing: what the acceptance brings about was done when the charger's rows were loaded."""
+
+
 def _transferred(work: Work, r: reports.DataTransferred) -> reports.Transferred:
     work.add(
         StoredTransfer(
@@ -133,6 +141,8 @@ DECISIONS: dict[type[reports.Report[Any]], tuple[Callable[[Work, Any], Any], Any
     reports.SecurityEvent: (_security_event, None),
     reports.Reconcile: (reconciliation.reconcile, bool),
     reports.Quarantined: (_quarantined, reports.Kept),
+    enrollment.Deferred: (deferral.defer, reports.Kept),
+    enrollment.Enrolled: (_enrolled, None),
     reports.Deviated: (_deviated, None),
     reports.Commanded: (command_effects.commanded, None),
     reports.Progress: (jobs.progress, None),

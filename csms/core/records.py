@@ -43,6 +43,7 @@ class ChargerState(Struct, frozen=True, kw_only=True):
     remote_address: str | None = None
     connected_at: datetime | None = None
     last_seen_at: datetime | None = None
+    deferred: bool = False  # messages in quarantine wait until an operator accepts the charger
 
 
 class Connector(Struct, frozen=True, kw_only=True):
@@ -261,7 +262,11 @@ class Answered(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class QuarantineEntry(Struct, frozen=True, kw_only=True, gc=False):
-    """A message that was acknowledged but could not be booked."""
+    """A message that was acknowledged but could not be booked.
+
+    `enrollment`: Pending or Rejected, if it is here only because its charger was not accepted (a deferred message).
+    `start_key`: of such a start, what identifies it when the charger sends it again.
+    """
 
     charger_id: str
     action: str
@@ -271,6 +276,36 @@ class QuarantineEntry(Struct, frozen=True, kw_only=True, gc=False):
     error: str
     transaction_id: int | None
     received_at: datetime
+    enrollment: str | None = None
+    start_key: str | None = None
+
+
+class DeferredMessage(Struct, frozen=True, kw_only=True):
+    """A deferred message that can be booked now. `payload`: as it came. `transaction_id`: what its start was answered."""
+
+    id: int
+    charger_id: str
+    action: str
+    message_id: str | None
+    digest: bytes
+    payload: bytes
+    transaction_id: int | None
+    received_at: datetime
+
+
+class DeferredStart(Struct, frozen=True, kw_only=True):
+    """The newest deferred start with one key. `stopped`: a deferred stop names its transaction."""
+
+    transaction_id: int
+    message_id: str | None
+    stopped: bool = False
+
+
+class DeferredUsage(Struct, frozen=True, kw_only=True):
+    """How many deferred messages a charger has, and their size."""
+
+    messages: int = 0
+    size_bytes: int = 0
 
 
 class QuarantineResolution(Struct, frozen=True, kw_only=True, gc=False):

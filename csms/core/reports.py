@@ -84,9 +84,16 @@ class Stopped(Struct, frozen=True, kw_only=True):
 
 
 class Kept(Struct, frozen=True, kw_only=True):
-    """The answer to `Quarantined`. A start gets a transaction id all the same, since its charger waits for one."""
+    """The answer to `Quarantined` and `Deferred`. A start gets a transaction id, since its charger waits for one.
+
+    `deferred`: the charger is not accepted; False as the answer to `Deferred`: it is by now, so record the report itself.
+    `dropped`: the charger's limit is reached and nothing was kept; `full`: this message has reached it.
+    """
 
     transaction_id: int | None = None
+    deferred: bool = False
+    dropped: bool = False
+    full: bool = False
 
 
 class Held(Struct, frozen=True, kw_only=True):

@@ -170,9 +170,12 @@ def _begins_anew(known: Transaction, r: reports.Start) -> bool:
     """Return whether a start with the key of a known transaction is a new one: by a clock that stands still.
 
     A charger sends a start again until it is answered, and its stop only after that. So a start after the real stop of
-    the transaction is another one. By a plausible clock it is a repetition: no two starts have the same time.
+    the transaction is another one. By a plausible clock it is a repetition: no two starts have the same time. A start
+    that was kept until its charger was accepted has the id that was answered then.
     """
-    return known.clock_suspect and not known.open and not known.inferred and r.repair is None
+    if r.repair is not None:
+        return r.repair.transaction_id not in {None, known.id}
+    return known.clock_suspect and not known.open and not known.inferred
 
 
 def _measured_transaction(work: Work, r: reports.Meter) -> tuple[Transaction | None, bool]:

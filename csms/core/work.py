@@ -16,6 +16,8 @@ from csms.core.records import (
     Charger,
     ChargerState,
     Connector,
+    DeferredStart,
+    DeferredUsage,
     DeviationCount,
     Event,
     QuarantineEntry,
@@ -77,12 +79,15 @@ class Work:
 
     Attributes are dictionaries by natural key. Rows are never mutated: `put` replaces them, so a report that fails
     half way is undone by restoring the old ones. `numbers` and `transaction_ids` yield values of database sequences.
+    `now` is the time of receipt of the report that is being decided; of a deferred message that is long before
+    `committed_at`. A charger that is not in `chargers` is accepted.
     """
 
     def __init__(
         self, now: datetime, policy: Policy, *, numbers: Iterator[int], transaction_ids: Iterator[int]
     ) -> None:
         self.now = now
+        self.committed_at = now
         self.policy = policy
         self.numbers = numbers
         self.transaction_ids = transaction_ids
@@ -99,6 +104,9 @@ class Work:
         self.device_state: dict[type[DeviceState], dict[Any, Any]] = {}
         self.answers: dict[tuple[str, str, bytes], bytes] = {}
         self.quarantined: set[int] = set()  # the open entries among those that this batch repairs
+        self.repeated: set[str] = set()  # chargers whose reports an earlier attempt has committed
+        self.deferred_usage: dict[str, DeferredUsage] = {}
+        self.deferred_starts: dict[tuple[str, str], DeferredStart] = {}
         self.known_readings: set[tuple[str, int, datetime, bytes]] = set()
         self.stored: dict[tuple[Any, ...], KeyedRecord] = {}  # states and connectors as they were loaded
         self.changed: dict[tuple[type[KeyedRecord], Any], KeyedRecord] = {}
@@ -123,6 +131,11 @@ class Work:
                 self._open[record.charger_id, record.connector_id] = record.id
 
     # --- reading ---------------------------------------------------------------------------------
+
+    def admits(self, charger_id: str) -> bool:
+        """Return whether the charger's transactions may be booked. A bridge's chargers were chosen by an operator."""
+        charger = self.chargers.get(charger_id)
+        return charger is None or charger.enrollment == "Accepted" or not charger.protocol.startswith("ocpp")
 
     def connector(self, charger_id: str, connector_id: int) -> Connector:
         """Return the connector's row, or a new one for an unknown connector."""
@@ -220,7 +233,9 @@ class Work:
         seq = state.event_seq + 1
         self.put(replace(state, event_seq=seq))
         self.add(
-            events.render(draft, charger_id=charger_id, seq=seq, number=next(self.numbers), now=self.now)
+            events.render(
+                draft, charger_id=charger_id, seq=seq, number=next(self.numbers), now=self.committed_at
+            )
         )
 
     def quarantine(self, entry: QuarantineEntry) -> None:
@@ -228,6 +243,19 @@ class Work:
         self.add(entry)
         if self.policy.error_events:
             self.emit(entry.charger_id, events.quarantined(entry))
+
+    def defer(self, entry: QuarantineEntry) -> None:
+        """Keep a message until its charger is accepted: no event, and counted against the charger's limit."""
+        self.add(entry)
+        usage = self.deferred_usage.get(entry.charger_id, DeferredUsage())
+        self._set(
+            self.deferred_usage,
+            entry.charger_id,
+            DeferredUsage(messages=usage.messages + 1, size_bytes=usage.size_bytes + len(entry.payload)),
+        )
+        if entry.start_key is not None and entry.transaction_id is not None:
+            begun = DeferredStart(transaction_id=entry.transaction_id, message_id=entry.message_id)
+            self._set(self.deferred_starts, (entry.charger_id, entry.start_key), begun)
 
     def attempt(self) -> "_Attempt":
         """Return a context that undoes the changes of one report if its decision raises."""

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.records import Tag
 from csms.core.work import tag_key
-from csms.db import event_tables, security, security_tables, tables
+from csms.db import deferred_messages, event_tables, security, security_tables, tables
 from csms.db.rows import all_rows, all_structs, first_row, first_struct, from_row
 from csms.db.tables import (
     charger_groups,
@@ -112,6 +112,7 @@ async def delete_charger(db: AsyncConnection, charger_id: str) -> None:
         security_tables.security_events,
     ):
         await db.execute(delete(table).where(table.c.charger_id == charger_id))
+    await deferred_messages.forget(db, charger_id)
     await security.revoke_all(db, charger_id, "the charger was deleted")
     await db.execute(delete(chargers).where(chargers.c.id == charger_id))
 
@@ -126,6 +127,8 @@ async def _lock(db: AsyncConnection, charger_id: str) -> None:
 async def _update(db: AsyncConnection, charger_id: str, values: Mapping[str, Any]) -> None:
     if values:
         await db.execute(update(chargers).where(chargers.c.id == charger_id).values(**values))
+    if values.get("enrollment") == "Rejected":
+        await deferred_messages.reject(db, charger_id)
 
 
 async def lock_referenced(db: AsyncConnection, values: Mapping[str, Any]) -> None:

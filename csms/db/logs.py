@@ -49,7 +49,7 @@ class LoggedFrame(Struct, frozen=True, kw_only=True):
 
 
 class QuarantinedMessage(Struct, frozen=True, kw_only=True):
-    """A message in quarantine."""
+    """A message in quarantine. `enrollment` is that of its charger, if the message is deferred until its acceptance."""
 
     id: int
     charger_id: str
@@ -61,6 +61,7 @@ class QuarantinedMessage(Struct, frozen=True, kw_only=True):
     received_at: datetime
     resolved_at: datetime | None
     resolution: str | None
+    enrollment: str | None
 
     @property
     def text(self) -> str:
@@ -237,16 +238,20 @@ async def list_quarantine(
     *,
     charger_id: str | None = None,
     resolved: bool | None = False,
+    deferred: bool | None = None,
     before_id: int | None = None,
     limit: int = 100,
 ) -> list[QuarantinedMessage]:
-    """Newest first; by default only what is not resolved."""
+    """Newest first; by default only what is not resolved. `deferred`: those of chargers not accepted, or all others."""
     query = select(quarantine).order_by(quarantine.c.id.desc()).limit(limit)
     if charger_id is not None:
         query = query.where(quarantine.c.charger_id == charger_id)
     if resolved is not None:
         at = quarantine.c.resolved_at
         query = query.where(at.is_not(None) if resolved else at.is_(None))
+    if deferred is not None:
+        of = quarantine.c.enrollment
+        query = query.where(of.is_not(None) if deferred else of.is_(None))
     if before_id is not None:
         query = query.where(quarantine.c.id < before_id)
     return await all_structs(db, QuarantinedMessage, query)
@@ -259,13 +264,15 @@ async def get_quarantined(db: AsyncConnection, quarantine_id: int) -> Quarantine
     return await first_struct(db, QuarantinedMessage, query)
 
 
-async def count_quarantine(db: AsyncConnection) -> int:
-    return (
-        await db.scalar(
-            select(func.count()).select_from(quarantine).where(quarantine.c.resolved_at.is_(None))
-        )
-        or 0
+async def count_quarantine(db: AsyncConnection, *, deferred: bool = False) -> int:
+    """How many messages wait for an operator's repair, or (`deferred`) for the acceptance of their chargers."""
+    of = quarantine.c.enrollment
+    query = (
+        select(func.count())
+        .select_from(quarantine)
+        .where(quarantine.c.resolved_at.is_(None), of.is_not(None) if deferred else of.is_(None))
     )
+    return await db.scalar(query) or 0
 
 
 async def list_deviations(db: AsyncConnection, charger_id: str) -> list[DeviationView]:

@@ -85,6 +85,8 @@ async def gauges(db: AsyncConnection) -> dict[str, int]:
         count(charger_states, charger_states.c.online).label("chargers_connected"),
         count(transactions, transactions.c.stopped_at.is_(None)).label("transactions_open"),
         count(select(outbox.c.seq).limit(MOST_COUNTED).subquery()).label("outbox_events"),
-        count(quarantine, quarantine.c.resolved_at.is_(None)).label("quarantine_open"),
+        count(quarantine, quarantine.c.resolved_at.is_(None), quarantine.c.enrollment.is_(None)).label(
+            "quarantine_open"
+        ),
     )
     return dict((await db.execute(query)).mappings().one())

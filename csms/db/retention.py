@@ -29,9 +29,19 @@ async def delete_data_transfers(db: AsyncConnection, before: datetime) -> None:
     await db.execute(delete(data_transfers).where(data_transfers.c.received_at < before))
 
 
-async def delete_resolved_quarantine(db: AsyncConnection, before: datetime) -> None:
-    """Delete quarantined messages that were resolved before `before`; unresolved ones stay."""
+async def delete_old_quarantine(db: AsyncConnection, before: datetime) -> None:
+    """Delete quarantined messages that were resolved before `before`, and deferred ones that were received before it.
+
+    Others that are unresolved stay.
+    """
     await db.execute(delete(quarantine).where(quarantine.c.resolved_at < before))
+    await db.execute(
+        delete(quarantine).where(
+            quarantine.c.enrollment.is_not(None),
+            quarantine.c.resolved_at.is_(None),
+            quarantine.c.received_at < before,
+        )
+    )
 
 
 async def delete_security_events(db: AsyncConnection, before: datetime) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from csms.core import reports, session_timeline
+from csms.core import enrollment, reports, session_timeline
 from csms.core.attribution import find_stopped
 from csms.core.records import (
     Answered,
@@ -31,13 +31,12 @@ from csms.core.records import (
 from csms.core.tariffs import DEFAULT_TARIFF_ID, Tariff
 from csms.core.transactions import stop_content_key
 from csms.core.work import Work, tag_key
-from csms.db import account_rows, device_state, readings_window
+from csms.db import account_rows, deferred_messages, device_state, readings_window
 from csms.db.driver import DriverConnection
 from csms.db.event_tables import NUMBER_BLOCK
 from csms.db.outbox import lane
 from csms.db.record_sql import (
     CHARGER_SQL,
-    CONNECTOR_SELECT,
     CONNECTOR_SQL,
     EVENT_SQL,
     READING_SQL,
@@ -71,7 +70,16 @@ _WITH_TAG = (reports.Start, reports.Authorize, reports.Stop)
 _WITHOUT_CHARGER = (reports.Meter, reports.Status, reports.Seen)
 _STATES_LOCKED = f"{STATE_SQL.select} WHERE charger_id = ANY($1::text[]) ORDER BY charger_id FOR UPDATE"
 _CHARGERS = f"{CHARGER_SQL.select} WHERE id = ANY($1::text[])"
-_CONNECTORS = f"{CONNECTOR_SELECT} WHERE charger_id = ANY($1::text[])"
+_CONNECTOR_COLUMNS = ", ".join(
+    f"c.{name}::text AS {name}" if name == "register" else f"c.{name}" for name in CONNECTOR_SQL.columns
+)
+# With what tells whether the charger's own row is needed (`Work.admits`), at the cost of no further statement.
+_CONNECTORS = (
+    "SELECT g.id, g.enrollment = 'Accepted' OR NOT starts_with(g.protocol, 'ocpp') AS admitted,"
+    f" {_CONNECTOR_COLUMNS} FROM chargers g"
+    " LEFT JOIN connectors c ON c.charger_id = g.id AND c.charger_id = ANY($1::text[])"
+    " WHERE g.id = ANY($1::text[])"
+)
 _OPEN_OR_NAMED = (
     f"{TRANSACTION_SELECT} WHERE charger_id = ANY($1::text[]) AND stopped_at IS NULL"
     # A report nearly always names the open transaction, which the first part has loaded.
@@ -96,14 +104,18 @@ async def load(db: DriverConnection, work: Work, batch: ReportBatch) -> None:
         # They have no row to lock yet: one node at a time inserts them, the next one finds them.
         await db.execute("SELECT pg_advisory_xact_lock(hashtext('csms.strangers'))")
         await _lock_states(db, work, strangers)
+    admitted = set()
+    for row in await db.fetch(_CONNECTORS, charger_ids):
+        if row["admitted"]:
+            admitted.add(row["id"])
+        if row["charger_id"] is not None:
+            work.load(connector_of(row))
     # The most frequent reports do not need the charger's own row: where there is a state, there is a charger.
     needed = {r.charger_id for r in batch if not isinstance(r, _WITHOUT_CHARGER)}
-    needed.update(charger_id for charger_id in charger_ids if charger_id not in work.states)
+    needed.update(one for one in charger_ids if one not in work.states or one not in admitted)
     if needed:
         for row in await db.fetch(_CHARGERS, sorted(needed)):
             work.load(Charger(**row))
-    for row in await db.fetch(_CONNECTORS, charger_ids):
-        work.load(connector_of(row))
     await _load_transactions(db, work, batch, charger_ids)
     await _load_tags(db, work, batch)
     await account_rows.load(db, work, batch)
@@ -113,6 +125,7 @@ async def load(db: DriverConnection, work: Work, batch: ReportBatch) -> None:
     await _load_answers(db, work, batch)
     await _load_known_readings(db, work, batch)
     await _load_quarantined(db, work, batch)
+    await deferred_messages.load(db, work, batch)
     await device_state.load(db, work, batch)
 
 
@@ -129,6 +142,10 @@ async def _load_transactions(
         if isinstance(report, reports.Start):
             owners.append(report.charger_id)
             keys.append(report.key)
+        elif isinstance(report, enrollment.Deferred):
+            if report.start_key is not None:
+                owners.append(report.charger_id)
+                keys.append(report.start_key)
         elif isinstance(report, _IN_TRANSACTION):
             transaction_id = report.transaction_id
             if transaction_id is not None and 0 < transaction_id < 2**31:
@@ -240,6 +257,19 @@ async def _load_quarantined(db: DriverConnection, work: Work, batch: ReportBatch
             work.quarantined.add(row["id"])
 
 
+async def recorded_statuses(
+    db: DriverConnection, batch: ReportBatch, attempts: Sequence[datetime]
+) -> set[str]:
+    """Return the chargers of which one of a batch's earlier attempts, by their times, has recorded statuses."""
+    rows = await db.fetch(
+        "SELECT DISTINCT charger_id FROM status_history"
+        " WHERE charger_id = ANY($1::text[]) AND recorded_at = ANY($2::timestamptz[])",
+        list({report.charger_id for report in batch}),
+        attempts,
+    )
+    return {row[0] for row in rows}
+
+
 def _newest_readings(work: Work) -> dict[str, datetime]:
     newest: dict[str, datetime] = {}
     for (charger_id, _), connector in work.connectors.items():
@@ -329,8 +359,8 @@ _INSERT_REVISION = REVISION_SQL.insert_row + " ON CONFLICT DO NOTHING"
 _ADDED = {
     QuarantineEntry: (
         "INSERT INTO quarantine"
-        " (charger_id, action, message_id, digest, payload, error, transaction_id, received_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING"
+        " (charger_id, action, message_id, digest, payload, error, transaction_id, received_at, enrollment, start_key)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING"
     ),
     QuarantineResolution: "UPDATE quarantine SET resolution = $2, resolved_at = $3 WHERE id = $1",
     DeviationCount: (

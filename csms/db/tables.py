@@ -109,6 +109,7 @@ charger_states = Table(
     Column("remote_address", Text),
     time_column("connected_at"),
     time_column("last_seen_at"),
+    Column("deferred", Boolean, nullable=False, server_default=text("false")),
     postgresql_with=_HOT,
 )
 
@@ -287,6 +288,17 @@ quarantine = Table(
     time_column("received_at", nullable=False),
     time_column("resolved_at"),
     Column("resolution", Text),
+    # Of deferred messages, which wait until an operator accepts their charger: its enrollment, and a start's key.
+    Column("enrollment", Text),
+    Column("start_key", Text),
+    Index(
+        "quarantine_deferred_idx",
+        "charger_id",
+        postgresql_where=text("enrollment IS NOT NULL AND resolved_at IS NULL"),
+    ),
+    Index(
+        "quarantine_start_key_idx", "charger_id", "start_key", postgresql_where=text("start_key IS NOT NULL")
+    ),
     Index("quarantine_charger_id_digest_key", "charger_id", "action", "digest", unique=True),
     Index("quarantine_open_idx", "id", postgresql_where=text("resolved_at IS NULL")),
 )

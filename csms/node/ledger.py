@@ -14,20 +14,22 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import is_
 from typing import Any, TypeVar
 
 import structlog
 from prometheus_client import Counter, Histogram
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms.core import reports
+from csms.core import enrollment, reports
 from csms.core.decide import decide
 from csms.core.records import Event
 from csms.core.work import Policy, Work
 from csms.db import store
 from csms.db.driver import DriverConnection
-from csms.errors import LedgerError, NotBookable
+from csms.errors import LedgerError, NotAdmitted, NotBookable
 from csms.node.batch_writer import BatchWriter
+from csms.node.deferred_bookings import DeferredBookings
 
 Answer = TypeVar("Answer")
 WaitingReport = tuple[reports.Report[Any], "asyncio.Future[Any] | None"]
@@ -41,7 +43,7 @@ _BATCH = Histogram(
 _COMMIT = Histogram("csms_ledger_commit_seconds", "Load, decide, save and commit of one batch.")
 _RETRIES = Counter("csms_ledger_retries_total", "Batches tried again because Postgres was away or busy.")
 _EVENTS_PER_REPORT = 8
-_NEEDS_TRANSACTION_ID = (reports.Start, reports.Quarantined)
+_NEEDS_TRANSACTION_ID = (reports.Start, reports.Quarantined, enrollment.Deferred)
 _HAS_READINGS = (reports.Meter, reports.Stop)
 
 
@@ -75,6 +77,10 @@ class Ledger:
             retried=_RETRIES.inc,
             timeout_s=commit_timeout_s,
         )
+        # What was written last and is not known to be committed, and the times of the attempts.
+        self._attempted: list[reports.Report[Any]] = []
+        self._attempts: list[datetime] = []
+        self._deferred = DeferredBookings(lambda: self._new_work(clock()), self._draw_ids, relay=relay)
         self._event_numbers: deque[int] = deque()
         self._transaction_ids: deque[int] = deque()
         self._committing = asyncio.Lock()
@@ -147,21 +153,34 @@ class Ledger:
         return batch
 
     async def _write(self, db: DriverConnection, batch: list[WaitingReport]) -> Decisions:
-        """Load, decide and save a batch in one database transaction."""
-        started = time.perf_counter()
+        """Load, decide and save a batch in one database transaction.
+
+        The commit of an attempt that failed may have taken place all the same. Reports recognize their repetition by
+        their content, but not statuses, of which the order of arrival decides: for them it is looked up.
+
+        What waited for the acceptance of one of its chargers is booked before, in transactions of its own.
+        """
+        started, now = time.perf_counter(), self._clock()
+        entries = [report for report, _ in batch]
+        earlier = self._note_attempt(entries, now)
         try:
-            async with db.transaction():
-                entries = [report for report, _ in batch]
-                await self._draw_ids(db, entries)
-                work = Work(
-                    self._clock(),
-                    self.policy,
-                    numbers=iter(self._event_numbers.popleft, None),
-                    transaction_ids=iter(self._transaction_ids.popleft, None),
-                )
-                await store.load(db, work, entries)
-                answers = [_decided(work, report) for report in entries]
-                await store.save(db, work, relay=self._relay)
+            while True:
+                async with db.transaction():
+                    await self._draw_ids(db, entries)
+                    work = self._new_work(now)
+                    await store.load(db, work, entries)
+                    waiting = [
+                        s.charger_id for s in work.states.values() if s.deferred and work.admits(s.charger_id)
+                    ]
+                    if not waiting:
+                        if earlier:
+                            work.repeated = await store.recorded_statuses(db, entries, earlier)
+                        answers = [_decided(work, report) for report in entries]
+                        await store.save(db, work, relay=self._relay)
+                        break
+                    booked = await self._deferred.book(db, waiting[0])
+                self._announce(booked)
+                now = self._attempts[-1] = self._clock()
         except BaseException:
             # A Postgres that crashes hands out once more what nextval gave to a transaction without a commit.
             self._event_numbers.clear()
@@ -169,6 +188,21 @@ class Ledger:
             raise
         _COMMIT.observe(time.perf_counter() - started)
         return answers, work.added.get(Event, [])
+
+    def _note_attempt(self, entries: list[reports.Report[Any]], now: datetime) -> list[datetime]:
+        """Return the times of earlier attempts at these very reports."""
+        again = len(entries) == len(self._attempted) and all(map(is_, entries, self._attempted))
+        earlier = self._attempts if again else []
+        self._attempted, self._attempts = entries, [*earlier, now]
+        return earlier
+
+    def _new_work(self, now: datetime) -> Work:
+        return Work(
+            now,
+            self.policy,
+            numbers=iter(self._event_numbers.popleft, None),
+            transaction_ids=iter(self._transaction_ids.popleft, None),
+        )
 
     async def _draw_ids(self, db: DriverConnection, entries: Sequence[reports.Report[Any]]) -> None:
         """Draw ids before the decisions, which cannot wait. After the commit the next batch uses the rest."""
@@ -185,9 +219,13 @@ class Ledger:
 
     def _committed(self, batch: list[WaitingReport], decisions: Decisions) -> None:
         _BATCH.observe(len(batch))
+        self._attempted = []
         answers, events = decisions
         for (report, waiter), answer in zip(batch, answers, strict=True):
             _settle(report, waiter, answer)
+        self._announce(events)
+
+    def _announce(self, events: list[Event]) -> None:
         if events and self._on_commit is not None:
             try:
                 self._on_commit(events)
@@ -200,7 +238,7 @@ def _decided(work: Work, report: reports.Report[Any]) -> Any:
     try:
         with work.attempt():
             return decide(work, report)
-    except NotBookable as error:
+    except (NotBookable, NotAdmitted) as error:
         return error
     except Exception as error:
         log.exception("decision_failed", charger=report.charger_id, report=type(report).__name__)

@@ -83,7 +83,7 @@ async def apply_retention(engine: AsyncEngine, settings: Settings, now: datetime
         await retention.delete_commands(db, now - _COMMAND_RETENTION)
         await retention.delete_data_transfers(db, now - _COMMAND_RETENTION)
         if days := settings.csms_quarantine_retention_days:
-            await retention.delete_resolved_quarantine(db, now - timedelta(days=days))
+            await retention.delete_old_quarantine(db, now - timedelta(days=days))
     if days := settings.csms_status_retention_days:
         await retention.delete_statuses(engine, now - timedelta(days=days))
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from csms.core import reports
+from csms.core import enrollment, reports
 from csms.core.units import ENERGY_REGISTER
 from csms.ocpp import data_transfer
 from csms.ocpp.messages import charge_point_calls as calls
@@ -262,8 +262,35 @@ def quarantined(call: CallContext, action: str, error: str) -> reports.Quarantin
     )
 
 
+def deferred(
+    call: CallContext, action: str, report: reports.Report[Any] | None, error: str | None = None
+) -> enrollment.Deferred:
+    """A transaction message of a charge point that is not accepted, as it came. `report` None: it is unreadable.
+
+    Readings that have a time, and stops, are the same message under any id: one that is sent again is kept once.
+    """
+    identity = call.digest
+    if isinstance(report, reports.Meter) and report.message_id is not None:
+        identity += report.message_id.encode()
+    begins = report if isinstance(report, reports.Start) else None
+    return enrollment.Deferred(
+        charger_id=call.charger_id,
+        message_id=call.message_id or None,
+        action=action,
+        payload=call.payload,
+        identity=identity,
+        start_key=None if begins is None else begins.key,
+        at=None if begins is None else begins.at,
+        transaction_id=report.transaction_id if isinstance(report, reports.Meter | reports.Stop) else None,
+        error=error,
+    )
+
+
 def acknowledged(action: str, kept: reports.Kept) -> bytes:
-    """The answer to a quarantined message: valid by the schema, so that the charge point does not send it again."""
+    """The answer to a message that is kept, not booked: valid by the schema, so that it is not sent again.
+
+    It says nothing of the idTag.
+    """
     if action == "StartTransaction":
         response: Sent = calls.StartTransactionResponse(
             id_tag_info=calls.IdTagInfo(status="Invalid"), transaction_id=kept.transaction_id or 0

@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
 from websockets.exceptions import ConnectionClosed
@@ -17,7 +16,7 @@ from websockets.frames import CloseCode
 from csms.adapter import EVERY_GENERATION
 from csms.core.masking import WITHOUT_SECRETS, masked_frame
 from csms.core.records import Frame
-from csms.ocpp import frames
+from csms.ocpp import frames, time_zones
 from csms.ocpp.quirks import Behaviours, quirks_for
 from csms.ocpp.session import CallToken, OcppSession
 from csms.ocpp.websocket import ChargePointSocket
@@ -85,10 +84,7 @@ class ChargePointConnection:
     ) -> None:
         """Take what decides how messages are read: quirks, and the zone of times that come without one."""
         self.behaviours = quirks_for(vendor, model, firmware)
-        try:
-            self.zone = UTC if time_zone is None else ZoneInfo(time_zone)
-        except (ZoneInfoNotFoundError, ValueError):
-            self.zone = UTC
+        self.zone = time_zones.time_zone(time_zone)
 
     # --- frames out ------------------------------------------------------------------------------
 

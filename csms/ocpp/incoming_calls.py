@@ -10,6 +10,7 @@ from prometheus_client import Counter, Histogram
 
 from csms.adapter import AdapterHost
 from csms.core import reports
+from csms.errors import NotAdmitted
 from csms.ocpp import call_handlers, messages
 from csms.ocpp.certificate_signing import CertificateSigning
 from csms.ocpp.connection import ChargePointConnection
@@ -93,7 +94,9 @@ class IncomingCalls:
             if action == "SignCertificate":
                 answer = await self._certificates.requested(connection, message.csr)
             elif handler.report is not None:
-                answer = await self._node.record(handler.report(context, message))
+                answer = await self._record(context, action, handler.report(context, message))
+                if isinstance(answer, reports.Kept):
+                    return self._acknowledge(connection, context, action, answer)
         except Exception as error:
             log.exception("call_failed", charger=connection.charger_id, action=action)
             if action in messages.TRANSACTION_ACTIONS:
@@ -147,9 +150,11 @@ class IncomingCalls:
         answerable: bool = True,
     ) -> str:
         """Keep what cannot be booked and acknowledge it: an error could make the charge point forget a session."""
-        kept = await self._node.record(call_handlers.quarantined(context, action, error))
-        if answerable:
-            connection.session.answer(context.message_id, call_handlers.acknowledged(action, kept))
+        quarantined = call_handlers.quarantined(context, action, error)
+        kept = await self._record(context, action, quarantined, error)
+        outcome = self._acknowledge(connection, context, action, kept, answerable=answerable)
+        if outcome != "quarantined":
+            return outcome
         log.error(
             "message_quarantined",
             charger=connection.charger_id,
@@ -159,6 +164,50 @@ class IncomingCalls:
             remedy="Repair or resolve it: GET /api/v1/quarantine, or the console's quarantine page.",
         )
         return "quarantined"
+
+    async def _record(
+        self,
+        context: call_handlers.CallContext,
+        action: str,
+        report: reports.Report[Any],
+        error: str | None = None,
+    ) -> Any:
+        """Record a report. If the charge point is not accepted its transactions are deferred: then the answer is Kept.
+
+        Until that is recorded an operator may have accepted the charge point, and the other way round.
+        """
+        while True:
+            try:
+                return await self._node.record(report)
+            except NotAdmitted:
+                readable = None if isinstance(report, reports.Quarantined) else report
+                deferred = call_handlers.deferred(context, action, readable, error)
+            kept = await self._node.record(deferred)
+            if kept.deferred:
+                return kept
+
+    @staticmethod
+    def _acknowledge(
+        connection: ChargePointConnection,
+        context: call_handlers.CallContext,
+        action: str,
+        kept: reports.Kept,
+        *,
+        answerable: bool = True,
+    ) -> str:
+        """Answer a message that is kept; what became of it."""
+        if answerable:
+            connection.session.answer(context.message_id, call_handlers.acknowledged(action, kept))
+        if kept.full:
+            log.warning(
+                "deferred_messages_full",
+                charger=connection.charger_id,
+                action=action,
+                remedy="Accept or reject this charger: further messages are acknowledged, counted and dropped.",
+            )
+        if not kept.deferred:
+            return "quarantined"
+        return "dropped" if kept.dropped else "deferred"
 
     async def rescue(self, connection: ChargePointConnection, malformed: UnusableFrame, frame: bytes) -> None:
         """Keep and acknowledge a frame that cannot be read although it tells of a transaction.

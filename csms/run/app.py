@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from csms.adapter import Adapter
 from csms.mqtt.config import BrokerAddress
-from csms.node import reconciler
+from csms.node import deferred_bookings, reconciler
 from csms.node.tasks import TaskStack
 from csms.ocpp import data_transfer
 from csms.ocpp.connection import DEFAULT_TIMINGS, ServerTimings
@@ -103,6 +103,7 @@ async def serve(
         if settings.csms_infer_stop_after_s:
             work = reconciler.run(node.engine, node.ledger.record, settings.csms_infer_stop_after_s)
             await tasks.start(work, "reconciler")
+        await tasks.start(deferred_bookings.run(node.engine, node.ledger.record), "deferred bookings")
         data_transfer.REGISTRY.load_entry_points()
 
         secured = secure(settings, node.engine)

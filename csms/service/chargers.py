@@ -1,10 +1,18 @@
 """Chargers as operators keep them: which identities can exist, registering, changing settings."""
 
-from typing import Any
+import asyncio
+from typing import Any, Final
 
+import structlog
+
+from csms.core.enrollment import Enrolled
 from csms.db import admin, charger_views
+from csms.errors import CsmsError
 from csms.service.context import ServiceContext
 from csms.service.problems import Problem
+
+log = structlog.get_logger()
+_BOOKING_S: Final = 10.0  # that an operator waits
 
 
 def unknown(charger_id: str) -> Problem:
@@ -39,6 +47,7 @@ async def register(
         new = await admin.register_charger(db, charger_id, columns)
         view = await charger_views.get_charger(db, charger_id)
     assert view is not None
+    await _book_deferred(context, view)
     return view, new, _is_to_be_told(view, before)
 
 
@@ -51,8 +60,22 @@ async def change(
         await admin.change_charger(db, charger_id, columns)
         view = await charger_views.get_charger(db, charger_id)
     assert view is not None
+    await _book_deferred(context, view)
     return view, _is_to_be_told(view, before)
 
 
 def _is_to_be_told(view: charger_views.ChargerView, before: str | None) -> bool:
     return view.state.online and before not in {None, view.charger.enrollment}
+
+
+async def _book_deferred(context: ServiceContext, view: charger_views.ChargerView) -> None:
+    """Have the ledger book what waited for the charger's acceptance: the answer to the operator means that it is done.
+
+    If it cannot be done now a node does it later (csms/node/deferred_bookings.py).
+    """
+    if view.state.deferred and view.charger.enrollment == "Accepted":
+        try:
+            async with asyncio.timeout(_BOOKING_S):
+                await context.node.record(Enrolled(charger_id=view.id))
+        except (CsmsError, TimeoutError) as error:
+            log.warning("deferred_booking_postponed", charger=view.id, error=str(error))

@@ -5,7 +5,7 @@ from typing import Any
 from csms.core.quarantine import REPAIRABLE_ACTIONS, repairable_message
 from csms.core.reports import Repair
 from csms.core.text import storable
-from csms.db import admin, logs
+from csms.db import admin, charger_views, logs
 from csms.errors import NotBookable
 from csms.ocpp.operator_repair import repaired_report
 from csms.service.access import Identity
@@ -44,6 +44,15 @@ async def book(
     message = await held(context, held_id)
     if message.resolved_at is not None:
         raise Problem(409, "conflict", f"Message {held_id} has been dealt with already.")
+    if message.enrollment is not None:
+        async with context.engine.connect() as db:
+            enrollment = await charger_views.get_enrollment(db, message.charger_id)
+        if enrollment != "Accepted":
+            raise Problem(
+                409,
+                "conflict",
+                f"{message.charger_id} is not accepted: accept it first, or resolve the message.",
+            )
     if message.action not in REPAIRABLE_ACTIONS:
         raise Problem(422, "not-bookable", f"A {message.action} cannot be booked; resolve it with a note.")
     if payload is None:

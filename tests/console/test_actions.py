@@ -7,7 +7,8 @@ import pytest
 from starlette.datastructures import FormData
 
 from csms.console.actions import FormError, command_of
-from csms.core import reports
+from csms.core import enrollment, reports
+from csms.db import admin
 from csms.errors import ChargerOffline, ChargerRefused
 from tests.api.test_outbox import park
 from tests.harness.api_harness import ApiHarness
@@ -182,3 +183,24 @@ async def test_parked_events_are_shown_with_the_brokers_reason_and_sent_again(
     assert "Not authorized (0x87)" in page
     assert (await _press(browser, "/events/revive", "/events")).status_code == 303
     assert "Parked" not in (await browser.get("/events")).text
+
+
+async def test_messages_of_chargers_that_are_not_accepted_are_shown_apart(
+    world: ApiHarness, browser: httpx.AsyncClient
+):
+    await world.connect("CP1")
+    async with world.engine.begin() as db:
+        await admin.change_charger(db, "CP1", {"enrollment": "Pending"})
+    await world.record(
+        enrollment.Deferred(
+            charger_id="CP1", message_id="1", action="StopTransaction", payload=b"{}", identity=b"1"
+        )
+    )
+    page = (await browser.get("/quarantine")).text
+    assert "everything the chargers said was understood" in page
+    assert "1 of chargers that are not accepted" in page
+    apart = (await browser.get("/quarantine?deferred=true")).text
+    assert "Pending enrollment: booked when an operator accepts the charger." in apart
+    assert "Repair and book" not in apart
+    assert "/resolve" in apart
+    assert "in quarantine" not in (await browser.get("/")).text

@@ -235,7 +235,8 @@ def test_an_inferred_end_is_debited_too(desk):
     desk.tell(status("Charging", NOW))
     desk.tell(begin())
     desk.tell(used(100, 600))
-    desk.tell(status("Available", NOW + timedelta(seconds=600)))
+    desk.now = NOW + timedelta(seconds=600)
+    desk.tell(status("Available", desk.now))
     desk.now = NOW + timedelta(seconds=2000)
     connector = desk.connectors[CP, 1]
     assert desk.tell(

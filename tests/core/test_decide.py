@@ -1,6 +1,6 @@
 import pytest
 
-from csms.core import reports
+from csms.core import enrollment, reports
 from csms.core.decide import DECISIONS, decide
 from csms.core.device_state import BridgeNotes
 from csms.core.records import StoredSecurityEvent
@@ -14,7 +14,10 @@ def desk():
 
 def kinds(base):
     for kind in base.__subclasses__():
-        if kind.__module__ == reports.__name__ and "charger_id" in kind.__struct_fields__:
+        if (
+            kind.__module__ in {reports.__name__, enrollment.__name__}
+            and "charger_id" in kind.__struct_fields__
+        ):
             if kind is not reports.Resendable:
                 yield kind
             yield from kinds(kind)

@@ -30,6 +30,7 @@ def desk() -> FakeStore:
 
 
 def test_a_free_connector_ends_its_transaction_at_the_last_reading(desk: FakeStore) -> None:
+    desk.now = at(50)
     desk.tell(status("Available", at(50)))
     assert desk.tell(found(desk, 1)) is True
     ended = desk.transactions[1]

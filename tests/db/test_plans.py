@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from csms.core import reports
+from csms.core import enrollment, reports
 from csms.core.work import Work
 from csms.db import record_sql, store
 from csms.db.driver import driver_connection
@@ -35,6 +35,9 @@ INSERT INTO tariffs (id, terms) SELECT n, '{}' FROM generate_series(1, 3000) n;
 INSERT INTO charger_groups (id, tariff_id) SELECT n, n FROM generate_series(1, 3000) n;
 INSERT INTO status_history (id, charger_id, connector_id, status, error_code, recorded_at)
     SELECT n, 'c' || n % 3000, 1, 'x', 'x', '2023-12-07Z' FROM generate_series(1, 20000) n;
+INSERT INTO quarantine (charger_id, action, digest, payload, error, transaction_id, received_at, enrollment, start_key)
+    SELECT 'c' || n % 300, CASE WHEN n % 2 = 0 THEN 'StartTransaction' ELSE 'StopTransaction' END, int4send(n), 'x', 'x',
+        n, now(), 'Pending', CASE WHEN n % 2 = 0 THEN n::text END FROM generate_series(1, 20000) n;
 UPDATE chargers SET group_id = 1 WHERE id = 'c1';
 UPDATE transactions SET tariff = '{"idle_rate": "1"}' WHERE id = 2;
 ANALYZE;
@@ -72,14 +75,27 @@ async def test_every_query_of_a_batch_uses_an_index(db, monkeypatch):
         stop(-1, charger_id="c4", digest=b"d"),
         reports.Authorize(charger_id="c5", id_tag="tag8"),
         reports.Seen(charger_id="stranger"),
+        enrollment.Deferred(
+            charger_id="c6",
+            message_id="4",
+            action="StartTransaction",
+            payload=b"",
+            identity=b"",
+            start_key="6",
+        ),
     ]
     monkeypatch.setattr(asyncpg.Connection, "fetch", noted)
     async with db.transaction():
         await store.load(db, Work(NOW, OPEN, numbers=iter(()), transaction_ids=iter(())), batch)
     monkeypatch.undo()
     tables = {"charger_states", "chargers", "connectors", "transactions", "tags", "answers", "readings"}
-    tables |= {"charger_groups", "tariffs", "status_history"}
-    assert tables == {table for table in tables for query, _ in asked if f"FROM {table}" in query}
+    tables |= {"charger_groups", "tariffs", "status_history", "quarantine"}
+    assert tables == {
+        table
+        for table in tables
+        for query, _ in asked
+        if f"FROM {table}" in query or f"JOIN {table}" in query
+    }
     for query, args in asked:
         plan = await explained(db, query, args)
         scanned = [node for node in plan if node["Node Type"] == "Seq Scan" and node["Plan Rows"] > 100]

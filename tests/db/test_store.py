@@ -8,7 +8,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from csms.core import records, reports
+from csms.core import enrollment, records, reports
 from csms.core.decide import DECISIONS, decide
 from csms.core.tariffs import Tariff
 from csms.core.work import Work, tag_key
@@ -102,6 +102,8 @@ EVERYTHING = [
     reports.DataTransferred(charger_id=CP, vendor_id="v", answer=reports.Transferred(status="Accepted")),
     reports.SecurityEvent(charger_id=CP, type="Reboot", tech_info="x", at=at(4), message_id="s", digest=b"s"),
     reports.Seen(charger_id=CP),
+    enrollment.Enrolled(charger_id=CP),
+    enrollment.Deferred(charger_id=CP, message_id="f", action="MeterValues", payload=b"{}", identity=b"f"),
     reports.Reconcile(charger_id=CP, transaction_id=1),
     reports.Unrented(charger_id=CP, account_id="payer"),
     reports.Noted(charger_id=CP, notes={"scale": 0.1}),

@@ -9,7 +9,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from csms.core import command_effects, reports, session_timeline
+from csms.core import command_effects, enrollment, reports, session_timeline
 from csms.core.attribution import find_stopped
 from csms.core.decide import decide
 from csms.core.device_state import CommandOutcome, DeviceState, StoredTransfer
@@ -20,6 +20,8 @@ from csms.core.records import (
     Charger,
     ChargerState,
     Connector,
+    DeferredStart,
+    DeferredUsage,
     DeviationCount,
     Event,
     QuarantineEntry,
@@ -188,6 +190,7 @@ class FakeStore:
                 work.load(connector)
         named_ids = {getattr(report, "transaction_id", None) for report in batch}
         keys = {(r.charger_id, r.key) for r in batch if isinstance(r, reports.Start)}
+        keys |= {(r.charger_id, r.start_key) for r in batch if isinstance(r, enrollment.Deferred)}
         for t in self.transactions.values():
             if (t.charger_id in ids and t.open) or t.id in named_ids or (t.charger_id, t.key) in keys:
                 work.load(t)
@@ -202,6 +205,7 @@ class FakeStore:
                     if t.open and tag_key(t.id_tag) == tag_key(tag.id_tag):
                         work.load(t)
         self._load_accounts(work, batch)
+        self._load_deferred(work)
         work.tariffs = dict(self.tariffs)
         work.group_tariffs = dict(self.group_tariffs)
         work.session_evidence = {
@@ -235,6 +239,24 @@ class FakeStore:
             mine = rental.account_id in named or rental.charger_id in asked
             if (rental.open and mine) or rental.transaction_id in work.transactions:
                 work.load(rental)
+
+    def _load_deferred(self, work: Work) -> None:
+        for number, entry in enumerate(self.quarantine, 1):
+            if entry.enrollment is None or number in self.resolutions:
+                continue
+            usage = work.deferred_usage.get(entry.charger_id, DeferredUsage())
+            work.deferred_usage[entry.charger_id] = DeferredUsage(
+                messages=usage.messages + 1, size_bytes=usage.size_bytes + len(entry.payload)
+            )
+            if entry.start_key is not None and entry.transaction_id is not None:
+                work.deferred_starts[entry.charger_id, entry.start_key] = DeferredStart(
+                    transaction_id=entry.transaction_id,
+                    message_id=entry.message_id,
+                    stopped=any(
+                        e.action == "StopTransaction" and e.transaction_id == entry.transaction_id
+                        for e in self.quarantine
+                    ),
+                )
 
     def _evidence(self, s: session_timeline.ReadingsWindow) -> Evidence:
         place = s.charger_id, s.connector_id

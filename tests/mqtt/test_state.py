@@ -99,6 +99,8 @@ async def test_state_follows_events_and_connections(engine, broker, topic_prefix
         await until(lambda: now()["CP1/transactions/1"]["sessionEnergy"] == 10.0)
         assert now()["CP1/transactions/1"]["runningCost"] == 2.2
         assert now()["CP1/transactions/1"]["currentPower"] == 7.2
+        await ledger.record(reports.Status(charger_id="CP1", connector_id=1, status="SuspendedEV"))
+        await until(lambda: now()["CP1/transactions/1"]["currentPower"] == 0.0)
 
         await ledger.record(
             reports.Stop(

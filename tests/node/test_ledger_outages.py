@@ -231,3 +231,13 @@ async def test_without_a_database_the_ledger_waits_for_one():
     assert run.cancelled()
     assert asked.cancelled()
     await engine.dispose()
+
+
+async def test_statuses_of_an_unconfirmed_commit_count_once_whatever_their_times(database_url):
+    """The order of arrival decides, so a time stamp cannot tell a repetition from a clock that was set back."""
+    told = [status("Charging", at(3)), status("Finishing"), status("Available", at(-60))]
+    async with running(database_url, kind=Forgetful) as ledger:
+        await asyncio.gather(*map(ledger.record, told))
+        await asyncio.gather(*map(ledger.record, told))
+    assert await count(database_url, "status_history") == 6
+    assert await count(database_url, "events", "event_type = 'status_changed'") == 6

@@ -58,15 +58,20 @@ async def test_old_statuses_and_resolved_quarantine_are_deleted(engine, database
             " VALUES ($1, 'StopTransaction', 'x', 'x', 'x', $2, $3)",
             [("settled", old, old), ("settled late", old, late), ("open", old, None)],
         )
+        await db.executemany(
+            "INSERT INTO quarantine (charger_id, action, digest, payload, error, received_at, enrollment)"
+            " VALUES ($1, 'StopTransaction', 'y', 'x', 'x', $2, $3)",
+            [("never accepted", old, "Pending"), ("rejected", old, "Rejected"), ("waits", late, "Pending")],
+        )
         await maintenance.apply_retention(
             engine, chosen(csms_status_retention_days=0, csms_quarantine_retention_days=0), NOW
         )
         assert await db.fetchval("SELECT count(*) FROM status_history") == 5
-        assert await db.fetchval("SELECT count(*) FROM quarantine") == 3
+        assert await db.fetchval("SELECT count(*) FROM quarantine") == 6
         await maintenance.apply_retention(engine, chosen(), NOW)
         assert [r["id"] for r in await db.fetch("SELECT id FROM status_history ORDER BY id")] == [3, 5]
         left = await db.fetch("SELECT charger_id FROM quarantine ORDER BY id")
-        assert [r["charger_id"] for r in left] == ["settled late", "open"]
+        assert [r["charger_id"] for r in left] == ["settled late", "open", "waits"]
 
 
 async def test_an_outbox_that_is_too_long_is_thinned_of_readings_only(engine):
