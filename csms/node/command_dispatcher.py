@@ -28,7 +28,6 @@ log = structlog.get_logger()
 _ATTEMPTS = Counter(
     "csms_queue_attempts_total", "Attempts to send queued commands, by how they ended.", ["state"]
 )
-_OWN = "csms"
 _EXPIRE_EVERY_S = 5.0
 _ABANDONED_EVERY_S = 60.0
 _INTRODUCTION_LASTS = timedelta(minutes=2)
@@ -173,7 +172,7 @@ class CommandDispatcher:
         action, payload = question
         answer = await self._send(
             row.charger_id,
-            Command(action=action, payload=payload, timeout_s=row.timeout_s, requested_by=_OWN),
+            Command(action=action, payload=payload, timeout_s=row.timeout_s),
         )
         return command_queue.was_carried_out(row.action, row.payload, answer)
 
@@ -208,15 +207,9 @@ class CommandDispatcher:
                 unsupported=found.lacking,
             ):
                 # The id says which connection it is for: asked once, even if this node restarts.
-                await commands.add(
-                    db,
-                    command_id=f"introduction/{found.generation}/{payload['requestedMessage']}/{charger_id}",
-                    charger_id=charger_id,
+                command = Command(
+                    id=f"introduction/{found.generation}/{payload['requestedMessage']}/{charger_id}",
                     action="TriggerMessage",
                     payload=payload,
-                    requested_by=_OWN,
-                    now=now,
-                    timeout_s=30,
-                    expires_at=now + _INTRODUCTION_LASTS,
-                    queued=True,
                 )
+                await commands.add(db, charger_id, command, now, expires_at=now + _INTRODUCTION_LASTS)
