@@ -10,6 +10,7 @@ from sqlalchemy import case, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from csms.core.records import StoredSecurityEvent
 from csms.db.rows import all_structs, first_struct
 from csms.db.security_tables import security_events, station_certificates
 from csms.db.tables import charger_states, chargers
@@ -33,14 +34,10 @@ class StationCertificate(Struct, frozen=True, kw_only=True):
     reason: str | None
 
 
-class SecurityEventView(Struct, frozen=True, kw_only=True):
+class SecurityEventView(StoredSecurityEvent, frozen=True, kw_only=True):
     """A security event that a charger reported; `reported_at` by its own clock."""
 
     id: int
-    type: str
-    tech_info: str | None
-    reported_at: datetime | None
-    recorded_at: datetime
 
 
 # --- keys ------------------------------------------------------------------------------------------------
