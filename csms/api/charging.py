@@ -30,7 +30,7 @@ async def list_profiles(context: Context, charger_id: ChargerId, past: bool = Fa
     await known(context, charger_id)
     async with context.engine.connect() as db:
         rows = await device_state_views.list_profiles(db, charger_id, past=past)
-    return ChargingProfiles(items=[ChargingProfileOut.of(row) for row in rows])
+    return ChargingProfiles(items=[ChargingProfileOut.model_validate(row) for row in rows])
 
 
 @router.post("/{charger_id:path}/composite-schedule")
