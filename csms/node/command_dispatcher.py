@@ -7,16 +7,14 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 import structlog
 from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from csms.adapter import Command, SendCommand
-from csms.aio import FailureLog
+from csms.aio import FailureLog, TaskSet
 from csms.core import command_queue
 from csms.core.command_states import ANSWERED, CONFIRMED, NO_ANSWER, NOT_SENT, CommandState
 from csms.db import commands
@@ -28,6 +26,8 @@ log = structlog.get_logger()
 _ATTEMPTS = Counter(
     "csms_queue_attempts_total", "Attempts to send queued commands, by how they ended.", ["state"]
 )
+_POLL_S = 1.0
+_MAX_CONCURRENT = 100
 _EXPIRE_EVERY_S = 5.0
 _ABANDONED_EVERY_S = 60.0
 _INTRODUCTION_LASTS = timedelta(minutes=2)
@@ -36,32 +36,19 @@ _INTRODUCTION_LASTS = timedelta(minutes=2)
 class CommandDispatcher:
     """One per node. `send` has a charger perform a command, sees to it that its end is recorded, and raises
     CommandError.
-
-    `introduce_after_s`: how long after a connection a BootNotification may come by itself.
     """
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        node: str,
-        send: SendCommand,
-        audit: CommandAudit,
-        *,
-        poll_s: float = 1.0,
-        introduce_after_s: float = 12.0,
-        max_concurrent: int = 100,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
+    # How long after a connection a BootNotification may come by itself.
+    introduce_after_s = 12.0
+
+    def __init__(self, engine: AsyncEngine, node: str, send: SendCommand, audit: CommandAudit) -> None:
         self._engine = engine
         self._node = node
         self._send = send
         self._audit = audit
-        self._poll_s = poll_s
-        self._introduce_after_s = introduce_after_s
-        self._max_concurrent = max_concurrent
-        self._clock = clock
         self._awake = asyncio.Event()
-        self._busy: dict[str, asyncio.Task[None]] = {}
+        self._busy: set[str] = set()  # the chargers to which a command is being sent
+        self._tasks = TaskSet()
         self._arrivals: deque[tuple[float, str]] = deque()
 
     def nudge(self) -> None:
@@ -70,7 +57,7 @@ class CommandDispatcher:
 
     def presence(self, charger_id: str) -> None:
         """Take note that this node has begun or ceased to hold a charger."""
-        self._arrivals.append((time.monotonic() + self._introduce_after_s, charger_id))
+        self._arrivals.append((time.monotonic() + self.introduce_after_s, charger_id))
         self._awake.set()
 
     async def run(self) -> None:
@@ -87,7 +74,7 @@ class CommandDispatcher:
                     if now - expired_at > _EXPIRE_EVERY_S:
                         expired_at = now
                         async with self._engine.begin() as db:
-                            await commands.expire(db, self._clock())
+                            await commands.expire(db, datetime.now(UTC))
                     if now - looked_at > _ABANDONED_EVERY_S:
                         looked_at = now
                         await self._take_up()
@@ -95,43 +82,35 @@ class CommandDispatcher:
                     await self._send_due()
                 await self._rest()
         finally:
-            tasks = list(self._busy.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._tasks.cancel()
 
     async def _rest(self) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._poll_s):
+            async with asyncio.timeout(_POLL_S):
                 await self._awake.wait()
         self._awake.clear()
 
     async def _take_up(self, *, node: str | None = None) -> None:
         """Queue again what a node that died was sending, where repeating does no harm."""
-        now = self._clock()
+        now = datetime.now(UTC)
         async with self._engine.begin() as db:
             for row in await commands.take_abandoned(db, now, node=node):
                 await self._follow(db, row, NO_ANSWER, row.attempts)
 
     async def _send_due(self) -> None:
-        free = self._max_concurrent - len(self._busy)
+        free = _MAX_CONCURRENT - len(self._busy)
         if free <= 0:
             return
         async with self._engine.connect() as db:
-            due = await commands.due(db, self._node, self._clock(), most=self._max_concurrent)
+            due = await commands.due(db, self._node, datetime.now(UTC), most=_MAX_CONCURRENT)
         for row in [row for row in due if row.charger_id not in self._busy][:free]:
-            task = asyncio.create_task(self._dispatch(row), name=f"dispatch {row.action}")
-            self._busy[row.charger_id] = task
-            task.add_done_callback(partial(self._done, row.charger_id))
-
-    def _done(self, charger_id: str, _task: "asyncio.Task[None]") -> None:
-        del self._busy[charger_id]
-        self._awake.set()
+            self._busy.add(row.charger_id)
+            self._tasks.spawn(self._dispatch(row), f"dispatch {row.action}")
 
     async def _dispatch(self, row: commands.DueCommand) -> None:
         try:
             async with self._engine.begin() as db:
-                attempts = await commands.claim(db, row.id, self._node, self._clock())
+                attempts = await commands.claim(db, row.id, self._node, datetime.now(UTC))
             if attempts is None:
                 return
             state = await self._attempt(row, attempts)
@@ -146,6 +125,9 @@ class CommandDispatcher:
                 error=str(failure),
                 exc_info=not is_away(failure),
             )
+        finally:
+            self._busy.remove(row.charger_id)
+            self._awake.set()
 
     async def _attempt(self, row: commands.DueCommand, attempts: int) -> CommandState:
         """Send it once; the state it ended in."""
@@ -180,7 +162,7 @@ class CommandDispatcher:
         self, db: AsyncConnection, row: commands.DueCommand, state: CommandState, attempts: int
     ) -> None:
         """Queue it once more if its class allows."""
-        again = command_queue.next_attempt(row.action, state, attempts, self._clock(), row.expires_at)
+        again = command_queue.next_attempt(row.action, state, attempts, datetime.now(UTC), row.expires_at)
         if again is not None:
             await commands.requeue(db, row.id, state, again.at, counted=state != NOT_SENT)
 
@@ -192,7 +174,7 @@ class CommandDispatcher:
             self._arrivals.popleft()
 
     async def _introduce(self, charger_id: str) -> None:
-        now = self._clock()
+        now = datetime.now(UTC)
         async with self._engine.begin() as db:
             found = await commands.returned_charger(db, charger_id)
             if found is None or not found.online or found.node != self._node:
