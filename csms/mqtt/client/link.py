@@ -67,9 +67,7 @@ class BrokerLink(ReconnectingLink[MqttConnection]):
                 with contextlib.suppress(BrokerDisconnected):
                     await self._connection.ask(self._connection.unsubscribe(topic))
 
-    async def listen(
-        self, topic: str, *, qos: int = 1, max_waiting: int = 10_000
-    ) -> AsyncIterator[MqttMessage]:
+    async def listen(self, topic: str, *, max_waiting: int = 10_000) -> AsyncIterator[MqttMessage]:
         """Yield the messages on a topic. A reader that falls `max_waiting` behind loses the oldest, which are counted."""
         waiting: deque[MqttMessage] = deque()
         arrived = asyncio.Event()
@@ -82,7 +80,7 @@ class BrokerLink(ReconnectingLink[MqttConnection]):
             arrived.set()
 
         try:
-            await self.subscribe(topic, keep, qos=qos)
+            await self.subscribe(topic, keep)
             while True:
                 await arrived.wait()
                 while waiting:
