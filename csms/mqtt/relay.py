@@ -264,5 +264,5 @@ class Relay:
         while True:
             with failures:
                 await step()
-            if failures.failing:
+            if failures.error is not None:
                 await asyncio.sleep(LOCK_RETRY_S)

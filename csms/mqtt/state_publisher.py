@@ -116,9 +116,9 @@ class StatePublisher:
             self._wake.clear()
             with failures:
                 await self._publish_due()
-            if failures.failing:
+            if failures.error is not None:
                 self._wake.set()
-            await asyncio.sleep(_RETRY_S if failures.failing else _GATHER_S)
+            await asyncio.sleep(_GATHER_S if failures.error is None else _RETRY_S)
 
     async def _publish_due(self) -> None:
         if self._all_due:
