@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from csms.db import admin, charger_views
 from csms.service.context import ServiceContext
 from csms.service.problems import Problem
@@ -23,6 +25,14 @@ async def known(context: ServiceContext, charger_id: str) -> None:
     async with context.engine.connect() as db:
         if not await charger_views.charger_exists(db, usable(charger_id)):
             raise unknown(charger_id)
+
+
+async def view_of(db: AsyncConnection, charger_id: str) -> charger_views.ChargerView:
+    """Raises Problem 404 unless the charger is on record."""
+    view = await charger_views.get_charger(db, usable(charger_id))
+    if view is None:
+        raise unknown(charger_id)
+    return view
 
 
 async def register(
@@ -49,8 +59,7 @@ async def change(
     async with context.engine.begin() as db:
         before = await charger_views.get_enrollment(db, usable(charger_id))
         await admin.change_charger(db, charger_id, columns)
-        view = await charger_views.get_charger(db, charger_id)
-    assert view is not None
+        view = await view_of(db, charger_id)
     return view, _is_to_be_told(view, before)
 
 
