@@ -7,7 +7,6 @@ from msgspec.structs import asdict
 from pydantic import AfterValidator, Field, SecretStr
 
 from csms.api.models import Enrollment, Input, Model, Name, printable, zone
-from csms.core.records import Connector
 from csms.db.charger_views import ChargerView
 from csms.service.session_progress import summary
 
@@ -73,12 +72,11 @@ class ChargerOut(Model):
         values = asdict(view) | asdict(view.charger) | asdict(view.state)
         if not view.state.online:
             values |= {"connected_at": None, "node": None}
-        values["connectors"] = [_connector(plug, running.get(plug.connector_id)) for plug in view.connectors]
+        values["connectors"] = [
+            ConnectorOut(**asdict(plug), transaction_id=running.get(plug.connector_id))
+            for plug in view.connectors
+        ]
         return cls(**values, status=summary(view.connectors))
-
-
-def _connector(plug: Connector, transaction_id: int | None) -> ConnectorOut:
-    return ConnectorOut.model_validate(plug).model_copy(update={"transaction_id": transaction_id})
 
 
 class ChargerSettings(Input):

@@ -73,18 +73,8 @@ def seen(work: Work, r: reports.Seen) -> None:
 
 
 def boot(work: Work, r: reports.Boot) -> reports.Booted:
-    charger = replace(
-        work.chargers[r.charger_id],
-        vendor=r.vendor,
-        model=r.model,
-        serial_number=r.serial_number,
-        firmware_version=r.firmware_version,
-        iccid=r.iccid,
-        imsi=r.imsi,
-        meter_type=r.meter_type,
-        meter_serial_number=r.meter_serial_number,
-        booted_at=work.now,
-    )
+    told = {name: getattr(r, name) for name in r.__struct_fields__ if name != "charger_id"}
+    charger = replace(work.chargers[r.charger_id], **told, booted_at=work.now)
     work.put(charger)
     if work.policy.connection_events:
         work.emit(r.charger_id, events.booted(charger, next(work.numbers)))

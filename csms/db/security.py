@@ -29,9 +29,9 @@ class StationCertificate(Struct, frozen=True, kw_only=True):
     not_before: datetime | None
     not_after: datetime | None
     issued_at: datetime
-    answered_at: datetime | None
-    revoked_at: datetime | None
-    reason: str | None
+    answered_at: datetime | None = None
+    revoked_at: datetime | None = None
+    reason: str | None = None
 
 
 class SecurityEventView(StoredSecurityEvent, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import structlog
 from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -131,13 +132,7 @@ class CommandDispatcher:
 
     async def _attempt(self, row: commands.DueCommand, attempts: int) -> CommandState:
         """Send it once; the state it ended in."""
-        command = Command(
-            id=row.id,
-            action=row.action,
-            payload=row.payload,
-            timeout_s=row.timeout_s,
-            requested_by=row.requested_by,
-        )
+        command = msgspec.convert(row, Command, from_attributes=True)
         try:
             if attempts > 1 and await self._happened(row):
                 await self._audit.confirmed(row.charger_id, command)

@@ -94,9 +94,6 @@ class ChargerCredentials:
             not_before=issued.not_before,
             not_after=issued.not_after,
             issued_at=now,
-            answered_at=None,
-            revoked_at=None,
-            reason=None,
         )
         async with self._engine.begin() as db:
             await security.add_certificate(db, record)
