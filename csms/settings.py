@@ -252,6 +252,16 @@ def refusal(error: ValidationError, prefix: str = "", secrets: tuple[str, ...] =
     return SettingsError(name, value, _allowed(first))
 
 
+def secret_of(variable: str, given: SecretStr | None, file: Path | None) -> str | None:
+    """Return a secret: the content of its file if there is one, else what was given. Raises SettingsError."""
+    if file is None:
+        return None if given is None else given.get_secret_value()
+    try:
+        return file.read_text().strip()
+    except OSError as error:
+        raise SettingsError(variable, str(file), f"a readable file: {error.strerror}") from None
+
+
 def _allowed(error: Any) -> str:
     context = error.get("ctx") or {}
     if "expected" in context:

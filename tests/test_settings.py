@@ -3,7 +3,7 @@
 import pytest
 
 from csms import settings
-from csms.errors import SettingsError, StartError
+from csms.errors import SettingsError
 from csms.mqtt.config import BrokerAddress
 from csms.run.config import link_config, policy, price_input
 from tests.harness.servers import REPOSITORY
@@ -56,7 +56,7 @@ def test_the_password_comes_from_its_file_without_the_line_end(tmp_path):
     chosen = link_config(load(mqtt_password_file=tmp_path / "password", **given), broker, name="commands")
     assert (chosen.username, chosen.password) == ("csms", "se cret")
     assert chosen.identifier == "ocpp-server-n1-commands"
-    with pytest.raises(StartError, match="MQTT_PASSWORD_FILE"):
+    with pytest.raises(SettingsError, match="MQTT_PASSWORD_FILE"):
         link_config(load(mqtt_password_file=tmp_path / "none", **given), broker)
 
 
@@ -105,5 +105,5 @@ def test_the_token_of_price_feeds_is_in_a_file(tmp_path):
     found = price_input(load(csms_prices_token_file=tmp_path / "token", **given))
     assert (found.topic, found.url, found.token) == (None, "https://prices.example/{date}?key=1", "secret")
     assert (str(found.markup.factor), str(found.zone)) == ("1.21", "Europe/Amsterdam")
-    with pytest.raises(StartError, match="CSMS_PRICES_TOKEN_FILE"):
+    with pytest.raises(SettingsError, match="CSMS_PRICES_TOKEN_FILE"):
         price_input(load(csms_prices_token_file=tmp_path / "none", **given))

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -88,28 +89,19 @@ def _segment(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", text)
 
 
+@dataclass(frozen=True, eq=False)
 class EntityDiscovery:
     """Publishes the configurations of a connector's entities at the start, and whenever Home Assistant starts.
 
     Entity ids of a `primary` charger omit its id, those of an `unnumbered` connector its number as well.
     """
 
-    def __init__(
-        self,
-        node: AdapterHost,
-        discovery: str,
-        monitor: Monitor,
-        connector_id: int,
-        *,
-        primary: bool,
-        unnumbered: bool,
-    ) -> None:
-        self._node = node
-        self._discovery = discovery
-        self._monitor = monitor
-        self._connector_id = connector_id
-        self._primary = primary
-        self._unnumbered = unnumbered
+    node: AdapterHost
+    prefix: str
+    monitor: Monitor
+    connector_id: int
+    primary: bool
+    unnumbered: bool
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -117,7 +109,7 @@ class EntityDiscovery:
             tasks.create_task(self._listen())
 
     async def _listen(self) -> None:
-        async for message in self._node.listen(f"{self._discovery}/status", bare=True):
+        async for message in self.node.listen(f"{self.prefix}/status", bare=True):
             if message.body == b"online" and not message.retained:
                 await self._publish()
 
@@ -126,18 +118,18 @@ class EntityDiscovery:
         while unpublished:
             topic, config = next(iter(unpublished.items()))
             try:
-                await self._node.publish(topic, msgspec.json.encode(config), bare=True)
+                await self.node.publish(topic, msgspec.json.encode(config), bare=True)
                 del unpublished[topic]
             except BrokerAway:
                 await asyncio.sleep(_RETRY_S)
 
     def configs(self) -> dict[str, dict[str, Any]]:
         """Return the configuration of each entity by topic."""
-        point, number = self._monitor.point, self._connector_id
-        prefix = f"{self._node.topic_prefix}/" if self._node.topic_prefix else ""
+        point, number = self.monitor.point, self.connector_id
+        prefix = f"{self.node.topic_prefix}/" if self.node.topic_prefix else ""
         state = f"{prefix}{state_topic(point.id, number)}"
         service = {
-            "topic": f"{prefix}csms/service/{topic_level(self._node.name)}/status",
+            "topic": f"{prefix}csms/service/{topic_level(self.node.name)}/status",
             "value_template": "{{ value_json.status }}",
         }
         device: dict[str, Any] = {
@@ -151,8 +143,8 @@ class EntityDiscovery:
         if point.firmware:
             device["sw_version"] = point.firmware
         unique_id = f"csms_ca_{_segment(point.id)}_{number}"
-        entity_id = f"ca_{number}" if self._primary else f"ca_{_segment(point.id).lower()}_{number}"
-        if self._unnumbered:
+        entity_id = f"ca_{number}" if self.primary else f"ca_{_segment(point.id).lower()}_{number}"
+        if self.unnumbered:
             entity_id = "ca"
         result: dict[str, dict[str, Any]] = {}
         for component, key, entity in entities():
@@ -161,7 +153,7 @@ class EntityDiscovery:
                 availability.append(_available(state, "value_json.operation_mode == 'hems'"))
             elif key in _LIVE_ENTITIES:
                 availability.append(_available(state, "value_json.online"))
-            result[f"{self._discovery}/{component}/{unique_id}/{key}/config"] = {
+            result[f"{self.prefix}/{component}/{unique_id}/{key}/config"] = {
                 "unique_id": f"{unique_id}_{key}",
                 "default_entity_id": f"{component}.{entity_id}_{key}",
                 "state_topic": state,
@@ -171,7 +163,7 @@ class EntityDiscovery:
                 "origin": {"name": "csms"},
                 **entity,
             }
-        status = result[f"{self._discovery}/sensor/{unique_id}/charging_schedule_status/config"]
+        status = result[f"{self.prefix}/sensor/{unique_id}/charging_schedule_status/config"]
         status["json_attributes_topic"] = state
         status["json_attributes_template"] = _STATUS_ATTRIBUTES
         return result

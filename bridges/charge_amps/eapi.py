@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import httpx
+from msgspec.structs import replace
 
 from bridges.charge_amps.api_client import ApiClient, Clock, path_segment, request_token, utc_now
 from bridges.charge_amps.cloud import (
@@ -85,12 +86,8 @@ class EapiCloud(ChargeAmpsCloud):
             connector = _connector(item)
             if connector is not None:
                 connectors[connector.connector_id] = connector
-        return CloudChargePoint(
-            id=charge_point.id,
-            name=charge_point.name,
-            model=charge_point.model,
-            firmware=charge_point.firmware,
-            capi=charge_point.capi,
+        return replace(
+            charge_point,
             online=online.lower() == "online",
             connectors=tuple(connectors[number] for number in sorted(connectors)),
         )

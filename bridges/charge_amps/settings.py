@@ -15,7 +15,7 @@ from bridges.charge_amps.eapi import EapiCloud
 from bridges.charge_amps.web_api import WebApiCloud
 from csms.errors import SettingsError
 from csms.scheduling.feeds import Markup
-from csms.settings import Flag, Names, off, refusal
+from csms.settings import Flag, Names, off, refusal, secret_of
 
 _SECRETS = ("PASSWORD", "API_KEY", "TOKEN", "EMAIL")
 
@@ -128,8 +128,8 @@ def config(chosen: ChargeAmpsSettings) -> ChargeAmpsConfig:
         current_a=chosen.max_current_per_phase,
         currency=chosen.currency,
         price_topic=chosen.price_topic,
-        price_url=chosen.price_url.get_secret_value() if chosen.price_url is not None else None,
-        price_token=_secret("PRICE_TOKEN_FILE", None, chosen.price_token_file),
+        price_url=secret_of("CHARGE_AMPS_PRICE_URL", chosen.price_url, None),
+        price_token=secret_of("CHARGE_AMPS_PRICE_TOKEN_FILE", None, chosen.price_token_file),
         price_unit=chosen.price_unit,
         price_area=chosen.price_area,
         markup=Markup(factor=chosen.price_factor, add=chosen.price_add),
@@ -143,35 +143,20 @@ def config(chosen: ChargeAmpsSettings) -> ChargeAmpsConfig:
     )
 
 
-def clouds(
-    chosen: ChargeAmpsSettings, *, write_gap_s: float = 5.0
-) -> tuple[ChargeAmpsCloud, WebApiCloud | None]:
+def clouds(chosen: ChargeAmpsSettings) -> tuple[ChargeAmpsCloud, WebApiCloud | None]:
     """Create the API clients, for chargers and for schedules: the official API if there is a key. Raises SettingsError."""
     email = chosen.email.get_secret_value()
-    password = _secret("PASSWORD_FILE", chosen.password, chosen.password_file)
+    password = secret_of("CHARGE_AMPS_PASSWORD_FILE", chosen.password, chosen.password_file)
     if not password:
         raise SettingsError(
             "CHARGE_AMPS_PASSWORD", "(unset)", "a password here or in CHARGE_AMPS_PASSWORD_FILE"
         )
     web = None
     if chosen.web:
-        web = WebApiCloud(
-            chosen.web_url, email, password, user_agent=chosen.user_agent, write_gap_s=write_gap_s
-        )
-    key = _secret("API_KEY_FILE", chosen.api_key, chosen.api_key_file)
+        web = WebApiCloud(chosen.web_url, email, password, user_agent=chosen.user_agent)
+    key = secret_of("CHARGE_AMPS_API_KEY_FILE", chosen.api_key, chosen.api_key_file)
     if key:
-        return EapiCloud(chosen.eapi_url, email, password, key, write_gap_s=write_gap_s), web
+        return EapiCloud(chosen.eapi_url, email, password, key), web
     if web is None:
         raise SettingsError("CHARGE_AMPS_WEB", "'false'", "true, unless CHARGE_AMPS_API_KEY(_FILE) is set")
     return web, web
-
-
-def _secret(variable: str, given: SecretStr | None, file: Path | None) -> str | None:
-    if file is None:
-        return given.get_secret_value() if given is not None else None
-    try:
-        return file.read_text().strip()
-    except OSError as error:
-        raise SettingsError(
-            f"CHARGE_AMPS_{variable}", str(file), f"a readable file: {error.strerror}"
-        ) from None

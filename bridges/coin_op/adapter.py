@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from bridges.coin_op.settings import CoinOpSettings
 from bridges.coin_op.station_handler import ALARMS, StationHandler
 from bridges.coin_op.station_tracker import StationTracker
 from csms.adapter import AdapterHost, BrokerMessage, ChargerSnapshot, Command
+from csms.aio import TaskSet
 from csms.core import reports
 from csms.errors import BrokerAway, ChargerOffline
 
@@ -56,7 +57,7 @@ class CoinOpAdapter:
             str, list[tuple[StatusPacket, bool]]
         ] = {}  # of stations that are being looked up
         self._unregistered: dict[str, datetime] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
         self._logged_at: datetime | None = None
 
     @property
@@ -79,14 +80,11 @@ class CoinOpAdapter:
                 group.create_task(self._tick(), name="clock")
         finally:
             self._node = None
-            for task in self._tasks:
-                task.cancel()
             stations, self.stations = list(self.stations.values()), {}
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_CLOSE_TIMEOUT_S):  # the database may be unreachable
-                    await asyncio.gather(
-                        *self._tasks, *(station.close() for station in stations), return_exceptions=True
-                    )
+                    closing = [station.close() for station in stations]
+                    await asyncio.gather(self._tasks.cancel(), *closing, return_exceptions=True)
 
     async def perform(self, charger_id: str, command: Command) -> Mapping[str, Any]:
         station = self._station(charger_id)
@@ -145,7 +143,7 @@ class CoinOpAdapter:
                 self._buffered[station_id].append((packet, message.retained))
         else:
             self._buffered[station_id] = [(packet, message.retained)]
-            self._spawn(self._admit(station_id))
+            self._tasks.spawn(self._admit(station_id), f"look up {station_id}")
 
     def deliver(
         self, station: StationHandler, packet: StatusPacket, *, retained: bool, body: bytes | None = None
@@ -165,7 +163,7 @@ class CoinOpAdapter:
             if message.body:
                 ALARMS.labels("retained_command").inc()
                 log.error("retained_command_found", topic=message.topic)
-                self._spawn(self._clear(message.topic))
+                self._tasks.spawn(self._clear(message.topic), "retained command")
             return
         command, station = wire.parse_command(message.body), self.stations.get(station_id)
         if command is not None and station is not None:
@@ -186,11 +184,6 @@ class CoinOpAdapter:
         if self._logged_at is None or now - self._logged_at > _LOG_INTERVAL:
             self._logged_at = now
             log.warning("malformed_station_packet", station=station_id, kind=kind, body=body[:_LOGGED_BYTES])
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     # --- registered stations ---------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ class LiveStatusPublisher:
         just_sent = self._hello_at is not None and now - self._hello_at < _MIN_HELLO_INTERVAL
         if (request.hello or renew) and not just_sent:
             self._hello_at = now
-            station.spawn(station.hello(uid))
+            station.tasks.spawn(station.hello(uid), "hello")
 
     def publish(self) -> None:
         """Publish the status and its age, if a page watches."""
@@ -59,7 +59,7 @@ class LiveStatusPublisher:
         status = self._station.tracker.status
         if self._watched_until is None or now > self._watched_until or status is None or received_at is None:
             return
-        self._station.spawn(self._publish(self._live_status(status, now - received_at)))
+        self._station.tasks.spawn(self._publish(self._live_status(status, now - received_at)), "live status")
 
     def _live_status(self, status: str, age: timedelta) -> LiveStatus:
         age_s = round(age.total_seconds(), 3)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from bridges.coin_op.packet import StatusPacket
 from bridges.coin_op.settings import CoinOpSettings
 from bridges.coin_op.station_tracker import StationTracker
 from csms.adapter import Adapter, AdapterHost
+from csms.aio import TaskSet
 from csms.core import reports
 from csms.core.command_queue import COIN_OP_PROTOCOL
 from csms.core.records import Frame
@@ -76,8 +77,8 @@ class StationHandler:
         self.generation: int | None = None
         self.pending_reports: deque[_Recordable] = deque()
         self._waiters: list[tuple[Callable[[StatusPacket], bool], asyncio.Future[StatusPacket]]] = []
-        self._writer: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._writing = False
+        self.tasks = TaskSet()  # they end with the handler
 
     # --- packets and commands --------------------------------------------------------------------
 
@@ -198,9 +199,9 @@ class StationHandler:
         for action in actions:
             match action:
                 case SendHello():
-                    self.spawn(self.hello())
+                    self.tasks.spawn(self.hello(), "hello")
                 case SendStop():
-                    self.spawn(self._stop_for_debt())
+                    self.tasks.spawn(self._stop_for_debt(), "stop for debt")
                 case StationAlarm():
                     ALARMS.labels(action.kind).inc()
                     log.error("station_alarm_raised", charger=self.charger_id, alarm=action.kind)
@@ -213,12 +214,6 @@ class StationHandler:
                 case reports.Report() | ReachabilityChange():
                     self._enqueue(action)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a task that ends with the handler."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     # --- records ---------------------------------------------------------------------------------
 
     def _enqueue(self, item: _Recordable) -> None:
@@ -230,8 +225,9 @@ class StationHandler:
             _DROPPED.inc()
             return
         pending.append(item)
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._write(), name=f"records of {self.charger_id}")
+        if not self._writing:
+            self._writing = True
+            self.tasks.spawn(self._write(), f"records of {self.charger_id}")
 
     async def _write(self) -> None:
         try:
@@ -243,7 +239,7 @@ class StationHandler:
                     log.error("report_refused", charger=self.charger_id, error=str(error))
                 self.pending_reports.popleft()
         finally:
-            self._writer = None
+            self._writing = False
 
     async def _record(self, item: _Recordable) -> None:
         match item:
@@ -282,9 +278,5 @@ class StationHandler:
 
     async def close(self) -> None:
         """Stop: reports that still wait are given up, and the charger is released."""
-        tasks = self._tasks if self._writer is None else self._tasks | {self._writer}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self.tasks.cancel()
         await self._release()

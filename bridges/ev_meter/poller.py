@@ -19,6 +19,7 @@ from bridges.ev_meter.status_mapping import ConnectorStatus
 from bridges.ev_meter.translate import EV_METER_PROTOCOL, EV_METER_VENDOR, firmware, identity, report_of
 from bridges.ev_meter.vendor_broker import RequestNotSent, VendorBroker
 from csms.adapter import Adapter, AdapterHost
+from csms.aio import FailureLog
 from csms.core import reports
 from csms.errors import LedgerError
 
@@ -157,13 +158,8 @@ class ChargerPoller:
 
     async def _restore(self) -> SessionTracker:
         """Make the tracker from what is on record, as soon as the database can be reached."""
-        while True:
-            try:
-                snapshot = await self._node.snapshot(self._id)
-                break
-            except Exception as error:
-                log.warning("charger_snapshot_unavailable", charger=self._id, error=str(error))
-                await asyncio.sleep(_RETRY_S)
+        failures = FailureLog("charger_snapshot_unavailable", charger=self._id)
+        snapshot = await failures.until_done(lambda: self._node.snapshot(self._id), _RETRY_S)
         self.tracker = SessionTracker(self._rules, snapshot)
         self._on_record = self.tracker.status is not None
         self._transaction_id = next((transaction.id for transaction in snapshot.transactions), None)

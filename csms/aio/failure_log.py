@@ -1,10 +1,13 @@
 """Failures of a step that is repeated until it works: caught, and logged once."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
+T = TypeVar("T")
 log = structlog.get_logger()
 
 
@@ -17,12 +20,19 @@ class FailureLog:
     """
 
     def __init__(self, event: str, **fields: Any) -> None:
-        self.failing = False
+        self.error: Exception | None = None  # of the last attempt
         self._event = event
         self._fields = fields
 
     def succeeded(self) -> None:
-        self.failing = False
+        self.error = None
+
+    async def until_done(self, step: Callable[[], Awaitable[T]], pause_s: float) -> T:
+        """Repeat a step until it succeeds, with pauses. Return what it returns."""
+        while True:
+            with self:
+                return await step()
+            await asyncio.sleep(pause_s)
 
     def __enter__(self) -> None:
         pass
@@ -34,7 +44,7 @@ class FailureLog:
             self.succeeded()
         if not isinstance(error, Exception):
             return False
-        write = log.debug if self.failing else log.warning
+        write = log.warning if self.error is None else log.debug
         write(self._event, **self._fields, error=str(error) or type(error).__name__)
-        self.failing = True
+        self.error = error
         return True

@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
+from msgspec.structs import asdict
 from pydantic import AfterValidator, Field
 
 from csms.api import pages
@@ -51,12 +52,10 @@ class AccountOut(Model):
     def of(cls, view: accounts.AccountView) -> "AccountOut":
         account = view.account
         return cls(
-            id=account.id,
-            currency=account.currency,
+            **asdict(account),
             balance=service.major(account.balance_minor, account.currency),
             held=service.major(view.held_minor, account.currency),
             available=service.major(view.available_minor, account.currency),
-            blocked=account.blocked,
             created_at=view.created_at,
         )
 
@@ -87,13 +86,9 @@ class EntryOut(Model):
     @classmethod
     def of(cls, entry: AccountEntry, currency: str) -> "EntryOut":
         return cls(
-            key=entry.key,
-            kind=entry.kind,
+            **asdict(entry),
             amount=service.major(entry.amount_minor, currency),
             balance=service.major(entry.balance_minor, currency),
-            transaction_id=entry.transaction_id,
-            note=entry.note,
-            recorded_at=entry.recorded_at,
         )
 
 

@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import Annotated, Any
 
+from msgspec.structs import asdict
 from pydantic import AfterValidator, Field, SecretStr
 
 from csms.api.models import Enrollment, Input, Model, Name, printable, zone
-from csms.core.records import Connector
 from csms.db.charger_views import ChargerView
 from csms.service.session_progress import summary
 
@@ -69,28 +69,14 @@ class ChargerOut(Model):
     @classmethod
     def of(cls, view: ChargerView) -> "ChargerOut":
         running = {s.transaction.connector_id: s.transaction.id for s in view.sessions}
-        charger, state = view.charger, view.state
-        return cls(
-            **{name: getattr(charger, name) for name in charger.__struct_fields__},
-            display_name=view.display_name,
-            status=summary(view.connectors),
-            online=state.online,
-            last_seen_at=state.last_seen_at,
-            connected_at=state.connected_at if state.online else None,
-            node=state.node if state.online else None,
-            remote_address=state.remote_address,
-            has_password=view.has_password,
-            password_pending=view.password_pending,
-            security_profile=view.security_profile,
-            pending_security_profile=view.pending_security_profile,
-            certificate_name=view.certificate_name,
-            created_at=view.created_at,
-            connectors=[_connector(plug, running.get(plug.connector_id)) for plug in view.connectors],
-        )
-
-
-def _connector(plug: Connector, transaction_id: int | None) -> ConnectorOut:
-    return ConnectorOut.model_validate(plug).model_copy(update={"transaction_id": transaction_id})
+        values = asdict(view) | asdict(view.charger) | asdict(view.state)
+        if not view.state.online:
+            values |= {"connected_at": None, "node": None}
+        values["connectors"] = [
+            ConnectorOut(**asdict(plug), transaction_id=running.get(plug.connector_id))
+            for plug in view.connectors
+        ]
+        return cls(**values, status=summary(view.connectors))
 
 
 class ChargerSettings(Input):

@@ -20,7 +20,7 @@ from csms.core.text import storable
 from csms.db import admin, charger_views, logs
 from csms.service import chargers as service
 from csms.service import cursors
-from csms.service.chargers import known, unknown, usable
+from csms.service.chargers import known, usable
 from csms.service.enrollment import announce_enrollment
 
 # `:path` because an identity may contain a slash (percent-encoded on the charger's side and here).
@@ -74,10 +74,7 @@ async def list_deviations(context: Context, charger_id: ChargerId) -> Deviations
 @router.get("/{charger_id:path}", dependencies=[viewer])
 async def get_charger(context: Context, charger_id: ChargerId) -> ChargerOut:
     async with context.engine.connect() as db:
-        view = await charger_views.get_charger(db, usable(charger_id))
-    if view is None:
-        raise unknown(charger_id)
-    return ChargerOut.of(view)
+        return ChargerOut.of(await service.view_of(db, charger_id))
 
 
 @router.put("/{charger_id:path}", dependencies=[operator], responses={201: {"model": ChargerOut}})

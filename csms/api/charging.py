@@ -13,8 +13,8 @@ from csms.api.device_state_models import (
 )
 from csms.api.security import Context, viewer
 from csms.core.command_answers import as_objects, parse_time
-from csms.core.composite_schedule import RunningTransaction, compute_schedule, schedules_agree
-from csms.db import charger_views, device_state_views
+from csms.core.composite_schedule import schedules_agree
+from csms.db import device_state_views
 from csms.service.chargers import known
 from csms.service.commands import perform
 
@@ -30,7 +30,7 @@ async def list_profiles(context: Context, charger_id: ChargerId, past: bool = Fa
     await known(context, charger_id)
     async with context.engine.connect() as db:
         rows = await device_state_views.list_profiles(db, charger_id, past=past)
-    return ChargingProfiles(items=[ChargingProfileOut.of(row) for row in rows])
+    return ChargingProfiles(items=[ChargingProfileOut.model_validate(row) for row in rows])
 
 
 @router.post("/{charger_id:path}/composite-schedule")
@@ -52,17 +52,9 @@ async def composite_schedule(
         )
         begin = parse_time(reported.get("scheduleStart")) or begin
     async with context.engine.connect() as db:
-        profiles = await device_state_views.list_profiles(db, charger_id)
-        view = await charger_views.get_charger(db, charger_id)
-    running = [
-        session.transaction
-        for session in (view.sessions if view is not None else ())
-        if session.transaction.connector_id == asked.connector_id
-    ]
-    session = RunningTransaction(running[0].id, running[0].started_at) if running else None
-    expected = compute_schedule(
-        profiles, asked.connector_id, begin, asked.duration_s, asked.charging_rate_unit, session
-    )
+        expected = await device_state_views.expected_schedule(
+            db, charger_id, asked.connector_id, begin, asked.duration_s, asked.charging_rate_unit
+        )
     plan = (reported or {}).get("chargingSchedule")
     agrees = None
     if isinstance(plan, dict) and plan.get("chargingRateUnit") == asked.charging_rate_unit:

@@ -3,13 +3,14 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+from msgspec.structs import asdict
 from pydantic import AwareDatetime, Field
 
 from csms.api.models import IdTag, Input, Model
 from csms.core import availability, command_queue, configuration, local_list, reservations
-from csms.core.device_state import Capability, ChargingProfile, ConfigurationKey, Job, LocalList, Reservation
+from csms.core.device_state import ConfigurationKey, LocalList, Reservation
 from csms.db.commands import CommandView
-from csms.db.device_state_views import PlugAvailability, TransferView
+from csms.db.device_state_views import PlugAvailability
 
 Connector = Annotated[int, Field(ge=0, le=1000)]
 Patience = Annotated[float, Field(ge=1, le=300, description="How long to wait for each answer")]
@@ -42,9 +43,8 @@ class CommandRecord(Model):
 
     @classmethod
     def of(cls, view: CommandView) -> "CommandRecord":
-        values = {name: getattr(view, name) for name in view.__struct_fields__}
         return cls(
-            **values,
+            **asdict(view),
             response=view.answer,
             late_response=view.late_answer,
             repeatable=command_queue.retry_class(view.action),
@@ -74,8 +74,7 @@ class ConfigurationKeyOut(Model):
 
     @classmethod
     def of(cls, row: ConfigurationKey) -> "ConfigurationKeyOut":
-        values = {name: getattr(row, name) for name in row.__struct_fields__}
-        return cls(**values, key=row.name, in_sync=configuration.configuration_in_sync(row))
+        return cls(**asdict(row), key=row.name, in_sync=configuration.configuration_in_sync(row))
 
 
 class Configuration(Model):
@@ -122,8 +121,7 @@ class LocalListOut(Model):
     @classmethod
     def of(cls, row: LocalList | None, updates: list[dict[str, Any]]) -> "LocalListOut":
         row = row or LocalList(charger_id="")
-        values = {name: getattr(row, name) for name in row.__struct_fields__}
-        return cls(**values, in_sync=local_list.local_list_in_sync(row), updates=updates)
+        return cls(**asdict(row), in_sync=local_list.local_list_in_sync(row), updates=updates)
 
 
 # --- reservations ------------------------------------------------------------------------------------------
@@ -151,8 +149,7 @@ class ReservationOut(Model):
 
     @classmethod
     def of(cls, row: Reservation, now: datetime) -> "ReservationOut":
-        values = {name: getattr(row, name) for name in row.__struct_fields__}
-        return cls(**values, state=reservations.reservation_state(row, now))
+        return cls(**asdict(row), state=reservations.reservation_state(row, now))
 
 
 class Reservations(Model):
@@ -181,10 +178,6 @@ class ChargingProfileOut(Model):
     profile: dict[str, Any]
     installed_at: datetime
     cleared_at: datetime | None
-
-    @classmethod
-    def of(cls, row: ChargingProfile) -> "ChargingProfileOut":
-        return cls.model_validate(row)
 
 
 class ChargingProfiles(Model):
@@ -230,10 +223,6 @@ class JobOut(Model):
     updated_at: datetime
     ended_at: datetime | None
 
-    @classmethod
-    def of(cls, row: Job) -> "JobOut":
-        return cls.model_validate(row).model_copy(update={"progress": list(row.progress)})
-
 
 class Jobs(Model):
     items: list[JobOut]
@@ -273,10 +262,6 @@ class CapabilityOut(Model):
     supported: bool
     seen_at: datetime
 
-    @classmethod
-    def of(cls, row: Capability) -> "CapabilityOut":
-        return cls.model_validate(row)
-
 
 class Capabilities(Model):
     items: list[CapabilityOut]
@@ -290,10 +275,6 @@ class TransferOut(Model):
     status: str
     answer: str | None
     received_at: datetime
-
-    @classmethod
-    def of(cls, row: TransferView) -> "TransferOut":
-        return cls.model_validate(row)
 
 
 class TransferPage(Model):

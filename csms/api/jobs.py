@@ -33,7 +33,7 @@ async def list_jobs(context: Context, charger_id: ChargerId) -> Jobs:
     await known(context, charger_id)
     async with context.engine.connect() as db:
         rows = await device_state_views.list_jobs(db, charger_id)
-    return Jobs(items=[JobOut.of(row) for row in rows])
+    return Jobs(items=[JobOut.model_validate(row) for row in rows])
 
 
 @router.get("/{charger_id:path}/availability")
@@ -51,7 +51,7 @@ async def list_capabilities(context: Context, charger_id: ChargerId) -> Capabili
     await known(context, charger_id)
     async with context.engine.connect() as db:
         rows = await device_state_views.list_capabilities(db, charger_id)
-    return Capabilities(items=[CapabilityOut.of(row) for row in rows])
+    return Capabilities(items=[CapabilityOut.model_validate(row) for row in rows])
 
 
 @router.get("/{charger_id:path}/data-transfers")
@@ -69,4 +69,4 @@ async def list_transfers(
             db, charger_id, before=before[0] if before else None, limit=limit + 1
         )
     items, following = cursors.cut(found, limit, lambda row: (row.id,))
-    return TransferPage(items=[TransferOut.of(row) for row in items], next_cursor=following)
+    return TransferPage(items=[TransferOut.model_validate(row) for row in items], next_cursor=following)

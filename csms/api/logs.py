@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from msgspec.structs import asdict
 
 from csms.api import pages
 from csms.api.chargers import ChargerId
@@ -87,13 +88,8 @@ def _bodies(request: Request, events: Sequence[Event], headers: dict[str, str]) 
 
 
 def _message(message: logs.LoggedFrame) -> MessageOut:
-    return MessageOut(
-        at=message.at,
-        direction="out" if message.outgoing else "in",
-        action=message.action,
-        message_id=message.message_id,
-        frame=message.text,
-    )
+    direction = "out" if message.outgoing else "in"
+    return MessageOut(**asdict(message) | {"direction": direction, "frame": message.text})
 
 
 @router.get(

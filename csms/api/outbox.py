@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from msgspec.structs import asdict
 from pydantic import Field
 
 from csms.api import pages
@@ -82,21 +83,7 @@ async def parked(
     """Events set aside because the broker kept refusing them, the oldest first, with its reason."""
     async with context.engine.connect() as connection:
         found = await outbox.list_parked(await driver_connection(connection), limit, _charger(client_id))
-    return ParkedList(
-        items=[
-            ParkedOut(
-                client_id=row.charger_id,
-                seq=row.seq,
-                event_id=row.event_id,
-                event_type=row.event_type,
-                topic=row.topic,
-                recorded_at=row.recorded_at,
-                attempts=row.attempts,
-                error=row.error,
-            )
-            for row in found
-        ]
-    )
+    return ParkedList(items=[ParkedOut(client_id=row.charger_id, **asdict(row)) for row in found])
 
 
 @router.post("/events/parked/revive", dependencies=[operator])

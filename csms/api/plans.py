@@ -12,12 +12,12 @@ from csms.api import pages
 from csms.api.chargers import ChargerId
 from csms.api.models import Input, Model
 from csms.api.security import Context, operator, viewer
-from csms.db import charger_views, plans
+from csms.db import plans
 from csms.scheduling.plan_decision import REMOVING
 from csms.scheduling.plan_delivery import AWAY, PENDING
 from csms.scheduling.plan_view import PlanningTerms, PlanView
 from csms.service import cursors
-from csms.service.chargers import known, unknown, usable
+from csms.service.chargers import known, view_of
 from csms.service.context import ServiceContext
 from csms.service.problems import Problem
 
@@ -151,9 +151,7 @@ async def put_plan(context: Context, charger_id: ChargerId, asked: PlanIn) -> Pl
     Profiles that are not ours are left alone. 409 for chargers that are reached through a bridge.
     """
     async with context.engine.begin() as db:
-        view = await charger_views.get_charger(db, usable(charger_id))
-        if view is None:
-            raise unknown(charger_id)
+        view = await view_of(db, charger_id)
         if not view.charger.protocol.startswith("ocpp"):
             raise Problem(
                 409,

@@ -1,12 +1,14 @@
 """Every error as RFC 9457 problem details."""
 
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from csms import errors
 from csms.db.admin import Conflict, Missing
@@ -57,43 +59,26 @@ def _of_http(error: HTTPException) -> Problem:
     return Problem(error.status_code, phrase.lower().replace(" ", "-"), detail, headers=error.headers)
 
 
+_PROBLEM_OF: Final[dict[type[Exception], Callable[[Any], Problem]]] = {
+    Problem: lambda error: error,
+    errors.CommandError: of_command,
+    Missing: lambda error: Problem(404, "not-found", str(error)),
+    Conflict: lambda error: Problem(409, "conflict", str(error)),
+    RequestValidationError: _of_validation,
+    HTTPException: _of_http,
+    **dict.fromkeys(DATABASE_ERRORS, of_database),
+    Exception: lambda _: Problem(500, "internal-error", "Something went wrong here; the log says what."),
+}
+
+
 def install(app: FastAPI) -> None:
     """Have every error of this application answered as a problem."""
 
-    async def problem(_: Request, error: Exception) -> ProblemResponse:
-        assert isinstance(error, Problem)
-        return response(error)
+    def answered(problem_of: Callable[[Any], Problem]) -> Callable[[Request, Exception], Awaitable[Response]]:
+        async def answer(_: Request, error: Exception) -> Response:
+            return response(problem_of(error))
 
-    async def command(_: Request, error: Exception) -> ProblemResponse:
-        assert isinstance(error, errors.CommandError)
-        return response(of_command(error))
+        return answer
 
-    async def missing(_: Request, error: Exception) -> ProblemResponse:
-        return response(Problem(404, "not-found", str(error)))
-
-    async def conflict(_: Request, error: Exception) -> ProblemResponse:
-        return response(Problem(409, "conflict", str(error)))
-
-    async def validation(_: Request, error: Exception) -> ProblemResponse:
-        assert isinstance(error, RequestValidationError)
-        return response(_of_validation(error))
-
-    async def http(_: Request, error: Exception) -> ProblemResponse:
-        assert isinstance(error, HTTPException)
-        return response(_of_http(error))
-
-    async def database(_: Request, error: Exception) -> ProblemResponse:
-        return response(of_database(error))
-
-    async def bug(_: Request, error: Exception) -> ProblemResponse:
-        return response(Problem(500, "internal-error", "Something went wrong here; the log says what."))
-
-    app.add_exception_handler(Problem, problem)
-    app.add_exception_handler(errors.CommandError, command)
-    app.add_exception_handler(Missing, missing)
-    app.add_exception_handler(Conflict, conflict)
-    app.add_exception_handler(RequestValidationError, validation)
-    app.add_exception_handler(HTTPException, http)
-    for kind in DATABASE_ERRORS:
-        app.add_exception_handler(kind, database)
-    app.add_exception_handler(Exception, bug)
+    for kind, problem_of in _PROBLEM_OF.items():
+        app.add_exception_handler(kind, answered(problem_of))

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from msgspec.structs import asdict
 
 from csms.api import pages
 from csms.api.commands import Operator
@@ -19,8 +20,8 @@ _BIGINT = 2**63 - 1
 
 
 def _shown(held: logs.QuarantinedMessage) -> QuarantinedOut:
-    fields = {name: getattr(held, name) for name in held.__struct_fields__ if name != "payload"}
-    return QuarantinedOut(**fields, payload=held.text, ocpp=repairable_message(held.action, held.payload))
+    ocpp = repairable_message(held.action, held.payload)
+    return QuarantinedOut(**asdict(held) | {"payload": held.text}, ocpp=ocpp)
 
 
 @router.get("/quarantine", dependencies=[viewer])

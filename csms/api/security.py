@@ -25,21 +25,17 @@ async def _identity(
     context: Context, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Identity:
     if credentials is None:
-        raise Problem(
-            401,
-            "unauthorized",
-            "Send a token: `Authorization: Bearer …`.",
-            headers={"WWW-Authenticate": 'Bearer realm="csms"'},
-        )
+        raise _unauthorized("Send a token: `Authorization: Bearer …`.", 'Bearer realm="csms"')
     identity = await context.access.identify(credentials.credentials)
     if identity is None:
-        raise Problem(
-            401,
-            "unauthorized",
-            "This token is unknown or has been revoked.",
-            headers={"WWW-Authenticate": 'Bearer realm="csms", error="invalid_token"'},
+        raise _unauthorized(
+            "This token is unknown or has been revoked.", 'Bearer realm="csms", error="invalid_token"'
         )
     return identity
+
+
+def _unauthorized(detail: str, challenge: str) -> Problem:
+    return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": challenge})
 
 
 def _at_least(role: str) -> Callable[[Identity], Awaitable[Identity]]:

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Annotated
 
+from msgspec.structs import asdict
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from csms.api.models import IdTag, Input, Model, Name, Role, TagStatus, printable
@@ -28,16 +29,7 @@ class TagOut(Model):
 
     @classmethod
     def of(cls, view: TagView) -> "TagOut":
-        tag = view.tag
-        return cls(
-            id_tag=tag.id_tag,
-            status=tag.status,  # type: ignore[arg-type]  # the table's own check says the same
-            expiry_date=tag.expiry_at,
-            parent_id_tag=tag.parent_id_tag,
-            max_active_transactions=tag.max_active_transactions,
-            tariff_id=tag.tariff_id,
-            created_at=view.created_at,
-        )
+        return cls(**asdict(view.tag), expiry_date=view.tag.expiry_at, created_at=view.created_at)
 
 
 class TagPage(Model):

@@ -1,6 +1,6 @@
 """Tags: the idTags that may charge, kept by operators."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 
@@ -29,6 +29,12 @@ def nameable(name: str, kind: str, longest: int) -> str:
     if not name or not name.isprintable() or len(name) > longest:
         raise Problem(422, "invalid-request", f"A {kind} has 1 to {longest} printable characters.")
     return name
+
+
+def _columns(values: dict[str, Any]) -> dict[str, Any]:
+    if "expiry_date" in values:
+        values["expiry_at"] = values.pop("expiry_date")
+    return values
 
 
 @router.get("/tags", dependencies=[viewer], tags=["tags"])
@@ -62,14 +68,7 @@ async def get_tag(context: Context, id_tag: _TAG) -> TagOut:
 @router.put("/tags/{id_tag:path}", dependencies=[operator], tags=["tags"], responses={201: {"model": TagOut}})
 async def put_tag(context: Context, id_tag: _TAG, tag: TagIn, response: Response) -> TagOut:
     """Make a tag or replace one. OCPP chargers send tags of at most 20 characters; bridges may have longer."""
-    record = Tag(
-        id_tag=nameable(id_tag, "tag", 64),
-        status=tag.status,
-        expiry_at=tag.expiry_date,
-        parent_id_tag=tag.parent_id_tag,
-        max_active_transactions=tag.max_active_transactions,
-        tariff_id=tag.tariff_id,
-    )
+    record = Tag(id_tag=nameable(id_tag, "tag", 64), **_columns(tag.model_dump()))
     async with context.engine.begin() as db:
         new = await admin.put_tag(db, record)
         view = await admin.get_tag(db, id_tag)
@@ -81,11 +80,8 @@ async def put_tag(context: Context, id_tag: _TAG, tag: TagIn, response: Response
 @router.patch("/tags/{id_tag:path}", dependencies=[operator], tags=["tags"])
 async def change_tag(context: Context, id_tag: _TAG, tag: TagIn) -> TagOut:
     """Change what is named."""
-    given = tag.given()
-    if "expiry_date" in given:
-        given["expiry_at"] = given.pop("expiry_date")
     async with context.engine.begin() as db:
-        return TagOut.of(await admin.change_tag(db, named(id_tag, "tag"), given))
+        return TagOut.of(await admin.change_tag(db, named(id_tag, "tag"), _columns(tag.given())))
 
 
 @router.delete("/tags/{id_tag:path}", status_code=204, dependencies=[operator], tags=["tags"])

@@ -12,7 +12,6 @@ from csms.core.bands import tariff_zone
 from csms.core.clocks import LONGEST_SESSION
 from csms.core.tariffs import DAYS, MAX_GRACE_MIN, Band, Tariff
 from csms.core.usage import Evidence, SessionTimeline
-from csms.db.tariffs import ChargerGroup
 
 Percent = Annotated[Decimal, Field(ge=0, le=100, decimal_places=4)]
 
@@ -83,10 +82,6 @@ class GroupOut(Model):
     tariff_id: str | None
     chargers: int = Field(description="How many chargers are in it")
     created_at: datetime
-
-    @classmethod
-    def of(cls, group: ChargerGroup) -> "GroupOut":
-        return cls.model_validate(group)
 
 
 class Groups(Model):

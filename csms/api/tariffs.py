@@ -53,11 +53,8 @@ async def list_tariffs(
     after = cursors.decode(cursor, tuple[str])
     async with context.engine.connect() as db:
         found = await tariffs.list_tariffs(db, after_id=storable(after[0]) if after else "", limit=limit + 1)
-    items = found[:limit]
-    return TariffPage(
-        items=[TariffOut.of(view) for view in items],
-        next_cursor=cursors.encode(items[-1].tariff.id) if len(found) > limit else None,
-    )
+    items, following = cursors.cut(found, limit, lambda view: (view.tariff.id,))
+    return TariffPage(items=[TariffOut.of(view) for view in items], next_cursor=following)
 
 
 async def _found(context: Context, tariff_id: str, version: int | None = None) -> tariffs.TariffView:
@@ -148,13 +145,13 @@ async def delete_tariff(context: Context, tariff_id: _TARIFF) -> None:
 async def list_groups(context: Context) -> Groups:
     """Groups of chargers that are priced alike."""
     async with context.engine.connect() as db:
-        return Groups(items=[GroupOut.of(group) for group in await tariffs.list_groups(db)])
+        return Groups(items=[GroupOut.model_validate(group) for group in await tariffs.list_groups(db)])
 
 
 @router.get("/groups/{group_id:path}", dependencies=[viewer])
 async def get_group(context: Context, group_id: _GROUP) -> GroupOut:
     async with context.engine.connect() as db:
-        return GroupOut.of(await tariffs.get_group(db, named(group_id, "group")))
+        return GroupOut.model_validate(await tariffs.get_group(db, named(group_id, "group")))
 
 
 @router.put("/groups/{group_id:path}", dependencies=[administrator], responses={201: {"model": GroupOut}})
@@ -164,7 +161,7 @@ async def put_group(context: Context, group_id: _GROUP, group: GroupIn, response
         new = await tariffs.put_group(db, nameable(group_id, "group id", 64), group.tariff_id)
         made = await tariffs.get_group(db, group_id)
     response.status_code = 201 if new else 200
-    return GroupOut.of(made)
+    return GroupOut.model_validate(made)
 
 
 @router.delete("/groups/{group_id:path}", status_code=204, dependencies=[administrator])

@@ -4,6 +4,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from msgspec.structs import asdict
 from pydantic import Field
 
 from csms.api.models import Model
@@ -121,22 +122,9 @@ class TransactionOut(Model):
     @classmethod
     def of(cls, session: TransactionView, now: datetime) -> "TransactionOut":
         t, so_far = session.transaction, progress(session, now)
-        own = {
-            name: getattr(t, name)
-            for name in t.__struct_fields__
-            if name
-            not in {"key", "authorization_expiry_at", "bill", "cost", "cost_minor", "duration_s", "energy_wh"}
-        }
-        own["tariff"] = TariffOut.model_validate(t.tariff)
-        return cls(
-            **own,
-            active=t.open,
-            energy_wh=so_far.energy_wh,
-            duration_s=int(so_far.duration_s),
-            power_w=so_far.power_w,
-            soc_percent=so_far.soc_percent,
-            cost=CostOut.of(so_far.cost),
-        )
+        values = asdict(t) | asdict(so_far)
+        values |= {"duration_s": int(so_far.duration_s), "cost": CostOut.of(so_far.cost)}
+        return cls(**values, active=t.open)
 
 
 class TransactionPage(Model):

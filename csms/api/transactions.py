@@ -197,8 +197,5 @@ async def list_readings(
     session = await _found(context, transaction_id)
     async with context.engine.connect() as db:
         found = await transaction_views.list_readings(db, session.transaction, after=after, limit=limit + 1)
-    items = found[:limit]
-    return ReadingPage(
-        items=[ReadingOut.of(view) for view in items],
-        next_cursor=cursors.encode(items[-1].sampled_at, items[-1].digest) if len(found) > limit else None,
-    )
+    items, following = cursors.cut(found, limit, lambda view: (view.sampled_at, view.digest))
+    return ReadingPage(items=[ReadingOut.of(view) for view in items], next_cursor=following)

@@ -1,5 +1,7 @@
 """The console as an ASGI application, for every address that the REST interface does not answer."""
 
+from functools import partial
+
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -30,15 +32,6 @@ def create_console(context: ServiceContext, *, page_size: int = 50) -> Starlette
     def action(path: str, handler: PageHandler, role: str = "operator") -> Route:
         return Route(path, console.guarded(handler, role), methods=["POST"])
 
-    async def show_sign_in(request: Request) -> Response:
-        return await sign_in.sign_in_page(console, request)
-
-    async def do_sign_in(request: Request) -> Response:
-        return await sign_in.sign_in(console, request)
-
-    async def failed(request: Request, error: Exception) -> Response:
-        return await _failed(console, request, error)
-
     return Starlette(
         routes=[
             page("/", pages.overview),
@@ -61,13 +54,15 @@ def create_console(context: ServiceContext, *, page_size: int = 50) -> Starlette
             page("/chargers/{charger_id:path}/qr.{kind}", pages.qr_code),
             page("/chargers/{charger_id:path}/plan", pages.plan),
             page("/chargers/{charger_id:path}", pages.charger),
-            Route("/sign-in", show_sign_in, methods=["GET"]),
-            Route("/sign-in", do_sign_in, methods=["POST"]),
+            Route("/sign-in", partial(sign_in.sign_in_page, console), methods=["GET"]),
+            Route("/sign-in", partial(sign_in.sign_in, console), methods=["POST"]),
             action("/sign-out", sign_in.sign_out, "viewer"),
             *CONSOLE_FILES.routes(),
         ],
         middleware=[Middleware(SecurityHeaders)],
-        exception_handlers=dict.fromkeys((HTTPException, *DATABASE_ERRORS, Exception), failed),
+        exception_handlers=dict.fromkeys(
+            (HTTPException, *DATABASE_ERRORS, Exception), partial(_failed, console)
+        ),
     )
 
 

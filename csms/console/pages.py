@@ -9,10 +9,10 @@ from csms.console.live_pages import SHOWN_FRAMES, LivePages
 from csms.core.clocks import is_suspect
 from csms.core.quarantine import REPAIRABLE_ACTIONS
 from csms.core.text import storable
-from csms.db import charger_views, logs, outbox, plans, tariffs, transaction_views
+from csms.db import logs, outbox, plans, tariffs, transaction_views
 from csms.db.driver import driver_connection
 from csms.service import cursors, qr
-from csms.service.chargers import known, unknown, usable
+from csms.service.chargers import known, usable, view_of
 from csms.service.event_stream import EventStream
 
 # The transaction and its events are dated by one node; a margin costs nothing.
@@ -40,9 +40,7 @@ class ConsolePages:
     async def charger(self, console: Console, request: ConsoleRequest) -> Response:
         charger_id = usable(request.http.path_params["charger_id"])
         async with console.context.engine.connect() as db:
-            view = await charger_views.get_charger(db, charger_id)
-            if view is None:
-                raise unknown(charger_id)
+            view = await view_of(db, charger_id)
             messages = await logs.list_frames(db, charger_id, limit=SHOWN_FRAMES)
             deviations = await logs.list_deviations(db, charger_id)
             tariff_views = await tariffs.list_tariffs(db)
@@ -61,9 +59,7 @@ class ConsolePages:
     async def plan(self, console: Console, request: ConsoleRequest) -> Response:
         charger_id = usable(request.http.path_params["charger_id"])
         async with console.context.engine.connect() as db:
-            view = await charger_views.get_charger(db, charger_id)
-            if view is None:
-                raise unknown(charger_id)
+            view = await view_of(db, charger_id)
             plan, shown = await plans.get(db, charger_id), await plans.list_views(db, charger_id)
         ocpp = view.charger.protocol.startswith("ocpp")
         return console.page(

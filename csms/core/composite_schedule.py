@@ -14,6 +14,7 @@ from csms.scheduling.plan_profile import VOLTS
 _PHASES = 3  # OCPP's default of numberPhases
 _RECURRENCE_S = {"Daily": 86_400, "Weekly": 604_800}
 _LONGEST_S = 31 * 86_400
+_TOLERANCE = 0.1 + 1e-9
 
 
 class LimitPeriod(Struct, frozen=True):
@@ -69,15 +70,11 @@ def compute_schedule(
 
 
 def schedules_agree(
-    ours: Sequence[LimitPeriod],
-    answered: Sequence[dict[str, Any]],
-    *,
-    tolerance: float = 0.1,
-    slack_s: int = 0,
+    ours: Sequence[LimitPeriod], answered: Sequence[dict[str, Any]], *, slack_s: int = 0
 ) -> bool:
     """Return whether a charger's chargingSchedulePeriods agree wherever `ours` have a limit.
 
-    Limits may differ by `tolerance` (A or W), and the times at which they change by `slack_s`.
+    Limits may differ by 0.1 (A or W), and the times at which they change by `slack_s`.
     """
     theirs = sorted(
         (int(p.get("startPeriod", 0)), float(p.get("limit", 0)))
@@ -93,7 +90,7 @@ def schedules_agree(
     for offset in offsets:
         our_limit = next((p.limit for p in reversed(ours) if p.start_s <= offset), None)
         limit = next((limit for start, limit in reversed(theirs) if start <= offset), None)
-        if our_limit is not None and (limit is None or abs(our_limit - limit) > tolerance + 1e-9):
+        if our_limit is not None and (limit is None or abs(our_limit - limit) > _TOLERANCE):
             return False
     return True
 

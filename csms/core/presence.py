@@ -1,6 +1,6 @@
 """Presence of chargers: connections, boots, signs of life."""
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from csms.core import events, reports, session_register
 from csms.core.records import Charger, ChargerState
@@ -77,18 +77,9 @@ def boot(work: Work, r: reports.Boot) -> reports.Booted:
     before = work.chargers[r.charger_id]
     if r.register_scale != 1 and (before.vendor is None or before.firmware_version is None):
         _rescale_registers(work, r)
-    charger = replace(
-        before,
-        vendor=r.vendor,
-        model=r.model,
-        serial_number=r.serial_number,
-        firmware_version=r.firmware_version,
-        iccid=r.iccid,
-        imsi=r.imsi,
-        meter_type=r.meter_type,
-        meter_serial_number=r.meter_serial_number,
-        booted_at=work.now,
-    )
+    told = asdict(r)
+    del told["charger_id"], told["register_scale"]
+    charger = replace(before, **told, booted_at=work.now)
     work.put(charger)
     if work.policy.connection_events:
         work.emit(r.charger_id, events.booted(charger, next(work.numbers)))

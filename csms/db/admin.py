@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import asdict
 from sqlalchemy import delete, func, insert, literal_column, select, true, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
@@ -170,13 +171,8 @@ async def put_tag(db: AsyncConnection, tag: Tag) -> bool:
 
     Raises Conflict when its tariff is unknown.
     """
-    values = {
-        "status": tag.status,
-        "expiry_at": tag.expiry_at,
-        "parent_id_tag": tag.parent_id_tag,
-        "max_active_transactions": tag.max_active_transactions,
-        "tariff_id": tag.tariff_id,
-    }
+    values = asdict(tag)
+    del values["id_tag"]
     await lock_referenced(db, values)
     made = await db.scalar(
         upsert(tags)

@@ -12,36 +12,13 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from csms.adapter import Command
 from csms.core.command_states import CANCELLED, EXPIRED, NO_ANSWER, SENDING, WAITING
 from csms.core.masking import masked
 from csms.core.text import storable_json
 from csms.db.admin import Conflict, Missing
 from csms.db.device_state_tables import commands, reservation_ids
 from csms.db.rows import all_rows, first_row, from_row
-
-
-class CommandView(Struct, frozen=True, kw_only=True):
-    """A command. `state` is a core.command_states.CommandState. JSON is OCPP's own, with its secrets masked."""
-
-    id: str
-    number: int
-    charger_id: str
-    action: str
-    payload: dict[str, Any]
-    requested_by: str
-    requested_at: datetime
-    timeout_s: float
-    queued: bool
-    state: str
-    attempts: int
-    due_at: datetime | None
-    expires_at: datetime | None
-    sent_at: datetime | None
-    ended_at: datetime | None
-    answer: Any
-    error: str | None
-    late_answer: Any
-    late_at: datetime | None
 
 
 class DueCommand(Struct, frozen=True, kw_only=True):
@@ -55,6 +32,22 @@ class DueCommand(Struct, frozen=True, kw_only=True):
     requested_by: str
     attempts: int
     expires_at: datetime | None
+
+
+class CommandView(DueCommand, frozen=True, kw_only=True):
+    """A command. `state` is a core.command_states.CommandState. JSON is OCPP's own, with its secrets masked."""
+
+    number: int
+    requested_at: datetime
+    queued: bool
+    state: str
+    due_at: datetime | None
+    sent_at: datetime | None
+    ended_at: datetime | None
+    answer: Any
+    error: str | None
+    late_answer: Any
+    late_at: datetime | None
 
 
 _DUE = text("""
@@ -75,36 +68,30 @@ def _view(row: Mapping[Any, Any]) -> CommandView:
 
 async def add(
     db: AsyncConnection,
-    *,
-    command_id: str,
     charger_id: str,
-    action: str,
-    payload: Mapping[str, Any],
-    requested_by: str,
+    command: Command,
     now: datetime,
-    timeout_s: float,
-    node: str | None = None,
+    *,
     expires_at: datetime | None = None,
-    queued: bool = False,
 ) -> bool:
-    """Store a command: queued, or about to be sent. False: there is one with that id already."""
+    """Store a command that is about to be sent or, with `expires_at`, queued. False: there is one with its id already."""
+    queued = expires_at is not None
     made = await db.scalar(
         upsert(commands)
         .values(
-            id=command_id,
+            id=command.id,
             charger_id=charger_id,
-            action=action,
-            payload=storable_json(dict(payload) if queued else masked(dict(payload))),
-            requested_by=requested_by,
+            action=command.action,
+            payload=storable_json(command.payload if queued else masked(command.payload)),
+            requested_by=command.requested_by,
             requested_at=now,
-            timeout_s=timeout_s,
+            timeout_s=command.timeout_s,
             queued=queued,
             state=WAITING if queued else SENDING,
             attempts=0 if queued else 1,
             due_at=now if queued else None,
             expires_at=expires_at,
             sent_at=None if queued else now,
-            node=node,
         )
         .on_conflict_do_nothing()
         .returning(commands.c.id)

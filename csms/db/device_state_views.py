@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.command_checks import OCPP_PROTOCOL, ChargerFacts
+from csms.core.composite_schedule import LimitPeriod, RunningTransaction, compute_schedule
 from csms.core.device_state import (
     Availability,
     Capability,
@@ -129,6 +130,22 @@ async def list_profiles(
             or_(charging_profiles.c.transaction_id.is_(None), running.exists()),
         )
     return await _all(db, ChargingProfile, query.limit(limit))
+
+
+async def expected_schedule(
+    db: AsyncConnection, charger_id: str, connector_id: int, begin: datetime, duration_s: int, unit: str
+) -> list[LimitPeriod]:
+    """The limits of a connector by the profiles that are installed on its charger."""
+    running = await db.execute(
+        select(transactions.c.id, transactions.c.started_at).where(
+            transactions.c.charger_id == charger_id,
+            transactions.c.connector_id == connector_id,
+            transactions.c.stopped_at.is_(None),
+        )
+    )
+    transaction = next((RunningTransaction(*row) for row in running), None)
+    profiles = await list_profiles(db, charger_id)
+    return compute_schedule(profiles, connector_id, begin, duration_s, unit, transaction)
 
 
 async def list_jobs(db: AsyncConnection, charger_id: str, limit: int = 100) -> list[Job]:

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from csms.core.records import Event, Frame
+from csms.core.records import DeviationCount, Event, Frame, QuarantineEntry
 from csms.core.text import storable
 from csms.db.driver import DriverConnection
 from csms.db.event_tables import events, messages
@@ -48,34 +48,20 @@ class LoggedFrame(Struct, frozen=True, kw_only=True):
         return self.frame.decode(errors="replace")
 
 
-class QuarantinedMessage(Struct, frozen=True, kw_only=True):
-    """A message in quarantine. `enrollment` is that of its charger, if the message is deferred until its acceptance."""
+class QuarantinedMessage(QuarantineEntry, frozen=True, kw_only=True):
+    """A message in quarantine."""
 
     id: int
-    charger_id: str
-    action: str
-    message_id: str | None
-    payload: bytes
-    error: str
-    transaction_id: int | None
-    received_at: datetime
     resolved_at: datetime | None
     resolution: str | None
-    enrollment: str | None
 
     @property
     def text(self) -> str:
         return self.payload.decode(errors="replace")
 
 
-class DeviationView(Struct, frozen=True, kw_only=True):
-    action: str
-    field: str
-    kind: str
-    detail: str
-    count: int
+class DeviationView(DeviationCount, frozen=True, kw_only=True):
     first_at: datetime
-    last_at: datetime
 
 
 # --- events ----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from sqlalchemy import case, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from csms.core.records import StoredSecurityEvent
 from csms.db.rows import all_structs, first_struct
 from csms.db.security_tables import security_events, station_certificates
 from csms.db.tables import charger_states, chargers
@@ -28,19 +29,15 @@ class StationCertificate(Struct, frozen=True, kw_only=True):
     not_before: datetime | None
     not_after: datetime | None
     issued_at: datetime
-    answered_at: datetime | None
-    revoked_at: datetime | None
-    reason: str | None
+    answered_at: datetime | None = None
+    revoked_at: datetime | None = None
+    reason: str | None = None
 
 
-class SecurityEventView(Struct, frozen=True, kw_only=True):
+class SecurityEventView(StoredSecurityEvent, frozen=True, kw_only=True):
     """A security event that a charger reported; `reported_at` by its own clock."""
 
     id: int
-    type: str
-    tech_info: str | None
-    reported_at: datetime | None
-    recorded_at: datetime
 
 
 # --- keys ------------------------------------------------------------------------------------------------

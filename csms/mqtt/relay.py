@@ -84,18 +84,10 @@ class RelayHealth(Struct, frozen=True, kw_only=True):
 class Relay:
     """See the module. `run()` until cancelled; the ledger calls `notify` after each commit."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        link: PublishingLink,
-        config: RelayConfig,
-        *,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
+    def __init__(self, engine: AsyncEngine, link: PublishingLink, config: RelayConfig) -> None:
         self._engine = engine
         self._link = link
         self._config = config
-        self._clock = clock
         self._thinning = ReadingThinning(config.meter_min_interval_s)
         self._loop = asyncio.get_running_loop()
         self._ready: deque[LaneWorker] = deque()  # one entry for each charger that has an event ready
@@ -156,7 +148,7 @@ class Relay:
 
     def health(self) -> RelayHealth:
         oldest = self._counts.oldest_at
-        age_s = max((self._clock() - oldest).total_seconds(), 0.0) if oldest is not None else 0.0
+        age_s = max((datetime.now(UTC) - oldest).total_seconds(), 0.0) if oldest is not None else 0.0
         return RelayHealth(
             connected=self._link.connected,
             problem=self._link.last_error,
@@ -212,7 +204,7 @@ class Relay:
         self._in_flight -= 1
         if isinstance(outcome, int):
             (_DELIVERED.get(outcome) or _PUBLISHED.labels("published", f"0x{outcome:02X}")).inc()
-            _LATENCY.observe(max((self._clock() - item.event.recorded_at).total_seconds(), 0))
+            _LATENCY.observe(max((datetime.now(UTC) - item.event.recorded_at).total_seconds(), 0))
             if worker.suspects:
                 worker.suspects.discard(item.key)
             worker.delivered(item)
@@ -272,5 +264,5 @@ class Relay:
         while True:
             with failures:
                 await step()
-            if failures.failing:
+            if failures.error is not None:
                 await asyncio.sleep(LOCK_RETRY_S)

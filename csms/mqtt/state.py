@@ -131,32 +131,27 @@ def state_topics(snapshot: StateSnapshot) -> dict[str, Struct | None]:
 def _transaction_state(
     transaction: Transaction, connector: Connector | None, snapshot: StateSnapshot
 ) -> TransactionState:
-    energy_wh, as_of = 0, transaction.started_at
-    content = TransactionState(
-        transaction_id=transaction.id,
-        connector_id=transaction.connector_id,
-        id_tag=transaction.id_tag,
-        start_time=timestamp(transaction.started_at),
-        session_energy=0.0,
-        running_cost=0.0,
-        currency=transaction.tariff.currency,
-        seq=snapshot.state.event_seq,
-    )
-    if (
-        connector is not None
-        and connector.reading_transaction_id == transaction.id
-        and connector.reading_at is not None
-    ):
+    energy_wh, power_w, read_at = 0, None, None
+    if connector is not None and connector.reading_transaction_id == transaction.id:
+        read_at = connector.reading_at
+    if connector is not None and read_at is not None:
+        power_w = connector.power_w
         energy_wh = connector.session_wh(transaction.id) or 0
-        if connector.power_w is not None:
-            content.current_power = kwh(connector.power_w)
-        content.reading_time = timestamp(connector.reading_at)
-        as_of = max(as_of, connector.reading_at)
+    as_of = max(transaction.started_at, read_at or transaction.started_at)
     tariff, timeline = transaction.tariff, None
     if tariff.needs_timeline:
         evidence = snapshot.evidence.get(transaction.id, Evidence())
         timeline = session_timeline.running_timeline(transaction, as_of, energy_wh, evidence, as_of)
     seconds = pricing.duration_s(transaction.started_at, as_of)
-    content.session_energy = kwh(energy_wh)
-    content.running_cost = float(pricing.session_cost(tariff, energy_wh, seconds, timeline).amount)
-    return content
+    return TransactionState(
+        transaction_id=transaction.id,
+        connector_id=transaction.connector_id,
+        id_tag=transaction.id_tag,
+        start_time=timestamp(transaction.started_at),
+        session_energy=kwh(energy_wh),
+        running_cost=float(pricing.session_cost(tariff, energy_wh, seconds, timeline).amount),
+        currency=tariff.currency,
+        current_power=UNSET if power_w is None else kwh(power_w),
+        reading_time=UNSET if read_at is None else timestamp(read_at),
+        seq=snapshot.state.event_seq,
+    )

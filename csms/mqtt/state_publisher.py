@@ -53,7 +53,6 @@ class StatePublisher:
         node: str,
         *,
         prefix: str = "",
-        qos: int = 1,
         discovery: DiscoveryConfigs | None = None,
         readings_every_s: float = 1.0,
     ) -> None:
@@ -61,7 +60,6 @@ class StatePublisher:
         self._link = link
         self._node = node
         self._prefix = prefix
-        self._qos = qos
         self._discovery = discovery
         self._readings_every_s = readings_every_s
         self._discovered: dict[str, dict[str, Any]] = {}
@@ -118,9 +116,9 @@ class StatePublisher:
             self._wake.clear()
             with failures:
                 await self._publish_due()
-            if failures.failing:
+            if failures.error is not None:
                 self._wake.set()
-            await asyncio.sleep(_RETRY_S if failures.failing else _GATHER_S)
+            await asyncio.sleep(_GATHER_S if failures.error is None else _RETRY_S)
 
     async def _publish_due(self) -> None:
         if self._all_due:
@@ -177,7 +175,7 @@ class StatePublisher:
                 yield self._retained(topic, body), partial(self._settle_discovery, topic, config)
 
     def _retained(self, topic: str, body: bytes) -> MqttMessage:
-        return MqttMessage(topic=topic, body=body, qos=self._qos, retain=True)
+        return MqttMessage(topic=topic, body=body, retain=True)
 
     def _settle_state(
         self, charger_id: str, level: str, content: Struct | None, outcome: PublishOutcome

@@ -1,6 +1,7 @@
 """A node's side of the main MQTT broker: its connections, and everything that leaves over them."""
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 
 from csms.adapter import BrokerMessage
 from csms.core.records import Event, Frame
@@ -14,6 +15,7 @@ from csms.mqtt.state_publisher import StatePublisher
 from csms.node.health import Check
 
 
+@dataclass(kw_only=True, eq=False)
 class NodeBroker:
     """What a node needs of its broker. Its parts are started by `csms.run.node`.
 
@@ -22,22 +24,12 @@ class NodeBroker:
     switched off.
     """
 
-    def __init__(
-        self,
-        *,
-        prefix: str,
-        link: BrokerLink,
-        commands: BrokerLink,
-        relay: Relay,
-        protocol: ProtocolStream | None,
-        state: StatePublisher | None,
-    ) -> None:
-        self.prefix = prefix
-        self.link = link
-        self.commands = commands
-        self.relay = relay
-        self.protocol = protocol
-        self.state = state
+    prefix: str
+    link: BrokerLink
+    commands: BrokerLink
+    relay: Relay
+    protocol: ProtocolStream | None
+    state: StatePublisher | None
 
     # --- for adapters ----------------------------------------------------------------------------
 

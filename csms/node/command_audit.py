@@ -32,14 +32,7 @@ class CommandAudit:
     While the database is away the caller waits `patience_s` for the ledger at most; the end is recorded all the same.
     """
 
-    def __init__(
-        self,
-        record: RecordReport,
-        *,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        patience_s: float = 5.0,
-    ) -> None:
-        self.now = clock
+    def __init__(self, record: RecordReport, *, patience_s: float = 5.0) -> None:
         self._record = record
         self._patience_s = patience_s
 
@@ -51,7 +44,7 @@ class CommandAudit:
 
     async def confirmed(self, charger_id: str, command: Command) -> None:
         """The charger's state shows that an earlier attempt was carried out."""
-        await self._ended(charger_id, command, self.now(), CONFIRMED)
+        await self._ended(charger_id, command, datetime.now(UTC), CONFIRMED)
 
     async def failed(self, charger_id: str, command: Command, sent_at: datetime, error: CommandError) -> None:
         """There was no answer, or a CALLERROR. Marks `error` as recorded."""
@@ -109,7 +102,7 @@ class AuditedAdapter:
 
     async def perform(self, charger_id: str, command: Command) -> Mapping[str, Any]:
         command = command if command.id is not None else replace(command, id=uuid4().hex)
-        sent_at = self._audit.now()
+        sent_at = datetime.now(UTC)
         try:
             answer = await self._adapter.perform(charger_id, command)
         except CommandError as error:

@@ -7,16 +7,15 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
+import msgspec
 import structlog
 from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from csms.adapter import Command, SendCommand
-from csms.aio import FailureLog
+from csms.aio import FailureLog, TaskSet
 from csms.core import command_queue
 from csms.core.command_states import ANSWERED, CONFIRMED, NO_ANSWER, NOT_SENT, CommandState
 from csms.db import commands
@@ -28,7 +27,8 @@ log = structlog.get_logger()
 _ATTEMPTS = Counter(
     "csms_queue_attempts_total", "Attempts to send queued commands, by how they ended.", ["state"]
 )
-_OWN = "csms"
+_POLL_S = 1.0
+_MAX_CONCURRENT = 100
 _EXPIRE_EVERY_S = 5.0
 _ABANDONED_EVERY_S = 60.0
 _INTRODUCTION_LASTS = timedelta(minutes=2)
@@ -37,32 +37,19 @@ _INTRODUCTION_LASTS = timedelta(minutes=2)
 class CommandDispatcher:
     """One per node. `send` has a charger perform a command, sees to it that its end is recorded, and raises
     CommandError.
-
-    `introduce_after_s`: how long after a connection a BootNotification may come by itself.
     """
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        node: str,
-        send: SendCommand,
-        audit: CommandAudit,
-        *,
-        poll_s: float = 1.0,
-        introduce_after_s: float = 12.0,
-        max_concurrent: int = 100,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
+    # How long after a connection a BootNotification may come by itself.
+    introduce_after_s = 12.0
+
+    def __init__(self, engine: AsyncEngine, node: str, send: SendCommand, audit: CommandAudit) -> None:
         self._engine = engine
         self._node = node
         self._send = send
         self._audit = audit
-        self._poll_s = poll_s
-        self._introduce_after_s = introduce_after_s
-        self._max_concurrent = max_concurrent
-        self._clock = clock
         self._awake = asyncio.Event()
-        self._busy: dict[str, asyncio.Task[None]] = {}
+        self._busy: set[str] = set()  # the chargers to which a command is being sent
+        self._tasks = TaskSet()
         self._arrivals: deque[tuple[float, str]] = deque()
 
     def nudge(self) -> None:
@@ -71,7 +58,7 @@ class CommandDispatcher:
 
     def presence(self, charger_id: str) -> None:
         """Take note that this node has begun or ceased to hold a charger."""
-        self._arrivals.append((time.monotonic() + self._introduce_after_s, charger_id))
+        self._arrivals.append((time.monotonic() + self.introduce_after_s, charger_id))
         self._awake.set()
 
     async def run(self) -> None:
@@ -88,7 +75,7 @@ class CommandDispatcher:
                     if now - expired_at > _EXPIRE_EVERY_S:
                         expired_at = now
                         async with self._engine.begin() as db:
-                            await commands.expire(db, self._clock())
+                            await commands.expire(db, datetime.now(UTC))
                     if now - looked_at > _ABANDONED_EVERY_S:
                         looked_at = now
                         await self._take_up()
@@ -96,43 +83,35 @@ class CommandDispatcher:
                     await self._send_due()
                 await self._rest()
         finally:
-            tasks = list(self._busy.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._tasks.cancel()
 
     async def _rest(self) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._poll_s):
+            async with asyncio.timeout(_POLL_S):
                 await self._awake.wait()
         self._awake.clear()
 
     async def _take_up(self, *, node: str | None = None) -> None:
         """Queue again what a node that died was sending, where repeating does no harm."""
-        now = self._clock()
+        now = datetime.now(UTC)
         async with self._engine.begin() as db:
             for row in await commands.take_abandoned(db, now, node=node):
                 await self._follow(db, row, NO_ANSWER, row.attempts)
 
     async def _send_due(self) -> None:
-        free = self._max_concurrent - len(self._busy)
+        free = _MAX_CONCURRENT - len(self._busy)
         if free <= 0:
             return
         async with self._engine.connect() as db:
-            due = await commands.due(db, self._node, self._clock(), most=self._max_concurrent)
+            due = await commands.due(db, self._node, datetime.now(UTC), most=_MAX_CONCURRENT)
         for row in [row for row in due if row.charger_id not in self._busy][:free]:
-            task = asyncio.create_task(self._dispatch(row), name=f"dispatch {row.action}")
-            self._busy[row.charger_id] = task
-            task.add_done_callback(partial(self._done, row.charger_id))
-
-    def _done(self, charger_id: str, _task: "asyncio.Task[None]") -> None:
-        del self._busy[charger_id]
-        self._awake.set()
+            self._busy.add(row.charger_id)
+            self._tasks.spawn(self._dispatch(row), f"dispatch {row.action}")
 
     async def _dispatch(self, row: commands.DueCommand) -> None:
         try:
             async with self._engine.begin() as db:
-                attempts = await commands.claim(db, row.id, self._node, self._clock())
+                attempts = await commands.claim(db, row.id, self._node, datetime.now(UTC))
             if attempts is None:
                 return
             state = await self._attempt(row, attempts)
@@ -147,16 +126,13 @@ class CommandDispatcher:
                 error=str(failure),
                 exc_info=not is_away(failure),
             )
+        finally:
+            self._busy.remove(row.charger_id)
+            self._awake.set()
 
     async def _attempt(self, row: commands.DueCommand, attempts: int) -> CommandState:
         """Send it once; the state it ended in."""
-        command = Command(
-            id=row.id,
-            action=row.action,
-            payload=row.payload,
-            timeout_s=row.timeout_s,
-            requested_by=row.requested_by,
-        )
+        command = msgspec.convert(row, Command, from_attributes=True)
         try:
             if attempts > 1 and await self._happened(row):
                 await self._audit.confirmed(row.charger_id, command)
@@ -173,7 +149,7 @@ class CommandDispatcher:
         action, payload = question
         answer = await self._send(
             row.charger_id,
-            Command(action=action, payload=payload, timeout_s=row.timeout_s, requested_by=_OWN),
+            Command(action=action, payload=payload, timeout_s=row.timeout_s),
         )
         return command_queue.was_carried_out(row.action, row.payload, answer)
 
@@ -181,7 +157,7 @@ class CommandDispatcher:
         self, db: AsyncConnection, row: commands.DueCommand, state: CommandState, attempts: int
     ) -> None:
         """Queue it once more if its class allows."""
-        again = command_queue.next_attempt(row.action, state, attempts, self._clock(), row.expires_at)
+        again = command_queue.next_attempt(row.action, state, attempts, datetime.now(UTC), row.expires_at)
         if again is not None:
             await commands.requeue(db, row.id, state, again.at, counted=state != NOT_SENT)
 
@@ -193,7 +169,7 @@ class CommandDispatcher:
             self._arrivals.popleft()
 
     async def _introduce(self, charger_id: str) -> None:
-        now = self._clock()
+        now = datetime.now(UTC)
         async with self._engine.begin() as db:
             found = await commands.returned_charger(db, charger_id)
             if found is None or not found.online or found.node != self._node:
@@ -208,15 +184,9 @@ class CommandDispatcher:
                 unsupported=found.lacking,
             ):
                 # The id says which connection it is for: asked once, even if this node restarts.
-                await commands.add(
-                    db,
-                    command_id=f"introduction/{found.generation}/{payload['requestedMessage']}/{charger_id}",
-                    charger_id=charger_id,
+                command = Command(
+                    id=f"introduction/{found.generation}/{payload['requestedMessage']}/{charger_id}",
                     action="TriggerMessage",
                     payload=payload,
-                    requested_by=_OWN,
-                    now=now,
-                    timeout_s=30,
-                    expires_at=now + _INTRODUCTION_LASTS,
-                    queued=True,
                 )
+                await commands.add(db, charger_id, command, now, expires_at=now + _INTRODUCTION_LASTS)

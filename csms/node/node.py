@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from prometheus_client import Counter, Gauge
@@ -74,7 +75,7 @@ class Node:
         The ledger keeps the end of a command that has a row. Raises CommandError: ChargerOffline means that
         nothing was sent, ChargerTimeout that it is not known.
         """
-        sent_at = self._audit.now()
+        sent_at = datetime.now(UTC)
         try:
             return await self.router.send(charger_id, command)
         except CommandError as error:

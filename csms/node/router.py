@@ -29,6 +29,7 @@ _COMMANDS = Counter(
     "csms_commands_total", "Commands by where they were performed and how they ended.", ["where", "result"]
 )
 _REMEMBERED = 1000
+_MAX_PERFORMING = 1000
 
 Holder = Callable[[str], Awaitable[str | None]]
 
@@ -46,19 +47,15 @@ class CommandRouter:
         holder: Holder,
         *,
         prefix: str = "",
-        max_performing: int = 1000,
         margin_s: float = 2.0,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._link = link
         self._node = node
         self._holder = holder
         self._prefix = prefix
-        self._clock = clock
         self._adapters: dict[str, Adapter] = {}
         self._waiting: dict[str, asyncio.Future[router_messages.Reply]] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()
-        self._max_performing = max_performing
         self._margin_s = margin_s
         self._tasks = TaskSet()
 
@@ -114,7 +111,7 @@ class CommandRouter:
         request = router_messages.Request(
             id=uuid.uuid4().hex,
             reply_to=self._topic(self._node, "results"),
-            expires_at=self._clock() + timedelta(seconds=command.timeout_s),
+            expires_at=datetime.now(UTC) + timedelta(seconds=command.timeout_s),
             charger_id=charger_id,
             action=command.action,
             payload=command.payload,
@@ -209,7 +206,7 @@ class CommandRouter:
         self._seen[request.id] = None
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
-        if request.expires_at <= self._clock():
+        if request.expires_at <= datetime.now(UTC):
             log.warning("command_expired", charger=request.charger_id, action=request.action)
             _COMMANDS.labels("for others", "expired").inc()
             return
@@ -248,8 +245,8 @@ class CommandRouter:
         adapter = self._adapters.get(request.charger_id)
         if adapter is None:
             raise ChargerOffline(f"{request.charger_id} is not connected to {self._node} any more.")
-        if len(self._tasks) > self._max_performing:
-            raise CommandError(f"Node {self._node} is performing {self._max_performing} commands already.")
+        if len(self._tasks) > _MAX_PERFORMING:
+            raise CommandError(f"Node {self._node} is performing {_MAX_PERFORMING} commands already.")
         return await adapter.perform(request.charger_id, request.command)
 
     async def _hang_up(self, order: router_messages.HangUp) -> None:

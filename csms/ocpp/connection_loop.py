@@ -6,6 +6,7 @@ one resolves the future that the caller waits for. What belongs to a transaction
 
 import asyncio
 import time
+from dataclasses import dataclass
 
 import structlog
 from prometheus_client import Counter
@@ -32,29 +33,20 @@ log = structlog.get_logger()
 _DROPPED = Counter("csms_ocpp_frames_dropped_total", "Frames that could not be answered.")
 
 
+@dataclass(eq=False)
 class ConnectionLoop:
     """`adapter` is what the node knows this server by: commands for a charger that it holds go there."""
 
-    def __init__(
-        self,
-        adapter: Adapter,
-        node: AdapterHost,
-        connections: ConnectionRegistry,
-        admission: AdmissionControl,
-        incoming: IncomingCalls,
-        outgoing: OutgoingCalls,
-        tasks: TaskSet,
-        *,
-        timings: ServerTimings,
-    ) -> None:
-        self._adapter = adapter
-        self._node = node
-        self._connections = connections
-        self._admission = admission
-        self._incoming = incoming
-        self._outgoing = outgoing
-        self._tasks = tasks
-        self._timings = timings
+    adapter: Adapter
+    node: AdapterHost
+    connections: ConnectionRegistry
+    admission: AdmissionControl
+    incoming: IncomingCalls
+    outgoing: OutgoingCalls
+    tasks: TaskSet
+    timings: ServerTimings
+
+    def __post_init__(self) -> None:
         self._serving: set[asyncio.Task[None]] = set()
 
     async def serve(self, socket: ServerConnection) -> None:
@@ -63,24 +55,24 @@ class ConnectionLoop:
         assert socket.request is not None
         charger_id = handshake.identity(socket.request.path)
         assert charger_id is not None
-        admitted = self._admission.admitted(socket)
+        admitted = self.admission.admitted(socket)
         connection = ChargePointConnection(
             charger_id,
             socket,
             profile=admitted.profile,
-            record_frame=self._node.frame,
-            timings=self._timings,
+            record_frame=self.node.frame,
+            timings=self.timings,
         )
         task = asyncio.current_task()
         assert task is not None
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
-        replaced = self._connections.add(connection)
+        replaced = self.connections.add(connection)
         if replaced is not None:
             # It may be half-open: neither the new connection nor a caller waits for its end.
-            self._outgoing.abandon(replaced)
+            self.outgoing.abandon(replaced)
             closing = replaced.close(CloseCode.NORMAL_CLOSURE, "replaced by a newer connection")
-            self._tasks.spawn(closing, f"close {charger_id}")
+            self.tasks.spawn(closing, f"close {charger_id}")
         try:
             await self._put_on_record(connection, _address(socket, admitted.address))
             while True:
@@ -101,14 +93,14 @@ class ConnectionLoop:
 
     async def _put_on_record(self, connection: ChargePointConnection, address: str | None) -> None:
         charger_id = connection.charger_id
-        held = await self._node.record(
-            reports.Connected(charger_id=charger_id, node=self._node.name, remote_address=address)
+        held = await self.node.record(
+            reports.Connected(charger_id=charger_id, node=self.node.name, remote_address=address)
         )
         connection.generation = held.generation
         connection.accepted = held.enrollment == "Accepted"
         connection.know(held.vendor, held.model, held.firmware_version, held.time_zone)
         await connection.close_if_superseded()
-        await self._node.hold(charger_id, self._adapter)
+        await self.node.hold(charger_id, self.adapter)
         log.info(
             "charger_connected",
             charger=charger_id,
@@ -119,9 +111,9 @@ class ConnectionLoop:
 
     async def _ended(self, connection: ChargePointConnection) -> None:
         charger_id, socket = connection.charger_id, connection.socket
-        self._outgoing.abandon(connection)
-        if self._connections.remove(connection):
-            await self._node.release(charger_id, self._adapter)
+        self.outgoing.abandon(connection)
+        if self.connections.remove(connection):
+            await self.node.release(charger_id, self.adapter)
             log.info(
                 "charger_disconnected",
                 charger=charger_id,
@@ -135,10 +127,10 @@ class ConnectionLoop:
                     remedy="Restart this charger by hand: its kind does not connect again by itself.",
                 )
         if connection.generation:
-            self._node.post(
+            self.node.post(
                 reports.Disconnected(
                     charger_id=charger_id,
-                    node=self._node.name,
+                    node=self.node.name,
                     generation=connection.generation,
                     reason=str(socket.close_code),
                 )
@@ -151,7 +143,7 @@ class ConnectionLoop:
             connection.log_frame(frame, "call", event.action, event.message_id)
             connection.answering = True
             try:
-                await self._incoming.answer(connection, event)
+                await self.incoming.answer(connection, event)
             finally:
                 connection.answering = False
             await connection.flush(event.action)
@@ -159,17 +151,17 @@ class ConnectionLoop:
                 connection.session.open_for_calls(now)
         elif isinstance(event, CallAnswered):
             connection.log_frame(frame, "result", event.action)
-            await self._outgoing.answered(connection, event)
+            await self.outgoing.answered(connection, event)
         elif isinstance(event, CallRefused):
             connection.log_frame(frame, "error", event.action)
-            await self._outgoing.refused(connection, event)
+            await self.outgoing.refused(connection, event)
         else:
             await self._unusable(connection, frame, event)
         if connection.session.has_data_to_send:
             await connection.flush()
-        if now - connection.seen_posted_at > self._timings.seen_every_s:
+        if now - connection.seen_posted_at > self.timings.seen_every_s:
             connection.seen_posted_at = now
-            self._node.post(reports.Seen(charger_id=connection.charger_id))
+            self.node.post(reports.Seen(charger_id=connection.charger_id))
 
     async def _unusable(
         self, connection: ChargePointConnection, frame: bytes, event: UnsolicitedAnswer | UnusableFrame
@@ -185,7 +177,7 @@ class ConnectionLoop:
         )
         of_transaction = action in messages.TRANSACTION_ACTIONS
         await record_deviations(
-            self._node,
+            self.node,
             connection.charger_id,
             (action or "")[:50],
             [Deviation(field="", kind=kind, detail=reason)],
@@ -195,14 +187,14 @@ class ConnectionLoop:
             return
         if of_transaction:
             # Never a CALLERROR: an acknowledgement, once it is kept.
-            await self._incoming.rescue(connection, event, frame)
+            await self.incoming.rescue(connection, event, frame)
         elif event.answerable and event.message_id is not None:
             connection.session.refuse(event.message_id, event.code, reason)
 
     async def _too_large(self, connection: ChargePointConnection) -> None:
         limit = connection.socket.protocol.max_message_size
         found = [Deviation(field="", kind="too_large", detail=f"more than {limit} bytes")]
-        await record_deviations(self._node, connection.charger_id, "", found)
+        await record_deviations(self.node, connection.charger_id, "", found)
 
 
 def _address(socket: ServerConnection, client: str | None) -> str | None:

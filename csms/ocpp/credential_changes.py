@@ -10,6 +10,7 @@ connect on the higher profile falls back to the one before (A05.FR.08), and may 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import structlog
@@ -84,21 +85,14 @@ def obstacle(admission: Admission, profile: int, *, tls: bool, certificates: boo
     return None
 
 
+@dataclass(frozen=True, eq=False)
 class CredentialChanges:
     """Sends changes of credentials and settles them. `tls`, `certificates`: what this central system accepts."""
 
-    def __init__(
-        self,
-        credentials: CredentialStore,
-        admission: Callable[[str], Awaitable[Admission | None]],
-        *,
-        tls: bool,
-        certificates: bool,
-    ) -> None:
-        self._credentials = credentials
-        self._admission = admission
-        self._tls = tls
-        self._certificates = certificates
+    credentials: CredentialStore
+    admission: Callable[[str], Awaitable[Admission | None]]
+    tls: bool
+    certificates: bool
 
     async def perform(
         self,
@@ -121,11 +115,11 @@ class CredentialChanges:
         return answer
 
     async def _offer(self, charger_id: str, change: CredentialChange) -> SettleChange:
-        credentials = self._credentials
+        credentials = self.credentials
         if isinstance(change, NewSecurityProfile):
-            admission = await self._admission(charger_id)
+            admission = await self.admission(charger_id)
             assert admission is not None, "a connected charge point is on record"
-            found = obstacle(admission, change.profile, tls=self._tls, certificates=self._certificates)
+            found = obstacle(admission, change.profile, tls=self.tls, certificates=self.certificates)
             if found is not None:
                 raise InvalidCommand([found])
             await credentials.offer_profile(charger_id, change.profile)
@@ -137,12 +131,12 @@ class CredentialChanges:
 
     async def _settle_key(self, charger_id: str, hashed: str, status: str) -> None:
         if status in _TAKEN:
-            await self._credentials.confirm_password(charger_id, hashed)
+            await self.credentials.confirm_password(charger_id, hashed)
         else:
-            await self._credentials.withdraw_passwords(charger_id, hashed)
+            await self.credentials.withdraw_passwords(charger_id, hashed)
         log.info("authorization_key_change_answered", charger=charger_id, status=status)
 
     async def _settle_profile(self, charger_id: str, profile: int, status: str) -> None:
         if status not in _TAKEN:
-            await self._credentials.withdraw_profile(charger_id, profile)
+            await self.credentials.withdraw_profile(charger_id, profile)
         log.info("security_profile_change_answered", charger=charger_id, profile=profile, status=status)

@@ -9,14 +9,14 @@ from typing import Final
 
 _ADDRESS_FACTOR: Final = 6
 _IDENTITY_FACTOR: Final = 10
+_WINDOW_S: Final = 60.0
 
 
 class LoginAttempts:
-    """`limit` failures in `window_s` seconds; 0: no limit. Of more than `max_keys` counts the oldest is dropped."""
+    """`limit` failures in a minute; 0: no limit. Of more than `max_keys` counts the oldest is dropped."""
 
-    def __init__(self, limit: int, *, window_s: float = 60, max_keys: int = 20_000) -> None:
+    def __init__(self, limit: int, *, max_keys: int = 20_000) -> None:
         self._limit = limit
-        self._window_s = window_s
         self._max_keys = max_keys
         self._failures: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
 
@@ -52,12 +52,12 @@ class LoginAttempts:
         times = self._failures.get(key)
         if times is None:
             return 0.0
-        while times and times[0] <= now - self._window_s:
+        while times and times[0] <= now - _WINDOW_S:
             times.popleft()
         if not times:
             del self._failures[key]
             return 0.0
-        return times[0] + self._window_s - now if len(times) >= limit else 0.0
+        return times[0] + _WINDOW_S - now if len(times) >= limit else 0.0
 
     @staticmethod
     def _keys(address: str, charger_id: str) -> tuple[tuple[tuple[str, str], int], ...]:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -38,34 +39,25 @@ _TRIGGERS: Final = {"TriggerMessage", "ExtendedTriggerMessage"}
 _TRIGGERED_AS: Final = {"SignChargePointCertificate": "SignCertificate"}
 
 
+@dataclass(frozen=True, eq=False, slots=True)
 class SentCommand:
     """A command and when it was handed to the session, which knows the call by it. Compared by identity."""
 
-    __slots__ = ("at", "command")
-
-    def __init__(self, command: Command, at: datetime) -> None:
-        self.command = command
-        self.at = at
+    command: Command
+    at: datetime
 
 
+@dataclass(frozen=True, eq=False)
 class OutgoingCalls:
     """Sends commands to charge points.
 
     `calls_after_s`: without a BootNotification, CALLs wait this long after the handshake.
     """
 
-    def __init__(
-        self,
-        node: AdapterHost,
-        changes: CredentialChanges,
-        tasks: TaskSet,
-        *,
-        calls_after_s: float,
-    ) -> None:
-        self._node = node
-        self._changes = changes
-        self._tasks = tasks
-        self._calls_after_s = calls_after_s
+    node: AdapterHost
+    changes: CredentialChanges
+    tasks: TaskSet
+    calls_after_s: float
 
     async def perform(self, connection: ChargePointConnection, command: Command) -> Mapping[str, Any]:
         """Call the charge point; the payload of its answer, secrets masked. Raises CommandError.
@@ -81,7 +73,7 @@ class OutgoingCalls:
         if change is None:
             answer: Mapping[str, Any] = await self._call(connection, sent)
         else:
-            answer = await self._changes.perform(
+            answer = await self.changes.perform(
                 connection, change, sent, lambda: self._call(connection, sent)
             )
         return masked(answer)  # type: ignore[no-any-return]
@@ -128,12 +120,12 @@ class OutgoingCalls:
         for late in connection.session.tick(now):
             error = ChargerTimeout(f"{connection.charger_id} did not answer {late.action} in time")
             _reject(connection, late.token, error)
-        waited = now - connection.connected_at > self._calls_after_s
+        waited = now - connection.connected_at > self.calls_after_s
         may_boot = connection.behaviours.no_calls_before_boot and not connection.has_called
         if waited and not may_boot and not connection.session.is_open_for_calls:
             connection.session.open_for_calls(now)
             if connection.behaviours.no_boot_on_reconnect:
-                self._tasks.spawn(self._trigger_boot(connection), f"trigger {connection.charger_id}")
+                self.tasks.spawn(self._trigger_boot(connection), f"trigger {connection.charger_id}")
 
     async def _trigger_boot(self, connection: ChargePointConnection) -> None:
         for message in ("BootNotification", "StatusNotification"):
@@ -147,7 +139,7 @@ class OutgoingCalls:
         """Read a CALLRESULT as tolerantly as a CALL; give it to its caller, or record it if it comes too late."""
         read = messages.read_answer(event.action, event.payload, zone=connection.zone)
         found = (*event.deviations, *read.deviations)
-        await record_deviations(self._node, connection.charger_id, event.action, found, payload=event.payload)
+        await record_deviations(self.node, connection.charger_id, event.action, found, payload=event.payload)
         if isinstance(read, messages.Unreadable):
             _reject(connection, event.token, ChargerRefused(read.code, read.description))
             self._settle_late(connection, event.token, "")
@@ -162,7 +154,7 @@ class OutgoingCalls:
     async def refused(self, connection: ChargePointConnection, event: CallRefused) -> None:
         """Give a CALLERROR to its caller, or record it if it comes too late."""
         await record_deviations(
-            self._node, connection.charger_id, event.action, event.deviations, payload=event.details
+            self.node, connection.charger_id, event.action, event.deviations, payload=event.details
         )
         error = ChargerRefused(event.code, event.description, messages.read_plain(event.details))
         if not _reject(connection, event.token, error):
@@ -190,11 +182,11 @@ class OutgoingCalls:
             requested_by=command.requested_by,
             late=True,
         )
-        self._tasks.spawn(self._record(report), f"late answer of {connection.charger_id}")
+        self.tasks.spawn(self._record(report), f"late answer of {connection.charger_id}")
 
     async def _record(self, report: reports.Commanded) -> None:
         try:
-            await self._node.record(report)
+            await self.node.record(report)
         except Exception as error:
             log.error(
                 "late_answer_not_recorded",
@@ -209,7 +201,7 @@ class OutgoingCalls:
             return
         settle = connection.unsettled.pop(sent, None)
         if settle is not None:
-            self._tasks.spawn(
+            self.tasks.spawn(
                 _settled(settle(status), connection.charger_id), f"credentials of {connection.charger_id}"
             )
 

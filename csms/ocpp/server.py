@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from websockets.asyncio.server import Server
@@ -29,6 +30,7 @@ from csms.ocpp.liveness import Liveness, ping
 from csms.ocpp.outgoing_calls import OutgoingCalls
 
 
+@dataclass(kw_only=True, eq=False)
 class OcppServer:
     """Implements `csms.adapter.Adapter`.
 
@@ -37,29 +39,19 @@ class OcppServer:
     unanswered. `calls_after_s`: without a BootNotification, our CALLs wait this long after the handshake.
     """
 
-    def __init__(
-        self,
-        *,
-        sock: socket.socket,
-        tls: TlsListener | None,
-        security: CredentialStore,
-        rules: AdmissionRules,
-        max_frame_bytes: int,
-        ping_interval_s: float,
-        silence_s: float,
-        calls_after_s: float,
-        enrollment: str,
-        timings: ServerTimings = DEFAULT_TIMINGS,
-    ) -> None:
-        self._sock = sock
-        self._max_frame_bytes = max_frame_bytes
-        self._liveness = Liveness(ping_interval_s, silence_s)
-        self._calls_after_s = calls_after_s
-        self._enrollment = enrollment
-        self._tls = tls
-        self._credentials = security
-        self._rules = rules
-        self._timings = timings
+    sock: socket.socket
+    tls: TlsListener | None
+    security: CredentialStore
+    rules: AdmissionRules
+    max_frame_bytes: int
+    ping_interval_s: float
+    silence_s: float
+    calls_after_s: float
+    enrollment: str
+    timings: ServerTimings = DEFAULT_TIMINGS
+
+    def __post_init__(self) -> None:
+        self._liveness = Liveness(self.ping_interval_s, self.silence_s)
         self._connections = ConnectionRegistry()
         self._outgoing: OutgoingCalls | None = None
         self._tasks = TaskSet()
@@ -68,15 +60,15 @@ class OcppServer:
     async def run(self, node: AdapterHost) -> None:
         """Serve until cancelled; then close every connection with 1012, after which charge points connect again."""
         changes = CredentialChanges(
-            self._credentials,
+            self.security,
             node.admission,
-            tls=self._tls is not None or bool(self._rules.trusted_proxies),
-            certificates=bool(self._rules.client_cas),
+            tls=self.tls is not None or bool(self.rules.trusted_proxies),
+            certificates=bool(self.rules.client_cas),
         )
-        certificates = CertificateSigning(self._credentials, self.perform, self._tasks)
-        admission = AdmissionControl(node, self._credentials, self._rules, enrollment=self._enrollment)
+        certificates = CertificateSigning(self.security, self.perform, self._tasks)
+        admission = AdmissionControl(node, self.security, self.rules, enrollment=self.enrollment)
         outgoing = self._outgoing = OutgoingCalls(
-            node, changes, self._tasks, calls_after_s=self._calls_after_s
+            node, changes, self._tasks, calls_after_s=self.calls_after_s
         )
         loop = ConnectionLoop(
             self,
@@ -86,21 +78,21 @@ class OcppServer:
             IncomingCalls(node, certificates),
             outgoing,
             self._tasks,
-            timings=self._timings,
+            timings=self.timings,
         )
-        sockets: list[tuple[socket.socket, ssl.SSLContext | None]] = [(self._sock, None)]
-        if self._tls is not None:
-            sockets.append((self._tls.sock, self._tls.context))
+        sockets: list[tuple[socket.socket, ssl.SSLContext | None]] = [(self.sock, None)]
+        if self.tls is not None:
+            sockets.append((self.tls.sock, self.tls.context))
         servers = [
-            await listen(loop.serve, admission, sock, tls, max_frame_bytes=self._max_frame_bytes)
+            await listen(loop.serve, admission, sock, tls, max_frame_bytes=self.max_frame_bytes)
             for sock, tls in sockets
         ]
         self.listening.set()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._sweep(node, outgoing))
-                if self._tls is not None:
-                    tasks.create_task(self._tls.watch())
+                if self.tls is not None:
+                    tasks.create_task(self.tls.watch())
         finally:
             await self._stop(servers, loop)
 
@@ -112,7 +104,7 @@ class OcppServer:
             return_exceptions=True,
         )
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._timings.stop_s):
+            async with asyncio.timeout(self.timings.stop_s):
                 for server in servers:
                     await server.wait_closed()
         # The database may be away: the charge point sends again what is not durable by now.
@@ -138,7 +130,7 @@ class OcppServer:
     async def _sweep(self, node: AdapterHost, outgoing: OutgoingCalls) -> None:
         """At intervals: ping the quiet, close the dead, let our CALLs go where no boot came."""
         while True:
-            await asyncio.sleep(self._timings.sweep_s)
+            await asyncio.sleep(self.timings.sweep_s)
             now = time.monotonic()
             accepting = node.accepting()
             for connection in self._connections:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.adapter import AdapterHost, BrokerMessage, SendCommand
-from csms.aio import FailureLog
+from csms.aio import FailureLog, TaskSet
 from csms.core.tariffs import zone_exists
 from csms.db import charger_snapshot as rows
 from csms.db import plans
@@ -80,9 +80,11 @@ class Planner:
         self._states = Retained(node, pace.heartbeat_s * 10, clock)
         self._statuses = Retained(node, pace.heartbeat_s, clock)
         self._awake = asyncio.Event()
-        self._busy: dict[str, asyncio.Task[None]] = {}
-        self._failures: dict[str, int] = {}
-        self._not_before: dict[str, datetime] = {}
+        self._busy: set[str] = set()  # the chargers to which a plan is being delivered
+        self._tasks = TaskSet()
+        self._retries: dict[
+            str, tuple[int, datetime]
+        ] = {}  # failed deliveries in a row, and when the next is due
         self._choices = PlanCache()
         self._shown: dict[str, PlanView] = {}
         self._seen: dict[str, object] = {}
@@ -100,9 +102,7 @@ class Planner:
                 tasks.create_task(self._listen())
                 tasks.create_task(self._plan_forever())
         finally:
-            for task in self._busy.values():
-                task.cancel()
-            await asyncio.gather(*self._busy.values(), return_exceptions=True)
+            await self._tasks.cancel()
 
     # --- what comes in ---------------------------------------------------------------------------
 
@@ -175,18 +175,13 @@ class Planner:
         look = self._outlook(plan, now)
         due = self._due(plan, look, now)
         if due != NOTHING and len(self._busy) < self._pace.max_concurrent:
-            task = asyncio.create_task(self._act(plan, look, due), name=f"plan of {plan.charger_id}")
-            self._busy[plan.charger_id] = task
-            task.add_done_callback(lambda _: self._done(plan.charger_id))
+            self._busy.add(plan.charger_id)
+            self._tasks.spawn(self._act(plan, look, due), f"plan of {plan.charger_id}")
         if plan.removed and plan.delivery.installed is None:
             await self._forget(plan)
             return
         await self._settle(plan, look, now)
         await self._show(plan, look, now)
-
-    def _done(self, charger_id: str) -> None:
-        self._busy.pop(charger_id, None)
-        self.nudge()
 
     def _zone_of(self, plan: Plan) -> ZoneInfo:
         return ZoneInfo(plan.time_zone if plan.time_zone and zone_exists(plan.time_zone) else self._zone)
@@ -206,10 +201,10 @@ class Planner:
 
     def _due(self, plan: Plan, look: PlanDecision, now: datetime) -> str:
         if not plan.online or plan.enrollment != "Accepted":
-            self._failures.pop(plan.charger_id, None)
-            self._not_before.pop(plan.charger_id, None)
+            self._retries.pop(plan.charger_id, None)
             return NOTHING
-        if self._booting(plan, now) or now < self._not_before.get(plan.charger_id, now):
+        _, due_at = self._retries.get(plan.charger_id, (0, now))
+        if self._booting(plan, now) or now < due_at:
             return NOTHING
         return decide_push(
             look.desired,
@@ -238,22 +233,17 @@ class Planner:
                 outcome = await self._target.clear(plan)
             async with self._engine.begin() as db:
                 await plans.put_delivery(db, charger_id, outcome.delivery)
+            again = outcome.again
         except Exception as error:
             log.error("plan_not_delivered", charger=charger_id, error=repr(error), exc_info=error)
-            self._rest(charger_id)
-            return
-        if outcome.again:
-            self._rest(charger_id)
-        else:
-            self._failures.pop(charger_id, None)
-            self._not_before.pop(charger_id, None)
-
-    def _rest(self, charger_id: str) -> None:
-        failures = self._failures.get(charger_id, 0)
-        pauses_s = self._pace.pauses_s
-        pause_s = pauses_s[min(failures, len(pauses_s) - 1)]
-        self._failures[charger_id] = failures + 1
-        self._not_before[charger_id] = self._clock() + timedelta(seconds=pause_s)
+            again = True
+        failures, _ = self._retries.pop(charger_id, (0, None))
+        if again:
+            pauses_s = self._pace.pauses_s
+            pause = timedelta(seconds=pauses_s[min(failures, len(pauses_s) - 1)])
+            self._retries[charger_id] = (failures + 1, self._clock() + pause)
+        self._busy.remove(charger_id)
+        self.nudge()
 
     # --- what is published ----------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from typing import Final, Protocol
 from zoneinfo import ZoneInfo
@@ -71,39 +72,33 @@ def read(body: bytes, given: PriceInput) -> Feed:
     return read_feed(body, zone=given.zone, unit=given.unit, area=given.area, markup=given.markup)
 
 
+@dataclass(frozen=True, eq=False)
 class TopicPrices:
     """Retained messages of a price publisher; the topic is not below MQTT_TOPIC_PREFIX."""
 
-    def __init__(self, topic: str, given: PriceInput) -> None:
-        self._topic = topic
-        self._given = given
+    topic: str
+    given: PriceInput
 
     async def feeds(self, node: AdapterHost) -> AsyncIterator[Feed]:
-        async for message in node.listen(self._topic, bare=True):
+        async for message in node.listen(self.topic, bare=True):
             try:
-                yield read(message.body, self._given)
+                yield read(message.body, self.given)
             except FeedError as error:
-                log.error("prices_not_readable", topic=self._topic, error=str(error))
+                log.error("prices_not_readable", topic=self.topic, error=str(error))
 
 
+@dataclass(frozen=True, eq=False)
 class AddressPrices:
     """Polled over HTTP. With `{date}` in the address: for yesterday, today and tomorrow, because an exchange's day
     and a local day may differ; tomorrow's prices come in the afternoon."""
 
-    def __init__(
-        self,
-        url: str,
-        given: PriceInput,
-        known: Callable[[], tuple[PriceSlot, ...]],
-        clock: Callable[[], datetime],
-    ) -> None:
-        self._url = url
-        self._given = given
-        self._known = known
-        self._clock = clock
+    url: str
+    given: PriceInput
+    known: Callable[[], tuple[PriceSlot, ...]]
+    clock: Callable[[], datetime]
 
     async def feeds(self, node: AdapterHost) -> AsyncIterator[Feed]:
-        headers = {"Authorization": f"Bearer {self._given.token}"} if self._given.token else {}
+        headers = {"Authorization": f"Bearer {self.given.token}"} if self.given.token else {}
         async with httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(30, connect=5)) as client:
             while True:
                 for url in self._addresses():
@@ -113,22 +108,20 @@ class AddressPrices:
                 await asyncio.sleep(self.pause_s())
 
     def _addresses(self) -> list[str]:
-        if "{date}" not in self._url:
-            return [self._url]
-        today = self._clock().astimezone(self._given.zone).date()
-        return [
-            self._url.replace("{date}", (today + timedelta(days=days)).isoformat()) for days in (-1, 0, 1)
-        ]
+        if "{date}" not in self.url:
+            return [self.url]
+        today = self.clock().astimezone(self.given.zone).date()
+        return [self.url.replace("{date}", (today + timedelta(days=days)).isoformat()) for days in (-1, 0, 1)]
 
     def pause_s(self) -> float:
         """Hourly; every few minutes while tomorrow's prices are due. With jitter, as all installations poll at these times."""
-        now = self._clock()
-        tomorrow = now.astimezone(self._given.zone).date() + timedelta(days=1)
+        now = self.clock()
+        tomorrow = now.astimezone(self.given.zone).date() + timedelta(days=1)
         hour = now.astimezone(_EXCHANGE).hour
         due = _PUBLISHED_FROM <= hour < _PUBLISHED_BY and not covers_day(
-            self._known(), tomorrow, self._given.zone
+            self.known(), tomorrow, self.given.zone
         )
-        return (self._given.due_s if due else _HOURLY_S) * random.uniform(0.8, 1.2)
+        return (self.given.due_s if due else _HOURLY_S) * random.uniform(0.8, 1.2)
 
     async def _ask(self, client: httpx.AsyncClient, url: str) -> Feed | None:
         """None: there are no prices yet, or none that can be used."""
@@ -139,7 +132,7 @@ class AddressPrices:
             if answer.status_code in {204, 404}:
                 return None
             answer.raise_for_status()
-            return read(answer.content, self._given)
+            return read(answer.content, self.given)
         except httpx.HTTPStatusError as error:
             log.warning("prices_not_fetched", host=host, status=error.response.status_code)
         except httpx.HTTPError as error:

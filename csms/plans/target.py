@@ -10,10 +10,11 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.adapter import Command, SendCommand
-from csms.core import command_checks, composite_schedule
+from csms.core import command_checks
 from csms.core.command_answers import as_objects, parse_time
+from csms.core.composite_schedule import schedules_agree
 from csms.core.configuration import key_id
-from csms.db import charger_views, device_state_views
+from csms.db import device_state_views
 from csms.db.plans import Plan
 from csms.errors import ChargerRefused, ChargerTimeout, CommandError, NotSupported
 from csms.node.command_audit import outcome_of
@@ -208,20 +209,10 @@ class ProfileTarget:
             return None
         begin = parse_time(answer.get("scheduleStart")) or self._clock()
         async with self._engine.connect() as db:
-            known = await device_state_views.list_profiles(db, plan.charger_id)
-            view = await charger_views.get_charger(db, plan.charger_id)
-        running = [
-            one.transaction
-            for one in (view.sessions if view is not None else ())
-            if one.transaction.connector_id == connector_id
-        ]
-        session = (
-            composite_schedule.RunningTransaction(running[0].id, running[0].started_at) if running else None
-        )
-        expected = composite_schedule.compute_schedule(
-            known, connector_id, begin, duration_s, installed.unit, session
-        )
-        agrees = composite_schedule.schedules_agree(
+            expected = await device_state_views.expected_schedule(
+                db, plan.charger_id, connector_id, begin, duration_s, installed.unit
+            )
+        agrees = schedules_agree(
             expected, as_objects(reported.get("chargingSchedulePeriod")), slack_s=_SLACK_S
         )
         if not agrees:

@@ -1,6 +1,5 @@
 """The rental page as an ASGI application of its own, to be mounted below /r/."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -16,6 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from csms.adapter import Command
+from csms.aio import TaskSet
 from csms.core.currencies import minor_digits
 from csms.db import accounts
 from csms.db.outages import DATABASE_ERRORS, is_away, reason
@@ -78,7 +78,7 @@ class RentalPage:
         self._clock = clock
         self._limiter = CommandLimiter(clock=clock)
         self._failures: dict[RentalKey, tuple[float, str]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = TaskSet()
 
     async def run(self) -> None:
         """Receive the status of the stations whose pages are open, until cancelled."""
@@ -182,9 +182,7 @@ class RentalPage:
             return
         self._failures.pop(request.key, None)
         self.pending[request.key] = button
-        task = asyncio.create_task(self._perform(request.key, command))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(self._perform(request.key, command), f"rental {command.action}")
 
     @staticmethod
     def _command(request: RentalRequest, view: accounts.RentalView, button: str) -> Command | None:

@@ -5,13 +5,12 @@ from zoneinfo import ZoneInfo
 
 from csms.core.tariffs import Tariff
 from csms.core.work import Policy
-from csms.errors import StartError
 from csms.mqtt.client.config import LinkConfig
 from csms.mqtt.config import BrokerAddress, RelayConfig
 from csms.mqtt.messages import EventFormat
 from csms.plans.sources import PriceInput
 from csms.scheduling.feeds import Markup
-from csms.settings import Settings
+from csms.settings import Settings, secret_of
 
 
 def policy(settings: Settings) -> Policy:
@@ -32,14 +31,6 @@ def policy(settings: Settings) -> Policy:
 
 
 def link_config(settings: Settings, broker: BrokerAddress, *, name: str = "main") -> LinkConfig:
-    password = settings.mqtt_password.get_secret_value() if settings.mqtt_password else None
-    if settings.mqtt_password_file is not None:
-        try:
-            password = settings.mqtt_password_file.read_text().strip()
-        except OSError as error:
-            raise StartError(
-                f"MQTT_PASSWORD_FILE={settings.mqtt_password_file} cannot be read: {error.strerror}."
-            ) from None
     return LinkConfig(
         host=broker.host,
         port=broker.port,
@@ -48,7 +39,7 @@ def link_config(settings: Settings, broker: BrokerAddress, *, name: str = "main"
         node=settings.csms_node,
         name=name,
         username=settings.mqtt_username,
-        password=password,
+        password=secret_of("MQTT_PASSWORD_FILE", settings.mqtt_password, settings.mqtt_password_file),
         tls=settings.mqtt_tls,
         tls_ca_file=_text(settings.mqtt_tls_ca_file),
         tls_cert_file=_text(settings.mqtt_tls_cert_file),
@@ -64,19 +55,11 @@ def link_config(settings: Settings, broker: BrokerAddress, *, name: str = "main"
 
 
 def price_input(settings: Settings) -> PriceInput:
-    token = None
-    if settings.csms_prices_token_file is not None:
-        try:
-            token = settings.csms_prices_token_file.read_text().strip()
-        except OSError as error:
-            raise StartError(
-                f"CSMS_PRICES_TOKEN_FILE={settings.csms_prices_token_file} cannot be read: {error.strerror}."
-            ) from None
     return PriceInput(
         zone=ZoneInfo(settings.csms_time_zone),
         topic=settings.csms_prices_topic,
-        url=settings.csms_prices_url.get_secret_value() if settings.csms_prices_url is not None else None,
-        token=token,
+        url=secret_of("CSMS_PRICES_URL", settings.csms_prices_url, None),
+        token=secret_of("CSMS_PRICES_TOKEN_FILE", None, settings.csms_prices_token_file),
         unit=settings.csms_prices_unit,
         area=settings.csms_prices_area,
         markup=Markup(factor=settings.csms_prices_factor, add=settings.csms_prices_add),

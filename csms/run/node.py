@@ -1,12 +1,12 @@
 """Start what every process with a node in it stands on: `csms serve`, and a bridge that runs by itself."""
 
 import asyncio
-import time
 from typing import Any
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from csms.aio import FailureLog
 from csms.db import admission, migrate, partitions
 from csms.db.charger_snapshot import StateSnapshot
 from csms.db.engine import create_engine, no_database
@@ -152,15 +152,9 @@ async def _prepare_database(engine: AsyncEngine, url: str, *, embedded: bool) ->
 
 
 async def _current_revision(engine: AsyncEngine) -> str | None:
-    deadline = time.monotonic() + _DATABASE_PATIENCE_S
-    told = False
-    while True:
-        try:
-            return await migrate.current(engine)
-        except Exception as error:
-            if time.monotonic() > deadline:
-                raise no_database(error, database_address(engine)) from None
-            if not told:
-                log.warning("database_awaited", error=str(error))
-                told = True
-            await asyncio.sleep(0.5)
+    failures = FailureLog("database_awaited")
+    try:
+        async with asyncio.timeout(_DATABASE_PATIENCE_S):
+            return await failures.until_done(lambda: migrate.current(engine), 0.5)
+    except TimeoutError as error:
+        raise no_database(failures.error or error, database_address(engine)) from None

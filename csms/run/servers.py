@@ -6,7 +6,6 @@ Entered on the main thread before the event loop runs: an embedded server dies w
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from csms.errors import StartError
 from csms.mqtt.config import BrokerAddress
 from csms.run.data_dir import data_dir
 from csms.settings import Settings
@@ -18,17 +17,10 @@ def database(settings: Settings) -> Iterator[str]:
     if settings.database_url is not None:
         yield settings.database_url
         return
-    from csms.embedded import EmbeddedError, EmbeddedPostgres
+    from csms.embedded import EmbeddedPostgres
 
-    try:
-        server = EmbeddedPostgres(data_dir(settings.csms_data_dir))
-        server.__enter__()
-    except EmbeddedError as error:
-        raise StartError(str(error)) from None
-    try:
+    with EmbeddedPostgres(data_dir(settings.csms_data_dir)) as server:
         yield server.url
-    finally:
-        server.__exit__(None, None, None)
 
 
 @contextmanager
@@ -43,14 +35,9 @@ def broker(settings: Settings) -> Iterator[BrokerAddress | None]:
         url = f"{scheme}://{settings.mqtt_host}:{port}"
         yield BrokerAddress(settings.mqtt_host, port, settings.mqtt_protocol_version, url)
         return
-    from csms.embedded import EmbeddedBroker, EmbeddedError
+    from csms.embedded import EmbeddedBroker
 
-    try:
-        server = EmbeddedBroker(data_dir(settings.csms_data_dir), port=settings.mqtt_port or 1883)
-        server.__enter__()
-    except EmbeddedError as error:
-        raise StartError(str(error)) from None
-    try:
+    with EmbeddedBroker(data_dir(settings.csms_data_dir), port=settings.mqtt_port or 1883) as server:
         five = settings.mqtt_protocol_version == "5"
         yield BrokerAddress(
             server.host,
@@ -58,5 +45,3 @@ def broker(settings: Settings) -> Iterator[BrokerAddress | None]:
             settings.mqtt_protocol_version,
             f"mqtt://{server.host}:{server.port} (MQTT 5: {server.port_v5})",
         )
-    finally:
-        server.__exit__(None, None, None)

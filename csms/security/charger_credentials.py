@@ -29,13 +29,11 @@ class ChargerCredentials:
         *,
         organization: str | None = None,
         certificate_days: int = 365,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._engine = engine
         self._authority = authority
         self._organization = organization
         self._lifetime = timedelta(days=certificate_days)
-        self._clock = clock
 
     # --- keys and profiles -----------------------------------------------------------------------
 
@@ -81,7 +79,7 @@ class ChargerCredentials:
             raise certificate_checks.InvalidCertificate("this charger is not registered")
         names = [charger_id, view.charger.serial_number, credentials]
         certificate_checks.check_subject(request, [name for name in names if name], self._organization)
-        authority, now, lifetime = self._authority(), self._clock(), self._lifetime
+        authority, now, lifetime = self._authority(), datetime.now(UTC), self._lifetime
         issued = await asyncio.to_thread(authority.sign_request, request, now=now, lifetime=lifetime)
         if len(issued.chain) > pki.MAX_CHAIN:
             raise certificate_checks.InvalidCertificate(
@@ -96,9 +94,6 @@ class ChargerCredentials:
             not_before=issued.not_before,
             not_after=issued.not_after,
             issued_at=now,
-            answered_at=None,
-            revoked_at=None,
-            reason=None,
         )
         async with self._engine.begin() as db:
             await security.add_certificate(db, record)

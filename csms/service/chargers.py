@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, Final
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.enrollment import Enrolled
 from csms.db import admin, charger_views
@@ -33,6 +34,14 @@ async def known(context: ServiceContext, charger_id: str) -> None:
             raise unknown(charger_id)
 
 
+async def view_of(db: AsyncConnection, charger_id: str) -> charger_views.ChargerView:
+    """Raises Problem 404 unless the charger is on record."""
+    view = await charger_views.get_charger(db, usable(charger_id))
+    if view is None:
+        raise unknown(charger_id)
+    return view
+
+
 async def register(
     context: ServiceContext, charger_id: str, columns: dict[str, Any]
 ) -> tuple[charger_views.ChargerView, bool, bool]:
@@ -58,8 +67,7 @@ async def change(
     async with context.engine.begin() as db:
         before = await charger_views.get_enrollment(db, usable(charger_id))
         await admin.change_charger(db, charger_id, columns)
-        view = await charger_views.get_charger(db, charger_id)
-    assert view is not None
+        view = await view_of(db, charger_id)
     await _book_deferred(context, view)
     return view, _is_to_be_told(view, before)
 

@@ -41,22 +41,7 @@ async def perform(
 
     Raises CommandError and Problem. The ledger records how it ended (csms.node.command_audit).
     """
-    await check(context, charger_id, action, payload)
-    command_id = uuid4().hex
-    async with context.engine.begin() as db:
-        await commands.add(
-            db,
-            command_id=command_id,
-            charger_id=charger_id,
-            action=action,
-            payload=payload,
-            requested_by=who.name,
-            now=context.now(),
-            timeout_s=timeout_s,
-        )
-    command = Command(
-        id=command_id, action=action, payload=payload, timeout_s=timeout_s, requested_by=who.name
-    )
+    command_id, command = await _add(context, who, charger_id, action, payload, timeout_s)
     return command_id, await context.node.send(charger_id, command)
 
 
@@ -71,21 +56,26 @@ async def enqueue(
     expires_in_s: float,
 ) -> str:
     """Check a command and have it wait for its charger. Returns its id. Raises Problem 422."""
-    await check(context, charger_id, action, payload, queued=True)
-    command_id = uuid4().hex
-    now = context.now()
-    async with context.engine.begin() as db:
-        await commands.add(
-            db,
-            command_id=command_id,
-            charger_id=charger_id,
-            action=action,
-            payload=payload,
-            requested_by=who.name,
-            now=now,
-            timeout_s=timeout_s,
-            expires_at=now + timedelta(seconds=expires_in_s),
-            queued=True,
-        )
+    command_id, _ = await _add(context, who, charger_id, action, payload, timeout_s, expires_in_s)
     context.node.dispatcher.nudge()
     return command_id
+
+
+async def _add(
+    context: ServiceContext,
+    who: Identity,
+    charger_id: str,
+    action: str,
+    payload: dict[str, Any],
+    timeout_s: float,
+    expires_in_s: float | None = None,
+) -> tuple[str, Command]:
+    await check(context, charger_id, action, payload, queued=expires_in_s is not None)
+    command_id, now = uuid4().hex, context.now()
+    command = Command(
+        id=command_id, action=action, payload=payload, timeout_s=timeout_s, requested_by=who.name
+    )
+    expires_at = None if expires_in_s is None else now + timedelta(seconds=expires_in_s)
+    async with context.engine.begin() as db:
+        await commands.add(db, charger_id, command, now, expires_at=expires_at)
+    return command_id, command

@@ -76,9 +76,9 @@ class SimulatedChargePoint(ChargePointController):
     def _answering(self, socket: ClientConnection) -> AnsweringConnection:
         return AnsweringConnection(self, self.connectors, socket)
 
-    def finish(self, reason: str = "Local") -> None:
+    def finish(self) -> None:
         """End the running sessions and start no more; `run` returns when all messages are delivered."""
         self.finishing = True
         for connector in self.connectors.values():
-            connector.stop(reason)
+            connector.stop("Local")
         self.changed()

@@ -19,6 +19,7 @@ from csms.mqtt.client.aiomqtt_fixes import MqttClient
 WINDOW_S = 600
 _SLOW_EVERY_S = 30
 _INIT_S = 3
+_PAUSE_S = 30.0
 _VOLTS, _FREQUENCY = 231.4, 50.0
 _RENTED = {"busy", "charging", "completed"}
 
@@ -320,14 +321,13 @@ def _raise_if_cancelled() -> None:
 class RenterApp:
     """A renter's app as the vendor describes it: it connects to the broker itself."""
 
-    def __init__(self, host: str, port: int, uid: str, *, prefix: str = "", version: str = "3.1.1") -> None:
+    def __init__(self, host: str, port: int, uid: str, *, version: str = "3.1.1") -> None:
         self._host, self._port, self._uid = host, port, uid
         self._version = protocol(version)
-        self._prefix = f"{prefix}/" if prefix else ""
 
     async def rent(self, station_id: str, stay_s: float) -> None:
         """Send hello, then connect when the station is free, then stop after `stay_s` real seconds."""
-        topic = f"{self._prefix}charger/{station_id}"
+        topic = f"charger/{station_id}"
         async with MqttClient(self._host, self._port, protocol=self._version) as client:
             await client.subscribe(f"{topic}/status", qos=1)
             await client.publish(f"{topic}/commands", f"hello:{self._uid}", qos=1)
@@ -349,7 +349,6 @@ async def rent_for_ever(
     station_ids: Sequence[str],
     *,
     stay_s: float = 120,
-    pause_s: float = 30,
     version: str = "3.1.1",
 ) -> None:
     """Have renters use each station one after another, until cancelled."""
@@ -357,7 +356,7 @@ async def rent_for_ever(
     async def visits(station_id: str, number: int) -> None:
         visit = 0
         while True:
-            await asyncio.sleep(pause_s * (0.2 if visit == 0 else 1) + number)
+            await asyncio.sleep(_PAUSE_S * (0.2 if visit == 0 else 1) + number)
             visit += 1
             with contextlib.suppress(aiomqtt.MqttError, TimeoutError):
                 async with asyncio.timeout(stay_s + 30):

@@ -273,9 +273,7 @@ class ChargerLife:
         self._until_s = self._at_s + lasts_s
 
 
-def fake_chargers(
-    count: int, clock: SimulatedClock, *, seed: int = 0, total_wh: int = 1_000_000
-) -> list[FakeCharger]:
+def fake_chargers(count: int, clock: SimulatedClock, *, seed: int = 0) -> list[FakeCharger]:
     """Return chargers that vehicles use. Their MAC addresses are made from their numbers."""
     blank = FakeChargerState(mac="")
     return [
@@ -285,7 +283,7 @@ def fake_chargers(
                 mac=f"0200{seed:04X}{number:04X}",
                 phases=2 if number % 2 else 1,
                 volts=(230.0, 230.25, 230.5) if number % 2 else (232.75, 0.0, 0.0),
-                total_wh=total_wh + 1_000 * number,
+                total_wh=1_000_000 + 1_000 * number,
             ),
             live=ChargerLife(seed * 10_000 + number, clock),
         )

@@ -44,8 +44,8 @@ class SimulatedFleet:
     """`charge_points` exist from the start, so that their state can be read while `run` goes on.
 
     Their identities are PREFIX-001 and so on; they have `options`, and outlets of several kinds. `sessions` is for each
-    connector. `lead`: simulated seconds that the clock starts in the past (None: as long as the run is expected to take).
-    Connecting all of them takes `ramp_s` real seconds.
+    connector. The clock starts in the past by as long as the run is expected to take. Connecting all of them takes
+    `ramp_s` real seconds.
     """
 
     def __init__(
@@ -57,7 +57,6 @@ class SimulatedFleet:
         prefix: str = "SIM",
         duration_s: float | None = None,
         sessions: int | None = None,
-        lead: float | None = None,
         ramp_s: float | None = None,
         grace_s: float = 5.0,
     ) -> None:
@@ -66,9 +65,8 @@ class SimulatedFleet:
         options = options or ChargePointOptions()
         # Fifty connects a second overload no central system.
         self._ramp_s = chargers / 50 if ramp_s is None else ramp_s
-        if lead is None:
-            slack_s = 60 + self._ramp_s
-            lead = lead_s(options.speed, duration_s=duration_s, sessions=sessions, slack_s=slack_s)
+        slack_s = 60 + self._ramp_s
+        lead = lead_s(options.speed, duration_s=duration_s, sessions=sessions, slack_s=slack_s)
         clock = options.clock or SimulatedClock(options.speed, lead)
         width = max(3, len(str(chargers)))
         self.charge_points = [

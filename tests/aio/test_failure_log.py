@@ -1,4 +1,5 @@
 import asyncio
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -25,13 +26,27 @@ def test_a_failure_is_caught_and_logged_once_until_the_step_succeeds() -> None:
     assert all(line["event"] == "step_failed" and line["charger"] == "CP1" for line in lines)
 
 
-def test_it_says_whether_the_last_attempt_failed() -> None:
+def test_it_has_the_error_of_the_last_attempt() -> None:
     failures = FailureLog("step_failed")
-    assert not failures.failing
+    assert failures.error is None
     attempt(failures, ValueError())
-    assert failures.failing
+    assert isinstance(failures.error, ValueError)
     attempt(failures, None)
-    assert not failures.failing
+    assert failures.error is None
+
+
+async def test_a_step_is_repeated_until_it_succeeds() -> None:
+    outcomes: list[Any] = [ValueError("no"), OSError("still no"), "done"]
+
+    async def step() -> Any:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    with capture_logs() as lines:
+        assert await FailureLog("step_failed").until_done(step, pause_s=0) == "done"
+    assert [line["log_level"] for line in lines] == ["warning", "debug"]
 
 
 def test_a_step_that_has_worked_for_a_while_is_logged_when_it_fails() -> None:

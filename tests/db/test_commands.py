@@ -1,9 +1,9 @@
 import asyncio
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
+from csms.adapter import Command
 from csms.core import reports
 from csms.core.device_state import CommandOutcome
 from csms.core.work import Policy, Work
@@ -14,7 +14,7 @@ from csms.db.engine import create_engine
 from tests.harness.fake_store import NOW
 from tests.harness.ledger_harness import running
 
-LATER = NOW + timedelta(minutes=5)
+LATER, MUCH_LATER = NOW + timedelta(minutes=5), NOW + timedelta(days=1)
 
 
 @pytest.fixture
@@ -33,15 +33,9 @@ async def db(engine):
         yield db
 
 
-async def put(db, command_id, charger_id="c1", **given):
-    fields: dict[str, Any] = {
-        "action": "ClearCache",
-        "payload": {},
-        "requested_by": "me",
-        "timeout_s": 30,
-        "queued": True,
-    } | given
-    return await commands.add(db, command_id=command_id, charger_id=charger_id, now=NOW, **fields)
+async def put(db, command_id, charger_id="c1", *, payload=None, expires_at=MUCH_LATER):
+    command = Command(id=command_id, action="ClearCache", payload=payload or {}, requested_by="me")
+    return await commands.add(db, charger_id, command, NOW, expires_at=expires_at)
 
 
 async def ended(db, command_id, state, *, charger_id="c1", answer=None, error=None):
@@ -129,7 +123,7 @@ async def test_only_waiting_commands_are_cancelled_or_expire(db):
 
 
 async def test_a_recorded_end_is_not_overwritten(db):
-    await put(db, "a", queued=False)
+    await put(db, "a", expires_at=None)
     await ended(db, "a", "no_answer", error="why")
     await ended(db, "a", "not_sent", error="another why")
     await commands.requeue(db, "a", "not_sent", NOW, counted=True)
@@ -138,7 +132,7 @@ async def test_a_recorded_end_is_not_overwritten(db):
 
 
 async def test_an_answer_is_stored_after_an_end_without_one(db):
-    await put(db, "a", queued=False)
+    await put(db, "a", expires_at=None)
     await ended(db, "a", "no_answer", error="why")
     await ended(db, "a", "answered", answer={"status": "Accepted"})
     await ended(db, "a", "no_answer", error="why")
@@ -157,7 +151,7 @@ async def test_an_attempt_whose_end_is_recorded_late_does_not_take_a_command_out
 async def test_commands_of_a_dead_node_end_and_the_queued_ones_are_returned(db):
     await put(db, "a")
     await put(db, "b", "c3")
-    await put(db, "c", "c2", queued=False)
+    await put(db, "c", "c2", expires_at=None)
     await commands.claim(db, "a", "n1", NOW)
     await commands.claim(db, "b", "n2", NOW)
     assert [row.id for row in await commands.take_abandoned(db, NOW, node="n1")] == ["a"]
@@ -167,7 +161,7 @@ async def test_commands_of_a_dead_node_end_and_the_queued_ones_are_returned(db):
 
 
 async def test_ended_commands_are_deleted_past_their_retention(db):
-    await put(db, "a", queued=False)
+    await put(db, "a", expires_at=None)
     await put(db, "b")
     await ended(db, "a", "answered")
     await retention.delete_commands(db, NOW)

@@ -226,4 +226,4 @@ async def test_one_that_has_booted_is_left_alone(start_node, monkeypatch):
 
 def soon(monkeypatch):
     """Half a second after the connection instead of twelve."""
-    monkeypatch.setitem(CommandDispatcher.__init__.__kwdefaults__, "introduce_after_s", 0.5)
+    monkeypatch.setattr(CommandDispatcher, "introduce_after_s", 0.5)

@@ -201,9 +201,9 @@ class MqttConnection(MqttClient):
         finally:
             task.cancel()
 
-    async def checked_subscribe(self, topic: str, qos: int) -> None:
-        """Subscribe. Raises PublishRefused when the broker does not allow it."""
-        codes = await self.ask(self.subscribe(topic, qos))
+    async def checked_subscribe(self, topic: str) -> None:
+        """Subscribe at QoS 1. Raises PublishRefused when the broker does not allow it."""
+        codes = await self.ask(self.subscribe(topic, 1))
         for code in codes:
             value = code.value if isinstance(code, ReasonCode) else code
             if value >= 0x80:

@@ -43,33 +43,27 @@ class BrokerLink(ReconnectingLink[MqttConnection]):
         self._presence = presence
         self._session = ""
         self._handlers: dict[str, list[MessageHandler]] = {}
-        self._qos: dict[str, int] = {}
 
-    async def subscribe(self, topic: str, handler: MessageHandler, *, qos: int = 1) -> None:
+    async def subscribe(self, topic: str, handler: MessageHandler) -> None:
         """Have `handler` called with each message, also after a reconnect. It must not block.
 
         Without a connection the subscription is made with the next one. Raises PublishRefused when the broker does not
         allow it.
         """
         self._handlers.setdefault(topic, []).append(handler)
-        self._qos[topic] = max(qos, self._qos.get(topic, 0))
         if self._connection is not None:
             with contextlib.suppress(BrokerDisconnected):
-                await self._connection.checked_subscribe(topic, self._qos[topic])
+                await self._connection.checked_subscribe(topic)
 
     async def unsubscribe(self, topic: str, handler: MessageHandler) -> None:
         handlers = self._handlers.get(topic, [])
         if handler in handlers:
             handlers.remove(handler)
-        if not handlers and self._handlers.pop(topic, None) is not None:
-            del self._qos[topic]
-            if self._connection is not None:
-                with contextlib.suppress(BrokerDisconnected):
-                    await self._connection.ask(self._connection.unsubscribe(topic))
+        if not handlers and self._handlers.pop(topic, None) is not None and self._connection is not None:
+            with contextlib.suppress(BrokerDisconnected):
+                await self._connection.ask(self._connection.unsubscribe(topic))
 
-    async def listen(
-        self, topic: str, *, qos: int = 1, max_waiting: int = 10_000
-    ) -> AsyncIterator[MqttMessage]:
+    async def listen(self, topic: str, *, max_waiting: int = 10_000) -> AsyncIterator[MqttMessage]:
         """Yield the messages on a topic. A reader that falls `max_waiting` behind loses the oldest, which are counted."""
         waiting: deque[MqttMessage] = deque()
         arrived = asyncio.Event()
@@ -82,7 +76,7 @@ class BrokerLink(ReconnectingLink[MqttConnection]):
             arrived.set()
 
         try:
-            await self.subscribe(topic, keep, qos=qos)
+            await self.subscribe(topic, keep)
             while True:
                 await arrived.wait()
                 while waiting:
@@ -100,20 +94,20 @@ class BrokerLink(ReconnectingLink[MqttConnection]):
 
     async def _greet(self, connection: MqttConnection) -> None:
         await self._publish_presence(connection, online=True)
-        subscribed: dict[str, int] = {}
+        subscribed: set[str] = set()
         # Subscriptions may be added while these are made.
-        while missing := [item for item in self._qos.items() if item not in subscribed.items()]:
-            for topic, qos in missing:
-                await self._subscribe_again(connection, topic, qos)
-                subscribed[topic] = qos
+        while missing := [topic for topic in self._handlers if topic not in subscribed]:
+            for topic in missing:
+                await self._subscribe_again(connection, topic)
+            subscribed.update(missing)
 
     async def _take_leave(self, connection: MqttConnection) -> None:
         async with asyncio.timeout(_GOODBYE_S):
             await self._publish_presence(connection, online=False)
 
-    async def _subscribe_again(self, connection: MqttConnection, topic: str, qos: int) -> None:
+    async def _subscribe_again(self, connection: MqttConnection, topic: str) -> None:
         try:
-            await connection.checked_subscribe(topic, qos)
+            await connection.checked_subscribe(topic)
         except PublishRefused as error:
             log.error("mqtt_subscription_refused", topic=self.config.loggable_topic(topic), error=str(error))
 

@@ -9,22 +9,23 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+_LIFE_S = 7200.0
+
 
 class FakeTokens:
-    """`life_s`: how long an access token is valid."""
+    """Access tokens are valid for two hours."""
 
-    def __init__(self, clock: Callable[[], datetime], life_s: float = 7200) -> None:
+    def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
         self._key = secrets.token_bytes(32)
         self._refresh: set[str] = set()
         self._valid: set[str] = set()
-        self.life_s = life_s
         self.issued = 0
 
     def issue(self) -> dict[str, Any]:
         """Issue an access token and a refresh token."""
         self.issued += 1
-        expires = int(self._clock().timestamp() + self.life_s)
+        expires = int(self._clock().timestamp() + _LIFE_S)
         claims = {"sub": "user-0001", "unique_name": "user-0001", "exp": expires, "jti": self.issued}
         head = ".".join(_b64(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT"}, claims))
         signature = hmac.new(self._key, head.encode(), hashlib.sha256).digest()
