@@ -139,10 +139,10 @@ def _transaction_state(
         if connector.energy_wh is not None:
             energy_wh = max(connector.energy_wh - transaction.meter_start_wh, 0)
     as_of = max(transaction.started_at, read_at or transaction.started_at)
-    tariff, course = transaction.tariff, None
+    tariff, timeline = transaction.tariff, None
     if tariff.needs_timeline:
         evidence = snapshot.evidence.get(transaction.id, Evidence())
-        course = session_timeline.running_timeline(transaction, as_of, energy_wh, evidence, as_of)
+        timeline = session_timeline.running_timeline(transaction, as_of, energy_wh, evidence, as_of)
     seconds = pricing.duration_s(transaction.started_at, as_of)
     return TransactionState(
         transaction_id=transaction.id,
@@ -150,7 +150,7 @@ def _transaction_state(
         id_tag=transaction.id_tag,
         start_time=timestamp(transaction.started_at),
         session_energy=kwh(energy_wh),
-        running_cost=float(pricing.session_cost(tariff, energy_wh, seconds, course).amount),
+        running_cost=float(pricing.session_cost(tariff, energy_wh, seconds, timeline).amount),
         currency=tariff.currency,
         current_power=UNSET if power_w is None else kwh(power_w),
         reading_time=UNSET if read_at is None else timestamp(read_at),

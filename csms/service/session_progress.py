@@ -52,16 +52,16 @@ def progress(session: TransactionView, now: datetime) -> SessionFigures:
     seconds = _so_far(t, read_at, now)
     register = plug.energy_wh if plug is not None and mine else None
     energy_wh = None if register is None else max(register - t.meter_start_wh, 0)
-    course = None
+    timeline = None
     if t.tariff.needs_timeline:
         until = t.started_at + timedelta(microseconds=int(seconds * 1_000_000))
-        course = session_timeline.running_timeline(t, until, energy_wh or 0, session.evidence, read_at)
+        timeline = session_timeline.running_timeline(t, until, energy_wh or 0, session.evidence, read_at)
     return SessionFigures(
         energy_wh=energy_wh,
         duration_s=seconds,
         power_w=plug.power_w if plug is not None and mine else None,
         soc_percent=plug.soc_percent if plug is not None and mine else None,
-        cost=session_cost(t.tariff, energy_wh or 0, seconds, course),
+        cost=session_cost(t.tariff, energy_wh or 0, seconds, timeline),
     )
 
 
