@@ -29,8 +29,8 @@ from csms.api import (
     tokens,
     transactions,
 )
+from csms.api.health_and_metrics import Gauges, probes
 from csms.api.models import ProblemOut
-from csms.api.probes import Gauges, probes
 from csms.service.context import ServiceContext
 
 PREFIX = "/api/v1"

@@ -103,7 +103,7 @@ class PriceIn(Input):
             raise ValueError("start and end: both with an offset, or both without")
         return self
 
-    def course(self, tariff: Tariff) -> SessionTimeline:
+    def timeline(self, tariff: Tariff) -> SessionTimeline:
         """Raises ValueError when its times cannot be."""
         if not all(2000 <= moment.year <= 2200 for moment in (self.start, self.end)):
             raise ValueError("a session takes place between 2000 and 2200")

@@ -85,19 +85,19 @@ async def price(context: Context, tariff_id: _TARIFF, session: PriceIn) -> Price
         raise _wrong([("/timeZone", f"{zone!r} is no IANA time zone, such as Europe/Vienna")])
     tariff = Tariff(**{**asdict(tariff), "time_zone": zone})
     try:
-        course = session.course(tariff)
+        timeline = session.timeline(tariff)
     except (ValueError, OverflowError) as error:
         raise _wrong([("/end", str(error))]) from None
-    seconds = duration_s(course.started_at, course.ended_at)
+    seconds = duration_s(timeline.started_at, timeline.ended_at)
     return PriceOut(
         tariff_id=tariff.id,
         version=tariff.version,
-        start=course.started_at,
-        end=course.ended_at,
+        start=timeline.started_at,
+        end=timeline.ended_at,
         time_zone=zone,
         duration_s=int(seconds),
         energy_kwh=session.energy_kwh,
-        cost=CostOut.of(session_cost(tariff, course.energy_wh, seconds, course)),
+        cost=CostOut.of(session_cost(tariff, timeline.energy_wh, seconds, timeline)),
     )
 
 

@@ -10,7 +10,7 @@ from csms.cli.client import RestClient
 from csms.errors import CsmsError
 from csms.run.data_dir import data_dir
 from csms.run.security import authority_of, organization, server_names
-from csms.security import authority, certificate_checks, pki
+from csms.security import ca_files, certificate_checks, pki
 
 app = typer.Typer(
     help="Certificates: a private CA for charge points and the TLS listener.", no_args_is_help=True
@@ -24,9 +24,9 @@ def init() -> None:
     if chosen.csms_ca_cert_file is not None:
         raise CsmsError("CSMS_CA_CERT_FILE names a CA already: unset it to make one in the data directory.")
     directory = data_dir(chosen.csms_data_dir)
-    made = authority.make(directory, organization=organization(chosen))
+    made = ca_files.make(directory, organization=organization(chosen))
     _describe(made)
-    print(f"file:    {authority.root_file(directory)}")
+    print(f"file:    {ca_files.root_file(directory)}")
 
 
 @app.command(epilog="Example:  csms ca show --pem > root.pem")
@@ -37,7 +37,7 @@ def show(
 ) -> None:
     """Show the CA: its subject, its validity, its fingerprint."""
     chosen = settings.load()
-    if chosen.csms_ca_cert_file is None and authority.load_known(chosen.csms_data_dir) is None:
+    if chosen.csms_ca_cert_file is None and ca_files.load_known(chosen.csms_data_dir) is None:
         raise CsmsError("there is no CA yet: run `csms ca init`.")
     known = authority_of(chosen)()
     if pem:
@@ -59,7 +59,7 @@ def issue_server(
     """Issue the TLS listener's certificates, ECDSA and RSA. A running server loads them within ten seconds."""
     chosen = settings.load()
     directory = data_dir(chosen.csms_data_dir)
-    pairs = authority.issue_server(
+    pairs = ca_files.issue_server(
         authority_of(chosen)(),
         directory,
         names or server_names(chosen),

@@ -21,7 +21,7 @@ _NOTES = "SELECT notes FROM bridge_notes WHERE charger_id = $1"
 class StateSnapshot(Struct, frozen=True):
     """One charger with its connectors and open transactions, all as of `state.event_seq`.
 
-    `evidence`: by transaction id, where the price so far depends on the course of the session.
+    `evidence`: by transaction id, where the price so far depends on its timeline.
     """
 
     state: ChargerState

@@ -1,4 +1,4 @@
-"""The registers and statuses of sessions, thinned to what their price depends on (core/session_course.ReadingsWindow)."""
+"""The registers and statuses of sessions, thinned to what their price depends on (core/session_timeline.ReadingsWindow)."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -28,7 +28,7 @@ _LARGEST_INT4 = 2**31 - 1
 class TransactionView(Struct, frozen=True, kw_only=True):
     """A transaction and, while it runs, its connector with the last reading.
 
-    `evidence`: the course of the session so far, if its price depends on that.
+    `evidence`: what the timeline of the session so far is made of, if its price depends on that.
     """
 
     transaction: Transaction

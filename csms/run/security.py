@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from csms.errors import StartError
 from csms.ocpp.admission import AdmissionRules
 from csms.run.data_dir import data_dir
-from csms.security import authority as ca
+from csms.security import ca_files as ca
 from csms.security import certificate_checks, pki
 from csms.security.charger_credentials import ChargerCredentials
 from csms.security.tls import ServerTls, read_cas

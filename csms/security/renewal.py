@@ -13,7 +13,7 @@ from csms.adapter import Command
 from csms.aio import FailureLog
 from csms.db import retention, security
 from csms.errors import CommandError
-from csms.security import authority as ca
+from csms.security import ca_files as ca
 from csms.security import pki
 
 log = structlog.get_logger()

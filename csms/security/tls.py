@@ -12,7 +12,7 @@ from prometheus_client import Gauge
 from csms.aio import FailureLog
 from csms.errors import StartError
 from csms.security import certificate_checks
-from csms.security.authority import CertificateFiles
+from csms.security.ca_files import CertificateFiles
 
 log = structlog.get_logger()
 _EXPIRY = Gauge(

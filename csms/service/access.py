@@ -1,4 +1,7 @@
-"""Bearer tokens and three roles, each including the one before it: viewer, operator, admin."""
+"""Bearer tokens and three roles, each including the one before it: viewer, operator, admin.
+
+What a role may do stands at each route (api/) and page (console/app.py); docs/api.md has the table.
+"""
 
 import hashlib
 import hmac

@@ -5,9 +5,9 @@ import random
 from datetime import datetime
 from typing import Any
 
+from csms.simulate.battery_and_meter import Charge, Outlet, SimulatedReading, phases_used
 from csms.simulate.clock import event_within, ocpp_time
 from csms.simulate.controller import ChargePointController
-from csms.simulate.curves import Charge, Outlet, SimulatedReading, phases_used
 from csms.simulate.plan import SessionPlan, SessionPlanner
 from csms.simulate.profiles import LimitMoment
 from csms.simulate.records import BelievedTransaction

@@ -15,10 +15,10 @@ from urllib.parse import quote
 from ocpp.v16 import call
 
 from csms.aio import TaskSet
+from csms.simulate.battery_and_meter import AC_22, Outlet
 from csms.simulate.clock import SimulatedClock, event_within, lead_s, ocpp_time
 from csms.simulate.configuration import SimulatedConfiguration
 from csms.simulate.connection import ANSWER_ERRORS, CONNECTION_ERRORS, SimulatedConnection
-from csms.simulate.curves import AC_22, Outlet
 from csms.simulate.delivery import TransactionDelivery
 from csms.simulate.line import SimulatedLine
 from csms.simulate.profiles import InstalledProfiles

@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 from dataclasses import dataclass, field, replace
 
+from csms.simulate.battery_and_meter import OUTLETS
 from csms.simulate.charge_point import SimulatedChargePoint
 from csms.simulate.clock import SimulatedClock, lead_s
 from csms.simulate.controller import ChargePointOptions
-from csms.simulate.curves import OUTLETS
 from csms.simulate.records import BelievedTransaction, Counters
 
 

@@ -9,11 +9,11 @@ from ocpp.v16 import call, call_result
 from websockets.asyncio.client import ClientConnection
 
 from csms.simulate import maintenance
+from csms.simulate.battery_and_meter import MAINS_V
 from csms.simulate.clock import ocpp_time, parse_time
 from csms.simulate.connection import SimulatedConnection
 from csms.simulate.connector import SimulatedConnector
 from csms.simulate.controller import ChargePointController
-from csms.simulate.curves import MAINS_V
 
 F = TypeVar("F", bound=Callable[..., Any])
 

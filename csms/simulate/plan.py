@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from csms.simulate.curves import VEHICLES, Outlet, Vehicle
+from csms.simulate.battery_and_meter import VEHICLES, Outlet, Vehicle
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import Any
 
+from csms.simulate.battery_and_meter import MAINS_V
 from csms.simulate.clock import parse_time
-from csms.simulate.curves import MAINS_V
 
 _PERIOD = {"Daily": timedelta(days=1), "Weekly": timedelta(weeks=1)}
 

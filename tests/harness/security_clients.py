@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from websockets.exceptions import InvalidStatus
 
-from csms.security import authority, certificate_checks, pki
+from csms.security import ca_files, certificate_checks, pki
 from tests.harness.charge_points.raw import RawChargePoint
 
 _SHA256 = hashes.SHA256()
@@ -71,11 +71,11 @@ class Pki:
         same = copy.copy(self)
         same.directory = directory
         same.root, same.root_key = directory / self.root.name, directory / self.root_key.name
-        same.pairs = authority.server_pairs(directory)
+        same.pairs = ca_files.server_pairs(directory)
         return same
 
     def issue_server(self) -> None:
-        self.pairs = authority.issue_server(
+        self.pairs = ca_files.issue_server(
             self.ca, self.directory, ["localhost", "127.0.0.1"], organization="Test CPO"
         )
 

@@ -7,7 +7,7 @@ from cryptography import x509
 
 from csms.db.engine import create_engine
 from csms.errors import ChargerOffline
-from csms.security import authority, certificate_checks
+from csms.security import ca_files, certificate_checks
 from csms.security.renewal import Renewal
 from tests.harness.security_clients import (
     KEY,
@@ -266,8 +266,8 @@ async def test_old_security_events_are_deleted(node, database_url):
 
 
 def test_own_server_certificates_are_renewed_before_they_expire(tmp_path):
-    root = authority.make(tmp_path, organization="Test CPO")
-    authority.issue_server(
+    root = ca_files.make(tmp_path, organization="Test CPO")
+    ca_files.issue_server(
         root,
         tmp_path,
         ["ocpp.example.com", "localhost"],
@@ -278,7 +278,7 @@ def test_own_server_certificates_are_renewed_before_they_expire(tmp_path):
     now = datetime.now(UTC)
     assert not renewal.renew_server_certificates(now)
     assert renewal.renew_server_certificates(now + timedelta(days=11))
-    renewed = certificate_checks.read_certificate(authority.server_pairs(tmp_path)[0][0].read_bytes())
+    renewed = certificate_checks.read_certificate(ca_files.server_pairs(tmp_path)[0][0].read_bytes())
     assert certificate_checks.presented(renewed).names == (
         "ocpp.example.com",
         "ocpp.example.com",

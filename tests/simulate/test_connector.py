@@ -3,8 +3,8 @@ from datetime import datetime
 
 import pytest
 
+from csms.simulate.battery_and_meter import AC_22, DC_150, VEHICLES, Charge
 from csms.simulate.connector import sampled_values
-from csms.simulate.curves import AC_22, DC_150, VEHICLES, Charge
 from tests.harness.central_system import Central, charge_point, play, running
 from tests.harness.waiting import until
 

@@ -1,6 +1,6 @@
 import pytest
 
-from csms.simulate.curves import AC_22, DC_50
+from csms.simulate.battery_and_meter import AC_22, DC_50
 from csms.simulate.plan import SessionPlanner
 
 

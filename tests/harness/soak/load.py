@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
+from csms.simulate.battery_and_meter import OUTLETS
 from csms.simulate.charge_point import SimulatedChargePoint
 from csms.simulate.clock import SimulatedClock, parse_time
 from csms.simulate.controller import ChargePointOptions
-from csms.simulate.curves import OUTLETS
 from csms.simulate.records import BelievedTransaction, ChargerEvent
 from tests.harness.waiting import until
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csms.simulate.curves import (
+from csms.simulate.battery_and_meter import (
     AC_3_7,
     AC_11,
     AC_22,
