@@ -224,8 +224,8 @@ class RentalTerms(Struct, frozen=True, kw_only=True):
 class Start(Resendable[Started], frozen=True, kw_only=True):
     """A transaction began. `key` identifies the start when the charger reports it again.
 
-    `meter_wh` None: the charger sent no usable register, so the connector's last one is taken. `account_id`: the
-    account that pays, if it exists. `anomalies`: what the adapter found, such as `meter_start_estimated`.
+    `meter_wh` None: the charger sent no usable register, so the first reading or the connector's last register is
+    taken. `account_id`: the account that pays, if it exists. `anomalies`: what the adapter found, such as `meter_start_estimated`.
     """
 
     connector_id: int
@@ -265,7 +265,7 @@ class Stop(Resendable[Stopped], frozen=True, kw_only=True):
 
     `session_register`: the charger's register counts from 0 in each session, and its start may report another value.
     `trusted_id` False: the charger is known to name transactions that ended long ago. `inferred`: the adapter did not
-    learn of the end itself and reports what it knew last. `anomalies` replace those of the start.
+    learn of the end itself and reports what it knew last. `anomalies` come on top of those of the start.
     """
 
     transaction_id: int | None
@@ -327,9 +327,6 @@ class Noted(Report[None], frozen=True, kw_only=True):
     notes: dict[str, Any]
 
 
-# --- accounts ----------------------------------------------------------------------------------------
-
-
 class Rented(Struct, frozen=True, kw_only=True):
     """Whether the account may rent: Accepted (and money is held), NoAccount, Blocked, NoMoney, RentsElsewhere,
     Occupied, Inoperative, OtherCurrency."""
@@ -357,9 +354,6 @@ class Unrented(Report[None], frozen=True, kw_only=True):
     """The requested rental did not begin; its hold is released."""
 
     account_id: str
-
-
-# --- outcomes of commands ------------------------------------------------------------------------------
 
 
 class Commanded(Report[None], frozen=True, kw_only=True):
