@@ -24,7 +24,11 @@ class LedgerError(CsmsError):
 
 
 class NotBookable(CsmsError):
-    """A quarantined record cannot be recorded as it was repaired; nothing has changed."""
+    """What an operator has repaired or corrected cannot be recorded like that; nothing has changed."""
+
+
+class WrongState(NotBookable):
+    """The state of a transaction does not allow what an operator asked for; nothing has changed."""
 
 
 class NotAdmitted(CsmsError):

@@ -183,7 +183,8 @@ def settle(work: Work, closed: Transaction) -> None:
     seconds = closed.duration_s or Decimal(0)
     free = closed.energy_wh == 0 and seconds <= rental.free_s
     if total != rental.debited_minor and not (free and rental.ended_at is not None):
-        rental = _debit(work, rental, total - rental.debited_minor)
+        note = f"transaction {closed.id}, revision {closed.revision}" if closed.revision > 1 else None
+        rental = _debit(work, rental, total - rental.debited_minor, note=note)
     if free and rental.debited_minor:
         rental = _debit(work, rental, -rental.debited_minor, note="no energy was given")
     work.put(replace(rental, state=ENDED, ended_at=rental.ended_at or work.now))

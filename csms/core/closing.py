@@ -1,12 +1,13 @@
 """The end of a transaction: what its evidence shows, its price, its events, and its accounts."""
 
 from datetime import datetime
+from decimal import Decimal
 
 from msgspec.structs import replace
 
 from csms.core import accounts, events, session_timeline
 from csms.core.attribution import current_register
-from csms.core.evidence import Conclusion, SessionEnd, conclude
+from csms.core.evidence import METER_STOP, SessionEnd, conclude
 from csms.core.pricing import Cost, session_cost
 from csms.core.records import BilledState, Connector, Transaction, TransactionRevision
 from csms.core.session_register import SessionRegister
@@ -26,8 +27,12 @@ def close(
     anomalies: tuple[str, ...] = (),
     author: str = CHARGER,
     note: str | None = None,
+    source: str = METER_STOP,
 ) -> Transaction:
-    """End a transaction, or end it anew with better evidence, as its next revision."""
+    """End a transaction, or end it anew with better evidence, as its next revision.
+
+    `source`: where the register at the end comes from.
+    """
     began = current_register(work, transaction)
     found = conclude(
         began, end, started_at=transaction.started_at, start_received_at=transaction.start_received_at
@@ -42,7 +47,7 @@ def close(
         stop_reason=reason,
         stop_id_tag=id_tag,
         energy_wh=found.energy_wh,
-        energy_source=found.energy_source,
+        energy_source=source if found.energy_source == METER_STOP else found.energy_source,
         duration_s=found.seconds,
         inferred=end.inferred,
         anomalies=tuple(dict.fromkeys((*anomalies, *found.anomalies))),
@@ -50,7 +55,7 @@ def close(
         held_because=held,
         register=found.register,
     )
-    closed, cost = _priced(work, closed, found)
+    closed, cost = priced(work, closed, found.began_at, found.ended_at)
     closed = book(work, transaction, closed, cost, author=author, note=note)
     _free_connector(work, closed)
     return closed
@@ -58,6 +63,13 @@ def close(
 
 def close_inferred(work: Work, transaction: Transaction, *, reason: str) -> None:
     """End a transaction whose stop never came. A real stop that comes later amends it."""
+    stopped_at = inferred_end(work, transaction)
+    end = SessionEnd(meter_stop_wh=None, stopped_at=stopped_at, received_at=work.now, inferred=True)
+    close(work, transaction, end, reason=reason, id_tag=None, author=CSMS)
+
+
+def inferred_end(work: Work, transaction: Transaction) -> datetime:
+    """Return when an open transaction ended, as far as the signs of it are known."""
     connector = work.connector(transaction.charger_id, transaction.connector_id)
     register = current_register(work, transaction)
     own = connector.reading_transaction_id == transaction.id
@@ -68,9 +80,7 @@ def close_inferred(work: Work, transaction: Transaction, *, reason: str) -> None
         freed_at = None if connector.free_since is None else connector.status_recorded_at
         received = (freed_at, register.last.received_at if register.readings else None)
         ends = [at for at in received if at is not None and at >= transaction.start_received_at]
-    stopped_at = min(ends, default=transaction.started_at)
-    end = SessionEnd(meter_stop_wh=None, stopped_at=stopped_at, received_at=work.now, inferred=True)
-    close(work, transaction, end, reason=reason, id_tag=None, author=CSMS)
+    return min(ends, default=transaction.started_at)
 
 
 def reopen(work: Work, transaction: Transaction) -> Transaction:
@@ -101,14 +111,15 @@ def book(
 ) -> Transaction:
     """Store a transaction as its next revision, settle its account and publish it.
 
-    A revision after the first one is recorded with its author and note, beside the state before it.
+    A revision after the first one, or a first one that is not by the charger, is recorded with its author and note. The
+    state before it is recorded as the charger's, unless it is recorded already.
     """
     closed = replace(closed, revision=before.revision + 1)
     work.put(closed)
-    if before.revision:
-        if not before.open:
-            work.add(_revision(before, CHARGER, None, before.stop_received_at or work.now))
-        work.add(_revision(closed, author, note, work.now))
+    if before.revision and not before.open:
+        work.add(revision_of(before, CHARGER, None, before.stop_received_at or work.now))
+    if before.revision or author != CHARGER:
+        work.add(revision_of(closed, author, note, work.now))
     if closed.billing != HELD:
         accounts.settle(work, closed)
     work.emit(closed.charger_id, events.completed(closed))
@@ -116,9 +127,10 @@ def book(
     return closed
 
 
-def _revision(
+def revision_of(
     transaction: Transaction, author: str, note: str | None, recorded_at: datetime
 ) -> TransactionRevision:
+    """Return the revision at which a transaction is, as a record."""
     return TransactionRevision(
         transaction_id=transaction.id,
         revision=transaction.revision,
@@ -137,15 +149,15 @@ def _start_wh(transaction: Transaction, register: SessionRegister) -> int:
     return transaction.meter_start_wh
 
 
-def _priced(work: Work, closed: Transaction, found: Conclusion) -> tuple[Transaction, Cost]:
+def priced(
+    work: Work, closed: Transaction, began_at: datetime, ended_at: datetime
+) -> tuple[Transaction, Cost]:
+    """Return an ended transaction with its price, which is for the time from `began_at` to `ended_at`."""
+    energy_wh = closed.energy_wh or 0
     timeline = session_timeline.closed_timeline(
-        work,
-        closed,
-        started_at=found.began_at,
-        ended_at=found.ended_at,
-        energy_wh=found.energy_wh,
+        work, closed, started_at=began_at, ended_at=ended_at, energy_wh=energy_wh
     )
-    cost = session_cost(closed.tariff, found.energy_wh, found.seconds, timeline)
+    cost = session_cost(closed.tariff, energy_wh, closed.duration_s or Decimal(0), timeline)
     bill = None if timeline is None else cost.bill
     return replace(closed, cost_minor=cost.amount_minor, cost=cost.amount, bill=bill), cost
 

@@ -8,6 +8,7 @@ import msgspec
 from csms.core import (
     accounts,
     command_effects,
+    corrections,
     deferral,
     enrollment,
     jobs,
@@ -20,6 +21,7 @@ from csms.core import (
 )
 from csms.core.authorization import authorize
 from csms.core.device_state import BridgeNotes, StoredTransfer
+from csms.core.operator_reports import Revise, Revised
 from csms.core.records import DeviationCount, QuarantineEntry, StoredSecurityEvent
 from csms.core.text import storable_json
 from csms.core.work import Work
@@ -31,7 +33,8 @@ def decide(work: Work, report: reports.Report[R]) -> R:
     """Change the work as the report requires and return its answer.
 
     A repeated message with the same content gets the stored answer. Raises NotBookable for a repair that fits no
-    transaction, and NotAdmitted for a transaction message of a charger that is not accepted.
+    transaction, and for a revision whose figures are impossible; NotAdmitted for a transaction message of a charger that
+    is not accepted.
     """
     decision, answer_type = DECISIONS[type(report)]
     # Connected creates the rows with the charger's protocol, Reconcile concerns an existing transaction.
@@ -140,6 +143,7 @@ DECISIONS: dict[type[reports.Report[Any]], tuple[Callable[[Work, Any], Any], Any
     reports.Unrented: (accounts.unrented, None),
     reports.SecurityEvent: (_security_event, None),
     reports.Reconcile: (reconciliation.reconcile, bool),
+    Revise: (corrections.revise, Revised),
     reports.Quarantined: (_quarantined, reports.Kept),
     enrollment.Deferred: (deferral.defer, reports.Kept),
     enrollment.Enrolled: (_enrolled, None),

@@ -13,6 +13,7 @@ from msgspec import Struct
 from csms.core import reports, session_register
 from csms.core.bands import band_boundaries
 from csms.core.clocks import LONGEST_SESSION
+from csms.core.operator_reports import Revise
 from csms.core.records import StoredReading, StoredStatus, Transaction
 from csms.core.usage import Evidence, RegisterReading, SessionTimeline
 from csms.core.work import Work
@@ -68,9 +69,14 @@ def running_window(transaction: Transaction, now: datetime) -> ReadingsWindow:
 
 
 def closing_windows(work: Work, batch: Sequence[reports.Report[Any]]) -> list[ReadingsWindow]:
-    """Return the windows of the transactions that this batch may end and whose price depends on a timeline."""
+    """Return the windows of the transactions that this batch may end or revise and whose price depends on a timeline."""
     found: dict[int, datetime] = {}
     for report in batch:
+        if isinstance(report, Revise):
+            revised = work.transactions.get(report.transaction_id)
+            if revised is not None and revised.tariff.needs_timeline:
+                found[revised.id] = report.stopped_at or revised.stopped_at or work.now + _AHEAD
+            continue
         if not isinstance(report, reports.Stop | reports.Start | reports.Reconcile):
             continue
         until = (report.at if isinstance(report, reports.Stop) else None) or work.now + _AHEAD

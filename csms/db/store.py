@@ -15,6 +15,7 @@ import msgspec
 
 from csms.core import enrollment, reports, session_timeline
 from csms.core.attribution import find_stopped
+from csms.core.operator_reports import Revise
 from csms.core.records import (
     Answered,
     Charger,
@@ -66,6 +67,7 @@ _READ = PartialUpdate(
 )
 
 _IN_TRANSACTION = (reports.Meter, reports.Stop)
+_NAMES_TRANSACTION = (*_IN_TRANSACTION, Revise)
 _WITH_TAG = (reports.Start, reports.Authorize, reports.Stop)
 _WITHOUT_CHARGER = (reports.Meter, reports.Status, reports.Seen)
 _STATES_LOCKED = f"{STATE_SQL.select} WHERE charger_id = ANY($1::text[]) ORDER BY charger_id FOR UPDATE"
@@ -146,7 +148,7 @@ async def _load_transactions(
             if report.start_key is not None:
                 owners.append(report.charger_id)
                 keys.append(report.start_key)
-        elif isinstance(report, _IN_TRANSACTION):
+        elif isinstance(report, _NAMES_TRANSACTION):
             transaction_id = report.transaction_id
             if transaction_id is not None and 0 < transaction_id < 2**31:
                 ids.append(transaction_id)

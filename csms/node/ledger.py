@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import count
 from operator import is_
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from csms.core.decide import decide
 from csms.core.records import Event
 from csms.core.work import Policy, Work
 from csms.db import store
-from csms.db.driver import DriverConnection
+from csms.db.driver import DriverConnection, driver_connection
 from csms.errors import LedgerError, NotAdmitted, NotBookable
 from csms.node.batch_writer import BatchWriter
 from csms.node.deferred_bookings import DeferredBookings
@@ -63,6 +64,7 @@ class Ledger:
         commit_timeout_s: float = 30,
     ) -> None:
         self.policy = policy
+        self._engine = engine
         self._relay = relay
         self._on_commit = on_commit
         self._clock = clock
@@ -110,6 +112,19 @@ class Ledger:
         except asyncio.QueueFull:
             return False
         return True
+
+    async def preview(self, report: reports.Report[Answer]) -> Answer:
+        """Answer a report as if it were recorded now, and record nothing. Raises what its decision raises."""
+        async with self._engine.connect() as connection:
+            db = await driver_connection(connection)
+            transaction = db.transaction()
+            await transaction.start()
+            try:
+                work = Work(self._clock(), self.policy, numbers=count(1), transaction_ids=count(1))
+                await store.load(db, work, [report])
+                return decide(work, report)
+            finally:
+                await transaction.rollback()
 
     def away_s(self) -> float:
         """For how long Postgres has been away, in seconds; 0 when it is not."""

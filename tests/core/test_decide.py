@@ -1,6 +1,6 @@
 import pytest
 
-from csms.core import enrollment, reports
+from csms.core import enrollment, operator_reports, reports
 from csms.core.decide import DECISIONS, decide
 from csms.core.device_state import BridgeNotes
 from csms.core.records import StoredSecurityEvent
@@ -15,7 +15,7 @@ def desk():
 def kinds(base):
     for kind in base.__subclasses__():
         if (
-            kind.__module__ in {reports.__name__, enrollment.__name__}
+            kind.__module__ in {reports.__name__, enrollment.__name__, operator_reports.__name__}
             and "charger_id" in kind.__struct_fields__
         ):
             if kind is not reports.Resendable:

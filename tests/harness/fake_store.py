@@ -13,6 +13,7 @@ from csms.core import command_effects, enrollment, reports, session_timeline
 from csms.core.attribution import find_stopped
 from csms.core.decide import decide
 from csms.core.device_state import CommandOutcome, DeviceState, StoredTransfer
+from csms.core.operator_reports import Revise
 from csms.core.records import (
     Account,
     AccountEntry,
@@ -78,6 +79,12 @@ def meter(transaction_id: int | None, *readings: reports.Reading, **given: Any) 
 def status(word: str, when: datetime | None = None, **given: Any) -> reports.Status:
     defaults: dict[str, Any] = {"charger_id": CP, "connector_id": 1}
     return reports.Status(status=word, at=when, **(defaults | given))
+
+
+def correction(transaction_id: int, **given: Any) -> Revise:
+    """A correction by an operator, or what `kind` says."""
+    defaults = {"charger_id": CP, "kind": "correct", "author": "olga", "note": "looked at the meter"}
+    return Revise(transaction_id=transaction_id, **(defaults | given))
 
 
 class FakeStore:

@@ -1,0 +1,35 @@
+"""What an operator decides about a transaction, as a report: it is recorded by the ledger like what a charger reports."""
+
+from datetime import datetime
+from typing import Literal
+
+from msgspec import Struct
+
+from csms.core.records import Transaction
+from csms.core.reports import Report
+
+
+class Revised(Struct, frozen=True, kw_only=True):
+    """A transaction before and after a revision."""
+
+    before: Transaction
+    after: Transaction
+
+
+class Revise(Report[Revised], frozen=True, kw_only=True):
+    """An operator stops an open transaction by hand, or corrects, releases or voids an ended one.
+
+    Stop takes `meter_stop_wh` and `stopped_at`, correct all figures, of which `energy_wh` precedes the registers. A
+    figure of None stays as it is. Recording it raises NotBookable if the figures are impossible, and WrongState if the
+    transaction's state does not allow it.
+    """
+
+    transaction_id: int
+    kind: Literal["stop", "correct", "release", "void"]
+    author: str
+    note: str
+    meter_start_wh: int | None = None
+    meter_stop_wh: int | None = None
+    energy_wh: int | None = None
+    started_at: datetime | None = None
+    stopped_at: datetime | None = None
