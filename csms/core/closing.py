@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from csms.core import accounts, events, session_timeline
 from csms.core.attribution import current_register
-from csms.core.evidence import METER_STOP, SessionEnd, conclude
+from csms.core.evidence import Conclusion, SessionEnd, conclude
 from csms.core.pricing import Cost, session_cost
 from csms.core.records import BilledState, Connector, Transaction, TransactionRevision
 from csms.core.session_register import SessionRegister
@@ -27,11 +27,11 @@ def close(
     anomalies: tuple[str, ...] = (),
     author: str = CHARGER,
     note: str | None = None,
-    source: str = METER_STOP,
+    source: str | None = None,
 ) -> Transaction:
     """End a transaction, or end it anew with better evidence, as its next revision.
 
-    `source`: where the register at the end comes from.
+    `source`: where the register at the end comes from, if not from the charger.
     """
     began = current_register(work, transaction)
     found = conclude(
@@ -47,7 +47,7 @@ def close(
         stop_reason=reason,
         stop_id_tag=id_tag,
         energy_wh=found.energy_wh,
-        energy_source=source if found.energy_source == METER_STOP else found.energy_source,
+        energy_source=source if source and _shows_register(found, end) else found.energy_source,
         duration_s=found.seconds,
         inferred=end.inferred,
         anomalies=tuple(dict.fromkeys((*anomalies, *found.anomalies))),
@@ -59,6 +59,10 @@ def close(
     closed = book(work, transaction, closed, cost, author=author, note=note)
     _free_connector(work, closed)
     return closed
+
+
+def _shows_register(found: Conclusion, end: SessionEnd) -> bool:
+    return end.meter_stop_wh is not None and found.register.last.wh == end.meter_stop_wh
 
 
 def close_inferred(work: Work, transaction: Transaction, *, reason: str) -> None:

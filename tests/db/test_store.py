@@ -114,7 +114,7 @@ EVERYTHING = [
     meter(5, register(3000, at(102)), connector_id=3),
     stop(5, meter_wh=4321, at=at(103)),
     reports.Rent(charger_id=CP, connector_id=3, account_id="payer"),
-    correction(2, energy_wh=0, stopped_at=at(98)),
+    correction(1, energy_wh=4000),
     correction(1, kind="void"),
     correction(4, kind="stop"),
     reports.Disconnected(charger_id=CP, node="n1", generation=1),
@@ -138,7 +138,7 @@ async def test_every_report_comes_back_from_the_database_as_it_went_in(db, size)
 
 
 async def test_a_long_story_of_many_chargers_is_the_same_in_memory_and_in_postgres(db):
-    chance = random.Random(20231208)
+    chance = random.Random(20231207)
     desk, books = FakeStore(unknown_tags="accept"), PostgresStore(db)
     desk.clock_stands = True
     told = []
@@ -165,10 +165,8 @@ async def test_a_long_story_of_many_chargers_is_the_same_in_memory_and_in_postgr
 async def tell_both(desk, books, told, size):
     for first in range(0, len(told), size):
         batch = told[first : first + size]
-        desk.now = max(desk.now, NOW + timedelta(seconds=first))
-        answers = desk.batch(*batch)
-        books.now = desk.now
-        assert await books.batch(*batch) == answers
+        desk.now = books.now = NOW + timedelta(seconds=first)
+        assert await books.batch(*batch) == desk.batch(*batch)
 
 
 async def compare(db, desk):
