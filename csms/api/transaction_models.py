@@ -2,16 +2,20 @@
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from msgspec.structs import asdict
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from csms.api.models import Model
+from csms.api.models import Input, Model
+from csms.api.pages import Moment
 from csms.core.pricing import Component, Cost, QuantityUnit
+from csms.core.records import BilledState
 from csms.db.tariffs import TariffView
 from csms.db.transaction_views import ReadingView, TransactionView
+from csms.service.accounts import major
 from csms.service.session_progress import progress
+from csms.service.transactions import RevisionStep
 
 
 class Money(Model):
@@ -109,7 +113,7 @@ class TransactionOut(Model):
     meter_start_wh: int
     meter_stop_wh: int | None
     energy_wh: int | None
-    energy_source: str | None = Field(description="meter_stop, last_reading or none")
+    energy_source: str | None = Field(description="meter_stop, last_reading, operator or none")
     duration_s: int
     power_w: int | None
     soc_percent: float | None
@@ -118,6 +122,11 @@ class TransactionOut(Model):
     inferred: bool = Field(description="The stop never came; it was inferred")
     revision: int
     anomalies: list[str]
+    billing: str | None = Field(description="billed, held or void; null while it runs")
+    held_because: list[str] = Field(description="Why an operator must look at the bill before it counts")
+    accounting_at: datetime = Field(
+        description="Decides the day and month: the charger's time, or ours where that is suspect"
+    )
 
     @classmethod
     def of(cls, session: TransactionView, now: datetime) -> "TransactionOut":
@@ -125,6 +134,95 @@ class TransactionOut(Model):
         values = asdict(t) | asdict(so_far)
         values |= {"duration_s": int(so_far.duration_s), "cost": CostOut.of(so_far.cost)}
         return cls(**values, active=t.open)
+
+
+Note = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+EnergyWh = Annotated[int, Field(ge=0, le=10**15)]
+
+
+class Decision(Input):
+    note: Note = Field(description="Why; kept with the revision")
+
+
+class StopIn(Decision):
+    """What is left out is what the last sign of the session shows."""
+
+    meter_stop_wh: EnergyWh | None = None
+    stopped_at: Moment = None
+
+
+class CorrectionIn(Decision):
+    """What is left out stays as it is. `energyWh` precedes the registers."""
+
+    meter_start_wh: EnergyWh | None = None
+    meter_stop_wh: EnergyWh | None = None
+    energy_wh: EnergyWh | None = None
+    started_at: Moment = None
+    stopped_at: Moment = None
+    dry_run: bool = Field(False, description="Answer what it would change, and change nothing")
+
+
+class CorrectionPreview(Model):
+    """The transaction as it is, and as it would be."""
+
+    dry_run: Literal[True] = True
+    before: TransactionOut
+    after: TransactionOut
+
+
+class BilledOut(Model):
+    """What a revision is billed by."""
+
+    meter_start_wh: int
+    meter_stop_wh: int | None
+    started_at: datetime
+    stopped_at: datetime | None
+    energy_wh: int | None
+    energy_source: str | None
+    duration_s: int | None
+    cost: Money | None
+    billing: str | None
+    anomalies: list[str]
+    held_because: list[str]
+
+    @classmethod
+    def of(cls, state: BilledState, currency: str) -> "BilledOut":
+        named = {name: getattr(state, name) for name in state.__struct_fields__}
+        minor = named.pop("cost_minor")
+        named["duration_s"] = None if state.duration_s is None else int(state.duration_s)
+        cost = None
+        if minor is not None:
+            cost = Money(amount=major(minor, currency), amount_minor=minor, currency=currency)
+        return cls(**named, cost=cost)
+
+
+class RevisionOut(Model):
+    """`author`: the name of the operator's token, `charger`, or `csms` where the end was inferred."""
+
+    revision: int
+    recorded_at: datetime
+    author: str
+    note: str | None
+    before: BilledOut | None
+    after: BilledOut
+
+    @classmethod
+    def of(cls, step: RevisionStep, currency: str) -> "RevisionOut":
+        made = step.revision
+        return cls(
+            revision=made.revision,
+            recorded_at=made.recorded_at,
+            author=made.author,
+            note=made.note,
+            before=None if step.before is None else BilledOut.of(step.before, currency),
+            after=BilledOut.of(made.state, currency),
+        )
+
+
+class Revisions(Model):
+    """The first revision first."""
+
+    items: list[RevisionOut]
 
 
 class TransactionPage(Model):

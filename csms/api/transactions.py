@@ -10,15 +10,27 @@ from fastapi import APIRouter, Query
 from starlette.responses import StreamingResponse
 
 from csms.api import pages
+from csms.api.commands import Operator
 from csms.api.security import Context, viewer
-from csms.api.transaction_models import ReadingOut, ReadingPage, TransactionOut, TransactionPage
+from csms.api.transaction_models import (
+    CorrectionIn,
+    CorrectionPreview,
+    Decision,
+    ReadingOut,
+    ReadingPage,
+    RevisionOut,
+    Revisions,
+    StopIn,
+    TransactionOut,
+    TransactionPage,
+)
 from csms.core.events import timestamp
 from csms.core.text import storable
 from csms.db import transaction_views
 from csms.db.transaction_views import TransactionView
 from csms.service import cursors
+from csms.service import transactions as service
 from csms.service.context import ServiceContext
-from csms.service.problems import Problem
 from csms.service.session_progress import progress
 
 router = APIRouter(tags=["transactions"])
@@ -43,6 +55,9 @@ _COLUMNS = (
     "inferred",
     "revision",
     "anomalies",
+    "billing",
+    "heldBecause",
+    "accountingAt",
 )
 
 ChargerFilter = Annotated[str | None, Query(max_length=255)]
@@ -164,6 +179,9 @@ def _row(session: TransactionView, now: datetime) -> Sequence[Any]:
         "true" if t.inferred else "false",
         t.revision,
         " ".join(t.anomalies),
+        t.billing,
+        " ".join(t.held_because),
+        timestamp(t.accounting_at),
     )
 
 
@@ -172,17 +190,67 @@ def _cell(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-async def _found(context: ServiceContext, transaction_id: int) -> TransactionView:
-    async with context.engine.connect() as db:
-        session = await transaction_views.get_transaction(db, transaction_id)
-    if session is None:
-        raise Problem(404, "not-found", f"There is no transaction {transaction_id}.")
-    return session
-
-
 @router.get("/transactions/{transaction_id}", dependencies=[viewer])
 async def get_transaction(context: Context, transaction_id: int) -> TransactionOut:
-    return TransactionOut.of(await _found(context, transaction_id), context.now())
+    return TransactionOut.of(await service.known(context, transaction_id), context.now())
+
+
+@router.post("/transactions/{transaction_id}/stop")
+async def stop_transaction(
+    context: Context, transaction_id: int, asked: StopIn, who: Operator
+) -> TransactionOut:
+    """End the transaction of a charger that does not come back, as inferred: a real stop that comes later amends it.
+
+    409 when it has ended, 422 when the figures contradict its readings.
+    """
+    await service.revise(context, who, transaction_id, "stop", **asked.given())
+    return await get_transaction(context, transaction_id)
+
+
+@router.post("/transactions/{transaction_id}/correct")
+async def correct_transaction(
+    context: Context, transaction_id: int, asked: CorrectionIn, who: Operator
+) -> TransactionOut | CorrectionPreview:
+    """Correct figures of an ended transaction, as its next revision; with `dryRun` answer before and after only.
+
+    409 while it runs, 422 when the figures are impossible.
+    """
+    given = asked.given()
+    if given.pop("dry_run", False):
+        revised = await service.preview(context, who, transaction_id, "correct", **given)
+        before, after = (
+            TransactionOut.of(TransactionView(transaction=t), context.now())
+            for t in (revised.before, revised.after)
+        )
+        return CorrectionPreview(before=before, after=after)
+    await service.revise(context, who, transaction_id, "correct", **given)
+    return await get_transaction(context, transaction_id)
+
+
+@router.post("/transactions/{transaction_id}/release")
+async def release_transaction(
+    context: Context, transaction_id: int, asked: Decision, who: Operator
+) -> TransactionOut:
+    """Have a bill that is held count as it stands. 409 when it is not held."""
+    await service.revise(context, who, transaction_id, "release", note=asked.note)
+    return await get_transaction(context, transaction_id)
+
+
+@router.post("/transactions/{transaction_id}/void")
+async def void_transaction(
+    context: Context, transaction_id: int, asked: Decision, who: Operator
+) -> TransactionOut:
+    """Make the bill zero, for good. The energy stays visible. 409 while it runs, and when it is void."""
+    await service.revise(context, who, transaction_id, "void", note=asked.note)
+    return await get_transaction(context, transaction_id)
+
+
+@router.get("/transactions/{transaction_id}/revisions", dependencies=[viewer])
+async def list_revisions(context: Context, transaction_id: int) -> Revisions:
+    """Who changed what its bill follows from, when and why. None while the transaction runs for the first time."""
+    currency = (await service.known(context, transaction_id)).transaction.tariff.currency
+    steps = await service.revisions(context, transaction_id)
+    return Revisions(items=[RevisionOut.of(step, currency) for step in steps])
 
 
 @router.get("/transactions/{transaction_id}/readings", dependencies=[viewer])
@@ -194,7 +262,7 @@ async def list_readings(
 ) -> ReadingPage:
     """Oldest first, by the charger's clock."""
     after = cursors.decode(cursor, tuple[datetime, bytes])
-    session = await _found(context, transaction_id)
+    session = await service.known(context, transaction_id)
     async with context.engine.connect() as db:
         found = await transaction_views.list_readings(db, session.transaction, after=after, limit=limit + 1)
     items, following = cursors.cut(found, limit, lambda view: (view.sampled_at, view.digest))

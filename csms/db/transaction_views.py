@@ -7,18 +7,19 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core import session_timeline
-from csms.core.records import Connector, Transaction
+from csms.core.records import BilledState, Connector, Transaction, TransactionRevision
 from csms.core.usage import Evidence
 from csms.db import readings_window
 from csms.db.driver import driver_connection
 from csms.db.record_sql import connector_of, transaction_of
 from csms.db.rows import all_rows, all_structs, first_row
-from csms.db.tables import connectors, readings, transactions
+from csms.db.tables import connectors, readings, transaction_revisions, transactions
 
 # Readings that arrive after the stop belong to their transaction for this long, which bounds the partitions to read.
 _LATE_READINGS = timedelta(days=7)
@@ -141,6 +142,19 @@ async def with_connectors(
             evidence=evidence.get(t.id, Evidence()),
         )
         for t in found
+    ]
+
+
+async def list_revisions(db: AsyncConnection, transaction_id: int) -> list[TransactionRevision]:
+    """The revisions of a transaction, the first one first; empty if it was never revised."""
+    query = (
+        select(transaction_revisions)
+        .where(transaction_revisions.c.transaction_id == transaction_id)
+        .order_by(transaction_revisions.c.revision)
+    )
+    return [
+        TransactionRevision(**{**row, "state": msgspec.convert(row["state"], BilledState)})
+        for row in await all_rows(db, query)
     ]
 
 
