@@ -1,6 +1,6 @@
 """Pages of a list: an opaque cursor that says after which row the next page begins."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Query
@@ -27,4 +27,15 @@ def _moment(value: Any) -> Any:
         raise ValueError("a time as in 2026-01-31T12:00:00Z") from None
 
 
+def _day_or_moment(value: Any) -> Any:
+    if isinstance(value, str) and len(value.strip()) == len("2026-01-31"):
+        try:
+            return date.fromisoformat(value.strip())
+        except ValueError:
+            raise ValueError("a date as in 2026-01-31, or a time as in 2026-01-31T12:00:00Z") from None
+    return _moment(value)
+
+
+# A date alone is a day of the site.
+DayOrMoment = Annotated[date | datetime | None, BeforeValidator(_day_or_moment)]
 Moment = Annotated[datetime | None, BeforeValidator(_moment)]

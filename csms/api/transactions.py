@@ -4,9 +4,9 @@ import csv
 import io
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from starlette.responses import StreamingResponse
 
 from csms.api import pages
@@ -62,39 +62,54 @@ _COLUMNS = (
 
 ChargerFilter = Annotated[str | None, Query(max_length=255)]
 TagFilter = Annotated[str | None, Query(alias="idTag", max_length=64)]
-From = Annotated[pages.Moment, Query(alias="from", description="Started at or after this moment")]
-To = Annotated[pages.Moment, Query(alias="to", description="Started before this moment")]
+From = Annotated[
+    pages.DayOrMoment,
+    Query(
+        alias="from",
+        description="Accounted at or after this moment; a date is a day of the charger, or of CSMS_TIME_ZONE",
+    ),
+]
+To = Annotated[pages.DayOrMoment, Query(alias="to", description="Accounted before this moment or day")]
+Billing = Annotated[Literal["billed", "held", "void"] | None, Query()]
 
 
-def _filters(
-    charger: str | None, active: bool | None, started_from: Any, started_before: Any, id_tag: str | None
+async def _filters(
+    context: Context,
+    charger: ChargerFilter = None,
+    active: bool | None = None,
+    accounted_from: From = None,
+    accounted_before: To = None,
+    id_tag: TagFilter = None,
+    billing: Billing = None,
 ) -> dict[str, Any]:
+    charger_id = None if charger is None else storable(charger)
+    since, before = await service.moments(context, charger_id, accounted_from, accounted_before)
     return {
-        "charger_id": None if charger is None else storable(charger),
+        "charger_id": charger_id,
         "active": active,
-        "started_from": started_from,
-        "started_before": started_before,
+        "accounted_from": since,
+        "accounted_before": before,
         "id_tag": None if id_tag is None else storable(id_tag),
+        "billing": billing,
     }
+
+
+Filters = Annotated[dict[str, Any], Depends(_filters)]
 
 
 @router.get("/transactions", dependencies=[viewer])
 async def list_transactions(
     context: Context,
-    charger: ChargerFilter = None,
-    active: bool | None = None,
-    started_from: From = None,
-    started_before: To = None,
-    id_tag: TagFilter = None,
+    filters: Filters,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: pages.Cursor = None,
 ) -> TransactionPage:
-    """The newest start first."""
+    """The newest accounting time first."""
     before = cursors.decode(cursor, tuple[datetime, int])
     async with context.engine.connect() as db:
         found = await transaction_views.list_transactions(
             db,
-            **_filters(charger, active, started_from, started_before, id_tag),
+            **filters,
             before=before,
             limit=limit + 1,
         )
@@ -102,7 +117,7 @@ async def list_transactions(
     last = items[-1].transaction if len(found) > limit else None
     return TransactionPage(
         items=[TransactionOut.of(session, now) for session in items],
-        next_cursor=cursors.encode(last.started_at, last.id) if last else None,
+        next_cursor=cursors.encode(last.accounting_at, last.id) if last else None,
     )
 
 
@@ -114,14 +129,9 @@ async def list_transactions(
 )
 async def transactions_csv(
     context: Context,
-    charger: ChargerFilter = None,
-    active: bool | None = None,
-    started_from: From = None,
-    started_before: To = None,
-    id_tag: TagFilter = None,
+    filters: Filters,
 ) -> StreamingResponse:
-    """All transactions the filters let through, the newest start first, however many there are."""
-    filters = _filters(charger, active, started_from, started_before, id_tag)
+    """All transactions the filters let through, the newest accounting time first, however many there are."""
     first = await _csv_page(context, filters, None)
     return StreamingResponse(
         _csv(context, filters, first),
@@ -148,7 +158,7 @@ async def _csv(
         if len(page) < _CSV_PAGE:
             return
         last = page[-1].transaction
-        page = await _csv_page(context, filters, (last.started_at, last.id))
+        page = await _csv_page(context, filters, (last.accounting_at, last.id))
 
 
 def _lines(rows: Sequence[Sequence[Any]]) -> str:

@@ -40,11 +40,16 @@ def transactions(
     charger: Annotated[str | None, typer.Option(help="Only transactions of this charger.")] = None,
     active: Annotated[bool, typer.Option("--active", help="Only transactions that are running now.")] = False,
     since: Annotated[
-        str | None, typer.Option("--from", help="Only those started at or after this time (ISO 8601).")
+        str | None,
+        typer.Option(
+            "--from", help="Only those accounted at or after this time (ISO 8601), or this local day."
+        ),
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--to", help="Only those started before this time (ISO 8601).")
+        str | None,
+        typer.Option("--to", help="Only those accounted before this time (ISO 8601), or this local day."),
     ] = None,
+    billing: Annotated[str | None, typer.Option(help="Only those billed so: billed, held, void.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="The highest number to list, newest first.")] = 50,
     csv: Annotated[bool, typer.Option("--csv", help="Print all of them as CSV, for a spreadsheet.")] = False,
 ) -> None:
@@ -53,8 +58,9 @@ def transactions(
     filters = {
         "charger": charger,
         "active": True if active else None,
-        "from": _timestamp(since),
-        "to": _timestamp(until),
+        "from": since,
+        "to": until,
+        "billing": billing,
     }
     if csv:
         given = {name: value for name, value in filters.items() if value is not None}
@@ -73,15 +79,14 @@ def transactions(
                 in_seconds(t["startedAt"]),
                 "running" if t["active"] else in_seconds(t["stoppedAt"]),
                 f"{(t.get('energyWh') or 0) / 1000:.3f}",
-                f"{cost.get('amount', '')} {cost.get('currency', '')}".strip(),
+                " ".join(
+                    filter(None, (cost.get("amount"), cost.get("currency"), _unusual(t.get("billing"))))
+                ),
             ]
         )
     columns = ("id", "charger", "idTag", "started (UTC)", "stopped (UTC)", "kWh", "cost")
     print_table("Transactions", columns, rows, "No transactions.")
 
 
-def _timestamp(text: str | None) -> str | None:
-    """Return a date alone as its midnight in UTC, anything else as it is."""
-    if text is None:
-        return None
-    return f"{text}T00:00:00Z" if len(text) == 10 else text
+def _unusual(billing: str | None) -> str | None:
+    return f"({billing})" if billing in {"held", "void"} else None

@@ -6,11 +6,11 @@ The database is read once a second for all readers of a page together, and only 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import datetime
 from typing import Final, Generic, TypeVar
 
 from csms.console.base import Console, ConsoleRequest
 from csms.console.formatting import dom_id
+from csms.core.clocks import local_day
 from csms.core.records import Event
 from csms.db import charger_views, logs, network_views, transaction_views
 from csms.db.outages import is_away
@@ -49,7 +49,8 @@ async def overview_fragments(console: Console, containing: str) -> dict[str, str
     now = console.context.now()
     async with console.context.engine.connect() as db:
         chargers = await charger_views.list_chargers(db, containing=containing or None, limit=500)
-        totals = await network_views.network_totals(db, midnight(now))
+        today = local_day(now, console.context.node.ledger.policy.time_zone)
+        totals = await network_views.network_totals(db, *today)
         held = await logs.count_quarantine(db)
         running = await transaction_views.list_transactions(db, active=True, limit=100)
     report = await console.context.condition()
@@ -60,10 +61,6 @@ async def overview_fragments(console: Console, containing: str) -> dict[str, str
         "running": console.fragment("_running.html", sessions=running),
         "cards": console.fragment("_cards.html", cards=cards, containing=containing),
     } | cards
-
-
-def midnight(now: datetime) -> datetime:
-    return now.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> dict[str, str]:

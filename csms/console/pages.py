@@ -98,7 +98,7 @@ class ConsolePages:
                 limit=console.page_size + 1,
             )
         sessions, next_cursor = cursors.cut(
-            found, console.page_size, lambda s: (s.transaction.started_at, s.transaction.id)
+            found, console.page_size, lambda s: (s.transaction.accounting_at, s.transaction.id)
         )
         return console.page(
             "transactions.html",

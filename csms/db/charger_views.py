@@ -78,6 +78,12 @@ async def charger_exists(db: AsyncConnection, charger_id: str) -> bool:
     return await get_enrollment(db, charger_id) is not None
 
 
+async def get_time_zone(db: AsyncConnection, charger_id: str) -> str | None:
+    """The time zone that an operator has set for a charger."""
+    zone: str | None = await db.scalar(select(chargers.c.time_zone).where(chargers.c.id == charger_id))
+    return zone
+
+
 async def get_enrollment(db: AsyncConnection, charger_id: str) -> str | None:
     """Accepted, Pending or Rejected; None for an unknown charger."""
     return await db.scalar(select(chargers.c.enrollment).where(chargers.c.id == charger_id))

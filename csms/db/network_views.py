@@ -1,6 +1,6 @@
 """Sums over all chargers: the figures at the top of the console, and those of /metrics. Read-only."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from msgspec import Struct
 from sqlalchemy import ColumnElement, FromClause, ScalarSelect, and_, func, select
@@ -9,14 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from csms.db.event_tables import outbox
 from csms.db.tables import charger_states, chargers, connectors, quarantine, transactions
 
-# Today's energy counts transactions that began at most this long before today.
-_LONGEST_SESSION = timedelta(days=3)
 # A broker that is away for days leaves millions of events: counting further only costs time.
 MOST_COUNTED = 100_000
 
 
 class NetworkTotals(Struct, frozen=True, kw_only=True):
-    """`energy_today_wh`: of transactions that ended since the beginning of the day, and of running ones."""
+    """`energy_today_wh`: of ended transactions whose accounting time is in the day, and of running ones so far."""
 
     chargers: int
     online: int
@@ -26,8 +24,8 @@ class NetworkTotals(Struct, frozen=True, kw_only=True):
     energy_today_wh: int
 
 
-async def network_totals(db: AsyncConnection, since: datetime) -> NetworkTotals:
-    """`since` is the beginning of the day."""
+async def network_totals(db: AsyncConnection, since: datetime, until: datetime) -> NetworkTotals:
+    """`since` and `until` are the begin and the end of the day."""
     counted = (
         await db.execute(
             select(
@@ -62,7 +60,9 @@ async def network_totals(db: AsyncConnection, since: datetime) -> NetworkTotals:
     ).one()
     ended = await db.scalar(
         select(func.coalesce(func.sum(transactions.c.energy_wh), 0)).where(
-            transactions.c.started_at >= since - _LONGEST_SESSION, transactions.c.stopped_at >= since
+            transactions.c.accounting_at >= since,
+            transactions.c.accounting_at < until,
+            transactions.c.stopped_at.is_not(None),
         )
     )
     return NetworkTotals(

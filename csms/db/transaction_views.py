@@ -62,29 +62,31 @@ def transactions_select(
     *,
     charger_id: str | None = None,
     active: bool | None = None,
-    started_from: datetime | None = None,
-    started_before: datetime | None = None,
+    accounted_from: datetime | None = None,
+    accounted_before: datetime | None = None,
     id_tag: str | None = None,
+    billing: str | None = None,
     before: tuple[datetime, int] | None = None,
     limit: int = 100,
 ) -> Select[Any]:
-    """Newest start first. `before` is the (started_at, id) of the last row of the page before."""
-    query = (
-        select(transactions).order_by(transactions.c.started_at.desc(), transactions.c.id.desc()).limit(limit)
-    )
+    """Newest accounting time first. `before` is the (accounting_at, id) of the last row of the page before."""
+    accounting_at = transactions.c.accounting_at
+    query = select(transactions).order_by(accounting_at.desc(), transactions.c.id.desc()).limit(limit)
     if charger_id is not None:
         query = query.where(transactions.c.charger_id == charger_id)
     if active is not None:
         ended = transactions.c.stopped_at
         query = query.where(ended.is_(None) if active else ended.is_not(None))
-    if started_from is not None:
-        query = query.where(transactions.c.started_at >= started_from)
-    if started_before is not None:
-        query = query.where(transactions.c.started_at < started_before)
+    if accounted_from is not None:
+        query = query.where(accounting_at >= accounted_from)
+    if accounted_before is not None:
+        query = query.where(accounting_at < accounted_before)
+    if billing is not None:
+        query = query.where(transactions.c.billing == billing)
     if id_tag is not None:
         query = query.where(func.lower(transactions.c.id_tag.collate("C")) == id_tag.lower())
     if before is not None:
-        query = query.where(tuple_(transactions.c.started_at, transactions.c.id) < tuple_(*before))
+        query = query.where(tuple_(accounting_at, transactions.c.id) < tuple_(*before))
     return query
 
 

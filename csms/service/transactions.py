@@ -1,16 +1,18 @@
 """Transactions as operators handle them: stopped by hand, corrected, released, voided, and how that came about."""
 
 from collections.abc import Sequence
+from datetime import date, datetime
 from itertools import pairwise
 from typing import Any, Literal
 
 from msgspec import Struct
 
+from csms.core.clocks import begin_of_day
 from csms.core.closing import CHARGER, CSMS, revision_of
 from csms.core.operator_reports import Revise, Revised
 from csms.core.records import BilledState, TransactionRevision
 from csms.core.text import storable
-from csms.db import transaction_views
+from csms.db import charger_views, transaction_views
 from csms.db.transaction_views import TransactionView
 from csms.errors import NotBookable, WrongState
 from csms.service.access import Identity
@@ -34,6 +36,31 @@ async def known(context: ServiceContext, transaction_id: int) -> TransactionView
     if session is None:
         raise Problem(404, "not-found", f"There is no transaction {transaction_id}.")
     return session
+
+
+async def moments(
+    context: ServiceContext, charger_id: str | None, *given: date | datetime | None
+) -> list[datetime | None]:
+    """Return moments, with a date as the begin of that day: in the charger's time zone, or else in CSMS_TIME_ZONE.
+
+    Raises Problem 422 for a day outside of the calendar.
+    """
+    zone = None
+    if charger_id is not None and any(_is_day(moment) for moment in given):
+        async with context.engine.connect() as db:
+            zone = await charger_views.get_time_zone(db, charger_id)
+    zone = zone or context.node.ledger.policy.time_zone
+    try:
+        return [
+            moment if moment is None or isinstance(moment, datetime) else begin_of_day(moment, zone)
+            for moment in given
+        ]
+    except OverflowError:
+        raise Problem(422, "invalid-request", "The date is outside of the calendar.") from None
+
+
+def _is_day(moment: date | datetime | None) -> bool:
+    return moment is not None and not isinstance(moment, datetime)
 
 
 async def revise(

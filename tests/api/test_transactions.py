@@ -2,13 +2,15 @@
 
 import csv
 import io
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from csms.api import transactions as transactions_api
+from csms.core import reports
 from tests.harness.api_harness import ApiHarness
 
 
@@ -148,3 +150,60 @@ async def test_csv_holds_every_transaction_once(
     empty = await client.get("/transactions.csv", params={"charger": "unknown"})
     assert empty.text.startswith("id,charger,connector")
     assert empty.text.count("\n") == 1
+
+
+async def _ids(client: httpx.AsyncClient, **params: Any) -> list[object]:
+    return [item["id"] for item in await _all(client, "/transactions", **params)]
+
+
+async def test_a_session_stamped_1970_is_listed_by_the_time_it_was_received(
+    world: ApiHarness, client: httpx.AsyncClient
+):
+    first = await world.session("CP1")
+    received_at, began = world.now, world.now.replace(year=1970)
+    await world.record(
+        reports.Start(charger_id="CP2", connector_id=1, id_tag="TAG1", key="k", meter_wh=0, at=began)
+    )
+    (stuck,) = await _ids(client, charger="CP2")
+    world.later(minutes=1)
+    last = await world.session("CP3")
+    assert await _ids(client) == [last, stuck, first]
+    assert await _ids(client, limit=1) == [last, stuck, first]
+    since = (received_at - timedelta(seconds=1)).isoformat()
+    assert await _ids(client, **{"from": since}) == [last, stuck]
+    assert await _ids(client, to="1990-01-01") == []
+    answer = await client.get("/transactions.csv", params={"from": since})
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [int(row["id"]) for row in rows] == [last, stuck]
+    assert rows[1]["startedAt"] == began.isoformat().replace("+00:00", "Z")
+    assert rows[1]["accountingAt"] == received_at.isoformat().replace("+00:00", "Z")
+
+
+async def test_a_date_alone_is_a_day_of_the_charger_or_of_the_settings(
+    world: ApiHarness, client: httpx.AsyncClient
+):
+    world.ledger.policy = replace(world.ledger.policy, time_zone="Europe/Kyiv")
+    await client.put("/chargers/CP1", json={"timeZone": "America/New_York"})
+    world.now = datetime(2026, 6, 30, 20, 30, tzinfo=UTC)  # 23:30 in Kyiv, 16:30 in New York
+    june = await world.start("CP1")
+    world.later(hours=1)
+    july_in_kyiv = await world.start("CP1", connector_id=2)
+    assert await _ids(client, **{"from": "2026-07-01"}) == [july_in_kyiv]
+    assert await _ids(client, to="2026-07-01") == [june]
+    assert await _ids(client, charger="CP1", to="2026-07-01") == [july_in_kyiv, june]
+    assert await _ids(client, charger="CP1", **{"from": "2026-07-01"}) == []
+    assert await _ids(client, **{"from": "2026-06-30T21:00:00Z", "to": "2026-07-02"}) == [july_in_kyiv]
+    for day in ("2026-06-31", "0001-01-01"):
+        assert (await client.get("/transactions", params={"from": day})).status_code == 422
+
+
+async def test_transactions_are_filtered_by_their_billing(world: ApiHarness, client: httpx.AsyncClient):
+    billed = await world.session("CP1")
+    voided = await world.session("CP1")
+    await client.post(f"/transactions/{voided}/void", json={"note": "a test"})
+    running = await world.start("CP2")
+    assert await _ids(client, billing="billed") == [billed]
+    assert await _ids(client, billing="void") == [voided]
+    assert await _ids(client, billing="held") == []
+    assert await _ids(client) == [running, voided, billed]
+    assert (await client.get("/transactions?billing=perhaps")).status_code == 422

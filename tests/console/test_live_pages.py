@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import httpx
+from msgspec.structs import replace
 from starlette.requests import Request
 
 from csms.console.base import Console, ConsoleRequest
 from csms.console.formatting import dom_id
-from csms.console.live_pages import LivePages, SharedQuery, changed
+from csms.console.live_pages import LivePages, SharedQuery, changed, overview_fragments
 from csms.console.sessions import ConsoleSession
 from csms.core import reports
 from csms.db import admin
@@ -164,3 +166,25 @@ async def test_streams_are_served_as_event_streams(world: ApiHarness, browser: h
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert answer.text.startswith("retry: ")
     assert (await browser.get("/stream/chargers/NOPE")).status_code == 404
+
+
+async def test_the_energy_of_today_is_that_of_the_local_day_by_accounting_time(world: ApiHarness):
+    world.ledger.policy = replace(world.ledger.policy, time_zone="Europe/Kyiv")
+    world.now = datetime(2026, 6, 30, 20, 30, tzinfo=UTC)  # 23:30 in Kyiv
+    await world.session("CP1")  # accounted yesterday, ended today
+    began = datetime(1970, 1, 1, tzinfo=UTC)
+    stuck = await world.record(
+        reports.Start(charger_id="CP2", connector_id=1, id_tag="T", key="k", meter_wh=0, at=began)
+    )
+    world.later(minutes=10)
+    await world.meter("CP2", stuck.transaction_id, 1000, 5000)
+    await world.stop("CP2", stuck.transaction_id, 2000)
+    running = await world.start("CP3", meter_wh=0)
+    world.later(minutes=10)
+    await world.meter("CP3", running, 500, 3000)
+    console = Console(world.context)
+    assert "2.5" in (await overview_fragments(console, ""))["totals"]
+    world.now = datetime(2026, 7, 1, 21, 30, tzinfo=UTC)  # the day after
+    totals = (await overview_fragments(console, ""))["totals"]
+    assert "2.5" not in totals
+    assert "0.5" in totals

@@ -1,8 +1,8 @@
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 import pytest
 
-from csms.core.clocks import is_suspect, proves_older
+from csms.core.clocks import begin_of_day, is_suspect, local_day, proves_older
 from tests.harness.fake_store import NOW, at
 
 LOST = datetime(1970, 1, 1, 0, 5, tzinfo=UTC)
@@ -29,3 +29,13 @@ def test_a_time_before_2015_or_a_day_ahead_is_suspect(moment, expected):
 )
 def test_a_plausible_earlier_time_proves_a_report_older(moment, known, expected):
     assert proves_older(moment, known, NOW) is expected
+
+
+def test_a_local_day_has_its_own_length():
+    now = datetime(2026, 10, 25, 12, tzinfo=UTC)  # summer time ends in Vienna
+    begin, end = local_day(now, "Europe/Vienna")
+    assert (begin, end) == (
+        datetime(2026, 10, 24, 22, tzinfo=UTC),
+        datetime(2026, 10, 25, 23, tzinfo=UTC),
+    )
+    assert begin_of_day(date(2026, 10, 25), "Europe/Vienna") == begin

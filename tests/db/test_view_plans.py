@@ -85,7 +85,8 @@ INSERT INTO events (charger_id, seq, event_id, event_type, topic, body, recorded
 INSERT INTO messages (charger_id, at, outgoing, frame)
     SELECT 'busy', now() - n * interval '1 s', false, 'x' FROM generate_series(1, 5000) n;
 UPDATE charger_states SET online = true, node = 'node';
-UPDATE transactions SET started_at = now() - id * interval '10 minutes';
+UPDATE transactions SET started_at = now() - id * interval '10 minutes',
+    accounting_at = now() - id * interval '10 minutes', billing = CASE WHEN id % 1000 = 0 THEN 'held' ELSE 'billed' END;
 ANALYZE;
 """
 
@@ -118,8 +119,11 @@ PAGES: dict[str, Callable[[AsyncConnection], Awaitable[Any]]] = {
     "transactions of a charger": lambda db: transaction_views.list_transactions(db, charger_id="c7", limit=50),
     "running transactions": lambda db: transaction_views.list_transactions(db, active=True, limit=50),
     "transactions of a day": lambda db: transaction_views.list_transactions(
-        db, started_from=NOW - timedelta(hours=2), started_before=NOW - timedelta(hours=1), limit=50
+        db, accounted_from=NOW - timedelta(hours=2), accounted_before=NOW - timedelta(hours=1), limit=50
     ),
+    "held bills": lambda db: transaction_views.list_transactions(db, billing="held", limit=50),
+    "revisions": lambda db: transaction_views.list_revisions(db, 150),
+    "the time zone of a charger": lambda db: charger_views.get_time_zone(db, "c7"),
     "one transaction": lambda db: transaction_views.get_transaction(db, 150),
     "its readings": lambda db: transaction_views.list_readings(db, SESSION, limit=100),
     "its readings, the next page": lambda db: transaction_views.list_readings(db, SESSION, after=(NOW, b"d"), limit=100),
@@ -160,7 +164,7 @@ PAGES: dict[str, Callable[[AsyncConnection], Awaitable[Any]]] = {
     "a rental page": lambda db: accounts.rental_view(db, "c7", "tag7"),
     "who is signed in": lambda db: accounts.signed_in_account(db, b"\0\0\0\7", NOW),
     "sessions that look ended": lambda db: reconcile.ended(db, NOW - timedelta(hours=1)),
-    "the totals": lambda db: network_views.network_totals(db, NOW),
+    "the totals": lambda db: network_views.network_totals(db, NOW - timedelta(days=1), NOW),
     "the gauges": network_views.gauges,
 }  # fmt: skip
 # These use the driver's connection.
