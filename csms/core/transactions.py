@@ -142,7 +142,7 @@ def stop(work: Work, r: reports.Stop) -> reports.Stopped:
     # Without a transaction a repetition is recognized by content alone: it must not end another transaction.
     key = stop_content_key(r)
     stored = work.answers.get(key)
-    if stored is not None:
+    if stored is not None and r.repair is None:
         return msgspec.json.decode(stored, type=reports.Stopped)
     transaction = stopped_by_evidence(work, r)
     if transaction is not None:

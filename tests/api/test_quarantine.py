@@ -1,8 +1,10 @@
 """Quarantine: listed, noted as dealt with, repaired and booked."""
 
 import httpx
+from msgspec.structs import replace
 
 from csms.core import reports
+from csms.ocpp.operator_repair import repaired_report
 from tests.harness.api_harness import ApiHarness
 
 
@@ -82,3 +84,28 @@ async def test_what_is_no_json_wants_a_payload_and_what_is_no_transaction_cannot
     no_transaction = await client.post(f"/quarantine/{firmware['id']}/repair", json={})
     assert (no_transaction.status_code, "cannot be booked" in no_transaction.text) == (422, True)
     assert (await client.post("/quarantine/99/repair", json={})).status_code == 404
+
+
+async def test_an_unknown_stop_that_is_booked_unchanged_names_what_is_missing(
+    world: ApiHarness, client: httpx.AsyncClient
+):
+    payload = {
+        "transactionId": 999_999,
+        "meterStop": 25_000,
+        "timestamp": world.now.isoformat().replace("+00:00", "Z"),
+        "reason": "Local",
+    }
+    order = reports.Repair(quarantine_id=0, note="")
+    as_sent = repaired_report("CP1", "StopTransaction", payload, order, world.now)
+    await world.record(replace(as_sent, repair=None, message_id="m1"))
+    (entry,) = (await client.get("/quarantine")).json()["items"]
+    assert entry["ocpp"] == payload
+    address = f"/quarantine/{entry['id']}/repair"
+    for body in ({}, {"payload": payload}, {"transactionId": 999_998}):
+        answer = await client.post(address, json=body)
+        assert (answer.status_code, "transactionId" in answer.json()["detail"]) == (422, True)
+    (entry,) = (await client.get("/quarantine")).json()["items"]
+    assert entry["resolvedAt"] is None
+    transaction_id = await world.start("CP1")
+    done = await client.post(address, json={"transactionId": transaction_id})
+    assert (done.status_code, done.json()["transactionId"]) == (200, transaction_id)

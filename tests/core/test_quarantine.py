@@ -80,6 +80,15 @@ def test_a_repaired_stop_that_fits_no_transaction_is_refused() -> None:
     assert desk.resolutions == {}
 
 
+def test_an_unknown_stop_that_is_repaired_unchanged_is_refused_and_stays_open() -> None:
+    desk = FakeStore(unknown_tags="accept")
+    desk.tell(stop(77, message_id="m", digest=b"same"))
+    (refused,) = desk.batch(stop(77, digest=b"same", repair=repair()))
+    assert isinstance(refused, NotBookable)
+    assert "transactionId" in str(refused)
+    assert desk.resolutions == {}
+
+
 def test_a_repaired_orphan_stop_ends_the_transaction_that_it_names() -> None:
     desk = FakeStore(unknown_tags="accept")
     first = desk.tell(start()).transaction_id
