@@ -49,6 +49,9 @@ class TariffTerms(Input):
     time_zone: str | None = Field(None, description="IANA; null: the charger's, or CSMS_TIME_ZONE")
     minimum: Rate | None = None
     maximum: Rate | None = None
+    minimum_without_energy: bool = Field(
+        False, description="Whether a session of 0 kWh costs the minimum too"
+    )
     tax_percent: Percent | None = None
     tax_included: bool = Field(True, description="Whether rates, minimum and maximum have the tax in them")
 

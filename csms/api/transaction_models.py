@@ -82,6 +82,7 @@ class TariffOut(Model):
     time_zone: str | None
     minimum: Decimal | None
     maximum: Decimal | None
+    minimum_without_energy: bool
     tax_percent: Decimal | None
     tax_included: bool
     created_at: datetime | None = None

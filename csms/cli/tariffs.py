@@ -71,6 +71,13 @@ def set_tariff(
     grace: Annotated[int | None, typer.Option(min=0, help="How many idle minutes are free.")] = None,
     minimum: Annotated[str | None, typer.Option(help="The least a session costs, or none.")] = None,
     maximum: Annotated[str | None, typer.Option(help="The most a session costs, or none.")] = None,
+    minimum_without_energy: Annotated[
+        bool | None,
+        typer.Option(
+            "--minimum-without-energy/--minimum-with-energy-only",
+            help="Whether a session of 0 kWh costs the minimum too.",
+        ),
+    ] = None,
     tax: Annotated[str | None, typer.Option(help="Tax in per cent, or none.")] = None,
     tax_included: Annotated[
         bool | None, typer.Option("--tax-included/--tax-on-top", help="Whether the prices include the tax.")
@@ -104,6 +111,7 @@ def set_tariff(
             "idleGraceMin": grace,
             "minimum": minimum,
             "maximum": maximum,
+            "minimumWithoutEnergy": minimum_without_energy,
             "taxPercent": tax,
             "taxIncluded": tax_included,
             "timeZone": zone,

@@ -38,7 +38,8 @@ def prices(tariff: Tariff) -> str:
     if tariff.bands:
         more.append(f"{len(tariff.bands)} band{'s' if len(tariff.bands) > 1 else ''}")
     if tariff.minimum is not None:
-        more.append(f"at least {_plain(tariff.minimum)} {tariff.currency}")
+        also = " even without energy" if tariff.minimum_without_energy else ""
+        more.append(f"at least {_plain(tariff.minimum)} {tariff.currency}{also}")
     if tariff.maximum is not None:
         more.append(f"at most {_plain(tariff.maximum)} {tariff.currency}")
     if tariff.tax_percent is not None:

@@ -86,7 +86,8 @@ def price_usage(tariff: Tariff, usage: Usage) -> Cost:
     """Return the cost of usage under a tariff."""
     exact = list(_components(tariff, usage))
     charged = sum((amount for _, amount in exact), Fraction(0))
-    if tariff.minimum is not None and charged < Fraction(tariff.minimum):
+    has_minimum = tariff.minimum_without_energy or sum(usage.energy_wh.values()) > 0
+    if tariff.minimum is not None and has_minimum and charged < Fraction(tariff.minimum):
         exact.append((BillLine(component="minimum", amount_minor=0), Fraction(tariff.minimum) - charged))
         charged = Fraction(tariff.minimum)
     if tariff.maximum is not None and charged > Fraction(tariff.maximum):

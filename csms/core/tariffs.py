@@ -41,7 +41,8 @@ class Band(Struct, frozen=True, kw_only=True):
 class Tariff(Struct, frozen=True, kw_only=True):
     """Prices. A transaction keeps the tariff it started under, so a later change does not affect it.
 
-    `minimum` and `maximum` bound the sum of all components and, like the rates, contain the tax if `tax_included`.
+    `minimum` and `maximum` bound the sum of all components and, like the rates, contain the tax if `tax_included`. The
+    minimum applies to sessions without energy only if `minimum_without_energy`.
     `time_zone` is that of the bands; None: the charger's, or else the default.
     """
 
@@ -57,6 +58,7 @@ class Tariff(Struct, frozen=True, kw_only=True):
     time_zone: str | None = None
     minimum: Decimal | None = None
     maximum: Decimal | None = None
+    minimum_without_energy: bool = False
     tax_percent: Decimal | None = None
     tax_included: bool = True
 

@@ -47,6 +47,20 @@ async def test_a_tariff_with_all_its_terms_comes_back(client: httpx.AsyncClient)
     assert (await client.put("/tariffs/day", json=DAY)).json()["version"] == 1
 
 
+async def test_the_minimum_of_a_session_without_energy_is_a_term(client: httpx.AsyncClient):
+    made = (await client.put("/tariffs/jp", json={"currency": "JPY", "minimum": "110"})).json()
+    assert made["minimumWithoutEnergy"] is False
+    session = {"energyKwh": 0, "start": "2026-01-01T00:00:00Z", "end": "2026-01-01T01:00:00Z"}
+
+    async def price() -> object:
+        return (await client.post("/tariffs/jp/price", json=session)).json()["cost"]["amountMinor"]
+
+    assert await price() == 0
+    made = (await client.patch("/tariffs/jp", json={"minimumWithoutEnergy": True})).json()
+    assert (made["minimumWithoutEnergy"], made["version"]) == (True, 2)
+    assert await price() == 110
+
+
 async def test_every_change_is_a_version_and_old_ones_stay_readable(client: httpx.AsyncClient):
     await client.put("/tariffs/day", json=DAY)
     changed = await client.patch("/tariffs/day", json={"bands": []})

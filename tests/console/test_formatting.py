@@ -57,11 +57,13 @@ def test_prices_name_everything_that_determines_them():
         bands=bands,
         maximum=Decimal(50),
         minimum=Decimal("1.50"),
+        minimum_without_energy=True,
         tax_percent=Decimal("20.0"),
         tax_included=False,
     )
     assert formatting.prices(tariff) == (
-        "0.4 EUR/kWh + 0.1 EUR/idle min, idle after 30 min, 2 bands, at least 1.5 EUR, at most 50 EUR, plus 20 % tax"
+        "0.4 EUR/kWh + 0.1 EUR/idle min, idle after 30 min, 2 bands, at least 1.5 EUR even without energy,"
+        " at most 50 EUR, plus 20 % tax"
     )
     assert formatting.band_prices(tariff) == [
         "night, 22:00 to 06:00: 0.2 EUR/kWh + 0.1 EUR/idle min",

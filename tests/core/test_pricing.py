@@ -283,3 +283,21 @@ def test_bands_with_the_base_rates_cost_the_same_as_none(terms, hours, energy_wh
     costs = [cost_of(t, hours, energy_wh) for t in (plain, banded)]
     assert costs[0].amount_minor == costs[1].amount_minor
     assert costs[0].energy_rate == costs[1].energy_rate
+
+
+@pytest.mark.parametrize(
+    ("terms", "energy_wh", "minor"),
+    [
+        ({}, 0, 0),
+        ({}, -5, 0),
+        ({}, 1, 300),
+        ({"minimum_without_energy": True}, 0, 300),
+        ({"session_fee": Decimal(1)}, 0, 100),
+        ({"session_fee": Decimal(1), "minimum_without_energy": True}, 0, 300),
+    ],
+)
+def test_the_minimum_of_a_session_without_energy_is_an_option(terms, energy_wh, minor):
+    tariff = Tariff(energy_rate=Decimal("0.12"), minimum=Decimal(3), **terms)
+    cost = session_cost(tariff, energy_wh, Decimal(600))
+    assert cost.amount_minor == minor
+    assert sum(line.amount_minor for line in cost.bill.lines) == minor
