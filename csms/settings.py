@@ -123,6 +123,8 @@ class Settings(BaseSettings):
     csms_enrollment: Literal["open", "approve", "closed"] = "approve"
     csms_unknown_tags: Literal["reject", "accept"] = "reject"
     csms_infer_stop_after_s: float = Field(300, ge=0)  # 0 = never
+    csms_hold_implausible: Flag = True
+    csms_max_power_w: int = Field(500_000, ge=1, le=100_000_000)
     csms_heartbeat_interval_s: int = Field(300, ge=1, le=86_400)
     csms_admin_token: SecretStr | None = None
     csms_bridges: Names = ()

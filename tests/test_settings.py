@@ -107,3 +107,11 @@ def test_the_token_of_price_feeds_is_in_a_file(tmp_path):
     assert (str(found.markup.factor), str(found.zone)) == ("1.21", "Europe/Amsterdam")
     with pytest.raises(SettingsError, match="CSMS_PRICES_TOKEN_FILE"):
         price_input(load(csms_prices_token_file=tmp_path / "none", **given))
+
+
+def test_the_bound_on_a_bill_reaches_the_ledger():
+    assert (policy(load()).max_power_w, policy(load()).hold_implausible) == (500_000, True)
+    chosen = policy(load(csms_max_power_w="22000", csms_hold_implausible="off"))
+    assert (chosen.max_power_w, chosen.hold_implausible) == (22_000, False)
+    with pytest.raises(SettingsError, match="CSMS_MAX_POWER_W"):
+        load(csms_max_power_w=0)

@@ -52,6 +52,7 @@ class ChargerOut(Model):
     meter_serial_number: str | None
     heartbeat_interval_s: int | None
     time_zone: str | None
+    max_power_w: int | None
     tariff_id: str | None
     group_id: str | None
     has_password: bool
@@ -87,6 +88,13 @@ class ChargerSettings(Input):
     tariff_id: Name | None = None
     group_id: Name | None = Field(None, description="Its tariff applies when the charger has none of its own")
     heartbeat_interval_s: int | None = Field(None, ge=1, le=86_400)
+    max_power_w: int | None = Field(
+        None,
+        ge=1,
+        le=100_000_000,
+        description="The most it can give, in W: more energy than that in a session is not billed unseen."
+        " null: CSMS_MAX_POWER_W",
+    )
     time_zone: Annotated[str | None, AfterValidator(zone)] = None
     password: Annotated[SecretStr, Field(min_length=8, max_length=64)] | None = Field(
         None,

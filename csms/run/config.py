@@ -27,6 +27,8 @@ def policy(settings: Settings) -> Policy:
             time_rate=settings.csms_time_rate,
         ),
         time_zone=settings.csms_time_zone,
+        max_power_w=settings.csms_max_power_w,
+        hold_implausible=settings.csms_hold_implausible,
     )
 
 

@@ -182,3 +182,19 @@ async def test_the_csv_says_how_a_session_is_billed(world: ApiHarness, client: h
     head, row = (await client.get("/transactions.csv")).text.splitlines()
     assert head.endswith(",anomalies,billing,heldBecause,accountingAt")
     assert ",held,implausible_meter_stop," in row
+
+
+async def test_the_most_power_of_a_charger_bounds_its_bills(world: ApiHarness, client: httpx.AsyncClient):
+    assert (await client.put("/chargers/CP1", json={"maxPowerW": 11_000})).json()["maxPowerW"] == 11_000
+    assert (await client.patch("/chargers/CP1", json={"maxPowerW": 0})).status_code == 422
+    transaction_id = await world.start("CP1")
+    world.later(minutes=60)
+    await world.stop("CP1", transaction_id, 41_000)  # 40 kWh in an hour
+    assert (await shown(client, transaction_id))["heldBecause"] == ["implausible_meter_stop"]
+    refused = await post(client, transaction_id, "correct", energyWh=40_000)
+    assert (refused.status_code, "at 11000 W" in refused.json()["detail"]) == (422, True)
+    assert (await client.patch("/chargers/CP1", json={"maxPowerW": 50_000})).json()["maxPowerW"] == 50_000
+    assert (await client.get("/chargers/CP1")).json()["maxPowerW"] == 50_000
+    corrected = (await post(client, transaction_id, "correct", energyWh=40_000)).json()
+    assert (corrected["billing"], corrected["energyWh"]) == ("billed", 40_000)
+    assert (await client.patch("/chargers/CP1", json={"maxPowerW": None})).json()["maxPowerW"] is None
