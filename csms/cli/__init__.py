@@ -27,7 +27,7 @@ _COMMANDS: Final[dict[str, tuple[str, str, str | None]]] = {
     "qr": ("qr", "qr", "EXAMPLE"),
     "send": ("send", "send", "EXAMPLE"),
     "chargers": ("lists", "chargers", "CHARGERS_EXAMPLE"),
-    "transactions": ("lists", "transactions", "TRANSACTIONS_EXAMPLE"),
+    "transactions": ("transactions", "app", None),
     "accounts": ("accounts", "app", None),
     "ca": ("ca", "app", None),
     "plans": ("plans", "app", None),

@@ -1,6 +1,5 @@
-"""`csms chargers`, `csms transactions`: what the console lists, for a terminal or a spreadsheet."""
+"""`csms chargers`: what the console lists, for a terminal."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -9,7 +8,6 @@ from csms.cli.client import RestClient
 from csms.cli.output import DASH, in_seconds, print_table
 
 CHARGERS_EXAMPLE = "Example:  csms chargers --online"
-TRANSACTIONS_EXAMPLE = "Example:  csms transactions --from 2026-11-01 --csv > november.csv"
 
 
 def chargers(
@@ -34,59 +32,3 @@ def chargers(
         rows,
         "No charger has connected yet. Point one at ws://<this host>:9000/<identity>.",
     )
-
-
-def transactions(
-    charger: Annotated[str | None, typer.Option(help="Only transactions of this charger.")] = None,
-    active: Annotated[bool, typer.Option("--active", help="Only transactions that are running now.")] = False,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            "--from", help="Only those accounted at or after this time (ISO 8601), or this local day."
-        ),
-    ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option("--to", help="Only those accounted before this time (ISO 8601), or this local day."),
-    ] = None,
-    billing: Annotated[str | None, typer.Option(help="Only those billed so: billed, held, void.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="The highest number to list, newest first.")] = 50,
-    csv: Annotated[bool, typer.Option("--csv", help="Print all of them as CSV, for a spreadsheet.")] = False,
-) -> None:
-    """List the transactions: energy, time, cost."""
-    client = RestClient()
-    filters = {
-        "charger": charger,
-        "active": True if active else None,
-        "from": since,
-        "to": until,
-        "billing": billing,
-    }
-    if csv:
-        given = {name: value for name, value in filters.items() if value is not None}
-        sys.stdout.write(client.call("GET", "/transactions.csv", params=given).text)
-        return
-    rows: list[list[str]] = []
-    for t in client.items("/transactions", limit=min(limit, 100), **filters):
-        if len(rows) >= limit:
-            break
-        cost = t.get("cost") or {}
-        rows.append(
-            [
-                str(t["id"]),
-                f"{t['chargerId']}:{t['connectorId']}",
-                t["idTag"],
-                in_seconds(t["startedAt"]),
-                "running" if t["active"] else in_seconds(t["stoppedAt"]),
-                f"{(t.get('energyWh') or 0) / 1000:.3f}",
-                " ".join(
-                    filter(None, (cost.get("amount"), cost.get("currency"), _unusual(t.get("billing"))))
-                ),
-            ]
-        )
-    columns = ("id", "charger", "idTag", "started (UTC)", "stopped (UTC)", "kWh", "cost")
-    print_table("Transactions", columns, rows, "No transactions.")
-
-
-def _unusual(billing: str | None) -> str | None:
-    return f"({billing})" if billing in {"held", "void"} else None

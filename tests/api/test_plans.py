@@ -12,10 +12,9 @@ from csms.db import plans
 from csms.scheduling.periods import ChargePeriod
 from csms.scheduling.plan_delivery import InstalledPlan, PlanDelivery
 from csms.scheduling.plan_view import PlanningTerms, PlanSlot, PlanView
-from tests.api.test_tariffs_cli import Ran, Told, did, ran
 from tests.harness.api_harness import ApiHarness
+from tests.harness.command_line import Ran, Told
 
-__all__ = ["did", "ran"]
 PLAN = "/chargers/CP1/plan"
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 PERIOD = ChargePeriod(NOW, NOW + timedelta(hours=1), 16)

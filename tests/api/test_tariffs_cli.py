@@ -1,55 +1,15 @@
 """`csms tariffs` with the REST interface behind it, without a socket and a process."""
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from typer.testing import CliRunner
 
-from csms.cli import app
 from csms.errors import CsmsError
-from tests.harness.api_harness import ApiHarness
+from tests.harness.command_line import Ran, Told
 
-Told = Callable[..., Awaitable[str]]
-Ran = Callable[..., Awaitable[Any]]
 NIGHT = ("--band", "night 22:00-06:00 energy=0.20", "--zone", "Europe/Vienna")
-
-
-class LoopClient:
-    """The part of httpx.Client that the command line uses: requests from its thread, answered in the test's loop."""
-
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self._client = client
-        self._loop = asyncio.get_running_loop()
-
-    def request(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
-        asked = self._client.request(method, path, **kwargs)
-        return asyncio.run_coroutine_threadsafe(asked, self._loop).result(30)
-
-
-@pytest.fixture
-async def ran(world: ApiHarness, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> Ran:
-    sync_client = LoopClient(client)
-    monkeypatch.setattr(httpx, "Client", lambda **_: sync_client)
-
-    async def run(*arguments: str) -> Any:
-        return await asyncio.to_thread(CliRunner().invoke, app, list(arguments))
-
-    return run
-
-
-@pytest.fixture
-async def did(ran: Ran) -> Told:
-    async def do(*arguments: str) -> str:
-        result = await ran(*arguments)
-        assert result.exit_code == 0, (result.output, result.exception)
-        return str(result.stdout)
-
-    return do
 
 
 async def test_a_tariff_is_set_changed_shown_and_deleted(did: Told, tmp_path: Path) -> None:
