@@ -1,4 +1,4 @@
-"""The consumer's database: bills, applied events, and the position of each charger."""
+"""The consumer's database: bills, those that are held, applied events, and the position of each charger."""
 
 import enum
 import json
@@ -14,7 +14,7 @@ class Outcome(enum.Enum):
 
 
 class Bills:
-    """SQLite: bills, applied events (inbox), and the last applied seq of each charger."""
+    """SQLite: bills, those not to be charged yet (held), applied events (inbox), the last applied seq of each charger."""
 
     def __init__(self, path: str) -> None:
         # Autocommit: database transactions begin and end only where this module says so.
@@ -26,6 +26,10 @@ class Bills:
                 client_id TEXT NOT NULL, transaction_id INTEGER NOT NULL, revision INTEGER NOT NULL,
                 amount_minor INTEGER NOT NULL, currency TEXT NOT NULL, id_tag TEXT NOT NULL,
                 PRIMARY KEY (client_id, transaction_id)
+            );
+            CREATE TABLE IF NOT EXISTS held (
+                client_id TEXT NOT NULL, transaction_id INTEGER NOT NULL, revision INTEGER NOT NULL,
+                reasons TEXT NOT NULL, PRIMARY KEY (client_id, transaction_id)
             );
             CREATE TABLE IF NOT EXISTS inbox (
                 event_id TEXT PRIMARY KEY, client_id TEXT NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL
@@ -60,10 +64,25 @@ class Bills:
         return Outcome.APPLIED
 
     def _book(self, event: dict[str, Any]) -> None:
-        """Write the bill. For one transaction the highest revision holds."""
+        """Write the bill, or that there is none yet. For one transaction the highest revision holds.
+
+        A correction is a bill with a higher revision, a void one of the amount 0. A `cost_held` is no bill: csms finds its
+        figures implausible, and an operator of csms has to release, correct or void it. That is a `session_cost` again.
+        """
+        cost, client_id = event["payload"], event["clientId"]
+        if event["eventType"] == "cost_held":
+            if self._revision(client_id, cost["transactionId"]) < cost["revision"]:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?)",
+                    [client_id, cost["transactionId"], cost["revision"], " ".join(cost["heldBecause"])],
+                )
+            return
         if event["eventType"] != "session_cost":
             return
-        cost = event["payload"]
+        self._db.execute(
+            "DELETE FROM held WHERE client_id = ? AND transaction_id = ? AND revision < ?",
+            [client_id, cost["transactionId"], cost["revision"]],
+        )
         self._db.execute(
             """
             INSERT INTO bills VALUES (:client_id, :transactionId, :revision, :amountMinor, :currency, :idTag)
@@ -72,8 +91,17 @@ class Bills:
                 currency = excluded.currency, id_tag = excluded.id_tag
             WHERE excluded.revision > bills.revision
             """,
-            cost | {"client_id": event["clientId"]},
+            cost | {"client_id": client_id},
         )
+
+    def _revision(self, client_id: str, transaction_id: int) -> int:
+        """Return the highest revision of a transaction that is known, 0 if none."""
+        known = self._db.execute(
+            "SELECT max(revision) FROM (SELECT * FROM held UNION ALL SELECT client_id, transaction_id, revision, ''"
+            " FROM bills) WHERE client_id = ? AND transaction_id = ?",
+            [client_id, transaction_id],
+        ).fetchone()
+        return known[0] or 0
 
     def position(self, client_id: str) -> int:
         """Return the last applied seq, 0 if none."""

@@ -296,7 +296,14 @@ class _Talking(Bills):
             cost = event["payload"]
             print(
                 f"{event['clientId']} transaction {cost['transactionId']}: {cost['amountMinor']} minor units of"
-                f" {cost['currency']}, revision {cost['revision']}",
+                f" {cost['currency']}, revision {cost['revision']}{', void' if cost.get('void') else ''}",
+                flush=True,
+            )
+        elif outcome is Outcome.APPLIED and event["eventType"] == "cost_held":
+            cost = event["payload"]
+            print(
+                f"{event['clientId']} transaction {cost['transactionId']}: not billed, held in csms because of"
+                f" {', '.join(cost['heldBecause'])}",
                 flush=True,
             )
         elif outcome is not Outcome.APPLIED:

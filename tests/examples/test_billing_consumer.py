@@ -105,6 +105,36 @@ def test_the_highest_revision_holds_in_whatever_order_they_come(ledger):
     assert bills(ledger) == [(17, 3, 300), (18, 1, 100)]
 
 
+def held(seq, *, revision=1, transaction=17):
+    return event(
+        seq,
+        kind="cost_held",
+        transactionId=transaction,
+        revision=revision,
+        amountMinor=51_539_596,
+        currency="USD",
+        heldBecause=["implausible_meter_stop"],
+    )
+
+
+def waiting(ledger):
+    return ledger.rows("SELECT transaction_id, revision, reasons FROM held ORDER BY transaction_id")
+
+
+def test_a_held_cost_is_no_bill_until_it_is_released_corrected_or_void(ledger):
+    taker = Consumer(ledger, Kept())
+    taker.take(held(1))
+    assert (bills(ledger), waiting(ledger)) == ([], [(17, 1, "implausible_meter_stop")])
+    taker.take(bill(2, 288, revision=2))
+    assert (bills(ledger), waiting(ledger)) == ([(17, 2, 288)], [])
+    taker.take(held(3, revision=3))  # a later stop contradicts it
+    assert (bills(ledger), waiting(ledger)) == ([(17, 2, 288)], [(17, 3, "implausible_meter_stop")])
+    taker.take(bill(4, 0, revision=4, void=True))
+    assert (bills(ledger), waiting(ledger)) == ([(17, 4, 0)], [])
+    taker.take(held(5, revision=3))  # replayed late
+    assert waiting(ledger) == []
+
+
 def test_what_csms_no_longer_keeps_is_a_hole_for_a_human(ledger):
     kept = Kept(*(event(seq) for seq in range(5, 9)))
     kept.first = 5
@@ -237,6 +267,22 @@ def look(path, query):
         reader.close()
 
 
+async def implausible(point):
+    """A session of 10 kWh by its reading, with an absurd register at its end."""
+    started = await point.ask(
+        "StartTransaction",
+        {"connectorId": 1, "idTag": "T", "meterStart": 1000, "timestamp": "2026-11-01T10:00:00Z"},
+    )
+    reading = {"timestamp": "2026-11-01T11:00:00Z", "sampledValue": [{"value": "11000"}]}
+    number = started["transactionId"]
+    await point.ask("MeterValues", {"connectorId": 1, "transactionId": number, "meterValue": [reading]})
+    await point.ask(
+        "StopTransaction",
+        {"transactionId": number, "meterStop": 2**32 - 1, "timestamp": "2026-11-01T11:30:00Z"},
+    )
+    return number
+
+
 async def session(point, meter_stop=25_000, readings=0):
     started = await point.ask(
         "StartTransaction",
@@ -300,6 +346,36 @@ async def test_sessions_become_bills_and_repetitions_do_not(start_node, mosquitt
                 == list(dict.fromkeys(body for _, body in node.bodies))
             )
         )
+    finally:
+        await point.close()
+
+
+async def test_corrections_by_operators_reach_the_bills(start_node, mosquitto, path):
+    server = mosquitto(POLITE)
+    node = await node_at(start_node, server)
+    point = await RawChargePoint.dial(node.ocpp, "CP1")
+
+    async def revise(number, action, **body):
+        answer = await node.api.post(
+            f"/api/v1/transactions/{number}/{action}", json={"note": "by hand"} | body
+        )
+        assert answer.status_code == 200, answer.text
+
+    def known():
+        return look(path, "SELECT transaction_id, revision, amount_minor FROM bills ORDER BY 1")
+
+    try:
+        async with running(node, server, path):
+            number = await implausible(point)
+            await node.until(lambda: look(path, "SELECT transaction_id FROM held") == [(number,)])
+            assert known() == []
+            await revise(number, "release")
+            await node.until(lambda: known() == [(number, 2, 120)])
+            assert look(path, "SELECT * FROM held") == []
+            await revise(number, "correct", energyWh=5000)
+            await node.until(lambda: known() == [(number, 3, 60)])
+            await revise(number, "void")
+            await node.until(lambda: known() == [(number, 4, 0)])
     finally:
         await point.close()
 
