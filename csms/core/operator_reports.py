@@ -6,7 +6,7 @@ from typing import Literal
 from msgspec import Struct
 
 from csms.core.records import Transaction
-from csms.core.reports import Report
+from csms.core.reports import Resendable
 
 
 class Revised(Struct, frozen=True, kw_only=True):
@@ -16,12 +16,13 @@ class Revised(Struct, frozen=True, kw_only=True):
     after: Transaction
 
 
-class Revise(Report[Revised], frozen=True, kw_only=True):
+class Revise(Resendable[Revised], frozen=True, kw_only=True):
     """An operator stops an open transaction by hand, or corrects, releases or voids an ended one.
 
     Stop takes `meter_stop_wh` and `stopped_at`, correct all figures, of which `energy_wh` precedes the registers. A
     figure of None stays as it is. Recording it raises NotBookable if the figures are impossible, and WrongState if the
-    transaction's state does not allow it.
+    transaction's state does not allow it. `message_id` is the request's: a batch is written again after a commit of which
+    the answer was lost.
     """
 
     transaction_id: int

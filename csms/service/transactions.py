@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import date, datetime
 from itertools import pairwise
+from secrets import token_hex
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -122,6 +123,7 @@ async def _report(
 ) -> Revise:
     session = await known(context, transaction_id)
     return Revise(
+        message_id=f"revision/{token_hex(16)}",
         charger_id=session.transaction.charger_id,
         transaction_id=transaction_id,
         kind=kind,

@@ -314,3 +314,13 @@ def test_readings_after_a_stop_by_hand_open_the_transaction_again(desk):
     assert desk.transactions[transaction_id].open
     assert isinstance(desk.tell(stop(transaction_id)), reports.Stopped)
     assert desk.transactions[transaction_id].revision == 2
+
+
+def test_a_decision_that_is_recorded_twice_is_one_revision(desk):
+    transaction_id = held(desk)
+    for kind in ("release", "void"):
+        report = correction(transaction_id, kind=kind, message_id=kind)
+        first = desk.tell(report)
+        before = desk.snapshot()
+        assert desk.tell(report) == first
+        assert desk.snapshot() == before
