@@ -70,7 +70,7 @@ From = Annotated[
     ),
 ]
 To = Annotated[pages.DayOrMoment, Query(alias="to", description="Accounted before this moment or day")]
-Billing = Annotated[Literal["billed", "held", "void"] | None, Query()]
+BillingFilter = Annotated[Literal["billed", "held", "void"] | None, Query()]
 
 
 async def _filters(
@@ -80,7 +80,7 @@ async def _filters(
     accounted_from: From = None,
     accounted_before: To = None,
     id_tag: TagFilter = None,
-    billing: Billing = None,
+    billing: BillingFilter = None,
 ) -> dict[str, Any]:
     charger_id = None if charger is None else storable(charger)
     since, before = await service.moments(context, charger_id, accounted_from, accounted_before)

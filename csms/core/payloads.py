@@ -121,7 +121,7 @@ class CompletedPayload(Payload, kw_only=True):
             str,
             Meta(
                 description="What the energy was derived from.",
-                examples=["meter_stop", "last_reading", "none"],
+                examples=["meter_stop", "last_reading", "operator", "none"],
             ),
         ]
         | UnsetType
