@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from csms.console import accounts, actions, sign_in
+from csms.console import accounts, actions, corrections, sign_in
 from csms.console.base import CONSOLE_FILES, Console, PageHandler
 from csms.console.live_pages import LivePages
 from csms.console.pages import ConsolePages
@@ -40,6 +40,9 @@ def create_console(context: ServiceContext, *, page_size: int = 50) -> Starlette
             page("/stream/chargers/{charger_id:path}", pages.stream_charger),
             page("/transactions", pages.transactions),
             page("/transactions/{transaction_id:int}", pages.transaction),
+            action("/transactions/{transaction_id:int}/{kind}/preview", corrections.preview),
+            action("/transactions/{transaction_id:int}/{kind}", corrections.revise),
+            page("/attention", corrections.attention),
             page("/events", pages.events),
             page("/quarantine", pages.quarantine),
             page("/tariffs", pages.tariffs),

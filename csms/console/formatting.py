@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
+from csms.console.explanations import explained
 from csms.core.currencies import minor_digits
 from csms.core.pricing import BillLine, Cost
 from csms.core.quarantine import repairable_message
@@ -168,8 +169,10 @@ def event_line(event: Event) -> str:
             parts.append(f"{payload.get('previousStatus')} → {payload.get('status')}")
             if payload.get("errorCode") not in {None, "NoError"}:
                 parts.append(str(payload["errorCode"]))
-        case "session_cost":
+        case "session_cost" | "cost_held":
             parts.append(f"{payload.get('estimatedCost')} {payload.get('currency')}")
+            parts += ["void"] if payload.get("void") else []
+            parts += [explained(word) for word in payload.get("heldBecause", ())]
     return " · ".join(parts)
 
 
@@ -198,5 +201,6 @@ FILTERS = {
         repair_draft,
         pretty_json,
         event_line,
+        explained,
     )
 }

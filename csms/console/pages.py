@@ -14,6 +14,7 @@ from csms.db.driver import driver_connection
 from csms.service import cursors, qr
 from csms.service.chargers import known, usable, view_of
 from csms.service.event_stream import EventStream
+from csms.service.transactions import revisions
 
 # The transaction and its events are dated by one node; a margin costs nothing.
 _EVENTS_BEFORE = timedelta(minutes=1)
@@ -94,6 +95,7 @@ class ConsolePages:
                 db,
                 charger_id=charger_id or None,
                 active={"running": True, "finished": False}.get(only),
+                billing=only if only in {"held", "void"} else None,
                 before=before,
                 limit=console.page_size + 1,
             )
@@ -126,6 +128,7 @@ class ConsolePages:
             session=session,
             points=points[t.id],
             events=events,
+            revisions=await revisions(console.context, t.id),
             stop_suspect=t.stopped_at is not None
             and t.stop_received_at is not None
             and is_suspect(t.stopped_at, t.stop_received_at),

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import Select, Text, cast, func, or_, select, tuple_
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core import session_timeline
@@ -145,6 +146,22 @@ async def with_connectors(
         )
         for t in found
     ]
+
+
+async def list_irregular(
+    db: AsyncConnection, since: datetime, anomalies: Sequence[str], *, limit: int = 100
+) -> list[TransactionView]:
+    """Transactions since a moment whose stop was inferred, whose clock is suspect, or with one of the anomalies.
+
+    Newest first, without those that an operator has corrected or made void.
+    """
+    t = transactions.c
+    query = transactions_select(accounted_from=since, limit=limit).where(
+        or_(t.inferred, t.clock_suspect, t.anomalies.op("&&")(cast(list(anomalies), ARRAY(Text)))),
+        t.energy_source.is_distinct_from("operator"),
+        t.billing.is_distinct_from("void"),
+    )
+    return await _load(db, query)
 
 
 async def list_revisions(db: AsyncConnection, transaction_id: int) -> list[TransactionRevision]:

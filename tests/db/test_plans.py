@@ -12,7 +12,7 @@ from csms.db import record_sql, store
 from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
 from csms.db.partitions import ensure
-from tests.harness.fake_store import CP, NOW, at, meter, register, start, stop
+from tests.harness.fake_store import CP, NOW, at, correction, meter, register, start, stop
 from tests.harness.ledger_harness import OPEN
 
 FILL = """
@@ -73,6 +73,7 @@ async def test_every_query_of_a_batch_uses_an_index(db, monkeypatch):
         stop(300, charger_id="c2", message_id="2", digest=b"d", readings=[register(1, at(0))]),
         meter(400, register(1, at(0)), charger_id="c3", message_id="3", digest=b"d"),
         stop(-1, charger_id="c4", digest=b"d"),
+        correction(500, charger_id="c5", message_id="5", digest=b"d"),
         reports.Authorize(charger_id="c5", id_tag="tag8"),
         reports.Seen(charger_id="stranger"),
         enrollment.Deferred(

@@ -122,6 +122,9 @@ PAGES: dict[str, Callable[[AsyncConnection], Awaitable[Any]]] = {
         db, accounted_from=NOW - timedelta(hours=2), accounted_before=NOW - timedelta(hours=1), limit=50
     ),
     "held bills": lambda db: transaction_views.list_transactions(db, billing="held", limit=50),
+    "irregular sessions": lambda db: transaction_views.list_irregular(
+        db, NOW - timedelta(hours=2), ("clock_changed", "no_meter_stop")
+    ),
     "revisions": lambda db: transaction_views.list_revisions(db, 150),
     "the time zone of a charger": lambda db: charger_views.get_time_zone(db, "c7"),
     "one transaction": lambda db: transaction_views.get_transaction(db, 150),

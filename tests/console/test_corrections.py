@@ -1,0 +1,171 @@
+"""Corrections in the console: state and history of a bill, forms with a preview, and the page of what needs attention."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from csms.console.explanations import explained
+from csms.core import evidence, reports, session_register
+from csms.db import admin
+from csms.service.access import digest_of, new_secret
+from tests.harness.api_harness import ApiHarness
+from tests.harness.console_browser import EVIL, form_token, open_browser, sign_in, text_of
+
+HTMX = {"HX-Request": "true"}
+
+
+async def press(
+    browser: httpx.AsyncClient, transaction_id: int, action: str, *, htmx: bool = False, **fields: Any
+) -> httpx.Response:
+    page = (await browser.get(f"/transactions/{transaction_id}")).text
+    data = {"csrf": form_token(page), "note": "by hand"} | fields
+    return await browser.post(
+        f"/transactions/{transaction_id}/{action}", data=data, headers=HTMX if htmx else {}
+    )
+
+
+async def held(world: ApiHarness) -> int:
+    transaction_id = await world.start("CP1")
+    world.later(minutes=30)
+    await world.meter("CP1", transaction_id, 3500, 5000)
+    await world.stop("CP1", transaction_id, 2**32 - 1)
+    return transaction_id
+
+
+async def page_of(browser: httpx.AsyncClient, transaction_id: int) -> str:
+    answer = await browser.get(f"/transactions/{transaction_id}")
+    assert answer.status_code == 200
+    return text_of(answer.text)
+
+
+async def test_a_held_bill_says_why_and_is_released(world: ApiHarness, browser: httpx.AsyncClient):
+    transaction_id = await held(world)
+    page = await page_of(browser, transaction_id)
+    assert "The bill is held" in page
+    assert page.count(explained(evidence.IMPLAUSIBLE_METER_STOP)) == 3  # the bill, the anomaly, the event
+    listed = text_of((await browser.get("/transactions?only=held")).text)
+    assert f" {transaction_id} " in listed
+    done = await press(browser, transaction_id, "release", note=EVIL)
+    assert (done.status_code, done.headers["location"]) == (303, f"/transactions/{transaction_id}")
+    page = await page_of(browser, transaction_id)
+    assert "The bill is held" not in page
+    assert "admin" in page
+    assert EVIL not in (await browser.get(f"/transactions/{transaction_id}")).text
+    assert "No transaction." in (await browser.get("/transactions?only=held")).text
+
+
+async def test_a_correction_is_previewed_and_then_made(world: ApiHarness, browser: httpx.AsyncClient):
+    transaction_id = await world.session("CP1")
+    shown = await press(browser, transaction_id, "correct/preview", htmx=True, energyWh="4000")
+    assert "5,000 Wh 4,000 Wh" in text_of(shown.text)
+    assert "<html" not in shown.text
+    whole = await press(browser, transaction_id, "correct/preview", energyWh="4000")
+    assert "not changed yet" in whole.text
+    assert "by hand" not in await page_of(browser, transaction_id)
+    await press(browser, transaction_id, "correct", energyWh="4000", note="photo of the meter")
+    page = await page_of(browser, transaction_id)
+    assert "An operator has entered it" in page
+    assert "photo of the meter 5.00 kWh → 4.00 kWh" in page
+    await press(browser, transaction_id, "void")
+    page = await page_of(browser, transaction_id)
+    assert "The bill is void" in page
+    assert "Void the bill" not in page
+
+
+async def test_a_running_transaction_is_stopped_by_hand(world: ApiHarness, browser: httpx.AsyncClient):
+    transaction_id = await world.start("CP1")
+    at = world.later(minutes=30)
+    world.later(hours=4)
+    fields: dict[str, Any] = {"meterStopWh": "3000", "stoppedAt": f"{at:%Y-%m-%dT%H:%M:%S}"}
+    shown = await press(browser, transaction_id, "stop/preview", htmx=True, **fields)
+    assert "running billed" in text_of(shown.text)
+    assert (await press(browser, transaction_id, "stop", **fields)).status_code == 303
+    page = await page_of(browser, transaction_id)
+    assert "stop inferred" in page
+    assert "2.00 kWh" in page
+
+
+@pytest.mark.parametrize(
+    ("action", "fields", "status", "sentence"),
+    [
+        ("correct", {"energyWh": "1", "note": " "}, 422, "A reason is needed"),
+        ("correct", {"energyWh": "-1"}, 422, "energyWh must be a whole number"),
+        ("correct", {"stoppedAt": "yesterday"}, 422, "stoppedAt must be a time"),
+        ("correct", {"meterStopWh": "5"}, 422, "is below that at the start"),
+        ("stop", {}, 409, "correct it instead"),
+        ("release", {}, 409, "not held"),
+        ("explode", {}, 404, "nothing at this address"),
+    ],
+)
+async def test_what_cannot_be_is_a_sentence(
+    world: ApiHarness,
+    browser: httpx.AsyncClient,
+    action: str,
+    fields: dict[str, Any],
+    status: int,
+    sentence: str,
+):
+    transaction_id = await world.session("CP1")
+    answer = await press(browser, transaction_id, action, **fields)
+    assert (answer.status_code, sentence in text_of(answer.text)) == (status, True)
+    shown = await press(browser, transaction_id, f"{action}/preview", htmx=True, **fields)
+    assert (shown.status_code, sentence in text_of(shown.text)) == (200, True)
+
+
+async def test_a_viewer_sees_the_history_and_no_form(world: ApiHarness):
+    transaction_id = await held(world)
+    secret = new_secret()
+    async with world.engine.begin() as db:
+        await admin.add_token(db, "vera", "viewer", digest_of(secret))
+    async with open_browser(world) as stranger:
+        viewer = await sign_in(stranger, secret)
+        page = await page_of(viewer, transaction_id)
+        assert "Revisions" in page
+        assert "Release the bill" not in page
+        assert (await press(viewer, transaction_id, "void")).status_code == 403
+        assert (await viewer.get("/attention")).status_code == 200
+
+
+async def test_what_needs_attention_is_on_one_page(world: ApiHarness, browser: httpx.AsyncClient):
+    page = text_of((await browser.get("/attention")).text)
+    assert page.count("None.") == 5
+    bill = await held(world)
+    await world.session("CP2")  # nothing is wrong with it
+    forgotten = await world.start("CP3")
+    world.later(minutes=1)
+    await world.start("CP3")
+    stuck = await world.record(
+        reports.Start(
+            charger_id="CP4",
+            connector_id=1,
+            id_tag="T",
+            key="k",
+            meter_wh=0,
+            at=datetime(1970, 1, 1, tzinfo=UTC),
+        )
+    )
+    blind = await world.record(
+        reports.Start(charger_id="CP5", connector_id=1, id_tag="T", key="k", meter_wh=None, at=world.now)
+    )
+    await world.stop("CP6", 999_999, 100)
+    shown = (await browser.get("/attention")).text
+    for number in (bill, forgotten, stuck.transaction_id, blind.transaction_id):
+        assert f'href="/transactions/{number}"' in shown
+    assert "CP2" not in shown
+    for sentence in (evidence.IMPLAUSIBLE_METER_STOP, session_register.NO_METER_START):
+        assert explained(sentence) in shown
+    assert "StopTransaction" in shown
+    await press(browser, bill, "void")
+    assert f'href="/transactions/{bill}"' not in (await browser.get("/attention")).text
+
+
+def test_every_anomaly_has_a_sentence():
+    sources = {evidence.METER_STOP, evidence.LAST_READING, evidence.NO_READING, evidence.OPERATOR}
+    constants = vars(evidence) | vars(session_register)
+    words = {
+        value for name, value in constants.items() if name.isupper() and isinstance(value, str)
+    } - sources
+    assert len(words) > 10
+    assert [word for word in words if explained(word) == f"{word.replace('_', ' ').capitalize()}."] == []
