@@ -197,8 +197,6 @@ def test_absurd_values_raise_no_bill_beyond_the_bound(story, register_wh, clock)
             continue
         assert t.energy_wh is not None
         assert t.energy_wh <= true_wh + TOLERANCE_WH + connector.absurd * BOUND_WH
-        if t.energy_wh > true_wh + TOLERANCE_WH:
-            assert t.anomalies, "more than flowed, and the bill does not say why"
 
 
 @settings(max_examples=EXAMPLES // 4, deadline=None, suppress_health_check=list(HealthCheck), database=None)
