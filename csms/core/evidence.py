@@ -69,6 +69,8 @@ def conclude(
     lasted_s = max(float(seconds), (end.received_at - start_received_at).total_seconds(), 0.0)
     if ended.energy_wh > session_register.limit_wh(register.max_power_w, lasted_s):
         held = (*held, ENERGY_EXCEEDS_POWER)
+    if ended.pending is not None:
+        marks = (*marks, session_register.IMPLAUSIBLE_READING)  # nothing has confirmed it
     reported = end.meter_stop_wh
     return Conclusion(
         energy_wh=ended.energy_wh,
@@ -92,7 +94,7 @@ def _energy(
     if reported is None:
         return register, source, () if register.readings else (NO_METER_STOP,), ()
     last = register.last
-    if end.session_register and 0 <= reported < last.wh and not register.readings:
+    if end.session_register and 0 <= reported < last.wh and not (register.readings or register.pending):
         counted = replace(
             last, wh=reported, energy_wh=reported, at=end.stopped_at, received_at=end.received_at
         )
@@ -103,12 +105,22 @@ def _energy(
             return register, NO_READING, (), (session_register.NO_METER_START,)
         register = replace(register, start_wh=register.before_wh)
     fall_wh = last.wh - reported
-    if 0 < fall_wh <= min(_ROUNDING_WH, last.energy_wh) and reported >= register.segment_wh:
+    rounding_wh = _ROUNDING_WH if last.wh % _ROUNDING_WH == 0 else session_register.NO_FALL_WH
+    if 0 < fall_wh <= min(rounding_wh, last.energy_wh) and reported >= register.segment_wh:
         rounded = replace(last, wh=reported, energy_wh=last.energy_wh - fall_wh)
         return replace(register, last=rounded), METER_STOP, (), ()
+    if 0 < fall_wh <= session_register.NO_FALL_WH and not register.readings:
+        return register, METER_STOP, (), ()
     ended = session_register.advance(register, reported, end.stopped_at, end.received_at)
     if ended.readings > register.readings:
         return ended, LAST_READING if end.inferred else METER_STOP, (), ()
+    # The readings may count on another scale than start and end do.
+    whole_wh = reported - (register.start_wh or 0)
+    if last.energy_wh <= whole_wh <= last.energy_wh + _limit_wh(register, end) and register.segment_wh < (
+        register.start_wh or 0
+    ):
+        point = replace(last, wh=reported, energy_wh=whole_wh, at=end.stopped_at, received_at=end.received_at)
+        return replace(register, last=point), METER_STOP, (), ()
     if reported < last.wh:
         return register, source, (METER_DECREASED,), ()
     return register, source, (), (IMPLAUSIBLE_METER_STOP,)
@@ -135,8 +147,12 @@ def _times(
     began_at = start_received_at if start_ahead else started_at
     if _contradictory(register, end, started_at, start_received_at):
         by_receipt = end.lost_power_at or (min(stopped_at, received_at) if end.inferred else received_at)
-        stop_only = is_suspect(stopped_at, received_at) and not is_suspect(started_at, start_received_at)
-        began_at = began_at if stop_only else start_received_at
+        if is_suspect(stopped_at, received_at) and not is_suspect(started_at, start_received_at):
+            seen_at, seen_received_at = _last_seen(register, started_at, start_received_at)
+            if seen_received_at > seen_at + CLOCK_TOLERANCE:
+                by_receipt = seen_at  # it waited in the charger, and so may have the end
+        else:
+            began_at = start_received_at
         return began_at, max(by_receipt, began_at), (CLOCK_CHANGED,)
     if ahead:
         drift = abs((stopped_at - received_at) - (started_at - start_received_at))
@@ -144,10 +160,22 @@ def _times(
     last = register.last
     set_back = register.readings > 0 and not is_suspect(last.at, last.received_at)
     if set_back and stopped_at < last.at - CLOCK_TOLERANCE and not end.inferred:
-        return began_at, received_at, (CLOCK_CHANGED,)
+        # A reading received as it was taken proves the clock of the end wrong; another one may be wrong itself.
+        proved = start_ahead or abs(last.received_at - last.at) <= CLOCK_TOLERANCE
+        return began_at, received_at if proved else stopped_at, (CLOCK_CHANGED,)
     if start_ahead and set_back and last.at <= last.received_at + CLOCK_TOLERANCE:
         return start_received_at, stopped_at, (CLOCK_CHANGED,)
     return started_at, stopped_at, ()
+
+
+def _last_seen(
+    register: SessionRegister, started_at: datetime, start_received_at: datetime
+) -> tuple[datetime, datetime]:
+    """Return when the last evidence of the session was taken, by the charger's clock, and when it was received."""
+    last = register.last
+    if register.readings and not is_suspect(last.at, last.received_at):
+        return last.at, last.received_at
+    return started_at, start_received_at
 
 
 def _contradictory(

@@ -5,13 +5,14 @@ from datetime import datetime
 from hashlib import sha256
 
 import msgspec
+from msgspec import UnsetType
 from msgspec.structs import replace
 
 from csms.core import events, reports, session_register
 from csms.core.attribution import current_register
 from csms.core.clocks import proves_older
 from csms.core.records import Connector, DeviationCount, StoredReading, Transaction
-from csms.core.sample_kinds import OUTLET
+from csms.core.sample_kinds import ENERGY_REGISTER, OUTLET
 from csms.core.text import storable
 from csms.core.units import Measured, SampleDeviation, measure
 from csms.core.work import Work
@@ -131,11 +132,15 @@ def _update_connector(
                 work.now,
                 names_session=names_session,
                 at_outlet=measured.energy_location == OUTLET,
+                summed=_is_summed(measured),
             )
         energy_wh = register.last.wh if register.readings else None
     transaction_id = None if transaction is None else transaction.id
     same = before.reading_transaction_id == transaction_id
-    if not (same and _overtaken(before, sampled_at, measured, work.now)):
+    if same and _overtaken(before, sampled_at, measured, work.now):
+        if register != before.register and transaction is not None:
+            work.put(replace(before, register=register))
+    else:
         work.put(
             replace(
                 before,
@@ -151,6 +156,15 @@ def _update_connector(
             )
         )
     return None if register is None or register.start_wh is None else register.energy_wh
+
+
+def _is_summed(measured: Measured) -> bool:
+    """Return whether the register is the sum of its phases, of which the charger gave no total."""
+    place = measured.energy_location
+    found = measured.measurands.get(ENERGY_REGISTER if place == OUTLET else f"{ENERGY_REGISTER}@{place}")
+    if found is None or measured.energy_wh is None or isinstance(found.phases, UnsetType):
+        return False
+    return measured.energy_wh == round(1000 * sum(found.phases.values()))
 
 
 def _overtaken(before: Connector, sampled_at: datetime, measured: Measured, now: datetime) -> bool:

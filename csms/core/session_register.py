@@ -28,9 +28,11 @@ IMPLAUSIBLE_READING: Final = "implausible_reading"  # a value that the values ar
 _MARGIN_S = 360
 _CLOCK_ERROR = 1.1
 # What a register may differ by where it does not matter: rounding to 0.1 kWh, or readings that overtake each other.
-_TOLERANCE_WH = 100
+NO_FALL_WH = 100
 _STRICT_MARGIN_WH = 1000
 _LONGEST_S = 30 * 86_400.0
+# The largest number of a field, which firmware sends for a register that it does not know.
+_UNKNOWN: Final = frozenset(2**bits - 1 for bits in (31, 32, 63, 64))
 _LIMITS = (2**31, 2**32, *(10**digits for digits in range(6, 13)))
 
 
@@ -88,7 +90,7 @@ def begin(
     """
     lifetime = previous is None or bool(previous.start_wh)
     marks: tuple[str, ...] = ()
-    if meter_start_wh is None or meter_start_wh < 0:
+    if meter_start_wh is None or meter_start_wh < 0 or meter_start_wh in _UNKNOWN:
         meter_start_wh, marks = None, (NO_METER_START,)
     elif before_wh is not None and meter_start_wh > 0 and previous is not None:
         marks = _compared(meter_start_wh, before_wh, previous)
@@ -134,7 +136,7 @@ def rescaled(register: SessionRegister, scale: int) -> SessionRegister:
 
 
 def _compared(meter_start_wh: int, before_wh: int, previous: SessionRegister) -> tuple[str, ...]:
-    if abs(meter_start_wh - before_wh) <= _TOLERANCE_WH:
+    if abs(meter_start_wh - before_wh) <= NO_FALL_WH:
         return ()
     if meter_start_wh > before_wh:
         return (REGISTER_GAP,)
@@ -154,25 +156,29 @@ def advance(
     *,
     names_session: bool = True,
     at_outlet: bool = True,
+    summed: bool = False,
 ) -> SessionRegister:
     """Return the state after one more value of the register.
 
     `names_session` False: the reading names no transaction, so it may be of another register; it counts if it fits, and
-    never against readings that name the session. So does one of another location than the outlet (`at_outlet` False)
-    where the session has readings of the outlet.
+    never against readings that name the session. One of another location than the outlet (`at_outlet` False) is of
+    another register where the session has readings of the outlet. `summed`: it was added up from phases, each of which
+    may be the total, so it counts until a total contradicts it.
     """
     if value_wh < 0:
         return _marked(register, IMPLAUSIBLE_READING)
-    if at_outlet:
-        register = register if register.at_outlet else replace(register, at_outlet=True)
-    else:
-        names_session = names_session and not register.at_outlet
+    if not at_outlet and register.at_outlet:
+        return register
+    if at_outlet and not register.at_outlet:
+        register = replace(register, at_outlet=True)
     value = RegisterPoint(value_wh, 0, at, received_at)
     if register.start_wh is None and not register.readings:
         # The first reading of a session whose start is unknown is where it counts from.
         return _believed(register, value, 0, segment_wh=value_wh) if names_session else register
     return (
-        _rise(register, value, names_session)
+        _of_before_reset(register, value)
+        or _since_before(register, value)
+        or _rise(register, value, sure=names_session and not summed)
         or _small_fall(register, value)
         or _late(register, value)
         or _fallen_back(register, value)
@@ -184,7 +190,7 @@ def advance(
 def end_fits(register: SessionRegister, value_wh: int, at: datetime, received_at: datetime) -> bool:
     """Return whether the register at the end can be that of this session, by what is known of its readings."""
     return (
-        value_wh >= register.last.wh - _TOLERANCE_WH
+        value_wh >= register.last.wh - NO_FALL_WH
         and advance(register, value_wh, at, received_at).pending is None
     )
 
@@ -192,41 +198,56 @@ def end_fits(register: SessionRegister, value_wh: int, at: datetime, received_at
 # --- what a value may be, one function each: the state after it, or None --------------------------------------------
 
 
-def _rise(register: SessionRegister, value: RegisterPoint, names_session: bool) -> SessionRegister | None:
+def _of_before_reset(register: SessionRegister, value: RegisterPoint) -> SessionRegister | None:
+    """A value of before a reset that comes after it, by a clock that was not set in between."""
+    last, peak = register.last, register.peak
+    if peak is None or is_suspect(value.at, value.received_at):
+        return None
+    return register if value.at < peak.at <= last.at and last.wh < value.wh <= peak.wh else None
+
+
+def _since_before(register: SessionRegister, value: RegisterPoint) -> SessionRegister | None:
+    """A first value that goes on from the session before: the register at the start is a placeholder or an old one."""
+    before_wh, start_wh = register.before_wh, register.start_wh
+    if register.readings or not before_wh or start_wh is None or start_wh >= before_wh:
+        return None
+    most_wh = _strict_limit(register, register.last, value)
+    if not 0 <= value.wh - before_wh <= most_wh or (start_wh and value.wh - start_wh <= most_wh):
+        return None
+    replaced = replace(_marked(register, METER_START_REPLACED), start_wh=before_wh)
+    return _believed(replaced, value, value.wh - before_wh, segment_wh=before_wh)
+
+
+def _rise(register: SessionRegister, value: RegisterPoint, *, sure: bool) -> SessionRegister | None:
     last, peak = register.last, register.peak
     rise_wh = value.wh - last.wh
     if rise_wh < 0 or rise_wh > _limit(register, last, value):
         return None
-    sure = rise_wh <= _strict_limit(register, last, value)
-    if peak is not None and value.wh >= peak.wh and _resumes(register, value, peak, sure):
+    strictly = rise_wh <= _strict_limit(register, last, value)
+    if peak is not None and value.wh >= peak.wh and _resumes(register, value, peak, strictly=strictly):
         back = replace(register, last=peak, peak=None, pending=None, segment_wh=register.start_wh or 0)
         return _believed(_marked(back, IMPLAUSIBLE_READING), value, value.wh - peak.wh)
-    before_wh = register.before_wh
-    if (
-        register.readings == 0
-        and register.start_wh == 0
-        and before_wh
-        and 0 <= value.wh - before_wh <= _strict_limit(register, last, value)
-    ):
-        replaced = replace(_marked(register, METER_START_REPLACED), start_wh=before_wh)
-        return _believed(replaced, value, value.wh - before_wh, segment_wh=before_wh)
     if register.pending is not None:
         register = _marked(replace(register, pending=None), IMPLAUSIBLE_READING)
-    if names_session and sure:
+    if sure and strictly:
         return _believed(register, value, rise_wh)
     return replace(_believed(register, value, rise_wh), fallback=register.fallback or last)
 
 
-def _resumes(register: SessionRegister, value: RegisterPoint, peak: RegisterPoint, sure: bool) -> bool:
-    """Return whether a register that had seemed reset goes on where it was: the values between were wrong or late."""
+def _resumes(register: SessionRegister, value: RegisterPoint, peak: RegisterPoint, *, strictly: bool) -> bool:
+    """Return whether a register that had seemed reset goes on where it was: the values between were wrong or late.
+
+    It does if it stood still since, or if it would have risen at once by more than in all the session before.
+    """
+    last = register.last
     if value.wh - peak.wh > _limit(register, peak, value):
         return False
-    return not sure or register.segment_wh >= (register.start_wh or 0)
+    return not strictly or last.wh == register.segment_wh or value.wh - last.wh > last.energy_wh
 
 
 def _small_fall(register: SessionRegister, value: RegisterPoint) -> SessionRegister | None:
     """A fall within the tolerance is none. It confirms the last value."""
-    if not -_TOLERANCE_WH <= value.wh - register.last.wh < 0:
+    if not -NO_FALL_WH <= value.wh - register.last.wh < 0:
         return None
     if register.pending is None:
         return replace(register, fallback=None) if register.fallback else register
@@ -242,7 +263,7 @@ def _late(register: SessionRegister, value: RegisterPoint) -> SessionRegister | 
 
 def _fallen_back(register: SessionRegister, value: RegisterPoint) -> SessionRegister | None:
     sure = register.fallback
-    if sure is None or not -_TOLERANCE_WH <= value.wh - sure.wh <= _limit(register, sure, value):
+    if sure is None or not -NO_FALL_WH <= value.wh - sure.wh <= _limit(register, sure, value):
         return None
     back = replace(register, last=sure, fallback=None, pending=None)
     return _believed(_marked(back, IMPLAUSIBLE_READING), value, max(value.wh - sure.wh, 0))

@@ -113,9 +113,12 @@ def meter(work: Work, r: reports.Meter) -> reports.BalanceLeft | None:
             transaction = reopen(work, transaction)
         else:
             amended = True
-    connector_id = (
-        transaction.connector_id if transaction is not None and r.connector_id == 0 else r.connector_id
-    )
+    connector_id = r.connector_id
+    if transaction is not None and (names_session or connector_id == 0):
+        # A session of the connector that the readings name casts a doubt on the transaction that they name.
+        running = work.open_transaction(r.charger_id, connector_id)
+        names_session = names_session and (running is None or running.id == transaction.id)
+        connector_id = transaction.connector_id
     store_readings(
         work,
         r.charger_id,

@@ -170,6 +170,17 @@ def test_a_foreign_id_with_a_smaller_register_does_not_lower_the_energy(store):
     assert store.transactions[number].energy_wh == 8000
 
 
+def test_readings_count_for_the_session_that_they_name_on_whichever_connector(store):
+    number = store.tell(start(meter_wh=1000)).transaction_id
+    store.tell(meter(number, register(6000, at(30)), connector_id=2))
+    assert store.connectors[CP, 1].energy_wh == 6000
+    other = store.tell(start(connector_id=2, meter_wh=500_000)).transaction_id
+    store.tell(meter(number, register(503_000, at(40)), connector_id=2))
+    store.tell(stop(number, meter_wh=None, at=at(60)))
+    store.tell(stop(other, meter_wh=505_000, at=at(60)))
+    assert energies(store) == [5000, 5000]
+
+
 def test_the_same_stop_with_another_time_is_no_decision_for_an_operator(store):
     number = store.tell(start()).transaction_id
     store.tell(stop(number, digest=b"1"))

@@ -115,6 +115,39 @@ TO_21 = [(30.0, 6000), (60.0, 11_000), (90.0, 16_000), (119.0, 21_000)]
         (None, [(10, 500_000), (60, 503_000)], 505_000, (5000, "meter_stop", ("no_meter_start",), "billed")),
         (None, [], 505_000, (0, "none", ("no_meter_start",), "held")),
         (-1, [(10, 500_000)], 505_000, (5000, "meter_stop", ("no_meter_start",), "billed")),
+        # One step shows that a register which had seemed reset was not, or that it was.
+        (
+            10_000,
+            [(10, 12_000), (20, 0), (30, 0), (40, 16_000)],
+            20_000,
+            (10_000, "meter_stop", ("register_reset", "implausible_reading"), "billed"),
+        ),
+        (
+            100_000,
+            [(20, 103_000), (40, 106), (60, 109)],
+            112_000,
+            (12_000, "meter_stop", ("register_reset", "implausible_reading"), "billed"),
+        ),
+        (
+            0,
+            [(30, 2500), (60, 5000), (70, 0), (90, 1000), (105, 3000), (115, 6000)],
+            8000,
+            (13_000, "meter_stop", ("register_reset",), "billed"),
+        ),
+        # A start that is the largest number of its field is unknown, and one value at the end is confirmed by none.
+        (MAX32 - 1, [(1, 21_000), (30, 26_000)], 31_000, (10_000, "meter_stop", ("no_meter_start",), "billed")),
+        (MAX32 - 1, [], 31_000, (0, "none", ("no_meter_start",), "held")),
+        (1000, [(30, 6000), (119, 10**9)], None, (5000, "last_reading", ("implausible_reading",), "billed")),
+        # The readings count from 0, start and end do not.
+        (
+            4_076_334,
+            [(10, 104), (20, 228), (30, 353)],
+            4_077_034,
+            (700, "meter_stop", ("session_register",), "billed"),
+        ),
+        # A fall that is rounding, and one that is not.
+        (1000, [], 997, (0, "meter_stop", (), "billed")),
+        (0, [(30, 605), (31, 726)], 0, (726, "last_reading", ("meter_decreased",), "billed")),
         # Late, repeated and lost readings.
         (1000, [(30, 6000), (60, 11_000), (45, 8000), (90, 16_000)], 21_000, (20_000, "meter_stop", (), "billed")),
     ],
@@ -280,6 +313,24 @@ def test_a_session_that_lost_its_power_ends_with_its_last_evidence():
     store.tell(stop(number, meter_wh=5200, at=LOST, reason="PowerLoss"))
     t = store.transactions[number]
     assert (t.duration_s, t.energy_wh, t.anomalies) == (1800, 4200, ("clock_changed",))
+
+
+@pytest.mark.parametrize(
+    ("read_at", "stopped_at", "minutes"),
+    [
+        (at(9 * 60), at(120), 120),  # the readings are in another time zone
+        (at(40), LOST, 40),  # the end has no time: it is no later than the last evidence shows
+    ],
+)
+def test_a_session_that_waited_in_the_charger_is_not_billed_until_its_receipt(read_at, stopped_at, minutes):
+    store = store_with()
+    store.clock_stands = True
+    store.now = at(20 * 1440)
+    number = store.tell(start(at=NOW)).transaction_id
+    store.tell(meter(number, register(11_000, read_at)))
+    store.tell(stop(number, meter_wh=11_000, at=stopped_at))
+    t = store.transactions[number]
+    assert (t.duration_s, t.anomalies) == (minutes * 60, ("clock_changed",))
 
 
 def test_readings_after_the_clock_was_set_back_count():
