@@ -171,13 +171,17 @@ def debit_so_far(
     )
 
 
-def settle(work: Work, closed: Transaction) -> None:
+def settle(work: Work, closed: Transaction, *, charge: bool = True) -> None:
     """Debit the rest at the end of a transaction, or the difference after a correction, and end the rental's hold.
 
-    A session without energy is free up to `free_s` seconds: what it was debited is refunded.
+    A session without energy is free up to `free_s` seconds: what it was debited is refunded. `charge` False: its bill is
+    held, so the rental ends as it is, and the account may rent again.
     """
     rental = _rental_of(work, closed)
     if rental is None:
+        return
+    if not charge:
+        work.put(replace(rental, state=ENDED, ended_at=rental.ended_at or work.now))
         return
     total = closed.cost_minor or 0
     seconds = closed.duration_s or Decimal(0)

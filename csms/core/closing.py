@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from csms.core import accounts, events, session_timeline
 from csms.core.attribution import current_register
+from csms.core.clocks import is_suspect
 from csms.core.evidence import Conclusion, SessionEnd, conclude
 from csms.core.pricing import Cost, session_cost
 from csms.core.records import BilledState, Connector, Transaction, TransactionRevision
@@ -73,9 +74,16 @@ def close_inferred(work: Work, transaction: Transaction, *, reason: str) -> None
 
 
 def inferred_end(work: Work, transaction: Transaction) -> datetime:
-    """Return when an open transaction ended, as far as the signs of it are known."""
+    """Return when an open transaction ended, as far as the signs of it are known.
+
+    One that has ended by inference, and of which readings came since while another one runs, ended with the last of them.
+    """
     connector = work.connector(transaction.charger_id, transaction.connector_id)
     register = current_register(work, transaction)
+    if transaction.stopped_at is not None:
+        last = register.last
+        plausible = not is_suspect(last.at, last.received_at) and last.at <= last.received_at
+        return max(transaction.stopped_at, last.at) if plausible else transaction.stopped_at
     own = connector.reading_transaction_id == transaction.id
     stamped = (connector.free_since, connector.reading_at if own else None)
     ends = [at for at in stamped if at is not None and at >= transaction.started_at]
@@ -124,8 +132,7 @@ def book(
         work.add(revision_of(before, CHARGER, None, before.stop_received_at or work.now))
     if before.revision or author != CHARGER:
         work.add(revision_of(closed, author, note, work.now))
-    if closed.billing != HELD:
-        accounts.settle(work, closed)
+    accounts.settle(work, closed, charge=closed.billing != HELD)
     work.emit(closed.charger_id, events.completed(closed))
     work.emit(closed.charger_id, events.bill(closed, cost))
     return closed

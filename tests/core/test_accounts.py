@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from csms.core import reports
+from csms.core.operator_reports import Revise
 from csms.core.tariffs import Tariff
 from tests.harness.command_answers import answered
 from tests.harness.fake_store import CP, NOW, FakeStore, meter, register, sample, start, status, stop
@@ -274,3 +275,18 @@ def test_the_correction_of_a_free_rental_to_another_free_one_changes_no_balance(
     desk.tell(end(energy_wh=0, seconds=120))
     assert balance(desk) == 10_000
     assert [entry[1] for entry in debits(desk)] == ["debit", "refund"]
+
+
+def test_a_rental_whose_bill_is_held_ends_and_is_debited_when_an_operator_releases_it(desk):
+    desk.tell(rent())
+    number = desk.tell(begin()).transaction_id
+    desk.tell(used(1000, 600))
+    desk.tell(end(number, energy_wh=2**32 - 1))
+    assert desk.transactions[number].billing == "held"
+    assert debits(desk) == []
+    # The account may rent again.
+    assert desk.tell(rent()).status == "Accepted"
+    desk.tell(reports.Unrented(charger_id=CP, account_id=UID))
+    desk.tell(Revise(charger_id=CP, transaction_id=number, kind="release", author="admin", note="seen"))
+    assert [entry[1] for entry in debits(desk)] == ["debit"]
+    assert balance(desk) == 10_000 - (desk.transactions[number].cost_minor or 0)

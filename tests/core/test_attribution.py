@@ -112,7 +112,8 @@ def test_late_readings_amend_a_session_while_another_one_runs(store):
     store.tell(meter(number, register(12_000, at(45))))
     assert store.transactions[number].energy_wh == 11_000
     assert store.transactions[running].open
-    assert store.payloads("updated")[-1]["energyUsed"] == 11.0
+    amended = store.payloads("updated")[-1]
+    assert (amended["energyUsed"], amended["duration"]) == (11.0, 45.0)
 
 
 def test_an_older_start_does_not_end_the_running_session(store):
