@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import aiomqtt
 import pytest
 
 from bridges.charge_amps.adapter import ChargeAmpsAdapter
+from csms.mqtt.client.link import BrokerLink
 from csms.simulate.charge_amps import FakeCloudServer, FakeConnector
 from tests.bridges.charge_amps.conftest import POINT, HandClock, Play
 from tests.e2e.conftest import Node
@@ -39,6 +41,20 @@ class Wire:
     async def send(self, topic: str, content: object, *, retain: bool = False) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         await self.client.publish(f"{self.prefix}/{topic}", body, qos=1, retain=retain)
+
+    async def caught_up(self) -> None:
+        """Return when all that the broker received before has come."""
+        marker = f"hems/marker-{secrets.token_hex(4)}"
+        await self.send(marker, {})
+        await until(lambda: marker in self.last, 10)
+
+    def results(self, command_at: datetime) -> list[str]:
+        """Return the results in all statuses that name this time as that of the last command."""
+        return [
+            content["last_command_result"]
+            for topic, content in self.came
+            if topic == "hems/charge-amps/1/status" and content["last_command_at"] == command_at.isoformat()
+        ]
 
     @property
     def status(self) -> dict[str, Any]:
@@ -494,23 +510,68 @@ async def test_h8_a_retained_clear_is_ignored_and_a_retained_set_applied_once(
     async with hems(play, wire) as (node, _):
         await obeyed(node, wire, "success")
         await play.stop(node)
+    await wire.caught_up()
     wire.last.clear()
-    async with hems(play, wire) as (node, _):
+    async with hems(play, wire) as (node, adapter):
         await obeyed(node, wire, "success")
         await wire.send("hems/charge-amps/1/schedule/set", b"{bad")
         await obeyed(node, wire, "error")  # by now the retained messages have been received
         assert (periods(play), puts(server), deletes(server)) == (HEMS_WEEK, 1, 0)
-        before = len(wire.came)
+        at = play.clock.advance(seconds=1)
         await wire.send("hems/charge-amps/1/schedule/set", b"", retain=True)
         await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
         await obeyed(node, wire, "success")
-        results = [
-            content["last_command_result"]
-            for topic, content in wire.came[before:]
-            if topic == "hems/charge-amps/1/status"
-        ]
-        assert results == ["success"], "H15"
+        await adapter.connectors[POINT, 1].publish()
+        await wire.caught_up()
+        assert wire.results(at) == ["success"], "H15"
     await wire.send("hems/charge-amps/1/schedule/clear", b"", retain=True)
+
+
+async def test_h15_a_result_is_published_once_even_if_the_monitor_publishes_it_first(
+    play: Play, wire: Wire, server: FakeCloudServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with hems(play, wire) as (node, adapter):
+        one = adapter.connectors[POINT, 1]
+        note_command = one.sync.note_command
+
+        async def noted_and_polled(result: str, error: str | None = None) -> None:
+            await note_command(result, error)
+            await one.publish()  # as the monitor does after a poll
+
+        monkeypatch.setattr(one.sync, "note_command", noted_and_polled)
+        begun = play.clock.now
+        # The bridge executes one command after the other: what it publishes for one has come before the next result.
+        for number, body in enumerate((HEMS_SET, b"{bad", b"{bad", b"{bad"), 1):
+            at = play.clock.advance(seconds=1)
+            await wire.send("hems/charge-amps/1/schedule/set", body)
+            await node.until(lambda at=at: wire.results(at))
+            earlier = [wire.results(begun + timedelta(seconds=before)) for before in range(1, number)]
+            assert earlier == [["success"], ["error"], ["error"]][: number - 1]
+
+
+async def test_a_connector_is_ready_when_the_broker_has_made_the_subscription_to_its_commands(
+    play: Play, wire: Wire, server: FakeCloudServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that is sent as soon as the status says ready is never lost."""
+    asked, released, subscribe = asyncio.Event(), asyncio.Event(), BrokerLink.subscribe
+
+    async def delayed(link: BrokerLink, topic: str, *args: Any, **options: Any) -> None:
+        if topic.endswith("hems/charge-amps/1/schedule/+"):
+            asked.set()
+            await released.wait()
+        await subscribe(link, topic, *args, **options)
+
+    monkeypatch.setattr(BrokerLink, "subscribe", delayed)
+    node, adapter = await play.start(mode="hems")
+    await asyncio.wait_for(asked.wait(), 10)
+    await node.until(lambda: wire.status.get("state") == "idle")
+    await adapter.connectors[POINT, 1].publish()
+    await wire.caught_up()
+    assert wire.status["ready_for_schedule"] is False
+    released.set()
+    await node.until(lambda: wire.status["ready_for_schedule"])
+    await wire.send("hems/charge-amps/1/schedule/set", HEMS_SET)
+    await obeyed(node, wire, "success")
 
 
 async def test_h10_a_failed_write_is_an_error_and_is_retried(
