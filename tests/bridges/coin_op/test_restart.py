@@ -132,13 +132,13 @@ def test_notes_on_another_rental_are_ignored():
 def test_notes_are_recorded_only_when_they_change(monkeypatch):
     story = StationHarness()
     told = []
-    recorded = story._record
+    recorded = story.record
 
     def record(report):
         told.append(type(report).__name__)
         recorded(report)
 
-    monkeypatch.setattr(story, "_record", record)
+    monkeypatch.setattr(story, "record", record)
     story.says("busy", 0, 0)
     for second in range(1, 3601):
         story.until(second)

@@ -103,9 +103,9 @@ class StationHarness:
                     self.stops_sent += 1
                     self.command("stop", self.tracker.rental.uid)
                 case reports.Report():
-                    self._record(act)
+                    self.record(act)
 
-    def _record(self, report: Any) -> None:
+    def record(self, report: Any) -> None:
         if isinstance(report, reports.Meter | reports.Stop):
             report = replace(report, transaction_id=self.number)
         self.desk.now = self.now
