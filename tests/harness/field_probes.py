@@ -16,7 +16,7 @@ from msgspec import Struct
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from tests.harness.charging_site import Site, moment, start, stop, values
+from tests.harness.charging_site import OcppSite, moment, start, stop, values
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "resilience.md"
@@ -290,7 +290,7 @@ async def run(probe: Probe, url: str, charger: str) -> Outcome:
             await line.socket.close()
 
 
-async def kept(site: Site) -> str:
+async def kept(site: OcppSite) -> str:
     """What the books say afterwards, in a few words."""
     transactions, quarantine = await site.transactions(), await site.quarantine()
     statuses = await site.node.fetch("SELECT 1 FROM status_history WHERE charger_id = $1", site.charger)
@@ -320,7 +320,7 @@ class Result(Struct, frozen=True):
     kept: str = ""
 
 
-async def run_here(site_of: Callable[[], Site]) -> list[Result]:
+async def run_here(site_of: Callable[[], OcppSite]) -> list[Result]:
     """All probes against our node."""
     results = []
     for probe in PROBES:
@@ -395,7 +395,7 @@ async def write() -> None:
         with tempfile.TemporaryDirectory() as directory:
             async with nodes(url, None, "", Path(directory)) as begin:
                 node = await begin(mqtt=False)
-                PAGE.write_text(page(await run_here(lambda: Site(node)), peers()))
+                PAGE.write_text(page(await run_here(lambda: OcppSite(node)), peers()))
     finally:
         running.stop()
 
