@@ -14,6 +14,7 @@ from bridges.charge_amps.monitor import Monitor
 from tests.bridges.charge_amps.conftest import POINT, ChargeAmpsSite
 from tests.bridges.charge_amps.test_schedules import Wire, wire
 from tests.harness.homeassistant_discovery import check
+from tests.harness.narrowing import NOT_USED
 
 __all__ = ["wire"]
 
@@ -27,7 +28,7 @@ def made(
     point: str = POINT,
 ) -> Any:
     charge_point = CloudChargePoint(id=point, name="Garage", model="HALO", firmware="184")
-    monitor = Monitor(charge_point, None, None, None, None)
+    monitor = Monitor(charge_point, NOT_USED, NOT_USED, NOT_USED, NOT_USED)
     node: Any = SimpleNamespace(name="cellar", topic_prefix=prefix)
     return EntityDiscovery(
         node, "homeassistant", monitor, connector_id, primary=primary, unnumbered=unnumbered

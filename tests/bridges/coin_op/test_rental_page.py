@@ -11,6 +11,7 @@ import pytest
 from csms.rental import translations
 from csms.simulate.coin_op import FakeStation, StationBehaviour
 from tests.bridges.coin_op.conftest import SLOW_TO_LEAVE, UID, CoinOpSite, CoinOpSiteFactory
+from tests.harness.narrowing import present
 from tests.harness.waiting import until
 
 PLAIN = StationBehaviour(plug_s=40, charge_s=100_000, unplug_s=30)
@@ -124,7 +125,9 @@ async def test_a_station_in_use_shows_neither_its_renter_nor_a_stop_button(
     assert UID not in other.text
     assert translations.text("B2", "uk") not in other.text
     before = list(site.commands)
-    refused = await other.http.post("/r/coinop-s1/stop", data={"csrf": _CSRF.search(await other.scan())[1]})
+    refused = await other.http.post(
+        "/r/coinop-s1/stop", data={"csrf": present(_CSRF.search(await other.scan()))[1]}
+    )
     assert refused.status_code == 403
     assert translations.text("M1", "uk") in refused.text
     assert site.sent("stop") == []
