@@ -25,16 +25,16 @@ _HEADS = {
     "reply_p99_ms": "reply p99 ms",
     "told_p50_ms": "frame → MQTT p50 ms",
     "told_p99_ms": "frame → MQTT p99 ms",
-    "kib": "KiB a connection",
-    "all_s": "all booted after s",
+    "kib": "KiB per connection",
+    "all_s": "all booted, s",
     "median_s": "median s",
     "refused_once": "refused once",
-    "refused_more": "refused more often",
-    "server_ms_each": "server ms each",
-    "server_core": "cores of the bridge",
-    "behind_s": "behind at the end s",
+    "refused_more": "refused more than once",
+    "server_ms_each": "server ms per charger",
+    "server_core": "CPU cores used by the bridge",
+    "behind_s": "behind at the end, s",
     "most_behind": "most packets behind",
-    "readings_each": "readings stored each",
+    "readings_each": "readings stored per station",
     "complete": "nothing lost",
     "good": "good",
     "foreign": "foreign CPU",
@@ -72,8 +72,8 @@ def _cell(name: str, value: float | None) -> str:
 
 
 def ratios(results: Sequence[Result]) -> str:
-    """What everything is about: us against the peers, of the same session."""
-    lines = ["| | against | rate | server CPU a message |", "|---|---|---:|---:|"]
+    """Return the ratios of csms to the other systems, measured in the same session."""
+    lines = ["| | against | rate | server CPU per message |", "|---|---|---:|---:|"]
     found = {(result.scenario, result.system): result.figures for result in results}
     for (scenario, system), ours in found.items():
         if system != CSMS or "rate" not in ours:
@@ -90,7 +90,7 @@ def ratios(results: Sequence[Result]) -> str:
 
 
 def conditions(services: Services, size: Size, seconds: float) -> str:
-    """Where and when, in a sentence or two."""
+    """Return where, when and how the figures were measured."""
     packages = ", ".join(
         f"{name} {version(name)}"
         for name in ("ocpp", "websockets", "uvloop", "asyncpg", "SQLAlchemy", "aiomqtt")
@@ -100,8 +100,8 @@ def conditions(services: Services, size: Size, seconds: float) -> str:
     ).stdout.strip()
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, revision {revision or 'unknown'}, {machine.described()}; Postgres"
-        f" {services.postgres_version}, {services.broker}, {packages}. {size.rounds} rounds of {size.seconds:g} s,"
-        f" the systems in turns; {seconds / 60:.0f} minutes in all."
+        f" {services.postgres_version}, {services.broker}, {packages}. Rounds: {size.rounds} of {size.seconds:g} s,"
+        f" in which the systems run in turns. Duration: {seconds / 60:.0f} minutes."
     )
 
 

@@ -138,8 +138,14 @@ class AdapterHost(Protocol):
         itself.
         """
 
-    def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[BrokerMessage]:
-        """Yield messages on a topic of the main broker (wildcards allowed), also after reconnects. Without MQTT: none."""
+    def listen(
+        self, topic: str, *, bare: bool = False, subscribed: Callable[[], None] | None = None
+    ) -> AsyncIterator[BrokerMessage]:
+        """Yield messages on a topic of the main broker (wildcards allowed), also after reconnects. Without MQTT: none.
+
+        `subscribed` is called once, when no message that the broker receives from then on is missed: the broker has
+        acknowledged the subscription, or there is no connection and the next one begins with it.
+        """
 
 
 class Adapter(Protocol):

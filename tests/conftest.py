@@ -98,7 +98,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if _SERVICES in config.stash:
         config.stash[_SERVICES].stop()
     # A thread that does not end would keep this process for ever: it shall say which, and go.
-    faulthandler.dump_traceback_later(30, exit=True, file=sys.__stderr__)
+    if sys.__stderr__ is not None:
+        faulthandler.dump_traceback_later(30, exit=True, file=sys.__stderr__)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

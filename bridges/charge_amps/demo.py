@@ -23,12 +23,12 @@ from csms.simulate.charge_amps.server import API_KEY, EMAIL, PASSWORD
 from csms.simulate.clock import SimulatedClock
 
 _ZONE: Final = "Europe/Amsterdam"
-_TOPIC: Final = "demo/energy_prices/attributes"
+PRICE_TOPIC: Final = "demo/energy_prices/attributes"
 _CARDS: Final = ("04A1B2C3", "04D4E5F6", "05070809")
 
 
 def create_demo(
-    broker: BrokerAddress, simulated: SimulatedClock
+    broker: BrokerAddress, simulated: SimulatedClock, *, price_topic: str = PRICE_TOPIC
 ) -> tuple[Adapter, Coroutine[Any, Any, None]]:
 
     def clock() -> datetime:
@@ -49,16 +49,16 @@ def create_demo(
         zone=ZoneInfo(_ZONE),
         time_zone=_ZONE,
         primary=points[0].id,
-        price_topic=_TOPIC,
+        price_topic=price_topic,
         top_x=40,
         intervals=ChargeAmpsIntervals(poll_s=60 / simulated.speed, tend_s=1, heartbeat_s=600),
     )
-    return ChargeAmpsAdapter(config, official, web, clock), _run(server, broker)
+    return ChargeAmpsAdapter(config, official, web, clock), _run(server, broker, price_topic)
 
 
-async def _run(server: FakeCloudServer, broker: BrokerAddress) -> None:
+async def _run(server: FakeCloudServer, broker: BrokerAddress, price_topic: str) -> None:
     async with server.running(), asyncio.TaskGroup() as tasks:
-        tasks.create_task(_publish_prices(server.cloud, broker))
+        tasks.create_task(_publish_prices(server.cloud, broker, price_topic))
         for point in server.cloud.charge_points.values():
             tasks.create_task(_drive(server.cloud, point))
 
@@ -72,13 +72,13 @@ async def _drive(cloud: FakeCloud, point: FakeChargePoint) -> None:
         cloud.unplug(point.id)
 
 
-async def _publish_prices(cloud: FakeCloud, broker: BrokerAddress) -> None:
+async def _publish_prices(cloud: FakeCloud, broker: BrokerAddress, topic: str) -> None:
     """Publish the prices of today and tomorrow, as a price add-on does."""
     version = aiomqtt.ProtocolVersion.V5 if broker.version == "5" else aiomqtt.ProtocolVersion.V311
     while True:
         with contextlib.suppress(aiomqtt.MqttError):
             async with aiomqtt.Client(broker.host, broker.port, protocol=version) as client:
-                await client.publish(_TOPIC, json.dumps(prices(cloud.clock())), qos=1, retain=True)
+                await client.publish(topic, json.dumps(prices(cloud.clock())), qos=1, retain=True)
                 await asyncio.sleep(60)
         await asyncio.sleep(1)
 

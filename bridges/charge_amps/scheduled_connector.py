@@ -98,6 +98,7 @@ class ScheduledConnector:
         self._stored_view: PlanView | None = None
         self._retained = Retained(node, config.intervals.heartbeat_s, clock)
         self._publishing = asyncio.Lock()
+        self._listening = asyncio.Event()  # to the HEMS
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -109,6 +110,7 @@ class ScheduledConnector:
             tasks.create_task(self._maintain())
             if self._config.mode == HEMS:
                 tasks.create_task(self._listen())
+                tasks.create_task(self._publish_when_listening())
 
     async def _restore(self, stored: SyncState | None) -> None:
         """Take over the stored state. After a change of mode, delete the schedule of the old mode before anything else."""
@@ -146,14 +148,20 @@ class ScheduledConnector:
             await self.publish()
 
     async def _listen(self) -> None:
-        async for message in self._node.listen(f"{self._hems_topic}/schedule/+"):
+        commands = self._node.listen(f"{self._hems_topic}/schedule/+", subscribed=self._listening.set)
+        async for message in commands:
             if self.monitor.given_up:
                 return
             try:
                 if await hems.apply_command(message, self.sync, self._config, self._clock()):
-                    await self.publish(always=True)
+                    await self.publish()
             except Exception as error:
                 log.error("hems_command_failed", topic=message.topic, error=repr(error), exc_info=error)
+
+    async def _publish_when_listening(self) -> None:
+        """Tell the HEMS that the connector is ready, now that its commands arrive here."""
+        await self._listening.wait()
+        await self.publish()
 
     def block(self, *, blocked: bool) -> None:
         """Write no schedule while an operator has taken the connector out of service: it would be in service again."""
@@ -161,21 +169,23 @@ class ScheduledConnector:
 
     # --- what is published -----------------------------------------------------------------------
 
-    async def publish(self, *, always: bool = False) -> None:
+    async def publish(self) -> None:
         """Publish what has changed, and everything once in a heartbeat.
 
-        Both topics come from one moment, and one call publishes after the other: a subscriber that sees a new HEMS
+        Each HEMS command changes the status, by its time: its result is published once, by the first caller that
+        finds it noted, be that the listener, `maintain` or the monitor. Both topics come from one moment, and one call publishes after the other: a subscriber that sees a new HEMS
         status finds the same news in the state, and no topic goes back to an older content.
         """
         async with self._publishing:
             await self._store_view()
             state = self.state()
             status = self.hems_status() if self._config.mode == HEMS else None
-            await self._retained.put(self._state_topic, state, always=always)
+            command_at = self.sync.state.last_command_at
+            await self._retained.put(self._state_topic, state)
             if status is not None:
-                await self._retained.put(
-                    f"{self._hems_topic}/status", status, without_measurements(status), always=always
-                )
+                # The status has the time of the last command in whole seconds only.
+                apart = (without_measurements(status), command_at)
+                await self._retained.put(f"{self._hems_topic}/status", status, apart)
 
     async def _store_view(self) -> None:
         """Store the plan view for the console and the REST interface if it has changed."""
@@ -237,7 +247,7 @@ class ScheduledConnector:
         status = accounting.last_status if accounting is not None else None
         charger_state = hems_state(status, online=self.monitor.online)
         period = current_or_next(sync.periods, now)
-        ready = self._ready and not self.sync.busy and not self.sync.blocked
+        ready = self._ready and self._listening.is_set() and not self.sync.busy and not self.sync.blocked
         command_at = iso_time(sync.last_command_at)
         return HemsStatus(
             state=charger_state,

@@ -29,7 +29,10 @@ def _currency(value: str) -> str:
 
 
 Currency = Annotated[str, AfterValidator(_currency)]
-Amount = Annotated[Decimal, Field(ge=-1_000_000_000, le=1_000_000_000, decimal_places=3)]
+Amount = Annotated[
+    Decimal,
+    Field(ge=-service.MAX_AMOUNT, le=service.MAX_AMOUNT, decimal_places=service.AMOUNT_DECIMALS),
+]
 
 
 class AccountIn(Input):
@@ -68,10 +71,10 @@ class AccountPage(Model):
 class EntryIn(Input):
     """`key` makes it safe to repeat: the same again changes nothing more."""
 
-    key: Annotated[str, Field(min_length=1, max_length=128)]
+    key: Annotated[str, Field(min_length=1, max_length=service.KEY_LENGTH)]
     amount: Amount
     kind: service.EntryKind = "top_up"
-    note: Annotated[str | None, Field(max_length=500)] = None
+    note: Annotated[str | None, Field(max_length=service.NOTE_LENGTH)] = None
 
 
 class EntryOut(Model):

@@ -34,7 +34,6 @@ from csms.service.context import ServiceContext
 from csms.service.session_progress import progress
 
 router = APIRouter(tags=["transactions"])
-_CSV_PAGE = 1000
 _COLUMNS = (
     "id",
     "charger",
@@ -144,7 +143,9 @@ async def _csv_page(
     context: ServiceContext, filters: dict[str, Any], before: tuple[datetime, int] | None
 ) -> list[TransactionView]:
     async with context.engine.connect() as db:
-        return await transaction_views.list_transactions(db, **filters, before=before, limit=_CSV_PAGE)
+        return await transaction_views.list_transactions(
+            db, **filters, before=before, limit=context.export_page
+        )
 
 
 async def _csv(
@@ -155,7 +156,7 @@ async def _csv(
     while page:
         now = context.now()
         yield _lines([_row(session, now) for session in page])
-        if len(page) < _CSV_PAGE:
+        if len(page) < context.export_page:
             return
         last = page[-1].transaction
         page = await _csv_page(context, filters, (last.accounting_at, last.id))

@@ -12,8 +12,6 @@ from csms.db import accounts, transaction_views
 from csms.service import accounts as service
 from csms.service import cursors
 
-_MOST = 1_000_000_000
-
 
 async def list_accounts(console: Console, request: ConsoleRequest) -> Response:
     query, limit = request.http.query_params, console.page_size
@@ -70,9 +68,11 @@ async def enter(console: Console, request: ConsoleRequest) -> Response:
     form = await request.http.form()
     kind = str(form.get("kind", "top_up"))
     amount = _parse_amount(str(form.get("amount", "")))
-    key, note = str(form.get("key", ""))[:128], storable(str(form.get("note", ""))).strip()[:500]
-    if amount is None or kind not in {"top_up", "correction"} or not key:
-        return console.problem(request, 422, "The amount must be a number with at most three decimals.")
+    if amount is None:
+        return console.problem(request, 422, "The amount must be a number such as 12.50.")
+    if kind not in {"top_up", "correction"}:
+        return console.problem(request, 422, "An entry is a top-up or a correction.")
+    key, note = storable(str(form.get("key", ""))), storable(str(form.get("note", ""))).strip()
     await service.enter(
         console.context,
         account_id,
@@ -89,11 +89,8 @@ def _account_id(request: ConsoleRequest) -> str:
 
 
 def _parse_amount(text: str) -> Decimal | None:
-    """Return an amount with a decimal point or comma; None for anything else, and for more than a billion."""
+    """Return an amount with a decimal point or comma; None for what is no number."""
     try:
-        amount = Decimal(text.strip().replace(",", "."))
+        return Decimal(text.strip().replace(",", "."))
     except InvalidOperation:
         return None
-    if not amount.is_finite() or abs(amount) > _MOST or amount != round(amount, 3):
-        return None
-    return amount

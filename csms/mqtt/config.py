@@ -6,7 +6,10 @@ from csms.mqtt.messages import EventFormat
 
 
 class RelayConfig(Struct, frozen=True, kw_only=True):
-    """`sessions`: database sessions that the 64 lanes are divided among (OUTBOX_LANES)."""
+    """`sessions`: database sessions that the 64 lanes are divided among (OUTBOX_LANES).
+
+    The relay counts the events in the outbox every `count_every_s` seconds, for health and metrics.
+    """
 
     form: EventFormat = EventFormat()
     sessions: int = 4
@@ -17,6 +20,7 @@ class RelayConfig(Struct, frozen=True, kw_only=True):
     retry_max_s: float = 30
     meter_min_interval_s: float = 0
     max_lag_s: float = 30
+    count_every_s: float = 5
 
 
 class BrokerAddress(Struct, frozen=True):

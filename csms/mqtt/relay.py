@@ -66,7 +66,6 @@ _LANES = Gauge("csms_outbox_lanes_held", "Lanes of the outbox this node relays."
 _UNSPECIFIED_ERROR = 0x80
 _SUSPECT_AFTER = 3
 _NOTIFY_EVERY_S = 0.1
-_COUNT_EVERY_S = 5.0
 
 
 class RelayHealth(Struct, frozen=True, kw_only=True):
@@ -248,7 +247,7 @@ class Relay:
 
     async def _count(self) -> None:
         await self._refresh_counts()
-        await asyncio.sleep(_COUNT_EVERY_S)
+        await asyncio.sleep(self._config.count_every_s)
 
     async def _refresh_counts(self) -> None:
         _LANES.set(len(self.lanes))

@@ -1,6 +1,6 @@
 """A node's side of the main MQTT broker: its connections, and everything that leaves over them."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from csms.adapter import BrokerMessage
@@ -43,11 +43,13 @@ class NodeBroker:
         except (PublishRefused, BrokerDisconnected) as error:
             raise BrokerAway(f"{topic} was not published: {error}") from error
 
-    async def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[BrokerMessage]:
+    async def listen(
+        self, topic: str, *, bare: bool = False, subscribed: Callable[[], None] | None = None
+    ) -> AsyncIterator[BrokerMessage]:
         """See `AdapterHost.listen`."""
         prefix = "" if bare else self.prefix
         own = len(prefixed(prefix, ""))
-        async for message in self.link.listen(prefixed(prefix, topic)):
+        async for message in self.link.listen(prefixed(prefix, topic), subscribed=subscribed):
             yield BrokerMessage(topic=message.topic[own:], body=message.body, retained=message.retain)
 
     # --- what the node tells it ------------------------------------------------------------------

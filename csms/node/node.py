@@ -194,9 +194,11 @@ class Node:
             raise BrokerAway(f"{topic} was not published: MQTT is off (MQTT_ENABLED=false).")
         await self.broker.publish(topic, payload, retain=retain, expiry_s=expiry_s, bare=bare)
 
-    async def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[BrokerMessage]:
+    async def listen(
+        self, topic: str, *, bare: bool = False, subscribed: Callable[[], None] | None = None
+    ) -> AsyncIterator[BrokerMessage]:
         if self.broker is None:
             await asyncio.Event().wait()
             return
-        async for message in self.broker.listen(topic, bare=bare):
+        async for message in self.broker.listen(topic, bare=bare, subscribed=subscribed):
             yield message

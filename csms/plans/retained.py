@@ -20,11 +20,11 @@ class Retained:
         self._clock = clock
         self._published: dict[str, tuple[Any, datetime]] = {}
 
-    async def put(self, topic: str, content: Struct, apart: Any = None, *, always: bool = False) -> None:
+    async def put(self, topic: str, content: Struct, apart: Any = None) -> None:
         """`apart`: the part of the content whose change counts (None: all of it)."""
         now, known = self._clock(), self._published.get(topic)
         apart = msgspec.to_builtins(content) if apart is None else apart
-        if not always and known is not None and known[0] == apart and now - known[1] < self._heartbeat:
+        if known is not None and known[0] == apart and now - known[1] < self._heartbeat:
             return
         try:
             await self._node.publish(topic, msgspec.json.encode(content))

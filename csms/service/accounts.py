@@ -1,7 +1,7 @@
 """Accounts: who pays from a balance, and the entries that move it."""
 
 from decimal import Decimal
-from typing import Literal
+from typing import Final, Literal
 
 from csms.core.currencies import minor_digits
 from csms.core.records import AccountEntry
@@ -10,6 +10,11 @@ from csms.service.context import ServiceContext
 from csms.service.problems import Problem
 
 EntryKind = Literal["top_up", "correction"]
+# The limits of an entry. The REST interface declares them in its models, `enter` checks them for every caller.
+MAX_AMOUNT: Final = 1_000_000_000
+AMOUNT_DECIMALS: Final = 3
+KEY_LENGTH: Final = 128
+NOTE_LENGTH: Final = 500
 
 
 def major(amount_minor: int, currency: str) -> Decimal:
@@ -52,8 +57,9 @@ async def enter(
 ) -> tuple[AccountEntry, str]:
     """Move a balance; the same `key` again changes nothing more. Returns the entry and its currency.
 
-    Raises Problem 404 and 422, and Conflict when the key stands for another entry.
+    Raises Problem 404, Problem 422 for a value outside the limits, and Conflict when the key stands for another entry.
     """
+    _check_limits(key=key, amount=amount, note=note)
     view = await known(context, account_id)
     currency = view.account.currency
     amount_minor = minor(amount, currency)
@@ -70,3 +76,15 @@ async def enter(
             now=context.now(),
         )
     return made, currency
+
+
+def _check_limits(*, key: str, amount: Decimal, note: str | None) -> None:
+    if not amount.is_finite() or abs(amount) > MAX_AMOUNT or amount != round(amount, AMOUNT_DECIMALS):
+        sentence = f"The amount must be a number from -{MAX_AMOUNT} to {MAX_AMOUNT} with at most {AMOUNT_DECIMALS} decimals."
+    elif not 1 <= len(key) <= KEY_LENGTH:
+        sentence = f"The key must have 1 to {KEY_LENGTH} characters; this one has {len(key)}."
+    elif note is not None and len(note) > NOTE_LENGTH:
+        sentence = f"The note may have at most {NOTE_LENGTH} characters; this one has {len(note)}."
+    else:
+        return
+    raise Problem(422, "invalid-request", sentence)

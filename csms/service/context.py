@@ -19,13 +19,15 @@ class ServiceContext:
     """One per program.
 
     `admin_token` is the bearer token with every right. `planner` and `authority` are None in programs without
-    charging plans or a certificate authority; the authority is made when it is first asked for. Set `closing` when the program is to end: live streams end at once.
+    charging plans or a certificate authority; the authority is made when it is first asked for. An export reads
+    `export_page` rows of the database at a time. Set `closing` when the program is to end: live streams end at once.
     """
 
     node: Node
     admin_token: str
     planner: Planner | None = None
     authority: Callable[[], CertificateAuthority] | None = None
+    export_page: int = 1000
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     access: Access = field(init=False)

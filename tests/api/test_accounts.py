@@ -71,6 +71,9 @@ async def test_what_makes_no_sense_is_refused(client):
         {"key": "", "amount": "1"},
         {"key": "a", "amount": "NaN"},
         {"key": "a", "amount": "1", "kind": "debit"},
+        {"key": "a", "amount": "1000000001"},
+        {"key": "k" * 129, "amount": "1"},
+        {"key": "a", "amount": "1", "note": "n" * 501},
     ):
         assert (await client.post(f"{ADDRESS}/entries", json=body)).status_code == 422, body
     assert (await client.put(ADDRESS, json={"currency": "EUR"})).status_code == 409

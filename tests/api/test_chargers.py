@@ -19,6 +19,7 @@ from csms.errors import (
     UnknownCharger,
 )
 from tests.harness.api_harness import ApiHarness
+from tests.harness.narrowing import present
 
 
 async def test_a_charger_is_shown_with_connectors_status_and_running_transaction(
@@ -82,7 +83,7 @@ async def test_registering_ahead_of_time_stores_a_hash_of_the_password(
     assert key not in answer.text
     async with world.engine.connect() as db:
         stored = await db.scalar(select(tables.chargers.c.password_hash))
-    assert verify_password(bytes.fromhex(key), stored)
+    assert verify_password(bytes.fromhex(key), present(stored))
     again = await client.put("/chargers/NEW1", json={"displayName": "Yard", "heartbeatIntervalS": 60})
     assert again.status_code == 200
     assert again.json()["hasPassword"] is True

@@ -9,7 +9,6 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from csms.api import transactions as transactions_api
 from csms.core import reports
 from tests.harness.api_harness import ApiHarness
 
@@ -134,10 +133,8 @@ async def test_readings_come_in_order_and_in_pages(world: ApiHarness, client: ht
     ]
 
 
-async def test_csv_holds_every_transaction_once(
-    world: ApiHarness, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(transactions_api, "_CSV_PAGE", 2)
+async def test_csv_holds_every_transaction_once(world: ApiHarness, client: httpx.AsyncClient):
+    world.context.export_page = 2
     ids = [await world.session("CP1", tag=tag) for tag in ("A", "=1+1", 'B"x,y', "D")]
     running = await world.start("CP1")
     answer = await client.get("/transactions.csv", params={"charger": "CP1"})

@@ -22,23 +22,27 @@ _NAME = re.compile(r"test_tc_(\d{3}(?:_\d)?)_[a-z]")
 _HEAD = """\
 # Conformance
 
-The test cases that the Open Charge Alliance publishes for its OCPP 1.6 compliance test tool, those with a
-central system under test: what ours does in each. {passed} of {all} pass{pending}.
+The Open Charge Alliance publishes the test cases of its OCPP 1.6 compliance test tool. This page lists those with a
+central system under test, and what csms does in each. {passed} of {all} pass{pending}.
 
-This page is written by `python -m tests.conformance.report --write` from a run of `tests/conformance`; a test
-keeps it current. It is our own run of those cases, not a certificate.
+`python -m tests.conformance.report --write` runs `tests/conformance` and writes this page; a test fails when the page is
+not current. The project runs these cases itself: the results are no certificate.
 
-In every case a charge point built on the `ocpp` package (mobilityhouse) talks over a real
-socket to a whole node with a real database and a real broker. What an operator sets off (▸) is a request to
-`POST /api/v1/chargers/{{id}}/commands`: the same payload reaches the charge point, and the charge point's own
-answer comes back over HTTP. At the end of every case, beside what its row says:
+In every case a charge point that is built on the `ocpp` package (mobilityhouse) connects over a WebSocket to a node
+with a Postgres database and an MQTT broker. Cases marked ▸ begin with a request of an operator to
+`POST /api/v1/chargers/{{id}}/commands`: the test compares the payload that the charge point receives with the one in
+the request, and the HTTP response with the answer of the charge point. At the end of every case the test also asserts
+that
 
-- all that the central system sent was valid by the OCPP schemas, compact, expected, and had a message id of its
-  own;
-- every frame, both directions, stands in the log and was in the protocol stream over MQTT;
-- every command is kept with the answer it got;
-- every status is in the history, and every change of one was published once, with the status before;
-- MQTT carried exactly the events that are stored, byte for byte, numbered without a gap.
+- every message that the central system sent is valid by the OCPP schemas, compact and expected by the case, and has
+  a message id of its own;
+- the frame log contains every frame of both directions, and the protocol stream published it over MQTT;
+- the database contains every command with its answer;
+- the status history contains every status, and csms published every change of a status once, with the previous status;
+- csms published exactly the stored events over MQTT, byte for byte, and their numbers have no gap.
+
+In the tables, csms answers, accepts, refuses, admits, stores, books, prices and publishes; "the operator receives" is what
+the HTTP response contains.
 """
 
 
@@ -64,7 +68,7 @@ def tests() -> list[Test]:
 
 
 def render(results: Mapping[str, str]) -> str:
-    """The document. `results`: what became of each test function."""
+    """Return the document. `results`: the result of each test function."""
     of_case = {test.case: test for test in tests()}
     outcome = {
         case.id: PENDING_YET if case.id in PENDING else results.get(of_case[case.id].name, NOT_RUN)
@@ -72,7 +76,7 @@ def render(results: Mapping[str, str]) -> str:
         if case.id in PENDING or case.id in of_case
     }
     passed = sum(result == PASSED for result in outcome.values())
-    pending = f", {len(PENDING)} are not there yet" if PENDING else ""
+    pending = f", {len(PENDING)} have no test yet" if PENDING else ""
     lines = [_HEAD.format(passed=passed, all=len(CASES), pending=pending)]
     for group, cases in groupby(CASES, key=lambda case: case.group):
         lines += [f"## {group}", "", "| case | title | result | what is asserted |", "|---|---|---|---|"]

@@ -75,7 +75,7 @@ async def _diagnostics(bench: Bench, *statuses: str) -> None:
 
 
 async def test_tc_045_1_get_diagnostics(bench: Bench) -> None:
-    """GetDiagnostics carries the location; the operator reads the file's name; Uploading and Uploaded are
+    """GetDiagnostics carries the location; the operator receives the file's name; Uploading and Uploaded are
     answered; the job is stored with its steps and the file's name."""
     await _diagnostics(bench, "Uploading", "Uploaded")
 

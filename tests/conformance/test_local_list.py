@@ -14,35 +14,35 @@ FULL: Payload = {
 
 
 async def test_tc_042_1_get_local_list_version_not_supported(bench: Bench) -> None:
-    """GetLocalListVersion reaches the charge point; the operator reads version -1, which is stored."""
+    """GetLocalListVersion reaches the charge point; the operator receives version -1, which is stored."""
     await bench.booted()
     await bench.command("GetLocalListVersion", {}, {"listVersion": -1})
     assert await bench.remembered("local_lists", "reported_version", "sent") == [(-1, None)]
 
 
 async def test_tc_042_2_get_local_list_version_empty(bench: Bench) -> None:
-    """GetLocalListVersion reaches the charge point; the operator reads version 0, which is stored."""
+    """GetLocalListVersion reaches the charge point; the operator receives version 0, which is stored."""
     await bench.booted()
     await bench.command("GetLocalListVersion", {}, {"listVersion": 0})
     assert await bench.remembered("local_lists", "reported_version", "sent") == [(0, {})]
 
 
 async def test_tc_043_1_send_local_list_not_supported(bench: Bench) -> None:
-    """A full list is sent; the operator reads NotSupported; no list is stored as held."""
+    """A full list is sent; the operator receives NotSupported; no list is stored as held."""
     await bench.booted()
     await bench.command("SendLocalList", FULL, {"status": "NotSupported"})
     assert await bench.remembered("local_lists", "sent", "last_status") == [(None, "NotSupported")]
 
 
 async def test_tc_043_3_send_local_list_failed(bench: Bench) -> None:
-    """A full list is sent; the operator reads Failed; no list is stored as held."""
+    """A full list is sent; the operator receives Failed; no list is stored as held."""
     await bench.booted()
     await bench.command("SendLocalList", FULL, {"status": "Failed"})
     assert await bench.remembered("local_lists", "sent", "last_status") == [(None, "Failed")]
 
 
 async def test_tc_043_4_send_local_list_full(bench: Bench) -> None:
-    """A full list is sent, each entry with its idTagInfo; the operator reads Accepted; the list is stored as held."""
+    """A full list is sent, each entry with its idTagInfo; the operator receives Accepted; the list is stored as held."""
     await bench.booted()
     sent = await bench.command("SendLocalList", FULL, ACCEPTED)
     assert all(entry["idTagInfo"]["status"] for entry in sent["localAuthorizationList"])
@@ -52,7 +52,7 @@ async def test_tc_043_4_send_local_list_full(bench: Bench) -> None:
 
 async def test_tc_043_5_send_local_list_differential(bench: Bench) -> None:
     """The charge point's version is read, then one tag with its idTagInfo sent under a higher one; the
-    operator reads Accepted; the list is stored as held with that change."""
+    operator receives Accepted; the list is stored as held with that change."""
     await bench.booted()
     await bench.command("SendLocalList", FULL, ACCEPTED)
     await bench.command("GetLocalListVersion", {}, {"listVersion": 1})

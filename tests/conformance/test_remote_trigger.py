@@ -6,7 +6,7 @@ from tests.harness.conformance.charge_point import clock
 
 async def test_tc_054_trigger_message(bench: Bench) -> None:
     """TriggerMessage asks for MeterValues and a status of one connector, a heartbeat, a diagnostics and a
-    firmware status; each is answered when it comes, the reading stored and told."""
+    firmware status; each is answered when it comes, the reading stored and published."""
     await bench.booted()
     at = clock()
 
@@ -45,7 +45,7 @@ async def test_tc_054_trigger_message(bench: Bench) -> None:
 
 
 async def test_tc_055_trigger_message_rejected(bench: Bench) -> None:
-    """The operator reads the charge point's Rejected; no reading is stored or told."""
+    """The operator receives the charge point's Rejected; no reading is stored or published."""
     await bench.booted()
     await bench.command(
         "TriggerMessage", {"requestedMessage": "MeterValues", "connectorId": 1}, {"status": "Rejected"}

@@ -45,7 +45,7 @@ async def _not_reserved(bench: Bench, answer: str) -> None:
 
 async def test_tc_046_reservation_of_a_connector_transaction(bench: Bench) -> None:
     """ReserveNow names the connector and a valid tag; Reserved is answered; the start under that reservation
-    is accepted, stored and told with its number; the reservation is stored as used by it."""
+    is accepted, stored and published with its number; the reservation is stored as used by it."""
     await bench.booted()
     await _reserved(bench)
     await bench.authorized()
@@ -57,7 +57,7 @@ async def test_tc_046_reservation_of_a_connector_transaction(bench: Bench) -> No
 
 
 async def test_tc_047_reservation_of_a_connector_expire(bench: Bench) -> None:
-    """ReserveNow names an expiry; Reserved and, later, Available are answered, stored and told; the
+    """ReserveNow names an expiry; Reserved and, later, Available are answered, stored and published; the
     reservation shows as expired by then; no transaction is stored."""
     await bench.booted()
     await _reserved(bench, expiryDate=ahead(seconds=1))
@@ -72,14 +72,14 @@ async def test_tc_047_reservation_of_a_connector_expire(bench: Bench) -> None:
 
 
 async def test_tc_048_1_reservation_faulted(bench: Bench) -> None:
-    """On a faulted connector the operator reads Faulted; no reservation is stored."""
+    """On a faulted connector the operator receives Faulted; no reservation is stored."""
     await bench.booted()
     await bench.status(1, "Faulted", "OtherError")
     await _not_reserved(bench, "Faulted")
 
 
 async def test_tc_048_2_reservation_occupied(bench: Bench) -> None:
-    """On a connector in use the operator reads Occupied; no reservation is stored."""
+    """On a connector in use the operator receives Occupied; no reservation is stored."""
     await bench.booted()
     await bench.status(1, "Preparing")
     await _not_reserved(bench, "Occupied")
@@ -87,7 +87,7 @@ async def test_tc_048_2_reservation_occupied(bench: Bench) -> None:
 
 async def test_tc_048_3_reservation_unavailable(bench: Bench) -> None:
     """ChangeAvailability makes the connector inoperative, Unavailable is answered; of the reservation the
-    operator reads Unavailable; what was asked of the connector is stored, a reservation is not."""
+    operator receives Unavailable; what was asked of the connector is stored, a reservation is not."""
     await bench.booted()
     await bench.command("ChangeAvailability", {"connectorId": 1, "type": "Inoperative"}, ACCEPTED)
     await bench.status(1, "Unavailable")
@@ -96,21 +96,21 @@ async def test_tc_048_3_reservation_unavailable(bench: Bench) -> None:
 
 
 async def test_tc_048_4_reservation_rejected(bench: Bench) -> None:
-    """The operator reads the charge point's Rejected; no reservation is stored."""
+    """The operator receives the charge point's Rejected; no reservation is stored."""
     await bench.booted()
     await _not_reserved(bench, "Rejected")
 
 
 async def test_tc_049_reservation_of_a_charge_point(bench: Bench) -> None:
-    """ReserveNow names connector 0; Reserved is answered, stored and told for the charger as a whole, and the
+    """ReserveNow names connector 0; Reserved is answered, stored and published for the charger as a whole, and the
     reservation stored."""
     await bench.booted()
     await _reserved(bench, connector_id=0)
 
 
 async def test_tc_051_cancel_reservation(bench: Bench) -> None:
-    """CancelReservation names the reservation made before; the operator reads Accepted; Available is answered,
-    stored and told, and the reservation stored as cancelled."""
+    """CancelReservation names the reservation made before; the operator receives Accepted; Available is answered,
+    stored and published, and the reservation stored as cancelled."""
     await bench.booted()
     await _reserved(bench)
     await bench.command("CancelReservation", {"reservationId": RESERVATION_ID}, ACCEPTED)
@@ -120,7 +120,7 @@ async def test_tc_051_cancel_reservation(bench: Bench) -> None:
 
 
 async def test_tc_052_cancel_reservation_rejected(bench: Bench) -> None:
-    """CancelReservation names the reservation made before; the operator reads Rejected and the connector stays
+    """CancelReservation names the reservation made before; the operator receives Rejected and the connector stays
     Reserved."""
     await bench.booted()
     await _reserved(bench)
@@ -130,7 +130,7 @@ async def test_tc_052_cancel_reservation_rejected(bench: Bench) -> None:
 
 async def test_tc_053_use_a_reserved_connector_with_parent_id_tag(bench: Bench) -> None:
     """ReserveNow carries tag and parent; another tag of that parent is accepted with its parentIdTag named, and
-    its start under the reservation stored and told with both; the reservation is stored as used by it."""
+    its start under the reservation stored and published with both; the reservation is stored as used by it."""
     await bench.tag(VALID, status="Accepted", parentIdTag=FAMILY)
     await bench.tag(SECOND, status="Accepted", parentIdTag=FAMILY)
     await bench.booted()

@@ -33,26 +33,26 @@ async def _install(bench: Bench, kind: str, algorithm: str = "SHA256") -> dict[s
 
 async def test_tc_075_1_install_certificate_manufacturer_root(bench: Bench) -> None:
     """InstallCertificate carries a root as ManufacturerRootCertificate; the list of that type is asked for and
-    the operator reads its hash data."""
+    the operator receives its hash data."""
     await _install(bench, "ManufacturerRootCertificate")
 
 
 async def test_tc_075_2_install_certificate_central_system_root(bench: Bench) -> None:
     """InstallCertificate carries a root as CentralSystemRootCertificate; the list of that type is asked for and
-    the operator reads its hash data."""
+    the operator receives its hash data."""
     await _install(bench, "CentralSystemRootCertificate")
 
 
 @pytest.mark.parametrize("algorithm", ["SHA256", "SHA384", "SHA512"])
 async def test_tc_076_delete_a_specific_certificate(bench: Bench, algorithm: str) -> None:
-    """A root is installed and listed; DeleteCertificate carries the very hash data of the list, for each of the
-    three algorithms; the operator reads Accepted."""
+    """A root is installed and listed; DeleteCertificate carries the hash data of the list, for each of the
+    three algorithms; the operator receives Accepted."""
     installed = await _install(bench, "CentralSystemRootCertificate", algorithm)
     await bench.command("DeleteCertificate", {"certificateHashData": installed}, ACCEPTED)
 
 
 async def test_tc_078_invalid_central_system_certificate_security_event(bench: Bench) -> None:
-    """Of an InstallCertificate the operator reads Rejected; the event InvalidCentralSystemCertificate is
+    """Of an InstallCertificate the operator receives Rejected; the event InvalidCentralSystemCertificate is
     answered and stored."""
     await bench.booted()
     stranger = Authority("Other CA").issue("leaf", ec.generate_private_key(ec.SECP256R1()).public_key())
@@ -68,7 +68,7 @@ async def test_tc_078_invalid_central_system_certificate_security_event(bench: B
 
 
 async def test_tc_079_get_security_log(bench: Bench) -> None:
-    """GetLog asks for the SecurityLog and says where to; the operator reads the file's name; Uploading and
+    """GetLog asks for the SecurityLog and says where to; the operator receives the file's name; Uploading and
     Uploaded are answered; the job is stored with its steps."""
     await bench.booted()
     await bench.command(
@@ -109,7 +109,7 @@ async def _signed_firmware(bench: Bench, *statuses: str) -> None:
 
 
 async def test_tc_080_secure_firmware_update(bench: Bench) -> None:
-    """SignedUpdateFirmware carries location, certificate and a signature that proves right at the charge point;
+    """SignedUpdateFirmware carries location, certificate and a signature that is valid at the charge point;
     every status up to Installed, the accepted boot and the event FirmwareUpdated are answered; the job with
     all its steps, the event and the new version are stored."""
     firmware = (await _signed_update(bench, genuine=True))["firmware"]
@@ -136,7 +136,7 @@ async def test_tc_080_secure_firmware_update(bench: Bench) -> None:
 
 
 async def test_tc_081_secure_firmware_update_invalid_signature(bench: Bench) -> None:
-    """As 080 with a signature that proves wrong; Downloading, Downloaded and InvalidSignature are answered; the
+    """As 080 with a signature that is invalid; Downloading, Downloaded and InvalidSignature are answered; the
     job is stored as failed, the old version stays."""
     firmware = (await _signed_update(bench, genuine=False))["firmware"]
     await _signed_firmware(bench, "Downloading", "Downloaded")
@@ -168,7 +168,7 @@ async def test_tc_085_basic_authentication_valid_credentials(
     bench: Bench, registered: str, sent: bytes
 ) -> None:
     """Without credentials, with a wrong password or another's name the upgrade is refused with 401 and the
-    charger stays offline; with the right ones, registered in hex or as text, it is let in and accepted."""
+    charger stays offline; with the right ones, registered in hex or as text, it is admitted and accepted."""
     await bench.api("PATCH", f"/chargers/{bench.id}", json={"password": registered})
     for headers in ({}, _basic(bench.id, b"wrong" + sent[5:]), _basic("CP-2", sent)):
         with pytest.raises(InvalidStatus) as refused:

@@ -93,8 +93,8 @@ class SecureBench(Bench):
 
 
 async def test_tc_073_update_password_for_http_basic_authentication(bench: Bench) -> None:
-    """ChangeConfiguration sets AuthorizationKey to 40 hex digits; the operator reads Accepted; from then on the old
-    password is refused with 401 and the new one let in; neither log nor protocol stream shows the key."""
+    """ChangeConfiguration sets AuthorizationKey to 40 hex digits; the operator receives Accepted; from then on the old
+    password is refused with 401 and the new one admitted; neither log nor protocol stream shows the key."""
     await bench.api("PATCH", f"/chargers/{bench.id}", json={"password": PASSWORD})
     bench.point.options["additional_headers"] = basic(PASSWORD.encode(), bench.id)
     await bench.booted()
@@ -150,8 +150,8 @@ async def _peer(bench: SecureBench, context: ssl.SSLContext) -> tuple[str, str, 
 
 
 async def test_tc_086_tls_server_side_certificate(secure_bench: SecureBench) -> None:
-    """TLS 1.2 and 1.3 are spoken, 1.1 is refused; each of the four suites that are asked for is served, with an
-    RSA key of 2048 bits or an EC key of 256, a serial number, the FQDN as CN and a chain that proves right; then
+    """TLS 1.2 and 1.3 are accepted, 1.1 is refused; each of the four suites that are asked for is served, with an
+    RSA key of 2048 bits or an EC key of 256, a serial number, the FQDN as CN and a chain that is valid; then
     the charge point is accepted with its password, and refused without."""
     bench = secure_bench
     for suite, kind in (
@@ -187,7 +187,7 @@ async def test_tc_086_tls_server_side_certificate(secure_bench: SecureBench) -> 
 
 async def test_tc_087_tls_client_side_certificate(secure_bench: SecureBench) -> None:
     """In profile 3 the upgrade is refused without a client certificate, with another charge point's, and with one
-    of a CA that is not trusted; with the right one it is let in without a password, and the charge point accepted."""
+    of a CA that is not trusted; with the right one it is admitted without a password, and the charge point accepted."""
     bench = secure_bench
     await bench.api("PATCH", f"/chargers/{bench.id}", json={"securityProfile": 3})
     bench.point.options["additional_headers"] = {}
@@ -251,7 +251,7 @@ async def _certificate_stands(bench: Bench, status: str, certificate: x509.Certi
 async def test_tc_074_update_charge_point_certificate_by_request(secure_bench: SecureBench, cn: str) -> None:
     """ExtendedTriggerMessage asks for a request, which is Accepted; CertificateSigned brings a chain of the
     central system's CA for the key and name (serial number, identity) asked for; it is stored as accepted, and
-    with it the charge point is let in without a password."""
+    with it the charge point is admitted without a password."""
     bench = secure_bench
     chain, key = await _certificate(bench, ACCEPTED, cn)
     await bench.api("PATCH", f"/chargers/{bench.id}", json={"securityProfile": 3})

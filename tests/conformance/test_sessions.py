@@ -27,7 +27,7 @@ async def test_tc_001_cold_boot_charge_point(bench: Bench) -> None:
 
 
 async def test_tc_003_regular_charging_session_plugin_first(bench: Bench) -> None:
-    """Preparing, an accepted tag, an accepted start and Charging; the running transaction is stored and told,
+    """Preparing, an accepted tag, an accepted start and Charging; the running transaction is stored and published,
     the change to Charging names it."""
     await bench.booted()
     await bench.status(1, "Preparing")
@@ -41,7 +41,7 @@ async def test_tc_003_regular_charging_session_plugin_first(bench: Bench) -> Non
 
 async def test_tc_004_1_identification_first(bench: Bench) -> None:
     """The tag is accepted before the cable is in, then the start; the running transaction is stored and
-    told."""
+    published."""
     await bench.booted()
     await bench.charging()
     connector = await bench.connector(1)
@@ -49,7 +49,7 @@ async def test_tc_004_1_identification_first(bench: Bench) -> None:
 
 
 async def test_tc_004_2_identification_first_connection_timeout(bench: Bench) -> None:
-    """After the tag Preparing and, too late, Available are answered; no transaction is stored or told."""
+    """After the tag Preparing and, too late, Available are answered; no transaction is stored or published."""
     await bench.booted()
     await bench.authorized()
     await bench.status(1, "Preparing")
@@ -60,7 +60,7 @@ async def test_tc_004_2_identification_first_connection_timeout(bench: Bench) ->
 
 async def test_tc_005_1_ev_side_disconnected(bench: Bench) -> None:
     """SuspendedEV, the stop for EVDisconnected, Finishing and Available are answered; the session is closed
-    with that reason, its energy and its price, and told."""
+    with that reason, its energy and its price, and published."""
     await bench.booted()
     transaction_id = await bench.charging()
     await bench.status(1, "SuspendedEV")
@@ -71,7 +71,7 @@ async def test_tc_005_1_ev_side_disconnected(bench: Bench) -> None:
 
 
 async def test_tc_007_regular_start_charging_session_cached_id(bench: Bench) -> None:
-    """A start without an Authorize before it is accepted; the running transaction is stored and told."""
+    """A start without an Authorize before it is accepted; the running transaction is stored and published."""
     await bench.booted()
     await bench.status(1, "Preparing")
     await bench.start(VALID)

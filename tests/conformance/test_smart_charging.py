@@ -37,7 +37,7 @@ async def _set(bench: Bench, connector_id: int, profile: Payload) -> Payload:
 
 async def test_tc_056_central_smart_charging_tx_default_profile(bench: Bench) -> None:
     """SetChargingProfile carries an absolute TxDefaultProfile with its validity, start, duration, unit and
-    periods, without transaction or recurrency; the operator reads Accepted; the profile is stored."""
+    periods, without transaction or recurrency; the operator receives Accepted; the profile is stored."""
     await bench.booted()
     sent = await _set(bench, 1, _profile(1, "TxDefaultProfile"))
     assert {"transactionId", "recurrencyKind"}.isdisjoint(sent)
@@ -55,7 +55,7 @@ async def _stored(bench: Bench) -> list[tuple[object, ...]]:
 @pytest.mark.parametrize("kind", ["Absolute", "Relative"])
 async def test_tc_057_central_smart_charging_tx_profile(bench: Bench, kind: str) -> None:
     """In a session SetChargingProfile carries a TxProfile that names the transaction, absolute and relative;
-    the operator reads Accepted and the session goes on; the profile is stored for it."""
+    the operator receives Accepted and the session continues; the profile is stored for it."""
     await bench.booted()
     transaction_id = await bench.charging()
     sent = await _set(bench, 1, _profile(2, "TxProfile", kind, transactionId=transaction_id))
@@ -67,8 +67,8 @@ async def test_tc_057_central_smart_charging_tx_profile(bench: Bench, kind: str)
 
 @pytest.mark.parametrize("kind", ["Absolute", "Relative"])
 async def test_tc_059_remote_start_with_charging_profile(bench: Bench, kind: str) -> None:
-    """RemoteStartTransaction carries connector and a TxProfile without a transaction; the operator reads
-    Accepted; the session that follows is stored and told, and the profile stored as its own."""
+    """RemoteStartTransaction carries connector and a TxProfile without a transaction; the operator receives
+    Accepted; the session that follows is stored and published, and the profile stored as its own."""
     await bench.booted()
     sent = await bench.command(
         "RemoteStartTransaction",
@@ -82,7 +82,7 @@ async def test_tc_059_remote_start_with_charging_profile(bench: Bench, kind: str
 
 
 async def test_tc_066_get_composite_schedule(bench: Bench) -> None:
-    """GetCompositeSchedule asks for connector, duration and unit; the operator reads the whole schedule."""
+    """GetCompositeSchedule asks for connector, duration and unit; the operator receives the whole schedule."""
     await bench.booted()
     await _set(bench, 1, _profile(1, "TxDefaultProfile"))
     await bench.command(
@@ -99,7 +99,7 @@ async def test_tc_066_get_composite_schedule(bench: Bench) -> None:
 
 async def test_tc_067_clear_charging_profile(bench: Bench) -> None:
     """Three profiles of one level and different numbers are set, then cleared by number alone, by criteria
-    without number, and all; the operator reads Accepted each time, and each is stored as cleared when it is."""
+    without number, and all; the operator receives Accepted each time, and each is stored as cleared when it is."""
     await bench.booted()
     transaction_id = await bench.charging()
     await _set(bench, 0, _profile(1, "ChargePointMaxProfile"))

@@ -167,3 +167,31 @@ async def test_a_viewer_sees_an_account_and_enters_nothing(
     answer = await stranger.post(f"/accounts/{UID}/entries", data=csrf | {"key": "k", "amount": "1"})
     assert answer.status_code == 403
     assert await balance(world) == 0
+
+
+async def test_an_entry_outside_the_limits_is_refused_with_the_limit(
+    world: ApiHarness, browser: httpx.AsyncClient
+) -> None:
+    await opened(world, UID, 0)
+    form = form_of((await browser.get(f"/accounts/{UID}")).text) | {"amount": "1"}
+    number = "The amount must be a number"
+    limits = f"{number} from -1000000000 to 1000000000 with at most 3 decimals."
+    for wrong, sentence in (
+        ({"amount": "x"}, f"{number} such as 12.50."),
+        ({"amount": "NaN"}, limits),
+        ({"amount": "-Infinity"}, limits),
+        ({"amount": "1000000000,001"}, limits),
+        ({"amount": "1e999999"}, limits),
+        ({"amount": "0.0001"}, limits),
+        ({"note": "n" * 501}, "The note may have at most 500 characters; this one has 501."),
+        ({"key": "k" * 129}, "The key must have 1 to 128 characters; this one has 129."),
+        ({"key": ""}, "The key must have 1 to 128 characters; this one has 0."),
+        ({"kind": "debit"}, "An entry is a top-up or a correction."),
+    ):
+        answer = await browser.post(f"/accounts/{UID}/entries", data=form | wrong)
+        assert answer.status_code == 422, wrong
+        assert sentence in text_of(answer.text), wrong
+    assert await balance(world) == 0
+    longest = {"note": "n" * 500, "key": "k" * 128}
+    assert (await browser.post(f"/accounts/{UID}/entries", data=form | longest)).status_code == 303
+    assert await balance(world) == 100

@@ -13,6 +13,7 @@ from csms.core.command_queue import (
     was_carried_out,
 )
 from tests.harness.fake_store import NOW, at
+from tests.harness.narrowing import present
 
 CHANGE = {"key": "K", "value": "true"}
 
@@ -37,13 +38,17 @@ def test_every_action_has_a_retry_class(action, expected):
 
 def test_a_command_without_an_answer_is_repeated_only_where_that_is_safe():
     assert next_attempt("Reset", "no_answer", 1, NOW, None) is None
-    assert next_attempt("GetConfiguration", "no_answer", 1, NOW, None).at == NOW + timedelta(seconds=10)
-    assert next_attempt("ChangeConfiguration", "no_answer", 2, NOW, None).at == NOW + timedelta(seconds=20)
+    assert present(next_attempt("GetConfiguration", "no_answer", 1, NOW, None)).at == NOW + timedelta(
+        seconds=10
+    )
+    assert present(next_attempt("ChangeConfiguration", "no_answer", 2, NOW, None)).at == NOW + timedelta(
+        seconds=20
+    )
     assert next_attempt("GetConfiguration", "no_answer", MAX_ATTEMPTS, NOW, None) is None
 
 
 def test_a_command_that_was_not_sent_waits_until_it_expires():
-    assert next_attempt("Reset", "not_sent", 99, NOW, at(1)).at == NOW + timedelta(seconds=5)
+    assert present(next_attempt("Reset", "not_sent", 99, NOW, at(1))).at == NOW + timedelta(seconds=5)
     assert next_attempt("Reset", "not_sent", 1, NOW, NOW + timedelta(seconds=5)) is None
 
 

@@ -4,6 +4,7 @@ from csms.core import reports
 from csms.core.quarantine import repairable_message
 from csms.errors import NotBookable
 from tests.harness.fake_store import CP, FakeStore, at, start, stop
+from tests.harness.narrowing import present
 
 
 def repair(entry: int = 1, *, note: str = "by hand", **given) -> reports.Repair:
@@ -16,9 +17,13 @@ def unreadable(desk: FakeStore, action: str = "StartTransaction") -> int | None:
     ).transaction_id
 
 
+def unreadable_start(desk: FakeStore) -> int:
+    return present(unreadable(desk))
+
+
 def test_a_repaired_start_has_the_id_that_its_charger_was_given() -> None:
     desk = FakeStore(unknown_tags="accept")
-    promised = unreadable(desk)
+    promised = unreadable_start(desk)
     answer = desk.tell(start(repair=repair(transaction_id=promised)))
     assert answer.transaction_id == promised
     desk.tell(stop(promised))
@@ -29,7 +34,7 @@ def test_a_repaired_start_has_the_id_that_its_charger_was_given() -> None:
 
 def test_a_repaired_start_of_the_past_does_not_end_the_running_transaction() -> None:
     desk = FakeStore(unknown_tags="accept")
-    promised = unreadable(desk)
+    promised = unreadable_start(desk)
     running = desk.tell(start(at=at(120), meter_wh=26_000, id_tag="other")).transaction_id
     desk.tell(start(repair=repair(transaction_id=promised)))
     assert desk.transactions[running].open

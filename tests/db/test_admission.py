@@ -6,6 +6,7 @@ import pytest
 
 from csms.db.admission import Admissions, load_admissions
 from csms.db.engine import create_engine
+from tests.harness.narrowing import present
 
 
 @pytest.fixture
@@ -32,20 +33,20 @@ async def test_many_at_once_cost_two_queries_and_each_gets_its_own(engine):
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     known = await asyncio.gather(*(admit(f"c{n}") for n in range(1, 51)), admit("stranger"), admit("c7"))
-    assert [one.password_hash for one in known[:50]] == [f"hash {n}" for n in range(1, 51)]
-    assert known[6].pending_password_hashes == ("next 7",)
+    assert [present(one).password_hash for one in known[:50]] == [f"hash {n}" for n in range(1, 51)]
+    assert present(known[6]).pending_password_hashes == ("next 7",)
     assert known[50] is None
     assert known[51] == known[6]
-    assert (await first).charger_id == "c1"
+    assert present(await first).charger_id == "c1"
     assert asked == [1, 51]
 
 
 async def test_a_later_call_queries_again(engine):
     admit = Admissions(engine)
-    assert (await admit("c1")).password_hash == "hash 1"
+    assert present(await admit("c1")).password_hash == "hash 1"
     async with engine.begin() as db:
         await db.exec_driver_sql("UPDATE chargers SET password_hash = 'new' WHERE id = 'c1'")
-    assert (await admit("c1")).password_hash == "new"
+    assert present(await admit("c1")).password_hash == "new"
 
 
 async def test_a_failure_goes_to_all_callers_and_does_not_last(engine):
@@ -60,7 +61,7 @@ async def test_a_failure_goes_to_all_callers_and_does_not_last(engine):
     results = await asyncio.gather(admit("c1"), admit("c2"), return_exceptions=True)
     assert [type(result) for result in results] == [OSError, OSError]
     away.clear()
-    assert (await admit("c2")).password_hash == "hash 2"
+    assert present(await admit("c2")).password_hash == "hash 2"
 
 
 async def test_a_cancelled_caller_leaves_the_others_their_answer(engine):
@@ -68,4 +69,4 @@ async def test_a_cancelled_caller_leaves_the_others_their_answer(engine):
     gone, stays = asyncio.create_task(admit("c1")), asyncio.create_task(admit("c1"))
     await asyncio.sleep(0)
     gone.cancel()
-    assert (await stays).charger_id == "c1"
+    assert present(await stays).charger_id == "c1"

@@ -13,6 +13,7 @@ from csms.db.driver import driver_connection
 from csms.db.engine import create_engine
 from tests.harness.fake_store import NOW
 from tests.harness.ledger_harness import running
+from tests.harness.narrowing import present
 
 LATER, MUCH_LATER = NOW + timedelta(minutes=5), NOW + timedelta(days=1)
 
@@ -171,7 +172,7 @@ async def test_ended_commands_are_deleted_past_their_retention(db):
 
 
 async def test_a_reconnected_charger_has_its_features_and_last_introduction(db):
-    found = await commands.returned_charger(db, "c1")
+    found = present(await commands.returned_charger(db, "c1"))
     assert (found.online, found.node, found.connected_at, found.booted_at) == (True, "n1", NOW, None)
     assert (found.protocol, found.lacking) == ("ocpp1.6", frozenset())
     assert await commands.returned_charger(db, "unknown") is None

@@ -17,6 +17,7 @@ from csms.db.schema import metadata
 from csms.errors import StartError
 from tests import migration_check
 from tests.harness.ledger_harness import connected
+from tests.harness.narrowing import present
 from tests.harness.servers import REPOSITORY
 
 
@@ -53,7 +54,7 @@ def test_file_names_carry_the_number_of_their_revision():
     for script in migration_check.scripts():
         assert Path(script.path).name.startswith(f"{script.revision}_")
     assert [script.revision for script in migration_check.scripts()] == [
-        f"{number:04d}" for number in range(int(migrate.head()), 0, -1)
+        f"{number:04d}" for number in range(int(present(migrate.head())), 0, -1)
     ]
 
 
@@ -71,7 +72,7 @@ async def test_a_new_revision_gets_the_next_number(database_url, tmp_path):
     made = alembic(database_url, "revision", "--autogenerate", "-m", "tag owners", directory=tmp_path)
     status, _, error = await finished(made)
     assert status == 0, error
-    number = f"{int(migrate.head()) + 1:04d}"
+    number = f"{int(present(migrate.head())) + 1:04d}"
     (script,) = (tmp_path / "migrations" / "versions").glob(f"{number}_*.py")
     assert script.name == f"{number}_tag_owners.py"
     assert f'revision = "{number}"' in script.read_text().replace("'", '"')
@@ -151,7 +152,7 @@ async def test_a_migration_that_waits_for_a_lock_gives_up(database_url, monkeypa
             await user.fetch("SELECT 1 FROM chargers, transactions")
             with pytest.raises(DBAPIError) as refused:
                 await asyncio.to_thread(migrate.downgrade, database_url, "base")
-        assert isinstance(refused.value.orig.__cause__, asyncpg.LockNotAvailableError)
+        assert isinstance(present(refused.value.orig).__cause__, asyncpg.LockNotAvailableError)
         # Nothing was half done: a migration is one transaction.
         assert await user.fetchval("SELECT count(*) FROM transactions") == 0
     assert await at_revision(database_url) == newest

@@ -13,6 +13,7 @@ from csms.db import record_sql
 from csms.db.record_sql import transaction_of
 from tests.harness.fake_store import NOW, at, meter, register, start, status, stop
 from tests.harness.ledger_harness import OPEN, PostgresStore, loaded
+from tests.harness.narrowing import present
 
 BANDED = Tariff(
     id="night",
@@ -50,7 +51,7 @@ async def test_the_bill_of_a_session_with_bands_comes_back_at_any_interval(db, i
     books, number, last_wh = await evening(db, interval_s)
     await books.batch(stop(number, meter_wh=last_wh, at=minute(120)))
     row = await db.fetchrow(f"{record_sql.TRANSACTION_SQL.select} WHERE id = $1", number)
-    bill = transaction_of(dict(row)).bill
+    bill = present(transaction_of(dict(row)).bill)
     lines = {(line.component, line.band): line.quantity for line in bill.lines}
     energy_wh = last_wh - 1000
     # Even over 90 minutes, of which 60 lie before the edge; then 30 minutes of nothing.

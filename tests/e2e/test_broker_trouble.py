@@ -12,11 +12,12 @@ import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from csms.cli import app as cli
-from csms.mqtt import relay
 from csms.mqtt.config import BrokerAddress
+from csms.run.config import relay_config
 from csms.security import pki
 from tests.e2e.conftest import TOKEN
 from tests.harness.charge_points.raw import RawChargePoint
@@ -156,7 +157,9 @@ async def test_a_refused_topic_is_a_failure_until_the_operator_has_mended_it(
     start_node, mosquitto, monkeypatch
 ):
     """The access list forgets billing; `csms events` shows it, and brings the bill once it is allowed."""
-    monkeypatch.setattr(relay, "_COUNT_EVERY_S", 0.1)
+    monkeypatch.setattr(
+        "csms.run.node.relay_config", lambda settings: replace(relay_config(settings), count_every_s=0.1)
+    )
     server = mosquitto(
         POLITE,
         users=USERS,

@@ -15,20 +15,20 @@ from csms.settings import Settings
 from tests.e2e.conftest import Node, NodeFactory
 from tests.harness.charge_points.bare import BareChargePoint
 from tests.harness.charge_points.raw import RawChargePoint
-from tests.harness.charging_site import Site, start
+from tests.harness.charging_site import OcppSite, start
 from tests.harness.waiting import until
 
 STATUS = {"connectorId": 1, "errorCode": "NoError", "status": "Charging"}
 
 
 @pytest.fixture
-async def site(shared_node: Node) -> AsyncIterator[Site]:
-    site = Site(shared_node)
+async def site(shared_node: Node) -> AsyncIterator[OcppSite]:
+    site = OcppSite(shared_node)
     yield site
     await site.hang_up()
 
 
-async def state(site: Site) -> dict[str, Any]:
+async def state(site: OcppSite) -> dict[str, Any]:
     (row,) = await site.node.fetch(
         "SELECT online, node, generation FROM charger_states WHERE charger_id = $1", site.charger
     )
@@ -46,7 +46,7 @@ def command(
 # --- the newest connection --------------------------------------------------------------------------------
 
 
-async def test_the_newest_socket_wins_on_one_node(site: Site) -> None:
+async def test_the_newest_socket_wins_on_one_node(site: OcppSite) -> None:
     old, new = await site.dial(chargePointModel="1"), await site.dial()
     assert (await old.ended())[0] == 1000
     await new.ask("Heartbeat", {})
@@ -62,7 +62,7 @@ async def test_the_newest_socket_wins_on_one_node(site: Site) -> None:
 
 async def test_the_newest_socket_wins_across_nodes(start_node: NodeFactory) -> None:
     here, there = await start_node(), await start_node(csms_node="node-b")
-    site = Site(here)
+    site = OcppSite(here)
     for generation, (node, name) in enumerate(((here, "node-a"), (there, "node-b"), (here, "node-a")), 1):
         point = await site.dial(node)
         await point.boot()
@@ -84,7 +84,7 @@ async def test_a_charge_point_that_hops_between_nodes_is_held_where_it_came_last
     start_node: NodeFactory,
 ) -> None:
     here, there = await start_node(), await start_node(csms_node="node-b")
-    site = Site(here)
+    site = OcppSite(here)
     for turn in range(12):
         last = await site.dial((here, there)[turn % 2])
         # Which of two is the newer is known once a node has answered: a handshake alone claims nothing.
@@ -96,7 +96,7 @@ async def test_a_charge_point_that_hops_between_nodes_is_held_where_it_came_last
     await site.hang_up()
 
 
-async def test_a_charge_point_that_leaves_is_offline(site: Site) -> None:
+async def test_a_charge_point_that_leaves_is_offline(site: OcppSite) -> None:
     point = await site.dial(chargePointModel="1")
     await point.close()
     await site.offline()
@@ -110,7 +110,7 @@ async def test_a_half_open_connection_is_closed(start_node: NodeFactory) -> None
     node = await start_node(
         ocpp_timings=ServerTimings(sweep_s=0.1), csms_ocpp_ping_interval_s=0.2, csms_ocpp_silence_s=1.5
     )
-    silent = Site(node)
+    silent = OcppSite(node)
     bare = await BareChargePoint.dial(node.ocpp, silent.charger)
     async with asyncio.timeout(20):
         assert await bare.close_code() == 1001
@@ -155,10 +155,10 @@ async def test_any_frame_is_a_sign_of_life(start_node: NodeFactory) -> None:
     await answers.close()
 
 
-async def test_the_heartbeat_interval_is_each_charge_points_own(site: Site) -> None:
+async def test_the_heartbeat_interval_is_each_charge_points_own(site: OcppSite) -> None:
     await site.register(heartbeatIntervalS=77)
     assert (await (await site.dial()).boot())["interval"] == 77
-    other = Site(site.node)
+    other = OcppSite(site.node)
     assert (await (await other.dial()).boot())["interval"] == 300
     await other.hang_up()
 
@@ -166,14 +166,14 @@ async def test_the_heartbeat_interval_is_each_charge_points_own(site: Site) -> N
 # --- boot gates nothing, and nothing of ours comes before it -----------------------------------------------
 
 
-async def test_calls_before_a_boot_are_answered(site: Site) -> None:
+async def test_calls_before_a_boot_are_answered(site: OcppSite) -> None:
     point = await site.dial()
     await point.ask("StatusNotification", STATUS)
     assert (await point.ask("StartTransaction", start()))["idTagInfo"]["status"] == "Accepted"
     assert "currentTime" in await point.ask("Heartbeat", {})
 
 
-async def test_our_calls_wait_for_the_boots_answer(site: Site) -> None:
+async def test_our_calls_wait_for_the_boots_answer(site: OcppSite) -> None:
     point = await site.dial()
     await point.ask("Heartbeat", {})
     asked = command(site.node, site.charger)
@@ -188,7 +188,7 @@ async def test_our_calls_wait_for_the_boots_answer(site: Site) -> None:
 
 async def test_without_a_boot_our_calls_wait_for_a_timer(start_node: NodeFactory) -> None:
     node = await start_node(csms_ocpp_calls_after_s=1)
-    site = Site(node)
+    site = OcppSite(node)
     point = await site.dial()
     await point.ask("Heartbeat", {})
     asked = command(node, site.charger)
@@ -202,7 +202,7 @@ async def test_without_a_boot_our_calls_wait_for_a_timer(start_node: NodeFactory
 # --- commands ------------------------------------------------------------------------------------------
 
 
-async def test_one_call_is_outstanding_and_the_charge_points_own_are_never_held_up(site: Site) -> None:
+async def test_one_call_is_outstanding_and_the_charge_points_own_are_never_held_up(site: OcppSite) -> None:
     point = await site.dial(chargePointModel="1")
     first = command(site.node, site.charger, "Reset", type="Soft")
     _, first_id, _, payload = await point.receive()
@@ -222,7 +222,7 @@ async def test_one_call_is_outstanding_and_the_charge_points_own_are_never_held_
 
 
 @pytest.mark.parametrize("how", ["closed", "vanished", "replaced"])
-async def test_a_pending_call_fails_at_once_when_the_connection_ends(site: Site, how: str) -> None:
+async def test_a_pending_call_fails_at_once_when_the_connection_ends(site: OcppSite, how: str) -> None:
     point = await site.dial(chargePointModel="1")
     sent, waiting = command(site.node, site.charger), command(site.node, site.charger)
     await point.receive()
@@ -245,7 +245,7 @@ async def pending(task: "asyncio.Task[Any]") -> bool:
 
 
 @pytest.mark.parametrize("answer", ["[1]", "7", "[" * 5000 + "]" * 5000, '{"status":'])
-async def test_an_answer_that_is_no_object_is_502_and_harms_nothing(site: Site, answer: str) -> None:
+async def test_an_answer_that_is_no_object_is_502_and_harms_nothing(site: OcppSite, answer: str) -> None:
     point = await site.dial(chargePointModel="1")
     asked = command(site.node, site.charger)
     _, message_id, _, _ = await point.receive()
@@ -267,7 +267,7 @@ async def test_an_answer_that_is_no_object_is_502_and_harms_nothing(site: Site, 
     ],
 )
 async def test_an_invalid_answer_to_a_command_is_repaired_as_a_call_is(
-    site: Site, data: bytes, kept: str | None, kind: str
+    site: OcppSite, data: bytes, kept: str | None, kind: str
 ) -> None:
     point = await site.dial(chargePointModel="1")
     asked = site.command("DataTransfer", vendorId="v")
@@ -279,7 +279,7 @@ async def test_an_invalid_answer_to_a_command_is_repaired_as_a_call_is(
     assert {kind, "enum_respelled"} <= await site.deviations()
 
 
-async def test_no_password_is_kept_with_the_deviations_of_an_answer(site: Site) -> None:
+async def test_no_password_is_kept_with_the_deviations_of_an_answer(site: OcppSite) -> None:
     point = await site.dial(chargePointModel="1")
     asked = site.command("GetConfiguration")
     _, message_id, _, _ = await point.receive()
@@ -306,7 +306,7 @@ async def test_one_that_never_reads_is_disconnected_and_delays_no_other(
     # No CALL of ours comes in between, however long the closing takes.
     node = await start_node(ocpp_timings=ServerTimings(write_s=1.0, close_s=1.0), csms_ocpp_calls_after_s=600)
     deaf = await BareChargePoint.dial(node.ocpp, "CP-DEAF", receive_buffer=4096)
-    other = Site(node)
+    other = OcppSite(node)
     polite = await other.dial()
     stop = asyncio.Event()
 
@@ -343,7 +343,7 @@ async def gone(node: Node, query: str) -> bool:
     return not (await node.fetch(query))[0]["online"]
 
 
-async def test_many_silent_connections_delay_no_other(site: Site) -> None:
+async def test_many_silent_connections_delay_no_other(site: OcppSite) -> None:
     silent = [await BareChargePoint.dial(site.node.ocpp, f"CP-{n}") for n in range(50)]
     point = await site.dial()
     assert (await point.ask("StartTransaction", start()))["transactionId"]
@@ -356,7 +356,7 @@ async def test_many_silent_connections_delay_no_other(site: Site) -> None:
 
 async def test_a_restart_tells_the_charge_points_to_come_back(start_node: NodeFactory) -> None:
     node = await start_node()
-    sites = [Site(node) for _ in range(5)]
+    sites = [OcppSite(node) for _ in range(5)]
     points = [await site.dial() for site in sites]
     node.stop.set()
     for point in points:
@@ -375,7 +375,7 @@ async def test_a_node_that_was_killed_marks_its_chargers_offline_when_it_returns
     start_node: NodeFactory,
 ) -> None:
     node = await start_node()
-    site = Site(node)
+    site = OcppSite(node)
     await (await site.dial()).boot()
     node.stop.set()
     await asyncio.wait({node.task}, timeout=20)

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Node
-from tests.harness.charging_site import Site, moment, start, stop, values
+from tests.harness.charging_site import OcppSite, moment, start, stop, values
 
 SESSION = ["started", "completed", "session_cost"]
 
 
 @pytest.fixture
-async def site(shared_node: Node) -> AsyncIterator[Site]:
-    site = Site(shared_node)
+async def site(shared_node: Node) -> AsyncIterator[OcppSite]:
+    site = OcppSite(shared_node)
     yield site
     await site.hang_up()
 
@@ -21,7 +21,7 @@ async def site(shared_node: Node) -> AsyncIterator[Site]:
 # --- readings ------------------------------------------------------------------------------------------
 
 
-async def test_transaction_data_is_kept_and_told_before_the_end(site: Site) -> None:
+async def test_transaction_data_is_kept_and_told_before_the_end(site: OcppSite) -> None:
     point = await site.dial()
     transaction_id = (await point.ask("StartTransaction", start()))["transactionId"]
     data = [
@@ -38,7 +38,7 @@ async def test_transaction_data_is_kept_and_told_before_the_end(site: Site) -> N
     assert len(await site.readings()) == 2
 
 
-async def test_a_stop_without_a_register_is_billed_from_the_last_reading(site: Site) -> None:
+async def test_a_stop_without_a_register_is_billed_from_the_last_reading(site: OcppSite) -> None:
     point = await site.dial()
     transaction_id = (await point.ask("StartTransaction", start()))["transactionId"]
     await point.ask("MeterValues", values(13_000, transactionId=transaction_id))
@@ -53,7 +53,7 @@ async def test_a_stop_without_a_register_is_billed_from_the_last_reading(site: S
     "given", [{}, {"transactionId": -1}, {"transactionId": 2**63 - 1}, {"transactionId": 0}]
 )
 async def test_readings_with_a_wrong_id_or_none_belong_to_what_runs_on_the_connector(
-    site: Site, given: dict[str, Any]
+    site: OcppSite, given: dict[str, Any]
 ) -> None:
     point = await site.dial()
     transaction_id = (await point.ask("StartTransaction", start()))["transactionId"]
@@ -67,7 +67,7 @@ async def test_readings_with_a_wrong_id_or_none_belong_to_what_runs_on_the_conne
     )
 
 
-async def test_readings_of_nothing_that_runs_and_of_connector_zero_are_kept(site: Site) -> None:
+async def test_readings_of_nothing_that_runs_and_of_connector_zero_are_kept(site: OcppSite) -> None:
     point = await site.dial()
     assert await point.ask("MeterValues", values(1)) == {}
     assert await point.ask("MeterValues", values(2, connectorId=0)) == {}
@@ -81,7 +81,7 @@ async def test_readings_of_nothing_that_runs_and_of_connector_zero_are_kept(site
     assert await site.told() == ["meter_reading"] * 3
 
 
-async def test_connector_zero_with_a_known_transaction_means_its_connector(site: Site) -> None:
+async def test_connector_zero_with_a_known_transaction_means_its_connector(site: OcppSite) -> None:
     point = await site.dial()
     transaction_id = (await point.ask("StartTransaction", start(connectorId=2)))["transactionId"]
     await point.ask("MeterValues", values(13_000, connectorId=0, transactionId=transaction_id))
@@ -89,7 +89,7 @@ async def test_connector_zero_with_a_known_transaction_means_its_connector(site:
     assert (reading["connector_id"], reading["transaction_id"]) == (2, transaction_id)
 
 
-async def test_closing_values_after_the_stop_are_kept_and_revive_nothing(site: Site) -> None:
+async def test_closing_values_after_the_stop_are_kept_and_revive_nothing(site: OcppSite) -> None:
     point = await site.dial()
     transaction_id = (await point.ask("StartTransaction", start()))["transactionId"]
     await point.ask("StopTransaction", stop(transaction_id))
@@ -100,7 +100,7 @@ async def test_closing_values_after_the_stop_are_kept_and_revive_nothing(site: S
     assert await site.told() == [*SESSION, "meter_reading"]
 
 
-async def test_the_same_reading_again_is_one_reading(site: Site) -> None:
+async def test_the_same_reading_again_is_one_reading(site: OcppSite) -> None:
     point = await site.dial()
     transaction_id = (await point.ask("StartTransaction", start()))["transactionId"]
     for message_id in ("a", "a", "b"):
@@ -113,7 +113,7 @@ async def test_the_same_reading_again_is_one_reading(site: Site) -> None:
 
 
 @pytest.mark.parametrize("meter_stop", [2**30, 0, -5], ids=["backwards", "reset", "negative"])
-async def test_a_register_that_falls_bills_nothing_and_says_so(site: Site, meter_stop: int) -> None:
+async def test_a_register_that_falls_bills_nothing_and_says_so(site: OcppSite, meter_stop: int) -> None:
     point = await site.dial()
     transaction_id = (await point.ask("StartTransaction", start(meterStart=2**31 - 10)))["transactionId"]
     await point.ask("StopTransaction", stop(transaction_id, meterStop=meter_stop))
@@ -125,7 +125,7 @@ async def test_a_register_that_falls_bills_nothing_and_says_so(site: Site, meter
     assert (cost["energyConsumed"], cost["estimatedCost"], cost["amountMinor"]) == (0.0, 0.0, 0)
 
 
-async def test_a_register_that_wraps_bills_what_it_counted(site: Site) -> None:
+async def test_a_register_that_wraps_bills_what_it_counted(site: OcppSite) -> None:
     point = await site.dial()
     transaction_id = (await point.ask("StartTransaction", start(meterStart=2**31 - 10)))["transactionId"]
     await point.ask("StopTransaction", stop(transaction_id, meterStop=4))
@@ -133,7 +133,7 @@ async def test_a_register_that_wraps_bills_what_it_counted(site: Site) -> None:
     assert (row["energy_wh"], row["anomalies"]) == (14, ["register_wrapped"])
 
 
-async def test_a_register_that_begins_at_zero_each_time_is_no_anomaly(site: Site) -> None:
+async def test_a_register_that_begins_at_zero_each_time_is_no_anomaly(site: OcppSite) -> None:
     point = await site.dial()
     for n in range(2):
         begin = start(meterStart=0, timestamp=moment(n * 100))
@@ -146,7 +146,7 @@ async def test_a_register_that_begins_at_zero_each_time_is_no_anomaly(site: Site
     assert [r["sessionEnergy"] for r in await site.payloads("meter_reading")] == [4.0, 4.0]
 
 
-async def test_a_start_without_a_register_goes_by_the_connectors_last_reading(site: Site) -> None:
+async def test_a_start_without_a_register_goes_by_the_connectors_last_reading(site: OcppSite) -> None:
     point = await site.dial()
     await point.ask("MeterValues", values(40_000, at=-10))
     answer = await point.ask("StartTransaction", start(meterStart=None))
@@ -154,7 +154,7 @@ async def test_a_start_without_a_register_goes_by_the_connectors_last_reading(si
     assert (row["meter_start_wh"], row["anomalies"]) == (40_000, ["no_meter_start"])
 
 
-async def test_phases_are_summed_where_a_sum_means_something(site: Site) -> None:
+async def test_phases_are_summed_where_a_sum_means_something(site: OcppSite) -> None:
     point = await site.dial()
     transaction_id = (await point.ask("StartTransaction", start()))["transactionId"]
     samples = [
@@ -175,7 +175,7 @@ async def test_phases_are_summed_where_a_sum_means_something(site: Site) -> None
 @pytest.mark.parametrize(
     "text", ["12,5,6", "", " ", "NaN", "Infinity", "-inf", "abc", "1e400", "1_000", None]
 )
-async def test_a_value_that_is_no_number_is_kept_and_bills_nothing(site: Site, text: str | None) -> None:
+async def test_a_value_that_is_no_number_is_kept_and_bills_nothing(site: OcppSite, text: str | None) -> None:
     point = await site.dial()
     transaction_id = (await point.ask("StartTransaction", start()))["transactionId"]
     await point.ask("MeterValues", values(5000, at=10, transactionId=transaction_id))
@@ -189,14 +189,14 @@ async def test_a_value_that_is_no_number_is_kept_and_bills_nothing(site: Site, t
     assert (await site.transaction(transaction_id))["energy_wh"] == 4000
 
 
-async def test_a_reading_of_nothing_usable_is_stored_and_not_told(site: Site) -> None:
+async def test_a_reading_of_nothing_usable_is_stored_and_not_told(site: OcppSite) -> None:
     point = await site.dial()
     assert await point.ask("MeterValues", values("")) == {}
     assert len(await site.readings()) == 1
     assert await site.told() == []
 
 
-async def test_signed_data_is_kept_whole(site: Site) -> None:
+async def test_signed_data_is_kept_whole(site: OcppSite) -> None:
     point = await site.dial()
     signature = "OCMF|{}|" + "ab" * 900
     transaction_id = (await point.ask("StartTransaction", start()))["transactionId"]

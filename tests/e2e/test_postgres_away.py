@@ -16,7 +16,7 @@ from tests.e2e.conftest import NodeFactory
 from tests.e2e.test_quirks import recorded_boot
 from tests.harness import servers
 from tests.harness.charge_points.raw import RawChargePoint
-from tests.harness.charging_site import Site, start
+from tests.harness.charging_site import OcppSite, start
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ async def postgres(own_cluster: Path) -> AsyncIterator[tuple[str, Callable[[], N
 async def test_nothing_is_lost_while_postgres_is_away(postgres: Any, start_node: NodeFactory) -> None:
     url, down, up = postgres
     node = await start_node(database_url=url, away_limit_s=0.5, ocpp_timings=ServerTimings(sweep_s=0.1))
-    idle, busy, lasting = Site(node), Site(node), Site(node)
+    idle, busy, lasting = OcppSite(node), OcppSite(node), OcppSite(node)
     resting, charging = await idle.dial(chargePointModel="1"), await busy.dial(chargePointModel="1")
     kept = await lasting.dial(**recorded_boot("teison-no-redial"))
     down()
@@ -71,7 +71,7 @@ async def test_a_node_stops_while_postgres_is_away(
     url, down, _ = postgres
     monkeypatch.setattr(Ledger.drain, "__defaults__", (1,))
     node = await start_node(database_url=url, ocpp_timings=ServerTimings(stop_s=0.5))
-    site = Site(node)
+    site = OcppSite(node)
     point = await site.dial(chargePointModel="1")
     down()
     await point.send([2, "m1", "StartTransaction", start()])

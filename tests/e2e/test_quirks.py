@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from tests.e2e.conftest import Node, NodeFactory
 from tests.harness.charge_points.raw import RawChargePoint
-from tests.harness.charging_site import Site, moment, start, stop, values
+from tests.harness.charging_site import OcppSite, moment, start, stop, values
 from tests.harness.servers import REPOSITORY
 
 ABB = {"chargePointVendor": "ABB", "chargePointModel": "CDT_TACW22::NET_WIFI"}
@@ -39,19 +39,19 @@ def recorded_boot(rule: str) -> dict[str, Any]:
     return dict(frame[3])
 
 
-def reset(site: Site) -> "asyncio.Task[Any]":
+def reset(site: OcppSite) -> "asyncio.Task[Any]":
     return site.command("Reset", type="Soft")
 
 
 @pytest.fixture
-async def site(shared_node: Node) -> AsyncIterator[Site]:
-    site = Site(shared_node)
+async def site(shared_node: Node) -> AsyncIterator[OcppSite]:
+    site = OcppSite(shared_node)
     yield site
     await site.hang_up()
 
 
 @pytest.fixture(params=["booted", "reconnected"])
-def known(request: pytest.FixtureRequest, site: Site) -> Any:
+def known(request: pytest.FixtureRequest, site: OcppSite) -> Any:
     """Dials as a charge point that has booted on this connection, or only on the one before."""
 
     async def dial(boot: dict[str, Any]) -> RawChargePoint:
@@ -61,7 +61,7 @@ def known(request: pytest.FixtureRequest, site: Site) -> Any:
     return dial
 
 
-async def test_kwh_labelled_wh_is_billed_as_kwh(site: Site, known: Any) -> None:
+async def test_kwh_labelled_wh_is_billed_as_kwh(site: OcppSite, known: Any) -> None:
     point = await known(OPENEVSE)
     transaction_id = (await point.ask("StartTransaction", start(meterStart=350)))["transactionId"]
     power = {"value": "9451", "measurand": "Power.Active.Import", "unit": "W"}
@@ -74,7 +74,7 @@ async def test_kwh_labelled_wh_is_billed_as_kwh(site: Site, known: Any) -> None:
     assert (reading["totalEnergy"], reading["sessionEnergy"], reading["currentPower"]) == (361.0, 11.0, 9.451)
 
 
-async def test_a_start_before_the_first_boot_is_read_as_its_stop_is(site: Site) -> None:
+async def test_a_start_before_the_first_boot_is_read_as_its_stop_is(site: OcppSite) -> None:
     point = await site.dial()
     transaction_id = (await point.ask("StartTransaction", start(meterStart=350)))["transactionId"]
     await point.ask("BootNotification", OPENEVSE)
@@ -84,14 +84,16 @@ async def test_a_start_before_the_first_boot_is_read_as_its_stop_is(site: Site) 
     assert (row["meter_start_wh"], row["meter_stop_wh"], row["energy_wh"]) == (350_000, 360_000, 10_000)
 
 
-async def test_a_register_in_wh_of_another_firmware_of_the_vendor_stays_so(site: Site, known: Any) -> None:
+async def test_a_register_in_wh_of_another_firmware_of_the_vendor_stays_so(
+    site: OcppSite, known: Any
+) -> None:
     point = await known(OPENEVSE | {"firmwareVersion": "4.1.7"})
     transaction_id = (await point.ask("StartTransaction", start(meterStart=350)))["transactionId"]
     await point.ask("StopTransaction", stop(transaction_id, meterStop=10_350))
     assert (await site.transaction(transaction_id))["energy_wh"] == 10_000
 
 
-async def test_local_time_without_a_zone_is_read_in_the_sites_zone(site: Site, known: Any) -> None:
+async def test_local_time_without_a_zone_is_read_in_the_sites_zone(site: OcppSite, known: Any) -> None:
     await site.register(timeZone="Europe/Kyiv")
     point = await known(GROWATT)
     answer = await point.ask("StartTransaction", start(timestamp="2024-07-01T14:00:00"))
@@ -102,14 +104,14 @@ async def test_local_time_without_a_zone_is_read_in_the_sites_zone(site: Site, k
     assert row["duration_s"] == 3600
 
 
-async def test_local_time_without_a_zone_set_for_the_charger_is_pointed_out(site: Site) -> None:
+async def test_local_time_without_a_zone_set_for_the_charger_is_pointed_out(site: OcppSite) -> None:
     await site.dial(**GROWATT)
     point = await site.dial()
     await point.ask("Heartbeat", {})
     assert {"quirk_applied", "time_zone_unset"} <= await site.deviations()
 
 
-async def test_a_register_that_counts_each_session_from_zero_is_billed(site: Site, known: Any) -> None:
+async def test_a_register_that_counts_each_session_from_zero_is_billed(site: OcppSite, known: Any) -> None:
     point = await known(ABB)
     # The register of the session before still stands in the start.
     first = (await point.ask("StartTransaction", start(meterStart=8000)))["transactionId"]
@@ -120,7 +122,7 @@ async def test_a_register_that_counts_each_session_from_zero_is_billed(site: Sit
     assert (await site.transaction(second["transactionId"]))["meter_start_wh"] == 0
 
 
-async def test_a_corrupted_id_tag_of_a_stop_is_not_trusted(site: Site, known: Any) -> None:
+async def test_a_corrupted_id_tag_of_a_stop_is_not_trusted(site: OcppSite, known: Any) -> None:
     point = await known(BS)
     transaction_id = (await point.ask("StartTransaction", start()))["transactionId"]
     assert await point.ask("StopTransaction", stop(transaction_id, idTag="\x00\x01TAG")) == {}
@@ -130,7 +132,7 @@ async def test_a_corrupted_id_tag_of_a_stop_is_not_trusted(site: Site, known: An
     assert (await site.transaction(transaction_id))["revision"] == 1
 
 
-async def test_the_id_of_an_ended_transaction_means_the_running_one(site: Site, known: Any) -> None:
+async def test_the_id_of_an_ended_transaction_means_the_running_one(site: OcppSite, known: Any) -> None:
     point = await known(GRIZZL)
     old = (await point.ask("StartTransaction", start()))["transactionId"]
     await point.ask("StopTransaction", stop(old))
@@ -151,7 +153,7 @@ async def test_the_id_of_an_ended_transaction_means_the_running_one(site: Site, 
     assert (await site.told()).count("completed") == 2
 
 
-async def test_an_unknown_charge_point_is_taken_at_its_word(site: Site) -> None:
+async def test_an_unknown_charge_point_is_taken_at_its_word(site: OcppSite) -> None:
     point = await site.dial(chargePointVendor="Unknown")
     old = (await point.ask("StartTransaction", start()))["transactionId"]
     await point.ask("StopTransaction", stop(old))
@@ -163,7 +165,7 @@ async def test_an_unknown_charge_point_is_taken_at_its_word(site: Site) -> None:
 
 async def test_one_that_reconnects_without_a_boot_is_asked_for_it(start_node: NodeFactory) -> None:
     node = await start_node(csms_ocpp_calls_after_s=0.2)
-    site = Site(node)
+    site = OcppSite(node)
     await site.dial(**WALLBOX)
     point = await site.dial()
     asked = []
@@ -179,7 +181,7 @@ async def test_commands_wait_for_a_sign_of_boot_where_earlier_ones_would_restart
     start_node: NodeFactory,
 ) -> None:
     node = await start_node(csms_ocpp_calls_after_s=0.2)
-    site, other = Site(node), Site(node)
+    site, other = OcppSite(node), OcppSite(node)
     await site.dial(**recorded_boot("abb-terra-ac"))
     await other.dial(chargePointModel="any")
     point, any_point = await site.dial(), await other.dial()
@@ -197,7 +199,7 @@ async def test_commands_wait_for_a_sign_of_boot_where_earlier_ones_would_restart
         await one.hang_up()
 
 
-async def test_change_availability_is_not_sent_to_one_that_never_answers_it(site: Site) -> None:
+async def test_change_availability_is_not_sent_to_one_that_never_answers_it(site: OcppSite) -> None:
     point = await site.dial(**recorded_boot("en-plus"))
     refused = await site.command("ChangeAvailability", connectorId=1, type="Inoperative")
     assert (refused.status_code, refused.json()["type"].rpartition(":")[2]) == (501, "not-supported")
@@ -213,7 +215,7 @@ async def test_the_loss_of_one_that_never_connects_again_is_a_warning(start_node
     node = await start_node()
     with capture_logs() as lines:
         for rule in ("teison-no-redial", "mennekes-slow-redial"):
-            site = Site(node, charger=rule)
+            site = OcppSite(node, charger=rule)
             await (await site.dial(**recorded_boot(rule))).close()
             await site.offline()
     warnings = [line for line in lines if line["event"] == "charger_restart_needed"]

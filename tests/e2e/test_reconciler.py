@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.e2e.conftest import Node, NodeFactory
-from tests.harness.charging_site import Site, moment, start, stop, values
+from tests.harness.charging_site import OcppSite, moment, start, stop, values
 from tests.harness.waiting import until
 
 AFTER_S = 1.0
@@ -20,20 +20,20 @@ async def node(start_node: NodeFactory) -> Node:
 
 
 @pytest.fixture
-async def site(node: Node) -> AsyncIterator[Site]:
-    site = Site(node)
+async def site(node: Node) -> AsyncIterator[OcppSite]:
+    site = OcppSite(node)
     yield site
     await site.hang_up()
 
 
-async def closed(site: Site, timeout_s: float = 15) -> None:
+async def closed(site: OcppSite, timeout_s: float = 15) -> None:
     async def all_stopped() -> bool:
         return all(row["stopped_at"] is not None for row in await site.transactions())
 
     await until(all_stopped, timeout_s)
 
 
-async def test_a_connector_that_stays_free_ends_it_and_the_real_stop_amends(site: Site) -> None:
+async def test_a_connector_that_stays_free_ends_it_and_the_real_stop_amends(site: OcppSite) -> None:
     point = await site.dial(chargePointVendor="Zaptec")
     transaction_id = (await point.ask("StartTransaction", start()))["transactionId"]
     await point.ask("StatusNotification", CHARGING | {"timestamp": moment(1)})
@@ -54,7 +54,7 @@ async def test_a_connector_that_stays_free_ends_it_and_the_real_stop_amends(site
     await site.node.until(lambda: site.node.of("updated", site.charger))
 
 
-async def test_a_boot_ends_what_was_running_unless_it_still_runs(site: Site) -> None:
+async def test_a_boot_ends_what_was_running_unless_it_still_runs(site: OcppSite) -> None:
     point = await site.dial()
     ids = [(await point.ask("StartTransaction", start(connectorId=n)))["transactionId"] for n in (1, 2, 3)]
     again = await site.dial(chargePointModel="rebooted")
@@ -76,7 +76,7 @@ async def test_a_boot_ends_what_was_running_unless_it_still_runs(site: Site) -> 
 async def test_two_nodes_end_it_once(start_node: NodeFactory) -> None:
     here = await start_node(csms_infer_stop_after_s=AFTER_S)
     await start_node(csms_infer_stop_after_s=AFTER_S, csms_node="node-b")
-    site = Site(here)
+    site = OcppSite(here)
     point = await site.dial()
     for n in range(1, 6):
         await point.ask("StartTransaction", start(connectorId=n))
@@ -89,7 +89,7 @@ async def test_two_nodes_end_it_once(start_node: NodeFactory) -> None:
     await site.hang_up()
 
 
-async def test_what_still_charges_is_left_alone(site: Site) -> None:
+async def test_what_still_charges_is_left_alone(site: OcppSite) -> None:
     """Free for a moment only; free before it began; and one that says free while its meter runs."""
     point = await site.dial()
     await point.ask("StatusNotification", FREE | {"connectorId": 2})

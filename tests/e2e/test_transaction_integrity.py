@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Node, NodeFactory
-from tests.harness.charging_site import Site, moment, start, stop, values
+from tests.harness.charging_site import OcppSite, moment, start, stop, values
 
 SESSION = ["started", "completed", "session_cost"]
 
 
 @pytest.fixture
-async def site(shared_node: Node) -> AsyncIterator[Site]:
-    site = Site(shared_node)
+async def site(shared_node: Node) -> AsyncIterator[OcppSite]:
+    site = OcppSite(shared_node)
     yield site
     await site.hang_up()
 
@@ -24,7 +24,7 @@ async def site(shared_node: Node) -> AsyncIterator[Site]:
 # --- the same message again ----------------------------------------------------------------------------
 
 
-async def test_a_start_resent_under_its_id_gets_its_answer_again(site: Site) -> None:
+async def test_a_start_resent_under_its_id_gets_its_answer_again(site: OcppSite) -> None:
     point = await site.dial()
     first = await point.ask("StartTransaction", start(), "m1")
     assert first["idTagInfo"]["status"] == "Accepted"
@@ -36,7 +36,7 @@ async def test_a_start_resent_under_its_id_gets_its_answer_again(site: Site) -> 
     assert await site.told() == ["started"]
 
 
-async def test_a_start_resent_under_a_new_id_is_the_same_start_with_its_first_status(site: Site) -> None:
+async def test_a_start_resent_under_a_new_id_is_the_same_start_with_its_first_status(site: OcppSite) -> None:
     id_tag = await site.tag(maxActiveTransactions=1)
     point = await site.dial()
     first = await point.ask("StartTransaction", start(idTag=id_tag))
@@ -51,7 +51,7 @@ async def test_a_start_resent_under_a_new_id_is_the_same_start_with_its_first_st
     assert await site.told() == SESSION
 
 
-async def test_an_old_id_with_new_content_is_a_new_start(site: Site) -> None:
+async def test_an_old_id_with_new_content_is_a_new_start(site: OcppSite) -> None:
     """Many charge points count their messages from 1 again after each boot."""
     point = await site.dial()
     first = await point.ask("StartTransaction", start(), "1")
@@ -61,7 +61,7 @@ async def test_an_old_id_with_new_content_is_a_new_start(site: Site) -> None:
     assert [row["stopped_at"] is None for row in await site.transactions()] == [False, True]
 
 
-async def test_starts_at_the_same_moment_on_two_connectors_are_two(site: Site) -> None:
+async def test_starts_at_the_same_moment_on_two_connectors_are_two(site: OcppSite) -> None:
     point = await site.dial()
     ids = [(await point.ask("StartTransaction", start(connectorId=n)))["transactionId"] for n in (1, 2)]
     assert len(set(ids)) == 2
@@ -72,7 +72,7 @@ async def test_starts_at_the_same_moment_on_two_connectors_are_two(site: Site) -
 async def test_resends_on_two_nodes_at_once_are_one_transaction(start_node: NodeFactory) -> None:
     here, there = await start_node(), await start_node(csms_node="node-b")
     for turn in range(8):
-        site = Site(here, f"CP-{turn}")
+        site = OcppSite(here, f"CP-{turn}")
         old, new = await asyncio.gather(site.dial(here), site.dial(there))
         same_id = turn % 2 == 0
         await asyncio.gather(
@@ -102,7 +102,7 @@ async def test_resends_on_two_nodes_at_once_are_one_transaction(start_node: Node
         await site.hang_up()
 
 
-async def test_a_stop_comes_twice(site: Site) -> None:
+async def test_a_stop_comes_twice(site: OcppSite) -> None:
     point = await site.dial()
     transaction_id = (await point.ask("StartTransaction", start()))["transactionId"]
     assert await point.ask("StopTransaction", stop(transaction_id), "s1") == {}
@@ -114,7 +114,7 @@ async def test_a_stop_comes_twice(site: Site) -> None:
     assert await site.quarantine() == []
 
 
-async def test_a_second_stop_that_says_something_else_is_kept_and_changes_nothing(site: Site) -> None:
+async def test_a_second_stop_that_says_something_else_is_kept_and_changes_nothing(site: OcppSite) -> None:
     point = await site.dial()
     transaction_id = (await point.ask("StartTransaction", start()))["transactionId"]
     await point.ask("StopTransaction", stop(transaction_id))
@@ -130,7 +130,7 @@ async def test_a_second_stop_that_says_something_else_is_kept_and_changes_nothin
 
 
 @pytest.mark.parametrize("lost", [0, -1, 987654, 2**31, 2**63 - 1, 2**70, None, "12x"])
-async def test_a_stop_of_nothing_is_acknowledged_and_kept_as_evidence(site: Site, lost: Any) -> None:
+async def test_a_stop_of_nothing_is_acknowledged_and_kept_as_evidence(site: OcppSite, lost: Any) -> None:
     point = await site.dial()
     assert await point.ask("StopTransaction", stop(lost)) == {}
     assert await point.ask("StopTransaction", stop(lost)) == {}
@@ -143,7 +143,7 @@ async def test_a_stop_of_nothing_is_acknowledged_and_kept_as_evidence(site: Site
 
 
 @pytest.mark.parametrize("lost", [0, -1, 2**63 - 1, None])
-async def test_a_stop_without_a_usable_id_ends_the_one_it_can_only_mean(site: Site, lost: Any) -> None:
+async def test_a_stop_without_a_usable_id_ends_the_one_it_can_only_mean(site: OcppSite, lost: Any) -> None:
     point = await site.dial()
     transaction_id = (await point.ask("StartTransaction", start()))["transactionId"]
     assert await point.ask("StopTransaction", stop(lost)) == {}
@@ -161,7 +161,7 @@ async def test_a_stop_without_a_usable_id_ends_the_one_it_can_only_mean(site: Si
     assert await site.quarantine() == []
 
 
-async def test_a_stop_without_a_usable_id_on_two_running_connectors_is_not_guessed(site: Site) -> None:
+async def test_a_stop_without_a_usable_id_on_two_running_connectors_is_not_guessed(site: OcppSite) -> None:
     point = await site.dial()
     for n in (1, 2):
         await point.ask("StartTransaction", start(connectorId=n))
@@ -170,7 +170,7 @@ async def test_a_stop_without_a_usable_id_on_two_running_connectors_is_not_guess
     assert len(await site.quarantine()) == 1
 
 
-async def test_the_register_tells_which_of_two_was_meant(site: Site) -> None:
+async def test_the_register_tells_which_of_two_was_meant(site: OcppSite) -> None:
     point = await site.dial()
     low = await point.ask("StartTransaction", start(connectorId=1, meterStart=1000))
     await point.ask("StartTransaction", start(connectorId=2, meterStart=900_000))
@@ -178,10 +178,10 @@ async def test_the_register_tells_which_of_two_was_meant(site: Site) -> None:
     assert (await site.transaction(low["transactionId"]))["energy_wh"] == 24000
 
 
-async def test_nobody_ends_the_transaction_of_another_charge_point(site: Site) -> None:
+async def test_nobody_ends_the_transaction_of_another_charge_point(site: OcppSite) -> None:
     point = await site.dial()
     transaction_id = (await point.ask("StartTransaction", start()))["transactionId"]
-    stranger = Site(site.node)
+    stranger = OcppSite(site.node)
     assert await (await stranger.dial()).ask("StopTransaction", stop(transaction_id)) == {}
     assert (await site.transaction(transaction_id))["stopped_at"] is None
     assert len(await stranger.quarantine()) == 1
@@ -191,7 +191,7 @@ async def test_nobody_ends_the_transaction_of_another_charge_point(site: Site) -
 # --- ends that are missing -----------------------------------------------------------------------------
 
 
-async def test_a_start_on_a_busy_connector_ends_what_was_forgotten_there(site: Site) -> None:
+async def test_a_start_on_a_busy_connector_ends_what_was_forgotten_there(site: OcppSite) -> None:
     id_tag = await site.tag(maxActiveTransactions=1)
     point = await site.dial()
     first = (await point.ask("StartTransaction", start(idTag=id_tag)))["transactionId"]
@@ -212,7 +212,7 @@ async def test_a_start_on_a_busy_connector_ends_what_was_forgotten_there(site: S
     assert (await site.transaction(second["transactionId"]))["stopped_at"] is None
 
 
-async def test_an_offline_queue_is_booked_by_the_charge_points_own_times(site: Site) -> None:
+async def test_an_offline_queue_is_booked_by_the_charge_points_own_times(site: OcppSite) -> None:
     point = await site.dial()
     ids = []
     for n in range(3):
@@ -234,7 +234,7 @@ async def test_an_offline_queue_is_booked_by_the_charge_points_own_times(site: S
 # --- clocks --------------------------------------------------------------------------------------------
 
 
-async def test_a_clock_in_1970_is_kept_and_marked_and_ours_stands_beside_it(site: Site) -> None:
+async def test_a_clock_in_1970_is_kept_and_marked_and_ours_stands_beside_it(site: OcppSite) -> None:
     point = await site.dial()
     answer = await point.ask("StartTransaction", start(timestamp="1970-01-01T00:00:12Z"))
     assert answer["idTagInfo"]["status"] == "Accepted"
@@ -252,7 +252,7 @@ async def test_a_clock_in_1970_is_kept_and_marked_and_ours_stands_beside_it(site
     assert "clock_changed" in row["anomalies"]
 
 
-async def test_a_time_without_a_zone_is_utc_unless_known_better(site: Site) -> None:
+async def test_a_time_without_a_zone_is_utc_unless_known_better(site: OcppSite) -> None:
     point = await site.dial()
     answer = await point.ask("StartTransaction", start(timestamp="2023-12-07T10:15:30"))
     row = await site.transaction(answer["transactionId"])
@@ -260,14 +260,14 @@ async def test_a_time_without_a_zone_is_utc_unless_known_better(site: Site) -> N
     assert "naive_timestamp" in await site.deviations()
 
 
-async def test_an_offset_is_honoured(site: Site) -> None:
+async def test_an_offset_is_honoured(site: OcppSite) -> None:
     point = await site.dial()
     answer = await point.ask("StartTransaction", start(timestamp="2023-12-07T12:15:30.250+02:00"))
     row = await site.transaction(answer["transactionId"])
     assert row["started_at"] == datetime(2023, 12, 7, 10, 15, 30, 250_000, tzinfo=UTC)
 
 
-async def test_a_stop_before_its_start_has_no_negative_duration(site: Site) -> None:
+async def test_a_stop_before_its_start_has_no_negative_duration(site: OcppSite) -> None:
     point = await site.dial()
     transaction_id = (await point.ask("StartTransaction", start()))["transactionId"]
     await point.ask("StopTransaction", stop(transaction_id, timestamp=moment(-60)))
@@ -280,7 +280,7 @@ async def test_a_stop_before_its_start_has_no_negative_duration(site: Site) -> N
 
 
 @pytest.mark.parametrize("status", ["Blocked", "Expired", "Invalid"])
-async def test_a_refused_tag_gets_an_id_and_its_energy_is_booked(site: Site, status: str) -> None:
+async def test_a_refused_tag_gets_an_id_and_its_energy_is_booked(site: OcppSite, status: str) -> None:
     id_tag = await site.tag(status=status)
     point = await site.dial()
     answer = await point.ask("StartTransaction", start(idTag=id_tag))
@@ -294,7 +294,7 @@ async def test_a_refused_tag_gets_an_id_and_its_energy_is_booked(site: Site, sta
     assert await site.told() == SESSION
 
 
-async def test_concurrent_transactions_count_only_others(site: Site) -> None:
+async def test_concurrent_transactions_count_only_others(site: OcppSite) -> None:
     id_tag = await site.tag(maxActiveTransactions=1)
     point = await site.dial()
     first = await point.ask("StartTransaction", start(idTag=id_tag))
@@ -312,7 +312,7 @@ async def test_two_charge_points_that_start_a_limited_tag_at_once_are_not_both_a
     start_node: NodeFactory,
 ) -> None:
     here, there = await start_node(), await start_node(csms_node="node-b")
-    sites = [Site(here, "CP-A"), Site(there, "CP-B")]
+    sites = [OcppSite(here, "CP-A"), OcppSite(there, "CP-B")]
     points = [await site.dial() for site in sites]
     for turn in range(10):
         id_tag = await sites[0].tag(maxActiveTransactions=1)
@@ -325,7 +325,7 @@ async def test_two_charge_points_that_start_a_limited_tag_at_once_are_not_both_a
 
 async def test_transaction_ids_are_never_used_twice_and_fit_31_bits(start_node: NodeFactory) -> None:
     here, there = await start_node(), await start_node(csms_node="node-b")
-    sites = [Site(here, "CP-A"), Site(there, "CP-B")]
+    sites = [OcppSite(here, "CP-A"), OcppSite(there, "CP-B")]
     points = [await site.dial() for site in sites]
     ids = []
     for turn in range(10):
@@ -346,7 +346,7 @@ def now() -> str:
 # --- out of quarantine ---------------------------------------------------------------------------------
 
 
-async def test_a_start_nobody_understood_is_repaired_and_its_session_billed(site: Site) -> None:
+async def test_a_start_nobody_understood_is_repaired_and_its_session_billed(site: OcppSite) -> None:
     point = await site.dial()
     _, _, answer = await point.call("StartTransaction", ["no object"])
     promised = answer["transactionId"]

@@ -12,7 +12,7 @@ from csms.core.records import DeferredUsage
 from csms.node import deferred_bookings
 from tests.e2e.conftest import Node, NodeFactory
 from tests.harness.charge_points.raw import RawChargePoint
-from tests.harness.charging_site import Site, moment, start, stop, values
+from tests.harness.charging_site import OcppSite, moment, start, stop, values
 
 SESSION = ["started", "meter_reading", "completed", "session_cost"]
 BILLED = {"started", "completed", "session_cost", "updated", "meter_reading", "orphan_stop", "quarantined"}
@@ -24,20 +24,20 @@ async def node(start_node: NodeFactory) -> Node:
 
 
 @pytest.fixture
-async def site(node: Node) -> AsyncIterator[Site]:
-    site = Site(node)
+async def site(node: Node) -> AsyncIterator[OcppSite]:
+    site = OcppSite(node)
     yield site
     await site.hang_up()
 
 
-async def waiting(site: Site, node: Node | None = None, expected: str = "Pending") -> RawChargePoint:
+async def waiting(site: OcppSite, node: Node | None = None, expected: str = "Pending") -> RawChargePoint:
     """The charger, connected, with its boot answered."""
     point = await site.dial(node)
     assert (await point.boot())["status"] == expected
     return point
 
 
-async def enroll(site: Site, enrollment: str, node: Node | None = None) -> None:
+async def enroll(site: OcppSite, enrollment: str, node: Node | None = None) -> None:
     api = (node or site.node).api
     answer = await api.patch(f"/api/v1/chargers/{site.charger}", json={"enrollment": enrollment})
     assert answer.status_code == 200, answer.text
@@ -54,14 +54,14 @@ async def session(point: RawChargePoint, **given: Any) -> int:
     return int(transaction_id)
 
 
-async def nothing_is_booked(site: Site) -> None:
+async def nothing_is_booked(site: OcppSite) -> None:
     assert await site.transactions() == []
     assert await site.readings() == []
     assert not BILLED & set(await site.told())
     assert await site.node.fetch("SELECT 1 FROM connectors WHERE charger_id = $1", site.charger) == []
 
 
-async def aged(site: Site, by: timedelta) -> None:
+async def aged(site: OcppSite, by: timedelta) -> None:
     """As if what waits had been received so much earlier."""
     await site.node.fetch(
         "UPDATE quarantine SET received_at = received_at - $2::interval WHERE charger_id = $1 RETURNING 1",
@@ -70,7 +70,7 @@ async def aged(site: Site, by: timedelta) -> None:
     )
 
 
-async def test_a_stranger_produces_no_bill(site: Site) -> None:
+async def test_a_stranger_produces_no_bill(site: OcppSite) -> None:
     point = await waiting(site)
     await session(point)
     await nothing_is_booked(site)
@@ -91,7 +91,7 @@ async def test_a_stranger_produces_no_bill(site: Site) -> None:
     await nothing_is_booked(site)
 
 
-async def test_acceptance_books_and_publishes_in_the_order_of_arrival(site: Site) -> None:
+async def test_acceptance_books_and_publishes_in_the_order_of_arrival(site: OcppSite) -> None:
     point = await waiting(site)
     first = await session(point)
     second = await session(point, timestamp=moment(200), meterStart=25000)
@@ -117,7 +117,7 @@ async def test_acceptance_books_and_publishes_in_the_order_of_arrival(site: Site
         assert "accepted" in row["resolution"]
 
 
-async def test_a_clock_without_time_is_judged_by_the_receipt(site: Site) -> None:
+async def test_a_clock_without_time_is_judged_by_the_receipt(site: OcppSite) -> None:
     """It was days ahead when the start was received, not when the charger was accepted."""
     point = await waiting(site)
     ahead = (datetime.now(UTC) - timedelta(days=1)).replace(microsecond=0)
@@ -127,7 +127,7 @@ async def test_a_clock_without_time_is_judged_by_the_receipt(site: Site) -> None
     assert (await site.transaction(first))["clock_suspect"] is True
 
 
-async def test_a_rejected_charger_is_never_booked(site: Site) -> None:
+async def test_a_rejected_charger_is_never_booked(site: OcppSite) -> None:
     point = await waiting(site)
     await session(point)
     await enroll(site, "Rejected")
@@ -153,7 +153,7 @@ async def test_a_rejected_charger_is_never_booked(site: Site) -> None:
 
 async def test_a_restart_and_resends_lose_and_double_nothing(start_node: NodeFactory) -> None:
     before = await start_node(csms_enrollment="approve")
-    site = Site(before)
+    site = OcppSite(before)
     point = await waiting(site)
     first = (await point.ask("StartTransaction", start(), "m1"))["transactionId"]
     assert (await point.ask("StartTransaction", start(), "m1"))["transactionId"] == first
@@ -183,7 +183,7 @@ async def test_a_restart_and_resends_lose_and_double_nothing(start_node: NodeFac
     await site.hang_up()
 
 
-async def test_a_clock_that_stands_still_makes_every_session_its_own(site: Site) -> None:
+async def test_a_clock_that_stands_still_makes_every_session_its_own(site: OcppSite) -> None:
     point = await waiting(site)
     stuck = "1970-01-01T00:00:00Z"
     ids = []
@@ -197,7 +197,7 @@ async def test_a_clock_that_stands_still_makes_every_session_its_own(site: Site)
     assert [row["action"] for row in await site.quarantine()] == ["StartTransaction", "StopTransaction"] * 3
 
 
-async def test_a_session_that_goes_on_after_the_acceptance_is_one_session(site: Site) -> None:
+async def test_a_session_that_goes_on_after_the_acceptance_is_one_session(site: OcppSite) -> None:
     point = await waiting(site)
     first = (await point.ask("StartTransaction", start()))["transactionId"]
     await point.ask("MeterValues", values(7000, transactionId=first))
@@ -216,7 +216,7 @@ async def test_a_session_that_goes_on_after_the_acceptance_is_one_session(site: 
 
 
 async def test_acceptance_in_the_middle_of_a_stream_loses_and_reorders_nothing(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: OcppSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deferred_bookings, "MOST_AT_ONCE", 3)
     point = await waiting(site)
@@ -247,7 +247,7 @@ async def test_what_an_acceptance_elsewhere_left_is_booked_by_any_message_and_by
     """The node that took the acceptance is killed before it books; or a release without this has taken it."""
     monkeypatch.setattr(deferred_bookings, "_SWEEP_S", 0.05)
     node = await start_node(csms_enrollment="approve")
-    site = Site(node)
+    site = OcppSite(node)
     await session(await waiting(site))
     await node.fetch("UPDATE chargers SET enrollment = 'Accepted' WHERE id = $1 RETURNING 1", site.charger)
 
@@ -258,7 +258,7 @@ async def test_what_an_acceptance_elsewhere_left_is_booked_by_any_message_and_by
     await site.hang_up()
 
 
-async def test_what_cannot_be_read_waits_too_and_then_wants_an_operator(site: Site) -> None:
+async def test_what_cannot_be_read_waits_too_and_then_wants_an_operator(site: OcppSite) -> None:
     point = await waiting(site)
     answer = await point.ask("StartTransaction", ["no object"])
     assert answer["idTagInfo"] == {"status": "Invalid"}
@@ -275,7 +275,7 @@ async def test_what_cannot_be_read_waits_too_and_then_wants_an_operator(site: Si
     assert (await site.told()).count("quarantined") == 1
 
 
-async def test_waiting_messages_are_listed_and_not_counted_as_to_be_repaired(site: Site) -> None:
+async def test_waiting_messages_are_listed_and_not_counted_as_to_be_repaired(site: OcppSite) -> None:
     await session(await waiting(site))
     api = site.node.api
 
@@ -301,7 +301,7 @@ async def test_waiting_messages_are_listed_and_not_counted_as_to_be_repaired(sit
     assert [row["stopped_at"] for row in await site.transactions()] == [None]
 
 
-async def test_a_stranger_cannot_fill_the_database(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stranger_cannot_fill_the_database(site: OcppSite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deferral, "MOST", DeferredUsage(messages=8, size_bytes=10**6))
     monkeypatch.setattr(deferral, "MOST_WITH_READINGS", DeferredUsage(messages=5, size_bytes=10**6))
     point = await waiting(site)
@@ -327,7 +327,7 @@ async def test_a_stranger_cannot_fill_the_database(site: Site, monkeypatch: pyte
     assert (await site.transaction(first))["energy_wh"] == 24000
 
 
-async def test_a_charger_that_is_set_back_to_pending_waits_again(site: Site) -> None:
+async def test_a_charger_that_is_set_back_to_pending_waits_again(site: OcppSite) -> None:
     await site.register(enrollment="Accepted")
     point = await site.dial(chargePointVendor="V")
     first = (await point.ask("StartTransaction", start()))["transactionId"]
@@ -343,7 +343,7 @@ async def test_a_charger_that_is_set_back_to_pending_waits_again(site: Site) -> 
     assert (await site.transaction(first))["energy_wh"] == 24000
 
 
-async def test_deferred_messages_of_a_deleted_charger_are_gone(site: Site) -> None:
+async def test_deferred_messages_of_a_deleted_charger_are_gone(site: OcppSite) -> None:
     point = await waiting(site)
     await session(point)
     await point.close()

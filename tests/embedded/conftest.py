@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from csms.embedded.processes import command_line, is_alive
+from tests.harness.narrowing import present
 from tests.harness.servers import REPOSITORY
 from tests.harness.waiting import until_blocking
 
@@ -53,7 +54,7 @@ class Program:
             cwd=REPOSITORY,
             **options,
         )
-        line = self.process.stdout.readline()
+        line = present(self.process.stdout).readline()
         self.info: dict[str, Any] = json.loads(line) if line else {}
 
     def end(self) -> tuple[int, str]:

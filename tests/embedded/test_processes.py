@@ -22,6 +22,7 @@ from csms.embedded.processes import (
     unprivileged_account,
 )
 from tests.embedded.conftest import needs_root, sleeping, until_gone
+from tests.harness.narrowing import present
 from tests.harness.waiting import until_blocking
 
 
@@ -94,7 +95,7 @@ def test_a_server_gets_the_death_signal_although_ctrl_c_is_ignored(tmp_path: Pat
         text=True,
     )
     with parent:
-        pid = int(parent.stdout.readline())
+        pid = int(present(parent.stdout).readline())
         until_blocking(lambda: command_line(pid) == "/bin/sleep 60")
         parent.kill()
     until_gone(pid)
@@ -114,7 +115,7 @@ def test_a_server_drops_root_and_gets_the_death_signal(tmp_path: Path) -> None:
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with parent:
-        pid = int(parent.stdout.readline())
+        pid = int(present(parent.stdout).readline())
         # The program is `sleep` once the stub has dropped its rights and asked for the signal.
         until_blocking(lambda: command_line(pid) == "/bin/sleep 60")
         assert Path(f"/proc/{pid}").stat().st_uid == account.uid

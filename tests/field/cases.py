@@ -99,7 +99,7 @@ def parse_expected(line: str, *, priced: bool) -> Expected:
     if expected.state == "open":
         expected.source = None
         expected.revision = 0
-    if expected.cost is None and priced and expected.state != "open":
+    if expected.cost is None and expected.energy_wh is not None and priced and expected.state != "open":
         exact = _RATE * expected.energy_wh / 1000
         expected.cost = exact.quantize(Decimal("0.01"), ROUND_HALF_UP)
     return expected

@@ -14,7 +14,7 @@ from tests.e2e.conftest import Node
 from tests.field.cases import Case, Expected
 from tests.field.steps import Part, Step, moment, parse
 from tests.harness.charge_points.raw import RawChargePoint
-from tests.harness.charging_site import Site
+from tests.harness.charging_site import OcppSite
 
 _SAMPLE_FIELDS = {
     "ctx": "context",
@@ -38,7 +38,7 @@ class Player:
 
     def __init__(self, node: Node, case: Case, number: int, ledger: Ledger, engine: AsyncEngine) -> None:
         self.case, self.number, self.ledger, self.engine = case, number, ledger, engine
-        self.site = Site(node, f"{case.id[:40]}-{number}")
+        self.site = OcppSite(node, f"{case.id[:40]}-{number}")
         self.point: RawChargePoint | None = None
         self.now = datetime.now(UTC).replace(microsecond=0)
         self.begins = datetime.fromisoformat(moment(case.begins, self.now, self.now) or "")
@@ -154,7 +154,11 @@ class Player:
     async def _stop(self, step: Step) -> None:
         part = step.parts[0]
         connector = int(part.options.get("on", 0))
-        known = self.on_connector.get(connector) if connector else (self.transactions or [None])[-1]
+        known = (
+            self.on_connector.get(connector)
+            if connector
+            else (self.transactions[-1] if self.transactions else None)
+        )
         payload = self._payload(
             part,
             transactionId=self._transaction(part, known),

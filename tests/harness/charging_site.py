@@ -35,7 +35,7 @@ def values(*samples: Any, at: float | str = 30, **given: Any) -> dict[str, Any]:
     return {"connectorId": 1, "meterValue": [{"timestamp": timestamp, "sampledValue": sampled}]} | given
 
 
-class Site:
+class OcppSite:
     """A charge point of its own name on a node. Rows and events are read from the database, so all that was
     answered is there already."""
 

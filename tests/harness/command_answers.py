@@ -25,7 +25,7 @@ def answered(action: str, payload: dict[str, Any], answer: dict[str, Any] | None
 
 
 def profile(
-    number: int = 1, purpose: str = "TxDefaultProfile", level: int = 0, **given: Any
+    number: int | None = 1, purpose: str | None = "TxDefaultProfile", level: int = 0, **given: Any
 ) -> dict[str, Any]:
     """A csChargingProfiles; `periods` are (start, limit), `schedule` adds to the schedule."""
     periods = given.pop("periods", [(0, 16.0)])

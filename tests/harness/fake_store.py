@@ -196,7 +196,9 @@ class FakeStore:
             if charger_id in ids:
                 work.load(connector)
         named_ids = {getattr(report, "transaction_id", None) for report in batch}
-        keys = {(r.charger_id, r.key) for r in batch if isinstance(r, reports.Start)}
+        keys: set[tuple[str, str | None]] = {
+            (r.charger_id, r.key) for r in batch if isinstance(r, reports.Start)
+        }
         keys |= {(r.charger_id, r.start_key) for r in batch if isinstance(r, enrollment.Deferred)}
         for t in self.transactions.values():
             if (t.charger_id in ids and t.open) or t.id in named_ids or (t.charger_id, t.key) in keys:
@@ -237,8 +239,8 @@ class FakeStore:
         return work
 
     def _load_accounts(self, work: Work, batch: Any) -> None:
-        named = {getattr(report, "account_id", None) for report in batch}
-        named |= {t.account_id for t in work.transactions.values()}
+        named: set[str] = {getattr(report, "account_id", None) or "" for report in batch}
+        named |= {t.account_id or "" for t in work.transactions.values()}
         for account_id in named & self.accounts.keys():
             work.load(self.accounts[account_id])
         asked = {report.charger_id for report in batch if isinstance(report, reports.Rent)}
@@ -289,11 +291,12 @@ class FakeStore:
         for report in batch:
             if not isinstance(report, reports.Meter | reports.Stop):
                 continue
-            own = isinstance(report, reports.Meter) and report.connector_id != 0
+            # The readings of one connector; for a Stop, and a Meter of connector 0, those of all.
+            connector = report.connector_id if isinstance(report, reports.Meter) else 0
             newest = [
-                connector.newest_reading_at
-                for (charger_id, connector_id), connector in self.connectors.items()
-                if charger_id == report.charger_id and (not own or connector_id == report.connector_id)
+                known.newest_reading_at
+                for (charger_id, connector_id), known in self.connectors.items()
+                if charger_id == report.charger_id and connector in {0, connector_id}
             ]
             moments = {
                 reading.at

@@ -1,5 +1,7 @@
-"""Probes: what chargers in the field send, and what comes of it. `python -m tests.harness.field_probes --write` runs them
-against a node of ours and writes docs/resilience.md; `--peer NAME URL` records another central system's answers.
+"""Probes: messages as chargers in the field send them, and how a central system answers.
+
+`python -m tests.harness.field_probes --write` runs them against a csms node and writes docs/resilience.md; `--peer NAME URL`
+records the answers of another central system.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from msgspec import Struct
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from tests.harness.charging_site import Site, moment, start, stop, values
+from tests.harness.charging_site import OcppSite, moment, start, stop, values
 
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "resilience.md"
@@ -74,14 +76,14 @@ class ProbedChargePoint:
 
 
 class Outcome(Struct, frozen=True):
-    """`good`: answered as the charge point needs it."""
+    """`good`: the answer lets the charge point continue."""
 
     text: str
     good: bool
 
 
 class Probe(Struct, frozen=True):
-    """`keeps`: something must be found in the books afterwards."""
+    """`keeps`: the database must contain rows of the probe afterwards."""
 
     title: str
     play: Callable[[ProbedChargePoint], Awaitable[Outcome]]
@@ -199,7 +201,7 @@ async def _nonsense(p: ProbedChargePoint) -> Outcome:
     await line.put("this is not JSON")
     answer = await line.ask("Heartbeat", {})
     return Outcome(
-        "dropped, the connection lives" if answer else "the connection is lost", good=answer is not None
+        "ignored, the connection stays open" if answer else "the connection is lost", good=answer is not None
     )
 
 
@@ -219,8 +221,8 @@ async def _second_socket(p: ProbedChargePoint) -> Outcome:
     except ConnectionClosed:
         old = None
     if new is None:
-        return Outcome("the new one is not served", good=False)
-    return Outcome("the newest wins" if old is None else "both stay", good=old is None)
+        return Outcome("the second is not served", good=False)
+    return Outcome("the first is closed" if old is None else "both stay open", good=old is None)
 
 
 def _meter_object(transaction_id: Any) -> Any:
@@ -237,42 +239,42 @@ PROBES: tuple[Probe, ...] = (
     Probe("StartTransaction resent under a new message id", _resent_new_id),
     Probe("StartTransaction resent on a new connection", _resent_after_reconnect),
     Probe("StartTransaction resent after its transaction has ended", _resent_after_stop),
-    Probe("StartTransaction on a connector that still charges", _busy),
+    Probe("StartTransaction on a connector with an open transaction", _busy),
     Probe("StartTransaction, time without a zone", one("StartTransaction", start(timestamp="2023-12-07T10:15:30"))),
     Probe("StartTransaction in 1970", one("StartTransaction", start(timestamp="1970-01-01T00:00:12Z"))),
     Probe("StartTransaction without a time", one("StartTransaction", {"connectorId": 1, "idTag": "t", "meterStart": 0})),
     Probe("StartTransaction, meterStart as text", one("StartTransaction", start(meterStart="1000"))),
     Probe("StartTransaction, idTag of 28 characters", one("StartTransaction", start(idTag="x" * 28))),
-    Probe("StartTransaction whose payload is no object", one("StartTransaction", [1, 2])),
-    Probe("StartTransaction cut off in the middle", frame('[2,"77","StartTransaction",{"connectorId":1,"idT')),
-    Probe("StopTransaction twice", _stop_twice),
-    Probe("a second StopTransaction that says something else", _stop_differs),
+    Probe("StartTransaction, payload is an array", one("StartTransaction", [1, 2])),
+    Probe("StartTransaction, frame truncated", frame('[2,"77","StartTransaction",{"connectorId":1,"idT')),
+    Probe("StopTransaction sent twice", _stop_twice),
+    Probe("second StopTransaction with another meterStop", _stop_differs),
     Probe("StopTransaction of an unknown transaction", one("StopTransaction", stop(987_654))),
     Probe("StopTransaction, transactionId -1", in_session("StopTransaction", lambda _: stop(-1))),
     Probe("StopTransaction, transactionId 0", in_session("StopTransaction", lambda _: stop(0))),
     Probe("StopTransaction, transactionId 2^63-1", in_session("StopTransaction", lambda _: stop(2**63 - 1))),
-    Probe("StopTransaction without a register", in_session("StopTransaction", lambda t: {"transactionId": t, "timestamp": moment(90)})),
-    Probe("StopTransaction with a reason of its own", in_session("StopTransaction", lambda t: stop(t, reason="BatteryFull"))),
-    Probe("StopTransaction, register backwards", in_session("StopTransaction", lambda t: stop(t, meterStop=10))),
+    Probe("StopTransaction without meterStop", in_session("StopTransaction", lambda t: {"transactionId": t, "timestamp": moment(90)})),
+    Probe("StopTransaction with a reason that OCPP does not have", in_session("StopTransaction", lambda t: stop(t, reason="BatteryFull"))),
+    Probe("StopTransaction, meterStop below meterStart", in_session("StopTransaction", lambda t: stop(t, meterStop=10))),
     Probe("StopTransaction with transactionData", in_session("StopTransaction", lambda t: stop(t, transactionData=values(25_000, at=90)["meterValue"]))),
     Probe("MeterValues without a transaction", one("MeterValues", values(2000))),
     Probe("MeterValues, transactionId -1", in_session("MeterValues", lambda _: values(2000, transactionId=-1))),
     Probe("MeterValues, transactionId 2^63-1", in_session("MeterValues", lambda _: values(2000, transactionId=2**63 - 1))),
-    Probe("MeterValues of connector 0", one("MeterValues", values(2000, connectorId=0))),
-    Probe("MeterValues after the stop", _after_stop),
+    Probe("MeterValues for connector 0", one("MeterValues", values(2000, connectorId=0))),
+    Probe("MeterValues after StopTransaction", _after_stop),
     Probe("MeterValues, an empty value", in_session("MeterValues", lambda t: values("", transactionId=t))),
     Probe("MeterValues, NaN", in_session("MeterValues", lambda t: values("NaN", transactionId=t))),
     Probe("MeterValues, unit Hz", in_session("MeterValues", lambda t: values(HZ, transactionId=t))),
-    Probe("MeterValues, an object for an array", in_session("MeterValues", _meter_object)),
+    Probe("MeterValues, meterValue is an object", in_session("MeterValues", _meter_object)),
     Probe("BootNotification, serial number of 28 characters", one("BootNotification", BOOT | {"chargePointSerialNumber": "s" * 28}), keeps=False),
     Probe("StatusNotification, errorCode Error", one("StatusNotification", STATUS | {"errorCode": "Error"})),
     Probe("StatusNotification, info of 85 characters", one("StatusNotification", STATUS | {"info": "i" * 85})),
     Probe("Heartbeat with a null payload", frame('[2,"77","Heartbeat",null]'), keeps=False),
-    Probe("a message id that is a number", frame('[2,77,"Heartbeat",{}]'), keeps=False),
-    Probe("a call that OCPP does not have (an error is right)", frame('[2,"77","FlyToTheMoon",{}]', 4), keeps=False),
-    Probe("a frame that is no JSON", _nonsense, keeps=False),
-    Probe("no sub-protocol offered", _no_subprotocol, keeps=False),
-    Probe("a second socket while the first is open", _second_socket, keeps=False),
+    Probe("message id is a number", frame('[2,77,"Heartbeat",{}]'), keeps=False),
+    Probe("action that OCPP does not have (a CALLERROR is right)", frame('[2,"77","FlyToTheMoon",{}]', 4), keeps=False),
+    Probe("frame is not JSON", _nonsense, keeps=False),
+    Probe("handshake without a sub-protocol", _no_subprotocol, keeps=False),
+    Probe("second connection while the first is open", _second_socket, keeps=False),
 )  # fmt: skip
 
 
@@ -290,8 +292,8 @@ async def run(probe: Probe, url: str, charger: str) -> Outcome:
             await line.socket.close()
 
 
-async def kept(site: Site) -> str:
-    """What the books say afterwards, in a few words."""
+async def kept(site: OcppSite) -> str:
+    """What the database contains afterwards, in a few words."""
     transactions, quarantine = await site.transactions(), await site.quarantine()
     statuses = await site.node.fetch("SELECT 1 FROM status_history WHERE charger_id = $1", site.charger)
     parts = [
@@ -320,7 +322,7 @@ class Result(Struct, frozen=True):
     kept: str = ""
 
 
-async def run_here(site_of: Callable[[], Site]) -> list[Result]:
+async def run_here(site_of: Callable[[], OcppSite]) -> list[Result]:
     """All probes against our node."""
     results = []
     for probe in PROBES:
@@ -338,18 +340,19 @@ async def run_there(url: str) -> dict[str, Outcome]:
 def page(results: list[Result], peers: dict[str, Any]) -> str:
     names = list(peers)
     lines = [
-        "# Resilience: what chargers send, and what comes of it",
+        "# Resilience to what chargers send",
         "",
-        "Every line is a probe over a real socket: a message as chargers in the field are known to send it, the",
-        "answer it got, and what was found in the database afterwards. `python -m tests.harness.field_probes --write` runs",
-        "them against a fresh node and writes this page; the tests run them on every commit and fail when an answer",
-        "or this page differs.",
+        "Each row is a probe: a test sends a message, as chargers in the field are known to send it, over a WebSocket",
+        "connection, and records the answer of the central system and the rows that the database contains afterwards.",
+        "`python -m tests.harness.field_probes --write` runs all probes against a new node and writes this page. The test",
+        "suite runs the probes on every commit, and fails when an answer differs or this page is not current.",
         "",
     ]
     for name, peer in peers.items():
         lines += [
-            f"The column *{name}* was taken on {peer['date']} with the same probes. How it was run: {peer['how']}.",
-            "Only its answers can be seen from outside. The tests do not repeat it.",
+            f"The column *{name}* has the answers of {name} to the same probes on {peer['date']}",
+            f"({peer['how']}).",
+            "It does not say what that system stored. The test suite does not repeat this run.",
             "",
         ]
     if names:
@@ -360,10 +363,11 @@ def page(results: list[Result], peers: dict[str, Any]) -> str:
             for n, p in peers.items()
         ]
         lines += [
-            "Answered as the charger needs it: " + ", ".join(counts) + ". What is not, is *in italics*.",
+            "Probes with an answer that lets the charger continue: " + ", ".join(counts) + ".",
+            "Other answers are *in italics*.",
             "",
         ]
-    lines.append("| " + " | ".join(["Probe", "Answer", "Kept", *names]) + " |")
+    lines.append("| " + " | ".join(["Probe", "Answer of csms", "Stored by csms", *names]) + " |")
     lines.append("|" + "---|" * (3 + len(names)))
     for result in results:
         cells = [result.title, shown(result.answer, result.good), result.kept or "-"]
@@ -383,21 +387,26 @@ def peers() -> dict[str, Any]:
     return found
 
 
-async def write() -> None:
-    from tests.e2e.conftest import nodes  # noqa: PLC0415
+def write() -> None:
     from tests.harness import servers  # noqa: PLC0415 - only this command starts servers
 
     running = servers.Services()
     try:
-        addresses = running.addresses()
-        template = await servers.make_template(addresses.database_url, addresses.run_id)
-        url = servers.with_database(addresses.database_url, template)
-        with tempfile.TemporaryDirectory() as directory:
-            async with nodes(url, None, "", Path(directory)) as begin:
-                node = await begin(mqtt=False)
-                PAGE.write_text(page(await run_here(lambda: Site(node)), peers()))
+        asyncio.run(_write(running.addresses()))
     finally:
         running.stop()
+
+
+async def _write(addresses: Any) -> None:
+    from tests.e2e.conftest import nodes  # noqa: PLC0415
+    from tests.harness import servers  # noqa: PLC0415
+
+    template = await servers.make_template(addresses.database_url, addresses.run_id)
+    url = servers.with_database(addresses.database_url, template)
+    with tempfile.TemporaryDirectory() as directory:
+        async with nodes(url, None, "", Path(directory)) as begin:
+            node = await begin(mqtt=False)
+            PAGE.write_text(page(await run_here(lambda: OcppSite(node)), peers()))
 
 
 async def record(name: str, url: str, how: str) -> None:
@@ -419,13 +428,15 @@ def main() -> None:
     parser.add_argument(
         "--peer", nargs=2, metavar=("NAME", "URL"), help="record another central system's answers"
     )
-    parser.add_argument("--how", default="installed with its defaults", help="how that one was run")
+    parser.add_argument(
+        "--how", default="installed with its defaults", help="how it was installed and started"
+    )
     given = parser.parse_args()
     if given.peer:
         name, url = given.peer
         asyncio.run(record(name, url, given.how))
     if given.write:
-        asyncio.run(write())
+        write()
 
 
 if __name__ == "__main__":

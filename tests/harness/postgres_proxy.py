@@ -27,6 +27,7 @@ class Proxy:
         return self
 
     async def __aexit__(self, *exc):
+        assert self.server is not None
         self.server.close()
         for task in self.tasks:
             task.cancel()

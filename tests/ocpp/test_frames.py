@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from csms.ocpp import frames
 from csms.ocpp.frames import CallErrorFrame, CallFrame, CallResultFrame, UnusableFrame, parse
+from tests.harness.narrowing import of_type
 from tests.harness.ocpp_schemas import any_json
 
 
@@ -16,7 +17,7 @@ def kinds(message):
 
 
 def test_a_call_keeps_its_payload_as_the_bytes_that_came():
-    call = parse(b'[2,"19","Heartbeat",{"a": 1.50}]')
+    call = of_type(CallFrame, parse(b'[2,"19","Heartbeat",{"a": 1.50}]'))
     assert (call.message_id, call.action, bytes(call.payload), call.deviations) == (
         "19",
         "Heartbeat",
@@ -64,7 +65,7 @@ def test_a_long_id_is_tolerated_up_to_255_characters():
         "message_id_long"
     ]
     assert parse(json.dumps([2, "i" * 255, "Heartbeat", {}])).message_id == "i" * 255
-    assert parse(json.dumps([2, "i" * 256, "Heartbeat", {}])).answerable is False
+    assert of_type(UnusableFrame, parse(json.dumps([2, "i" * 256, "Heartbeat", {}]))).answerable is False
 
 
 def test_a_payload_that_is_not_quite_json_is_kept_for_the_repair():
@@ -113,8 +114,8 @@ def test_callresult_and_callerror_frames_are_read():
     result = parse('[3,"7",{"status":"Accepted"}]')
     assert isinstance(result, CallResultFrame)
     assert (result.message_id, bytes(result.payload)) == ("7", b'{"status":"Accepted"}')
-    assert bytes(parse('[3,"7",null]').payload) == b"{}"
-    assert bytes(parse('[3,"7"]').payload) == b"{}"
+    for empty in ('[3,"7",null]', '[3,"7"]'):
+        assert bytes(of_type(CallResultFrame, parse(empty)).payload) == b"{}"
     error = parse('[4,"7","NotSupported","no","{}"]')
     assert isinstance(error, CallErrorFrame)
     assert (error.code, error.description) == ("NotSupported", "no")
@@ -161,6 +162,7 @@ def test_no_input_raises(frame):
 def test_no_array_raises_and_every_usable_answer_can_be_rendered(elements):
     message = parse(json.dumps(elements))
     if isinstance(message, UnusableFrame) and message.answerable:
+        assert message.message_id is not None
         assert (
             json.loads(frames.render_error(message.message_id, message.code, message.description))[1]
             == message.message_id
@@ -173,10 +175,12 @@ def test_no_array_raises_and_every_usable_answer_can_be_rendered(elements):
 def test_what_is_rendered_is_read_back(message_id, payload):
     body = json.dumps(payload).encode()
     call = parse(frames.render_call(message_id, "DataTransfer", body))
+    assert isinstance(call, CallFrame)
     assert (call.message_id, call.action) == (message_id, "DataTransfer")
     assert bytes(call.payload) == (b"{}" if payload is None or payload != payload else body)
 
 
 def test_a_call_without_a_usable_id_still_tells_its_action():
     bad = frames.parse('[2,null,"StartTransaction",{}]')
+    assert isinstance(bad, UnusableFrame)
     assert (bad.message_id, bad.action, bad.answerable) == (None, "StartTransaction", False)

@@ -74,6 +74,7 @@ def test_times_come_back_in_utc():
     moment = read_timestamp(
         "2024-05-06T07:08:09", "t", DeviationNotes(timezone(timedelta(hours=5, minutes=30)))
     )
+    assert moment is not None
     assert (moment.tzinfo, moment.hour, moment.minute) == (UTC, 1, 38)
 
 

@@ -18,6 +18,7 @@ from csms.ocpp.messages.charge_point_calls import (
     StartTransactionRequest,
     StatusNotificationRequest,
 )
+from tests.harness.narrowing import of_type
 from tests.harness.ocpp_schemas import any_json, any_object
 
 DEVIATION_KINDS = get_args(DeviationKind)
@@ -151,13 +152,16 @@ def test_details_and_paths_can_be_stored_as_text():
 
 def test_naive_times_are_read_in_the_zone_of_the_site():
     payload = b'{"connectorId":1,"idTag":"T","meterStart":0,"timestamp":"2024-07-01T14:00:00"}'
-    assert decode("StartTransaction", payload).message.timestamp == datetime(2024, 7, 1, 14, tzinfo=UTC)
-    there = decode("StartTransaction", payload, zone=ZoneInfo("Europe/Stockholm"))
-    assert there.message.timestamp == datetime(2024, 7, 1, 12, tzinfo=UTC)
-    with_zone = decode(
-        "StartTransaction", payload.replace(b'00"', b'00Z"'), zone=ZoneInfo("Europe/Stockholm")
-    )
-    assert with_zone.message.timestamp == datetime(2024, 7, 1, 14, tzinfo=UTC)
+
+    def read(payload: bytes, **zone: ZoneInfo) -> datetime:
+        moment: datetime = of_type(Decoded, decode("StartTransaction", payload, **zone)).message.timestamp
+        return moment
+
+    stockholm = ZoneInfo("Europe/Stockholm")
+    assert read(payload) == datetime(2024, 7, 1, 14, tzinfo=UTC)
+    assert read(payload, zone=stockholm) == datetime(2024, 7, 1, 12, tzinfo=UTC)
+    with_zone = payload.replace(b'00"', b'00Z"')
+    assert read(with_zone, zone=stockholm) == datetime(2024, 7, 1, 14, tzinfo=UTC)
 
 
 # To make a value takes far longer than to read it: each is read as every message.

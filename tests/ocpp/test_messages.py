@@ -21,6 +21,7 @@ from csms.ocpp.messages import (
 )
 from csms.ocpp.messages import charge_point_answers as answers
 from csms.ocpp.messages import charge_point_calls as calls
+from tests.harness.narrowing import of_type
 from tests.harness.ocpp_schemas import accepts
 
 T = "2024-05-06T07:08:09Z"
@@ -167,16 +168,16 @@ def test_what_cannot_be_read_has_the_right_error_code(action, payload, code):
 
 
 def test_a_payload_that_is_no_json_is_a_formation_violation():
-    assert decode("Heartbeat", b"{").code == "FormationViolation"
+    assert of_type(Unreadable, decode("Heartbeat", b"{")).code == "FormationViolation"
 
 
 @pytest.mark.parametrize("payload", [b"{}", b"null", b"[]", b'""', b'{"extra":1}'])
 def test_a_heartbeat_is_read_with_any_payload(payload):
-    assert decode("Heartbeat", payload).message == calls.HeartbeatRequest()
+    assert of_type(Decoded, decode("Heartbeat", payload)).message == calls.HeartbeatRequest()
 
 
 def test_a_boot_notification_is_read_without_the_required_names():
-    result = decode("BootNotification", b'{"chargePointVendor":"V"}')
+    result = of_type(Decoded, decode("BootNotification", b'{"chargePointVendor":"V"}'))
     assert result.message == calls.BootNotificationRequest("V", "")
     assert [d.field for d in result.deviations] == ["chargePointModel"]
 
@@ -283,8 +284,9 @@ def test_invalid_answers_are_repaired(action, payload, check):
 
 
 def test_unknown_answers_are_unreadable():
-    assert decode_response("Reset", b'{"status":"Maybe"}').code == "PropertyConstraintViolation"
-    assert decode_response("Heartbeat", b"{}").code == "NotImplemented"
+    unknown = of_type(Unreadable, decode_response("Reset", b'{"status":"Maybe"}'))
+    assert unknown.code == "PropertyConstraintViolation"
+    assert of_type(Unreadable, decode_response("Heartbeat", b"{}")).code == "NotImplemented"
 
 
 @pytest.mark.parametrize(("action", "payload"), ANSWERS, ids=[a for a, _ in ANSWERS])
@@ -319,7 +321,7 @@ def test_an_invalid_answer_is_given_repaired(action, payload, repaired, kinds):
 
 @pytest.mark.parametrize("payload", [b"[1]", b"7", b'"text"', b"{", b"[" * 5000 + b"]" * 5000])
 def test_an_answer_that_is_no_object_is_unreadable(payload):
-    assert read_answer("Reset", payload).code == "FormationViolation"
+    assert of_type(Unreadable, read_answer("Reset", payload)).code == "FormationViolation"
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,9 @@ def test_every_call_ends_exactly_once_and_at_most_one_is_outstanding(steps):
                 assert isinstance(event, (CallAnswered, CallRefused))
                 ended.append(event.token)
             case "late" if timed_out:
-                assert session.receive(f'[3,"{timed_out.pop()}",{{}}]', now).late is True
+                event = session.receive(f'[3,"{timed_out.pop()}",{{}}]', now)
+                assert isinstance(event, CallAnswered)
+                assert event.late is True
             case "tick":
                 for late in session.tick(now):
                     ended.append(late.token)

@@ -9,6 +9,7 @@ from csms.db.engine import create_engine
 from csms.errors import ChargerOffline
 from csms.security import ca_files, certificate_checks
 from csms.security.renewal import Renewal
+from tests.harness.narrowing import NOT_USED
 from tests.harness.security_clients import (
     KEY,
     Pki,
@@ -255,7 +256,7 @@ async def test_old_security_events_are_deleted(node, database_url):
     await station.ask("SecurityEventNotification", {"type": "X", "timestamp": "2026-01-31T08:00:00Z"})
     engine = create_engine(database_url)
     try:
-        renewal = Renewal(engine, "node-a", None, kept_days=10)
+        renewal = Renewal(engine, "node-a", NOT_USED, kept_days=10)
         await renewal.once(datetime.now(UTC) + timedelta(days=9))
         assert len(await node.fetch("SELECT 1 FROM security_events")) == 1
         await renewal.once(datetime.now(UTC) + timedelta(days=11))
@@ -274,7 +275,9 @@ def test_own_server_certificates_are_renewed_before_they_expire(tmp_path):
         organization="Test CPO",
         lifetime=timedelta(days=40),
     )
-    renewal = Renewal(None, "n", None, authority=lambda: root, organization="O", server_directory=tmp_path)
+    renewal = Renewal(
+        NOT_USED, "n", NOT_USED, authority=lambda: root, organization="O", server_directory=tmp_path
+    )
     now = datetime.now(UTC)
     assert not renewal.renew_server_certificates(now)
     assert renewal.renew_server_certificates(now + timedelta(days=11))

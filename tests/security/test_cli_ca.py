@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
 from csms.cli.ca import app
@@ -32,13 +33,15 @@ def test_init_makes_the_ca_once(tmp_path):
         invoke("show")
     shown = invoke("init")
     assert "O=Test CPO" in shown
-    key = tmp_path / "data" / "ca" / "root.key"
-    assert key.stat().st_mode & 0o777 == 0o600
+    key_file = tmp_path / "data" / "ca" / "root.key"
+    assert key_file.stat().st_mode & 0o777 == 0o600
     with pytest.raises(StartError, match="already"):
         invoke("init")
     assert invoke("show").splitlines() == shown.splitlines()[:3]
     certificate = x509.load_pem_x509_certificate(invoke("show", "--pem").encode())
-    assert certificate.public_key().curve.name == "secp256r1"
+    key = certificate.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    assert key.curve.name == "secp256r1"
 
 
 def test_issue_server_writes_both_kinds(tmp_path):

@@ -10,6 +10,7 @@ from csms.ocpp import login
 from csms.ocpp.handshake import HandshakeRefusal
 from csms.ocpp.login import ClientCertificate, LoginCredentials
 from csms.security import certificate_checks
+from tests.harness.narrowing import of_type
 
 CP = "cp-1"
 
@@ -71,18 +72,22 @@ def test_a_password_requires_profile_1_unless_an_operator_sets_another():
     assert login.judge(NOTHING, admission(password=None)) == 0
 
 
+def refusal(came: LoginCredentials, *, required: int) -> HandshakeRefusal:
+    return of_type(HandshakeRefusal, login.judge(came, admission(required)))
+
+
 def test_a_wrong_password_is_401_and_missing_tls_403():
-    assert login.judge(WRONG, admission(1)).status is HTTPStatus.UNAUTHORIZED
-    assert login.judge(TLS_WRONG, admission(2)).status is HTTPStatus.UNAUTHORIZED
-    assert login.judge(PASSWORD, admission(2)).status is HTTPStatus.FORBIDDEN
-    assert login.judge(PASSWORD, admission(3)).status is HTTPStatus.FORBIDDEN
-    assert login.judge(TLS_PASSWORD, admission(3)).status is HTTPStatus.FORBIDDEN
+    assert refusal(WRONG, required=1).status is HTTPStatus.UNAUTHORIZED
+    assert refusal(TLS_WRONG, required=2).status is HTTPStatus.UNAUTHORIZED
+    assert refusal(PASSWORD, required=2).status is HTTPStatus.FORBIDDEN
+    assert refusal(PASSWORD, required=3).status is HTTPStatus.FORBIDDEN
+    assert refusal(TLS_PASSWORD, required=3).status is HTTPStatus.FORBIDDEN
 
 
 def test_a_revoked_certificate_is_refused_with_any_password():
     for required in range(4):
         came = LoginCredentials(tls=True, certificate=certificate(status="revoked"), opened_by="h")
-        assert "revoked" in login.judge(came, admission(required)).text
+        assert "revoked" in refusal(came, required=required).text
 
 
 def test_a_certificate_matches_the_charge_point_it_is_issued_to_or_names():

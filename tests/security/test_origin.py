@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from csms.ocpp.origin import ForwardedHeaders, certificate_in, origin_of
 from csms.security import certificate_checks, pki
+from tests.harness.narrowing import present
 from tests.harness.security_clients import issue
 
 TRUSTED = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")]
@@ -74,7 +75,7 @@ def test_a_certificate_is_read_in_every_form_proxies_send_it():
         quote(in_base64, safe=""),
     ):
         assert certificate_checks.presented(
-            certificate_checks.read_certificate(certificate_in(header))
+            certificate_checks.read_certificate(present(certificate_in(header)))
         ).names == ("cp-1",)
 
 
@@ -82,8 +83,8 @@ def test_an_undecodable_header_is_an_unreadable_certificate():
     assert certificate_in(None) is None
     assert certificate_in("") is None
     with pytest.raises(certificate_checks.InvalidCertificate):
-        certificate_checks.read_certificate(certificate_in("%%%"))
+        certificate_checks.read_certificate(present(certificate_in("%%%")))
     with pytest.raises(certificate_checks.InvalidCertificate):
         certificate_checks.read_certificate(
-            certificate_in("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----")
+            present(certificate_in("-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----"))
         )

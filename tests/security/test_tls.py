@@ -16,6 +16,7 @@ from csms.errors import StartError
 from csms.run.security import secure
 from csms.security import certificate_checks, pki
 from csms.security.tls import ServerTls
+from tests.harness.narrowing import NOT_USED
 from tests.harness.security_clients import KEY, Pki, basic, booted, is_rsa, issue, refused
 from tests.harness.servers import unused_port
 from tests.harness.waiting import until
@@ -191,7 +192,7 @@ def test_own_certificates_follow_the_configured_names(tmp_path):
             csms_ocpp_tls_port=0,
             csms_ocpp_tls_names=",".join(names),
         )
-        secure(chosen, None)
+        secure(chosen, NOT_USED)
         return certificate_checks.presented(
             certificate_checks.read_certificate((tmp_path / "tls" / "server-rsa.pem").read_bytes())
         )
@@ -208,11 +209,11 @@ def test_a_key_is_needed_for_each_certificate(certificates, tmp_path):
     given = certificates.settings | {"csms_ocpp_tls_key_file": str(certificates.pairs[0][1])}
     chosen = settings.load(_env_file=None, csms_data_dir=tmp_path, **given)
     with pytest.raises(StartError, match="as many"):
-        secure(chosen, None)
+        secure(chosen, NOT_USED)
 
 
 def test_a_ca_needs_both_of_its_files(certificates, tmp_path):
     given = certificates.settings | {"csms_ca_key_file": None}
     chosen = settings.load(_env_file=None, csms_data_dir=tmp_path, **given)
     with pytest.raises(StartError, match="set both or neither"):
-        secure(chosen, None)
+        secure(chosen, NOT_USED)

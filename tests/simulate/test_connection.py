@@ -5,11 +5,12 @@ from ocpp.messages import CallResult
 
 from csms.simulate import Counters
 from csms.simulate.connection import SimulatedConnection
+from tests.harness.narrowing import NOT_USED
 from tests.harness.waiting import until
 
 
 def idle_connection():
-    return SimulatedConnection("X", None, call_timeout_s=5, validate=True, counters=Counters())
+    return SimulatedConnection("X", NOT_USED, call_timeout_s=5, validate=True, counters=Counters())
 
 
 @pytest.mark.parametrize("turns", range(4))

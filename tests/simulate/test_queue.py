@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from csms.simulate.queue import TransactionQueue
+from tests.harness.narrowing import present
 
 
 def queue(attempts=3, interval_s=10.0, same=False):
@@ -95,7 +96,7 @@ def test_every_message_is_delivered_or_lost_once_in_order(outcomes, attempts, tr
         if due_s is None:
             break
         now_s += due_s
-        message = made.take(now_s)
+        message = present(made.take(now_s))
         assert message.attempts <= attempts
         if message.action == "StopTransaction":
             assert message.payload["transaction_id"] == answered.get(message.transaction, -1)

@@ -63,8 +63,17 @@ class BrokerLink(ReconnectingLink[MqttConnection]):
             with contextlib.suppress(BrokerDisconnected):
                 await self._connection.ask(self._connection.unsubscribe(topic))
 
-    async def listen(self, topic: str, *, max_waiting: int = 10_000) -> AsyncIterator[MqttMessage]:
-        """Yield the messages on a topic. A reader that falls `max_waiting` behind loses the oldest, which are counted."""
+    async def listen(
+        self,
+        topic: str,
+        *,
+        max_waiting: int = 10_000,
+        subscribed: Callable[[], None] | None = None,
+    ) -> AsyncIterator[MqttMessage]:
+        """Yield the messages on a topic. A reader that falls `max_waiting` behind loses the oldest, which are counted.
+
+        `subscribed` is called when `subscribe` has returned.
+        """
         waiting: deque[MqttMessage] = deque()
         arrived = asyncio.Event()
 
@@ -77,6 +86,8 @@ class BrokerLink(ReconnectingLink[MqttConnection]):
 
         try:
             await self.subscribe(topic, keep)
+            if subscribed is not None:
+                subscribed()
             while True:
                 await arrived.wait()
                 while waiting:

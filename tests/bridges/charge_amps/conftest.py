@@ -61,7 +61,7 @@ FAST = ChargeAmpsIntervals(
 )
 
 
-class Play:
+class ChargeAmpsSite:
     """A node with the bridge in it, and the cloud it looks at."""
 
     def __init__(self, server: FakeCloudServer, clock: HandClock, start_node: Any, prefix: str) -> None:
@@ -106,5 +106,5 @@ class Play:
 
 
 @pytest.fixture
-def play(server: FakeCloudServer, clock: HandClock, start_node: Any, topic_prefix: str) -> Play:
-    return Play(server, clock, start_node, topic_prefix)
+def site(server: FakeCloudServer, clock: HandClock, start_node: Any, topic_prefix: str) -> ChargeAmpsSite:
+    return ChargeAmpsSite(server, clock, start_node, topic_prefix)

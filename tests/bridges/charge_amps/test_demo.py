@@ -24,13 +24,12 @@ from tests.e2e.conftest import NodeFactory
 
 
 async def test_demo_charges_by_price(
-    start_node: NodeFactory, broker: Any, monkeypatch: pytest.MonkeyPatch
+    start_node: NodeFactory, broker: Any, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(random, "uniform", lambda low, high: low / 10)
-    monkeypatch.setattr(demo, "_TOPIC", f"test-demo/{id(start_node)}")
     address = BrokerAddress(broker.host, broker.port_v5, "5", "mqtt://test")
     clock = SimulatedClock(60, UNBOUNDED_LEAD_S)
-    adapter, simulated = bridges.create_demo("charge_amps", address, clock)
+    adapter, simulated = demo.create_demo(address, clock, price_topic=f"test-demo/{topic_prefix}")
     playing = asyncio.create_task(simulated)
     try:
         node = await start_node(bridges=[adapter])

@@ -11,9 +11,10 @@ import pytest
 from bridges.charge_amps.cloud import CloudChargePoint
 from bridges.charge_amps.discovery import EntityDiscovery, entities
 from bridges.charge_amps.monitor import Monitor
-from tests.bridges.charge_amps.conftest import POINT, Play
+from tests.bridges.charge_amps.conftest import POINT, ChargeAmpsSite
 from tests.bridges.charge_amps.test_schedules import Wire, wire
 from tests.harness.homeassistant_discovery import check
+from tests.harness.narrowing import NOT_USED
 
 __all__ = ["wire"]
 
@@ -27,7 +28,7 @@ def made(
     point: str = POINT,
 ) -> Any:
     charge_point = CloudChargePoint(id=point, name="Garage", model="HALO", firmware="184")
-    monitor = Monitor(charge_point, None, None, None, None)
+    monitor = Monitor(charge_point, NOT_USED, NOT_USED, NOT_USED, NOT_USED)
     node: Any = SimpleNamespace(name="cellar", topic_prefix=prefix)
     return EntityDiscovery(
         node, "homeassistant", monitor, connector_id, primary=primary, unnumbered=unnumbered
@@ -154,9 +155,11 @@ def test_templates_render_unknown_values_as_none() -> None:
     assert attributes["message"] == "7 slots at 2 price levels"
 
 
-async def test_configurations_are_published_again_when_home_assistant_starts(play: Play, wire: Wire) -> None:
-    prefix = f"{play.prefix}/charge-amps"  # where the test's client listens
-    node, _ = await play.start(discovery=prefix)
+async def test_configurations_are_published_again_when_home_assistant_starts(
+    site: ChargeAmpsSite, wire: Wire
+) -> None:
+    prefix = f"{site.prefix}/charge-amps"  # where the test's client listens
+    node, _ = await site.start(discovery=prefix)
 
     def configured() -> list[str]:
         return [topic for topic, _ in wire.came if topic.endswith("/schedule_source/config")]
@@ -166,5 +169,5 @@ async def test_configurations_are_published_again_when_home_assistant_starts(pla
     await wire.client.publish(f"{prefix}/status", b"online")
     await node.until(lambda: len(configured()) == 2)
     (config,) = [content for topic, content in wire.last.items() if topic.endswith("/schedule_source/config")]
-    assert re.fullmatch(rf"{play.prefix}/charge-amps/{POINT}/1/state", config["state_topic"])
+    assert re.fullmatch(rf"{site.prefix}/charge-amps/{POINT}/1/state", config["state_topic"])
     await node.until(lambda: wire.state.get("schedule_source") == "none")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from csms.simulate.charge_amps import FakeCloudServer
-from tests.bridges.charge_amps.conftest import POINT, HandClock, Play
+from tests.bridges.charge_amps.conftest import POINT, ChargeAmpsSite, HandClock
 from tests.e2e.conftest import Node
 from tests.harness.waiting import until
 
@@ -30,10 +30,10 @@ def status(node: Node) -> str | None:
     return told[-1]["status"] if told else None
 
 
-async def polled(play: Play, node: Node, times: int = 2) -> None:
+async def polled(site: ChargeAmpsSite, node: Node, times: int = 2) -> None:
     """Wait until the bridge has looked again, from the beginning of a poll to its end."""
-    seen = len(play.server.sent("GET", "/status$"))
-    await node.until(lambda: len(play.server.sent("GET", "/status$")) >= seen + times)
+    seen = len(site.server.sent("GET", "/status$"))
+    await node.until(lambda: len(site.server.sent("GET", "/status$")) >= seen + times)
 
 
 async def completed(node: Node, count: int = 1) -> list[dict[str, Any]]:
@@ -43,26 +43,26 @@ async def completed(node: Node, count: int = 1) -> list[dict[str, Any]]:
     return [event["payload"] for event in found]
 
 
-async def test_a_session_becomes_an_ordinary_transaction(play: Play) -> None:
-    node, _ = await play.start()
-    await polled(play, node)
-    play.cloud.plug_in(POINT, rfid="04a1b2c3")
+async def test_a_session_becomes_an_ordinary_transaction(site: ChargeAmpsSite) -> None:
+    node, _ = await site.start()
+    await polled(site, node)
+    site.cloud.plug_in(POINT, rfid="04a1b2c3")
     started = await running(node)
     assert (started["idTag"], started["meterStart"], started["connectorId"]) == ("04A1B2C3", 0, 1)
-    began = play.clock.now
-    play.let(minutes=30)
+    began = site.clock.now
+    site.let(minutes=30)
     await node.until(
         lambda: [e for e in node.of("meter_reading", POINT) if e["payload"].get("sessionEnergy") == 5.52]
     )
     reading = node.of("meter_reading", POINT)[-1]["payload"]
     assert (reading["currentPower"], reading["totalEnergy"]) == (11.04, 5.52)
-    play.cloud.unplug(POINT)
+    site.cloud.unplug(POINT)
     (done,) = await completed(node)
     assert (done["meterStop"], done["energyUsed"], done["duration"]) == (5520, 5.52, 30)
     assert done["reason"] == "EVDisconnected"
     assert done["startTime"].startswith(began.strftime("%Y-%m-%dT%H:%M:%S"))
     await node.until(lambda: node.of("session_cost", POINT))
-    await polled(play, node)
+    await polled(site, node)
     words = [
         e["payload"]["status"] for e in node.of("status_changed", POINT) if e["payload"]["connectorId"] == 1
     ]
@@ -77,108 +77,110 @@ async def test_a_session_becomes_an_ordinary_transaction(play: Play) -> None:
     assert charger["firmwareVersion"] == "184"
 
 
-async def test_t2_a_pause_by_schedule_stays_one_transaction(play: Play) -> None:
-    node, _ = await play.start()
-    play.cloud.plug_in(POINT)
+async def test_t2_a_pause_by_schedule_stays_one_transaction(site: ChargeAmpsSite) -> None:
+    node, _ = await site.start()
+    site.cloud.plug_in(POINT)
     await running(node)
-    play.let(minutes=10)
-    connector = play.cloud.charge_points[POINT].connectors[0]
+    site.let(minutes=10)
+    connector = site.cloud.charge_points[POINT].connectors[0]
     connector.mode = "Schedule"
     await node.until(lambda: status(node) == "SuspendedEVSE")
-    play.let(hours=1)
-    await polled(play, node)
+    site.let(hours=1)
+    await polled(site, node)
     connector.mode = "On"
-    play.let(minutes=10)
-    await polled(play, node)
-    play.cloud.unplug(POINT)
+    site.let(minutes=10)
+    await polled(site, node)
+    site.cloud.unplug(POINT)
     (done,) = await completed(node)
     assert done["energyUsed"] == pytest.approx(11.04 / 3, abs=0.002)
     assert len(node.of("started", POINT)) == 1
 
 
-async def test_t3_a_second_session_between_two_polls_is_recorded(play: Play) -> None:
-    node, _ = await play.start()
-    play.cloud.plug_in(POINT)
+async def test_t3_a_second_session_between_two_polls_is_recorded(site: ChargeAmpsSite) -> None:
+    node, _ = await site.start()
+    site.cloud.plug_in(POINT)
     await running(node)
-    play.let(minutes=30)
-    play.cloud.unplug(POINT)
-    play.cloud.plug_in(POINT)
-    play.let(minutes=15)
+    site.let(minutes=30)
+    site.cloud.unplug(POINT)
+    site.cloud.plug_in(POINT)
+    site.let(minutes=15)
     (first,) = await completed(node)
     assert first["meterStop"] == 5520
     _, second = await node.until(lambda: len(found := node.of("started", POINT)) == 2 and found)
     assert second["payload"]["meterStart"] == 5520
-    await polled(play, node)
-    play.cloud.unplug(POINT)
+    await polled(site, node)
+    site.cloud.unplug(POINT)
     done = await completed(node, 2)
     assert [one["meterStop"] for one in done] == [5520, 8280]
 
 
-async def test_t4_sessions_while_the_bridge_was_down_are_recorded_from_the_history(play: Play) -> None:
-    node, _ = await play.start()
-    play.cloud.plug_in(POINT, rfid="04a1b2c3")
+async def test_t4_sessions_while_the_bridge_was_down_are_recorded_from_the_history(
+    site: ChargeAmpsSite,
+) -> None:
+    node, _ = await site.start()
+    site.cloud.plug_in(POINT, rfid="04a1b2c3")
     await running(node)
-    play.let(minutes=30)
-    await polled(play, node)
-    await play.stop(node)
-    play.let(minutes=30)
-    play.cloud.unplug(POINT)
-    ends = [play.clock.now]
+    site.let(minutes=30)
+    await polled(site, node)
+    await site.stop(node)
+    site.let(minutes=30)
+    site.cloud.unplug(POINT)
+    ends = [site.clock.now]
     for minutes in (30, 60):
-        play.let(minutes=30)
-        play.cloud.plug_in(POINT, rfid="05a1b2c3")
-        play.let(minutes=minutes)
-        play.cloud.unplug(POINT)
-        ends.append(play.clock.now)
-    play.let(minutes=30)
-    node, _ = await play.start(which="both")
+        site.let(minutes=30)
+        site.cloud.plug_in(POINT, rfid="05a1b2c3")
+        site.let(minutes=minutes)
+        site.cloud.unplug(POINT)
+        ends.append(site.clock.now)
+    site.let(minutes=30)
+    node, _ = await site.start(which="both")
     await node.until(lambda: len(node.of("completed", POINT)) >= 3)
     done = [event["payload"] for event in node.of("completed", POINT)]
     assert [one["meterStop"] for one in done] == [11040, 16560, 27600]
     assert [one["stopTime"][:19] for one in done] == [end.isoformat()[:19] for end in ends]
     assert [one["idTag"] for one in done] == ["04A1B2C3", "05A1B2C3", "05A1B2C3"]
     assert "backfilled" in done[1]["anomaly"]
-    await play.stop(node)
-    node, _ = await play.start()
-    await polled(play, node, 3)
+    await site.stop(node)
+    node, _ = await site.start()
+    await polled(site, node, 3)
     rows = await node.fetch("SELECT key, energy_wh FROM transactions ORDER BY id")
     assert [row["energy_wh"] for row in rows] == [11040, 5520, 11040], "booked once, however often it starts"
     assert await node.fetch("SELECT 1 FROM quarantine") == []
 
 
-async def test_t5_a_finished_session_that_is_still_in_the_status_starts_nothing(play: Play) -> None:
-    play.cloud.shows_finished_s = 600
-    node, _ = await play.start()
-    play.cloud.plug_in(POINT)
+async def test_t5_a_finished_session_that_is_still_in_the_status_starts_nothing(site: ChargeAmpsSite) -> None:
+    site.cloud.shows_finished_s = 600
+    node, _ = await site.start()
+    site.cloud.plug_in(POINT)
     await running(node)
-    play.let(minutes=30)
-    play.cloud.unplug(POINT)
+    site.let(minutes=30)
+    site.cloud.unplug(POINT)
     await completed(node)
-    await polled(play, node, 3)
+    await polled(site, node, 3)
     assert len(node.of("started", POINT)) == 1
     assert len(node.of("completed", POINT)) == 1
 
 
-async def test_a_stop_waits_for_a_history_that_lags(play: Play) -> None:
-    play.cloud.history_lag_s = 60
-    node, _ = await play.start()
-    play.cloud.plug_in(POINT)
+async def test_a_stop_waits_for_a_history_that_lags(site: ChargeAmpsSite) -> None:
+    site.cloud.history_lag_s = 60
+    node, _ = await site.start()
+    site.cloud.plug_in(POINT)
     await running(node)
-    play.let(minutes=30)
-    ended_at = play.clock.now
-    play.cloud.unplug(POINT)
-    await polled(play, node, 3)
+    site.let(minutes=30)
+    ended_at = site.clock.now
+    site.cloud.unplug(POINT)
+    await polled(site, node, 3)
     assert node.of("completed", POINT) == []
-    play.let(seconds=90)
+    site.let(seconds=90)
     (done,) = await completed(node)
     assert done["stopTime"][:19] == ended_at.isoformat()[:19]
 
 
-async def test_t8_a_charger_offline_in_mid_session_keeps_its_transaction(play: Play) -> None:
-    node, _ = await play.start()
-    play.cloud.plug_in(POINT)
+async def test_t8_a_charger_offline_in_mid_session_keeps_its_transaction(site: ChargeAmpsSite) -> None:
+    node, _ = await site.start()
+    site.cloud.plug_in(POINT)
     await running(node)
-    play.cloud.charge_points[POINT].online = False
+    site.cloud.charge_points[POINT].online = False
     await node.until(lambda: status(node) == "Unavailable")
 
     async def is_offline() -> bool:
@@ -186,30 +188,32 @@ async def test_t8_a_charger_offline_in_mid_session_keeps_its_transaction(play: P
 
     await until(is_offline, 10)
     assert node.of("completed", POINT) == []
-    play.let(minutes=5)
-    play.cloud.charge_points[POINT].online = True
+    site.let(minutes=5)
+    site.cloud.charge_points[POINT].online = True
     await node.until(lambda: status(node) == "Charging")
-    play.let(minutes=25)
-    play.cloud.unplug(POINT)
+    site.let(minutes=25)
+    site.cloud.unplug(POINT)
     (done,) = await completed(node)
     assert (done["energyUsed"], len(node.of("started", POINT))) == (5.52, 1)
 
 
-async def test_t9_faults_in_mid_session_change_no_transaction(play: Play, server: FakeCloudServer) -> None:
-    node, _ = await play.start()
+async def test_t9_faults_in_mid_session_change_no_transaction(
+    site: ChargeAmpsSite, server: FakeCloudServer
+) -> None:
+    node, _ = await site.start()
     kinds = ["401", "403", "429", "500", "timeout", "truncated", "html", "strings", "nulls"]
     for count, kind in enumerate(kinds, 1):
-        play.cloud.plug_in(POINT)
+        site.cloud.plug_in(POINT)
         await node.until(lambda count=count: len(node.of("started", POINT)) == count)
-        play.let(minutes=15)
-        await polled(play, node)
+        site.let(minutes=15)
+        await polled(site, node)
         times = 1 if kind == "timeout" else 2  # twice: the read that is repeated fails too
         status_fault = server.fail("/status$", kind, times=times, retry_after_s=0)
         await node.until(lambda fault=status_fault: fault.seen == fault.times)
-        play.let(minutes=15)
-        await polled(play, node)
+        site.let(minutes=15)
+        await polled(site, node)
         fault = server.fail("/chargingsessions", kind, times=times, retry_after_s=0)
-        play.cloud.unplug(POINT)
+        site.cloud.unplug(POINT)
         done = await completed(node, count)
         assert (done[-1]["meterStop"], done[-1]["energyUsed"]) == (5520 * count, 5.52)
         assert fault.seen > 0
@@ -220,10 +224,10 @@ async def test_t9_faults_in_mid_session_change_no_transaction(play: Play, server
 
 
 async def test_chargers_are_offline_while_the_cloud_is_unreachable(
-    play: Play, server: FakeCloudServer
+    site: ChargeAmpsSite, server: FakeCloudServer
 ) -> None:
-    node, adapter = await play.start()
-    play.cloud.plug_in(POINT)
+    node, adapter = await site.start()
+    site.cloud.plug_in(POINT)
     await running(node)
     fault = server.fail("chargepoints", "500", times=1000)
     await node.until(lambda: not adapter.monitors[POINT].online)
@@ -235,25 +239,25 @@ async def test_chargers_are_offline_while_the_cloud_is_unreachable(
     assert answer.status_code == 409, answer.text
     fault.times = 0
     await node.until(lambda: adapter.monitors[POINT].online)
-    play.let(minutes=30)
-    play.cloud.unplug(POINT)
+    site.let(minutes=30)
+    site.cloud.unplug(POINT)
     (done,) = await completed(node)
     assert (done["energyUsed"], len(node.of("started", POINT))) == (5.52, 1)
 
 
 async def test_wrong_credentials_are_retried_slowly_and_end_no_transaction(
-    play: Play, server: FakeCloudServer
+    site: ChargeAmpsSite, server: FakeCloudServer
 ) -> None:
     server.fail("auth/login", "403", times=2)
-    node, adapter = await play.start()
+    node, adapter = await site.start()
     await node.until(lambda: server.logins >= 1 or server.sent("POST", "auth/login"))
     assert not node.task.done()
     assert adapter.monitors == {}
 
 
-async def test_remote_start_stop_and_availability_are_performed(play: Play) -> None:
-    play.cloud.auto_start = False
-    node, adapter = await play.start(rfid="00AABBCC")
+async def test_remote_start_stop_and_availability_are_performed(site: ChargeAmpsSite) -> None:
+    site.cloud.auto_start = False
+    node, adapter = await site.start(rfid="00AABBCC")
 
     async def ask(action: str, **payload: Any) -> tuple[int, Any]:
         answer = await node.api.post(
@@ -264,14 +268,14 @@ async def test_remote_start_stop_and_availability_are_performed(play: Play) -> N
     await node.until(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
     accepted, rejected = (200, {"status": "Accepted"}), (200, {"status": "Rejected"})
     assert await ask("RemoteStartTransaction", idTag="ALICE", connectorId=1) == rejected, "no car"
-    play.cloud.plug_in(POINT)
+    site.cloud.plug_in(POINT)
     assert await ask("RemoteStartTransaction", idTag="ALICE", connectorId=1) == accepted
     started = await running(node)
-    connector = play.cloud.charge_points[POINT].connectors[0]
+    connector = site.cloud.charge_points[POINT].connectors[0]
     assert connector.session is not None
     assert (connector.session.rfid, started["idTag"]) == ("00AABBCC", "00AABBCC")
     assert await ask("RemoteStopTransaction", transactionId=started["transactionId"] + 1) == rejected
-    play.let(minutes=15)
+    site.let(minutes=15)
     assert await ask("RemoteStopTransaction", transactionId=started["transactionId"]) == accepted
     (done,) = await completed(node)
     assert (done["reason"], done["energyUsed"]) == ("Remote", 2.76)
@@ -285,19 +289,19 @@ async def test_remote_start_stop_and_availability_are_performed(play: Play) -> N
     )
     assert await ask("TriggerMessage", requestedMessage="StatusNotification") == accepted
     assert await ask("Reset", type="Soft") == accepted
-    assert play.cloud.charge_points[POINT].boots == 1
+    assert site.cloud.charge_points[POINT].boots == 1
     assert await ask("UnlockConnector", connectorId=1) == (200, {"status": "NotSupported"})
     status, problem = await ask("ClearCache")
     assert status == 501, problem
 
 
 async def test_a_lost_answer_to_a_remote_start_is_a_timeout_and_the_session_is_recorded(
-    play: Play, server: FakeCloudServer
+    site: ChargeAmpsSite, server: FakeCloudServer
 ) -> None:
-    play.cloud.auto_start = False
-    node, adapter = await play.start(rfid="00AABBCC")
+    site.cloud.auto_start = False
+    node, adapter = await site.start(rfid="00AABBCC")
     await node.until(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
-    play.cloud.plug_in(POINT)
+    site.cloud.plug_in(POINT)
     server.fail("remotestart", "lost_answer")
     answer = await node.api.post(
         f"/api/v1/chargers/{POINT}/commands",
@@ -307,32 +311,32 @@ async def test_a_lost_answer_to_a_remote_start_is_a_timeout_and_the_session_is_r
     assert (await running(node))["idTag"] == "04A1B2C3"
 
 
-async def test_the_web_api_alone_counts_sessions_by_their_energy(play: Play) -> None:
-    node, _ = await play.start("web")
+async def test_the_web_api_alone_counts_sessions_by_their_energy(site: ChargeAmpsSite) -> None:
+    node, _ = await site.start("web")
     await node.until(lambda: node.of("status_changed", POINT))
-    play.cloud.plug_in(POINT)
+    site.cloud.plug_in(POINT)
     await running(node)
-    play.let(minutes=30)
+    site.let(minutes=30)
     await node.until(
         lambda: [e for e in node.of("meter_reading", POINT) if e["payload"].get("sessionEnergy") == 5.52]
     )
-    await play.stop(node)
-    play.let(minutes=30)
-    node, adapter = await play.start("web")
+    await site.stop(node)
+    site.let(minutes=30)
+    node, adapter = await site.start("web")
     await node.until(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
     await node.until(lambda: adapter.monitors[POINT].accounting[1].register_wh == 11040)
-    play.cloud.unplug(POINT)
+    site.cloud.unplug(POINT)
     (done,) = await completed(node)
     assert (done["energyUsed"], done["idTag"]) == (11.04, "CA-UNKNOWN")
 
 
 async def test_logs_and_records_have_no_secrets(
-    play: Play, capfd: pytest.CaptureFixture[str], server: FakeCloudServer
+    site: ChargeAmpsSite, capfd: pytest.CaptureFixture[str], server: FakeCloudServer
 ) -> None:
     server.fail("/status$", "500", times=3)
     server.fail("auth", "html", times=1)
-    node, _ = await play.start()
-    play.cloud.plug_in(POINT)
+    node, _ = await site.start()
+    site.cloud.plug_in(POINT)
     await running(node)
     output = "".join(capfd.readouterr())
     for secret in ("correct horse", "driver@example.org", "key-from-support", "the-charger's-own-secret"):
@@ -341,8 +345,10 @@ async def test_logs_and_records_have_no_secrets(
     assert "the-charger's-own-secret" not in dumped
 
 
-async def test_a_charger_that_another_node_holds_is_released(play: Play, server: FakeCloudServer) -> None:
-    node, adapter = await play.start()
+async def test_a_charger_that_another_node_holds_is_released(
+    site: ChargeAmpsSite, server: FakeCloudServer
+) -> None:
+    node, adapter = await site.start()
     await node.until(lambda: POINT in adapter.monitors and adapter.monitors[POINT].online)
     generation = adapter.monitors[POINT].generation
     assert generation is not None

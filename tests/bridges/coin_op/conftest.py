@@ -23,7 +23,7 @@ QUICK = StationBehaviour(plug_s=40, charge_s=180, unplug_s=20)
 SLOW_TO_LEAVE = StationBehaviour(plug_s=40, charge_s=180, unplug_s=300)
 
 
-class Site:
+class CoinOpSite:
     """The node, its bridge, the stations; `speed` station seconds a real one."""
 
     def __init__(self, node: Node, bridge: CoinOpAdapter) -> None:
@@ -76,11 +76,11 @@ class Site:
         ]
 
 
-SiteFactory = Callable[..., Any]
+CoinOpSiteFactory = Callable[..., Any]
 
 
 @pytest.fixture
-async def start_site(start_node: NodeFactory, topic_prefix: str) -> AsyncIterator[SiteFactory]:
+async def start_site(start_node: NodeFactory, topic_prefix: str) -> AsyncIterator[CoinOpSiteFactory]:
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(
@@ -91,7 +91,7 @@ async def start_site(start_node: NodeFactory, topic_prefix: str) -> AsyncIterato
             version: str | None = None,
             alone: bool = False,
             **given: Any,
-        ) -> Site:
+        ) -> CoinOpSite:
             chosen = settings.load(
                 _env_file=None,
                 **{
@@ -112,7 +112,7 @@ async def start_site(start_node: NodeFactory, topic_prefix: str) -> AsyncIterato
                 csms_time_rate=Decimal("0.03"),
                 **(node or {}),
             )
-            site = Site(running, bridge)
+            site = CoinOpSite(running, bridge)
             site.stations = {station.id: station for station in stations}
             subscribed = asyncio.Event()
             stack.push_async_callback(_ended, asyncio.create_task(_overhear(site, subscribed)))
@@ -138,7 +138,7 @@ async def start_site(start_node: NodeFactory, topic_prefix: str) -> AsyncIterato
         yield start
 
 
-async def _overhear(site: Site, subscribed: asyncio.Event) -> None:
+async def _overhear(site: CoinOpSite, subscribed: asyncio.Event) -> None:
     """What a bystander sees of commands."""
     address, prefix = site.node.broker, site.node.prefix
     assert address is not None

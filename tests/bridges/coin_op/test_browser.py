@@ -15,7 +15,7 @@ from websockets.asyncio.client import connect
 from csms.rental import translations
 from csms.rental.station_watch import StationWatcher
 from csms.simulate.coin_op import FakeStation, StationBehaviour
-from tests.bridges.coin_op.conftest import UID, SiteFactory
+from tests.bridges.coin_op.conftest import UID, CoinOpSiteFactory
 from tests.harness.waiting import until
 
 CHROMIUM = next(
@@ -94,7 +94,7 @@ async def tab(tmp_path: Path) -> AsyncIterator[Tab]:
 
 @pytest.mark.timeout(120)
 async def test_a_rental_in_a_browser_with_double_taps_a_reload_another_user_and_silence(
-    start_site: SiteFactory, tab: Tab, monkeypatch: pytest.MonkeyPatch
+    start_site: CoinOpSiteFactory, tab: Tab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = await start_site(FakeStation(id="s1", behaviour=STAYS), speed=100, require_account=True)
     api, station = site.node.api, site.stations["s1"]

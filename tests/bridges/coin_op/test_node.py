@@ -6,20 +6,20 @@ from typing import Any
 import aiomqtt
 
 from csms.simulate.coin_op import FakeStation, StationBehaviour
-from tests.bridges.coin_op.conftest import QUICK, UID, Site, SiteFactory
+from tests.bridges.coin_op.conftest import QUICK, UID, CoinOpSite, CoinOpSiteFactory
 from tests.harness.waiting import until
 
 V5 = aiomqtt.ProtocolVersion.V5
 
 
-async def publish(site: Site, topic: str, body: Any) -> None:
+async def publish(site: CoinOpSite, topic: str, body: Any) -> None:
     address = site.node.broker
     assert address is not None
     async with aiomqtt.Client(address.host, address.port, protocol=V5) as client:
         await client.publish(f"{site.node.prefix}/{topic}", json.dumps(body), qos=1)
 
 
-async def test_a_whole_rental_by_ocpp_commands(start_site: SiteFactory) -> None:
+async def test_a_whole_rental_by_ocpp_commands(start_site: CoinOpSiteFactory) -> None:
     """Of a user whose id is longer than OCPP allows."""
     site = await start_site(FakeStation(id="s1", behaviour=QUICK))
     node, station = site.node, site.stations["s1"]
@@ -80,7 +80,7 @@ async def retain(broker: Any, topic: str, body: bytes) -> None:
 
 
 async def test_retained_messages_start_nothing(
-    start_site: SiteFactory, broker: Any, topic_prefix: str
+    start_site: CoinOpSiteFactory, broker: Any, topic_prefix: str
 ) -> None:
     status = f"{topic_prefix}/charger/s1/status"
     await retain(broker, status, b'{"status":"charging","uid":"A","time":999,"energy":5}')
@@ -95,14 +95,14 @@ async def test_retained_messages_start_nothing(
     await retain(broker, status, b"")
 
 
-async def is_known(site: Site, station_id: str) -> bool:
+async def is_known(site: CoinOpSite, station_id: str) -> bool:
     await publish(
         site, f"charger/{station_id}/status", {"status": "busy", "uid": "A", "time": 0, "energy": 0}
     )
     return station_id in site.bridge.stations
 
 
-async def test_packets_through_a_broker_keep_their_order(start_site: SiteFactory) -> None:
+async def test_packets_through_a_broker_keep_their_order(start_site: CoinOpSiteFactory) -> None:
     """The ten thousand are in test_sequences.py; here some go through a real broker."""
     site = await start_site()
     orders: dict[str, list[int]] = {"s1": [], "s2": []}

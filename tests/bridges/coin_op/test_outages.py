@@ -12,19 +12,19 @@ import pytest
 from csms.embedded import EmbeddedPostgres
 from csms.mqtt.config import BrokerAddress
 from csms.simulate.coin_op import FakeStation, StationBehaviour
-from tests.bridges.coin_op.conftest import UID, Site, SiteFactory
+from tests.bridges.coin_op.conftest import UID, CoinOpSite, CoinOpSiteFactory
 from tests.harness.servers import REPOSITORY, Mosquitto, unused_port
 from tests.harness.waiting import until
 
 LONG = StationBehaviour(plug_s=40, charge_s=100_000, unplug_s=20)
 
 
-async def has_money(site: Site) -> None:
+async def has_money(site: CoinOpSite) -> None:
     await site.node.api.put(f"/api/v1/accounts/{UID}", json={"currency": "UAH"})
     await site.node.api.post(f"/api/v1/accounts/{UID}/entries", json={"key": "first", "amount": "1000"})
 
 
-async def begin(site: Site) -> int:
+async def begin(site: CoinOpSite) -> int:
     """A rental through the bridge's own door: OCPP's words allow twenty characters."""
     from csms.adapter import Command
 
@@ -33,7 +33,7 @@ async def begin(site: Site) -> int:
     return await site.number()
 
 
-async def consistent(site: Site) -> None:
+async def consistent(site: CoinOpSite) -> None:
     """One transaction, one bill, and every coin accounted for."""
     (row,) = await site.node.fetch(
         "SELECT id, cost_minor, energy_wh, duration_s, account_id FROM transactions"
@@ -52,13 +52,13 @@ async def consistent(site: Site) -> None:
     assert abs(row["energy_wh"] - station.counter_wh) <= 2
 
 
-async def is_online(site: Site, station: FakeStation) -> bool:
+async def is_online(site: CoinOpSite, station: FakeStation) -> bool:
     """Have the station send a packet; the bridge may have missed the last one. Return whether one is on record."""
     station.obey(b"hello:bystander")
     return bool(await site.node.fetch("SELECT 1 FROM charger_states WHERE online"))
 
 
-async def ended(site: Site) -> None:
+async def ended(site: CoinOpSite) -> None:
     await until(
         lambda: site.node.fetch("SELECT 1 FROM transactions WHERE stopped_at IS NOT NULL"), 30, every_s=0.1
     )
@@ -66,7 +66,7 @@ async def ended(site: Site) -> None:
 
 @pytest.mark.parametrize("debit", ["end", "dynamic"])
 async def test_a_rental_survives_a_killed_broker(
-    start_site: SiteFactory, mosquitto: Callable[..., Mosquitto], debit: str
+    start_site: CoinOpSiteFactory, mosquitto: Callable[..., Mosquitto], debit: str
 ) -> None:
     server = mosquitto()
     address = BrokerAddress(server.host, server.port, "5", "mqtt://test")
@@ -128,7 +128,7 @@ def own_postgres(own_cluster: Path) -> Iterator[OwnPostgres]:
 
 @pytest.mark.timeout(120)
 async def test_a_rental_survives_a_killed_postgres(
-    own_postgres: OwnPostgres, start_site: SiteFactory
+    own_postgres: OwnPostgres, start_site: CoinOpSiteFactory
 ) -> None:
     """With -9, twice: between two debits, and when the renter's stop has been sent."""
     url = own_postgres.start()
@@ -159,7 +159,7 @@ async def test_a_rental_survives_a_killed_postgres(
     assert len(await site.node.fetch("SELECT 1 FROM account_entries WHERE kind = 'debit'")) > 1
 
 
-async def bridge_process(site: Site, server: Mosquitto, data_dir: Path) -> "asyncio.subprocess.Process":
+async def bridge_process(site: CoinOpSite, server: Mosquitto, data_dir: Path) -> "asyncio.subprocess.Process":
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -194,7 +194,7 @@ async def bridge_process(site: Site, server: Mosquitto, data_dir: Path) -> "asyn
 
 @pytest.mark.timeout(120)
 async def test_a_rental_survives_a_killed_bridge(
-    start_site: SiteFactory, mosquitto: Callable[..., Mosquitto], tmp_path: Path
+    start_site: CoinOpSiteFactory, mosquitto: Callable[..., Mosquitto], tmp_path: Path
 ) -> None:
     server = mosquitto()
     address = BrokerAddress(server.host, server.port, "5", "mqtt://test")

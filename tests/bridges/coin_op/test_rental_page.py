@@ -10,7 +10,8 @@ import pytest
 
 from csms.rental import translations
 from csms.simulate.coin_op import FakeStation, StationBehaviour
-from tests.bridges.coin_op.conftest import SLOW_TO_LEAVE, UID, Site, SiteFactory
+from tests.bridges.coin_op.conftest import SLOW_TO_LEAVE, UID, CoinOpSite, CoinOpSiteFactory
+from tests.harness.narrowing import present
 from tests.harness.waiting import until
 
 PLAIN = StationBehaviour(plug_s=40, charge_s=100_000, unplug_s=30)
@@ -20,7 +21,7 @@ _CSRF = re.compile(r'name="csrf" value="([0-9a-f]+)"')
 class Phone:
     """A browser that has opened a station's page."""
 
-    def __init__(self, site: Site, uid: str) -> None:
+    def __init__(self, site: CoinOpSite, uid: str) -> None:
         self.site = site
         self.uid = uid
         self.http = httpx.AsyncClient(base_url=site.node.running.http, timeout=20)
@@ -70,7 +71,7 @@ class Phone:
 async def phones() -> AsyncIterator[Any]:
     opened: list[Phone] = []
 
-    def phone(site: Site, uid: str = UID) -> Phone:
+    def phone(site: CoinOpSite, uid: str = UID) -> Phone:
         opened.append(Phone(site, uid))
         return opened[-1]
 
@@ -79,7 +80,7 @@ async def phones() -> AsyncIterator[Any]:
         await one.http.aclose()
 
 
-async def test_a_whole_rental_from_scan_to_receipt(start_site: SiteFactory, phones: Any) -> None:
+async def test_a_whole_rental_from_scan_to_receipt(start_site: CoinOpSiteFactory, phones: Any) -> None:
     site = await start_site(FakeStation(id="s1", behaviour=SLOW_TO_LEAVE), require_account=True)
     phone = await phones(site).sign_in()
     await phone.scan()
@@ -110,7 +111,7 @@ async def test_a_whole_rental_from_scan_to_receipt(start_site: SiteFactory, phon
 
 
 async def test_a_station_in_use_shows_neither_its_renter_nor_a_stop_button(
-    start_site: SiteFactory, phones: Any
+    start_site: CoinOpSiteFactory, phones: Any
 ) -> None:
     site = await start_site(FakeStation(id="s1", behaviour=PLAIN), require_account=True)
     renter, other = await phones(site).sign_in(), await phones(site, "other-user").sign_in()
@@ -124,7 +125,9 @@ async def test_a_station_in_use_shows_neither_its_renter_nor_a_stop_button(
     assert UID not in other.text
     assert translations.text("B2", "uk") not in other.text
     before = list(site.commands)
-    refused = await other.http.post("/r/coinop-s1/stop", data={"csrf": _CSRF.search(await other.scan())[1]})
+    refused = await other.http.post(
+        "/r/coinop-s1/stop", data={"csrf": present(_CSRF.search(await other.scan()))[1]}
+    )
     assert refused.status_code == 403
     assert translations.text("M1", "uk") in refused.text
     assert site.sent("stop") == []
@@ -132,7 +135,7 @@ async def test_a_station_in_use_shows_neither_its_renter_nor_a_stop_button(
     assert await site.number()
 
 
-async def test_too_little_money_opens_no_door(start_site: SiteFactory, phones: Any) -> None:
+async def test_too_little_money_opens_no_door(start_site: CoinOpSiteFactory, phones: Any) -> None:
     site = await start_site(FakeStation(id="s1", behaviour=PLAIN), require_account=True)
     poor, broke = await phones(site).sign_in("1.64"), await phones(site, "broke").sign_in("")
     await broke.scan()

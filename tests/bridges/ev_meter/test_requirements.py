@@ -20,7 +20,7 @@ from csms.adapter import ChargerSnapshot
 from csms.core import reports
 from csms.errors import SettingsError
 from tests.bridges.ev_meter.test_bridge import shows
-from tests.harness.bridges.ev_meter_site import PEER, SERIAL, SSID, Site, at_work, polled
+from tests.harness.bridges.ev_meter_site import PEER, SERIAL, SSID, EvMeterSite, at_work, polled
 from tests.harness.waiting import until
 from tests.mqtt.conftest import running, watching
 
@@ -46,7 +46,7 @@ async def test_fr_1_mqtt_connection(account_files, mosquitto):
     assert (adapter._link.host, adapter._link.port, adapter._link.tls) == ("iot.nayax.com", 1883, False)
     server = mosquitto()
     loopback = replace(adapter._link, host=server.host, port=server.port)
-    site = Site(server)
+    site = EvMeterSite(server)
     async with at_work(site), bridge_alone(site, loopback):
         await polled(site)
     assert f"as {loopback.identifier} (p2, c1, k60, u'deviceEV')" in server.log
@@ -58,7 +58,7 @@ async def test_fr_2_authentication(mosquitto):
     assert link.username == "deviceEV"
     assert sha256((link.password or "").encode()).hexdigest() == login.SHIPPED_SHA256
     server = mosquitto(users={"deviceEV": USER["password"]})
-    site = Site(server, login=USER)
+    site = EvMeterSite(server, login=USER)
     async with at_work(site):
         async with bridge_alone(site, site.link()):
             await polled(site)
@@ -84,7 +84,7 @@ async def test_fr_3_data_request(start_site):
 async def test_fr_4_data_reception(mosquitto):
     """On /BLEWIFI/users/{user_id}, subscribed to before anything is asked, and to nothing wider."""
     server = mosquitto()
-    site = Site(server)
+    site = EvMeterSite(server)
     async with at_work(site), bridge_alone(site, site.link()):
         await polled(site)
     own = f"/BLEWIFI/users/{site.uuid.encode().hex().upper()}"
@@ -153,7 +153,7 @@ def test_nfr_2_the_search_for_the_password_finds_it():
 async def test_nfr_2_security_of_the_log(mosquitto, log_output):
     """Refused, failing and stumbling, it says nothing of the password, the account or the people."""
     server = mosquitto(users={"deviceEV": "another"})
-    site = Site(server, login={"username": "deviceEV", "password": "another"})
+    site = EvMeterSite(server, login={"username": "deviceEV", "password": "another"})
     shipped = replace(
         vendor_link(login.shared_password().get_secret_value()),
         host=server.host,
@@ -270,7 +270,7 @@ def reveals(content: bytes) -> bool:
     return login.shared_password().get_secret_value().encode() in content
 
 
-def found(text: str, site: Site) -> list[str]:
+def found(text: str, site: EvMeterSite) -> list[str]:
     """Which of the personal and secret things stand in a text, in any usual spelling."""
     mac = site.charger.state.mac
     things = {

@@ -19,6 +19,7 @@ from csms.core.tariffs import Tariff
 from tests.bridges.ev_meter.test_frame import FUZZ
 from tests.harness.bridges.ev_meter_session import SessionHarness, at, charging, idle, info, waiting
 from tests.harness.bridges.ev_meter_vectors import PAYLOADS, SCENARIO, STATUSES, expected, told
+from tests.harness.narrowing import present
 
 MISSED = ("missed_session", "meter_start_estimated", "meter_stop_estimated")
 
@@ -177,7 +178,7 @@ def test_the_key_of_a_start_has_its_uncertainty_and_restores_the_session():
     (begin,) = (step for step in watched.steps if isinstance(step, SessionBegan))
     assert begin.key == "2026-03-01T08:02:00Z ±60s start=- session=45 base=1357673 meter=1357673"
     watched.restart()
-    session = watched.session.open_session
+    session = present(watched.session.open_session)
     assert (session.start_ms, session.session_wh, session.base_wh) == (None, 45, 1357673)
 
 
@@ -478,9 +479,11 @@ def test_any_sequence_of_frames_keeps_sessions_whole_and_registers_rising(happen
             assert register >= 0
         elif isinstance(step, RegisterRead) and step.published:
             assert running is not None
+            assert register is not None
             assert step.register_wh >= register
             register = step.register_wh
         elif isinstance(step, SessionEnded):
+            assert register is not None
             assert step.meter_wh >= register
             running = None
     keys = [step.key for step in watched.steps if isinstance(step, SessionBegan)]

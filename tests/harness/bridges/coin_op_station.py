@@ -21,6 +21,7 @@ from csms.core import reports
 from csms.core.device_state import BridgeNotes
 from csms.core.tariffs import Tariff
 from tests.harness.fake_store import NOW, FakeStore
+from tests.harness.narrowing import present
 
 CHARGER = "coinop-7"
 # 0.0005 UAH a second, 0.012 UAH a Wh.
@@ -46,7 +47,9 @@ class StationHarness:
     def now(self) -> Any:
         return NOW + timedelta(seconds=self.at)
 
-    def says(self, status: str, time: int | None = None, energy: float | None = None, uid: str = "A", **more):
+    def says(
+        self, status: str, time: int | None = None, energy: float | None = None, uid: str | None = "A", **more
+    ):
         """A packet, at once; `time` is the station's count."""
         body: dict[str, Any] = {"status": status}
         if status not in {"init", "ready"}:
@@ -101,11 +104,11 @@ class StationHarness:
                     pass
                 case SendStop():
                     self.stops_sent += 1
-                    self.command("stop", self.tracker.rental.uid)
+                    self.command("stop", present(self.tracker.rental).uid)
                 case reports.Report():
-                    self._record(act)
+                    self.record(act)
 
-    def _record(self, report: Any) -> None:
+    def record(self, report: Any) -> None:
         if isinstance(report, reports.Meter | reports.Stop):
             report = replace(report, transaction_id=self.number)
         self.desk.now = self.now

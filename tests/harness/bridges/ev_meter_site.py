@@ -25,7 +25,7 @@ SERIAL, PEER = 3_987_654_321, 3_876_543_219
 _numbers = itertools.count(1)
 
 
-class Site:
+class EvMeterSite:
     """`bridge()` makes an adapter for its chargers; any number of them, one after the other."""
 
     def __init__(self, broker: Any, count: int = 1, *, login: dict[str, Any] | None = None) -> None:
@@ -90,7 +90,7 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def at_work(site: Site) -> AsyncIterator[Site]:
+async def at_work(site: EvMeterSite) -> AsyncIterator[EvMeterSite]:
     """The backend answers for as long as this context."""
     async with running(site.backend.run()):
         async with asyncio.timeout(10):
@@ -98,7 +98,7 @@ async def at_work(site: Site) -> AsyncIterator[Site]:
         yield site
 
 
-async def polled(site: Site, times: int = 2) -> None:
+async def polled(site: EvMeterSite, times: int = 2) -> None:
     """Until every charger has been asked so often again."""
     before = [len(charger.asked.times) for charger in site.chargers]
     await until(

@@ -104,9 +104,13 @@ class VirtualFleet:
     async def release(self, charger_id: str, _adapter: Any) -> None:
         self.held.discard(charger_id)
 
-    async def listen(self, topic: str, *, bare: bool = False) -> AsyncIterator[BrokerMessage]:
+    async def listen(
+        self, topic: str, *, bare: bool = False, subscribed: Callable[[], None] | None = None
+    ) -> AsyncIterator[BrokerMessage]:
         mine = (topic, asyncio.Queue[BrokerMessage]())
         self._listeners.append(mine)
+        if subscribed is not None:
+            subscribed()
         try:
             while True:
                 yield await mine[1].get()

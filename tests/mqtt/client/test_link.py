@@ -16,6 +16,7 @@ from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
 from csms.mqtt.client.faults import connection_failure
 from csms.mqtt.client.link import BrokerLink, prefixed
 from csms.mqtt.client.message import MqttMessage
+from tests.harness.narrowing import present
 from tests.harness.waiting import until
 from tests.mqtt.conftest import POLITE, config, connected, pause, resume, running, watching
 
@@ -72,7 +73,7 @@ async def test_a_killed_broker_fails_publishes_in_flight_at_once(mosquitto):
     async with connected(link):
         pause(server)
         in_flight = [asyncio.create_task(link.publish(message(f"a/{n}"))) for n in range(30)]
-        await until(lambda: len(link._connection._acks) == 30)
+        await until(lambda: len(present(link._connection)._acks) == 30)
         assert not any(task.done() for task in in_flight)
         server.kill()
         async with asyncio.timeout(5):
@@ -229,7 +230,7 @@ async def test_presence_is_online_then_offline_on_a_clean_end_and_by_will_on_a_d
             second_session = watcher.bodies[2].split()[1]
             assert second_session != first_session
             # As in a crash, the socket ends without a DISCONNECT. The link then reconnects.
-            broken: Any = link._connection._client
+            broken: Any = present(link._connection)._client
             broken._sock.shutdown(2)
             await watcher.got(5)
             assert set(watcher.bodies[3:5]) >= {b"off " + second_session}

@@ -9,6 +9,7 @@ from csms.mqtt.client import packets
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
 from csms.mqtt.client.message import MqttMessage
 from csms.mqtt.client.publishing_link import PublishingLink
+from tests.harness.narrowing import present
 from tests.harness.waiting import until
 from tests.mqtt.client.test_link import ACL, USERS, certificates
 from tests.mqtt.conftest import POLITE, config, connected, pause, resume, running, watching
@@ -39,7 +40,7 @@ async def test_many_at_once_keep_their_order_in_a_small_window(mosquitto):
         watching(server, "a/#") as watcher,
         connected(PublishingLink(config(server, max_inflight=100))) as link,
     ):
-        assert link._connection._window == 5  # the broker's limit, smaller than ours
+        assert present(link._connection)._window == 5  # the broker's limit, smaller than ours
         for n in range(500):
             link.begin(message("a/b", b"%d" % n), outcomes.append)
         await watcher.got(500)
