@@ -73,17 +73,16 @@ class Player:
 
     async def _prepare(self) -> None:
         case, node = self.case, self.site.node
-        settings = {"timeZone": case.time_zone} if case.time_zone else {}
+        settings: dict[str, Any] = {"timeZone": case.time_zone} if case.time_zone else {}
         if case.tariff is not None:
             terms = {"currency": "EUR", **case.tariff}
             made = await node.api.put(f"/api/v1/tariffs/{self.site.charger}", json=terms)
             assert made.status_code == 201, made.text
             settings["tariffId"] = self.site.charger
-        if settings or case.max_power_w:
-            await self.site.register(**settings)
         if case.max_power_w:
-            query = "UPDATE chargers SET max_power_w = $2 WHERE id = $1"
-            await node.fetch(query, self.site.charger, case.max_power_w)
+            settings["maxPowerW"] = case.max_power_w
+        if settings:
+            await self.site.register(**settings)
 
     # --- steps ------------------------------------------------------------------------------------------------
 
