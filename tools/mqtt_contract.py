@@ -83,7 +83,7 @@ CONTRACT: tuple[ContractEntry, ...] = (
         "transactions",
         "orphan_stop",
         payloads.OrphanStopPayload,
-        "A charger ended a transaction nobody knows; not billed, an operator must look.",
+        "A charger ended an unknown transaction; it is not billed, and an operator must look at it.",
     ),
     _event(
         "chargepoints",

@@ -298,7 +298,7 @@ class CostHeldPayload(Payload, kw_only=True):
 
 
 class OrphanStopPayload(Payload, kw_only=True):
-    """A stop of a transaction nobody knows: acknowledged, kept in quarantine, never billed by itself."""
+    """A stop of an unknown transaction: acknowledged, kept in quarantine, never billed by itself."""
 
     transaction_id: Annotated[int, Meta(description="As the charger gave it.")] | UnsetType = UNSET
     meter_stop: RegisterWh | UnsetType = UNSET
@@ -370,7 +370,7 @@ class Envelope(Struct, rename="camel", kw_only=True):
     dedup_key: Annotated[
         str,
         Meta(
-            description="The fact itself, whatever its event is called.",
+            description="The fact itself: it is the same under another event type.",
             examples=["tx:123456:started"],
         ),
     ]

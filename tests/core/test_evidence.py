@@ -1,4 +1,4 @@
-"""What a session is billed by, whatever its meter, clock and messages do. Times are in minutes after the start."""
+"""What a session is billed by when its meter, its clock or its messages are wrong. Times are in minutes after the start."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
