@@ -206,7 +206,14 @@ async def _store_events(
         transaction = by_id[row.transaction_id or 0]
         session_wh = (row.energy_wh or 0) - transaction.meter_start_wh
         draft = events.meter_reading(
-            row.charger_id, 1, transaction, row.sampled_at, _measured(row), row.digest, session_wh
+            row.charger_id,
+            1,
+            transaction,
+            row.sampled_at,
+            _measured(row),
+            row.digest,
+            register_wh=row.energy_wh,
+            session_wh=session_wh,
         )
         drafts[row.charger_id].append((row.sampled_at, draft))
     for transaction in transactions:

@@ -264,6 +264,8 @@ def meter_reading(
     sampled_at: datetime,
     measured: Measured,
     digest: bytes,
+    *,
+    register_wh: int | None,
     session_wh: int | None,
 ) -> EventDraft:
     """Return the event of a reading. `session_wh`: the energy of the session after it, if that is known."""
@@ -275,8 +277,8 @@ def meter_reading(
         transaction_id = payload.transaction_id = transaction.id
     if measured.power_w is not None:
         payload.current_power = kwh(measured.power_w)
-    if measured.energy_wh is not None:
-        payload.total_energy = kwh(measured.energy_wh)
+    if register_wh is not None:
+        payload.total_energy = kwh(register_wh)
         if transaction is not None and session_wh is not None:
             payload.session_energy = kwh(session_wh)
     if measured.soc_percent is not None:

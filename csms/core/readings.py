@@ -48,6 +48,9 @@ def store_readings(
             continue
         work.add_known_reading(key)
         measured = measure(reading.samples)
+        # A reading of the start alone has the register of then: it is kept, but not that of the session by now.
+        of_start = measured.energy_wh is None and measured.begin_wh is not None
+        register_wh = measured.begin_wh if of_start else measured.energy_wh
         work.add(
             StoredReading(
                 charger_id=charger_id,
@@ -56,7 +59,7 @@ def store_readings(
                 sampled_at=sampled_at,
                 received_at=work.now,
                 digest=digest,
-                energy_wh=measured.energy_wh,
+                energy_wh=register_wh,
                 power_w=measured.power_w,
                 soc_percent=measured.soc_percent,
                 samples=samples.decode(),
@@ -71,7 +74,14 @@ def store_readings(
             work.emit(
                 charger_id,
                 events.meter_reading(
-                    charger_id, connector_id, transaction, sampled_at, measured, digest, session_wh
+                    charger_id,
+                    connector_id,
+                    transaction,
+                    sampled_at,
+                    measured,
+                    digest,
+                    register_wh=register_wh,
+                    session_wh=0 if of_start else session_wh,
                 ),
             )
 

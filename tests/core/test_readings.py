@@ -161,10 +161,10 @@ def test_a_register_of_the_begin_is_published_as_that_and_is_not_the_connectors(
     current, begin = sample(9000), sample(1000, context="Transaction.Begin")
     desk.tell(meter(first, reports.Reading(at=at(1), samples=[current, begin])))
     desk.tell(meter(first, register(9500, at(2)), reports.Reading(at=at(2), samples=[begin])))
-    assert [row.energy_wh for row in desk.readings] == [9000, 9500, None]
+    assert [row.energy_wh for row in desk.readings] == [9000, 9500, 1000]
     assert connector(desk).energy_wh == 9500
     told = desk.payloads("meter_reading")
-    assert [payload.get("sessionEnergy") for payload in told] == [8.0, 8.5, None]
+    assert [payload.get("sessionEnergy") for payload in told] == [8.0, 8.5, 0.0]
     assert [payload["measurands"]["Energy.Active.Import.Register"]["context"] for payload in told] == [
         "Sample.Periodic",
         "Sample.Periodic",

@@ -30,7 +30,7 @@ async def test_transaction_data_is_kept_and_told_before_the_end(site: OcppSite) 
     ]
     assert await point.ask("StopTransaction", stop(transaction_id, transactionData=data)) == {}
     assert [(r["transaction_id"], r["energy_wh"]) for r in await site.readings()] == [
-        (transaction_id, None),
+        (transaction_id, 1000),
         (transaction_id, 25000),
     ]
     assert await site.told() == ["started", "meter_reading", "meter_reading", "completed", "session_cost"]
