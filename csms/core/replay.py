@@ -153,11 +153,15 @@ def _begun(work: Work, ended: Transaction, sources: SessionSources) -> Transacti
         # The connector's register, of sessions that each began at 0: it is in no other field.
         last = replace(register.last, wh=kept.segment_wh)
         register = replace(register, segment_wh=kept.segment_wh, last=last)
+    if start is None:
+        reported_wh = ended.meter_start_wh
+    else:
+        reported_wh = register.last.wh if start.meter_wh is None else start.meter_wh
     begun = replace(
         reopen(work, ended),
         connector_id=ended.connector_id if start is None else start.connector_id,
         id_tag=ended.id_tag if start is None else start.id_tag,
-        meter_start_wh=register.last.wh if meter_wh is None else meter_wh,
+        meter_start_wh=reported_wh,
         started_at=started_at,
         clock_suspect=is_suspect(started_at, ended.start_received_at),
         accounting_at=accounting_time(started_at, ended.start_received_at),
