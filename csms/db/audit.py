@@ -47,15 +47,19 @@ _REVISIONS = (
     " ORDER BY transaction_id, revision DESC"
 )
 _READING_COLUMNS = ", ".join(f"r.{name}" for name in READING_SQL.columns if name != "samples")
-# Rows of one commit have one time of receipt; COPY has written them in the order of arrival.
+# Rows of one commit have one time of receipt; COPY has written them in the order of arrival. The inner order keeps the
+# planner from joining before it has the charger: then only the charger's rows of the session's days are read.
 _READINGS = f"""
-SELECT w.id, {_READING_COLUMNS}, r.samples::text AS samples
+SELECT w.id, {_READING_COLUMNS}, r.samples
 FROM unnest($1::int4[], $2::text[], $3::int4[], $4::timestamptz[], $5::timestamptz[])
     AS w (id, charger_id, connector_id, since, until)
-JOIN readings r ON r.charger_id = w.charger_id AND r.received_at >= w.since AND r.received_at <= w.until
-    AND r.received_at >= $6 AND r.received_at <= $7
-    AND (r.transaction_id = w.id OR (r.transaction_id IS NULL AND r.connector_id = w.connector_id))
-ORDER BY w.id, r.received_at, r.tableoid, r.ctid
+CROSS JOIN LATERAL (
+    SELECT {_READING_COLUMNS}, r.samples::text AS samples, r.tableoid AS part, r.ctid AS place FROM readings r
+    WHERE r.charger_id = w.charger_id AND r.received_at >= w.since AND r.received_at <= w.until
+        AND (r.transaction_id = w.id OR (r.transaction_id IS NULL AND r.connector_id = w.connector_id))
+    ORDER BY r.received_at
+) r
+ORDER BY w.id, r.received_at, r.part, r.place
 """
 _FRAMES = f"""
 SELECT w.id, w.action, m.at, m.outgoing, m.frame
@@ -76,12 +80,16 @@ JOIN status_history s ON s.charger_id = w.charger_id AND s.connector_id = w.conn
     AND s.recorded_at >= w.since AND s.recorded_at <= w.until
 GROUP BY w.id
 """
+_EVENT_COLUMNS = ", ".join(f"e.{name}" for name in EVENT_SQL.columns)
 _EVENTS = f"""
-SELECT {", ".join(f"e.{name}" for name in EVENT_SQL.columns)}
+SELECT {_EVENT_COLUMNS}
 FROM unnest($1::int4[], $2::text[], $3::timestamptz[], $4::timestamptz[]) AS w (id, charger_id, since, until)
-JOIN events e ON e.charger_id = w.charger_id AND e.transaction_id = w.id
-    AND e.recorded_at >= w.since AND e.recorded_at <= w.until AND e.event_type = ANY($5::text[])
-ORDER BY e.charger_id, e.seq
+CROSS JOIN LATERAL (
+    SELECT {_EVENT_COLUMNS} FROM events e
+    WHERE e.charger_id = w.charger_id AND e.transaction_id = w.id AND e.event_type = ANY($5::text[])
+        AND e.recorded_at >= w.since AND e.recorded_at <= w.until
+    ORDER BY e.seq
+) e
 """
 _ENTRIES = (
     "SELECT transaction_id, sum(amount_minor)::int8 FROM account_entries"
@@ -226,8 +234,7 @@ async def readings(
     """Each transaction's readings up to its end, in the order of ids and of arrival."""
     if not page:
         return
-    first, last = min(t.start_received_at for t in page), max(map(_ended_at, page))
-    async for row in db.cursor(_READINGS, *_sessions(page), first, last, prefetch=1000):
+    async for row in db.cursor(_READINGS, *_sessions(page), prefetch=1000):
         values = dict(row)
         yield values.pop("id"), StoredReading(**values)
 
