@@ -23,7 +23,6 @@ from csms.ocpp.time_zones import time_zone
 
 START, STOP, BOOT = "StartTransaction", "StopTransaction", "BootNotification"
 _WAITED = timedelta(minutes=10)  # for Postgres, between a frame and its commit
-_CLOCKS = timedelta(seconds=5)
 
 
 class AuditCounts(Struct, kw_only=True):
@@ -136,7 +135,8 @@ def _frame_windows(page: Sequence[Transaction], suspect: Sequence[Transaction]) 
     for one in page:
         begun, ended = one.start_received_at, one.stop_received_at or one.start_received_at
         windows.append(window(one, START, begun - _WAITED, begun + _WAITED))
-        windows.append(window(one, STOP, ended - _WAITED, ended + _CLOCKS))
+        # The node that received the stop has taken the time of its commit after it: later stops are others.
+        windows.append(window(one, STOP, ended - _WAITED, ended))
     for one in suspect:
         ended = one.stop_received_at or one.start_received_at
         windows.append(window(one, BOOT, one.start_received_at, ended))

@@ -14,7 +14,7 @@ from csms.db.engine import create_engine
 from csms.service import audit as auditing
 from tests.e2e.conftest import Node
 from tests.e2e.test_cli import csms
-from tests.harness.charging_site import Site, moment, start, stop, values
+from tests.harness.charging_site import OcppSite, moment, start, stop, values
 
 LOST = "1970-01-01T00:00:00Z"
 TWO_RATES = {
@@ -27,20 +27,20 @@ TWO_RATES = {
 
 
 @pytest.fixture
-async def site(shared_node: Node) -> AsyncIterator[Site]:
-    site = Site(shared_node)
+async def site(shared_node: Node) -> AsyncIterator[OcppSite]:
+    site = OcppSite(shared_node)
     yield site
     await site.hang_up()
 
 
-async def audited(site: Site) -> list[AuditedTransaction]:
+async def audited(site: OcppSite) -> list[AuditedTransaction]:
     """The audit of the charger's transactions, once its frames are stored."""
     query = "SELECT 1 FROM messages WHERE charger_id = $1 AND action = 'StopTransaction' AND outgoing"
     await site.node.until(lambda: site.node.fetch(query, site.charger))
     return await audited_now(site)
 
 
-async def audited_now(site: Site, **period: Any) -> list[AuditedTransaction]:
+async def audited_now(site: OcppSite, **period: Any) -> list[AuditedTransaction]:
     engine = create_engine(site.node.database_url)
     try:
         chosen = AuditPeriod(charger_id=site.charger, **period)
@@ -49,7 +49,7 @@ async def audited_now(site: Site, **period: Any) -> list[AuditedTransaction]:
         await engine.dispose()
 
 
-async def execute(site: Site, query: str, *args: Any) -> None:
+async def execute(site: OcppSite, query: str, *args: Any) -> None:
     db = await asyncpg.connect(site.node.database_url)
     try:
         await db.execute(query, *args)
@@ -57,7 +57,7 @@ async def execute(site: Site, query: str, *args: Any) -> None:
         await db.close()
 
 
-async def charged(site: Site, *registers: Any, end: dict[str, Any] | None = None, **begin: Any) -> int:
+async def charged(site: OcppSite, *registers: Any, end: dict[str, Any] | None = None, **begin: Any) -> int:
     point = await site.dial()
     number = int((await point.ask("StartTransaction", start(**begin)))["transactionId"])
     for step, value in enumerate(registers, 1):
@@ -70,16 +70,16 @@ async def charged(site: Site, *registers: Any, end: dict[str, Any] | None = None
 # --- sessions as they are ---------------------------------------------------------------------------------------------
 
 
-async def _plain(site: Site) -> None:
+async def _plain(site: OcppSite) -> None:
     await charged(site, 6000, 12_000, 20_000)
 
 
-async def _with_transaction_data(site: Site) -> None:
+async def _with_transaction_data(site: OcppSite) -> None:
     data = [values(9000 + 1000 * n, at=10 + n)["meterValue"][0] for n in range(5)]
     await charged(site, 6000, end={"meterStop": None, "transactionData": data})
 
 
-async def _unnamed(site: Site) -> None:
+async def _unnamed(site: OcppSite) -> None:
     point = await site.dial()
     number = (await point.ask("StartTransaction", start()))["transactionId"]
     for minutes in range(10, 80, 10):
@@ -89,34 +89,34 @@ async def _unnamed(site: Site) -> None:
     await point.ask("StopTransaction", stop(number, meterStop=None))
 
 
-async def _replaced_start(site: Site) -> None:
+async def _replaced_start(site: OcppSite) -> None:
     await charged(site, 909_950, 910_020, meterStart=0, end={"meterStop": 910_031})
 
 
-async def _reset(site: Site) -> None:
+async def _reset(site: OcppSite) -> None:
     await charged(site, 6000, 9000, 10, 900, 1500, end={"meterStop": 2000})
 
 
-async def _spike(site: Site) -> None:
+async def _spike(site: OcppSite) -> None:
     await charged(site, 6000, 2**31, 9000)
 
 
-async def _held(site: Site) -> None:
+async def _held(site: OcppSite) -> None:
     await charged(site, 6000, end={"meterStop": 2**32 - 1})
 
 
-async def _without_a_start(site: Site) -> None:
+async def _without_a_start(site: OcppSite) -> None:
     await charged(site, 6000, 9000, meterStart=None, end={"meterStop": 10_000})
 
 
-async def _unknown_id(site: Site) -> None:
+async def _unknown_id(site: OcppSite) -> None:
     point = await site.dial()
     await point.ask("StartTransaction", start())
     await point.ask("MeterValues", values(6000))
     await point.ask("StopTransaction", stop(-1))
 
 
-async def _suspect_clock(site: Site) -> None:
+async def _suspect_clock(site: OcppSite) -> None:
     point = await site.dial(firmwareVersion="1")
     number = (await point.ask("StartTransaction", start(timestamp=LOST)))["transactionId"]
     await point.ask("StatusNotification", {"connectorId": 1, "errorCode": "NoError", "status": "Charging"})
@@ -124,7 +124,7 @@ async def _suspect_clock(site: Site) -> None:
     await point.ask("StopTransaction", stop(number, timestamp=LOST))
 
 
-async def _lost_power(site: Site) -> None:
+async def _lost_power(site: OcppSite) -> None:
     point = await site.dial(firmwareVersion="1")
     number = (await point.ask("StartTransaction", start()))["transactionId"]
     await point.ask("MeterValues", values(6000, transactionId=number))
@@ -132,7 +132,7 @@ async def _lost_power(site: Site) -> None:
     await again.ask("StopTransaction", stop(number, timestamp=LOST, meterStop=6100, reason="PowerLoss"))
 
 
-async def _inferred_and_amended(site: Site) -> None:
+async def _inferred_and_amended(site: OcppSite) -> None:
     point = await site.dial()
     first = (await point.ask("StartTransaction", start()))["transactionId"]
     await point.ask("MeterValues", values(6000, transactionId=first))
@@ -142,7 +142,7 @@ async def _inferred_and_amended(site: Site) -> None:
     await point.ask("StopTransaction", stop(second["transactionId"]))
 
 
-async def _banded(site: Site) -> None:
+async def _banded(site: OcppSite) -> None:
     tariff = f"t-{site.charger.lower()}"
     response = await site.node.api.put(f"/api/v1/tariffs/{tariff}", json=TWO_RATES)
     assert response.is_success, response.text
@@ -177,7 +177,7 @@ async def _banded(site: Site) -> None:
     ],
     ids=lambda story: story.__name__.strip("_"),
 )
-async def test_the_audit_finds_no_difference(site: Site, story: Any) -> None:
+async def test_the_audit_finds_no_difference(site: OcppSite, story: Any) -> None:
     await story(site)
     found = await audited(site)
     assert [one.differences for one in found] == [()] * len(await site.transactions())
@@ -189,7 +189,7 @@ async def test_the_audit_finds_no_difference(site: Site, story: Any) -> None:
     assert {one.checked_by for one in again} == {"readings"}
 
 
-async def test_open_transactions_are_skipped_and_counted(site: Site) -> None:
+async def test_open_transactions_are_skipped_and_counted(site: OcppSite) -> None:
     point = await site.dial()
     await point.ask("StartTransaction", start())
     await point.ask("StartTransaction", start(connectorId=2))
@@ -202,7 +202,7 @@ async def test_open_transactions_are_skipped_and_counted(site: Site) -> None:
     assert (counts.ended, counts.open) == (0, 2)
 
 
-async def test_a_period_is_of_the_accounting_time(site: Site) -> None:
+async def test_a_period_is_of_the_accounting_time(site: OcppSite) -> None:
     number = await charged(site)
     at = (await site.transaction(number))["accounting_at"]
     assert len(await audited_now(site, since=at, until=at + timedelta(seconds=1))) == 1
@@ -265,7 +265,7 @@ FALSE: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("false", FALSE)
-async def test_a_false_figure_is_found(site: Site, false: str) -> None:
+async def test_a_false_figure_is_found(site: OcppSite, false: str) -> None:
     statement, field = FALSE[false]
     number = await charged(site, 6000, 2**31, 9000, 12_000)
     assert [one.differences for one in await audited(site)] == [()]
@@ -274,14 +274,14 @@ async def test_a_false_figure_is_found(site: Site, false: str) -> None:
     assert any(d.field.startswith(field) for d in one.differences), one.differences
 
 
-async def test_held_to_billed_is_found(site: Site) -> None:
+async def test_held_to_billed_is_found(site: OcppSite) -> None:
     number = await charged(site, 6000, end={"meterStop": 2**32 - 1})
     await execute(site, _ROW.format("billing = 'billed', held_because = '{}'"), number)
     (one,) = await audited(site)
     assert {"billing", "held_because", "event session_cost"} <= {d.field for d in one.differences}
 
 
-async def test_a_component_of_the_bill_is_found(site: Site) -> None:
+async def test_a_component_of_the_bill_is_found(site: OcppSite) -> None:
     await _banded(site)
     (row,) = await site.transactions()
     query = "bill = jsonb_set(bill, '{lines,0,amount_minor}', '1')"
@@ -290,7 +290,7 @@ async def test_a_component_of_the_bill_is_found(site: Site) -> None:
     assert "bill" in {d.field for d in one.differences}
 
 
-async def test_only_the_last_reading_of_a_session_without_a_stop_register_decides(site: Site) -> None:
+async def test_only_the_last_reading_of_a_session_without_a_stop_register_decides(site: OcppSite) -> None:
     await charged(site, 6000, 9000, 12_000, end={"meterStop": None})
     middle = "DELETE FROM readings WHERE charger_id = $1 AND energy_wh = $2"
     await execute(site, middle, site.charger, 9000)
@@ -300,7 +300,7 @@ async def test_only_the_last_reading_of_a_session_without_a_stop_register_decide
     assert {"energy_wh", "cost_minor", "meter_stop_wh"} <= {d.field for d in one.differences}
 
 
-async def test_account_entries_are_compared_with_the_cost(site: Site) -> None:
+async def test_account_entries_are_compared_with_the_cost(site: OcppSite) -> None:
     number = await charged(site, 6000)
     account = f"a-{site.charger}"
     await execute(site, "INSERT INTO accounts (id, currency) VALUES ($1, 'USD')", account)
@@ -324,7 +324,7 @@ async def test_account_entries_are_compared_with_the_cost(site: Site) -> None:
     assert [(d.field, d.stored, d.recomputed) for d in one.differences] == [("cost_minor", cost, cost - 1)]
 
 
-async def test_a_revision_is_compared_with_the_transaction(site: Site) -> None:
+async def test_a_revision_is_compared_with_the_transaction(site: OcppSite) -> None:
     await _inferred_and_amended(site)
     first, _ = await site.transactions()
     assert first["revision"] == 3
@@ -334,7 +334,7 @@ async def test_a_revision_is_compared_with_the_transaction(site: Site) -> None:
     assert [(d.field, d.recomputed) for d in one.differences] == [("cost_minor", 1)]
 
 
-async def test_a_bill_of_an_older_release_is_recomputed(site: Site) -> None:
+async def test_a_bill_of_an_older_release_is_recomputed(site: OcppSite) -> None:
     number = await charged(site, 6000)
     await execute(site, _ROW.format("register = NULL"), number)
     await execute(site, "UPDATE readings SET weight = NULL WHERE charger_id = $1", site.charger)
@@ -345,7 +345,7 @@ async def test_a_bill_of_an_older_release_is_recomputed(site: Site) -> None:
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-async def test_the_command_lists_what_differs(site: Site) -> None:
+async def test_the_command_lists_what_differs(site: OcppSite) -> None:
     number = await charged(site, 6000)
     await audited(site)
 
