@@ -28,6 +28,7 @@ _COMMANDS: Final[dict[str, tuple[str, str, str | None]]] = {
     "send": ("send", "send", "EXAMPLE"),
     "chargers": ("lists", "chargers", "CHARGERS_EXAMPLE"),
     "transactions": ("transactions", "app", None),
+    "audit": ("audit", "audit", "EXAMPLE"),
     "accounts": ("accounts", "app", None),
     "ca": ("ca", "app", None),
     "plans": ("plans", "app", None),

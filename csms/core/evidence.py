@@ -145,7 +145,7 @@ def _times(
     ahead = stopped_at > received_at + CLOCK_TOLERANCE
     start_ahead = started_at > start_received_at + CLOCK_TOLERANCE
     began_at = start_received_at if start_ahead else started_at
-    if _contradictory(register, end, started_at, start_received_at):
+    if contradictory(register, end, started_at, start_received_at):
         by_receipt = end.lost_power_at or (min(stopped_at, received_at) if end.inferred else received_at)
         if is_suspect(stopped_at, received_at) and not is_suspect(started_at, start_received_at):
             seen_at, seen_received_at = _last_seen(register, started_at, start_received_at)
@@ -178,7 +178,7 @@ def _last_seen(
     return started_at, start_received_at
 
 
-def _contradictory(
+def contradictory(
     register: SessionRegister, end: SessionEnd, started_at: datetime, start_received_at: datetime
 ) -> bool:
     """Return whether the charger's times of start and end cannot be by the same clock."""

@@ -17,6 +17,10 @@ from csms.core.text import storable
 from csms.core.units import Measured, SampleDeviation, measure
 from csms.core.work import Work
 
+# How a reading counted for the register of a session when it arrived: for none; as one that names no session; as one
+# that names it; after an end that was inferred. The audit replays a session by these.
+UNCOUNTED, UNNAMED, NAMED, LATE = range(4)
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -63,6 +67,7 @@ def store_readings(
                 power_w=measured.power_w,
                 soc_percent=measured.soc_percent,
                 samples=samples.decode(),
+                weight=_weight(work, charger_id, connector_id, transaction, names_session=names_session),
             )
         )
         session_wh = _update_connector(
@@ -84,6 +89,17 @@ def store_readings(
                     session_wh=0 if of_start else session_wh,
                 ),
             )
+
+
+def _weight(
+    work: Work, charger_id: str, connector_id: int, transaction: Transaction | None, *, names_session: bool
+) -> int:
+    counted = transaction or work.open_transaction(charger_id, connector_id)
+    if counted is None:
+        return UNCOUNTED
+    if not counted.open:
+        return LATE if counted.inferred else UNCOUNTED
+    return NAMED if names_session and transaction is not None else UNNAMED
 
 
 def _count_deviations(work: Work, charger_id: str, deviations: Sequence[SampleDeviation]) -> None:

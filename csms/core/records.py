@@ -222,7 +222,10 @@ class AccountEntry(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class StoredReading(Struct, frozen=True, kw_only=True, gc=False):
-    """One MeterValue: the samples as JSON, with the values derived from them."""
+    """One MeterValue: the samples as JSON, with the values derived from them.
+
+    `weight`: how it counted for the register of its session (csms/core/readings.py); None: not known, of an older release.
+    """
 
     charger_id: str
     connector_id: int
@@ -234,6 +237,7 @@ class StoredReading(Struct, frozen=True, kw_only=True, gc=False):
     power_w: int | None
     soc_percent: float | None
     samples: str
+    weight: int | None = None
 
 
 class StoredStatus(Struct, frozen=True, kw_only=True, gc=False):

@@ -53,6 +53,7 @@ class SessionRegister(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     back to if a later one contradicts it. `pending`: a value that does not fit. `peak`: the state before a reset.
     `before_wh`: the connector's register before the session, if it is on the same scale. `readings`: how many values
     are believed. `at_outlet`: one of them was taken at the outlet. `max_power_w`: the most that the charger can give.
+    `start_anomalies`: those of the anomalies that were known at the start.
     """
 
     start_wh: int | None
@@ -66,6 +67,7 @@ class SessionRegister(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     pending: RegisterPoint | None = None
     peak: RegisterPoint | None = None
     anomalies: tuple[str, ...] = ()
+    start_anomalies: tuple[str, ...] = ()
 
     @property
     def energy_wh(self) -> int:
@@ -95,13 +97,15 @@ def begin(
     elif before_wh is not None and meter_start_wh > 0 and previous is not None:
         marks = _compared(meter_start_wh, before_wh, previous)
     register_wh = meter_start_wh if meter_start_wh is not None else before_wh or 0
+    anomalies = tuple(dict.fromkeys(marks + anomalies))
     return SessionRegister(
         start_wh=meter_start_wh,
         segment_wh=register_wh,
         last=RegisterPoint(register_wh, 0, at, received_at),
         max_power_w=max_power_w,
         before_wh=before_wh if lifetime else None,
-        anomalies=tuple(dict.fromkeys(marks + anomalies)),
+        anomalies=anomalies,
+        start_anomalies=anomalies,
     )
 
 

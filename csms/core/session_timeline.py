@@ -5,7 +5,7 @@ charger's was wrong from the start of the session.
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from msgspec import Struct
@@ -21,6 +21,7 @@ from csms.core.work import Work
 _ANY_POWER_W = 10**9  # of a session that an older release has begun
 _AHEAD = timedelta(hours=24)  # by which a charger's clock may be ahead and is still trusted
 _NO_SHIFT = timedelta(0)
+_EVER = datetime(9999, 1, 1, tzinfo=UTC)
 _STEPS = 1000
 
 
@@ -38,12 +39,15 @@ class ReadingsWindow(Struct, frozen=True, kw_only=True):
     since: datetime
     until: datetime
     received_since: datetime
+    received_until: datetime
     boundaries: tuple[datetime, ...]
     step_s: float
     statuses: bool
 
 
-def readings_window(transaction: Transaction, until: datetime) -> ReadingsWindow:
+def readings_window(
+    transaction: Transaction, until: datetime, received_until: datetime = _EVER
+) -> ReadingsWindow:
     """Return the window of a session up to `until` (the charger's clock)."""
     since, shift = transaction.started_at, _shift(transaction)
     longest = since + LONGEST_SESSION
@@ -55,6 +59,7 @@ def readings_window(transaction: Transaction, until: datetime) -> ReadingsWindow
         since=since,
         until=until,
         received_since=transaction.start_received_at,
+        received_until=received_until,
         boundaries=tuple(
             at - shift for at in band_boundaries(transaction.tariff, since + shift, until + shift)
         ),
@@ -66,6 +71,16 @@ def readings_window(transaction: Transaction, until: datetime) -> ReadingsWindow
 def running_window(transaction: Transaction, now: datetime) -> ReadingsWindow:
     """Return the window of a running session."""
     return readings_window(transaction, now + _AHEAD)
+
+
+def closed_window(transaction: Transaction) -> ReadingsWindow:
+    """Return the window of an ended session: what had been received when it ended, as `closing_windows` had it."""
+    stopped_at, received_at = transaction.stopped_at, transaction.stop_received_at
+    assert stopped_at is not None
+    received_at = received_at or stopped_at
+    return readings_window(
+        transaction, received_at + _AHEAD if transaction.inferred else stopped_at, received_at
+    )
 
 
 def closing_windows(work: Work, batch: Sequence[reports.Report[Any]]) -> list[ReadingsWindow]:

@@ -230,7 +230,7 @@ def _book(work: Work, r: reports.Stop, transaction: Transaction) -> None:
         received_at=work.now,
         inferred=r.inferred,
         session_register=r.session_register,
-        lost_power_at=_lost_power_at(work, r, transaction),
+        lost_power_at=lost_power_at(work, r, transaction),
     )
     named = transaction.id == r.transaction_id
     close(
@@ -244,7 +244,7 @@ def _book(work: Work, r: reports.Stop, transaction: Transaction) -> None:
     )
 
 
-def _lost_power_at(work: Work, r: reports.Stop, transaction: Transaction) -> datetime | None:
+def lost_power_at(work: Work, r: reports.Stop, transaction: Transaction) -> datetime | None:
     """Return when the last sign of the session was received, if its charger has booted or lost its power since."""
     charger = work.chargers.get(r.charger_id)
     booted_at = None if charger is None else charger.booted_at

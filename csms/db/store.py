@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from csms.core import enrollment, reports, session_timeline
-from csms.core.attribution import find_stopped
+from csms.core.attribution import find_stopped, find_transaction
 from csms.core.operator_reports import Revise
 from csms.core.records import (
     Answered,
@@ -223,8 +223,11 @@ async def _load_known_readings(db: DriverConnection, work: Work, batch: ReportBa
     newest: dict[str, datetime] | None = None
     for report in batch:
         if isinstance(report, reports.Meter) and report.connector_id != 0:
-            connector = work.connectors.get((report.charger_id, report.connector_id))
-            newest_at = None if connector is None else connector.newest_reading_at
+            # Readings may name a transaction of another connector: then they are stored with that one.
+            named = find_transaction(work, report.charger_id, report.transaction_id)
+            places = {report.connector_id, report.connector_id if named is None else named.connector_id}
+            known = [work.connectors.get((report.charger_id, place)) for place in places]
+            newest_at = max((c.newest_reading_at for c in known if c and c.newest_reading_at), default=None)
         elif isinstance(report, _IN_TRANSACTION) and report.readings:
             # The transaction determines the connector, so any of the charger's may have them.
             newest = _newest_readings(work) if newest is None else newest

@@ -243,6 +243,7 @@ readings = Table(
     Column("power_w", BigInteger),
     Column("soc_percent", Double),
     Column("samples", JSON, nullable=False),
+    Column("weight", SmallInteger),
     Index("readings_charger_id_sampled_at_idx", "charger_id", "sampled_at"),
     postgresql_partition_by="RANGE (received_at)",
 )

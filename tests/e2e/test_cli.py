@@ -20,13 +20,17 @@ from tests.harness.charge_points.raw import RawChargePoint
 pytestmark = pytest.mark.timeout(120)
 
 
-async def csms(*arguments: str, node: Node | None = None, timeout_s: float = 60) -> tuple[int, str, str]:
+async def csms(
+    *arguments: str, node: Node | None = None, database: str | None = None, timeout_s: float = 60
+) -> tuple[int, str, str]:
     """Run the command. Return its exit status, stdout and stderr."""
     environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "CSMS_DATA_DIR": "/nonexistent/csms"}
     # Without them every process would compile what it imports.
     environment |= {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
     if node is not None:
         environment |= {"CSMS_URL": node.running.http, "CSMS_TOKEN": TOKEN}
+    if database is not None:
+        environment["DATABASE_URL"] = database
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",

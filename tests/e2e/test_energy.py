@@ -38,6 +38,16 @@ async def test_transaction_data_is_kept_and_told_before_the_end(site: OcppSite) 
     assert len(await site.readings()) == 2
 
 
+async def test_a_resent_reading_that_names_another_connector_is_stored_once(site: OcppSite) -> None:
+    point = await site.dial()
+    transaction_id = (await point.ask("StartTransaction", start()))["transactionId"]
+    for message_id in ("m1", "m2"):
+        sent = values(13_000, transactionId=transaction_id, connectorId=2)
+        assert await point.ask("MeterValues", sent, message_id) == {}
+    assert [(r["connector_id"], r["energy_wh"]) for r in await site.readings()] == [(1, 13_000)]
+    assert (await site.told()).count("meter_reading") == 1
+
+
 async def test_a_stop_without_a_register_is_billed_from_the_last_reading(site: OcppSite) -> None:
     point = await site.dial()
     transaction_id = (await point.ask("StartTransaction", start()))["transactionId"]

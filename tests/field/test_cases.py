@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from csms.core.work import Policy
+from csms.db.audit import AuditPeriod
 from csms.db.engine import create_engine
+from csms.service.audit import audited
 from tests.e2e.conftest import Node, node_for_many
 from tests.field import cases
 from tests.field.player import Player
@@ -53,11 +56,17 @@ async def test_cases(node: Node, kind: str) -> None:
             await asyncio.gather(*(one_of_few(player.play()) for player in players))
             listed = await everything(node)
             found = await asyncio.gather(*(one_of_few(player.compare(listed)) for player in players))
+            differing = [
+                (one.charger_id, one.differences)
+                async for one in audited(engine, AuditPeriod(), Policy())
+                if one.differences
+            ]
     finally:
         await engine.dispose()
     failed = [
         line for player, problems in zip(players, found, strict=True) for line in said(player, problems)
     ]
+    assert not differing, "the audit finds in bills what their evidence does not show"
     assert not failed, f"{len(failed)} differences in {len(players)} cases{''.join(failed)}"
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from csms.core import command_effects, enrollment, reports, session_timeline
-from csms.core.attribution import find_stopped
+from csms.core.attribution import find_stopped, find_transaction
 from csms.core.decide import decide
 from csms.core.device_state import CommandOutcome, DeviceState, StoredTransfer
 from csms.core.operator_reports import Revise
@@ -291,12 +291,14 @@ class FakeStore:
         for report in batch:
             if not isinstance(report, reports.Meter | reports.Stop):
                 continue
-            # The readings of one connector; for a Stop, and a Meter of connector 0, those of all.
+            # Those of one connector, and of the one whose session is named; for a Stop, and connector 0, those of all.
             connector = report.connector_id if isinstance(report, reports.Meter) else 0
+            named = find_transaction(work, report.charger_id, report.transaction_id)
+            places = {connector, named.connector_id if named is not None else connector}
             newest = [
                 known.newest_reading_at
                 for (charger_id, connector_id), known in self.connectors.items()
-                if charger_id == report.charger_id and connector in {0, connector_id}
+                if charger_id == report.charger_id and (connector == 0 or connector_id in places)
             ]
             moments = {
                 reading.at
