@@ -212,9 +212,6 @@ def _revision(ended: Transaction, revision: TransactionRevision | None) -> list[
         why = "a bill that an operator made has a revision"
         return [Difference(field="revision", stored=ended.revision, recomputed=None, why=why)]
     if revision.revision != ended.revision:
-        # A transaction that was opened again has fewer recorded revisions than it had ends.
-        if revision.revision < ended.revision and revision.author in {CHARGER, CSMS}:
-            return []
         why = "the newest recorded revision"
         return [Difference(field="revision", stored=ended.revision, recomputed=revision.revision, why=why)]
     why = f"revision {revision.revision} by {revision.author}"

@@ -273,8 +273,7 @@ def _spelled(
     found = by_fold.get(stripped) or by_fold.get(folded)
     if found is None:
         return text
-    if found != text:
-        notes.append(("enum_respelled", f"sampledValue.{field}", text))
+    notes.append(("enum_respelled", f"sampledValue.{field}", text))
     return found
 
 

@@ -106,6 +106,15 @@ def test_a_reading_that_does_not_rise_opens_no_session_again(store):
     assert not store.transactions[number].open
 
 
+def test_a_reading_without_a_register_opens_no_session_again(store):
+    number = inferred_session(store)
+    power = [reports.SampledValue(value="7000", measurand="Power.Active.Import", unit="W")]
+    store.tell(meter(number, reports.Reading(at=at(100), samples=power)))
+    assert not store.transactions[number].open
+    store.tell(meter(number, reports.Reading(at=at(101), samples=power), register(6000, at(102))))
+    assert store.transactions[number].open
+
+
 def test_late_readings_amend_a_session_while_another_one_runs(store):
     number = inferred_session(store)
     running = store.tell(start(meter_wh=20_000, at=at(100))).transaction_id
@@ -202,3 +211,52 @@ def test_the_connector_shows_the_register_of_the_stop_and_no_power(store):
     store.tell(stop(number))
     connector = store.connectors[CP, 1]
     assert (connector.energy_wh, connector.power_w) == (25_000, 0)
+
+
+# --- rows of an older release, which kept the last register alone ---------------------------------------------------
+
+
+def stored_by_an_older_release(store: FakeStore, number: int) -> None:
+    store.transactions[number] = msgspec.structs.replace(store.transactions[number], register=None)
+    for place, connector in store.connectors.items():
+        store.connectors[place] = msgspec.structs.replace(connector, register=None)
+
+
+@pytest.mark.parametrize(
+    ("meter_wh", "energy_wh", "source"), [(None, 4000, "last_reading"), (9000, 8000, "meter_stop")]
+)
+def test_a_session_that_an_older_release_began_keeps_its_last_reading(store, meter_wh, energy_wh, source):
+    number = store.tell(start(meter_wh=1000)).transaction_id
+    store.tell(meter(number, register(5000, at(30))))
+    stored_by_an_older_release(store, number)
+    store.tell(stop(number, meter_wh=meter_wh))
+    ended = store.transactions[number]
+    assert (ended.energy_wh, ended.energy_source, ended.anomalies) == (energy_wh, source, ())
+
+
+def test_a_session_without_readings_that_an_older_release_began_has_none(store):
+    number = store.tell(start(meter_wh=1000)).transaction_id
+    stored_by_an_older_release(store, number)
+    store.tell(stop(number, meter_wh=None))
+    ended = store.transactions[number]
+    assert (ended.energy_wh, ended.energy_source, ended.anomalies) == (0, "none", ("no_meter_stop",))
+
+
+def test_an_inferred_end_of_an_older_release_keeps_its_energy_when_it_is_amended(store):
+    number = inferred_session(store)
+    stored_by_an_older_release(store, number)
+    store.tell(stop(number, meter_wh=None, at=at(40)))
+    ended = store.transactions[number]
+    assert (ended.energy_wh, ended.energy_source, ended.inferred) == (4000, "last_reading", False)
+
+
+def test_an_inferred_end_of_an_older_release_without_readings_shows_no_energy(store):
+    first = store.tell(start(meter_wh=1000)).transaction_id
+    store.tell(start(meter_wh=1000, at=at(60)))
+    assert store.transactions[first].energy_source == "none"
+    stored_by_an_older_release(store, first)
+    store.tell(stop(first, meter_wh=9000, at=at(50)))
+    assert (store.transactions[first].energy_wh, store.transactions[first].energy_source) == (
+        8000,
+        "meter_stop",
+    )

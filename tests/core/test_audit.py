@@ -95,6 +95,17 @@ def _lifetime_beside_session(store: FakeStore) -> None:
     store.tell(stop(number, meter_wh=600, at=at(9)))
 
 
+def _unknown_start_after_sessions_from_0(store: FakeStore) -> None:
+    charged(store, 4000, meter_wh=0, end_wh=9000)
+    store.tell(start(at=at(120), meter_wh=None))
+    store.tell(stop(2, meter_wh=9500, at=at(150)))
+
+
+def _readings_after_the_end(store: FakeStore) -> None:
+    ended = charged(store, 6000, 12_000)
+    store.tell(meter(ended.id, register(99_000, at(90))))
+
+
 def _idle(store: FakeStore) -> None:
     number = store.tell(start()).transaction_id
     for minutes, value_wh in ((20, 6000), (50, 12_000), (60, 13_000)):
@@ -129,6 +140,8 @@ STORIES: dict[str, tuple[dict[str, Any], Any]] = {
     "held": ({}, lambda s: charged(s, 6000, end_wh=2**32 - 1)),
     "not held": ({"hold_implausible": False}, lambda s: charged(s, 6000, end_wh=2**32 - 1)),
     "gap before the start": ({}, _gap),
+    "unknown start after sessions from 0": ({}, _unknown_start_after_sessions_from_0),
+    "readings after the end": ({}, _readings_after_the_end),
     "bands and idle time": ({"tariff": NIGHT}, _idle),
     "no stop": ({}, _lost_stop),
     "late stop": ({}, _amended),
@@ -248,6 +261,7 @@ def test_an_operators_bill_is_compared_with_its_revision() -> None:
     assert found(store, corrected) == set()
     assert {"energy_wh", "cost_minor"} <= found(store, replace(corrected, energy_wh=21_000))
     assert "revision" in found(store, replace(corrected, revision=5))
+    assert found(store, corrected, revision=None) == {"revision"}
     store.tell(Revise(kind="void", **revise))
     void = store.transactions[ended.id]
     assert found(store, void) == set()
@@ -285,6 +299,68 @@ def test_without_readings_only_the_figures_are_compared() -> None:
         assert set(false) <= found(store, replace(ended, **false), **bare)
     sent: dict[str, Any] = {"start": start(id_tag="other"), "stop": stop(ended.id, reason="Remote")}
     assert found(store, ended, **bare, **sent) == {"id_tag", "stop_reason"}
+
+
+def test_without_readings_a_bill_of_bands_is_compared_with_its_components() -> None:
+    store = store_with(tariff=NIGHT)
+    _idle(store)
+    (ended,) = store.transactions.values()
+    bare: dict[str, Any] = {"readings_kept": False, "carriers": ()}
+    assert found(store, ended, **bare) == set()
+    assert found(store, replace(ended, cost_minor=1), **bare) == {"cost_minor"}
+    # An older release has kept no components, so nothing shows the price but what it published.
+    older = replace(ended, bill=None)
+    assert found(store, replace(older, cost_minor=1), **bare) == set()
+    assert found(store, older, readings_kept=False) == set()
+    assert found(store, replace(older, cost_minor=1), readings_kept=False) == {
+        "event session_cost.amountMinor"
+    }
+
+
+def test_without_readings_and_register_energy_has_nothing_to_be_compared_with() -> None:
+    store = store_with()
+    older = replace(charged(store, 6000), register=None)
+    bare: dict[str, Any] = {"readings_kept": False, "carriers": ()}
+    assert found(store, older, **bare) == set()
+    assert found(store, replace(older, energy_wh=23_000), **bare) == {"cost_minor", "cost"}
+
+
+def test_without_readings_an_end_before_its_start_shows_no_duration() -> None:
+    store = store_with()
+    store.clock_stands = True
+    number = store.tell(start(at=at(0))).transaction_id
+    store.now = at(60)
+    store.tell(stop(number, at=at(-30)))
+    ended = store.transactions[number]
+    assert ended.duration_s == 3600
+    assert found(store, ended, readings_kept=False) == set()
+
+
+def test_a_stop_without_a_register_says_nothing_of_the_stored_one() -> None:
+    store = store_with()
+    ended = charged(store, 6000, end_wh=None)
+    assert ended.meter_stop_wh == 6000
+    sent = stop(ended.id, meter_wh=None)
+    assert found(store, ended, readings_kept=False, stop=sent) == set()
+    false = replace(ended, stop_reason="Remote")
+    assert "stop_reason" in found(store, false, readings_kept=False, stop=sent)
+
+
+def test_a_cost_that_is_stored_in_minor_units_alone_is_published_as_that() -> None:
+    store = store_with()
+    ended = charged(store, 6000)
+    assert found(store, replace(ended, cost=None)) == {"cost"}
+
+
+def test_a_stop_that_named_no_transaction_is_replayed_as_such() -> None:
+    store = store_with()
+    store.tell(start())
+    sent = stop(0)
+    store.tell(sent)
+    (ended,) = store.transactions.values()
+    assert ended.anomalies == ("transaction_id_inferred",)
+    assert found(store, ended, start=start(), stop=sent) == set()
+    assert "anomalies" in found(store, replace(ended, anomalies=()), start=start(), stop=sent)
 
 
 def test_what_was_checked_is_said() -> None:

@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import pytest
+
 from csms.core import reports
 from tests.core.test_evidence import TO_21, charged, figures, store_with
 from tests.harness.fake_store import NOW, at, meter, register, sample, start, stop
@@ -61,3 +63,54 @@ def test_a_reset_counts_although_the_clock_is_set_back_with_it():
     store.tell(stop(number, meter_wh=10_000, at=at(105)))
     marks = ("clock_changed", "register_reset")
     assert figures(store.transactions[number])[:3] == (20_000, "meter_stop", marks)
+
+
+def test_steps_that_are_each_possible_but_together_are_not_are_held():
+    store = store_with()
+    quick = [(1.0, 55_000), (2.0, 110_000), (3.0, 165_000)]
+    t = charged(store, 0, quick, 165_000, until=3)
+    assert figures(t) == (165_000, "meter_stop", ("energy_exceeds_power",), "held")
+    assert t.held_because == ("energy_exceeds_power",)
+
+
+@pytest.mark.parametrize(
+    ("readings", "end_wh", "expected"),
+    [
+        ([], 4000, (4000, "meter_stop", ("session_register",), "billed")),
+        ([], 0, (0, "meter_stop", ("session_register",), "billed")),
+        # More than the charger can have given, and an end on the scale of the start.
+        ([], 5_000_000, (0, "none", ("meter_decreased",), "billed")),
+        ([], 9_004_000, (4000, "meter_stop", (), "billed")),
+        # Readings show which scale it is.
+        ([(30, 9_003_000)], 4000, (3000, "last_reading", ("meter_decreased",), "billed")),
+    ],
+)
+def test_the_end_of_a_charger_that_counts_from_0_may_be_below_its_start(readings, end_wh, expected):
+    t = charged(store_with(), 9_000_000, readings, end_wh, session_register=True)
+    assert figures(t) == expected
+
+
+@pytest.mark.parametrize(
+    ("start_wh", "begin_wh", "energy_wh", "marks"),
+    [
+        (0, 500_000, 5000, ("meter_start_replaced",)),
+        (None, 500_000, 5000, ("no_meter_start",)),
+        (499_000, 500_000, 6000, ()),  # a start that is neither missing nor a placeholder holds
+    ],
+)
+def test_a_sample_of_the_begin_is_the_start_where_the_reported_one_is_missing(
+    start_wh, begin_wh, energy_wh, marks
+):
+    store = store_with()
+    number = store.tell(start(meter_wh=start_wh, at=NOW)).transaction_id
+    store.tell(meter(number, register(begin_wh, at(1), context="Transaction.Begin")))
+    store.tell(stop(number, meter_wh=505_000, at=at(60)))
+    assert figures(store.transactions[number]) == (energy_wh, "meter_stop", marks, "billed")
+
+
+def test_a_jump_beyond_the_peak_before_a_reset_is_taken_back_where_the_time_since_the_peak_is_too_short():
+    by_second = [1400, 0, 1200, 2300, 3400, 4500, 54_000, 4600]
+    readings = [(20 + second / 60, value_wh) for second, value_wh in enumerate(by_second)]
+    t = charged(store_with(), 1000, readings, None, until=22)
+    marks = ("register_reset", "implausible_reading")
+    assert figures(t) == (400 + 4600, "last_reading", marks, "billed")

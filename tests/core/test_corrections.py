@@ -152,6 +152,21 @@ def test_a_held_bill_is_released_as_it_stands(desk):
     assert [row[5] for row in revisions(desk, transaction_id)] == ["held", "billed"]
 
 
+def test_a_held_bill_of_bands_is_released_as_it_stands_when_its_readings_are_gone(desk):
+    night = Band(name="night", start="11:15", end="23:00", energy_rate=Decimal("0.10"))
+    desk.tariffs["default"] = Tariff(currency="EUR", energy_rate=Decimal("0.50"), bands=(night,))
+    transaction_id = desk.tell(start()).transaction_id
+    desk.tell(meter(transaction_id, register(20_000, at(59))))
+    desk.tell(meter(transaction_id, register(21_000, at(80))))
+    desk.tell(stop(transaction_id, meter_wh=2**32 - 1))
+    (estimate,) = desk.payloads("cost_held")
+    desk.readings.clear()  # deleted by their retention
+    desk.tell(correction(transaction_id, kind="release"))
+    (cost,) = desk.payloads("session_cost")
+    assert cost["amountMinor"] == estimate["amountMinor"]
+    assert sum(line["amountMinor"] for line in cost["breakdown"]) == cost["amountMinor"]
+
+
 def test_a_corrected_bill_is_not_held_any_more(desk):
     transaction_id = held(desk)
     desk.tell(correction(transaction_id, meter_stop_wh=22_000))
@@ -303,6 +318,19 @@ def test_a_bill_by_csms_clock_keeps_its_time_when_only_the_energy_is_corrected(d
     desk.tell(correction(transaction_id, energy_wh=20_000))
     after = desk.transactions[transaction_id]
     assert (after.duration_s, after.cost_minor) == (5400, 1900)
+
+
+def test_a_start_without_a_clock_is_billed_from_its_receipt_also_when_the_energy_is_corrected(desk):
+    late = Band(name="late", start="11:15", end="23:00", energy_rate=Decimal("0.10"))
+    desk.tariffs["default"] = Tariff(currency="EUR", energy_rate=Decimal("0.50"), bands=(late,))
+    desk.clock_stands = True
+    transaction_id = desk.tell(start(at=NOW.replace(year=1970))).transaction_id
+    desk.now = at(119)
+    desk.tell(stop(transaction_id, at=at(119)))  # half of the time is in the band
+    assert desk.transactions[transaction_id].cost_minor == 720
+    desk.tell(correction(transaction_id, energy_wh=20_000))
+    after = desk.transactions[transaction_id]
+    assert (after.duration_s, after.cost_minor) == (7140, 600)
 
 
 def test_readings_after_a_stop_by_hand_open_the_transaction_again(desk):

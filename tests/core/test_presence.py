@@ -188,3 +188,13 @@ def test_a_register_beyond_every_column_stays_when_the_others_are_scaled():
     first = desk.tell(start(meter_wh=2**62)).transaction_id
     assert desk.tell(booted()).status == "Accepted"
     assert desk.transactions[first].meter_start_wh == 2**62
+
+
+def test_a_connector_without_a_register_stays_as_it_is_when_the_others_are_scaled():
+    desk = FakeStore(unknown_tags="accept")
+    desk.batch(connected(), status("Available", connector_id=2))
+    first = desk.tell(start(meter_wh=350)).transaction_id
+    desk.tell(meter(first, register(351, at(1))))
+    before = desk.connectors[CP, 2]
+    desk.tell(booted())
+    assert (desk.connectors[CP, 1].energy_wh, desk.connectors[CP, 2]) == (351_000, before)

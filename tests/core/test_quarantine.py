@@ -32,6 +32,22 @@ def test_a_repaired_start_has_the_id_that_its_charger_was_given() -> None:
     assert desk.resolutions == {1: f"by hand (booked as transaction {promised})"}
 
 
+def test_a_repaired_start_that_was_booked_meanwhile_is_the_same_transaction() -> None:
+    desk = FakeStore(unknown_tags="accept")
+    unreadable_start(desk)
+    booked = desk.tell(start())
+    assert desk.tell(start(repair=repair())) == booked
+    assert list(desk.transactions) == [booked.transaction_id]
+
+
+def test_a_repaired_start_that_was_answered_with_another_id_is_another_transaction() -> None:
+    desk = FakeStore(unknown_tags="accept")
+    promised = unreadable_start(desk)
+    booked = desk.tell(start()).transaction_id
+    assert desk.tell(start(repair=repair(transaction_id=promised))).transaction_id == promised
+    assert set(desk.transactions) == {promised, booked}
+
+
 def test_a_repaired_start_of_the_past_does_not_end_the_running_transaction() -> None:
     desk = FakeStore(unknown_tags="accept")
     promised = unreadable_start(desk)

@@ -277,6 +277,14 @@ def test_a_begin_that_was_sent_in_phases_is_their_sum():
     assert (one.energy_wh, one.begin_wh) == (900, 6)
 
 
+@pytest.mark.parametrize("phases", [("L1", "NaN"), ("N",)])
+def test_a_begin_without_a_total_is_none(phases):
+    begin = [sample(5, phase=phases[0], context="Transaction.Begin")]
+    begin += [sample(text, phase="L2", context="Transaction.Begin") for text in phases[1:]]
+    one = measure([*begin, sample("900")])
+    assert (one.energy_wh, one.begin_wh) == (900, None)
+
+
 def test_the_begin_of_an_interval_or_of_another_unit_is_no_register():
     one = measure(
         [

@@ -3,6 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from csms.core import reports
+from csms.core.decide import decide
 from tests.harness.fake_store import CP, NOW, FakeStore, at, meter, register, sample, start, status, stop
 
 
@@ -25,6 +26,15 @@ def test_every_status_is_stored_and_only_a_change_is_published(desk):
     ]
     assert len(desk.statuses) == 5
     assert len({row.id for row in desk.statuses}) == 5
+
+
+def test_a_status_that_an_earlier_attempt_has_committed_is_not_stored_again(desk):
+    report = status("Available")
+    desk.tell(report)
+    work = desk.load([report])
+    work.repeated = {CP}
+    decide(work, report)
+    assert (work.added, work.changed) == ({}, {})
 
 
 def test_an_error_is_a_change(desk):

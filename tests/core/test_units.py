@@ -187,3 +187,9 @@ def test_the_largest_register_still_fits_the_database():
     entry = measured(sample("999999999999999", None, "kWh"))
     assert entry.energy_wh is not None
     assert entry.energy_wh < 2**63
+
+
+@pytest.mark.parametrize("unit", ["Wh", "kWh"])
+@pytest.mark.parametrize("text", ["1e-99999999999999999999", "1e-400", "0.0001"])
+def test_an_energy_far_below_a_watt_hour_is_0(text, unit):
+    assert measured(sample(text, None, unit)).energy_wh == 0

@@ -117,6 +117,10 @@ def test_an_unusable_setting_is_refused_by_name(changes: dict[str, Any], named: 
     assert "correct horse" not in str(refused.value)
 
 
+def test_an_rfid_is_read_in_either_case() -> None:
+    assert load(rfid="04a1b2c3").rfid == load(rfid="04A1B2C3").rfid == "04A1B2C3"
+
+
 def test_a_missing_setting_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CHARGE_AMPS_EMAIL", raising=False)
     with pytest.raises(SettingsError, match="CHARGE_AMPS_EMAIL="):
