@@ -59,7 +59,7 @@ coverage: $(V)/.compiled  ## what the whole suite covers, per package, with floo
 	@$(BIN)/python -m tools.coverage $(ARGS)
 
 coverage-pure: $(V)/.compiled  ## what the tests without servers cover of the pure modules, with floors (half a minute)
-	@$(BIN)/python -m tools.coverage --pure $(ARGS)
+	@CSMS_ADVERSARY_EXAMPLES=200 $(BIN)/python -m tools.coverage --pure $(ARGS)
 
 # Each Python has an environment of its own, with the locked packages: 400 MB each.
 versions: $(STAMP)  ## the suite with each Python and each Postgres found (PYTHONS="3.12 3.13" POSTGRES=DIR ARGS=tests/db)

@@ -68,11 +68,11 @@ honest_readings = st.builds(
 def sessions(of: Any, stops: list[str]) -> Any:
     one = st.builds(
         Session,
-        readings=st.lists(of, max_size=12),
+        readings=st.lists(of, max_size=8),
         stop=st.sampled_from(stops),
         start=st.sampled_from(["sent", "sent", "twice"]),
     )
-    return st.lists(one, min_size=1, max_size=4)
+    return st.lists(one, min_size=1, max_size=3)
 
 
 class Connector:

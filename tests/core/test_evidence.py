@@ -71,6 +71,8 @@ TO_21 = [(30.0, 6000), (60.0, 11_000), (90.0, 16_000), (119.0, 21_000)]
         (1000, TO_21, MAX32 - 1, (20_000, "last_reading", ("implausible_meter_stop",), "held")),
         (1000, [], MAX32 - 1, (0, "none", ("implausible_meter_stop",), "held")),
         (1000, [], 10**400, (0, "none", ("implausible_meter_stop",), "held")),
+        # An absurd value between two that differ by their rounding.
+        (1000, [(30, 6000), (40, MAX32 - 1), (50, 5990)], 21_000, (20_000, "meter_stop", ("implausible_reading",), "billed")),
         # Resets, wraps, jumps.
         (
             10_000,
