@@ -157,8 +157,7 @@ def _check_registers(r: Revise) -> None:
 
 def _check_power(work: Work, r: Revise, corrected: Transaction) -> None:
     """Refuse more energy than the charger can give in that time."""
-    charger = work.chargers.get(corrected.charger_id)
-    max_power_w = (charger.max_power_w if charger is not None else None) or work.policy.max_power_w
+    max_power_w = work.max_power_w(corrected.charger_id)
     lasted_s, received_at = float(corrected.duration_s or 0), corrected.stop_received_at
     if r.started_at is None and r.stopped_at is None and received_at is not None:
         lasted_s = max(lasted_s, (received_at - corrected.start_received_at).total_seconds())

@@ -195,10 +195,9 @@ def _is_summed(measured: Measured) -> bool:
 
 def _overtaken(before: Connector, sampled_at: datetime, measured: Measured, now: datetime) -> bool:
     """Return whether a reading is older than the connector's newest one, by its time and by its register."""
-    if before.reading_at is None or not proves_older(sampled_at, before.reading_at, now):
+    if before.reading_at is None or measured.energy_wh is None or before.energy_wh is None:
         return False
-    lower = measured.energy_wh is not None and before.energy_wh is not None
-    return lower and measured.energy_wh < before.energy_wh  # type: ignore[operator]
+    return measured.energy_wh < before.energy_wh and proves_older(sampled_at, before.reading_at, now)
 
 
 def _add_to_ended(

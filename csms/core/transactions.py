@@ -56,12 +56,11 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         anomalies += ("reserved_for_another",)
     charging_profiles.bind_remote_start_profile(work, r, transaction_id)
     connector = work.connector(r.charger_id, r.connector_id)
-    charger = work.chargers.get(r.charger_id)
     register = session_register.begin(
         r.meter_wh,
         started_at,
         work.now,
-        max_power_w=(charger.max_power_w if charger is not None else None) or work.policy.max_power_w,
+        max_power_w=work.max_power_w(r.charger_id),
         before_wh=None if past else connector.energy_wh,
         previous=connector.register,
         anomalies=anomalies,

@@ -185,6 +185,12 @@ class Work:
         own_zone = None if charger is None else charger.time_zone
         return chosen.with_time_zone(own_zone or self.policy.time_zone)
 
+    def max_power_w(self, charger_id: str) -> int:
+        """Return the most power in W that a charger can give: its own limit, or that of the settings."""
+        charger = self.chargers.get(charger_id)
+        own_w = None if charger is None else charger.max_power_w
+        return own_w or self.policy.max_power_w
+
     # --- changing --------------------------------------------------------------------------------
 
     def put(self, record: KeyedRecord) -> None:
