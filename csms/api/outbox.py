@@ -10,7 +10,7 @@ from pydantic import Field
 from csms.api import pages
 from csms.api.models import Input, Model
 from csms.api.security import Context, operator, viewer
-from csms.db import logs, outbox
+from csms.db import history, logs, outbox
 from csms.db.driver import driver_connection
 from csms.service import cursors
 from csms.service.chargers import usable
@@ -26,6 +26,7 @@ class PositionOut(Model):
 class PositionPage(Model):
     items: list[PositionOut]
     next_cursor: str | None
+    epoch: int
 
 
 class ParkedOut(Model):
@@ -62,15 +63,18 @@ async def positions(
     """The last `seq` of every charger, by identity.
 
     A consumer compares them with what it has applied and asks the replay for the rest: that also finds what a
-    broker dropped with nothing behind it, which no gap shows.
+    broker dropped with nothing behind it, which no gap shows. `epoch` counts how often the database was restored from a
+    backup: a `seq` from an earlier epoch says nothing about those of this one.
     """
     after = cursors.decode(cursor, tuple[str])
     async with context.engine.connect() as db:
         found = await logs.positions(db, after=after[0] if after else None, limit=limit + 1)
+        epoch = await history.epoch(await driver_connection(db))
     items, following = cursors.cut(found, limit, lambda position: (position[0],))
     return PositionPage(
         items=[PositionOut(client_id=charger_id, last_seq=seq) for charger_id, seq in items],
         next_cursor=following,
+        epoch=epoch,
     )
 
 

@@ -22,6 +22,7 @@ _COMMANDS: Final[dict[str, tuple[str, str, str | None]]] = {
     "serve": ("serve", "serve", "EXAMPLE"),
     "demo": ("demo", "demo", "EXAMPLE"),
     "migrate": ("migrate", "migrate", "EXAMPLE"),
+    "restored": ("restored", "restored", "EXAMPLE"),
     "bridge": ("bridge", "bridge", "EXAMPLE"),
     "simulate": ("simulate", "app", None),
     "qr": ("qr", "qr", "EXAMPLE"),

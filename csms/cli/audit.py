@@ -2,8 +2,6 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -11,17 +9,14 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms import settings
+from csms.cli.database import current_database
 from csms.cli.output import DASH
 from csms.core.audit import AuditedTransaction
 from csms.core.work import Policy
-from csms.db import migrate as migrations
 from csms.db.audit import AuditPeriod
-from csms.db.engine import create_engine, no_database
-from csms.db.outages import DATABASE_ERRORS, is_away
-from csms.errors import CsmsError, StartError
+from csms.errors import CsmsError
 from csms.run import config, servers
 from csms.service import audit as auditing
 
@@ -65,7 +60,7 @@ def audit(
 
 
 async def _audit(url: str, period: AuditPeriod, policy: Policy, *, json: bool) -> auditing.AuditCounts:
-    async with _database(url) as engine:
+    async with current_database(url) as engine:
         counts = await auditing.counts(engine, period)
         with _bar(hidden=json or not sys.stderr.isatty()) as bar:
             task = bar.add_task("auditing", total=counts.ended)
@@ -76,25 +71,6 @@ async def _audit(url: str, period: AuditPeriod, policy: Policy, *, json: bool) -
                     _print(one, json=json)
         _print_counts(counts, json=json)
         return counts
-
-
-@asynccontextmanager
-async def _database(url: str) -> AsyncIterator[AsyncEngine]:
-    """The database, at this release's schema. Raises StartError for another, and if it cannot be reached."""
-    engine = create_engine(url)
-    try:
-        current, head = await migrations.current(engine), migrations.head()
-        if current != head:
-            raise StartError(
-                f"the database is at {current or 'nothing'}, this release needs {head}: run `csms migrate`."
-            )
-        yield engine
-    except DATABASE_ERRORS as error:
-        if not is_away(error):
-            raise
-        raise no_database(error) from None
-    finally:
-        await engine.dispose()
 
 
 def _bar(*, hidden: bool) -> Progress:

@@ -75,11 +75,13 @@ def topic_level(charger_id: str) -> str:
 _batch_time = lru_cache(maxsize=8)(timestamp)  # all events of a batch have the same time
 
 
-def render(draft: EventDraft, *, charger_id: str, seq: int, number: int, now: datetime) -> Event:
+def render(
+    draft: EventDraft, *, charger_id: str, seq: int, number: int, now: datetime, history_epoch: int = 0
+) -> Event:
     """Render a draft to the event whose bytes never change again, however often it is published.
 
     `number` is a value of one database sequence. Preceded by the millisecond it makes 19 digits that are unique over
-    all nodes and sort by time.
+    all nodes and sort by time. `history_epoch`: how often the database has been restored from a backup.
     """
     millis = int(now.timestamp() * 1000)
     event_id = f"{draft.event_type}_{millis:013d}{number % 1_000_000:06d}"
@@ -92,6 +94,7 @@ def render(draft: EventDraft, *, charger_id: str, seq: int, number: int, now: da
         seq=seq,
         schema_version=SCHEMA_VERSION,
         dedup_key=draft.dedup_key,
+        history_epoch=history_epoch or UNSET,
     )
     return Event(
         charger_id=charger_id,
@@ -102,6 +105,7 @@ def render(draft: EventDraft, *, charger_id: str, seq: int, number: int, now: da
         body=_encode(envelope),
         transaction_id=draft.transaction_id,
         recorded_at=now,
+        history_epoch=history_epoch,
     )
 
 

@@ -65,6 +65,14 @@ AccountingAt = Annotated[
     EventTimestamp,
     Meta(description="Decides day and month: the charger's time, or csms's where that is suspect."),
 ]
+HistoryEpoch = Annotated[
+    int,
+    Meta(
+        description="How often the database was restored from a backup; absent for never. No `seq` of an earlier epoch"
+        " counts against those of this one.",
+        ge=1,
+    ),
+]
 NodeName = Annotated[str, Meta(description="The csms node that has (or had) the connection.")]
 
 
@@ -374,3 +382,4 @@ class Envelope(Struct, rename="camel", kw_only=True):
             examples=["tx:123456:started"],
         ),
     ]
+    history_epoch: HistoryEpoch | UnsetType = UNSET

@@ -353,6 +353,7 @@ class Event(Struct, frozen=True, kw_only=True, gc=False):
     body: bytes
     transaction_id: int | None
     recorded_at: datetime
+    history_epoch: int = 0  # how often the database had been restored
 
 
 class Frame(Struct, frozen=True, kw_only=True, gc=False):

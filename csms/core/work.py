@@ -88,6 +88,7 @@ class Work:
     ) -> None:
         self.now = now
         self.committed_at = now
+        self.history_epoch = 0
         self.policy = policy
         self.numbers = numbers
         self.transaction_ids = transaction_ids
@@ -240,7 +241,12 @@ class Work:
         self.put(replace(state, event_seq=seq))
         self.add(
             events.render(
-                draft, charger_id=charger_id, seq=seq, number=next(self.numbers), now=self.committed_at
+                draft,
+                charger_id=charger_id,
+                seq=seq,
+                number=next(self.numbers),
+                now=self.committed_at,
+                history_epoch=self.history_epoch,
             )
         )
 

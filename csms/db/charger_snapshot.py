@@ -13,7 +13,8 @@ from csms.core.records import ChargerState, Connector, Transaction
 from csms.core.usage import Evidence
 from csms.db import readings_window
 from csms.db.driver import DriverConnection, driver_connection
-from csms.db.record_sql import CONNECTOR_SELECT, STATE_SQL, TRANSACTION_SELECT, connector_of, transaction_of
+from csms.db.history import STATES_WITH_EPOCH, state_and_epoch
+from csms.db.record_sql import CONNECTOR_SELECT, TRANSACTION_SELECT, connector_of, transaction_of
 
 _NOTES = "SELECT notes FROM bridge_notes WHERE charger_id = $1"
 
@@ -28,12 +29,13 @@ class StateSnapshot(Struct, frozen=True):
     connectors: tuple[Connector, ...]
     transactions: tuple[Transaction, ...]
     evidence: dict[int, Evidence] = {}
+    history_epoch: int = 0
 
 
 async def snapshots(db: DriverConnection, charger_ids: Sequence[str]) -> list[StateSnapshot]:
     """Read chargers in one snapshot: no commit lies between their rows."""
     async with db.transaction(isolation="repeatable_read", readonly=True):
-        states = await db.fetch(f"{STATE_SQL.select} WHERE charger_id = ANY($1::text[])", charger_ids)
+        states = await db.fetch(f"{STATES_WITH_EPOCH} WHERE charger_id = ANY($1::text[])", charger_ids)
         connectors = await db.fetch(
             f"{CONNECTOR_SELECT} WHERE charger_id = ANY($1::text[]) ORDER BY charger_id, connector_id",
             charger_ids,
@@ -55,12 +57,13 @@ async def snapshots(db: DriverConnection, charger_ids: Sequence[str]) -> list[St
         running_at[transaction.charger_id].append(transaction)
     return [
         StateSnapshot(
-            ChargerState(**row),
-            tuple(connectors_of[row["charger_id"]]),
-            tuple(running_at[row["charger_id"]]),
-            {t.id: evidence[t.id] for t in running_at[row["charger_id"]] if t.id in evidence},
+            state,
+            tuple(connectors_of[state.charger_id]),
+            tuple(running_at[state.charger_id]),
+            {t.id: evidence[t.id] for t in running_at[state.charger_id] if t.id in evidence},
+            history_epoch,
         )
-        for row in states
+        for state, history_epoch in map(state_and_epoch, states)
     ]
 
 

@@ -17,7 +17,7 @@ from sqlalchemy import (
     text,
 )
 
-from csms.db.schema import id_column, metadata, time_column
+from csms.db.schema import id_column, metadata, now_column, time_column
 
 # Drawn in blocks: a node takes the next thousand numbers with one nextval.
 NUMBER_BLOCK = 1000
@@ -34,7 +34,17 @@ events = Table(
     Column("body", LargeBinary, nullable=False),
     Column("transaction_id", Integer),
     time_column("recorded_at", primary_key=True, nullable=False),
+    Column("history_epoch", Integer, nullable=False, server_default="0"),
     postgresql_partition_by="RANGE (recorded_at)",
+)
+
+# How often this database has been restored from a backup, with a row for each time: the newest one is the history epoch.
+restores = Table(
+    "restores",
+    metadata,
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    now_column("restored_at"),
+    Column("note", Text, nullable=False),
 )
 
 # What the broker has not acknowledged yet: a slim row per event, deleted after its PUBACK.

@@ -71,7 +71,8 @@ WITH oldest AS (
     SELECT charger_id, max(seq) AS seq FROM oldest GROUP BY charger_id
 )
 SELECT lowest.charger_id, lowest.seq, lowest.attempts, lowest.recorded_at,
-       events.event_id, events.event_type, events.topic, events.body, events.transaction_id
+       events.event_id, events.event_type, events.topic, events.body, events.transaction_id,
+       events.history_epoch
 FROM upto
 CROSS JOIN LATERAL (
     SELECT charger_id, seq, attempts, recorded_at FROM outbox

@@ -32,7 +32,7 @@ from csms.core.records import (
 from csms.core.tariffs import DEFAULT_TARIFF_ID, Tariff
 from csms.core.transactions import stop_content_key
 from csms.core.work import Work, tag_key
-from csms.db import account_rows, deferred_messages, device_state, readings_window
+from csms.db import account_rows, deferred_messages, device_state, history, readings_window
 from csms.db.driver import DriverConnection
 from csms.db.event_tables import NUMBER_BLOCK
 from csms.db.outbox import lane
@@ -70,7 +70,9 @@ _IN_TRANSACTION = (reports.Meter, reports.Stop)
 _NAMES_TRANSACTION = (*_IN_TRANSACTION, Revise)
 _WITH_TAG = (reports.Start, reports.Authorize, reports.Stop)
 _WITHOUT_CHARGER = (reports.Meter, reports.Status, reports.Seen)
-_STATES_LOCKED = f"{STATE_SQL.select} WHERE charger_id = ANY($1::text[]) ORDER BY charger_id FOR UPDATE"
+_STATES_LOCKED = (
+    f"{history.STATES_WITH_EPOCH} WHERE charger_id = ANY($1::text[]) ORDER BY charger_id FOR UPDATE"
+)
 _CHARGERS = f"{CHARGER_SQL.select} WHERE id = ANY($1::text[])"
 _CONNECTOR_COLUMNS = ", ".join(
     f"c.{name}::text AS {name}" if name == "register" else f"c.{name}" for name in CONNECTOR_SQL.columns
@@ -105,6 +107,7 @@ async def load(db: DriverConnection, work: Work, batch: ReportBatch) -> None:
     if strangers:
         # They have no row to lock yet: one node at a time inserts them, the next one finds them.
         await db.execute("SELECT pg_advisory_xact_lock(hashtext('csms.strangers'))")
+        work.history_epoch = await history.epoch(db)
         await _lock_states(db, work, strangers)
     admitted = set()
     for row in await db.fetch(_CONNECTORS, charger_ids):
@@ -133,7 +136,8 @@ async def load(db: DriverConnection, work: Work, batch: ReportBatch) -> None:
 
 async def _lock_states(db: DriverConnection, work: Work, charger_ids: Sequence[str]) -> None:
     for row in await db.fetch(_STATES_LOCKED, charger_ids):
-        work.load(ChargerState(**row))
+        state, work.history_epoch = history.state_and_epoch(row)
+        work.load(state)
 
 
 async def _load_transactions(

@@ -37,7 +37,7 @@ class EventFormat(Struct, frozen=True, kw_only=True):
         head = _first_properties(self.meter_expiry_s or None if metered else None)
         category = event.topic.split("/", 2)[1]
         first, second, third, fourth = _fixed_properties(
-            event.charger_id, event.event_type, category, self.source
+            event.charger_id, event.event_type, category, self.source, event.history_epoch
         )
         properties = b"%b%b%b%c%c%b%b%b%b%b%b%b" % (
             head,
@@ -83,6 +83,8 @@ class EventFormat(Struct, frozen=True, kw_only=True):
             ("seq", str(event.seq)),
             ("schemaVersion", SCHEMA_VERSION),
         ]
+        if event.history_epoch:
+            own.append(("historyEpoch", str(event.history_epoch)))
         if self.cloudevents != "binary":
             return own
         # CloudEvents 1.0, MQTT binding 3.1: attributes keep their names, datacontenttype is the Content Type.
@@ -132,14 +134,17 @@ def _first_properties(expiry_s: int | None) -> bytes:
 
 @lru_cache(maxsize=50_000)
 def _fixed_properties(
-    charger_id: str, event_type: str, category: str, source: str
+    charger_id: str, event_type: str, category: str, source: str, history_epoch: int
 ) -> tuple[bytes, bytes, bytes, bytes]:
     """Return the bytes between the values that differ with each event."""
     charger = charger_id if charger_id.isprintable() else topic_level(charger_id)
     kind = f"csms.{_CATEGORIES.get(category, category)}.{event_type}.v1"
+    version = _user("schemaVersion", SCHEMA_VERSION)
+    if history_epoch:
+        version += _user("historyEpoch", str(history_epoch))
     return (
         _user("eventType", event_type) + _user("clientId", charger) + _name("seq"),
-        _user("schemaVersion", SCHEMA_VERSION) + _user("specversion", "1.0") + _name("id"),
+        version + _user("specversion", "1.0") + _name("id"),
         _user("source", source) + _user("type", kind) + _user("subject", charger) + _name("time"),
         _user("partitionkey", charger),
     )

@@ -19,6 +19,7 @@ from csms.core.payloads import (
     EventIdTag,
     EventMoney,
     EventTimestamp,
+    HistoryEpoch,
     NodeName,
     PowerKw,
     TransactionId,
@@ -50,6 +51,7 @@ class ConnectionState(Struct, rename="camel", kw_only=True):
     since: EventTimestamp | UnsetType = UNSET
     node: NodeName | UnsetType = UNSET
     seq: LastSeq = 0
+    history_epoch: HistoryEpoch | UnsetType = UNSET
 
 
 class ConnectorState(Struct, rename="camel", kw_only=True):
@@ -61,6 +63,7 @@ class ConnectorState(Struct, rename="camel", kw_only=True):
     transaction_id: TransactionId | UnsetType = UNSET
     since: EventTimestamp | UnsetType = UNSET
     seq: LastSeq = 0
+    history_epoch: HistoryEpoch | UnsetType = UNSET
 
 
 class TransactionState(Struct, rename="camel", kw_only=True):
@@ -76,6 +79,7 @@ class TransactionState(Struct, rename="camel", kw_only=True):
     current_power: PowerKw | UnsetType = UNSET
     reading_time: EventTimestamp | UnsetType = UNSET
     seq: LastSeq = 0
+    history_epoch: HistoryEpoch | UnsetType = UNSET
 
 
 def service_presence(
@@ -106,6 +110,7 @@ def state_topics(snapshot: StateSnapshot) -> dict[str, Struct | None]:
             since=timestamp(since) if since else UNSET,
             node=state.node or UNSET,
             seq=state.event_seq,
+            history_epoch=snapshot.history_epoch or UNSET,
         )
     }
     for connector in snapshot.connectors:
@@ -118,6 +123,7 @@ def state_topics(snapshot: StateSnapshot) -> dict[str, Struct | None]:
                 transaction_id=transaction.id if transaction else UNSET,
                 since=timestamp(connector.status_recorded_at) if connector.status_recorded_at else UNSET,
                 seq=state.event_seq,
+                history_epoch=snapshot.history_epoch or UNSET,
             )
         topics[f"transactions/{number}"] = (
             _transaction_state(transaction, connector, snapshot) if transaction else None
@@ -154,4 +160,5 @@ def _transaction_state(
         current_power=UNSET if power_w is None else kwh(power_w),
         reading_time=UNSET if read_at is None else timestamp(read_at),
         seq=snapshot.state.event_seq,
+        history_epoch=snapshot.history_epoch or UNSET,
     )

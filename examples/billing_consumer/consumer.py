@@ -70,12 +70,12 @@ class Replay:
             raise Gone(problem["firstSeq"] or problem["lastSeq"] + 1)
         return [line for line in answer.raise_for_status().content.split(b"\n") if line]
 
-    def positions(self) -> Iterator[tuple[str, int]]:
-        """Yield (clientId, last seq) of every charger."""
+    def positions(self) -> Iterator[tuple[int, str, int]]:
+        """Yield (history epoch, clientId, last seq) of every charger."""
         params: dict[str, Any] = {"limit": 1000}
         while True:
             page = self._http.get("/events/positions", params=params).raise_for_status().json()
-            yield from ((item["clientId"], item["lastSeq"]) for item in page["items"])
+            yield from ((page["epoch"], item["clientId"], item["lastSeq"]) for item in page["items"])
             if page["nextCursor"] is None:
                 return
             params["cursor"] = page["nextCursor"]
@@ -201,9 +201,11 @@ class Consumer:
             print(f"not an event ({error!r}): {body[:200]!r}", file=sys.stderr)
             return
         self.seen[outcome] += 1
-        if outcome not in {Outcome.GAP, Outcome.ANEW}:
+        if outcome not in {Outcome.GAP, Outcome.ANEW, Outcome.RESTORED}:
             return
         event = json.loads(body)
+        if outcome is Outcome.RESTORED and self.bills.restored(event["historyEpoch"]):
+            self._reconcile_at = 0.0  # the other chargers
         if outcome is Outcome.ANEW:
             self.bills.restart(event["clientId"])
         self.catch_up(event["clientId"])
@@ -223,13 +225,20 @@ class Consumer:
             if not bodies:
                 return
             for body in bodies:
-                if self.bills.apply(body) is Outcome.GAP:
+                outcome = self.bills.apply(body, replayed=True)
+                if outcome is Outcome.RESTORED:
+                    self.bills.restored(json.loads(body)["historyEpoch"])
+                    self._reconcile_at = 0.0
+                    break
+                if outcome is Outcome.GAP:
                     self.bills.skip(client_id, json.loads(body)["seq"] - 1)
-                    self.bills.apply(body)
+                    self.bills.apply(body, replayed=True)
 
     def reconcile(self) -> None:
         """Find events that were dropped without a later event, which no gap shows."""
-        for client_id, last in list(self.replay.positions()):
+        for epoch, client_id, last in list(self.replay.positions()):
+            if self.bills.restored(epoch):
+                print(f"csms was restored from a backup: history epoch {epoch}", file=sys.stderr)
             applied = self.bills.position(client_id)
             if last < applied:
                 self.bills.restart(client_id)
@@ -290,8 +299,8 @@ def main() -> None:
 class _Talking(Bills):
     """Bills that print new amounts and events that were not applied."""
 
-    def apply(self, body: bytes) -> Outcome:
-        outcome, event = super().apply(body), json.loads(body)
+    def apply(self, body: bytes, *, replayed: bool = False) -> Outcome:
+        outcome, event = super().apply(body, replayed=replayed), json.loads(body)
         if outcome is Outcome.APPLIED and event["eventType"] == "session_cost":
             cost = event["payload"]
             print(

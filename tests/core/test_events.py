@@ -51,6 +51,7 @@ def test_the_customers_started():
     }
     assert desk.events[0].topic == "csms/transactions/charge-point-001/started"
     assert (body["seq"], body["schemaVersion"], body["dedupKey"]) == (1, "1.0", "tx:123456:started")
+    assert "historyEpoch" not in body
 
 
 def completed_session():

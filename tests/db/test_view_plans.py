@@ -273,6 +273,7 @@ def test_every_growing_table_is_filled_for_these_tests():
         "tariff_versions",
         "tokens",
         "payments",
+        "restores",
         "local_lists",
         "availabilities",
         "capabilities",

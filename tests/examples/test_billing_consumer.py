@@ -6,30 +6,34 @@ import json
 import subprocess
 import sys
 import threading
+from urllib.parse import urlsplit
 
 import bills as bills_module
 import httpx
 import pytest
 from bills import Bills, Outcome
 from consumer import Consumer, Gone, Replay
+from typer.testing import CliRunner
 
+from csms.cli import app
 from csms.mqtt.config import BrokerAddress
 from tests.e2e.conftest import TOKEN
 from tests.harness.charge_points.raw import RawChargePoint
-from tests.harness.servers import REPOSITORY
+from tests.harness.servers import REPOSITORY, unused_port
 from tests.mqtt.conftest import POLITE
 
 
-def event(seq, *, kind="meter_reading", charger="CP1", life=1, **payload):
-    """`life`: which of a charger's lives, when it was deleted and came back."""
+def event(seq, *, kind="meter_reading", charger="CP1", life=1, epoch=0, **payload):
+    """`life`: which of a charger's lives, when it was deleted and came back. `epoch`: how often csms was restored."""
     return json.dumps(
         {
             "clientId": charger,
             "eventType": kind,
-            "eventId": f"{kind}_{life:04d}{seq:015d}",
+            "eventId": f"{kind}_{life:02d}{epoch:02d}{seq:015d}",
             "seq": seq,
             "payload": payload,
         }
+        | ({"historyEpoch": epoch} if epoch else {})
     ).encode()
 
 
@@ -53,6 +57,7 @@ class Kept(Replay):
         self.bodies = {seq: body for body in bodies for seq in [json.loads(body)["seq"]]}
         self.first = 1
         self.asked = []
+        self.epoch = 0
 
     def after(self, client_id, seq):
         self.asked.append(seq)
@@ -61,7 +66,7 @@ class Kept(Replay):
         return [body for number, body in sorted(self.bodies.items()) if number > seq][:2]
 
     def positions(self):
-        yield "CP1", max(self.bodies, default=0)
+        yield self.epoch, "CP1", max(self.bodies, default=0)
 
 
 @pytest.fixture
@@ -135,6 +140,64 @@ def test_a_held_cost_is_no_bill_until_it_is_released_corrected_or_void(ledger):
     assert waiting(ledger) == []
 
 
+class TestRestored:
+    """csms was restored from a backup: it has `seq` 1 and 2, and does not know that it published 3 to 5."""
+
+    @pytest.fixture
+    def kept(self):
+        return Kept(event(1), bill(2, 100, transaction=1))
+
+    @pytest.fixture
+    def taker(self, ledger, kept):
+        taker = Consumer(ledger, kept)
+        for body in (event(1), bill(2, 100, transaction=1), event(3), bill(4, 200, transaction=2), event(5)):
+            taker.take(body)
+        return taker
+
+    def test_a_later_epoch_begins_to_count_anew(self, ledger, kept, taker):
+        kept.bodies |= {3: event(3, epoch=1), 4: bill(4, 300, transaction=1002, epoch=1)}
+        taker.take(kept.bodies[4])
+        assert bills(ledger) == [(1, 1, 100), (2, 1, 200), (1002, 1, 300)]
+        assert (ledger.position("CP1"), ledger.epoch()) == (4, 1)
+        taker.take(bill(5, 50, transaction=1003, epoch=1))
+        assert bills(ledger)[-1] == (1003, 1, 50)
+
+    def test_more_events_than_before_are_no_reason_to_skip_the_new_ones(self, ledger, kept, taker):
+        kept.bodies |= {seq: bill(seq, 7, transaction=1000 + seq, epoch=1) for seq in range(3, 9)}
+        kept.epoch = 1
+        taker.reconcile()
+        assert [row[0] for row in bills(ledger)] == [1, 2, *range(1003, 1009)]
+        assert ledger.rows("SELECT * FROM holes") == []
+
+    def test_what_the_broker_had_kept_from_before_is_booked_and_moves_no_position(self, ledger, kept, taker):
+        kept.bodies |= {3: bill(3, 7, transaction=1003, epoch=1)}
+        taker.take(kept.bodies[3])
+        taker.take(bill(6, 40, transaction=3))
+        taker.take(event(5))
+        assert (3, 1, 40) in bills(ledger)
+        assert ledger.position("CP1") == 3
+        taker.take(bill(4, 8, transaction=1004, epoch=1))
+        assert (1004, 1, 8) in bills(ledger)
+
+    def test_a_bill_made_again_counts_by_the_later_epoch(self, ledger, kept, taker):
+        kept.bodies |= {3: bill(3, 150, transaction=2, epoch=1)}
+        taker.take(kept.bodies[3])
+        taker.take(bill(6, 999, transaction=2, revision=2))  # late, and from before
+        assert bills(ledger) == [(1, 1, 100), (2, 1, 150)]
+
+    def test_an_event_that_is_no_longer_kept_but_was_applied_is_no_hole(self, ledger, kept, taker):
+        kept.bodies = {2: kept.bodies[2], 3: event(3, epoch=1)}
+        kept.first = 2
+        taker.take(kept.bodies[3])
+        assert ledger.position("CP1") == 3
+        assert ledger.rows("SELECT * FROM holes") == []
+
+    def test_a_second_restoration_is_seen_in_the_replay(self, ledger, kept, taker):
+        kept.bodies |= {3: event(3, epoch=1), 4: event(4, epoch=2), 5: bill(5, 9, transaction=2005, epoch=2)}
+        taker.take(event(3, epoch=1))
+        assert (bills(ledger)[-1], ledger.epoch(), ledger.position("CP1")) == ((2005, 1, 9), 2, 5)
+
+
 def test_what_csms_no_longer_keeps_is_a_hole_for_a_human(ledger):
     kept = Kept(*(event(seq) for seq in range(5, 9)))
     kept.first = 5
@@ -181,8 +244,8 @@ def test_reconciling_finds_what_was_dropped_with_nothing_behind_it(ledger):
 def test_killed_within_the_effect_nothing_of_it_is_left(ledger, monkeypatch):
     book = Bills._book
 
-    def killed(self, event):
-        book(self, event)
+    def killed(self, *given):
+        book(self, *given)
         raise SystemExit
 
     monkeypatch.setattr(Bills, "_book", killed)
@@ -378,6 +441,47 @@ async def test_corrections_by_operators_reach_the_bills(start_node, mosquitto, p
             await node.until(lambda: known() == [(number, 4, 0)])
     finally:
         await point.close()
+
+
+async def test_after_a_restoration_from_a_backup_new_sessions_are_billed(
+    start_node, mosquitto, databases, path, monkeypatch
+):
+    server = mosquitto(POLITE)
+    ports = {"csms_http_port": unused_port(), "csms_ocpp_port": unused_port()}
+
+    @contextlib.asynccontextmanager
+    async def charged(*meter_stops, **more):
+        """A node that has seen sessions, and their ids."""
+        node = await node_at(start_node, server, **ports, **more)
+        point = await RawChargePoint.dial(node.ocpp, "CP1")
+        yield node, [await session(point, stop) for stop in meter_stops]
+        await point.close()
+        node.stop.set()
+        await node.task
+
+    def known():
+        return [row[0] for row in look(path, "SELECT transaction_id FROM bills ORDER BY 1")]
+
+    async with charged(25_000) as (node, first):
+        pass
+    backup = await databases.create(urlsplit(node.database_url).path[1:])
+    try:
+        async with charged(50_000, 75_000) as (node, lost), running(node, server, path):
+            await node.until(lambda: known() == first + lost)
+        monkeypatch.setenv("DATABASE_URL", backup)
+        done = await asyncio.to_thread(CliRunner().invoke, app, ["restored", "--yes", "--ids-ahead", "1000"])
+        assert done.exit_code == 0, done.output
+        async with charged(50_000, 75_000, 100_000, database_url=backup) as (node, new):
+            positions = (await node.api.get("/api/v1/events/positions")).json()
+            assert positions["epoch"] == 1
+            async with running(node, server, path):
+                await node.until(lambda: known() == first + lost + new)
+            assert node.events[-1]["historyEpoch"] == 1
+        assert min(new) > max(lost) + 900
+        assert look(path, "SELECT count(*), sum(amount_minor) FROM bills") == [(6, 6 * 288)]
+        assert look(path, "SELECT * FROM holes") == []
+    finally:
+        await databases.drop(backup)
 
 
 @pytest.mark.parametrize("version", ["5", "3.1.1"])

@@ -50,6 +50,12 @@ def test_binary_mode_has_the_stored_bytes_and_attributes_as_properties():
     assert dict(message.user) == OWN | CLOUD
 
 
+def test_the_history_epoch_is_there_once_the_database_was_restored():
+    assert dict(EventFormat().message(replace(EVENT, history_epoch=2)).user) == OWN | CLOUD | {
+        "historyEpoch": "2"
+    }
+
+
 def test_off_leaves_the_attributes_out():
     assert dict(EventFormat(cloudevents="off").message(EVENT).user) == OWN
 
@@ -106,11 +112,12 @@ def test_the_encoded_properties_are_those_of_the_readable_message(kind, charger_
         form = EventFormat(
             prefix="t", meter_qos=0, meter_expiry_s=expiry_s, source="/a", cloudevents=cloudevents
         )
-        for seq in (7, 10**9):
+        for seq, epoch in ((7, 0), (10**9, 3)):
             event = replace(
                 EVENT,
                 charger_id=charger_id,
                 seq=seq,
+                history_epoch=epoch,
                 event_type=event_type,
                 topic=f"csms/{category}/x/{event_type}",
             )
