@@ -1,10 +1,12 @@
 """The contract of adapters: `Adapter`, what one must do, and `AdapterHost`, what the node that runs it offers."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
+from csms.aio import Part
 from csms.core.records import Connector, Frame, Transaction
 from csms.core.reports import Report
 from csms.scheduling.plan_view import PlanView
@@ -75,11 +77,18 @@ class BrokerMessage(Struct, frozen=True, kw_only=True):
     retained: bool = False
 
 
+# A handler may be a coroutine function: the next message waits for its end.
+HandleMessage = Callable[[BrokerMessage], Awaitable[None] | None]
+
+
 class AdapterHost(Protocol):
     """What a node offers the adapters that it runs."""
 
     @property
     def name(self) -> str: ...
+
+    def part(self, name: str, event: str, **fields: Any) -> AbstractContextManager[Part]:
+        """A part of the adapter that goes on after a failure: `with part: …` notes what fails, for logs and health."""
 
     async def record(self, report: Report[R]) -> R:
         """Make a report durable, then return its answer. Safe to repeat."""
@@ -138,12 +147,18 @@ class AdapterHost(Protocol):
         itself.
         """
 
-    def listen(
-        self, topic: str, *, bare: bool = False, subscribed: Callable[[], None] | None = None
-    ) -> AsyncIterator[BrokerMessage]:
-        """Yield messages on a topic of the main broker (wildcards allowed), also after reconnects. Without MQTT: none.
+    async def listen(
+        self,
+        topic: str,
+        handle: HandleMessage,
+        *,
+        bare: bool = False,
+        subscribed: Callable[[], None] | None = None,
+    ) -> None:
+        """Handle the messages on a topic of the main broker (wildcards allowed) until cancelled, also after reconnects.
 
-        `subscribed` is called once, when no message that the broker receives from then on is missed: the broker has
+        What `handle` raises does not end it: it is logged and counted, and health shows it until a message can be handled
+        again. Without MQTT there are no messages. `bare`: the topic gets no prefix. `subscribed` is called once, when no message that the broker receives from then on is missed: the broker has
         acknowledged the subscription, or there is no connection and the next one begins with it.
         """
 

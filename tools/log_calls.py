@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tools.source import Module
@@ -35,7 +35,7 @@ def log_calls(module: Module) -> Iterator[LogCall]:
     """The module's log calls, by structlog or by logging, in the order of the text.
 
     A logger is what bears the name log or logger, also as an attribute or after `.bind(field=…)`. `FailureLog` is given the
-    event, and its fields but `error`, when it is made.
+    event, and its fields but `error`, when it is made, and so is a part of `csms.aio.Parts`.
     """
     calls = [node for node in ast.walk(module.tree) if isinstance(node, ast.Call)]
     for call in sorted(calls, key=lambda node: (node.lineno, node.col_offset)):
@@ -43,6 +43,9 @@ def log_calls(module: Module) -> Iterator[LogCall]:
         arguments = call.args
         if isinstance(function, ast.Name) and function.id == "FailureLog":
             level, bound, more = "warning", [], ["error"]
+        elif isinstance(function, ast.Attribute) and _makes_part(function, arguments):
+            arguments = arguments[1:]
+            level, bound, more = "warning", ["part"], ["error"]
         elif isinstance(function, ast.Attribute) and function.attr in {*_LEVELS, "log"}:
             receiver = _bound_fields(function.value)
             if receiver is None:
@@ -62,6 +65,11 @@ def log_calls(module: Module) -> Iterator[LogCall]:
             ast.unparse(first) if first is not None else "nothing",
             (*bound, *_fields(call), *more),
         )
+
+
+def _makes_part(function: ast.Attribute, arguments: Sequence[ast.expr]) -> bool:
+    """Whether a call is `parts.part(name, "event")`; what passes an event on logs none itself."""
+    return function.attr == "part" and len(arguments) == 2 and isinstance(arguments[1], ast.Constant)
 
 
 def _bound_fields(receiver: ast.expr) -> list[str] | None:

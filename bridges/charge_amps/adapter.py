@@ -21,7 +21,7 @@ from bridges.charge_amps.session_accounting import RemoteStart
 from bridges.charge_amps.web_api import WebApiCloud
 from csms.adapter import AdapterHost, Command
 from csms.errors import ChargerOffline, ChargerRefused, ChargerTimeout, CommandError, NotSupported
-from csms.plans.sources import PriceSource, follow, sources
+from csms.plans.sources import sources, taken
 from csms.scheduling.price_table import PriceTable
 
 log = structlog.get_logger()
@@ -56,8 +56,9 @@ class ChargeAmpsAdapter:
                 stored = tasks.create_task(plans.load())
                 tasks.create_task(self._discover(node, tasks, plans, stored))
                 if self._config.mode == "standalone":
+                    take = taken(self._prices, self._clock, self._update_plans)
                     for source in sources(self._config.prices, self._prices, self._clock):
-                        tasks.create_task(self._read_prices(node, source))
+                        tasks.create_task(source.follow(node, take))
         finally:
             await self._cloud.close()
             if self._schedules is not None:
@@ -145,10 +146,9 @@ class ChargeAmpsAdapter:
             if charger_id == monitor.charger_id:
                 await connector.publish()
 
-    async def _read_prices(self, node: AdapterHost, source: PriceSource) -> None:
-        async for _ in follow(source, node, self._prices, self._clock):
-            for connector in list(self.connectors.values()):
-                await connector.update_plan()
+    async def _update_plans(self) -> None:
+        for connector in list(self.connectors.values()):
+            await connector.update_plan()
 
     async def hang_up(self, charger_id: str, generation: int) -> None:
         monitor = self.monitors.get(charger_id)

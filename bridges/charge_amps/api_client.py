@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import json
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -15,6 +14,8 @@ from urllib.parse import quote
 import httpx
 
 from bridges.charge_amps.cloud import CloudRefused, CloudUnavailable, LoginRefused
+from csms.aio.limited_http import MAX_ANSWER_BYTES, limited_client
+from csms.outside import UnusableDocument, read_json
 
 _MIN_TOKEN_LIFE_S: Final = 60.0
 _TRANSIENT_STATUSES: Final = {408, 425, 429}
@@ -57,7 +58,7 @@ class ApiClient:
         timeout_s: float = 30.0,
         clock: Clock = utc_now,
     ) -> None:
-        self._client = httpx.AsyncClient(
+        self._client = limited_client(
             base_url=base_url,
             headers=headers,
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
@@ -179,7 +180,7 @@ def token_expiry(token: str) -> float | None:
     """Return when a JSON web token expires, as a Unix time. The signature is the cloud's to verify, not the client's."""
     with suppress(ValueError, IndexError, TypeError):
         body = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        claims = read_json(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
         expires_at = claims.get("exp") if isinstance(claims, dict) else None
         return float(expires_at) if isinstance(expires_at, int | float) else None
     return None
@@ -196,16 +197,16 @@ def _content(answer: httpx.Response, request: str, *, write: bool) -> Any:
     if not answer.content.strip():
         return None
     try:
-        return answer.json()
-    except ValueError:
+        return read_json(answer.content, max_bytes=MAX_ANSWER_BYTES)
+    except UnusableDocument:
         raise CloudUnavailable(f"{request}: {status}, but no JSON", maybe_done=write) from None
 
 
 def _error_text(answer: httpx.Response) -> str:
     """Return the two documented fields of an error. Other parts of the answer might hold secrets."""
     try:
-        content = answer.json()
-    except ValueError:
+        content = read_json(answer.content)
+    except UnusableDocument:
         return ""
     if not isinstance(content, dict):
         return ""

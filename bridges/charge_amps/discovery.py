@@ -9,7 +9,7 @@ import msgspec
 
 from bridges.charge_amps.monitor import Monitor
 from bridges.charge_amps.plan_store import state_topic
-from csms.adapter import AdapterHost
+from csms.adapter import AdapterHost, BrokerMessage
 from csms.core.events import topic_level
 from csms.errors import BrokerAway
 
@@ -106,12 +106,11 @@ class EntityDiscovery:
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._publish())
-            tasks.create_task(self._listen())
+            tasks.create_task(self.node.listen(f"{self.prefix}/status", self._on_status, bare=True))
 
-    async def _listen(self) -> None:
-        async for message in self.node.listen(f"{self.prefix}/status", bare=True):
-            if message.body == b"online" and not message.retained:
-                await self._publish()
+    async def _on_status(self, message: BrokerMessage) -> None:
+        if message.body == b"online" and not message.retained:
+            await self._publish()
 
     async def _publish(self) -> None:
         unpublished = self.configs()

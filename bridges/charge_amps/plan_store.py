@@ -9,9 +9,10 @@ import msgspec
 import structlog
 
 from bridges.charge_amps.schedule_sync import SyncState
-from csms.adapter import AdapterHost
+from csms.adapter import AdapterHost, BrokerMessage
 from csms.core.events import topic_level
 from csms.errors import BrokerAway
+from csms.outside import read_json
 
 log = structlog.get_logger()
 _MARKER_INTERVAL_S: Final = 0.5
@@ -37,19 +38,20 @@ class PlanStore:
         states: dict[str, SyncState] = {}
         # The broker delivers a marker of the bridge's own after the messages that it had retained.
         marker = f"charge-amps/{uuid4().hex}/0/plan"
-        publishing = asyncio.create_task(self._publish_marker(marker), name="plan marker")
-        try:
-            async with contextlib.aclosing(self._node.listen("charge-amps/+/+/plan")) as messages:  # type: ignore[type-var]
-                async for message in messages:
-                    if message.topic == marker:
-                        return states
-                    if message.body:
-                        state = _decode(message.topic, message.body)
-                        if state is not None:
-                            states[message.topic] = state
-        finally:
+        complete = asyncio.Event()
+
+        def handle(message: BrokerMessage) -> None:
+            if message.topic == marker:
+                complete.set()
+            elif message.body and not complete.is_set():
+                states[message.topic] = read_json(message.body, SyncState)
+
+        async with asyncio.TaskGroup() as tasks:
+            listening = tasks.create_task(self._node.listen("charge-amps/+/+/plan", handle))
+            publishing = tasks.create_task(self._publish_marker(marker), name="plan marker")
+            await complete.wait()
+            listening.cancel()
             publishing.cancel()
-            await asyncio.wait({publishing})
         return states
 
     async def _publish_marker(self, marker: str) -> None:
@@ -74,11 +76,3 @@ class PlanStore:
                 return
             if self._unsaved.get(topic) is state:
                 del self._unsaved[topic]
-
-
-def _decode(topic: str, body: bytes) -> SyncState | None:
-    try:
-        return msgspec.json.decode(body, type=SyncState)
-    except (msgspec.MsgspecError, ValueError) as error:
-        log.error("saved_plan_malformed", topic=topic, error=str(error))
-        return None

@@ -15,7 +15,7 @@ from bridges.charge_amps.plan_store import PlanStore, plan_topic, state_topic
 from bridges.charge_amps.price_planner import ERROR, IDLE, PricePlanner
 from bridges.charge_amps.schedule_sync import ScheduleSync, SyncState
 from bridges.charge_amps.web_api import WebApiCloud
-from csms.adapter import AdapterHost
+from csms.adapter import AdapterHost, BrokerMessage
 from csms.plans.retained import Retained
 from csms.scheduling.hems import HemsStatus, hems_state, iso_time, without_measurements
 from csms.scheduling.periods import current_or_next, remaining_periods
@@ -109,7 +109,8 @@ class ScheduledConnector:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._maintain())
             if self._config.mode == HEMS:
-                tasks.create_task(self._listen())
+                topic = f"{self._hems_topic}/schedule/+"
+                tasks.create_task(self._node.listen(topic, self._on_command, subscribed=self._listening.set))
                 tasks.create_task(self._publish_when_listening())
 
     async def _restore(self, stored: SyncState | None) -> None:
@@ -147,16 +148,11 @@ class ScheduledConnector:
         if active and await self.planner.update():
             await self.publish()
 
-    async def _listen(self) -> None:
-        commands = self._node.listen(f"{self._hems_topic}/schedule/+", subscribed=self._listening.set)
-        async for message in commands:
-            if self.monitor.given_up:
-                return
-            try:
-                if await hems.apply_command(message, self.sync, self._config, self._clock()):
-                    await self.publish()
-            except Exception as error:
-                log.error("hems_command_failed", topic=message.topic, error=repr(error), exc_info=error)
+    async def _on_command(self, message: BrokerMessage) -> None:
+        if self.monitor.given_up:
+            return
+        if await hems.apply_command(message, self.sync, self._config, self._clock()):
+            await self.publish()
 
     async def _publish_when_listening(self) -> None:
         """Tell the HEMS that the connector is ready, now that its commands arrive here."""

@@ -32,7 +32,6 @@ _CLOSE_TIMEOUT_S: Final = 5.0
 _PARALLEL_SNAPSHOTS, _PARALLEL_LOOKUPS = 4, 200
 _MAX_UNREGISTERED: Final = 10_000
 _LOG_INTERVAL, _LOGGED_BYTES = timedelta(seconds=10), 200
-_MESSAGES_BEFORE_PAUSE: Final = 100
 
 
 class CoinOpAdapter:
@@ -74,8 +73,8 @@ class CoinOpAdapter:
             async with asyncio.TaskGroup() as group:
                 # One subscription for all topics of a station keeps their order. Not a shared subscription: that
                 # would split the packets of one station over its members.
-                group.create_task(self._listen("charger/#", self._on_message), name="stations")
-                group.create_task(self._listen("rentals/+/watch", self._on_watch), name="watch requests")
+                group.create_task(node.listen("charger/#", self._on_message), name="stations")
+                group.create_task(node.listen("rentals/+/watch", self._on_watch), name="watch requests")
                 group.create_task(self._poll_registry(), name="registry")
                 group.create_task(self._tick(), name="clock")
         finally:
@@ -102,17 +101,6 @@ class CoinOpAdapter:
         return self.stations.get(charger_id.removeprefix(self.settings.id_prefix))
 
     # --- messages --------------------------------------------------------------------------------
-
-    async def _listen(self, topic: str, handle: Callable[[BrokerMessage], None]) -> None:
-        received = 0
-        async for message in self.node.listen(topic):
-            try:
-                handle(message)
-            except Exception:
-                log.exception("mqtt_message_not_handled", topic=message.topic)
-            received += 1
-            if received % _MESSAGES_BEFORE_PAUSE == 0:
-                await asyncio.sleep(0)  # a backlog must not starve the other tasks
 
     def _on_message(self, message: BrokerMessage) -> None:
         """Sort `charger/{id}/status`, its private copy `charger/{id}/{uid}/status`, and `charger/{id}/commands`."""

@@ -13,6 +13,7 @@ from bridges.coin_op import packet as wire
 from bridges.coin_op.station_handler import StationHandler
 from csms.core.live_status import LiveStatus
 from csms.errors import BrokerAway
+from csms.outside import UnusableDocument, read_json
 
 _WATCHED_FOR: Final = timedelta(seconds=60)
 _MIN_HELLO_INTERVAL: Final = timedelta(seconds=1)
@@ -39,8 +40,8 @@ class LiveStatusPublisher:
     def watch(self, body: bytes) -> None:
         """Take a watch request, and send the station a hello where it asks for one or the renter's window ends."""
         try:
-            request = msgspec.json.decode(body, type=WatchRequest)
-        except msgspec.MsgspecError:
+            request = read_json(body, WatchRequest)
+        except UnusableDocument:
             return
         station, now = self._station, self._station.now()
         self._watched_until = now + _WATCHED_FOR

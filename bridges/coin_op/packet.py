@@ -4,8 +4,9 @@ import math
 import re
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
+
+from csms.outside import UnusableDocument, read_json
 
 INIT, READY, BUSY, CHARGING, COMPLETED, DONE = "init", "ready", "busy", "charging", "completed", "done"
 STATION_STATES: Final = frozenset({INIT, READY, BUSY, CHARGING, COMPLETED, DONE})
@@ -117,11 +118,11 @@ def _object(body: bytes) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise MalformedStatus("not_utf8") from None
     try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+        value = read_json(body)
+    except UnusableDocument:
         try:
-            value = msgspec.json.decode(_PRINTED_NAN.sub(b"null", body))
-        except (msgspec.DecodeError, RecursionError):
+            value = read_json(_PRINTED_NAN.sub(b"null", body))
+        except UnusableDocument:
             raise MalformedStatus("not_json") from None
     if not isinstance(value, dict):
         raise MalformedStatus("no_object")

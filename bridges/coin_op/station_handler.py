@@ -29,6 +29,7 @@ from csms.core import reports
 from csms.core.command_queue import COIN_OP_PROTOCOL
 from csms.core.records import Frame
 from csms.errors import BrokerAway, LedgerError
+from csms.outside import UnusableDocument, read_json
 
 log = structlog.get_logger()
 _DROPPED = Counter("coinop_reports_dropped_total", "Statuses and readings given up while Postgres was away.")
@@ -171,8 +172,8 @@ class StationHandler:
         """Add a packet or a command to the frame log, in the shape of an OCPP CALL."""
         at = self.now()
         try:
-            payload: Any = msgspec.Raw(body) if msgspec.json.decode(body) is not None else None
-        except msgspec.DecodeError:
+            payload: Any = msgspec.Raw(body) if read_json(body) is not None else None
+        except UnusableDocument:
             payload = None
         message_id = f"{self.station_id}-{at.timestamp():.3f}"
         if payload is None:

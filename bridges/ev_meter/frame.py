@@ -7,11 +7,12 @@ that is too short, or has a field beyond its length, raises `MalformedFrame`: a 
 import base64
 import binascii
 import contextlib
-import json
 import re
 from typing import Any, Final
 
 from msgspec import Struct
+
+from csms.outside import UnusableDocument, read_json
 
 # The only command of this bridge: "send WorkingInfo".
 WORKING_INFO_REQUEST: Final = 0x07
@@ -148,8 +149,8 @@ def _json_object(payload: bytes) -> dict[str, Any] | None:
     if not payload.lstrip().startswith(b"{"):
         return None
     try:
-        document = json.loads(payload)
-    except (ValueError, RecursionError):
+        document = read_json(payload)
+    except UnusableDocument:
         return None
     return document if isinstance(document, dict) else None
 

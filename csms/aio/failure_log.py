@@ -11,6 +11,13 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 
+def cause(error: BaseException) -> str:
+    """Return what an exception says, of a group its first one."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or type(error).__name__
+
+
 class FailureLog:
     """Catch what a repeated step raises, and log the first failure of a row.
 
@@ -44,7 +51,10 @@ class FailureLog:
             self.succeeded()
         if not isinstance(error, Exception):
             return False
-        write = log.warning if self.error is None else log.debug
-        write(self._event, **self._fields, error=str(error) or type(error).__name__)
-        self.error = error
+        self.failed(error)
         return True
+
+    def failed(self, error: Exception) -> None:
+        write = log.warning if self.error is None else log.debug
+        write(self._event, **self._fields, error=cause(error))
+        self.error = error

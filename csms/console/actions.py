@@ -14,6 +14,7 @@ from csms.core.text import storable
 from csms.db import outbox
 from csms.db.driver import driver_connection
 from csms.errors import ChargerRefused, CommandError
+from csms.outside import read_json
 from csms.service import chargers as service
 from csms.service import quarantine
 from csms.service.chargers import known, usable
@@ -58,9 +59,9 @@ def command_of(form: FormData) -> tuple[str, dict[str, Any]]:
         values = {name: read(form, name) for name, read in _FIELDS.get(action, {}).items()}
         return action, {name: value for name, value in values.items() if value is not None}
     try:
-        payload = json.loads(_text(form, "payload") or "{}")
+        payload = read_json((_text(form, "payload") or "{}").encode())
     except ValueError as error:
-        raise FormError(f"The payload is not JSON: {error}") from None
+        raise FormError(f"The payload cannot be used: {error}.") from None
     if not isinstance(payload, dict):
         raise FormError("The payload must be a JSON object.")
     return _text(form, "customAction") or "", payload
@@ -146,7 +147,7 @@ async def repair(console: Console, request: ConsoleRequest) -> Response:
     """Repair an entry of the quarantine: record its message as the form has it."""
     form = await request.http.form()
     try:
-        payload = json.loads(str(form.get("payload", "")))
+        payload = read_json(str(form.get("payload", "")).encode())
         transaction_id = _number(form, "transactionId")
     except FormError as error:
         return console.problem(request, 422, str(error))

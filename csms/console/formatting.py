@@ -14,6 +14,7 @@ from csms.core.pricing import BillLine, Cost
 from csms.core.quarantine import repairable_message
 from csms.core.records import Event
 from csms.core.tariffs import DAYS, NO_BAND, Tariff
+from csms.outside import read_json
 
 _WORDS = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 NO_VALUE = "\N{EN DASH}"
@@ -141,7 +142,7 @@ def dom_id(charger_id: str) -> str:
 def pretty_json(text: str) -> str:
     """Return JSON with indentation, other text as it is."""
     try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+        return json.dumps(read_json(text.encode()), indent=2, ensure_ascii=False)
     except ValueError:
         return text
 

@@ -1,6 +1,5 @@
 """Repaired quarantine entries: a message that an operator has corrected is booked, and corrects what is booked."""
 
-import json
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +11,7 @@ from csms.core.events import timestamp
 from csms.core.records import QuarantineResolution
 from csms.core.work import Work
 from csms.errors import NotBookable
+from csms.outside import UnusableDocument, read_json
 
 REPAIRABLE_ACTIONS = frozenset({"StartTransaction", "MeterValues", "StopTransaction"})
 
@@ -50,8 +50,8 @@ def repairable_message(action: str, payload: bytes) -> dict[str, Any] | None:
     A stop that fitted no transaction is quarantined as a report, independent of the charger's protocol.
     """
     try:
-        found = json.loads(payload)
-    except (ValueError, RecursionError):
+        found = read_json(payload)
+    except UnusableDocument:
         return None
     if not isinstance(found, dict):
         return None

@@ -1,6 +1,6 @@
 """A node's side of the main MQTT broker: its connections, and everything that leaves over them."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from csms.adapter import BrokerMessage
@@ -44,13 +44,18 @@ class NodeBroker:
             raise BrokerAway(f"{topic} was not published: {error}") from error
 
     async def listen(
-        self, topic: str, *, bare: bool = False, subscribed: Callable[[], None] | None = None
-    ) -> AsyncIterator[BrokerMessage]:
+        self,
+        topic: str,
+        handle: Callable[[BrokerMessage], Awaitable[None]],
+        *,
+        bare: bool,
+        subscribed: Callable[[], None] | None,
+    ) -> None:
         """See `AdapterHost.listen`."""
         prefix = "" if bare else self.prefix
         own = len(prefixed(prefix, ""))
         async for message in self.link.listen(prefixed(prefix, topic), subscribed=subscribed):
-            yield BrokerMessage(topic=message.topic[own:], body=message.body, retained=message.retain)
+            await handle(BrokerMessage(topic=message.topic[own:], body=message.body, retained=message.retain))
 
     # --- what the node tells it ------------------------------------------------------------------
 

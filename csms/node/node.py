@@ -1,14 +1,16 @@
 """A running node: the ledger, the frame log, the broker, and the way to the chargers of every node."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from prometheus_client import Counter, Gauge
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms.adapter import EVERY_GENERATION, Adapter, Admission, BrokerMessage, ChargerSnapshot, Command
+from csms.adapter import EVERY_GENERATION, Adapter, Admission, ChargerSnapshot, Command, HandleMessage
+from csms.aio import Part, Parts, cause
 from csms.core.records import Frame
 from csms.core.reports import Held, Report
 from csms.db import admission, plans
@@ -18,6 +20,7 @@ from csms.node.broker import NodeBroker
 from csms.node.command_audit import AuditedAdapter, CommandAudit
 from csms.node.command_dispatcher import CommandDispatcher
 from csms.node.frame_log import FrameLog
+from csms.node.guarded_handler import guarded
 from csms.node.health import Check, HealthReport
 from csms.node.ledger import Ledger
 from csms.node.router import CommandRouter
@@ -45,8 +48,10 @@ class Node:
         *,
         broker: NodeBroker | None = None,
         away_limit_s: float = 10,
+        parts: Parts | None = None,
     ) -> None:
         self.name = name
+        self.parts = Parts() if parts is None else parts
         self.engine = engine
         self.ledger = ledger
         self.broker = broker
@@ -108,10 +113,17 @@ class Node:
             ]
         if self.broker is not None:
             checks += self.broker.checks()
+        checks += [
+            Check(name=name, state="degraded", detail=f"Its last attempt failed: {cause(error)}.")
+            for name, error in self.parts.failing().items()
+        ]
         return HealthReport(tuple(checks))
 
     async def _holder(self, charger_id: str) -> str | None:
         return await admission.holder(self.engine, charger_id)
+
+    def part(self, name: str, event: str, **fields: Any) -> AbstractContextManager[Part]:
+        return self.parts.part(name, event, **fields)
 
     # --- for adapters: reports -------------------------------------------------------------------
 
@@ -195,10 +207,15 @@ class Node:
         await self.broker.publish(topic, payload, retain=retain, expiry_s=expiry_s, bare=bare)
 
     async def listen(
-        self, topic: str, *, bare: bool = False, subscribed: Callable[[], None] | None = None
-    ) -> AsyncIterator[BrokerMessage]:
+        self,
+        topic: str,
+        handle: HandleMessage,
+        *,
+        bare: bool = False,
+        subscribed: Callable[[], None] | None = None,
+    ) -> None:
         if self.broker is None:
             await asyncio.Event().wait()
             return
-        async for message in self.broker.listen(topic, bare=bare, subscribed=subscribed):
-            yield message
+        with self.part(f"messages on {topic}", "message_not_handled") as part:
+            await self.broker.listen(topic, guarded(handle, part), bare=bare, subscribed=subscribed)

@@ -21,7 +21,7 @@ from csms.db.plans import Plan
 from csms.mqtt import plans as plan_topics
 from csms.plans import hems
 from csms.plans.retained import Retained
-from csms.plans.sources import PriceInput, PriceSource, follow, sources
+from csms.plans.sources import PriceInput, sources, taken
 from csms.plans.target import ProfileTarget
 from csms.scheduling.hems import without_measurements
 from csms.scheduling.plan_decision import PlanDecision, decide_plan, view_plan
@@ -97,26 +97,18 @@ class Planner:
         """Until cancelled. While the database is away nothing is planned anew."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                take = taken(self._prices, self._clock, self._prices_changed)
                 for source in sources(self._input, self._prices, self._clock):
-                    tasks.create_task(self._read_prices(source))
-                tasks.create_task(self._listen())
+                    tasks.create_task(source.follow(self._node, take))
+                tasks.create_task(self._node.listen(hems.COMMANDS, self._hems_command))
                 tasks.create_task(self._plan_forever())
         finally:
             await self._tasks.cancel()
 
     # --- what comes in ---------------------------------------------------------------------------
 
-    async def _read_prices(self, source: PriceSource) -> None:
-        async for _ in follow(source, self._node, self._prices, self._clock):
-            self.nudge()
-
-    async def _listen(self) -> None:
-        async for message in self._node.listen(hems.COMMANDS):
-            try:
-                await self._hems_command(message)
-            except Exception as error:
-                # The next message may be a better one.
-                log.error("hems_command_failed", topic=message.topic, error=repr(error), exc_info=error)
+    async def _prices_changed(self) -> None:
+        self.nudge()
 
     async def _hems_command(self, message: BrokerMessage) -> None:
         """Every node receives it and applies it in the same way."""

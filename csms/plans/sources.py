@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from typing import Final, Protocol
@@ -12,8 +12,9 @@ import httpx
 import structlog
 from msgspec import Struct
 
-from csms.adapter import AdapterHost
-from csms.scheduling.feeds import Feed, FeedError, Markup, PriceUnit, read_feed
+from csms.adapter import AdapterHost, BrokerMessage
+from csms.aio.limited_http import limited_client
+from csms.scheduling.feeds import Feed, Markup, PriceUnit, read_feed
 from csms.scheduling.price_table import PriceTable
 from csms.scheduling.prices import PriceSlot, covers_day
 
@@ -40,9 +41,16 @@ class PriceInput(Struct, frozen=True, kw_only=True):
     due_s: float = 420.0
 
 
+TakeFeed = Callable[[Feed], Awaitable[None]]
+
+
+class PricesNotFetched(Exception):
+    """The address of the prices did not answer with prices."""
+
+
 class PriceSource(Protocol):
-    def feeds(self, node: AdapterHost) -> AsyncIterator[Feed]:
-        """Feeds as they come, until cancelled."""
+    async def follow(self, node: AdapterHost, take: TakeFeed) -> None:
+        """Give feeds to `take` as they come, until cancelled."""
 
 
 def sources(given: PriceInput, prices: PriceTable, clock: Callable[[], datetime]) -> list[PriceSource]:
@@ -55,16 +63,19 @@ def sources(given: PriceInput, prices: PriceTable, clock: Callable[[], datetime]
     return found
 
 
-async def follow(
-    source: PriceSource, node: AdapterHost, prices: PriceTable, clock: Callable[[], datetime]
-) -> AsyncIterator[None]:
-    """Take feeds into the price table until cancelled; yields after each."""
-    async for feed in source.feeds(node):
+def taken(
+    prices: PriceTable, clock: Callable[[], datetime], changed: Callable[[], Awaitable[None]]
+) -> TakeFeed:
+    """Return what takes a feed into the price table, and calls `changed` then."""
+
+    async def take(feed: Feed) -> None:
         if not prices.take(feed, clock()):
             log.error("prices_not_used", problem=prices.problem)
         elif feed.skipped:
             log.warning("price_entries_skipped", entries=feed.skipped)
-        yield
+        await changed()
+
+    return take
 
 
 def read(body: bytes, given: PriceInput) -> Feed:
@@ -79,12 +90,11 @@ class TopicPrices:
     topic: str
     given: PriceInput
 
-    async def feeds(self, node: AdapterHost) -> AsyncIterator[Feed]:
-        async for message in node.listen(self.topic, bare=True):
-            try:
-                yield read(message.body, self.given)
-            except FeedError as error:
-                log.error("prices_not_readable", topic=self.topic, error=str(error))
+    async def follow(self, node: AdapterHost, take: TakeFeed) -> None:
+        async def handle(message: BrokerMessage) -> None:
+            await take(read(message.body, self.given))
+
+        await node.listen(self.topic, handle, bare=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,15 +107,18 @@ class AddressPrices:
     known: Callable[[], tuple[PriceSlot, ...]]
     clock: Callable[[], datetime]
 
-    async def feeds(self, node: AdapterHost) -> AsyncIterator[Feed]:
+    async def follow(self, node: AdapterHost, take: TakeFeed) -> None:
         headers = {"Authorization": f"Bearer {self.given.token}"} if self.given.token else {}
-        async with httpx.AsyncClient(headers=headers, timeout=httpx.Timeout(30, connect=5)) as client:
-            while True:
-                for url in self._addresses():
-                    feed = await self._ask(client, url)
-                    if feed is not None:
-                        yield feed
-                await asyncio.sleep(self.pause_s())
+        # An address can hold a key: it is not logged beyond its host.
+        with node.part("prices", "prices_not_fetched", host=httpx.URL(self.url).host) as part:
+            async with limited_client(headers=headers, timeout=httpx.Timeout(30, connect=5)) as client:
+                while True:
+                    for url in self._addresses():
+                        with part:
+                            feed = await self._ask(client, url)
+                            if feed is not None:
+                                await take(feed)
+                    await asyncio.sleep(self.pause_s())
 
     def _addresses(self) -> list[str]:
         if "{date}" not in self.url:
@@ -124,19 +137,13 @@ class AddressPrices:
         return (self.given.due_s if due else _HOURLY_S) * random.uniform(0.8, 1.2)
 
     async def _ask(self, client: httpx.AsyncClient, url: str) -> Feed | None:
-        """None: there are no prices yet, or none that can be used."""
-        # An address can hold a key: it is not logged beyond its host.
-        host = httpx.URL(url).host
+        """None: there are no prices yet. Raises PricesNotFetched and FeedError."""
         try:
             answer = await client.get(url)
-            if answer.status_code in {204, 404}:
-                return None
-            answer.raise_for_status()
-            return read(answer.content, self.given)
-        except httpx.HTTPStatusError as error:
-            log.warning("prices_not_fetched", host=host, status=error.response.status_code)
         except httpx.HTTPError as error:
-            log.warning("prices_not_fetched", host=host, error=type(error).__name__)
-        except FeedError as error:
-            log.error("prices_not_readable", host=host, error=str(error))
-        return None
+            raise PricesNotFetched(type(error).__name__) from None
+        if answer.status_code in {204, 404}:
+            return None
+        if not answer.is_success:
+            raise PricesNotFetched(f"status {answer.status_code}")
+        return read(answer.content, self.given)

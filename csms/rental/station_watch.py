@@ -15,6 +15,7 @@ from msgspec import Struct, field
 from csms.adapter import AdapterHost, BrokerMessage
 from csms.core.live_status import LiveStatus
 from csms.errors import BrokerAway
+from csms.outside import UnusableDocument, read_json
 
 _WATCH_EVERY_S: Final = 4.0
 _WATCH_EXPIRY_S: Final = 5
@@ -58,8 +59,7 @@ class StationWatcher:
         self._stations: dict[str, WatchedStation] = {}
 
     async def run(self) -> None:
-        async for message in self._node.listen("rentals/+/live"):
-            self.receive(message)
+        await self._node.listen("rentals/+/live", self.receive)
 
     def receive(self, message: BrokerMessage) -> None:
         """Take the status of a watched station; others, retained and malformed messages are ignored."""
@@ -68,8 +68,8 @@ class StationWatcher:
         if station is None or message.retained:
             return
         try:
-            status = msgspec.json.decode(message.body, type=LiveStatus)
-        except msgspec.MsgspecError:
+            status = read_json(message.body, LiveStatus)
+        except UnusableDocument:
             return
         at = self._clock() - max(status.age_s, 0)
         if station.received_at is not None and at < station.received_at - self.grace_s:

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 from msgspec import Struct
@@ -93,7 +94,7 @@ async def serve(
     away_limit_s: float = 10,
     ocpp_timings: ServerTimings = DEFAULT_TIMINGS,
 ) -> None:
-    """Run one node until `stop` is set or a part of it fails for good (then that exception is raised).
+    """Run one node until `stop` is set or its ledger or a listener fails (then that exception is raised).
 
     Chargers are kept outside once Postgres has been away for `away_limit_s`.
     """
@@ -101,9 +102,11 @@ async def serve(
         tasks = TaskStack(stack)
         node = await start_node(settings, database_url, broker, tasks, away_limit_s=away_limit_s)
         if settings.csms_infer_stop_after_s:
-            work = reconciler.run(node.engine, node.ledger.record, settings.csms_infer_stop_after_s)
-            await tasks.start(work, "reconciler")
-        await tasks.start(deferred_bookings.run(node.engine, node.ledger.record), "deferred bookings")
+            patience_s = settings.csms_infer_stop_after_s
+            await tasks.keep(
+                lambda: reconciler.run(node.engine, node.ledger.record, patience_s), "reconciler"
+            )
+        await tasks.keep(lambda: deferred_bookings.run(node.engine, node.ledger.record), "deferred bookings")
         data_transfer.REGISTRY.load_entry_points()
 
         secured = secure(settings, node.engine)
@@ -118,7 +121,7 @@ async def serve(
             server_directory=secured.server_directory,
         )
         renewal.renew_server_certificates(datetime.now(UTC))
-        await tasks.start(renewal.run(), "renewal")
+        await tasks.keep(renewal.run, "renewal")
 
         planner = Planner(
             node.engine,
@@ -130,7 +133,7 @@ async def serve(
             mqtt=node.broker is not None,
         )
         node.watch(lambda _charger_id: planner.nudge())
-        await tasks.start(planner.run(), "planner")
+        await tasks.keep(planner.run, "planner")
 
         token, new = _admin_token(settings)
         context = ServiceContext(node=node, admin_token=token, planner=planner, authority=secured.authority)
@@ -149,8 +152,9 @@ async def serve(
             rules=secured.rules,
             timings=ocpp_timings,
         )
-        for adapter in (server, *bridges):
-            await tasks.start(adapter.run(node), type(adapter).__name__)
+        await tasks.start(server.run(node), type(server).__name__)
+        for bridge in bridges:
+            await tasks.keep(partial(bridge.run, node), type(bridge).__name__)
         await server.listening.wait()
         ready(
             Running(
@@ -178,14 +182,14 @@ async def serve_bridge(
     stop: asyncio.Event,
     ready: Callable[[str], None],
 ) -> None:
-    """Run one bridge in a node of its own, without OCPP and HTTP, until `stop` is set or a part fails for good.
+    """Run one bridge in a node of its own, without OCPP and HTTP, until `stop` is set or its ledger fails.
 
     `ready` gets the database's address.
     """
     async with AsyncExitStack() as stack:
         tasks = TaskStack(stack)
         node = await start_node(settings, database_url, broker, tasks)
-        await tasks.start(adapter.run(node), type(adapter).__name__)
+        await tasks.keep(partial(adapter.run, node), type(adapter).__name__)
         ready(database_address(node.engine))
         await tasks.until(stop)
         log.info("node_stopping")

@@ -44,7 +44,7 @@ async def http(
 ) -> AsyncIterator[None]:
     """REST, console, rental page, health and metrics on a bound socket, for as long as this context."""
     rental = RentalPage(context, provider=provider)
-    await tasks.start(rental.run(), "rental pages")
+    await tasks.keep(rental.run, "rental pages")
     config = uvicorn.Config(
         create_app(context, console=create_pages(context, rental)),
         log_config=None,

@@ -49,7 +49,7 @@ async def start_node(
     tasks.stack.push_async_callback(engine.dispose)
     await _prepare_database(engine, database_url, embedded=settings.embedded_database)
     await admission.mark_disconnected(engine, settings.csms_node)
-    await tasks.start(maintenance.run(engine, settings), "maintenance")
+    await tasks.keep(lambda: maintenance.run(engine, settings), "maintenance")
 
     broker = None if address is None else await _start_broker(settings, engine, address, tasks)
     ledger = Ledger(
@@ -61,13 +61,21 @@ async def start_node(
     await tasks.start(ledger.run(), "ledger")
     tasks.stack.push_async_callback(ledger.drain)
     frames = FrameLog(engine)
-    await tasks.start(frames.run(), "frame log")
+    await tasks.keep(frames.run, "frame log")
     tasks.stack.push_async_callback(frames.drain)
 
-    node = Node(settings.csms_node, engine, ledger, frames, broker=broker, away_limit_s=away_limit_s)
+    node = Node(
+        settings.csms_node,
+        engine,
+        ledger,
+        frames,
+        broker=broker,
+        away_limit_s=away_limit_s,
+        parts=tasks.parts,
+    )
     if broker is not None:
-        await tasks.start(node.router.run(), "command router")
-    await tasks.start(node.dispatcher.run(), "command dispatcher")
+        await tasks.keep(node.router.run, "command router")
+    await tasks.keep(node.dispatcher.run, "command dispatcher")
     return node
 
 
@@ -84,14 +92,14 @@ async def _start_broker(
 ) -> NodeBroker:
     prefix, node = settings.mqtt_topic_prefix, settings.csms_node
     link = BrokerLink(link_config(settings, address), presence=service_presence(node, prefix))
-    await tasks.start(link.run(), "mqtt link")
+    await tasks.keep(link.run, "mqtt link")
     commands = BrokerLink(link_config(settings, address, name="commands"))
-    await tasks.start(commands.run(), "commands link")
+    await tasks.keep(commands.run, "commands link")
     # Events go by a publisher of their own (docs/decisions/0009-hot-path.md).
     outward = PublishingLink(link_config(settings, address, name="events"))
-    await tasks.start(outward.run(), "events link")
+    await tasks.keep(outward.run, "events link")
     relay = Relay(engine, outward, relay_config(settings))
-    await tasks.start(relay.run(), "relay")
+    await tasks.keep(relay.run, "relay")
     tasks.stack.push_async_callback(relay.drain)
     protocol = state = None
     if settings.mqtt_protocol_events_enabled:
@@ -101,10 +109,10 @@ async def _start_broker(
             qos=settings.mqtt_protocol_qos,
             mask_id_tags=settings.mqtt_protocol_mask_id_tags,
         )
-        await tasks.start(protocol.run(), "protocol stream")
+        await tasks.keep(protocol.run, "protocol stream")
     if settings.mqtt_retain_state:
         state = await _state_publisher(settings, engine, outward, link)
-        await tasks.start(state.run(), "retained state")
+        await tasks.keep(state.run, "retained state")
     return NodeBroker(
         prefix=prefix, link=link, commands=commands, relay=relay, protocol=protocol, state=state
     )

@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Final, Literal
-from xml.etree import ElementTree as ET
+from xml.etree.ElementTree import Element
 
-import msgspec
 from msgspec import Struct
 
+from csms.outside import UnusableDocument, read_json, read_xml
 from csms.scheduling.periods import as_utc
 from csms.scheduling.prices import PriceSlot, parse_price, price_level, sort_slots
 
@@ -30,6 +30,8 @@ _STARTS, _ENDS = ("start", "startsAt", "deliveryStart", "time"), ("end", "endsAt
 _PRICES = ("price", "value", "total", "import_price")
 _LISTS = ("price_curve", "raw_today", "raw_tomorrow", "today", "tomorrow", "prices")
 _LONGEST_SLOT = timedelta(hours=1)
+_LONGEST_POSITION = 5  # digits
+_MAX_BYTES = 4_000_000
 
 
 class FeedError(ValueError):
@@ -120,9 +122,9 @@ def _moment(value: Any, zone: tzinfo) -> datetime | None:
 
 def _json(body: bytes, area: str | None) -> _RawFeed:
     try:
-        document = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise FeedError(f"not JSON: {error}") from None
+        document = read_json(body, max_bytes=_MAX_BYTES)
+    except UnusableDocument as error:
+        raise FeedError(str(error)) from None
     if isinstance(document, dict) and isinstance(document.get("attributes"), dict):
         document = document["attributes"]
     if isinstance(document, list):
@@ -182,12 +184,10 @@ def _text(value: Any) -> str | None:
 
 
 def _xml(body: bytes) -> _RawFeed:
-    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
-        raise FeedError("XML with a document type is not accepted")
     try:
-        root = ET.fromstring(body)  # noqa: S314 - entities are refused above
-    except ET.ParseError as error:
-        raise FeedError(f"not XML: {error}") from None
+        root = read_xml(body, max_bytes=_MAX_BYTES)
+    except UnusableDocument as error:
+        raise FeedError(str(error)) from None
     entries: list[tuple[Any, Any, Any]] = []
     currency: str | None = None
     for series in _all(root, "TimeSeries"):
@@ -199,9 +199,9 @@ def _xml(body: bytes) -> _RawFeed:
     return _RawFeed(entries, "MWh", currency)
 
 
-def _points(period: ET.Element) -> Iterator[tuple[Any, Any, Any]]:
+def _points(period: Element) -> Iterator[tuple[Any, Any, Any]]:
     """Yield the slots of one period; a missing position repeats the price before it (curve type A03)."""
-    minutes = re.fullmatch(r"PT(\d+)M", _inside(period, "resolution") or "")
+    minutes = re.fullmatch(r"PT(\d{1,4})M", _inside(period, "resolution") or "")
     start, end = (
         _moment((_inside(period, name) or "").replace("Z", "+00:00"), UTC) for name in ("start", "end")
     )
@@ -212,7 +212,7 @@ def _points(period: ET.Element) -> Iterator[tuple[Any, Any, Any]]:
     prices: dict[int, str | None] = {}
     for point in _all(period, "Point"):
         position = _inside(point, "position") or ""
-        if position.isdecimal():
+        if position.isdecimal() and len(position) <= _LONGEST_POSITION:
             prices[int(position)] = _inside(point, "price.amount")
     price = None
     for number in range(min(positions, 1000)):
@@ -220,10 +220,10 @@ def _points(period: ET.Element) -> Iterator[tuple[Any, Any, Any]]:
         yield start + number * step, start + (number + 1) * step, price
 
 
-def _all(element: ET.Element, name: str) -> Iterator[ET.Element]:
+def _all(element: Element, name: str) -> Iterator[Element]:
     return (child for child in element.iter() if child.tag.rpartition("}")[2] == name)
 
 
-def _inside(element: ET.Element, name: str) -> str | None:
+def _inside(element: Element, name: str) -> str | None:
     found = next(_all(element, name), None)
     return None if found is None or found.text is None else found.text.strip()

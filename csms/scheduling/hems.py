@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from csms.outside import UnusableDocument, read_json
 from csms.scheduling.periods import ChargePeriod, PeriodsOverlap, as_utc, merge_periods, remaining_periods
 
 INVALID_SCHEDULE = "Invalid schedule payload"
@@ -132,8 +133,8 @@ def read_schedule(body: bytes, *, now: datetime, zone: tzinfo, default_current_a
     Raises HemsRefused; a single malformed period rejects the whole message.
     """
     try:
-        message = msgspec.json.decode(body, type=_Message)
-    except (msgspec.MsgspecError, ValueError) as error:
+        message = read_json(body, _Message)
+    except UnusableDocument as error:
         raise HemsRefused(INVALID_SCHEDULE, str(error)) from None
     expires_at = None if message.expires_at is None else _time(message.expires_at, zone, "expires_at")
     if expires_at is not None and now > expires_at:

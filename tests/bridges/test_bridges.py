@@ -10,7 +10,7 @@ import pytest
 
 import bridges
 from csms import settings
-from csms.adapter import AdapterHost, Command
+from csms.adapter import AdapterHost, BrokerMessage, Command
 from csms.cli.bridge import own_node
 from csms.core import reports
 from csms.errors import BrokerAway, NotSupported, SettingsError
@@ -32,8 +32,7 @@ class Lamp:
         await node.hold(CHARGER, self)
         self.node = node
         try:
-            async for message in node.listen("lamps/+/said"):
-                await self.heard.put(message)
+            await node.listen("lamps/+/said", self.heard.put)
         finally:
             await node.release(CHARGER, self)
             await node.record(
@@ -138,11 +137,12 @@ async def test_a_retained_message_is_marked_and_publishing_without_a_broker_fail
     await lamp.node.publish("lamps/8/said", b"kept", retain=True)
     async with asyncio.timeout(10):
         await lamp.heard.get()  # so that what is heard below is not this one
-    again = lamp.node.listen("lamps/8/said")
+    again: asyncio.Queue[BrokerMessage] = asyncio.Queue()
+    listening = asyncio.create_task(lamp.node.listen("lamps/8/said", again.put))
     async with asyncio.timeout(10):
-        message = await anext(again)
+        message = await again.get()
     assert (message.body, message.retained) == (b"kept", True)
-    await again.aclose()  # type: ignore[attr-defined]
+    listening.cancel()
     await lamp.node.publish("lamps/8/said", b"", retain=True)
 
     dark = Lamp()

@@ -11,6 +11,7 @@ import structlog
 from paho.mqtt.client import topic_matches_sub
 from prometheus_client import Counter
 
+from csms.aio import FailureLog
 from csms.mqtt.client.config import LinkConfig
 from csms.mqtt.client.connection import MqttConnection
 from csms.mqtt.client.errors import BrokerDisconnected, PublishRefused
@@ -23,6 +24,8 @@ log = structlog.get_logger()
 
 _DROPPED = Counter("csms_mqtt_received_dropped_total", "Messages a slow reader did not get.", ["topic"])
 _GOODBYE_S = 1.0
+_MAX_MESSAGE_BYTES = 4_000_000
+_MAX_WAITING_BYTES = 16_000_000
 
 
 def prefixed(prefix: str, topic: str) -> str:
@@ -43,6 +46,7 @@ class BrokerLink(ReconnectingLink[MqttConnection]):
         self._presence = presence
         self._session = ""
         self._handlers: dict[str, list[MessageHandler]] = {}
+        self._failures: dict[str, FailureLog] = {}
 
     async def subscribe(self, topic: str, handler: MessageHandler) -> None:
         """Have `handler` called with each message, also after a reconnect. It must not block.
@@ -51,6 +55,8 @@ class BrokerLink(ReconnectingLink[MqttConnection]):
         allow it.
         """
         self._handlers.setdefault(topic, []).append(handler)
+        shown = self.config.loggable_topic(topic)
+        self._failures.setdefault(topic, FailureLog("mqtt_message_handler_failed", topic=shown))
         if self._connection is not None:
             with contextlib.suppress(BrokerDisconnected):
                 await self._connection.checked_subscribe(topic)
@@ -70,18 +76,26 @@ class BrokerLink(ReconnectingLink[MqttConnection]):
         max_waiting: int = 10_000,
         subscribed: Callable[[], None] | None = None,
     ) -> AsyncIterator[MqttMessage]:
-        """Yield the messages on a topic. A reader that falls `max_waiting` behind loses the oldest, which are counted.
+        """Yield the messages on a topic. A reader that falls `max_waiting` messages, or 16 MB, behind loses the oldest.
+
+        They are counted. A message of more than 4 MB is dropped.
 
         `subscribed` is called when `subscribe` has returned.
         """
         waiting: deque[MqttMessage] = deque()
+        waiting_bytes = 0
         arrived = asyncio.Event()
 
         def keep(message: MqttMessage) -> None:
-            if len(waiting) >= max_waiting:
-                waiting.popleft()
+            nonlocal waiting_bytes
+            if len(message.body) > _MAX_MESSAGE_BYTES:
                 _DROPPED.labels(topic).inc()
+                return
             waiting.append(message)
+            waiting_bytes += len(message.body)
+            while len(waiting) > max_waiting or waiting_bytes > _MAX_WAITING_BYTES:
+                waiting_bytes -= len(waiting.popleft().body)
+                _DROPPED.labels(topic).inc()
             arrived.set()
 
         try:
@@ -91,7 +105,9 @@ class BrokerLink(ReconnectingLink[MqttConnection]):
             while True:
                 await arrived.wait()
                 while waiting:
-                    yield waiting.popleft()
+                    message = waiting.popleft()
+                    waiting_bytes -= len(message.body)
+                    yield message
                 arrived.clear()
         finally:
             await self.unsubscribe(topic, keep)
@@ -136,11 +152,8 @@ class BrokerLink(ReconnectingLink[MqttConnection]):
             if not _matches(subscription, message.topic):
                 continue
             for handler in list(handlers):
-                try:
+                with self._failures[subscription]:
                     handler(message)
-                except Exception:
-                    topic = self.config.loggable_topic(message.topic)
-                    log.exception("mqtt_message_handler_failed", topic=topic)
 
 
 @lru_cache(maxsize=1 << 16)  # a charger publishes often on one topic

@@ -17,6 +17,7 @@ from csms.ocpp.message_repair import compile_repair
 from csms.ocpp.messages import charge_point_answers as answers
 from csms.ocpp.messages import charge_point_calls as calls
 from csms.ocpp.messages.fields import Sent, TimeCheck, plausible
+from csms.outside import MAX_DEPTH, is_deep
 
 M = TypeVar("M")
 
@@ -62,6 +63,8 @@ class _Reader:
 
     def decode(self, payload: Raw | bytes, zone: tzinfo) -> Decoded[Any] | Unreadable:
         data = payload if type(payload) is bytes else bytes(payload)
+        if is_deep(data):
+            return Unreadable("FormationViolation", f"nested deeper than {MAX_DEPTH} levels")
         # U+0000 has one legal spelling; most payloads have no backslash at all.
         if b"\\" not in data or b"\\u0000" not in data:
             try:
@@ -203,6 +206,8 @@ def read_answer(
 def read_plain(payload: Raw | bytes) -> Any:
     """A charge point's JSON as plain values, read as tolerantly as by `read_json`; None if it cannot be read."""
     data = bytes(payload)
+    if is_deep(data):
+        return None
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

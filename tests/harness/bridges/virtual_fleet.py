@@ -4,7 +4,8 @@ Commands reach the simulated stations and their packets the bridge through `Virt
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any, Self, cast
 
@@ -12,9 +13,11 @@ import msgspec
 
 from bridges.coin_op import settings
 from bridges.coin_op.adapter import CoinOpAdapter
-from csms.adapter import Admission, BrokerMessage, ChargerSnapshot, Command
+from csms.adapter import Admission, BrokerMessage, ChargerSnapshot, Command, HandleMessage
+from csms.aio import Part, Parts
 from csms.core.device_state import BridgeNotes
 from csms.errors import LedgerError
+from csms.node.guarded_handler import guarded
 from csms.simulate.coin_op import FakeStation
 from tests.harness.bridges.coin_op_station import TARIFF
 from tests.harness.fake_store import NOW, FakeStore
@@ -104,16 +107,26 @@ class VirtualFleet:
     async def release(self, charger_id: str, _adapter: Any) -> None:
         self.held.discard(charger_id)
 
+    def part(self, name: str, event: str, **fields: Any) -> AbstractContextManager[Part]:
+        return Parts().part(name, event, **fields)
+
     async def listen(
-        self, topic: str, *, bare: bool = False, subscribed: Callable[[], None] | None = None
-    ) -> AsyncIterator[BrokerMessage]:
+        self,
+        topic: str,
+        handle: HandleMessage,
+        *,
+        bare: bool = False,
+        subscribed: Callable[[], None] | None = None,
+    ) -> None:
         mine = (topic, asyncio.Queue[BrokerMessage]())
         self._listeners.append(mine)
         if subscribed is not None:
             subscribed()
         try:
-            while True:
-                yield await mine[1].get()
+            with self.part(f"messages on {topic}", "message_not_handled") as part:
+                handle_guarded = guarded(handle, part)
+                while True:
+                    await handle_guarded(await mine[1].get())
         finally:
             self._listeners.remove(mine)
 
