@@ -67,7 +67,8 @@ async def repair(context: Context, held_id: int, asked: RepairIn, who: Operator)
     """Book it after all, repaired: a start under the id its charger was given, readings, a stop.
 
     A stop of a transaction that has ended corrects it: `updated` and `session_cost` with the next revision. 422
-    when it cannot be booked as it stands, 409 when it has been dealt with already.
+    when it cannot be booked as it stands, or an operator has corrected the transaction or made it void; 409 when it has
+    been dealt with already.
     """
     transaction_id = await service.book(
         context, who, held_id, payload=asked.payload, transaction_id=asked.transaction_id, note=asked.note

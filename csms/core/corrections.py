@@ -11,6 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from csms.core import reports
 from csms.core.attribution import find_transaction
 from csms.core.clocks import LONGEST_SESSION, is_suspect
 from csms.core.closing import BILLED, HELD, VOID, book, close, inferred_end, priced
@@ -30,6 +31,29 @@ def revise(work: Work, r: Revise) -> Revised:
     if before is None:
         raise NotBookable(f"{r.charger_id} has no transaction {r.transaction_id}.")
     return Revised(before=before, after=_DECISIONS[r.kind](work, r, before))
+
+
+def book_second_stop(work: Work, r: reports.Stop, repair: reports.Repair, ended: Transaction) -> None:
+    """Correct an ended transaction to the stop that an operator has taken out of quarantine. Raises NotBookable.
+
+    What another operator has decided about the transaction stays: the stop was there to be seen then, or came after it.
+    """
+    if ended.billing == VOID or ended.energy_source == OPERATOR:
+        decided = "is void" if ended.billing == VOID else "was corrected"
+        raise NotBookable(
+            f"An operator has decided about transaction {ended.id}: it {decided}. Correct it again to the figures of this"
+            " stop if they are right, and resolve this message with a note."
+        )
+    order = Revise(
+        charger_id=r.charger_id,
+        transaction_id=ended.id,
+        kind="correct",
+        author=repair.author,
+        note=repair.note,
+        meter_stop_wh=r.meter_wh,
+        stopped_at=None if r.at == ended.stopped_at else r.at,
+    )
+    _correct(work, order, replace(ended, stop_reason=r.reason, stop_id_tag=r.id_tag or ended.stop_id_tag))
 
 
 def _stop(work: Work, r: Revise, before: Transaction) -> Transaction:
@@ -137,15 +161,19 @@ def _with_energy(r: Revise, before: Transaction) -> Transaction:
         return replace(before, meter_start_wh=start_wh, meter_stop_wh=stop_wh, energy_wh=r.energy_wh)
     if r.meter_start_wh is None and r.meter_stop_wh is None:
         return before
-    if r.meter_start_wh is None and before.energy_source != OPERATOR and before.register is not None:
-        # What the charger reported as the start may have been a placeholder.
-        start_wh = start_wh if before.register.start_wh is None else before.register.start_wh
-    if stop_wh is None or stop_wh < start_wh:
+    since_wh, drawn_wh, register = start_wh, 0, before.register
+    if r.meter_start_wh is None and before.energy_source != OPERATOR and register is not None:
+        # What the charger reported as the start may have been a placeholder, and the register may have been reset since.
+        start_wh = start_wh if register.start_wh is None else register.start_wh
+        since_wh = min(register.segment_wh, register.last.wh)
+        drawn_wh = register.energy_wh - (register.last.wh - since_wh)
+    if stop_wh is None or stop_wh < since_wh:
         raise NotBookable(
-            f"The register at the end ({stop_wh} Wh) is below that at the start ({start_wh} Wh):"
+            f"The register at the end ({stop_wh} Wh) is below that at the start ({since_wh} Wh):"
             " send meterStartWh and meterStopWh, or energyWh if the register was reset."
         )
-    return replace(before, meter_start_wh=start_wh, meter_stop_wh=stop_wh, energy_wh=stop_wh - start_wh)
+    energy_wh = drawn_wh + stop_wh - since_wh
+    return replace(before, meter_start_wh=start_wh, meter_stop_wh=stop_wh, energy_wh=energy_wh)
 
 
 def _check_registers(r: Revise) -> None:

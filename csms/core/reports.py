@@ -23,13 +23,14 @@ class Report(Struct, Generic[R], frozen=True, kw_only=True):
 
 
 class Repair(Struct, frozen=True, kw_only=True):
-    """Marks a report as the repaired quarantine entry `quarantine_id`. `note` says who repaired it and why.
+    """Marks a report as the repaired quarantine entry `quarantine_id`, by the operator `author`. `note` says why.
 
     `transaction_id`: the id that was answered to the charger when its start was quarantined.
     """
 
     quarantine_id: int
     note: str
+    author: str = ""
     transaction_id: int | None = None
 
 

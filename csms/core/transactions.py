@@ -6,7 +6,15 @@ from hashlib import sha256
 import msgspec
 from msgspec.structs import replace
 
-from csms.core import accounts, charging_profiles, events, reports, reservations, session_register
+from csms.core import (
+    accounts,
+    charging_profiles,
+    corrections,
+    events,
+    reports,
+    reservations,
+    session_register,
+)
 from csms.core.attribution import (
     belong_to_running,
     current_register,
@@ -19,7 +27,7 @@ from csms.core.attribution import (
 from csms.core.authorization import authorize
 from csms.core.clocks import accounting_time, is_suspect
 from csms.core.closing import close, close_inferred, reopen
-from csms.core.evidence import SessionEnd
+from csms.core.evidence import METER_STOP, SessionEnd
 from csms.core.readings import store_readings
 from csms.core.records import DeviationCount, QuarantineEntry, Transaction
 from csms.core.text import fold
@@ -212,27 +220,26 @@ def _rises(work: Work, transaction: Transaction, r: reports.Meter) -> bool:
 def _book(work: Work, r: reports.Stop, transaction: Transaction) -> None:
     store_readings(work, r.charger_id, transaction.connector_id, transaction, r.readings)
     transaction = work.transactions[transaction.id]
-    if not (transaction.open or transaction.inferred or r.repair is not None):
-        if differs(r, transaction):
+    if not (transaction.open or transaction.inferred):
+        if r.repair is not None:
+            corrections.book_second_stop(work, r, r.repair, transaction)
+        elif differs(r, transaction):
             _quarantine(work, r, "a second stop that differs from the first", transaction.id)
         elif r.at is not None and r.at != transaction.stopped_at:
             work.add(_repeated(work, r, transaction))
         return
     if r.inferred and transaction.inferred:
         return  # the second inference knows no more than the first
-    # What a repaired stop leaves out stays as booked.
-    kept_at = transaction.stopped_at if r.repair is not None else None
-    kept_wh = transaction.meter_stop_wh if r.repair is not None else None
     end = SessionEnd(
-        meter_stop_wh=kept_wh if r.meter_wh is None else r.meter_wh,
-        stopped_at=r.at or kept_at or work.now,
+        meter_stop_wh=r.meter_wh,
+        stopped_at=r.at or (transaction.stopped_at if r.repair is not None else None) or work.now,
         received_at=work.now,
         inferred=r.inferred,
         session_register=r.session_register,
         lost_power_at=lost_power_at(work, r, transaction),
     )
     named = transaction.id == r.transaction_id
-    close(
+    closed = close(
         work,
         transaction,
         end,
@@ -241,6 +248,11 @@ def _book(work: Work, r: reports.Stop, transaction: Transaction) -> None:
         anomalies=(*(() if named else ("transaction_id_inferred",)), *r.anomalies),
         note=None if r.repair is None else r.repair.note,
     )
+    if r.repair is not None and r.meter_wh is not None and closed.energy_source != METER_STOP:
+        raise NotBookable(
+            f"meterStop {r.meter_wh} contradicts the readings of transaction {closed.id}. Stop the transaction by hand,"
+            " correct it to the register that is right, and resolve this message with a note."
+        )
 
 
 def lost_power_at(work: Work, r: reports.Stop, transaction: Transaction) -> datetime | None:

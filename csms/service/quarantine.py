@@ -66,6 +66,7 @@ async def book(
     order = Repair(
         quarantine_id=held_id,
         note=" ".join(filter(None, (storable(note).strip(), f"repaired by {who.name}"))),
+        author=who.name,
         transaction_id=message.transaction_id if message.action == "StartTransaction" else None,
     )
     try:

@@ -379,14 +379,16 @@ def test_a_bill_of_an_older_release_is_recomputed() -> None:
     assert "energy_wh" in found(store, replace(ended, energy_wh=0, energy_source="none"))
 
 
-def test_a_repaired_stop_below_the_first_is_a_difference() -> None:
-    """The ledger takes the first stop for evidence: the audit shows that the repaired bill is not what was repaired."""
+def test_a_repaired_stop_below_the_first_is_billed_as_the_operator_decided() -> None:
     store = store_with()
     ended = charged(store, 6000)
     store.tell(stop(ended.id, meter_wh=21_000))
-    repair = reports.Repair(quarantine_id=1, note="the charger corrected itself")
+    repair = reports.Repair(quarantine_id=1, note="the charger corrected itself", author="olga")
     store.tell(stop(ended.id, meter_wh=21_000, repair=repair))
-    assert "energy_wh" in found(store, store.transactions[ended.id])
+    booked = store.transactions[ended.id]
+    assert (booked.energy_wh, booked.energy_source, booked.meter_stop_wh) == (20_000, "operator", 21_000)
+    assert store.revisions[ended.id, 2].author == "olga"
+    assert found(store, booked) == set()
 
 
 def test_the_result_is_json() -> None:

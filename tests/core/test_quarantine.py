@@ -1,9 +1,11 @@
 """Repaired quarantine entries are booked as if they had arrived that way, and correct what was booked wrongly."""
 
+import pytest
+
 from csms.core import reports
 from csms.core.quarantine import repairable_message
 from csms.errors import NotBookable
-from tests.harness.fake_store import CP, FakeStore, at, start, stop
+from tests.harness.fake_store import CP, FakeStore, at, correction, meter, register, start, stop
 from tests.harness.narrowing import present
 
 
@@ -84,10 +86,36 @@ def test_what_a_repaired_stop_leaves_out_stays_as_booked() -> None:
     desk.tell(stop(transaction_id, meter_wh=25_000))
     desk.tell(stop(transaction_id, meter_wh=26_000))
     desk.now = at(1000)
-    desk.tell(stop(transaction_id, meter_wh=None, at=None, reason="EVDisconnected", repair=repair()))
+    desk.tell(stop(transaction_id, meter_wh=26_000, at=None, reason="EVDisconnected", repair=repair()))
     ended = desk.transactions[transaction_id]
-    assert (ended.meter_stop_wh, ended.stopped_at, ended.stop_reason) == (25_000, at(90), "EVDisconnected")
-    assert ended.revision == 2
+    assert (ended.meter_stop_wh, ended.stopped_at, ended.stop_reason) == (26_000, at(90), "EVDisconnected")
+    assert (ended.revision, ended.energy_source) == (2, "operator")
+
+
+@pytest.mark.parametrize(("kind", "given"), [("void", {}), ("correct", {"energy_wh": 4000})])
+def test_a_second_stop_does_not_undo_what_an_operator_decided(kind: str, given: dict[str, int]) -> None:
+    desk = FakeStore(unknown_tags="accept")
+    transaction_id = desk.tell(start()).transaction_id
+    desk.tell(stop(transaction_id, meter_wh=13_000))
+    desk.tell(stop(transaction_id, meter_wh=25_000))
+    desk.tell(correction(transaction_id, kind=kind, **given))
+    before = desk.snapshot()
+    (refused,) = desk.batch(stop(transaction_id, meter_wh=25_000, repair=repair()))
+    assert isinstance(refused, NotBookable)
+    assert "An operator has decided about transaction" in str(refused)
+    assert desk.snapshot() == before
+
+
+def test_a_repaired_stop_that_the_readings_contradict_is_refused() -> None:
+    desk = FakeStore(unknown_tags="accept")
+    transaction_id = desk.tell(start()).transaction_id
+    desk.tell(meter(transaction_id, register(11_000, at(30))))
+    desk.tell(stop(77, meter_wh=500))
+    before = desk.snapshot()
+    (refused,) = desk.batch(stop(transaction_id, meter_wh=4000, repair=repair()))
+    assert isinstance(refused, NotBookable)
+    assert "contradicts the readings" in str(refused)
+    assert desk.snapshot() == before
 
 
 def test_a_repaired_stop_that_fits_no_transaction_is_refused() -> None:

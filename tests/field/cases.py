@@ -4,8 +4,8 @@ A case has an id, a title, the public thread where the behaviour was seen (if an
 `steps.py`, and one line for each transaction that it expects, such as `20000 Wh, last_reading, meter_decreased`:
 
     20000 Wh            the energy; `-` in place of the number: not known yet
-    meter_stop          its source: meter_stop (where the line names none), last_reading, none
-    billed              billed (where the line names none), held, or open (not ended)
+    meter_stop          its source: meter_stop (where the line names none), last_reading, operator, none
+    billed              billed (where the line names none), held, void, or open (not ended)
     because WORD        why the bill is held
     inferred            the end is inferred
     revision 2          the number of the last bill (1 where the line names none)
@@ -23,11 +23,11 @@ from typing import Any
 
 from msgspec import Struct, convert
 
-from csms.core.evidence import LAST_READING, METER_STOP, NO_READING
+from csms.core.evidence import LAST_READING, METER_STOP, NO_READING, OPERATOR
 
 HERE = Path(__file__).parent / "cases"
-_SOURCES = {METER_STOP, LAST_READING, NO_READING}
-_STATES = {"billed", "held", "open"}
+_SOURCES = {METER_STOP, LAST_READING, NO_READING, OPERATOR}
+_STATES = {"billed", "held", "void", "open"}
 _RATE = Decimal("0.12")
 
 

@@ -219,6 +219,30 @@ class Player:
             if report.charger_id == self.site.charger:
                 await self.ledger.record(report)
 
+    async def _book(self, step: Step) -> None:
+        part, number = step.parts[0], (await self.site.quarantine())[-1]["id"]
+        body = {"payload": part.more or None, "transactionId": self._transaction(part, None)}
+        await self._ask(step, f"quarantine/{number}/repair", body)
+
+    async def _correct(self, step: Step) -> None:
+        await self._revise(step)
+
+    async def _void(self, step: Step) -> None:
+        await self._revise(step)
+
+    async def _revise(self, step: Step) -> None:
+        part = step.parts[0]
+        number = self.transactions[int(part.words[0].removeprefix("#")) - 1]
+        await self._ask(step, f"transactions/{number}/{step.verb}", {"note": "by hand"} | part.more)
+
+    async def _ask(self, step: Step, path: str, body: dict[str, Any]) -> None:
+        made = await self.site.node.api.post(f"/api/v1/{path}", json=body)
+        if (made.status_code == 422) != ("refused" in step.parts[0].words) or made.status_code not in {
+            200,
+            422,
+        }:
+            raise Differs(f"answered {made.status_code} {made.text}")
+
     async def _shows(self, step: Step) -> None:
         part = step.parts[0]
         connector = int(part.options.get("on", 1))

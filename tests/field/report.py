@@ -59,7 +59,7 @@ def _bill(one: Expected, case: Case) -> str:
     currency = "USD" if case.tariff is None else case.tariff.get("currency", "EUR")
     words = [] if one.cost is None else [f"{one.cost} {currency}"]
     words += [f"{one.minutes:g} min"] if one.minutes is not None else []
-    words += ["**held**"] if one.state == "held" else []
+    words += [f"**{one.state}**"] if one.state in {"held", "void"} else []
     words += ["inferred"] if one.inferred else []
     words += [f"revision {one.revision}"] if one.revision > 1 else []
     return ", ".join(words)

@@ -9,8 +9,12 @@
     again · resend                                 the last message with a new message id, with the same one
     frame [2,"$id","MeterValues",…]                a raw frame; $id, $tx (the last transaction) and $@30 are filled in
     tag ALICE parent=FAMILY                        an operator registers an idTag
+    book tx=#1                                     an operator books the newest message in quarantine
+    correct #1 {"energyWh": 5000} · void #1        an operator corrects, or makes void, the first transaction
     infer                                          csms ends what looks ended, as its reconciler does
     shows 5000 Wh power=0 status=Charging          what the REST interface shows now; `register=6000`
+
+`refused` behind what an operator does: it is answered with 422.
 
 A time is in minutes after the case's begin, or `now`, `now+20d`, `now-3h`, `1970`, `1970+30`, `none` (left out); any other
 text is sent as it is. `tx=none` leaves the transaction out, `tx=#2` names the second one, `tx=4711` is sent as it is.
