@@ -113,6 +113,8 @@ def _energy(
         return register, METER_STOP, (), ()
     ended = session_register.advance(register, reported, end.stopped_at, end.received_at)
     if ended.readings > register.readings:
+        if _confirms_itself(register, ended):
+            return register, source, (), (IMPLAUSIBLE_METER_STOP,)
         return ended, LAST_READING if end.inferred else METER_STOP, (), ()
     # The readings may count on another scale than start and end do.
     whole_wh = reported - (register.start_wh or 0)
@@ -124,6 +126,17 @@ def _energy(
     if reported < last.wh:
         return register, source, (METER_DECREASED,), ()
     return register, source, (), (IMPLAUSIBLE_METER_STOP,)
+
+
+def _confirms_itself(register: SessionRegister, ended: SessionRegister) -> bool:
+    """Return whether the end counts above all that the meter can have reached, and nothing but itself shows that it can.
+
+    A meter that was replaced goes on from its own register, in two readings at least. A reading that the end repeats, or
+    one that stands still until the end, may as well be the same error twice.
+    """
+    if ended.segment_wh <= register.last.wh or ended.segment_wh == register.before_wh:
+        return session_register.REGISTER_JUMPED in ended.anomalies and ended.last.wh == ended.segment_wh
+    return register.pending is not None
 
 
 def _limit_wh(register: SessionRegister, end: SessionEnd) -> int:

@@ -45,6 +45,7 @@ def figures(t: Any) -> tuple[int | None, str | None, tuple[str, ...], str | None
     return t.energy_wh, t.energy_source, t.anomalies, t.billing
 
 
+CONFIRMED_ITSELF = ("implausible_reading", "implausible_meter_stop")
 TO_21 = [(30.0, 6000), (60.0, 11_000), (90.0, 16_000), (119.0, 21_000)]
 
 
@@ -57,6 +58,15 @@ TO_21 = [(30.0, 6000), (60.0, 11_000), (90.0, 16_000), (119.0, 21_000)]
         (1000, TO_21, None, (20_000, "last_reading", (), "billed")),
         (1000, TO_21, -1, (20_000, "last_reading", ("meter_decreased",), "billed")),
         (1000, TO_21, 0, (20_000, "last_reading", ("meter_decreased",), "billed")),
+        # It repeats what no other value shows.
+        (1000, [(30, 6000), (119, MAX32)], MAX32, (5000, "last_reading", CONFIRMED_ITSELF, "held")),
+        (1000, [(60, MAX32)], MAX32 + 50, (0, "none", CONFIRMED_ITSELF, "held")),
+        (
+            1000,
+            [(30, 6000), (60, MAX32), (119, MAX32)],
+            MAX32,
+            (5000, "last_reading", ("register_jumped", "implausible_meter_stop"), "held"),
+        ),
         (1000, TO_21, 2000, (20_000, "last_reading", ("meter_decreased",), "billed")),
         (1000, [], -1, (0, "none", ("meter_decreased",), "billed")),
         (1000, [], None, (0, "none", ("no_meter_stop",), "billed")),
