@@ -11,6 +11,7 @@ _SENTENCES: Final = {
     "register_wrapped": "The register passed the largest value that it can hold.",
     "register_jumped": "The register went on at another, higher value.",
     "session_register": "The register counts from 0 in each session.",
+    "phases_repeat_total": "Each phase has the same register, so one of them counts and not their sum.",
     "implausible_reading": "A reading was contradicted by those around it and does not count.",
     "no_meter_stop": "Neither a register at the end nor a reading was received.",
     "meter_decreased": "The register at the end is below the last reading, so the readings count.",

@@ -111,21 +111,33 @@ def _energy(
         return replace(register, last=rounded), METER_STOP, (), ()
     if 0 < fall_wh <= session_register.NO_FALL_WH and not register.readings:
         return register, METER_STOP, (), ()
+    point = replace(last, wh=reported, at=end.stopped_at, received_at=end.received_at)
+    whole_wh = reported - (register.start_wh or 0)
+    if _shows_parts(register, end, reported):
+        register = session_register.without_mark(register, session_register.PHASES_REPEAT_TOTAL)
+        return replace(register, last=replace(point, energy_wh=whole_wh)), METER_STOP, (), ()
     ended = session_register.advance(register, reported, end.stopped_at, end.received_at)
     if ended.readings > register.readings:
         if _confirms_itself(register, ended):
             return register, source, (), (IMPLAUSIBLE_METER_STOP,)
         return ended, LAST_READING if end.inferred else METER_STOP, (), ()
     # The readings may count on another scale than start and end do.
-    whole_wh = reported - (register.start_wh or 0)
     if last.energy_wh <= whole_wh <= last.energy_wh + _limit_wh(register, end) and register.segment_wh < (
         register.start_wh or 0
     ):
-        point = replace(last, wh=reported, energy_wh=whole_wh, at=end.stopped_at, received_at=end.received_at)
-        return replace(register, last=point), METER_STOP, (), ()
+        return replace(register, last=replace(point, energy_wh=whole_wh)), METER_STOP, (), ()
     if reported < last.wh:
         return register, source, (METER_DECREASED,), ()
     return register, source, (), (IMPLAUSIBLE_METER_STOP,)
+
+
+def _shows_parts(register: SessionRegister, end: SessionEnd, reported_wh: int) -> bool:
+    """Return whether the end is the sum of equal phases, each of which was taken for the whole register."""
+    return (
+        session_register.PHASES_REPEAT_TOTAL in register.anomalies
+        and register.segment_wh == register.start_wh
+        and 2 * register.last.wh <= reported_wh <= 3 * register.last.wh + _limit_wh(register, end)
+    )
 
 
 def _confirms_itself(register: SessionRegister, ended: SessionRegister) -> bool:

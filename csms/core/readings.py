@@ -21,6 +21,8 @@ from csms.core.work import Work
 # that names it; after an end that was inferred. The audit replays a session by these.
 UNCOUNTED, UNNAMED, NAMED, LATE = range(4)
 
+_EQUAL_WH = 10  # registers of three phases that differ by less are one register
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -52,6 +54,7 @@ def store_readings(
             continue
         work.add_known_reading(key)
         measured = measure(reading.samples)
+        repeated = take_one_phase(work, charger_id, connector_id, transaction, measured)
         # A reading of the start alone has the register of then: it is kept, but not that of the session by now.
         of_start = measured.energy_wh is None and measured.begin_wh is not None
         register_wh = measured.begin_wh if of_start else measured.energy_wh
@@ -71,7 +74,14 @@ def store_readings(
             )
         )
         session_wh = _update_connector(
-            work, charger_id, connector_id, transaction, sampled_at, measured, names_session=names_session
+            work,
+            charger_id,
+            connector_id,
+            transaction,
+            sampled_at,
+            measured,
+            names_session=names_session,
+            repeated=repeated,
         )
         if measured.deviations:
             _count_deviations(work, charger_id, measured.deviations)
@@ -130,6 +140,7 @@ def _update_connector(
     measured: Measured,
     *,
     names_session: bool,
+    repeated: bool,
 ) -> int | None:
     """Keep the newest reading of the connector, and the register of its session. Return the session's energy in Wh.
 
@@ -144,7 +155,7 @@ def _update_connector(
     if transaction is not None and not transaction.open:
         if newest_at != before.newest_reading_at:
             work.put(replace(before, newest_reading_at=newest_at))
-        return _add_to_ended(work, transaction, sampled_at, measured)
+        return _add_to_ended(work, transaction, sampled_at, measured, repeated=repeated)
     register, energy_wh = None, measured.energy_wh
     if transaction is not None:
         register = current_register(work, transaction)
@@ -158,7 +169,8 @@ def _update_connector(
                 work.now,
                 names_session=names_session,
                 at_outlet=measured.energy_location == OUTLET,
-                summed=_is_summed(measured),
+                summed=_summed_phases(measured) is not None,
+                repeated=repeated,
             )
         energy_wh = register.last.wh if register.readings else None
     transaction_id = None if transaction is None else transaction.id
@@ -184,13 +196,33 @@ def _update_connector(
     return None if register is None or register.start_wh is None else register.energy_wh
 
 
-def _is_summed(measured: Measured) -> bool:
-    """Return whether the register is the sum of its phases, of which the charger gave no total."""
+def take_one_phase(
+    work: Work, charger_id: str, connector_id: int, transaction: Transaction | None, measured: Measured
+) -> bool:
+    """Take one phase for the register if each phase carries all of it. Return whether it is so."""
+    phases = _summed_phases(measured)
+    if phases is None or len(phases) < 2 or max(phases) - min(phases) > _EQUAL_WH:
+        return False
+    each_wh = min(phases)
+    session = transaction or work.open_transaction(charger_id, connector_id)
+    known_wh = work.connector(charger_id, connector_id).energy_wh
+    if session is not None:
+        whole = session_register.repeats_total(current_register(work, session), each_wh)
+    else:
+        whole = known_wh is None or each_wh >= known_wh - session_register.NO_FALL_WH
+    if whole:
+        measured.energy_wh = each_wh
+    return whole
+
+
+def _summed_phases(measured: Measured) -> list[int] | None:
+    """Return the register of each phase if the charger gave no total, so that it is the sum of them."""
     place = measured.energy_location
     found = measured.measurands.get(ENERGY_REGISTER if place == OUTLET else f"{ENERGY_REGISTER}@{place}")
     if found is None or measured.energy_wh is None or isinstance(found.phases, UnsetType):
-        return False
-    return measured.energy_wh == round(1000 * sum(found.phases.values()))
+        return None
+    summed = measured.energy_wh == round(1000 * sum(found.phases.values()))
+    return [round(1000 * kwh) for kwh in found.phases.values()] if summed else None
 
 
 def _overtaken(before: Connector, sampled_at: datetime, measured: Measured, now: datetime) -> bool:
@@ -201,12 +233,17 @@ def _overtaken(before: Connector, sampled_at: datetime, measured: Measured, now:
 
 
 def _add_to_ended(
-    work: Work, transaction: Transaction, sampled_at: datetime, measured: Measured
+    work: Work, transaction: Transaction, sampled_at: datetime, measured: Measured, *, repeated: bool
 ) -> int | None:
     """Let a late reading count for a transaction whose end was inferred; the real end of another one holds."""
     if transaction.inferred and measured.energy_wh is not None:
         register = session_register.advance(
-            current_register(work, transaction), measured.energy_wh, sampled_at, work.now
+            current_register(work, transaction),
+            measured.energy_wh,
+            sampled_at,
+            work.now,
+            summed=_summed_phases(measured) is not None,
+            repeated=repeated,
         )
         work.put(replace(transaction, register=register))
         return register.energy_wh

@@ -38,6 +38,7 @@ DECIDED: Final = frozenset(
         session_register.REGISTER_WRAPPED,
         session_register.REGISTER_JUMPED,
         session_register.SESSION_REGISTER,
+        session_register.PHASES_REPEAT_TOTAL,
         session_register.IMPLAUSIBLE_READING,
         evidence.NO_METER_STOP,
         evidence.METER_DECREASED,

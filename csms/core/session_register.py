@@ -22,6 +22,7 @@ REGISTER_RESET: Final = "register_reset"  # the register began again at a lower 
 REGISTER_WRAPPED: Final = "register_wrapped"  # the register passed the largest value that it can hold
 REGISTER_JUMPED: Final = "register_jumped"  # the register went on at another, higher value
 SESSION_REGISTER: Final = "session_register"  # the register counts from 0 in each session
+PHASES_REPEAT_TOTAL: Final = "phases_repeat_total"  # each phase has the same register: one of them counts
 IMPLAUSIBLE_READING: Final = "implausible_reading"  # a value that the values around it contradict
 
 # Six minutes at full power: clocks are set, readings wait in queues, meters report late.
@@ -161,13 +162,14 @@ def advance(
     names_session: bool = True,
     at_outlet: bool = True,
     summed: bool = False,
+    repeated: bool = False,
 ) -> SessionRegister:
     """Return the state after one more value of the register.
 
     `names_session` False: the reading names no transaction, so it may be of another register; it counts if it fits, and
     never against readings that name the session. One of another location than the outlet (`at_outlet` False) is of
     another register where the session has readings of the outlet. `summed`: it was added up from phases, each of which
-    may be the total, so it counts until a total contradicts it.
+    may be the total, so it counts until a total contradicts it. `repeated`: each phase has this value (`repeats_total`).
     """
     if value_wh < 0:
         return _marked(register, IMPLAUSIBLE_READING)
@@ -175,6 +177,10 @@ def advance(
         return register
     if at_outlet and not register.at_outlet:
         register = replace(register, at_outlet=True)
+    if repeated:
+        register = _marked(register, PHASES_REPEAT_TOTAL)
+    elif summed:
+        register = without_mark(register, PHASES_REPEAT_TOTAL)
     value = RegisterPoint(value_wh, 0, at, received_at)
     if register.start_wh is None and not register.readings:
         # The first reading of a session whose start is unknown is where it counts from.
@@ -189,6 +195,11 @@ def advance(
         or _wrapped(register, value)
         or (_pending(register, value) if names_session else register)
     )
+
+
+def repeats_total(register: SessionRegister, each_wh: int) -> bool:
+    """Return whether a value that each phase has is the whole register: it alone goes on from what is known of the total."""
+    return PHASES_REPEAT_TOTAL in register.anomalies or each_wh >= register.last.wh - NO_FALL_WH
 
 
 def end_fits(register: SessionRegister, value_wh: int, at: datetime, received_at: datetime) -> bool:
@@ -331,6 +342,13 @@ def _marked(register: SessionRegister, anomaly: str) -> SessionRegister:
     if anomaly in register.anomalies:
         return register
     return replace(register, anomalies=(*register.anomalies, anomaly))
+
+
+def without_mark(register: SessionRegister, anomaly: str) -> SessionRegister:
+    """Return the state without an anomaly that later evidence has disproved."""
+    if anomaly not in register.anomalies:
+        return register
+    return replace(register, anomalies=tuple(word for word in register.anomalies if word != anomaly))
 
 
 def _limit(register: SessionRegister, earlier: RegisterPoint, later: RegisterPoint) -> int:

@@ -28,7 +28,7 @@ from csms.core.authorization import authorize
 from csms.core.clocks import accounting_time, is_suspect
 from csms.core.closing import close, close_inferred, reopen
 from csms.core.evidence import METER_STOP, SessionEnd
-from csms.core.readings import store_readings
+from csms.core.readings import store_readings, take_one_phase
 from csms.core.records import DeviationCount, QuarantineEntry, Transaction
 from csms.core.text import fold
 from csms.core.units import measure
@@ -209,10 +209,12 @@ def _measured_transaction(work: Work, r: reports.Meter) -> tuple[Transaction | N
 def _rises(work: Work, transaction: Transaction, r: reports.Meter) -> bool:
     register = current_register(work, transaction)
     for reading in r.readings:
-        value_wh = measure(reading.samples).energy_wh
-        if value_wh is not None:
+        measured = measure(reading.samples)
+        take_one_phase(work, r.charger_id, transaction.connector_id, transaction, measured)
+        if measured.energy_wh is not None:
             at = reading.at or work.now
-            if session_register.advance(register, value_wh, at, work.now).energy_wh > register.energy_wh:
+            risen = session_register.advance(register, measured.energy_wh, at, work.now)
+            if risen.energy_wh > register.energy_wh:
                 return True
     return False
 

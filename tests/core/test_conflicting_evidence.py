@@ -1,12 +1,12 @@
 """Evidence of a session that contradicts other evidence: which of the two is believed."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from csms.core import reports
 from tests.core.test_evidence import TO_21, charged, figures, store_with
-from tests.harness.fake_store import NOW, at, meter, register, sample, start, stop
+from tests.harness.fake_store import CP, NOW, at, meter, register, sample, start, stop
 
 
 def test_a_placeholder_is_replaced_however_far_the_register_has_come():
@@ -39,11 +39,57 @@ def test_a_register_summed_from_phases_gives_way_to_a_total():
     number = store.tell(start(meter_wh=1000, at=NOW)).transaction_id
     for minutes, value_wh in ((30, 6000), (60, 11_000)):
         store.now = at(minutes)
-        each = [sample(value_wh, phase=phase) for phase in ("L1", "L2", "L3")]
-        store.tell(meter(number, reports.Reading(at=at(minutes), samples=each)))
+        store.tell(meter(number, by_phase(value_wh, value_wh + 20, value_wh + 40, at=at(minutes))))
     store.now = at(120)
     store.tell(stop(number, meter_wh=21_000, at=at(120)))
     assert figures(store.transactions[number]) == (20_000, "meter_stop", ("implausible_reading",), "billed")
+
+
+def by_phase(*values_wh: int, at: datetime) -> reports.Reading:
+    """A reading of the register by phase, without a total."""
+    names = (f"L{number}" for number in range(1, 4))
+    return reports.Reading(
+        at=at, samples=[sample(wh, phase=name) for name, wh in zip(names, values_wh, strict=False)]
+    )
+
+
+REPEATED = "phases_repeat_total"
+
+
+@pytest.mark.parametrize(
+    ("begin_wh", "readings", "end_wh", "expected"),
+    [
+        (1000, [(6000, 6000, 6000), (11_000, 11_000, 11_005)], None, (10_000, "last_reading", (REPEATED,))),
+        (None, [(6000, 6000), (11_000, 11_000)], None, (5000, "last_reading", ("no_meter_start", REPEATED))),
+        # A lower one is no third of the next one.
+        (1000, [(6000,) * 3, (5500,) * 3], None, (5000, "last_reading", ("implausible_reading", REPEATED))),
+        (3000, [(2000,) * 3], None, (3000, "last_reading", ())),
+        (0, [(3000,) * 3], 9000, (9000, "meter_stop", ())),
+        (0, [(3000,) * 3], 3010, (3010, "meter_stop", (REPEATED,))),
+        (0, [(3000,) * 3, (3000, 3020, 3040)], None, (9060, "last_reading", ())),
+    ],
+)
+def test_equal_phases_are_one_register_if_it_alone_goes_on(begin_wh, readings, end_wh, expected):
+    store = store_with()
+    number = store.tell(start(meter_wh=begin_wh, at=NOW)).transaction_id
+    for step, values_wh in enumerate(readings, 1):
+        store.now = at(30 * step)
+        store.tell(meter(number, by_phase(*values_wh, at=at(30 * step))))
+    store.now = at(120)
+    store.tell(stop(number, meter_wh=end_wh, at=at(120)))
+    assert figures(store.transactions[number])[:3] == expected
+
+
+def test_equal_phases_are_one_register_also_after_the_session_and_without_one():
+    store = store_with()
+    number = store.tell(start(meter_wh=1000, at=NOW)).transaction_id
+    store.tell(start(meter_wh=8000, at=at(60)))
+    store.now = at(61)
+    store.tell(meter(number, by_phase(6000, 6000, 6000, at=at(30))))
+    assert figures(store.transactions[number])[:3] == (5000, "last_reading", (REPEATED,))
+    store.tell(meter(None, by_phase(6000, 6000, 6000, at=at(61)), connector_id=2))
+    store.tell(meter(None, by_phase(2000, 2000, 2000, at=at(62)), connector_id=2))
+    assert (store.connectors[CP, 2].energy_wh, store.readings[-2].energy_wh) == (6000, 6000)
 
 
 def test_readings_of_before_a_reset_are_late_also_after_it():
