@@ -7,6 +7,7 @@ from msgspec.structs import asdict
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from csms.api.models import IdTag, Input, Model, Name, Role, TagStatus, printable
+from csms.core.closing import CHARGER, CSMS
 from csms.db.admin import TagView
 
 
@@ -37,8 +38,17 @@ class TagPage(Model):
     next_cursor: str | None
 
 
+def _of_a_person(name: str) -> str:
+    """Refuse the names by which revisions that no operator made are known."""
+    if name.strip().casefold() in {CHARGER, CSMS}:
+        raise ValueError(f"not {name}: revisions that no operator made have this author")
+    return name
+
+
 class TokenIn(Input):
-    name: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(printable)]
+    name: Annotated[
+        str, Field(min_length=1, max_length=100), AfterValidator(printable), AfterValidator(_of_a_person)
+    ]
     role: Role = "viewer"
 
 

@@ -153,6 +153,16 @@ async def test_a_token_is_shown_once_and_stored_as_a_digest(world: ApiHarness, c
     assert (await client.get(f"/tokens/{made.json()['id']}")).json()["name"] == "grafana"
 
 
+@pytest.mark.parametrize("name", ["charger", "csms", " CSMS "])
+async def test_a_token_is_not_named_as_the_author_of_revisions_that_no_operator_made(
+    client: httpx.AsyncClient, name: str
+):
+    refused = await client.post("/tokens", json={"name": name, "role": "operator"})
+    assert refused.status_code == 422
+    assert "revisions that no operator made" in refused.text
+    assert (await client.post("/tokens", json={"name": "csms-billing"})).status_code == 201
+
+
 async def test_a_revoked_token_is_refused_and_its_name_free_again(client: httpx.AsyncClient):
     token_id, headers = await _token(client, "viewer")
     assert (await client.get("/chargers", headers=headers)).status_code == 200
