@@ -184,8 +184,11 @@ def _check_registers(r: Revise) -> None:
 
 
 def _check_power(work: Work, r: Revise, corrected: Transaction) -> None:
-    """Refuse more energy than the charger can give in that time."""
+    """Refuse more energy than the charger can give in that time. One that was deleted has the limit of the session."""
+    charger, register = work.chargers.get(corrected.charger_id), corrected.register
     max_power_w = work.max_power_w(corrected.charger_id)
+    if register is not None and (charger is None or charger.max_power_w is None):
+        max_power_w = register.max_power_w
     lasted_s, received_at = float(corrected.duration_s or 0), corrected.stop_received_at
     if r.started_at is None and r.stopped_at is None and received_at is not None:
         lasted_s = max(lasted_s, (received_at - corrected.start_received_at).total_seconds())

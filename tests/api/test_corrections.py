@@ -5,7 +5,11 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
+from csms.core.work import Policy
+from csms.db.audit import AuditPeriod
+from csms.service.audit import audited
 from tests.harness.api_harness import ApiHarness
 
 
@@ -198,3 +202,29 @@ async def test_the_most_power_of_a_charger_bounds_its_bills(world: ApiHarness, c
     corrected = (await post(client, transaction_id, "correct", energyWh=40_000)).json()
     assert (corrected["billing"], corrected["energyWh"]) == ("billed", 40_000)
     assert (await client.patch("/chargers/CP1", json={"maxPowerW": None})).json()["maxPowerW"] is None
+
+
+async def test_the_bills_of_a_deleted_charger_are_corrected(world: ApiHarness, client: httpx.AsyncClient):
+    night = {"name": "night", "start": "22:00", "end": "06:00", "energyRate": "0.10"}
+    await client.put("/tariffs/default", json={"currency": "USD", "energyRate": "0.12", "bands": [night]})
+    await client.put("/chargers/CP1", json={"maxPowerW": 22_000})
+    corrected, released, voided = [await world.session("CP1"), await held(world), await world.session("CP1")]
+    async with world.engine.begin() as db:
+        await db.execute(text("DELETE FROM outbox"))
+    assert (await client.delete("/chargers/CP1")).status_code == 204
+
+    refused = await post(client, corrected, "correct", energyWh=400_000)
+    assert (refused.status_code, "at 22000 W" in refused.json()["detail"]) == (422, True)
+    answer = await post(client, corrected, "correct", meterStopWh=5000)
+    assert (answer.status_code, answer.json()["energyWh"]) == (200, 4000)
+    assert (await post(client, released, "release")).json()["billing"] == "billed"
+    assert (await post(client, voided, "void")).json()["billing"] == "void"
+    told = [(event.seq, event.transaction_id, event.event_type) for event in world.events[-6:]]
+    assert told == [
+        (seq, number, kind)
+        for seq, (number, kind) in enumerate(
+            ((n, k) for n in (corrected, released, voided) for k in ("updated", "session_cost")), 1
+        )
+    ]
+    found = [one async for one in audited(world.engine, AuditPeriod(), Policy())]
+    assert [(one.id, one.differences) for one in found] == [(n, ()) for n in (corrected, released, voided)]
