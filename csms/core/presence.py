@@ -76,7 +76,7 @@ def seen(work: Work, r: reports.Seen) -> None:
 def boot(work: Work, r: reports.Boot) -> reports.Booted:
     before = work.chargers[r.charger_id]
     if r.register_scale != 1 and (before.vendor is None or before.firmware_version is None):
-        _rescale_registers(work, r)
+        rescale_registers(work, r.charger_id, r.register_scale)
     told = asdict(r)
     del told["charger_id"], told["register_scale"]
     charger = replace(before, **told, booted_at=work.now)
@@ -92,19 +92,19 @@ def boot(work: Work, r: reports.Boot) -> reports.Booted:
     )
 
 
-def _rescale_registers(work: Work, r: reports.Boot) -> None:
+def rescale_registers(work: Work, charger_id: str, scale: int) -> None:
     """Read the registers of running sessions and connectors as those that follow: the charger was not identified before.
 
     They stay where a charger has another firmware now: they were read as the firmware of then meant them.
     """
-    for transaction in work.open_transactions(r.charger_id):
-        meter_start_wh = _rescaled(transaction.meter_start_wh, r.register_scale)
-        register = _rescaled_session(transaction.register, r.register_scale)
+    for transaction in work.open_transactions(charger_id):
+        meter_start_wh = _rescaled(transaction.meter_start_wh, scale)
+        register = _rescaled_session(work, transaction.register, scale)
         work.put(replace(transaction, meter_start_wh=meter_start_wh, register=register))
-    for connector in [c for c in work.connectors.values() if c.charger_id == r.charger_id]:
-        energy_wh, register = connector.energy_wh, _rescaled_session(connector.register, r.register_scale)
+    for connector in [c for c in work.connectors.values() if c.charger_id == charger_id]:
+        energy_wh, register = connector.energy_wh, _rescaled_session(work, connector.register, scale)
         if energy_wh is not None:
-            energy_wh = _rescaled(energy_wh, r.register_scale)
+            energy_wh = _rescaled(energy_wh, scale)
         if (energy_wh, register) != (connector.energy_wh, connector.register):
             work.put(replace(connector, energy_wh=energy_wh, register=register))
 
@@ -114,5 +114,5 @@ def _rescaled(register_wh: int, scale: int) -> int:
     return register_wh * scale if abs(register_wh) * scale < 2**63 else register_wh
 
 
-def _rescaled_session(register: SessionRegister | None, scale: int) -> SessionRegister | None:
-    return None if register is None else session_register.rescaled(register, scale)
+def _rescaled_session(work: Work, register: SessionRegister | None, scale: int) -> SessionRegister | None:
+    return None if register is None else session_register.rescaled(register, scale, work.now)

@@ -19,6 +19,7 @@ from csms.core.attribution import current_register
 from csms.core.clocks import accounting_time, is_suspect
 from csms.core.closing import after_session, close, reopen
 from csms.core.evidence import METER_STOP, NO_READING, SessionEnd
+from csms.core.presence import rescale_registers
 from csms.core.readings import LATE, NAMED, UNCOUNTED, store_readings
 from csms.core.records import Charger, ChargerState, Connector, StoredReading, Transaction
 from csms.core.session_register import NO_METER_START, SessionRegister
@@ -87,9 +88,15 @@ def replayed(
     assert received_at is not None
     work = _work(ended, sources, policy)
     begun = _begun(work, ended, sources)
+    scale, scaled_at = _scale(ended)
     for reading in readings:
+        if scaled_at is not None and reading.received_at >= scaled_at:
+            _rescale(work, ended.charger_id, scale, scaled_at)
+            scaled_at = None
         if reading.weight != UNCOUNTED:
             _read(work, ended.id, reading)
+    if scaled_at is not None:
+        _rescale(work, ended.charger_id, scale, scaled_at)
     work.added.clear()  # the timeline has them
     work.session_evidence[ended.id] = sources.timeline
     work.now = received_at
@@ -113,6 +120,17 @@ def replayed(
     return close(work, running, end, reason=stop.reason, id_tag=stop.id_tag, anomalies=anomalies)
 
 
+def _scale(ended: Transaction) -> tuple[int, datetime | None]:
+    """Return what the registers of before a moment were multiplied by then, and that moment; None: there was none."""
+    kept = ended.register
+    return (1, None) if kept is None else (kept.scale, kept.scaled_at)
+
+
+def _rescale(work: Work, charger_id: str, scale: int, scaled_at: datetime) -> None:
+    work.now = scaled_at
+    rescale_registers(work, charger_id, scale)
+
+
 def _work(ended: Transaction, sources: SessionSources, policy: Policy) -> Work:
     work = Work(
         ended.start_received_at,
@@ -131,17 +149,19 @@ def _begun(work: Work, ended: Transaction, sources: SessionSources) -> Transacti
     """Return the transaction as it began, with its register at the start."""
     start, kept = sources.start, ended.register
     marks = () if kept is None else kept.start_anomalies
-    if start is not None:
+    scale, _ = _scale(ended)
+    if start is not None and scale == 1:
         meter_wh = start.meter_wh
-        started_at = start.at or ended.start_received_at
     else:
-        meter_wh = None if NO_METER_START in marks else ended.meter_start_wh
-        started_at = ended.started_at
+        # The frame does not show by which scale its register was read.
+        meter_wh = None if NO_METER_START in marks else ended.meter_start_wh // scale
+    started_at = ended.started_at if start is None else start.at or ended.start_received_at
     if kept is None:
         given = tuple(word for word in ended.anomalies if word not in DECIDED)
         most_w, before_wh = sources.max_power_w or work.policy.max_power_w, None
     else:
-        given, most_w, before_wh = marks, kept.max_power_w, kept.before_wh
+        given, most_w = marks, kept.max_power_w
+        before_wh = None if kept.before_wh is None else kept.before_wh // scale
     register = session_register.begin(
         meter_wh,
         started_at,
@@ -152,12 +172,12 @@ def _begun(work: Work, ended: Transaction, sources: SessionSources) -> Transacti
     )
     if register.start_wh is None and before_wh is None and kept is not None and not kept.readings:
         # The connector's register, of sessions that each began at 0: it is in no other field.
-        last = replace(register.last, wh=kept.segment_wh)
-        register = replace(register, segment_wh=kept.segment_wh, last=last)
+        segment_wh = kept.segment_wh // scale
+        register = replace(register, segment_wh=segment_wh, last=replace(register.last, wh=segment_wh))
     if start is None:
-        reported_wh = ended.meter_start_wh
+        reported_wh = ended.meter_start_wh // scale
     else:
-        reported_wh = register.last.wh if start.meter_wh is None else start.meter_wh
+        reported_wh = register.last.wh if meter_wh is None else meter_wh
     begun = replace(
         reopen(work, ended),
         connector_id=ended.connector_id if start is None else start.connector_id,

@@ -54,7 +54,8 @@ class SessionRegister(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     back to if a later one contradicts it. `pending`: a value that does not fit. `peak`: the state before a reset.
     `before_wh`: the connector's register before the session, if it is on the same scale. `readings`: how many values
     are believed. `at_outlet`: one of them was taken at the outlet. `max_power_w`: the most that the charger can give.
-    `start_anomalies`: those of the anomalies that were known at the start.
+    `start_anomalies`: those of the anomalies that were known at the start. `scale`: what the registers received before
+    `scaled_at` were multiplied by then, because the charger was not identified before.
     """
 
     start_wh: int | None
@@ -69,6 +70,8 @@ class SessionRegister(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     peak: RegisterPoint | None = None
     anomalies: tuple[str, ...] = ()
     start_anomalies: tuple[str, ...] = ()
+    scale: int = 1
+    scaled_at: datetime | None = None
 
     @property
     def energy_wh(self) -> int:
@@ -120,8 +123,8 @@ def begun_at(register: SessionRegister, begin_wh: int) -> SessionRegister:
     return replace(register, start_wh=begin_wh, segment_wh=begin_wh, last=last)
 
 
-def rescaled(register: SessionRegister, scale: int) -> SessionRegister:
-    """Return the state with all registers and energies `scale` times as large."""
+def rescaled(register: SessionRegister, scale: int, now: datetime) -> SessionRegister:
+    """Return the state with all registers and energies `scale` times as large, from now on."""
 
     def point(of: RegisterPoint | None) -> RegisterPoint | None:
         return None if of is None else replace(of, wh=of.wh * scale, energy_wh=of.energy_wh * scale)
@@ -137,6 +140,8 @@ def rescaled(register: SessionRegister, scale: int) -> SessionRegister:
         fallback=point(register.fallback),
         pending=point(register.pending),
         peak=point(register.peak),
+        scale=register.scale * scale,
+        scaled_at=now,
     )
 
 

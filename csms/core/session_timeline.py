@@ -189,6 +189,8 @@ def _drawn(transaction: Transaction, registers: Sequence[RegisterReading]) -> It
         before_wh=None if begun is None else begun.before_wh,
     )
     values = sorted(registers)
+    if begun is not None and begun.scaled_at is not None:
+        values = [(at, wh * begun.scale if at < begun.scaled_at else wh) for at, wh in values]
     if transaction.stopped_at is not None and transaction.meter_stop_wh is not None:
         values.append((transaction.stopped_at, transaction.meter_stop_wh))
     for at, value_wh in values:

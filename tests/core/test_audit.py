@@ -128,6 +128,27 @@ def _gap(store: FakeStore) -> None:
     store.tell(stop(2, meter_wh=31_000, at=at(150)))
 
 
+def _identified(
+    store: FakeStore, *, meter_wh: int | None = 361, readings_after: bool = True, before: bool = False
+) -> None:
+    """The registers are in kWh, which is known from the boot on."""
+    if before:
+        charged(store, meter_wh=300, end_wh=360)
+    number = store.tell(start(at=at(100), meter_wh=meter_wh)).transaction_id
+    store.now = at(110)
+    store.tell(meter(number, register(363, at(110))))
+    store.now = at(120)
+    store.tell(
+        reports.Boot(
+            charger_id=CP, vendor="OpenEVSE", model="One", firmware_version="4.2.2", register_scale=1000
+        )
+    )
+    store.now = at(130)
+    if readings_after:
+        store.tell(meter(number, register(366_000, at(130))))
+    store.tell(stop(number, meter_wh=371_000, at=at(140)))
+
+
 STORIES: dict[str, tuple[dict[str, Any], Any]] = {
     "plain": ({}, lambda s: charged(s, 6000, 12_000, 20_000)),
     "without readings": ({}, charged),
@@ -148,6 +169,11 @@ STORIES: dict[str, tuple[dict[str, Any], Any]] = {
     "opened again": ({}, _opened_again),
     "lost power": ({}, _lost_power),
     "two registers": ({}, _lifetime_beside_session),
+    "identified in the session": ({}, _identified),
+    "identified before the stop": ({}, lambda s: _identified(s, readings_after=False)),
+    "identified in the session after another one": ({}, lambda s: _identified(s, before=True)),
+    "identified in a session without a start": ({}, lambda s: _identified(s, meter_wh=None)),
+    "identified in a session of bands": ({"tariff": NIGHT}, _identified),
     "readings in no order": ({}, _unordered_message),
 }
 
