@@ -17,6 +17,7 @@ _SENTENCES: Final = {
     "meter_decreased": "The register at the end is below the last reading, so the readings count.",
     "implausible_meter_stop": "The register at the end is more than the meter can have advanced to.",
     "energy_exceeds_power": "This is more energy than the charger can give in that time.",
+    "energy_below_power": "The power that the charger reported adds up to many times this energy: is the register in kWh?",
     "clock_changed": "The charger's clock was wrong at one end, so that of csms was used.",
     "transaction_id_inferred": "The stop named no usable transaction; it fitted this one only.",
     "reserved_for_another": "The connector was reserved for another idTag.",

@@ -12,7 +12,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from csms.core import session_register
+from csms.core import reported_power, session_register
 from csms.core.clocks import CLOCK_TOLERANCE, LONGEST_SESSION, is_suspect
 from csms.core.pricing import duration_s
 from csms.core.session_register import SESSION_REGISTER, SessionRegister
@@ -23,6 +23,7 @@ NO_METER_STOP: Final = "no_meter_stop"  # neither a register at the end nor a re
 METER_DECREASED: Final = "meter_decreased"  # the register at the end is below the last one
 IMPLAUSIBLE_METER_STOP: Final = "implausible_meter_stop"  # it is more than the meter can have advanced to
 ENERGY_EXCEEDS_POWER: Final = "energy_exceeds_power"  # more energy than the charger can give in that time
+ENERGY_BELOW_POWER: Final = "energy_below_power"  # a fraction of what the reported power adds up to
 CLOCK_CHANGED: Final = "clock_changed"  # the charger's clock was wrong at one end, so csms's was used
 
 _LONGEST_S = Decimal(int(LONGEST_SESSION.total_seconds()))
@@ -69,6 +70,9 @@ def conclude(
     lasted_s = max(float(seconds), (end.received_at - start_received_at).total_seconds(), 0.0)
     if ended.energy_wh > session_register.limit_wh(register.max_power_w, lasted_s):
         held = (*held, ENERGY_EXCEEDS_POWER)
+    if reported_power.contradicts(ended.power, ended.energy_wh):
+        # A register that stood still may be right, and the power stale.
+        marks, held = (*marks, ENERGY_BELOW_POWER), (*held, ENERGY_BELOW_POWER) if ended.energy_wh else held
     if ended.pending is not None:
         marks = (*marks, session_register.IMPLAUSIBLE_READING)  # nothing has confirmed it
     reported = end.meter_stop_wh

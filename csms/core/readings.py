@@ -8,11 +8,13 @@ import msgspec
 from msgspec import UnsetType
 from msgspec.structs import replace
 
-from csms.core import events, reports, session_register
+from csms.core import events, reported_power, reports, session_register
 from csms.core.attribution import current_register
 from csms.core.clocks import proves_older
 from csms.core.records import Connector, DeviationCount, StoredReading, Transaction
+from csms.core.reported_power import ReportedPower
 from csms.core.sample_kinds import ENERGY_REGISTER, OUTLET
+from csms.core.session_register import SessionRegister
 from csms.core.text import storable
 from csms.core.units import Measured, SampleDeviation, measure
 from csms.core.work import Work
@@ -172,6 +174,8 @@ def _update_connector(
                 summed=_summed_phases(measured) is not None,
                 repeated=repeated,
             )
+        if measured.power_w is not None:
+            register = replace(register, power=_with_power(register, measured.power_w, sampled_at, work.now))
         energy_wh = register.last.wh if register.readings else None
     transaction_id = None if transaction is None else transaction.id
     same = before.reading_transaction_id == transaction_id
@@ -194,6 +198,12 @@ def _update_connector(
             )
         )
     return None if register is None or register.start_wh is None else register.energy_wh
+
+
+def _with_power(
+    register: SessionRegister, power_w: int, sampled_at: datetime, now: datetime
+) -> ReportedPower:
+    return reported_power.add(register.power, power_w, sampled_at, now, most_w=register.max_power_w)
 
 
 def take_one_phase(

@@ -45,6 +45,7 @@ DECIDED: Final = frozenset(
         evidence.METER_DECREASED,
         evidence.IMPLAUSIBLE_METER_STOP,
         evidence.ENERGY_EXCEEDS_POWER,
+        evidence.ENERGY_BELOW_POWER,
         evidence.CLOCK_CHANGED,
     }
 )

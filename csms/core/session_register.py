@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from csms.core.clocks import is_suspect
+from csms.core.reported_power import ReportedPower
 
 NO_METER_START: Final = "no_meter_start"  # the charger sent no usable register at the start
 METER_START_REPLACED: Final = "meter_start_replaced"  # the register at the start was a placeholder
@@ -55,7 +56,7 @@ class SessionRegister(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     `before_wh`: the connector's register before the session, if it is on the same scale. `readings`: how many values
     are believed. `at_outlet`: one of them was taken at the outlet. `max_power_w`: the most that the charger can give.
     `start_anomalies`: those of the anomalies that were known at the start. `scale`: what the registers received before
-    `scaled_at` were multiplied by then, because the charger was not identified before.
+    `scaled_at` were multiplied by then, because the charger was not identified before. `power`: what it adds up to.
     """
 
     start_wh: int | None
@@ -72,6 +73,7 @@ class SessionRegister(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     start_anomalies: tuple[str, ...] = ()
     scale: int = 1
     scaled_at: datetime | None = None
+    power: ReportedPower | None = None
 
     @property
     def energy_wh(self) -> int:
