@@ -109,17 +109,17 @@ def start(work: Work, r: reports.Start) -> reports.Started:
 def meter(work: Work, r: reports.Meter) -> reports.BalanceLeft | None:
     """Store readings of the transaction they name or, where that cannot be right, of the running one.
 
-    Readings of a transaction whose end was inferred show that it goes on, if its register rises: it is opened again, or
-    ended anew if another one runs on its connector.
+    Readings of a transaction whose end was inferred show that it goes on, if its register rises: it is opened again. If
+    another one runs on its connector, they count with its stop, or once no more of them come (reconciliation).
     """
     transaction, names_session = _measured_transaction(work, r)
-    resumed = transaction is not None and transaction.inferred and _rises(work, transaction, r)
-    amended = False
-    if transaction is not None and resumed:
-        if work.open_transaction(r.charger_id, transaction.connector_id) is None:
-            transaction = reopen(work, transaction)
-        else:
-            amended = True
+    if (
+        transaction is not None
+        and transaction.inferred
+        and work.open_transaction(r.charger_id, transaction.connector_id) is None
+        and _rises(work, transaction, r)
+    ):
+        transaction = reopen(work, transaction)
     connector_id = r.connector_id
     if transaction is not None and (names_session or connector_id == 0):
         # A session of the connector that the readings name casts a doubt on the transaction that they name.
@@ -135,8 +135,6 @@ def meter(work: Work, r: reports.Meter) -> reports.BalanceLeft | None:
         published=r.published,
         names_session=names_session,
     )
-    if transaction is not None and amended:
-        close_inferred(work, work.transactions[transaction.id], reason=transaction.stop_reason or "Other")
     if transaction is None or transaction.account_id is None:
         return None
     return accounts.debit_so_far(work, transaction, r.readings)

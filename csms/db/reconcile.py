@@ -1,4 +1,7 @@
-"""Open transactions that look ended: their connector has been Available, or their charger has booted, for a while."""
+"""Open transactions that look ended: their connector has been Available, or their charger has booted, for a while.
+
+And ended ones with late readings, which are in no bill yet.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -8,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.reports import Reconcile
 from csms.db.rows import all_rows
+from csms.db.tables import LATE
 
 # All ages are by the node's clock, but `free_since` by the charger's. A reading, or a status of a charging connector,
 # since then shows that the transaction goes on. Reports that waited in the charger may follow its first status.
@@ -49,10 +53,28 @@ ORDER BY t.id
 LIMIT :limit
 """)
 
+# The condition is that of transactions_late_idx.
+_LATE = text(f"""
+SELECT t.charger_id, t.id AS transaction_id
+FROM transactions t
+WHERE {LATE}
+  AND NOT EXISTS (
+    SELECT FROM readings r
+    WHERE r.charger_id = t.charger_id AND r.transaction_id = t.id AND r.received_at > :before
+  )
+ORDER BY t.id
+LIMIT :limit
+""")
+
 
 async def ended(db: AsyncConnection, before: datetime, *, limit: int = 200) -> Sequence[Reconcile]:
     """Open transactions that have looked ended since `before` (the node's clock) or longer, oldest first."""
     return [Reconcile(**row) for row in await all_rows(db, _ENDED, {"before": before, "limit": limit})]
+
+
+async def late(db: AsyncConnection, before: datetime, *, limit: int = 200) -> Sequence[Reconcile]:
+    """Transactions with an inferred end whose readings show more energy, the last of them received before `before`."""
+    return [Reconcile(**row) for row in await all_rows(db, _LATE, {"before": before, "limit": limit})]
 
 
 async def our_turn(db: AsyncConnection) -> bool:

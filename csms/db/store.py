@@ -67,7 +67,7 @@ _READ = PartialUpdate(
 )
 
 _IN_TRANSACTION = (reports.Meter, reports.Stop)
-_NAMES_TRANSACTION = (*_IN_TRANSACTION, Revise)
+_NAMES_TRANSACTION = (*_IN_TRANSACTION, Revise, reports.Reconcile)
 _WITH_TAG = (reports.Start, reports.Authorize, reports.Stop)
 _WITHOUT_CHARGER = (reports.Meter, reports.Status, reports.Seen)
 _STATES_LOCKED = (

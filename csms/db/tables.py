@@ -25,6 +25,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB
 from csms.db.schema import charger_column, choice_column, id_column, metadata, now_column, time_column
 
 _HOT = {"fillfactor": 60}  # room for heap-only updates
+# Ended transactions whose readings show more energy than is billed.
+LATE = "inferred AND (register #>> '{last,energy_wh}')::bigint > energy_wh"
 
 # OCPP 1.6 requires an integer; charge points in the field refuse 0 and more than 31 bits.
 transaction_ids = Sequence(
@@ -186,6 +188,7 @@ transactions = Table(
     Index("transactions_charger_id_started_at_idx", "charger_id", "started_at", "id"),
     Index("transactions_accounting_at_idx", "accounting_at", "id"),
     Index("transactions_charger_id_accounting_at_idx", "charger_id", "accounting_at", "id"),
+    Index("transactions_late_idx", "id", postgresql_where=text(LATE)),
     Index("transactions_held_idx", "id", postgresql_where=text("billing = 'held'")),
     Index(
         "transactions_open_id_tag_idx",

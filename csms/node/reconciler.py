@@ -32,7 +32,8 @@ async def once(engine: AsyncEngine, record: RecordReconcile, after_s: float, now
     async with engine.begin() as db:
         if not await reconcile.our_turn(db):
             return 0
-        found = await reconcile.ended(db, now - timedelta(seconds=after_s))
+        before = now - timedelta(seconds=after_s)
+        found = [*await reconcile.ended(db, before), *await reconcile.late(db, before)]
         closed = 0
         for report in found:
             if await record(report):

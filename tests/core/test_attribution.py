@@ -118,8 +118,16 @@ def test_a_reading_without_a_register_opens_no_session_again(store):
 def test_late_readings_amend_a_session_while_another_one_runs(store):
     number = inferred_session(store)
     running = store.tell(start(meter_wh=20_000, at=at(100))).transaction_id
-    store.tell(meter(number, register(12_000, at(45))))
-    assert store.transactions[number].energy_wh == 11_000
+    revisions, told = store.transactions[number].revision, len(store.told())
+    for minutes, value_wh in ((43, 10_000), (45, 12_000), (44, 11_000)):
+        store.tell(meter(number, register(value_wh, at(minutes))))
+    assert set(store.told()[told:]) == {"meter_reading"}
+    assert store.tell(reports.Reconcile(charger_id=CP, transaction_id=number))
+    assert (store.transactions[number].energy_wh, store.transactions[number].revision) == (
+        11_000,
+        revisions + 1,
+    )
+    assert not store.tell(reports.Reconcile(charger_id=CP, transaction_id=number))
     assert store.transactions[running].open
     amended = store.payloads("updated")[-1]
     assert (amended["energyUsed"], amended["duration"]) == (11.0, 45.0)

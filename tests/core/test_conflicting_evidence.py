@@ -86,6 +86,7 @@ def test_equal_phases_are_one_register_also_after_the_session_and_without_one():
     store.tell(start(meter_wh=8000, at=at(60)))
     store.now = at(61)
     store.tell(meter(number, by_phase(6000, 6000, 6000, at=at(30))))
+    store.tell(reports.Reconcile(charger_id=CP, transaction_id=number))
     assert figures(store.transactions[number])[:3] == (5000, "last_reading", (REPEATED,))
     store.tell(meter(None, by_phase(6000, 6000, 6000, at=at(61)), connector_id=2))
     store.tell(meter(None, by_phase(2000, 2000, 2000, at=at(62)), connector_id=2))

@@ -167,6 +167,7 @@ PAGES: dict[str, Callable[[AsyncConnection], Awaitable[Any]]] = {
     "a rental page": lambda db: accounts.rental_view(db, "c7", "tag7"),
     "who is signed in": lambda db: accounts.signed_in_account(db, b"\0\0\0\7", NOW),
     "sessions that look ended": lambda db: reconcile.ended(db, NOW - timedelta(hours=1)),
+    "sessions with late readings": lambda db: reconcile.late(db, NOW - timedelta(hours=1)),
     "the totals": lambda db: network_views.network_totals(db, NOW - timedelta(days=1), NOW),
     "the gauges": network_views.gauges,
 }  # fmt: skip

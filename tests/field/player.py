@@ -214,7 +214,8 @@ class Player:
 
     async def _infer(self, step: Step) -> None:
         async with self.engine.begin() as db:
-            found = await reconcile.ended(db, datetime.now(UTC), limit=1000)
+            now = datetime.now(UTC)
+            found = [*await reconcile.ended(db, now, limit=1000), *await reconcile.late(db, now, limit=1000)]
         for report in found:
             if report.charger_id == self.site.charger:
                 await self.ledger.record(report)
