@@ -106,3 +106,28 @@ async def test_what_still_charges_is_left_alone(site: OcppSite) -> None:
             await point.ask("MeterValues", values(2000 + n, at=n, connectorId=3, transactionId=ids[2]))
             await asyncio.sleep(0.1)
     assert [(await site.transaction(i))["stopped_at"] for i in ids] == [None] * 3
+
+
+async def test_late_readings_of_an_ended_session_are_billed_together(site: OcppSite) -> None:
+    point = await site.dial()
+    ended = (await point.ask("StartTransaction", start()))["transactionId"]
+    running = (await point.ask("StartTransaction", start(meterStart=30_000, timestamp=moment(60))))[
+        "transactionId"
+    ]
+    for minutes, value_wh in ((10, 3000), (20, 5000), (30, 7000)):
+        await point.ask("MeterValues", values(value_wh, at=minutes, transactionId=ended))
+
+    async def billed_anew() -> bool:
+        return bool((await site.transaction(ended))["revision"] == 2)
+
+    await until(billed_anew, 15)
+    assert await site.told() == [
+        *("started", "completed", "session_cost", "started"),
+        *["meter_reading"] * 3,
+        *("updated", "session_cost"),
+    ]
+    assert [(cost["revision"], cost["energyConsumed"]) for cost in await site.payloads("session_cost")] == [
+        (1, 0.0),
+        (2, 6.0),
+    ]
+    assert (await site.transaction(running))["stopped_at"] is None
