@@ -7,6 +7,7 @@ _SENTENCES: Final = {
     "meter_start_replaced": "The register at the start was a placeholder; the readings show where it began.",
     "register_overlap": "The session begins below the end of the one before on this connector.",
     "register_gap": "The session begins above the end of the one before on this connector.",
+    "ends_above_next": "The end came late and lies above the start of the next session: both bills may have this energy.",
     "register_reset": "The register began again at a lower value during the session.",
     "register_wrapped": "The register passed the largest value that it can hold.",
     "register_jumped": "The register went on at another, higher value.",

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -11,10 +12,11 @@ from csms.core.clocks import is_suspect
 from csms.core.evidence import Conclusion, SessionEnd, conclude
 from csms.core.pricing import Cost, session_cost
 from csms.core.records import BilledState, Connector, Transaction, TransactionRevision
-from csms.core.session_register import SessionRegister
+from csms.core.session_register import NO_FALL_WH, SessionRegister
 from csms.core.work import Work
 
 BILLED, HELD, VOID = "billed", "held", "void"
+ENDS_ABOVE_NEXT: Final = "ends_above_next"  # the same energy may be in the bill of the next session
 CHARGER, CSMS = "charger", "csms"  # authors of revisions, beside operators
 
 
@@ -38,6 +40,8 @@ def close(
     found = conclude(
         began, end, started_at=transaction.started_at, start_received_at=transaction.start_received_at
     )
+    if _ends_above_next(work, transaction, found.register):
+        anomalies = (*anomalies, ENDS_ABOVE_NEXT)
     held = found.held_because if work.policy.hold_implausible else ()
     closed = replace(
         transaction,
@@ -60,6 +64,20 @@ def close(
     closed = book(work, transaction, closed, cost, author=author, note=note)
     _free_connector(work, closed)
     return closed
+
+
+def _ends_above_next(work: Work, transaction: Transaction, ended: SessionRegister) -> bool:
+    """Return whether a session ends, by what came late, above the start of the one that has begun on its connector since."""
+    running = work.open_transaction(transaction.charger_id, transaction.connector_id)
+    connector = work.connector(transaction.charger_id, transaction.connector_id)
+    if running is not None and running.id != transaction.id:
+        later = current_register(work, running)
+    elif (connector.reading_transaction_id or 0) > transaction.id and connector.register is not None:
+        later = connector.register
+    else:
+        return False
+    # Registers that begin anew in each session are not comparable.
+    return later.start_wh is not None and ended.segment_wh < later.start_wh < ended.last.wh - NO_FALL_WH
 
 
 def _shows_register(found: Conclusion, end: SessionEnd) -> bool:

@@ -214,7 +214,7 @@ def contradictory(
     started_suspect = is_suspect(started_at, start_received_at)
     if end.stopped_at < started_at or duration_s(started_at, end.stopped_at) > _LONGEST_S:
         return True
-    if started_suspect != is_suspect(end.stopped_at, end.received_at):
+    if started_suspect != is_suspect(end.stopped_at, end.received_at) or register.ended_before is not None:
         return True
     # A clock that stands still measures nothing.
     return started_suspect and end.stopped_at == started_at and end.received_at > start_received_at

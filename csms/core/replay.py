@@ -170,6 +170,7 @@ def _begun(work: Work, ended: Transaction, sources: SessionSources) -> Transacti
         max_power_w=most_w,
         before_wh=before_wh,
         anomalies=given,
+        ended_before=None if kept is None else kept.ended_before,
     )
     if register.start_wh is None and before_wh is None and kept is not None and not kept.readings:
         # The connector's register, of sessions that each began at 0: it is in no other field.

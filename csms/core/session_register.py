@@ -12,7 +12,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from csms.core.clocks import is_suspect
+from csms.core.clocks import CLOCK_TOLERANCE, is_suspect
 from csms.core.reported_power import ReportedPower
 
 NO_METER_START: Final = "no_meter_start"  # the charger sent no usable register at the start
@@ -32,6 +32,7 @@ _CLOCK_ERROR = 1.1
 # What a register may differ by where it does not matter: rounding to 0.1 kWh, or readings that overtake each other.
 NO_FALL_WH = 100
 _STRICT_MARGIN_WH = 1000
+_IN_KWH_WH = 1000  # a start in whole kWh is so near to the register in Wh
 _LONGEST_S = 30 * 86_400.0
 # The largest number of a field, which firmware sends for a register that it does not know.
 _UNKNOWN: Final = frozenset(2**bits - 1 for bits in (31, 32, 63, 64))
@@ -57,6 +58,7 @@ class SessionRegister(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     are believed. `at_outlet`: one of them was taken at the outlet. `max_power_w`: the most that the charger can give.
     `start_anomalies`: those of the anomalies that were known at the start. `scale`: what the registers received before
     `scaled_at` were multiplied by then, because the charger was not identified before. `power`: what it adds up to.
+    `ended_before`: the end of the session before, if the charger's time of the start lies before it.
     """
 
     start_wh: int | None
@@ -74,6 +76,7 @@ class SessionRegister(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     scale: int = 1
     scaled_at: datetime | None = None
     power: ReportedPower | None = None
+    ended_before: datetime | None = None
 
     @property
     def energy_wh(self) -> int:
@@ -90,15 +93,18 @@ def begin(
     before_wh: int | None = None,
     previous: SessionRegister | None = None,
     anomalies: tuple[str, ...] = (),
+    ended_before: datetime | None = None,
 ) -> SessionRegister:
     """Return the state at the start of a session.
 
     `before_wh`: the register that the connector had last. `previous`: that of the session before on the connector. A
-    register of sessions that each began at 0 is not comparable with a start.
+    register of sessions that each began at 0 is not comparable with a start. A start that is in kWh is as good as none.
     """
     lifetime = previous is None or bool(previous.start_wh)
     marks: tuple[str, ...] = ()
-    if meter_start_wh is None or meter_start_wh < 0 or meter_start_wh in _UNKNOWN:
+    if meter_start_wh and before_wh and lifetime and abs(meter_start_wh * 1000 - before_wh) <= _IN_KWH_WH:
+        meter_start_wh, marks = before_wh, (METER_START_REPLACED,)
+    elif meter_start_wh is None or meter_start_wh < 0 or meter_start_wh in _UNKNOWN:
         meter_start_wh, marks = None, (NO_METER_START,)
     elif before_wh is not None and meter_start_wh > 0 and previous is not None:
         marks = _compared(meter_start_wh, before_wh, previous)
@@ -112,7 +118,20 @@ def begin(
         before_wh=before_wh if lifetime else None,
         anomalies=anomalies,
         start_anomalies=anomalies,
+        ended_before=ended_before or _ended_before(meter_start_wh, at, before_wh, previous),
     )
+
+
+def _ended_before(
+    meter_start_wh: int | None, at: datetime, before_wh: int | None, previous: SessionRegister | None
+) -> datetime | None:
+    """Return when the session before ended, if that was after the time of this start: its register shows the order."""
+    if meter_start_wh is None or before_wh is None or previous is None:
+        return None
+    last = previous.last
+    ended_at = last.received_at if is_suspect(last.at, last.received_at) else min(last.at, last.received_at)
+    later = meter_start_wh >= last.wh - NO_FALL_WH and not is_suspect(at, last.received_at)
+    return ended_at if later and at < ended_at - CLOCK_TOLERANCE else None
 
 
 def begun_at(register: SessionRegister, begin_wh: int) -> SessionRegister:

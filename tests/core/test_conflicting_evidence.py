@@ -1,6 +1,6 @@
 """Evidence of a session that contradicts other evidence: which of the two is believed."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -161,3 +161,57 @@ def test_a_jump_beyond_the_peak_before_a_reset_is_taken_back_where_the_time_sinc
     t = charged(store_with(), 1000, readings, None, until=22)
     marks = ("register_reset", "implausible_reading")
     assert figures(t) == (400 + 4600, "last_reading", marks, "billed")
+
+
+@pytest.mark.parametrize(
+    ("begin_wh", "next_wh", "end_wh", "marks"),
+    [
+        (1000, 5000, 9000, ("ends_above_next",)),
+        (1000, 5000, 5000, ()),
+        (0, 0, 9000, ()),  # each session counts from 0
+        (1000, None, 9000, ()),
+    ],
+)
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_late_end_above_the_next_start_is_marked(begin_wh, next_wh, end_wh, marks, *, ended):
+    store = store_with()
+    first = store.tell(start(meter_wh=begin_wh, at=NOW)).transaction_id
+    store.now = at(100)
+    second = store.tell(start(meter_wh=next_wh, at=at(100))).transaction_id
+    if ended:
+        store.now = at(160)
+        store.tell(stop(second, meter_wh=15_000, at=at(160)))
+    store.now = at(170)
+    store.tell(stop(first, meter_wh=end_wh, at=at(60)))
+    assert store.transactions[first].anomalies == marks
+    assert store.transactions[first].energy_wh == end_wh - begin_wh
+
+
+def test_a_start_in_kwh_is_replaced_by_the_register_of_the_connector():
+    store = store_with()
+    charged(store, 20_000, [], 30_120, until=60)
+    second = charged(store, 30, [(10, 31_120)], 33_120, since=90, until=30)
+    assert figures(second) == (3000, "meter_stop", ("meter_start_replaced",), "billed")
+    assert second.meter_start_wh == 30
+
+
+@pytest.mark.parametrize(
+    ("end", "begin_wh", "minutes"),
+    [
+        ({}, 5000, 30),
+        ({"at": datetime(1970, 1, 1, tzinfo=UTC)}, 5000, 30),
+        ({}, 4000, 180),  # by its register it may be older
+    ],
+)
+def test_a_start_before_the_end_of_the_session_before_is_timed_by_receipt(end, begin_wh, minutes):
+    store = store_with()
+    first = store.tell(start(meter_wh=1000, at=NOW)).transaction_id
+    store.now = at(60)
+    store.tell(stop(first, **{"meter_wh": 5000, "at": at(60)} | end))
+    store.now = at(90)
+    second = store.tell(start(meter_wh=begin_wh, at=at(-60))).transaction_id
+    store.now = at(120)
+    store.tell(stop(second, meter_wh=8000, at=at(120)))
+    ended = store.transactions[second]
+    assert ended.duration_s == minutes * 60
+    assert ("clock_changed" in ended.anomalies) == (minutes == 30)
