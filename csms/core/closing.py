@@ -76,8 +76,9 @@ def _ends_above_next(work: Work, transaction: Transaction, ended: SessionRegiste
         later = connector.register
     else:
         return False
-    # Registers that begin anew in each session are not comparable.
-    return later.start_wh is not None and ended.segment_wh < later.start_wh < ended.last.wh - NO_FALL_WH
+    # Registers that begin at 0 in each session are not comparable.
+    begun_wh = later.before_wh if later.start_wh is None else later.start_wh
+    return bool(begun_wh) and ended.segment_wh <= (begun_wh or 0) < ended.last.wh - NO_FALL_WH
 
 
 def _shows_register(found: Conclusion, end: SessionEnd) -> bool:

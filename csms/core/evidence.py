@@ -130,6 +130,15 @@ def _energy(
         register.start_wh or 0
     ):
         return replace(register, last=replace(point, energy_wh=whole_wh)), METER_STOP, (), ()
+    if (
+        reported < last.wh
+        and not register.at_outlet
+        and 0 <= whole_wh
+        and register.segment_wh == register.start_wh
+    ):
+        # Start and end are of the outlet, the readings of another place, which has a meter of its own.
+        ended = replace(register, last=replace(point, energy_wh=whole_wh))
+        return ended, METER_STOP, (session_register.IMPLAUSIBLE_READING,), ()
     if reported < last.wh:
         return register, source, (METER_DECREASED,), ()
     return register, source, (), (IMPLAUSIBLE_METER_STOP,)

@@ -168,8 +168,9 @@ def test_a_jump_beyond_the_peak_before_a_reset_is_taken_back_where_the_time_sinc
     [
         (1000, 5000, 9000, ("ends_above_next",)),
         (1000, 5000, 5000, ()),
+        (1000, 1000, 9000, ("ends_above_next",)),
         (0, 0, 9000, ()),  # each session counts from 0
-        (1000, None, 9000, ()),
+        (1000, None, 9000, ("ends_above_next",)),  # the next one begins at the register of before
     ],
 )
 @pytest.mark.parametrize("ended", [False, True])
