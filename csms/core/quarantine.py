@@ -49,13 +49,10 @@ def repairable_message(action: str, payload: bytes) -> dict[str, Any] | None:
 
     A stop that fitted no transaction is quarantined as a report, independent of the charger's protocol.
     """
-    try:
-        found = read_json(payload)
-    except UnusableDocument:
-        return None
+    found = _decoded(payload)
     if not isinstance(found, dict):
         return None
-    if action != "StopTransaction" or "charger_id" not in found:
+    if not _is_report(action, found):
         return found
     try:
         stop = msgspec.convert(found, _StoredStop)
@@ -69,3 +66,19 @@ def repairable_message(action: str, payload: bytes) -> dict[str, Any] | None:
         "idTag": stop.id_tag,
     }
     return {key: value for key, value in fields.items() if value is not None}
+
+
+def is_as_sent(action: str, payload: bytes) -> bool:
+    """Return whether a quarantined message is as the charger sent it, with registers as it counts them, and no report."""
+    return not _is_report(action, _decoded(payload))
+
+
+def _decoded(payload: bytes) -> Any:
+    try:
+        return read_json(payload)
+    except UnusableDocument:
+        return None
+
+
+def _is_report(action: str, found: Any) -> bool:
+    return action == "StopTransaction" and isinstance(found, dict) and "charger_id" in found

@@ -9,17 +9,25 @@ from msgspec.structs import replace
 from csms.core import reports
 from csms.errors import NotBookable
 from csms.ocpp import call_handlers, messages
+from csms.ocpp.quirks import Behaviours
 
 
 def repaired_report(
-    charger_id: str, action: str, payload: dict[str, Any], repair: reports.Repair, now: datetime
+    charger_id: str,
+    action: str,
+    payload: dict[str, Any],
+    repair: reports.Repair,
+    now: datetime,
+    behaviours: Behaviours = Behaviours(),
 ) -> reports.Report[Any]:
     """The report of a transaction message in OCPP's JSON. Raises NotBookable, naming what cannot be read.
 
-    Times without a zone are UTC. A deviation that is repaired in a charger's message is refused here.
+    Times without a zone are UTC. A deviation that is repaired in a charger's message is refused here. `behaviours`: those
+    of the charger, if the registers are as it sends them; which transaction and idTag are meant is the operator's word.
     """
+    trusted = replace(behaviours, unreliable_id_tag=False, unreliable_transaction_id=False)
     call = call_handlers.CallContext(
-        charger_id, f"quarantine/{repair.quarantine_id}", json.dumps(payload).encode(), now
+        charger_id, f"quarantine/{repair.quarantine_id}", json.dumps(payload).encode(), now, trusted
     )
     decoded = messages.decode(action, call.payload, zone=UTC)
     if isinstance(decoded, messages.Unreadable):

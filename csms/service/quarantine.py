@@ -2,12 +2,15 @@
 
 from typing import Any
 
-from csms.core.quarantine import REPAIRABLE_ACTIONS, repairable_message
+from msgspec.structs import replace
+
+from csms.core.quarantine import REPAIRABLE_ACTIONS, is_as_sent, repairable_message
 from csms.core.reports import Repair
 from csms.core.text import storable
 from csms.db import admin, charger_views, logs
 from csms.errors import NotBookable
 from csms.ocpp.operator_repair import repaired_report
+from csms.ocpp.quirks import Behaviours, quirks_for
 from csms.service.access import Identity
 from csms.service.context import ServiceContext
 from csms.service.problems import Problem
@@ -70,9 +73,24 @@ async def book(
         transaction_id=message.transaction_id if message.action == "StartTransaction" else None,
     )
     try:
-        report = repaired_report(message.charger_id, message.action, payload, order, context.now())
+        behaviours = await _behaviours(context, message)
+        report = repaired_report(
+            message.charger_id, message.action, payload, order, context.now(), behaviours
+        )
         answer = await context.node.record(report)
     except NotBookable as error:
         raise Problem(422, "not-bookable", str(error)) from None
     booked: int | None = getattr(answer, "transaction_id", None)
     return booked
+
+
+async def _behaviours(context: ServiceContext, message: logs.QuarantinedMessage) -> Behaviours:
+    """How the registers of a message are read: as its charger counts them, but in Wh if csms had read the message."""
+    async with context.engine.connect() as db:
+        found = await charger_views.get_charger(db, message.charger_id)
+    if found is None:
+        return Behaviours()
+    known = quirks_for(found.charger.vendor, found.charger.model, found.charger.firmware_version)
+    return (
+        known if is_as_sent(message.action, message.payload) else replace(known, energy_kwh_labelled_wh=False)
+    )

@@ -223,7 +223,9 @@ class Player:
     async def _book(self, step: Step) -> None:
         part, number = step.parts[0], (await self.site.quarantine())[-1]["id"]
         body = {"payload": part.more or None, "transactionId": self._transaction(part, None)}
-        await self._ask(step, f"quarantine/{number}/repair", body)
+        booked = await self._ask(step, f"quarantine/{number}/repair", body)
+        if booked.get("transactionId") is not None:
+            self._started(1, booked)
 
     async def _correct(self, step: Step) -> None:
         await self._revise(step)
@@ -236,13 +238,12 @@ class Player:
         number = self.transactions[int(part.words[0].removeprefix("#")) - 1]
         await self._ask(step, f"transactions/{number}/{step.verb}", {"note": "by hand"} | part.more)
 
-    async def _ask(self, step: Step, path: str, body: dict[str, Any]) -> None:
+    async def _ask(self, step: Step, path: str, body: dict[str, Any]) -> dict[str, Any]:
         made = await self.site.node.api.post(f"/api/v1/{path}", json=body)
-        if (made.status_code == 422) != ("refused" in step.parts[0].words) or made.status_code not in {
-            200,
-            422,
-        }:
+        if made.status_code != (422 if "refused" in step.parts[0].words else 200):
             raise Differs(f"answered {made.status_code} {made.text}")
+        answer: dict[str, Any] = made.json()
+        return answer
 
     async def _shows(self, step: Step) -> None:
         part = step.parts[0]

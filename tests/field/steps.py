@@ -9,7 +9,7 @@
     again · resend                                 the last message with a new message id, with the same one
     frame [2,"$id","MeterValues",…]                a raw frame; $id, $tx (the last transaction) and $@30 are filled in
     tag ALICE parent=FAMILY                        an operator registers an idTag
-    book tx=#1                                     an operator books the newest message in quarantine
+    book tx=#1 · book with {"connectorId": 1}      an operator books the newest message in quarantine, as it is or so
     correct #1 {"energyWh": 5000} · void #1        an operator corrects, or makes void, the first transaction
     infer                                          csms ends what looks ended, as its reconciler does
     shows 5000 Wh power=0 status=Charging          what the REST interface shows now; `register=6000`
