@@ -133,7 +133,7 @@ def _energy(
     if (
         reported < last.wh
         and not register.at_outlet
-        and 0 <= whole_wh
+        and whole_wh >= 0
         and register.segment_wh == register.start_wh
     ):
         # Start and end are of the outlet, the readings of another place, which has a meter of its own.

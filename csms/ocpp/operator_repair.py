@@ -11,6 +11,8 @@ from csms.errors import NotBookable
 from csms.ocpp import call_handlers, messages
 from csms.ocpp.quirks import Behaviours
 
+_AS_IN_OCPP = Behaviours()
+
 
 def repaired_report(
     charger_id: str,
@@ -18,7 +20,7 @@ def repaired_report(
     payload: dict[str, Any],
     repair: reports.Repair,
     now: datetime,
-    behaviours: Behaviours = Behaviours(),
+    behaviours: Behaviours = _AS_IN_OCPP,
 ) -> reports.Report[Any]:
     """The report of a transaction message in OCPP's JSON. Raises NotBookable, naming what cannot be read.
 

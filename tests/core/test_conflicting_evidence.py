@@ -216,3 +216,41 @@ def test_a_start_before_the_end_of_the_session_before_is_timed_by_receipt(end, b
     ended = store.transactions[second]
     assert ended.duration_s == minutes * 60
     assert ("clock_changed" in ended.anomalies) == (minutes == 30)
+
+
+@pytest.mark.parametrize(
+    ("end_wh", "expected"),
+    [
+        (12_000, (7000, "meter_stop", ("implausible_reading",), "billed")),
+        (0, (90_000, "last_reading", ("meter_decreased",), "billed")),
+    ],
+)
+def test_readings_of_another_place_do_not_outdo_start_and_stop(end_wh, expected):
+    store = store_with()
+    number = store.tell(start(meter_wh=5000, at=NOW)).transaction_id
+    for minutes, value_wh in ((20, 90_400), (60, 95_000)):
+        store.now = at(minutes)
+        store.tell(meter(number, register(value_wh, at(minutes), location="EV")))
+    store.now = at(120)
+    store.tell(stop(number, meter_wh=end_wh, at=at(120)))
+    assert figures(store.transactions[number]) == expected
+
+
+@pytest.mark.parametrize(
+    ("end_wh", "expected"),
+    [
+        (368, (7, "meter_stop", ("energy_below_power",), "held")),
+        (361, (0, "meter_stop", ("energy_below_power",), "billed")),
+        (7361, (7000, "meter_stop", (), "billed")),
+    ],
+)
+def test_energy_far_below_the_reported_power_is_held(end_wh, expected):
+    store = store_with()
+    number = store.tell(start(meter_wh=361, at=NOW)).transaction_id
+    for minutes in (10, 60):
+        store.now = at(minutes)
+        power = [sample(7000, "Power.Active.Import", "W")]
+        store.tell(meter(number, reports.Reading(at=at(minutes), samples=power)))
+    store.now = at(61)
+    store.tell(stop(number, meter_wh=end_wh, at=at(61)))
+    assert figures(store.transactions[number]) == expected

@@ -3,7 +3,7 @@
 import pytest
 
 from csms.core import reports
-from csms.core.quarantine import repairable_message
+from csms.core.quarantine import is_as_sent, repairable_message
 from csms.errors import NotBookable
 from tests.harness.fake_store import CP, FakeStore, at, correction, meter, register, start, stop
 from tests.harness.narrowing import present
@@ -176,3 +176,13 @@ def test_an_entry_is_offered_for_repair_in_ocpps_terms() -> None:
     assert repairable_message("StopTransaction", b'{"charger_id": 5, "at": 7}') == {"charger_id": 5, "at": 7}
     for garbage in (b"[]", b"{", b"\xff", b'"text"'):
         assert repairable_message("StartTransaction", garbage) is None
+
+
+def test_only_a_stop_that_was_read_is_not_as_its_charger_sent_it() -> None:
+    desk = FakeStore()
+    desk.tell(stop(77, id_tag="T"))
+    (entry,) = desk.quarantine
+    assert not is_as_sent(entry.action, entry.payload)
+    for payload in (b'{"transactionId": 5}', b"[]", b"{"):
+        assert is_as_sent("StopTransaction", payload)
+    assert is_as_sent("StartTransaction", b'{"charger_id": 5}')
