@@ -139,12 +139,13 @@ class AdapterHost(Protocol):
         retain: bool = True,
         expiry_s: int | None = None,
         bare: bool = False,
+        signed: bool = False,
     ) -> None:
         """Publish a message at QoS 1 and wait for its acknowledgement. Business events are published by the core only.
 
         `expiry_s`: how long the broker may keep it for a subscriber that is away (MQTT 5). `bare`: the topic gets no
-        prefix. Raises BrokerAway when the broker did not take it, or it is not known; it is never sent later by
-        itself.
+        prefix. `signed`: only other nodes take it, within `expiry_s` and not retained; the payload is JSON. Raises
+        BrokerAway when the broker did not take it, or it is not known; it is never sent later by itself.
         """
 
     async def listen(
@@ -153,12 +154,16 @@ class AdapterHost(Protocol):
         handle: HandleMessage,
         *,
         bare: bool = False,
+        signed: bool = False,
         subscribed: Callable[[], None] | None = None,
     ) -> None:
         """Handle the messages on a topic of the main broker (wildcards allowed) until cancelled, also after reconnects.
 
         What `handle` raises does not end it: it is logged and counted, and health shows it until a message can be handled
-        again. Without MQTT there are no messages. `bare`: the topic gets no prefix. `subscribed` is called once, when no message that the broker receives from then on is missed: the broker has
+        again. Without MQTT there are no messages. `bare`: the topic gets no prefix. `signed`: only messages that a node of
+        this installation has just signed for their topic; all others are counted and dropped.
+
+        `subscribed` is called once, when no message that the broker receives from then on is missed: the broker has
         acknowledged the subscription, or there is no connection and the next one begins with it.
         """
 

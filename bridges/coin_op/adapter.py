@@ -74,7 +74,8 @@ class CoinOpAdapter:
                 # One subscription for all topics of a station keeps their order. Not a shared subscription: that
                 # would split the packets of one station over its members.
                 group.create_task(node.listen("charger/#", self._on_message), name="stations")
-                group.create_task(node.listen("rentals/+/watch", self._on_watch), name="watch requests")
+                watched = node.listen("rentals/+/watch", self._on_watch, signed=True)
+                group.create_task(watched, name="watch requests")
                 group.create_task(self._poll_registry(), name="registry")
                 group.create_task(self._tick(), name="clock")
         finally:

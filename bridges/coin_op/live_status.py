@@ -83,6 +83,7 @@ class LiveStatusPublisher:
                 msgspec.json.encode(live_status),
                 retain=False,
                 expiry_s=_EXPIRY_S,
+                signed=True,
             )
         except BrokerAway:
             return

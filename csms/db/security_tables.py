@@ -1,6 +1,6 @@
-"""Tables of the OCPP security white paper: certificates of charge points, and their security events."""
+"""Tables of secrets and of the OCPP security white paper: certificates of charge points, their security events."""
 
-from sqlalchemy import BigInteger, Column, Identity, Index, Table, Text
+from sqlalchemy import BigInteger, Column, Identity, Index, LargeBinary, Table, Text
 
 from csms.db.schema import choice_column, id_column, metadata, now_column, time_column
 
@@ -33,4 +33,13 @@ security_events = Table(
     time_column("reported_at"),
     time_column("recorded_at", nullable=False),
     Index("security_events_charger_id_id_idx", "charger_id", "id"),
+)
+
+# What nodes sign their messages to each other with (csms/node/signed_messages.py).
+node_keys = Table(
+    "node_keys",
+    metadata,
+    Column("purpose", Text, primary_key=True),
+    Column("key", LargeBinary, nullable=False),
+    now_column("created_at"),
 )

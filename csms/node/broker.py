@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from msgspec import Raw
+
 from csms.adapter import BrokerMessage
 from csms.core.records import Event, Frame
 from csms.errors import BrokerAway
@@ -13,6 +15,7 @@ from csms.mqtt.protocol import ProtocolStream
 from csms.mqtt.relay import Relay
 from csms.mqtt.state_publisher import StatePublisher
 from csms.node.health import Check
+from csms.node.signed_messages import MessageKey, SignedReader, Wrapped, stamp
 
 
 @dataclass(kw_only=True, eq=False)
@@ -21,10 +24,11 @@ class NodeBroker:
 
     `link` carries presence and what adapters publish, `commands` the router's requests and answers: what the
     relay does with its own connection must not disturb commands. `protocol` and `state` are None when they are
-    switched off.
+    switched off. `key` signs what adapters of several nodes say to each other.
     """
 
     prefix: str
+    key: MessageKey
     link: BrokerLink
     commands: BrokerLink
     relay: Relay
@@ -34,10 +38,20 @@ class NodeBroker:
     # --- for adapters ----------------------------------------------------------------------------
 
     async def publish(
-        self, topic: str, payload: bytes, *, retain: bool, expiry_s: int | None = None, bare: bool = False
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool,
+        expiry_s: int | None = None,
+        bare: bool = False,
+        signed: bool = False,
     ) -> None:
         """See `AdapterHost.publish`."""
         whole = topic if bare else prefixed(self.prefix, topic)
+        if signed:
+            assert expiry_s is not None, "a signed message expires"
+            payload = self.key.sign(whole, Wrapped(**stamp(expiry_s), body=Raw(payload)))
         try:
             await self.link.publish(MqttMessage(topic=whole, body=payload, retain=retain, expiry_s=expiry_s))
         except (PublishRefused, BrokerDisconnected) as error:
@@ -49,13 +63,21 @@ class NodeBroker:
         handle: Callable[[BrokerMessage], Awaitable[None]],
         *,
         bare: bool,
+        signed: bool,
         subscribed: Callable[[], None] | None,
     ) -> None:
         """See `AdapterHost.listen`."""
         prefix = "" if bare else self.prefix
         own = len(prefixed(prefix, ""))
+        reader = SignedReader(self.key, Wrapped, topic) if signed else None
         async for message in self.link.listen(prefixed(prefix, topic), subscribed=subscribed):
-            await handle(BrokerMessage(topic=message.topic[own:], body=message.body, retained=message.retain))
+            body = message.body
+            if reader is not None:
+                wrapped = reader.read(message)
+                if wrapped is None:
+                    continue
+                body = bytes(wrapped.body)
+            await handle(BrokerMessage(topic=message.topic[own:], body=body, retained=message.retain))
 
     # --- what the node tells it ------------------------------------------------------------------
 

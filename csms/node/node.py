@@ -1,6 +1,7 @@
 """A running node: the ledger, the frame log, the broker, and the way to the chargers of every node."""
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from csms.node.guarded_handler import guarded
 from csms.node.health import Check, HealthReport
 from csms.node.ledger import Ledger
 from csms.node.router import CommandRouter
+from csms.node.signed_messages import MessageKey
 from csms.scheduling.plan_view import PlanView
 
 R = TypeVar("R")
@@ -60,6 +62,8 @@ class Node:
             None if broker is None else broker.commands,
             name,
             self._holder,
+            # Without a broker no message leaves this node.
+            key=MessageKey(secrets.token_bytes(32)) if broker is None else broker.key,
             prefix="" if broker is None else broker.prefix,
         )
         self.dispatcher = CommandDispatcher(engine, name, self.send, self._audit)
@@ -201,10 +205,11 @@ class Node:
         retain: bool = True,
         expiry_s: int | None = None,
         bare: bool = False,
+        signed: bool = False,
     ) -> None:
         if self.broker is None:
             raise BrokerAway(f"{topic} was not published: MQTT is off (MQTT_ENABLED=false).")
-        await self.broker.publish(topic, payload, retain=retain, expiry_s=expiry_s, bare=bare)
+        await self.broker.publish(topic, payload, retain=retain, expiry_s=expiry_s, bare=bare, signed=signed)
 
     async def listen(
         self,
@@ -212,10 +217,12 @@ class Node:
         handle: HandleMessage,
         *,
         bare: bool = False,
+        signed: bool = False,
         subscribed: Callable[[], None] | None = None,
     ) -> None:
         if self.broker is None:
             await asyncio.Event().wait()
             return
         with self.part(f"messages on {topic}", "message_not_handled") as part:
-            await self.broker.listen(topic, guarded(handle, part), bare=bare, subscribed=subscribed)
+            handler = guarded(handle, part)
+            await self.broker.listen(topic, handler, bare=bare, signed=signed, subscribed=subscribed)

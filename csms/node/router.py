@@ -6,10 +6,7 @@ bridges that run as processes of their own.
 """
 
 import asyncio
-import uuid
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
@@ -23,13 +20,14 @@ from csms.mqtt.client.errors import NO_MATCHING_SUBSCRIBERS, BrokerDisconnected,
 from csms.mqtt.client.link import BrokerLink, prefixed
 from csms.mqtt.client.message import MqttMessage
 from csms.node import router_messages
+from csms.node.signed_messages import MessageKey, MessageTooLong, SignedReader, stamp
 
 log = structlog.get_logger()
 _COMMANDS = Counter(
     "csms_commands_total", "Commands by where they were performed and how they ended.", ["where", "result"]
 )
-_REMEMBERED = 1000
 _MAX_PERFORMING = 1000
+_ANSWER_LIFETIME_S = _HANG_UP_LIFETIME_S = 60
 
 Holder = Callable[[str], Awaitable[str | None]]
 
@@ -37,7 +35,8 @@ Holder = Callable[[str], Awaitable[str | None]]
 class CommandRouter:
     """`holder(charger_id)` names the node a charger is connected to, or None; it may raise UnknownCharger.
 
-    Without a link (no MQTT) only chargers of this node can be reached. `run()` answers other nodes.
+    Without a link (no MQTT) only chargers of this node can be reached. `run()` answers other nodes, which have the same
+    `key`.
     """
 
     def __init__(
@@ -46,6 +45,7 @@ class CommandRouter:
         node: str,
         holder: Holder,
         *,
+        key: MessageKey,
         prefix: str = "",
         margin_s: float = 2.0,
     ) -> None:
@@ -55,7 +55,10 @@ class CommandRouter:
         self._prefix = prefix
         self._adapters: dict[str, Adapter] = {}
         self._waiting: dict[str, asyncio.Future[router_messages.Reply]] = {}
-        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._key = key
+        self._requests = SignedReader(key, router_messages.Request, "commands")
+        self._replies = SignedReader(key, router_messages.Reply, "results")
+        self._hang_ups = SignedReader(key, router_messages.HangUp, "control")
         self._margin_s = margin_s
         self._tasks = TaskSet()
 
@@ -109,9 +112,8 @@ class CommandRouter:
         # The timeout of the node that holds the charger comes first.
         wait_s = command.timeout_s + self._margin_s
         request = router_messages.Request(
-            id=uuid.uuid4().hex,
-            reply_to=self._topic(self._node, "results"),
-            expires_at=datetime.now(UTC) + timedelta(seconds=command.timeout_s),
+            **stamp(command.timeout_s),
+            sender=self._node,
             charger_id=charger_id,
             action=command.action,
             payload=command.payload,
@@ -127,7 +129,8 @@ class CommandRouter:
                 reply = await answer
         except TimeoutError:
             raise ChargerTimeout(
-                f"{charger_id} did not answer {command.action} within {wait_s:g} s."
+                f"{charger_id}, which is connected to {node}, did not answer {command.action} within {wait_s:g} s. "
+                f"If this is so for all chargers of {node}, look for node_message_refused in its log."
             ) from None
         finally:
             del self._waiting[request.id]
@@ -136,9 +139,14 @@ class CommandRouter:
         return reply.response if isinstance(reply.response, dict) else {}
 
     async def _publish_request(self, link: BrokerLink, node: str, request: router_messages.Request) -> None:
+        topic = self._topic(node, "commands")
+        try:
+            body = self._key.sign(topic, request)
+        except MessageTooLong as error:
+            raise CommandError(f"{request.action} cannot be sent to {node}: {error}.") from None
         message = MqttMessage(
-            topic=self._topic(node, "commands"),
-            body=router_messages.encode(request),
+            topic=topic,
+            body=body,
             expiry_s=max(int(request.timeout_s), 1),
             content_type="application/json",
         )
@@ -157,14 +165,18 @@ class CommandRouter:
 
     async def hang_up(self, node: str, charger_id: str, generation: int) -> None:
         """Tell the node that held a charger before to end connections older than `generation`. Best effort."""
+        order = router_messages.HangUp(
+            **stamp(_HANG_UP_LIFETIME_S), charger_id=charger_id, generation=generation
+        )
         if node == self._node:
-            await self._hang_up(router_messages.HangUp(charger_id=charger_id, generation=generation))
+            await self._hang_up(order)
             return
         if self._link is None:
             return
-        body = router_messages.encode(router_messages.HangUp(charger_id=charger_id, generation=generation))
+        topic = self._topic(node, "control")
+        body = self._key.sign(topic, order)
         try:
-            await self._link.publish(MqttMessage(topic=self._topic(node, "control"), body=body, expiry_s=60))
+            await self._link.publish(MqttMessage(topic=topic, body=body, expiry_s=_HANG_UP_LIFETIME_S))
         except (PublishRefused, BrokerDisconnected) as error:
             # That connection ends by itself when nothing is heard on it any more.
             log.warning("hang_up_not_sent", charger=charger_id, node=node, error=str(error))
@@ -194,52 +206,56 @@ class CommandRouter:
                 await self._link.unsubscribe(topic, handler)
 
     def _on_reply(self, message: MqttMessage) -> None:
-        reply = router_messages.reply(message.body)
-        answer = self._waiting.get(reply.id)
-        if answer is not None and not answer.done():
+        reply = self._replies.read(message)
+        answer = None if reply is None else self._waiting.get(reply.request_id)
+        if reply is not None and answer is not None and not answer.done():
             answer.set_result(reply)
 
     def _on_request(self, message: MqttMessage) -> None:
-        request = router_messages.request(message.body)
-        if request.id in self._seen:
-            return  # QoS 1: at least once
-        self._seen[request.id] = None
-        if len(self._seen) > _REMEMBERED:
-            self._seen.popitem(last=False)
-        if request.expires_at <= datetime.now(UTC):
-            log.warning("command_expired", charger=request.charger_id, action=request.action)
-            _COMMANDS.labels("for others", "expired").inc()
-            return
-        self._tasks.spawn(self._answer(request), f"command {request.action}")
+        request = self._requests.read(message)
+        if request is not None:
+            self._tasks.spawn(self._answer(request), f"command {request.action}")
 
     def _on_control(self, message: MqttMessage) -> None:
-        self._tasks.spawn(self._hang_up(router_messages.hang_up(message.body)), "hang up")
+        order = self._hang_ups.read(message)
+        if order is not None:
+            self._tasks.spawn(self._hang_up(order), "hang up")
 
     async def _answer(self, request: router_messages.Request) -> None:
         result = "answered"
+        # The requester's own topic and no other: no name has more than one level in it.
+        topic = self._topic(request.sender, "results")
         try:
-            reply = router_messages.Reply(id=request.id, response=dict(await self._perform(request)))
-            body = router_messages.encode(reply)
+            body = self._reply(topic, request, response=dict(await self._perform(request)))
         except CommandError as error:
             result = type(error).__name__
-            body = router_messages.encode(
-                router_messages.Reply(id=request.id, failure=router_messages.failure(error))
-            )
+            body = self._reply(topic, request, failure=router_messages.failure(error))
         except Exception:
             log.exception("command_failed", charger=request.charger_id, action=request.action)
             result = "failed"
             failure = router_messages.Failure(
                 kind="CommandError", text=f"{request.action} failed on node {self._node}."
             )
-            body = router_messages.encode(router_messages.Reply(id=request.id, failure=failure))
+            body = self._reply(topic, request, failure=failure)
         _COMMANDS.labels("for others", result).inc()
         assert self._link is not None
         try:
             await self._link.publish(
-                MqttMessage(topic=request.reply_to, body=body, content_type="application/json")
+                MqttMessage(
+                    topic=topic, body=body, expiry_s=_ANSWER_LIFETIME_S, content_type="application/json"
+                )
             )
         except (PublishRefused, BrokerDisconnected) as error:
             log.warning("command_answer_not_sent", charger=request.charger_id, error=str(error))
+
+    def _reply(self, topic: str, request: router_messages.Request, **content: Any) -> bytes:
+        fields = stamp(_ANSWER_LIFETIME_S) | {"request_id": request.id}
+        try:
+            return self._key.sign(topic, router_messages.Reply(**fields, **content))
+        except MessageTooLong as error:
+            text = f"The answer of {request.charger_id} cannot be sent from {self._node}: {error}."
+            failure = router_messages.Failure(kind="CommandError", text=text, recorded=True)
+            return self._key.sign(topic, router_messages.Reply(**fields, failure=failure))
 
     async def _perform(self, request: router_messages.Request) -> Mapping[str, Any]:
         adapter = self._adapters.get(request.charger_id)

@@ -1,14 +1,13 @@
 """What nodes say to each other about commands, as JSON; errors cross as the name of their class."""
 
-from datetime import datetime
 from typing import Any
 
-import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from csms import errors
 from csms.adapter import Command
 from csms.errors import ChargerRefused, CommandError, InvalidCommand
+from csms.node.signed_messages import NodeMessage
 
 _PLAIN: dict[str, type[CommandError]] = {
     kind.__name__: kind
@@ -22,12 +21,10 @@ _PLAIN: dict[str, type[CommandError]] = {
 }
 
 
-class Request(Struct, rename="camel", kw_only=True):
-    """To the node that holds the charger. After `expires_at` it is dropped, not performed late."""
+class Request(NodeMessage, kw_only=True):
+    """To the node that holds the charger; `sender` is the node that is answered."""
 
-    id: str
-    reply_to: str
-    expires_at: datetime
+    sender: str
     charger_id: str
     action: str
     payload: dict[str, Any]
@@ -58,25 +55,19 @@ class Failure(Struct, rename="camel", kw_only=True, omit_defaults=True):
     recorded: bool = False
 
 
-class Reply(Struct, rename="camel", kw_only=True):
+class Reply(NodeMessage, kw_only=True):
     """Either an answer or a failure."""
 
-    id: str
+    request_id: str
     response: dict[str, Any] | UnsetType = UNSET
     failure: Failure | UnsetType = UNSET
 
 
-class HangUp(Struct, rename="camel", kw_only=True):
+class HangUp(NodeMessage, kw_only=True):
     """Another node holds the charger now: end connections older than `generation`."""
 
     charger_id: str
     generation: int
-
-
-encode = msgspec.json.Encoder().encode
-request = msgspec.json.Decoder(Request).decode
-reply = msgspec.json.Decoder(Reply).decode
-hang_up = msgspec.json.Decoder(HangUp).decode
 
 
 def failure(error: CommandError) -> Failure:

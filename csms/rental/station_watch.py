@@ -59,7 +59,7 @@ class StationWatcher:
         self._stations: dict[str, WatchedStation] = {}
 
     async def run(self) -> None:
-        await self._node.listen("rentals/+/live", self.receive)
+        await self._node.listen("rentals/+/live", self.receive, signed=True)
 
     def receive(self, message: BrokerMessage) -> None:
         """Take the status of a watched station; others, retained and malformed messages are ignored."""
@@ -98,7 +98,7 @@ class StationWatcher:
         body = msgspec.json.encode({"uid": uid, "hello": hello})
         try:
             await self._node.publish(
-                f"rentals/{charger_id}/watch", body, retain=False, expiry_s=_WATCH_EXPIRY_S
+                f"rentals/{charger_id}/watch", body, retain=False, expiry_s=_WATCH_EXPIRY_S, signed=True
             )
         except BrokerAway:
             return

@@ -7,7 +7,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.aio import FailureLog
-from csms.db import admission, migrate, partitions
+from csms.db import admission, migrate, node_keys, partitions
 from csms.db.charger_snapshot import StateSnapshot
 from csms.db.engine import create_engine, no_database
 from csms.errors import StartError
@@ -25,6 +25,7 @@ from csms.node.broker import NodeBroker
 from csms.node.frame_log import FrameLog
 from csms.node.ledger import Ledger
 from csms.node.node import Node
+from csms.node.signed_messages import MessageKey
 from csms.node.tasks import TaskStack
 from csms.run.config import link_config, policy, relay_config
 from csms.settings import Settings
@@ -114,7 +115,13 @@ async def _start_broker(
         state = await _state_publisher(settings, engine, outward, link)
         await tasks.keep(state.run, "retained state")
     return NodeBroker(
-        prefix=prefix, link=link, commands=commands, relay=relay, protocol=protocol, state=state
+        prefix=prefix,
+        key=MessageKey(await node_keys.message_key(engine)),
+        link=link,
+        commands=commands,
+        relay=relay,
+        protocol=protocol,
+        state=state,
     )
 
 

@@ -16,6 +16,7 @@ from csms.core import reports
 from csms.errors import BrokerAway, NotSupported, SettingsError
 from csms.run import app
 from tests.e2e.conftest import NodeFactory
+from tests.harness.servers import DatabaseFactory
 
 CHARGER = "BR-1"
 
@@ -152,3 +153,37 @@ async def test_a_retained_message_is_marked_and_publishing_without_a_broker_fail
     assert dark.node.broker_connected is False
     with pytest.raises(BrokerAway, match="MQTT is off"):
         await dark.node.publish("lamps/9/said", b"x")
+
+
+async def test_a_signed_message_is_taken_from_nodes_of_the_same_database_only(
+    start_node: NodeFactory, databases: DatabaseFactory, template_database: str
+) -> None:
+    one, two, stranger = Lamp(), Lamp(), Lamp()
+    await start_node(bridges=[one])
+    await start_node(bridges=[two], csms_node="node-b", collect=False)
+    other = await databases.create(template_database)
+    try:
+        elsewhere = await start_node(
+            bridges=[stranger], csms_node="node-c", database_url=other, collect=False
+        )
+        await elsewhere.until(
+            lambda: all(lamp.node and lamp.node.broker_connected for lamp in (one, two, stranger))
+        )
+        assert one.node is not None and two.node is not None and stranger.node is not None
+        subscribed = asyncio.Event()
+        heard: asyncio.Queue[BrokerMessage] = asyncio.Queue()
+        listening = asyncio.create_task(
+            one.node.listen("lamps/+/signed", heard.put, signed=True, subscribed=subscribed.set)
+        )
+        await subscribed.wait()
+        await two.node.publish("lamps/9/signed", b'"unsigned"', retain=False)
+        await stranger.node.publish("lamps/9/signed", b'"forged"', retain=False, expiry_s=5, signed=True)
+        await two.node.publish("lamps/9/signed", b'{"on": true}', retain=False, expiry_s=5, signed=True)
+        async with asyncio.timeout(10):
+            message = await heard.get()
+        assert (message.topic, message.body) == ("lamps/9/signed", b'{"on": true}')
+        listening.cancel()
+        elsewhere.stop.set()
+        await elsewhere.task
+    finally:
+        await databases.drop(other)

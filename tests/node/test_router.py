@@ -1,10 +1,6 @@
 """Commands to chargers on other nodes, over real brokers, and every way they can fail."""
 
 import asyncio
-import json
-import uuid
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -20,11 +16,13 @@ from csms.errors import (
 )
 from csms.mqtt.client.link import BrokerLink
 from csms.mqtt.client.message import MqttMessage
-from csms.node import router_messages
+from csms.node import signed_messages
 from csms.node.router import CommandRouter
+from csms.node.signed_messages import MessageKey
 from tests.harness.waiting import until
-from tests.mqtt.conftest import config, connected, pause, running, watching
+from tests.mqtt.conftest import config, connected, pause, running
 
+KEY = MessageKey(b"the key of one database")
 RESET = Command(action="Reset", payload={"type": "Soft"}, timeout_s=5)
 
 
@@ -59,7 +57,7 @@ class Nodes:
         self.holders: dict[str, str] = {}
         self.links = [BrokerLink(config(broker, version)) for _ in range(2)]
         self.a, self.b = (
-            CommandRouter(link, node, self._holder, prefix=prefix, margin_s=margin_s)
+            CommandRouter(link, node, self._holder, key=KEY, prefix=prefix, margin_s=margin_s)
             for link, node in zip(self.links, ("a", "b"), strict=True)
         )
 
@@ -168,7 +166,7 @@ async def test_without_mqtt_only_local_chargers(broker):
     async def holder(_):
         return "a"
 
-    router = CommandRouter(None, "b", holder)
+    router = CommandRouter(None, "b", holder, key=KEY)
     router.hold("CP1", charger)
     async with running(router.run()):
         assert await router.send("CP1", RESET) == {"status": "Accepted"}
@@ -211,41 +209,18 @@ async def test_a_charger_that_does_not_answer(broker, topic_prefix):
             await nodes.b.send("CP1", Command(action="Reset", payload={}, timeout_s=0.2))
 
 
-async def test_late_repeated_and_unreadable_requests_are_not_performed(broker, topic_prefix):
-    charger = Charger()
-
-    def request(**changes):
-        fields: dict[str, Any] = {
-            "id": uuid.uuid4().hex,
-            "reply_to": f"{topic_prefix}/replies",
-            "expires_at": datetime.now(UTC) + timedelta(seconds=30),
-            "charger_id": "CP1",
-            "action": "Reset",
-            "payload": {},
-            "timeout_s": 5.0,
-        }
-        return router_messages.encode(router_messages.Request(**(fields | changes)))
-
-    async with (
-        Nodes(broker, topic_prefix) as nodes,
-        watching(broker, f"{topic_prefix}/replies") as watcher,
-        connected(BrokerLink(config(broker))) as link,
-    ):
+async def test_what_is_too_long_is_an_error_on_either_way(broker, topic_prefix, monkeypatch):
+    monkeypatch.setattr(signed_messages, "MAX_MESSAGE_BYTES", 2000)
+    charger = Charger({"status": "x" * 2000})
+    async with Nodes(broker, topic_prefix) as nodes:
         nodes.a.hold("CP1", charger)
-        twice, last = request(), request(id="last")
-        for body in (
-            request(expires_at=datetime(2020, 1, 1, tzinfo=UTC)),
-            b"\xff",
-            b"[]",
-            b"{}",
-            twice,
-            twice,
-            last,
-        ):
-            await link.publish(MqttMessage(topic=f"{topic_prefix}/csms/nodes/a/commands", body=body))
-        await until(lambda: any(json.loads(body)["id"] == "last" for body in watcher.bodies))
-    assert len(charger.performed) == 2
-    assert [json.loads(b)["response"] for b in watcher.bodies] == [{"status": "Accepted"}] * 2
+        nodes.holders["CP1"] = "a"
+        with pytest.raises(CommandError, match="Reset cannot be sent to a: .* at most 2000"):
+            await nodes.b.send("CP1", Command(action="Reset", payload={"x": "x" * 2000}, timeout_s=5))
+        assert not charger.performed
+        with pytest.raises(CommandError, match="answer of CP1 cannot be sent from a"):
+            await nodes.b.send("CP1", RESET)
+    assert charger.performed == [("CP1", RESET)]
 
 
 async def test_the_previous_holder_is_told_to_hang_up(broker, topic_prefix):
@@ -264,7 +239,7 @@ async def test_only_the_holding_adapter_releases():
         return None
 
     one, other = Charger(), Charger()
-    router = CommandRouter(None, "a", holder)
+    router = CommandRouter(None, "a", holder, key=KEY)
     router.hold("CP1", one)
     router.hold("CP1", other)
     router.release("CP1", one)

@@ -116,6 +116,7 @@ class VirtualFleet:
         handle: HandleMessage,
         *,
         bare: bool = False,
+        signed: bool = False,
         subscribed: Callable[[], None] | None = None,
     ) -> None:
         mine = (topic, asyncio.Queue[BrokerMessage]())
