@@ -63,6 +63,13 @@ def _client_id(value: str) -> str:
     return value
 
 
+def _ipv4(value: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(value))
+    except ValueError:
+        raise ValueError("an IPv4 address of this machine, or 0.0.0.0 for all of them") from None
+
+
 def _currency(value: str) -> str:
     if value not in CURRENCIES:
         raise ValueError("an ISO 4217 code such as USD, EUR or UAH")
@@ -98,6 +105,7 @@ class Settings(BaseSettings):
 
     database_url: str | None = None
     csms_data_dir: Path = Field(default_factory=lambda: Path(platformdirs.user_data_dir("csms")))
+    csms_embedded_broker_host: Annotated[str, AfterValidator(_ipv4)] = "127.0.0.1"
     csms_ocpp_host: str = "0.0.0.0"
     csms_ocpp_port: Port = 9000
     csms_ocpp_max_frame_bytes: int = Field(256 * 1024, ge=4096, le=16 * 1024 * 1024)

@@ -1,6 +1,7 @@
 """A private MQTT broker (rumqttd, from the iotcore wheel), which runs exactly as long as this program."""
 
 import importlib.util
+import ipaddress
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from csms.embedded.processes import open_log, program_environment, stop, tail
 log = structlog.get_logger()
 
 _ATTEMPTS = 3
+_EVERY_ADDRESS = "0.0.0.0"
 _PORT_TAKEN = 98
 
 # The child ends at the end of its standard input, which the kernel closes when this program ends, however it ends.
@@ -45,7 +47,7 @@ except OSError as problem:
 os._exit(1)
 """
 
-# Loopback only: the wheel's default is every interface. Without the segment limits the broker grows to
+# The wheel's own default is every interface. Without the segment limits the broker grows to
 # hundreds of MiB; without the outgoing packet count a new subscriber gets 200 retained messages and no more.
 _CONFIG = """
 id = 0
@@ -81,22 +83,23 @@ max_inflight_count = 100
 
 
 class EmbeddedBroker:
-    """An MQTT broker on loopback: 3.1.1 on `port`, MQTT 5 on `port_v5`, the same messages on both.
+    """An MQTT broker: 3.1.1 on `port`, MQTT 5 on `port_v5`, the same messages on both. It has no logins.
 
     For demonstrations and tests. Messages are kept in memory only; a wildcard subscription gets at most 100
     retained messages at QoS 1, and thousands at QoS 0 (docs/decisions/0004).
+
+    It listens on `listen`, an IPv4 address; `host` is where this machine reaches it.
 
     A port that is taken is replaced by the next free one; 0 asks for any. `asked_port` and `asked_port_v5` are the ports
     that were asked for. `config` is rumqttd's configuration with the fields host, port and port_v5. `choose_port` finds a
     free port, as `next_free_port` does. Raises EmbeddedError.
     """
 
-    host = LOOPBACK
-
     def __init__(
         self,
         state_dir: Path,
         *,
+        listen: str = LOOPBACK,
         port: int = 1883,
         port_v5: int = 1884,
         start_timeout_s: float = 20.0,
@@ -104,6 +107,8 @@ class EmbeddedBroker:
         choose_port: Callable[..., int] = next_free_port,
     ) -> None:
         self._state_dir = state_dir.expanduser().absolute()
+        self._listen = listen
+        self.host = LOOPBACK if listen == _EVERY_ADDRESS else listen
         self.asked_port = port
         self.asked_port_v5 = port_v5
         self._start_timeout_s = start_timeout_s
@@ -153,8 +158,10 @@ class EmbeddedBroker:
         refused: set[int] = set()
         for _ in range(_ATTEMPTS):
             log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
-            self.port = self._choose_port(self.asked_port, taken=refused)
-            self.port_v5 = self._choose_port(self.asked_port_v5, taken={*refused, self.port})
+            self.port = self._choose_port(self.asked_port, host=self._listen, taken=refused)
+            self.port_v5 = self._choose_port(
+                self.asked_port_v5, host=self._listen, taken={*refused, self.port}
+            )
             self._launch(library)
             if self.pid is not None:
                 break
@@ -173,7 +180,9 @@ class EmbeddedBroker:
         for asked, got in ((self.asked_port, self.port), (self.asked_port_v5, self.port_v5)):
             if asked not in (0, got):
                 log.warning("embedded_broker_port_taken", asked=asked, used=got)
-        log.info("embedded_broker_started", host=self.host, port=self.port, port_v5=self.port_v5)
+        if not ipaddress.ip_address(self._listen).is_loopback:
+            log.warning("embedded_broker_open", host=self._listen)
+        log.info("embedded_broker_started", host=self._listen, port=self.port, port_v5=self.port_v5)
 
     def _launch(self, library: str) -> None:
         """Start the child and wait until it listens. It is stopped when it does not in time."""
@@ -181,7 +190,7 @@ class EmbeddedBroker:
         config = Path(name)
         try:
             with os.fdopen(number, "w", encoding="utf-8") as file:
-                file.write(self._config.format(host=self.host, port=self.port, port_v5=self.port_v5))
+                file.write(self._config.format(host=self._listen, port=self.port, port_v5=self.port_v5))
             with open_log(self.log_path) as output:
                 self._process = subprocess.Popen(
                     [sys.executable, "-I", "-c", _CHILD, str(config), library],
@@ -200,7 +209,7 @@ class EmbeddedBroker:
     def _becomes_ready(self) -> bool:
         deadline = time.monotonic() + self._start_timeout_s
         while time.monotonic() < deadline and self.pid is not None:
-            if is_accepting(self.port) and is_accepting(self.port_v5):
+            if is_accepting(self.port, self.host) and is_accepting(self.port_v5, self.host):
                 return True
             time.sleep(0.01)
         return False

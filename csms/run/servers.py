@@ -37,7 +37,9 @@ def broker(settings: Settings) -> Iterator[BrokerAddress | None]:
         return
     from csms.embedded import EmbeddedBroker
 
-    with EmbeddedBroker(data_dir(settings.csms_data_dir), port=settings.mqtt_port or 1883) as server:
+    listen = settings.csms_embedded_broker_host
+    directory = data_dir(settings.csms_data_dir)
+    with EmbeddedBroker(directory, listen=listen, port=settings.mqtt_port or 1883) as server:
         five = settings.mqtt_protocol_version == "5"
         yield BrokerAddress(
             server.host,

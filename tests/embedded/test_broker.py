@@ -11,9 +11,12 @@ import aiomqtt
 import pytest
 from structlog.testing import capture_logs
 
+from csms import settings
 from csms.embedded import EmbeddedBroker, EmbeddedError
 from csms.embedded.ports import is_free
 from csms.embedded.processes import is_alive
+from csms.errors import SettingsError
+from csms.run import servers
 from tests.embedded.conftest import Program, until_gone
 from tests.harness.servers import Broker, unused_port
 from tests.harness.waiting import until_blocking
@@ -118,6 +121,30 @@ def test_the_broker_listens_on_loopback_only(own_broker: EmbeddedBroker) -> None
     assert listeners_of(own_broker.port_v5) == {"0100007F"}
 
 
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="no table of sockets to read here")
+async def test_the_broker_listens_on_the_address_that_a_setting_names(tmp_path: Path) -> None:
+    chosen = settings.load(
+        _env_file=None,
+        csms_data_dir=tmp_path,
+        csms_embedded_broker_host="127.0.0.2",
+        mqtt_port=unused_port(),
+        mqtt_protocol_version="3.1.1",
+    )
+    with servers.broker(chosen) as address:
+        assert address is not None and address.host == "127.0.0.2"
+        assert listeners_of(address.port) == {"0200007F"}
+        async with aiomqtt.Client(address.host, address.port, protocol=V311) as publisher:
+            await publisher.publish("t", b"", qos=1)
+    everywhere = EmbeddedBroker(tmp_path, listen="0.0.0.0")
+    assert everywhere.host == "127.0.0.1"  # where this machine's own clients go
+
+
+@pytest.mark.parametrize("host", ["localhost", "::1", "1883", "127.0.0.256"])
+def test_what_is_no_address_stops_the_program(host: str) -> None:
+    with pytest.raises(SettingsError, match="CSMS_EMBEDDED_BROKER_HOST=.* IPv4 address"):
+        settings.load(_env_file=None, csms_embedded_broker_host=host)
+
+
 def test_a_stop_frees_both_ports_and_leaves_only_the_log(tmp_path: Path) -> None:
     with EmbeddedBroker(tmp_path, port=0, port_v5=0) as started:
         pid = started.pid
@@ -159,7 +186,7 @@ def test_a_port_that_is_taken_before_the_start_is_tried_again(tmp_path: Path) ->
         taken = rival.getsockname()[1]
         choices = iter([taken, unused_port(), unused_port(), unused_port()])
         broker = EmbeddedBroker(
-            tmp_path, port=taken, port_v5=0, choose_port=lambda preferred, *, taken: next(choices)
+            tmp_path, port=taken, port_v5=0, choose_port=lambda preferred, *, host, taken: next(choices)
         )
         with broker as started:
             assert started.port != taken
