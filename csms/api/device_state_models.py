@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field
 from csms.api.models import IdTag, Input, Model
 from csms.core import availability, command_queue, configuration, local_list, reservations
 from csms.core.device_state import ConfigurationKey, LocalList, Reservation
+from csms.core.masking import MASK, is_secret
 from csms.db.commands import CommandView
 from csms.db.device_state_views import PlugAvailability
 
@@ -74,7 +75,10 @@ class ConfigurationKeyOut(Model):
 
     @classmethod
     def of(cls, row: ConfigurationKey) -> "ConfigurationKeyOut":
-        return cls(**asdict(row), key=row.name, in_sync=configuration.configuration_in_sync(row))
+        shown = asdict(row)
+        if is_secret(row.name):  # older releases stored some
+            shown |= {name: MASK for name in ("value", "desired") if shown[name] is not None}
+        return cls(**shown, key=row.name, in_sync=configuration.configuration_in_sync(row))
 
 
 class Configuration(Model):

@@ -9,6 +9,7 @@ from csms.api import pages
 from csms.api.commands import Operator
 from csms.api.log_models import QuarantinedOut, QuarantinePage, RepairIn, RepairOut, Resolution
 from csms.api.security import Context, operator, viewer
+from csms.core.masking import masked
 from csms.core.quarantine import repairable_message
 from csms.core.text import storable
 from csms.db import logs
@@ -20,8 +21,9 @@ _BIGINT = 2**63 - 1
 
 
 def _shown(held: logs.QuarantinedMessage) -> QuarantinedOut:
-    ocpp = repairable_message(held.action, held.payload)
-    return QuarantinedOut(**asdict(held) | {"payload": held.text}, ocpp=ocpp)
+    shown = {"payload": held.text, "error": masked(held.error)}
+    ocpp = masked(repairable_message(held.action, held.payload))
+    return QuarantinedOut(**asdict(held) | shown, ocpp=ocpp)
 
 
 @router.get("/quarantine", dependencies=[viewer])

@@ -55,7 +55,7 @@ def commanded(work: Work, r: reports.Commanded) -> None:
             requested_by=r.requested_by,
             state=r.outcome,
             answer=masked(answer) if answer is not None else None,
-            error=storable_json(r.error),
+            error=masked(storable_json(r.error)),
             sent_at=r.sent_at,
             ended_at=work.now,
             late=r.late,

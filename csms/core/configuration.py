@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from csms.core.command_answers import CommandAnswer, as_int, as_objects, as_text
 from csms.core.device_state import ConfigurationKey
-from csms.core.masking import is_secret
+from csms.core.masking import is_secret, without_credentials
 from csms.core.work import Work
 
 _LONGEST_KEY = 500  # the specification says 50
@@ -24,7 +24,7 @@ def on_get_configuration(work: Work, done: CommandAnswer) -> None:
         if not name or len(name) > _LONGEST_KEY or is_secret(name):
             continue
         raw = item.get("value")
-        value = None if raw is None else raw if isinstance(raw, str) else str(raw)
+        value = None if raw is None else without_credentials(raw if isinstance(raw, str) else str(raw))
         known = _known(work, done.charger_id, name)
         readonly = item.get("readonly")
         agrees = known.desired is not None and same_value(value, known.desired)
@@ -54,13 +54,21 @@ def on_change_configuration(work: Work, done: CommandAnswer) -> None:
     known = _known(work, done.charger_id, name)
     if done.status in {"Accepted", "RebootRequired"}:
         reboot = done.status == "RebootRequired"
-        work.put(replace(known, supported=True, desired=value, desired_at=work.now, reboot_required=reboot))
+        work.put(
+            replace(
+                known,
+                supported=True,
+                desired=without_credentials(value),
+                desired_at=work.now,
+                reboot_required=reboot,
+            )
+        )
     elif done.status == "NotSupported":
         work.put(replace(known, supported=False, seen_at=work.now))
 
 
 def same_value(one: str | None, other: str | None) -> bool:
-    """Return whether two values are equal, apart from blanks in lists and the case of true and false."""
+    """Return whether two values are equal, apart from blanks in lists, the case of true and false, and secrets."""
     return _normal(one) == _normal(other)
 
 
@@ -98,5 +106,5 @@ def _known(work: Work, charger_id: str, name: str) -> ConfigurationKey:
 def _normal(value: str | None) -> tuple[str, ...] | None:
     if value is None:
         return None
-    parts = tuple(part.strip() for part in value.split(","))
+    parts = tuple(part.strip() for part in without_credentials(value).split(","))
     return tuple(part.lower() if part.lower() in {"true", "false"} else part for part in parts)

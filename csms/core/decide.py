@@ -21,6 +21,7 @@ from csms.core import (
 )
 from csms.core.authorization import authorize
 from csms.core.device_state import BridgeNotes, StoredTransfer
+from csms.core.masking import masked
 from csms.core.operator_reports import Revise, Revised
 from csms.core.records import DeviationCount, QuarantineEntry, StoredSecurityEvent
 from csms.core.text import storable_json
@@ -120,9 +121,9 @@ def _transferred(work: Work, r: reports.DataTransferred) -> reports.Transferred:
             charger_id=r.charger_id,
             vendor_id=storable_json(r.vendor_id),
             message_id=storable_json(r.vendor_message_id),
-            data=storable_json(r.data),
+            data=masked(storable_json(r.data)),
             status=r.answer.status,
-            answer=storable_json(r.answer.data),
+            answer=masked(storable_json(r.answer.data)),
             received_at=work.now,
         )
     )

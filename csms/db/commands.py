@@ -60,7 +60,9 @@ SELECT * FROM (
 
 
 def _view(row: Mapping[Any, Any]) -> CommandView:
-    return from_row(CommandView, {**row, "payload": masked(row["payload"])})
+    # Older releases masked less.
+    shown = {name: masked(row[name]) for name in ("payload", "answer", "error", "late_answer")}
+    return from_row(CommandView, {**row, **shown})
 
 
 # --- requests --------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from csms.core.masking import masked_frame
 from csms.core.records import DeviationCount, Event, Frame, QuarantineEntry
 from csms.core.text import storable
 from csms.db.driver import DriverConnection
@@ -45,7 +46,8 @@ class LoggedFrame(Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        return self.frame.decode(errors="replace")
+        """The frame, masked once more: older releases masked less."""
+        return masked_frame(self.frame).decode(errors="replace")
 
 
 class QuarantinedMessage(QuarantineEntry, frozen=True, kw_only=True):
@@ -57,7 +59,8 @@ class QuarantinedMessage(QuarantineEntry, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        return self.payload.decode(errors="replace")
+        """The payload with its secrets masked."""
+        return masked_frame(self.payload).decode(errors="replace")
 
 
 class DeviationView(DeviationCount, frozen=True, kw_only=True):

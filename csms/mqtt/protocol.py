@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from prometheus_client import Counter
 
 from csms.core.events import timestamp, topic_level
-from csms.core.masking import WITHOUT_SECRETS, masked_frame, without_id_tags
+from csms.core.masking import masked_frame, without_id_tags
 from csms.core.payloads import ClientId, EventTimestamp
 from csms.core.records import Frame
 from csms.mqtt.client import packets
@@ -62,7 +62,7 @@ def protocol_message(
     Calls go to `ocpp/messages/{id}/{action}`, results and errors to `ocpp/responses/{id}/{action}`.
     """
     # The OCPP server has masked secrets already; here it is done again, since this stream leaves csms.
-    text = frame.frame if frame.action in WITHOUT_SECRETS else masked_frame(frame.frame)
+    text = masked_frame(frame.frame)
     if mask_id_tags:
         text = without_id_tags(text)
     if not text.isascii():

@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from csms.core import enrollment, reports
+from csms.core.masking import masked_frame, without_credentials
 from csms.core.units import ENERGY_REGISTER
 from csms.ocpp import data_transfer
 from csms.ocpp.messages import charge_point_calls as calls
@@ -251,21 +252,21 @@ CALL_HANDLERS: dict[str, CallHandler] = {
 
 
 def quarantined(call: CallContext, action: str, error: str) -> reports.Quarantined:
-    """A transaction message that cannot be booked, as it came."""
+    """A transaction message that cannot be booked, as it came but for its secrets."""
     return reports.Quarantined(
         charger_id=call.charger_id,
         message_id=call.message_id or None,
         digest=call.digest,
         action=action,
-        payload=call.payload,
-        error=error,
+        payload=masked_frame(call.payload),
+        error=without_credentials(error),
     )
 
 
 def deferred(
     call: CallContext, action: str, report: reports.Report[Any] | None, error: str | None = None
 ) -> enrollment.Deferred:
-    """A transaction message of a charge point that is not accepted, as it came. `report` None: it is unreadable.
+    """A transaction message of a charge point that is not accepted, as it came but for its secrets. `report` None: it is unreadable.
 
     Readings that have a time, and stops, are the same message under any id: one that is sent again is kept once.
     """
@@ -277,12 +278,12 @@ def deferred(
         charger_id=call.charger_id,
         message_id=call.message_id or None,
         action=action,
-        payload=call.payload,
+        payload=masked_frame(call.payload),
         identity=identity,
         start_key=None if begins is None else begins.key,
         at=None if begins is None else begins.at,
         transaction_id=report.transaction_id if isinstance(report, reports.Meter | reports.Stop) else None,
-        error=error,
+        error=None if error is None else without_credentials(error),
     )
 
 

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from csms.adapter import EVERY_GENERATION
-from csms.core.masking import WITHOUT_SECRETS, masked_frame
+from csms.core.masking import masked_frame
 from csms.core.records import Frame
 from csms.ocpp import frames, time_zones
 from csms.ocpp.quirks import Behaviours, quirks_for
@@ -123,8 +123,12 @@ class ChargePointConnection:
 
     def log_frame(
         self, frame: bytes, kind: str, action: str | None, message_id: str | None = None, *, outgoing: bool = False
-    ) -> None:  # fmt: skip
-        """`kind`: call, result, error, or odd for what is none of them."""
+    ) -> bool:  # fmt: skip
+        """Log a frame with its secrets masked. Returns whether it has any.
+
+        `kind`: call, result, error, or odd for what is none of them.
+        """
+        masked = masked_frame(frame)
         self._record_frame(
             Frame(
                 charger_id=self.charger_id,
@@ -133,9 +137,10 @@ class ChargePointConnection:
                 kind=kind,
                 action=action,
                 message_id=message_id,
-                frame=frame if action in WITHOUT_SECRETS else masked_frame(frame),
+                frame=masked,
             )
         )
+        return masked is not frame
 
     def _log_sent(self, data: bytes, action: str | None) -> None:
         if data.startswith(b"[2,"):

@@ -140,10 +140,10 @@ class ConnectionLoop:
         now = time.monotonic()
         event = connection.session.receive(frame, now)
         if isinstance(event, CallFrame):
-            connection.log_frame(frame, "call", event.action, event.message_id)
+            secret = connection.log_frame(frame, "call", event.action, event.message_id)
             connection.answering = True
             try:
-                await self.incoming.answer(connection, event)
+                await self.incoming.answer(connection, event, secret=secret)
             finally:
                 connection.answering = False
             await connection.flush(event.action)

@@ -10,6 +10,7 @@ from prometheus_client import Counter, Histogram
 
 from csms.adapter import AdapterHost
 from csms.core import reports
+from csms.core.masking import masked_frame
 from csms.errors import NotAdmitted
 from csms.ocpp import call_handlers, messages
 from csms.ocpp.certificate_signing import CertificateSigning
@@ -27,6 +28,8 @@ _counted = lru_cache(maxsize=1000)(_CALLS.labels)
 _timed = lru_cache(maxsize=100)(_SECONDS.labels)
 # Counted and kept in the log of frames; a log line each would cost as much as the rest of the call.
 _FREQUENT: Final = {"Heartbeat", "MeterValues", "StartTransaction", "StatusNotification", "StopTransaction"}
+# Their handlers get them as they came: vendors' data may be keys, and a certificate request is none.
+_UNMASKED: Final = {"DataTransfer", "SignCertificate"}
 _ALWAYS: Final = {"BootNotification", "Heartbeat", "SecurityEventNotification"}
 
 
@@ -37,14 +40,18 @@ class IncomingCalls:
         self._node = node
         self._certificates = certificates
 
-    async def answer(self, connection: ChargePointConnection, call: CallFrame) -> None:
+    async def answer(
+        self, connection: ChargePointConnection, call: CallFrame, *, secret: bool = False
+    ) -> None:
+        """Answer a CALL. `secret`: its frame has secrets, which do not go into what is recorded."""
         began = time.perf_counter()
         action, message_id = call.action, call.message_id
         context = call_handlers.CallContext(
             connection.charger_id, message_id, bytes(call.payload), datetime.now(UTC), connection.behaviours
         )
         handler = call_handlers.CALL_HANDLERS.get(action)
-        decoded = messages.decode(action, context.payload, zone=connection.zone)
+        readable = masked_frame(context.payload) if secret and action not in _UNMASKED else context.payload
+        decoded = messages.decode(action, readable, zone=connection.zone)
         if call.deviations or decoded.deviations:
             await record_deviations(
                 self._node,

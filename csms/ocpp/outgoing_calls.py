@@ -156,7 +156,8 @@ class OutgoingCalls:
         await record_deviations(
             self.node, connection.charger_id, event.action, event.deviations, payload=event.details
         )
-        error = ChargerRefused(event.code, event.description, messages.read_plain(event.details))
+        details = masked(messages.read_plain(event.details))
+        error = ChargerRefused(event.code, masked(event.description), details)
         if not _reject(connection, event.token, error):
             refusal = {"code": error.code, "description": error.description, "details": error.details}
             self._record_late(connection, event.token, "refused", refusal)
