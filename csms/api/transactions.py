@@ -25,7 +25,7 @@ from csms.api.transaction_models import (
     TransactionPage,
 )
 from csms.core.events import timestamp
-from csms.core.text import storable
+from csms.core.text import spreadsheet_text, storable
 from csms.db import transaction_views
 from csms.db.transaction_views import TransactionView
 from csms.service import cursors
@@ -172,9 +172,9 @@ def _row(session: TransactionView, now: datetime) -> Sequence[Any]:
     t, so_far = session.transaction, progress(session, now)
     return (
         t.id,
-        _cell(t.charger_id),
+        spreadsheet_text(t.charger_id),
         t.connector_id,
-        _cell(t.id_tag),
+        spreadsheet_text(t.id_tag),
         "true" if t.open else "false",
         timestamp(t.started_at),
         "" if t.stopped_at is None else timestamp(t.stopped_at),
@@ -183,10 +183,10 @@ def _row(session: TransactionView, now: datetime) -> Sequence[Any]:
         t.meter_stop_wh,
         so_far.energy_wh,
         t.energy_source,
-        _cell(t.stop_reason or ""),
+        spreadsheet_text(t.stop_reason or ""),
         so_far.cost.amount,
         so_far.cost.currency,
-        _cell(t.tariff.id),
+        spreadsheet_text(t.tariff.id),
         "true" if t.inferred else "false",
         t.revision,
         " ".join(t.anomalies),
@@ -194,11 +194,6 @@ def _row(session: TransactionView, now: datetime) -> Sequence[Any]:
         " ".join(t.held_because),
         timestamp(t.accounting_at),
     )
-
-
-def _cell(text: str) -> str:
-    """Chargers choose these texts, and spreadsheets run what begins like a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 @router.get("/transactions/{transaction_id}", dependencies=[viewer])

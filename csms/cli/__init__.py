@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
+from csms.cli.output import complain, say
 from csms.errors import CsmsError, SettingsError
 
 # Command → module, function (or Typer with commands of its own), and the constant with its example. A module is
@@ -88,7 +89,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        print(f"csms {version('csms')}")
+        say(f"csms {version('csms')}")
         raise typer.Exit
 
 
@@ -112,5 +113,5 @@ def main() -> None:
 
 
 def _complain(sentence: str, status: int) -> int:
-    print(f"csms: {sentence}", file=sys.stderr)
+    complain(f"csms: {sentence}")
     return status

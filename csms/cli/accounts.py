@@ -6,7 +6,7 @@ from uuid import uuid4
 import typer
 
 from csms.cli.client import RestClient, segment
-from csms.cli.output import print_table
+from csms.cli.output import print_table, say
 
 app = typer.Typer(
     help="Accounts: balances, top-ups, sign-in links for the rental page.", no_args_is_help=True
@@ -27,7 +27,7 @@ def add(
     """Create an account, or block or allow an existing one."""
     body = {"currency": currency, "blocked": blocked}
     RestClient().call("PUT", f"/accounts/{segment(account)}", json=body)
-    print(f"{account}: {'blocked' if blocked else 'may rent'}")
+    say(f"{account}: {'blocked' if blocked else 'may rent'}")
 
 
 @app.command(epilog="Example:  csms accounts top-up lDpl3b3d21Ma0vUBoMYdJuoOsVI3 200 --key receipt-17")
@@ -43,7 +43,7 @@ def top_up(
     """Add money to an account."""
     body = {"key": key or uuid4().hex, "amount": amount, "note": note}
     entry = RestClient().call("POST", f"/accounts/{segment(account)}/entries", json=body).json()
-    print(f"{account}: {entry['amount']}, balance {entry['balance']}")
+    say(f"{account}: {entry['amount']}, balance {entry['balance']}")
 
 
 @app.command(epilog="Example:  csms accounts link lDpl3b3d21Ma0vUBoMYdJuoOsVI3")
@@ -54,7 +54,7 @@ def link(
     """Print a link that signs this user in to the rental page once."""
     client = RestClient()
     made = client.call("POST", f"/accounts/{segment(account)}/links", json={"expiresInS": expires}).json()
-    print(f"{client.url}{made['path']}")
+    say(f"{client.url}{made['path']}")
 
 
 @app.command("list", epilog="Example:  csms accounts list")

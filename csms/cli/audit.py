@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from csms import settings
 from csms.cli.database import current_database
-from csms.cli.output import DASH
+from csms.cli.output import DASH, complain, pass_on_json, say
 from csms.core.audit import AuditedTransaction
 from csms.core.work import Policy
 from csms.db.audit import AuditPeriod
@@ -53,7 +53,7 @@ def audit(
         with servers.database(chosen) as url:
             counts = asyncio.run(_audit(url, period, config.policy(chosen), json=json))
     except CsmsError as error:
-        print(f"csms: {error}", file=sys.stderr)
+        complain(f"csms: {error}")
         raise typer.Exit(_FAILED) from None
     if counts.differing:
         raise typer.Exit(_DIFFERS)
@@ -87,23 +87,23 @@ def _bar(*, hidden: bool) -> Progress:
 
 def _print(one: AuditedTransaction, *, json: bool) -> None:
     if json:
-        print(msgspec.json.encode(one).decode(), flush=True)
+        pass_on_json(msgspec.json.encode(one).decode() + "\n")
         return
     older = ", booked by an older release" if one.older else ""
-    print(f"transaction {one.id} of {one.charger_id} (checked by {one.checked_by}{older})")
+    say(f"transaction {one.id} of {one.charger_id} (checked by {one.checked_by}{older})")
     for d in one.differences:
-        print(f"  {d.field}: stored {_shown(d.stored)}, recomputed {_shown(d.recomputed)}; by {d.why}")
+        say(f"  {d.field}: stored {_shown(d.stored)}, recomputed {_shown(d.recomputed)}; by {d.why}")
 
 
 def _print_counts(counts: auditing.AuditCounts, *, json: bool) -> None:
     if json:
-        print(msgspec.json.encode({"summary": counts}).decode())
+        pass_on_json(msgspec.json.encode({"summary": counts}).decode() + "\n")
         return
-    print(
+    say(
         f"{counts.audited} transactions audited, {counts.differing} differ in {counts.differences} values;"
         f" {counts.open} open ones skipped."
     )
-    print(
+    say(
         f"Checked by frames: {counts.by_frames}, by readings: {counts.by_readings}, by figures only:"
         f" {counts.by_figures}. Booked by an older release: {counts.older}."
     )

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import sys
 from contextlib import ExitStack
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 import bridges
 from csms import log, settings
+from csms.cli.output import complain
 from csms.cli.serve import loop
 from csms.run import app, servers
 from csms.settings import Settings
@@ -37,10 +37,8 @@ def bridge(
 
             def ready(database: str) -> None:
                 mqtt = broker.url if broker is not None else "off"
-                print(
+                complain(
                     f"bridge {name} is ready: node {chosen.csms_node} · MQTT {mqtt} · database {database}",
-                    file=sys.stderr,
-                    flush=True,
                 )
 
             await app.serve_bridge(chosen, database_url, broker, adapter, stop=stop, ready=ready)

@@ -7,6 +7,7 @@ import typer
 
 from csms import settings
 from csms.cli.client import RestClient
+from csms.cli.output import pass_on, say
 from csms.errors import CsmsError
 from csms.run.data_dir import data_dir
 from csms.run.security import authority_of, organization, server_names
@@ -26,7 +27,7 @@ def init() -> None:
     directory = data_dir(chosen.csms_data_dir)
     made = ca_files.make(directory, organization=organization(chosen))
     _describe(made)
-    print(f"file:    {ca_files.root_file(directory)}")
+    say(f"file:    {ca_files.root_file(directory)}")
 
 
 @app.command(epilog="Example:  csms ca show --pem > root.pem")
@@ -41,7 +42,7 @@ def show(
         raise CsmsError("there is no CA yet: run `csms ca init`.")
     known = authority_of(chosen)()
     if pem:
-        print(known.pem, end="")
+        pass_on(known.pem)
     else:
         _describe(known)
 
@@ -67,7 +68,7 @@ def issue_server(
         lifetime=timedelta(days=days),
     )
     for cert_file, key_file in pairs:
-        print(f"{cert_file}  {key_file}")
+        say(f"{cert_file}  {key_file}")
 
 
 @app.command(epilog="Example:  csms ca revoke 3f2a…c1 --reason stolen")
@@ -82,18 +83,18 @@ def revoke(
             f"{serial!r} is not a serial number in hex: copy it from the certificate, such as 3f2a01c1."
         )
     revoked = RestClient().call("POST", f"/certificates/{number}/revoke", json={"reason": reason}).json()
-    print(f"{revoked['serial']}: revoked {revoked['revokedAt']}")
+    say(f"{revoked['serial']}: revoked {revoked['revokedAt']}")
 
 
 @app.command(epilog="Example:  csms ca crl > revoked.pem")
 def crl() -> None:
     """Print the revoked certificates as a CRL, for a proxy that terminates TLS."""
-    print(RestClient().call("GET", "/ca/crl").text, end="")
+    pass_on(RestClient().call("GET", "/ca/crl").text)
 
 
 def _describe(known: pki.CertificateAuthority) -> None:
     certificate = known.certificate
     left = certificate.not_valid_after_utc - datetime.now(UTC)
-    print(f"subject: {certificate.subject.rfc4514_string()}")
-    print(f"until:   {certificate.not_valid_after_utc:%Y-%m-%d} ({left.days} days)")
-    print(f"sha256:  {known.fingerprint}")
+    say(f"subject: {certificate.subject.rfc4514_string()}")
+    say(f"until:   {certificate.not_valid_after_utc:%Y-%m-%d} ({left.days} days)")
+    say(f"sha256:  {known.fingerprint}")

@@ -66,7 +66,7 @@ def segment(identity: str) -> str:
 
 def _reason(response: httpx.Response) -> str:
     if response.status_code == httpx.codes.UNAUTHORIZED:
-        return "the token is missing or wrong: set CSMS_TOKEN (the admin token was printed when csms first started)."
+        return "the token is missing or wrong: set CSMS_TOKEN (the admin token is in the file admin-token of the server's data directory)."
     try:
         problem = response.json()
     except ValueError:

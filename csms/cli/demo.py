@@ -15,7 +15,9 @@ from rich.text import Text
 import bridges
 from csms import log, settings
 from csms.adapter import Adapter
+from csms.cli.output import cell
 from csms.cli.serve import run
+from csms.core.text import terminal_line
 from csms.mqtt.config import BrokerAddress
 from csms.run import app
 from csms.simulate.clock import SimulatedClock, SimulatedTimeFile
@@ -95,12 +97,14 @@ def demo(
 
 def _announcer(out: Console) -> Callable[[app.Running], None]:
     def announce(running: app.Running) -> None:
+        where = running.token_file or "CSMS_ADMIN_TOKEN"
+        token = running.admin_token if out.is_terminal else f"in {where}"
         out.print()
-        out.print(f"  console      {running.http}", style="bold")
-        out.print(f"  token        {running.admin_token}")
-        out.print(f"  charge point {running.ocpp}<identity>")
-        out.print(f"  MQTT         {running.mqtt}   topics csms/# and ocpp/#")
-        out.print(f"  database     {running.database}")
+        out.print(cell(f"  console      {running.http}"), style="bold")
+        out.print(cell(f"  token        {token}"))
+        out.print(cell(f"  charge point {running.ocpp}<identity>"))
+        out.print(cell(f"  MQTT         {running.mqtt}   topics csms/# and ocpp/#"))
+        out.print(cell(f"  database     {running.database}"))
         out.print("\nEvents as they are published (Ctrl-C stops everything):\n")
 
     return announce
@@ -125,9 +129,9 @@ def line(event: dict[str, Any]) -> Text:
     kind, payload = event["eventType"], event["payload"]
     style = _COLOURS.get(kind, "white")
     text = Text(f"{event['timestamp'][11:19]} ", style="dim")
-    text.append(f"{event['clientId']:<10} ", style="bold")
-    text.append(f"{kind:<15} ", style=style)
-    text.append(_content(kind, payload), style="dim" if kind == "meter_reading" else "")
+    text.append(f"{terminal_line(event['clientId']):<10} ", style="bold")
+    text.append(f"{terminal_line(kind):<15} ", style=style)
+    text.append(terminal_line(_content(kind, payload)), style="dim" if kind == "meter_reading" else "")
     return text
 
 

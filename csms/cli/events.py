@@ -1,7 +1,6 @@
 """`csms events`: the business events, byte for byte as they are published over MQTT."""
 
 import json
-import sys
 import time
 from collections import deque
 from typing import Annotated
@@ -9,7 +8,7 @@ from typing import Annotated
 import typer
 
 from csms.cli.client import RestClient
-from csms.cli.output import DASH, in_seconds, print_table
+from csms.cli.output import DASH, in_seconds, pass_on_json, print_table, say
 
 app = typer.Typer(
     help="Business events: replay them, follow them, and handle those that the broker refused.",
@@ -45,7 +44,7 @@ def replay(
     """Print a charger's events in order, one per line, and stop at the newest."""
     client = RestClient()
     while lines := _page(client, charger, after):
-        sys.stdout.write("\n".join(lines) + "\n")
+        pass_on_json("\n".join(lines) + "\n")
         after = _seq(lines[-1])
 
 
@@ -70,7 +69,7 @@ def tail(
                 shown.append(event["eventId"])
                 fresh.append(line)
         for line in fresh[len(fresh) - last if first and len(fresh) > last else 0 :]:
-            print(line, flush=True)
+            pass_on_json(f"{line}\n")
         first = False
         time.sleep(every)
 
@@ -96,13 +95,13 @@ def parked(charger: _OneCharger = None) -> None:
 @app.command(epilog="Example:  csms events revive CP1")
 def revive(charger: _OneCharger = None) -> None:
     """Send parked events again, once the cause is removed: the broker's access list, its size limit."""
-    print(f"{_unpark('revive', charger)} events will be sent.")
+    say(f"{_unpark('revive', charger)} events will be sent.")
 
 
 @app.command(epilog="Example:  csms events discard CP1")
 def discard(charger: _OneCharger = None) -> None:
     """Give up sending the parked events. They can still be replayed."""
-    print(f"{_unpark('discard', charger)} events will not be sent; `csms events replay` has them.")
+    say(f"{_unpark('discard', charger)} events will not be sent; `csms events replay` has them.")
 
 
 def _unpark(how: str, charger: str | None) -> int:

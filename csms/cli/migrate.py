@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from csms import log, settings
+from csms.cli.output import say
 from csms.db import migrate as migrations
 from csms.db.engine import create_engine, no_database
 from csms.db.outages import DATABASE_ERRORS, is_away
@@ -40,7 +41,7 @@ def migrate(
             with Console(stderr=True).status("migrating …"):
                 migrations.upgrade(url, revision)
             after = asyncio.run(current_revision(url))
-            print(
+            say(
                 f"already at {after}"
                 if before == after
                 else f"migrated from {before or 'nothing'} to {after}"
@@ -53,7 +54,7 @@ def _check(url: str) -> None:
         raise StartError(
             f"the database is at {current or 'nothing'}, this release needs {head}: run `csms migrate`."
         )
-    print(f"up to date: {head}")
+    say(f"up to date: {head}")
 
 
 async def current_revision(url: str) -> str | None:

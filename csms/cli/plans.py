@@ -1,12 +1,11 @@
 """`csms plans`: the charging plans of OCPP chargers."""
 
-import json
 from typing import Annotated, Any
 
 import typer
 
 from csms.cli.client import RestClient, segment
-from csms.cli.output import DASH, print_table
+from csms.cli.output import DASH, print_table, say, say_json, say_row
 
 app = typer.Typer(help="Charging plans: by prices, or by an energy management system.", no_args_is_help=True)
 _CHARGER = Annotated[str, typer.Argument(metavar="CHARGER", help="The charger's identity.")]
@@ -25,7 +24,7 @@ def list_plans() -> None:
 @app.command(epilog="Example:  csms plans show CP1")
 def show(charger: _CHARGER) -> None:
     """Show one charger's plan with its prices, as JSON."""
-    print(json.dumps(RestClient().get(_path(charger)), indent=2, ensure_ascii=False))
+    say_json(RestClient().get(_path(charger)))
 
 
 @app.command("set", epilog="Example:  csms plans set CP1 --max-price 0.22 --levels 8 --limit 16")
@@ -76,14 +75,14 @@ def set_plan(
     body = {key: None if value == "none" else value for key, value in named.items() if value is not None}
     made = RestClient().call("PUT", _path(charger), json=body).json()
     for one in made["connectors"]:
-        print("\t".join(_row(charger, one)))
+        say_row(_row(charger, one))
 
 
 @app.command(epilog="Example:  csms plans remove CP1")
 def remove(charger: _CHARGER) -> None:
     """Remove the plan, and its charging profile from the charger."""
     RestClient().call("DELETE", _path(charger))
-    print(f"{charger}: removed")
+    say(f"{charger}: removed")
 
 
 def _path(charger: str) -> str:

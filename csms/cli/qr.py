@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from csms.cli.output import say
 from csms.errors import CsmsError
 from csms.service import qr as codes
 
@@ -34,6 +35,6 @@ def qr(
             safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in charger)
             path = out / f"{safe}.{kind}"
             path.write_bytes(codes.code(codes.address(url, charger), kind))
-            print(path)
+            say(path)
     except OSError as error:
         raise CsmsError(f"{out} cannot be written: {error.strerror}.") from None

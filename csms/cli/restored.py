@@ -7,6 +7,7 @@ import typer
 
 from csms import settings
 from csms.cli.database import current_database
+from csms.cli.output import say
 from csms.db import history
 from csms.run import servers
 
@@ -36,7 +37,7 @@ def restored(
         typer.confirm("Was this database restored from a backup, and is every node stopped?", abort=True)
     with servers.database(settings.load()) as url:
         epoch = asyncio.run(_begin_epoch(url, note, ids_ahead))
-    print(f"history epoch {epoch}; every id goes on {ids_ahead:,} later. Start the nodes.")
+    say(f"history epoch {epoch}; every id goes on {ids_ahead:,} later. Start the nodes.")
 
 
 async def _begin_epoch(url: str, note: str, ids_ahead: int) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from csms.cli.client import RestClient, segment
+from csms.cli.output import say_json
 from csms.errors import CsmsError
 
 EXAMPLE = 'Example:  csms send CP1 Reset \'{"type": "Soft"}\''
@@ -35,4 +36,4 @@ def send(
         f"/chargers/{segment(charger)}/commands",
         json={"action": action, "payload": body, "timeout_s": timeout},
     )
-    print(json.dumps(response.json()["response"], indent=2, ensure_ascii=False))
+    say_json(response.json()["response"])

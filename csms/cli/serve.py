@@ -13,6 +13,7 @@ import typer
 import bridges
 from csms import log, settings
 from csms.adapter import Adapter
+from csms.cli.output import complain
 from csms.mqtt.config import BrokerAddress
 from csms.run import app, servers
 from csms.settings import Settings
@@ -59,20 +60,17 @@ def run(
 
 
 def announce(running: app.Running) -> None:
-    """Print where everything can be reached, and the admin token when it is new."""
-    print(
+    """Print where everything can be reached, and the admin token when it is new; if no terminal shows it, its file."""
+    complain(
         f"csms is ready: charge points {running.ocpp}<identity>"
         f"{f' and {running.ocpp_tls}<identity>' if running.ocpp_tls else ''} · console {running.http}"
         f" · MQTT {running.mqtt} · database {running.database}",
-        file=sys.stderr,
-        flush=True,
     )
-    if running.token_is_new:
-        print(
-            f"admin token (shown once, kept in the data directory): {running.admin_token}",
-            file=sys.stderr,
-            flush=True,
-        )
+    if running.token_is_new and sys.stderr.isatty():
+        complain(f"admin token (shown once, kept in {running.token_file}): {running.admin_token}")
+    elif running.token_is_new:
+        # Logs of containers are kept and passed on.
+        complain(f"admin token: generated, kept in {running.token_file}")
 
 
 async def _main(

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import sys
 from collections import Counter
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from csms.cli.output import complain, say
 from csms.simulate.controller import ChargePointOptions
 from csms.simulate.fleet import FleetSummary, SimulatedFleet
 from csms.simulate.records import ChargerEvent
@@ -98,11 +98,11 @@ async def _show_plain(fleet: SimulatedFleet, notes: _Notes) -> None:
     while True:
         await asyncio.sleep(_LIVE_EVERY_S)
         for note in notes.drain():
-            print(note, flush=True)
+            say(note)
         waited_s += _LIVE_EVERY_S
         if waited_s >= _PLAIN_EVERY_S:
             waited_s = 0.0
-            print(_line(fleet.summary()), flush=True)
+            say(_line(fleet.summary()))
 
 
 async def _play(fleet: SimulatedFleet, url: str, notes: _Notes) -> FleetSummary:
@@ -126,15 +126,14 @@ def _verdict(summary: FleetSummary) -> int:
     counters = summary.counters
     if not summary.ever_connected:
         reason = summary.last_failure or "no time to dial"
-        print(f"No charge point ever connected ({reason}). Check --url and --password.", file=sys.stderr)
+        complain(f"No charge point ever connected ({reason}). Check --url and --password.")
         return 1
     if summary.faultless and not summary.undelivered:
         return 0
-    print(
+    complain(
         f"{counters.lost} messages lost, {summary.undelivered} never acknowledged,"
         f" {counters.transaction_callerrors} CALLERRORs to transaction messages,"
         f" {counters.invalid_answers} invalid answers: see the central system's log.",
-        file=sys.stderr,
     )
     return 1
 
@@ -224,11 +223,11 @@ def simulate(
     try:
         summary = asyncio.run(_play(fleet, url, notes))
     except (KeyboardInterrupt, asyncio.CancelledError):  # the second Ctrl-C
-        print("Stopped before everything was delivered.", file=sys.stderr)
+        complain("Stopped before everything was delivered.")
         raise typer.Exit(1) from None
     for note in notes.drain():
-        print(note)
-    print(_line(summary))
+        say(note)
+    say(_line(summary))
     raise typer.Exit(_verdict(summary))
 
 
@@ -314,9 +313,7 @@ def coin_op(
                 await asyncio.sleep(_PLAIN_EVERY_S)
                 states = Counter(station.state for station in made)
                 shown = "  ".join(f"{state} {count}" for state, count in states.items())
-                print(
-                    f"connected {fleet.connected}/{len(made)}  packets {fleet.published}  {shown}", flush=True
-                )
+                say(f"connected {fleet.connected}/{len(made)}  packets {fleet.published}  {shown}")
 
     with contextlib.suppress(KeyboardInterrupt, TimeoutError):
         asyncio.run(play())

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from csms.cli.client import RestClient, segment
-from csms.cli.output import DASH, print_table
+from csms.cli.output import DASH, print_table, say
 
 app = typer.Typer(help="idTags: which may charge.", no_args_is_help=True)
 _IDTAG = Annotated[str, typer.Argument(metavar="IDTAG", help="The idTag.")]
@@ -37,21 +37,21 @@ def add(
     }
     given = {name: value for name, value in body.items() if value is not None}
     RestClient().call("PUT", f"/tags/{segment(id_tag)}", json=given)
-    print(f"{id_tag}: {status}")
+    say(f"{id_tag}: {status}")
 
 
 @app.command(epilog="Example:  csms tags block 04E8A1B2")
 def block(id_tag: _IDTAG) -> None:
     """Block a tag: it may not charge any more."""
     RestClient().call("PATCH", f"/tags/{segment(id_tag)}", json={"status": "Blocked"})
-    print(f"{id_tag}: Blocked")
+    say(f"{id_tag}: Blocked")
 
 
 @app.command(epilog="Example:  csms tags remove 04E8A1B2")
 def remove(id_tag: _IDTAG) -> None:
     """Remove a tag. CSMS_UNKNOWN_TAGS then decides whether it may charge."""
     RestClient().call("DELETE", f"/tags/{segment(id_tag)}")
-    print(f"{id_tag}: removed")
+    say(f"{id_tag}: removed")
 
 
 @app.command("list", epilog="Example:  csms tags list")

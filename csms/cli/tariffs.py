@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from csms.cli.client import RestClient, segment
-from csms.cli.output import DASH, in_seconds, print_table
+from csms.cli.output import DASH, in_seconds, print_table, say, say_json
 from csms.core.currencies import minor_digits
 from csms.core.tariffs import DAYS
 from csms.errors import CsmsError
@@ -50,7 +50,7 @@ def show(
     """Show a tariff as JSON, which `set --file` reads."""
     client, path = RestClient(), f"/tariffs/{segment(tariff)}"
     if not versions:
-        print(json.dumps(client.get(path, version=version), indent=2, ensure_ascii=False))
+        say_json(client.get(path, version=version))
         return
     found = client.get(f"{path}/versions")["items"]
     rows = [[str(t["version"]), in_seconds(t["createdAt"]), *_summary(t)] for t in found]
@@ -122,14 +122,14 @@ def set_tariff(
         if not known and currency is None:
             raise typer.BadParameter("a new tariff needs one", param_hint="--currency")
         made = client.call("PATCH" if known else "PUT", path, json=body).json()
-    print(f"{tariff}: version {made['version']}")
+    say(f"{tariff}: version {made['version']}")
 
 
 @app.command(epilog="Example:  csms tariffs delete day")
 def delete(tariff: _TARIFF) -> None:
     """Delete a tariff that nothing refers to. Its versions stay readable."""
     RestClient().call("DELETE", f"/tariffs/{segment(tariff)}")
-    print(f"{tariff}: deleted")
+    say(f"{tariff}: deleted")
 
 
 @app.command(
@@ -165,7 +165,7 @@ def assign(
     names = [*(group or []), *(charger or []), *(tag or [])]
     if not names:
         raise typer.BadParameter("name a --charger, --group or --tag")
-    print(f"{tariff}: {', '.join(names)}")
+    say(f"{tariff}: {', '.join(names)}")
 
 
 @app.command(epilog="Example:  csms tariffs price day --kwh 24 --from 22:00 --to 06:00 --idle 45")

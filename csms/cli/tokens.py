@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from csms.cli.client import RestClient
-from csms.cli.output import in_seconds, print_table
+from csms.cli.output import in_seconds, print_table, say
 from csms.errors import CsmsError
 
 app = typer.Typer(help="API tokens: access as viewer, operator or admin.", no_args_is_help=True)
@@ -20,7 +20,7 @@ def add(
     ] = "viewer",
 ) -> None:
     """Create a token. Its secret is printed once, here."""
-    print(RestClient().call("POST", "/tokens", json={"name": name, "role": role}).json()["token"])
+    say(RestClient().call("POST", "/tokens", json={"name": name, "role": role}).json()["token"])
 
 
 @app.command("list", epilog="Example:  csms tokens list")
@@ -46,6 +46,6 @@ def revoke(name: Annotated[str, typer.Argument(help="The token's name.")]) -> No
     for token in client.get("/tokens")["items"]:
         if token["name"] == name and not token.get("revokedAt"):
             client.call("DELETE", f"/tokens/{token['id']}")
-            print(f"{name}: revoked")
+            say(f"{name}: revoked")
             return
     raise CsmsError(f"there is no valid token named {name}: see `csms tokens list`.")

@@ -1,12 +1,11 @@
 """`csms transactions`: what the console lists, for a terminal or a spreadsheet, and how an operator corrects it."""
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from csms.cli.client import RestClient
-from csms.cli.output import DASH, in_seconds, print_table
+from csms.cli.output import DASH, in_seconds, pass_on, print_table, say
 
 app = typer.Typer(help="Transactions: list, stop, correct, release and void them.")
 _ID = Annotated[int, typer.Argument(metavar="ID", min=1, help="The transaction.")]
@@ -49,7 +48,7 @@ def transactions(
     }
     if csv:
         given = {name: value for name, value in filters.items() if value is not None}
-        sys.stdout.write(client.call("GET", "/transactions.csv", params=given).text)
+        pass_on(client.call("GET", "/transactions.csv", params=given).text)
         return
     rows: list[list[str]] = []
     for t in client.items("/transactions", limit=min(limit, 100), **filters):
@@ -170,7 +169,7 @@ def _post(transaction: int, action: str, body: dict[str, Any]) -> None:
         print_table(f"Transaction {transaction}", columns, rows, "")
         return
     _, _, energy, cost = _figures(answer)
-    print(f"Transaction {transaction}: revision {answer['revision']}, {energy} kWh, {cost}")
+    say(f"Transaction {transaction}: revision {answer['revision']}, {energy} kWh, {cost}")
 
 
 def _figures(shown: dict[str, Any]) -> list[str]:

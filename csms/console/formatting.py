@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from csms.console.explanations import explained
 from csms.core.currencies import minor_digits
+from csms.core.masking import masked
 from csms.core.pricing import BillLine, Cost
 from csms.core.quarantine import repairable_message
 from csms.core.records import Event
@@ -178,8 +179,9 @@ def event_line(event: Event) -> str:
 
 
 def repair_draft(held: Any) -> str:
-    """Return a quarantined message as JSON to edit; `{}` where it cannot be read."""
-    return json.dumps(repairable_message(held.action, held.payload) or {}, indent=2, ensure_ascii=False)
+    """Return a quarantined message as JSON to edit, its secrets masked; `{}` where it cannot be read."""
+    shown = masked(repairable_message(held.action, held.payload) or {})
+    return json.dumps(shown, indent=2, ensure_ascii=False)
 
 
 FILTERS = {

@@ -43,6 +43,7 @@ class Running(Struct, frozen=True, kw_only=True):
     database: str
     admin_token: str
     token_is_new: bool
+    token_file: str | None
 
 
 class Ports(Struct, frozen=True, kw_only=True):
@@ -165,6 +166,7 @@ async def serve(
                 database=database_address(node.engine),
                 admin_token=token,
                 token_is_new=new,
+                token_file=_admin_token_file(settings),
             )
         )
         await tasks.until(stop)
@@ -207,6 +209,12 @@ def _admin_token(settings: Settings) -> tuple[str, bool]:
     if settings.csms_admin_token is not None:
         return settings.csms_admin_token.get_secret_value(), False
     return data_dir.admin_token(data_dir.data_dir(settings.csms_data_dir))
+
+
+def _admin_token_file(settings: Settings) -> str | None:
+    """The file of the generated token; None: the operator has set one."""
+    given = settings.csms_admin_token is not None
+    return None if given else str(data_dir.admin_token_file(settings.csms_data_dir))
 
 
 def _address(sock: socket.socket) -> str:

@@ -20,9 +20,14 @@ def data_dir(path: Path) -> Path:
     return path
 
 
+def admin_token_file(directory: Path) -> Path:
+    """Return where the generated admin token is kept."""
+    return directory / _ADMIN_TOKEN
+
+
 def admin_token(directory: Path) -> tuple[str, bool]:
-    """Return the token with every right, and whether it was generated just now (then it is printed, once)."""
-    path = directory / _ADMIN_TOKEN
+    """Return the token with every right, and whether it was generated just now (then the operator is told, once)."""
+    path = admin_token_file(directory)
     try:
         return path.read_text().strip(), False
     except FileNotFoundError:
@@ -37,6 +42,6 @@ def admin_token(directory: Path) -> tuple[str, bool]:
 def known_admin_token(directory: Path) -> str | None:
     """Return the token that a server on this machine has generated, for the command line; None: there is none."""
     try:
-        return (directory / _ADMIN_TOKEN).read_text().strip()
+        return admin_token_file(directory).read_text().strip()
     except OSError:
         return None

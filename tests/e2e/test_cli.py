@@ -14,6 +14,8 @@ import typer
 from typer.testing import CliRunner
 
 from csms.cli import app
+from csms.cli.serve import announce
+from csms.run.app import Running
 from tests.e2e.conftest import TOKEN, Node
 from tests.harness.charge_points.raw import RawChargePoint
 
@@ -159,3 +161,18 @@ async def test_a_token_is_shown_once_and_can_be_revoked(node: Node) -> None:
     assert (status, len(secret.strip()) > 20) == (0, True)
     assert secret.strip() not in (await csms("tokens", "list", node=node))[1]
     assert await csms("tokens", "revoke", "billing", node=node) == (0, "billing: revoked\n", "")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_new_admin_token_is_shown_on_terminals_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    running = Running(
+        ocpp="ws://h/", http="http://h/", mqtt="off", database="d", admin_token="s3cret", token_is_new=True,
+        token_file="/data/admin-token",
+    )  # fmt: skip
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    announce(running)
+    told = capsys.readouterr().err
+    assert ("s3cret" in told) == terminal
+    assert "/data/admin-token" in told
