@@ -1,6 +1,6 @@
 """Logging: columns on a terminal, JSON lines elsewhere, in one format for csms and its libraries.
 
-Secrets are masked, whatever the caller has masked already, and tracebacks show no local variables. A record is one line,
+Secrets are masked, in addition to what the callers mask, and tracebacks show no local variables. A record is one line,
 without what a terminal acts upon; on a terminal its traceback follows in lines of its own, indented.
 """
 

@@ -31,6 +31,7 @@ _COMMANDS: Final[dict[str, tuple[str, str, str | None]]] = {
     "chargers": ("lists", "chargers", "CHARGERS_EXAMPLE"),
     "transactions": ("transactions", "app", None),
     "audit": ("audit", "audit", "EXAMPLE"),
+    "erase": ("erase", "erase", "EXAMPLE"),
     "accounts": ("accounts", "app", None),
     "ca": ("ca", "app", None),
     "plans": ("plans", "app", None),

@@ -1,6 +1,6 @@
 """What the commands print: sentences, JSON, tables for terminals, tab-separated rows for pipes.
 
-Whatever a terminal gets passes here. Texts of chargers, brokers and files are text: no markup, no escape sequences, no
+All output to a terminal passes here. Texts of chargers, brokers and files are text: no markup, no escape sequences, no
 lines of their own.
 """
 

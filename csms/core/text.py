@@ -31,7 +31,7 @@ def terminal_json(encoded: str) -> str:
 
 
 def spreadsheet_text(text: str) -> str:
-    """A text for a cell of CSV that no spreadsheet takes for a formula, whatever it takes for quotes and delimiters."""
+    """A text for a cell of CSV that no spreadsheet takes for a formula, with any quotes and delimiters."""
     return _FORMULA.sub("'", text)
 
 
