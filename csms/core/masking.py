@@ -170,8 +170,9 @@ _VALUE: Final = re.compile(r"value[\s\"'\\]*[=:>]", re.IGNORECASE)
 _DELIMITER: Final = re.compile(r"[\s,;&?{}\[\]()|\"'<>/\\=:]+")
 _PARAMETER_ENDS: Final = re.compile(r"[&\s\"'#<>]|$")
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
+_PEM: Final = re.compile(r"-----BEGIN [A-Z0-9 ]+-----[A-Za-z0-9+/=\s\\]*-----END [A-Z0-9 ]+-----")
 _LONGEST_NAME = 80
-_MOST_ENCODINGS = 3
+_MOST_ENCODINGS = 5
 
 
 def without_credentials(text: str) -> str:
@@ -190,12 +191,15 @@ def _masked_text(text: str) -> str:
             return json.dumps(nested, ensure_ascii=False) if masker.found else text
     if "-----BEGIN" in text:
         # Base64 looks like anything; certificates and requests for them are public.
-        return MASK if "PRIVATE KEY" in text else text
+        beside = _PEM.sub("", text)
+        return MASK if "PRIVATE KEY" in text or _masked_text(beside) != beside else text
     shown = _without_pairs(_IN_ADDRESS.sub(f"{MASK}@", text))
     if shown != text:
         return shown
     plain = _decoded(text)
-    return text if plain == text or _without_pairs(_IN_ADDRESS.sub(f"{MASK}@", plain)) == plain else MASK
+    if plain is None or _without_pairs(_IN_ADDRESS.sub(f"{MASK}@", plain)) != plain:
+        return MASK
+    return text
 
 
 def _without_pairs(text: str) -> str:
@@ -236,19 +240,21 @@ def _names_secret(text: str) -> bool:
     return any(is_secret(word) for word in _DELIMITER.split(text))
 
 
-def _decoded(text: str) -> str:
-    """Return a text without the escapes of JSON and of addresses."""
+def _decoded(text: str) -> str | None:
+    """Return a text without the escapes of JSON and of addresses. None: it is encoded too often to be known."""
     for _ in range(_MOST_ENCODINGS):
         plain = unquote(_ESCAPE.sub(lambda found: chr(int(found.group(1), 16)), text).replace("\\", ""))
         if plain == text:
-            break
+            return text
         text = plain
-    return text
+    return None
 
 
 def _tells(text: str) -> bool:
     """Return whether what cannot be decoded may contain a secret: what is cut off may have said that it is one."""
     plain = _decoded(text)
+    if plain is None:
+        return True
     letters = _folded(plain)
     return (
         _IN_ADDRESS.search(plain) is not None

@@ -20,6 +20,15 @@ NAMES = (
     "PrivateKey", "Authorization", "FtpPw", "Wpa2Key", "Cookie",
 )  # fmt: skip
 SEPARATORS = ("", "_", "-", " ", ".", "__", "\u200b")
+
+
+def encoded(text, times):
+    """Percent-encoded as often as that."""
+    for _ in range(times):
+        text = quote(text, safe="")
+    return text
+
+
 FULL_WIDTH = {ord(c): ord(c) + 0xFEE0 for c in map(chr, range(0x21, 0x7F)) if c.isalnum()}
 
 
@@ -125,6 +134,9 @@ def test_a_frame_that_cannot_be_decoded_shows_no_secret(data):
         (f'{{"password": "{SECRET}"', '{"password": "***'),
         (f'[{{"pin": "{SECRET}"}}]', '[{"pin": "***"}]'),
         (f"-----BEGIN EC PRIVATE KEY-----\n{SECRET}", "***"),
+        (f"-----BEGIN X-----\nAA==\n-----END X-----\npsk={SECRET}", "***"),
+        (encoded(f"psk={SECRET}", 4), "***"),
+        (encoded(f"psk={SECRET}", 9), "***"),
     ],
 )
 def test_a_secret_in_a_text_is_masked(text, shown):
@@ -136,7 +148,7 @@ READABLE = (
     "Authorize with idTag=04E8A1B2 at 10:30", "keyboard: none", "pinout=4", "tokenless: yes", "idToken: 04E8",
     "the password was changed", "PIN pad: defect", "spin: 3", "bypass=1", "gpioPin=4", "password=", "token: ***",
     "https://example.com/a?b=1&c=2", "http://host:8080/path", "name@example.com", "100 %", "C:\\temp", "{not json: 1}",
-    "[1, 2]", "-----BEGIN CERTIFICATE-----\nMIIpwd=psk=\n", "unknown key: HeartbeatInterval", "50%3A50",
+    "[1, 2]", "-----BEGIN CERTIFICATE-----\nMIIpwd=psk=\n-----END CERTIFICATE-----\n", ": key x", "unknown key: HeartbeatInterval", "50%3A50",
 )  # fmt: skip
 
 
@@ -189,7 +201,14 @@ def test_an_undecodable_frame_without_a_secret_stays_as_it_is():
         b"[" * 100_000,
     ):
         assert masked_frame(frame) == frame
+    assert masked_frame(encoded('{"a', 9).encode()) == b'"***"'
 
 
 def test_numbers_below_a_secret_name_are_masked_and_lone_surrogates_survive():
     assert masked_frame(b'[{"pin":1234,"a":"\\ud800"}]') == b'[{"pin":"***","a":"?"}]'
+
+
+def test_everything_below_a_secret_name_is_masked():
+    assert masked({"credentials": {"user": "u", "old": [SECRET, 7, None, True]}}) == {
+        "credentials": {"user": MASK, "old": [MASK, MASK, None, True]}
+    }
