@@ -1,21 +1,22 @@
 """Which WebSocket handshakes become connections (OCPP-J 1.6, 3 and 6; white paper, 2).
 
-The decisions themselves are pure: `handshake`, `origin`, `login`, `login_attempts`. Here are the socket, the database and
-the answer.
+The decisions themselves are pure: `handshake`, `origin`, `login`, `core/login_attempts`. Here are the socket, the database
+and the answer.
 """
 
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import structlog
 from cryptography import x509
-from msgspec import Struct
+from msgspec import Struct, structs
 from prometheus_client import Counter
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
@@ -23,11 +24,11 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from csms.adapter import AdapterHost, Admission
+from csms.core.login_attempts import LoginAttempts, network_of
 from csms.core.passwords import is_slow, verify_password
 from csms.ocpp import handshake, login
 from csms.ocpp.credential_changes import CredentialStore
 from csms.ocpp.handshake import HandshakeRefusal
-from csms.ocpp.login_attempts import LoginAttempts
 from csms.ocpp.origin import ConnectionOrigin, ForwardedHeaders, IpNetwork, origin_of
 from csms.security import certificate_checks
 
@@ -36,6 +37,8 @@ _REFUSED = Counter("csms_ocpp_handshakes_refused_total", "Refused handshakes, by
 _FAILED = Counter("csms_ocpp_logins_failed_total", "Handshakes with a wrong password or an unknown identity.")
 _LIMITED = Counter("csms_ocpp_logins_limited_total", "Handshakes put off because too many had failed before.")
 _ADMISSION_S = 10.0
+# Slow hashes that are computed at the same time for charge points that have not logged in from their address before.
+_SLOW_AT_ONCE = 2
 _DATABASE_AWAY = HandshakeRefusal(HTTPStatus.SERVICE_UNAVAILABLE, "The database is away: try again later.\n")
 
 
@@ -76,6 +79,8 @@ class AdmissionControl:
         self._rules = rules
         self._enrollment = enrollment
         self._attempts = LoginAttempts(rules.failures_per_minute)
+        self._slow = asyncio.Semaphore(_SLOW_AT_ONCE)
+        self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._entries: WeakKeyDictionary[ServerConnection, AdmittedHandshake] = WeakKeyDictionary()
 
     def admitted(self, socket: ServerConnection) -> AdmittedHandshake:
@@ -111,14 +116,11 @@ class AdmissionControl:
         choice = handshake.choose_subprotocol(_offered(request.headers))
         if isinstance(choice, HandshakeRefusal):
             return choice
-        wait_s = self._attempts.wait_s(origin.address, charger_id, time.monotonic())
-        if wait_s:
-            _LIMITED.inc()
-            return HandshakeRefusal(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                "Too many failed logins: try again later.\n",
-                max(1, math.ceil(wait_s)),
-            )
+        # A certificate that TLS has verified is no guess: wrong passwords of others do not hold it up.
+        if not origin.verified:
+            wait_s = self._attempts.wait_s(origin.address, charger_id, time.monotonic())
+            if wait_s:
+                return _limited(wait_s)
         if not self._node.accepting():
             return _DATABASE_AWAY
         try:
@@ -130,10 +132,12 @@ class AdmissionControl:
         except Exception as error:
             log.warning("admission_not_decided", charger=charger_id, error=str(error) or type(error).__name__)
             return _DATABASE_AWAY
+        if isinstance(came, HandshakeRefusal):
+            return came
         verdict = login.judge(came, admission, self._rules.organization)
         if isinstance(verdict, HandshakeRefusal):
             if verdict.status is HTTPStatus.UNAUTHORIZED and came.password_given:
-                self._fail(origin, charger_id)
+                _FAILED.inc()
             return verdict
         self._attempts.succeeded(origin.address, charger_id)
         await self._settle(admission, came, verdict)
@@ -144,12 +148,11 @@ class AdmissionControl:
     ) -> AdmittedHandshake | HandshakeRefusal:
         if self._enrollment != "closed":
             return AdmittedHandshake(0, origin.address)
-        self._fail(origin, charger_id)
-        return HandshakeRefusal(HTTPStatus.NOT_FOUND, f"Charge point {charger_id} is not registered.\n")
-
-    def _fail(self, origin: ConnectionOrigin, charger_id: str) -> None:
+        wait_s = self._attempts.reserve(origin.address, charger_id, time.monotonic())
+        if wait_s:
+            return _limited(wait_s)
         _FAILED.inc()
-        self._attempts.failed(origin.address, charger_id, time.monotonic())
+        return HandshakeRefusal(HTTPStatus.NOT_FOUND, f"Charge point {charger_id} is not registered.\n")
 
     # --- what came with the handshake ------------------------------------------------------------
 
@@ -171,24 +174,66 @@ class AdmissionControl:
 
     async def _login(
         self, headers: Headers, origin: ConnectionOrigin, admission: Admission
-    ) -> login.LoginCredentials:
+    ) -> login.LoginCredentials | HandshakeRefusal:
         certificate, bad = await self._certificate(origin)
-        password = handshake.password_of(_single(headers, "Authorization"), admission.charger_id)
-        given = "Authorization" in headers
-        opened_by = None
-        # Where TLS is required, a password that came without it proves nothing: it is not looked at.
-        if password is not None and (origin.tls or admission.required_profile < login.TLS_BASIC):
-            for stored in login.candidates(admission):
-                if await _verified(password, stored):
-                    opened_by = stored
-                    break
-        return login.LoginCredentials(
+        came = login.LoginCredentials(
             tls=origin.tls,
             certificate=certificate,
             bad_certificate=bad,
-            password_given=given,
-            opened_by=opened_by,
+            password_given="Authorization" in headers,
         )
+        without = login.judge(came, admission, self._rules.organization)
+        refused = isinstance(without, HandshakeRefusal)
+        # Where a password changes nothing (TLS or a certificate is missing), it is not looked at.
+        if not came.password_given or (refused and without.status is not HTTPStatus.UNAUTHORIZED):
+            return came
+        password = handshake.password_of(_single(headers, "Authorization"), admission.charger_id)
+        opened_by = await self._opened_by(password or b"", origin.address, admission, counted=refused)
+        if isinstance(opened_by, HandshakeRefusal):
+            return opened_by
+        return structs.replace(came, opened_by=opened_by)
+
+    async def _opened_by(
+        self, password: bytes, address: str, admission: Admission, *, counted: bool
+    ) -> str | HandshakeRefusal | None:
+        """The stored hash that the password matches; a refusal where too many have failed before.
+
+        The attempt counts as failed before it is verified, so that no burst has more guesses than the limit. It is not
+        `counted` where the charge point is admitted with any password.
+        """
+        charger_id, hashes = admission.charger_id, login.candidates(admission)
+        async with self._turn(address, charger_id, slow=any(map(is_slow, hashes))):
+            now = time.monotonic()
+            wait_s = self._attempts.reserve(address, charger_id, now) if counted else 0
+            if wait_s:
+                return _limited(wait_s)
+            matching, decided = None, False
+            try:
+                for stored in hashes:
+                    if await _verified(password, stored):
+                        matching = stored
+                        break
+                decided = True
+            finally:
+                if counted and (matching is not None or not decided):
+                    self._attempts.give_back(address, charger_id, now)
+        return matching
+
+    @asynccontextmanager
+    async def _turn(self, address: str, charger_id: str, *, slow: bool) -> AsyncIterator[None]:
+        """Wait for the turn to verify a password. A fast hash never waits: nothing happens between its count and its result.
+
+        One slow hash at a time is computed for an address, so that right passwords under way do not use up its limit,
+        and a few for all addresses. A charge point that has logged in from its address before has a turn of its own.
+        """
+        if not slow:
+            yield
+            return
+        known = self._attempts.known(address, charger_id)
+        place = (network_of(address), charger_id if known else "")
+        lock = self._turns.setdefault(place, asyncio.Lock())
+        async with lock, nullcontext() if known else self._slow:
+            yield
 
     async def _certificate(
         self, origin: ConnectionOrigin
@@ -232,6 +277,13 @@ class AdmissionControl:
     def select_subprotocol(_socket: ServerConnection, offered: Any) -> Subprotocol | None:
         chosen = handshake.choose_subprotocol(list(offered))
         return Subprotocol(chosen) if isinstance(chosen, str) else None
+
+
+def _limited(wait_s: float) -> HandshakeRefusal:
+    _LIMITED.inc()
+    return HandshakeRefusal(
+        HTTPStatus.TOO_MANY_REQUESTS, "Too many failed logins: try again later.\n", max(1, math.ceil(wait_s))
+    )
 
 
 async def _verified(password: bytes, stored: str) -> bool:
