@@ -28,7 +28,7 @@ from csms.embedded.postgres import EmbeddedPostgres
 
 ROOT = Path(__file__).resolve().parent.parent
 CSMS, IN_MEMORY, ORM, OCPP_CSMS = "csms", "ocpp in memory", "ocpp + ORM + aiomqtt", "ocpp-csms 0.1.0"
-TOKEN = "benchmark-token"
+TOKEN = "token-of-the-benchmark"
 _MOSQUITTO = """
 listener {port} 127.0.0.1
 allow_anonymous true

@@ -16,6 +16,8 @@ from csms.core.tariffs import zone_exists
 from csms.errors import SettingsError
 
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
+# Of 16 random hexadecimal digits that is 64 bits: too many to be guessed over a network.
+_SHORTEST_TOKEN = 16
 _SECRETS = ("PASSWORD", "TOKEN", "DATABASE_URL", "PRICES_URL")
 
 
@@ -82,6 +84,14 @@ def _time_zone(value: str) -> str:
     return value
 
 
+def _long_enough(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < _SHORTEST_TOKEN:
+        raise ValueError(
+            f"at least {_SHORTEST_TOKEN} characters, such as the output of `openssl rand -hex 24`"
+        )
+    return value
+
+
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 TariffRate = Annotated[Decimal, Field(ge=0, le=1_000_000)]
@@ -134,7 +144,8 @@ class Settings(BaseSettings):
     csms_hold_implausible: Flag = True
     csms_max_power_w: int = Field(500_000, ge=1, le=100_000_000)
     csms_heartbeat_interval_s: int = Field(300, ge=1, le=86_400)
-    csms_admin_token: SecretStr | None = None
+    csms_http_login_failures_per_minute: int = Field(10, ge=0, le=10_000)
+    csms_admin_token: Annotated[SecretStr, AfterValidator(_long_enough)] | None = None
     csms_bridges: Names = ()
     csms_rental_payments: str | None = None
     csms_node: str = Field(default_factory=socket.gethostname, min_length=1)

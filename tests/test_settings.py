@@ -25,6 +25,7 @@ def load(**given):
         ({"mqtt_tls": True, "mqtt_tls_key_file": "key.pem"}, "MQTT_TLS_CERT_FILE", "MQTT_TLS_KEY_FILE"),
         ({"mqtt_password": "secret", "mqtt_password_file": "p"}, "MQTT_PASSWORD_FILE", "MQTT_PASSWORD"),
         ({"mqtt_reconnect_min_s": 40}, "MQTT_RECONNECT_MIN_S", "MQTT_RECONNECT_MAX_S (30)"),
+        ({"csms_admin_token": "a" * 15}, "CSMS_ADMIN_TOKEN", "openssl rand -hex 24"),
         ({"mqtt_enabled": "perhaps"}, "MQTT_ENABLED", "true"),
         ({"mqtt_qos": 3}, "MQTT_QOS", "0, 1 or 2"),
         ({"events_outbox_always": "perhaps"}, "EVENTS_OUTBOX_ALWAYS", "true"),

@@ -4,13 +4,13 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from msgspec.structs import asdict
 from pydantic import AfterValidator, Field
 
 from csms.api import pages
 from csms.api.models import Input, Model
-from csms.api.security import Context, operator, viewer
+from csms.api.security import Context, guarded_router, operator, viewer
 from csms.core.records import AccountEntry
 from csms.core.text import storable
 from csms.db import accounts
@@ -18,7 +18,7 @@ from csms.service import accounts as service
 from csms.service import cursors
 from csms.service.access import digest_of, new_secret
 
-router = APIRouter(prefix="/accounts", tags=["accounts"])
+router = guarded_router(prefix="/accounts", tags=["accounts"])
 AccountId = Annotated[str, Path(max_length=128, description="The user's id, as the stations know it")]
 
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 
 from csms.api import pages
 from csms.api.certificate_models import (
@@ -14,7 +14,7 @@ from csms.api.certificate_models import (
     SecurityEventPage,
 )
 from csms.api.chargers import ChargerId
-from csms.api.security import Context, operator, viewer
+from csms.api.security import Context, guarded_router, operator, viewer
 from csms.db import security
 from csms.security import certificate_checks, pki
 from csms.service import cursors
@@ -22,7 +22,7 @@ from csms.service.chargers import known
 from csms.service.context import ServiceContext
 from csms.service.problems import Problem
 
-router = APIRouter()
+router = guarded_router()
 _CRL_LIFETIME = timedelta(days=7)
 _PEM: dict[int | str, dict[str, Any]] = {200: {"content": {"application/x-pem-file": {}}}}
 

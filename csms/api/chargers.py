@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, BackgroundTasks, Path, Query, Response
+from fastapi import BackgroundTasks, Path, Query, Response
 from pydantic import SecretStr
 
 from csms.api import pages
@@ -14,7 +14,7 @@ from csms.api.charger_models import (
     Deviations,
     NewCharger,
 )
-from csms.api.security import Context, operator, viewer
+from csms.api.security import Context, guarded_router, operator, viewer
 from csms.core.passwords import hash_password
 from csms.core.text import storable
 from csms.db import admin, charger_views, logs
@@ -25,7 +25,7 @@ from csms.service.enrollment import announce_enrollment
 
 # `:path` because an identity may contain a slash (percent-encoded on the charger's side and here).
 ChargerId = Annotated[str, Path(description="The charge point's identity", max_length=255)]
-router = APIRouter(prefix="/chargers", tags=["chargers"])
+router = guarded_router(prefix="/chargers", tags=["chargers"])
 
 
 def _columns(settings: ChargerSettings) -> dict[str, Any]:

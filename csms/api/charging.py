@@ -1,9 +1,6 @@
 """Smart charging: the profiles a charger has taken, and what they come to."""
 
-from fastapi import APIRouter
-
 from csms.api.chargers import ChargerId
-from csms.api.commands import Operator
 from csms.api.device_state_models import (
     ChargingProfileOut,
     ChargingProfiles,
@@ -11,14 +8,14 @@ from csms.api.device_state_models import (
     CompositeOut,
     PeriodOut,
 )
-from csms.api.security import Context, viewer
+from csms.api.security import Context, Operator, guarded_router, viewer
 from csms.core.command_answers import as_objects, parse_time
 from csms.core.composite_schedule import schedules_agree
 from csms.db import device_state_views
 from csms.service.chargers import known
 from csms.service.commands import perform
 
-router = APIRouter(prefix="/chargers", tags=["smart charging"])
+router = guarded_router(prefix="/chargers", tags=["smart charging"])
 
 
 @router.get("/{charger_id:path}/charging-profiles", dependencies=[viewer])

@@ -3,25 +3,23 @@
 from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from starlette.responses import JSONResponse
 
 from csms.api import pages
 from csms.api.charger_models import CommandIn, CommandOut
 from csms.api.chargers import ChargerId
 from csms.api.device_state_models import CommandPage, CommandRecord
-from csms.api.security import Context, operator, viewer
+from csms.api.security import Context, Operator, guarded_router, operator, viewer
 from csms.core.command_states import CommandState
 from csms.core.text import storable
 from csms.db import commands
 from csms.service import cursors
-from csms.service.access import Identity
 from csms.service.chargers import known
 from csms.service.commands import enqueue, perform
 
 log = structlog.get_logger()
-router = APIRouter(tags=["commands"])
-Operator = Annotated[Identity, operator]
+router = guarded_router(tags=["commands"])
 CommandId = Annotated[str, Path(description="As in the Location of the answer", max_length=400)]
 
 

@@ -1,18 +1,15 @@
 """A charger's configuration: as reported, as desired, where they differ."""
 
-from fastapi import APIRouter
-
 from csms.api.chargers import ChargerId
-from csms.api.commands import Operator
 from csms.api.device_state_models import Configuration, ConfigurationKeyOut, Refresh
-from csms.api.security import Context, viewer
+from csms.api.security import Context, Operator, guarded_router, viewer
 from csms.core.configuration import configuration_in_sync, integer_value, request_chunks
 from csms.db import device_state_views
 from csms.service.chargers import known
 from csms.service.commands import perform
 from csms.service.context import ServiceContext
 
-router = APIRouter(prefix="/chargers", tags=["configuration"])
+router = guarded_router(prefix="/chargers", tags=["configuration"])
 
 
 @router.get("/{charger_id:path}/configuration", dependencies=[viewer])

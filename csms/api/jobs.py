@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from csms.api import pages
 from csms.api.chargers import ChargerId
@@ -16,12 +16,12 @@ from csms.api.device_state_models import (
     TransferOut,
     TransferPage,
 )
-from csms.api.security import Context, viewer
+from csms.api.security import Context, guarded_router, viewer
 from csms.db import device_state_views
 from csms.service import cursors
 from csms.service.chargers import known
 
-router = APIRouter(prefix="/chargers", tags=["chargers"], dependencies=[viewer])
+router = guarded_router(prefix="/chargers", tags=["chargers"], dependencies=[viewer])
 
 
 @router.get("/{charger_id:path}/jobs")

@@ -2,12 +2,9 @@
 
 from typing import Any
 
-from fastapi import APIRouter
-
 from csms.api.chargers import ChargerId
-from csms.api.commands import Operator
 from csms.api.device_state_models import LocalListIn, LocalListOut
-from csms.api.security import Context, viewer
+from csms.api.security import Context, Operator, guarded_router, viewer
 from csms.core.configuration import integer_value
 from csms.core.device_state import LocalList
 from csms.core.local_list import ListUpdate, plan_updates
@@ -19,7 +16,7 @@ from csms.service.commands import enqueue, perform
 from csms.service.context import ServiceContext
 from csms.service.problems import Problem, invalid_command
 
-router = APIRouter(prefix="/chargers", tags=["local list"])
+router = guarded_router(prefix="/chargers", tags=["local list"])
 _NO_LIST = -1
 
 

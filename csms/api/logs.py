@@ -4,22 +4,23 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from msgspec.structs import asdict
 
 from csms.api import pages
 from csms.api.chargers import ChargerId
 from csms.api.log_models import MessageOut, MessagePage
-from csms.api.security import Context, viewer
+from csms.api.security import Context, Viewer, guarded_router, viewer
 from csms.core.records import Event
 from csms.db import charger_views, logs
 from csms.service import cursors, event_stream
+from csms.service.access import Identity
 from csms.service.chargers import unknown, usable
 from csms.service.context import ServiceContext
 from csms.service.frame_tail import FrameTail
 from csms.service.problems import Problem
 
-router = APIRouter()
+router = guarded_router()
 _BIGINT = 2**63 - 1
 
 
@@ -95,7 +96,6 @@ def _message(message: logs.LoggedFrame) -> MessageOut:
 @router.get(
     "/chargers/{charger_id:path}/messages",
     tags=["chargers"],
-    dependencies=[viewer],
     response_model=MessagePage,
     responses={200: {"content": {"text/event-stream": {}}}},
 )
@@ -103,12 +103,14 @@ async def list_messages(
     context: Context,
     request: Request,
     charger_id: ChargerId,
+    who: Viewer,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: pages.Cursor = None,
 ) -> MessagePage | event_stream.EventStream:
     """Raw OCPP frames, both directions, newest first.
 
-    With `Accept: text/event-stream` the ones that come from now on, as events named `message`.
+    With `Accept: text/event-stream` the ones that come from now on, as events named `message`, until the token is revoked
+    or expires.
     """
     before = cursors.decode(cursor, tuple[datetime, str])
     live = "text/event-stream" in request.headers.get("accept", "")
@@ -121,17 +123,17 @@ async def list_messages(
             except ValueError:
                 raise Problem(422, "invalid-cursor", "The cursor is none of this list.") from None
     if live:
-        return event_stream.EventStream(_live_messages(context, charger_id))
+        return event_stream.EventStream(_live_messages(context, charger_id, who))
     items, following = cursors.cut(found, limit, lambda message: (message.at, message.place))
     return MessagePage(items=[_message(message) for message in items], next_cursor=following)
 
 
 async def _live_messages(
-    context: ServiceContext, charger_id: str, every_s: float = 0.5
+    context: ServiceContext, charger_id: str, who: Identity, every_s: float = 0.5
 ) -> AsyncIterator[bytes]:
     tail = FrameTail(context, charger_id)
     await tail.look()
-    while not await event_stream.pause(context.closing, every_s):
+    while not await event_stream.pause(context.closing, every_s) and await context.access.still(who):
         yield b"".join(
             event_stream.event(
                 _message(message).model_dump_json(by_alias=True),

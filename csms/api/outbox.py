@@ -3,19 +3,19 @@
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from msgspec.structs import asdict
 from pydantic import Field
 
 from csms.api import pages
 from csms.api.models import Input, Model
-from csms.api.security import Context, operator, viewer
+from csms.api.security import Context, guarded_router, operator, viewer
 from csms.db import history, logs, outbox
 from csms.db.driver import driver_connection
 from csms.service import cursors
 from csms.service.chargers import usable
 
-router = APIRouter(tags=["events"])
+router = guarded_router(tags=["events"])
 
 
 class PositionOut(Model):

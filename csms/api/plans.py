@@ -4,14 +4,14 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from msgspec.structs import replace
 from pydantic import Field
 
 from csms.api import pages
 from csms.api.chargers import ChargerId
 from csms.api.models import Input, Model
-from csms.api.security import Context, operator, viewer
+from csms.api.security import Context, guarded_router, operator, viewer
 from csms.db import plans
 from csms.scheduling.plan_decision import REMOVING
 from csms.scheduling.plan_delivery import AWAY, PENDING
@@ -21,7 +21,7 @@ from csms.service.chargers import known, view_of
 from csms.service.context import ServiceContext
 from csms.service.problems import Problem
 
-router = APIRouter(tags=["plans"])
+router = guarded_router(tags=["plans"])
 Mode = Literal["standalone", "hems"]
 
 

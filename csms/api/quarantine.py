@@ -2,13 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from msgspec.structs import asdict
 
 from csms.api import pages
-from csms.api.commands import Operator
 from csms.api.log_models import QuarantinedOut, QuarantinePage, RepairIn, RepairOut, Resolution
-from csms.api.security import Context, operator, viewer
+from csms.api.security import Context, Operator, guarded_router, operator, viewer
 from csms.core.masking import masked
 from csms.core.quarantine import repairable_message
 from csms.core.text import storable
@@ -16,7 +15,7 @@ from csms.db import logs
 from csms.service import cursors
 from csms.service import quarantine as service
 
-router = APIRouter(tags=["quarantine"])
+router = guarded_router(tags=["quarantine"])
 _BIGINT = 2**63 - 1
 
 

@@ -2,17 +2,16 @@
 
 from datetime import UTC
 
-from fastapi import APIRouter, Response
+from fastapi import Response
 
 from csms.api.chargers import ChargerId
-from csms.api.commands import Operator
 from csms.api.device_state_models import Answered, ReservationIn, ReservationOut, Reservations, Reserved
-from csms.api.security import Context, viewer
+from csms.api.security import Context, Operator, guarded_router, viewer
 from csms.db import commands, device_state_views
 from csms.service.chargers import known
 from csms.service.commands import perform
 
-router = APIRouter(prefix="/chargers", tags=["reservations"])
+router = guarded_router(prefix="/chargers", tags=["reservations"])
 
 
 @router.get("/{charger_id:path}/reservations", dependencies=[viewer])

@@ -50,6 +50,7 @@ class TokenIn(Input):
         str, Field(min_length=1, max_length=100), AfterValidator(printable), AfterValidator(_of_a_person)
     ]
     role: Role = "viewer"
+    expires_at: AwareDatetime | None = Field(None, description="Null: valid until it is revoked")
 
 
 class TokenOut(Model):
@@ -57,6 +58,8 @@ class TokenOut(Model):
     name: str
     role: Role
     created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None = Field(description="Written at most once a minute")
     revoked_at: datetime | None
 
 

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 
 from csms.api import pages
-from csms.api.security import Context, operator, viewer
+from csms.api.security import Context, guarded_router, operator, viewer
 from csms.api.tag_models import TagIn, TagOut, TagPage
 from csms.core.records import Tag
 from csms.core.text import storable
@@ -14,7 +14,7 @@ from csms.db import admin
 from csms.service import cursors
 from csms.service.problems import Problem
 
-router = APIRouter()
+router = guarded_router()
 _TAG = Annotated[str, Path(max_length=255, description="Compared without regard to case, as OCPP does")]
 
 

@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Path, Query, Response
 from msgspec.structs import asdict
 
 from csms.api import pages
-from csms.api.security import Context, administrator, viewer
+from csms.api.security import Context, administrator, guarded_router, viewer
 from csms.api.tags import nameable, named
 from csms.api.tariff_models import (
     GroupIn,
@@ -27,7 +27,7 @@ from csms.db import tariffs
 from csms.service import cursors
 from csms.service.problems import Problem
 
-router = APIRouter(tags=["tariffs"])
+router = guarded_router(tags=["tariffs"])
 _TARIFF = Annotated[str, Path(max_length=255)]
 _GROUP = Annotated[str, Path(max_length=255)]
 

@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Depends, Query
 from starlette.responses import StreamingResponse
 
 from csms.api import pages
-from csms.api.commands import Operator
-from csms.api.security import Context, viewer
+from csms.api.security import Context, Operator, guarded_router, viewer
 from csms.api.transaction_models import (
     CorrectionIn,
     CorrectionPreview,
@@ -33,7 +32,7 @@ from csms.service import transactions as service
 from csms.service.context import ServiceContext
 from csms.service.session_progress import progress
 
-router = APIRouter(tags=["transactions"])
+router = guarded_router(tags=["transactions"])
 _COLUMNS = (
     "id",
     "charger",

@@ -1,6 +1,7 @@
 """The console as an ASGI application, for every address that the REST interface does not answer."""
 
 from functools import partial
+from typing import Final
 
 import structlog
 from starlette.applications import Starlette
@@ -15,10 +16,12 @@ from csms.console.base import CONSOLE_FILES, Console, PageHandler
 from csms.console.live_pages import LivePages
 from csms.console.pages import ConsolePages
 from csms.db.outages import DATABASE_ERRORS, is_away, reason
+from csms.service.access import OPERATOR, VIEWER
 from csms.service.context import ServiceContext
 from csms.service.security_headers import SecurityHeaders
 
 log = structlog.get_logger()
+_SENTENCES: Final = {404: "There is nothing at this address.", 413: "What was sent is too large."}
 
 
 def create_console(context: ServiceContext, *, page_size: int = 50) -> Starlette:
@@ -29,7 +32,7 @@ def create_console(context: ServiceContext, *, page_size: int = 50) -> Starlette
     def page(path: str, handler: PageHandler) -> Route:
         return Route(path, console.guarded(handler), methods=["GET"])
 
-    def action(path: str, handler: PageHandler, role: str = "operator") -> Route:
+    def action(path: str, handler: PageHandler, role: str = OPERATOR) -> Route:
         return Route(path, console.guarded(handler, role), methods=["POST"])
 
     return Starlette(
@@ -59,7 +62,7 @@ def create_console(context: ServiceContext, *, page_size: int = 50) -> Starlette
             page("/chargers/{charger_id:path}", pages.charger),
             Route("/sign-in", partial(sign_in.sign_in_page, console), methods=["GET"]),
             Route("/sign-in", partial(sign_in.sign_in, console), methods=["POST"]),
-            action("/sign-out", sign_in.sign_out, "viewer"),
+            action("/sign-out", sign_in.sign_out, VIEWER),
             *CONSOLE_FILES.routes(),
         ],
         middleware=[Middleware(SecurityHeaders)],
@@ -73,7 +76,7 @@ async def _failed(console: Console, request: Request, error: Exception) -> Respo
     """Answer an error with a page; without the navigation where the request has no session."""
     status, sentence = 500, "Something went wrong here; the log says what."
     if isinstance(error, HTTPException):
-        status, sentence = error.status_code, "There is nothing at this address."
+        status, sentence = error.status_code, _SENTENCES.get(error.status_code, str(error.detail))
     elif is_away(error):
         status, sentence = 503, "The database is not available. Try again in a few seconds."
         log.warning("request_without_database", error=reason(error))

@@ -11,11 +11,12 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from csms.console import formatting, plan_chart, plan_table, readings_chart, week_chart
-from csms.console.sessions import ConsoleSession, ConsoleSessions
+from csms.console.sessions import ConsoleSession, session_of
 from csms.db import admin
 from csms.db.charger_views import ChargerView
 from csms.db.transaction_views import TransactionView
-from csms.service.access import Identity
+from csms.service.access import VIEWER, Identity
+from csms.service.client_requests import from_another_site
 from csms.service.context import ServiceContext
 from csms.service.problems import Problem
 from csms.service.session_progress import progress, summary
@@ -44,7 +45,6 @@ class Console:
     def __init__(self, context: ServiceContext, *, page_size: int = 50) -> None:
         self.context = context
         self.page_size = page_size
-        self.sessions = ConsoleSessions(context.admin_token)
         self.templates = Environment(
             loader=PackageLoader("csms.console"),
             autoescape=True,
@@ -77,21 +77,21 @@ class Console:
         text = self.fragment(
             template,
             who=request.identity,
-            csrf=self.sessions.form_token(request.session),
+            csrf=request.session.form_token(),
             path=request.http.url.path,
             **values,
         )
         return HTMLResponse(text, status)
 
     async def signed_in(self, request: Request) -> ConsoleRequest | None:
-        """Return the request with its operator; None without a session, or where it ended or its token was revoked."""
-        session = self.sessions.read(request, self.context.now())
+        """Return the request with its operator; None without a session, or where it has ended."""
+        session = session_of(request)
         if session is None:
             return None
-        identity = await self.context.access.by_id(session.token_id)
+        identity = await self.context.access.of_session(session.secret)
         return None if identity is None else ConsoleRequest(request, identity, session)
 
-    def guarded(self, handler: PageHandler, role: str = "viewer") -> Callable[[Request], Awaitable[Response]]:
+    def guarded(self, handler: PageHandler, role: str = VIEWER) -> Callable[[Request], Awaitable[Response]]:
         """Return an endpoint that calls `handler` for operators with `role`; a POST needs the session's form token.
 
         Errors of the use cases (Problem, Missing, Conflict) become a page, or the fragment that htmx shows.
@@ -107,7 +107,7 @@ class Console:
                 )
             if http.method == "POST":
                 form = await http.form()
-                if not self.sessions.good_form(request.session, str(form.get("csrf", ""))):
+                if from_another_site(http) or not request.session.good_form(str(form.get("csrf", ""))):
                     return self.problem(
                         request, 403, "This form is out of date. Reload the page and try again."
                     )
@@ -120,6 +120,7 @@ class Console:
             except admin.Conflict as error:
                 return self.problem(request, 409, str(error))
 
+        endpoint.role = role  # type: ignore[attr-defined] # for those who list the pages
         return endpoint
 
     def problem(self, request: ConsoleRequest, status: int, sentence: str) -> Response:

@@ -13,7 +13,7 @@ from csms.console.formatting import dom_id
 from csms.core.clocks import local_day
 from csms.core.records import Event
 from csms.db import charger_views, logs, network_views, transaction_views
-from csms.db.outages import is_away
+from csms.db.outages import DATABASE_ERRORS, is_away
 from csms.service import event_stream
 from csms.service.frame_tail import FrameTail
 
@@ -182,9 +182,15 @@ class LivePages:
         return made
 
     async def _reads(self, request: ConsoleRequest) -> AsyncIterator[None]:
-        """Yield at once and then every `every_s`, until the program ends or the operator's token is revoked."""
+        """Yield at once and then every `every_s`, until the program or the operator's session ends."""
         yield
-        while not await event_stream.pause(self._console.context.closing, self._every_s):
-            if await self._console.context.access.by_id(request.identity.token_id) is None:
-                return
+        context = self._console.context
+        while not await event_stream.pause(context.closing, self._every_s):
+            try:
+                if await context.access.of_session(request.session.secret) is None:
+                    return
+            except DATABASE_ERRORS as error:
+                # The page stays open and says so; there is nothing else to be read.
+                if not is_away(error):
+                    raise
             yield

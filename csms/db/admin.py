@@ -1,4 +1,4 @@
-"""What operators write: chargers, tags, API tokens, notes on quarantine. Tariffs: csms/db/tariffs.py.
+"""What operators write: chargers, tags, notes on quarantine. Tariffs: csms/db/tariffs.py.
 
 A charger is changed under its row lock in charger_states, as in the ledger: neither overwrites the other.
 """
@@ -9,15 +9,14 @@ from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import asdict
-from sqlalchemy import delete, func, insert, literal_column, select, true, update
+from sqlalchemy import delete, func, literal_column, select, true, update
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.records import Tag
 from csms.core.work import tag_key
 from csms.db import deferred_messages, event_tables, security, security_tables, tables
-from csms.db.rows import all_rows, all_structs, first_row, first_struct, from_row
+from csms.db.rows import all_rows, first_row, from_row
 from csms.db.tables import (
     charger_groups,
     charger_states,
@@ -25,7 +24,6 @@ from csms.db.tables import (
     quarantine,
     tags,
     tariffs,
-    tokens,
     transactions,
 )
 from csms.errors import CsmsError
@@ -44,16 +42,6 @@ class Conflict(CsmsError):
 class TagView(Struct, frozen=True, kw_only=True):
     tag: Tag
     created_at: datetime
-
-
-class AccessToken(Struct, frozen=True, kw_only=True):
-    """An API token. Of its secret only a digest is stored."""
-
-    id: int
-    name: str
-    role: str
-    created_at: datetime
-    revoked_at: datetime | None
 
 
 # --- chargers --------------------------------------------------------------------------------------------
@@ -199,49 +187,6 @@ async def delete_tag(db: AsyncConnection, id_tag: str) -> None:
     gone = await db.execute(delete(tags).where(tag_key(id_tag) == _TAG_KEY))
     if not gone.rowcount:
         raise Missing(f"There is no tag {id_tag!r}.")
-
-
-# --- tokens ----------------------------------------------------------------------------------------------
-
-
-async def list_tokens(db: AsyncConnection) -> list[AccessToken]:
-    return await all_structs(db, AccessToken, select(tokens).order_by(tokens.c.id))
-
-
-async def get_token(db: AsyncConnection, token_id: int) -> AccessToken | None:
-    if not 0 < token_id < 2**31:
-        return None
-    return await first_struct(db, AccessToken, select(tokens).where(tokens.c.id == token_id))
-
-
-async def find_token(db: AsyncConnection, digest: bytes) -> AccessToken | None:
-    """The token with this digest, unless it is revoked."""
-    query = select(tokens).where(tokens.c.digest == digest, tokens.c.revoked_at.is_(None))
-    return await first_struct(db, AccessToken, query)
-
-
-async def add_token(db: AsyncConnection, name: str, role: str, digest: bytes) -> AccessToken:
-    """Raises Conflict when a token that is not revoked has that name. A revoked one is deleted."""
-    await db.execute(delete(tokens).where(tokens.c.name == name, tokens.c.revoked_at.is_not(None)))
-    try:
-        async with db.begin_nested():
-            made = await db.execute(
-                insert(tokens).values(name=name, role=role, digest=digest).returning(tokens)
-            )
-            return from_row(AccessToken, made.mappings().one())
-    except IntegrityError:
-        raise Conflict(f"There is a token named {name!r} already.") from None
-
-
-async def revoke_token(db: AsyncConnection, token_id: int) -> None:
-    """Raises Missing. Safe to repeat."""
-    if await get_token(db, token_id) is None:
-        raise Missing(f"There is no token {token_id}.")
-    await db.execute(
-        update(tokens)
-        .where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None))
-        .values(revoked_at=func.now())
-    )
 
 
 # --- quarantine ------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Double,
+    ForeignKey,
     Identity,
     Index,
     Integer,
@@ -226,11 +227,27 @@ tokens = Table(
     "tokens",
     metadata,
     Column("id", Integer, Identity(always=True), primary_key=True),
-    Column("name", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
     Column("digest", LargeBinary, nullable=False, unique=True),
     choice_column("role", "admin", "operator", "viewer"),
     now_column("created_at"),
+    time_column("expires_at"),
+    time_column("last_used_at"),
     time_column("revoked_at"),
+    Index("tokens_name_idx", "name", unique=True, postgresql_where=text("revoked_at IS NULL")),
+)
+
+# `token_id` is NULL in a session that was begun with the token of the settings.
+console_sessions = Table(
+    "console_sessions",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("token_id", Integer, ForeignKey("tokens.id", ondelete="CASCADE")),
+    choice_column("role", "admin", "operator", "viewer"),
+    now_column("created_at"),
+    time_column("expires_at", nullable=False),
+    Index("console_sessions_expires_at_idx", "expires_at"),
+    Index("console_sessions_token_id_idx", "token_id"),
 )
 
 readings = Table(

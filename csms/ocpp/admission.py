@@ -183,9 +183,11 @@ class AdmissionControl:
             password_given="Authorization" in headers,
         )
         without = login.judge(came, admission, self._rules.organization)
-        refused = isinstance(without, HandshakeRefusal)
         # Where a password changes nothing (TLS or a certificate is missing), it is not looked at.
-        if not came.password_given or (refused and without.status is not HTTPStatus.UNAUTHORIZED):
+        refused = isinstance(without, HandshakeRefusal)
+        if not came.password_given or (
+            isinstance(without, HandshakeRefusal) and without.status is not HTTPStatus.UNAUTHORIZED
+        ):
             return came
         password = handshake.password_of(_single(headers, "Authorization"), admission.charger_id)
         opened_by = await self._opened_by(password or b"", origin.address, admission, counted=refused)

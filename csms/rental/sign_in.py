@@ -20,10 +20,12 @@ from csms.rental.requests import (
 )
 from csms.rental.responses import RentalRefusal, RentalTemplates
 from csms.service.access import digest_of, new_secret
+from csms.service.client_requests import address_of, from_another_site
 from csms.service.context import ServiceContext
 
 _COOKIE: Final = "csms_rental"
 _SESSION: Final = timedelta(days=30)
+_MOST_BYTES: Final = 16 * 1024
 
 
 class RentalLogin:
@@ -45,6 +47,8 @@ class RentalLogin:
                 async with self._context.engine.connect() as db:
                     account = await accounts.signed_in_account(db, digest_of(secret), self._context.now())
             if account is None:
+                if bearer:
+                    self._count_wrong(http)
                 return self._to_sign_in(http)
             request = RentalRequest(
                 http=http, account=account, secret=secret, language=request_language(http)
@@ -52,7 +56,9 @@ class RentalLogin:
             # No other site can make a browser send a bearer token.
             if http.method == "POST" and not bearer:
                 form = await http.form()
-                if not hmac.compare_digest(str(form.get("csrf", "")).encode(), request.form_token.encode()):
+                if from_another_site(http) or not hmac.compare_digest(
+                    str(form.get("csrf", "")).encode(), request.form_token.encode()
+                ):
                     raise RentalRefusal(403, "gone_wrong")
             answer = await handler(request)
             if "lang" in http.query_params:
@@ -60,6 +66,12 @@ class RentalLogin:
             return answer
 
         return endpoint
+
+    def _count_wrong(self, request: Request) -> None:
+        """Count a wrong token. Raises RentalRefusal where its address has sent too many."""
+        wait_s = self._context.wrong_tokens.add(address_of(request))
+        if wait_s is not None:
+            raise RentalRefusal(429, "too_often", retry_after_s=wait_s)
 
     @staticmethod
     def _to_sign_in(request: Request) -> Response:
@@ -76,7 +88,9 @@ class RentalLogin:
 
     async def sign_in(self, request: Request) -> Response:
         """Use up the link's token and begin a session: a cookie for browsers, a token in JSON for apps."""
-        form = await request.form()
+        if from_another_site(request):
+            raise RentalRefusal(403, "gone_wrong")
+        form = await request.form(max_part_size=_MOST_BYTES)
         now = self._context.now()
         secret = new_secret()
         async with self._context.engine.begin() as db:
@@ -85,6 +99,7 @@ class RentalLogin:
                 await accounts.forget_tokens(db, now)
                 await accounts.add_token(db, account_id, accounts.SESSION, digest_of(secret), now + _SESSION)
         if account_id is None:
+            self._count_wrong(request)
             if wants_json(request):
                 raise RentalRefusal(403, "bad_code")
             return self._page(request, wrong=True, status=403)

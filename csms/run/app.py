@@ -137,9 +137,22 @@ async def serve(
         await tasks.keep(planner.run, "planner")
 
         token, new = _admin_token(settings)
-        context = ServiceContext(node=node, admin_token=token, planner=planner, authority=secured.authority)
+        context = ServiceContext(
+            node=node,
+            admin_token=token,
+            planner=planner,
+            authority=secured.authority,
+            wrong_tokens_per_minute=settings.csms_http_login_failures_per_minute,
+        )
         provider = payments.load_provider(settings.csms_rental_payments)
-        await stack.enter_async_context(http(context, ports.http, tasks, provider=provider))
+        await stack.enter_async_context(
+            http(
+                context,
+                ports.http,
+                tasks,
+                provider=provider,
+            )
+        )
 
         server = OcppServer(
             sock=ports.ocpp,

@@ -11,7 +11,7 @@ from csms.node.health import DatabaseProbe, HealthReport
 from csms.node.node import Node
 from csms.plans.planner import Planner
 from csms.security.pki import CertificateAuthority
-from csms.service.access import Access
+from csms.service.access import Access, WrongTokens
 
 
 @dataclass(kw_only=True)
@@ -20,7 +20,7 @@ class ServiceContext:
 
     `admin_token` is the bearer token with every right. `planner` and `authority` are None in programs without
     charging plans or a certificate authority; the authority is made when it is first asked for. An export reads
-    `export_page` rows of the database at a time. Set `closing` when the program is to end: live streams end at once.
+    `export_page` rows of the database at a time. Of an address `wrong_tokens_per_minute` are answered as such. Set `closing` when the program is to end: live streams end at once.
     """
 
     node: Node
@@ -28,13 +28,16 @@ class ServiceContext:
     planner: Planner | None = None
     authority: Callable[[], CertificateAuthority] | None = None
     export_page: int = 1000
+    wrong_tokens_per_minute: int = 10
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     access: Access = field(init=False)
+    wrong_tokens: WrongTokens = field(init=False)
     database: DatabaseProbe = field(init=False)
 
     def __post_init__(self) -> None:
-        self.access = Access(self.engine, self.admin_token)
+        self.access = Access(self.engine, self.admin_token, self.now)
+        self.wrong_tokens = WrongTokens(self.wrong_tokens_per_minute)
         self.database = DatabaseProbe(self.engine)
 
     @property

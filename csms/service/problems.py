@@ -7,6 +7,7 @@ import structlog
 
 from csms import errors
 from csms.db.outages import is_away, reason
+from csms.service.access import Identity
 
 log = structlog.get_logger()
 
@@ -33,6 +34,11 @@ class Problem(Exception):
         self.detail = detail
         self.headers = headers
         self.more = more
+
+
+def forbidden(who: Identity, role: str, act: str = "This") -> Problem:
+    """What a request is whose token has too low a role. `act` is the subject of the sentence."""
+    return Problem(403, "forbidden", f"{act} needs the role {role}; the token {who.name!r} has {who.role}.")
 
 
 def of_command(error: errors.CommandError) -> Problem:

@@ -9,7 +9,9 @@ import pytest
 from sqlalchemy import text
 
 from csms.api import logs as logs_api
+from csms.db import access_tokens
 from csms.service import cursors
+from csms.service.access import digest_of, new_secret
 from tests.harness.api_harness import ADMIN_TOKEN, ApiHarness
 
 
@@ -114,6 +116,27 @@ async def test_frames_come_newest_first_in_pages_even_within_one_moment(
     assert frames[0]["action"] == "Heartbeat"
 
 
+async def test_the_stream_ends_with_its_token(world: ApiHarness):
+    await world.connect("CP1")
+    for ended in ("revoked", "expired"):
+        secret = new_secret()
+        async with world.engine.begin() as db:
+            ends = world.now + timedelta(hours=1)
+            made = await access_tokens.add_token(db, ended, "viewer", digest_of(secret), ends)
+        who = await world.context.access.identify(secret)
+        assert who is not None
+        looks = logs_api._live_messages(world.context, "CP1", who, every_s=0.01)
+        assert await anext(looks) == b""
+        if ended == "revoked":
+            async with world.engine.begin() as db:
+                await access_tokens.revoke_token(db, made.id)
+            world.context.access.forget()
+        else:
+            world.later(hours=1)
+        async with asyncio.timeout(20):
+            assert [chunk async for chunk in looks] == []
+
+
 @pytest.mark.parametrize("place", ["(1,1)'; --", "(1,1", "(99999999999,1)", ""])
 async def test_a_forged_cursor_is_refused(world: ApiHarness, client: httpx.AsyncClient, place: str):
     await world.connect("CP1")
@@ -125,7 +148,9 @@ async def test_a_forged_cursor_is_refused(world: ApiHarness, client: httpx.Async
 async def test_frames_arrive_live(world: ApiHarness):
     await world.connect("CP1")
     await world.frame("CP1", "[an old one]")
-    looks = logs_api._live_messages(world.context, "CP1", every_s=0.01)
+    who = await world.context.access.identify(ADMIN_TOKEN)
+    assert who is not None
+    looks = logs_api._live_messages(world.context, "CP1", who, every_s=0.01)
     assert await anext(looks) == b""
     await world.frame("CP1", '[2,"1","Heartbeat",{}]')
     await world.frame("CP1", '[3,"1",{}]', outgoing=True)

@@ -1,15 +1,20 @@
 """Tags, tariffs, tokens over REST."""
 
+import asyncio
 import hashlib
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
 from csms.core import reports
 from csms.db import tables
 from csms.service.access import digest_of
 from tests.harness.api_harness import ApiHarness
+from tests.harness.command_line import Ran, Told
+from tests.harness.ledger_harness import connected
 
 
 async def test_a_tag_is_made_replaced_changed_and_deleted_whatever_its_case(client: httpx.AsyncClient):
@@ -176,6 +181,101 @@ async def test_a_revoked_token_is_refused_and_its_name_free_again(client: httpx.
     assert (await client.post("/tokens", json={"name": "viewer"})).status_code == 201
     assert (await client.delete("/tokens/4711")).status_code == 404
     assert (await client.get("/tokens/99999999999")).status_code == 404
+
+
+async def test_a_token_expires(world: ApiHarness, client: httpx.AsyncClient):
+    ends = world.now + timedelta(hours=1)
+    body = {"name": "brief", "expiresAt": ends.isoformat()}
+    made = (await client.post("/tokens", json=body)).json()
+    headers = {"Authorization": f"Bearer {made['token']}"}
+    assert datetime.fromisoformat(made["expiresAt"]) == ends
+    assert (await client.get("/chargers", headers=headers)).status_code == 200
+    world.later(hours=1)
+    assert (await client.get("/chargers", headers=headers)).status_code == 401
+    assert (await client.post("/tokens", json=body)).status_code == 422
+    assert (
+        await client.post("/tokens", json={"name": "x", "expiresAt": "2040-01-01T00:00:00"})
+    ).status_code == 422
+
+
+async def test_the_name_of_an_expired_or_revoked_token_is_free_and_the_list_keeps_it(
+    world: ApiHarness, client: httpx.AsyncClient
+):
+    first, _ = await _token(client, "viewer")
+    await client.delete(f"/tokens/{first}")
+    second, _ = await _token(client, "viewer")
+    async with world.engine.begin() as db:
+        await db.execute(
+            update(tables.tokens)
+            .where(tables.tokens.c.id == second)
+            .values(expires_at=func.now() - timedelta(seconds=1))
+        )
+    third, _ = await _token(client, "viewer")
+    listed = (await client.get("/tokens")).json()["items"]
+    assert [(token["id"], token["revokedAt"] is None) for token in listed] == [
+        (first, False),
+        (second, False),
+        (third, True),
+    ]
+    valid = (await client.get("/tokens", params={"revoked": "false"})).json()["items"]
+    assert [token["id"] for token in valid] == [third]
+    assert len((await client.get("/tokens", params={"revoked": "true"})).json()["items"]) == 2
+
+
+async def test_the_last_use_of_a_token_is_written_once_a_minute(world: ApiHarness, client: httpx.AsyncClient):
+    token_id, headers = await _token(client, "viewer")
+
+    async def used() -> datetime | None:
+        world.context.access.forget()
+        await client.get("/chargers", headers=headers)
+        stored = (await client.get(f"/tokens/{token_id}")).json()["lastUsedAt"]
+        return None if stored is None else datetime.fromisoformat(stored)
+
+    assert (await client.get(f"/tokens/{token_id}")).json()["lastUsedAt"] is None
+    first = world.now
+    assert await used() == first
+    world.later(seconds=59)
+    assert await used() == first
+    world.later(seconds=1)
+    assert await used() == world.now
+
+
+async def test_a_token_reads_while_its_use_cannot_be_written(
+    world: ApiHarness, client: httpx.AsyncClient, database_url: str
+):
+    _, headers = await _token(client, "viewer")
+    async with connected(database_url) as db:
+        name = await db.fetchval("SELECT current_database()")
+        await db.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    await world.engine.dispose()
+    assert (await client.get("/chargers", headers=headers)).status_code == 200
+
+
+async def test_wrong_tokens_are_limited_and_the_right_one_works(world: ApiHarness, client: httpx.AsyncClient):
+    _, headers = await _token(client, "viewer")
+    answers = await asyncio.gather(
+        *(client.get("/chargers", headers={"Authorization": f"Bearer guess-{n}"}) for n in range(160))
+    )
+    assert Counter(answer.status_code for answer in answers) == {401: 10, 429: 150}
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert (await client.get("/chargers", headers=headers)).status_code == 200
+    assert (await client.get("/chargers")).status_code == 200
+
+
+async def test_tokens_on_the_command_line(did: Told, ran: Ran, client: httpx.AsyncClient):
+    await did("tokens", "add", "ci", "--role", "operator", "--expires", "90d")
+    ci = (await client.get("/tokens")).json()["items"][0]
+    assert (datetime.fromisoformat(ci["expiresAt"]) - datetime.now(UTC)).days in {89, 90}
+    await did("tokens", "add", "grafana", "--expires", "2100-01-31")
+    assert "2100-01-31 00:00:00" in await did("tokens", "list")
+    await did("tokens", "revoke", "ci")
+    assert "ci" not in await did("tokens", "list")
+    assert "revoked 20" in await did("tokens", "list", "--all")
+    for wrong in ("soon", "0d", "2020-01-01"):
+        assert (await ran("tokens", "add", "x", "--expires", wrong)).exit_code != 0
+    assert (await ran("tokens", "revoke", "ci")).exit_code != 0
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,11 @@ import re
 from decimal import Decimal
 
 import httpx
+import pytest
 
 from csms.core import reports
 from csms.core.tariffs import Tariff
-from csms.db import accounts, admin, tariffs
+from csms.db import access_tokens, accounts, tariffs
 from csms.service.access import digest_of
 from tests.harness.api_harness import ApiHarness
 from tests.harness.console_browser import EVIL, sign_in, text_of
@@ -154,12 +155,13 @@ async def test_an_entry_that_cannot_be_made_is_refused_with_a_reason(
     assert await balance(world) == 0
 
 
-async def test_a_viewer_sees_an_account_and_enters_nothing(
-    world: ApiHarness, stranger: httpx.AsyncClient
+@pytest.mark.parametrize("role", ["viewer"])
+async def test_only_an_operator_enters_money(
+    world: ApiHarness, stranger: httpx.AsyncClient, role: str
 ) -> None:
     await opened(world, UID, 0)
     async with world.engine.begin() as db:
-        await admin.add_token(db, "eyes", "viewer", digest_of("viewers"))
+        await access_tokens.add_token(db, "eyes", role, digest_of("viewers"))
     await sign_in(stranger, "viewers")
     page = (await stranger.get(f"/accounts/{UID}")).text
     assert "Enter money" not in page

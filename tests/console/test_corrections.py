@@ -8,7 +8,7 @@ import pytest
 
 from csms.console.explanations import explained
 from csms.core import evidence, reports, session_register
-from csms.db import admin
+from csms.db import access_tokens
 from csms.service.access import digest_of, new_secret
 from tests.harness.api_harness import ApiHarness
 from tests.harness.console_browser import EVIL, form_token, open_browser, sign_in, text_of
@@ -118,7 +118,7 @@ async def test_a_viewer_sees_the_history_and_no_form(world: ApiHarness):
     transaction_id = await held(world)
     secret = new_secret()
     async with world.engine.begin() as db:
-        await admin.add_token(db, "vera", "viewer", digest_of(secret))
+        await access_tokens.add_token(db, "vera", "viewer", digest_of(secret))
     async with open_browser(world) as stranger:
         viewer = await sign_in(stranger, secret)
         page = await page_of(viewer, transaction_id)

@@ -13,23 +13,21 @@ from csms.console.formatting import dom_id
 from csms.console.live_pages import LivePages, SharedQuery, changed, overview_fragments
 from csms.console.sessions import ConsoleSession
 from csms.core import reports
-from csms.db import admin
+from csms.db import access_tokens
 from csms.service.access import digest_of, new_secret
-from tests.harness.api_harness import ApiHarness
+from tests.harness.api_harness import ADMIN_TOKEN, ApiHarness
 
 
 def live(world: ApiHarness, most_rows: int = 400) -> LivePages:
     return LivePages(Console(world.context), every_s=0.01, most_rows=most_rows)
 
 
-async def _request(world: ApiHarness, query: str = "", token_id: int = 0) -> ConsoleRequest:
+async def _request(world: ApiHarness, query: str = "", secret: str = ADMIN_TOKEN) -> ConsoleRequest:
     http = Request({"type": "http", "path": "/", "headers": [], "query_string": query.encode()})
-    if token_id:
-        identity = await world.context.access.by_id(token_id)
-    else:
-        identity = await world.context.access.identify(world.context.admin_token)
+    identity = await world.context.access.identify(secret)
     assert identity is not None
-    return ConsoleRequest(http, identity, ConsoleSession(identity.token_id, 0, ""))
+    session = ConsoleSession(await world.context.access.begin_session(identity))
+    return ConsoleRequest(http, identity, session)
 
 
 def names(chunk: bytes) -> list[str]:
@@ -141,11 +139,11 @@ async def test_after_many_frames_the_list_is_sent_anew(world: ApiHarness):
 async def test_a_stream_ends_when_its_token_is_revoked(world: ApiHarness):
     secret = new_secret()
     async with world.engine.begin() as db:
-        token = await admin.add_token(db, "x", "viewer", digest_of(secret))
-    stream = live(world).stream_overview(await _request(world, token_id=token.id))
+        token = await access_tokens.add_token(db, "x", "viewer", digest_of(secret))
+    stream = live(world).stream_overview(await _request(world, secret=secret))
     await _next(stream)
     async with world.engine.begin() as db:
-        await admin.revoke_token(db, token.id)
+        await access_tokens.revoke_token(db, token.id)
     world.context.access.forget()
     async with asyncio.timeout(20):
         assert [chunk async for chunk in stream if b"totals" in chunk] == []

@@ -1,22 +1,28 @@
 """Signing in and out, forged and stale cookies, form tokens, roles, headers."""
 
+import asyncio
 import re
+from collections import Counter
 from datetime import timedelta
 
 import httpx
 import pytest
+from sqlalchemy import func, select, update
 
-from csms.console.sessions import SESSION_COOKIE, ConsoleSessions, ticket
-from csms.db import admin
+from csms.api.app import create_app
+from csms.console.app import create_console
+from csms.console.sessions import SESSION_COOKIE
+from csms.db import access_tokens, tables
 from csms.service.access import digest_of, new_secret
+from csms.service.context import ServiceContext
 from tests.harness.api_harness import ADMIN_TOKEN, ApiHarness
-from tests.harness.console_browser import form_token
+from tests.harness.console_browser import form_token, sign_in
 
 
 async def _token(world: ApiHarness, role: str) -> tuple[int, str]:
     secret = new_secret()
     async with world.engine.begin() as db:
-        made = await admin.add_token(db, role, role, digest_of(secret))
+        made = await access_tokens.add_token(db, role, role, digest_of(secret))
     return made.id, secret
 
 
@@ -56,7 +62,7 @@ async def test_a_wrong_token_does_not_sign_in(stranger: httpx.AsyncClient, token
     answer = await stranger.post("/sign-in", data={"token": token})
     assert answer.status_code == 401
     assert "set-cookie" not in answer.headers
-    assert "unknown or has been revoked" in answer.text
+    assert "unknown, has been revoked or has expired" in answer.text
 
 
 @pytest.mark.parametrize(
@@ -71,10 +77,67 @@ async def test_a_session_ends_with_time_and_with_the_administrators_token(
     world: ApiHarness, browser: httpx.AsyncClient
 ):
     assert (await browser.get("/")).status_code == 200
+    successor = ServiceContext(node=world.node, admin_token="another-token-of-settings")
+    app = create_app(successor, console=create_console(successor))
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://csms", cookies=browser.cookies
+    ) as same:
+        assert (await same.get("/")).status_code == 303
     world.later(hours=13)
     assert (await browser.get("/")).status_code == 303
-    other = ConsoleSessions("another token")
-    assert not other.take_ticket(ticket(ADMIN_TOKEN, world.now), world.now)
+
+
+async def test_a_stolen_cookie_is_of_no_use_after_signing_out(world: ApiHarness, browser: httpx.AsyncClient):
+    stolen = {"Cookie": f"{SESSION_COOKIE}={browser.cookies[SESSION_COOKIE]}"}
+    other = ServiceContext(node=world.node, admin_token=ADMIN_TOKEN)  # another node
+    token = form_token((await browser.get("/")).text)
+    assert (await browser.post("/sign-out", data={"csrf": token})).status_code == 303
+    assert (await browser.get("/", headers=stolen)).status_code == 303
+    app = create_app(other, console=create_console(other))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://csms") as there:
+        assert (await there.get("/", headers=stolen)).status_code == 303
+
+
+async def test_a_session_ends_when_its_token_expires_or_changes_its_role(
+    world: ApiHarness, stranger: httpx.AsyncClient
+):
+    secret = new_secret()
+    async with world.engine.begin() as db:
+        made = await access_tokens.add_token(
+            db, "brief", "operator", digest_of(secret), world.now + timedelta(hours=1)
+        )
+    await sign_in(stranger, secret)
+    async with world.engine.begin() as db:
+        await db.execute(update(tables.tokens).where(tables.tokens.c.id == made.id).values(role="admin"))
+    world.context.access.forget()
+    assert (await stranger.get("/")).status_code == 303
+    await sign_in(stranger, secret)
+    assert (await stranger.get("/")).status_code == 200
+    world.later(hours=1)
+    assert (await stranger.get("/")).status_code == 303
+    assert (await stranger.post("/sign-in", data={"token": secret})).status_code == 401
+
+
+async def test_sessions_that_have_expired_are_deleted(world: ApiHarness, stranger: httpx.AsyncClient):
+    for _ in range(3):
+        await sign_in(stranger)
+    world.later(hours=13)
+    await sign_in(stranger)
+    async with world.engine.connect() as db:
+        assert await db.scalar(select(func.count()).select_from(tables.console_sessions)) == 1
+
+
+async def test_wrong_tokens_are_limited_and_the_right_one_signs_in(stranger: httpx.AsyncClient):
+    answers = await asyncio.gather(
+        *(stranger.post("/sign-in", data={"token": f"guess {number}"}) for number in range(40))
+    )
+    assert Counter(answer.status_code for answer in answers) == {401: 10, 429: 30}
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert "Too many wrong tokens" in refused.text
+    assert (await stranger.get("/api/v1/tags", headers={"Authorization": "Bearer x"})).status_code == 429
+    await sign_in(stranger)
+    assert (await stranger.get("/")).status_code == 200
 
 
 async def test_a_revoked_token_ends_its_sessions(world: ApiHarness, stranger: httpx.AsyncClient):
@@ -82,21 +145,23 @@ async def test_a_revoked_token_ends_its_sessions(world: ApiHarness, stranger: ht
     await stranger.post("/sign-in", data={"token": secret})
     assert (await stranger.get("/")).status_code == 200
     async with world.engine.begin() as db:
-        await admin.revoke_token(db, token_id)
+        await access_tokens.revoke_token(db, token_id)
     world.context.access.forget()
     assert (await stranger.get("/")).status_code == 303
 
 
-async def test_a_ticket_signs_in_once_and_in_time(world: ApiHarness, stranger: httpx.AsyncClient):
-    good = ticket(ADMIN_TOKEN, world.now)
-    answer = await stranger.get("/sign-in", params={"ticket": good})
-    assert answer.status_code == 303
-    assert (await stranger.get("/")).status_code == 200
-    again = await stranger.get("/sign-in", params={"ticket": good})
-    assert "used or is too old" in again.text
-    stale = ticket(ADMIN_TOKEN, world.now - timedelta(hours=2))
-    assert (await stranger.get("/sign-in", params={"ticket": stale})).status_code == 200
-    assert (await stranger.get("/sign-in", params={"ticket": "9999999999.x.y"})).status_code == 200
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+async def test_a_form_of_another_site_does_nothing(
+    world: ApiHarness, browser: httpx.AsyncClient, stranger: httpx.AsyncClient, site: str
+):
+    await world.connect("CP1")
+    elsewhere = {"Sec-Fetch-Site": site}
+    body = {"action": "Reset", "type": "Soft", "csrf": form_token((await browser.get("/")).text)}
+    assert (await browser.post("/chargers/CP1/commands", data=body, headers=elsewhere)).status_code == 403
+    assert world.asked == []
+    answer = await stranger.post("/sign-in", data={"token": ADMIN_TOKEN}, headers=elsewhere)
+    assert answer.status_code == 403
+    assert "set-cookie" not in answer.headers
 
 
 async def test_a_form_without_the_token_of_its_session_does_nothing(

@@ -26,6 +26,7 @@ from tests.harness.soak.node_forker import NodeForker, NodeProcess
 TARIFF = Tariff(energy_rate=Decimal("0.37"), time_rate=Decimal("0.013"))
 # A death that waits for something which does not happen comes all the same.
 _PATIENCE_S = 4.0
+_TOKEN = "token-of-the-soak-campaign"
 
 
 @dataclass(slots=True)
@@ -51,7 +52,7 @@ class Stage:
             "csms_http_port": http,
             "csms_enrollment": "open",
             "csms_unknown_tags": "accept",
-            "csms_admin_token": "soak",
+            "csms_admin_token": _TOKEN,
             "csms_node": name,
             "csms_log": "json",
             "csms_energy_rate": str(TARIFF.energy_rate),
@@ -109,7 +110,7 @@ class Stage:
             return await audit(load, self.database_url, self.consumer, TARIFF)
         url = f"http://127.0.0.1:{self.ports[replay_from][1]}"
         async with httpx.AsyncClient(
-            base_url=url, headers={"Authorization": "Bearer soak"}, timeout=20
+            base_url=url, headers={"Authorization": f"Bearer {_TOKEN}"}, timeout=20
         ) as api:
             return await audit(load, self.database_url, self.consumer, TARIFF, api)
 
