@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from csms.api import pages
 from csms.api.models import Input, Model
-from csms.api.security import Context, guarded_router, operator, viewer
+from csms.api.security import Context, administrator, guarded_router, operator, viewer
 from csms.core.records import AccountEntry
 from csms.core.text import storable
 from csms.db import accounts
@@ -141,7 +141,7 @@ async def put_account(
     return AccountOut.of(await service.known(context, account_id))
 
 
-@router.post("/{account_id}/entries", dependencies=[operator], status_code=201)
+@router.post("/{account_id}/entries", dependencies=[administrator], status_code=201)
 async def add_entry(context: Context, account_id: AccountId, entry: EntryIn) -> EntryOut:
     """Top up, or correct. 409: the key stands for another entry already."""
     made, currency = await service.enter(
@@ -170,7 +170,7 @@ async def list_entries(
     )
 
 
-@router.post("/{account_id}/links", dependencies=[operator], status_code=201)
+@router.post("/{account_id}/links", dependencies=[administrator], status_code=201)
 async def add_link(context: Context, account_id: AccountId, link: LinkIn) -> LinkOut:
     """A token that signs this user in to the rental page once. Only a digest of it is kept."""
     await service.known(context, account_id)

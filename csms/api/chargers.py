@@ -14,13 +14,13 @@ from csms.api.charger_models import (
     Deviations,
     NewCharger,
 )
-from csms.api.security import Context, guarded_router, operator, viewer
+from csms.api.security import Context, Operator, guarded_router, viewer
 from csms.core.passwords import hash_password
 from csms.core.text import storable
-from csms.db import admin, charger_views, logs
+from csms.db import charger_views, logs
 from csms.service import chargers as service
 from csms.service import cursors
-from csms.service.chargers import known, usable
+from csms.service.chargers import known
 from csms.service.enrollment import announce_enrollment
 
 # `:path` because an identity may contain a slash (percent-encoded on the charger's side and here).
@@ -77,43 +77,47 @@ async def get_charger(context: Context, charger_id: ChargerId) -> ChargerOut:
         return ChargerOut.of(await service.view_of(db, charger_id))
 
 
-@router.put("/{charger_id:path}", dependencies=[operator], responses={201: {"model": ChargerOut}})
+@router.put("/{charger_id:path}", responses={201: {"model": ChargerOut}})
 async def register_charger(
-    context: Context, charger_id: ChargerId, settings: NewCharger, response: Response, tasks: BackgroundTasks
+    context: Context,
+    who: Operator,
+    charger_id: ChargerId,
+    settings: NewCharger,
+    response: Response,
+    tasks: BackgroundTasks,
 ) -> ChargerOut:
     """Register a charger ahead of time, or set a known one's settings; what is left out stays as it is.
 
-    Without `enrollment` it is Accepted.
+    Without `enrollment` it is Accepted. Only an administrator can lower a security profile.
     """
     columns = {"enrollment": settings.enrollment, **_columns(settings)}
-    view, new, announce = await service.register(context, charger_id, columns)
+    view, new, announce = await service.register(context, who, charger_id, columns)
     if announce:
         tasks.add_task(announce_enrollment, context, view.id, view.charger.enrollment)
     response.status_code = 201 if new else 200
     return ChargerOut.of(view)
 
 
-@router.patch("/{charger_id:path}", dependencies=[operator])
+@router.patch("/{charger_id:path}")
 async def change_charger(
-    context: Context, charger_id: ChargerId, settings: ChargerSettings, tasks: BackgroundTasks
+    context: Context, who: Operator, charger_id: ChargerId, settings: ChargerSettings, tasks: BackgroundTasks
 ) -> ChargerOut:
-    """Change what is named.
+    """Change what is named. Only an administrator can lower a security profile.
 
     A connected charger that becomes Accepted is asked to boot anew, so that it need not wait for its retry interval;
     the connection of one that becomes Rejected or Pending ends. A new password or security profile counts from the
     next connection on; the open one stays.
     """
-    view, announce = await service.change(context, charger_id, _columns(settings))
+    view, announce = await service.change(context, who, charger_id, _columns(settings))
     if announce:
         tasks.add_task(announce_enrollment, context, view.id, view.charger.enrollment)
     return ChargerOut.of(view)
 
 
-@router.delete("/{charger_id:path}", status_code=204, dependencies=[operator])
-async def delete_charger(context: Context, charger_id: ChargerId) -> None:
+@router.delete("/{charger_id:path}", status_code=204)
+async def delete_charger(context: Context, who: Operator, charger_id: ChargerId) -> None:
     """Forget a charger, its log and its events. Its transactions stay.
 
-    409 while it is connected, charging or has events the broker has not taken.
+    One that must reach a security profile is deleted by an administrator only. 409 while it is connected, charging or has events the broker has not taken.
     """
-    async with context.engine.begin() as db:
-        await admin.delete_charger(db, usable(charger_id))
+    await service.delete(context, who, charger_id)

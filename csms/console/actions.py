@@ -121,7 +121,7 @@ async def settings(console: Console, request: ConsoleRequest) -> Response:
         values["display_name"] = name or None
     if "tariffId" in form:
         values["tariff_id"] = storable(str(form["tariffId"])) or None
-    _, announce = await service.change(console.context, charger_id, values)
+    _, announce = await service.change(console.context, request.identity, charger_id, values)
     # The charger is notified after the answer: it can take its time.
     notify = (
         BackgroundTask(announce_enrollment, console.context, charger_id, values["enrollment"])

@@ -16,7 +16,7 @@ from csms.console.base import CONSOLE_FILES, Console, PageHandler
 from csms.console.live_pages import LivePages
 from csms.console.pages import ConsolePages
 from csms.db.outages import DATABASE_ERRORS, is_away, reason
-from csms.service.access import OPERATOR, VIEWER
+from csms.service.access import ADMIN, OPERATOR, VIEWER
 from csms.service.context import ServiceContext
 from csms.service.security_headers import SecurityHeaders
 
@@ -50,7 +50,7 @@ def create_console(context: ServiceContext, *, page_size: int = 50) -> Starlette
             page("/quarantine", pages.quarantine),
             page("/tariffs", pages.tariffs),
             page("/accounts", accounts.list_accounts),
-            action("/accounts/{account_id:path}/entries", accounts.enter),
+            action("/accounts/{account_id:path}/entries", accounts.enter, ADMIN),
             page("/accounts/{account_id:path}", accounts.account),
             action("/quarantine/{held_id:int}/resolve", actions.resolve),
             action("/quarantine/{held_id:int}/repair", actions.repair),

@@ -13,6 +13,7 @@ from sqlalchemy import delete, func, literal_column, select, true, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from csms.adapter import Admission
 from csms.core.records import Tag
 from csms.core.work import tag_key
 from csms.db import deferred_messages, event_tables, security, security_tables, tables
@@ -67,6 +68,18 @@ async def change_charger(db: AsyncConnection, charger_id: str, values: Mapping[s
         raise Missing(f"There is no charger {charger_id!r}.")
     await _lock(db, charger_id)
     await _update(db, charger_id, values)
+
+
+async def lock_profile(db: AsyncConnection, charger_id: str) -> int | None:
+    """Lock a charger and return the security profile that it must reach; None for an unknown one."""
+    columns = (chargers.c.security_profile, chargers.c.password_hash)
+    if await db.scalar(select(chargers.c.id).where(chargers.c.id == charger_id)) is None:
+        return None
+    await _lock(db, charger_id)
+    row = (await db.execute(select(*columns).where(chargers.c.id == charger_id))).one_or_none()
+    if row is None:
+        return None
+    return Admission(charger_id=charger_id, enrollment="", **row._asdict()).required_profile
 
 
 async def delete_charger(db: AsyncConnection, charger_id: str) -> None:

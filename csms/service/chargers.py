@@ -1,6 +1,8 @@
 """Chargers as operators keep them: which identities can exist, registering, changing settings."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import structlog
@@ -9,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from csms.core.enrollment import Enrolled
 from csms.db import admin, charger_views
 from csms.errors import CsmsError
+from csms.service.access import ADMIN, Identity
 from csms.service.context import ServiceContext
-from csms.service.problems import Problem
+from csms.service.problems import Problem, forbidden
 
 log = structlog.get_logger()
 _BOOKING_S: Final = 10.0  # that an operator waits
@@ -43,17 +46,19 @@ async def view_of(db: AsyncConnection, charger_id: str) -> charger_views.Charger
 
 
 async def register(
-    context: ServiceContext, charger_id: str, columns: dict[str, Any]
+    context: ServiceContext, who: Identity, charger_id: str, columns: dict[str, Any]
 ) -> tuple[charger_views.ChargerView, bool, bool]:
     """Register a charger ahead of time, or set a known one's columns.
 
-    Returns the charger, whether it is new, and whether `enrollment.announce_enrollment` is due.
+    Returns the charger, whether it is new, and whether `enrollment.announce_enrollment` is due. Raises Problem 403 where an
+    operator would lower the security profile.
     """
     if not charger_id or not charger_id.isprintable():
         raise Problem(422, "invalid-request", "A charger's id is made of printable characters.")
     async with context.engine.begin() as db:
         before = await charger_views.get_enrollment(db, charger_id)
-        new = await admin.register_charger(db, charger_id, columns)
+        async with _not_lowered(db, who, charger_id):
+            new = await admin.register_charger(db, charger_id, columns)
         view = await charger_views.get_charger(db, charger_id)
     assert view is not None
     await _book_deferred(context, view)
@@ -61,15 +66,38 @@ async def register(
 
 
 async def change(
-    context: ServiceContext, charger_id: str, columns: dict[str, Any]
+    context: ServiceContext, who: Identity, charger_id: str, columns: dict[str, Any]
 ) -> tuple[charger_views.ChargerView, bool]:
-    """Set columns of a known charger; and whether `enrollment.announce_enrollment` is due. Raises Missing, Conflict."""
+    """Set columns of a known charger; and whether `enrollment.announce_enrollment` is due.
+
+    Raises Missing, Conflict, and Problem 403 where an operator would lower the security profile.
+    """
     async with context.engine.begin() as db:
         before = await charger_views.get_enrollment(db, usable(charger_id))
-        await admin.change_charger(db, charger_id, columns)
+        async with _not_lowered(db, who, charger_id):
+            await admin.change_charger(db, charger_id, columns)
         view = await view_of(db, charger_id)
     await _book_deferred(context, view)
     return view, _is_to_be_told(view, before)
+
+
+async def delete(context: ServiceContext, who: Identity, charger_id: str) -> None:
+    """Delete a charger and its log. Raises Missing, Conflict, and Problem 403 where an operator would give up its security
+    profile: the identity could be registered, or enroll itself, without one."""
+    async with context.engine.begin() as db, _not_lowered(db, who, usable(charger_id)):
+        await admin.delete_charger(db, charger_id)
+
+
+@asynccontextmanager
+async def _not_lowered(db: AsyncConnection, who: Identity, charger_id: str) -> AsyncIterator[None]:
+    """Raise Problem 403 unless the charger's security profile is afterwards what it was, or the identity is an administrator's."""
+    if who.may(ADMIN):
+        yield
+        return
+    before = await admin.lock_profile(db, charger_id) or 0
+    yield
+    if (await admin.lock_profile(db, charger_id) or 0) < before:
+        raise forbidden(who, ADMIN, f"To give up security profile {before} of {charger_id!r}")
 
 
 def _is_to_be_told(view: charger_views.ChargerView, before: str | None) -> bool:

@@ -292,3 +292,29 @@ async def test_a_callerror_comes_with_code_description_and_details(
     problem = answer.json()
     assert (problem["errorCode"], problem["errorDescription"]) == ("NotImplemented", "never heard of it")
     assert problem["errorDetails"] == {"why": 7}
+
+
+async def test_only_an_administrator_gives_up_a_security_profile(client: httpx.AsyncClient):
+    made = (await client.post("/tokens", json={"name": "op", "role": "operator"})).json()
+    operator = {"Authorization": f"Bearer {made['token']}"}
+    await client.put("/chargers/CP1", json={"password": "0123456789abcdef", "securityProfile": 2})
+    for body in ({"securityProfile": 1}, {"securityProfile": None}, {"securityProfile": 0, "password": None}):
+        for method in ("PUT", "PATCH"):
+            refused = await client.request(method, "/chargers/CP1", json=body, headers=operator)
+            assert refused.status_code == 403, (method, body)
+            assert "To give up security profile 2 of 'CP1' needs the role admin" in refused.json()["detail"]
+    assert (await client.delete("/chargers/CP1", headers=operator)).status_code == 403
+    kept = (await client.get("/chargers/CP1")).json()
+    assert (kept["securityProfile"], kept["hasPassword"]) == (2, True)
+
+    raised = await client.patch("/chargers/CP1", json={"securityProfile": 3}, headers=operator)
+    assert raised.status_code == 200
+    new_key = {"password": "fedcba9876543210"}
+    assert (await client.patch("/chargers/CP1", json=new_key, headers=operator)).status_code == 200
+    assert (await client.patch("/chargers/CP1", json={"securityProfile": None})).status_code == 200
+    # Without a number the password requires profile 1.
+    without = await client.patch("/chargers/CP1", json={"password": None}, headers=operator)
+    assert without.status_code == 403
+    assert (await client.patch("/chargers/CP1", json={"password": None})).status_code == 200
+    assert (await client.delete("/chargers/CP1", headers=operator)).status_code == 204
+    assert (await client.delete("/chargers/CP1", headers=operator)).status_code == 404

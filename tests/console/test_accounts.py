@@ -155,8 +155,8 @@ async def test_an_entry_that_cannot_be_made_is_refused_with_a_reason(
     assert await balance(world) == 0
 
 
-@pytest.mark.parametrize("role", ["viewer"])
-async def test_only_an_operator_enters_money(
+@pytest.mark.parametrize("role", ["viewer", "operator"])
+async def test_only_an_administrator_enters_money(
     world: ApiHarness, stranger: httpx.AsyncClient, role: str
 ) -> None:
     await opened(world, UID, 0)
