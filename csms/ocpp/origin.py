@@ -15,12 +15,16 @@ _BEGIN = b"-----BEGIN"
 
 
 class ConnectionOrigin(Struct, frozen=True, kw_only=True):
-    """`certificate`: the client's, in DER or PEM. `verified`: our own TLS has verified it, not a proxy."""
+    """`certificate`: the client's, in DER or PEM. `verified`: our own TLS has verified it, not a proxy.
+
+    `trusted`: the peer is a trusted proxy, and the rest is what it forwards.
+    """
 
     address: str
     tls: bool
     certificate: bytes | None = None
     verified: bool = False
+    trusted: bool = False
 
 
 class ForwardedHeaders(Struct, frozen=True, kw_only=True):
@@ -48,7 +52,7 @@ def origin_of(
     ended = forwarded.protocol[-1].lower() in {"https", "wss"} if forwarded.protocol else tls
     sent = certificate_in(forwarded.certificate) if ended else None
     return ConnectionOrigin(
-        address=_client(address, forwarded.addresses, trusted), tls=ended, certificate=sent
+        address=_client(address, forwarded.addresses, trusted), tls=ended, certificate=sent, trusted=True
     )
 
 

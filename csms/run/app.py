@@ -150,6 +150,7 @@ async def serve(
                 context,
                 ports.http,
                 tasks,
+                trusted_proxies=settings.csms_trusted_proxies,
                 provider=provider,
             )
         )

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,8 +14,10 @@ from starlette.routing import Mount
 from csms.api.app import create_app
 from csms.console.app import create_console
 from csms.node.tasks import TaskStack
+from csms.ocpp.origin import IpNetwork
 from csms.rental.app import RentalPage, create_rental
 from csms.rental.payments import PaymentProvider
+from csms.run.proxies import TrustedProxies
 from csms.service.context import ServiceContext
 
 
@@ -40,13 +42,16 @@ async def http(
     sock: socket.socket,
     tasks: TaskStack,
     *,
+    trusted_proxies: Sequence[IpNetwork] = (),
     provider: PaymentProvider | None = None,
 ) -> AsyncIterator[None]:
     """REST, console, rental page, health and metrics on a bound socket, for as long as this context."""
     rental = RentalPage(context, provider=provider)
     await tasks.keep(rental.run, "rental pages")
     config = uvicorn.Config(
-        create_app(context, console=create_pages(context, rental)),
+        TrustedProxies(create_app(context, console=create_pages(context, rental)), trusted_proxies),
+        # It would believe 127.0.0.1 without being told to.
+        proxy_headers=False,
         log_config=None,
         access_log=False,
         lifespan="off",
