@@ -98,7 +98,8 @@ bench: $(STAMP)  ## measure side by side with others and write docs/benchmarks.m
 
 fuzz: $(STAMP)  ## hours of garbage and odd behaviour instead of seconds (CSMS_FUZZ_EXAMPLES, CSMS_MACHINE_EXAMPLES)
 	@CSMS_FUZZ_EXAMPLES=$${CSMS_FUZZ_EXAMPLES:-20000} CSMS_MACHINE_EXAMPLES=$${CSMS_MACHINE_EXAMPLES:-300} \
-	  $(BIN)/python -m pytest -n 2 --timeout 86400 tests/e2e/test_fuzz.py tests/e2e/test_machine.py tests/bridges/ev_meter
+	  CSMS_OPENAPI_EXAMPLES=$${CSMS_OPENAPI_EXAMPLES:-300} \
+	  $(BIN)/python -m pytest -n 2 --timeout 86400 tests/api/test_openapi_fuzz.py tests/e2e/test_fuzz.py tests/e2e/test_machine.py tests/bridges/ev_meter
 
 soak: $(STAMP)  ## kill the node, the broker, Postgres and the disk for minutes (SOAK_KILLS=200, SOAK_SECONDS, SOAK_CHARGERS)
 	@$(BIN)/python -m pytest tests/soak/test_soak.py -n 0 -m soak -s -q
