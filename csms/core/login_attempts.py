@@ -71,7 +71,7 @@ class LoginAttempts:
 
     `limit` failures in a minute of one identity from one address, six times that of one address; 0: no limit. After ten
     times the limit of one identity from all addresses, each address has a single attempt for it: the right password is
-    verified from a new address whatever others have tried. An identity that has logged in from an address is held to the
+    verified from a new address, however many were tried from others. An identity that has logged in from an address is held to the
     first limit only.
     """
 

@@ -29,7 +29,7 @@ PUBLIC = {"/api/v1/openapi.json", "/health/live", "/health/ready", "/metrics"}
 PUBLIC_PAGES = {"/sign-in", "/static", "/static/vendor"}
 PUBLIC_RENTAL = {"/sign-in", "/payments/{provider}", "/static", "/static/vendor"}
 CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
-# What an operator must not do, whatever the routes say.
+# What an operator must not do: this list is kept by hand.
 ADMINISTRATORS = {
     ("POST", "/api/v1/accounts/{account_id}/entries"),
     ("POST", "/api/v1/accounts/{account_id}/links"),
