@@ -20,6 +20,7 @@ from bridges.charge_amps.scheduled_connector import ScheduledConnector
 from bridges.charge_amps.session_accounting import RemoteStart
 from bridges.charge_amps.web_api import WebApiCloud
 from csms.adapter import AdapterHost, Command
+from csms.core.identity import identity_problem
 from csms.errors import ChargerOffline, ChargerRefused, ChargerTimeout, CommandError, NotSupported
 from csms.plans.sources import sources, taken
 from csms.scheduling.price_table import PriceTable
@@ -91,7 +92,12 @@ class ChargeAmpsAdapter:
             await asyncio.sleep(wait_s)
 
     def _is_selected(self, point: CloudChargePoint) -> bool:
-        return not self._config.charge_points or point.id in self._config.charge_points
+        if self._config.charge_points and point.id not in self._config.charge_points:
+            return False
+        problem = identity_problem(point.id)
+        if problem is not None:
+            log.warning("charge_point_identity_refused", identity=point.id, reason=problem)
+        return problem is None
 
     def _add(
         self,

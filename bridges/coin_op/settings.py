@@ -3,10 +3,17 @@
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from csms.core.identity import identity_problem
 from csms.settings import Flag, refusal
+
+
+def _id_prefix(value: str) -> str:
+    if (problem := identity_problem(f"{value}1")) is not None:
+        raise ValueError(f"the beginning of an identity: {value!r} {problem}")
+    return value
 
 
 class CoinOpSettings(BaseSettings):
@@ -16,7 +23,7 @@ class CoinOpSettings(BaseSettings):
         env_prefix="COINOP_", env_file=".env", case_sensitive=False, extra="ignore", env_ignore_empty=True
     )
 
-    id_prefix: str = Field("coinop-", max_length=64)
+    id_prefix: Annotated[str, Field(max_length=64), AfterValidator(_id_prefix)] = "coinop-"
     service_uid: str = Field("csms", pattern=r"^[A-Za-z0-9_-]{1,128}$")
     open_enrollment: Flag = False
     power_scale: Literal["auto", "1", "0.1"] = "auto"

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from bridges.ev_meter.frame import VendorAccount
 from bridges.ev_meter.open_session import SessionRules
+from csms.core.identity import identity_problem
 
 _MAX_ID_TAG: Final = 20  # OCPP 1.6: CiString20
 _NOT_IN_A_TOPIC: Final = frozenset("/+#\0")
@@ -51,8 +52,10 @@ def charger_config(
     """Configure one charger. Raises ValueError, whose text has no address."""
     if not address or _NOT_IN_A_TOPIC & set(address):
         raise ValueError(f"{charger_id}: an id without /, + and #")
-    if not charger_id or len(charger_id) > 48:
+    if len(charger_id) > 48:
         raise ValueError("a name of 1 to 48 characters")
+    if (problem := identity_problem(charger_id)) is not None:
+        raise ValueError(f"another name: {charger_id!r} {problem}")
     return ChargerConfig(
         charger_id=charger_id,
         address=_mac(address) or address,

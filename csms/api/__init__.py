@@ -1,1 +1,3 @@
 """The REST interface, health and metrics."""
+
+from csms.service import paths as paths  # routes may use `{name:segment}`

@@ -125,12 +125,12 @@ async def list_accounts(
     return AccountPage(items=[AccountOut.of(view) for view in items], next_cursor=following)
 
 
-@router.get("/{account_id}", dependencies=[viewer])
+@router.get("/{account_id:segment}", dependencies=[viewer])
 async def get_account(context: Context, account_id: AccountId) -> AccountOut:
     return AccountOut.of(await service.known(context, account_id))
 
 
-@router.put("/{account_id}", dependencies=[operator], responses={201: {"model": AccountOut}})
+@router.put("/{account_id:segment}", dependencies=[operator], responses={201: {"model": AccountOut}})
 async def put_account(
     context: Context, account_id: AccountId, account: AccountIn, response: Response
 ) -> AccountOut:
@@ -141,7 +141,7 @@ async def put_account(
     return AccountOut.of(await service.known(context, account_id))
 
 
-@router.post("/{account_id}/entries", dependencies=[administrator], status_code=201)
+@router.post("/{account_id:segment}/entries", dependencies=[administrator], status_code=201)
 async def add_entry(context: Context, account_id: AccountId, entry: EntryIn) -> EntryOut:
     """Top up, or correct. 409: the key stands for another entry already."""
     made, currency = await service.enter(
@@ -150,7 +150,7 @@ async def add_entry(context: Context, account_id: AccountId, entry: EntryIn) -> 
     return EntryOut.of(made, currency)
 
 
-@router.get("/{account_id}/entries", dependencies=[viewer])
+@router.get("/{account_id:segment}/entries", dependencies=[viewer])
 async def list_entries(
     context: Context,
     account_id: AccountId,
@@ -170,7 +170,7 @@ async def list_entries(
     )
 
 
-@router.post("/{account_id}/links", dependencies=[administrator], status_code=201)
+@router.post("/{account_id:segment}/links", dependencies=[administrator], status_code=201)
 async def add_link(context: Context, account_id: AccountId, link: LinkIn) -> LinkOut:
     """A token that signs this user in to the rental page once. Only a digest of it is kept."""
     await service.known(context, account_id)

@@ -31,6 +31,7 @@ from csms.api import (
 )
 from csms.api.health_and_metrics import Gauges, probes
 from csms.api.models import ProblemOut
+from csms.service import paths
 from csms.service.context import ServiceContext
 
 PREFIX = "/api/v1"
@@ -48,6 +49,8 @@ def create_app(context: ServiceContext, *, console: ASGIApp | None = None) -> AS
 
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"] = scope.get("state", {}) | own
+        if scope["type"] == "http":
+            scope["path"] = paths.as_sent(scope)
         await app(scope, receive, send)
 
     return served
@@ -77,7 +80,6 @@ def _app() -> FastAPI:
 @cache
 def _v1() -> APIRouter:
     v1 = APIRouter(prefix=PREFIX, responses={"default": _PROBLEM})
-    # /chargers/{id}/messages before /chargers/{id}: an identity may contain slashes.
     v1.include_router(logs.router)
     v1.include_router(outbox.router)
     v1.include_router(certificates.router)

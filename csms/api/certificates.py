@@ -27,7 +27,7 @@ _CRL_LIFETIME = timedelta(days=7)
 _PEM: dict[int | str, dict[str, Any]] = {200: {"content": {"application/x-pem-file": {}}}}
 
 
-@router.get("/chargers/{charger_id:path}/security-events", dependencies=[viewer], tags=["chargers"])
+@router.get("/chargers/{charger_id:segment}/security-events", dependencies=[viewer], tags=["chargers"])
 async def list_security_events(
     context: Context,
     charger_id: ChargerId,
@@ -47,7 +47,7 @@ async def list_security_events(
     )
 
 
-@router.get("/chargers/{charger_id:path}/certificates", dependencies=[viewer], tags=["chargers"])
+@router.get("/chargers/{charger_id:segment}/certificates", dependencies=[viewer], tags=["chargers"])
 async def list_certificates(context: Context, charger_id: ChargerId) -> Certificates:
     """The client certificates our CA has issued to the charger, the newest first."""
     await known(context, charger_id)

@@ -23,7 +23,6 @@ from csms.service import cursors
 from csms.service.chargers import known
 from csms.service.enrollment import announce_enrollment
 
-# `:path` because an identity may contain a slash (percent-encoded on the charger's side and here).
 ChargerId = Annotated[str, Path(description="The charge point's identity", max_length=255)]
 router = guarded_router(prefix="/chargers", tags=["chargers"])
 
@@ -62,7 +61,7 @@ async def list_chargers(
     return ChargerPage(items=[ChargerOut.of(view) for view in items], next_cursor=following)
 
 
-@router.get("/{charger_id:path}/deviations", dependencies=[viewer])
+@router.get("/{charger_id:segment}/deviations", dependencies=[viewer])
 async def list_deviations(context: Context, charger_id: ChargerId) -> Deviations:
     """Where the charger departs from the protocol (repaired on the way in), the most frequent first."""
     await known(context, charger_id)
@@ -71,13 +70,13 @@ async def list_deviations(context: Context, charger_id: ChargerId) -> Deviations
     return Deviations(items=[DeviationOut.model_validate(view) for view in found])
 
 
-@router.get("/{charger_id:path}", dependencies=[viewer])
+@router.get("/{charger_id:segment}", dependencies=[viewer])
 async def get_charger(context: Context, charger_id: ChargerId) -> ChargerOut:
     async with context.engine.connect() as db:
         return ChargerOut.of(await service.view_of(db, charger_id))
 
 
-@router.put("/{charger_id:path}", responses={201: {"model": ChargerOut}})
+@router.put("/{charger_id:segment}", responses={201: {"model": ChargerOut}})
 async def register_charger(
     context: Context,
     who: Operator,
@@ -98,7 +97,7 @@ async def register_charger(
     return ChargerOut.of(view)
 
 
-@router.patch("/{charger_id:path}")
+@router.patch("/{charger_id:segment}")
 async def change_charger(
     context: Context, who: Operator, charger_id: ChargerId, settings: ChargerSettings, tasks: BackgroundTasks
 ) -> ChargerOut:
@@ -114,7 +113,7 @@ async def change_charger(
     return ChargerOut.of(view)
 
 
-@router.delete("/{charger_id:path}", status_code=204)
+@router.delete("/{charger_id:segment}", status_code=204)
 async def delete_charger(context: Context, who: Operator, charger_id: ChargerId) -> None:
     """Forget a charger, its log and its events. Its transactions stay.
 

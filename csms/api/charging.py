@@ -18,7 +18,7 @@ from csms.service.commands import perform
 router = guarded_router(prefix="/chargers", tags=["smart charging"])
 
 
-@router.get("/{charger_id:path}/charging-profiles", dependencies=[viewer])
+@router.get("/{charger_id:segment}/charging-profiles", dependencies=[viewer])
 async def list_profiles(context: Context, charger_id: ChargerId, past: bool = False) -> ChargingProfiles:
     """The profiles installed on a charger by all we know. `past`: replaced and cleared ones too.
 
@@ -30,7 +30,7 @@ async def list_profiles(context: Context, charger_id: ChargerId, past: bool = Fa
     return ChargingProfiles(items=[ChargingProfileOut.model_validate(row) for row in rows])
 
 
-@router.post("/{charger_id:path}/composite-schedule")
+@router.post("/{charger_id:segment}/composite-schedule")
 async def composite_schedule(
     context: Context, charger_id: ChargerId, asked: CompositeIn, who: Operator
 ) -> CompositeOut:

@@ -23,7 +23,7 @@ router = guarded_router(tags=["commands"])
 CommandId = Annotated[str, Path(description="As in the Location of the answer", max_length=400)]
 
 
-@router.post("/chargers/{charger_id:path}/commands", responses={202: {"model": CommandRecord}})
+@router.post("/chargers/{charger_id:segment}/commands", responses={202: {"model": CommandRecord}})
 async def send_command(
     context: Context, charger_id: ChargerId, command: CommandIn, who: Operator, response: Response
 ) -> Any:
@@ -55,7 +55,7 @@ async def send_command(
     )
 
 
-@router.get("/chargers/{charger_id:path}/commands", dependencies=[viewer])
+@router.get("/chargers/{charger_id:segment}/commands", dependencies=[viewer])
 async def list_commands(
     context: Context,
     charger_id: ChargerId,
@@ -80,13 +80,13 @@ async def list_commands(
     return CommandPage(items=[CommandRecord.of(view) for view in items], next_cursor=following)
 
 
-@router.get("/commands/{command_id:path}", dependencies=[viewer])
+@router.get("/commands/{command_id:segment}", dependencies=[viewer])
 async def get_command(context: Context, command_id: CommandId) -> CommandRecord:
     async with context.engine.connect() as db:
         return CommandRecord.of(await commands.get(db, storable(command_id)))
 
 
-@router.delete("/commands/{command_id:path}", dependencies=[operator])
+@router.delete("/commands/{command_id:segment}", dependencies=[operator])
 async def cancel_command(context: Context, command_id: CommandId) -> CommandRecord:
     """Take back a command that waits. 409 when it does not wait any more."""
     async with context.engine.begin() as db:

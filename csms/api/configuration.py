@@ -12,14 +12,14 @@ from csms.service.context import ServiceContext
 router = guarded_router(prefix="/chargers", tags=["configuration"])
 
 
-@router.get("/{charger_id:path}/configuration", dependencies=[viewer])
+@router.get("/{charger_id:segment}/configuration", dependencies=[viewer])
 async def get_configuration(context: Context, charger_id: ChargerId, drift: bool = False) -> Configuration:
     """What is known of a charger's configuration keys, without asking it. `drift`: only where it differs."""
     await known(context, charger_id)
     return await _shown(context, charger_id, drift=drift)
 
 
-@router.post("/{charger_id:path}/configuration/refresh")
+@router.post("/{charger_id:segment}/configuration/refresh")
 async def refresh_configuration(
     context: Context, charger_id: ChargerId, asked: Refresh, who: Operator
 ) -> Configuration:

@@ -24,7 +24,7 @@ from csms.service.chargers import known
 router = guarded_router(prefix="/chargers", tags=["chargers"], dependencies=[viewer])
 
 
-@router.get("/{charger_id:path}/jobs")
+@router.get("/{charger_id:segment}/jobs")
 async def list_jobs(context: Context, charger_id: ChargerId) -> Jobs:
     """Firmware updates, diagnostics and logs with every step the charger told of, the newest first.
 
@@ -36,7 +36,7 @@ async def list_jobs(context: Context, charger_id: ChargerId) -> Jobs:
     return Jobs(items=[JobOut.model_validate(row) for row in rows])
 
 
-@router.get("/{charger_id:path}/availability")
+@router.get("/{charger_id:segment}/availability")
 async def list_availability(context: Context, charger_id: ChargerId) -> Availabilities:
     """Each connector's reported status beside what the last ChangeAvailability asked of it."""
     await known(context, charger_id)
@@ -45,7 +45,7 @@ async def list_availability(context: Context, charger_id: ChargerId) -> Availabi
     return Availabilities(items=[AvailabilityOut.of(plug) for plug in plugs])
 
 
-@router.get("/{charger_id:path}/capabilities")
+@router.get("/{charger_id:segment}/capabilities")
 async def list_capabilities(context: Context, charger_id: ChargerId) -> Capabilities:
     """What the charger's answers have shown it to know and not to know."""
     await known(context, charger_id)
@@ -54,7 +54,7 @@ async def list_capabilities(context: Context, charger_id: ChargerId) -> Capabili
     return Capabilities(items=[CapabilityOut.model_validate(row) for row in rows])
 
 
-@router.get("/{charger_id:path}/data-transfers")
+@router.get("/{charger_id:segment}/data-transfers")
 async def list_transfers(
     context: Context,
     charger_id: ChargerId,

@@ -20,7 +20,7 @@ router = guarded_router(prefix="/chargers", tags=["local list"])
 _NO_LIST = -1
 
 
-@router.get("/{charger_id:path}/local-list", dependencies=[viewer])
+@router.get("/{charger_id:segment}/local-list", dependencies=[viewer])
 async def get_local_list(context: Context, charger_id: ChargerId) -> LocalListOut:
     """What the charger's list shall be, what it holds by the updates it took, and the version it reported."""
     await known(context, charger_id)
@@ -28,7 +28,7 @@ async def get_local_list(context: Context, charger_id: ChargerId) -> LocalListOu
     return LocalListOut.of(row, [])
 
 
-@router.put("/{charger_id:path}/local-list")
+@router.put("/{charger_id:segment}/local-list")
 async def put_local_list(
     context: Context, charger_id: ChargerId, asked: LocalListIn, who: Operator
 ) -> LocalListOut:

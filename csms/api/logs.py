@@ -94,7 +94,7 @@ def _message(message: logs.LoggedFrame) -> MessageOut:
 
 
 @router.get(
-    "/chargers/{charger_id:path}/messages",
+    "/chargers/{charger_id:segment}/messages",
     tags=["chargers"],
     response_model=MessagePage,
     responses={200: {"content": {"text/event-stream": {}}}},

@@ -137,14 +137,14 @@ async def list_plans(
     return PlanPage(items=out, next_cursor=following)
 
 
-@router.get("/chargers/{charger_id:path}/plan", dependencies=[viewer])
+@router.get("/chargers/{charger_id:segment}/plan", dependencies=[viewer])
 async def get_plan(context: Context, charger_id: ChargerId) -> PlanOut:
     """A charger's plan: prices, what was chosen, what is on the charger. 404 when it has none."""
     await known(context, charger_id)
     return await _read(context, charger_id)
 
 
-@router.put("/chargers/{charger_id:path}/plan", dependencies=[operator])
+@router.put("/chargers/{charger_id:segment}/plan", dependencies=[operator])
 async def put_plan(context: Context, charger_id: ChargerId, asked: PlanIn) -> PlanOut:
     """Plan an OCPP charger, or change how. It is put on the charger as soon as that is connected.
 
@@ -165,7 +165,7 @@ async def put_plan(context: Context, charger_id: ChargerId, asked: PlanIn) -> Pl
     return await _read(context, charger_id)
 
 
-@router.delete("/chargers/{charger_id:path}/plan", status_code=204, dependencies=[operator])
+@router.delete("/chargers/{charger_id:segment}/plan", status_code=204, dependencies=[operator])
 async def delete_plan(context: Context, charger_id: ChargerId) -> None:
     """Plan it no more. Our charging profile is taken off the charger as soon as that is connected."""
     await known(context, charger_id)

@@ -14,7 +14,7 @@ from csms.service.commands import perform
 router = guarded_router(prefix="/chargers", tags=["reservations"])
 
 
-@router.get("/{charger_id:path}/reservations", dependencies=[viewer])
+@router.get("/{charger_id:segment}/reservations", dependencies=[viewer])
 async def list_reservations(context: Context, charger_id: ChargerId, active: bool = False) -> Reservations:
     """A charger's reservations, the newest first. One that has expired is shown so without a message."""
     await known(context, charger_id)
@@ -25,7 +25,7 @@ async def list_reservations(context: Context, charger_id: ChargerId, active: boo
     return Reservations(items=[item for item in items if not active or item.state == "active"])
 
 
-@router.post("/{charger_id:path}/reservations")
+@router.post("/{charger_id:segment}/reservations")
 async def reserve(
     context: Context, charger_id: ChargerId, asked: ReservationIn, who: Operator, response: Response
 ) -> Reserved:
@@ -46,7 +46,7 @@ async def reserve(
     return Reserved(reservation_id=reservation_id, status=answer.get("status"))
 
 
-@router.delete("/{charger_id:path}/reservations/{reservation_id}")
+@router.delete("/{charger_id:segment}/reservations/{reservation_id}")
 async def cancel_reservation(
     context: Context, charger_id: ChargerId, reservation_id: int, who: Operator
 ) -> Answered:

@@ -56,7 +56,7 @@ async def list_tags(
     return TagPage(items=[TagOut.of(view) for view in items], next_cursor=following)
 
 
-@router.get("/tags/{id_tag:path}", dependencies=[viewer], tags=["tags"])
+@router.get("/tags/{id_tag:segment}", dependencies=[viewer], tags=["tags"])
 async def get_tag(context: Context, id_tag: _TAG) -> TagOut:
     async with context.engine.connect() as db:
         view = await admin.get_tag(db, named(id_tag, "tag"))
@@ -65,7 +65,7 @@ async def get_tag(context: Context, id_tag: _TAG) -> TagOut:
     return TagOut.of(view)
 
 
-@router.put("/tags/{id_tag:path}", dependencies=[operator], tags=["tags"], responses={201: {"model": TagOut}})
+@router.put("/tags/{id_tag:segment}", dependencies=[operator], tags=["tags"], responses={201: {"model": TagOut}})
 async def put_tag(context: Context, id_tag: _TAG, tag: TagIn, response: Response) -> TagOut:
     """Make a tag or replace one. OCPP chargers send tags of at most 20 characters; bridges may have longer."""
     record = Tag(id_tag=nameable(id_tag, "tag", 64), **_columns(tag.model_dump()))
@@ -77,14 +77,14 @@ async def put_tag(context: Context, id_tag: _TAG, tag: TagIn, response: Response
     return TagOut.of(view)
 
 
-@router.patch("/tags/{id_tag:path}", dependencies=[operator], tags=["tags"])
+@router.patch("/tags/{id_tag:segment}", dependencies=[operator], tags=["tags"])
 async def change_tag(context: Context, id_tag: _TAG, tag: TagIn) -> TagOut:
     """Change what is named."""
     async with context.engine.begin() as db:
         return TagOut.of(await admin.change_tag(db, named(id_tag, "tag"), _columns(tag.given())))
 
 
-@router.delete("/tags/{id_tag:path}", status_code=204, dependencies=[operator], tags=["tags"])
+@router.delete("/tags/{id_tag:segment}", status_code=204, dependencies=[operator], tags=["tags"])
 async def delete_tag(context: Context, id_tag: _TAG) -> None:
     async with context.engine.begin() as db:
         await admin.delete_tag(db, named(id_tag, "tag"))

@@ -66,7 +66,7 @@ async def _found(context: Context, tariff_id: str, version: int | None = None) -
     return view
 
 
-@router.get("/tariffs/{tariff_id:path}/versions", dependencies=[viewer])
+@router.get("/tariffs/{tariff_id:segment}/versions", dependencies=[viewer])
 async def list_versions(context: Context, tariff_id: _TARIFF) -> TariffVersions:
     """The newest first. Those of a deleted tariff stay."""
     async with context.engine.connect() as db:
@@ -76,7 +76,7 @@ async def list_versions(context: Context, tariff_id: _TARIFF) -> TariffVersions:
     return TariffVersions(items=[TariffOut.of(view) for view in found])
 
 
-@router.post("/tariffs/{tariff_id:path}/price", dependencies=[viewer])
+@router.post("/tariffs/{tariff_id:segment}/price", dependencies=[viewer])
 async def price(context: Context, tariff_id: _TARIFF, session: PriceIn) -> PriceOut:
     """What a session would cost. Nothing is stored."""
     tariff = (await _found(context, tariff_id)).tariff
@@ -101,14 +101,14 @@ async def price(context: Context, tariff_id: _TARIFF, session: PriceIn) -> Price
     )
 
 
-@router.get("/tariffs/{tariff_id:path}", dependencies=[viewer])
+@router.get("/tariffs/{tariff_id:segment}", dependencies=[viewer])
 async def get_tariff(
     context: Context, tariff_id: _TARIFF, version: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None
 ) -> TariffOut:
     return TariffOut.of(await _found(context, tariff_id, version))
 
 
-@router.put("/tariffs/{tariff_id:path}", dependencies=[administrator], responses={201: {"model": TariffOut}})
+@router.put("/tariffs/{tariff_id:segment}", dependencies=[administrator], responses={201: {"model": TariffOut}})
 async def put_tariff(context: Context, tariff_id: _TARIFF, tariff: TariffIn, response: Response) -> TariffOut:
     """Make or replace a tariff. A change makes a new version; transactions keep the prices they started under.
 
@@ -121,7 +121,7 @@ async def put_tariff(context: Context, tariff_id: _TARIFF, tariff: TariffIn, res
     return TariffOut.of(await _found(context, tariff_id))
 
 
-@router.patch("/tariffs/{tariff_id:path}", dependencies=[administrator])
+@router.patch("/tariffs/{tariff_id:segment}", dependencies=[administrator])
 async def change_tariff(context: Context, tariff_id: _TARIFF, tariff: TariffTerms) -> TariffOut:
     """Change what is named; bands are one thing."""
     async with context.engine.begin() as db:
@@ -131,7 +131,7 @@ async def change_tariff(context: Context, tariff_id: _TARIFF, tariff: TariffTerm
     return TariffOut.of(await _found(context, tariff_id))
 
 
-@router.delete("/tariffs/{tariff_id:path}", status_code=204, dependencies=[administrator])
+@router.delete("/tariffs/{tariff_id:segment}", status_code=204, dependencies=[administrator])
 async def delete_tariff(context: Context, tariff_id: _TARIFF) -> None:
     """409 while a charger, a group or a tag is priced by it. Its versions stay readable."""
     async with context.engine.begin() as db:
@@ -148,13 +148,13 @@ async def list_groups(context: Context) -> Groups:
         return Groups(items=[GroupOut.model_validate(group) for group in await tariffs.list_groups(db)])
 
 
-@router.get("/groups/{group_id:path}", dependencies=[viewer])
+@router.get("/groups/{group_id:segment}", dependencies=[viewer])
 async def get_group(context: Context, group_id: _GROUP) -> GroupOut:
     async with context.engine.connect() as db:
         return GroupOut.model_validate(await tariffs.get_group(db, named(group_id, "group")))
 
 
-@router.put("/groups/{group_id:path}", dependencies=[administrator], responses={201: {"model": GroupOut}})
+@router.put("/groups/{group_id:segment}", dependencies=[administrator], responses={201: {"model": GroupOut}})
 async def put_group(context: Context, group_id: _GROUP, group: GroupIn, response: Response) -> GroupOut:
     """Make a group or change its tariff. Chargers join it by their `groupId`."""
     async with context.engine.begin() as db:
@@ -164,7 +164,7 @@ async def put_group(context: Context, group_id: _GROUP, group: GroupIn, response
     return GroupOut.model_validate(made)
 
 
-@router.delete("/groups/{group_id:path}", status_code=204, dependencies=[administrator])
+@router.delete("/groups/{group_id:segment}", status_code=204, dependencies=[administrator])
 async def delete_group(context: Context, group_id: _GROUP) -> None:
     """409 while chargers are in it."""
     async with context.engine.begin() as db:

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 from csms import settings
+from csms.core.identity import identity_problem
 from csms.errors import CsmsError
 from csms.run.data_dir import known_admin_token
 
@@ -58,9 +59,11 @@ class RestClient:
 
 
 def segment(identity: str) -> str:
-    """Return an identity as one segment of a path."""
+    """Return an identity as one segment of a path. Raises CsmsError for what an address cannot name."""
     from urllib.parse import quote
 
+    if identity in {"", ".", ".."}:
+        raise CsmsError(f"The id {identity!r} {identity_problem(identity)}.")
     return quote(identity, safe="")
 
 

@@ -24,6 +24,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from csms.adapter import AdapterHost, Admission
+from csms.core.identity import could_be_on_record, identity_problem
 from csms.core.login_attempts import LoginAttempts, network_of
 from csms.core.passwords import is_slow, verify_password
 from csms.ocpp import handshake, login
@@ -39,6 +40,7 @@ _LIMITED = Counter("csms_ocpp_logins_limited_total", "Handshakes put off because
 _ADMISSION_S = 10.0
 # Slow hashes that are computed at the same time for charge points that have not logged in from their address before.
 _SLOW_AT_ONCE = 2
+_SHOWN = 80  # characters of an identity that cannot be
 _DATABASE_AWAY = HandshakeRefusal(HTTPStatus.SERVICE_UNAVAILABLE, "The database is away: try again later.\n")
 
 
@@ -57,8 +59,9 @@ class AdmissionRules(Struct, frozen=True, kw_only=True):
 
 
 class AdmittedHandshake(Struct, frozen=True):
-    """The security profile that a handshake has reached, and the address of the charge point."""
+    """Whose handshake it was, the security profile that it has reached, and the address of the charge point."""
 
+    charger_id: str
     profile: int = 0
     address: str | None = None
 
@@ -84,7 +87,8 @@ class AdmissionControl:
         self._entries: WeakKeyDictionary[ServerConnection, AdmittedHandshake] = WeakKeyDictionary()
 
     def admitted(self, socket: ServerConnection) -> AdmittedHandshake:
-        return self._entries.get(socket) or AdmittedHandshake()
+        """What `process_request` has admitted on this socket."""
+        return self._entries[socket]
 
     async def process_request(self, socket: ServerConnection, request: Request) -> Response | None:
         origin = self._origin(socket, request.headers)
@@ -113,6 +117,9 @@ class AdmissionControl:
         charger_id = handshake.identity(request.path)
         if charger_id is None:
             return HandshakeRefusal(HTTPStatus.NOT_FOUND, "Connect to ws://…/<charge point identity>.\n")
+        problem = identity_problem(charger_id)
+        if problem is not None and not could_be_on_record(charger_id):
+            return _cannot_be(charger_id, problem)
         choice = handshake.choose_subprotocol(_offered(request.headers))
         if isinstance(choice, HandshakeRefusal):
             return choice
@@ -127,6 +134,8 @@ class AdmissionControl:
             async with asyncio.timeout(_ADMISSION_S):
                 admission = await self._node.admission(charger_id)
                 if admission is None:
+                    if problem is not None:
+                        return _cannot_be(charger_id, problem)
                     return self._unregistered(charger_id, origin)
                 came = await self._login(request.headers, origin, admission)
         except Exception as error:
@@ -141,13 +150,13 @@ class AdmissionControl:
             return verdict
         self._attempts.succeeded(origin.address, charger_id)
         await self._settle(admission, came, verdict)
-        return AdmittedHandshake(verdict, origin.address)
+        return AdmittedHandshake(charger_id, verdict, origin.address)
 
     def _unregistered(
         self, charger_id: str, origin: ConnectionOrigin
     ) -> AdmittedHandshake | HandshakeRefusal:
         if self._enrollment != "closed":
-            return AdmittedHandshake(0, origin.address)
+            return AdmittedHandshake(charger_id, 0, origin.address)
         wait_s = self._attempts.reserve(origin.address, charger_id, time.monotonic())
         if wait_s:
             return _limited(wait_s)
@@ -286,6 +295,10 @@ def _limited(wait_s: float) -> HandshakeRefusal:
     return HandshakeRefusal(
         HTTPStatus.TOO_MANY_REQUESTS, "Too many failed logins: try again later.\n", max(1, math.ceil(wait_s))
     )
+
+
+def _cannot_be(charger_id: str, problem: str) -> HandshakeRefusal:
+    return HandshakeRefusal(HTTPStatus.NOT_FOUND, f"The identity {charger_id[:_SHOWN]!a} {problem}.\n")
 
 
 async def _verified(password: bytes, stored: str) -> bool:

@@ -19,7 +19,7 @@ from csms.aio import TaskSet
 from csms.core import reports
 from csms.core.masking import masked_frame
 from csms.core.reports import Deviation
-from csms.ocpp import handshake, messages
+from csms.ocpp import messages
 from csms.ocpp.admission import AdmissionControl
 from csms.ocpp.connection import ChargePointConnection, ConnectionRegistry, ServerTimings
 from csms.ocpp.deviation_reports import record_deviations
@@ -52,10 +52,8 @@ class ConnectionLoop:
     async def serve(self, socket: ServerConnection) -> None:
         """Serve a connection whose handshake was admitted, until it ends."""
         assert isinstance(socket, ChargePointSocket)
-        assert socket.request is not None
-        charger_id = handshake.identity(socket.request.path)
-        assert charger_id is not None
         admitted = self.admission.admitted(socket)
+        charger_id = admitted.charger_id
         connection = ChargePointConnection(
             charger_id,
             socket,

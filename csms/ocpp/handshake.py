@@ -9,7 +9,6 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 OCPP_SUBPROTOCOL = "ocpp1.6"
-MAX_IDENTITY = 255
 
 
 class HandshakeRefusal(Struct, frozen=True):
@@ -21,13 +20,12 @@ class HandshakeRefusal(Struct, frozen=True):
 
 
 def identity(path: str) -> str | None:
-    """The last path segment, percent-decoded; None when there is none that can be stored."""
+    """The last path segment, percent-decoded once; None when there is none, or it is not UTF-8."""
     segment = path.partition("?")[0].rstrip("/").rpartition("/")[2]
     try:
-        name = unquote(segment, errors="strict")
+        return unquote(segment, errors="strict") or None
     except UnicodeDecodeError:
         return None
-    return name if 0 < len(name) <= MAX_IDENTITY and name.isprintable() else None
 
 
 def choose_subprotocol(offered: Sequence[str]) -> str | HandshakeRefusal | None:

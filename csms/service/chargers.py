@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from csms.core.enrollment import Enrolled
+from csms.core.identity import could_be_on_record, identity_problem
 from csms.db import admin, charger_views
 from csms.errors import CsmsError
 from csms.service.access import ADMIN, Identity
@@ -24,8 +25,8 @@ def unknown(charger_id: str) -> Problem:
 
 
 def usable(charger_id: str) -> str:
-    """An identity that can be stored at all. Raises Problem 404."""
-    if not charger_id.isprintable() or len(charger_id.encode(errors="replace")) > 255:
+    """An identity that a charger on record can have. Raises Problem 404."""
+    if not could_be_on_record(charger_id):
         raise unknown(charger_id)
     return charger_id
 
@@ -51,12 +52,15 @@ async def register(
     """Register a charger ahead of time, or set a known one's columns.
 
     Returns the charger, whether it is new, and whether `enrollment.announce_enrollment` is due. Raises Problem 403 where an
-    operator would lower the security profile.
+    operator would lower the security profile, 422 if a charger cannot have this identity and none has it yet.
     """
-    if not charger_id or not charger_id.isprintable():
-        raise Problem(422, "invalid-request", "A charger's id is made of printable characters.")
+    problem = identity_problem(charger_id)
     async with context.engine.begin() as db:
-        before = await charger_views.get_enrollment(db, charger_id)
+        before = None
+        if could_be_on_record(charger_id):
+            before = await charger_views.get_enrollment(db, charger_id)
+        if before is None and problem is not None:
+            raise Problem(422, "invalid-request", f"The id {problem}.")
         async with _not_lowered(db, who, charger_id):
             new = await admin.register_charger(db, charger_id, columns)
         view = await charger_views.get_charger(db, charger_id)

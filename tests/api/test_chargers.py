@@ -158,6 +158,34 @@ async def test_identities_with_odd_characters_work(world: ApiHarness, client: ht
         assert world.asked[-1][0] == charger_id
 
 
+@pytest.mark.parametrize(
+    "part", ["availability", "configuration", "commands", "messages", "certificates", "plan", "deviations"]
+)
+async def test_a_part_of_a_charger_and_a_charger_of_that_name_are_kept_apart(
+    world: ApiHarness, client: httpx.AsyncClient, part: str
+):
+    await world.connect("CP1")
+    for method in ("PUT", "PATCH", "DELETE"):
+        answer = await client.request(method, f"/chargers/CP1/{part}", json={})
+        if (method, part) not in {("PUT", "plan"), ("DELETE", "plan")}:
+            assert answer.status_code == 405, answer.text
+    assert [c["id"] for c in (await client.get("/chargers")).json()["items"]] == ["CP1"]
+    assert (await client.put(f"/chargers/CP1%2F{part}", json={})).json()["id"] == f"CP1/{part}"
+    assert (await client.get(f"/chargers/CP1%2f{part}")).json()["id"] == f"CP1/{part}"
+    # A part of that charger.
+    assert (await client.get(f"/chargers/CP1%2F{part}/deviations")).json() == {"items": []}
+
+
+@pytest.mark.parametrize("identity", ["%20CP1", "CP1%20", "Sa%CC%88ule", "%2E%2E", "%C3%A4" * 128, "a%0Ab"])
+async def test_an_identity_that_looks_like_another_is_not_registered(
+    client: httpx.AsyncClient, identity: str
+):
+    answer = await client.put(f"/chargers/{identity}", json={})
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("The id ")
+    assert (await client.get("/chargers")).json()["items"] == []
+
+
 @pytest.mark.parametrize("path", ["NOPE", "a%00b", "%FF", "x" * 200, "a%0Ab"])
 async def test_an_unknown_charger_is_404_everywhere(client: httpx.AsyncClient, path: str):
     for answer in (
