@@ -133,6 +133,8 @@ class Settings(BaseSettings):
     csms_ca_key_file: Path | None = None
     csms_cpo_name: str | None = None
     csms_certificate_days: int = Field(365, ge=1, le=7300)
+    csms_certificates_per_charger_day: int = Field(10, ge=0, le=10_000)  # 0 = no limit
+    csms_certificates_per_day: int = Field(5000, ge=0, le=10_000_000)  # 0 = no limit
     csms_certificate_renew_days: int = Field(30, ge=1, le=365)
     csms_security_event_retention_days: int = Field(365, ge=1)
     csms_ocpp_calls_after_s: float = Field(10, ge=0)

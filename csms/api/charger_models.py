@@ -7,8 +7,15 @@ from msgspec.structs import asdict
 from pydantic import AfterValidator, Field, SecretStr
 
 from csms.api.models import Enrollment, Input, Model, Name, printable, zone
+from csms.core.identity import identity_problem
 from csms.db.charger_views import ChargerView
 from csms.service.session_progress import summary
+
+
+def _certificate_name(value: str | None) -> str | None:
+    if value is not None and (problem := identity_problem(value)) is not None:
+        raise ValueError(f"a name such as a serial number; this one {problem}")
+    return value
 
 
 class ConnectorOut(Model):
@@ -107,8 +114,10 @@ class ChargerSettings(Input):
         le=3,
         description="0 none, 1 Basic, 2 TLS and Basic, 3 client certificate. null: 1 with a password, 0 without",
     )
-    certificate_name: Name | None = Field(
-        None, description="What the CN of its certificate may say instead of its identity: its serial number"
+    certificate_name: Annotated[str | None, AfterValidator(_certificate_name)] = Field(
+        None,
+        max_length=64,
+        description="The CN of the certificates that it is issued, in place of its identity: its serial number",
     )
 
 

@@ -65,7 +65,9 @@ async def get_tag(context: Context, id_tag: _TAG) -> TagOut:
     return TagOut.of(view)
 
 
-@router.put("/tags/{id_tag:segment}", dependencies=[operator], tags=["tags"], responses={201: {"model": TagOut}})
+@router.put(
+    "/tags/{id_tag:segment}", dependencies=[operator], tags=["tags"], responses={201: {"model": TagOut}}
+)
 async def put_tag(context: Context, id_tag: _TAG, tag: TagIn, response: Response) -> TagOut:
     """Make a tag or replace one. OCPP chargers send tags of at most 20 characters; bridges may have longer."""
     record = Tag(id_tag=nameable(id_tag, "tag", 64), **_columns(tag.model_dump()))

@@ -108,7 +108,9 @@ async def get_tariff(
     return TariffOut.of(await _found(context, tariff_id, version))
 
 
-@router.put("/tariffs/{tariff_id:segment}", dependencies=[administrator], responses={201: {"model": TariffOut}})
+@router.put(
+    "/tariffs/{tariff_id:segment}", dependencies=[administrator], responses={201: {"model": TariffOut}}
+)
 async def put_tariff(context: Context, tariff_id: _TARIFF, tariff: TariffIn, response: Response) -> TariffOut:
     """Make or replace a tariff. A change makes a new version; transactions keep the prices they started under.
 

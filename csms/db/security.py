@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import asdict
-from sqlalchemy import case, func, literal, select, update
+from sqlalchemy import case, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -32,6 +32,13 @@ class StationCertificate(Struct, frozen=True, kw_only=True):
     answered_at: datetime | None = None
     revoked_at: datetime | None = None
     reason: str | None = None
+
+
+class IssuedCount(Struct, frozen=True, kw_only=True):
+    """How many certificates csms has issued in some time."""
+
+    to_charger: int
+    in_all: int
 
 
 class SecurityEventView(StoredSecurityEvent, frozen=True, kw_only=True):
@@ -92,12 +99,20 @@ async def _change(db: AsyncConnection, charger_id: str, values: Mapping[str, Any
     await db.execute(update(chargers).where(chargers.c.id == charger_id).values(**values))
 
 
-async def certificate_name(db: AsyncConnection, charger_id: str) -> str | None:
-    """The CN that an operator has set for this charger's certificate."""
-    return await db.scalar(select(chargers.c.certificate_name).where(chargers.c.id == charger_id))
-
-
 # --- certificates ----------------------------------------------------------------------------------------
+
+
+async def count_issued(db: AsyncConnection, charger_id: str, since: datetime) -> IssuedCount:
+    """How many certificates were issued since then. Until the transaction ends no other one is counted or added."""
+    await db.execute(text("SELECT pg_advisory_xact_lock(hashtext('csms.certificates'))"))
+    table = station_certificates
+    query = select(
+        func.count().filter(table.c.charger_id == charger_id).label("to_charger"),
+        func.count().label("in_all"),
+    ).where(table.c.issued_at > since, table.c.pem.is_not(None))
+    found = await first_struct(db, IssuedCount, query)
+    assert found is not None, "an aggregate has one row"
+    return found
 
 
 async def add_certificate(db: AsyncConnection, certificate: StationCertificate) -> None:

@@ -47,7 +47,8 @@ class CertificateSigning:
         try:
             issued = await self._credentials.sign(charger_id, csr)
         except certificate_checks.InvalidCertificate as error:
-            _REQUESTS.labels("rejected").inc()
+            limited = isinstance(error, certificate_checks.CertificateLimitReached)
+            _REQUESTS.labels("limited" if limited else "rejected").inc()
             log.warning("certificate_request_rejected", charger=charger_id, reason=str(error))
             return False
         connection.last_csr = digest, now

@@ -76,8 +76,11 @@ def secure(settings: Settings, engine: AsyncEngine) -> Secured:
         stations=ChargerCredentials(
             engine,
             authority,
-            organization=settings.csms_cpo_name,
+            organization=organization(settings),
+            check_organization=settings.csms_cpo_name is not None,
             certificate_days=settings.csms_certificate_days,
+            per_charger=settings.csms_certificates_per_charger_day,
+            in_all=settings.csms_certificates_per_day,
         ),
         authority=authority,
         tls=tls,

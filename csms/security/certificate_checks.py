@@ -25,6 +25,10 @@ class InvalidCertificate(CsmsError):
     """A certificate or request that cannot be used. The text says why."""
 
 
+class CertificateLimitReached(InvalidCertificate):
+    """As many certificates were issued within a day as may be. The text names the setting."""
+
+
 class PresentedCertificate(Struct, frozen=True, kw_only=True):
     """What a certificate says. `names`: CN, then subjectAltName (DNS, URI); `addresses`: its IP addresses."""
 
@@ -46,8 +50,10 @@ def read_request(text: str) -> x509.CertificateSigningRequest:
         if not request.is_signature_valid:
             raise InvalidCertificate("the request's signature is not valid")
         algorithm = request.signature_hash_algorithm
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError) as error:
-        raise InvalidCertificate(f"the request's signature cannot be checked: {error}") from None
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
+        raise InvalidCertificate(
+            "the request's signature cannot be checked: it must be RSA or ECDSA with SHA-256 or better"
+        ) from None
     if isinstance(public_key, rsa.RSAPublicKey):
         if public_key.key_size < _MIN_RSA_BITS:
             raise InvalidCertificate(f"an RSA key of {public_key.key_size} bits: 2048 are needed")
@@ -67,8 +73,10 @@ def _parse_request(text: str) -> x509.CertificateSigningRequest:
         if compact.startswith("-----BEGIN"):
             return x509.load_pem_x509_csr(compact.replace("\\n", "\n").encode())
         return x509.load_der_x509_csr(bytes.fromhex(compact))
-    except (ValueError, UnicodeEncodeError) as error:
-        raise InvalidCertificate(f"not a certificate signing request in PEM: {error}") from None
+    except (ValueError, UnicodeEncodeError):
+        raise InvalidCertificate(
+            "the request cannot be read: a PKCS #10 request in PEM is expected (-----BEGIN CERTIFICATE REQUEST-----)"
+        ) from None
 
 
 def check_subject(
@@ -76,6 +84,7 @@ def check_subject(
 ) -> None:
     """Check that CN is one of the charger's names and, if `organization` is given, that O is the operator.
 
+    What is asked for is not what is signed: a request for another name shows that two charge points are mixed up.
     Raises InvalidCertificate.
     """
     name = next(iter(attribute_values(request.subject, NameOID.COMMON_NAME)), None)
@@ -96,8 +105,8 @@ def read_certificate(der_or_pem: bytes) -> x509.Certificate:
         if b"-----BEGIN CERTIFICATE-----" in der_or_pem:
             return x509.load_pem_x509_certificate(der_or_pem)
         return x509.load_der_x509_certificate(der_or_pem)
-    except ValueError as error:
-        raise InvalidCertificate(f"not a certificate: {error}") from None
+    except ValueError:
+        raise InvalidCertificate("the certificate cannot be read: X.509 in PEM or DER is expected") from None
 
 
 def presented(certificate: x509.Certificate) -> PresentedCertificate:

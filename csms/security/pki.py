@@ -18,6 +18,7 @@ from csms.security.certificate_checks import InvalidCertificate, attribute_value
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 MAX_CHAIN = 10_000  # CertificateSigned.req: certificateChain, string[0..10000]
+LONGEST_NAME = 64  # X.520 ub-common-name
 _BACKDATED = timedelta(minutes=5)  # clocks of chargers are not exact
 
 
@@ -61,12 +62,26 @@ class CertificateAuthority:
         return key_pem(self._key)
 
     def sign_request(
-        self, request: x509.CertificateSigningRequest, *, now: datetime, lifetime: timedelta
+        self,
+        request: x509.CertificateSigningRequest,
+        name: str,
+        *,
+        organization: str,
+        now: datetime,
+        lifetime: timedelta,
     ) -> IssuedCertificate:
-        """Make a client certificate for a charger, with the subject and the key of its request."""
+        """Make a client certificate for the key of a request. CN is `name`: nothing else of the request is taken.
+
+        Raises InvalidCertificate.
+        """
+        if len(name) > LONGEST_NAME:
+            raise InvalidCertificate(
+                f"a certificate's CN has at most {LONGEST_NAME} characters: set this charger's certificateName"
+            )
         elliptic = isinstance(request.public_key(), ec.EllipticCurvePublicKey)
         usage = _usage(digital_signature=True, key_agreement=elliptic)
-        builder = self._builder(request.subject, request.public_key(), now, lifetime)
+        subject = _subject(name, organization)
+        builder = self._builder(subject, request.public_key(), now, lifetime)
         builder = (
             builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(usage, critical=True)
@@ -211,8 +226,8 @@ def _is_root(certificate: x509.Certificate) -> bool:
 def _subject(name: str, organization: str) -> x509.Name:
     return x509.Name(
         [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization[:64]),
-            x509.NameAttribute(NameOID.COMMON_NAME, name[:64]),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization[:LONGEST_NAME]),
+            x509.NameAttribute(NameOID.COMMON_NAME, name[:LONGEST_NAME]),
         ]
     )
 

@@ -250,9 +250,11 @@ async def _certificate_stands(bench: Bench, status: str, certificate: x509.Certi
 @pytest.mark.parametrize("cn", [BOOT["chargePointSerialNumber"], IDENTITY])
 async def test_tc_074_update_charge_point_certificate_by_request(secure_bench: SecureBench, cn: str) -> None:
     """ExtendedTriggerMessage asks for a request, which is Accepted; CertificateSigned brings a chain of the
-    central system's CA for the key and name (serial number, identity) asked for; it is stored as accepted, and
-    with it the charge point is admitted without a password."""
+    central system's CA for the key asked for and the name on record (the serial number that an operator has set,
+    otherwise the identity); it is stored as accepted, and with it the charge point is admitted without a password."""
     bench = secure_bench
+    if cn != IDENTITY:
+        await bench.api("PATCH", f"/chargers/{bench.id}", json={"certificateName": cn})
     chain, key = await _certificate(bench, ACCEPTED, cn)
     await bench.api("PATCH", f"/chargers/{bench.id}", json={"securityProfile": 3})
     await bench.offline()

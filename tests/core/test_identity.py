@@ -5,7 +5,9 @@ import pytest
 from csms.core.identity import could_be_on_record, identity_problem
 
 
-@pytest.mark.parametrize("identity", ["CP1", "A/B", "CP1/availability", "Ladesäule 7", "o'neil; --", "%2F", "a..b", "x" * 255])
+@pytest.mark.parametrize(
+    "identity", ["CP1", "A/B", "CP1/availability", "Ladesäule 7", "o'neil; --", "%2F", "a..b", "x" * 255]
+)
 def test_an_identity_of_visible_characters_is_good(identity):
     assert identity_problem(identity) is None
     assert could_be_on_record(identity)
@@ -35,7 +37,15 @@ def test_what_cannot_be_told_from_another_identity_or_be_stored_is_refused(ident
 
 @pytest.mark.parametrize(
     ("identity", "possible"),
-    [("CP1 ", True), ("Sa\u0308ule", True), ("ä" * 255, True), (".", True), ("", False), ("a\nb", False), ("x" * 256, False)],
+    [
+        ("CP1 ", True),
+        ("Sa\u0308ule", True),
+        ("ä" * 255, True),
+        (".", True),
+        ("", False),
+        ("a\nb", False),
+        ("x" * 256, False),
+    ],
 )
 def test_what_earlier_releases_have_stored_can_be_on_record(identity, possible):
     assert could_be_on_record(identity) is possible

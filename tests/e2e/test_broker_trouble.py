@@ -286,7 +286,7 @@ class TlsFiles:
             .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "csms")]))
             .sign(client_key, hashes.SHA256())
         )
-        client = ca.sign_request(request, now=now, lifetime=days)
+        client = ca.sign_request(request, "csms", organization="Test CPO", now=now, lifetime=days)
         for name, content in {
             "ca.pem": ca.pem,
             "server.pem": server.chain,

@@ -41,14 +41,12 @@ def station_key(kind: str = "ecdsa") -> Any:
     return pki.new_key(kind)
 
 
-def issue(
-    ca: pki.CertificateAuthority, cn: str, *, o: str | None = "Test CPO", days: float = 30
-) -> tuple[str, Any]:
+def issue(ca: pki.CertificateAuthority, cn: str, *, o: str = "Test CPO", days: float = 30) -> tuple[str, Any]:
     """A client certificate in PEM, and its key."""
     key = station_key()
     request = certificate_checks.read_request(csr(key, cn=cn, o=o))
     lifetime = timedelta(days=days)
-    issued = ca.sign_request(request, now=datetime.now(UTC), lifetime=lifetime)
+    issued = ca.sign_request(request, cn, organization=o, now=datetime.now(UTC), lifetime=lifetime)
     return issued.chain, key
 
 

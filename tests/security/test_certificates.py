@@ -57,7 +57,8 @@ async def signed(station, request, answer):
 
 async def test_tc_074_a_certificate_by_request_of_the_central_system(start_node, certificates):
     node = await tls_node(start_node, certificates)
-    # The white paper's CN is the serial number; "SN-1" is what this charge point says at its boot.
+    # The white paper's CN is the serial number; "SN-1" is what this charge point says at its boot. Only an operator's word
+    # makes that a name (certificateName).
     await register(node, "cp", password=KEY, securityProfile=2)
     station = await booted(
         node.running.ocpp_tls, "cp", ssl=certificates.client(), additional_headers=basic("cp", KEY)
@@ -72,7 +73,7 @@ async def test_tc_074_a_certificate_by_request_of_the_central_system(start_node,
     assert len(chain) <= 10_000
     leaf = x509.load_pem_x509_certificates(chain.encode())[0]
     assert leaf.public_key() == key.public_key()
-    assert certificate_checks.presented(leaf).names == ("SN-1",)
+    assert leaf.subject.rfc4514_string() == "CN=cp,O=csms"
     kept = await settled(node, "cp", "accepted")
     assert kept["serial"] == certificate_checks.serial_of(leaf)
     assert kept["pem"] == chain
@@ -80,9 +81,76 @@ async def test_tc_074_a_certificate_by_request_of_the_central_system(start_node,
     # The reconnect with the new certificate, on profile 3.
     await register(node, "cp", securityProfile=3)
     await (await booted(node.running.ocpp_tls, "cp", ssl=certificates.client(chain, key))).close()
-    # It is this charger's alone, also if it names another.
     await register(node, "SN-1", securityProfile=3)
     assert (await refused(node.running.ocpp_tls, "SN-1", ssl=certificates.client(chain, key)))[0] == 403
+
+
+async def test_the_name_that_an_operator_has_set_is_the_one_that_is_signed(start_node, certificates):
+    node = await tls_node(start_node, certificates, csms_cpo_name="Test CPO")
+    station = await connected(node, certificates, certificateName="SN-0815")
+    chain = await signed(station, csr(station_key(), cn="cp"), "Accepted")
+    leaf = x509.load_pem_x509_certificates(chain.encode())[0]
+    assert leaf.subject.rfc4514_string() == "CN=SN-0815,O=Test CPO"
+    await station.close()
+
+
+async def test_a_long_identity_needs_a_certificate_name(start_node, certificates, capsys):
+    node = await tls_node(start_node, certificates)
+    identity = "x" * 65
+    station = await connected(node, certificates, identity)
+    request = csr(station_key(), cn="cp", o=None)
+    await node.api.patch(f"/api/v1/chargers/{identity}", json={"certificateName": "cp"})
+    await signed(station, request, "Accepted")
+    await node.api.patch(f"/api/v1/chargers/{identity}", json={"certificateName": None})
+    await station.ask(
+        "BootNotification",
+        {"chargePointVendor": "V", "chargePointModel": "M", "chargePointSerialNumber": "SN-1"},
+    )
+    assert await station.ask("SignCertificate", {"csr": csr(station_key(), cn="SN-1")}) == {
+        "status": "Rejected"
+    }
+    assert "certificateName" in capsys.readouterr().out
+    for wrong in ("y" * 65, "a ", "a\u200b"):
+        answer = await node.api.patch(f"/api/v1/chargers/{identity}", json={"certificateName": wrong})
+        assert answer.status_code == 422
+    await station.close()
+
+
+@pytest.mark.parametrize("setting", ["CSMS_CERTIFICATES_PER_CHARGER_DAY", "CSMS_CERTIFICATES_PER_DAY"])
+async def test_certificates_are_limited_by_the_day(start_node, certificates, setting, capsys):
+    node = await tls_node(start_node, certificates, **{setting.lower(): 2})
+    station = await connected(node, certificates)
+    for _ in range(2):
+        await signed(station, csr(station_key(), cn="cp"), "Accepted")
+    assert await station.ask("SignCertificate", {"csr": csr(station_key(), cn="cp")}) == {
+        "status": "Rejected"
+    }
+    assert f"as many as {setting} allows" in capsys.readouterr().out
+    other = await connected(node, certificates, "other")
+    answer = await other.ask("SignCertificate", {"csr": csr(station_key(), cn="other")})
+    assert answer == {"status": "Accepted" if "CHARGER" in setting else "Rejected"}
+    # A day later they count no more.
+    await node.fetch("UPDATE station_certificates SET issued_at = issued_at - interval '25 hours'")
+    assert await station.ask("SignCertificate", {"csr": csr(station_key(), cn="cp")}) == {
+        "status": "Accepted"
+    }
+    await station.close()
+    await other.close()
+
+
+async def test_a_malformed_request_is_rejected_in_plain_words(start_node, certificates, capsys):
+    node = await tls_node(start_node, certificates)
+    station = await connected(node, certificates)
+    for request in (
+        "rubbish",
+        "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n",
+    ):
+        assert await station.ask("SignCertificate", {"csr": request}) == {"status": "Rejected"}
+    lines = [line for line in capsys.readouterr().out.splitlines() if "certificate_request_rejected" in line]
+    assert len(lines) == 2
+    assert all("PKCS #10 request in PEM is expected" in line for line in lines)
+    assert not any("asn1" in line.lower() or "fromhex" in line for line in lines)
+    await station.close()
 
 
 async def test_tc_077_a_certificate_that_the_charge_point_rejects(start_node, certificates):

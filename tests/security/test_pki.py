@@ -17,13 +17,14 @@ CA = pki.make_root("Test CPO", now=NOW, lifetime=timedelta(days=30))
 
 
 @pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
-def test_only_key_and_subject_of_a_request_are_signed(kind):
+def test_only_the_key_of_a_request_is_signed(kind):
     key = station_key(kind)
-    request = certificate_checks.read_request(csr(key, cn="SN-1"))
-    issued = CA.sign_request(request, now=NOW, lifetime=timedelta(days=10))
+    request = certificate_checks.read_request(csr(key, cn="SN-1", o="Another CPO"))
+    issued = CA.sign_request(request, "cp-1", organization="Test CPO", now=NOW, lifetime=timedelta(days=10))
     certificate = x509.load_pem_x509_certificate(issued.pem.encode())
     assert certificate.public_key() == key.public_key()
-    assert certificate.subject == request.subject
+    assert certificate.subject.rfc4514_string() == "CN=cp-1,O=Test CPO"
+    assert certificate_checks.presented(certificate).names == ("cp-1",)
     assert certificate.not_valid_before_utc < NOW
     assert issued.not_after == NOW + timedelta(days=10)
     assert certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca is False
@@ -36,7 +37,11 @@ def test_only_key_and_subject_of_a_request_are_signed(kind):
 def test_a_certificate_never_outlives_its_ca():
     _, key = issue(CA, "cp")
     issued = CA.sign_request(
-        certificate_checks.read_request(csr(key, cn="cp")), now=NOW, lifetime=timedelta(days=999)
+        certificate_checks.read_request(csr(key, cn="cp")),
+        "cp",
+        organization="Test CPO",
+        now=NOW,
+        lifetime=timedelta(days=999),
     )
     assert issued.not_after == CA.certificate.not_valid_after_utc
 
