@@ -60,6 +60,7 @@ class ChargePointConnection:
         self.generation = 0  # 0: not on record yet
         self.superseded_by = 0
         self.accepted = False
+        self.has_booted = False
         self.has_called = False  # it has sent a CALL and had its answer, so it has booted (OCPP 1.6, 4.2)
         self.answering = False  # a CALL of the charge point is being recorded
         self.answered_ping = False

@@ -145,8 +145,7 @@ class ConnectionLoop:
             finally:
                 connection.answering = False
             await connection.flush(event.action)
-            if event.action == "BootNotification":
-                connection.session.open_for_calls(now)
+            self.outgoing.called(connection, event.action, now)
         elif isinstance(event, CallAnswered):
             connection.log_frame(frame, "result", event.action)
             await self.outgoing.answered(connection, event)

@@ -61,7 +61,7 @@ class IncomingCalls:
                 payload=call.payload,
                 wait=handler is None or handler.report is None,
             )
-        if not self._admitted(connection, action):
+        if not await self._admitted(connection, action):
             connection.session.refuse(
                 message_id, "SecurityError", "This charge point has not been accepted yet."
             )
@@ -233,12 +233,21 @@ class IncomingCalls:
             answerable=malformed.message_id is not None,
         )
 
-    @staticmethod
-    def _admitted(connection: ChargePointConnection, action: str) -> bool:
-        """Before a charge point is accepted only its boot, what we asked for, and its transactions are taken."""
-        return (
+    async def _admitted(self, connection: ChargePointConnection, action: str) -> bool:
+        """Before a charge point is accepted only its boot, what we asked for, and its transactions are taken.
+
+        An operator may have accepted it since its last boot, and not every charge point can be asked to boot again.
+        """
+        if (
             connection.accepted
             or action in _ALWAYS
             or action in messages.TRANSACTION_ACTIONS
             or action in connection.triggered
-        )
+        ):
+            return True
+        try:
+            known = await self._node.admission(connection.charger_id)
+        except Exception:
+            return False  # the database is away
+        connection.accepted = known is not None and known.enrollment == "Accepted"
+        return connection.accepted

@@ -51,7 +51,7 @@ class SentCommand:
 class OutgoingCalls:
     """Sends commands to charge points.
 
-    `calls_after_s`: without a BootNotification, CALLs wait this long after the handshake.
+    `calls_after_s`: of a charge point that sends no CALL, CALLs wait this long after the handshake.
     """
 
     node: AdapterHost
@@ -122,10 +122,24 @@ class OutgoingCalls:
             _reject(connection, late.token, error)
         waited = now - connection.connected_at > self.calls_after_s
         may_boot = connection.behaviours.no_calls_before_boot and not connection.has_called
-        if waited and not may_boot and not connection.session.is_open_for_calls:
+        if not waited or may_boot:
+            return
+        connection.session.open_for_calls(now)
+        if connection.behaviours.no_boot_on_reconnect and not connection.has_booted:
+            connection.has_booted = True  # it is asked once
+            self.tasks.spawn(self._trigger_boot(connection), f"trigger {connection.charger_id}")
+
+    @staticmethod
+    def called(connection: ChargePointConnection, action: str, now: float) -> None:
+        """Open the session for calls after an answer to a CALL: it has booted, or it is accepted and goes on as before.
+
+        Afterwards flush.
+        """
+        if action == "BootNotification":
+            connection.has_booted = True
             connection.session.open_for_calls(now)
-            if connection.behaviours.no_boot_on_reconnect:
-                self.tasks.spawn(self._trigger_boot(connection), f"trigger {connection.charger_id}")
+        elif connection.accepted and not connection.behaviours.no_calls_before_boot:
+            connection.session.open_for_calls(now)
 
     async def _trigger_boot(self, connection: ChargePointConnection) -> None:
         for message in ("BootNotification", "StatusNotification"):

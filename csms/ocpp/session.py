@@ -17,7 +17,8 @@ Our CALLs go through these states:
                └─ close() ─▶ CallAbandoned(sent=False)
 
 * Closed for calls (from the start): our CALLs wait, answers do not. `open_for_calls` begins the sending, after
-  BootNotification was answered or after a timer: some charge points restart when called before. It is one way.
+  BootNotification or another CALL of an accepted charge point was answered, or after a timer: some charge points restart
+  when called before. It is one way.
 * At most one CALL is outstanding; the others wait in the order they came. Its time runs from being sent.
 * Message ids are random (UUID), so unique for the identity across connections and restarts (OCPP-J errata 3.1, 3.7).
 * After `close` nothing is sent and nothing is accepted.

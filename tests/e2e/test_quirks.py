@@ -163,11 +163,27 @@ async def test_an_unknown_charge_point_is_taken_at_its_word(site: OcppSite) -> N
     assert "quirk_applied" not in await site.deviations()
 
 
+async def test_any_call_of_an_accepted_charger_opens_the_line_for_commands(start_node: NodeFactory) -> None:
+    node = await start_node(csms_ocpp_calls_after_s=600)
+    site = OcppSite(node)
+    await site.dial(chargePointVendor="Acme", chargePointModel="One")
+    point = await site.dial()
+    asked = reset(site)
+    assert await point.silence()
+    await point.ask("Heartbeat", {})
+    _, message_id, action, _ = await point.receive()
+    assert action == "Reset"
+    await point.send([3, message_id, {"status": "Accepted"}])
+    assert (await asked).status_code == 200
+    await site.hang_up()
+
+
 async def test_one_that_reconnects_without_a_boot_is_asked_for_it(start_node: NodeFactory) -> None:
     node = await start_node(csms_ocpp_calls_after_s=0.2)
     site = OcppSite(node)
     await site.dial(**WALLBOX)
     point = await site.dial()
+    await point.ask("Heartbeat", {})
     asked = []
     for _ in range(2):
         _, message_id, action, payload = await point.receive(timeout_s=15)

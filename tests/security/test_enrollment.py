@@ -2,6 +2,9 @@
 
 import asyncio
 
+import pytest
+
+from csms.ocpp import messages
 from tests.harness.charge_points.raw import RawChargePoint
 from tests.harness.narrowing import present
 from tests.harness.security_clients import booted, refused
@@ -39,6 +42,70 @@ async def test_a_charge_point_that_waits_is_asked_to_boot_as_soon_as_it_is_accep
     # Nothing has changed: nothing is asked.
     await node.api.patch("/api/v1/chargers/new", json={"enrollment": "Accepted", "displayName": "N"})
     assert await station.silence()
+    await station.close()
+
+
+@pytest.mark.parametrize("answer", ["NotImplemented", "Rejected", None])
+async def test_acceptance_counts_at_once_for_a_charge_point_that_does_not_boot_anew(start_node, answer):
+    node = await start_node(mqtt=False, csms_enrollment="approve", csms_unknown_tags="accept")
+    station = await RawChargePoint.dial(node.ocpp, "new")
+    assert (await station.boot())["status"] == "Pending"
+    status = {"connectorId": 1, "errorCode": "NoError", "status": "Available"}
+    assert (await station.call("StatusNotification", status))[2] == "SecurityError"
+    assert (await node.api.patch("/api/v1/chargers/new", json={"enrollment": "Accepted"})).is_success
+    asked = await station.receive()
+    assert asked[2] == "TriggerMessage"
+    if answer is not None:
+        await station.send([3, asked[1], {"status": answer}])
+    assert await station.ask("StatusNotification", status) == {}
+    assert await station.ask("Authorize", {"idTag": "A"}) == {"idTagInfo": {"status": "Accepted"}}
+    assert (await node.api.get("/api/v1/chargers/new")).json()["connectors"][0]["status"] == "Available"
+    await station.close()
+
+
+async def test_acceptance_by_another_node_without_a_broker_counts_at_once(start_node):
+    first = await start_node(mqtt=False, csms_enrollment="approve")
+    second = await start_node(mqtt=False, csms_enrollment="approve", csms_node="node-b")
+    station = await RawChargePoint.dial(second.ocpp, "new")
+    assert (await station.boot())["status"] == "Pending"
+    await first.api.patch("/api/v1/chargers/new", json={"enrollment": "Accepted"})
+    assert await station.ask("Authorize", {"idTag": "A"}) == {"idTagInfo": {"status": "Accepted"}}
+    await station.close()
+
+
+@pytest.mark.parametrize("enrollment", ["Pending", "Rejected"])
+async def test_a_charge_point_that_is_not_accepted_learns_nothing_of_tags(start_node, enrollment):
+    """Every CALL that OCPP has gets the same answer for a tag that is accepted, blocked or unknown."""
+    node = await start_node(mqtt=False, csms_enrollment="approve", csms_unknown_tags="reject")
+    for tag, status in (("GOOD", "Accepted"), ("BAD", "Blocked")):
+        assert (await node.api.put(f"/api/v1/tags/{tag}", json={"status": status})).is_success
+    station = await RawChargePoint.dial(node.ocpp, "new")
+    assert (await station.boot())["status"] == "Pending"
+    if enrollment == "Rejected":
+        await node.api.patch("/api/v1/chargers/new", json={"enrollment": "Rejected"})
+        station = await RawChargePoint.dial(node.ocpp, "new")
+        assert (await station.boot())["status"] == "Rejected"
+    for action in sorted(messages.INBOUND):
+        answers = []
+        for number, tag in enumerate(("GOOD", "BAD", "UNKNOWN")):
+            payload = {
+                "idTag": tag,
+                "connectorId": 1,
+                "meterStart": number,
+                "meterStop": number,
+                "transactionId": 7,
+                "timestamp": "2026-01-01T00:00:00Z",
+                "vendorId": "V",
+                "messageId": tag,
+                "data": tag,
+            }
+            answer = (await station.call(action, payload))[2:]
+            if isinstance(answer[0], dict):
+                answer[0].pop("transactionId", None)
+                answer[0].pop("currentTime", None)
+            answers.append(answer)
+        assert answers[0] == answers[1] == answers[2], action
+        assert "Blocked" not in str(answers)
     await station.close()
 
 
