@@ -75,6 +75,10 @@ class ChargerRefused(CommandError):
         self.details = details if details is not None else {}
 
 
+class UnreadableAnswer(ChargerRefused):
+    """The charger answered, and the answer cannot be read: whether it carried the command out is unknown."""
+
+
 class InvalidCommand(CommandError):
     """The payload does not obey OCPP's schema; nothing was sent."""
 

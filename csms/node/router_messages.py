@@ -74,7 +74,7 @@ def failure(error: CommandError) -> Failure:
     kind, recorded = type(error).__name__, error.recorded
     if isinstance(error, ChargerRefused):
         return Failure(
-            kind=kind,
+            kind=ChargerRefused.__name__,
             code=error.code,
             description=error.description,
             details=error.details,

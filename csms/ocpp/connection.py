@@ -17,6 +17,7 @@ from csms.adapter import EVERY_GENERATION
 from csms.core.masking import masked_frame
 from csms.core.records import Frame
 from csms.ocpp import frames, time_zones
+from csms.ocpp.messages import Decoded
 from csms.ocpp.quirks import Behaviours, quirks_for
 from csms.ocpp.session import CallToken, OcppSession
 from csms.ocpp.websocket import ChargePointSocket
@@ -68,7 +69,7 @@ class ChargePointConnection:
         self.triggered: set[str] = set()  # actions that a TriggerMessage has asked for
         self.last_csr: tuple[bytes, float] | None = None
         # Answers that a caller waits for, by the token of the call.
-        self.pending: dict[CallToken, asyncio.Future[dict[str, Any]]] = {}
+        self.pending: dict[CallToken, asyncio.Future[Decoded[dict[str, Any]]]] = {}
         # What to do with the status that answers a change of credentials, also when it comes late.
         self.unsettled: dict[CallToken, Callable[[str], Awaitable[None]]] = {}
         self.behaviours = Behaviours()

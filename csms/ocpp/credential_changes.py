@@ -1,15 +1,16 @@
 """Keys and profiles that change by ChangeConfiguration (white paper, A01 and A05) without locking a charge point out.
 
-    offer (durable, before anything is sent) ─▶ ChangeConfiguration.req ─┬─ Accepted, RebootRequired ─▶ confirm
-                                                                         ├─ Rejected, NotSupported ──▶ withdraw
-                                                                         └─ no answer: both count until one is used
+    offer (durable, before anything is sent) ─▶ ChangeConfiguration.req ─┬─ Accepted ─────────────────────────▶ confirm
+                                                                         ├─ Rejected, NotSupported, CALLERROR ▶ withdraw
+                                                                         └─ RebootRequired, anything else, no answer:
+                                                                            both count until one is used
 
 A profile is never confirmed by an answer, only by a connection that has reached it: a charge point that cannot
 connect on the higher profile falls back to the one before (A05.FR.08), and may until it has succeeded (A05.FR.09).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -18,16 +19,17 @@ from msgspec import Struct
 
 from csms.adapter import Admission, Command
 from csms.core.passwords import hash_password
-from csms.errors import ChargerRefused, InvalidCommand
+from csms.errors import ChargerRefused, InvalidCommand, UnreadableAnswer
 from csms.ocpp.connection import ChargePointConnection
+from csms.ocpp.messages import Decoded
 from csms.ocpp.session import CallToken
 from csms.security import pki
 
 log = structlog.get_logger()
-_TAKEN = {"Accepted", "RebootRequired"}
+_TAKEN, _REFUSED = {"Accepted"}, {"Rejected", "NotSupported"}
 _BASIC, _TLS_BASIC, _TLS_CERTIFICATE = 1, 2, 3
 
-SendChange = Callable[[], Awaitable[Mapping[str, Any]]]
+SendChange = Callable[[], Awaitable[Decoded[dict[str, Any]]]]
 SettleChange = Callable[[str], Awaitable[None]]
 
 
@@ -85,6 +87,11 @@ def obstacle(admission: Admission, profile: int, *, tls: bool, certificates: boo
     return None
 
 
+def plain_status(answer: Decoded[dict[str, Any]]) -> str:
+    """The status of an answer that says it as OCPP does; "" for one that had to be repaired: it may mean anything."""
+    return "" if answer.deviations else str(answer.message.get("status"))
+
+
 @dataclass(frozen=True, eq=False)
 class CredentialChanges:
     """Sends changes of credentials and settles them. `tls`, `certificates`: what this central system accepts."""
@@ -100,18 +107,18 @@ class CredentialChanges:
         change: CredentialChange,
         token: CallToken,
         send: SendChange,
-    ) -> Mapping[str, Any]:
+    ) -> Decoded[dict[str, Any]]:
         """Send the change and settle it by the answer. An answer that comes late settles it too."""
         settle = await self._offer(connection.charger_id, change)
         connection.unsettled[token] = settle
         try:
             answer = await send()
-        except ChargerRefused:
+        except ChargerRefused as error:
             connection.unsettled.pop(token, None)
-            await settle("Rejected")
+            await settle("" if isinstance(error, UnreadableAnswer) else "Rejected")
             raise
         connection.unsettled.pop(token, None)
-        await settle(str(answer.get("status")))
+        await settle(plain_status(answer))
         return answer
 
     async def _offer(self, charger_id: str, change: CredentialChange) -> SettleChange:
@@ -132,11 +139,11 @@ class CredentialChanges:
     async def _settle_key(self, charger_id: str, hashed: str, status: str) -> None:
         if status in _TAKEN:
             await self.credentials.confirm_password(charger_id, hashed)
-        else:
+        elif status in _REFUSED:
             await self.credentials.withdraw_passwords(charger_id, hashed)
         log.info("authorization_key_change_answered", charger=charger_id, status=status)
 
     async def _settle_profile(self, charger_id: str, profile: int, status: str) -> None:
-        if status not in _TAKEN:
+        if status in _REFUSED:
             await self.credentials.withdraw_profile(charger_id, profile)
         log.info("security_profile_change_answered", charger=charger_id, profile=profile, status=status)

@@ -27,10 +27,11 @@ from csms.errors import (
     ChargerTimeout,
     CommandError,
     NotSupported,
+    UnreadableAnswer,
 )
 from csms.ocpp import messages
 from csms.ocpp.connection import ChargePointConnection
-from csms.ocpp.credential_changes import CredentialChanges, change_in
+from csms.ocpp.credential_changes import CredentialChanges, change_in, plain_status
 from csms.ocpp.deviation_reports import record_deviations
 from csms.ocpp.session import CallAnswered, CallRefused
 
@@ -71,16 +72,18 @@ class OutgoingCalls:
         sent = SentCommand(command, datetime.now(UTC))
         change = change_in(command)
         if change is None:
-            answer: Mapping[str, Any] = await self._call(connection, sent)
+            answer = await self._call(connection, sent)
         else:
             answer = await self.changes.perform(
                 connection, change, sent, lambda: self._call(connection, sent)
             )
-        return masked(answer)  # type: ignore[no-any-return]
+        return masked(answer.message)  # type: ignore[no-any-return]
 
-    async def _call(self, connection: ChargePointConnection, sent: SentCommand) -> dict[str, Any]:
+    async def _call(
+        self, connection: ChargePointConnection, sent: SentCommand
+    ) -> messages.Decoded[dict[str, Any]]:
         command, charger_id = sent.command, connection.charger_id
-        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[messages.Decoded[dict[str, Any]]] = asyncio.get_running_loop().create_future()
         connection.pending[sent] = answer
         if command.action in _TRIGGERS:
             requested = str(command.payload.get("requestedMessage"))
@@ -105,7 +108,7 @@ class OutgoingCalls:
             connection.pending.pop(sent, None)
 
     async def _await_answer(
-        self, connection: ChargePointConnection, answer: "asyncio.Future[dict[str, Any]]"
+        self, connection: ChargePointConnection, answer: "asyncio.Future[messages.Decoded[dict[str, Any]]]"
     ) -> None:
         """Wait, and keep the session's clock: each caller that waits gives up the outstanding call when it is due."""
         while not answer.done():
@@ -155,15 +158,16 @@ class OutgoingCalls:
         found = (*event.deviations, *read.deviations)
         await record_deviations(self.node, connection.charger_id, event.action, found, payload=event.payload)
         if isinstance(read, messages.Unreadable):
-            _reject(connection, event.token, ChargerRefused(read.code, read.description))
+            _reject(connection, event.token, UnreadableAnswer(read.code, read.description))
             self._settle_late(connection, event.token, "")
             return
+        read = messages.Decoded(read.message, found)
         answer = connection.pending.get(event.token)
         if answer is not None and not answer.done():
-            answer.set_result(read.message)
+            answer.set_result(read)
         else:
             self._record_late(connection, event.token, "answered", read.message)
-        self._settle_late(connection, event.token, str(read.message.get("status")))
+        self._settle_late(connection, event.token, plain_status(read))
 
     async def refused(self, connection: ChargePointConnection, event: CallRefused) -> None:
         """Give a CALLERROR to its caller, or record it if it comes too late."""

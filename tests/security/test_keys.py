@@ -73,8 +73,8 @@ async def test_a_key_can_be_given_to_a_charge_point_without_one(node):
     change = {"key": "AuthorizationKey", "value": KEY}
     await command(node, station, "ChangeConfiguration", change, {"status": "RebootRequired"})
     await station.close()
-    assert (await refused(node.ocpp, "cp"))[0] == 401
     await (await booted(node.ocpp, "cp", additional_headers=basic("cp", KEY))).close()
+    assert (await refused(node.ocpp, "cp"))[0] == 401
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,43 @@ async def test_a_key_that_was_refused_changes_nothing(node, answer):
     assert (await charger(node, "cp"))["passwordPending"] is False
     await (await booted(node.ocpp, "cp", additional_headers=basic("cp", KEY))).close()
     await station.close()
+
+
+@pytest.mark.parametrize("used", [KEY, OTHER_KEY])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": "RebootRequired"},
+        {"status": "accepted"},
+        {"status": "OK"},
+        {"status": None},
+        {"Status": "Rejected"},
+        {},
+        [],
+        "Accepted",
+        None,
+        {"status": ["Accepted"]},
+    ],
+    ids=repr,
+)
+async def test_what_is_neither_accepted_nor_rejected_leaves_both_keys_until_one_is_used(node, answer, used):
+    await register(node, "cp", password=KEY)
+    station = await booted(node.ocpp, "cp", additional_headers=basic("cp", KEY))
+    change = {"key": "AuthorizationKey", "value": OTHER_KEY}
+    asked = asyncio.create_task(
+        node.api.post(
+            "/api/v1/chargers/cp/commands", json={"action": "ChangeConfiguration", "payload": change}
+        )
+    )
+    call = await station.receive()
+    await station.send([3, call[1], answer])
+    await asked
+    await station.close()
+    assert (await charger(node, "cp"))["passwordPending"] is True
+    await (await booted(node.ocpp, "cp", additional_headers=basic("cp", used))).close()
+    assert (await charger(node, "cp"))["passwordPending"] is False
+    useless = OTHER_KEY if used == KEY else KEY
+    assert (await refused(node.ocpp, "cp", additional_headers=basic("cp", useless)))[0] == 401
 
 
 @pytest.mark.parametrize(("used", "useless"), [(KEY, OTHER_KEY), (OTHER_KEY, KEY)])

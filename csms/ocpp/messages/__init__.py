@@ -198,8 +198,8 @@ def read_answer(
     if isinstance(decoded, Decoded) and decoded.deviations:
         return Decoded(msgspec.json.decode(_encoder.encode(decoded.message)), decoded.deviations)
     value = read_plain(data)
-    if isinstance(value, dict):
-        return Decoded(value, decoded.deviations)
+    if isinstance(value, dict) or value in ([], ""):
+        return Decoded(value or {}, decoded.deviations)
     return Unreadable("FormationViolation", "the answer is not an object", decoded.deviations)
 
 
