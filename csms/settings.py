@@ -119,6 +119,7 @@ class Settings(BaseSettings):
     csms_ocpp_host: str = "0.0.0.0"
     csms_ocpp_port: Port = 9000
     csms_ocpp_max_frame_bytes: int = Field(256 * 1024, ge=4096, le=16 * 1024 * 1024)
+    csms_ocpp_max_accepted_frame_bytes: int = Field(4 * 1024 * 1024, ge=4096, le=64 * 1024 * 1024)
     csms_ocpp_ping_interval_s: float = Field(60, ge=0)
     csms_ocpp_silence_s: float = Field(900, ge=0)
     csms_ocpp_tls_port: Port | None = None

@@ -59,9 +59,13 @@ class AdmissionRules(Struct, frozen=True, kw_only=True):
 
 
 class AdmittedHandshake(Struct, frozen=True):
-    """Whose handshake it was, the security profile that it has reached, and the address of the charge point."""
+    """Whose handshake it was, the security profile that it has reached, and the address of the charge point.
+
+    `accepted`: its enrollment, as far as it is on record.
+    """
 
     charger_id: str
+    accepted: bool = False
     profile: int = 0
     address: str | None = None
 
@@ -76,11 +80,13 @@ class AdmissionControl:
         rules: AdmissionRules,
         *,
         enrollment: str,
+        accepted_frame_bytes: int,
     ) -> None:
         self._node = node
         self._credentials = credentials
         self._rules = rules
         self._enrollment = enrollment
+        self._accepted_frame_bytes = accepted_frame_bytes
         self._attempts = LoginAttempts(rules.failures_per_minute)
         self._slow = asyncio.Semaphore(_SLOW_AT_ONCE)
         self._turns: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
@@ -95,6 +101,9 @@ class AdmissionControl:
         verdict = await self._judge(request, origin)
         if isinstance(verdict, AdmittedHandshake):
             self._entries[socket] = verdict
+            if verdict.accepted:
+                # Before the first frame: it may be a large one that was refused on the connection before.
+                socket.protocol.max_message_size = self._accepted_frame_bytes
             return None
         _REFUSED.labels(verdict.status.value).inc()
         log.info(
@@ -150,13 +159,13 @@ class AdmissionControl:
             return verdict
         self._attempts.succeeded(origin.address, charger_id)
         await self._settle(admission, came, verdict)
-        return AdmittedHandshake(charger_id, verdict, origin.address)
+        return AdmittedHandshake(charger_id, admission.enrollment == "Accepted", verdict, origin.address)
 
     def _unregistered(
         self, charger_id: str, origin: ConnectionOrigin
     ) -> AdmittedHandshake | HandshakeRefusal:
         if self._enrollment != "closed":
-            return AdmittedHandshake(charger_id, 0, origin.address)
+            return AdmittedHandshake(charger_id, address=origin.address)
         wait_s = self._attempts.reserve(origin.address, charger_id, time.monotonic())
         if wait_s:
             return _limited(wait_s)

@@ -40,6 +40,7 @@ class ChargePointConnection:
     """One socket of one charge point, from its handshake to its end.
 
     `profile` is the security profile that the handshake reached. `record_frame` takes every frame, masked.
+    `accepted_frame_bytes`: how large a frame may be once the charge point is accepted.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class ChargePointConnection:
         *,
         profile: int,
         record_frame: Callable[[Frame], None],
+        accepted_frame_bytes: int,
         timings: ServerTimings = DEFAULT_TIMINGS,
     ) -> None:
         now = time.monotonic()
@@ -60,7 +62,8 @@ class ChargePointConnection:
         self.seen_posted_at = now
         self.generation = 0  # 0: not on record yet
         self.superseded_by = 0
-        self.accepted = False
+        self._accepted = False
+        self._accepted_frame_bytes = accepted_frame_bytes
         self.has_booted = False
         self.has_called = False  # it has sent a CALL and had its answer, so it has booted (OCPP 1.6, 4.2)
         self.answering = False  # a CALL of the charge point is being recorded
@@ -76,6 +79,17 @@ class ChargePointConnection:
         self.zone: tzinfo = UTC
         self._record_frame = record_frame
         self._timings = timings
+
+    @property
+    def accepted(self) -> bool:
+        """Whether an operator, or the enrollment, has accepted the charge point."""
+        return self._accepted
+
+    @accepted.setter
+    def accepted(self, accepted: bool) -> None:
+        self._accepted = accepted
+        if accepted:
+            self.socket.protocol.max_message_size = self._accepted_frame_bytes
 
     def quiet_s(self, now: float) -> float:
         """Seconds since anything came, by the monotonic clock."""

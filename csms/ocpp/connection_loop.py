@@ -44,6 +44,7 @@ class ConnectionLoop:
     incoming: IncomingCalls
     outgoing: OutgoingCalls
     tasks: TaskSet
+    accepted_frame_bytes: int
     timings: ServerTimings
 
     def __post_init__(self) -> None:
@@ -59,6 +60,7 @@ class ConnectionLoop:
             socket,
             profile=admitted.profile,
             record_frame=self.node.frame,
+            accepted_frame_bytes=self.accepted_frame_bytes,
             timings=self.timings,
         )
         task = asyncio.current_task()
@@ -108,15 +110,16 @@ class ConnectionLoop:
         )
 
     async def _ended(self, connection: ChargePointConnection) -> None:
-        charger_id, socket = connection.charger_id, connection.socket
+        charger_id = connection.charger_id
+        code, reason = connection.socket.end
         self.outgoing.abandon(connection)
         if self.connections.remove(connection):
             await self.node.release(charger_id, self.adapter)
             log.info(
                 "charger_disconnected",
                 charger=charger_id,
-                code=socket.close_code,
-                reason=socket.close_reason or None,
+                code=int(code),
+                reason=reason or None,
             )
             if connection.behaviours.never_reconnects:
                 log.warning(
@@ -130,7 +133,7 @@ class ConnectionLoop:
                     charger_id=charger_id,
                     node=self.node.name,
                     generation=connection.generation,
-                    reason=str(socket.close_code),
+                    reason=str(int(code)),
                 )
             )
 
@@ -190,7 +193,16 @@ class ConnectionLoop:
 
     async def _too_large(self, connection: ChargePointConnection) -> None:
         limit = connection.socket.protocol.max_message_size
-        found = [Deviation(field="", kind="too_large", detail=f"more than {limit} bytes")]
+        setting = "CSMS_OCPP_MAX_FRAME_BYTES"
+        if connection.accepted:
+            setting = "CSMS_OCPP_MAX_ACCEPTED_FRAME_BYTES"
+        log.warning(
+            "frame_too_large",
+            charger=connection.charger_id,
+            limit_bytes=limit,
+            remedy=f"Raise {setting}: a transaction message that is larger is sent again and again.",
+        )
+        found = [Deviation(field="", kind="too_large", detail=f"more than {limit} bytes ({setting})")]
         await record_deviations(self.node, connection.charger_id, "", found)
 
 

@@ -36,7 +36,8 @@ class OcppServer:
 
     `silence_s`: a connection without any sign of life for so long is closed. `ping_interval_s`: an idle
     connection is pinged this often; one that has answered pings before is closed after two that went
-    unanswered. `calls_after_s`: without a BootNotification, our CALLs wait this long after the handshake.
+    unanswered. `max_frame_bytes`: the largest frame of a charge point that is not accepted; `accepted_frame_bytes` that of
+    one that is. `calls_after_s`: without a BootNotification, our CALLs wait this long after the handshake.
     """
 
     sock: socket.socket
@@ -44,6 +45,7 @@ class OcppServer:
     security: CredentialStore
     rules: AdmissionRules
     max_frame_bytes: int
+    accepted_frame_bytes: int
     ping_interval_s: float
     silence_s: float
     calls_after_s: float
@@ -66,7 +68,10 @@ class OcppServer:
             certificates=bool(self.rules.client_cas),
         )
         certificates = CertificateSigning(self.security, self.perform, self._tasks)
-        admission = AdmissionControl(node, self.security, self.rules, enrollment=self.enrollment)
+        frame_bytes = max(self.max_frame_bytes, self.accepted_frame_bytes)
+        admission = AdmissionControl(
+            node, self.security, self.rules, enrollment=self.enrollment, accepted_frame_bytes=frame_bytes
+        )
         outgoing = self._outgoing = OutgoingCalls(
             node, changes, self._tasks, calls_after_s=self.calls_after_s
         )
@@ -78,6 +83,7 @@ class OcppServer:
             IncomingCalls(node, certificates),
             outgoing,
             self._tasks,
+            accepted_frame_bytes=frame_bytes,
             timings=self.timings,
         )
         sockets: list[tuple[socket.socket, ssl.SSLContext | None]] = [(self.sock, None)]

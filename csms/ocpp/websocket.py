@@ -11,7 +11,7 @@ import time
 from typing import Final
 
 from websockets.asyncio.server import ServerConnection
-from websockets.frames import Frame, Opcode
+from websockets.frames import CloseCode, Frame, Opcode
 from websockets.protocol import OPEN, Event
 
 try:
@@ -33,6 +33,14 @@ class ChargePointSocket(ServerConnection):
     def process_event(self, event: Event) -> None:
         self.heard_at = time.monotonic()
         super().process_event(event)
+
+    @property
+    def end(self) -> tuple[int, str]:
+        """Code and reason of the closing frame that came first, from either side; 1006: there was none."""
+        protocol = self.protocol
+        first = protocol.close_rcvd if protocol.close_rcvd_then_sent else protocol.close_sent
+        first = first or protocol.close_rcvd
+        return (CloseCode.ABNORMAL_CLOSURE, "") if first is None else (first.code, first.reason)
 
     # --- in --------------------------------------------------------------------------------------
 

@@ -158,6 +158,7 @@ async def serve(
         server = OcppServer(
             sock=ports.ocpp,
             max_frame_bytes=settings.csms_ocpp_max_frame_bytes,
+            accepted_frame_bytes=settings.csms_ocpp_max_accepted_frame_bytes,
             ping_interval_s=settings.csms_ocpp_ping_interval_s,
             silence_s=settings.csms_ocpp_silence_s,
             calls_after_s=settings.csms_ocpp_calls_after_s,
