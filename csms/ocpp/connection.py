@@ -48,6 +48,7 @@ class ChargePointConnection:
         charger_id: str,
         socket: ChargePointSocket,
         *,
+        address: str | None,
         profile: int,
         record_frame: Callable[[Frame], None],
         accepted_frame_bytes: int,
@@ -56,6 +57,7 @@ class ChargePointConnection:
         now = time.monotonic()
         self.charger_id = charger_id
         self.socket = socket
+        self.address = address
         self.profile = profile
         self.session = OcppSession(charger_id)
         self.connected_at = now
@@ -127,13 +129,15 @@ class ChargePointConnection:
             # The closing frame itself waits for room when the other side does not read.
             self.socket.transport.abort()
 
-    async def close_if_superseded(self) -> None:
-        """End this connection if a newer one is on record. One without a generation waits until it has one."""
+    async def close_if_superseded(self) -> bool:
+        """End this connection if a newer one is on record; whether it was one. One without a generation waits for it."""
         if 0 < self.generation < self.superseded_by:
             elsewhere = "a newer connection of this charge point is open elsewhere"
             ended = "an operator has ended this connection"
             by_operator = self.superseded_by == EVERY_GENERATION
             await self.close(CloseCode.NORMAL_CLOSURE, ended if by_operator else elsewhere)
+            return not by_operator
+        return False
 
     # --- the log of frames -----------------------------------------------------------------------
 

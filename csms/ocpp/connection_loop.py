@@ -27,6 +27,7 @@ from csms.ocpp.frames import CallFrame, UnusableFrame
 from csms.ocpp.incoming_calls import IncomingCalls
 from csms.ocpp.outgoing_calls import OutgoingCalls
 from csms.ocpp.session import CallAnswered, CallRefused, UnsolicitedAnswer
+from csms.ocpp.shared_identities import IdentityWatch
 from csms.ocpp.websocket import ChargePointSocket
 
 log = structlog.get_logger()
@@ -43,6 +44,7 @@ class ConnectionLoop:
     admission: AdmissionControl
     incoming: IncomingCalls
     outgoing: OutgoingCalls
+    watch: IdentityWatch
     tasks: TaskSet
     accepted_frame_bytes: int
     timings: ServerTimings
@@ -58,6 +60,7 @@ class ConnectionLoop:
         connection = ChargePointConnection(
             charger_id,
             socket,
+            address=admitted.address,
             profile=admitted.profile,
             record_frame=self.node.frame,
             accepted_frame_bytes=self.accepted_frame_bytes,
@@ -71,8 +74,7 @@ class ConnectionLoop:
         if replaced is not None:
             # It may be half-open: neither the new connection nor a caller waits for its end.
             self.outgoing.abandon(replaced)
-            closing = replaced.close(CloseCode.NORMAL_CLOSURE, "replaced by a newer connection")
-            self.tasks.spawn(closing, f"close {charger_id}")
+            self.tasks.spawn(self._displace(replaced, connection), f"close {charger_id}")
         try:
             await self._put_on_record(connection, _address(socket, admitted.address))
             while True:
@@ -85,6 +87,10 @@ class ConnectionLoop:
                 await self._too_large(connection)
         finally:
             await self._ended(connection)
+
+    async def _displace(self, replaced: ChargePointConnection, by: ChargePointConnection) -> None:
+        await replaced.close(CloseCode.NORMAL_CLOSURE, "replaced by a newer connection")
+        await self.watch.displaced(replaced, by.address, time.monotonic())
 
     def cancel(self) -> None:
         """End the service of every connection; what is not recorded by now, the charge point sends again."""

@@ -18,6 +18,7 @@ from csms.ocpp.connection import ChargePointConnection
 from csms.ocpp.deviation_reports import record_deviations
 from csms.ocpp.frames import CallFrame, UnusableFrame
 from csms.ocpp.quirks import observations
+from csms.ocpp.shared_identities import IdentityWatch
 
 log = structlog.get_logger()
 _CALLS = Counter(
@@ -36,8 +37,9 @@ _ALWAYS: Final = {"BootNotification", "Heartbeat", "SecurityEventNotification"}
 class IncomingCalls:
     """Puts the answer to each CALL into the connection's session; the caller sends it."""
 
-    def __init__(self, node: AdapterHost, certificates: CertificateSigning) -> None:
+    def __init__(self, node: AdapterHost, certificates: CertificateSigning, watch: IdentityWatch) -> None:
         self._node = node
+        self._watch = watch
         self._certificates = certificates
 
     async def answer(
@@ -122,6 +124,8 @@ class IncomingCalls:
                 message.firmware_version,
                 answer.time_zone,
             )
+            serial = message.charge_point_serial_number or message.charge_box_serial_number
+            await self._watch.booted(connection, serial, time.monotonic())
             known = list(observations(connection.behaviours))
             if connection.behaviours.local_time_zone and answer.time_zone is None:
                 detail = "It sends local time without a zone, read as UTC: set this charger's time zone."

@@ -28,6 +28,7 @@ from csms.ocpp.incoming_calls import IncomingCalls
 from csms.ocpp.listeners import TlsListener, listen
 from csms.ocpp.liveness import Liveness, ping
 from csms.ocpp.outgoing_calls import OutgoingCalls
+from csms.ocpp.shared_identities import IdentityWatch
 
 
 @dataclass(kw_only=True, eq=False)
@@ -56,6 +57,7 @@ class OcppServer:
         self._liveness = Liveness(self.ping_interval_s, self.silence_s)
         self._connections = ConnectionRegistry()
         self._outgoing: OutgoingCalls | None = None
+        self._watch: IdentityWatch | None = None
         self._tasks = TaskSet()
         self.listening = asyncio.Event()
 
@@ -72,6 +74,7 @@ class OcppServer:
         admission = AdmissionControl(
             node, self.security, self.rules, enrollment=self.enrollment, accepted_frame_bytes=frame_bytes
         )
+        watch = self._watch = IdentityWatch(node)
         outgoing = self._outgoing = OutgoingCalls(
             node, changes, self._tasks, calls_after_s=self.calls_after_s
         )
@@ -80,8 +83,9 @@ class OcppServer:
             node,
             self._connections,
             admission,
-            IncomingCalls(node, certificates),
+            IncomingCalls(node, certificates, watch),
             outgoing,
+            watch,
             self._tasks,
             accepted_frame_bytes=frame_bytes,
             timings=self.timings,
@@ -129,7 +133,8 @@ class OcppServer:
         connection = self._connections.get(charger_id)
         if connection is not None:
             connection.superseded_by = max(connection.superseded_by, generation)
-            await connection.close_if_superseded()
+            if await connection.close_if_superseded() and self._watch is not None:
+                await self._watch.displaced(connection, None, time.monotonic())
 
     # --- the sweep -------------------------------------------------------------------------------
 
