@@ -12,11 +12,11 @@ from msgspec import Struct, field
 from csms.core.charging_profiles import MAX_PROFILE, TX_PROFILE
 from csms.core.command_answers import parse_time
 from csms.core.configuration import key_id
+from csms.scheduling.rate_units import allowed_units
 
 CommandPayload = Mapping[str, Any]
 OCPP_PROTOCOL = "ocpp1.6"
 _ID_TAG_LENGTH, _MAX_ACCOUNT_ID_LENGTH = 20, 128
-_UNITS = {"A": "current", "W": "power"}
 
 
 class ChargerFacts(Struct, frozen=True, kw_only=True):
@@ -134,10 +134,9 @@ def _schedule(at: str, plan: CommandPayload, kind: str, facts: ChargerFacts) -> 
     most = facts.integer("ChargingScheduleMaxPeriods")
     if most is not None and len(periods) > most:
         problems.append(f"{where}: this charger's ChargingScheduleMaxPeriods is {most}")
-    allowed = facts.configuration.get(key_id("ChargingScheduleAllowedChargingRateUnit"), "").lower()
-    unit = _UNITS.get(plan["chargingRateUnit"], "")
-    if any(known in allowed for known in _UNITS.values()) and unit not in allowed:
-        problems.append(f"{at}.chargingRateUnit: this charger takes {allowed} only")
+    allowed = allowed_units(facts.configuration.get(key_id("ChargingScheduleAllowedChargingRateUnit")))
+    if allowed and plan["chargingRateUnit"] not in allowed:
+        problems.append(f"{at}.chargingRateUnit: this charger takes {' and '.join(sorted(allowed))} only")
     return problems
 
 

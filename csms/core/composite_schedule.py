@@ -9,7 +9,7 @@ from msgspec import Struct
 from csms.core.charging_profiles import DEFAULT_PROFILE, MAX_PROFILE, TX_PROFILE
 from csms.core.command_answers import parse_time
 from csms.core.device_state import ChargingProfile
-from csms.scheduling.plan_profile import VOLTS
+from csms.scheduling.rate_units import amperes, watts
 
 _PHASES = 3  # OCPP's default of numberPhases
 _RECURRENCE_S = {"Daily": 86_400, "Weekly": 604_800}
@@ -196,4 +196,4 @@ def _prevailing(applied: Sequence[_AppliedProfile], purpose: str, at: datetime, 
 def _converted(limit: float, unit: str, to_unit: str, phases: int) -> float:
     if unit == to_unit:
         return limit
-    return round(limit * VOLTS * phases if to_unit == "W" else limit / (VOLTS * phases), 1)
+    return round(watts(limit, phases) if to_unit == "W" else amperes(limit, phases), 1)

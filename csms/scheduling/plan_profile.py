@@ -11,8 +11,8 @@ from typing import Any, Final
 from msgspec import Struct
 
 from csms.scheduling.periods import ChargePeriod
+from csms.scheduling.rate_units import allowed_units, watts
 
-VOLTS: Final = 230  # per phase, to express a current as power
 PROFILE_PURPOSE: Final = "TxDefaultProfile"
 # The profile ids of plans are this number plus the connector's, far from ids that an operator would choose.
 FIRST_PROFILE_ID: Final = 816_000_001
@@ -59,8 +59,7 @@ def profile_limits(
     configuration: Mapping[str, str], *, watts_only: bool = False, level_zero_only: bool = False
 ) -> ProfileLimits:
     """Return the limits by a charger's reported configuration (`PROFILE_KEYS` in lower case) and its quirks."""
-    units = configuration.get(PROFILE_KEYS[1].lower(), "").lower()
-    only_watts = "power" in units and "current" not in units
+    only_watts = allowed_units(configuration.get(PROFILE_KEYS[1].lower())) == {"W"}
     level = 0 if level_zero_only else _as_int(configuration.get(PROFILE_KEYS[0].lower()))
     return ProfileLimits(
         unit="W" if watts_only or only_watts else "A",
@@ -175,7 +174,7 @@ def build_profile(
 
 
 def _period(start_s: int, limit_a: float, unit: str, phases: int) -> dict[str, Any]:
-    limit = limit_a if unit == "A" else limit_a * VOLTS * phases
+    limit = limit_a if unit == "A" else watts(limit_a, phases)
     period: dict[str, Any] = {"startPeriod": start_s, "limit": round(float(limit), 1)}
     # Three is OCPP's default; chargers that do not know numberPhases must not be sent it.
     return period if phases == 3 else period | {"numberPhases": phases}

@@ -252,9 +252,12 @@ async def test_profiles_of_others_stay(node: Node, wire: PlanTopics, planned: Pl
         await node.until(lambda: profiles(point)[-1]["stackLevel"] == 8)
 
 
-async def test_a_chargers_own_limits_are_kept(node: Node, wire: PlanTopics, planned: PlannedCharger) -> None:
+@pytest.mark.parametrize("unit", ["Power", "W"])
+async def test_a_chargers_own_limits_are_kept(
+    node: Node, wire: PlanTopics, planned: PlannedCharger, unit: str
+) -> None:
     keys = configuration(
-        ChargingScheduleAllowedChargingRateUnit="Power",
+        ChargingScheduleAllowedChargingRateUnit=unit,
         ChargeProfileMaxStackLevel="2",
         ChargingScheduleMaxPeriods="3",
     )
