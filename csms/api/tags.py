@@ -70,6 +70,10 @@ async def get_tag(context: Context, id_tag: _TAG) -> TagOut:
 )
 async def put_tag(context: Context, id_tag: _TAG, tag: TagIn, response: Response) -> TagOut:
     """Make a tag or replace one. OCPP chargers send tags of at most 20 characters; bridges may have longer."""
+    if id_tag != id_tag.strip():
+        raise Problem(
+            422, "invalid-request", "A tag has no blanks around it: those that chargers send are ignored."
+        )
     record = Tag(id_tag=nameable(id_tag, "tag", 64), **_columns(tag.model_dump()))
     async with context.engine.begin() as db:
         new = await admin.put_tag(db, record)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
 from msgspec.structs import replace
 
 from csms.core.command_answers import CommandAnswer, as_int, as_objects, as_text
@@ -24,7 +25,8 @@ def on_get_configuration(work: Work, done: CommandAnswer) -> None:
         if not name or len(name) > _LONGEST_KEY or is_secret(name):
             continue
         raw = item.get("value")
-        value = None if raw is None else without_credentials(raw if isinstance(raw, str) else str(raw))
+        text = raw if raw is None or isinstance(raw, str) else msgspec.json.encode(raw).decode()
+        value = None if text is None else without_credentials(text)
         known = _known(work, done.charger_id, name)
         readonly = item.get("readonly")
         agrees = known.desired is not None and same_value(value, known.desired)

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from msgspec import Struct
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Select, and_, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -117,7 +117,10 @@ async def list_reservations(db: AsyncConnection, charger_id: str, limit: int = 2
 async def list_profiles(
     db: AsyncConnection, charger_id: str, *, past: bool = False, limit: int = 500
 ) -> list[ChargingProfile]:
-    """The profiles that are installed as far as is known, without those of ended transactions. `past`: all."""
+    """The profiles that are installed as far as is known. `past`: all.
+
+    That of a remote start is installed by the start of its transaction, and is gone with its end.
+    """
     query = _of(ChargingProfile, charger_id).order_by(
         charging_profiles.c.connector_id, charging_profiles.c.purpose, charging_profiles.c.stack_level
     )
@@ -127,7 +130,10 @@ async def list_profiles(
         )
         query = query.where(
             charging_profiles.c.cleared_at.is_(None),
-            or_(charging_profiles.c.transaction_id.is_(None), running.exists()),
+            or_(
+                running.exists(),
+                and_(charging_profiles.c.transaction_id.is_(None), charging_profiles.c.id_tag.is_(None)),
+            ),
         )
     return await _all(db, ChargingProfile, query.limit(limit))
 

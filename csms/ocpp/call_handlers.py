@@ -18,16 +18,27 @@ from csms.ocpp.messages.fields import Sent
 from csms.ocpp.quirks import Behaviours, quirks_for
 
 _INT31 = 2**31
+_LONGEST_STORED_ID: Final = 255
 
 
 class CallContext(Struct, frozen=True):
-    """What the translation of a CALL may need beside its message. `payload`: as it came. `now`: when it came."""
+    """What the translation of a CALL may need beside its message.
+
+    `message_id` and `payload`: as they came, `message_id` for the answer. `now`: when it came.
+    """
 
     charger_id: str
     message_id: str
     payload: bytes
     now: datetime
     behaviours: Behaviours = Behaviours()
+
+    @property
+    def stored_id(self) -> str:
+        """The message id that is stored: a digest of one that is too long for an index."""
+        if len(self.message_id) <= _LONGEST_STORED_ID:
+            return self.message_id
+        return f"sha256:{sha256(self.message_id.encode()).hexdigest()}"
 
     @property
     def digest(self) -> bytes:
@@ -48,7 +59,7 @@ def natural_key(message: calls.StartTransactionRequest, call: CallContext) -> st
     Without a timestamp only the message itself tells two starts apart.
     """
     if message.timestamp is None:
-        return f"message/{call.message_id}/{call.digest.hex()}"
+        return f"message/{call.stored_id}/{call.digest.hex()}"
     return f"{message.connector_id}/{message.id_tag}/{message.timestamp.isoformat()}/{message.meter_start}"
 
 
@@ -104,7 +115,7 @@ def _heartbeat(call: CallContext, _answer: None) -> Sent:
 
 
 def _authorize(call: CallContext, m: calls.AuthorizeRequest) -> reports.Authorize:
-    return reports.Authorize(charger_id=call.charger_id, id_tag=m.id_tag)
+    return reports.Authorize(charger_id=call.charger_id, id_tag=_id_tag(m.id_tag))
 
 
 def _authorized(_call: CallContext, answer: reports.Authorization) -> Sent:
@@ -130,10 +141,10 @@ def _start(call: CallContext, m: calls.StartTransactionRequest) -> reports.Start
         meter_start = 0
     return reports.Start(
         charger_id=call.charger_id,
-        message_id=call.message_id,
+        message_id=call.stored_id,
         digest=call.digest,
         connector_id=_connector(m.connector_id),
-        id_tag=m.id_tag,
+        id_tag=_id_tag(m.id_tag),
         key=natural_key(m, call),
         meter_wh=_register_wh(meter_start, call.behaviours),
         at=m.timestamp,
@@ -152,7 +163,7 @@ def _meter(call: CallContext, m: calls.MeterValuesRequest) -> reports.Meter:
     timeless = any(value.timestamp is None for value in m.meter_value)
     return reports.Meter(
         charger_id=call.charger_id,
-        message_id=call.message_id if timeless else None,
+        message_id=call.stored_id if timeless else None,
         digest=call.digest if timeless else b"",
         connector_id=_connector(m.connector_id),
         transaction_id=m.transaction_id,
@@ -163,13 +174,13 @@ def _meter(call: CallContext, m: calls.MeterValuesRequest) -> reports.Meter:
 def _stop(call: CallContext, m: calls.StopTransactionRequest) -> reports.Stop:
     return reports.Stop(
         charger_id=call.charger_id,
-        message_id=call.message_id,
+        message_id=call.stored_id,
         digest=call.digest,
         transaction_id=m.transaction_id,
         meter_wh=_register_wh(m.meter_stop, call.behaviours),
         at=m.timestamp,
         reason=m.reason or "Local",
-        id_tag=None if call.behaviours.unreliable_id_tag else m.id_tag or None,
+        id_tag=None if call.behaviours.unreliable_id_tag else _id_tag(m.id_tag or "") or None,
         readings=readings(m.transaction_data or (), call.behaviours),
         session_register=call.behaviours.session_register,
         trusted_id=not call.behaviours.unreliable_transaction_id,
@@ -189,7 +200,7 @@ def _data_transfer(call: CallContext, m: calls.DataTransferRequest) -> reports.D
     )
     return reports.DataTransferred(
         charger_id=call.charger_id,
-        message_id=call.message_id,
+        message_id=call.stored_id,
         digest=call.digest,
         vendor_id=m.vendor_id,
         vendor_message_id=m.message_id,
@@ -214,7 +225,7 @@ def _progress(kind: str) -> Callable[[CallContext, Any], reports.Progress]:
 def _security_event(call: CallContext, m: calls.SecurityEventNotificationRequest) -> reports.SecurityEvent:
     return reports.SecurityEvent(
         charger_id=call.charger_id,
-        message_id=call.message_id,
+        message_id=call.stored_id,
         digest=call.digest,
         type=m.type,
         tech_info=m.tech_info or None,
@@ -255,7 +266,7 @@ def quarantined(call: CallContext, action: str, error: str) -> reports.Quarantin
     """A transaction message that cannot be booked, as it came but for its secrets."""
     return reports.Quarantined(
         charger_id=call.charger_id,
-        message_id=call.message_id or None,
+        message_id=call.stored_id or None,
         digest=call.digest,
         action=action,
         payload=masked_frame(call.payload),
@@ -276,7 +287,7 @@ def deferred(
     begins = report if isinstance(report, reports.Start) else None
     return enrollment.Deferred(
         charger_id=call.charger_id,
-        message_id=call.message_id or None,
+        message_id=call.stored_id or None,
         action=action,
         payload=masked_frame(call.payload),
         identity=identity,
@@ -309,6 +320,11 @@ def _id_tag_info(answer: reports.Authorization) -> calls.IdTagInfo:
 def _word(text: str) -> Any:
     """A status that the core has chosen: tests hold the core's statuses against the response's type."""
     return text
+
+
+def _id_tag(sent: str) -> str:
+    """An idTag without the blanks around it, with which some readers fill it up."""
+    return sent.strip()
 
 
 def _connector(connector_id: int | None) -> int:

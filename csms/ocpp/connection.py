@@ -22,6 +22,8 @@ from csms.ocpp.quirks import Behaviours, quirks_for
 from csms.ocpp.session import CallToken, OcppSession
 from csms.ocpp.websocket import ChargePointSocket
 
+_LONGEST_LOGGED_ID: Final = 255
+
 
 class ServerTimings(Struct, frozen=True, kw_only=True):
     """How long the server waits, in seconds, where no setting says so."""
@@ -156,7 +158,7 @@ class ChargePointConnection:
                 outgoing=outgoing,
                 kind=kind,
                 action=action,
-                message_id=message_id,
+                message_id=None if message_id is None else message_id[:_LONGEST_LOGGED_ID],
                 frame=masked,
             )
         )

@@ -16,7 +16,7 @@ CALLRESULT: Final = 3
 CALLERROR: Final = 4
 
 _ID_RULE: Final = 36  # OCPP-J table 3
-_ID_LIMIT: Final = 255
+_ID_LIMIT: Final = 10_000
 _ACTION_LIMIT: Final = 100
 _DESCRIPTION_LIMIT: Final = 255
 _EMPTY: Final = Raw(b"{}")
@@ -73,7 +73,7 @@ _read_error = msgspec.json.Decoder(tuple[int, str, str, str, Raw]).decode
 def parse(frame: str | bytes) -> CallFrame | CallResultFrame | CallErrorFrame | UnusableFrame:
     """Read one WebSocket message. Never raises.
 
-    A payload that is missing or null equals `{}`; surplus elements, numeric and over-long ids (up to 255 characters),
+    A payload that is missing or null equals `{}`; surplus elements, numeric and over-long ids (up to 10,000 characters),
     bytes that are not UTF-8 and text after the end are tolerated and noted.
     """
     data = frame.encode(errors="replace") if isinstance(frame, str) else frame

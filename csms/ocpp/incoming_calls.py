@@ -85,7 +85,7 @@ class IncomingCalls:
                 "call_answered",
                 charger=connection.charger_id,
                 action=action,
-                id=message_id,
+                id=context.stored_id,
                 outcome=outcome,
                 ms=round(spent_s * 1000, 1),
             )

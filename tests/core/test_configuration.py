@@ -33,6 +33,23 @@ def test_reported_values_and_unknown_keys_are_kept(desk):
     assert not found["Nonsense"].supported
 
 
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (True, "true"),
+        (False, "false"),
+        (1.5, "1.5"),
+        (30, "30"),
+        (["A", "W"], '["A","W"]'),
+        (None, None),
+        ("True", "True"),
+    ],
+)
+def test_a_value_that_is_no_text_is_kept_as_the_charger_wrote_it(desk, value, kept):
+    desk.tell(report(("K", value)))
+    assert rows(desk)["K"].value == kept
+
+
 def test_malformed_names_of_keys_are_ignored(desk):
     desk.tell(report(("", "1"), ("k" * 501, "1"), (7, "1"), unknown=["", None, "k" * 501]))
     assert rows(desk) == {}

@@ -74,7 +74,12 @@ async def test_an_error_and_a_silence_are_remembered_too(node):
 
 async def test_one_that_could_not_be_sent_in_time_is_known_not_to_have_been(node):
     async with answering_charge_point(node.ocpp, node.name, boot=False) as charge_point:
-        await charge_point.tell("Heartbeat", {})
+
+        async def is_online():
+            answer = await node.api.get(node.url)
+            return answer.is_success and answer.json()["online"]
+
+        await until(is_online, 10)
         await command(node, "Reset", {"type": "Soft"}, timeoutS=1, expect=504)
         assert charge_point.asked == []
     (kept,) = await items(node, "commands")
@@ -315,6 +320,9 @@ async def test_a_remote_start_brings_its_profile_to_the_transaction(node):
     async with answering_charge_point(node.ocpp, node.name) as charge_point:
         payload = {"connectorId": 1, "idTag": "T1", "chargingProfile": profile(5, "TxProfile")}
         await command(node, "RemoteStartTransaction", payload)
+        # No transaction, no profile: the charger has none to apply it to.
+        assert await items(node, "charging-profiles") == []
+        assert [item["id"] for item in await items(node, "charging-profiles", past=True)] == [5]
         transaction_id = await start(charge_point)
         (installed,) = await items(node, "charging-profiles")
     assert (installed["id"], installed["transactionId"]) == (5, transaction_id)
