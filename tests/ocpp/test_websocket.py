@@ -155,3 +155,26 @@ async def test_a_flood_is_answered_whole(line):
             while answered < 300 * 1004:
                 answered += len(await reader.read(65_536))
     assert kept.qsize() == 300
+
+
+@pytest.mark.parametrize("ends", ["server", "client", "neither"])
+async def test_the_end_is_the_closing_frame_that_came_first(ends):
+    ended: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+
+    async def handle(socket):
+        assert isinstance(socket, ChargePointSocket)
+        if ends == "server":
+            await socket.close(1009, "too large")
+        await socket.wait_closed()
+        ended.set_result(socket.end)
+
+    async with serve(handle, "127.0.0.1", 0, create_connection=ChargePointSocket) as server:
+        async with connect(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+            if ends == "client":
+                await client.close(4001, "bye")
+            if ends == "neither":
+                client.transport.abort()
+            await client.wait_closed()
+        async with asyncio.timeout(10):
+            found = await ended
+    assert found == {"server": (1009, "too large"), "client": (4001, "bye"), "neither": (1006, "")}[ends]

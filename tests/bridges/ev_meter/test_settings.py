@@ -58,6 +58,8 @@ def test_the_account_is_extracted_from_a_recorded_request(given):
         ({"chargers": "A=020000A1B2C3,B=02:00:00:a1:b2:c3"}, "every ADDRESS once"),
         ({"chargers": "A=x/#"}, "without /"),
         ({"chargers": f"{'A' * 49}=020000A1B2C3"}, "1 to 48 characters"),
+        ({"chargers": "A\u200b=020000A1B2C3"}, "another name: .*invisible"),
+        ({"chargers": "=020000A1B2C3"}, "another name: .*empty"),
         ({"idle_interval_s": "5"}, "EVMETER_IDLE_INTERVAL_S='5'.*10"),
         ({"missed_sessions": "guess"}, "EVMETER_MISSED_SESSIONS='guess'.*'book' or 'log'"),
     ],
