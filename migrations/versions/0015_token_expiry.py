@@ -1,14 +1,14 @@
 """token expiry: when tokens end and were last used, revoked ones of a name, sessions of the console
 
 Revision: 0015
-Follows: 0013
+Follows: 0014
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0015"
-down_revision = "0013"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 
