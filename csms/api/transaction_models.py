@@ -143,6 +143,9 @@ EnergyWh = Annotated[int, Field(ge=0, le=10**15)]
 
 class Decision(Input):
     note: Note = Field(description="Why; kept with the revision")
+    expected_revision: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(
+        None, description="The `revision` that the decision is about; 409 if it is another one by now"
+    )
 
 
 class StopIn(Decision):

@@ -237,7 +237,7 @@ async def release_transaction(
     context: Context, transaction_id: int, asked: Decision, who: Operator
 ) -> TransactionOut:
     """Have a bill that is held count as it stands. 409 when it is not held."""
-    await service.revise(context, who, transaction_id, "release", note=asked.note)
+    await service.revise(context, who, transaction_id, "release", **asked.given())
     return await get_transaction(context, transaction_id)
 
 
@@ -246,7 +246,7 @@ async def void_transaction(
     context: Context, transaction_id: int, asked: Decision, who: Operator
 ) -> TransactionOut:
     """Make the bill zero, for good. The energy stays visible. 409 while it runs, and when it is void."""
-    await service.revise(context, who, transaction_id, "void", note=asked.note)
+    await service.revise(context, who, transaction_id, "void", **asked.given())
     return await get_transaction(context, transaction_id)
 
 

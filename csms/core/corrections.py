@@ -30,6 +30,11 @@ def revise(work: Work, r: Revise) -> Revised:
     before = find_transaction(work, r.charger_id, r.transaction_id)
     if before is None:
         raise NotBookable(f"{r.charger_id} has no transaction {r.transaction_id}.")
+    if r.expected_revision not in {None, before.revision}:
+        raise WrongState(
+            f"Transaction {before.id} has changed in the meantime: its revision is {before.revision}, not"
+            f" {r.expected_revision}. Nothing was done. Look at its figures again, then decide."
+        )
     return Revised(before=before, after=_DECISIONS[r.kind](work, r, before))
 
 

@@ -20,15 +20,16 @@ class Revise(Resendable[Revised], frozen=True, kw_only=True):
     """An operator stops an open transaction by hand, or corrects, releases or voids an ended one.
 
     Stop takes `meter_stop_wh` and `stopped_at`, correct all figures, of which `energy_wh` precedes the registers. A
-    figure of None stays as it is. Recording it raises NotBookable if the figures are impossible, and WrongState if the
-    transaction's state does not allow it. `message_id` is the request's: a batch is written again after a commit of which
-    the answer was lost.
+    figure of None stays as it is. `expected_revision` is the one that the operator saw. Recording it raises NotBookable if
+    the figures are impossible, and WrongState if the transaction's state does not allow it or its revision is another.
+    `message_id` is the request's: a batch is written again after a commit of which the answer was lost.
     """
 
     transaction_id: int
     kind: Literal["stop", "correct", "release", "void"]
     author: str
     note: str
+    expected_revision: int | None = None
     meter_start_wh: int | None = None
     meter_stop_wh: int | None = None
     energy_wh: int | None = None

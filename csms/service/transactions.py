@@ -73,7 +73,7 @@ async def revise(
     note: str,
     **figures: Any,
 ) -> Revised:
-    """Record what an operator decides about a transaction; `figures` are those of `Revise`.
+    """Record what an operator decides about a transaction; `figures` are those of `Revise`, `expected_revision` among them.
 
     Raises Problem 404, 409 where the transaction's state does not allow it, 422 where the figures are impossible.
     """

@@ -1,5 +1,6 @@
 """Corrections over REST: who may, what is refused, the preview, the revisions, and what they leave in database and events."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -106,6 +107,20 @@ async def test_a_stop_by_hand_is_amended_by_the_real_one(world: ApiHarness, clie
     assert (amended["inferred"], amended["energyWh"], amended["revision"]) == (False, 5000, 2)
     authors = [item["author"] for item in (await client.get(address)).json()["items"]]
     assert authors == ["admin", "charger"]
+
+
+async def test_a_decision_about_an_old_revision_is_409(world: ApiHarness, client: httpx.AsyncClient):
+    transaction_id = await held(world)
+    for action, figures in (("correct", {"energyWh": 2000}), ("release", {}), ("void", {})):
+        stale = await post(client, transaction_id, action, expectedRevision=0, **figures)
+        assert (stale.status_code, "its revision is 1, not 0" in stale.json()["detail"]) == (409, True)
+    dry = await post(client, transaction_id, "correct", energyWh=2000, expectedRevision=2, dryRun=True)
+    assert dry.status_code == 409
+    both = await asyncio.gather(
+        *(post(client, transaction_id, "correct", energyWh=wh, expectedRevision=1) for wh in (2000, 2100))
+    )
+    assert sorted(answer.status_code for answer in both) == [200, 409]
+    assert (await shown(client, transaction_id))["revision"] == 2
 
 
 async def test_a_transaction_that_was_never_revised_has_one_revision(

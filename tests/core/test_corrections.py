@@ -352,3 +352,15 @@ def test_a_decision_that_is_recorded_twice_is_one_revision(desk):
         before = desk.snapshot()
         assert desk.tell(report) == first
         assert desk.snapshot() == before
+
+
+@pytest.mark.parametrize("kind", ["correct", "release", "void"])
+def test_a_decision_about_another_revision_is_refused(desk, kind):
+    transaction_id = held(desk)
+    figures = {"energy_wh": 20_000} if kind == "correct" else {}
+    for stale in (0, 2):
+        answer = refusal(desk, correction(transaction_id, kind=kind, expected_revision=stale, **figures))
+        assert isinstance(answer, WrongState)
+        assert f"its revision is 1, not {stale}" in str(answer)
+    desk.tell(correction(transaction_id, kind=kind, expected_revision=1, **figures))
+    assert desk.transactions[transaction_id].revision == 2
