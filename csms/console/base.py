@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from csms.console import formatting, plan_chart, plan_table, readings_chart, week_chart
+from csms.console.revision_forms import FORM_FIELDS
 from csms.console.sessions import ConsoleSession, session_of
 from csms.db import admin
 from csms.db.charger_views import ChargerView
@@ -59,6 +60,8 @@ class Console:
             "summary": summary,
             "ago": lambda at: formatting.ago(at, context.now()),
             "session_on": _session_on,
+            "figures": formatting.figures,
+            "form_fields": FORM_FIELDS,
             "sparkline": readings_chart.sparkline,
             "readings_chart": readings_chart.plot,
             "plan_chart": plan_chart.plot,

@@ -3,21 +3,26 @@
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
+
+from markupsafe import Markup
 
 from csms.console.explanations import explained
 from csms.core.currencies import minor_digits
 from csms.core.masking import masked
 from csms.core.pricing import BillLine, Cost
 from csms.core.quarantine import repairable_message
-from csms.core.records import Event
+from csms.core.records import BilledState, Event, Transaction
 from csms.core.tariffs import DAYS, NO_BAND, Tariff
 from csms.outside import read_json
 
 _WORDS = re.compile("(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT[\d:.]+Z)")
+_TIME_ELEMENT: Final = Markup('<time datetime="{0}" data-show="exact">{0}</time>')
 NO_VALUE = "\N{EN DASH}"
 
 
@@ -31,6 +36,33 @@ def kw(power_w: int | None) -> str:
 
 def money(cost: Cost) -> str:
     return f"{cost.amount:,.{minor_digits(cost.currency)}f} {cost.currency}"
+
+
+def figures(
+    before: Transaction | BilledState | None, after: Transaction | BilledState, currency: str
+) -> list[tuple[str, str | datetime, str | datetime]]:
+    """Return the figures of a bill: what each is, as it was and as it is now. `before` None: the same."""
+    return [
+        (label, shown(after if before is None else before, currency), shown(after, currency))
+        for label, shown in _FIGURES
+        if shown(after, currency) != NO_VALUE
+    ]
+
+
+def _wh(value: int | None) -> str:
+    return NO_VALUE if value is None else f"{value:,} Wh"
+
+
+_FIGURES: Final[tuple[tuple[str, Callable[[Any, str], str | datetime]], ...]] = (
+    ("Register at the start", lambda t, _: _wh(t.meter_start_wh)),
+    ("Register at the stop", lambda t, _: _wh(t.meter_stop_wh)),
+    ("Start", lambda t, _: t.started_at),
+    ("Stop", lambda t, _: t.stopped_at or NO_VALUE),
+    ("Duration", lambda t, _: NO_VALUE if t.duration_s is None else duration(t.duration_s)),
+    ("Energy", lambda t, _: _wh(t.energy_wh)),
+    ("Cost", lambda t, unit: NO_VALUE if t.cost_minor is None else minor_money(t.cost_minor, unit)),
+    ("Billing", lambda t, _: t.billing or "running"),
+)
 
 
 def prices(tariff: Tariff) -> str:
@@ -124,6 +156,12 @@ def utc_time(value: datetime | None) -> str:
     return NO_VALUE if value is None else value.strftime("%d %b %Y %H:%M:%S UTC")
 
 
+def with_times(sentence: str) -> Markup:
+    """Return a sentence with its ISO times as elements, which the page's script shows in the reader's zone."""
+    parts = _TIME.split(sentence)
+    return Markup("").join(_TIME_ELEMENT.format(p) if _TIME.fullmatch(p) else p for p in parts)
+
+
 def spaced(word: str | None) -> str:
     """Return OCPP's words with spaces: `SuspendedEVSE` as `Suspended EVSE`."""
     if not word:
@@ -205,5 +243,6 @@ FILTERS = {
         pretty_json,
         event_line,
         explained,
+        with_times,
     )
 }

@@ -1,5 +1,6 @@
 """Corrections in the console: state and history of a bill, forms with a preview, and the page of what needs attention."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -67,7 +68,7 @@ async def test_a_correction_is_previewed_and_then_made(world: ApiHarness, browse
     await press(browser, transaction_id, "correct", energyWh="4000", note="photo of the meter")
     page = await page_of(browser, transaction_id)
     assert "An operator has entered it" in page
-    assert "photo of the meter 5.00 kWh → 4.00 kWh" in page
+    assert "photo of the meter Energy 5,000 Wh → 4,000 Wh" in page
     await press(browser, transaction_id, "void")
     page = await page_of(browser, transaction_id)
     assert "The bill is void" in page
@@ -91,8 +92,8 @@ async def test_a_running_transaction_is_stopped_by_hand(world: ApiHarness, brows
     ("action", "fields", "status", "sentence"),
     [
         ("correct", {"energyWh": "1", "note": " "}, 422, "A reason is needed"),
-        ("correct", {"energyWh": "-1"}, 422, "energyWh must be a whole number"),
-        ("correct", {"stoppedAt": "yesterday"}, 422, "stoppedAt must be a time"),
+        ("correct", {"energyWh": "-1"}, 422, "“Energy” must be a whole number"),
+        ("correct", {"stoppedAt": "yesterday"}, 422, "“Stopped at” must be a date and time"),
         ("correct", {"meterStopWh": "5"}, 422, "is below that at the start"),
         ("stop", {}, 409, "correct it instead"),
         ("release", {}, 409, "not held"),
@@ -112,6 +113,60 @@ async def test_what_cannot_be_is_a_sentence(
     assert (answer.status_code, sentence in text_of(answer.text)) == (status, True)
     shown = await press(browser, transaction_id, f"{action}/preview", htmx=True, **fields)
     assert (shown.status_code, sentence in text_of(shown.text)) == (200, True)
+
+
+async def test_a_refusal_stands_at_its_field_and_the_next_answer_takes_it_away(
+    world: ApiHarness, browser: httpx.AsyncClient
+):
+    transaction_id = await world.session("CP1")
+
+    async def wrong(**fields: Any) -> dict[str, str]:
+        shown = (await press(browser, transaction_id, "correct", htmx=True, **fields)).text
+        found = re.findall(r'<small class="error" id="correct-(\w+)-wrong"[^>]*>([^<]*)</small>', shown)
+        assert len(found) == 6
+        return {name: sentence for name, sentence in found if sentence}
+
+    assert "of at most 15 digits" in (await wrong(energyWh="1" + "0" * 400))["energyWh"]
+    assert list(await wrong(meterStopWh="24,000")) == ["meterStopWh"]
+    assert list(await wrong(meterStopWh="5")) == ["meterStopWh"]  # of the two that the sentence names
+    assert list(await wrong()) == ["meterStartWh"]
+    assert "501 characters, where 500 are kept" in (await wrong(note=501 * "x"))["note"]
+    assert await wrong(energyWh=str(10**9)) == {}
+    early = await press(
+        browser, transaction_id, "correct", htmx=True, startedAt="2014-12-31T23:00", zone="UTC"
+    )
+    assert '<time datetime="2014-12-31T23:00:00Z" data-show="exact">' in early.text
+    shown = await press(browser, transaction_id, "correct/preview", htmx=True, energyWh="1")
+    assert shown.text.count('hx-swap-oob="true"></small>') == 6
+
+
+async def test_a_page_that_is_out_of_date_books_nothing(world: ApiHarness, browser: httpx.AsyncClient):
+    transaction_id = await held(world)
+    await press(browser, transaction_id, "release", revision="1")
+    for action in ("void", "void/preview"):
+        stale = await press(browser, transaction_id, action, revision="1")
+        assert (stale.status_code, "its revision is 2, not 1" in stale.text) == (409, True)
+        shown = await press(browser, transaction_id, action, htmx=True, revision="1")
+        assert f'<a href="/transactions/{transaction_id}">' in shown.text
+    assert "The bill is void" not in await page_of(browser, transaction_id)
+    done = await press(browser, transaction_id, "void", htmx=True, revision="2")
+    assert (done.status_code, done.headers["hx-redirect"]) == (204, f"/transactions/{transaction_id}")
+
+
+@pytest.mark.parametrize(
+    ("zone", "hour"), [("Europe/Kyiv", 8), ("America/New_York", 15), ("UTC", 10), ("Mars/Olympus", 10)]
+)
+async def test_times_are_entered_in_the_zone_of_the_page(
+    world: ApiHarness, browser: httpx.AsyncClient, zone: str, hour: int
+):
+    transaction_id = await world.session("CP1")
+    fields: dict[str, Any] = {"startedAt": "2024-01-10T10:00", "stoppedAt": "2024-01-10T11:00", "zone": zone}
+    done = await press(browser, transaction_id, "correct", **fields)
+    assert done.status_code == 303, done.text
+    assert (
+        f'datetime="2024-01-10T{hour:02}:00:00+00:00"'
+        in (await browser.get(f"/transactions/{transaction_id}")).text
+    )
 
 
 async def test_a_viewer_sees_the_history_and_no_form(world: ApiHarness):
