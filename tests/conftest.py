@@ -43,6 +43,7 @@ _WAITING = (
     "mqtt/test_relay.py",
     "db/test_ledger_outages.py",
     "bridges/coin_op/test_browser.py",
+    "console/test_operator_in_browser.py",
     "plans/test_simulated.py",
     "e2e/test_reconciler.py",
     "mqtt/test_state.py",

@@ -3,8 +3,11 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from tests.bridges.coin_op.conftest import start_node, start_site
 from tests.harness.api_harness import ApiHarness, running
 from tests.harness.console_browser import open_browser, sign_in
+
+__all__ = ["start_node", "start_site"]
 
 
 @pytest.fixture
