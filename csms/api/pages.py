@@ -36,6 +36,13 @@ def _day_or_moment(value: Any) -> Any:
     return _moment(value)
 
 
+def _exact_moment(value: Any) -> Any:
+    """A bill does not begin or end at a day, nor at a number that may be seconds or milliseconds."""
+    if value is not None and (not isinstance(value, str) or len(value.strip()) <= len("2026-01-31")):
+        raise ValueError("a date and time as in 2026-01-31T12:00:00Z")
+    return _moment(value)
+
+
 # A date alone is a day of the site.
 DayOrMoment = Annotated[date | datetime | None, BeforeValidator(_day_or_moment)]
-Moment = Annotated[datetime | None, BeforeValidator(_moment)]
+Moment = Annotated[datetime | None, BeforeValidator(_exact_moment)]

@@ -33,6 +33,16 @@ def response(problem: Problem) -> ProblemResponse:
     return ProblemResponse(content, problem.status, headers=dict(problem.headers or {}))
 
 
+_NO_OBJECT: Final = "Send a JSON object, with the header Content-Type: application/json."
+# What pydantic says in the words of Python, by its type and whether it is about a part of the request.
+_CURES: Final = {
+    ("missing", False): _NO_OBJECT,
+    ("model_attributes_type", False): _NO_OBJECT,
+    ("missing", True): "This field is missing, and is required.",
+    ("extra_forbidden", True): "This request has no such field: check its spelling, or leave it out.",
+}
+
+
 def _of_validation(error: RequestValidationError) -> Problem:
     found = error.errors()
     if any(item["type"] == "json_invalid" for item in found):
@@ -43,7 +53,8 @@ def _of_validation(error: RequestValidationError) -> Problem:
         place = (
             {"pointer": "/" + "/".join(map(str, path))} if where == "body" else {"parameter": str(path[-1])}
         )
-        problems.append({"in": where, **place, "detail": item["msg"].removeprefix("Value error, ")})
+        detail = _CURES.get((item["type"], bool(path)), item["msg"].removeprefix("Value error, "))
+        problems.append({"in": where, **place, "detail": detail})
     first = problems[0]
     name = first.get("parameter") or first.get("pointer")
     return Problem(422, "invalid-request", f"{name}: {first['detail']}", errors=problems)
@@ -52,6 +63,7 @@ def _of_validation(error: RequestValidationError) -> Problem:
 def _of_http(error: HTTPException) -> Problem:
     phrase = HTTPStatus(error.status_code).phrase
     detail = {
+        400: "The request's body cannot be read: send JSON in UTF-8, and no endless numbers or nesting.",
         404: "There is nothing at this address.",
         405: "This address does not take that method.",
         413: "The request's body is too large.",

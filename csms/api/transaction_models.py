@@ -138,12 +138,13 @@ class TransactionOut(Model):
 
 
 Note = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
-EnergyWh = Annotated[int, Field(ge=0, le=10**15)]
+# Strict: `true` is neither 1 Wh nor a date, and what books money is not guessed.
+EnergyWh = Annotated[int, Field(ge=0, le=10**15, strict=True)]
 
 
 class Decision(Input):
     note: Note = Field(description="Why; kept with the revision")
-    expected_revision: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(
+    expected_revision: Annotated[int, Field(ge=0, lt=2**31, strict=True)] | None = Field(
         None, description="The `revision` that the decision is about; 409 if it is another one by now"
     )
 
@@ -163,7 +164,7 @@ class CorrectionIn(Decision):
     energy_wh: EnergyWh | None = None
     started_at: Moment = None
     stopped_at: Moment = None
-    dry_run: bool = Field(False, description="Answer what it would change, and change nothing")
+    dry_run: bool = Field(False, strict=True, description="Answer what it would change, and change nothing")
 
 
 class CorrectionPreview(Model):

@@ -35,6 +35,8 @@ class RestClient:
         """Send one request. Raises CsmsError with the server's reason; `missing_ok` returns a 404 as well."""
         try:
             response = self._http.request(method, path, **kwargs)
+        except UnicodeEncodeError:
+            raise CsmsError("what was entered is not UTF-8: set the terminal's encoding to it.") from None
         except httpx.TransportError as error:
             raise CsmsError(
                 f"no csms answers at {self.url} ({error}): start it with `csms serve`, or set CSMS_URL."

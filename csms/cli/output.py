@@ -49,7 +49,7 @@ def print_table(title: str, columns: tuple[str, ...], rows: list[list[str]], emp
         for row in rows:
             say_row(row)
         return
-    out = Console()
+    out = Console(markup=False, emoji=False, highlight=False)  # what people have written stands as it is
     if not rows:
         out.print(cell(empty), style="dim")
         return

@@ -5,6 +5,7 @@ from typing import Final
 
 import structlog
 from starlette.applications import Starlette
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -22,6 +23,15 @@ from csms.service.security_headers import SecurityHeaders
 
 log = structlog.get_logger()
 _SENTENCES: Final = {404: "There is nothing at this address.", 413: "What was sent is too large."}
+
+
+class _NumberConvertor(IntegerConvertor):
+    """An integer that the database could have; Python refuses to read one of thousands of digits."""
+
+    regex = "[0-9]{1,18}"
+
+
+register_url_convertor("number", _NumberConvertor())
 
 
 def create_console(context: ServiceContext, *, page_size: int = 50) -> Starlette:
@@ -42,9 +52,9 @@ def create_console(context: ServiceContext, *, page_size: int = 50) -> Starlette
             page("/stream/events", pages.stream_events),
             page("/stream/chargers/{charger_id:segment}", pages.stream_charger),
             page("/transactions", pages.transactions),
-            page("/transactions/{transaction_id:int}", pages.transaction),
-            action("/transactions/{transaction_id:int}/{kind}/preview", corrections.preview),
-            action("/transactions/{transaction_id:int}/{kind}", corrections.revise),
+            page("/transactions/{transaction_id:number}", pages.transaction),
+            action("/transactions/{transaction_id:number}/{kind}/preview", corrections.preview),
+            action("/transactions/{transaction_id:number}/{kind}", corrections.revise),
             page("/attention", corrections.attention),
             page("/events", pages.events),
             page("/quarantine", pages.quarantine),
@@ -52,8 +62,8 @@ def create_console(context: ServiceContext, *, page_size: int = 50) -> Starlette
             page("/accounts", accounts.list_accounts),
             action("/accounts/{account_id:segment}/entries", accounts.enter, ADMIN),
             page("/accounts/{account_id:segment}", accounts.account),
-            action("/quarantine/{held_id:int}/resolve", actions.resolve),
-            action("/quarantine/{held_id:int}/repair", actions.repair),
+            action("/quarantine/{held_id:number}/resolve", actions.resolve),
+            action("/quarantine/{held_id:number}/repair", actions.repair),
             action("/events/revive", actions.revive),
             action("/chargers/{charger_id:segment}/commands", actions.command),
             action("/chargers/{charger_id:segment}/settings", actions.settings),

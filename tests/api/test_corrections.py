@@ -158,6 +158,13 @@ async def test_what_does_not_fit_the_state_is_409_with_what_to_do(
         {"energyWh": 10**12},
         {"energyWh": 10**30},
         {"energyWh": 1.5},
+        {"energyWh": True},
+        {"energyWh": "4000"},
+        {"energyWh": 4000, "dryRun": "false"},
+        {"energyWh": 4000, "dryRun": 0},
+        {"energyWh": 4000, "expectedRevision": "1"},
+        {"startedAt": "2026-01-31"},
+        {"startedAt": 1_700_000_000},
         {"meterStopWh": 10},
         {"stoppedAt": "2200-01-01T00:00:00Z"},
         {"stoppedAt": "0001-01-01T00:00:00+14:00"},
@@ -178,6 +185,23 @@ async def test_impossible_corrections_are_422(
     answer = await post(client, transaction_id, "correct", **body)
     assert (answer.status_code, len(answer.json()["detail"]) > 10) == (422, True)
     assert await shown(client, transaction_id) == before
+
+
+async def test_a_body_that_is_no_object_or_has_an_unknown_field_is_told_what_to_send(
+    world: ApiHarness, client: httpx.AsyncClient
+):
+    address = f"/transactions/{await world.session('CP1')}/correct"
+    for body in (b"", b"null", b"[]", b"note=x"):
+        answer = await client.post(address, content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code in {400, 422}
+        assert "JSON" in answer.json()["detail"]
+    for body in (b"\xff", b'{"energyWh": 1' + 5000 * b"0" + b"}", 100_000 * b"["):
+        answer = await client.post(address, content=body, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, "send JSON in UTF-8" in answer.json()["detail"]) == (400, True)
+    plain = await client.post(address, content=b'{"note": "n"}', headers={"Content-Type": "text/plain"})
+    assert (plain.status_code, "Content-Type" in plain.json()["detail"]) == (422, True)
+    unknown = (await client.post(address, json={"note": "n", "energy": 1})).json()["detail"]
+    assert unknown == "/energy: This request has no such field: check its spelling, or leave it out."
 
 
 async def test_only_operators_revise_and_the_note_is_stored_as_it_can_be(

@@ -1,10 +1,13 @@
 """`csms transactions` and its commands with the REST interface behind them."""
 
+import sys
+
 import httpx
 import pytest
 from typer.testing import CliRunner
 
 from csms.cli import app
+from csms.cli.output import print_table
 from csms.errors import CsmsError
 from tests.harness.api_harness import ApiHarness
 from tests.harness.command_line import Ran, Told
@@ -66,3 +69,23 @@ async def test_a_transaction_is_stopped_by_hand(world: ApiHarness, did: Told, ra
 def test_the_help_has_an_example(command: str) -> None:
     result = CliRunner().invoke(app, ["transactions", command, "--help"])
     assert (result.exit_code, f"csms transactions {command} 17" in result.stdout) == (0, True)
+
+
+async def test_a_reason_does_not_break_the_table(
+    world: ApiHarness, did: Told, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = str(await world.session("CP1"))
+    await did("transactions", "void", number, "--note", "two\nlines\t[/b] \x1b[31m :bell:")
+    rows = (await did("transactions", "revisions", number)).splitlines()
+    assert len(rows) == 2
+    assert rows[1].split("\t")[3] == "two lines [/b]  [31m :bell:"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_table("[/b]", ("reason",), [["[/b] [red]x\n:bell:"]], "")
+    assert "[/b] [red]x :bell:" in capsys.readouterr().out
+
+
+async def test_a_reason_that_is_not_utf_8_is_refused(world: ApiHarness, ran: Ran) -> None:
+    number = str(await world.session("CP1"))
+    refused = await ran("transactions", "void", number, "--note", "\udcff")
+    assert isinstance(refused.exception, CsmsError)
+    assert "is not UTF-8" in str(refused.exception)

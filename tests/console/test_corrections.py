@@ -169,6 +169,11 @@ async def test_times_are_entered_in_the_zone_of_the_page(
     )
 
 
+async def test_a_number_that_no_transaction_can_have_is_not_found(browser: httpx.AsyncClient):
+    for number in ("0", "9" * 18, "9" * 19, "9" * 5000):
+        assert (await browser.get(f"/transactions/{number}")).status_code == 404
+
+
 async def test_a_viewer_sees_the_history_and_no_form(world: ApiHarness):
     transaction_id = await held(world)
     secret = new_secret()
