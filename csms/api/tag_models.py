@@ -7,7 +7,7 @@ from msgspec.structs import asdict
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from csms.api.models import IdTag, Input, Model, Name, Role, TagStatus, printable
-from csms.core.closing import CHARGER, CSMS
+from csms.core.closing import AUDIT, CHARGER, CSMS
 from csms.db.admin import TagView
 
 
@@ -40,7 +40,7 @@ class TagPage(Model):
 
 def _of_a_person(name: str) -> str:
     """Refuse the names by which revisions that no operator made are known."""
-    if name.strip().casefold() in {CHARGER, CSMS}:
+    if name.strip().casefold() in {AUDIT, CHARGER, CSMS}:
         raise ValueError(f"not {name}: revisions that no operator made have this author")
     return name
 

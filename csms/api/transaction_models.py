@@ -202,7 +202,7 @@ class BilledOut(Model):
 
 
 class RevisionOut(Model):
-    """`author`: the name of the operator's token, `charger`, or `csms` where the end was inferred."""
+    """`author`: the name of the operator's token, `charger`, `csms` where the end was inferred, or `audit`."""
 
     revision: int
     recorded_at: datetime

@@ -194,6 +194,13 @@ def settle(work: Work, closed: Transaction, *, charge: bool = True) -> None:
     work.put(replace(rental, state=ENDED, ended_at=rental.ended_at or work.now))
 
 
+def recount(work: Work, transaction: Transaction, debited_minor: int) -> None:
+    """Have a rental say what its account's entries add up to, where they were changed outside of csms."""
+    rental = _rental_of(work, transaction)
+    if rental is not None and rental.debited_minor != debited_minor:
+        work.put(replace(rental, debited_minor=debited_minor))
+
+
 def _held_rentals(work: Work, account_id: str, charger_id: str) -> list[Rental]:
     return [
         rental

@@ -21,9 +21,11 @@ from csms.core.evidence import OPERATOR
 from csms.core.pricing import Bill, Cost, duration_s, session_cost
 from csms.core.records import BilledState, Event, StoredReading, Transaction, TransactionRevision
 from csms.core.replay import SessionSources, replayed
+from csms.core.tariffs import Tariff
 from csms.core.work import Policy
 
 CheckedBy = Literal["frames", "readings", "figures"]
+Basis = Literal["operator", "evidence", "figures"]
 CARRIED_BY: Final = ("completed", "updated", "session_cost", "cost_held")
 
 _BY_START = ("connector_id", "id_tag", "started_at", "clock_suspect", "accounting_at", "meter_start_wh")
@@ -45,15 +47,31 @@ class Difference(Struct, frozen=True, kw_only=True):
 class AuditSources(SessionSources, frozen=True, kw_only=True):
     """What is stored about an ended transaction beside its row and its readings.
 
-    `readings_kept`, `statuses_kept`: none of them is past its retention. `revision`: the newest recorded one. `carriers`:
-    the events of its end and cost. `entries_minor`: what its account entries add up to; None: it has none.
+    `readings_kept`, `statuses_kept`: none of them is past its retention. `boots_known`: `booted_at` is complete. `scaled`: csms
+    reads the charger's registers as kWh. `terms`: those of the tariff by its id and version. `revision`: the newest recorded
+    one; `decided_by`: the author of the newest one that the audit has not booked. `carriers`: the events of its end and
+    cost. `entries_minor`: what its account entries add up to; None: it has none.
     """
 
     readings_kept: bool = True
     statuses_kept: bool = True
+    boots_known: bool = True
+    scaled: bool = False
+    terms: Tariff | None = None
     revision: TransactionRevision | None = None
+    decided_by: str | None = None
     carriers: Sequence[Event] = ()
     entries_minor: int | None = None
+
+
+class Compared(Struct, frozen=True, kw_only=True):
+    """What differs in a transaction's own figures, and in what carries them: the revision, the events, the entries."""
+
+    basis: Basis
+    figures: Sequence[Difference]
+    recorded: Sequence[Difference]
+    published: Sequence[Difference]
+    settled: Sequence[Difference]
 
 
 class AuditedTransaction(Struct, frozen=True, kw_only=True):
@@ -61,6 +79,7 @@ class AuditedTransaction(Struct, frozen=True, kw_only=True):
 
     id: int
     charger_id: str
+    revision: int
     accounting_at: datetime
     checked_by: CheckedBy
     older: bool
@@ -71,39 +90,51 @@ def audit_transaction(
     ended: Transaction, readings: Iterable[StoredReading], sources: AuditSources, policy: Policy
 ) -> AuditedTransaction:
     """Compare an ended transaction with its evidence. `readings` in the order of arrival, up to the end."""
+    found = compared(ended, readings, sources, policy)
     checked_by: CheckedBy = "figures"
-    found: list[Difference] = []
-    if _by_operator(ended, sources.revision):
-        found += _operator_bill(ended)
-    elif sources.readings_kept:
+    if found.basis == "evidence":
         checked_by = "readings" if sources.start is None else "frames"
-        found += _replay(ended, readings, sources, policy)
-    else:
-        found += _figures(ended)
-        found += _frames(ended, sources)
-    found += _revision(ended, sources.revision)
-    found += _carried(ended, sources.carriers)
-    found += _entries(ended, sources.entries_minor)
     return AuditedTransaction(
         id=ended.id,
         charger_id=ended.charger_id,
+        revision=ended.revision,
         accounting_at=ended.accounting_at,
         checked_by=checked_by,
         older=ended.register is None,
-        differences=tuple(found),
+        differences=(*found.figures, *found.recorded, *found.published, *found.settled),
     )
 
 
-def _by_operator(ended: Transaction, revision: TransactionRevision | None) -> bool:
+def compared(
+    ended: Transaction, readings: Iterable[StoredReading], sources: AuditSources, policy: Policy
+) -> Compared:
+    """Compare an ended transaction with its evidence, kind by kind."""
+    basis: Basis = "figures"
+    if _by_operator(ended, sources):
+        basis, figures = "operator", _operator_bill(ended)
+    elif sources.readings_kept:
+        basis = "evidence"
+        shown, _ = replayed(ended, readings, sources, policy)
+        figures = evidence_differences(ended, shown, sources)
+    else:
+        figures = _figures(ended) + _frames(ended, sources)
+    return Compared(
+        basis=basis,
+        figures=figures,
+        recorded=_revision(ended, sources.revision),
+        published=_carried(ended, sources.carriers),
+        settled=_entries(ended, sources.entries_minor),
+    )
+
+
+def _by_operator(ended: Transaction, sources: AuditSources) -> bool:
     if ended.energy_source == OPERATOR or ended.billing == VOID:
         return True
-    return revision is not None and revision.author not in {CHARGER, CSMS}
+    return sources.decided_by not in {None, CHARGER, CSMS}
 
 
-def _replay(
-    ended: Transaction, readings: Iterable[StoredReading], sources: AuditSources, policy: Policy
-) -> list[Difference]:
-    shown = replayed(ended, readings, sources, policy)
+def evidence_differences(ended: Transaction, shown: Transaction, sources: AuditSources) -> list[Difference]:
+    """Compare a transaction with its replay."""
     start = "the stored start" if sources.start is None else "the StartTransaction"
     stop = "the stored stop" if sources.stop is None else "the StopTransaction"
     found = _compared(ended, shown, _BY_START, start)
@@ -115,8 +146,7 @@ def _replay(
         # Late readings of an inferred end still change its register, and so does a second end, but nothing else. How many
         # readings there are decides nothing.
         assert shown.register is not None
-        register = replace(shown.register, readings=ended.register.readings)
-        shown = replace(shown, register=register)
+        shown = replace(shown, register=replace(shown.register, readings=ended.register.readings))
         found += _compared(ended, shown, ("register",), "the readings, the start and the stop")
     return found
 
@@ -224,17 +254,44 @@ def _revision(ended: Transaction, revision: TransactionRevision | None) -> list[
 
 def _carried(ended: Transaction, carriers: Sequence[Event]) -> list[Difference]:
     """Compare the events of the newest revision with the transaction. Events that are no longer stored are not missed."""
-    published: dict[int, dict[str, Any]] = {}
-    for event in carriers:
-        payload = msgspec.json.decode(event.body)["payload"]
-        published.setdefault(payload.get("revision", 1), {})[event.event_type] = payload
+    published = _published(carriers)
     if not published:
         return []
     newest = max(published)
     if newest != ended.revision:
         why = "the newest revision that was published"
         return [Difference(field="revision", stored=ended.revision, recomputed=newest, why=why)]
-    stored = published[newest]
+    return _event_differences(ended, published[newest])
+
+
+def contradictions(shown: Transaction, carriers: Sequence[Event]) -> list[Difference]:
+    """Return what the events of the newest revision say otherwise than a transaction. A missing event says nothing."""
+    published = _published(carriers)
+    if not published:
+        return []
+    newest = max(published)
+    found = _event_differences(replace(shown, revision=newest), published[newest])
+    return [difference for difference in found if "." in difference.field]
+
+
+def newest_revision(ended: Transaction, sources: AuditSources) -> int:
+    """Return the highest number of a revision that is stored, recorded or published."""
+    numbers: list[int] = [ended.revision, *_published(sources.carriers)]
+    if sources.revision is not None:
+        numbers.append(sources.revision.revision)
+    return max(numbers)
+
+
+def _published(carriers: Sequence[Event]) -> dict[int, dict[str, dict[str, Any]]]:
+    """Return the payloads of events, by revision and type."""
+    published: dict[int, dict[str, dict[str, Any]]] = {}
+    for event in carriers:
+        payload = msgspec.json.decode(event.body)["payload"]
+        published.setdefault(payload.get("revision", 1), {})[event.event_type] = payload
+    return published
+
+
+def _event_differences(ended: Transaction, stored: dict[str, dict[str, Any]]) -> list[Difference]:
     found = []
     for draft in (events.completed(ended), events.bill(ended, _stored_cost(ended))):
         name = draft.event_type
@@ -274,11 +331,17 @@ def _stored_cost(ended: Transaction) -> Cost:
 
 
 def _entries(ended: Transaction, entries_minor: int | None) -> list[Difference]:
-    """Compare the account entries with the cost. A session without energy may have been free."""
+    """Compare the account entries with the cost."""
     if ended.account_id is None or ended.billing == HELD:
         return []
-    debited = -(entries_minor or 0)
-    if debited == (ended.cost_minor or 0) or (ended.energy_wh == 0 and debited == 0):
+    if paid_for(ended, entries_minor):
         return []
     why = f"the entries of account {ended.account_id} for this transaction"
+    debited = -(entries_minor or 0)
     return [Difference(field="cost_minor", stored=ended.cost_minor, recomputed=debited, why=why)]
+
+
+def paid_for(ended: Transaction, entries_minor: int | None) -> bool:
+    """Return whether account entries add up to a cost. A session without energy may have been free."""
+    debited = -(entries_minor or 0)
+    return debited == (ended.cost_minor or 0) or (ended.energy_wh == 0 and debited == 0)

@@ -17,7 +17,7 @@ from csms.core.work import Work
 
 BILLED, HELD, VOID = "billed", "held", "void"
 ENDS_ABOVE_NEXT: Final = "ends_above_next"  # the same energy may be in the bill of the next session
-CHARGER, CSMS = "charger", "csms"  # authors of revisions, beside operators
+CHARGER, CSMS, AUDIT = "charger", "csms", "audit"  # authors of revisions, beside operators
 
 
 def close(
@@ -32,7 +32,26 @@ def close(
     note: str | None = None,
     source: str | None = None,
 ) -> Transaction:
-    """End a transaction, or end it anew with better evidence, as its next revision.
+    """End a transaction, or end it anew with better evidence, as its next revision."""
+    closed, cost = concluded(
+        work, transaction, end, reason=reason, id_tag=id_tag, anomalies=anomalies, source=source
+    )
+    closed = book(work, transaction, closed, cost, author=author, note=note)
+    _free_connector(work, closed)
+    return closed
+
+
+def concluded(
+    work: Work,
+    transaction: Transaction,
+    end: SessionEnd,
+    *,
+    reason: str,
+    id_tag: str | None,
+    anomalies: tuple[str, ...] = (),
+    source: str | None = None,
+) -> tuple[Transaction, Cost]:
+    """Return a transaction as it ends, with its price, and book nothing.
 
     `source`: where the register at the end comes from, if not from the charger.
     """
@@ -60,10 +79,7 @@ def close(
         held_because=held,
         register=found.register,
     )
-    closed, cost = priced(work, closed, found.began_at, found.ended_at)
-    closed = book(work, transaction, closed, cost, author=author, note=note)
-    _free_connector(work, closed)
-    return closed
+    return priced(work, closed, found.began_at, found.ended_at)
 
 
 def _ends_above_next(work: Work, transaction: Transaction, ended: SessionRegister) -> bool:

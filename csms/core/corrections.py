@@ -126,16 +126,17 @@ def _release(work: Work, r: Revise, before: Transaction) -> Transaction:
         raise WrongState(f"Transaction {before.id} is void, and a void is final: its bill stays zero.")
     if before.billing != HELD:
         raise WrongState(f"The bill of transaction {before.id} is not held: correct or void it instead.")
-    _, cost = priced(work, before, *_billed_moments(before))
-    if before.bill is not None or cost.amount_minor != before.cost_minor:
-        cost = replace(
-            cost,
-            amount=Decimal(0) if before.cost is None else before.cost,
-            amount_minor=before.cost_minor or 0,
-            bill=before.bill or Bill(),
-        )
     released = replace(before, billing=BILLED, held_because=())
-    return book(work, before, released, cost, author=r.author, note=r.note)
+    return book(work, before, released, as_it_stands(work, before), author=r.author, note=r.note)
+
+
+def as_it_stands(work: Work, ended: Transaction) -> Cost:
+    """Return the cost of an ended transaction as it is stored."""
+    _, cost = priced(work, ended, *_billed_moments(ended))
+    if ended.bill is None and cost.amount_minor == ended.cost_minor:
+        return cost
+    amount = Decimal(0) if ended.cost is None else ended.cost
+    return replace(cost, amount=amount, amount_minor=ended.cost_minor or 0, bill=ended.bill or Bill())
 
 
 def _void(work: Work, r: Revise, before: Transaction) -> Transaction:

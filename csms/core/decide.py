@@ -14,6 +14,7 @@ from csms.core import (
     jobs,
     presence,
     quarantine,
+    rebooking,
     reconciliation,
     reports,
     statuses,
@@ -22,7 +23,7 @@ from csms.core import (
 from csms.core.authorization import authorize
 from csms.core.device_state import BridgeNotes, StoredTransfer
 from csms.core.masking import masked
-from csms.core.operator_reports import Revise, Revised
+from csms.core.operator_reports import Rebook, Revise, Revised
 from csms.core.records import DeviationCount, QuarantineEntry, StoredSecurityEvent
 from csms.core.text import storable_json
 from csms.core.work import Work
@@ -145,6 +146,7 @@ DECISIONS: dict[type[reports.Report[Any]], tuple[Callable[[Work, Any], Any], Any
     reports.SecurityEvent: (_security_event, None),
     reports.Reconcile: (reconciliation.reconcile, bool),
     Revise: (corrections.revise, Revised),
+    Rebook: (rebooking.rebook, Revised),
     reports.Quarantined: (_quarantined, reports.Kept),
     enrollment.Deferred: (deferral.defer, reports.Kept),
     enrollment.Enrolled: (_enrolled, None),

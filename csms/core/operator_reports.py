@@ -1,10 +1,11 @@
-"""What an operator decides about a transaction, as a report: it is recorded by the ledger like what a charger reports."""
+"""What an operator or the audit decides about a transaction, as reports: the ledger records them like those of chargers."""
 
 from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
 
+from csms.core.pricing import Cost
 from csms.core.records import Transaction
 from csms.core.reports import Resendable
 
@@ -35,3 +36,23 @@ class Revise(Resendable[Revised], frozen=True, kw_only=True):
     energy_wh: int | None = None
     started_at: datetime | None = None
     stopped_at: datetime | None = None
+
+
+class Rebook(Resendable[Revised], frozen=True, kw_only=True):
+    """The audit corrects an ended transaction.
+
+    `before`: as it was audited; recording raises WrongState if it is not that any more. `after` becomes `revision`, at
+    `cost`; None: at the cost that it has. `debited_minor`: what the account's entries for it add up to; None: they do not
+    matter. `message_id` as in `Revise`.
+    """
+
+    before: Transaction
+    after: Transaction
+    revision: int
+    note: str
+    cost: Cost | None = None
+    debited_minor: int | None = None
+
+    @property
+    def transaction_id(self) -> int:
+        return self.before.id

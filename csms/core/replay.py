@@ -1,13 +1,12 @@
 """Replays an ended transaction from what is stored of it: its readings in the order of arrival, its start, its stop.
 
-The replay runs the decisions of the ledger itself (`store_readings`, `close`) on rows in memory, so there is no second way
+The replay runs the decisions of the ledger itself (`store_readings`, `concluded`) on rows in memory, so there is no second way
 to a bill. Nothing of the stored bill goes into it but what the ledger cannot know again: the limits of the charger and the
 connector's register before the session, which the session's register keeps.
 """
 
 from collections.abc import Iterable
 from datetime import datetime
-from itertools import count
 from typing import Final
 
 import msgspec
@@ -17,11 +16,12 @@ from msgspec.structs import replace
 from csms.core import evidence, reports, session_register
 from csms.core.attribution import current_register
 from csms.core.clocks import accounting_time, is_suspect
-from csms.core.closing import after_session, close, reopen
+from csms.core.closing import after_session, concluded, reopen
 from csms.core.evidence import METER_STOP, NO_READING, SessionEnd
 from csms.core.presence import rescale_registers
+from csms.core.pricing import Cost
 from csms.core.readings import LATE, NAMED, UNCOUNTED, store_readings
-from csms.core.records import Charger, ChargerState, Connector, StoredReading, Transaction
+from csms.core.records import Charger, Connector, StoredReading, Transaction
 from csms.core.session_register import NO_METER_START, SessionRegister
 from csms.core.transactions import lost_power_at
 from csms.core.usage import Evidence
@@ -83,8 +83,8 @@ def clocks_disagree(ended: Transaction) -> bool:
 
 def replayed(
     ended: Transaction, readings: Iterable[StoredReading], sources: SessionSources, policy: Policy
-) -> Transaction:
-    """Return an ended transaction as the ledger would book it from its evidence."""
+) -> tuple[Transaction, Cost]:
+    """Return an ended transaction as the ledger would book it from its evidence, with its price."""
     received_at = ended.stop_received_at or ended.stopped_at
     assert received_at is not None
     work = _work(ended, sources, policy)
@@ -118,7 +118,7 @@ def replayed(
         session_register=stop.session_register,
         lost_power_at=None if stop.inferred else lost_power_at(work, stop, running),
     )
-    return close(work, running, end, reason=stop.reason, id_tag=stop.id_tag, anomalies=anomalies)
+    return concluded(work, running, end, reason=stop.reason, id_tag=stop.id_tag, anomalies=anomalies)
 
 
 def _scale(ended: Transaction) -> tuple[int, datetime | None]:
@@ -133,13 +133,7 @@ def _rescale(work: Work, charger_id: str, scale: int, scaled_at: datetime) -> No
 
 
 def _work(ended: Transaction, sources: SessionSources, policy: Policy) -> Work:
-    work = Work(
-        ended.start_received_at,
-        replace(policy, events=False, error_events=False),
-        numbers=count(1),
-        transaction_ids=iter(()),
-    )
-    work.load(ChargerState(charger_id=ended.charger_id))
+    work = Work(ended.start_received_at, policy, numbers=iter(()), transaction_ids=iter(()))
     work.load(Charger(id=ended.charger_id, booted_at=sources.booted_at))
     connector = Connector(charger_id=ended.charger_id, connector_id=ended.connector_id)
     work.load(replace(connector, status_recorded_at=sources.status_at))
@@ -188,7 +182,6 @@ def _begun(work: Work, ended: Transaction, sources: SessionSources) -> Transacti
         started_at=started_at,
         clock_suspect=is_suspect(started_at, ended.start_received_at),
         accounting_at=accounting_time(started_at, ended.start_received_at),
-        revision=max(ended.revision - 1, 0),
         anomalies=register.anomalies,
         register=register,
     )

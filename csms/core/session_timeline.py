@@ -13,7 +13,7 @@ from msgspec import Struct
 from csms.core import reports, session_register
 from csms.core.bands import band_boundaries
 from csms.core.clocks import LONGEST_SESSION
-from csms.core.operator_reports import Revise
+from csms.core.operator_reports import Rebook, Revise
 from csms.core.records import StoredReading, StoredStatus, Transaction
 from csms.core.usage import Evidence, RegisterReading, SessionTimeline
 from csms.core.work import Work
@@ -91,6 +91,11 @@ def closing_windows(work: Work, batch: Sequence[reports.Report[Any]]) -> list[Re
             revised = work.transactions.get(report.transaction_id)
             if revised is not None and revised.tariff.needs_timeline:
                 found[revised.id] = report.stopped_at or revised.stopped_at or work.now + _AHEAD
+            continue
+        if isinstance(report, Rebook):
+            rebooked = work.transactions.get(report.transaction_id)
+            if report.cost is None and rebooked is not None and rebooked.tariff.needs_timeline:
+                found[rebooked.id] = report.after.stopped_at or work.now
             continue
         if not isinstance(report, reports.Stop | reports.Start | reports.Reconcile):
             continue

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from csms.core import reports
-from csms.core.operator_reports import Revise
+from csms.core.operator_reports import Rebook, Revise
 from csms.core.records import Account, AccountEntry, Rental
 from csms.core.work import Work
 from csms.db.driver import DriverConnection
@@ -25,6 +25,7 @@ _CHANGES_BALANCES: Final = (
     reports.Rent,
     reports.Unrented,
     Revise,
+    Rebook,
 )
 
 

@@ -13,7 +13,10 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.core.audit import CARRIED_BY
+from csms.core.closing import AUDIT
+from csms.core.rebooking import RentalDebits
 from csms.core.records import BilledState, Charger, Event, StoredReading, Transaction, TransactionRevision
+from csms.core.tariffs import Tariff
 from csms.db.driver import DriverConnection, driver_connection
 from csms.db.record_sql import (
     CHARGER_SQL,
@@ -32,19 +35,33 @@ _CLOCKS = timedelta(minutes=1)  # by which the nodes' clocks may differ
 _PERIOD = (
     " ($1::timestamptz IS NULL OR accounting_at >= $1) AND ($2::timestamptz IS NULL OR accounting_at < $2)"
     " AND ($3::text IS NULL OR charger_id = $3)"
+    " AND ($4::timestamptz IS NULL OR coalesce(stop_received_at, stopped_at) >= $4)"
 )
 _COUNTS = (
     "SELECT count(*) FILTER (WHERE stopped_at IS NOT NULL) AS ended,"
     f" count(*) FILTER (WHERE stopped_at IS NULL) AS open FROM transactions WHERE{_PERIOD}"
 )
 _TRANSACTIONS = (
-    f"{TRANSACTION_SELECT} WHERE{_PERIOD} AND id > $4 AND stopped_at IS NOT NULL ORDER BY id LIMIT {PAGE}"
+    f"{TRANSACTION_SELECT} WHERE{_PERIOD} AND id > $5 AND stopped_at IS NOT NULL ORDER BY id LIMIT {PAGE}"
 )
-_CHARGERS = f"{CHARGER_SQL.select} WHERE id = ANY($1::text[])"
+_IDS = f"SELECT id FROM transactions WHERE{_PERIOD} AND stopped_at IS NOT NULL ORDER BY id"
+_NAMED = f"{TRANSACTION_SELECT} WHERE id = ANY($1::int4[]) AND stopped_at IS NOT NULL ORDER BY id"
+_CHARGERS = f"{CHARGER_SQL.select.replace(' FROM', ', created_at FROM')} WHERE id = ANY($1::text[])"
 _REVISIONS = (
-    f"SELECT DISTINCT ON (transaction_id) {', '.join(REVISION_SQL.columns[:-1])}, state::text AS state"
-    " FROM transaction_revisions WHERE transaction_id = ANY($1::int4[])"
+    f"SELECT DISTINCT ON (transaction_id) {', '.join(REVISION_SQL.columns[:-1])}, state::text AS state,"
+    " (SELECT author FROM transaction_revisions d WHERE d.transaction_id = r.transaction_id AND d.author <> $2"
+    " ORDER BY d.revision DESC LIMIT 1) AS decided_by"
+    " FROM transaction_revisions r WHERE transaction_id = ANY($1::int4[])"
     " ORDER BY transaction_id, revision DESC"
+)
+_TERMS = (
+    "SELECT tariff_id, version, terms::text FROM tariff_versions WHERE (tariff_id, version) IN"
+    " (SELECT * FROM unnest($1::text[], $2::int4[]))"
+)
+_RENTAL = (
+    "SELECT r.account_id, r.debited_minor, a.balance_minor = coalesce((SELECT sum(e.amount_minor)"
+    " FROM account_entries e WHERE e.account_id = a.id), 0) AS sound"
+    " FROM rentals r JOIN accounts a ON a.id = r.account_id WHERE r.transaction_id = $1"
 )
 _READING_COLUMNS = ", ".join(f"r.{name}" for name in READING_SQL.columns if name != "samples")
 # Rows of one commit have one time of receipt; COPY has written them in the order of arrival. The inner order keeps the
@@ -95,26 +112,32 @@ _ENTRIES = (
     "SELECT transaction_id, sum(amount_minor)::int8 FROM account_entries"
     " WHERE account_id = ANY($1::text[]) AND transaction_id = ANY($2::int4[]) GROUP BY 1"
 )
-_OLDEST_STATUS = "SELECT recorded_at FROM status_history ORDER BY id LIMIT 1"
-_OLDEST_PARTITION = (
-    "SELECT min(right(child.relname, 8)) FROM pg_inherits"
+# None is deleted on its first day: in a new database the oldest one is the first that ever came.
+_OLDEST_STATUS = "SELECT least(recorded_at, now() - interval '1 day') FROM status_history ORDER BY id LIMIT 1"
+_OLDEST_PARTITIONS = (
+    "SELECT parent.relname, min(right(child.relname, 8)) FROM pg_inherits"
     " JOIN pg_class child ON child.oid = inhrelid JOIN pg_class parent ON parent.oid = inhparent"
-    " WHERE parent.relname = 'readings' AND child.relname ~ '_p[0-9]{8}$'"
-    " AND child.relnamespace = current_schema()::regnamespace"
+    " WHERE parent.relname IN ('readings', 'messages') AND child.relname ~ '_p[0-9]{8}$'"
+    " AND child.relnamespace = current_schema()::regnamespace GROUP BY 1"
 )
+_terms_of = msgspec.json.Decoder(Tariff).decode
 _state_of = msgspec.json.Decoder(BilledState).decode
 
 
 class AuditPeriod(Struct, frozen=True, kw_only=True):
-    """Which transactions to audit: `since` ≤ accounting time < `until`, of one charger or of all."""
+    """Which transactions to audit: `since` ≤ accounting time < `until`, of one charger or of all.
+
+    `ended_since`: only those of which the end was received since then.
+    """
 
     since: datetime | None = None
     until: datetime | None = None
     charger_id: str | None = None
+    ended_since: datetime | None = None
 
     @property
     def parameters(self) -> tuple[Any, ...]:
-        return self.since, self.until, self.charger_id
+        return self.since, self.until, self.charger_id, self.ended_since
 
 
 class FrameWindow(Struct, frozen=True, kw_only=True):
@@ -133,11 +156,19 @@ class StoredFrame(Struct, frozen=True, gc=False):
     frame: bytes
 
 
-class RetainedSince(Struct, frozen=True):
-    """From when on readings and statuses are stored. None: nothing was deleted yet."""
+class RetainedSince(Struct, frozen=True, kw_only=True):
+    """From when on readings, statuses and frames are stored. None: nothing was deleted yet."""
 
-    readings: datetime | None
-    statuses: datetime | None
+    readings: datetime | None = None
+    statuses: datetime | None = None
+    messages: datetime | None = None
+
+
+class KnownCharger(Struct, frozen=True):
+    """A charger, and since when it is registered. One that was deleted and registered again has no log before that."""
+
+    charger: Charger
+    since: datetime
 
 
 @asynccontextmanager
@@ -159,24 +190,55 @@ async def transactions_after(db: DriverConnection, period: AuditPeriod, after_id
     return [transaction_of(row) for row in await db.fetch(_TRANSACTIONS, *period.parameters, after_id)]
 
 
+async def named(db: DriverConnection, ids: Sequence[int]) -> list[Transaction]:
+    """The ended ones of these transactions."""
+    return [transaction_of(row) for row in await db.fetch(_NAMED, ids)]
+
+
+async def ids(db: DriverConnection, period: AuditPeriod) -> list[int]:
+    """The ids of the ended transactions of a period."""
+    return [row["id"] for row in await db.fetch(_IDS, *period.parameters)]
+
+
 async def kept(db: DriverConnection) -> RetainedSince:
-    day = await db.fetchval(_OLDEST_PARTITION)
-    readings = None if day is None else datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC)
-    return RetainedSince(readings, await db.fetchval(_OLDEST_STATUS))
+    oldest = {
+        table: datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC)
+        for table, day in await db.fetch(_OLDEST_PARTITIONS)
+    }
+    return RetainedSince(**oldest, statuses=await db.fetchval(_OLDEST_STATUS))
 
 
-async def chargers(db: DriverConnection, page: Sequence[Transaction]) -> dict[str, Charger]:
-    rows = await db.fetch(_CHARGERS, sorted({t.charger_id for t in page}))
-    return {row["id"]: Charger(**row) for row in rows}
+async def chargers(db: DriverConnection, page: Sequence[Transaction]) -> dict[str, KnownCharger]:
+    found = {}
+    for row in await db.fetch(_CHARGERS, sorted({t.charger_id for t in page})):
+        values = dict(row)
+        since = values.pop("created_at")
+        found[row["id"]] = KnownCharger(Charger(**values), since)
+    return found
 
 
 async def newest_revisions(
     db: DriverConnection, page: Sequence[Transaction]
-) -> dict[int, TransactionRevision]:
-    return {
-        row["transaction_id"]: TransactionRevision(**{**row, "state": _state_of(row["state"])})
-        for row in await db.fetch(_REVISIONS, [t.id for t in page])
-    }
+) -> dict[int, tuple[TransactionRevision, str | None]]:
+    """Each with the author of the newest revision that is not by the audit."""
+    found = {}
+    for row in await db.fetch(_REVISIONS, [t.id for t in page], AUDIT):
+        values = {**row, "state": _state_of(row["state"])}
+        decided_by = values.pop("decided_by")
+        found[row["transaction_id"]] = TransactionRevision(**values), decided_by
+    return found
+
+
+async def tariff_terms(db: DriverConnection, page: Sequence[Transaction]) -> dict[tuple[str, int], Tariff]:
+    """The stored terms of the transactions' tariffs, by id and version."""
+    places = sorted({(t.tariff.id, t.tariff.version) for t in page})
+    rows = await db.fetch(_TERMS, *map(list, zip(*places, strict=True)))
+    return {(tariff_id, version): _terms_of(terms) for tariff_id, version, terms in rows}
+
+
+async def rental_debits(db: DriverConnection, transaction_id: int) -> RentalDebits | None:
+    row = await db.fetchrow(_RENTAL, transaction_id)
+    return None if row is None else RentalDebits(**row)
 
 
 async def frames(db: DriverConnection, windows: Sequence[FrameWindow]) -> dict[int, list[StoredFrame]]:
@@ -200,11 +262,13 @@ async def last_statuses(db: DriverConnection, page: Sequence[Transaction]) -> di
 
 
 async def carriers(
-    db: DriverConnection, page: Sequence[Transaction], revisions: Mapping[int, TransactionRevision]
+    db: DriverConnection,
+    page: Sequence[Transaction],
+    revisions: Mapping[int, tuple[TransactionRevision, str | None]],
 ) -> dict[int, list[Event]]:
     """The events of ends and costs that were recorded with the newest revision."""
     booked = [
-        max(_ended_at(t), revisions[t.id].recorded_at) if t.id in revisions else _ended_at(t) for t in page
+        max(_ended_at(t), revisions[t.id][0].recorded_at) if t.id in revisions else _ended_at(t) for t in page
     ]
     found: dict[int, list[Event]] = {}
     for row in await db.fetch(

@@ -15,7 +15,7 @@ import msgspec
 
 from csms.core import enrollment, reports, session_timeline
 from csms.core.attribution import find_stopped, find_transaction
-from csms.core.operator_reports import Revise
+from csms.core.operator_reports import Rebook, Revise
 from csms.core.records import (
     Answered,
     Charger,
@@ -67,7 +67,7 @@ _READ = PartialUpdate(
 )
 
 _IN_TRANSACTION = (reports.Meter, reports.Stop)
-_NAMES_TRANSACTION = (*_IN_TRANSACTION, Revise, reports.Reconcile)
+_NAMES_TRANSACTION = (*_IN_TRANSACTION, Revise, Rebook, reports.Reconcile)
 _WITH_TAG = (reports.Start, reports.Authorize, reports.Stop)
 _WITHOUT_CHARGER = (reports.Meter, reports.Status, reports.Seen)
 _STATES_LOCKED = (

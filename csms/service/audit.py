@@ -9,9 +9,18 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from csms.core import reports, session_timeline
-from csms.core.audit import AuditedTransaction, AuditSources, audit_transaction
+from csms.core.audit import (
+    AuditedTransaction,
+    AuditSources,
+    audit_transaction,
+    compared,
+    evidence_differences,
+)
+from csms.core.operator_reports import Rebook
+from csms.core.rebooking import proposed
 from csms.core.records import Charger, StoredReading, Transaction
-from csms.core.replay import clocks_disagree
+from csms.core.replay import clocks_disagree, replayed
+from csms.core.tariffs import Tariff
 from csms.core.usage import Evidence
 from csms.core.work import Policy
 from csms.db import audit as stored
@@ -23,6 +32,7 @@ from csms.ocpp.time_zones import time_zone
 
 START, STOP, BOOT = "StartTransaction", "StopTransaction", "BootNotification"
 _WAITED = timedelta(minutes=10)  # for Postgres, between a frame and its commit
+_ROUNDS = 4
 
 
 class AuditCounts(Struct, kw_only=True):
@@ -37,6 +47,7 @@ class AuditCounts(Struct, kw_only=True):
     by_frames: int = 0
     by_readings: int = 0
     by_figures: int = 0
+    booked: int = 0
 
     def add(self, one: AuditedTransaction) -> None:
         self.audited += 1
@@ -63,16 +74,71 @@ async def audited(
     while True:
         async with stored.snapshot(engine) as db:
             page = await stored.transactions_after(db, period, after_id)
-            if not page:
-                return
-            sources = await _sources(db, page)
-            found = [
-                audit_transaction(one, readings, sources[one.id], policy)
-                async for one, readings in _with_readings(db, page)
-            ]
+            found = await _audited_page(db, page, policy)
+        if not page:
+            return
         for one in found:
             yield one
         after_id = page[-1].id
+
+
+async def audited_again(
+    engine: AsyncEngine, ids: Sequence[int], policy: Policy
+) -> AsyncIterator[AuditedTransaction]:
+    """Audit those of these transactions that are ended."""
+    for at in range(0, len(ids), stored.PAGE):
+        async with stored.snapshot(engine) as db:
+            page = await stored.named(db, ids[at : at + stored.PAGE])
+            found = await _audited_page(db, page, policy)
+        for one in found:
+            yield one
+
+
+async def proposal(engine: AsyncEngine, transaction_id: int, policy: Policy) -> Rebook | str | None:
+    """Return the correction of a transaction that differs, or the sentence why there is none. None: it does not differ.
+
+    A false time or connector has let the audit look for evidence in the wrong place: it is looked for again at the place
+    that the evidence found has shown, until that leads to the same bill.
+    """
+    async with stored.snapshot(engine) as db:
+        page = await stored.named(db, [transaction_id])
+        if not page:
+            return None
+        ended = page[0]
+        readings, sources = await _evidence(db, ended, policy)
+        found = compared(ended, readings, sources, policy)
+        if not (found.figures or found.recorded or found.published or found.settled):
+            return None
+        shown = None
+        candidate = ended
+        for _ in range(_ROUNDS if found.basis == "evidence" else 0):
+            replay = replayed(candidate, readings, sources, policy)
+            if not evidence_differences(candidate, replay[0], sources):
+                shown = replay
+                break
+            candidate = replay[0]
+            readings, sources = await _evidence(db, candidate, policy)
+        return proposed(ended, found, sources, shown, await stored.rental_debits(db, ended.id))
+
+
+async def _audited_page(
+    db: DriverConnection, page: Sequence[Transaction], policy: Policy
+) -> list[AuditedTransaction]:
+    if not page:
+        return []
+    sources = await _sources(db, page, policy)
+    return [
+        audit_transaction(one, readings, sources[one.id], policy)
+        async for one, readings in _with_readings(db, page)
+    ]
+
+
+async def _evidence(
+    db: DriverConnection, one: Transaction, policy: Policy
+) -> tuple[Sequence[StoredReading], AuditSources]:
+    sources = await _sources(db, [one], policy)
+    (found,) = [readings async for _, readings in _with_readings(db, [one])]
+    return found, sources[one.id]
 
 
 async def _with_readings(
@@ -92,13 +158,16 @@ async def _with_readings(
         yield current, []
 
 
-async def _sources(db: DriverConnection, page: Sequence[Transaction]) -> dict[int, AuditSources]:
+async def _sources(
+    db: DriverConnection, page: Sequence[Transaction], policy: Policy
+) -> dict[int, AuditSources]:
     """All that is stored about the transactions of a page, but their readings."""
     kept = await stored.kept(db)
     chargers = await stored.chargers(db, page)
     suspect = [t for t in page if clocks_disagree(t)]
     statuses = await stored.last_statuses(db, suspect)
     frames = await stored.frames(db, _frame_windows(page, suspect))
+    terms = await stored.tariff_terms(db, page)
     revisions = await stored.newest_revisions(db, page)
     carriers = await stored.carriers(db, page, revisions)
     entries = await stored.entries(db, page)
@@ -107,24 +176,50 @@ async def _sources(db: DriverConnection, page: Sequence[Transaction]) -> dict[in
     )
     found = {}
     for one in page:
-        charger = chargers.get(one.charger_id, Charger(id=one.charger_id))
-        own = frames.get(one.id, [])
-        begun = one.start_received_at
+        known = chargers.get(one.charger_id)
+        charger = Charger(id=one.charger_id) if known is None else known.charger
+        begun, own = one.start_received_at, frames.get(one.id, [])
+        # A charger that was deleted since has lost its statuses, frames and events, also if it is registered again.
+        forgotten = known is None or known.since > begun + _WAITED
+        by_ocpp = charger.protocol.startswith("ocpp")
+        revision, decided_by = revisions.get(one.id, (None, None))
         found[one.id] = AuditSources(
             start=_start(charger, one, own),
             stop=_stop(charger, one, own),
-            adapter_ends=not charger.protocol.startswith("ocpp"),
+            adapter_ends=forgotten or not by_ocpp,
             timeline=timelines.get(one.id, Evidence()),
             booted_at=_booted_at(charger, one, own),
             status_at=statuses.get(one.id),
             max_power_w=charger.max_power_w,
-            readings_kept=kept.readings is None or begun >= kept.readings,
-            statuses_kept=kept.statuses is None or begun >= kept.statuses,
-            revision=revisions.get(one.id),
+            readings_kept=_since(kept.readings, begun),
+            statuses_kept=not forgotten and _since(kept.statuses, begun),
+            boots_known=not forgotten
+            and (not _booted_since(charger, one) or (by_ocpp and _since(kept.messages, begun))),
+            scaled=quirks_for(charger.vendor, charger.model, charger.firmware_version).energy_kwh_labelled_wh,
+            terms=_terms(one, terms, policy),
+            revision=revision,
+            decided_by=decided_by,
             carriers=carriers.get(one.id, ()),
             entries_minor=entries.get(one.id),
         )
     return found
+
+
+def _since(oldest: datetime | None, begun: datetime) -> bool:
+    return oldest is None or begun >= oldest
+
+
+def _booted_since(charger: Charger, ended: Transaction) -> bool:
+    """Return whether the last boot that the charger's row knows of came after the transaction."""
+    until = ended.stop_received_at
+    return charger.booted_at is not None and (until is None or charger.booted_at > until)
+
+
+def _terms(one: Transaction, terms: Mapping[tuple[str, int], Tariff], policy: Policy) -> Tariff | None:
+    """Return the stored terms of the transaction's tariff. The one of the settings has the id of a stored one."""
+    if one.tariff == policy.tariff.with_time_zone(one.tariff.time_zone or policy.time_zone):
+        return None
+    return terms.get((one.tariff.id, one.tariff.version))
 
 
 def _frame_windows(page: Sequence[Transaction], suspect: Sequence[Transaction]) -> list[stored.FrameWindow]:

@@ -158,7 +158,7 @@ async def test_a_token_is_shown_once_and_stored_as_a_digest(world: ApiHarness, c
     assert (await client.get(f"/tokens/{made.json()['id']}")).json()["name"] == "grafana"
 
 
-@pytest.mark.parametrize("name", ["charger", "csms", " CSMS "])
+@pytest.mark.parametrize("name", ["charger", "csms", "audit", " CSMS "])
 async def test_a_token_is_not_named_as_the_author_of_revisions_that_no_operator_made(
     client: httpx.AsyncClient, name: str
 ):

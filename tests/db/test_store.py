@@ -10,6 +10,7 @@ import pytest
 
 from csms.core import enrollment, records, reports
 from csms.core.decide import DECISIONS, decide
+from csms.core.operator_reports import Rebook
 from csms.core.tariffs import Tariff
 from csms.core.work import Work, tag_key
 from csms.db import account_tables, event_tables, record_sql, security_tables, store, tables
@@ -121,8 +122,24 @@ EVERYTHING = [
 ]
 
 
+def rebooked(desk):
+    """The audit corrects the transaction that an account has paid, as it is after the story."""
+    (before,) = [t for t in desk.transactions.values() if t.account_id is not None]
+    after = msgspec.structs.replace(before, energy_wh=4000, cost_minor=48, cost=Decimal("0.48"))
+    return Rebook(
+        charger_id=CP,
+        before=before,
+        after=after,
+        revision=before.revision + 1,
+        note="energy_wh 4321, recomputed 4000",
+        debited_minor=0,
+        message_id="r",
+        digest=b"r",
+    )
+
+
 def test_the_story_has_every_kind_of_report():
-    assert {type(report) for report in EVERYTHING} == set(DECISIONS)
+    assert {Rebook, *(type(report) for report in EVERYTHING)} == set(DECISIONS)
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
@@ -135,6 +152,9 @@ async def test_every_report_comes_back_from_the_database_as_it_went_in(db, size)
         await db.execute("INSERT INTO accounts (id, currency, balance_minor) VALUES ('payer', 'USD', 10000)")
     await tell_both(desk, books, EVERYTHING, size)
     await compare(db, desk)
+    await tell_both(desk, books, [rebooked(desk)], 1)
+    await compare(db, desk)
+    assert (desk.entries[-1].note or "").endswith(", revision 2")
 
 
 async def test_a_long_story_of_many_chargers_is_the_same_in_memory_and_in_postgres(db):

@@ -22,28 +22,38 @@ from tests.harness.charge_points.raw import RawChargePoint
 pytestmark = pytest.mark.timeout(120)
 
 
-async def csms(
-    *arguments: str, node: Node | None = None, database: str | None = None, timeout_s: float = 60
-) -> tuple[int, str, str]:
-    """Run the command. Return its exit status, stdout and stderr."""
-    environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "CSMS_DATA_DIR": "/nonexistent/csms"}
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from csms.cli import main; main()", *arguments]
+
+
+def environment(*, node: Node | None = None, database: str | None = None) -> dict[str, str]:
+    chosen = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "CSMS_DATA_DIR": "/nonexistent/csms"}
     # Without them every process would compile what it imports.
-    environment |= {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
+    chosen |= {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
     if node is not None:
-        environment |= {"CSMS_URL": node.running.http, "CSMS_TOKEN": TOKEN}
+        chosen |= {"CSMS_URL": node.running.http, "CSMS_TOKEN": TOKEN}
     if database is not None:
-        environment["DATABASE_URL"] = database
+        chosen["DATABASE_URL"] = database
+    return chosen
+
+
+async def csms(
+    *arguments: str,
+    node: Node | None = None,
+    database: str | None = None,
+    answer: str = "",
+    timeout_s: float = 60,
+) -> tuple[int, str, str]:
+    """Run the command, with `answer` as its input. Return its exit status, stdout and stderr."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        "from csms.cli import main; main()",
-        *arguments,
+        *command(*arguments),
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env=environment,
+        env=environment(node=node, database=database),
     )
     async with asyncio.timeout(timeout_s):
-        out, errors = await process.communicate()
+        out, errors = await process.communicate(answer.encode())
     assert process.returncode is not None
     return process.returncode, out.decode(), errors.decode()
 

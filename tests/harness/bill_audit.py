@@ -4,6 +4,7 @@ from typing import Any
 
 from csms.core import session_timeline
 from csms.core.audit import AuditSources, Difference, audit_transaction
+from csms.core.closing import AUDIT
 from csms.core.records import StoredReading, Transaction
 from csms.core.replay import clocks_disagree
 from csms.core.usage import Evidence
@@ -32,6 +33,9 @@ def sources_of(store: FakeStore, ended: Transaction, **given: Any) -> AuditSourc
     window = session_timeline.closed_window(ended)
     place = ended.charger_id, ended.connector_id
     mine = [s for s in store.statuses if (s.charger_id, s.connector_id) == place and s.recorded_at <= until]
+    revisions = sorted(
+        (r for (number, _), r in store.revisions.items() if number == ended.id), key=lambda r: r.revision
+    )
     booted_at = None if charger is None or charger.booted_at is None else charger.booted_at
     defaults: dict[str, Any] = {
         "timeline": Evidence(
@@ -55,11 +59,8 @@ def sources_of(store: FakeStore, ended: Transaction, **given: Any) -> AuditSourc
         "booted_at": booted_at if clocks_disagree(ended) and booted_at and booted_at <= until else None,
         "status_at": max((s.recorded_at for s in mine), default=None) if clocks_disagree(ended) else None,
         "max_power_w": None if charger is None else charger.max_power_w,
-        "revision": max(
-            (r for (number, _), r in store.revisions.items() if number == ended.id),
-            key=lambda r: r.revision,
-            default=None,
-        ),
+        "revision": revisions[-1] if revisions else None,
+        "decided_by": next((r.author for r in reversed(revisions) if r.author != AUDIT), None),
         "carriers": [e for e in store.events if e.transaction_id == ended.id and "meter" not in e.event_type],
         "entries_minor": sum(e.amount_minor for e in store.entries if e.transaction_id == ended.id),
     }
