@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+from datetime import datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -92,6 +93,16 @@ def _long_enough(value: SecretStr) -> SecretStr:
     return value
 
 
+def _local_time(value: Any) -> Any:
+    value = off(value)
+    if not isinstance(value, str):
+        return value
+    try:
+        return datetime.strptime(value.strip(), "%H:%M").time()  # noqa: DTZ007 - the zone is another setting
+    except ValueError:
+        raise ValueError("a local time such as 03:30, or off") from None
+
+
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 TariffRate = Annotated[Decimal, Field(ge=0, le=1_000_000)]
@@ -157,6 +168,7 @@ class Settings(BaseSettings):
     csms_energy_rate: TariffRate = Decimal("0.12")
     csms_time_rate: TariffRate = Decimal(0)
     csms_time_zone: Annotated[str, AfterValidator(_time_zone)] = "UTC"
+    csms_audit_at: Annotated[time | None, BeforeValidator(_local_time)] = None
     csms_prices_topic: Annotated[str | None, BeforeValidator(off)] = (
         "energy_prices/sensor/price_import/attributes"
     )

@@ -1,5 +1,7 @@
 """Settings that can be read alone but make no sense, or not together, stop the program with a sentence."""
 
+from datetime import time
+
 import pytest
 
 from csms import settings
@@ -28,6 +30,8 @@ def load(**given):
         ({"csms_admin_token": "a" * 15}, "CSMS_ADMIN_TOKEN", "openssl rand -hex 24"),
         ({"mqtt_enabled": "perhaps"}, "MQTT_ENABLED", "true"),
         ({"mqtt_qos": 3}, "MQTT_QOS", "0, 1 or 2"),
+        ({"csms_audit_at": "3 o'clock"}, "CSMS_AUDIT_AT", "such as 03:30"),
+        ({"csms_audit_at": "24:00"}, "CSMS_AUDIT_AT", "such as 03:30"),
         ({"events_outbox_always": "perhaps"}, "EVENTS_OUTBOX_ALWAYS", "true"),
     ],
 )
@@ -37,6 +41,12 @@ def test_an_unusable_setting_is_refused_with_its_name(given, variable, words):
     assert str(refused.value).startswith(f"{variable}=")
     assert words in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+def test_the_time_of_the_nightly_audit_is_off_by_default():
+    assert load().csms_audit_at is None
+    assert load(csms_audit_at="off").csms_audit_at is None
+    assert load(csms_audit_at="03:30").csms_audit_at == time(3, 30)
 
 
 def test_the_seven_variables_of_the_contract_have_their_defaults(monkeypatch):

@@ -32,6 +32,14 @@ class Gauges:
             "quarantine_open": self._gauge(
                 "csms_quarantine_open", "Messages in quarantine that wait for an operator."
             ),
+            "audit_differing_transactions": self._gauge(
+                "csms_audit_differing_transactions",
+                "Transactions that the last nightly audit found to differ, and that were not revised since.",
+            ),
+            "audit_last_success": self._gauge(
+                "csms_audit_last_success_timestamp_seconds",
+                "When the last nightly audit ended, in Unix time; NaN before the first.",
+            ),
         }
         self._asked_at = float("-inf")
 
@@ -57,7 +65,7 @@ class Gauges:
             return
         self._up.set(1)
         for name, figure in figures.items():
-            self._gauges[name].set(figure)
+            self._gauges[name].set(float("nan") if figure is None else float(figure))
 
 
 def probes() -> APIRouter:

@@ -13,12 +13,28 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms.db import account_tables, device_state_tables, event_tables, plan_tables, security_tables, tables
+from csms.db import (
+    account_tables,
+    audit_tables,
+    device_state_tables,
+    event_tables,
+    plan_tables,
+    security_tables,
+    tables,
+)
 from csms.db.partitions import PARTITIONED
 from csms.errors import StartError
 
 # Importing these modules completes the metadata (csms/db/schema.py).
-TABLE_MODULES = (account_tables, device_state_tables, event_tables, plan_tables, security_tables, tables)
+TABLE_MODULES = (
+    account_tables,
+    audit_tables,
+    device_state_tables,
+    event_tables,
+    plan_tables,
+    security_tables,
+    tables,
+)
 _PARTITION = re.compile(rf"({'|'.join(PARTITIONED)})_(default|p\d{{8}})")
 _PACKAGE = Path(__file__).resolve().parent.parent
 

@@ -6,6 +6,8 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, FromClause, ScalarSelect, and_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from csms.db.audit_runs import OPEN_FINDING
+from csms.db.audit_tables import audit_findings, audit_runs
 from csms.db.event_tables import outbox
 from csms.db.tables import charger_states, chargers, connectors, quarantine, transactions
 
@@ -75,8 +77,8 @@ async def network_totals(db: AsyncConnection, since: datetime, until: datetime) 
     )
 
 
-async def gauges(db: AsyncConnection) -> dict[str, int]:
-    """For /metrics: connected chargers, open transactions, events in the outbox, unresolved quarantine."""
+async def gauges(db: AsyncConnection) -> dict[str, float | None]:
+    """For /metrics: connected chargers, open transactions, events in the outbox, unresolved quarantine, and the audit."""
 
     def count(table: FromClause, *where: ColumnElement[bool]) -> ScalarSelect[int]:
         return select(func.count()).select_from(table).where(*where).scalar_subquery()
@@ -88,5 +90,14 @@ async def gauges(db: AsyncConnection) -> dict[str, int]:
         count(quarantine, quarantine.c.resolved_at.is_(None), quarantine.c.enrollment.is_(None)).label(
             "quarantine_open"
         ),
+        count(
+            select(audit_findings.c.transaction_id)
+            .join(transactions, OPEN_FINDING)
+            .limit(MOST_COUNTED)
+            .subquery()
+        ).label("audit_differing_transactions"),
+        select(func.extract("epoch", func.max(audit_runs.c.ended_at)))
+        .scalar_subquery()
+        .label("audit_last_success"),
     )
     return dict((await db.execute(query)).mappings().one())

@@ -2,9 +2,9 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from functools import partial
 
 import structlog
@@ -13,6 +13,7 @@ from msgspec import Struct
 from csms.adapter import Adapter
 from csms.mqtt.config import BrokerAddress
 from csms.node import deferred_bookings, reconciler
+from csms.node.node import Node
 from csms.node.tasks import TaskStack
 from csms.ocpp import data_transfer
 from csms.ocpp.connection import DEFAULT_TIMINGS, ServerTimings
@@ -21,13 +22,15 @@ from csms.ocpp.server import OcppServer
 from csms.plans.planner import Planner
 from csms.rental import payments
 from csms.run import data_dir
-from csms.run.config import price_input
+from csms.run.config import policy, price_input
 from csms.run.http import http
 from csms.run.node import database_address, start_node
 from csms.run.security import Secured, organization, secure
 from csms.run.sockets import listening
 from csms.security.renewal import Renewal
+from csms.service.audit_process import AuditJob, AuditStep, audited_beside
 from csms.service.context import ServiceContext
+from csms.service.nightly_audit import NightlyAudit
 from csms.settings import Settings
 
 log = structlog.get_logger()
@@ -135,6 +138,9 @@ async def serve(
         )
         node.watch(lambda _charger_id: planner.nudge())
         await tasks.keep(planner.run, "planner")
+        if settings.csms_audit_at is not None:
+            audit = _nightly_audit(settings, settings.csms_audit_at, node, database_url)
+            await tasks.keep(audit.run, "audit")
 
         token, new = _admin_token(settings)
         context = ServiceContext(
@@ -212,6 +218,13 @@ async def serve_bridge(
         log.info("node_stopping")
     if tasks.failed.done():
         tasks.failed.result()
+
+
+def _nightly_audit(settings: Settings, at: time, node: Node, database_url: str) -> NightlyAudit:
+    def audit(ids: Sequence[int]) -> AsyncIterator[AuditStep]:
+        return audited_beside(AuditJob(database_url=database_url, policy=policy(settings), ids=ids))
+
+    return NightlyAudit(node.engine, node.name, audit, at=at, zone=settings.csms_time_zone)
 
 
 def _tls_listener(ports: Ports, secured: Secured) -> TlsListener | None:

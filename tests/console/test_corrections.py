@@ -9,7 +9,8 @@ import pytest
 
 from csms.console.explanations import explained
 from csms.core import evidence, reports, session_register
-from csms.db import access_tokens
+from csms.db import access_tokens, audit_runs
+from csms.db.driver import driver_connection
 from csms.service.access import digest_of, new_secret
 from tests.harness.api_harness import ApiHarness
 from tests.harness.console_browser import EVIL, form_token, open_browser, sign_in, text_of
@@ -190,7 +191,7 @@ async def test_a_viewer_sees_the_history_and_no_form(world: ApiHarness):
 
 async def test_what_needs_attention_is_on_one_page(world: ApiHarness, browser: httpx.AsyncClient):
     page = text_of((await browser.get("/attention")).text)
-    assert page.count("None.") == 5
+    assert page.count("None.") == 6
     bill = await held(world)
     await world.session("CP2")  # nothing is wrong with it
     forgotten = await world.start("CP3")
@@ -219,6 +220,28 @@ async def test_what_needs_attention_is_on_one_page(world: ApiHarness, browser: h
     assert "StopTransaction" in shown
     await press(browser, bill, "void")
     assert f'href="/transactions/{bill}"' not in (await browser.get("/attention")).text
+
+
+async def test_what_the_nightly_audit_has_found_needs_attention_until_it_is_revised(
+    world: ApiHarness, browser: httpx.AsyncClient
+):
+    transaction_id = await world.session("CP1")
+    assert "No nightly audit has ended yet" in text_of((await browser.get("/attention")).text)
+    async with world.engine.connect() as connection:
+        db = await driver_connection(connection)
+        finding = audit_runs.AuditFinding(
+            transaction_id=transaction_id, revision=1, fields=("energy_wh", EVIL)
+        )
+        number = await audit_runs.begin_run(db, "n1", world.now)
+        await audit_runs.end_run(db, number, world.now, 1, [finding])
+    shown = (await browser.get("/attention")).text
+    assert f'href="/transactions/{transaction_id}"' in shown
+    assert EVIL not in shown
+    page = text_of(shown)
+    assert "energy_wh, " in page
+    assert "csms audit --book" in page
+    await press(browser, transaction_id, "correct", energyWh="4000")
+    assert f'href="/transactions/{transaction_id}"' not in (await browser.get("/attention")).text
 
 
 def test_every_anomaly_has_a_sentence():
