@@ -136,12 +136,12 @@ def authorization(work: Work, r: reports.Start) -> reports.Authorization | None:
     return reports.Authorization(status="Blocked" if account.blocked else _ACCEPTED)
 
 
-def begin_rental(work: Work, r: reports.Start, transaction: Transaction) -> None:
-    """Start the account's held rental, or a new one where the charger was started without `Rent`."""
+def begin_rental(work: Work, r: reports.Start, transaction: Transaction, *, past: bool = False) -> None:
+    """Start the account's held rental, or a new one where the charger was started without `Rent`, or in the `past`."""
     if transaction.account_id is None:
         return
     account = work.accounts[transaction.account_id]
-    rental = next(iter(_held_rentals(work, account.id, r.charger_id)), None)
+    rental = None if past else next(iter(_held_rentals(work, account.id, r.charger_id)), None)
     if rental is None:
         terms = r.terms or reports.RentalTerms()
         rental = _new_rental(work, account, r.charger_id, r.connector_id, terms, origin="direct")

@@ -9,8 +9,10 @@ from datetime import timedelta
 
 from csms.core import reports, session_register
 from csms.core.clocks import is_suspect
+from csms.core.evidence import IMPLAUSIBLE_METER_STOP, SessionEnd, conclude
 from csms.core.records import Transaction
 from csms.core.session_register import SessionRegister
+from csms.core.units import measure
 from csms.core.work import Work, tag_key
 
 _SAME_STOP = timedelta(minutes=1)  # a charger that sends a stop again may stamp it anew
@@ -37,17 +39,23 @@ def differs(r: reports.Stop, closed: Transaction) -> bool:
     )
 
 
-def is_past(r: reports.Start, running: Transaction) -> bool:
+def is_past(work: Work, r: reports.Start, running: Transaction) -> bool:
     """Return whether a start is older than the session that runs on its connector: it waited in the charger.
 
-    Its time must be before the running session by both clocks, and its register not beyond the running one's start. A
-    charger whose clock was set back fails the first, one whose running session lost its stop the second.
+    Its time must be before the running session by both clocks, and its register not one that the running session can
+    have reached. A charger whose clock was set back fails the first, one whose running session lost its stop the second.
     """
     if r.at is None or is_suspect(r.at, running.start_received_at):
         return False
-    if r.at >= min(running.started_at, running.start_received_at):
+    started_at = running.start_received_at if running.clock_suspect else running.started_at
+    if r.at >= min(started_at, running.start_received_at):
         return False
-    return r.repair is not None or (r.meter_wh is not None and r.meter_wh <= running.meter_start_wh)
+    if r.repair is not None:
+        return True
+    return r.meter_wh is not None and (
+        r.meter_wh <= running.meter_start_wh
+        or not session_register.end_fits(current_register(work, running), r.meter_wh, work.now, work.now)
+    )
 
 
 def current_register(work: Work, transaction: Transaction) -> SessionRegister:
@@ -93,7 +101,19 @@ def stopped_by_evidence(work: Work, r: reports.Stop) -> Transaction | None:
             for t in candidates
             if session_register.end_fits(current_register(work, t), register_wh, at, work.now)
         ]
-    return candidates[0] if len(candidates) == 1 else None
+    return candidates[0] if len(candidates) == 1 and _can_end(work, r, candidates[0]) else None
+
+
+def _can_end(work: Work, r: reports.Stop, running: Transaction) -> bool:
+    """Return whether the register of a stop can be the end of that session: else it may be of another connector."""
+    end = SessionEnd(meter_stop_wh=r.meter_wh, stopped_at=r.at or work.now, received_at=work.now)
+    found = conclude(
+        current_register(work, running),
+        end,
+        started_at=running.started_at,
+        start_received_at=running.start_received_at,
+    )
+    return r.repair is not None or IMPLAUSIBLE_METER_STOP not in found.held_because
 
 
 def _of_tag(work: Work, id_tag: str, candidates: Sequence[Transaction]) -> list[Transaction]:
@@ -111,10 +131,27 @@ def _of_tag(work: Work, id_tag: str, candidates: Sequence[Transaction]) -> list[
     ]
 
 
-def belong_to_running(running: Transaction, ended: Transaction, readings: Sequence[reports.Reading]) -> bool:
-    """Return whether readings that name an ended transaction were taken in the running one (a stale id)."""
-    ended_at = ended.stopped_at
+def belong_to_running(
+    work: Work, running: Transaction, ended: Transaction, readings: Sequence[reports.Reading]
+) -> bool:
+    """Return whether readings that name an ended transaction were taken in the running one (a stale id).
+
+    Their times must be in the running one, and their registers must fit it. Where the running one began below the end of
+    the other, it is the older one of both, and what goes on from that end is not its own.
+    """
+    ended_at, register = ended.stopped_at, current_register(work, running)
+    its_own = current_register(work, ended)
+    older = running.meter_start_wh < its_own.last.wh - session_register.NO_FALL_WH
     return ended_at is not None and any(
-        reading.at is not None and reading.at > ended_at and reading.at >= running.started_at
+        reading.at is not None
+        and reading.at > ended_at
+        and reading.at >= running.started_at
+        and _fits(work, register, reading)
+        and not (older and _fits(work, its_own, reading))
         for reading in readings
     )
+
+
+def _fits(work: Work, register: SessionRegister, reading: reports.Reading) -> bool:
+    value_wh = measure(reading.samples).energy_wh
+    return value_wh is None or session_register.end_fits(register, value_wh, reading.at or work.now, work.now)

@@ -150,6 +150,10 @@ def reopen(work: Work, transaction: Transaction) -> Transaction:
         held_because=(),
     )
     work.put(opened)
+    connector = work.connector(transaction.charger_id, transaction.connector_id)
+    if connector.reading_transaction_id == transaction.id and transaction.register is not None:
+        # It has what came after the end.
+        work.put(replace(connector, register=transaction.register))
     return opened
 
 

@@ -51,7 +51,7 @@ def start(work: Work, r: reports.Start) -> reports.Started:
         work.put(replace(known, key=f"{known.key}#{known.id}"))
     # The transaction left open here ends first: it must not count against the tag that starts again.
     running = work.open_transaction(r.charger_id, r.connector_id)
-    past = running is not None and is_past(r, running)
+    past = running is not None and is_past(work, r, running)
     if running is not None and not past:
         close_inferred(work, running, reason="Other")
     authorization = accounts.authorization(work, r) or authorize(work, r.id_tag, starting=True)
@@ -95,6 +95,7 @@ def start(work: Work, r: reports.Start) -> reports.Started:
     )
     if past:
         # Another has begun on this connector since, so this one is over; its stop will amend it.
+        accounts.begin_rental(work, r, transaction, past=True)
         work.emit(r.charger_id, events.started(transaction))
         close_inferred(work, transaction, reason="Other")
         return _started(transaction)
@@ -198,7 +199,7 @@ def _measured_transaction(work: Work, r: reports.Meter) -> tuple[Transaction | N
         return (None if clock_aligned else running), False
     named = find_transaction(work, r.charger_id, r.transaction_id)
     if named is None or (
-        not named.open and running is not None and belong_to_running(running, named, r.readings)
+        not named.open and running is not None and belong_to_running(work, running, named, r.readings)
     ):
         return running, False
     return named, True
