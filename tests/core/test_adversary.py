@@ -1,215 +1,113 @@
-"""A meter and a clock that lie, messages that are lost, repeated and overtaken: what holds for every bill.
+"""A meter, a clock and a line that lie, over the pure core: what holds for every bill (design of the stories: tests/harness/adversary).
 
-The adversary knows what really flowed. It is bounded by `CSMS_ADVERSARY_EXAMPLES` (docs/energy.md has the figures of a long run).
+`CSMS_ADVERSARY_EXAMPLES` bounds it (docs/energy.md has the figures of a long run).
 """
 
 import os
-from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
-import msgspec
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from csms.core import reports
-from csms.core.tariffs import Tariff
-from tests.harness.fake_store import CP, NOW, FakeStore, meter, register, start, status, stop
+from tests.harness import bill_audit
+from tests.harness.adversary import course as courses
+from tests.harness.adversary import stories, verdicts
+from tests.harness.adversary.course import Course, Told
+from tests.harness.adversary.desk import Bill, Desk
+from tests.harness.adversary.stories import Story
+from tests.harness.fake_store import NOW
 
-MAX_W = 22_000
-EVENTS = False  # their schemas are checked elsewhere, at ten times the time
-EXAMPLES = int(os.environ.get("CSMS_ADVERSARY_EXAMPLES", "2000"))
-TOLERANCE_WH = 100
-# What one absurd value may change: what the charger can give in an hour and the margin.
-BOUND_WH = int(MAX_W * (3600 * 1.1 + 360) / 3600)
-
-minutes = st.integers(1, 30)
-drawn = st.integers(0, 100)  # per cent of the full power
+EXAMPLES = int(os.environ.get("CSMS_ADVERSARY_EXAMPLES", "2500"))
 
 
-class Reading(msgspec.Struct):
-    """A reading of the true register, `minutes` after the one before; what the adversary does to it."""
+def examples(share: float, story: Any) -> Any:
+    """A test of a share of the examples."""
 
-    minutes: int
-    percent: int
-    lost: bool = False
-    repeated: bool = False
-    absurd_wh: int | None = None
+    def of(test: Any) -> Any:
+        bounded = settings(
+            max_examples=max(1, int(EXAMPLES * share)),
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            database=None,
+        )
+        return bounded(given(story=story)(test))
 
-
-class Session(msgspec.Struct):
-    readings: list[Reading]
-    stop: str  # sent, twice, lost, minus_one, zero, absurd
-    start: str  # sent, twice, missing
-
-
-absurd = st.one_of(
-    st.none(), st.none(), st.none(),
-    st.sampled_from([0, 1, 2**31 - 1, 2**32 - 1, 10**15, 10**6]),
-    st.integers(0, 10**7),
-)  # fmt: skip
-readings_of = st.builds(
-    Reading,
-    minutes=minutes,
-    percent=drawn,
-    lost=st.sampled_from([False, False, False, True]),
-    repeated=st.sampled_from([False, False, True]),
-    absurd_wh=absurd,
-)
-honest_readings = st.builds(
-    Reading,
-    minutes=minutes,
-    percent=drawn,
-    lost=st.sampled_from([False, False, False, True]),
-    repeated=st.sampled_from([False, False, True]),
-)
+    return of
 
 
-def sessions(of: Any, stops: list[str]) -> Any:
-    one = st.builds(
-        Session,
-        readings=st.lists(of, max_size=8),
-        stop=st.sampled_from(stops),
-        start=st.sampled_from(["sent", "sent", "twice"]),
-    )
-    return st.lists(one, min_size=1, max_size=3)
+def played(story: Story, *, pays: bool = False) -> tuple[Course, list[Told], Desk]:
+    course = courses.take(story, NOW)
+    line = courses.told(course, story.mischief)
+    return course, line, Desk(course, pays=pays).play(line).end()
 
 
-class Connector:
-    """A connector whose true register only rises, and what it reports to csms."""
-
-    def __init__(self, register_wh: int, clock: timedelta) -> None:
-        tariff = Tariff(energy_rate=Decimal("0.12"))
-        self.store = FakeStore(unknown_tags="accept", tariff=tariff, events=EVENTS)
-        self.store.clock_stands = True
-        self.store.tell(reports.Seen(charger_id=CP))
-        self.store.chargers[CP] = msgspec.structs.replace(self.store.chargers[CP], max_power_w=MAX_W)
-        self.now = NOW
-        self.clock = clock
-        self.register_wh = register_wh
-        self.true_wh: dict[int, int] = {}
-        self.absurd = 0
-
-    @property
-    def stamp(self) -> datetime:
-        return self.now + self.clock
-
-    def tell(self, report: Any) -> Any:
-        self.store.now = self.now
-        return self.store.tell(report)
-
-    def charge(self, session: Session) -> int:
-        self.now += timedelta(minutes=3)
-        begun = start(meter_wh=self.register_wh, at=self.stamp)
-        number: int = self.tell(begun).transaction_id
-        if session.start == "twice":
-            assert self.tell(begun).transaction_id == number
-        first_wh = self.register_wh
-        for one in session.readings:
-            self.now += timedelta(minutes=one.minutes)
-            self.register_wh += MAX_W * one.percent * one.minutes // 6000
-            if one.lost:
-                continue
-            value_wh = self.register_wh if one.absurd_wh is None else one.absurd_wh
-            self.absurd += one.absurd_wh is not None
-            report = meter(number, register(value_wh, self.stamp))
-            self.tell(report)
-            if one.repeated:
-                self.tell(report)
-        self.now += timedelta(minutes=1)
-        self.true_wh[number] = self.register_wh - first_wh
-        end_wh = {"minus_one": -1, "zero": 0, "absurd": 2**32 - 1}.get(session.stop, self.register_wh)
-        self.absurd += session.stop in {"minus_one", "zero", "absurd"}
-        if session.stop != "lost":
-            ended = stop(number, meter_wh=end_wh, at=self.stamp)
-            self.tell(ended)
-            if session.stop == "twice":
-                self.tell(ended)
-        return number
-
-    def end(self) -> None:
-        """The reconciler ends what is left open."""
-        self.now += timedelta(hours=1)
-        self.tell(status("Available", self.stamp))
-        for t in list(self.store.transactions.values()):
-            if t.open:
-                connector = self.store.connectors[CP, 1]
-                assert self.tell(
-                    reports.Reconcile(
-                        charger_id=CP,
-                        transaction_id=t.id,
-                        free_since=connector.free_since,
-                        booted_at=self.store.chargers[CP].booted_at,
-                        reading_at=connector.reading_at,
-                    )
-                )
-
-    def check(self) -> None:
-        for t in self.store.transactions.values():
-            assert not t.open
-            assert t.billing in {"billed", "held", "void"}
-            assert t.energy_wh is not None and t.energy_wh >= 0
-            assert t.cost_minor is not None and t.cost_minor >= 0
-            if t.billing == "held":
-                assert t.held_because
+def true_bills(course: Course) -> list[Bill]:
+    """Those of the same story, if each message is told once and in order."""
+    return Desk(course).play(courses.told(course, ())).end().bills()
 
 
-clocks = st.sampled_from([timedelta(), timedelta(minutes=4), timedelta(hours=-2), timedelta(minutes=50)])
+@examples(0.3, stories.ANY)
+def test_no_bill_has_more_than_flowed_but_what_a_false_register_can_add(story):
+    course, line, desk = played(story)
+    assert not verdicts.problems(course, line, desk.bills(), desk.tariff)
 
 
-@settings(max_examples=EXAMPLES // 2, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-@given(
-    story=sessions(honest_readings, ["sent", "sent", "twice", "lost"]),
-    register_wh=st.sampled_from([0, 1000, 909_948, 2**31 - 5000, 999_000]),
-    clock=clocks,
-)
-def test_lost_and_repeated_messages_never_raise_a_bill(story, register_wh, clock):
-    connector = Connector(register_wh, clock)
-    for session in story:
-        connector.charge(session)
-    connector.end()
-    connector.check()
-    for number, true_wh in connector.true_wh.items():
-        t = connector.store.transactions[number]
-        assert t.billing == "billed"
-        assert t.energy_wh is not None and t.energy_wh <= true_wh
-        if t.energy_source == "meter_stop":
-            assert t.energy_wh == true_wh
-            # Energy after the last reading of a session without a stop is not in its bill: the next start shows it.
-            assert set(t.anomalies) <= {"register_gap"}
+@examples(0.12, stories.stories(stories.FAULTY, stories.mischief(*stories.HARMLESS)))
+def test_a_repeated_message_changes_no_bill(story):
+    course, _, desk = played(story)
+    assert verdicts.billed_by_session(desk.bills()) == verdicts.billed_by_session(true_bills(course))
 
 
-@settings(max_examples=EXAMPLES // 2, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-@given(
-    story=sessions(readings_of, ["sent", "sent", "twice", "lost", "minus_one", "zero", "absurd"]),
-    register_wh=st.sampled_from([0, 1000, 909_948, 2**31 - 5000, 999_000]),
-    clock=clocks,
-)
-def test_absurd_values_raise_no_bill_beyond_the_bound(story, register_wh, clock):
-    connector = Connector(register_wh, clock)
-    for session in story:
-        connector.charge(session)
-    connector.end()
-    connector.check()
-    for number, true_wh in connector.true_wh.items():
-        t = connector.store.transactions[number]
-        if t.billing == "held":
-            continue
-        assert t.energy_wh is not None
-        assert t.energy_wh <= true_wh + TOLERANCE_WH + connector.absurd * BOUND_WH
+@examples(0.16, stories.stories(stories.HONEST, stories.mischief(stories.LOSE, stories.DELAY, stories.QUEUE)))
+def test_a_lost_or_late_message_raises_no_bill(story):
+    course, line, desk = played(story)
+    assert not verdicts.problems(course, line, desk.bills(), desk.tariff)
+    assert not verdicts.raised(course, line, true_bills(course), desk.bills())
 
 
-@settings(max_examples=EXAMPLES // 4, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-@given(
-    story=sessions(readings_of, ["lost"]),
-    register_wh=st.sampled_from([0, 1000, 909_948]),
-    clock=clocks,
-)
-def test_the_running_figure_is_the_final_one(story, register_wh, clock):
-    connector = Connector(register_wh, clock)
-    for session in story:
-        number = connector.charge(session)
-        running = connector.store.connectors.get((CP, 1))
-        so_far = None if running is None else running.session_wh(number)
-        connector.end()
-        assert connector.store.transactions[number].energy_wh == (so_far or 0)
+@examples(0.16, stories.stories(stories.HONEST, stories.mischief(stories.ABSURD, most=1)))
+def test_one_absurd_value_changes_no_bill_by_more_than_the_bound(story):
+    course, line, desk = played(story)
+    before = {bill.session: bill for bill in true_bills(course)}
+    for bill in desk.bills():
+        other = before[bill.session]
+        changed_wh = abs(bill.energy_wh - other.energy_wh)
+        assert "held" in {bill.billing, other.billing} or changed_wh <= sum(
+            verdicts.may_add_wh(course, line, bill)
+        )
+
+
+@examples(0.14, stories.stories(stories.FAULTY, stories.ANY_MISCHIEF))
+def test_the_running_figure_is_the_final_one(story):
+    course = courses.take(story, NOW)
+    desk = Desk(course)
+    for one in courses.told(course, story.mischief):
+        # Each stop comes without a register: it adds no evidence.
+        message = one.message
+        if message.kind == courses.STOP:
+            message = replace(message, register_wh=None, reading_wh=None)
+        running = {t.id: desk.running_wh(t.id) for t in desk.store.transactions.values() if t.open}
+        desk.hear(replace(one, message=message))
+        for number, energy_wh in running.items():
+            ended = desk.store.transactions[number]
+            if message.kind in {courses.STOP, courses.INFER} and not ended.open:
+                assert ended.energy_wh == energy_wh
+
+
+@examples(0.12, stories.stories(stories.CORRECTED, stories.ANY_MISCHIEF))
+def test_account_entries_add_up_to_the_cost_at_every_revision(story):
+    course = courses.take(story, NOW)
+    desk = Desk(course, pays=True)
+    for one in courses.told(course, story.mischief):
+        desk.hear(one)
+        for bill in desk.bills():
+            if not bill.open and bill.billing != "held":
+                assert bill.entries_minor == bill.cost_minor
+    assert not [bill for bill in desk.end().bills() if bill.open]
+
+
+@examples(0.1, stories.ANY)
+def test_the_audit_of_the_bills_finds_no_difference(story):
+    _, _, desk = played(story)
+    for ended in desk.store.transactions.values():
+        assert not bill_audit.differences(desk.store, ended)
