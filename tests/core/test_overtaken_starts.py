@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -12,13 +13,13 @@ from tests.harness.fake_store import CP, NOW, FakeStore, at, meter, register, st
 LOST = NOW.replace(year=1970)
 
 
-def store_with(**given: object) -> FakeStore:
+def store_with(**given: Any) -> FakeStore:
     store = FakeStore(**({"unknown_tags": "accept", "max_power_w": 22_000} | given))
     store.clock_stands = True
     return store
 
 
-def told(store: FakeStore, minutes: float, report: object) -> object:
+def told(store: FakeStore, minutes: float, report: Any) -> Any:
     store.now = at(minutes)
     return store.tell(report)
 

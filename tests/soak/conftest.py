@@ -133,7 +133,7 @@ def pytest_terminal_summary(config: pytest.Config) -> None:
 def _runs(figures: list[Figures]) -> Table:
     heads = (
         "run", "times", "took", "chargers", "transactions", "meter values", "kWh", "cost", "events",
-        "repeated", "resent", "replayed", "longest without a line", "wrong",
+        "repeated", "resent", "replayed", "longest without a line", "adversary's transactions", "audited", "wrong",
     )  # fmt: skip
     table = Table(*heads, title="Three books compared", box=MARKDOWN)
     for one in figures:
@@ -151,6 +151,8 @@ def _runs(figures: list[Figures]) -> Table:
             str(one.books.resends),
             str(one.books.replayed),
             f"{one.load.longest_outage_s:.1f} s",
+            f"{one.books.adversarial:,}",
+            f"{one.books.audited:,}",
             str(len(one.books.problems)),
         )
     return table

@@ -54,10 +54,13 @@ def note(
 async def test_nodes_killed(stage: Stage, request: pytest.FixtureRequest) -> None:
     began = time.monotonic()
     with watched("nodes killed", KILLS) as losses:
-        async with load_for(stage, "node-a", kills=KILLS) as load:
+        async with (
+            load_for(stage, "node-a", kills=KILLS) as load,
+            stage.adversaries("node-a", seed=load.seed).beside() as others,
+        ):
             async with stage.consumer_restless():
                 await kill_again_and_again(stage, losses, KILLS, seed=load.seed, seconds=SECONDS, longest=12)
-            books = await stage.settled(load)
+            books = await stage.settled(load, others=others)
     note(request, "node killed", began, losses, load, books)
     assert losses.total >= KILLS
 
@@ -65,9 +68,12 @@ async def test_nodes_killed(stage: Stage, request: pytest.FixtureRequest) -> Non
 async def test_brokers_killed(brokerage: Stage, request: pytest.FixtureRequest) -> None:
     began = time.monotonic()
     with watched("brokers killed", _OTHERS) as losses:
-        async with load_for(brokerage, "node-a") as load:
+        async with (
+            load_for(brokerage, "node-a") as load,
+            brokerage.adversaries("node-a", seed=load.seed).beside() as others,
+        ):
             await lose_the_broker(brokerage, load, losses, _OTHERS, seed=load.seed)
-            books = await brokerage.settled(load, replay_from="node-a")
+            books = await brokerage.settled(load, replay_from="node-a", others=others)
     note(request, "broker killed", began, losses, load, books)
     assert books.resends == 0, "a charger noticed"
 
@@ -75,25 +81,34 @@ async def test_brokers_killed(brokerage: Stage, request: pytest.FixtureRequest) 
 async def test_postgres_killed(shaky: Stage, postgres: OwnPostgres, request: pytest.FixtureRequest) -> None:
     began = time.monotonic()
     with watched("Postgres killed", _OTHERS) as losses:
-        async with load_for(shaky, "node-a") as load:
+        async with (
+            load_for(shaky, "node-a") as load,
+            shaky.adversaries("node-a", seed=load.seed).beside() as others,
+        ):
             await lose_postgres(shaky, load, losses, postgres, _OTHERS, seed=load.seed)
-            books = await shaky.settled(load)
+            books = await shaky.settled(load, others=others)
     note(request, "Postgres killed", began, losses, load, books)
 
 
 async def test_disks_full(shaky: Stage, postgres: OwnPostgres, request: pytest.FixtureRequest) -> None:
     began = time.monotonic()
     with watched("disks full", _DISKS) as losses:
-        async with load_for(shaky, "node-a") as load:
+        async with (
+            load_for(shaky, "node-a") as load,
+            shaky.adversaries("node-a", seed=load.seed).beside() as others,
+        ):
             await fill_the_disk(shaky, load, losses, postgres, _DISKS)
-            books = await shaky.settled(load)
+            books = await shaky.settled(load, others=others)
     note(request, "disk full", began, losses, load, books)
 
 
 async def test_one_of_two_nodes_killed(stage: Stage, request: pytest.FixtureRequest) -> None:
     began = time.monotonic()
     with watched("one of two nodes killed", _OTHERS) as losses:
-        async with load_for(stage, "node-a", "node-b") as load:
+        async with (
+            load_for(stage, "node-a", "node-b") as load,
+            stage.adversaries("node-a", "node-b", seed=load.seed).beside() as others,
+        ):
             await lose_one_of_two(stage, load, losses, _OTHERS, seed=load.seed)
-            books = await stage.settled(load)
+            books = await stage.settled(load, others=others)
     note(request, "one of two nodes killed", began, losses, load, books)

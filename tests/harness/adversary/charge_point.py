@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from csms.db import reconcile
+from csms.db.outages import DATABASE_ERRORS
 from csms.node.ledger import Ledger
 from tests.harness.adversary import course as courses
 from tests.harness.adversary.course import Course, Told
@@ -79,9 +80,15 @@ class AdversarialChargePoint:
         await self.infer()
 
     async def infer(self) -> None:
-        """Let csms end what looks ended, as its reconciler does."""
-        async with self._engine.begin() as db:
-            found = await reconcile.ended(db, datetime.now(UTC), limit=10_000)
+        """Let csms end what looks ended, as its reconciler does, when Postgres is there."""
+        async with asyncio.timeout(_PATIENCE_S):
+            while True:
+                try:
+                    async with self._engine.begin() as db:
+                        found = await reconcile.ended(db, datetime.now(UTC), limit=10_000)
+                    break
+                except DATABASE_ERRORS:
+                    await asyncio.sleep(_REDIAL_S)
         for report in found:
             if report.charger_id == self.name:
                 await self._ledger.record(report)

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from csms.core.events import timestamp
 from csms.core.pricing import duration_s, session_cost
 from csms.core.tariffs import Tariff
+from tests.harness.soak.adversaries import Adversaries, audit_differences, is_adversarial
 from tests.harness.soak.consumer import Consumer
 from tests.harness.soak.load import Load
 
@@ -24,9 +25,11 @@ _WAIT_S = 30.0
 
 
 class AuditResult(Struct, frozen=True, kw_only=True):
-    """`problems` is empty when all books say the same."""
+    """`problems` is empty when all books say the same. `adversarial`: transactions of stories; `audited`: by `csms audit`."""
 
     transactions: int
+    adversarial: int
+    audited: int
     readings: int
     events: int
     messages: int
@@ -46,7 +49,8 @@ class AuditResult(Struct, frozen=True, kw_only=True):
             f"{self.transactions} transactions, {self.readings} meter values, {self.energy_wh / 1000:.3f} kWh and"
             f" {self.cost} USD in all three books; {self.events} events delivered, {self.duplicates} of"
             f" {self.messages} messages were repetitions with the same bytes; chargers resent {self.resends},"
-            f" the consumer asked for {self.replayed} again"
+            f" the consumer asked for {self.replayed} again; {self.adversarial} transactions of an adversary,"
+            f" {self.audited} bills audited"
         )
 
 
@@ -62,21 +66,34 @@ class Records(Struct, frozen=True, kw_only=True):
 
 
 async def audit(
-    load: Load, database_url: str, consumer: Consumer, tariff: Tariff, replay: httpx.AsyncClient | None = None
+    load: Load,
+    database_url: str,
+    consumer: Consumer,
+    tariff: Tariff,
+    replay: httpx.AsyncClient | None = None,
+    others: Adversaries | None = None,
 ) -> AuditResult:
     """Wait until the outbox is empty and the consumer has everything, then compare. No charger may still run.
 
-    `replay`: where the consumer may ask for what its broker lost.
+    `replay`: where the consumer may ask for what its broker lost. `others`: chargers that lie, which have no book.
     """
     records = await collected(database_url, consumer)
     replayed = 0
     if replay is not None:
         records, replayed = await _gaps_closed(records, replay)
     problems = list(problems_of(load, records, tariff))
+    audited, differing = await audit_differences(database_url)
+    problems += differing
+    if others is not None:
+        problems += others.problems(records.transactions, records.messages, tariff)
+    adversarial = sum(is_adversarial(row["charger_id"]) for row in records.transactions)
+    records = _of_the_load(records)
     if consumer.sessions_lost:
         problems.append(f"the broker forgot the consumer {consumer.sessions_lost} times")
     return AuditResult(
         transactions=len(records.transactions),
+        adversarial=adversarial,
+        audited=audited,
         readings=len(records.readings),
         events=len(records.events),
         messages=len(records.messages),
@@ -119,7 +136,7 @@ async def _gaps_closed(records: Records, api: httpx.AsyncClient) -> tuple[Record
             )  # fmt: skip
             body = answer.raise_for_status().content.rstrip(b"\n")
             event = json.loads(body)
-            category = {"status_changed": "connectors", "session_cost": "billing"}
+            category = {"status_changed": "connectors", "session_cost": "billing", "cost_held": "billing"}
             topic = f"csms/{category.get(event['eventType'], 'transactions')}/{charger}/{event['eventType']}"
             messages.insert(_before(messages, charger, seq), (topic, body))
             replayed += 1
@@ -136,15 +153,30 @@ def _before(messages: list[tuple[str, bytes]], charger: str, seq: int) -> int:
 
 
 def problems_of(load: Load, records: Records, tariff: Tariff) -> Iterator[str]:
-    """What does not agree, in words."""
-    yield from (f"in quarantine: {row}" for row in records.quarantine)
+    """What does not agree, in words. Chargers that lie have no book of their own."""
+    own = _of_the_load(records)
+    yield from (f"in quarantine: {row}" for row in own.quarantine)
     yield from (f"left in the outbox: {row}" for row in records.outbox)
-    yield from _chargers_against_postgres(load, records.transactions, tariff)
-    yield from _samples_against_postgres(load, records.readings)
+    yield from _chargers_against_postgres(load, own.transactions, tariff)
+    yield from _samples_against_postgres(load, own.readings)
     yield from _gaps(records.events)
     yield from _postgres_against_consumer(records.events, records.messages)
-    yield from _chargers_against_consumer(load, records.messages, tariff)
+    yield from _chargers_against_consumer(load, own.messages, tariff)
     yield from _broken_chains(records.messages)
+
+
+def _of_the_load(records: Records) -> Records:
+    def own(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [row for row in rows if not is_adversarial(row.get("charger_id", ""))]
+
+    return replace(
+        records,
+        transactions=own(records.transactions),
+        readings=own(records.readings),
+        quarantine=own(records.quarantine),
+        events=own(records.events),
+        messages=[m for m in records.messages if not is_adversarial(m[0].split("/")[2])],
+    )
 
 
 async def _quiet(db: Any) -> None:

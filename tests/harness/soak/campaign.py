@@ -18,6 +18,7 @@ from csms.core.tariffs import Tariff
 from csms.db.outbox import LOCK_CLASS
 from tests.harness.servers import Mosquitto, unused_port
 from tests.harness.soak import kill_points
+from tests.harness.soak.adversaries import Adversaries, adversaries
 from tests.harness.soak.audit import AuditResult, audit
 from tests.harness.soak.consumer import Consumer
 from tests.harness.soak.load import Load
@@ -100,19 +101,29 @@ class Stage:
             await db.close()
         return int(held)
 
-    async def settled(self, load: Load, *, replay_from: str | None = None) -> AuditResult:
+    def adversaries(self, *names: str, seed: int = 0, plots: int = 200) -> Adversaries:
+        """Chargers that lie, on these nodes."""
+        for name in names:
+            self.settings(name)
+        return adversaries(self.database_url, [self.ports[name] for name in names], seed=seed, plots=plots)
+
+    async def settled(
+        self, load: Load, *, replay_from: str | None = None, others: Adversaries | None = None
+    ) -> AuditResult:
         """The chargers finish and deliver, the books are compared.
 
-        `replay_from`: a node whose REST API may close gaps that a killed broker left.
+        `replay_from`: a node whose REST API may close gaps that a killed broker left. `others`: chargers that lie.
         """
+        if others is not None:
+            await others.finish()
         await load.finish()
         if replay_from is None:
-            return await audit(load, self.database_url, self.consumer, TARIFF)
+            return await audit(load, self.database_url, self.consumer, TARIFF, others=others)
         url = f"http://127.0.0.1:{self.ports[replay_from][1]}"
         async with httpx.AsyncClient(
             base_url=url, headers={"Authorization": f"Bearer {_TOKEN}"}, timeout=20
         ) as api:
-            return await audit(load, self.database_url, self.consumer, TARIFF, api)
+            return await audit(load, self.database_url, self.consumer, TARIFF, api, others)
 
 
 @dataclass(slots=True)
