@@ -83,14 +83,14 @@ async def test_no_story_makes_a_wrong_bill(told: list[Story], node: Node) -> Non
 
     async def tell(number: int, story: Story) -> Telling:
         charger = f"ADV-{number}"
-        made = await node.api.put(f"/api/v1/chargers/{charger}", json={"maxPowerW": MAX_W})
-        assert made.status_code == 201, made.text
         course = courses.take(story, datetime.now(UTC) - timedelta(days=1))
         line = at_once(courses.told(course, story.mischief))
         point = AdversarialChargePoint(
             lambda: node.ocpp.rstrip("/"), charger, course, ledger=ledger, engine=engine, correct=correct
         )
         async with gate:
+            made = await node.api.put(f"/api/v1/chargers/{charger}", json={"maxPowerW": MAX_W})
+            assert made.status_code == 201, made.text
             await point.play(line)
         return Telling(charger, course, line, point)
 

@@ -21,7 +21,7 @@ from tests.harness.charge_points.raw import RawChargePoint
 
 _BILLS = ("session_cost", "cost_held")
 _ANSWER_S = 5.0
-_PATIENCE_S = 60.0
+_PATIENCE_S = 300.0  # under kills, on a busy machine
 _REDIAL_S = 0.1
 
 
