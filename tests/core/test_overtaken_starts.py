@@ -85,13 +85,13 @@ def test_a_stop_beyond_the_register_of_the_only_session_is_of_another_one() -> N
     assert len(store.quarantine) == 1
 
 
-def test_a_repaired_stop_ends_the_only_session_with_any_register() -> None:
+def test_a_repaired_stop_is_refused_with_what_it_contradicts() -> None:
     store = store_with()
     told(store, 0, start())
     told(store, 30, stop(4711, meter_wh=900_000_000, at=at(30)))
     repair = reports.Repair(quarantine_id=1, note="olga: it is this one")
-    told(store, 60, stop(4711, meter_wh=900_000_000, at=at(30), repair=repair))
-    assert store.transactions[1].billing == "held"
+    refused = told(store, 60, stop(4711, meter_wh=900_000_000, at=at(30), repair=repair))
+    assert "contradicts the readings of transaction 1" in str(refused)
 
 
 def test_an_older_session_is_debited_to_its_account_and_leaves_the_hold_of_the_next() -> None:

@@ -11,6 +11,7 @@ from tests.harness.adversary.course import Course, Told
 from tests.harness.adversary.desk import Bill
 from tests.harness.adversary.stories import MAX_W
 
+_INFERRED = "transaction_id_inferred"
 _PAUSE_MIN = 11  # between a stop and the next start
 # The anomalies that say that a bill may have more than what flowed.
 SAYS_WHY = frozenset(
@@ -84,7 +85,7 @@ def may_add_wh(course: Course, line: Sequence[Told], bill: Bill) -> list[int]:
             # Every later value is beyond the break too, whichever is believed first.
             before = [one for one in told if one.message.minute < minute] or told
             found.append(max(_limit_wh(before[-1], one) for one in told))
-    if "transaction_id_inferred" in bill.anomalies:
+    if _INFERRED in bill.anomalies:
         found.append(_limit_wh(told[0], line[-1]))
     return found
 
@@ -101,7 +102,8 @@ def raised(course: Course, line: Sequence[Told], before: Sequence[Bill], after: 
     """Return which bills are higher than those of the same story of which each message is told once, in order.
 
     If neither the stop of a session nor the next start is told, csms takes both sessions for one. Its bill then has at
-    most what flowed in both.
+    most what flowed in both. A bill whose stop named no transaction may end by the register of the other connector, and
+    says so.
     """
     found = []
     for session, billed_wh in billed_by_session(after).items():
@@ -112,6 +114,8 @@ def raised(course: Course, line: Sequence[Told], before: Sequence[Bill], after: 
                 most_wh,
                 course.flow_wh(course.story.sessions[session].connector, course.began_min[session], until),
             )
+        guessed = [bill for bill in after if bill.session == session and _INFERRED in bill.anomalies]
+        most_wh += sum(sum(may_add_wh(course, line, bill)) for bill in guessed)
         if billed_wh > most_wh:
             found.append(f"session {session} is billed {billed_wh} Wh instead of {most_wh} Wh: {after}")
     return found

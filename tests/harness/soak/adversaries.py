@@ -3,14 +3,12 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
-
-import httpx
 
 from csms.core.tariffs import Tariff
 from csms.core.work import Policy
@@ -19,7 +17,7 @@ from csms.db.engine import create_engine
 from csms.service.audit import audited
 from tests.harness import ledger_harness
 from tests.harness.adversary import course as courses
-from tests.harness.adversary import stories, verdicts
+from tests.harness.adversary import verdicts
 from tests.harness.adversary.charge_point import (
     AdversarialChargePoint,
     at_once,
@@ -28,29 +26,40 @@ from tests.harness.adversary.charge_point import (
 )
 from tests.harness.adversary.course import Told
 from tests.harness.adversary.stories import MAX_W, Story
-from tests.harness.waiting import until
 
 PREFIX = "ADV-"
 _AT_ONCE = 4
-_WAIT_S = 300.0  # under kills, on a busy machine
+_MOST = 9_999
 
 
 @dataclass(slots=True)
 class Adversaries:
-    """Some at a time tell one story after another, each as a charger of its own, until `finish`. `ports`: OCPP and HTTP."""
+    """Some at a time tell one story after another, each as a charger of its own, until `finish`."""
 
     database_url: str
-    ports: Sequence[tuple[int, int]]
+    urls: Sequence[str]
     plots: Sequence[Story]
     told: list[tuple[AdversarialChargePoint, list[Told]]] = field(default_factory=list)
     _enough: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: list["asyncio.Task[None]"] = field(default_factory=list)
     _turn: Any = field(default_factory=itertools.count)
 
+    async def _power_known(self) -> None:
+        """As an operator would say it beforehand, of all chargers at once: nodes come and go later."""
+        async with ledger_harness.connected(self.database_url) as db:
+            await db.execute(
+                "INSERT INTO chargers (id, max_power_w) SELECT $1 || to_char(n, 'FM00000'), $2"
+                " FROM generate_series(0, $3) n",
+                PREFIX,
+                MAX_W,
+                _MOST,
+            )
+
     @asynccontextmanager
     async def beside(self) -> AsyncIterator["Adversaries"]:
         engine = create_engine(self.database_url)
         try:
+            await self._power_known()
             async with ledger_harness.running(self.database_url) as ledger:
                 self._tasks = [asyncio.create_task(self._go_on(ledger, engine)) for _ in range(_AT_ONCE)]
                 try:
@@ -68,36 +77,18 @@ class Adversaries:
         await asyncio.gather(*self._tasks)
 
     async def _go_on(self, ledger: Any, engine: Any) -> None:
-        while not self._enough.is_set():
-            number = next(self._turn)
+        while not self._enough.is_set() and (number := next(self._turn)) <= _MOST:
             course = courses.take(self.plots[number % len(self.plots)], datetime.now(UTC) - timedelta(days=1))
             line = at_once(courses.told(course, course.story.mischief))
             point = AdversarialChargePoint(
-                partial(_next_address, itertools.cycle(self.ports)),
+                partial(next, itertools.cycle(self.urls)),
                 f"{PREFIX}{number:05}",
                 course,
                 ledger=ledger,
                 engine=engine,
             )
-            await self._register(point.name)
             await point.play(line)
             self.told.append((point, line))
-
-    async def _register(self, charger: str) -> None:
-        """An operator says how much power the charger has, as soon as there is a node."""
-        ports = itertools.cycle(self.ports)
-
-        async def registered() -> bool:
-            try:
-                async with httpx.AsyncClient(
-                    headers={"Authorization": "Bearer soak"}, timeout=5, verify=False
-                ) as api:
-                    url = f"http://127.0.0.1:{next(ports)[1]}/api/v1/chargers/{charger}"
-                    return (await api.put(url, json={"maxPowerW": MAX_W})).is_success
-            except httpx.HTTPError:
-                return False
-
-        await until(registered, _WAIT_S, what="a node that registers a charger", every_s=0.1)
 
     def problems(
         self, rows: Sequence[dict[str, Any]], messages: Sequence[tuple[str, bytes]], tariff: Tariff
@@ -118,16 +109,6 @@ class Adversaries:
             wrong += told_otherwise(bills, events.get(point.name, []))
             found += [f"{point.name}, {point.course.story}: {problem}" for problem in wrong]
         return found
-
-
-def _next_address(ports: Iterator[tuple[int, int]]) -> str:
-    return f"ws://127.0.0.1:{next(ports)[0]}"
-
-
-def adversaries(
-    database_url: str, ports: Sequence[tuple[int, int]], *, seed: int = 0, plots: int = 200
-) -> Adversaries:
-    return Adversaries(database_url, ports, stories.drawn(plots, seed))
 
 
 def is_adversarial(charger_id: str) -> bool:

@@ -16,9 +16,10 @@ import httpx
 
 from csms.core.tariffs import Tariff
 from csms.db.outbox import LOCK_CLASS
+from tests.harness.adversary import stories
 from tests.harness.servers import Mosquitto, unused_port
 from tests.harness.soak import kill_points
-from tests.harness.soak.adversaries import Adversaries, adversaries
+from tests.harness.soak.adversaries import Adversaries
 from tests.harness.soak.audit import AuditResult, audit
 from tests.harness.soak.consumer import Consumer
 from tests.harness.soak.load import Load
@@ -103,9 +104,8 @@ class Stage:
 
     def adversaries(self, *names: str, seed: int = 0, plots: int = 200) -> Adversaries:
         """Chargers that lie, on these nodes."""
-        for name in names:
-            self.settings(name)
-        return adversaries(self.database_url, [self.ports[name] for name in names], seed=seed, plots=plots)
+        urls = [self.url(name) for name in names]
+        return Adversaries(self.database_url, urls, stories.drawn(plots, seed))
 
     async def settled(
         self, load: Load, *, replay_from: str | None = None, others: Adversaries | None = None
