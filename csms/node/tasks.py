@@ -23,7 +23,7 @@ class TaskStack:
 
     first_pause_s = 1.0
     longest_pause_s = 60.0
-    # A part that has run for so long works, whatever was wrong before.
+    # A part that has run for so long works.
     settled_s = 30.0
 
     def __init__(self, stack: AsyncExitStack) -> None:

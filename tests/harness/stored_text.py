@@ -1,4 +1,4 @@
-"""Where a database has a text, whatever table it is in: the columns are found in the database itself."""
+"""Where a database has a text, in any of its tables: the columns are found in the database itself."""
 
 import asyncpg
 

@@ -163,7 +163,7 @@ def _stamped(messages: Sequence[Message], begins: datetime, off_min: int) -> Ite
                 if message.word == stories.LOST:
                     lost_at = message.minute
                 ahead_min += {stories.AHEAD: 50, stories.BACK: -50}.get(message.word, 0)
-                continue  # nobody is told
+                continue  # it is not told
             ahead_min, lost_at = float(off_min), None
         if lost_at is None:
             at = begins + timedelta(minutes=message.minute + ahead_min)

@@ -1,4 +1,4 @@
-"""What must hold of the bills of a story, whatever its meters, its clock and its line did."""
+"""What must hold of the bills of a story, in spite of what its meters, its clock and its line did."""
 
 from collections.abc import Iterator, Sequence
 
