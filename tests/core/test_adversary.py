@@ -17,7 +17,7 @@ from tests.harness.adversary.desk import Bill, Desk
 from tests.harness.adversary.stories import Story
 from tests.harness.fake_store import NOW
 
-EXAMPLES = int(os.environ.get("CSMS_ADVERSARY_EXAMPLES", "2500"))
+EXAMPLES = int(os.environ.get("CSMS_ADVERSARY_EXAMPLES", "2000"))
 
 
 def examples(share: float, story: Any) -> Any:
