@@ -31,13 +31,13 @@ PUBLIC_RENTAL = {"/sign-in", "/payments/{provider}", "/static", "/static/vendor"
 CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
 # What an operator must not do: this list is kept by hand.
 ADMINISTRATORS = {
-    ("POST", "/api/v1/accounts/{account_id}/entries"),
-    ("POST", "/api/v1/accounts/{account_id}/links"),
-    ("PUT", "/api/v1/tariffs/{tariff_id:path}"),
-    ("PATCH", "/api/v1/tariffs/{tariff_id:path}"),
-    ("DELETE", "/api/v1/tariffs/{tariff_id:path}"),
-    ("PUT", "/api/v1/groups/{group_id:path}"),
-    ("DELETE", "/api/v1/groups/{group_id:path}"),
+    ("POST", "/api/v1/accounts/{account_id:segment}/entries"),
+    ("POST", "/api/v1/accounts/{account_id:segment}/links"),
+    ("PUT", "/api/v1/tariffs/{tariff_id:segment}"),
+    ("PATCH", "/api/v1/tariffs/{tariff_id:segment}"),
+    ("DELETE", "/api/v1/tariffs/{tariff_id:segment}"),
+    ("PUT", "/api/v1/groups/{group_id:segment}"),
+    ("DELETE", "/api/v1/groups/{group_id:segment}"),
     ("GET", "/api/v1/tokens"),
     ("GET", "/api/v1/tokens/{token_id}"),
     ("POST", "/api/v1/tokens"),

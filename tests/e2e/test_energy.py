@@ -170,7 +170,7 @@ async def test_phases_are_summed_where_a_sum_means_something(site: OcppSite) -> 
     samples = [
         *({"value": str(n), "measurand": "Power.Active.Import", "unit": "W", "phase": f"L{i}"}
           for i, n in enumerate((2300, 2400, 2500), 1)),
-        *({"value": "4500", "phase": f"L{i}-N"} for i in (1, 2, 3)),
+        *({"value": str(n), "phase": f"L{i}-N"} for i, n in enumerate((4400, 4500, 4600), 1)),
         *({"value": f"23{i}.1", "measurand": "Voltage", "phase": f"L{i}-N"} for i in (1, 2, 3)),
     ]  # fmt: skip
     await point.ask("MeterValues", values(*samples, transactionId=transaction_id))
