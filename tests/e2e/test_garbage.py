@@ -126,10 +126,10 @@ def topics_of(subscription: str) -> list[str]:
 
 
 async def publish_garbage(port: int, topics: list[str]) -> None:
-    """All of it; what is large on the first topic only."""
+    """All of it on the first topics, and one of each kind in turn on the others; what is large on the first topic only."""
     async with aiomqtt.Client("127.0.0.1", port, protocol=aiomqtt.ProtocolVersion.V311) as client:
         for number, body in enumerate(GARBAGE):
-            for topic in topics if len(body) < 100_000 else topics[:1]:
+            for topic in [*topics[:2], topics[number % len(topics)]] if len(body) < 100_000 else topics[:1]:
                 await client.publish(topic, body, qos=1, retain=number % 3 == 0)
         for topic in topics:
             await client.publish(topic, b'{"a":' * 3000, qos=1, retain=True)

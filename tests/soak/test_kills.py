@@ -14,7 +14,7 @@ async def test_a_node_killed_twenty_times_loses_nothing(stage: Stage) -> None:
     losses = Losses()
     async with (
         Load([stage.url("node-a")], chargers=5, budget_s=60) as load,
-        stage.adversaries("node-a", plots=30).beside() as others,
+        stage.adversaries("node-a", plots=6).beside() as others,
     ):
         async with stage.consumer_restless():
             await kill_again_and_again(stage, losses, _KILLS)
