@@ -18,7 +18,7 @@ from csms.api.app import create_app
 from csms.security import pki
 from tests.harness.api_harness import ADMIN_TOKEN, ApiHarness
 
-EXAMPLES = int(os.environ.get("CSMS_OPENAPI_EXAMPLES", "1"))  # of each operation, valid and invalid each
+EXAMPLES = int(os.environ.get("CSMS_OPENAPI_EXAMPLES", "3"))  # of each operation, valid and invalid each
 # What REST answers of a charger: not supported, refused, not in time.
 OF_CHARGERS = {501, 502, 504}
 # schemathesis makes up tokens of its own, too.
