@@ -8,19 +8,26 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from csms.db import migrate as migrations
 from csms.db.engine import create_engine, no_database
 from csms.db.outages import DATABASE_ERRORS, is_away
-from csms.errors import StartError
 
 
 @asynccontextmanager
 async def current_database(url: str) -> AsyncIterator[AsyncEngine]:
     """The database, at this release's schema. Raises StartError for another, and if it cannot be reached."""
+    async with _database(url) as engine:
+        migrations.check_revision(await migrations.current(engine))
+        yield engine
+
+
+async def current_revision(url: str) -> str | None:
+    """Return the database's revision; None without a schema. Raises StartError when it cannot be reached."""
+    async with _database(url) as engine:
+        return await migrations.current(engine)
+
+
+@asynccontextmanager
+async def _database(url: str) -> AsyncIterator[AsyncEngine]:
     engine = create_engine(url)
     try:
-        current, head = await migrations.current(engine), migrations.head()
-        if current != head:
-            raise StartError(
-                f"the database is at {current or 'nothing'}, this release needs {head}: run `csms migrate`."
-            )
         yield engine
     except DATABASE_ERRORS as error:
         if not is_away(error):

@@ -7,11 +7,9 @@ import typer
 from rich.console import Console
 
 from csms import log, settings
+from csms.cli.database import current_revision
 from csms.cli.output import say
 from csms.db import migrate as migrations
-from csms.db.engine import create_engine, no_database
-from csms.db.outages import DATABASE_ERRORS, is_away
-from csms.errors import StartError
 from csms.run import servers
 
 EXAMPLE = "Example:  DATABASE_URL=postgresql://csms:…@db/csms csms migrate"
@@ -49,22 +47,6 @@ def migrate(
 
 
 def _check(url: str) -> None:
-    current, head = asyncio.run(current_revision(url)), migrations.head()
-    if current != head:
-        raise StartError(
-            f"the database is at {current or 'nothing'}, this release needs {head}: run `csms migrate`."
-        )
-    say(f"up to date: {head}")
-
-
-async def current_revision(url: str) -> str | None:
-    """Return the database's revision; None without a schema. Raises StartError when it cannot be reached."""
-    engine = create_engine(url)
-    try:
-        return await migrations.current(engine)
-    except DATABASE_ERRORS as error:
-        if not is_away(error):
-            raise
-        raise no_database(error) from None
-    finally:
-        await engine.dispose()
+    current = asyncio.run(current_revision(url))
+    migrations.check_revision(current)
+    say(f"up to date: {current}")

@@ -80,6 +80,14 @@ def head() -> str | None:
     return ScriptDirectory.from_config(config()).get_current_head()
 
 
+def check_revision(current: str | None) -> None:
+    """Raise StartError if a database at this revision is not at that of this program."""
+    if current != head():
+        raise StartError(
+            f"the database is at {current or 'nothing'}, this release needs {head()}: run `csms migrate`."
+        )
+
+
 async def current(engine: AsyncEngine) -> str | None:
     """The revision the database is at; None for an empty database."""
 

@@ -10,7 +10,6 @@ from csms.aio import FailureLog
 from csms.db import admission, migrate, node_keys, partitions
 from csms.db.charger_snapshot import StateSnapshot
 from csms.db.engine import create_engine, no_database
-from csms.errors import StartError
 from csms.mqtt import homeassistant
 from csms.mqtt.client.link import BrokerLink
 from csms.mqtt.client.message import MqttMessage
@@ -155,12 +154,9 @@ async def _state_publisher(
 async def _prepare_database(engine: AsyncEngine, url: str, *, embedded: bool) -> None:
     """Wait for it, see that its schema is this release's (an embedded one is migrated here), make today's partitions."""
     current = await _current_revision(engine)
-    head = migrate.head()
-    if current != head:
-        if not embedded:
-            raise StartError(
-                f"the database is at {current or 'nothing'}, this release needs {head}: run `csms migrate`."
-            )
+    if not embedded:
+        migrate.check_revision(current)
+    elif current != migrate.head():
         await asyncio.to_thread(migrate.upgrade, url)
     async with engine.begin() as db:
         await partitions.ensure(db)

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from csms.cli.migrate import current_revision
+from csms.cli.database import current_revision
 from csms.db.driver import driver_connection
 from csms.db.engine import create_engine, database_url, driver_options
 from csms.errors import SettingsError, StartError
