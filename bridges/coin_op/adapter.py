@@ -18,7 +18,7 @@ from bridges.coin_op.settings import CoinOpSettings
 from bridges.coin_op.station_handler import ALARMS, StationHandler
 from bridges.coin_op.station_tracker import StationTracker
 from csms.adapter import AdapterHost, BrokerMessage, ChargerSnapshot, Command
-from csms.aio import TaskSet
+from csms.aio import TaskSet, cause
 from csms.core import reports
 from csms.errors import BrokerAway, ChargerOffline
 
@@ -248,7 +248,7 @@ class CoinOpAdapter:
                 for first in range(0, len(new), _PARALLEL_LOOKUPS):
                     await asyncio.gather(*map(self._look_up, new[first : first + _PARALLEL_LOOKUPS]))
             except Exception as error:
-                log.warning("station_registry_not_read", error=str(error) or type(error).__name__)
+                log.warning("station_registry_not_read", error=cause(error))
             await asyncio.sleep(_REGISTRY_INTERVAL_S)
 
     async def _tick(self) -> None:

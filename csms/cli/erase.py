@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from csms import settings
+from csms.aio import cause
 from csms.cli.database import current_database
 from csms.cli.output import complain, print_table, say
 from csms.core.pseudonyms import Pseudonym
@@ -90,7 +91,7 @@ async def _erase(
             except BaseException as error:
                 if dry_run:
                     raise
-                reason = str(error) or type(error).__name__
+                reason = cause(error)
                 raise CsmsError(
                     f"the erasure has ended early ({reason}): run it again with --pseudonym {prepared.person.pseudonym}."
                 ) from error

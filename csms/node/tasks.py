@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from csms.aio import Parts
+from csms.aio import Parts, cause
 from csms.errors import StartError
 
 log = structlog.get_logger()
@@ -81,9 +81,7 @@ class TaskStack:
 
         def ended(task: "asyncio.Task[None]") -> None:
             if not task.cancelled() and (error := task.exception()) is not None:
-                log.error(
-                    "vital_part_failed", part=name, error=str(error) or type(error).__name__, exc_info=error
-                )
+                log.error("vital_part_failed", part=name, error=cause(error), exc_info=error)
                 if not self.failed.done():
                     self.failed.set_exception(error)
 

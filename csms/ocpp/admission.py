@@ -24,6 +24,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from csms.adapter import AdapterHost, Admission
+from csms.aio import cause
 from csms.core.identity import could_be_on_record, identity_problem
 from csms.core.login_attempts import LoginAttempts, network_of
 from csms.core.passwords import is_slow, verify_password
@@ -148,7 +149,7 @@ class AdmissionControl:
                     return self._unregistered(charger_id, origin)
                 came = await self._login(request.headers, origin, admission)
         except Exception as error:
-            log.warning("admission_not_decided", charger=charger_id, error=str(error) or type(error).__name__)
+            log.warning("admission_not_decided", charger=charger_id, error=cause(error))
             return _DATABASE_AWAY
         if isinstance(came, HandshakeRefusal):
             return came
@@ -289,9 +290,7 @@ class AdmissionControl:
                 await credentials.confirm_profile(charger_id, pending)
         except Exception as error:
             # They stay pending, and the next handshake settles them.
-            log.warning(
-                "credential_change_not_settled", charger=charger_id, error=str(error) or type(error).__name__
-            )
+            log.warning("credential_change_not_settled", charger=charger_id, error=cause(error))
 
     @staticmethod
     def select_subprotocol(_socket: ServerConnection, offered: Any) -> Subprotocol | None:

@@ -17,7 +17,7 @@ import structlog
 from websockets.exceptions import ConnectionClosed
 
 from csms.adapter import AdapterHost, Command
-from csms.aio import TaskSet
+from csms.aio import TaskSet, cause
 from csms.core import reports
 from csms.core.masking import masked
 from csms.errors import (
@@ -211,7 +211,7 @@ class OutgoingCalls:
                 "late_answer_not_recorded",
                 charger=report.charger_id,
                 action=report.action,
-                error=str(error) or type(error).__name__,
+                error=cause(error),
             )
 
     def _settle_late(self, connection: ChargePointConnection, sent: SentCommand, status: str) -> None:
@@ -254,6 +254,4 @@ async def _settled(settling: Awaitable[None], charger_id: str) -> None:
         await settling
     except Exception as error:
         # Both the old and the new credentials are accepted until one is used.
-        log.warning(
-            "credential_change_not_settled", charger=charger_id, error=str(error) or type(error).__name__
-        )
+        log.warning("credential_change_not_settled", charger=charger_id, error=cause(error))

@@ -10,6 +10,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
+from csms.aio import cause
 from csms.simulate.connection import ANSWER_ERRORS, CONNECTION_ERRORS, SimulatedConnection
 from csms.simulate.records import Counters
 
@@ -87,7 +88,7 @@ class SimulatedLine:
             except InvalidStatus as refused:
                 self._failed(f"the handshake was answered {refused.response.status_code}")
             except (OSError, WebSocketException) as error:  # TimeoutError is an OSError
-                self._failed(str(error) or type(error).__name__)
+                self._failed(cause(error))
             await asyncio.sleep(delay_s * self._rng.uniform(0.5, 1.5))
             delay_s = min(delay_s * 2, longest_s)
 
